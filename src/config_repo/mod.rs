@@ -1,0 +1,3 @@
+//! config_repo
+mod settings;
+pub use settings::{Authentication, Identity, RemoteSettings};

@@ -1,0 +1,33 @@
+//! Tagrelay relays image tags from a container registry to the Git repository that Argo CD watches.
+//!
+//! The rooms, in the order in which an event walks through them (`docs/architecture.md` has the picture):
+//!
+//! | room | takes -> gives |
+//! |---|---|
+//! | [`image`] | text -> repositories, tags, digests, references. Pure |
+//! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
+//! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
+//! | [`secret`] | a place named in the settings -> a secret that no log can show |
+//! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
+//! | [`webhook`] | authenticated request -> push events |
+//! | [`registry`] | unverified image -> verified image |
+//! | [`config_repo`] | versions wanted -> commit -> pushed branch |
+//! | [`store`] | durable events, updates, promotions, holds, history |
+//! | [`relay`] | the pipeline that joins them: intake, writer |
+//! | [`telemetry`] | logs and metrics |
+//! | [`http`] | routes: webhooks, API, operations |
+//! | [`cli`] | commands |
+
+pub mod cli;
+pub mod config_repo;
+pub mod http;
+pub mod image;
+pub mod manifest;
+pub mod policy;
+pub mod registry;
+pub mod relay;
+pub mod secret;
+pub mod settings;
+pub mod store;
+pub mod telemetry;
+pub mod webhook;

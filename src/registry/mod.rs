@@ -1,0 +1,3 @@
+//! registry
+mod settings;
+pub use settings::{Credentials, RegistrySettings};

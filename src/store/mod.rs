@@ -1,0 +1,3 @@
+//! store
+mod settings;
+pub use settings::StoreSettings;

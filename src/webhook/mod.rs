@@ -1,0 +1,5 @@
+//! webhook
+mod kind;
+mod settings;
+pub use kind::{Kind, UnknownKind};
+pub use settings::ReceiverSettings;
