@@ -1,3 +1,141 @@
-//! store
+//! Durable events, updates, promotions, rollbacks, holds and history, in SQLite.
+//!
+//! Everything that is answered with a 2xx has been committed here first (WAL, `synchronous=FULL`). All writes
+//! go through one task that gathers what is waiting into one transaction ([`writer`]), so that a burst pays
+//! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
+//!
+//! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
+//! what must be decided inside the transaction to be right: holds and the order of arrival.
+
+mod events;
+mod holds;
+mod ids;
+mod requests;
+mod rows;
 mod settings;
+mod updates;
+mod writer;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+
+pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
+pub use holds::{Hold, NewHold};
+pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
+pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
+pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
+
+/// The store. Cheap to clone; all clones share one writer.
+#[derive(Clone)]
+pub struct Store {
+    writes: writer::Writes,
+    reads: SqlitePool,
+}
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened, or is not ours.
+    #[error("the store {path} cannot be opened: {reason}")]
+    Open {
+        /// The SQLite file.
+        path: String,
+        /// What SQLite or the operating system says.
+        reason: String,
+    },
+    /// A write or read failed, for instance because the disk is full. Nothing of it has been kept.
+    #[error("the store failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The writer has ended, because the process is stopping.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Store {
+    /// Opens the store, makes it when it is not there, and brings its tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Open`] names the file and says what is wrong with it.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let failed = |reason: String| StoreError::Open { path: settings.path.display().to_string(), reason };
+        if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            tokio::fs::create_dir_all(folder).await.map_err(|error| failed(error.to_string()))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&settings.path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // NORMAL would lose the last commits when the machine loses power: answered means durable.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .disable_statement_logging();
+        let mut connection =
+            sqlx::SqliteConnection::connect_with(&options).await.map_err(|error| failed(error.to_string()))?;
+        MIGRATIONS.run(&mut connection).await.map_err(|error| failed(error.to_string()))?;
+        let reads = SqlitePoolOptions::new()
+            .max_connections(4)
+            .idle_timeout(Duration::from_secs(60))
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let last_id = ids::last_id(&reads).await?;
+        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id));
+        Ok(Self { writes, reads })
+    }
+
+    /// Returns whether the store answers and can be written to.
+    ///
+    /// # Errors
+    ///
+    /// What the store says when it does not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.reads).await?;
+        self.writes.run(writer::Nothing).await
+    }
+}
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+
+/// Parses a column that this store has written.
+fn parsed<T>(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<T, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = sqlx::Row::try_get(row, column)?;
+    text.parse().map_err(|error: T::Err| decode_error(column, error))
+}
+
+/// Parses a column that this store has written, or returns `None` for `NULL`.
+fn parsed_option<T>(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<Option<T>, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<String> = sqlx::Row::try_get(row, column)?;
+    text.map(|text| text.parse().map_err(|error: T::Err| decode_error(column, error))).transpose()
+}
+
+fn time(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<jiff::Timestamp, sqlx::Error> {
+    let milliseconds: i64 = sqlx::Row::try_get(row, column)?;
+    jiff::Timestamp::from_millisecond(milliseconds).map_err(|error| decode_error(column, error))
+}
+
+fn time_option(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<Option<jiff::Timestamp>, sqlx::Error> {
+    let milliseconds: Option<i64> = sqlx::Row::try_get(row, column)?;
+    milliseconds
+        .map(|value| jiff::Timestamp::from_millisecond(value).map_err(|error| decode_error(column, error)))
+        .transpose()
+}
+
+fn decode_error(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests;

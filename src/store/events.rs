@@ -1,0 +1,378 @@
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::writer::{Transaction, Write};
+use super::{Event, EventState, Store, StoreError, UpdateState, holds, updates};
+use crate::image::{Digest, Repository, Tag, Version};
+
+/// A push event that has just been authenticated.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// What was pushed.
+    pub repository: Repository,
+    /// Under which tag.
+    pub tag: Tag,
+    /// The digest that the payload names.
+    pub digest: Option<Digest>,
+    /// When the registry says it was pushed.
+    pub pushed_at: Option<Timestamp>,
+    /// Equal for two deliveries of the same event.
+    pub duplicate_key: String,
+}
+
+/// What became of a delivered event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The id of the event, which for a duplicate is that of the first delivery.
+    pub id: String,
+    /// Whether it is new.
+    pub state: ReceivedState,
+}
+
+/// Whether an event is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceivedState {
+    /// Stored, and waiting for the registry's confirmation.
+    Queued,
+    /// Delivered before.
+    Duplicate,
+}
+
+/// What the registry and the policy made of an event.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The event.
+    pub event_id: String,
+    /// The pattern of the image rule that takes it.
+    pub matched_rule: String,
+    /// What the registry confirmed.
+    pub version: Version,
+    /// What else there is to say.
+    pub note: Option<String>,
+    /// One update for each environment that takes it.
+    pub updates: Vec<PlannedUpdate>,
+}
+
+/// "This environment shall run it", before holds and order are looked at.
+#[derive(Debug, Clone)]
+pub struct PlannedUpdate {
+    /// The environment.
+    pub environment: String,
+}
+
+/// What a list of events is narrowed down to.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only this repository.
+    pub repository: Option<Repository>,
+    /// Only this state.
+    pub state: Option<EventState>,
+    /// At most so many, newest first.
+    pub limit: u32,
+}
+
+/// What became of a request to run an event again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is queued again.
+    Queued,
+    /// It is in a state from which there is nothing to run again.
+    NotFinal(EventState),
+    /// No such event.
+    Unknown,
+}
+
+impl Store {
+    /// Stores the events of one request. Returns when they are on disk, one answer for each, in order.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of it could be stored.
+    pub async fn receive(&self, receiver: &str, events: Vec<NewEvent>) -> Result<Vec<Received>, StoreError> {
+        self.writes.run(Receive { receiver: receiver.to_owned(), events }).await
+    }
+
+    /// Returns events that wait for the registry and are due, at most `per_registry` of each registry, so that
+    /// one that is slow does not hide the others.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn due_events(&self, per_registry: u32) -> Result<Vec<Event>, StoreError> {
+        let events = sqlx::query_as(
+            "SELECT * FROM (
+                SELECT *, row_number() OVER (PARTITION BY registry ORDER BY id) AS place FROM events
+                WHERE state = 'queued' AND coalesce(next_attempt_at, 0) <= ?1
+             ) WHERE place <= ?2 ORDER BY id",
+        )
+        .bind(Timestamp::now().as_millisecond())
+        .bind(per_registry)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(events)
+    }
+
+    /// Returns an event, or `None` when there is none of that id.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn event(&self, id: &str) -> Result<Option<Event>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(id).fetch_optional(&self.reads).await?)
+    }
+
+    /// Returns events, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE (?1 IS NULL OR repository = ?1) AND (?2 IS NULL OR state = ?2)
+             ORDER BY id DESC LIMIT ?3",
+        )
+        .bind(filter.repository.as_ref().map(Repository::as_str))
+        .bind(filter.state.map(EventState::as_str))
+        .bind(filter.limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(events)
+    }
+
+    /// Records that the registry confirmed an event, and makes its updates.
+    ///
+    /// Holds and the order of arrival are looked at inside the transaction, so that a rollback or a newer
+    /// event that was stored a moment ago counts. Returns the states of the updates, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn decide(&self, decision: Decision) -> Result<Vec<UpdateState>, StoreError> {
+        self.writes.run(decision).await
+    }
+
+    /// Records a final no for an event. A later delivery of it runs anew when `redeliverable`.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn refuse_event(&self, refusal: EventRefusal) -> Result<(), StoreError> {
+        self.writes.run(refusal).await
+    }
+
+    /// Records that the registry could not answer for an event, and when it is asked again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn postpone_event(&self, id: &str, until: Timestamp, reason: String) -> Result<(), StoreError> {
+        self.writes.run(Postpone { id: id.to_owned(), until, reason }).await
+    }
+
+    /// Queues a refused event again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn replay(&self, id: &str) -> Result<Replayed, StoreError> {
+        self.writes.run(Replay { id: id.to_owned() }).await
+    }
+}
+
+struct Receive {
+    receiver: String,
+    events: Vec<NewEvent>,
+}
+
+impl Write for Receive {
+    type Output = Vec<Received>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Received>, sqlx::Error> {
+        let mut received = Vec::with_capacity(self.events.len());
+        for event in &self.events {
+            let earlier: Option<(String, bool)> = sqlx::query_as(
+                "SELECT id, state = 'refused' AND redeliverable FROM events WHERE duplicate_key = ? ORDER BY id DESC LIMIT 1",
+            )
+            .bind(&event.duplicate_key)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+            if let Some((id, false)) = earlier {
+                received.push(Received { id, state: ReceivedState::Duplicate });
+                continue;
+            }
+            let id = tx.next_id();
+            sqlx::query(
+                "INSERT INTO events (id, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
+                    duplicate_key, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
+            )
+            .bind(&id)
+            .bind(&self.receiver)
+            .bind(event.repository.registry())
+            .bind(event.repository.as_str())
+            .bind(event.tag.as_str())
+            .bind(event.digest.as_ref().map(Digest::as_str))
+            .bind(event.pushed_at.map(Timestamp::as_millisecond))
+            .bind(tx.now_milliseconds())
+            .bind(&event.duplicate_key)
+            .execute(&mut *tx.connection)
+            .await?;
+            received.push(Received { id, state: ReceivedState::Queued });
+        }
+        Ok(received)
+    }
+}
+
+impl Write for Decision {
+    type Output = Vec<UpdateState>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<UpdateState>, sqlx::Error> {
+        let changed = sqlx::query(
+            "UPDATE events SET matched_rule = ?, verified_digest = ?, verified_at = ?, note = ?, reason = NULL,
+                next_attempt_at = NULL WHERE id = ? AND state = 'queued'",
+        )
+        .bind(&self.matched_rule)
+        .bind(self.version.digest().map(Digest::as_str))
+        .bind(tx.now_milliseconds())
+        .bind(&self.note)
+        .bind(&self.event_id)
+        .execute(&mut *tx.connection)
+        .await?;
+        if changed.rows_affected() == 0 {
+            // Decided already: a second run of the same work is harmless.
+            return Ok(Vec::new());
+        }
+        let event: Event = sqlx::query_as("SELECT * FROM events WHERE id = ?")
+            .bind(&self.event_id)
+            .fetch_one(&mut *tx.connection)
+            .await?;
+        let mut states = Vec::with_capacity(self.updates.len());
+        for planned in &self.updates {
+            states.push(insert_push_update(tx, &event, &self.version, planned).await?);
+        }
+        updates::settle_event(tx, &self.event_id).await?;
+        Ok(states)
+    }
+}
+
+/// Inserts one update of an event in the state that holds and the order of arrival give it.
+async fn insert_push_update(
+    tx: &mut Transaction<'_>,
+    event: &Event,
+    version: &Version,
+    planned: &PlannedUpdate,
+) -> Result<UpdateState, sqlx::Error> {
+    let place = updates::Place { environment: &planned.environment, repository: &event.repository };
+    let (state, reason) = if let Some(newer) = updates::newer_than(tx.connection, &place, &event.id).await? {
+        (UpdateState::Refused, Some(format!("older: {newer} arrived later and was taken for {}", planned.environment)))
+    } else if let Some(hold) = holds::active_for(tx, &place).await? {
+        (UpdateState::Waiting, Some(hold.explanation()))
+    } else {
+        (UpdateState::Pending, None)
+    };
+    let row = updates::NewUpdate {
+        place,
+        version,
+        cause: super::Cause::Push,
+        cause_id: &event.id,
+        actor: &event.receiver,
+        state,
+        reason,
+        pushed_at: event.pushed_at,
+        received_at: event.received_at,
+    };
+    updates::insert(tx, &row).await?;
+    Ok(state)
+}
+
+/// A final no for an event.
+#[derive(Debug, Clone)]
+pub struct EventRefusal {
+    /// The event.
+    pub event_id: String,
+    /// Why, for people.
+    pub reason: String,
+    /// The pattern of the image rule that would take it, where one matched.
+    pub matched_rule: Option<String>,
+    /// Whether the same delivery may run again, because what was missing may have come by then.
+    pub redeliverable: bool,
+}
+
+impl Write for EventRefusal {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE events SET state = 'refused', reason = ?, matched_rule = ?, redeliverable = ?, next_attempt_at = NULL,
+                finished_at = ? WHERE id = ? AND state = 'queued'",
+        )
+        .bind(&self.reason)
+        .bind(&self.matched_rule)
+        .bind(self.redeliverable)
+        .bind(tx.now_milliseconds())
+        .bind(&self.event_id)
+        .execute(&mut *tx.connection)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Postpone {
+    id: String,
+    until: Timestamp,
+    reason: String,
+}
+
+impl Write for Postpone {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE events SET attempts = attempts + 1, next_attempt_at = ?, reason = ? WHERE id = ? AND state = 'queued'",
+        )
+        .bind(self.until.as_millisecond())
+        .bind(&self.reason)
+        .bind(&self.id)
+        .execute(&mut *tx.connection)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Replay {
+    id: String,
+}
+
+impl Write for Replay {
+    type Output = Replayed;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Replayed, sqlx::Error> {
+        let Some(state) = state_of(tx.connection, &self.id).await? else {
+            return Ok(Replayed::Unknown);
+        };
+        if state != EventState::Refused {
+            return Ok(Replayed::NotFinal(state));
+        }
+        sqlx::query(
+            "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
+             WHERE id = ?",
+        )
+        .bind(&self.id)
+        .execute(&mut *tx.connection)
+        .await?;
+        // What it was refused for stays in its history, and does not count any more.
+        sqlx::query(
+            "UPDATE updates SET state = 'superseded', reason = 'replayed; before: ' || coalesce(reason, '')
+             WHERE cause_id = ? AND state = 'refused'",
+        )
+        .bind(&self.id)
+        .execute(&mut *tx.connection)
+        .await?;
+        Ok(Replayed::Queued)
+    }
+}
+
+async fn state_of(connection: &mut SqliteConnection, id: &str) -> Result<Option<EventState>, sqlx::Error> {
+    let state: Option<String> =
+        sqlx::query_scalar("SELECT state FROM events WHERE id = ?").bind(id).fetch_optional(connection).await?;
+    state.map(|word| word.parse().map_err(|error: super::UnknownWord| super::decode_error("state", error))).transpose()
+}

@@ -1,0 +1,52 @@
+use sqlx::sqlite::SqlitePool;
+use ulid::Ulid;
+
+/// Makes ids that sort by the order in which they were made, across restarts and clock steps.
+pub(super) struct IdSource {
+    last: Ulid,
+}
+
+impl IdSource {
+    /// Returns a source whose ids all sort behind `last`.
+    pub(super) fn after(last: Option<Ulid>) -> Self {
+        Self { last: last.unwrap_or(Ulid::nil()) }
+    }
+
+    /// Returns the next id.
+    ///
+    /// When the clock has not moved on, or has been set back, the id before is counted up, so that the order
+    /// of arrival is kept.
+    pub(super) fn next(&mut self) -> String {
+        let fresh = Ulid::new();
+        self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.saturating_add(1)) };
+        self.last.to_string()
+    }
+}
+
+/// Returns the highest id in the store.
+pub(super) async fn last_id(reads: &SqlitePool) -> Result<Option<Ulid>, sqlx::Error> {
+    let last: Option<String> = sqlx::query_scalar(
+        "SELECT max(id) FROM (SELECT max(id) AS id FROM events UNION ALL SELECT max(id) FROM requests
+         UNION ALL SELECT max(id) FROM updates UNION ALL SELECT max(id) FROM holds)",
+    )
+    .fetch_one(reads)
+    .await?;
+    Ok(last.and_then(|id| Ulid::from_string(&id).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_making_even_after_a_future_one() {
+        let future = Ulid::from_parts(u64::MAX >> 17, 7);
+        let mut ids = IdSource::after(Some(future));
+        let mut made = vec![future.to_string()];
+        made.extend((0..100).map(|_| ids.next()));
+        let mut fresh = IdSource::after(None);
+        let many: Vec<_> = (0..1000).map(|_| fresh.next()).collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
+        assert!(many.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -1,0 +1,261 @@
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row};
+
+use super::rows::words;
+use super::updates::{NewUpdate, Place, insert};
+use super::writer::{Transaction, Write};
+use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, holds, parsed, time};
+use crate::image::{Repository, Version};
+
+words! {
+    /// What somebody asked for.
+    RequestKind {
+        /// The versions of another environment, or a named one.
+        Promotion = "promotion",
+        /// An older version, and a hold.
+        Rollback = "rollback",
+    }
+}
+
+words! {
+    /// How far a request has come, which follows from its updates.
+    RequestState {
+        /// An update waits for the registry or for the writer.
+        Pending = "pending",
+        /// An update waits for a hold or a freeze to end.
+        Waiting = "waiting",
+        /// What there was to commit is on the branch.
+        Committed = "committed",
+        /// Nothing of it happened, for the reasons given.
+        Refused = "refused",
+    }
+}
+
+/// A promotion or rollback as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// A ULID.
+    pub id: String,
+    /// What was asked for.
+    pub kind: RequestKind,
+    /// The environment that changes.
+    pub environment: String,
+    /// The environment whose versions it takes.
+    pub source: Option<String>,
+    /// The name of the API token.
+    pub actor: String,
+    /// Why, in the words of whoever asked.
+    pub reason: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// Tells whether a repeated `Idempotency-Key` came with the same request.
+    pub fingerprint: String,
+}
+
+impl FromRow<'_, SqliteRow> for Request {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            kind: parsed(row, "kind")?,
+            environment: row.try_get("environment")?,
+            source: row.try_get("source")?,
+            actor: row.try_get("actor")?,
+            reason: row.try_get("reason")?,
+            created_at: time(row, "created_at")?,
+            fingerprint: row.try_get("fingerprint")?,
+        })
+    }
+}
+
+/// A request that has passed every check that can be answered at once.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// What is asked for.
+    pub kind: RequestKind,
+    /// The environment that changes.
+    pub environment: String,
+    /// The environment whose versions it takes.
+    pub source: Option<String>,
+    /// The name of the API token.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The caller's key: the same key of the same actor makes one request.
+    pub idempotency_key: Option<String>,
+    /// A hash of what is asked for.
+    pub fingerprint: String,
+    /// One for each repository.
+    pub updates: Vec<NewRequestedUpdate>,
+    /// The hold that a rollback makes.
+    pub hold: Option<NewHold>,
+}
+
+/// One repository of a request.
+#[derive(Debug, Clone)]
+pub struct NewRequestedUpdate {
+    /// The repository.
+    pub repository: Repository,
+    /// The version it shall run.
+    pub version: Version,
+    /// Where it begins: `Unverified`, or a final state that is known already.
+    pub state: UpdateState,
+    /// Why, for a final state.
+    pub reason: Option<String>,
+}
+
+/// What became of a new request.
+#[derive(Debug, Clone)]
+pub enum RequestMade {
+    /// It is stored.
+    New {
+        /// The request.
+        request: Request,
+        /// The hold of a rollback.
+        hold: Option<Hold>,
+    },
+    /// The same actor used the key before; the request that was made then.
+    Repeated(Request),
+}
+
+impl Request {
+    /// Returns how far the request has come.
+    ///
+    /// A request without updates had nothing to do, which is as good as done.
+    pub fn state(updates: &[Update]) -> RequestState {
+        let any = |states: &[UpdateState]| updates.iter().any(|update| states.contains(&update.state));
+        if any(&[UpdateState::Unverified, UpdateState::Pending]) {
+            RequestState::Pending
+        } else if any(&[UpdateState::Waiting]) {
+            RequestState::Waiting
+        } else if updates.is_empty() || any(&[UpdateState::Committed, UpdateState::Unchanged]) {
+            RequestState::Committed
+        } else {
+            RequestState::Refused
+        }
+    }
+}
+
+impl Store {
+    /// Stores a promotion or rollback. Returns when it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of it could be stored.
+    pub async fn make_request(&self, request: NewRequest) -> Result<RequestMade, StoreError> {
+        self.writes.run(request).await
+    }
+
+    /// Returns a request, or `None` when there is none of that id.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn request(&self, id: &str) -> Result<Option<Request>, StoreError> {
+        Ok(sqlx::query_as("SELECT * FROM requests WHERE id = ?").bind(id).fetch_optional(&self.reads).await?)
+    }
+
+    /// Returns the request that an actor made with a key before.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn request_by_key(&self, actor: &str, key: &str) -> Result<Option<Request>, StoreError> {
+        let request = sqlx::query_as("SELECT * FROM requests WHERE actor = ? AND idempotency_key = ?")
+            .bind(actor)
+            .bind(key)
+            .fetch_optional(&self.reads)
+            .await?;
+        Ok(request)
+    }
+}
+
+impl Write for NewRequest {
+    type Output = RequestMade;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<RequestMade, sqlx::Error> {
+        if let Some(key) = &self.idempotency_key {
+            let earlier: Option<Request> =
+                sqlx::query_as("SELECT * FROM requests WHERE actor = ? AND idempotency_key = ?")
+                    .bind(&self.actor)
+                    .bind(key)
+                    .fetch_optional(&mut *tx.connection)
+                    .await?;
+            if let Some(earlier) = earlier {
+                return Ok(RequestMade::Repeated(earlier));
+            }
+        }
+        let request = self.insert(tx).await?;
+        for wanted in &self.updates {
+            self.insert_update(tx, &request, wanted).await?;
+        }
+        let hold = match &self.hold {
+            Some(hold) => Some(holds::make(tx, hold, Some(&request.id)).await?),
+            None => None,
+        };
+        Ok(RequestMade::New { request, hold })
+    }
+}
+
+impl NewRequest {
+    async fn insert(&self, tx: &mut Transaction<'_>) -> Result<Request, sqlx::Error> {
+        let request = Request {
+            id: tx.next_id(),
+            kind: self.kind,
+            environment: self.environment.clone(),
+            source: self.source.clone(),
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            created_at: tx.now,
+            fingerprint: self.fingerprint.clone(),
+        };
+        sqlx::query(
+            "INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&request.id)
+        .bind(request.kind.as_str())
+        .bind(&request.environment)
+        .bind(&request.source)
+        .bind(&request.actor)
+        .bind(&request.reason)
+        .bind(&self.idempotency_key)
+        .bind(&request.fingerprint)
+        .bind(tx.now_milliseconds())
+        .execute(&mut *tx.connection)
+        .await?;
+        Ok(request)
+    }
+
+    async fn insert_update(
+        &self,
+        tx: &mut Transaction<'_>,
+        request: &Request,
+        wanted: &NewRequestedUpdate,
+    ) -> Result<(), sqlx::Error> {
+        let place = Place { environment: &self.environment, repository: &wanted.repository };
+        let (mut state, mut reason) = (wanted.state, wanted.reason.clone());
+        // Looked at here, so that a hold that was made a moment ago counts. A rollback is what holds are for.
+        if self.kind == RequestKind::Promotion
+            && matches!(state, UpdateState::Unverified | UpdateState::Pending)
+            && let Some(hold) = holds::active_for(tx, &place).await?
+        {
+            (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
+        }
+        let update = NewUpdate {
+            place,
+            version: &wanted.version,
+            cause: match self.kind {
+                RequestKind::Promotion => Cause::Promotion,
+                RequestKind::Rollback => Cause::Rollback,
+            },
+            cause_id: &request.id,
+            actor: &self.actor,
+            state,
+            reason,
+            pushed_at: None,
+            received_at: tx.now,
+        };
+        insert(tx, &update).await.map(|_| ())
+    }
+}

@@ -1,0 +1,318 @@
+use std::time::Duration;
+
+use super::*;
+use crate::image::{Repository, Version};
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    store: Store,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Self::open(&folder).await;
+        Self { folder, store }
+    }
+
+    async fn open(folder: &tempfile::TempDir) -> Store {
+        Store::open(&StoreSettings { path: folder.path().join("state/tagrelay.db") }).await.unwrap()
+    }
+
+    async fn receive(&self, tag: &str) -> String {
+        self.store.receive("hub", vec![event(tag)]).await.unwrap().remove(0).id
+    }
+
+    async fn decide(&self, event_id: &str, tag: &str) -> UpdateState {
+        let decision = Decision {
+            event_id: event_id.to_owned(),
+            matched_rule: "docker.io/uyou/*".to_owned(),
+            version: version(tag),
+            note: None,
+            updates: vec![PlannedUpdate { environment: "staging".to_owned() }],
+        };
+        self.store.decide(decision).await.unwrap().remove(0)
+    }
+
+    async fn update_of(&self, cause_id: &str) -> Update {
+        self.store.updates_of(cause_id).await.unwrap().remove(0)
+    }
+
+    async fn event_state(&self, id: &str) -> EventState {
+        self.store.event(id).await.unwrap().unwrap().state
+    }
+
+    async fn finish(&self, cause_id: &str, outcome: Outcome) {
+        let update_id = self.update_of(cause_id).await.id;
+        self.store.finish(vec![Finish { update_id, outcome }]).await.unwrap();
+    }
+}
+
+fn repository() -> Repository {
+    "uyou/user-service".parse().unwrap()
+}
+
+fn version(tag: &str) -> Version {
+    Version::tagged(tag.parse().unwrap(), None)
+}
+
+fn event(tag: &str) -> NewEvent {
+    NewEvent {
+        repository: repository(),
+        tag: tag.parse().unwrap(),
+        digest: None,
+        pushed_at: None,
+        duplicate_key: tag.to_owned(),
+    }
+}
+
+fn hold(expires_at: Option<jiff::Timestamp>) -> NewHold {
+    NewHold {
+        environment: "staging".to_owned(),
+        repository: repository(),
+        reason: Some("investigating".to_owned()),
+        actor: "oncall".to_owned(),
+        expires_at,
+    }
+}
+
+fn rollback(to: &str, key: Option<&str>) -> NewRequest {
+    NewRequest {
+        kind: RequestKind::Rollback,
+        environment: "staging".to_owned(),
+        source: None,
+        actor: "oncall".to_owned(),
+        reason: None,
+        idempotency_key: key.map(str::to_owned),
+        fingerprint: to.to_owned(),
+        updates: vec![NewRequestedUpdate {
+            repository: repository(),
+            version: version(to),
+            state: UpdateState::Unverified,
+            reason: None,
+        }],
+        hold: Some(hold(None)),
+    }
+}
+
+#[tokio::test]
+async fn a_redelivery_is_a_duplicate_and_survives_a_restart() {
+    let fixture = Fixture::new().await;
+    let first = fixture.receive("a").await;
+    let Fixture { folder, store } = fixture;
+    drop(store);
+    let store = Fixture::open(&folder).await;
+    let again = store.receive("hub", vec![event("a"), event("b")]).await.unwrap();
+    assert_eq!(again[0], Received { id: first.clone(), state: ReceivedState::Duplicate });
+    assert_eq!(again[1].state, ReceivedState::Queued);
+    assert!(again[1].id > first);
+    let due = store.due_events(10).await.unwrap();
+    assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    let refuse = |redeliverable| EventRefusal {
+        event_id: id.clone(),
+        reason: "not there".to_owned(),
+        matched_rule: None,
+        redeliverable,
+    };
+    fixture.store.refuse_event(refuse(true)).await.unwrap();
+    let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
+    assert_eq!(again.state, ReceivedState::Queued);
+    assert_ne!(again.id, id);
+    assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::Queued);
+    assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::NotFinal(EventState::Queued));
+    assert_eq!(fixture.store.replay("nobody").await.unwrap(), Replayed::Unknown);
+}
+
+#[tokio::test]
+async fn a_postponed_event_is_due_later_and_hides_no_other() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    fixture.receive("b").await;
+    let until = jiff::Timestamp::now() + Duration::from_secs(60);
+    fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
+    let due = fixture.store.due_events(1).await.unwrap();
+    assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(fixture.store.next_attempt().await.unwrap().unwrap().as_millisecond(), until.as_millisecond());
+    assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().attempts, 1);
+}
+
+#[tokio::test]
+async fn an_event_decided_late_does_not_go_over_a_newer_one() {
+    let fixture = Fixture::new().await;
+    let (older, newer) = (fixture.receive("a").await, fixture.receive("b").await);
+    assert_eq!(fixture.decide(&newer, "b").await, UpdateState::Pending);
+    assert_eq!(fixture.decide(&older, "a").await, UpdateState::Refused);
+    let event = fixture.store.event(&older).await.unwrap().unwrap();
+    assert_eq!(event.state, EventState::Refused);
+    assert_eq!(event.reason.unwrap(), "older: b arrived later and was taken for staging");
+}
+
+#[tokio::test]
+async fn deciding_twice_makes_one_update() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    fixture.decide(&id, "a").await;
+    let decision = Decision {
+        event_id: id.clone(),
+        matched_rule: String::new(),
+        version: version("a"),
+        note: None,
+        updates: vec![PlannedUpdate { environment: "staging".to_owned() }],
+    };
+    assert!(fixture.store.decide(decision).await.unwrap().is_empty());
+    assert_eq!(fixture.store.updates_of(&id).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hold_keeps_updates_and_lets_the_newest_go() {
+    let fixture = Fixture::new().await;
+    let before = fixture.receive("a").await;
+    fixture.decide(&before, "a").await;
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(fixture.event_state(&before).await, EventState::Waiting);
+    let after = fixture.receive("b").await;
+    assert_eq!(fixture.decide(&after, "b").await, UpdateState::Waiting);
+    assert!(fixture.update_of(&after).await.reason.unwrap().contains("oncall: investigating"));
+    assert_eq!(fixture.store.open_updates().await.unwrap(), 2);
+
+    let released = fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert_eq!(released.unwrap().id, made.id);
+    assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
+    assert_eq!(fixture.event_state(&after).await, EventState::Pending);
+    assert!(fixture.store.release_hold(&made.id, "oncall").await.unwrap().is_none());
+    assert!(fixture.store.holds().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_hold_expires() {
+    let fixture = Fixture::new().await;
+    fixture.store.hold(hold(Some(jiff::Timestamp::now() - Duration::from_secs(1)))).await.unwrap();
+    assert!(fixture.store.holds().await.unwrap().is_empty());
+    assert_eq!(fixture.store.expire_holds().await.unwrap(), 1);
+    assert_eq!(fixture.store.expire_holds().await.unwrap(), 0);
+    assert_eq!(fixture.store.next_hold_expiry().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_committed_update_is_history_and_the_state_of_its_event() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("b").await;
+    fixture.decide(&id, "b").await;
+    let pending = fixture.store.pending_updates(&["staging".to_owned()], 10).await.unwrap();
+    let change = SiteChange { path: "a.yaml".into(), line: 3, old: version("a"), new: version("b") };
+    let attempt = Attempt {
+        update_id: pending[0].id.clone(),
+        commit: "c0ffee".into(),
+        old: version("a"),
+        changes: vec![change.clone()],
+    };
+    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    assert!(fixture.store.history(&HistoryFilter { limit: 10, ..Default::default() }).await.unwrap().is_empty());
+    fixture.finish(&id, Outcome::Committed).await;
+    assert_eq!(fixture.event_state(&id).await, EventState::Committed);
+    let history = fixture.store.history(&HistoryFilter { limit: 10, ..Default::default() }).await.unwrap();
+    assert_eq!(history[0].commit.as_deref(), Some("c0ffee"));
+    assert_eq!(history[0].changes, [change]);
+    assert_eq!(history[0].old, Some(version("a")));
+    assert_eq!(fixture.store.last_changes().await.unwrap(), history);
+    // A second report of the same end changes nothing.
+    fixture.finish(&id, Outcome::Refused { reason: "late".into() }).await;
+    assert_eq!(fixture.event_state(&id).await, EventState::Committed);
+}
+
+#[tokio::test]
+async fn one_key_makes_one_request() {
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, hold } = fixture.store.make_request(rollback("a", Some("k"))).await.unwrap() else {
+        panic!("the first use of a key is new")
+    };
+    assert_eq!(hold.unwrap().request_id.as_deref(), Some(request.id.as_str()));
+    let RequestMade::Repeated(again) = fixture.store.make_request(rollback("a", Some("k"))).await.unwrap() else {
+        panic!("the second use of a key is a repetition")
+    };
+    assert_eq!(again, request);
+    assert_eq!(fixture.store.holds().await.unwrap().len(), 1);
+    assert_eq!(fixture.store.request_by_key("oncall", "k").await.unwrap(), Some(request));
+}
+
+#[tokio::test]
+async fn a_refused_rollback_leaves_no_hold() {
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    assert_eq!(Request::state(&fixture.store.updates_of(&request.id).await.unwrap()), RequestState::Pending);
+    fixture.finish(&request.id, Outcome::Refused { reason: "not there".into() }).await;
+    assert!(fixture.store.holds().await.unwrap().is_empty());
+    assert_eq!(Request::state(&fixture.store.updates_of(&request.id).await.unwrap()), RequestState::Refused);
+}
+
+#[tokio::test]
+async fn a_promotion_stops_at_a_hold_and_a_rollback_does_not() {
+    let fixture = Fixture::new().await;
+    fixture.store.hold(hold(None)).await.unwrap();
+    let promotion = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("a", None) };
+    for (request, expected) in [(promotion, UpdateState::Refused), (rollback("a", None), UpdateState::Unverified)] {
+        let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+            panic!("without a key every request is new")
+        };
+        assert_eq!(fixture.update_of(&request.id).await.state, expected);
+    }
+}
+
+#[tokio::test]
+async fn verified_updates_of_requests_become_pending() {
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    let due = fixture.store.due_updates(5).await.unwrap();
+    let digest = crate::image::Digest::of(b"a");
+    fixture.store.verify_update(&due[0].id, Some(&digest), None).await.unwrap();
+    let update = fixture.update_of(&request.id).await;
+    assert_eq!((update.state, update.version.digest()), (UpdateState::Pending, Some(&digest)));
+    assert!(fixture.store.due_updates(5).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn many_writers_at_once_are_all_answered_and_a_bad_one_fails_alone() {
+    let fixture = Fixture::new().await;
+    let good = (0..500).map(|number| {
+        let store = fixture.store.clone();
+        tokio::spawn(async move { store.receive("hub", vec![event(&format!("t{number}"))]).await })
+    });
+    let good: Vec<_> = good.collect();
+    let bad = fixture.store.writes.run(Broken).await;
+    for task in good {
+        task.await.unwrap().unwrap();
+    }
+    assert!(matches!(bad, Err(StoreError::Database(_))));
+    let all = fixture.store.events(&EventFilter { limit: 1000, ..Default::default() }).await.unwrap();
+    assert_eq!(all.len(), 500);
+    fixture.store.check().await.unwrap();
+}
+
+struct Broken;
+
+impl writer::Write for Broken {
+    type Output = ();
+
+    async fn run(&self, tx: &mut writer::Transaction<'_>) -> Result<(), sqlx::Error> {
+        sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *tx.connection).await.map(|_| ())
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagrelay.db");
+    std::fs::write(&path, "this is not a database, and long enough to be looked at as one").unwrap();
+    let Err(error) = Store::open(&StoreSettings { path: path.clone() }).await else { panic!("opened") };
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+}

@@ -1,0 +1,499 @@
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::rows::SiteChange;
+use super::writer::{Transaction, Write};
+use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, holds};
+use crate::image::{Digest, Repository, Tag, Version};
+
+/// Where an update goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) environment: &'a str,
+    pub(super) repository: &'a Repository,
+}
+
+/// A row of `updates` before it has an id.
+pub(super) struct NewUpdate<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) version: &'a Version,
+    pub(super) cause: Cause,
+    pub(super) cause_id: &'a str,
+    pub(super) actor: &'a str,
+    pub(super) state: UpdateState,
+    pub(super) reason: Option<String>,
+    pub(super) pushed_at: Option<Timestamp>,
+    pub(super) received_at: Timestamp,
+}
+
+/// What is about to be pushed for an update.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The update.
+    pub update_id: String,
+    /// The commit that shall carry it.
+    pub commit: String,
+    /// What the environment runs before it.
+    pub old: Version,
+    /// The edited sites.
+    pub changes: Vec<SiteChange>,
+}
+
+/// The end of an update.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The update.
+    pub update_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an update ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The commit of its last attempt is on the branch.
+    Committed,
+    /// The environment runs the version already.
+    Unchanged,
+    /// A newer update took its place.
+    Superseded {
+        /// Which.
+        reason: String,
+    },
+    /// A final no.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What history is narrowed down to.
+#[derive(Debug, Clone, Default)]
+pub struct HistoryFilter {
+    /// Only this environment.
+    pub environment: Option<String>,
+    /// Only this repository.
+    pub repository: Option<Repository>,
+    /// At most so many, newest first.
+    pub limit: u32,
+}
+
+impl Store {
+    /// Returns the updates that wait for the writer of these environments' branch, in the order of arrival.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn pending_updates(&self, environments: &[String], limit: u32) -> Result<Vec<Update>, StoreError> {
+        let names = serde_json::to_string(environments).unwrap_or_default();
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates WHERE state = 'pending' AND environment IN (SELECT value FROM json_each(?))
+             ORDER BY cause_id, id LIMIT ?",
+        )
+        .bind(names)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
+    /// Returns updates of requests that wait for the registry and are due, at most `per_registry` of each.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn due_updates(&self, per_registry: u32) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as(
+            "SELECT * FROM (
+                SELECT *, row_number() OVER (PARTITION BY registry ORDER BY id) AS place FROM updates
+                WHERE state = 'unverified' AND coalesce(next_attempt_at, 0) <= ?1
+             ) WHERE place <= ?2 ORDER BY id",
+        )
+        .bind(Timestamp::now().as_millisecond())
+        .bind(per_registry)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
+    /// Returns when the next postponed event or update is due, or `None` when nothing is postponed.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn next_attempt(&self) -> Result<Option<Timestamp>, StoreError> {
+        let at: Option<i64> = sqlx::query_scalar(
+            "SELECT min(at) FROM (
+                SELECT min(next_attempt_at) AS at FROM events WHERE state = 'queued'
+                UNION ALL SELECT min(next_attempt_at) FROM updates WHERE state = 'unverified')",
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        Ok(at.and_then(|at| Timestamp::from_millisecond(at).ok()))
+    }
+
+    /// Returns the updates of an event or a request, in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn updates_of(&self, cause_id: &str) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as("SELECT * FROM updates WHERE cause_id = ? ORDER BY id")
+            .bind(cause_id)
+            .fetch_all(&self.reads)
+            .await?;
+        Ok(updates)
+    }
+
+    /// Returns how many updates are not in a final state yet.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open_updates(&self) -> Result<u64, StoreError> {
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM updates WHERE state IN ('unverified', 'pending', 'waiting')")
+                .fetch_one(&self.reads)
+                .await?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// Returns committed updates, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn history(&self, filter: &HistoryFilter) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates WHERE state = 'committed' AND (?1 IS NULL OR environment = ?1)
+                AND (?2 IS NULL OR repository = ?2)
+             ORDER BY finished_at DESC, id DESC LIMIT ?3",
+        )
+        .bind(&filter.environment)
+        .bind(filter.repository.as_ref().map(Repository::as_str))
+        .bind(filter.limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
+    /// Returns the last committed update of every environment and repository.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn last_changes(&self) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as(
+            "SELECT * FROM (
+                SELECT *, row_number() OVER (PARTITION BY environment, repository ORDER BY finished_at DESC, id DESC)
+                    AS place FROM updates WHERE state = 'committed'
+             ) WHERE place = 1",
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
+    /// Returns the updates that wait for a hold to end, in the order of arrival.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn waiting_updates(&self) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as("SELECT * FROM updates WHERE state = 'waiting' ORDER BY cause_id, id")
+            .fetch_all(&self.reads)
+            .await?;
+        Ok(updates)
+    }
+
+    /// Records that the registry confirmed an update of a request: its writer may take it.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn verify_update(
+        &self,
+        id: &str,
+        digest: Option<&Digest>,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.writes.run(Verified { id: id.to_owned(), digest: digest.cloned(), note }).await
+    }
+
+    /// Records what an update met and, for one that waits for the registry, when it is tried again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn postpone_updates(
+        &self,
+        ids: Vec<String>,
+        until: Option<Timestamp>,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.writes.run(PostponeUpdates { ids, until, reason }).await
+    }
+
+    /// Records what is about to be pushed, so that a restart in the middle of it knows what may be there.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored: then nothing must be pushed.
+    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<(), StoreError> {
+        self.writes.run(RecordAttempts(attempts)).await
+    }
+
+    /// Records how updates ended, and what that means for their events and holds.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn finish(&self, finished: Vec<Finish>) -> Result<(), StoreError> {
+        if finished.is_empty() {
+            return Ok(());
+        }
+        self.writes.run(FinishUpdates(finished)).await
+    }
+}
+
+pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> Result<String, sqlx::Error> {
+    let id = tx.next_id();
+    let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
+    sqlx::query(
+        "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
+            pushed_at, received_at, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&id)
+    .bind(update.place.environment)
+    .bind(update.place.repository.registry())
+    .bind(update.place.repository.as_str())
+    .bind(update.version.tag().map(Tag::as_str))
+    .bind(update.version.digest().map(Digest::as_str))
+    .bind(update.cause.as_str())
+    .bind(update.cause_id)
+    .bind(update.actor)
+    .bind(update.state.as_str())
+    .bind(&update.reason)
+    .bind(update.pushed_at.map(Timestamp::as_millisecond))
+    .bind(update.received_at.as_millisecond())
+    .bind((!is_open).then(|| tx.now_milliseconds()))
+    .execute(&mut *tx.connection)
+    .await?;
+    Ok(id)
+}
+
+/// Returns the tag of an update of the same place whose cause arrived later and that was not refused.
+pub(super) async fn newer_than(
+    connection: &mut SqliteConnection,
+    place: &Place<'_>,
+    cause_id: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(tag, digest) FROM updates WHERE environment = ? AND repository = ? AND cause_id > ?
+            AND state NOT IN ('refused') ORDER BY cause_id DESC LIMIT 1",
+    )
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .bind(cause_id)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Makes the pending push updates of a place wait.
+pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, reason: &str) -> Result<(), sqlx::Error> {
+    let events: Vec<String> = sqlx::query_scalar(
+        "UPDATE updates SET state = 'waiting', reason = ? WHERE environment = ? AND repository = ?
+            AND state = 'pending' AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
+    )
+    .bind(reason)
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for event in events {
+        settle_event(tx, &event).await?;
+    }
+    Ok(())
+}
+
+/// Lets the newest waiting update of a place go, and supersedes the others.
+pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<(), sqlx::Error> {
+    let waiting: Vec<(String, String)> = sqlx::query_as(
+        "SELECT id, cause_id FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
+         ORDER BY cause_id DESC, id DESC",
+    )
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for (index, (id, cause_id)) in waiting.iter().enumerate() {
+        if index == 0 {
+            sqlx::query("UPDATE updates SET state = 'pending', reason = NULL WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx.connection)
+                .await?;
+        } else {
+            sqlx::query("UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE id = ?")
+                .bind(format!("{} arrived later and waited for the same hold", waiting[0].1))
+                .bind(tx.now_milliseconds())
+                .bind(id)
+                .execute(&mut *tx.connection)
+                .await?;
+        }
+        settle_event(tx, cause_id).await?;
+    }
+    Ok(())
+}
+
+/// Gives an event the state that its updates add up to. Does nothing for ids that are no event's.
+pub(super) async fn settle_event(tx: &mut Transaction<'_>, event_id: &str) -> Result<(), sqlx::Error> {
+    let event: Option<Event> =
+        sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event_id).fetch_optional(&mut *tx.connection).await?;
+    if event.is_none() {
+        return Ok(());
+    }
+    let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE cause_id = ? ORDER BY id")
+        .bind(event_id)
+        .fetch_all(&mut *tx.connection)
+        .await?;
+    let (state, reason) = event_state(&updates);
+    let is_final = !matches!(state, EventState::Queued | EventState::Pending | EventState::Waiting);
+    sqlx::query("UPDATE events SET state = ?, reason = ?, finished_at = ? WHERE id = ?")
+        .bind(state.as_str())
+        .bind(reason)
+        .bind(is_final.then(|| tx.now_milliseconds()))
+        .bind(event_id)
+        .execute(&mut *tx.connection)
+        .await?;
+    Ok(())
+}
+
+/// Returns what the updates of an event add up to: what is open first, then the best that came of it.
+fn event_state(updates: &[Update]) -> (EventState, Option<String>) {
+    let order = [
+        (UpdateState::Unverified, EventState::Pending),
+        (UpdateState::Pending, EventState::Pending),
+        (UpdateState::Waiting, EventState::Waiting),
+        (UpdateState::Committed, EventState::Committed),
+        (UpdateState::Unchanged, EventState::Unchanged),
+        (UpdateState::Refused, EventState::Refused),
+        (UpdateState::Superseded, EventState::Superseded),
+    ];
+    for (update_state, event_state) in order {
+        if let Some(update) = updates.iter().rev().find(|update| update.state == update_state) {
+            return (event_state, update.reason.clone());
+        }
+    }
+    (EventState::Unchanged, None)
+}
+
+struct Verified {
+    id: String,
+    digest: Option<Digest>,
+    note: Option<String>,
+}
+
+impl Write for Verified {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE updates SET state = 'pending', digest = coalesce(?, digest), reason = ?, next_attempt_at = NULL
+             WHERE id = ? AND state = 'unverified'",
+        )
+        .bind(self.digest.as_ref().map(Digest::as_str))
+        .bind(&self.note)
+        .bind(&self.id)
+        .execute(&mut *tx.connection)
+        .await?;
+        Ok(())
+    }
+}
+
+struct PostponeUpdates {
+    ids: Vec<String>,
+    until: Option<Timestamp>,
+    reason: String,
+}
+
+impl Write for PostponeUpdates {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        for id in &self.ids {
+            sqlx::query(
+                "UPDATE updates SET attempts = attempts + 1, next_attempt_at = ?, reason = ?
+                 WHERE id = ? AND state IN ('unverified', 'pending')",
+            )
+            .bind(self.until.map(Timestamp::as_millisecond))
+            .bind(&self.reason)
+            .bind(id)
+            .execute(&mut *tx.connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+struct RecordAttempts(Vec<Attempt>);
+
+impl Write for RecordAttempts {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        for attempt in &self.0 {
+            let changes =
+                serde_json::to_string(&attempt.changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+            sqlx::query(
+                "UPDATE updates SET commit_id = ?, old_tag = ?, old_digest = ?, changes = ?
+                 WHERE id = ? AND state = 'pending'",
+            )
+            .bind(&attempt.commit)
+            .bind(attempt.old.tag().map(Tag::as_str))
+            .bind(attempt.old.digest().map(Digest::as_str))
+            .bind(changes)
+            .bind(&attempt.update_id)
+            .execute(&mut *tx.connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+struct FinishUpdates(Vec<Finish>);
+
+impl Write for FinishUpdates {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        for finish in &self.0 {
+            let (state, reason) = match &finish.outcome {
+                Outcome::Committed => (UpdateState::Committed, None),
+                Outcome::Unchanged => (UpdateState::Unchanged, None),
+                Outcome::Superseded { reason } => (UpdateState::Superseded, Some(reason)),
+                Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
+            };
+            let keeps_commit = state == UpdateState::Committed;
+            let cause: Option<(String, String)> = sqlx::query_as(
+                "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
+                    commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
+                    old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
+                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause, cause_id",
+            )
+            .bind(state.as_str())
+            .bind(reason)
+            .bind(tx.now_milliseconds())
+            .bind(keeps_commit)
+            .bind(&finish.update_id)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+            let Some((cause, cause_id)) = cause else { continue };
+            if cause == Cause::Push.as_str() {
+                settle_event(tx, &cause_id).await?;
+            } else if cause == Cause::Rollback.as_str() && state == UpdateState::Refused {
+                holds::end_of_request(tx, &cause_id).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! One task writes. It gathers all writes that are waiting into one transaction.
+//!
+//! SQLite has one writer at a time anyway, and a commit costs one flush of the disk: 256 webhooks that arrive
+//! while a flush runs share the next one.
+
+use std::pin::Pin;
+
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+use super::ids::IdSource;
+
+/// The most writes in one transaction: bounds how long the first of them waits.
+const MAX_BATCH: usize = 256;
+
+/// How many writes may wait before the callers do.
+const QUEUE: usize = 4096;
+
+/// What a write sees: the open transaction, the time and the source of ids.
+pub(super) struct Transaction<'c> {
+    pub(super) connection: &'c mut SqliteConnection,
+    pub(super) now: Timestamp,
+    ids: &'c mut IdSource,
+}
+
+impl Transaction<'_> {
+    /// Returns an id behind all earlier ones.
+    pub(super) fn next_id(&mut self) -> String {
+        self.ids.next()
+    }
+
+    /// Returns the time of the transaction as the tables keep it.
+    pub(super) fn now_milliseconds(&self) -> i64 {
+        self.now.as_millisecond()
+    }
+}
+
+/// One write: a value that says what to do, so that it can be done again when a batch has to be split.
+pub(super) trait Write: Send + 'static {
+    type Output: Send + 'static;
+
+    /// Does the write inside the transaction. May run more than once; only the last run is committed.
+    fn run(&self, tx: &mut Transaction<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
+}
+
+/// A write that changes nothing: whether the file can be written to.
+pub(super) struct Nothing;
+
+impl Write for Nothing {
+    type Output = ();
+
+    async fn run(&self, _tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+}
+
+/// The way to the writing task.
+#[derive(Clone)]
+pub(super) struct Writes(mpsc::Sender<Box<dyn Job>>);
+
+impl Writes {
+    pub(super) fn start(connection: SqliteConnection, ids: IdSource) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(write_all(connection, ids, receiver));
+        Self(sender)
+    }
+
+    /// Runs a write and returns when it is on disk.
+    pub(super) async fn run<W: Write + Sync>(&self, write: W) -> Result<W::Output, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Waiting { write, output: None, reply };
+        self.0.send(Box::new(job)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
+
+/// A write whose type is forgotten, together with whoever waits for it.
+trait Job: Send {
+    fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a>;
+    fn committed(self: Box<Self>);
+    fn failed(self: Box<Self>, error: StoreError);
+}
+
+struct Waiting<W: Write> {
+    write: W,
+    output: Option<W::Output>,
+    reply: oneshot::Sender<Result<W::Output, StoreError>>,
+}
+
+impl<W: Write + Sync> Job for Waiting<W> {
+    fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a> {
+        Box::pin(async move {
+            self.output = Some(self.write.run(tx).await?);
+            Ok(())
+        })
+    }
+
+    fn committed(self: Box<Self>) {
+        if let Some(output) = self.output {
+            // Nobody waits any more when the caller was cancelled; what is written stays written.
+            let _ = self.reply.send(Ok(output));
+        }
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+async fn write_all(mut connection: SqliteConnection, mut ids: IdSource, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    let mut batch: Vec<Box<dyn Job>> = Vec::new();
+    while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let alone = batch.len() == 1;
+        match commit(&mut connection, &mut ids, &mut batch).await {
+            Ok(()) => batch.drain(..).for_each(|job| job.committed()),
+            Err(error) if alone => {
+                if let Some(job) = batch.pop() {
+                    job.failed(StoreError::Database(error));
+                }
+            }
+            // One bad write must not fail its neighbours: each gets a transaction of its own.
+            Err(_) => {
+                for job in batch.drain(..) {
+                    let mut single = [job];
+                    let result = commit(&mut connection, &mut ids, &mut single).await;
+                    let [job] = single;
+                    match result {
+                        Ok(()) => job.committed(),
+                        Err(error) => job.failed(StoreError::Database(error)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    ids: &mut IdSource,
+    jobs: &mut [Box<dyn Job>],
+) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let result = async {
+        for job in jobs {
+            let mut tx = Transaction { connection: &mut *connection, now: now_in_milliseconds(), ids: &mut *ids };
+            job.run(&mut tx).await?;
+        }
+        sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ())
+    }
+    .await;
+    if result.is_err() {
+        // Fails when the error has already ended the transaction, which is what we want.
+        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    }
+    result
+}
+
+/// The time as the tables keep it, so that what a write returns equals what is read back later.
+fn now_in_milliseconds() -> Timestamp {
+    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
