@@ -1,0 +1,231 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::encode`]
+/// (<https://prometheus.io/docs/specs/om/open_metrics_spec/#overall-structure>).
+pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the latency histograms, in seconds: from a local commit to a day that waited for a person.
+const LATENCY_SECONDS: [f64; 16] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
+
+/// Upper bounds of the histogram of updates in one commit.
+const COMMIT_UPDATES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+/// Everything that is counted. Cheap to clone; all clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    webhook_requests: Family<WebhookLabels, Counter>,
+    events: Family<EventLabels, Counter>,
+    updates: Family<UpdateLabels, Counter>,
+    push_to_commit: Histogram,
+    receive_to_commit: Histogram,
+    git_operations: Family<GitLabels, Histogram>,
+    git_push_retries: Counter,
+    registry_requests: Family<RegistryLabels, Counter>,
+    pending_updates: Gauge,
+    commit_updates: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    receiver: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    repository: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpdateLabels {
+    environment: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GitLabels {
+    operation: GitOperation,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RegistryLabels {
+    registry: String,
+    outcome: String,
+}
+
+/// What is timed in a config repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum GitOperation {
+    /// Asking for the tip and, where it has moved, fetching it.
+    #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
+    refresh,
+    /// Editing manifests and making commits, on our side only.
+    #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
+    prepare,
+    /// Sending commits.
+    #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
+    push,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Returns metrics that have counted nothing yet.
+    pub fn new() -> Self {
+        let latency = || Histogram::new(LATENCY_SECONDS);
+        let mut metrics = Self {
+            registry: Arc::new(Registry::default()),
+            webhook_requests: Family::default(),
+            events: Family::default(),
+            updates: Family::default(),
+            push_to_commit: latency(),
+            receive_to_commit: latency(),
+            git_operations: Family::new_with_constructor(|| Histogram::new(LATENCY_SECONDS)),
+            git_push_retries: Counter::default(),
+            registry_requests: Family::default(),
+            pending_updates: Gauge::default(),
+            commit_updates: Histogram::new(COMMIT_UPDATES),
+        };
+        metrics.registry = Arc::new(metrics.register());
+        metrics
+    }
+
+    /// Names every metric. The library adds `_total` to counters and the unit to none.
+    fn register(&self) -> Registry {
+        let mut registry = Registry::with_prefix("tagrelay");
+        registry.register("webhook_requests", "Requests to receivers", self.webhook_requests.clone());
+        registry.register("events", "Push events by what became of them", self.events.clone());
+        registry.register("updates", "Updates by what became of them", self.updates.clone());
+        registry.register(
+            "push_to_commit_seconds",
+            "From the registry's own timestamp to the moved branch",
+            self.push_to_commit.clone(),
+        );
+        registry.register(
+            "receive_to_commit_seconds",
+            "From the webhook or the request to the moved branch",
+            self.receive_to_commit.clone(),
+        );
+        registry.register("git_operation_seconds", "Work on config repositories", self.git_operations.clone());
+        registry.register("git_push_retries", "Pushes that lost a race and ran again", self.git_push_retries.clone());
+        registry.register("registry_requests", "Confirmations asked of registries", self.registry_requests.clone());
+        registry.register("pending_updates", "Updates that are in no final state", self.pending_updates.clone());
+        registry.register("commit_updates", "Updates in one commit", self.commit_updates.clone());
+        registry
+    }
+
+    /// Counts a request to a receiver.
+    pub fn webhook_request(&self, receiver: &str, outcome: &str) {
+        let labels = WebhookLabels { receiver: receiver.to_owned(), outcome: outcome.to_owned() };
+        self.webhook_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts what became of an event. Repositories that no rule manages are to be passed as `None`, because
+    /// their number has no bound.
+    pub fn event(&self, repository: Option<&str>, outcome: &str) {
+        let repository = repository.unwrap_or("unmanaged").to_owned();
+        self.events.get_or_create(&EventLabels { repository, outcome: outcome.to_owned() }).inc();
+    }
+
+    /// Counts what became of an update.
+    pub fn update(&self, environment: &str, outcome: &str) {
+        let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
+        self.updates.get_or_create(&labels).inc();
+    }
+
+    /// Records how long a committed update took, from the registry's timestamp where it is known and from its
+    /// arrival here.
+    pub fn committed(&self, since_push: Option<Duration>, since_receipt: Duration) {
+        if let Some(elapsed) = since_push {
+            self.push_to_commit.observe(elapsed.as_secs_f64());
+        }
+        self.receive_to_commit.observe(since_receipt.as_secs_f64());
+    }
+
+    /// Records how many updates a commit carries.
+    pub fn commit(&self, updates: usize) {
+        self.commit_updates.observe(updates as f64);
+    }
+
+    /// Records a finished operation on a config repository.
+    pub fn git_operation(&self, operation: GitOperation, outcome: &str, elapsed: Duration) {
+        let labels = GitLabels { operation, outcome: outcome.to_owned() };
+        self.git_operations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a push that lost a race.
+    pub fn push_retry(&self) {
+        self.git_push_retries.inc();
+    }
+
+    /// Counts what a registry answered.
+    pub fn registry_request(&self, registry: &str, outcome: &str) {
+        let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
+        self.registry_requests.get_or_create(&labels).inc();
+    }
+
+    /// Sets how many updates are in no final state.
+    pub fn pending_updates(&self, count: u64) {
+        self.pending_updates.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Returns everything in the OpenMetrics text format, which Prometheus reads.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_contract_is_there() {
+        let metrics = Metrics::new();
+        metrics.webhook_request("hub", "accepted");
+        metrics.event(Some("docker.io/uyou/a"), "committed");
+        metrics.event(None, "refused");
+        metrics.update("staging", "committed");
+        metrics.committed(Some(Duration::from_secs(3)), Duration::from_millis(40));
+        metrics.commit(2);
+        metrics.git_operation(GitOperation::push, "ok", Duration::from_millis(5));
+        metrics.push_retry();
+        metrics.registry_request("docker.io", "there");
+        metrics.pending_updates(7);
+        let text = metrics.encode();
+        for line in [
+            r#"tagrelay_webhook_requests_total{receiver="hub",outcome="accepted"} 1"#,
+            r#"tagrelay_events_total{repository="docker.io/uyou/a",outcome="committed"} 1"#,
+            r#"tagrelay_events_total{repository="unmanaged",outcome="refused"} 1"#,
+            r#"tagrelay_updates_total{environment="staging",outcome="committed"} 1"#,
+            "tagrelay_push_to_commit_seconds_sum 3",
+            r#"tagrelay_receive_to_commit_seconds_bucket{le="0.05"} 1"#,
+            r#"tagrelay_git_operation_seconds_count{operation="push",outcome="ok"} 1"#,
+            "tagrelay_git_push_retries_total 1",
+            r#"tagrelay_registry_requests_total{registry="docker.io",outcome="there"} 1"#,
+            "tagrelay_pending_updates 7",
+            "tagrelay_commit_updates_sum 2",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "{line} is not in\n{text}");
+        }
+    }
+}
