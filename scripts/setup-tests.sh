@@ -48,7 +48,7 @@ may_install() {
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
       as_root=(sudo -n)
     else
-      reason="user $(id -un) may not install packages and sudo wants a password"
+      reason="user $(id -un) is not root and has no sudo that works without a password"
     fi
   fi
   [ -z "$reason" ]
