@@ -8,8 +8,8 @@ WORKDIR /src
 ENV LIBZ_SYS_STATIC=1 CARGO_INCREMENTAL=0
 
 # The dependencies are a layer of their own: Cargo.toml and Cargo.lock around empty sources. It is built again only
-# when one of the two changes. Cargo wants a file for every [[bench]] that Cargo.toml names. The empty program is cleaned away:
-# it is newer than the sources, and cargo would take it for theirs.
+# when one of the two changes. Cargo wants a file for every [[bench]] that Cargo.toml names. The empty program is
+# cleaned away: it is newer than the sources, and cargo would take it for theirs.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches \
     && echo 'fn main() {}' >src/main.rs \
