@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+# make image, or: docker build --tag tagrelay .
+
+# The dependencies need a C compiler (libgit2, SQLite, ring), which the image of Rust has. No OpenSSL, no cmake.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+# zlib is linked in, so that the final image needs none; no incremental state that nobody would read again.
+ENV LIBZ_SYS_STATIC=1 CARGO_INCREMENTAL=0
+
+# The dependencies are a layer of their own: Cargo.toml and Cargo.lock around empty sources. It is built again only
+# when one of the two changes. Cargo wants a file for every [[bench]] that Cargo.toml names. The empty program is
+# cleaned away: it is newer than the sources, and cargo would take it for theirs.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches \
+    && echo 'fn main() {}' >src/main.rs \
+    && : >src/lib.rs \
+    && for bench in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' Cargo.toml); do \
+         echo 'fn main() {}' >"benches/$bench.rs"; \
+       done \
+    && cargo build --release --locked \
+    && cargo clean --release --package tagrelay \
+    && rm -r src benches
+
+COPY . .
+RUN cargo build --release --locked && mkdir /empty
+
+# glibc, libgcc, CA certificates and a nonroot user; no shell and no package manager. HTTPS and SSH are part of the
+# program. Only `file://` remotes need the git program, and a container has no use for those.
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="Tagrelay" \
+      org.opencontainers.image.description="Relays image tags from container registries to the Git repository that Argo CD watches" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /src/target/release/tagrelay /usr/local/bin/tagrelay
+# A volume mounted here takes over the owner, so that the program can write to it.
+COPY --from=build --chown=65532:65532 /empty /var/lib/tagrelay
+USER 65532:65532
+WORKDIR /var/lib/tagrelay
+EXPOSE 8080 9090
+ENTRYPOINT ["/usr/local/bin/tagrelay"]
+CMD ["serve", "--config", "/etc/tagrelay/tagrelay.toml"]

@@ -1,0 +1,47 @@
+# `make` alone lists the targets. `demo` and `build` need Rust with a C compiler, and Git.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+IMAGE ?= tagrelay:$(VERSION)
+
+# sshd lives in /usr/sbin, which is not in everybody's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \
+	  printf '  make %-8s %s\n' "$$target" "$$does"; done
+
+.PHONY: demo
+demo: ## Watch a push become a commit, a promotion and a rollback, on this machine
+	cargo run --locked -- demo
+
+.PHONY: build
+build: ## Build the optimised program: target/release/tagrelay
+	cargo build --release --locked
+
+.PHONY: setup
+setup: ## Install what the tests talk to, where this user may (make test does it too)
+	@scripts/setup-tests.sh >/dev/null
+
+.PHONY: test
+test: ## Run every test; those whose peer could not be installed say so
+	@without="$$(scripts/setup-tests.sh)"; \
+	TAGRELAY_TEST_WITHOUT="$$without" cargo test --locked
+
+.PHONY: lint
+lint: ## Check format, warnings and documentation
+	@{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+.PHONY: bench
+bench: ## Measure, beside a bare git push
+	cargo bench --locked
+
+.PHONY: image
+image: ## Build the container image with Docker: IMAGE=name:tag
+	docker build --tag $(IMAGE) .
