@@ -145,7 +145,7 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
     let text = tree.text();
     let replacements = plan.replacements(text)?;
     let new = splice(text, &replacements);
-    proof(text, &new, &replacements).map_err(|reason| Refused::Unprovable { reason })?;
+    proof(&tree, &new, &replacements).map_err(|reason| Refused::Unprovable { reason })?;
     Ok(Edited { bytes: new.into_bytes(), changes: plan.changes })
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Part {
 
 /// What a document is, which decides the form of its sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Document {
+enum DocumentKind {
     Kubernetes,
     Kustomization,
     Other,
@@ -124,10 +124,10 @@ impl Sites {
         let name = path.rsplit('/').next().unwrap_or(path);
         let named_kustomization = matches!(name, "kustomization.yaml" | "kustomization.yml" | "Kustomization");
         let sites = Self { found: Vec::new(), merges: Vec::new() };
-        let mut finder = Finder { tree, document: Document::Other, sites, revisited: 0 };
-        for root in &tree.roots {
-            finder.document = document(tree, *root, named_kustomization);
-            finder.walk(*root)?;
+        let mut finder = Finder { tree, document: DocumentKind::Other, sites, revisited: 0 };
+        for document in &tree.documents {
+            finder.document = document_kind(tree, document.root, named_kustomization);
+            finder.walk(document.root)?;
         }
         finder.sites.merges.sort_unstable();
         finder.sites.merges.dedup();
@@ -174,10 +174,10 @@ impl Found {
 }
 
 /// Tells what a document is by its root.
-fn document(tree: &Tree<'_>, root: NodeId, named_kustomization: bool) -> Document {
+fn document_kind(tree: &Tree<'_>, root: NodeId, named_kustomization: bool) -> DocumentKind {
     let mut kind = None;
     let mut has_api_version = false;
-    if tree.node(root).kind == Kind::Mapping {
+    if matches!(tree.node(root).kind, Kind::Mapping(_)) {
         for (key, value) in tree.entries(root) {
             match &*tree.node(key).value {
                 "kind" => kind = Some(&*tree.node(value).value),
@@ -187,17 +187,17 @@ fn document(tree: &Tree<'_>, root: NodeId, named_kustomization: bool) -> Documen
         }
     }
     match kind {
-        Some("Kustomization") => Document::Kustomization,
+        Some("Kustomization") => DocumentKind::Kustomization,
         // kustomize fills in both when they are missing.
-        Some("Component") | None if named_kustomization => Document::Kustomization,
-        Some(_) if has_api_version => Document::Kubernetes,
-        _ => Document::Other,
+        Some("Component") | None if named_kustomization => DocumentKind::Kustomization,
+        Some(_) if has_api_version => DocumentKind::Kubernetes,
+        _ => DocumentKind::Other,
     }
 }
 
 struct Finder<'tree, 'text> {
     tree: &'tree Tree<'text>,
-    document: Document,
+    document: DocumentKind,
     sites: Sites,
     /// How many nodes were met through aliases.
     revisited: usize,
@@ -211,11 +211,11 @@ impl<'tree> Finder<'tree, '_> {
         let mut pending = vec![root];
         while let Some(id) = pending.pop() {
             match tree.node(id).kind {
-                Kind::Mapping => {
+                Kind::Mapping(_) => {
                     self.visit(id)?;
                     pending.extend(tree.entries(id).map(|(_, value)| value).filter(|value| self.is_collection(*value)));
                 }
-                Kind::Sequence => pending.extend(tree.children(id).filter(|item| self.is_collection(*item))),
+                Kind::Sequence(_) => pending.extend(tree.children(id).filter(|item| self.is_collection(*item))),
                 Kind::Scalar(_) | Kind::Alias(_) => {}
             }
         }
@@ -223,7 +223,7 @@ impl<'tree> Finder<'tree, '_> {
     }
 
     fn is_collection(&self, id: NodeId) -> bool {
-        matches!(self.tree.node(id).kind, Kind::Mapping | Kind::Sequence)
+        matches!(self.tree.node(id).kind, Kind::Mapping(_) | Kind::Sequence(_))
     }
 
     /// Adds the sites that a mapping makes.
@@ -239,10 +239,10 @@ impl<'tree> Finder<'tree, '_> {
         if slots.repository.is_some() {
             self.take_values(mapping, &slots);
         }
-        if let (Document::Kustomization, Some(images)) = (self.document, slots.images) {
+        if let (DocumentKind::Kustomization, Some(images)) = (self.document, slots.images) {
             let tree = self.tree;
             let images = tree.resolve(images);
-            if tree.node(images).kind == Kind::Sequence {
+            if matches!(tree.node(images).kind, Kind::Sequence(_)) {
                 self.revisit(images)?;
                 for entry in tree.children(images) {
                     self.take_entry(tree.resolve(entry))?;
@@ -256,8 +256,8 @@ impl<'tree> Finder<'tree, '_> {
     fn take_reference(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str) {
         let (name, tag, digest) = ImageReference::split(text);
         let format = match self.document {
-            Document::Kubernetes => Format::Kubernetes,
-            Document::Kustomization | Document::Other => Format::HelmValues,
+            DocumentKind::Kubernetes => Format::Kubernetes,
+            DocumentKind::Kustomization | DocumentKind::Other => Format::HelmValues,
         };
         let tag = tag.map(|tag| (tag, Part::inside(at, node, name.len() + 1..name.len() + 1 + tag.len())));
         let digest = digest.map(|digest| (digest, Part::inside(at, node, text.len() - digest.len()..text.len())));
@@ -306,7 +306,7 @@ impl<'tree> Finder<'tree, '_> {
 
     /// An entry of a kustomization's `images`.
     fn take_entry(&mut self, entry: NodeId) -> Result<(), Unreadable> {
-        if self.tree.node(entry).kind != Kind::Mapping {
+        if !matches!(self.tree.node(entry).kind, Kind::Mapping(_)) {
             return Ok(());
         }
         let slots = self.slots(entry)?;
@@ -360,7 +360,7 @@ impl<'tree> Finder<'tree, '_> {
         let mut seen = vec![mapping];
         while let Some(source) = merged.pop() {
             // What was seen has nothing to add, and merges may well go round in circles.
-            if seen.contains(&source) || self.tree.node(source).kind != Kind::Mapping {
+            if seen.contains(&source) || !matches!(self.tree.node(source).kind, Kind::Mapping(_)) {
                 continue;
             }
             if seen.len() == MAX_MERGED {
@@ -404,7 +404,11 @@ impl<'tree> Finder<'tree, '_> {
             }
             merged.push(tree.resolve(id));
         };
-        if tree.node(value).kind == Kind::Sequence { tree.children(value).for_each(take) } else { take(value) }
+        if matches!(tree.node(value).kind, Kind::Sequence(_)) {
+            tree.children(value).for_each(take)
+        } else {
+            take(value)
+        }
     }
 
     /// Counts the nodes of a collection that is walked for more than its own sake.
@@ -433,10 +437,10 @@ impl<'tree> Finder<'tree, '_> {
         let id = self.tree.resolve(at);
         let node = self.tree.node(id);
         match node.kind {
-            Kind::Scalar(_) if node.is_retyped => Slot::Other,
+            Kind::Scalar(_) if node.is_retyped() => Slot::Other,
             Kind::Scalar(_) if node.is_null() || node.value.is_empty() => Slot::Absent,
             Kind::Scalar(_) => Slot::Text(at, id, &node.value),
-            Kind::Mapping | Kind::Sequence | Kind::Alias(_) => Slot::Other,
+            Kind::Mapping(_) | Kind::Sequence(_) | Kind::Alias(_) => Slot::Other,
         }
     }
 }
