@@ -77,8 +77,8 @@ pub enum Refused {
     },
     /// The scalar is anchored, and an alias would carry the change to something that shall not change.
     #[error(
-        "line {line}: the version of {repository} is also used in line {other_line} through an anchor, where it would \
-         change something else: write it out in one of the two places"
+        "line {line}: the version of {repository} is shared through an anchor, and a change would reach line {other_line} \
+         too, where it would change something else: write the version out in both places"
     )]
     Shared {
         /// The repository of the site.
