@@ -1,1 +1,30 @@
-//! manifest
+//! Manifests: bytes of YAML in, the places that name a version out, and new bytes for new versions.
+//!
+//! A [`Site`] is one place that names a version of an image. Three forms are known:
+//!
+//! | [`Format`] | the place | the repository it belongs to |
+//! |---|---|---|
+//! | `kubernetes` | the scalar under any key `image` that is a reference with a tag or a digest, in an object with `apiVersion` and `kind` | the reference's |
+//! | `kustomization` | `newTag` and `digest` of an entry of `images` | `newName`, or else `name` |
+//! | `helm-values` | `tag` and `digest` (or `sha`) beside `repository`, and `image` references in documents that are no Kubernetes object | `repository`, below `registry` where that is set |
+//!
+//! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
+//! found in it (`find`), each scalar that must change is written anew in its own style (`notation`, which
+//! knows from `plain` what has to be quoted), and the result is only handed out after `proof` has read it
+//! back. Anything but the addressed scalars, comments and line ends included, is copied and never written.
+//!
+//! Everything is pure, bounded and free of panics for any input: files, nesting, nodes and aliases have limits,
+//! and aliases are followed but never expanded.
+
+mod edit;
+mod find;
+mod notation;
+mod plain;
+mod prefilter;
+mod proof;
+mod site;
+mod tree;
+
+pub use edit::{Edited, Refused, SiteChange, Wanted, edit};
+pub use prefilter::{is_manifest_path, may_hold_sites};
+pub use site::{Format, Site, Unreadable, scan};

@@ -1,0 +1,88 @@
+//! What can be said about a file before a parser sees it.
+
+use memchr::memmem;
+
+/// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml` and `Kustomization`.
+///
+/// Case counts, as it does for Argo CD and kustomize: neither reads `Deployment.YAML`.
+pub fn is_manifest_path(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| !stem.is_empty()) || name == "Kustomization"
+}
+
+/// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there.
+///
+/// A byte search at the speed of memory, so that only files which may hold a site meet the parser. It may
+/// say yes for a file without sites (the word in a comment), and says no only for files that have none.
+/// A key that is written with escapes (`"im\u0061ge"`) is not looked for; nobody has been seen writing one.
+pub fn may_hold_sites(bytes: &[u8]) -> bool {
+    // UTF-16 is YAML too; the parser's answer is better than silence.
+    bytes.starts_with(b"\xff\xfe")
+        || bytes.starts_with(b"\xfe\xff")
+        || has_key(bytes, b"image")
+        || has_key(bytes, b"repository")
+}
+
+/// Returns whether `word`, or its plural, stands in `bytes` where a key could be.
+fn has_key(bytes: &[u8], word: &[u8]) -> bool {
+    memmem::find_iter(bytes, word).any(|start| {
+        let starts_word = start == 0 || !is_word_byte(bytes[start - 1]);
+        let rest = &bytes[start + word.len()..];
+        let rest = rest.strip_prefix(b"s").unwrap_or(rest);
+        starts_word && may_end_key(rest)
+    })
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/')
+}
+
+/// Returns whether what follows the word lets it be a key: a colon, or the end of the line for the explicit
+/// form (`? image`), behind an optional quote and blanks.
+fn may_end_key(rest: &[u8]) -> bool {
+    let rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest);
+    match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t')) {
+        Some(byte) => matches!(byte, b':' | b'\n' | b'\r' | b'#'),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_manifests_by_name() {
+        for path in ["a.yaml", "a/b.yml", "x/Kustomization", "a/.argocd-source-x.yaml"] {
+            assert!(is_manifest_path(path), "{path}");
+        }
+        for path in ["", "a.json", "a/.yaml", "yaml", "a.yaml.gz", "A.YAML", "kustomization", "a.yaml/b"] {
+            assert!(!is_manifest_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn finds_keys_and_nothing_else() {
+        for text in [
+            "image: a",
+            "- image: a",
+            "{image: a}",
+            "{\"image\":\"a\"}",
+            "'image' : a",
+            "? image\n: a",
+            "? image # why\n: a",
+            "images:\r\n",
+            "repository: a",
+            "imagePullPolicy: x\nimage:\t a",
+            "\u{feff}image: a",
+        ] {
+            assert!(may_hold_sites(text.as_bytes()), "{text}");
+        }
+        for text in
+            ["", "image", "imagePullPolicy: Always", "myimage: a", "an image of it", "a.image: b", "x-images: a"]
+        {
+            assert!(!may_hold_sites(text.as_bytes()), "{text}");
+        }
+    }
+}
