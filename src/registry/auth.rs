@@ -93,8 +93,7 @@ impl Authority {
         let challenge = lock(&self.challenge).clone();
         match challenge {
             None => Ok(Pass::Nothing),
-            Some(Challenge::Basic) => self.basic(),
-            Some(Challenge::Bearer(bearer)) => self.token(bearer, scope, None).await,
+            Some(challenge) => self.meet(challenge, Pass::Nothing, scope).await,
         }
     }
 
@@ -111,16 +110,37 @@ impl Authority {
             )));
         };
         let before = lock(&self.challenge).replace(challenge.clone());
-        match (challenge, rejected) {
-            (Challenge::Basic, Pass::Basic(_)) => Err(self.refused()),
-            (Challenge::Basic, _) => self.basic(),
-            (Challenge::Bearer(bearer), Pass::Bearer { kept: false, .. })
-                if before == Some(Challenge::Bearer(bearer.clone())) =>
-            {
-                Err(self.refused())
+        let tried = matches!(rejected, Pass::Basic(_) | Pass::Bearer { kept: false, .. });
+        if tried && before.as_ref() == Some(&challenge) {
+            self.forget(&challenge);
+            return Err(self.refused());
+        }
+        self.meet(challenge, rejected, scope).await
+    }
+
+    /// Returns what the registry asks for, other than `rejected`.
+    async fn meet(&self, challenge: Challenge, rejected: Pass, scope: &str) -> Result<Pass, Setback> {
+        let pass = match &challenge {
+            Challenge::Basic => self.basic(),
+            Challenge::Bearer(bearer) => {
+                let rejected = match &rejected {
+                    Pass::Bearer { token, .. } => Some(token),
+                    Pass::Nothing | Pass::Basic(_) => None,
+                };
+                self.token(bearer.clone(), scope, rejected).await
             }
-            (Challenge::Bearer(bearer), Pass::Bearer { token, .. }) => self.token(bearer, scope, Some(&token)).await,
-            (Challenge::Bearer(bearer), _) => self.token(bearer, scope, None).await,
+        };
+        if pass.is_err() {
+            self.forget(&challenge);
+        }
+        pass
+    }
+
+    /// Lets the registry say anew how to sign in, because its token service may have moved, or it may be open now.
+    fn forget(&self, challenge: &Challenge) {
+        let mut known = lock(&self.challenge);
+        if known.as_ref() == Some(challenge) {
+            *known = None;
         }
     }
 
