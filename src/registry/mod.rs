@@ -1,3 +1,269 @@
-//! registry
+//! An image that a sender announced becomes an image that its registry has confirmed.
+//!
+//! [`Registries::confirm`] asks the registry itself, with one `HEAD` by tag, over connections and with tokens that are
+//! kept. Its answer is one of four ([`Confirmation`]), so that the caller can tell "no" from "not now". The room has
+//! its own client and not that of `oci-client`, which hides `Retry-After`, turns every failure of a token service into
+//! "not authorized" and answers a failed `HEAD` by a `GET`; the media types are that crate's.
+//!
+//! - [`Registries`] knows the registries, each of which is asked by one `Registry` (`one.rs`);
+//! - `auth.rs` answers challenges (`challenge.rs`) and keeps tokens;
+//! - `setback.rs` says in words why there is no answer, and when to ask again;
+//! - `client.rs` says what is trusted and how long is waited.
+//!
+//! Credentials go to the registry over HTTPS, to the token service that it names if that is HTTPS too, and over plain
+//! HTTP only where the settings say `plain_http = true`; also `localhost` is asked over HTTPS without it. They do not
+//! follow a redirect to another host, and no redirect from HTTPS to HTTP is followed: a registry behind a proxy that
+//! somebody else controls could otherwise have them sent anywhere.
+
+mod auth;
+mod body;
+mod challenge;
+mod client;
+mod one;
+mod setback;
 mod settings;
+mod verified;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use client::{ClientError, TimeLimits, install_tls_provider};
 pub use settings::{Credentials, RegistrySettings};
+pub use verified::{UnverifiedImage, VerifiedImage};
+
+use client::ClientFor;
+use one::{Held, Registry};
+use setback::{Setback, is_loopback};
+
+use crate::image::{InvalidRepository, Repository};
+
+/// From this many registries without settings on, what is known of them is forgotten: connections and tokens are made
+/// anew, and no stream of made-up hosts fills the memory.
+const MANY_REGISTRIES: usize = 256;
+
+/// What a registry says about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Confirmation {
+    /// The tag is there and points at this digest.
+    There(VerifiedImage),
+    /// The registry answered, and the tag is not there.
+    NotThere,
+    /// The registry does not let us look, or is none. Asking again changes nothing until somebody acts.
+    NotAllowed {
+        /// What, where, and what to do. Never a credential.
+        reason: String,
+    },
+    /// The registry could not answer now.
+    NotNow {
+        /// What, where, and what to do. Never a credential.
+        reason: String,
+        /// How long the registry asks to be left alone, at most six hours; `None` where it does not say.
+        ask_again_after: Option<Duration>,
+    },
+}
+
+impl Confirmation {
+    /// Returns the outcome as metrics and logs name it.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::There(_) => "there",
+            Self::NotThere => "not_there",
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NotNow { .. } => "not_now",
+        }
+    }
+}
+
+/// Why the settings of a registry cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistriesError {
+    /// Not a host as references write it.
+    #[error("[[registry]] host = \"{host}\": {reason}")]
+    Host {
+        /// What the settings say.
+        host: String,
+        /// What is wrong with it.
+        reason: InvalidRepository,
+    },
+    /// Two settings for one registry; Docker Hub has several names.
+    #[error("[[registry]] host = \"{0}\" is there twice: put the settings of a registry into one place")]
+    Twice(String),
+    /// No address can be made of the host.
+    #[error("[[registry]] host = \"{host}\" makes no address: {reason}")]
+    Address {
+        /// The host.
+        host: String,
+        /// What is wrong with it.
+        reason: url::ParseError,
+    },
+    /// No client for this registry.
+    #[error("[[registry]] host = \"{host}\": {reason}")]
+    Client {
+        /// The host.
+        host: String,
+        /// Why not.
+        reason: ClientError,
+    },
+}
+
+/// All registries, those with settings and those without. Share it in an [`Arc`]: it keeps connections and tokens.
+pub struct Registries {
+    configured: HashMap<String, Arc<Registry>>,
+    /// Registries without settings, as they are met.
+    others: Mutex<HashMap<String, Arc<Registry>>>,
+    clients: Clients,
+}
+
+impl Registries {
+    /// Returns the registries with these settings and the usual time limits. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// A host that is none or that is there twice, a CA bundle without certificates, no CA certificates at all.
+    pub fn new(settings: Vec<RegistrySettings>) -> Result<Self, RegistriesError> {
+        Self::with_limits(settings, TimeLimits::default())
+    }
+
+    /// Returns the registries with these settings and time limits. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registries::new`].
+    pub fn with_limits(settings: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
+        let clients = Clients::new(limits);
+        let mut configured = HashMap::new();
+        for settings in settings {
+            let host = normal_host(&settings.host)?;
+            let registry = Arc::new(clients.set_up(&host, settings)?);
+            if configured.insert(host.clone(), registry).is_some() {
+                return Err(RegistriesError::Twice(host));
+            }
+        }
+        Ok(Self { configured, others: Mutex::default(), clients })
+    }
+
+    /// Asks the registry of the image whether the tag is there and what it points at.
+    ///
+    /// Costs one `HEAD` where the registry wants no token or its token is still valid. Any number may run at once: those
+    /// that need the same token share one request for it, and no registry waits for another.
+    pub async fn confirm(&self, image: &UnverifiedImage) -> Confirmation {
+        let registry = match self.registry(image.repository.registry()) {
+            Ok(registry) => registry,
+            Err(error) => return Confirmation::NotNow { reason: error.to_string(), ask_again_after: None },
+        };
+        match registry.look_up(image).await {
+            Ok(Held::Manifest(digest)) => Confirmation::There(VerifiedImage::confirmed(image, digest)),
+            Ok(Held::Nothing) => Confirmation::NotThere,
+            Err(Setback::NotAllowed { reason }) => Confirmation::NotAllowed { reason },
+            Err(Setback::NotNow { reason, ask_again_after }) => Confirmation::NotNow { reason, ask_again_after },
+        }
+    }
+
+    /// Takes the sender's word, for trials without a way to the registry. The image has no digest.
+    pub fn take_unchecked(image: &UnverifiedImage) -> VerifiedImage {
+        VerifiedImage::unchecked(image)
+    }
+
+    fn registry(&self, host: &str) -> Result<Arc<Registry>, RegistriesError> {
+        if let Some(registry) = self.configured.get(host) {
+            return Ok(Arc::clone(registry));
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(registry) = others.get(host) {
+            return Ok(Arc::clone(registry));
+        }
+        let settings =
+            RegistrySettings { host: host.to_owned(), plain_http: false, credentials: None, ca_bundle: None };
+        let registry = Arc::new(self.clients.set_up(host, settings)?);
+        if others.len() >= MANY_REGISTRIES {
+            others.clear();
+        }
+        others.insert(host.to_owned(), Arc::clone(&registry));
+        Ok(registry)
+    }
+}
+
+impl std::fmt::Debug for Registries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registries").field("configured", &self.configured.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Returns the host as [`Repository::registry`] writes it.
+fn normal_host(host: &str) -> Result<String, RegistriesError> {
+    let repository = Repository::new(host, "any/path");
+    let repository = repository.map_err(|reason| RegistriesError::Host { host: host.to_owned(), reason })?;
+    Ok(repository.registry().to_owned())
+}
+
+/// Makes registries, which share one client unless something is special about them: reading the system's authorities
+/// takes milliseconds and megabytes.
+struct Clients {
+    /// A machine without authorities may still ask registries over plain HTTP or with a CA bundle.
+    usual: Result<reqwest::Client, ClientError>,
+    limits: TimeLimits,
+}
+
+impl Clients {
+    fn new(limits: TimeLimits) -> Self {
+        Self { usual: ClientFor { ca_bundle: None, loopback: false, plain_http: false, limits }.build(), limits }
+    }
+
+    fn set_up(&self, host: &str, settings: RegistrySettings) -> Result<Registry, RegistriesError> {
+        let RegistrySettings { host: _, plain_http, credentials, ca_bundle } = settings;
+        let (loopback, limits) = (is_loopback(host), self.limits);
+        let client = match ca_bundle {
+            None if !loopback && !plain_http => self.usual.clone(),
+            _ => ClientFor { ca_bundle: ca_bundle.as_deref(), loopback, plain_http, limits }.build(),
+        };
+        let client = client.map_err(|reason| RegistriesError::Client { host: host.to_owned(), reason })?;
+        Registry::new(host, plain_http, credentials, client, limits)
+            .map_err(|reason| RegistriesError::Address { host: host.to_owned(), reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(host: &str) -> RegistrySettings {
+        RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None }
+    }
+
+    #[test]
+    fn a_registry_is_found_under_the_name_that_references_have() {
+        let registries = Registries::new(vec![settings("index.docker.io"), settings("Localhost:5000")]).unwrap();
+        let mut hosts: Vec<_> = registries.configured.keys().collect();
+        hosts.sort();
+        assert_eq!(hosts, ["docker.io", "localhost:5000"]);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_refused() {
+        let twice = Registries::new(vec![settings("docker.io"), settings("index.docker.io")]);
+        assert!(matches!(twice, Err(RegistriesError::Twice(host)) if host == "docker.io"));
+        assert!(matches!(Registries::new(vec![settings("https://r")]), Err(RegistriesError::Host { .. })));
+        let no_bundle = RegistrySettings { ca_bundle: Some("/no/such.pem".into()), ..settings("r.example.com") };
+        let error = Registries::new(vec![no_bundle]).unwrap_err().to_string();
+        assert!(error.starts_with("[[registry]] host = \"r.example.com\": the CA bundle /no/such.pem"), "{error}");
+    }
+
+    #[test]
+    fn unchecked_images_have_no_digest() {
+        let image = UnverifiedImage { repository: "a/b".parse().unwrap(), tag: "1".parse().unwrap() };
+        let taken = Registries::take_unchecked(&image);
+        assert_eq!((taken.repository(), taken.tag(), taken.digest()), (&image.repository, &image.tag, None));
+        assert_eq!(taken.version().to_string(), "1");
+    }
+
+    #[test]
+    fn made_up_hosts_do_not_pile_up() {
+        let registries = Registries::new(Vec::new()).unwrap();
+        for number in 0..MANY_REGISTRIES + 1 {
+            registries.registry(&format!("r{number}.example.com")).unwrap();
+        }
+        assert_eq!(registries.others.lock().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! Why a registry gave no answer to build on, in words for the person who reads the event.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+/// The longest wait that a registry can ask for: Docker Hub's limits are counted over six hours.
+const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// A number in `Retry-After` from here on is a moment and not a span: Docker Hub sends Unix times.
+const EARLIEST_UNIX_SECONDS: u64 = 1_000_000_000;
+
+/// Why there is no answer to build on. Cheap to clone, because everybody who waits for one token gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// Asking again changes nothing until somebody does something.
+    NotAllowed { reason: String },
+    /// The same question may be answered later.
+    NotNow { reason: String, ask_again_after: Option<Duration> },
+}
+
+impl Setback {
+    pub(super) fn not_allowed(reason: impl Into<String>) -> Self {
+        Self::NotAllowed { reason: reason.into() }
+    }
+
+    pub(super) fn not_now(reason: impl Into<String>) -> Self {
+        Self::NotNow { reason: reason.into(), ask_again_after: None }
+    }
+}
+
+/// Returns the setback of a status that passes by itself, or `None` for any other status.
+///
+/// `who` begins the sentence: "registry docker.io", "the token service auth.docker.io of registry docker.io".
+pub(super) fn passing(status: StatusCode, headers: &HeaderMap, who: &str, host: &str) -> Option<Setback> {
+    let ask_again_after = retry_after(headers, Timestamp::now());
+    let reason = match status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            let limit = headers.get("ratelimit-limit").and_then(|value| value.to_str().ok()).and_then(describe_limit);
+            let limit = limit.map(|limit| format!(" ({limit})")).unwrap_or_default();
+            format!(
+                "{who} limits how often it may be asked{limit} and answered 429: it is asked again later; credentials \
+                 for [[registry]] host = \"{host}\" may raise the limit"
+            )
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => format!("{who} answered {status}: it is asked again"),
+        _ if status.is_server_error() => {
+            format!("{who} answered {status}: it is asked again; see its own log if this lasts")
+        }
+        _ => return None,
+    };
+    Some(Setback::NotNow { reason, ask_again_after })
+}
+
+/// Returns how long `Retry-After` asks to wait, at most six hours; `None` where it is absent or makes no sense.
+///
+/// A number of seconds or a date (<https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>), and the Unix time that
+/// Docker Hub sends instead.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) if seconds < EARLIEST_UNIX_SECONDS => Duration::from_secs(seconds),
+        Ok(moment) => until(Timestamp::from_second(i64::try_from(moment).ok()?).ok()?, now),
+        Err(_) => until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?, now),
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+fn until(moment: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+/// Says Docker Hub's `100;w=21600` in words (<https://docs.docker.com/docker-hub/usage/pulls/>).
+fn describe_limit(text: &str) -> Option<String> {
+    let (count, window) = text.split_once(";w=")?;
+    let (count, window) = (count.parse::<u64>().ok()?, window.parse::<u64>().ok()?);
+    Some(format!("{count} in {window} s"))
+}
+
+/// Says why a request to `host` was not answered. Neither credentials nor addresses with a query get into it.
+pub(super) fn unanswered(error: reqwest::Error, who: &str, host: &str, limit: Duration) -> Setback {
+    let what = if error.is_timeout() {
+        format!("did not answer within {limit:?}: it is asked again")
+    } else if let Some(tls) = tls_error(&error) {
+        describe_tls(tls, host)
+    } else if let Some(refused) = io_error(&error).filter(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+        format!("cannot be reached, nothing listens there ({refused}): it is asked again")
+    } else {
+        let verb = if error.is_connect() { "cannot be reached" } else { "broke off its answer" };
+        let cause = innermost(&error.without_url());
+        format!("{verb} ({cause}): it is asked again; check host and network if this lasts")
+    };
+    Setback::not_now(format!("{who} {what}"))
+}
+
+fn describe_tls(error: &rustls::Error, host: &str) -> String {
+    match error {
+        rustls::Error::InvalidMessage(_) => {
+            let loopback =
+                if is_loopback(host) { " (Docker does so unasked on this machine, Tagrelay does not)" } else { "" };
+            format!(
+                "does not speak TLS: if it speaks plain HTTP, set plain_http = true for [[registry]] host = \
+                 \"{host}\"{loopback}"
+            )
+        }
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => format!(
+            "has a certificate of an authority that this machine does not know: set ca_bundle for [[registry]] host = \
+             \"{host}\" to the PEM file of that authority"
+        ),
+        other => format!("could not agree on TLS with Tagrelay ({other}): check its certificate and its settings"),
+    }
+}
+
+/// Returns whether the host with its optional port is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Walks to the errors below, through `io::Error`, whose `source()` skips the error that it wraps.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as &'a (dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(text: &str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, text.parse().unwrap());
+        retry_after(&headers, "2026-11-23T08:00:00Z".parse().unwrap()).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn retry_after_is_seconds_a_date_or_a_unix_time() {
+        assert_eq!(waits("30"), Some(30));
+        assert_eq!(waits("0"), Some(0));
+        assert_eq!(waits("Mon, 23 Nov 2026 08:02:00 GMT"), Some(120));
+        assert_eq!(waits("Mon, 23 Nov 2026 07:00:00 GMT"), Some(0), "the past is now");
+        assert_eq!(waits("1795420810"), Some(10));
+        for text in ["", "soon", "-1", "1.5"] {
+            assert_eq!(waits(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_away_for_longer_than_six_hours() {
+        assert_eq!(waits("999999999"), Some(21_600));
+        assert_eq!(waits("Sun, 23 Nov 2036 08:02:00 GMT"), Some(21_600));
+        assert_eq!(waits("18446744073709551615"), None);
+    }
+
+    #[test]
+    fn a_limit_is_said_in_words() {
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit-limit", "100;w=21600".parse().unwrap());
+        let setback = passing(StatusCode::TOO_MANY_REQUESTS, &headers, "registry docker.io", "docker.io");
+        let Some(Setback::NotNow { reason, ask_again_after: None }) = setback else { panic!("{setback:?}") };
+        assert!(reason.starts_with("registry docker.io limits how often it may be asked (100 in 21600 s)"), "{reason}");
+        assert_eq!(passing(StatusCode::NOT_FOUND, &headers, "", ""), None);
+    }
+
+    #[test]
+    fn knows_this_machine() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example.com", "10.0.0.1:5000", "[::2]:5000", "docker.io"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Debian's `docker-registry`, started for one test: on a port of its own, in memory, killed when it is dropped.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How long the program may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A user of the registry and the line that `htpasswd -B` writes for that user.
+pub const READER: (&str, &str) = ("reader", "pull only");
+const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2PdZD6zYJs.gegQRW\n";
+
+/// What the registry is started with.
+#[derive(Default)]
+pub struct Options {
+    /// Where notifications go, and the token that they carry as `Authorization: Bearer …`.
+    pub notify: Option<(String, String)>,
+    /// Whether [`READER`] has to sign in.
+    pub sign_in: bool,
+    /// A certificate and its key, both PEM, for TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// A running `docker-registry`.
+pub struct DockerRegistry {
+    /// The host as references write it: `127.0.0.1:41873`.
+    pub host: String,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl DockerRegistry {
+    /// Starts the registry and waits until it listens.
+    ///
+    /// Returns `None`, and says so, only where `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
+    pub fn start(options: Options) -> Option<Self> {
+        let left_out = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
+        if left_out.split([',', ' ']).any(|name| name == "docker-registry") {
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
+            eprintln!("left out: {test}, because TAGRELAY_TEST_WITHOUT names docker-registry");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("registry.yml");
+        std::fs::write(&settings, options.settings(&folder)).unwrap();
+        let mut process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&settings)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "docker-registry cannot be started ({error}): install it with `make setup` (Debian: apt-get \
+                     install docker-registry), or leave these tests out with TAGRELAY_TEST_WITHOUT=docker-registry"
+                )
+            });
+        let host = wait_until_it_listens(&mut process);
+        Some(Self { host, process, _folder: folder })
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Options {
+    fn settings(&self, folder: &TempDir) -> String {
+        let mut settings = "version: 0.1\n\
+            log: {level: info, formatter: text, accesslog: {disabled: true}}\n\
+            storage: {inmemory: {}}\n\
+            http:\n  addr: 127.0.0.1:0\n  secret: only-for-this-test\n"
+            .to_owned();
+        if let Some((certificate, key)) = &self.tls {
+            let (certificate, key) = (certificate.display(), key.display());
+            settings.push_str(&format!("  tls: {{certificate: '{certificate}', key: '{key}'}}\n"));
+        }
+        if self.sign_in {
+            let path = folder.path().join("htpasswd");
+            std::fs::write(&path, READER_LINE).unwrap();
+            settings.push_str(&format!("auth: {{htpasswd: {{realm: tests, path: '{}'}}}}\n", path.display()));
+        }
+        if let Some((url, token)) = &self.notify {
+            settings.push_str(&format!(
+                "notifications:\n  endpoints:\n    - name: tagrelay\n      url: '{url}'\n      \
+                 headers: {{Authorization: ['Bearer {token}']}}\n      timeout: 5s\n      threshold: 3\n      \
+                 backoff: 200ms\n      ignore: {{actions: [pull]}}\n"
+            ));
+        }
+        settings
+    }
+}
+
+/// Returns the address that the program says it listens on. Its log is read to the end, so that it never blocks.
+fn wait_until_it_listens(process: &mut Child) -> String {
+    let log = process.stderr.take().unwrap();
+    let (said, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            // Nobody listens any more once the address is known.
+            let _ = said.send(line);
+        }
+    });
+    let mut lines = Vec::new();
+    while let Ok(line) = heard.recv_timeout(START_LIMIT) {
+        if let Some((_, rest)) = line.split_once("listening on ") {
+            return rest.split(['"', ',', ' ']).next().unwrap_or_default().to_owned();
+        }
+        lines.push(line);
+    }
+    let _ = process.kill();
+    panic!("docker-registry did not begin to listen; it said:\n{}", lines.join("\n"));
+}
