@@ -52,7 +52,19 @@ impl Secret {
     ///
     /// [`SecretError::NotSet`], [`SecretError::NotText`] or [`SecretError::Empty`].
     pub fn from_environment(name: &str) -> Result<Self, SecretError> {
-        match std::env::var(name) {
+        Self::from_lookup(name, &|name| std::env::var(name))
+    }
+
+    /// Returns the secret of the variable `name` in the environment that `lookup` knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_environment`](Self::from_environment).
+    pub fn from_lookup(
+        name: &str,
+        lookup: &dyn Fn(&str) -> Result<String, std::env::VarError>,
+    ) -> Result<Self, SecretError> {
+        match lookup(name) {
             Ok(text) if text.is_empty() => Err(SecretError::Empty(format!("the environment variable {name}"))),
             Ok(text) => Ok(Self(Source::Environment { name: name.to_owned(), text: text.into() })),
             Err(std::env::VarError::NotPresent) => Err(SecretError::NotSet(name.to_owned())),
@@ -133,6 +145,20 @@ mod tests {
         assert_eq!(secret.reveal().unwrap().expose_secret(), "two");
         std::fs::write(&path, "\n").unwrap();
         assert!(matches!(secret.reveal(), Err(SecretError::Empty(_))));
+    }
+
+    #[test]
+    fn a_variable_can_come_from_elsewhere() {
+        let lookup = |name: &str| match name {
+            "TOKEN" => Ok("one".to_owned()),
+            "EMPTY" => Ok(String::new()),
+            _ => Err(std::env::VarError::NotPresent),
+        };
+        let secret = Secret::from_lookup("TOKEN", &lookup).unwrap();
+        assert_eq!(secret.reveal().unwrap().expose_secret(), "one");
+        assert_eq!(format!("{secret:?}"), "Secret(env TOKEN)");
+        assert!(matches!(Secret::from_lookup("EMPTY", &lookup), Err(SecretError::Empty(_))));
+        assert!(matches!(Secret::from_lookup("OTHER", &lookup), Err(SecretError::NotSet(_))));
     }
 
     #[test]

@@ -1,1 +1,251 @@
-//! settings
+//! `tagrelay.toml` read into typed settings for each room, or into everything that is wrong with it.
+//!
+//! The file is parsed into a tree in which every key and value knows its place; a reader walks it and
+//! collects faults instead of stopping at the first, then the sections are checked against each other. Nothing
+//! of a secret and nothing that may hold one (a URL, a value of the wrong type, a line that does not parse)
+//! gets into a message.
+
+mod api_token;
+mod config_repository;
+mod environment;
+mod fault;
+mod image;
+mod keys;
+mod names;
+mod nearest;
+mod paths;
+mod permission;
+mod reader;
+mod receiver;
+mod registry;
+mod remote_url;
+mod report;
+mod secrets;
+mod server;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::config_repo::RemoteSettings;
+use crate::policy::ImageRule;
+use crate::registry::RegistrySettings;
+use crate::store::StoreSettings;
+use crate::webhook::ReceiverSettings;
+pub use api_token::{ApiTokenSettings, TokenSecret};
+pub use config_repository::ConfigRepositorySettings;
+pub use environment::{EnvironmentSettings, Update};
+pub use fault::{Fault, Faults, Position};
+pub use keys::{KEY_SETS, KeySet};
+pub use permission::{EnvironmentScope, InvalidPermission, Permission};
+pub use server::ServerSettings;
+
+use names::{Names, report_twins};
+use reader::{Context, Section};
+use report::Report;
+
+/// Looks up a variable of the environment by its name, as [`std::env::var`] does.
+pub type EnvironmentLookup<'a> = dyn Fn(&str) -> Result<String, std::env::VarError> + 'a;
+
+/// The settings of one process, checked as a whole.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[server]`.
+    pub server: ServerSettings,
+    /// `[store]`.
+    pub store: StoreSettings,
+    /// Each `[[config_repository]]`; at least one.
+    pub config_repositories: Vec<ConfigRepositorySettings>,
+    /// Each `[[environment]]`; at least one.
+    pub environments: Vec<EnvironmentSettings>,
+    /// Each `[[image]]` in the order of the file, which decides; at least one.
+    pub images: Vec<ImageRule>,
+    /// Each `[[registry]]`.
+    pub registries: Vec<RegistrySettings>,
+    /// Each `[[receiver]]`.
+    pub receivers: Vec<ReceiverSettings>,
+    /// Each `[[api_token]]`.
+    pub api_tokens: Vec<ApiTokenSettings>,
+    /// What works and somebody should know all the same.
+    pub warnings: Vec<Fault>,
+}
+
+impl Settings {
+    /// Reads the settings in a file, with the environment of the process. Reads the files that they name, too.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        Self::load_with(path, &|name| std::env::var(name))
+    }
+
+    /// Reads the settings in a file, with the environment that `environment` knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_with(path: &Path, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| {
+            let hint = "name the settings with --config FILE; config.example.toml shows how they look".to_owned();
+            let report = Report::new(&file, "");
+            report.fault_of_file(format!("the settings cannot be read: {error}"), hint);
+            report.into_faults()
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(&file, text, environment),
+            Err(error) => {
+                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let report = Report::new(&file, &valid);
+                report.fault(valid.len(), "the settings are not UTF-8");
+                Err(report.into_faults())
+            }
+        }
+    }
+
+    /// Reads the settings in a text; `file` is the name under which messages speak of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn parse(file: &str, text: &str, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        let report = Report::new(file, text);
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            report_syntax(&report, errors);
+            return Err(report.into_faults());
+        }
+        let context = Context { report: &report, environment };
+        let settings = read(Section::new(context, &keys::TOP, tree.get_ref(), 0));
+        let warnings = report.finish()?;
+        Ok(Self { warnings, ..settings })
+    }
+
+    /// Returns the settings of each branch that environments are on, with these environments, in the order in
+    /// which the file first names them. Each has a mirror of its own.
+    pub fn remotes(&self) -> Vec<(RemoteSettings, Vec<EnvironmentSettings>)> {
+        let mut remotes: Vec<(RemoteSettings, Vec<EnvironmentSettings>)> = Vec::new();
+        for environment in &self.environments {
+            let Some(repository) =
+                self.config_repositories.iter().find(|repository| repository.name == environment.config_repository)
+            else {
+                continue;
+            };
+            let branch = environment.branch.as_deref().unwrap_or(&repository.branch);
+            let known = remotes.iter_mut().find(|(known, _)| known.name == repository.name && known.branch == branch);
+            match known {
+                Some((_, environments)) => environments.push(environment.clone()),
+                None => remotes.push((remote(repository, branch), vec![environment.clone()])),
+            }
+        }
+        remotes
+    }
+}
+
+fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings {
+    RemoteSettings {
+        name: repository.name.clone(),
+        url: repository.url.clone(),
+        branch: branch.to_owned(),
+        authentication: repository.authentication.clone(),
+        ca_bundle: repository.ca_bundle.clone(),
+        author: repository.author.clone(),
+        mirror: repository.mirror_of(branch),
+    }
+}
+
+/// The parser's own text prints the line, in which a secret may stand; its `message` is made of fixed words.
+fn report_syntax(report: &Report<'_>, errors: Vec<toml::de::Error>) {
+    let mut lines = Vec::new();
+    for error in errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        let line = report.line(offset);
+        // One slip often makes several errors where it stands.
+        if !lines.contains(&line) {
+            lines.push(line);
+            report.fault(offset, format!("this is not TOML: {}", error.message()));
+        }
+    }
+}
+
+/// Reads every section, so that all faults are reported; the result counts only when there are none.
+fn read(top: Section<'_>) -> Settings {
+    let config_repositories = top.tables("config_repository", &keys::CONFIG_REPOSITORY);
+    let environments = top.tables("environment", &keys::ENVIRONMENT);
+    let images = top.tables("image", &keys::IMAGE);
+    let registries = top.tables("registry", &keys::REGISTRY);
+    let receivers = top.tables("receiver", &keys::RECEIVER);
+    let api_tokens = top.tables("api_token", &keys::API_TOKEN);
+    report_missing(top);
+    for sections in [&config_repositories, &environments, &receivers, &api_tokens] {
+        report_twins(sections, "name");
+    }
+    report_twins(&registries, "host");
+    report_twins(&config_repositories, "mirror");
+
+    let names = Names::new(&config_repositories, &environments);
+    let store = server::read_store(top);
+    let settings = Settings {
+        server: server::read(top),
+        config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
+        environments: each(&environments, |section| environment::read(section, &names)),
+        images: image::read(&images),
+        registries: each(&registries, registry::read),
+        receivers: each(&receivers, receiver::read),
+        api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
+        store,
+        warnings: Vec::new(),
+    };
+    if top.report().is_clean() {
+        check_together(&settings, &config_repositories, &environments);
+    }
+    settings
+}
+
+fn each<'a, T>(sections: &[Section<'a>], read: impl Fn(Section<'a>) -> Option<T>) -> Vec<T> {
+    sections.iter().copied().filter_map(read).collect()
+}
+
+/// Reports the sections without which there is nothing to do.
+fn report_missing(top: Section<'_>) {
+    for (key, reason) in [
+        ("config_repository", "there is no Git repository to write to"),
+        ("environment", "nothing takes new versions"),
+        ("image", "no repository is managed"),
+    ] {
+        let absent = top.value(key).is_none_or(|value| value.value.as_array().is_some_and(|array| array.is_empty()));
+        if absent {
+            let hint = "config.example.toml shows how it looks".to_owned();
+            top.report().fault_of_file(format!("there is no [[{key}]]: {reason}"), hint);
+        }
+    }
+}
+
+/// Checks what needs sections that are right in themselves, which stand in the order of their tables.
+fn check_together(settings: &Settings, config_repositories: &[Section<'_>], environments: &[Section<'_>]) {
+    for (index, (repository, section)) in settings.config_repositories.iter().zip(config_repositories).enumerate() {
+        let others = &settings.config_repositories[..index];
+        if let Some(other) = others.iter().find(|other| other.mirror == repository.mirror) {
+            let message = format!("the mirror of `{}` is that of `{}`", repository.name, other.name);
+            section.report().fault(section.offset_of("mirror"), message);
+        }
+        if !settings.environments.iter().any(|environment| environment.config_repository == repository.name) {
+            let message = format!("no [[environment]] uses the config repository `{}`", repository.name);
+            section.report().warning(section.offset, message, None);
+        }
+    }
+    let remotes = settings.remotes();
+    let same_branch = |a: &EnvironmentSettings, b: &EnvironmentSettings| {
+        remotes.iter().any(|(_, on_it)| on_it.contains(a) && on_it.contains(b))
+    };
+    for (index, (environment, section)) in settings.environments.iter().zip(environments).enumerate() {
+        for other in &settings.environments[..index] {
+            if let Some(path) = paths::overlap(other, environment).filter(|_| same_branch(other, environment)) {
+                let message =
+                    format!("`{path}` of `{}` is in `{}`, too: both write there", environment.name, other.name);
+                section.report().warning(section.offset_of("paths"), message, None);
+            }
+        }
+    }
+}

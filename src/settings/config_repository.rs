@@ -1,0 +1,217 @@
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::reader::Section;
+use super::remote_url::{self, Transport, is_loopback};
+use super::report::At;
+use crate::config_repo::{Authentication, Identity};
+
+/// `[[config_repository]]`: a Git repository that Argo CD watches, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct ConfigRepositorySettings {
+    /// Its name in the settings.
+    pub name: String,
+    /// Where it is: `https`, `http`, `ssh` or `file`, without a password.
+    pub url: Url,
+    /// The branch of environments that name none, without `refs/heads/`.
+    pub branch: String,
+    /// What we show the server.
+    pub authentication: Authentication,
+    /// PEM certificates to trust besides the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// Author and committer of our commits.
+    pub author: Identity,
+    /// The folder in which each branch has the folder of its mirror.
+    pub mirror: PathBuf,
+    /// The line of the settings on which it begins, from 1.
+    pub line: u32,
+}
+
+impl ConfigRepositorySettings {
+    /// Returns the folder of the mirror of one branch.
+    pub fn mirror_of(&self, branch: &str) -> PathBuf {
+        // A branch is not a path: `a` and `a/b` cannot be a folder and a mirror in it at once.
+        self.mirror.join(branch.replace('%', "%25").replace('/', "%2F"))
+    }
+}
+
+const DEFAULT_BRANCH: &str = "main";
+
+/// `store` is the SQLite file, beside which the mirrors are kept.
+pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositorySettings> {
+    let name = section.name();
+    let url = read_url(section);
+    let branch = read_branch(section);
+    let transport = url.as_ref().map(|url| url.value.1);
+    let authentication = read_authentication(section, transport);
+    let ca_bundle = section.ca_bundle();
+    if let Some(transport) = transport
+        && transport != Transport::Https
+        && section.has("ca_bundle")
+    {
+        section.report().fault(section.offset_of("ca_bundle"), "`ca_bundle` is for https URLs only");
+    }
+    let author = read_author(section);
+    let mirror = section.text("mirror");
+    if let (Some(url), Some(Authentication::Basic { .. })) = (&url, &authentication) {
+        warn_of_plain_http(section, &url.value.0);
+    }
+    let name = name?.value;
+    let beside = store.parent().unwrap_or(Path::new(""));
+    Some(ConfigRepositorySettings {
+        url: url?.value.0,
+        branch: branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned()),
+        authentication: authentication?,
+        ca_bundle,
+        author: author?,
+        mirror: mirror.map_or_else(|| beside.join("mirrors").join(&name), |mirror| PathBuf::from(mirror.value)),
+        line: section.report().line(section.offset),
+        name,
+    })
+}
+
+fn read_url(section: Section<'_>) -> Option<At<(Url, Transport)>> {
+    let text = section.required_text("url", "url = \"https://host/path.git\"")?;
+    match remote_url::parse(text.value) {
+        Ok(value) => Some(At { value, offset: text.offset }),
+        Err(error) => {
+            section.report().fault_with_hint(text.offset, error.message, error.hint);
+            None
+        }
+    }
+}
+
+/// Returns the branch under `branch`, which must be one that Git can hold.
+pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
+    let branch = section.text("branch")?;
+    let shown = branch.value.escape_debug();
+    if let Some(short) = branch.value.strip_prefix("refs/heads/") {
+        let hint = format!("write branch = \"{}\"", short.escape_debug());
+        section.report().fault_with_hint(branch.offset, format!("`branch`: `{shown}` is a reference"), hint);
+        return None;
+    }
+    // An error would be a zero byte in the name.
+    if git2::Branch::name_is_valid(branch.value).unwrap_or(false) {
+        return Some(branch.value.to_owned());
+    }
+    section.report().fault(branch.offset, format!("`branch`: Git has no branches called `{shown}`"));
+    None
+}
+
+fn read_authentication(section: Section<'_>, transport: Option<Transport>) -> Option<Authentication> {
+    report_misplaced(section, transport);
+    let ssh_key = section.secret("ssh_key");
+    let passphrase = section.secret("ssh_key_passphrase");
+    let known_hosts = section.readable_file("known_hosts");
+    let username = section.text("username");
+    let password = section.secret("password");
+    match transport? {
+        Transport::File => Some(Authentication::None),
+        Transport::Ssh => {
+            let missing = |key: &str, hint: &str| {
+                let message = format!("`{key}` is missing in [[config_repository]], whose URL is ssh");
+                section.report().fault_with_hint(section.offset, message, hint.to_owned());
+            };
+            if !section.has("ssh_key") {
+                missing("ssh_key", "write ssh_key = { file = \"/run/secrets/ssh_key\" }");
+            }
+            if !section.has("known_hosts") {
+                missing("known_hosts", "write what `ssh-keyscan HOST` prints into a file, check it, and name the file");
+            }
+            let key = ssh_key?;
+            check_private_key(section, &key)?;
+            Some(Authentication::SshKey { key, passphrase, known_hosts: known_hosts?.0.value })
+        }
+        Transport::Https | Transport::Http => match (section.has("username"), section.has("password")) {
+            (false, false) => Some(Authentication::None),
+            (true, true) => Some(Authentication::Basic { username: username?.value.to_owned(), password: password? }),
+            (true, false) => {
+                let hint = "write password = { env = \"NAME\" }".to_owned();
+                section.report().fault_with_hint(section.offset_of("username"), "`username` has no `password`", hint);
+                None
+            }
+            (false, true) => {
+                let hint = "write one; beside a token most hosts take any".to_owned();
+                section.report().fault_with_hint(section.offset_of("password"), "`password` has no `username`", hint);
+                None
+            }
+        },
+    }
+}
+
+/// Reports credentials that the transport has no use for.
+fn report_misplaced(section: Section<'_>, transport: Option<Transport>) {
+    const HTTP_KEYS: [&str; 2] = ["username", "password"];
+    const SSH_KEYS: [&str; 3] = ["ssh_key", "ssh_key_passphrase", "known_hosts"];
+    let (keys, hint): (Vec<&str>, &str) = match transport {
+        None => return,
+        Some(Transport::Ssh) => {
+            (HTTP_KEYS.to_vec(), "ssh takes `ssh_key` and `known_hosts`, and the user name in the URL")
+        }
+        Some(Transport::Https | Transport::Http) => (SSH_KEYS.to_vec(), "https takes `username` and `password`"),
+        Some(Transport::File) => ([HTTP_KEYS.as_slice(), &SSH_KEYS].concat(), "a file URL takes no credentials"),
+    };
+    for key in keys.into_iter().filter(|key| section.has(key)) {
+        let message = format!("`{key}` does not fit the URL");
+        section.report().fault_with_hint(section.offset_of(key), message, hint.to_owned());
+    }
+}
+
+/// Catches the public half and other files in the place of the key before the first connection does.
+fn check_private_key(section: Section<'_>, key: &crate::secret::Secret) -> Option<()> {
+    use crate::secret::ExposeSecret;
+    let text = key.reveal().ok()?;
+    if text.expose_secret().contains("PRIVATE KEY-----") {
+        return Some(());
+    }
+    section.report().fault(section.offset_of("ssh_key"), "`ssh_key` is no private key in OpenSSH or PEM form");
+    None
+}
+
+fn warn_of_plain_http(section: Section<'_>, url: &Url) {
+    if url.scheme() == "http" && !is_loopback(url.host()) {
+        let message = "the password of the config repository travels unencrypted over http";
+        section.report().warning(section.offset_of("url"), message, "use https".to_owned());
+    }
+}
+
+fn read_author(section: Section<'_>) -> Option<Identity> {
+    if !section.has("author") {
+        return Some(Identity { name: "Tagrelay".to_owned(), email: "tagrelay@localhost".to_owned() });
+    }
+    let text = section.text("author")?;
+    let author = parse_author(text.value);
+    if author.is_none() {
+        let message = format!("`author`: `{}` is not a name and an address", text.value.escape_debug());
+        let hint = "write \"Tagrelay <tagrelay@example.com>\"".to_owned();
+        section.report().fault_with_hint(text.offset, message, hint);
+    }
+    author
+}
+
+/// Git takes any name and address without `<`, `>` and control characters; we also want neither empty.
+fn parse_author(text: &str) -> Option<Identity> {
+    let (name, rest) = text.split_once('<')?;
+    let (name, email) = (name.trim(), rest.strip_suffix('>')?);
+    let clean = |part: &str| !part.is_empty() && !part.contains(['<', '>']);
+    let one_line = !text.contains(char::is_control);
+    let is_author = one_line && clean(name) && clean(email) && !email.contains(char::is_whitespace);
+    is_author.then(|| Identity { name: name.to_owned(), email: email.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authors_have_a_name_and_an_address() {
+        let author = parse_author("Tag Relay  <tagrelay@example.com>").unwrap();
+        assert_eq!((author.name.as_str(), author.email.as_str()), ("Tag Relay", "tagrelay@example.com"));
+        for text in
+            ["Tagrelay", "<a@b>", "Tagrelay <>", "Tagrelay <a@b", "T <a@b> x", "T <a<b>", "T\n <a@b>", "T <a b>"]
+        {
+            assert_eq!(parse_author(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+use super::config_repository::read_branch;
+use super::names::Names;
+use super::nearest::hint;
+use super::paths;
+use super::reader::Section;
+
+/// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentSettings {
+    /// Its name.
+    pub name: String,
+    /// The name of its config repository.
+    pub config_repository: String,
+    /// Its branch, where that is not the config repository's.
+    pub branch: Option<String>,
+    /// Globs over the paths of the config repository, `/` between components and none at either end; a folder
+    /// means everything below it.
+    pub paths: Vec<String>,
+    /// What happens to new versions.
+    pub update: Update,
+    /// The environments whose versions may be promoted to this one.
+    pub promote_from: Vec<String>,
+    /// The line of the settings on which it begins, from 1.
+    pub line: u32,
+}
+
+/// What an environment does with a version that a registry announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// Takes it at once.
+    Automatic,
+    /// Waits for a promotion.
+    Manual,
+}
+
+pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSettings> {
+    let name = section.name();
+    let config_repository = read_config_repository(section, names);
+    let branch = read_branch(section);
+    let paths = paths::read(section);
+    let update = read_update(section);
+    let own = name.as_ref().map_or("", |name| name.value.as_str());
+    let promote_from = read_promote_from(section, own, names);
+    Some(EnvironmentSettings {
+        name: name?.value,
+        config_repository: config_repository?,
+        branch,
+        paths: paths?,
+        update,
+        promote_from,
+        line: section.report().line(section.offset),
+    })
+}
+
+fn read_config_repository(section: Section<'_>, names: &Names) -> Option<String> {
+    if section.has("config_repository") {
+        let named = section.text("config_repository")?;
+        if names.config_repositories.iter().any(|known| known == named.value) {
+            return Some(named.value.to_owned());
+        }
+        let message = format!("there is no [[config_repository]] called `{}`", named.value.escape_debug());
+        let hint = hint(named.value, names.config_repositories.iter().map(String::as_str));
+        section.report().fault_with_hint(named.offset, message, hint);
+        return None;
+    }
+    match names.config_repositories.as_slice() {
+        [only] => Some(only.clone()),
+        // That there is none is a fault of its own.
+        [] => None,
+        several => {
+            let message = "`config_repository` is missing in [[environment]], and there are several";
+            let known: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
+            section.report().fault_with_hint(section.offset, message, format!("name one of {}", known.join(", ")));
+            None
+        }
+    }
+}
+
+/// The careful one is the default: nothing moves that nobody asked for.
+fn read_update(section: Section<'_>) -> Update {
+    let Some(text) = section.text("update") else { return Update::Manual };
+    match text.value {
+        "automatic" => return Update::Automatic,
+        "manual" => {}
+        "pull-request" => {
+            let hint = "use `automatic` or `manual` with this version".to_owned();
+            section.report().fault_with_hint(text.offset, "update = \"pull-request\" is not supported yet", hint);
+        }
+        other => {
+            let message = format!("`update`: there is no way of updating called `{}`", other.escape_debug());
+            section.report().fault_with_hint(text.offset, message, hint(other, ["automatic", "manual"]));
+        }
+    }
+    Update::Manual
+}
+
+fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for from in section.texts("promote_from").unwrap_or_default() {
+        let shown = from.value.escape_debug();
+        if from.value == own {
+            section.report().fault(from.offset, format!("`promote_from`: `{shown}` is this environment itself"));
+        } else if !names.environments.iter().any(|known| known == from.value) {
+            let message = format!("`promote_from`: there is no [[environment]] called `{shown}`");
+            let others = names.environments.iter().map(String::as_str).filter(|name| *name != own);
+            section.report().fault_with_hint(from.offset, message, hint(from.value, others));
+        } else if found.iter().any(|known| known == from.value) {
+            section.report().fault(from.offset, format!("`promote_from` names `{shown}` twice"));
+        } else {
+            found.push(from.value.to_owned());
+        }
+    }
+    found
+}

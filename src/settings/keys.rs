@@ -1,0 +1,67 @@
+/// The keys of one kind of table in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySet {
+    /// The table as messages and the documentation write it: `[[image]]`, `tag of [[image]]`.
+    pub section: &'static str,
+    /// The keys that this version reads.
+    pub keys: &'static [&'static str],
+    /// Keys of the contract that this version does not read. They are refused, because a setting that is
+    /// silently without effect is worse than none.
+    pub later: &'static [&'static str],
+}
+
+const fn key_set(section: &'static str, keys: &'static [&'static str]) -> KeySet {
+    KeySet { section, keys, later: &[] }
+}
+
+pub(super) const TOP: KeySet = key_set(
+    "the settings",
+    &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
+);
+pub(super) const SERVER: KeySet = key_set("[server]", &["listen", "operations_listen", "max_body_bytes"]);
+pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
+pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
+    section: "[[config_repository]]",
+    keys: &[
+        "name",
+        "url",
+        "branch",
+        "username",
+        "password",
+        "ssh_key",
+        "ssh_key_passphrase",
+        "known_hosts",
+        "ca_bundle",
+        "author",
+        "mirror",
+    ],
+    later: &["github_app", "signing"],
+};
+pub(super) const ENVIRONMENT: KeySet =
+    key_set("[[environment]]", &["name", "config_repository", "branch", "paths", "update", "promote_from"]);
+pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify"]);
+pub(super) const TAG: KeySet = key_set("`tag` of [[image]]", &["kind", "prefix", "suffix", "min_length"]);
+pub(super) const VERIFY: KeySet = KeySet {
+    section: "`verify` of [[image]]",
+    keys: &["exists"],
+    later: &["revision_label", "platforms", "signature"],
+};
+pub(super) const REGISTRY: KeySet =
+    key_set("[[registry]]", &["host", "plain_http", "username", "password", "ca_bundle"]);
+pub(super) const RECEIVER: KeySet =
+    key_set("[[receiver]]", &["name", "kind", "secret", "previous_secret", "unauthenticated", "registry"]);
+pub(super) const API_TOKEN: KeySet = key_set("[[api_token]]", &["name", "token", "sha256", "permissions"]);
+pub(super) const SECRET: KeySet = key_set("a secret", &["env", "file", "value"]);
+
+/// Every table of the settings with its keys, in the order of the documentation.
+pub const KEY_SETS: &[KeySet] =
+    &[TOP, SERVER, STORE, CONFIG_REPOSITORY, ENVIRONMENT, IMAGE, TAG, VERIFY, REGISTRY, RECEIVER, API_TOKEN, SECRET];
+
+/// Returns the section that a key belongs to, when there is exactly one.
+pub(super) fn section_of(key: &str) -> Option<&'static str> {
+    let mut sections = KEY_SETS.iter().filter(|set| set.keys.contains(&key));
+    match (sections.next(), sections.next()) {
+        (Some(only), None) => Some(only.section),
+        _ => None,
+    }
+}

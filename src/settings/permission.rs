@@ -1,0 +1,197 @@
+use super::nearest::nearest;
+
+/// What the bearer of an API token may do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// Read everything.
+    Read,
+    /// Ask for promotions to an environment.
+    Promote(EnvironmentScope),
+    /// Ask for rollbacks in an environment.
+    Rollback(EnvironmentScope),
+    /// Set and release holds in an environment.
+    Hold(EnvironmentScope),
+    /// Run refused and failed events again.
+    Replay,
+    /// Everything.
+    Admin,
+}
+
+/// The environments of a permission.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EnvironmentScope {
+    /// `*`: each, also those that are added later.
+    All,
+    /// The one with this name.
+    One(String),
+}
+
+/// Why a text is no permission.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPermission {
+    /// No permission begins like that.
+    #[error("there is no permission `{name}`{}", suggest(.nearest))]
+    Unknown {
+        /// What was written.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// A permission that says nothing without an environment.
+    #[error("the permission `{0}` names no environment; write `{0}:NAME`, or `{0}:*` for each")]
+    NoEnvironment(&'static str),
+    /// A permission that knows no environments.
+    #[error("the permission `{0}` takes no environment")]
+    TakesNoEnvironment(&'static str),
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, replay, admin".to_owned(),
+    }
+}
+
+const PLAIN: [&str; 3] = ["read", "replay", "admin"];
+const SCOPED: [&str; 3] = ["promote", "rollback", "hold"];
+
+impl EnvironmentScope {
+    /// Returns whether everything in `other` is in this one.
+    pub fn covers(&self, other: &Self) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(name) => matches!(other, Self::One(other) if other == name),
+        }
+    }
+}
+
+impl Permission {
+    /// Returns the scope of a permission that has one.
+    pub fn scope(&self) -> Option<&EnvironmentScope> {
+        match self {
+            Self::Promote(scope) | Self::Rollback(scope) | Self::Hold(scope) => Some(scope),
+            Self::Read | Self::Replay | Self::Admin => None,
+        }
+    }
+
+    /// Returns whether who has this permission may do what `needed` says.
+    pub fn covers(&self, needed: &Self) -> bool {
+        match (self, needed) {
+            (Self::Admin, _) | (Self::Read, Self::Read) | (Self::Replay, Self::Replay) => true,
+            (Self::Promote(scope), Self::Promote(needed))
+            | (Self::Rollback(scope), Self::Rollback(needed))
+            | (Self::Hold(scope), Self::Hold(needed)) => scope.covers(needed),
+            _ => false,
+        }
+    }
+}
+
+impl std::str::FromStr for Permission {
+    type Err = InvalidPermission;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPermission> {
+        let (name, environment) = match text.split_once(':') {
+            Some((name, environment)) => (name, Some(environment)),
+            None => (text, None),
+        };
+        if let Some(name) = PLAIN.into_iter().find(|plain| *plain == name) {
+            if environment.is_some() {
+                return Err(InvalidPermission::TakesNoEnvironment(name));
+            }
+            return Ok(match name {
+                "read" => Self::Read,
+                "replay" => Self::Replay,
+                _ => Self::Admin,
+            });
+        }
+        let Some(name) = SCOPED.into_iter().find(|scoped| *scoped == name) else {
+            let nearest = nearest(name, PLAIN.into_iter().chain(SCOPED)).map(|near| match environment {
+                Some(environment) if SCOPED.contains(&near) => format!("{near}:{environment}"),
+                _ => near.to_owned(),
+            });
+            return Err(InvalidPermission::Unknown { name: text.to_owned(), nearest });
+        };
+        let scope = match environment {
+            None | Some("") => return Err(InvalidPermission::NoEnvironment(name)),
+            Some("*") => EnvironmentScope::All,
+            Some(environment) => EnvironmentScope::One(environment.to_owned()),
+        };
+        Ok(match name {
+            "promote" => Self::Promote(scope),
+            "rollback" => Self::Rollback(scope),
+            _ => Self::Hold(scope),
+        })
+    }
+}
+
+impl std::fmt::Display for EnvironmentScope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::All => "*",
+            Self::One(name) => name,
+        })
+    }
+}
+
+/// Writes the permission as the settings do.
+impl std::fmt::Display for Permission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Read => f.write_str("read"),
+            Self::Promote(scope) => write!(f, "promote:{scope}"),
+            Self::Rollback(scope) => write!(f, "rollback:{scope}"),
+            Self::Hold(scope) => write!(f, "hold:{scope}"),
+            Self::Replay => f.write_str("replay"),
+            Self::Admin => f.write_str("admin"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permission(text: &str) -> Permission {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        for text in ["read", "promote:production", "promote:*", "rollback:staging", "hold:*", "replay", "admin"] {
+            assert_eq!(permission(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn says_what_was_meant() {
+        for (text, message) in [
+            ("promot:production", "there is no permission `promot:production`; did you mean `promote:production`?"),
+            ("raed", "there is no permission `raed`; did you mean `read`?"),
+            (
+                "write",
+                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, replay, admin",
+            ),
+            ("promote", "the permission `promote` names no environment; write `promote:NAME`, or `promote:*` for each"),
+            ("hold:", "the permission `hold` names no environment; write `hold:NAME`, or `hold:*` for each"),
+            ("read:staging", "the permission `read` takes no environment"),
+        ] {
+            assert_eq!(text.parse::<Permission>().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn covers_what_it_says_and_no_more() {
+        let covers = |has: &str, needed: &str| permission(has).covers(&permission(needed));
+        assert!(covers("promote:production", "promote:production"));
+        assert!(covers("promote:*", "promote:production"));
+        assert!(covers("admin", "rollback:production"));
+        assert!(covers("admin", "read"));
+        assert!(covers("replay", "replay"));
+        assert!(!covers("promote:production", "promote:*"));
+        assert!(!covers("promote:production", "promote:staging"));
+        assert!(!covers("promote:*", "rollback:production"));
+        assert!(!covers("promote:*", "read"));
+        assert!(!covers("read", "admin"));
+        assert!(!covers("read", "replay"));
+    }
+}

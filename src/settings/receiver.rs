@@ -1,0 +1,80 @@
+use super::nearest::hint;
+use super::reader::Section;
+use super::registry::check_host;
+use crate::webhook::{Kind, ReceiverSettings};
+
+/// Senders of the contract that this version does not know.
+const LATER_KINDS: &[&str] = &[
+    "quay",
+    "acr",
+    "ecr",
+    "gar",
+    "artifactory",
+    "nexus",
+    "gitea",
+    "forgejo",
+    "zot",
+    "gitlab-registry",
+    "aliyun-acr",
+    "tencent-tcr",
+    "huawei-swr",
+    "cloudevents",
+    "cdevents",
+];
+
+pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
+    let name = section.name();
+    let kind = read_kind(section);
+    let unauthenticated = section.boolean("unauthenticated");
+    let open = unauthenticated.is_some_and(|open| open.value);
+    let secret = if open || unauthenticated.is_none() && section.has("unauthenticated") {
+        section.secret("secret")
+    } else {
+        let why = "without it everybody could announce images (unauthenticated = true, if that is meant)";
+        section.required_secret("secret", why)
+    };
+    if open && section.has("secret") {
+        let message = "`secret` has no use with unauthenticated = true";
+        section.report().fault_with_hint(section.offset_of("secret"), message, "leave one of them out".to_owned());
+    }
+    let previous_secret = section.secret("previous_secret");
+    if section.has("previous_secret") && !section.has("secret") {
+        section.report().fault(section.offset_of("previous_secret"), "`previous_secret` stands without `secret`");
+    }
+    let registry = match section.text("registry") {
+        Some(host) => Some(check_host(section, host)?.value),
+        None => None,
+    };
+    Some(ReceiverSettings { name: name?.value, kind: kind?, secret, previous_secret, unauthenticated: open, registry })
+}
+
+fn read_kind(section: Section<'_>) -> Option<Kind> {
+    let text = section.required_text("kind", "kind = \"docker-hub\"")?;
+    if let Ok(kind) = text.value.parse() {
+        return Some(kind);
+    }
+    let known = || Kind::ALL.iter().map(|kind| kind.name());
+    if LATER_KINDS.contains(&text.value) {
+        let known: Vec<String> = known().map(|name| format!("`{name}`")).collect();
+        let message = format!("the sender `{}` is not supported yet", text.value);
+        let hint = format!("this version takes {}", known.join(", "));
+        section.report().fault_with_hint(text.offset, message, hint);
+    } else {
+        let message = format!("no sender is called `{}`", text.value.escape_debug());
+        let names: Vec<&str> = known().collect();
+        section.report().fault_with_hint(text.offset, message, hint(text.value, names));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_later_is_not_now() {
+        for name in LATER_KINDS {
+            assert!(name.parse::<Kind>().is_err(), "{name} is known: take it out of the list");
+        }
+    }
+}

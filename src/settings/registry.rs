@@ -1,0 +1,74 @@
+use super::reader::Section;
+use super::remote_url::is_loopback;
+use super::report::At;
+use crate::image::Repository;
+use crate::registry::{Credentials, RegistrySettings};
+
+pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
+    let host =
+        section.required_text("host", "host = \"registry.example.com\"").and_then(|host| check_host(section, host));
+    let plain_http = section.boolean("plain_http").is_some_and(|plain| plain.value);
+    let ca_bundle = section.ca_bundle();
+    if plain_http && section.has("ca_bundle") {
+        section.report().fault(section.offset_of("ca_bundle"), "`ca_bundle` has no use with plain_http = true");
+    }
+    let username = section.text("username");
+    let password = section.secret("password");
+    let credentials = match (section.has("username"), section.has("password")) {
+        (false, false) => None,
+        (true, true) => Some(Credentials { username: username?.value.to_owned(), password: password? }),
+        (true, false) => {
+            let hint = "write password = { env = \"NAME\" }".to_owned();
+            section.report().fault_with_hint(section.offset_of("username"), "`username` has no `password`", hint);
+            return None;
+        }
+        (false, true) => {
+            section.report().fault(section.offset_of("password"), "`password` has no `username`");
+            return None;
+        }
+    };
+    let host = host?;
+    if plain_http && credentials.is_some() && !is_loopback_host(&host.value) {
+        let message = format!("the password for `{}` travels unencrypted over http", host.value);
+        section.report().warning(section.offset_of("plain_http"), message, "use https".to_owned());
+    }
+    Some(RegistrySettings { host: host.value, plain_http, credentials, ca_bundle })
+}
+
+/// Returns the host as normalised repositories write it; any other form would never be met.
+pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<String>> {
+    let shown = host.value.escape_debug();
+    let refuse = |message: String, hint: String| {
+        section.report().fault_with_hint(host.offset, message, hint);
+        None
+    };
+    if let Some((_, rest)) = host.value.split_once("://") {
+        let rest = rest.split('/').next().unwrap_or(rest);
+        // What stands before an `@` may be a password.
+        let only = rest.rsplit('@').next().unwrap_or(rest).escape_debug();
+        return refuse("a registry is named by its host, not by a URL".to_owned(), format!("write \"{only}\""));
+    }
+    let sample = match Repository::new(host.value, "a/b") {
+        Ok(sample) => sample,
+        Err(_) => {
+            return refuse(format!("`{shown}` is not a registry host"), "write \"host\" or \"host:port\"".to_owned());
+        }
+    };
+    if sample.registry() != host.value {
+        return refuse(
+            format!("references call the registry `{shown}` differently"),
+            format!("write \"{}\"", sample.registry()),
+        );
+    }
+    if !host.value.contains(['.', ':']) && host.value != "localhost" {
+        return refuse(
+            format!("no reference can name the registry `{shown}`: it has no dot and no port"),
+            format!("write \"{shown}:80\" or \"{shown}:443\", as the references do"),
+        );
+    }
+    Some(host.map(str::to_owned))
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    url::Url::parse(&format!("http://{host}/")).is_ok_and(|url| is_loopback(url.host()))
+}

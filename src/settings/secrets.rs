@@ -1,0 +1,64 @@
+use super::keys;
+use super::reader::Section;
+use crate::secret::{Secret, SecretError};
+
+const EXAMPLE: &str = "{ env = \"NAME\" } or { file = \"/run/secrets/name\" }";
+
+impl Section<'_> {
+    /// Returns the secret that the table under `key` names, and which can be read now.
+    pub(super) fn secret(&self, key: &str) -> Option<Secret> {
+        let table = self.table(key, &keys::SECRET, EXAMPLE)?;
+        let given: Vec<&str> = keys::SECRET.keys.iter().copied().filter(|name| table.has(name)).collect();
+        let &[place] = given.as_slice() else {
+            let message = match given.len() {
+                0 => format!("`{key}` does not say where the secret is"),
+                _ => format!("`{key}` says {} times where the secret is", given.len()),
+            };
+            self.report().fault_with_hint(table.offset, message, format!("write {EXAMPLE}"));
+            return None;
+        };
+        let text = table.text(place)?;
+        let secret = match place {
+            "env" => Secret::from_lookup(text.value, self.context.environment),
+            "file" => Secret::from_file(text.value),
+            _ => Secret::inline(text.value.to_owned()),
+        };
+        match secret {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                self.report().fault(text.offset, format!("`{key}`: {}", describe(&error)));
+                None
+            }
+        }
+    }
+
+    /// Reports a secret that is written as a plain string where a table belongs, and returns a required one.
+    pub(super) fn required_secret(&self, key: &str, why: &str) -> Option<Secret> {
+        if !self.has(key) {
+            let message = format!("`{key}` is missing in {}: {why}", self.section_name());
+            self.report().fault_with_hint(self.offset, message, format!("write {key} = {EXAMPLE}"));
+        }
+        self.secret(key)
+    }
+}
+
+/// Returns a message that leaves the place out when it may be the secret itself, written behind the wrong key.
+fn describe(error: &SecretError) -> String {
+    match error {
+        SecretError::NotSet(name) if !looks_like_variable(name) => {
+            "`env` names no variable of the environment (names are capital letters, digits and `_`)".to_owned()
+        }
+        SecretError::Unreadable { path, reason } if !looks_like_path(&path.to_string_lossy()) => {
+            format!("the secret file cannot be read: {reason}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn looks_like_variable(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+fn looks_like_path(path: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| path.starts_with(start))
+}

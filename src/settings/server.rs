@@ -1,0 +1,156 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::keys;
+use super::reader::Section;
+use super::report::At;
+use crate::store::StoreSettings;
+
+/// `[server]`: where we listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Webhooks and the API, and the operations routes where they have no address of their own.
+    pub listen: SocketAddr,
+    /// Metrics and health; `None`: beside the rest.
+    pub operations_listen: Option<SocketAddr>,
+    /// The largest request body that is taken, in bytes.
+    pub max_body_bytes: usize,
+}
+
+/// The largest webhook bodies, of registries that put many events into one, have some hundred kilobytes.
+const DEFAULT_MAX_BODY_BYTES: usize = 1024 * 1024;
+/// A body is held in memory once for each connection.
+const MAX_BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+
+const DEFAULT_STORE: &str = "tagrelay.db";
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            operations_listen: None,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        }
+    }
+}
+
+pub(super) fn read(top: Section<'_>) -> ServerSettings {
+    let default = ServerSettings::default();
+    let Some(section) = top.table("server", &keys::SERVER, "[server]") else { return default };
+    let listen = address(section, "listen");
+    let operations = address(section, "operations_listen");
+    let listen_value = listen.map_or(default.listen, |listen| listen.value);
+    if let Some(operations) = operations
+        && collide(listen_value, operations.value)
+    {
+        let message = format!("`operations_listen` is the address of `listen`, {listen_value}");
+        section.report().fault_with_hint(
+            operations.offset,
+            message,
+            "use another port, or leave `operations_listen` out to serve everything on one".to_owned(),
+        );
+    }
+    ServerSettings {
+        listen: listen_value,
+        operations_listen: operations.map(|operations| operations.value),
+        max_body_bytes: section
+            .number("max_body_bytes", MAX_BODY_BYTES)
+            .map_or(default.max_body_bytes, |number| number.value),
+    }
+}
+
+fn address(section: Section<'_>, key: &str) -> Option<At<SocketAddr>> {
+    let text = section.text(key)?;
+    match text.value.parse() {
+        Ok(value) => Some(At { value, offset: text.offset }),
+        Err(_) => {
+            let message = format!("`{key}`: `{}` is not an address with a port", text.value.escape_debug());
+            let hint = "write \"127.0.0.1:8080\", or \"0.0.0.0:8080\" for every interface".to_owned();
+            section.report().fault_with_hint(text.offset, message, hint);
+            None
+        }
+    }
+}
+
+/// Returns whether the system would refuse the second of two listeners. Port 0 is another one each time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let every_interface = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || every_interface)
+}
+
+pub(super) fn read_store(top: Section<'_>) -> StoreSettings {
+    let default = StoreSettings { path: PathBuf::from(DEFAULT_STORE) };
+    let Some(section) = top.table("store", &keys::STORE, "[store]") else { return default };
+    let Some(url) = section.text("url") else { return default };
+    match sqlite_path(url.value) {
+        Ok(path) => StoreSettings { path },
+        Err((message, hint)) => {
+            section.report().fault_with_hint(url.offset, message, hint.to_owned());
+            default
+        }
+    }
+}
+
+/// Returns the path in `sqlite:PATH` or `sqlite://PATH`. The message never shows the URL, which may hold a password.
+fn sqlite_path(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
+    const EXAMPLE: &str = "write \"sqlite:tagrelay.db\" or \"sqlite:/var/lib/tagrelay/tagrelay.db\"";
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        return Err(("`url` in [store]: this build has SQLite only, not PostgreSQL", EXAMPLE));
+    }
+    let Some(path) = url.strip_prefix("sqlite:") else {
+        return Err(("`url` in [store] does not begin with `sqlite:`", EXAMPLE));
+    };
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.ends_with('/') {
+        return Err(("`url` in [store] names no file", EXAMPLE));
+    }
+    if path.contains(":memory:") {
+        return Err(("`url` in [store]: a store in memory loses what was promised", EXAMPLE));
+    }
+    if path.contains('?') {
+        return Err(("`url` in [store] takes no parameters behind `?`", EXAMPLE));
+    }
+    if std::path::Path::new(path).is_dir() {
+        return Err(("`url` in [store] names a folder, not a file", EXAMPLE));
+    }
+    Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_files() {
+        for (url, path) in [
+            ("sqlite:tagrelay.db", "tagrelay.db"),
+            ("sqlite://data/tagrelay.db", "data/tagrelay.db"),
+            ("sqlite:///var/lib/tagrelay.db", "/var/lib/tagrelay.db"),
+            ("sqlite:/var/lib/tagrelay.db", "/var/lib/tagrelay.db"),
+        ] {
+            assert_eq!(sqlite_path(url).unwrap(), PathBuf::from(path));
+        }
+        for (url, reason) in [
+            ("postgres://tagrelay:hunter2@db/tagrelay", "SQLite only"),
+            ("tagrelay.db", "begin with"),
+            ("sqlite:", "no file"),
+            ("sqlite:data/", "no file"),
+            ("sqlite::memory:", "memory"),
+            ("sqlite:a.db?mode=ro", "parameters"),
+            ("sqlite:/tmp", "folder"),
+        ] {
+            let (message, _) = sqlite_path(url).unwrap_err();
+            assert!(message.contains(reason), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn listeners_collide_on_one_port() {
+        let collide = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
+        assert!(collide("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(collide("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(!collide("127.0.0.1:1", "127.0.0.1:2"));
+        assert!(!collide("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!collide("127.0.0.1:0", "127.0.0.1:0"));
+    }
+}
