@@ -1,0 +1,131 @@
+use super::authentication::{Unauthorized, authenticate};
+use super::delivery::Delivery;
+use super::findings::Findings;
+use super::json::{self, Node};
+use super::sender::Message;
+use super::{Kind, ReceiverSettings};
+use crate::image::{InvalidRepository, Repository};
+
+/// One webhook target, ready to take requests.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    settings: ReceiverSettings,
+}
+
+/// A request to a receiver, as it came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The headers.
+    pub headers: &'a http::HeaderMap,
+    /// What follows the `?` of the URL, still encoded.
+    pub query: Option<&'a str>,
+    /// The bytes of the body. The caller limits their number.
+    pub body: &'a [u8],
+}
+
+/// Why a receiver cannot be had with these settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidReceiver {
+    /// Nobody would have to show anything, and nobody said that this is meant.
+    #[error(
+        "receiver `{name}` has no secret: set `secret` ({credentials}), or `unauthenticated = true` where really everybody may send"
+    )]
+    NoSecret {
+        /// The receiver.
+        name: String,
+        /// What the sender can show.
+        credentials: String,
+    },
+    /// The settings say both that everybody may send and what a sender must know.
+    #[error("receiver `{name}` has a secret and says `unauthenticated = true`: leave one of the two out")]
+    SecretForNobody {
+        /// The receiver.
+        name: String,
+    },
+    /// No body of this sender names the registry.
+    #[error("receiver `{name}`: {title} does not say which registry it is, so set `registry` to its host")]
+    NoRegistry {
+        /// The receiver.
+        name: String,
+        /// What people call the sender.
+        title: &'static str,
+    },
+    /// The host in the settings is none.
+    #[error("receiver `{name}`: `registry`: {error}")]
+    Registry {
+        /// The receiver.
+        name: String,
+        /// What is wrong with it.
+        error: InvalidRepository,
+    },
+}
+
+impl Receiver {
+    /// Returns the receiver of the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidReceiver`]: a secret or a registry's host is missing or wrong.
+    pub fn new(settings: ReceiverSettings) -> Result<Self, InvalidReceiver> {
+        let name = settings.name.clone();
+        let has_secret = settings.secret.is_some() || settings.previous_secret.is_some();
+        if settings.unauthenticated && has_secret {
+            return Err(InvalidReceiver::SecretForNobody { name });
+        }
+        if settings.secret.is_none() && !settings.unauthenticated {
+            return Err(InvalidReceiver::NoSecret { name, credentials: settings.kind.credentials() });
+        }
+        match &settings.registry {
+            Some(host) => {
+                // Any path will do: it is the host that is looked at.
+                if let Err(error) = Repository::new(host, "a") {
+                    return Err(InvalidReceiver::Registry { name, error });
+                }
+            }
+            None if settings.kind.needs_registry() => {
+                return Err(InvalidReceiver::NoRegistry { name, title: settings.kind.title() });
+            }
+            None => {}
+        }
+        Ok(Self { settings })
+    }
+
+    /// Returns the last part of the receiver's URL.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Returns who sends.
+    pub fn kind(&self) -> Kind {
+        self.settings.kind
+    }
+
+    /// Checks who sends and reads what is said.
+    ///
+    /// Does no I/O but to read the secret's file where the secret lies in one. Never panics, whatever the request
+    /// holds, and needs memory in proportion to the body (at most some tens of bytes for each of its bytes).
+    ///
+    /// # Errors
+    ///
+    /// [`Unauthorized`] when the request does not show the secret. Everything else that may be wrong with a request
+    /// is an entry of [`Delivery::ignored`].
+    pub fn receive(&self, request: &Request<'_>) -> Result<Delivery, Unauthorized> {
+        let sender = self.settings.kind.sender();
+        if !self.settings.unauthenticated {
+            let secrets: Vec<_> = self.settings.secret.iter().chain(&self.settings.previous_secret).collect();
+            authenticate(sender, &secrets, request)?;
+        }
+        let mut findings = Findings::new(self.settings.registry.as_deref(), self.settings.kind.default_registry());
+        match json::parse(request.headers, request.body) {
+            Ok(body) => {
+                let message = Message { headers: request.headers, body: Node::new(&body) };
+                (sender.read)(&message, &mut findings);
+                if findings.is_empty() {
+                    findings.malformed(format!("the body has nothing that {} sends", sender.title));
+                }
+            }
+            Err(reason) => findings.malformed(reason),
+        }
+        Ok(findings.into_delivery())
+    }
+}
