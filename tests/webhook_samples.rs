@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tagrelay::secret::Secret;
-use tagrelay::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
+use tagrelay::webhook::{Delivery, Errand, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
 
 /// A sample request with what must come of it.
 struct Sample {
@@ -91,6 +91,11 @@ fn every_sample_gives_what_its_meta_file_says() {
         let right = match &outcome {
             Err(_) => sample.meta["rejected"] == 401,
             Ok(_) if sample.meta.get("rejected").is_some() => false,
+            // A dummy in the place of a signature: nothing is believed before the certificate is known. That such a
+            // message is read when it is signed is shown in `webhook_signatures.rs`.
+            Ok(delivery) if sample.meta["signature_checkable"] == false => {
+                delivery.events.is_empty() && matches!(delivery.errand, Some(Errand::LearnCertificate(_)))
+            }
             Ok(delivery) => match sample.meta["expect"]["images"].as_array() {
                 Some(expected) => images(delivery) == *expected,
                 None => {

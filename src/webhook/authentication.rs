@@ -3,9 +3,12 @@ use hmac::{KeyInit as _, Mac as _};
 use sha2::Digest as _;
 use subtle::ConstantTimeEq as _;
 
+use super::identity::IdentityTokens;
 use super::receiver::Request;
 use super::sender::{Credential, Hash, Sender, Signed};
 use crate::secret::{ExposeSecret as _, Secret};
+
+const BEARER: &str = "Bearer realm=\"tagrelay\"";
 
 /// The request does not come from whom the receiver is for.
 ///
@@ -40,9 +43,29 @@ pub(super) fn authenticate(sender: &Sender, secrets: &[&Secret], request: &Reque
         (None, true) => "the credential is wrong".to_owned(),
         (None, false) => format!("there is no credential: {} shows {}", sender.title, words(sender.credentials)),
     };
+    Err(refused(sender, reason))
+}
+
+/// Returns the refusal of a sender's request.
+pub(super) fn refused(sender: &Sender, reason: String) -> Unauthorized {
     let basic = sender.credentials.contains(&Credential::Authorization);
-    let challenge = if basic { "Basic realm=\"tagrelay\"" } else { "Bearer realm=\"tagrelay\"" };
-    Err(Unauthorized { reason, challenge })
+    Unauthorized { reason, challenge: if basic { "Basic realm=\"tagrelay\"" } else { BEARER } }
+}
+
+/// Checks that the request shows an OpenID Connect token as it must be.
+pub(super) fn authenticate_identity(
+    tokens: &IdentityTokens,
+    request: &Request<'_>,
+    now: jiff::Timestamp,
+) -> Result<(), Unauthorized> {
+    let mut reason = "there is no token in `Authorization: Bearer`";
+    for token in bearer_values(request) {
+        match tokens.check(&token, now) {
+            Ok(()) => return Ok(()),
+            Err(wrong) => reason = wrong,
+        }
+    }
+    Err(Unauthorized { reason: reason.to_owned(), challenge: BEARER })
 }
 
 /// Returns the credentials as words: `` `?token=` with the secret in the URL, or … ``.
@@ -85,6 +108,8 @@ fn check(sender: &Sender, secret: &[u8], request: &Request<'_>) -> Verdict {
             }
             Credential::Query(parameter) => tokens(secret, query_values(request, parameter)),
             Credential::Authorization => tokens(secret, authorization_values(request)),
+            // Looked at beside the secret: see `authenticate_identity`.
+            Credential::IdentityToken => Verdict::default(),
             Credential::Bearer => tokens(secret, bearer_values(request)),
             Credential::CustomHeader => tokens(secret, custom_header_values(request)),
             Credential::Header(header) => tokens(secret, header_values(request, header)),

@@ -12,6 +12,20 @@ pub struct Delivery {
     /// The answer that the sender waits for, where it wants a certain one (a handshake). It is sent with 200 in the
     /// place of our own answer.
     pub reply: Option<Reply>,
+    /// What has to be done out there before the request can be believed, or because it was.
+    pub errand: Option<Errand>,
+}
+
+/// A request to be made to a sender's own service. The addresses are checked: only the sender's hosts, over HTTPS.
+/// Redirects must not be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Errand {
+    /// Fetch the certificate there, hand it to [`Receiver::learn_certificate`](super::Receiver::learn_certificate),
+    /// then let the receiver have the same request again. Where that cannot be done now, 503 makes the sender repeat
+    /// the request.
+    LearnCertificate(url::Url),
+    /// Send one GET there: it confirms a subscription.
+    Visit(url::Url),
 }
 
 /// What a sender says happened: a tag of a repository was pushed.

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::delivery::{Delivery, Ignored, IgnoredClass, PushEvent, Reply};
+use super::delivery::{Delivery, Errand, Ignored, IgnoredClass, PushEvent, Reply};
 use crate::image::{Digest, ImageReference, Repository, Tag};
 
 /// The longest reason, in characters: it goes into answers, logs and the store, and may quote the body.
@@ -19,6 +19,7 @@ pub(super) struct Findings<'a> {
     default: Option<&'a str>,
     seen: HashSet<(Repository, Tag, Option<Digest>)>,
     delivery: Delivery,
+    refused: Option<String>,
 }
 
 /// A push as a body tells it, with nothing checked.
@@ -43,7 +44,7 @@ pub(super) struct Push<'a> {
 impl<'a> Findings<'a> {
     /// Returns an empty collection for a receiver.
     pub fn new(prescribed: Option<&'a str>, default: Option<&'a str>) -> Self {
-        Self { prescribed, default, seen: HashSet::new(), delivery: Delivery::default() }
+        Self { prescribed, default, seen: HashSet::new(), delivery: Delivery::default(), refused: None }
     }
 
     /// Notes a push: an event, or the reason why it is none.
@@ -93,14 +94,28 @@ impl<'a> Findings<'a> {
         self.delivery.reply = Some(reply);
     }
 
+    /// Sets what has to be done out there.
+    pub fn errand(&mut self, errand: Errand) {
+        self.delivery.errand = Some(errand);
+    }
+
+    /// Refuses the whole request: a proof inside the body is wrong.
+    pub fn refuse(&mut self, reason: impl Into<String>) {
+        self.refused = Some(reason.into());
+    }
+
     /// Tells whether anything was noted.
     pub fn is_empty(&self) -> bool {
-        self.delivery.events.is_empty() && self.delivery.ignored.is_empty()
+        self.delivery.events.is_empty() && self.delivery.ignored.is_empty() && self.refused.is_none()
     }
 
     /// Returns what was found.
-    pub fn into_delivery(self) -> Delivery {
-        self.delivery
+    ///
+    /// # Errors
+    ///
+    /// The reason why the request was refused.
+    pub fn into_delivery(self) -> Result<Delivery, String> {
+        self.refused.map_or(Ok(self.delivery), Err)
     }
 }
 
@@ -134,6 +149,12 @@ pub(super) fn host_of_url(text: &str) -> Option<String> {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     })
+}
+
+/// Tells whether the first component of a reference is a host, by the rule of `docker pull`: it has a dot or a port, or
+/// is `localhost`.
+pub(super) fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 /// Returns a text of the body as reasons may quote it: short, in backquotes.

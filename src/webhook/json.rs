@@ -88,6 +88,16 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Returns a string, also an empty one.
+    pub fn string(self) -> Option<&'a str> {
+        self.0.and_then(Value::as_str)
+    }
+
+    /// Tells whether it is `true`, or the string `"true"`.
+    pub fn is_true(self) -> bool {
+        self.0.and_then(Value::as_bool) == Some(true) || self.string() == Some("true")
+    }
+
     /// Returns the elements of an array.
     pub fn items(self) -> impl Iterator<Item = Self> + use<'a> {
         let items = self.0.and_then(|value| value.as_array());

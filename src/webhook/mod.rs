@@ -29,17 +29,22 @@
 //! The same goes for charts where the sender does not mark them.
 
 mod authentication;
+mod cloud_event;
 mod delivery;
 mod findings;
+mod identity;
 mod json;
 mod receiver;
 mod sender;
 mod senders;
 mod settings;
+mod sns;
 mod time;
 
 pub use authentication::Unauthorized;
-pub use delivery::{Delivery, Ignored, IgnoredClass, PushEvent, Reply};
+pub use delivery::{Delivery, Errand, Ignored, IgnoredClass, PushEvent, Reply};
+pub use identity::{IdentityTokens, InvalidKeys, SigningKeys};
 pub use receiver::{InvalidReceiver, Receiver, Request};
 pub use senders::{Kind, UnknownKind};
 pub use settings::ReceiverSettings;
+pub use sns::InvalidCertificate;

@@ -1,5 +1,6 @@
 use super::findings::Findings;
 use super::json::Node;
+use super::sns::Certificates;
 
 /// The media type that the configuration of a Helm chart has, where a sender tells it.
 pub(super) const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
@@ -36,6 +37,9 @@ pub(super) enum Credential {
     CustomHeader,
     /// This header, with the secret as the whole value.
     Header(&'static str),
+    /// An OpenID Connect token in `Authorization: Bearer`, where the receiver is told what it must say. It is asked
+    /// for beside the secret, not in its place.
+    IdentityToken,
     /// A signature over the body, in hexadecimal digits.
     Hmac {
         /// The header that holds it.
@@ -84,6 +88,12 @@ pub(super) struct Message<'a> {
     pub headers: &'a http::HeaderMap,
     /// The JSON document in the body.
     pub body: Node<'a>,
+    /// Whether the sender has shown the secret: `false` where everybody may send.
+    pub secret_shown: bool,
+    /// The certificates of Amazon SNS that are known.
+    pub certificates: &'a Certificates,
+    /// The time of the request.
+    pub now: jiff::Timestamp,
 }
 
 impl<'a> Message<'a> {
@@ -102,6 +112,7 @@ impl std::fmt::Display for Credential {
             }
             Self::Bearer => f.write_str("`Authorization: Bearer` with the secret"),
             Self::CustomHeader => f.write_str("the secret in a header of your choice whose name begins with `X-`"),
+            Self::IdentityToken => f.write_str("an OpenID Connect token, where one is configured"),
             Self::Header(header) => write!(f, "the secret in `{header}`"),
             Self::Hmac { header, prefix, hash, .. } => {
                 let hash = match hash {

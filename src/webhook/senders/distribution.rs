@@ -28,12 +28,13 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         return findings.ignore(IgnoredClass::Other, "`events` is empty");
     }
     for (index, event) in events.items().enumerate() {
-        read_event(&format!("events[{index}]"), event, findings);
+        let delivery = event.get("id").text().map(Cow::into_owned);
+        read_event(&format!("events[{index}]"), event, delivery, findings);
     }
 }
 
-/// Reads one event of an envelope.
-pub(super) fn read_event(at: &str, event: Node<'_>, findings: &mut Findings<'_>) {
+/// Reads one event, which is known to its sender as `delivery`; Azure's registry sends the same without an envelope.
+pub(super) fn read_event(at: &str, event: Node<'_>, delivery: Option<String>, findings: &mut Findings<'_>) {
     let Some(action) = event.get("action").text() else {
         return findings.malformed(format!("{at} has no `action`"));
     };
@@ -61,6 +62,6 @@ pub(super) fn read_event(at: &str, event: Node<'_>, findings: &mut Findings<'_>)
         tag: target.get("tag").text().as_deref(),
         digest: target.get("digest").text().as_deref(),
         pushed_at: event.get("timestamp").time(),
-        delivery: event.get("id").text().map(Cow::into_owned),
+        delivery,
     });
 }

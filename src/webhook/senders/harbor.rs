@@ -5,6 +5,9 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
+
+use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted, split_reference};
 use crate::webhook::json::Node;
@@ -16,45 +19,52 @@ pub(super) const SENDER: Sender =
 /// Reads both formats of Harbor; registries made from Harbor send them too.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
-    let Some(kind) = body.get("type").text() else {
+    let event = CloudEvent::of(message);
+    let kind = event.as_ref().map(|event| event.kind.clone()).or_else(|| body.get("type").text());
+    let Some(kind) = kind else {
         return findings.malformed("the body has no `type`");
     };
     if let Some(class) = class_of(&kind) {
         return findings.ignore(class, format!("the event is {}", quoted(&kind)));
     }
-    let is_cloud_event = body.get("specversion").is_present();
-    let (data, name) = if is_cloud_event { (body.get("data"), "data") } else { (body.get("event_data"), "event_data") };
-    let pushed_at = if is_cloud_event { body.get("time").time() } else { body.get("occur_at").time() };
-    let mut resources = data.get("resources").items().enumerate().peekable();
-    if resources.peek().is_none() {
+    match event {
+        Some(event) => read_resources("data", event.data(), event.time, event.delivery(), findings),
+        None => {
+            // There is no id, but a repeated delivery has the same second, and what has the same second, tag and
+            // digest is the same push.
+            let second = body.get("occur_at").text().map(Cow::into_owned);
+            read_resources("event_data", body.get("event_data"), body.get("occur_at").time(), second, findings);
+        }
+    }
+}
+
+fn read_resources(
+    name: &str,
+    data: Node<'_>,
+    pushed_at: Option<Timestamp>,
+    delivery: Option<String>,
+    findings: &mut Findings<'_>,
+) {
+    let resources = data.get("resources");
+    if !(resources.is_array() && resources.is_present()) {
         return findings.malformed(format!("`{name}.resources` is no list of pushed artifacts"));
     }
-    for (index, resource) in resources {
+    for (index, resource) in resources.items().enumerate() {
         let (tag, digest) = (resource.get("tag").text(), resource.get("digest").text());
         let url = resource.get("resource_url").text();
         let url = url.as_deref().and_then(split_reference);
         let path = url.map(|url| Cow::Borrowed(url.path)).or_else(|| full_name(data.get("repository")));
-        let delivery = match (cloud_event_id(body), body.get("occur_at").text()) {
-            (Some(id), _) if index == 0 => Some(id),
-            (Some(id), _) => Some(format!("{id} {index}")),
-            // There is no id, but a repeated delivery has the same second, tag and digest, and what differs in none
-            // of the three is the same push.
-            (None, Some(second)) => Some(format!(
-                "{second} {}:{} {}",
-                path.as_deref().unwrap_or_default(),
-                tag.as_deref().unwrap_or_default(),
-                digest.as_deref().unwrap_or_default()
-            )),
-            (None, None) => None,
-        };
+        let tag = tag.as_deref().or(url.and_then(|url| url.tag));
+        let (path, digest) = (path.as_deref(), digest.as_deref());
+        let what = [path, tag, digest].map(Option::unwrap_or_default).join(" ");
         findings.push(Push {
             at: &format!("{name}.resources[{index}]"),
             host: url.map(|url| url.host),
-            path: path.as_deref(),
-            tag: tag.as_deref().or(url.and_then(|url| url.tag)),
-            digest: digest.as_deref(),
+            path,
+            tag,
+            digest,
             pushed_at,
-            delivery,
+            delivery: delivery.as_ref().map(|delivery| format!("{delivery} {what}")),
         });
     }
 }
@@ -79,11 +89,4 @@ fn full_name(repository: Node<'_>) -> Option<Cow<'_, str>> {
         let (namespace, name) = (repository.get("namespace").text()?, repository.get("name").text()?);
         Some(format!("{namespace}/{name}").into())
     })
-}
-
-/// Returns the id of a CloudEvent, which is unique together with its source
-/// (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#id>).
-fn cloud_event_id(body: Node<'_>) -> Option<String> {
-    body.get("specversion").text()?;
-    Some(format!("{} {}", body.get("source").text()?, body.get("id").text()?))
 }

@@ -1,10 +1,26 @@
 //! The table of senders. A new one is a file here and its row.
 
+mod acr;
+mod aliyun_acr;
+mod artifactory;
+mod cdevents;
+mod cloudevents;
 mod distribution;
 mod docker_hub;
+mod ecr;
+mod forgejo;
+mod gar;
 mod generic;
 mod ghcr;
+mod gitea;
+mod gitlab_registry;
 mod harbor;
+mod huawei_swr;
+mod mirantis_msr;
+mod nexus;
+mod quay;
+mod tencent_tcr;
+mod zot;
 
 use super::authentication;
 use super::sender::{Host, Sender};
@@ -38,6 +54,38 @@ senders! {
     Distribution => distribution,
     /// GitHub's container registry.
     Ghcr => ghcr,
+    /// Quay, hosted and self-hosted.
+    Quay => quay,
+    /// Azure Container Registry, by its webhook or Event Grid.
+    Acr => acr,
+    /// AWS ECR, by EventBridge or SNS.
+    Ecr => ecr,
+    /// Google Artifact Registry and Container Registry, by Pub/Sub.
+    Gar => gar,
+    /// JFrog Artifactory.
+    Artifactory => artifactory,
+    /// Sonatype Nexus Repository.
+    Nexus => nexus,
+    /// Gitea.
+    Gitea => gitea,
+    /// Forgejo.
+    Forgejo => forgejo,
+    /// zot.
+    Zot => zot,
+    /// The registry of a self-managed GitLab.
+    GitlabRegistry => gitlab_registry,
+    /// Alibaba Cloud Container Registry.
+    AliyunAcr => aliyun_acr,
+    /// Tencent Container Registry.
+    TencentTcr => tencent_tcr,
+    /// Huawei Cloud SWR.
+    HuaweiSwr => huawei_swr,
+    /// Mirantis Secure Registry.
+    MirantisMsr => mirantis_msr,
+    /// CloudEvents of any sender.
+    Cloudevents => cloudevents,
+    /// CDEvents.
+    Cdevents => cdevents,
     /// A CI job that tells what it has pushed.
     Generic => generic,
 }
