@@ -1,0 +1,156 @@
+//! Every sample request below `tests/fixtures/webhooks/` gives exactly what its `*.meta.json` says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::path::{Path, PathBuf};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tagrelay::secret::Secret;
+use tagrelay::webhook::{Delivery, Errand, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
+
+/// A sample request with what must come of it.
+struct Sample {
+    kind: Kind,
+    meta: Value,
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Sample {
+    fn read(meta_path: &Path) -> Self {
+        let folder = meta_path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        // Two senders have samples in two folders, one has another spelling.
+        let kind = match folder {
+            "dockerhub" => "docker-hub",
+            "harbor-cloudevents" => "harbor",
+            "acr-eventgrid" => "acr",
+            name => name,
+        };
+        let meta: Value = serde_json::from_slice(&std::fs::read(meta_path).unwrap()).unwrap();
+        let body_path = meta_path.to_str().unwrap().replace(".meta.json", ".json");
+        let mut headers = HeaderMap::new();
+        for (name, value) in meta["headers"].as_object().unwrap() {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value.as_str().unwrap()).unwrap());
+        }
+        let query = meta["path_hint"].as_str().unwrap().split_once('?').map(|(_, query)| query.to_owned());
+        Self { kind: kind.parse().unwrap(), headers, query, body: std::fs::read(body_path).unwrap(), meta }
+    }
+
+    fn receiver(&self, secret: &str) -> Receiver {
+        Receiver::new(ReceiverSettings {
+            name: "sample".to_owned(),
+            kind: self.kind,
+            secret: Some(Secret::inline(secret.to_owned()).unwrap()),
+            previous_secret: None,
+            unauthenticated: false,
+            registry: self.meta["config"]["registry"].as_str().map(str::to_owned),
+        })
+        .unwrap()
+    }
+
+    fn secret(&self) -> &str {
+        self.meta["secret"].as_str().unwrap()
+    }
+
+    fn deliver(&self, receiver: &Receiver) -> Result<Delivery, Unauthorized> {
+        receiver.receive(&Request { headers: &self.headers, query: self.query.as_deref(), body: &self.body })
+    }
+}
+
+fn samples() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
+    let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let mut found: Vec<_> = files.filter(|path| path.to_str().unwrap().ends_with(".meta.json")).collect();
+    found.sort();
+    found
+}
+
+fn images(delivery: &Delivery) -> Vec<Value> {
+    let image = |event: &tagrelay::webhook::PushEvent| {
+        serde_json::json!({
+            "registry": event.repository.registry(),
+            "repository": event.repository.path(),
+            "tag": event.tag.as_str(),
+            "digest": event.digest.as_ref().map(|digest| digest.as_str()),
+        })
+    };
+    delivery.events.iter().map(image).collect()
+}
+
+#[test]
+fn every_sample_gives_what_its_meta_file_says() {
+    let paths = samples();
+    assert!(paths.len() >= 20, "the samples are gone");
+    let mut wrong = Vec::new();
+    for path in &paths {
+        let sample = Sample::read(path);
+        let outcome = sample.deliver(&sample.receiver(sample.secret()));
+        let right = match &outcome {
+            Err(_) => sample.meta["rejected"] == 401,
+            Ok(_) if sample.meta.get("rejected").is_some() => false,
+            // A dummy in the place of a signature: nothing is believed before the certificate is known. That such a
+            // message is read when it is signed is shown in `webhook_signatures.rs`.
+            Ok(delivery) if sample.meta["signature_checkable"] == false => {
+                delivery.events.is_empty() && matches!(delivery.errand, Some(Errand::LearnCertificate(_)))
+            }
+            Ok(delivery) => match sample.meta["expect"]["images"].as_array() {
+                Some(expected) => images(delivery) == *expected,
+                None => {
+                    let class = sample.meta["ignore_class"].as_str().unwrap();
+                    delivery.events.is_empty()
+                        && delivery.ignored.first().is_some_and(|first| first.class.name() == class)
+                }
+            },
+        };
+        if !right {
+            wrong.push(format!("{}: {outcome:?}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} samples:\n{}", wrong.len(), paths.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_sample_is_accepted_with_another_secret_or_without_its_credential() {
+    for path in samples() {
+        let mut sample = Sample::read(&path);
+        let other = sample.receiver("another-secret");
+        assert!(sample.deliver(&other).is_err(), "{}: accepted with another secret", path.display());
+        let receiver = sample.receiver(&sample.secret().to_owned());
+        sample.query = None;
+        sample.headers = HeaderMap::new();
+        let refused = sample.deliver(&receiver).expect_err("accepted without a credential");
+        assert!(!refused.to_string().contains(sample.secret()), "{refused}");
+    }
+}
+
+#[test]
+fn the_previous_secret_is_valid_too() {
+    for path in samples() {
+        let sample = Sample::read(&path);
+        let receiver = Receiver::new(ReceiverSettings {
+            name: "rotating".to_owned(),
+            kind: sample.kind,
+            secret: Some(Secret::inline("the-new-secret".to_owned()).unwrap()),
+            previous_secret: Some(Secret::inline(sample.secret().to_owned()).unwrap()),
+            unauthenticated: false,
+            registry: sample.meta["config"]["registry"].as_str().map(str::to_owned),
+        });
+        let outcome = sample.deliver(&receiver.unwrap());
+        assert_eq!(outcome.is_err(), sample.meta["rejected"] == 401, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_kind_has_a_sample_with_an_image() {
+    let with_image = |path: &PathBuf| {
+        let sample = Sample::read(path);
+        sample.meta["expect"]["images"].is_array().then_some(sample.kind)
+    };
+    let kinds: Vec<_> = samples().iter().filter_map(with_image).collect();
+    for kind in Kind::ALL {
+        assert!(kinds.contains(kind), "{kind} has no sample of a push");
+    }
+}
