@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
-use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits};
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay::image::Repository;
+use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits, UnverifiedImage};
 use tagrelay::secret::Secret;
 
 fn plain(host: &str) -> RegistrySettings {
@@ -26,7 +28,7 @@ fn asking(registry: &GuardedRegistry) -> Registries {
 }
 
 /// Time limits for tests in which they are meant to be reached.
-const SHORT: TimeLimits = TimeLimits { connect: Duration::from_millis(500), request: Duration::from_millis(500) };
+const SHORT: TimeLimits = TimeLimits { connect: Duration::from_secs(1), request: Duration::from_secs(2) };
 
 #[track_caller]
 fn digest(confirmation: Confirmation) -> String {
@@ -232,7 +234,7 @@ async fn the_token_service_may_be_away_too() {
         Fault::Answer(http::StatusCode::OK, Vec::new(), b"<html>".to_vec()),
     ]);
     assert_eq!(not_now(registries.confirm(&image).await).1, Some(9));
-    for expected in ["502", "did not answer within 500ms", "without a token"] {
+    for expected in ["502", "did not answer within 2s", "without a token"] {
         let (reason, _) = not_now(registries.confirm(&image).await);
         assert!(reason.starts_with("the token service 127.0.0.1 of registry 127.0.0.1:"), "{reason}");
         assert!(reason.contains(expected), "{reason}");
@@ -323,6 +325,35 @@ async fn a_registry_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_registry_gets_so_many_requests_at_once_and_no_more() {
+    let registry = GuardedRegistry::start(SignIn::None).await;
+    registry.next(std::iter::repeat_n(Fault::Hang, 64));
+    let limits = TimeLimits { request: Duration::from_secs(3), ..TimeLimits::default() };
+    let registries = Arc::new(Registries::with_limits(vec![plain(&registry.host())], limits).unwrap());
+    let confirmations: Vec<_> = (0..200)
+        .map(|_| {
+            let (registries, image) = (Arc::clone(&registries), registry.image("a", "1"));
+            tokio::spawn(async move { registries.confirm(&image).await })
+        })
+        .collect();
+    let mut asked = 0;
+    while asked < 64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        asked += registry.requests().len();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(asked + registry.requests().len(), 64);
+    let mut late = 0;
+    for confirmation in confirmations {
+        match confirmation.await.unwrap() {
+            Confirmation::NotThere => {}
+            other => late += usize::from(not_now(other).0.contains("did not answer")),
+        }
+    }
+    assert_eq!(late, 64, "those who waited for their turn have the whole time limit");
+}
+
+#[tokio::test]
 async fn a_token_does_not_follow_a_redirect_to_another_host() {
     let elsewhere = GuardedRegistry::start(SignIn::None).await;
     let pushed = elsewhere.push("a", "1").await;
@@ -343,12 +374,23 @@ async fn a_token_does_not_follow_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
+async fn a_registry_that_restarts_is_found_again() {
+    let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+    let (address, host) = (registry.address(), registry.host());
+    let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
+    let registries = Registries::new(vec![plain(&host)]).unwrap();
+    assert_eq!(registries.confirm(&image).await, Confirmation::NotThere);
+    registry.stop().await;
+    assert!(not_now(registries.confirm(&image).await).0.contains("nothing listens there"));
+    let _again = EmbeddedRegistry::start(address, None).await.unwrap();
+    assert_eq!(registries.confirm(&image).await, Confirmation::NotThere);
+}
+
+#[tokio::test]
 async fn nobody_at_home_is_not_now() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let image = |host: &str| tagrelay::registry::UnverifiedImage {
-        repository: tagrelay::image::Repository::new(host, "a").unwrap(),
-        tag: "1".parse().unwrap(),
-    };
+    let image =
+        |host: &str| UnverifiedImage { repository: Repository::new(host, "a").unwrap(), tag: "1".parse().unwrap() };
     let registries = Registries::with_limits(vec![plain(&free), plain("registry.invalid")], SHORT).unwrap();
     let (reason, _) = not_now(registries.confirm(&image(&free)).await);
     assert!(reason.contains("nothing listens there"), "{reason}");
@@ -364,4 +406,29 @@ async fn plain_http_is_spoken_only_where_the_settings_say_so() {
     let advice = format!("set plain_http = true for [[registry]] host = \"{}\"", registry.host());
     assert!(reason.contains(&advice) && reason.contains("Docker does so unasked"), "{reason}");
     assert_eq!(registry.requests(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_or_says_nothing_is_explained() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
+    let (hang_up, mut keep) = (Arc::new(std::sync::atomic::AtomicBool::new(true)), Vec::new());
+    let hangs_up = Arc::clone(&hang_up);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            if !hangs_up.load(std::sync::atomic::Ordering::SeqCst) {
+                keep.push(connection);
+            }
+        }
+    });
+    let over_tls = Registries::with_limits(Vec::new(), SHORT).unwrap();
+    let (reason, _) = not_now(over_tls.confirm(&image).await);
+    assert!(reason.contains("set plain_http = true") || reason.contains("reset"), "{reason}");
+    let over_http = Registries::with_limits(vec![plain(&host)], SHORT).unwrap();
+    let (reason, _) = not_now(over_http.confirm(&image).await);
+    assert!(reason.contains("broke off its answer"), "{reason}");
+    hang_up.store(false, std::sync::atomic::Ordering::SeqCst);
+    let (reason, _) = not_now(over_tls.confirm(&image).await);
+    assert!(reason.contains("cannot be reached within 1s"), "{reason}");
 }

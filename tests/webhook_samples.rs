@@ -118,7 +118,7 @@ fn no_sample_is_accepted_with_another_secret_or_without_its_credential() {
         let mut sample = Sample::read(&path);
         let other = sample.receiver("another-secret");
         assert!(sample.deliver(&other).is_err(), "{}: accepted with another secret", path.display());
-        let receiver = sample.receiver(&sample.secret().to_owned());
+        let receiver = sample.receiver(sample.secret());
         sample.query = None;
         sample.headers = HeaderMap::new();
         let refused = sample.deliver(&receiver).expect_err("accepted without a credential");

@@ -1,3 +1,36 @@
-//! config_repo
+//! Config repositories: versions wanted in, a pushed branch out, without a checkout.
+//!
+//! A [`ConfigRepository`] is one branch of one repository. It knows the tip of the branch, keeps an index of every
+//! site below the environments' paths ([`Snapshot`]), builds commits for a [`Plan`] and pushes them with the
+//! expected old commit:
+//!
+//! ```text
+//! refresh   transport: ls-refs, fetch depth 1 ▶ mirror ▶ tree: what differs ▶ index
+//! prepare   plan ▶ index: which files ▶ manifest: edit with proof ▶ blobs, trees along the paths, commit
+//! push      pack of exactly the new objects ▶ transport: one request ▶ mirror and index move along
+//! ```
+//!
+//! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
+//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
+
+mod error;
+mod index;
+mod mirror;
+mod object;
+mod pack;
+mod paths;
+mod plan;
+mod prepare;
+mod repository;
 mod settings;
+mod transport;
+mod tree;
+
+pub use error::{OpenError, PrepareError, PushError, RemoteError};
+pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
+pub use mirror::MirrorError;
+pub use object::{CommitId, InvalidCommitId};
+pub use paths::EnvironmentPaths;
+pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
+pub use repository::ConfigRepository;
 pub use settings::{Authentication, Identity, RemoteSettings};

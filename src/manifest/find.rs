@@ -11,8 +11,8 @@ use super::tree::{Kind, NodeId, Tree};
 const MAX_MERGED: usize = 64;
 
 /// The most nodes that are met through aliases, in a whole file. Files in which people use merge keys meet
-/// some hundreds; without a bound, a few thousand aliases of a large list would take minutes.
-const MAX_REVISITED: usize = 10_000_000;
+/// some hundreds; without a bound, a few thousand aliases of a large list would make millions of sites.
+const MAX_REVISITED: usize = 200_000;
 
 /// All sites of a file.
 pub(super) struct Sites {
@@ -137,7 +137,10 @@ impl Sites {
     /// Sorts the sites and joins those that are the same bytes.
     fn in_order(mut self) -> Self {
         if self.found.len() > 1 {
-            self.found.sort_by_key(Found::place);
+            self.found.sort_by(|one, other| {
+                let repositories = || one.site.repository.cmp(&other.site.repository);
+                one.place().cmp(&other.place()).then_with(repositories)
+            });
             self.found.dedup_by(|copy, first| first.joins(copy));
         }
         self
@@ -157,7 +160,9 @@ impl Found {
     fn joins(&mut self, copy: &mut Self) -> bool {
         let is_same = self.place() == copy.place() && self.site == copy.site;
         if is_same {
-            self.homes.append(&mut copy.homes);
+            if !self.homes.ends_with(&copy.homes) {
+                self.homes.append(&mut copy.homes);
+            }
             for (part, other) in [(&mut self.tag, &mut copy.tag), (&mut self.digest, &mut copy.digest)] {
                 if let (Some(part), Some(other)) = (part, other) {
                     part.reached_by.append(&mut other.reached_by);

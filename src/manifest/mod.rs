@@ -22,6 +22,7 @@ mod notation;
 mod plain;
 mod prefilter;
 mod proof;
+mod sharing;
 mod site;
 mod tree;
 

@@ -24,7 +24,7 @@ pub(super) struct Replacement {
 }
 
 /// Returns the scalar `node` with the value `value`, or `None` where its notation leaves no room for it.
-pub(super) fn write(tree: &Tree<'_>, text: &str, node: &Node<'_>, value: String) -> Option<Replacement> {
+pub(super) fn write(tree: &Tree<'_>, node: &Node<'_>, value: String) -> Option<Replacement> {
     let Kind::Scalar(style) = node.kind else { return None };
     let span = node.span();
     let token = match style {
@@ -35,7 +35,7 @@ pub(super) fn write(tree: &Tree<'_>, text: &str, node: &Node<'_>, value: String)
         ScalarStyle::DoubleQuoted => format!("\"{value}\""),
         // The value has no line break in it, so the content is the value with blanks around it.
         ScalarStyle::Literal | ScalarStyle::Folded => {
-            let content = text.get(span.clone())?;
+            let content = tree.text().get(span.clone())?;
             let start = content.find(&*node.value)?;
             let is_alone = content.trim() == node.value;
             is_alone.then(|| format!("{}{value}{}", &content[..start], &content[start + node.value.len()..]))?

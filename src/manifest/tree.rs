@@ -184,18 +184,6 @@ impl<'text> Tree<'text> {
         let count = |style| self.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
         count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted)
     }
-
-    /// Returns whether a node stands below a key that is there to hold anchors: one that begins with `x-`, as
-    /// in Compose files, with `.` or with `_`. What stands there has no meaning of its own.
-    pub(super) fn is_set_apart(&self, id: NodeId) -> bool {
-        let is_apart = |key: &str| key.starts_with("x-") || key.starts_with('.') || key.starts_with('_');
-        let around = |collection: &NodeId| (*collection..self.node(*collection).subtree_end).contains(&id);
-        let mappings = (0..id).filter(|outer| matches!(self.node(*outer).kind, Kind::Mapping(_))).filter(around);
-        mappings.into_iter().any(|mapping| {
-            let mut entries = self.entries(mapping);
-            entries.any(|(key, value)| is_apart(&self.node(key).value) && (value == id || around(&value)))
-        })
-    }
 }
 
 /// Turns events into nodes.

@@ -283,7 +283,7 @@ async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
     }
     // The life of a token begins before it is sent, so the time of the request itself is not lent to it.
     let asked_at = Instant::now();
-    let unanswered = |error| unanswered(error, &who, &context.host, context.limits.request);
+    let unanswered = |error| unanswered(error, &who, &context.host, context.limits);
     let response = request.send().await.map_err(unanswered)?;
     let status = response.status();
     if !status.is_success() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::redirect;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use url::Url;
 
 /// Redirects that one request follows.
 const MAX_REDIRECTS: usize = 5;
@@ -109,11 +110,17 @@ impl ClientFor<'_> {
 /// `reqwest` takes `Authorization` off when scheme, host or port change, so a token never reaches the storage service
 /// that a registry redirects to; such services also refuse requests that are signed twice.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if was_secure && attempt.url().scheme() != "https" {
-        return attempt.error("it redirects from HTTPS to plain HTTP");
+    match refusal(attempt.previous(), attempt.url()) {
+        Some(reason) => attempt.error(reason),
+        None => attempt.follow(),
     }
-    if attempt.previous().len() > MAX_REDIRECTS { attempt.error("it redirects too often") } else { attempt.follow() }
+}
+
+fn refusal(previous: &[Url], next: &Url) -> Option<&'static str> {
+    if next.scheme() != "https" && previous.last().is_some_and(|url| url.scheme() == "https") {
+        return Some("it redirects from HTTPS to plain HTTP");
+    }
+    (previous.len() > MAX_REDIRECTS).then_some("it redirects too often")
 }
 
 /// Reads and tries every certificate, because `reqwest` takes a file without any silently.
@@ -149,6 +156,16 @@ mod tests {
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, text).unwrap();
         read_bundle(&path)
+    }
+
+    #[test]
+    fn a_redirect_does_not_leave_https() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let refused = |previous: &str, next: &str| refusal(&[url(previous)], &url(next)).is_some();
+        assert!(refused("https://r/v2/a", "http://r/v2/a"));
+        assert!(!refused("https://r/v2/a", "https://storage/a"));
+        assert!(!refused("http://r/v2/a", "http://storage/a"));
+        assert!(!refused("http://r/v2/a", "https://r/v2/a"));
     }
 
     #[test]

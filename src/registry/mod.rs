@@ -151,7 +151,8 @@ impl Registries {
     pub async fn confirm(&self, image: &UnverifiedImage) -> Confirmation {
         let registry = match self.registry(image.repository.registry()) {
             Ok(registry) => registry,
-            Err(error) => return Confirmation::NotNow { reason: error.to_string(), ask_again_after: None },
+            // Its client cannot be made, and the next one cannot be made either.
+            Err(error) => return Confirmation::NotAllowed { reason: error.to_string() },
         };
         match registry.look_up(image).await {
             Ok(Held::Manifest(digest)) => Confirmation::There(VerifiedImage::confirmed(image, digest)),

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oci_distribution::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::auth::{Authority, Context};
@@ -20,6 +21,9 @@ const MAX_MANIFEST_BYTES: usize = 8 << 20;
 /// The host of Docker Hub in references, and the host that answers for it.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
+/// Requests that one registry gets at a time: a thousand pushes at once neither flood it nor use up our files.
+const MAX_REQUESTS_AT_ONCE: usize = 64;
+
 /// One registry and what is known of it.
 pub(super) struct Registry {
     host: String,
@@ -27,6 +31,7 @@ pub(super) struct Registry {
     client: reqwest::Client,
     limits: TimeLimits,
     authority: Authority,
+    places: Semaphore,
 }
 
 /// What a registry holds under a tag.
@@ -47,7 +52,8 @@ impl Registry {
         let answering = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         let base = Url::parse(&format!("{scheme}://{answering}/v2/"))?;
         let context = Context { host: host.to_owned(), plain_http, credentials, client: client.clone(), limits };
-        Ok(Self { host: host.to_owned(), base, client, limits, authority: Authority::new(context) })
+        let (authority, places) = (Authority::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
+        Ok(Self { host: host.to_owned(), base, client, limits, authority, places })
     }
 
     /// Returns the digest of what the tag points at: one `HEAD`, unless the registry leaves the digest out.
@@ -127,11 +133,13 @@ impl Registry {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
+        // The time limit begins with the place. Nobody closes the semaphore, so there is always one.
+        let _place = self.places.acquire().await;
         request.send().await.map_err(|error| self.unanswered(error))
     }
 
     fn unanswered(&self, error: reqwest::Error) -> Setback {
-        unanswered(error, &format!("registry {}", self.host), &self.host, self.limits.request)
+        unanswered(error, &format!("registry {}", self.host), &self.host, self.limits)
     }
 
     fn unexpected(&self, status: StatusCode, headers: &HeaderMap, place: &str) -> Setback {
@@ -139,7 +147,7 @@ impl Registry {
             return setback;
         }
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.authority.refused(),
+            StatusCode::FORBIDDEN => self.authority.refused(),
             StatusCode::BAD_REQUEST if self.base.scheme() == "http" => self
                 .no_registry(place, "400 Bad Request to plain HTTP (it may want HTTPS: then remove plain_http = true)"),
             _ => self.no_registry(place, status.as_str()),

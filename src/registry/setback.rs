@@ -1,11 +1,14 @@
 //! Why a registry gave no answer to build on, in words for the person who reads the event.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+
+use super::client::TimeLimits;
 
 /// The longest wait that a registry can ask for: Docker Hub's limits are counted over six hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
@@ -81,13 +84,22 @@ fn describe_limit(text: &str) -> Option<String> {
 }
 
 /// Says why a request to `host` was not answered. Neither credentials nor addresses with a query get into it.
-pub(super) fn unanswered(error: reqwest::Error, who: &str, host: &str, limit: Duration) -> Setback {
-    let what = if error.is_timeout() {
-        format!("did not answer within {limit:?}: it is asked again")
+pub(super) fn unanswered(error: reqwest::Error, who: &str, host: &str, limits: TimeLimits) -> Setback {
+    let io = io_error(&error).map(std::io::Error::kind);
+    let what = if error.is_timeout() && error.is_connect() {
+        format!(
+            "cannot be reached within {:?}: it is asked again; check host and network if this lasts",
+            limits.connect
+        )
+    } else if error.is_timeout() {
+        format!("did not answer within {:?}: it is asked again", limits.request)
     } else if let Some(tls) = tls_error(&error) {
         describe_tls(tls, host)
-    } else if let Some(refused) = io_error(&error).filter(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
-        format!("cannot be reached, nothing listens there ({refused}): it is asked again")
+    } else if error.is_connect() && io == Some(ErrorKind::UnexpectedEof) {
+        // Servers without TLS answer the handshake by an error or hang up.
+        no_tls(host)
+    } else if io == Some(ErrorKind::ConnectionRefused) {
+        "cannot be reached, because nothing listens there: it is asked again; check host and port if this lasts".into()
     } else {
         let verb = if error.is_connect() { "cannot be reached" } else { "broke off its answer" };
         let cause = innermost(&error.without_url());
@@ -98,20 +110,21 @@ pub(super) fn unanswered(error: reqwest::Error, who: &str, host: &str, limit: Du
 
 fn describe_tls(error: &rustls::Error, host: &str) -> String {
     match error {
-        rustls::Error::InvalidMessage(_) => {
-            let loopback =
-                if is_loopback(host) { " (Docker does so unasked on this machine, Tagrelay does not)" } else { "" };
-            format!(
-                "does not speak TLS: if it speaks plain HTTP, set plain_http = true for [[registry]] host = \
-                 \"{host}\"{loopback}"
-            )
-        }
+        rustls::Error::InvalidMessage(_) => no_tls(host),
         rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => format!(
             "has a certificate of an authority that this machine does not know: set ca_bundle for [[registry]] host = \
              \"{host}\" to the PEM file of that authority"
         ),
         other => format!("could not agree on TLS with Tagrelay ({other}): check its certificate and its settings"),
     }
+}
+
+fn no_tls(host: &str) -> String {
+    let docker = " (Docker does so unasked on this machine, Tagrelay does not)";
+    let loopback = if is_loopback(host) { docker } else { "" };
+    format!(
+        "does not speak TLS: if it speaks plain HTTP, set plain_http = true for [[registry]] host = \"{host}\"{loopback}"
+    )
 }
 
 /// Returns whether the host with its optional port is this machine.

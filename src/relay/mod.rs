@@ -1,1 +1,247 @@
-//! relay
+//! The pipeline: it joins the rooms, and is the only one that knows them all.
+//!
+//! - [`intake`] asks the registry whether an event or a request is true, and makes updates of it;
+//! - [`writer`] takes everything that is pending for a branch, and commits and pushes it;
+//! - [`requests`] turns promotions and rollbacks into updates;
+//! - [`matrix`] says what every environment runs.
+//!
+//! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
+//! a second time changes nothing.
+
+mod branch;
+mod intake;
+mod matrix;
+mod message;
+mod notice;
+mod requests;
+mod settings;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinSet;
+
+pub use branch::Branch;
+pub use matrix::{EnvironmentRow, MatrixCell};
+pub use notice::{Notice, Subject};
+pub use requests::{Fate, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
+pub use settings::{Environment, UpdateMode};
+
+use crate::image::{Repository, Tag};
+use crate::policy::ImageRule;
+use crate::registry::Registries;
+use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::webhook::PushEvent;
+
+/// What the pipeline is made of.
+pub struct Parts {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Whom to ask about images.
+    pub registries: Registries,
+    /// Which images are managed.
+    pub images: Vec<ImageRule>,
+    /// The branches, with the environments on them.
+    pub branches: Vec<Branch>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The pipeline. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    registries: Registries,
+    images: Vec<ImageRule>,
+    branches: Vec<Branch>,
+    /// Environment name to the index of its branch.
+    branch_of: HashMap<String, usize>,
+    metrics: Metrics,
+    notices: broadcast::Sender<Notice>,
+    intake_wake: Notify,
+}
+
+/// The running tasks of the pipeline.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Asks the tasks to stop where it is safe, and waits until they have.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Relay {
+    /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
+    pub fn start(parts: Parts) -> (Self, Running) {
+        let Parts { store, registries, images, branches, metrics } = parts;
+        let branch_of = branches
+            .iter()
+            .enumerate()
+            .flat_map(|(index, branch)| branch.environments().iter().map(move |found| (found.name.clone(), index)))
+            .collect();
+        // A slow reader of the stream loses notices, never the pipeline.
+        let (notices, _) = broadcast::channel(1024);
+        let inner =
+            Inner { store, registries, images, branches, branch_of, metrics, notices, intake_wake: Notify::new() };
+        let relay = Self(Arc::new(inner));
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(intake::run(relay.clone(), stopped.clone()));
+        for index in 0..relay.0.branches.len() {
+            tasks.spawn(writer::run(relay.clone(), index, stopped.clone()));
+        }
+        (relay, Running { stop, tasks })
+    }
+
+    /// Returns the store, for reading.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Returns what is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Returns the branches with their environments.
+    pub fn branches(&self) -> &[Branch] {
+        &self.0.branches
+    }
+
+    /// Returns a receiver of everything that happens from now on.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.0.notices.subscribe()
+    }
+
+    /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of it could be stored: the sender should try again.
+    pub async fn receive(&self, receiver: &str, events: &[PushEvent]) -> Result<Vec<Received>, StoreError> {
+        let rows = events.iter().map(|event| new_event(receiver, event)).collect();
+        let received = self.0.store.receive(receiver, rows).await?;
+        for (event, row) in events.iter().zip(&received) {
+            let state = match row.state {
+                ReceivedState::Queued => "queued",
+                ReceivedState::Duplicate => "duplicate",
+            };
+            tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, "event received");
+            self.notify_event(&row.id, &event.repository, &event.tag, state, None);
+        }
+        self.0.intake_wake.notify_one();
+        Ok(received)
+    }
+
+    /// Runs a refused event again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
+        let replayed = self.0.store.replay(event_id).await?;
+        self.0.intake_wake.notify_one();
+        Ok(replayed)
+    }
+
+    /// Makes a hold.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn hold(&self, hold: NewHold) -> Result<Hold, StoreError> {
+        let made = self.0.store.hold(hold).await?;
+        tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
+        self.notify_hold(&made, "made");
+        // The intake sleeps until the next expiry, which may be this one's.
+        self.0.intake_wake.notify_one();
+        Ok(made)
+    }
+
+    /// Releases a hold. What waited for it goes. Returns `None` when there is no active hold of that id.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn release_hold(&self, id: &str, actor: &str) -> Result<Option<Hold>, StoreError> {
+        let released = self.0.store.release_hold(id, actor).await?;
+        if let Some(hold) = &released {
+            tracing::info!(hold = %hold.id, environment = %hold.environment, repository = %hold.repository, "hold released");
+            self.notify_hold(hold, "released");
+            self.wake_writer(&hold.environment);
+        }
+        Ok(released)
+    }
+
+    /// Returns the environment of a name.
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.branch_of(name)?.environments().iter().find(|environment| environment.name == name)
+    }
+
+    fn branch_of(&self, environment: &str) -> Option<&Branch> {
+        self.0.branch_of.get(environment).and_then(|index| self.0.branches.get(*index))
+    }
+
+    fn wake_writer(&self, environment: &str) {
+        if let Some(branch) = self.branch_of(environment) {
+            branch.wake.notify_one();
+        }
+    }
+
+    fn notify(&self, subject: Subject) {
+        // Fails when nobody listens.
+        let _ = self.0.notices.send(Notice { at: Timestamp::now(), subject });
+    }
+
+    fn notify_event(&self, id: &str, repository: &Repository, tag: &Tag, state: &str, reason: Option<&str>) {
+        self.notify(Subject::Event {
+            id: id.to_owned(),
+            repository: repository.to_string(),
+            tag: tag.to_string(),
+            state: state.to_owned(),
+            reason: reason.map(str::to_owned),
+        });
+    }
+
+    fn notify_hold(&self, hold: &Hold, state: &str) {
+        self.notify(Subject::Hold {
+            id: hold.id.clone(),
+            environment: hold.environment.clone(),
+            repository: hold.repository.to_string(),
+            state: state.to_owned(),
+        });
+    }
+}
+
+/// Returns the row of a push event.
+///
+/// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
+/// everything that they tell is equal.
+fn new_event(receiver: &str, event: &PushEvent) -> NewEvent {
+    let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+    let occasion = match (&event.delivery, event.pushed_at) {
+        (Some(delivery), _) => delivery.clone(),
+        (None, Some(pushed_at)) => pushed_at.to_string(),
+        (None, None) => String::new(),
+    };
+    let parts = [receiver, event.repository.as_str(), event.tag.as_str(), &digest, &occasion];
+    NewEvent {
+        repository: event.repository.clone(),
+        tag: event.tag.clone(),
+        digest: event.digest.clone(),
+        pushed_at: event.pushed_at,
+        // No part can hold a line feed but the delivery id, which is the last.
+        duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+    }
+}

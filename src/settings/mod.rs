@@ -157,16 +157,17 @@ fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings
 
 /// The parser's own text prints the line, in which a secret may stand; its `message` is made of fixed words.
 fn report_syntax(report: &Report<'_>, errors: Vec<toml::de::Error>) {
-    let mut lines = Vec::new();
-    for error in errors {
-        let offset = error.span().map_or(0, |span| span.start);
-        let line = report.line(offset);
-        // One slip often makes several errors where it stands.
-        if !lines.contains(&line) {
-            lines.push(line);
-            report.fault(offset, format!("this is not TOML: {}", error.message()));
-        }
+    let mut errors: Vec<(usize, &str)> = errors.iter().map(|error| (start_of(error), error.message())).collect();
+    errors.sort_by_key(|(offset, _)| *offset);
+    // One slip often makes several errors on its line.
+    errors.dedup_by_key(|(offset, _)| report.line(*offset));
+    for (offset, message) in errors {
+        report.fault(offset, format!("this is not TOML: {message}"));
     }
+}
+
+fn start_of(error: &toml::de::Error) -> usize {
+    error.span().map_or(0, |span| span.start)
 }
 
 /// Reads every section, so that all faults are reported; the result counts only when there are none.

@@ -8,6 +8,9 @@ use crate::image::{Digest, ImageReference, Repository, Tag};
 /// The longest reason, in characters: it goes into answers, logs and the store, and may quote the body.
 const MAX_REASON: usize = 300;
 
+/// How many ignored parts of one request are listed; those beyond are counted.
+const MAX_IGNORED: usize = 100;
+
 /// The longest id of a sender that is kept as it is, in bytes.
 const MAX_DELIVERY_BYTES: usize = 300;
 
@@ -20,6 +23,8 @@ pub(super) struct Findings<'a> {
     seen: HashSet<(Repository, Tag, Option<Digest>)>,
     delivery: Delivery,
     refused: Option<String>,
+    /// How many ignored parts are not listed.
+    unlisted: usize,
 }
 
 /// A push as a body tells it, with nothing checked.
@@ -44,7 +49,7 @@ pub(super) struct Push<'a> {
 impl<'a> Findings<'a> {
     /// Returns an empty collection for a receiver.
     pub fn new(prescribed: Option<&'a str>, default: Option<&'a str>) -> Self {
-        Self { prescribed, default, seen: HashSet::new(), delivery: Delivery::default(), refused: None }
+        Self { prescribed, default, seen: HashSet::new(), delivery: Delivery::default(), refused: None, unlisted: 0 }
     }
 
     /// Notes a push: an event, or the reason why it is none.
@@ -81,6 +86,10 @@ impl<'a> Findings<'a> {
 
     /// Notes something that is no push of a tagged image.
     pub fn ignore(&mut self, class: IgnoredClass, reason: impl Into<String>) {
+        if self.delivery.ignored.len() >= MAX_IGNORED {
+            self.unlisted += 1;
+            return;
+        }
         self.delivery.ignored.push(Ignored { class, reason: presentable(&reason.into()) });
     }
 
@@ -114,7 +123,11 @@ impl<'a> Findings<'a> {
     /// # Errors
     ///
     /// The reason why the request was refused.
-    pub fn into_delivery(self) -> Result<Delivery, String> {
+    pub fn into_delivery(mut self) -> Result<Delivery, String> {
+        if self.unlisted > 0 {
+            let reason = format!("and {} more parts of the request", self.unlisted);
+            self.delivery.ignored.push(Ignored { class: IgnoredClass::Other, reason });
+        }
         self.refused.map_or(Ok(self.delivery), Err)
     }
 }
@@ -157,9 +170,12 @@ pub(super) fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
-/// Returns a text of the body as reasons may quote it: short, in backquotes.
+/// Returns a text of the body as reasons may quote it: short, in backquotes; `absent` where there is none.
 pub(super) fn quoted(text: &str) -> String {
     const MAX: usize = 60;
+    if text.is_empty() {
+        return "absent".to_owned();
+    }
     match text.char_indices().nth(MAX) {
         Some((end, _)) => format!("`{}…`", &text[..end]),
         None => format!("`{text}`"),

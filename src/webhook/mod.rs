@@ -10,9 +10,39 @@
 //!
 //! # Adding a sender
 //!
-//! One file in `senders/` with its [`Sender`](sender::Sender), one row in the table of `senders/mod.rs`, and its
+//! One file in `senders/` with its `Sender`, one row in the table of `senders/mod.rs`, and its
 //! sample requests below `tests/fixtures/webhooks/`. The table gives [`Kind`], its name in the settings, and the
 //! words for the documentation.
+//!
+//! # What each sender shows
+//!
+//! Any one of the forms suffices. What is signed is never accepted unsigned, and a signature that is present and wrong
+//! is not made good by a token. HMAC-SHA1 stands only where the sender can do no better. A token in the URL is for
+//! senders that can do nothing else; access logs must leave the query out.
+//!
+//! | `kind` | sender | registry's host | credential |
+//! |---|---|---|---|
+//! | `docker-hub` | Docker Hub | docker.io | `?token=` with the secret in the URL |
+//! | `harbor` | Harbor | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password |
+//! | `distribution` | Distribution | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL |
+//! | `ghcr` | GitHub | ghcr.io | HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
+//! | `quay` | Quay | in the body | `?token=` with the secret in the URL |
+//! | `acr` | Azure Container Registry | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or an OpenID Connect token, where one is configured |
+//! | `ecr` | AWS ECR | in the body | the secret in a header of your choice whose name begins with `X-`, or `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or `?token=` with the secret in the URL |
+//! | `gar` | Google Artifact Registry | in the body | `?token=` with the secret in the URL, or an OpenID Connect token, where one is configured |
+//! | `artifactory` | Artifactory | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-JFrog-Event-Auth: <hex>`, or the secret in `X-JFrog-Event-Auth` |
+//! | `nexus` | Nexus Repository | `registry` | HMAC-SHA1 of the body, keyed with the secret, in `X-Nexus-Webhook-Signature: <hex>` |
+//! | `gitea` | Gitea | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Gitea-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
+//! | `forgejo` | Forgejo | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Forgejo-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Gitea-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
+//! | `zot` | zot | `registry` | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-` |
+//! | `gitlab-registry` | GitLab's registry | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL |
+//! | `aliyun-acr` | Alibaba Cloud Container Registry | in the body | `?token=` with the secret in the URL |
+//! | `tencent-tcr` | Tencent Container Registry | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-` |
+//! | `huawei-swr` | Huawei SWR | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-` |
+//! | `mirantis-msr` | Mirantis Secure Registry | in the body | `?token=` with the secret in the URL |
+//! | `cloudevents` | a sender of CloudEvents | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or `?access_token=` with the secret in the URL |
+//! | `cdevents` | a sender of CDEvents | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or `?access_token=` with the secret in the URL |
+//! | `generic` | a CI job | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Tagrelay-Signature: sha256=<hex>`, or `Authorization: Bearer` with the secret |
 //!
 //! # Which registry
 //!

@@ -138,8 +138,16 @@ impl Receiver {
     /// [`Unauthorized`] when the request does not show the secret. Everything else that may be wrong with a request
     /// is an entry of [`Delivery::ignored`].
     pub fn receive(&self, request: &Request<'_>) -> Result<Delivery, Unauthorized> {
+        self.receive_at(request, jiff::Timestamp::now())
+    }
+
+    /// Does what [`Receiver::receive`] does, for a request that came at `now`: signed times are compared with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::receive`].
+    pub fn receive_at(&self, request: &Request<'_>, now: jiff::Timestamp) -> Result<Delivery, Unauthorized> {
         let sender = self.settings.kind.sender();
-        let now = jiff::Timestamp::now();
         let secrets: Vec<_> = self.settings.secret.iter().chain(&self.settings.previous_secret).collect();
         if let Some(tokens) = &self.identity {
             authentication::authenticate_identity(tokens, request, now)?;

@@ -1,6 +1,6 @@
 //! Debian's `docker-registry`, started for one test: on a port of its own, in memory, killed when it is dropped.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -39,10 +39,7 @@ impl DockerRegistry {
     ///
     /// Returns `None`, and says so, only where `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
     pub fn start(options: Options) -> Option<Self> {
-        let left_out = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
-        if left_out.split([',', ' ']).any(|name| name == "docker-registry") {
-            let test = std::thread::current().name().unwrap_or_default().to_owned();
-            eprintln!("left out: {test}, because TAGRELAY_TEST_WITHOUT names docker-registry");
+        if left_out() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -51,7 +48,9 @@ impl DockerRegistry {
         let mut process = Command::new("docker-registry")
             .arg("serve")
             .arg(&settings)
+            // REGISTRY_… variables would override the settings.
             .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -65,6 +64,18 @@ impl DockerRegistry {
         let host = wait_until_it_listens(&mut process);
         Some(Self { host, process, _folder: folder })
     }
+}
+
+/// Returns whether `TAGRELAY_TEST_WITHOUT` names `docker-registry`, and says so where the test harness hides nothing.
+pub fn left_out() -> bool {
+    let names = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
+    let left_out = names.split([',', ' ']).any(|name| name == "docker-registry");
+    if left_out {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let line = format!("left out: {test}, because TAGRELAY_TEST_WITHOUT names docker-registry\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    left_out
 }
 
 impl Drop for DockerRegistry {

@@ -138,3 +138,31 @@ impl std::str::FromStr for Kind {
         Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(*kind));
+            assert_eq!(Kind::ALL.iter().filter(|other| other.name() == kind.name()).count(), 1);
+        }
+        assert_eq!("docker hub".parse::<Kind>(), Err(UnknownKind("docker hub".to_owned())));
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_is_that_of_the_code() {
+        let documentation = include_str!("../mod.rs");
+        for kind in Kind::ALL {
+            let host = match kind.sender().host {
+                Host::Body => "in the body",
+                Host::Default(host) => host,
+                Host::Setting => "`registry`",
+            };
+            let row = format!("//! | `{kind}` | {} | {host} | {} |", kind.title(), kind.credentials());
+            assert!(documentation.contains(&row), "the row of the table should be:\n{row}");
+        }
+    }
+}

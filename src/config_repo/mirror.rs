@@ -1,0 +1,403 @@
+//! The bare mirror: one commit deep, a cache that is made anew whenever it is lost, damaged or too large.
+//!
+//! On disk lies what the last fetch brought, complete for the commit that its one reference names. What we push
+//! ourselves stays in memory beside it until that becomes much, so that a push writes nothing here; a restart
+//! fetches it again. The folder is a valid bare repository, but it is never opened as one: an object database alone
+//! reads no configuration of the user or the system.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::object::{CommitId, Kind, NewObject, ObjectId};
+use super::pack::{self, Deltas};
+use super::tree::{self, EntryKind, ReadObject, Unreadable};
+
+/// What we made may take this much memory before it is written to the disk.
+const MAX_OVERLAY_BYTES: usize = 4 << 20;
+
+/// Each fetch leaves a pack, and libgit2 looks through all of them: above this many the mirror is made anew.
+const MAX_PACKS: usize = 100;
+
+/// A mirror may grow to this many times the size of its first pack, plus [`SPARE_BYTES`], before it is made anew.
+const MAX_GROWTH: u64 = 3;
+const SPARE_BYTES: u64 = 64 << 20;
+
+const LOCK_TRIES: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+const TIP_REFERENCE: &str = "refs/heads/tip";
+
+/// Why the folder of the mirror cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// Another process, or another config repository of the settings, works in it.
+    #[error("the mirror {0} is in use by another process: give each process its own folder")]
+    InUse(PathBuf),
+    /// libgit2 takes paths as text.
+    #[error("the path of the mirror {0} is not valid UTF-8: choose another folder")]
+    NotText(PathBuf),
+    /// The disk or its permissions.
+    #[error("the mirror {path} cannot be used: {source}")]
+    Disk {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// What libgit2 says of it.
+    #[error("the mirror {path} cannot be used: {source}")]
+    Git {
+        /// The folder.
+        path: PathBuf,
+        /// What libgit2 says.
+        source: git2::Error,
+    },
+}
+
+/// A thread that worked on it panicked or was ended.
+impl From<tokio::task::JoinError> for MirrorError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Disk { path: PathBuf::new(), source: io::Error::other(error) }
+    }
+}
+
+/// The mirror of one branch.
+pub(super) struct Mirror {
+    folder: PathBuf,
+    objects: git2::Odb<'static>,
+    /// Objects of ours that are not on the disk yet.
+    overlay: HashMap<ObjectId, (Kind, Bytes)>,
+    overlay_bytes: usize,
+    /// The commit that is complete on the disk.
+    stored_tip: Option<CommitId>,
+    /// The size on the disk after the first fetch.
+    first_bytes: Option<u64>,
+    /// Held as long as the mirror is.
+    _lock: File,
+}
+
+impl Mirror {
+    /// Opens the mirror in `folder`, or makes an empty one where there is none or it is damaged.
+    pub(super) fn open(folder: &Path) -> Result<Self, MirrorError> {
+        if folder.to_str().is_none() {
+            return Err(MirrorError::NotText(folder.to_owned()));
+        }
+        let disk = |source| MirrorError::Disk { path: folder.to_owned(), source };
+        fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
+        let lock = lock(folder)?;
+        if !folder.join("HEAD").is_file() {
+            lay_out(folder).map_err(disk)?;
+        }
+        let mut mirror = Self {
+            folder: folder.to_owned(),
+            objects: open_objects(folder)?,
+            overlay: HashMap::new(),
+            overlay_bytes: 0,
+            stored_tip: None,
+            first_bytes: None,
+            _lock: lock,
+        };
+        match mirror.read_tip() {
+            Ok(tip) => mirror.stored_tip = tip,
+            Err(damage) => mirror.start_over(&damage)?,
+        }
+        if mirror.stored_tip.is_some() {
+            mirror.first_bytes = Some(mirror.bytes_on_disk());
+        }
+        Ok(mirror)
+    }
+
+    /// Returns the commit that is complete on the disk: all that may be told to a server as had.
+    pub(super) fn stored_tip(&self) -> Option<CommitId> {
+        self.stored_tip
+    }
+
+    /// Throws everything away; the next fetch brings all of it again.
+    pub(super) fn start_over(&mut self, reason: &str) -> Result<(), MirrorError> {
+        tracing::warn!(mirror = %self.folder.display(), "the mirror is made anew: {reason}");
+        let disk = |source| MirrorError::Disk { path: self.folder.clone(), source };
+        // Memory maps of the packs end before the packs do.
+        self.objects = git2::Odb::new().map_err(|source| git_error(&self.folder, source))?;
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+            _ => {}
+        }
+        lay_out(&self.folder).map_err(disk)?;
+        self.objects = open_objects(&self.folder)?;
+        self.overlay.clear();
+        self.overlay_bytes = 0;
+        self.stored_tip = None;
+        self.first_bytes = None;
+        Ok(())
+    }
+
+    /// Whether fetches have piled up so much that a new mirror is smaller.
+    pub(super) fn is_overgrown(&self) -> bool {
+        let Some(first_bytes) = self.first_bytes else { return false };
+        self.packs().count() > 2 * MAX_PACKS
+            || self.bytes_on_disk() > first_bytes.saturating_mul(MAX_GROWTH).saturating_add(SPARE_BYTES)
+    }
+
+    /// Starts to take in a pack that a server sends.
+    pub(super) fn receive_pack(&self) -> PackReceiver {
+        PackReceiver::start(self.pack_folder())
+    }
+
+    /// Makes a fetched commit, all of whose objects are on the disk, the tip; objects of our own are let go.
+    pub(super) fn store_tip(&mut self, tip: CommitId) -> Result<(), MirrorError> {
+        self.objects.refresh().map_err(|source| git_error(&self.folder, source))?;
+        self.overlay.clear();
+        self.overlay_bytes = 0;
+        self.write_tip(tip)
+    }
+
+    /// Makes objects readable that lie behind no reference yet, as after a fetch.
+    pub(super) fn find_new_packs(&self) -> Result<(), MirrorError> {
+        self.objects.refresh().map_err(|source| git_error(&self.folder, source))
+    }
+
+    /// Takes in the objects of commits of ours.
+    pub(super) fn add(&mut self, objects: Vec<NewObject>) {
+        for object in objects {
+            self.overlay_bytes += object.data.len();
+            self.overlay.insert(object.id, (object.kind, object.data));
+        }
+    }
+
+    /// Brings what was added to the disk, if it is much: as much of it as the commit `tip`, one of ours, consists of.
+    pub(super) fn settle(&mut self, tip: CommitId) -> Result<(), MirrorError> {
+        if self.overlay_bytes <= MAX_OVERLAY_BYTES {
+            return Ok(());
+        }
+        self.drop_unreachable(tip);
+        if self.overlay_bytes > MAX_OVERLAY_BYTES / 2 { self.write_overlay(tip) } else { Ok(()) }
+    }
+
+    /// Lets those objects of ours go that later commits have replaced.
+    fn drop_unreachable(&mut self, tip: CommitId) {
+        let mut reachable = HashSet::new();
+        let mut waiting = vec![tip.0];
+        while let Some(id) = waiting.pop() {
+            let Some((kind, data)) = self.overlay.get(&id) else { continue };
+            if !reachable.insert(id) {
+                continue;
+            }
+            match kind {
+                Kind::Blob => {}
+                Kind::Commit => waiting.extend(commit_tree(data)),
+                Kind::Tree => waiting.extend(tree::entries(data).flatten().map(|entry| entry.id)),
+            }
+        }
+        self.overlay.retain(|id, _| reachable.contains(id));
+        self.overlay_bytes = self.overlay.values().map(|(_, data)| data.len()).sum();
+    }
+
+    fn write_overlay(&mut self, tip: CommitId) -> Result<(), MirrorError> {
+        let objects: Vec<NewObject> = self
+            .overlay
+            .iter()
+            .map(|(id, (kind, data))| NewObject { id: *id, kind: *kind, data: data.clone(), delta: None })
+            .collect();
+        let disk = |source| MirrorError::Disk { path: self.folder.clone(), source };
+        let pack = pack::write(&objects, Deltas::Whole).map_err(disk)?;
+        let git = |source| git_error(&self.folder, source);
+        let mut indexer = git2::Indexer::new(None, &self.pack_folder(), 0, false).map_err(git)?;
+        indexer.write_all(&pack).map_err(disk)?;
+        indexer.commit().map_err(git)?;
+        self.store_tip(tip)
+    }
+
+    fn write_tip(&mut self, tip: CommitId) -> Result<(), MirrorError> {
+        let disk = |source| MirrorError::Disk { path: self.folder.clone(), source };
+        // The file that tells Git's own tools where history ends comes first: they refuse a gap, not a mark too many.
+        replace_file(&self.folder.join("shallow"), &format!("{tip}\n")).map_err(disk)?;
+        replace_file(&self.folder.join(TIP_REFERENCE), &format!("{tip}\n")).map_err(disk)?;
+        self.stored_tip = Some(tip);
+        self.first_bytes.get_or_insert_with(|| bytes_below(&self.folder.join("objects/pack")));
+        Ok(())
+    }
+
+    /// Returns the tip, having seen that everything below it is there. `Err` says what is damaged.
+    fn read_tip(&self) -> Result<Option<CommitId>, String> {
+        let text = match fs::read_to_string(self.folder.join(TIP_REFERENCE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("its reference cannot be read: {error}")),
+        };
+        let tip = text.trim().parse::<CommitId>().map_err(|error| format!("its reference is damaged: {error}"))?;
+        let commit = self.read(tip.0, Kind::Commit).map_err(|error| error.to_string())?;
+        let mut waiting = vec![commit_tree(&commit).ok_or("its commit has no tree")?];
+        let mut seen = HashSet::new();
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let tree = self.read(id, Kind::Tree).map_err(|error| error.to_string())?;
+            for entry in tree::entries(&tree) {
+                let entry = entry?;
+                match entry.kind {
+                    EntryKind::Folder => waiting.push(entry.id),
+                    EntryKind::File | EntryKind::SymbolicLink => {
+                        let id = entry.id.to_git2().map_err(|error| error.message().to_owned())?;
+                        if !self.objects.exists(id) {
+                            return Err(format!("the file object {} is missing", entry.id));
+                        }
+                    }
+                    EntryKind::Submodule => {}
+                }
+            }
+        }
+        Ok(Some(tip))
+    }
+
+    /// Returns the size of an object in bytes, without reading it where it is on the disk.
+    pub(super) fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
+        if let Some((_, data)) = self.overlay.get(&id) {
+            return Ok(data.len());
+        }
+        let unreadable = |error: git2::Error| Unreadable::mirror(id, error.message());
+        let (size, _) = self.objects.read_header(id.to_git2().map_err(unreadable)?).map_err(unreadable)?;
+        Ok(size)
+    }
+
+    /// Returns the tree of a commit.
+    pub(super) fn tree_of(&self, commit: CommitId) -> Result<ObjectId, Unreadable> {
+        let data = self.read(commit.0, Kind::Commit)?;
+        commit_tree(&data).ok_or_else(|| Unreadable::content(commit.0, "the commit has no tree"))
+    }
+
+    fn pack_folder(&self) -> PathBuf {
+        self.folder.join("objects/pack")
+    }
+
+    fn packs(&self) -> impl Iterator<Item = fs::DirEntry> {
+        fs::read_dir(self.pack_folder()).into_iter().flatten().flatten()
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        bytes_below(&self.pack_folder())
+    }
+}
+
+impl ReadObject for Mirror {
+    fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
+        let unreadable = |error: git2::Error| Unreadable::mirror(id, error.message());
+        let (found, data) = match self.overlay.get(&id) {
+            Some((kind, data)) => (Some(*kind), data.clone()),
+            None => {
+                let name = id.to_git2().map_err(unreadable)?;
+                let object = self.objects.read(name).map_err(unreadable)?;
+                (Kind::from_git2(object.kind()), Bytes::copy_from_slice(object.data()))
+            }
+        };
+        if found == Some(kind) { Ok(data) } else { Err(Unreadable::content(id, format!("it is no {}", kind.name()))) }
+    }
+}
+
+/// Takes in a pack as it arrives, on a thread of its own: indexing is disk and processor work.
+pub(super) struct PackReceiver {
+    chunks: mpsc::Sender<Bytes>,
+    indexer: JoinHandle<Result<(), MirrorError>>,
+}
+
+impl PackReceiver {
+    fn start(folder: PathBuf) -> Self {
+        let (chunks, mut arriving) = mpsc::channel::<Bytes>(16);
+        let indexer = tokio::task::spawn_blocking(move || {
+            let git = |source| git_error(&folder, source);
+            let mut indexer = git2::Indexer::new(None, &folder, 0, false).map_err(git)?;
+            let mut complete = false;
+            while let Some(chunk) = arriving.blocking_recv() {
+                // The empty chunk says that all have come; a channel that just ends is a transfer that broke off.
+                complete = chunk.is_empty();
+                indexer.write_all(&chunk).map_err(|source| MirrorError::Disk { path: folder.clone(), source })?;
+            }
+            if complete {
+                indexer.commit().map_err(git)?;
+            }
+            Ok(())
+        });
+        Self { chunks, indexer }
+    }
+
+    /// Hands on the next bytes. Returns `false` when they cannot be taken in: `finish` says why.
+    pub(super) async fn write(&mut self, chunk: Bytes) -> bool {
+        chunk.is_empty() || self.chunks.send(chunk).await.is_ok()
+    }
+
+    /// Ends the pack, which is only now readable; one that is not `complete` is thrown away.
+    pub(super) async fn finish(self, complete: bool) -> Result<(), MirrorError> {
+        if complete {
+            // A send that fails means that the thread has ended with an error, which is the result.
+            let _ = self.chunks.send(Bytes::new()).await;
+        }
+        drop(self.chunks);
+        match self.indexer.await {
+            Ok(result) => result,
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Returns the tree that a commit names in its first line.
+fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
+    let line = commit.strip_prefix(b"tree ")?.get(..40)?;
+    ObjectId::from_hex(std::str::from_utf8(line).ok()?)
+}
+
+fn lock(folder: &Path) -> Result<File, MirrorError> {
+    // Beside the folder, which is removed when the mirror starts over.
+    let mut path = folder.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let disk = |source| MirrorError::Disk { path: path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(disk)?;
+    // A child process that is just being started holds a copy of every open file for a moment.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(source)) => return Err(disk(source)),
+        }
+    }
+    Err(MirrorError::InUse(folder.to_owned()))
+}
+
+fn lay_out(folder: &Path) -> io::Result<()> {
+    for part in ["objects/pack", "objects/info", "refs/heads", "refs/tags"] {
+        fs::create_dir_all(folder.join(part))?;
+    }
+    fs::write(folder.join("config"), "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
+    fs::write(folder.join("HEAD"), format!("ref: {TIP_REFERENCE}\n"))
+}
+
+fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
+    let git = |source| git_error(folder, source);
+    let path = folder.join("objects");
+    let path = path.to_str().ok_or_else(|| MirrorError::NotText(folder.to_owned()))?;
+    let objects = git2::Odb::new().map_err(git)?;
+    objects.add_disk_alternate(path).map_err(git)?;
+    Ok(objects)
+}
+
+fn git_error(folder: &Path, source: git2::Error) -> MirrorError {
+    MirrorError::Git { path: folder.to_owned(), source }
+}
+
+fn replace_file(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(new, path)
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}

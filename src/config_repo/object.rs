@@ -1,0 +1,163 @@
+use serde::Serialize;
+use sha1::{Digest as _, Sha1};
+
+/// The name of a Git object: the SHA-1 of its header and content.
+///
+/// A type of our own instead of `git2::Oid`, because the index keeps many of them and these are 20 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ObjectId([u8; 20]);
+
+impl ObjectId {
+    /// The name that the protocol uses for "there is none".
+    pub(super) const ZERO: Self = Self([0; 20]);
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 20];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
+    /// Returns the name under which libgit2 looks the object up.
+    pub(super) fn to_git2(self) -> Result<git2::Oid, git2::Error> {
+        git2::Oid::from_bytes(&self.0)
+    }
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl std::fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ObjectId({self})")
+    }
+}
+
+/// The name of a commit, 40 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub(super) ObjectId);
+
+/// Why a string is not the name of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a commit (40 hexadecimal digits)")]
+pub struct InvalidCommitId(String);
+
+impl CommitId {
+    /// Returns the first seven digits, for people.
+    pub fn short(&self) -> String {
+        let mut digits = self.to_string();
+        digits.truncate(7);
+        digits
+    }
+}
+
+impl std::fmt::Display for CommitId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for CommitId {
+    type Err = InvalidCommitId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCommitId> {
+        ObjectId::from_hex(text).map(Self).ok_or_else(|| InvalidCommitId(text.to_owned()))
+    }
+}
+
+impl Serialize for CommitId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The kinds of objects that we read and write. Annotated tags are of no concern to a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Commit,
+    Tree,
+    Blob,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Tree => "tree",
+            Self::Blob => "blob",
+        }
+    }
+
+    pub(super) fn from_git2(kind: git2::ObjectType) -> Option<Self> {
+        match kind {
+            git2::ObjectType::Commit => Some(Self::Commit),
+            git2::ObjectType::Tree => Some(Self::Tree),
+            git2::ObjectType::Blob => Some(Self::Blob),
+            git2::ObjectType::Any | git2::ObjectType::Tag => None,
+        }
+    }
+}
+
+/// An object that we made and that no server has yet.
+#[derive(Debug, Clone)]
+pub(super) struct NewObject {
+    pub(super) id: ObjectId,
+    pub(super) kind: Kind,
+    pub(super) data: bytes::Bytes,
+    /// How it differs from an object that the server has, where that is much smaller than the object.
+    pub(super) delta: Option<Delta>,
+}
+
+/// A Git delta (<https://git-scm.com/docs/pack-format#_deltified_representation>) and what it applies to.
+#[derive(Debug, Clone)]
+pub(super) struct Delta {
+    pub(super) base: ObjectId,
+    pub(super) instructions: Vec<u8>,
+}
+
+impl NewObject {
+    /// Names an object by its content.
+    pub(super) fn new(kind: Kind, data: impl Into<bytes::Bytes>) -> Self {
+        let data = data.into();
+        let mut hash = Sha1::new();
+        hash.update(format!("{} {}\0", kind.name(), data.len()));
+        hash.update(&data);
+        Self { id: ObjectId(hash.finalize().into()), kind, data, delta: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_git() {
+        // `git hash-object -t blob /dev/null`, `git hash-object -t tree /dev/null`, `printf hello | git hash-object --stdin`.
+        for (kind, data, expected) in [
+            (Kind::Blob, "", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
+            (Kind::Tree, "", "4b825dc642cb6eb9a060e54bf8d69288fbee4904"),
+            (Kind::Blob, "hello", "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"),
+        ] {
+            assert_eq!(NewObject::new(kind, data).id.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn commit_ids_are_parsed_strictly() {
+        let text = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";
+        let id: CommitId = text.parse().unwrap();
+        assert_eq!((id.to_string().as_str(), id.short().as_str()), (text, "b6fc4c6"));
+        assert!("b6fc4c6".parse::<CommitId>().is_err());
+        assert!("zzfc4c620b67d95f953a5c1c1230aaab5db5a1b0".parse::<CommitId>().is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! Packs of exactly the objects that we made.
+//!
+//! libgit2's pack builder looks for deltas among everything it is given and needs the objects in a database. We
+//! know what each object differs from, so the pack is written straight down: blobs and commits deflated, trees as
+//! the few bytes in which they differ from the tree that they replace.
+//! Format: <https://git-scm.com/docs/pack-format>.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use sha1::{Digest as _, Sha1};
+
+use super::object::{Kind, NewObject};
+
+const REF_DELTA: u8 = 7;
+
+/// Whether a pack may hold deltas against objects that only the receiver has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deltas {
+    Allowed,
+    Whole,
+}
+
+/// Returns the pack of `objects`, trailer included.
+pub(super) fn write(objects: &[NewObject], deltas: Deltas) -> std::io::Result<Vec<u8>> {
+    let count = u32::try_from(objects.len()).map_err(|_| std::io::Error::other("too many objects for one pack"))?;
+    let mut pack =
+        Vec::with_capacity(objects.iter().map(|object| object.data.len() / 2 + 32).sum::<usize>().min(1 << 22));
+    pack.extend_from_slice(b"PACK\0\0\0\x02");
+    pack.extend_from_slice(&count.to_be_bytes());
+    for object in objects {
+        match &object.delta {
+            Some(delta) if deltas == Deltas::Allowed => {
+                put_header(&mut pack, REF_DELTA, delta.instructions.len());
+                pack.extend_from_slice(delta.base.as_bytes());
+                pack = deflate(pack, &delta.instructions)?;
+            }
+            _ => {
+                put_header(&mut pack, type_number(object.kind), object.data.len());
+                pack = deflate(pack, &object.data)?;
+            }
+        }
+    }
+    let checksum = Sha1::digest(&pack);
+    pack.extend_from_slice(&checksum);
+    Ok(pack)
+}
+
+fn type_number(kind: Kind) -> u8 {
+    match kind {
+        Kind::Commit => 1,
+        Kind::Tree => 2,
+        Kind::Blob => 3,
+    }
+}
+
+/// Type and size of an entry: four bits of the size beside the type, then seven bits a byte, least first.
+fn put_header(pack: &mut Vec<u8>, type_number: u8, size: usize) {
+    let mut rest = size >> 4;
+    let low_bits = (size & 0x0f) as u8;
+    let mut byte = (type_number << 4) | low_bits;
+    while rest > 0 {
+        pack.push(byte | 0x80);
+        byte = (rest & 0x7f) as u8;
+        rest >>= 7;
+    }
+    pack.push(byte);
+}
+
+fn deflate(pack: Vec<u8>, data: &[u8]) -> std::io::Result<Vec<u8>> {
+    // Fast: what we send is a few kilobytes, and the round trip costs more than the bytes.
+    let mut encoder = ZlibEncoder::new(pack, Compression::fast());
+    encoder.write_all(data)?;
+    encoder.finish()
+}
+
+/// Returns the delta that turns `old` into the same bytes with `replacements` (offset and new bytes, in order of
+/// offset, not overlapping) put over them.
+pub(super) fn splice_delta(old: &[u8], replacements: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut delta = Vec::with_capacity(replacements.len() * 32 + 16);
+    put_delta_size(&mut delta, old.len());
+    put_delta_size(&mut delta, old.len());
+    let mut position = 0;
+    for (offset, bytes) in replacements {
+        put_copies(&mut delta, position, offset - position);
+        for part in bytes.chunks(0x7f) {
+            delta.push(part.len() as u8);
+            delta.extend_from_slice(part);
+        }
+        position = offset + bytes.len();
+    }
+    put_copies(&mut delta, position, old.len() - position);
+    delta
+}
+
+fn put_delta_size(delta: &mut Vec<u8>, size: usize) {
+    let mut rest = size;
+    while rest >= 0x80 {
+        delta.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    delta.push(rest as u8);
+}
+
+/// Copy instructions: a byte that says which of four offset and three size bytes follow, least first. One copies
+/// at most 0xffff bytes, so that every reader of packs understands it.
+fn put_copies(delta: &mut Vec<u8>, mut offset: usize, mut size: usize) {
+    while size > 0 {
+        let part = size.min(0xffff);
+        let start = delta.len();
+        delta.push(0x80);
+        for bit in 0..4 {
+            put_copy_byte(delta, start, bit, (offset >> (8 * bit)) as u8);
+        }
+        for bit in 0..2 {
+            put_copy_byte(delta, start, bit + 4, (part >> (8 * bit)) as u8);
+        }
+        offset += part;
+        size -= part;
+    }
+}
+
+fn put_copy_byte(delta: &mut Vec<u8>, start: usize, bit: usize, byte: u8) {
+    if byte != 0 {
+        delta[start] |= 1 << bit;
+        delta.push(byte);
+    }
+}

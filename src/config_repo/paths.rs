@@ -1,0 +1,178 @@
+use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::error::OpenError;
+
+/// The paths of an environment in its config repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentPaths {
+    /// The name of the environment.
+    pub name: String,
+    /// Globs over the paths of the repository; `*` stops at a slash, `**` does not, and a folder means everything
+    /// below it.
+    pub paths: Vec<String>,
+}
+
+/// Which environments a file of the repository belongs to.
+#[derive(Debug)]
+pub(super) struct Territory {
+    names: Vec<String>,
+    globs: GlobSet,
+    /// The environment of each glob of the set.
+    owners: Vec<usize>,
+    /// For each path of the settings the folder that everything it can match lies in, with a slash at its end.
+    roots: Vec<Vec<u8>>,
+}
+
+impl Territory {
+    pub(super) fn new(environments: &[EnvironmentPaths]) -> Result<Self, OpenError> {
+        let mut set = GlobSetBuilder::new();
+        let mut owners = Vec::new();
+        let mut roots = Vec::new();
+        for (owner, environment) in environments.iter().enumerate() {
+            for path in &environment.paths {
+                let invalid = |reason: String| OpenError::Path {
+                    environment: environment.name.clone(),
+                    path: path.clone(),
+                    reason,
+                };
+                let normal = normalise(path).map_err(|reason| invalid(reason.to_owned()))?;
+                for pattern in patterns(&normal) {
+                    let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
+                    set.add(glob.map_err(|error| invalid(format!("is no glob: {}", error.kind())))?);
+                    owners.push(owner);
+                }
+                roots.push(root_of(&normal));
+            }
+        }
+        let globs = set.build().map_err(|error| OpenError::Path {
+            environment: String::new(),
+            path: error.glob().unwrap_or_default().to_owned(),
+            reason: format!("is no glob: {}", error.kind()),
+        })?;
+        Ok(Self {
+            names: environments.iter().map(|environment| environment.name.clone()).collect(),
+            globs,
+            owners,
+            roots,
+        })
+    }
+
+    /// Returns the names of the environments, by their numbers.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Returns the numbers of the environments that a file belongs to, each once.
+    pub(super) fn owners_of(&self, path: &[u8]) -> Vec<usize> {
+        let matched = self.globs.matches_candidate(&Candidate::from_bytes(path));
+        let mut owners: Vec<usize> = matched.into_iter().map(|glob| self.owners[glob]).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    /// Whether a folder (with a slash at its end) can hold a file of any environment.
+    pub(super) fn may_hold(&self, folder: &[u8]) -> bool {
+        self.roots.iter().any(|root| root.starts_with(folder) || folder.starts_with(root))
+    }
+}
+
+/// Returns the path without a slash at its end, or why it cannot be used.
+fn normalise(path: &str) -> Result<String, &'static str> {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    if path.starts_with('/') {
+        return Err("starts with `/`: paths are relative to the root of the repository");
+    }
+    let path = path.trim_end_matches('/');
+    match path {
+        "" => return Err("is empty: write `**` for the whole repository"),
+        "." => return Ok("**".to_owned()),
+        _ => {}
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err("holds `..`: an environment cannot leave its repository");
+    }
+    if path.split('/').any(|part| part.is_empty() || part == ".") {
+        return Err("has an empty part or `.` in it: write it without");
+    }
+    Ok(path.to_owned())
+}
+
+/// The path itself, and everything below it where it is a folder.
+fn patterns(path: &str) -> Vec<String> {
+    if path == "**" || path.ends_with("/**") {
+        vec![path.to_owned()]
+    } else {
+        vec![path.to_owned(), format!("{path}/**")]
+    }
+}
+
+fn root_of(path: &str) -> Vec<u8> {
+    let mut root = Vec::new();
+    for part in path.split('/').take_while(|part| !part.contains(['*', '?', '[', '{', '\\'])) {
+        root.extend_from_slice(part.as_bytes());
+        root.push(b'/');
+    }
+    root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn territory(environments: &[(&str, &[&str])]) -> Result<Territory, OpenError> {
+        let environments: Vec<EnvironmentPaths> = environments
+            .iter()
+            .map(|(name, paths)| EnvironmentPaths {
+                name: (*name).to_owned(),
+                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            })
+            .collect();
+        Territory::new(&environments)
+    }
+
+    #[test]
+    fn a_folder_means_everything_below_it() {
+        let territory = territory(&[("staging", &["env/staging/"]), ("one", &["env/*/one.yaml", "one"])]).unwrap();
+        let owners = |path: &str| territory.owners_of(path.as_bytes());
+        assert_eq!(owners("env/staging/a/b.yaml"), [0]);
+        assert_eq!(owners("env/staging/one.yaml"), [0, 1]);
+        assert_eq!(owners("env/production/one.yaml"), [1]);
+        assert_eq!(owners("env/a/b/one.yaml"), [0; 0], "a star stops at a slash");
+        assert_eq!(owners("env/staging2/a.yaml"), [0; 0]);
+        assert_eq!(owners("one/a.yaml"), [1]);
+    }
+
+    #[test]
+    fn folders_outside_are_not_entered() {
+        let territory = territory(&[("staging", &["env/staging"]), ("all", &["apps/*/overlays"])]).unwrap();
+        for (folder, expected) in [
+            ("env/", true),
+            ("env/staging/", true),
+            ("env/staging/deep/er/", true),
+            ("env/production/", false),
+            ("apps/", true),
+            ("apps/x/base/", true),
+            ("charts/", false),
+        ] {
+            assert_eq!(territory.may_hold(folder.as_bytes()), expected, "{folder}");
+        }
+        assert!(self::territory(&[("all", &["**"])]).unwrap().may_hold(b"x/y/"));
+        assert_eq!(self::territory(&[("all", &["."])]).unwrap().owners_of(b"x/y.yaml"), [0]);
+    }
+
+    #[test]
+    fn paths_that_leave_the_repository_are_refused() {
+        for (path, words) in [
+            ("../other", "cannot leave"),
+            ("a/../../b", "cannot leave"),
+            ("/etc", "relative to the root"),
+            ("", "is empty"),
+            ("a//b", "empty part"),
+            ("a/[b", "is no glob"),
+        ] {
+            let error = territory(&[("staging", &[path])]).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("`staging`"), "{path}: {error}");
+        }
+    }
+}

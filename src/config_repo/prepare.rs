@@ -1,0 +1,351 @@
+//! From a plan to commits that exist only here: edits, blobs, trees along the paths, commits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::PrepareError;
+use super::index::{EnvironmentSites, Snapshot};
+use super::mirror::Mirror;
+use super::object::{CommitId, Kind, NewObject, ObjectId};
+use super::plan::{Change, ChangedFile, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
+use super::settings::Identity;
+use super::tree::{self, ReadObject, Unreadable};
+use crate::image::Repository;
+use crate::manifest::{self, SiteChange, Wanted};
+
+/// Writes the message of a commit.
+pub(super) type Render = dyn Fn(&EnvironmentCommit) -> String + Send + Sync;
+
+/// Builds what a plan asks for on top of the commit of `snapshot`.
+pub(super) fn prepare(
+    mirror: &Mirror,
+    snapshot: &Snapshot,
+    author: &Identity,
+    plan: &Plan,
+    render: &Render,
+) -> Result<Prepared, PrepareError> {
+    let mut draft = Draft::new(mirror, snapshot.tip)?;
+    let mut outcomes = Vec::new();
+    let mut commits = Vec::new();
+    for environment in &plan.environments {
+        let sites = snapshot
+            .environments
+            .get(&environment.environment)
+            .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
+        let edits = Edits::of(environment, sites, &mut draft)?;
+        let (judged, changes) = edits.judge(environment);
+        let mut commit = EnvironmentCommit { environment: environment.environment.clone(), id: None, changes };
+        let id = match commit.changes.is_empty() {
+            true => None,
+            false => draft.commit(edits.results, author, &render(&commit))?,
+        };
+        outcomes.extend(judged.into_iter().map(|(key, judgement)| (key, judgement.into_outcome(id))));
+        if let Some(id) = id {
+            commit.id = Some(id);
+            commits.push(commit);
+        }
+    }
+    Ok(Prepared {
+        parent: snapshot.tip,
+        tip: draft.tip,
+        outcomes,
+        commits,
+        files: draft.changed_files(),
+        objects: draft.objects,
+    })
+}
+
+impl From<Unreadable> for PrepareError {
+    fn from(error: Unreadable) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// What is being built: the tip as it would be, and the objects that it needs.
+struct Draft<'a> {
+    mirror: &'a Mirror,
+    tip: CommitId,
+    tree: ObjectId,
+    objects: Vec<NewObject>,
+    /// Where each of `objects` is.
+    made: HashMap<ObjectId, usize>,
+    /// The files that were read, as they were and as they are in the draft.
+    files: BTreeMap<Arc<str>, DraftFile>,
+}
+
+struct DraftFile {
+    old: Bytes,
+    new: Bytes,
+}
+
+impl<'a> Draft<'a> {
+    fn new(mirror: &'a Mirror, tip: CommitId) -> Result<Self, Unreadable> {
+        let tree = mirror.tree_of(tip)?;
+        Ok(Self { mirror, tip, tree, objects: Vec::new(), made: HashMap::new(), files: BTreeMap::new() })
+    }
+
+    /// Reads those of the files that were not read before.
+    fn read_files(&mut self, paths: &BTreeSet<Arc<str>>) -> Result<(), Unreadable> {
+        let missing: Vec<&Arc<str>> = paths.iter().filter(|path| !self.files.contains_key(*path)).collect();
+        let names: Vec<&[u8]> = missing.iter().map(|path| path.as_bytes()).collect();
+        let ids = tree::find_blobs(self, self.tree, &names)?;
+        for (path, id) in missing.into_iter().zip(ids) {
+            let old = self.mirror.read(id, Kind::Blob)?;
+            self.files.insert(path.clone(), DraftFile { new: old.clone(), old });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, object: NewObject) -> ObjectId {
+        let id = object.id;
+        if !self.made.contains_key(&id) {
+            self.made.insert(id, self.objects.len());
+            self.objects.push(object);
+        }
+        id
+    }
+
+    /// Commits new bytes of files; `None` where the tree comes out as it was.
+    fn commit(
+        &mut self,
+        results: BTreeMap<Arc<str>, FileEdit>,
+        author: &Identity,
+        message: &str,
+    ) -> Result<Option<CommitId>, Unreadable> {
+        let mut blobs = BTreeMap::new();
+        for (path, edit) in &results {
+            if let Some(edited) = edit.edited.as_ref().filter(|edited| !edited.changes.is_empty()) {
+                let bytes = edited.bytes.clone();
+                let id = self.add(NewObject::new(Kind::Blob, bytes.clone()));
+                blobs.insert(path.as_bytes(), id);
+                if let Some(file) = self.files.get_mut(path) {
+                    file.new = bytes;
+                }
+            }
+        }
+        let edited = tree::replace_blobs(self, self.tree, &blobs)?;
+        if edited.id == self.tree {
+            return Ok(None);
+        }
+        for tree in edited.trees {
+            self.add(tree);
+        }
+        self.tree = edited.id;
+        let commit = NewObject::new(Kind::Commit, commit_text(self.tree, self.tip, author, message));
+        self.tip = CommitId(self.add(commit));
+        Ok(Some(self.tip))
+    }
+
+    fn changed_files(&self) -> Vec<ChangedFile> {
+        let changed = self.files.iter().filter(|(_, file)| file.old != file.new);
+        changed
+            .map(|(path, file)| ChangedFile { path: path.clone(), old: file.old.clone(), new: file.new.clone() })
+            .collect()
+    }
+}
+
+impl ReadObject for Draft<'_> {
+    fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
+        match self.made.get(&id) {
+            Some(place) => Ok(self.objects[*place].data.clone()),
+            None => self.mirror.read(id, kind),
+        }
+    }
+}
+
+/// The edits of one environment: each file with the updates that touch it.
+struct Edits {
+    results: BTreeMap<Arc<str>, FileEdit>,
+    /// Why an update (by its number in the plan) cannot be done.
+    refused: BTreeMap<usize, String>,
+}
+
+struct FileEdit {
+    /// The updates that touch the file, by their numbers.
+    updates: Vec<usize>,
+    edited: Option<Edited>,
+}
+
+struct Edited {
+    bytes: Bytes,
+    changes: Vec<SiteChange>,
+}
+
+impl Edits {
+    fn of(plan: &EnvironmentPlan, sites: &EnvironmentSites, draft: &mut Draft<'_>) -> Result<Self, PrepareError> {
+        let mut edits = Self { results: BTreeMap::new(), refused: BTreeMap::new() };
+        let mut last: HashMap<&Repository, usize> = HashMap::new();
+        for (number, wanted) in plan.wanted.iter().enumerate() {
+            last.insert(&wanted.repository, number);
+        }
+        for (number, wanted) in plan.wanted.iter().enumerate() {
+            let winner = last[&wanted.repository];
+            let Some(places) = sites.sites.get(&wanted.repository) else {
+                edits.refused.insert(number, no_site(&wanted.repository, &plan.environment, sites));
+                continue;
+            };
+            if plan.wanted[winner].version != wanted.version {
+                let version = &plan.wanted[winner].version;
+                edits.refused.insert(number, format!("a later update sets {} to {version}", wanted.repository));
+            } else if winner == number {
+                for place in places.iter() {
+                    let file = edits.results.entry(place.path.clone());
+                    let file = file.or_insert_with(|| FileEdit { updates: Vec::new(), edited: None });
+                    if file.updates.last() != Some(&number) {
+                        file.updates.push(number);
+                    }
+                }
+            }
+        }
+        draft.read_files(&edits.results.keys().cloned().collect())?;
+        while edits.round(plan, draft) {}
+        Ok(edits)
+    }
+
+    /// Edits each file that is not edited yet. Returns whether an update was refused on the way, so that files
+    /// which it touched have to be edited again without it: an update is done in all of its files or in none.
+    fn round(&mut self, plan: &EnvironmentPlan, draft: &Draft<'_>) -> bool {
+        let mut refused = BTreeMap::new();
+        for (path, file) in self.results.iter_mut().filter(|(_, file)| file.edited.is_none()) {
+            let bytes = draft.files.get(path).map(|file| file.new.clone()).unwrap_or_default();
+            match edit(path, &bytes, file.updates.iter().map(|number| &plan.wanted[*number])) {
+                Ok(edited) => file.edited = Some(edited),
+                Err(reason) => blame(path, &bytes, plan, &file.updates, &reason, &mut refused),
+            }
+        }
+        for file in self.results.values_mut() {
+            let count = file.updates.len();
+            file.updates.retain(|number| !refused.contains_key(number));
+            if file.updates.len() != count {
+                file.edited = None;
+            }
+        }
+        let again = !refused.is_empty();
+        self.refused.append(&mut refused);
+        again
+    }
+
+    /// Returns what is to be said of each update, and the changes for the commit.
+    #[allow(clippy::type_complexity)]
+    fn judge(&self, plan: &EnvironmentPlan) -> (Vec<(String, Judgement)>, Vec<(String, Vec<Change>)>) {
+        let mut by_repository: HashMap<&Repository, Vec<Change>> = HashMap::new();
+        for (path, file) in &self.results {
+            for change in file.edited.iter().flat_map(|edited| &edited.changes) {
+                by_repository.entry(&change.repository).or_default().push(Change {
+                    environment: plan.environment.clone(),
+                    path: path.to_string(),
+                    line: change.line,
+                    format: change.format,
+                    repository: change.repository.clone(),
+                    old: change.old.clone(),
+                    new: change.new.clone(),
+                });
+            }
+        }
+        let mut judged = Vec::new();
+        let mut committed = Vec::new();
+        let winners: BTreeSet<usize> = self.results.values().flat_map(|file| file.updates.iter().copied()).collect();
+        for (number, wanted) in plan.wanted.iter().enumerate() {
+            let key = wanted.key.clone();
+            let judgement = match (self.refused_reason(number, plan), by_repository.get(&wanted.repository)) {
+                (Some(reason), _) => Judgement::Refused(reason),
+                (None, None) => Judgement::Unchanged,
+                (None, Some(changes)) => {
+                    // Updates that ask for the same thing share its changes; the commit lists them once.
+                    if winners.contains(&number) {
+                        committed.push((key.clone(), changes.clone()));
+                    }
+                    Judgement::Changed(changes.clone())
+                }
+            };
+            judged.push((key, judgement));
+        }
+        (judged, committed)
+    }
+
+    /// An update that asks for the same as a later one fares as that one does.
+    fn refused_reason(&self, number: usize, plan: &EnvironmentPlan) -> Option<String> {
+        let wanted = &plan.wanted[number];
+        let same = |other: &WantedVersion| other.repository == wanted.repository && other.version == wanted.version;
+        let number_of_last = plan.wanted.iter().rposition(same).unwrap_or(number);
+        self.refused.get(&number).or_else(|| self.refused.get(&number_of_last)).cloned()
+    }
+}
+
+enum Judgement {
+    Changed(Vec<Change>),
+    Unchanged,
+    Refused(String),
+}
+
+impl Judgement {
+    fn into_outcome(self, commit: Option<CommitId>) -> Outcome {
+        match (self, commit) {
+            (Self::Changed(changes), Some(commit)) => Outcome::Changed { commit, changes },
+            // The bytes came out as they were.
+            (Self::Changed(_), None) | (Self::Unchanged, _) => Outcome::Unchanged,
+            (Self::Refused(reason), _) => Outcome::Refused { reason },
+        }
+    }
+}
+
+fn edit<'a>(path: &str, bytes: &Bytes, wanted: impl Iterator<Item = &'a WantedVersion>) -> Result<Edited, String> {
+    let wanted: Vec<Wanted> = wanted
+        .map(|wanted| Wanted { repository: wanted.repository.clone(), version: wanted.version.clone() })
+        .collect();
+    match manifest::edit(path, bytes, &wanted) {
+        Ok(edited) if edited.changes.is_empty() => Ok(Edited { bytes: bytes.clone(), changes: Vec::new() }),
+        Ok(edited) => Ok(Edited { bytes: edited.bytes.into(), changes: edited.changes }),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
+/// Finds out which of several updates a file refuses.
+fn blame(
+    path: &str,
+    bytes: &Bytes,
+    plan: &EnvironmentPlan,
+    updates: &[usize],
+    reason: &str,
+    refused: &mut BTreeMap<usize, String>,
+) {
+    let explained = |reason: &str| format!("{path}: {reason}");
+    let mut found = false;
+    for number in updates.iter().filter(|_| updates.len() > 1) {
+        if let Err(reason) = edit(path, bytes, std::iter::once(&plan.wanted[*number])) {
+            refused.insert(*number, explained(&reason));
+            found = true;
+        }
+    }
+    if !found {
+        refused.extend(updates.iter().map(|number| (*number, explained(reason))));
+    }
+}
+
+fn no_site(repository: &Repository, environment: &str, sites: &EnvironmentSites) -> String {
+    let reason = format!("no manifest of {environment} names {repository}");
+    match sites.problems.as_slice() {
+        [] => reason,
+        [first, ..] => format!(
+            "{reason} ({} could not be read, the first is {}: {})",
+            match sites.problems.len() {
+                1 => "1 file".to_owned(),
+                count => format!("{count} files"),
+            },
+            first.path,
+            first.reason
+        ),
+    }
+}
+
+/// The bytes of a commit as `git commit-tree` writes them.
+fn commit_text(tree: ObjectId, parent: CommitId, author: &Identity, message: &str) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    // What would end the name or the line that it stands in is left out, as Git does.
+    let clean = |text: &str| text.replace(|c: char| c.is_control() || c == '<' || c == '>', "").trim().to_owned();
+    let person = format!("{} <{}> {now} +0000", clean(&author.name), clean(&author.email));
+    let message = message.replace('\0', "");
+    format!("tree {tree}\nparent {parent}\nauthor {person}\ncommitter {person}\n\n{}\n", message.trim_end())
+}

@@ -1,0 +1,315 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::index::{self, Snapshot};
+use super::mirror::{Mirror, MirrorError};
+use super::object::{CommitId, NewObject};
+use super::paths::{EnvironmentPaths, Territory};
+use super::plan::{EnvironmentCommit, Plan, Prepared};
+use super::prepare;
+use super::settings::{Identity, RemoteSettings};
+use super::transport::{Push, Transport};
+use super::tree::{Fault, Unreadable};
+
+/// One branch of one config repository: what is on it, and the way to change it.
+///
+/// A handle that is cheap to clone. Reading and pushing wait for each other; preparing waits for neither.
+#[derive(Clone)]
+pub struct ConfigRepository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    author: Identity,
+    transport: Transport,
+    local: Arc<Local>,
+    /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
+    conversation: tokio::sync::Mutex<()>,
+}
+
+/// Everything on this side of the wire.
+struct Local {
+    territory: Territory,
+    state: Mutex<State>,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
+}
+
+struct State {
+    mirror: Mirror,
+    /// Set when something that has to be in the mirror is not: the next refresh starts over.
+    damage: Option<String>,
+}
+
+impl std::fmt::Debug for ConfigRepository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigRepository").field("tip", &self.tip()).finish_non_exhaustive()
+    }
+}
+
+impl ConfigRepository {
+    /// Opens the mirror, or makes an empty one. Needs no network: [`refresh`](Self::refresh) is the first that does.
+    ///
+    /// # Errors
+    ///
+    /// When the settings cannot be used, or the folder of the mirror cannot.
+    pub async fn open(settings: RemoteSettings, environments: Vec<EnvironmentPaths>) -> Result<Self, OpenError> {
+        let territory = Territory::new(&environments)?;
+        let transport = Transport::new(&settings)?;
+        let folder = settings.mirror.clone();
+        let mirror = blocking(move || Mirror::open(&folder)).await.map_err(MirrorError::from)??;
+        let local = Local { territory, state: Mutex::new(State { mirror, damage: None }), snapshot: RwLock::new(None) };
+        let inner = Inner {
+            author: settings.author,
+            transport,
+            local: Arc::new(local),
+            conversation: tokio::sync::Mutex::new(()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Asks the remote where the branch is, fetches it if it moved, and brings the index up to date.
+    ///
+    /// A branch that was forced elsewhere, or deleted and made again, is followed like any other move.
+    ///
+    /// # Errors
+    ///
+    /// What was known before stays known.
+    pub async fn refresh(&self) -> Result<CommitId, RemoteError> {
+        let _conversation = self.inner.conversation.lock().await;
+        let damage = match self.read_remote().await {
+            Err(Failed::Damaged(reason)) => reason,
+            other => return other.map_err(Failed::into_error),
+        };
+        let local = self.inner.local.clone();
+        blocking(move || local.state().start_over(&damage)).await.map_err(MirrorError::from)??;
+        self.read_remote().await.map_err(Failed::into_error)
+    }
+
+    /// Returns the index at the commit that is known; `None` before the first refresh.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.inner.local.snapshot()
+    }
+
+    /// Returns the commit that is known; `None` before the first refresh.
+    pub fn tip(&self) -> Option<CommitId> {
+        self.snapshot().map(|snapshot| snapshot.tip)
+    }
+
+    /// Builds what `plan` asks for on top of the commit that is known, and sends nothing.
+    ///
+    /// `render` writes the message of each commit. Reads no file but those that name a wanted image.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is known yet, the plan names a foreign environment, or the mirror turns out damaged. What is
+    /// wrong with a single update is its outcome.
+    pub async fn prepare(
+        &self,
+        plan: Plan,
+        render: Arc<dyn Fn(&EnvironmentCommit) -> String + Send + Sync>,
+    ) -> Result<Prepared, PrepareError> {
+        let inner = self.inner.clone();
+        let prepared = blocking(move || {
+            let mut state = inner.local.state();
+            let snapshot = inner.local.snapshot().ok_or(PrepareError::NotRead)?;
+            let prepared = prepare::prepare(&state.mirror, &snapshot, &inner.author, &plan, &*render);
+            if let Err(PrepareError::Damaged(reason)) = &prepared {
+                state.damage = Some(reason.clone());
+            }
+            prepared
+        });
+        prepared.await.unwrap_or_else(|error| Err(PrepareError::Damaged(error.to_string())))
+    }
+
+    /// Sends what was prepared, if the branch is still where it was then. One attempt, without any fetch; afterwards
+    /// the new commit is the one that is known.
+    ///
+    /// # Errors
+    ///
+    /// The variants tell the caller what to do. After all of them what was known before stays known.
+    pub async fn push(&self, prepared: Prepared) -> Result<(), PushError> {
+        if prepared.is_empty() {
+            return Ok(());
+        }
+        // In a task of its own: a caller who stops waiting must not leave a moved branch unnoted.
+        let repository = self.clone();
+        let pushing = tokio::spawn(async move { repository.push_now(prepared).await });
+        pushing.await.unwrap_or_else(|error| Err(PushError::Unknown { reason: error.to_string() }))
+    }
+
+    async fn push_now(&self, prepared: Prepared) -> Result<(), PushError> {
+        let _conversation = self.inner.conversation.lock().await;
+        if self.tip() != Some(prepared.parent) {
+            return Err(PushError::Outdated { reason: format!("{} is not the commit we know", prepared.parent) });
+        }
+        let Prepared { parent, tip, objects, .. } = prepared;
+        self.inner.transport.push(&Push { old: parent, new: tip, objects: &objects }).await?;
+        let local = self.inner.local.clone();
+        if let Err(error) = blocking(move || local.note_pushed(objects, tip)).await {
+            tracing::error!("a pushed commit could not be noted: {error}");
+        }
+        Ok(())
+    }
+
+    async fn read_remote(&self) -> Result<CommitId, Failed> {
+        let mut reading = self.inner.transport.read().await?;
+        let tip = reading.tip().await?;
+        let local = self.inner.local.clone();
+        let need = blocking(move || local.need(tip)).await.map_err(MirrorError::from)??;
+        match need {
+            Need::Nothing => return Ok(tip),
+            Need::Index => {}
+            Need::Objects { have, mut receiver } => {
+                let fetched = reading.fetch(tip, have, &mut receiver).await;
+                // First whether our side failed: a disk that is full also breaks the conversation off.
+                match (receiver.finish(fetched.is_ok()).await, fetched) {
+                    (Ok(()), Ok(())) => {}
+                    (Err(MirrorError::Git { source, .. }), Ok(())) if have.is_some() => {
+                        return Err(Failed::Damaged(source.message().to_owned()));
+                    }
+                    (Err(error), _) => return Err(RemoteError::from(error).into()),
+                    (Ok(()), Err(error)) => return Err(error.into()),
+                }
+            }
+        }
+        let local = self.inner.local.clone();
+        blocking(move || local.note_fetched(tip)).await.map_err(MirrorError::from)??;
+        Ok(tip)
+    }
+}
+
+impl State {
+    fn start_over(&mut self, reason: &str) -> Result<(), MirrorError> {
+        self.damage = None;
+        self.mirror.start_over(reason)
+    }
+}
+
+/// What is missing here of a commit of the remote.
+enum Need {
+    Nothing,
+    Index,
+    Objects { have: Option<CommitId>, receiver: super::mirror::PackReceiver },
+}
+
+/// Why a refresh failed.
+enum Failed {
+    /// A new mirror may help.
+    Damaged(String),
+    Error(RemoteError),
+}
+
+impl Failed {
+    fn into_error(self) -> RemoteError {
+        match self {
+            Self::Damaged(reason) => RemoteError::Protocol { reason },
+            Self::Error(error) => error,
+        }
+    }
+}
+
+impl From<RemoteError> for Failed {
+    fn from(error: RemoteError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<MirrorError> for Failed {
+    fn from(error: MirrorError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl From<Unreadable> for Failed {
+    fn from(error: Unreadable) -> Self {
+        match error.fault {
+            Fault::Mirror => Self::Damaged(error.to_string()),
+            Fault::Content => Self::Error(RemoteError::Protocol { reason: error.to_string() }),
+        }
+    }
+}
+
+impl Local {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves at worst an index that a refresh corrects.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns what has to be done to know the commit `tip` of the remote.
+    fn need(&self, tip: CommitId) -> Result<Need, Failed> {
+        let mut state = self.state();
+        let stored = state.mirror.stored_tip();
+        // An empty mirror misses everything and is not damaged by that.
+        if stored.is_some() {
+            if let Some(reason) = state.damage.take() {
+                return Err(Failed::Damaged(reason));
+            }
+            if state.mirror.is_overgrown() {
+                return Err(Failed::Damaged("it has grown".to_owned()));
+            }
+        }
+        Ok(match self.snapshot() {
+            Some(snapshot) if snapshot.tip == tip => match stored {
+                Some(_) => Need::Nothing,
+                // The mirror has been emptied: what is in memory alone would be lost with us.
+                None => Need::Objects { have: None, receiver: state.mirror.receive_pack() },
+            },
+            _ if stored == Some(tip) => Need::Index,
+            _ => Need::Objects { have: stored, receiver: state.mirror.receive_pack() },
+        })
+    }
+
+    /// Notes that all objects of `tip` are on the disk.
+    fn note_fetched(&self, tip: CommitId) -> Result<(), Failed> {
+        let mut state = self.state();
+        state.mirror.find_new_packs()?;
+        self.move_index(&state.mirror, tip)?;
+        state.mirror.store_tip(tip)?;
+        state.damage = None;
+        Ok(())
+    }
+
+    /// Notes that the remote has taken in commits of ours.
+    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) {
+        let mut state = self.state();
+        state.mirror.add(objects);
+        if let Err(error) = self.move_index(&state.mirror, tip) {
+            state.damage = Some(error.to_string());
+        } else if let Err(error) = state.mirror.settle(tip) {
+            // Nothing is lost: what is not on the disk is on the remote.
+            tracing::warn!("the mirror could not be written: {error}");
+        }
+    }
+
+    fn move_index(&self, mirror: &Mirror, tip: CommitId) -> Result<(), Unreadable> {
+        let tree = mirror.tree_of(tip)?;
+        let known = self.snapshot();
+        // A mirror that was made anew does not have the old tree: then everything is read.
+        let old_tree = known.as_ref().and_then(|snapshot| mirror.tree_of(snapshot.tip).ok());
+        drop(known);
+        match old_tree {
+            None => {
+                let snapshot = index::build(mirror, &self.territory, tree, tip)?;
+                *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
+            }
+            Some(old_tree) => {
+                let update = index::difference(mirror, &self.territory, old_tree, tree)?;
+                let mut place = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+                if let Some(snapshot) = place.as_mut() {
+                    // Copies only what somebody is looking at just now.
+                    update.apply(Arc::make_mut(snapshot), &self.territory, tip);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs work that would hold up an async thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, tokio::task::JoinError> {
+    tokio::task::spawn_blocking(work).await
+}

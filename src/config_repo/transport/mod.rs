@@ -1,0 +1,137 @@
+//! The one seam to a Git server: ask for the tip of a branch, fetch it one commit deep, push with the expected old
+//! commit.
+//!
+//! A small client of our own instead of libgit2's transports, because every round trip that is not needed is what a
+//! person waits for: a push is one request on a connection that is kept. libgit2's own `file` push compares nothing
+//! and runs no hooks, so `file` goes through Git's own programs, with the same bytes as everywhere else.
+
+mod http;
+mod local;
+mod pktline;
+mod protocol;
+mod stream;
+
+use std::time::Duration;
+
+use super::error::{OpenError, PushError, RemoteError};
+use super::mirror::PackReceiver;
+use super::object::{CommitId, NewObject};
+use super::pack::{self, Deltas};
+use super::settings::RemoteSettings;
+use http::HttpRemote;
+use protocol::Capabilities;
+use stream::StreamRemote;
+
+/// How long a server may be silent. Hooks of a host run while we wait.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a connection may take to come up.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// One branch of one remote repository.
+pub(super) struct Transport {
+    remote: Remote,
+    branch: String,
+    /// `refs/heads/<branch>`.
+    reference: String,
+}
+
+enum Remote {
+    Http(HttpRemote),
+    Stream(StreamRemote),
+}
+
+/// One push: a branch, where it stands, where it shall stand, and what the server lacks.
+pub(super) struct Push<'a> {
+    pub(super) old: CommitId,
+    pub(super) new: CommitId,
+    pub(super) objects: &'a [NewObject],
+}
+
+impl Push<'_> {
+    fn pack(&self, capabilities: &Capabilities, deltas: Deltas) -> Result<Vec<u8>, PushError> {
+        let deltas = if capabilities.has("no-thin") { Deltas::Whole } else { deltas };
+        pack::write(self.objects, deltas).map_err(|error| PushError::Refused { reason: error.to_string() })
+    }
+}
+
+impl Transport {
+    pub(super) fn new(settings: &RemoteSettings) -> Result<Self, OpenError> {
+        let address = |reason: &str| OpenError::Address { name: settings.name.clone(), reason: reason.to_owned() };
+        let remote = match settings.url.scheme() {
+            "http" | "https" => Remote::Http(HttpRemote::new(settings)?),
+            "file" => Remote::Stream(StreamRemote::local(settings)?),
+            other => {
+                return Err(address(&format!("`{other}` is no address that is supported; use https, ssh or file")));
+            }
+        };
+        let reference = format!("refs/heads/{}", settings.branch);
+        // The rules of `git check-ref-format`, as libgit2 knows them.
+        if !git2::Reference::is_valid_name(&reference) {
+            return Err(OpenError::Branch { name: settings.name.clone(), branch: settings.branch.clone() });
+        }
+        Ok(Self { remote, branch: settings.branch.clone(), reference })
+    }
+
+    /// Begins to read the remote.
+    pub(super) async fn read(&self) -> Result<Reading<'_>, RemoteError> {
+        Ok(match &self.remote {
+            Remote::Http(http) => Reading::Http(http.read(&self.branch, &self.reference)),
+            Remote::Stream(stream) => Reading::Stream(Box::new(stream.read(&self.branch, &self.reference).await?)),
+        })
+    }
+
+    /// Moves the branch from `old` to `new`, or says why not. One attempt.
+    pub(super) async fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+        match &self.remote {
+            Remote::Http(http) => http.push(&self.reference, push).await,
+            Remote::Stream(stream) => stream.push(&self.reference, push).await,
+        }
+    }
+}
+
+/// A conversation in which the remote is read.
+pub(super) enum Reading<'a> {
+    Http(http::HttpReading<'a>),
+    Stream(Box<stream::StreamReading>),
+}
+
+impl Reading<'_> {
+    /// Returns where the branch stands.
+    pub(super) async fn tip(&mut self) -> Result<CommitId, RemoteError> {
+        match self {
+            Self::Http(http) => http.tip().await,
+            Self::Stream(stream) => stream.tip().await,
+        }
+    }
+
+    /// Fetches the commit `want` alone, without its parents; what `have` consists of is not sent again.
+    pub(super) async fn fetch(
+        &mut self,
+        want: CommitId,
+        have: Option<CommitId>,
+        receiver: &mut PackReceiver,
+    ) -> Result<(), RemoteError> {
+        match self {
+            Self::Http(http) => http.fetch(want, have, receiver).await,
+            Self::Stream(stream) => stream.fetch(want, have, receiver).await,
+        }
+    }
+}
+
+/// Returns what a server said, fit for one line of a log: no control characters, white space as single spaces, at
+/// most 1,000 characters.
+fn readable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let words: Vec<&str> = clean.split_whitespace().collect();
+    words.join(" ").chars().take(1000).collect()
+}
+
+/// Whether a server's words say that the repository is not there, or not there for us.
+fn says_missing(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["not found", "does not exist", "not exported", "does not appear to be a git repository", "no such repository"]
+        .iter()
+        .any(|words| text.contains(words))
+}

@@ -1,0 +1,120 @@
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::views::{HoldView, UpdateView, VersionView, time};
+use super::{App, Caller, Problem};
+use crate::relay::{EnvironmentRow, MatrixCell};
+use crate::store::Update;
+
+/// Environments × repositories.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Matrix {
+    environments: Vec<EnvironmentView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct EnvironmentView {
+    name: String,
+    config_repository: String,
+    branch: String,
+    /// `automatic` or `manual`.
+    update: &'static str,
+    promote_from: Vec<String>,
+    /// The commit that this was read from; `null` until the branch has been read.
+    tip: Option<String>,
+    /// The freeze that is in force; `null`: none.
+    freeze: Option<String>,
+    repositories: Vec<CellView>,
+    /// Files that could not be read.
+    problems: Vec<ProblemView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CellView {
+    repository: String,
+    /// `null` where the sites are apart.
+    version: Option<VersionView>,
+    /// More than one only where the sites are apart.
+    versions: Vec<VersionView>,
+    /// The commit of ours that wrote it; `null` where somebody else did.
+    commit: Option<String>,
+    /// When that was.
+    when: Option<String>,
+    /// `push`, `promotion` or `rollback`.
+    cause: Option<String>,
+    actor: Option<String>,
+    holds: Vec<HoldView>,
+    /// Updates that wait for a hold to end.
+    waiting: Vec<UpdateView>,
+    sites: Vec<SiteView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SiteView {
+    path: String,
+    line: u32,
+    version: VersionView,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ProblemView {
+    path: String,
+    reason: String,
+}
+
+/// What every environment runs.
+#[utoipa::path(get, path = "/environments", responses(
+    (status = 200, body = Matrix),
+    (status = 401, body = Problem, content_type = "application/problem+json"),
+    (status = 503, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Matrix>, Problem> {
+    caller.must_read()?;
+    let rows = app.0.relay.matrix().await?;
+    Ok(Json(Matrix { environments: rows.iter().map(EnvironmentView::from).collect() }))
+}
+
+impl From<&EnvironmentRow> for EnvironmentView {
+    fn from(row: &EnvironmentRow) -> Self {
+        Self {
+            name: row.environment.name.clone(),
+            config_repository: row.config_repository.clone(),
+            branch: row.branch.clone(),
+            update: row.environment.mode.as_str(),
+            promote_from: row.environment.promote_from.clone(),
+            tip: row.tip.clone(),
+            freeze: None,
+            repositories: row.cells.iter().map(CellView::from).collect(),
+            problems: row
+                .problems
+                .iter()
+                .map(|problem| ProblemView { path: problem.path.to_string(), reason: problem.reason.to_string() })
+                .collect(),
+        }
+    }
+}
+
+impl From<&MatrixCell> for CellView {
+    fn from(cell: &MatrixCell) -> Self {
+        let last = cell.last_change.as_ref();
+        let sites = cell.places.iter().map(|place| SiteView {
+            path: place.path.to_string(),
+            line: place.line,
+            version: (&place.version).into(),
+        });
+        Self {
+            repository: cell.repository.to_string(),
+            version: cell.version().map(Into::into),
+            versions: cell.versions.iter().map(Into::into).collect(),
+            commit: last.and_then(|change: &Update| change.commit.clone()),
+            when: time(cell.since()),
+            cause: last.map(|change| change.cause.to_string()),
+            actor: last.map(|change| change.actor.clone()),
+            holds: cell.holds.iter().map(Into::into).collect(),
+            waiting: cell.waiting.iter().map(Into::into).collect(),
+            sites: sites.collect(),
+        }
+    }
+}

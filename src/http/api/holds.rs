@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::auth::one;
+use super::views::HoldView;
+use super::{App, Body, Caller, Problem, parse};
+use crate::settings::Permission;
+use crate::store::NewHold;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Holds {
+    holds: Vec<HoldView>,
+}
+
+/// A hold that is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HoldOrder {
+    environment: String,
+    /// As `docker.io/uyou/user-service`.
+    repository: String,
+    reason: Option<String>,
+    /// How long, as `30m`, `4h` or `2d`; until it is released when left out.
+    hold_for: Option<String>,
+}
+
+/// The holds that are active.
+#[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Holds>, Problem> {
+    caller.must_read()?;
+    let holds = app.0.relay.store().holds().await?;
+    Ok(Json(Holds { holds: holds.iter().map(Into::into).collect() }))
+}
+
+/// Pins a repository in an environment.
+#[utoipa::path(post, path = "/holds", request_body = HoldOrder, responses(
+    (status = 201, body = HoldView),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Body(order): Body<HoldOrder>,
+) -> Result<(StatusCode, Json<HoldView>), Problem> {
+    caller.must(&Permission::Hold(one(&order.environment)))?;
+    if app.0.relay.environment(&order.environment).is_none() {
+        let detail = format!("there is no environment `{}`", order.environment);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    let span = order.hold_for.as_deref().map(hold_for).transpose()?;
+    let expires_at = match span {
+        Some(span) => Some(Timestamp::now().checked_add(span).map_err(|_| too_long())?),
+        None => None,
+    };
+    let hold = NewHold {
+        environment: order.environment,
+        repository: parse("repository", &order.repository)?,
+        reason: order.reason,
+        actor: caller.name,
+        expires_at,
+    };
+    let made = app.0.relay.hold(hold).await?;
+    Ok((StatusCode::CREATED, Json((&made).into())))
+}
+
+/// Releases a hold: the newest update that waited for it goes.
+#[utoipa::path(delete, path = "/holds/{id}", responses(
+    (status = 204),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn release(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let holds = app.0.relay.store().holds().await?;
+    let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
+    caller.must(&Permission::Hold(one(&hold.environment)))?;
+    match app.0.relay.release_hold(&id, &caller.name).await? {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(Problem::nothing_at("active hold", &id)),
+    }
+}
+
+/// Parses a span of time as people write it: `90s`, `30m`, `4h`, `2d`, `1h 30m`.
+///
+/// # Errors
+///
+/// When it is none, or is not above zero.
+pub(super) fn hold_for(text: &str) -> Result<Duration, Problem> {
+    let wrong = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("`hold_for`: {why}"));
+    // Days are 24 hours here: a hold does not care for the change of the clocks.
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| wrong(error.to_string()))?;
+    let relative = jiff::SpanRelativeTo::days_are_24_hours();
+    let span = span.to_duration(relative).map_err(|error| wrong(error.to_string()))?;
+    match Duration::try_from(span) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        _ => Err(wrong(format!("`{text}` is not above zero"))),
+    }
+}
+
+fn too_long() -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`hold_for` reaches beyond the end of the calendar")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        for (text, seconds) in
+            [("90s", 90), ("30m", 1800), ("4h", 14400), ("2d", 172_800), ("1h 30m", 5400), ("PT1H", 3600)]
+        {
+            assert_eq!(hold_for(text).unwrap(), Duration::from_secs(seconds), "{text}");
+        }
+        for text in ["", "soon", "-1h", "0s", "1 month"] {
+            assert!(hold_for(text).is_err(), "{text}");
+        }
+    }
+}

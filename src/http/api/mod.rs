@@ -1,0 +1,137 @@
+//! `/api/v1`: one file for each kind of thing, the wire types in `views`.
+
+mod environments;
+mod events;
+mod history;
+mod holds;
+mod promotions;
+mod rollbacks;
+mod stream;
+mod views;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts};
+use axum::{Json, Router};
+use http::StatusCode;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::Caller;
+use super::{App, Problem};
+
+/// The most rows that a list gives, and how many it gives unasked.
+const LIMIT: (u32, u32) = (1000, 100);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tagrelay", description = "Relays image tags from registries to the repository that Argo CD watches."),
+    modifiers(&BearerTokens),
+    security(("bearer" = []))
+)]
+struct Document;
+
+struct BearerTokens;
+
+impl utoipa::Modify for BearerTokens {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The token of an [[api_token]]"));
+        document
+            .components
+            .get_or_insert_with(Default::default)
+            .add_security_scheme("bearer", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+fn open_api_router() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(environments::list))
+        .routes(routes!(events::list))
+        .routes(routes!(events::show))
+        .routes(routes!(events::replay))
+        .routes(routes!(promotions::create))
+        .routes(routes!(promotions::show))
+        .routes(routes!(rollbacks::create))
+        .routes(routes!(holds::list, holds::create))
+        .routes(routes!(holds::release))
+        .routes(routes!(history::list))
+        .routes(routes!(stream::watch))
+}
+
+/// Returns the OpenAPI document of the API.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = open_api_router().into_openapi();
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (format!("/api/v1{path}"), item)).collect();
+    document
+}
+
+pub(super) fn routes(app: App) -> Router<App> {
+    let (router, _) = open_api_router().split_for_parts();
+    router
+        .route("/openapi.json", axum::routing::get(open_api))
+        .layer(DefaultBodyLimit::max(app.0.max_body_bytes))
+        // Nobody without a token learns even which routes there are.
+        .layer(axum::middleware::from_extractor_with_state::<Caller, App>(app))
+}
+
+async fn open_api() -> Json<utoipa::openapi::OpenApi> {
+    Json(document())
+}
+
+/// A JSON body. What is wrong with one is told as a [`Problem`].
+struct Body<T>(T);
+
+impl<T: serde::de::DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: axum::extract::Request, app: &App) -> Result<Self, Problem> {
+        match Json::<T>::from_request(request, app).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => {
+                let status = match &rejection {
+                    JsonRejection::JsonDataError(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    other => other.status(),
+                };
+                Err(Problem::new(status, rejection.body_text()))
+            }
+        }
+    }
+}
+
+/// What stands behind the `?`. What is wrong with it is told as a [`Problem`].
+struct Query<T>(T);
+
+impl<T: serde::de::DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, app: &App) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, app).await;
+        query
+            .map(|query| Self(query.0))
+            .map_err(|rejection: QueryRejection| Problem::bad_request(rejection.body_text()))
+    }
+}
+
+/// Returns how many rows to give.
+fn limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(LIMIT.1).clamp(1, LIMIT.0)
+}
+
+/// Parses a member or parameter that is text on the wire.
+fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem>
+where
+    T::Err: std::fmt::Display,
+{
+    let wrong = |error: T::Err| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("`{name}`: {error}"));
+    text.parse().map_err(wrong)
+}
+
+fn parse_option<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, Problem>
+where
+    T::Err: std::fmt::Display,
+{
+    text.map(|text| parse(name, text)).transpose()
+}

@@ -1,0 +1,174 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::auth::one;
+use super::views::RequestView;
+use super::{App, Body, Caller, Problem, Query, parse, parse_option};
+use crate::image::Tag;
+use crate::relay::{Order, Preview, PromotionOrder};
+use crate::settings::Permission;
+use crate::store::{Request, RequestMade, RequestState};
+
+/// The longest time that a client may wait for an answer.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// A promotion that is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PromotionBody {
+    /// The environment that changes.
+    to: String,
+    /// The environment whose versions it takes; may be left out where `promote_from` has one.
+    from: Option<String>,
+    /// Whole names, or last components where those are unambiguous; all that both environments run when left out.
+    repositories: Option<Vec<String>>,
+    /// A version to take instead of what `from` runs. Needs `repositories`.
+    tag: Option<String>,
+    /// Repository to the tag that the caller believes `to` runs. A mismatch is 409.
+    #[serde(default)]
+    expect: BTreeMap<String, String>,
+    /// Show what would happen instead of doing it.
+    #[serde(default)]
+    dry_run: bool,
+    reason: Option<String>,
+}
+
+/// What a promotion would do.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PreviewView {
+    dry_run: bool,
+    /// The commit that it would be applied to.
+    parent: String,
+    /// The change as a unified diff.
+    diff: String,
+    updates: Vec<PreviewedView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PreviewedView {
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+    /// `changed`, `unchanged` or `refused`.
+    state: &'static str,
+    reason: Option<String>,
+}
+
+/// Asks for a promotion.
+#[utoipa::path(post, path = "/promotions", request_body = PromotionBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one promotion")),
+    responses(
+        (status = 202, description = "Taken", body = RequestView),
+        (status = 200, description = "A dry run", body = PreviewView),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`to` runs something else than expected", body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<PromotionBody>,
+) -> Result<Response, Problem> {
+    let expect = body.expect.iter().map(|(repository, tag)| Ok((repository.clone(), parse::<Tag>("expect", tag)?)));
+    let order = PromotionOrder {
+        expect: expect.collect::<Result<_, Problem>>()?,
+        tag: parse_option("tag", body.tag.as_deref())?,
+        to: body.to,
+        from: body.from,
+        repositories: body.repositories,
+        reason: body.reason,
+    };
+    if body.dry_run {
+        caller.must_follow()?;
+        let preview = app.0.relay.preview_promotion(&order).await?;
+        return Ok(Json(PreviewView::from(preview)).into_response());
+    }
+    caller.must(&Permission::Promote(one(&order.to)))?;
+    let made = app.0.relay.promote(&order, &by(caller, &headers)?).await?;
+    accepted(&app, made).await
+}
+
+/// A promotion or rollback, and what has become of it.
+#[utoipa::path(get, path = "/promotions/{id}", params(Wait), responses(
+    (status = 200, body = RequestView),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Result<Json<RequestView>, Problem> {
+    caller.must_follow()?;
+    let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
+    // Listening begins before the first look, so that no end can fall between the two.
+    let mut notices = app.0.relay.notices();
+    let store = app.0.relay.store();
+    let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
+    loop {
+        let updates = store.updates_of(&id).await?;
+        if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
+            return Ok(Json(RequestView::new(&request, &updates)));
+        }
+        // Any notice is a reason to look again; so is having missed some.
+        let _ = tokio::time::timeout_at(deadline, notices.recv()).await;
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wait {
+    /// How many seconds to wait for the end of it, 300 at the most.
+    wait: Option<u64>,
+}
+
+/// Returns who asks, with the key of the request.
+pub(super) fn by(caller: Caller, headers: &HeaderMap) -> Result<Order, Problem> {
+    let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
+    if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+        return Err(Problem::bad_request(format!(
+            "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
+        )));
+    }
+    Ok(Order { actor: caller.name, idempotency_key: key.map(str::to_owned) })
+}
+
+/// Answers 202 with the request as it stands, which is the earlier one where the key was used before.
+pub(super) async fn accepted(app: &App, made: RequestMade) -> Result<Response, Problem> {
+    let request = match made {
+        RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,
+    };
+    let updates = app.0.relay.store().updates_of(&request.id).await?;
+    Ok((StatusCode::ACCEPTED, Json(RequestView::new(&request, &updates))).into_response())
+}
+
+impl From<Preview> for PreviewView {
+    fn from(preview: Preview) -> Self {
+        let view = |update: &crate::relay::PreviewedUpdate| PreviewedView {
+            repository: update.repository.to_string(),
+            tag: update.version.tag().map(ToString::to_string),
+            digest: update.version.digest().map(ToString::to_string),
+            state: update.fate.as_str(),
+            reason: update.reason.clone(),
+        };
+        Self {
+            dry_run: true,
+            updates: preview.updates.iter().map(view).collect(),
+            parent: preview.parent,
+            diff: preview.diff,
+        }
+    }
+}

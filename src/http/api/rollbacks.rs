@@ -1,0 +1,54 @@
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::super::auth::one;
+use super::holds::hold_for;
+use super::promotions::{accepted, by};
+use super::views::RequestView;
+use super::{App, Body, Caller, Problem, parse_option};
+use crate::relay::RollbackOrder;
+use crate::settings::Permission;
+
+/// A rollback that is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackBody {
+    environment: String,
+    /// A whole name, or a last component where that is unambiguous.
+    repository: String,
+    /// The tag to go back to; the version before when left out.
+    to: Option<String>,
+    reason: Option<String>,
+    /// How long automation leaves it alone, as `30m`, `4h` or `2d`; until it is released when left out.
+    hold_for: Option<String>,
+}
+
+/// Asks for a rollback: an older version, and a hold. Follow it at `/api/v1/promotions/{id}`.
+#[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one rollback")),
+    responses(
+        (status = 202, description = "Taken", body = RequestView),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body<RollbackBody>,
+) -> Result<Response, Problem> {
+    caller.must(&Permission::Rollback(one(&body.environment)))?;
+    let order = RollbackOrder {
+        to: parse_option("to", body.to.as_deref())?,
+        hold_for: body.hold_for.as_deref().map(hold_for).transpose()?,
+        environment: body.environment,
+        repository: body.repository,
+        reason: body.reason,
+    };
+    let made = app.0.relay.roll_back(&order, &by(caller, &headers)?).await?;
+    accepted(&app, made).await
+}

@@ -1,0 +1,304 @@
+//! The wire types that several routes share.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::image::{Digest, Version};
+use crate::store::{Event, Hold, Request, RequestState, Update, UpdateState};
+
+/// A version: tag, digest or both.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct VersionView {
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+impl From<&Version> for VersionView {
+    fn from(version: &Version) -> Self {
+        Self { tag: version.tag().map(ToString::to_string), digest: version.digest().map(ToString::to_string) }
+    }
+}
+
+/// One edited site.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChangeView {
+    environment: String,
+    repository: String,
+    /// From the root of the config repository.
+    path: String,
+    /// Counted from 1.
+    line: u32,
+    old: VersionView,
+    new: VersionView,
+}
+
+/// Returns the edited sites of a committed update. What an attempt was about to edit is not told.
+fn changes(update: &Update) -> Vec<ChangeView> {
+    if update.state != UpdateState::Committed {
+        return Vec::new();
+    }
+    let view = |change: &crate::store::SiteChange| ChangeView {
+        environment: update.environment.clone(),
+        repository: update.repository.to_string(),
+        path: change.path.clone(),
+        line: change.line,
+        old: (&change.old).into(),
+        new: (&change.new).into(),
+    };
+    update.changes.iter().map(view).collect()
+}
+
+fn commit(update: &Update) -> Option<String> {
+    update.commit.clone().filter(|_| update.state == UpdateState::Committed)
+}
+
+/// "This environment shall run this version", and what became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct UpdateView {
+    id: String,
+    environment: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+    /// `unverified`, `pending`, `waiting`, `committed`, `unchanged`, `superseded` or `refused`.
+    state: String,
+    reason: Option<String>,
+    commit: Option<String>,
+    changes: Vec<ChangeView>,
+    finished_at: Option<String>,
+}
+
+impl From<&Update> for UpdateView {
+    fn from(update: &Update) -> Self {
+        Self {
+            id: update.id.clone(),
+            environment: update.environment.clone(),
+            repository: update.repository.to_string(),
+            tag: update.version.tag().map(ToString::to_string),
+            digest: update.version.digest().map(ToString::to_string),
+            state: update.state.to_string(),
+            reason: update.reason.clone(),
+            commit: commit(update),
+            changes: changes(update),
+            finished_at: time(update.finished_at),
+        }
+    }
+}
+
+/// A push event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventView {
+    id: String,
+    receiver: String,
+    repository: String,
+    tag: String,
+    /// The digest that the registry gave, or until it has been asked the one that the payload names.
+    digest: Option<String>,
+    /// The digest that the payload names.
+    announced_digest: Option<String>,
+    /// `queued`, `pending`, `waiting`, `committed`, `unchanged`, `superseded` or `refused`.
+    state: String,
+    /// Why it is refused or waits, or what the last attempt met.
+    reason: Option<String>,
+    /// What else there is to say.
+    note: Option<String>,
+    /// The image rule that takes it.
+    matched_rule: Option<String>,
+    /// When the registry says it was pushed.
+    pushed_at: Option<String>,
+    received_at: String,
+    verified_at: Option<String>,
+    finished_at: Option<String>,
+    /// How often the registry was asked in vain.
+    attempts: u32,
+    /// When it will be asked again.
+    next_attempt_at: Option<String>,
+}
+
+impl From<&Event> for EventView {
+    fn from(event: &Event) -> Self {
+        let digest = event.verified_digest.as_ref().or(event.announced_digest.as_ref());
+        Self {
+            id: event.id.clone(),
+            receiver: event.receiver.clone(),
+            repository: event.repository.to_string(),
+            tag: event.tag.to_string(),
+            digest: digest.map(ToString::to_string),
+            announced_digest: event.announced_digest.as_ref().map(ToString::to_string),
+            state: event.state.to_string(),
+            reason: event.reason.clone(),
+            note: event.note.clone(),
+            matched_rule: event.matched_rule.clone(),
+            pushed_at: time(event.pushed_at),
+            received_at: event.received_at.to_string(),
+            verified_at: time(event.verified_at),
+            finished_at: time(event.finished_at),
+            attempts: event.attempts,
+            next_attempt_at: time(event.next_attempt_at),
+        }
+    }
+}
+
+/// A push event with everything that became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventDetailView {
+    #[serde(flatten)]
+    event: EventView,
+    /// One for each environment that takes it.
+    updates: Vec<UpdateView>,
+    /// The way of the event, step by step, for people.
+    explanation: Vec<StepView>,
+}
+
+/// One step of the way of an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StepView {
+    /// `received`, `matched`, `verified`, `decided`, `committed`, `unchanged`, `waiting`, `superseded` or `refused`.
+    step: String,
+    at: Option<String>,
+    text: String,
+}
+
+impl EventDetailView {
+    pub(super) fn new(event: &Event, updates: &[Update]) -> Self {
+        Self {
+            explanation: explain(event, updates),
+            updates: updates.iter().map(Into::into).collect(),
+            event: event.into(),
+        }
+    }
+}
+
+/// Tells the way of an event from what the store has of it.
+fn explain(event: &Event, updates: &[Update]) -> Vec<StepView> {
+    let mut steps = Vec::new();
+    let mut tell = |step: &str, at: Option<Timestamp>, text: String| {
+        steps.push(StepView { step: step.to_owned(), at: time(at), text });
+    };
+    let digest = event.announced_digest.as_ref().map(Digest::short);
+    let digest = digest.map(|digest| format!(" with {digest}")).unwrap_or_default();
+    let (repository, tag) = (&event.repository, &event.tag);
+    tell("received", Some(event.received_at), format!("receiver `{}`: {repository}:{tag}{digest}", event.receiver));
+    if let Some(rule) = &event.matched_rule {
+        tell("matched", None, format!("the [[image]] rule of `{rule}`"));
+    }
+    if let Some(at) = event.verified_at {
+        let digest = event.verified_digest.as_ref().map_or_else(|| "no digest".to_owned(), Digest::short);
+        let note = event.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+        tell("verified", Some(at), format!("{} has it: {digest}{note}", repository.registry()));
+    } else if event.attempts > 0 {
+        let reason = event.reason.as_deref().unwrap_or_default();
+        tell("verified", None, format!("not yet, after {} attempts: {reason}", event.attempts));
+    }
+    for update in updates {
+        tell("decided", event.verified_at, format!("{} takes it", update.environment));
+        let text = match (&update.reason, commit(update)) {
+            (_, Some(commit)) => format!("{}: commit {commit}", update.environment),
+            (Some(reason), None) => format!("{}: {reason}", update.environment),
+            (None, None) => update.environment.clone(),
+        };
+        tell(update.state.as_str(), update.finished_at, text);
+    }
+    if updates.is_empty() && event.finished_at.is_some() {
+        tell(event.state.as_str(), event.finished_at, event.reason.clone().unwrap_or_default());
+    }
+    steps
+}
+
+/// A promotion or rollback.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RequestView {
+    id: String,
+    /// `promotion` or `rollback`.
+    kind: String,
+    /// `pending`, `committed`, `refused`, `pull_request_open` or `waiting`.
+    state: String,
+    /// The environment that changes.
+    to: String,
+    /// The environment whose versions it takes.
+    from: Option<String>,
+    /// The name of the API token.
+    actor: String,
+    /// Why, in the words of whoever asked.
+    requested_because: Option<String>,
+    created_at: String,
+    /// The last commit that carries a part of it.
+    commit: Option<String>,
+    /// The edited sites.
+    changes: Vec<ChangeView>,
+    /// Why it is refused or waits, or that there was nothing to do.
+    reason: Option<String>,
+    /// What became of each repository.
+    updates: Vec<UpdateView>,
+}
+
+impl RequestView {
+    pub(super) fn new(request: &Request, updates: &[Update]) -> Self {
+        let state = Request::state(updates);
+        Self {
+            id: request.id.clone(),
+            kind: request.kind.to_string(),
+            state: state.to_string(),
+            to: request.environment.clone(),
+            from: request.source.clone(),
+            actor: request.actor.clone(),
+            requested_because: request.reason.clone(),
+            created_at: request.created_at.to_string(),
+            commit: updates.iter().rev().find_map(commit),
+            changes: updates.iter().flat_map(changes).collect(),
+            reason: request_reason(request, state, updates),
+            updates: updates.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+fn request_reason(request: &Request, state: RequestState, updates: &[Update]) -> Option<String> {
+    let reasons: Vec<String> = updates
+        .iter()
+        .filter(|update| update.state != UpdateState::Committed)
+        .filter_map(|update| Some(format!("{}: {}", update.repository, update.reason.as_ref()?)))
+        .collect();
+    let idle = updates.iter().all(|update| update.state == UpdateState::Unchanged);
+    if !reasons.is_empty() {
+        Some(reasons.join("; "))
+    } else if state == RequestState::Committed && idle {
+        Some(format!("nothing to do: {} runs it already", request.environment))
+    } else {
+        None
+    }
+}
+
+/// A hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HoldView {
+    id: String,
+    environment: String,
+    repository: String,
+    reason: Option<String>,
+    actor: String,
+    /// The rollback that made it.
+    rollback: Option<String>,
+    created_at: String,
+    /// When it ends by itself; `null`: when it is released.
+    expires_at: Option<String>,
+}
+
+impl From<&Hold> for HoldView {
+    fn from(hold: &Hold) -> Self {
+        Self {
+            id: hold.id.clone(),
+            environment: hold.environment.clone(),
+            repository: hold.repository.to_string(),
+            reason: hold.reason.clone(),
+            actor: hold.actor.clone(),
+            rollback: hold.request_id.clone(),
+            created_at: hold.created_at.to_string(),
+            expires_at: time(hold.expires_at),
+        }
+    }
+}
+
+pub(super) fn time(at: Option<Timestamp>) -> Option<String> {
+    at.map(|at| at.to_string())
+}

@@ -1,0 +1,50 @@
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{StatusCode, header};
+use serde::Serialize;
+
+use super::App;
+use crate::telemetry::OPENMETRICS_CONTENT_TYPE;
+
+pub(super) fn health_routes() -> Router<App> {
+    Router::new().route("/healthz", get(live)).route("/readyz", get(ready))
+}
+
+/// The process runs and its threads answer.
+async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Whether Tagrelay can do its work, and what hinders it.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    problems: Vec<String>,
+}
+
+/// The store can be written to, and every config repository has been read at least once.
+///
+/// A registry or config repository that is away later does not make it unready: webhooks are still taken, and
+/// taking them is what readiness is about.
+async fn ready(State(app): State<App>) -> Response {
+    let mut problems = Vec::new();
+    if let Err(error) = app.0.relay.store().check().await {
+        tracing::error!(%error, "not ready: the store fails");
+        problems.push("the store cannot be written to".to_owned());
+    }
+    for branch in app.0.relay.branches() {
+        if branch.snapshot().is_none() {
+            let (name, branch) = (branch.repository_name(), branch.branch_name());
+            problems.push(format!("branch `{branch}` of config repository `{name}` has not been read yet"));
+        }
+    }
+    let ready = problems.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, problems })).into_response()
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE)], app.0.relay.metrics().encode()).into_response()
+}

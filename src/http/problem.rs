@@ -1,0 +1,139 @@
+use std::any::Any;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::relay::RequestError;
+use crate::store::StoreError;
+
+/// How long a client should wait after a 503, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// An error as RFC 9457 wants it, sent as `application/problem+json`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The words of the status.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// What is wrong and what to do, for people.
+    detail: String,
+    /// What a 401 asks for in `WWW-Authenticate`.
+    #[serde(skip)]
+    challenge: Option<&'static str>,
+}
+
+impl Problem {
+    /// Returns the problem of a status.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            challenge: None,
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(super) fn nothing_at(what: &str, id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no {what} `{id}`"))
+    }
+
+    /// Returns the word for the metrics.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.status {
+            401 => "unauthorized",
+            408 => "too_slow",
+            413 => "too_large",
+            503 => "unavailable",
+            _ => "failed",
+        }
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let detail = "this needs `Authorization: Bearer` with a token of an [[api_token]]";
+        Self { challenge: Some("Bearer"), ..Self::new(StatusCode::UNAUTHORIZED, detail) }
+    }
+
+    /// The reason stays in the log: who guesses learns nothing.
+    pub(super) fn bad_credential(challenge: &'static str) -> Self {
+        let detail = "the credential is missing or wrong";
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, detail) }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Plain strings and a number: writing them as JSON cannot fail.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body)
+                .into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+}
+
+/// The client learns that it should come back; the log learns why.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a request failed because the store did");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the store cannot be used now: try again")
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        let status = match &error {
+            RequestError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::Unexpected { .. } => StatusCode::CONFLICT,
+            RequestError::UnknownEnvironment { .. }
+            | RequestError::SourceNotAllowed { .. }
+            | RequestError::SourceMissing { .. }
+            | RequestError::TagWithoutRepositories
+            | RequestError::UnknownRepository { .. }
+            | RequestError::AmbiguousRepository { .. }
+            | RequestError::TagRefused(_)
+            | RequestError::SeveralVersions { .. }
+            | RequestError::NoEarlierVersion { .. }
+            | RequestError::HoldTooLong
+            | RequestError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        match error {
+            RequestError::Store(error) => error.into(),
+            error => Self::new(status, error.to_string()),
+        }
+    }
+}
+
+pub(super) async fn not_found(uri: http::Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn method_not_allowed(method: http::Method, uri: http::Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}
+
+/// A panic is a defect. The client gets an answer, the log gets the panic, other requests go on.
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no text)");
+    tracing::error!(panic = text, "a handler panicked: please report this");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in Tagrelay: its log has the details").into_response()
+}

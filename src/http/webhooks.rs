@@ -1,0 +1,184 @@
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{App, BODY_TIME, Problem};
+use crate::store::ReceivedState;
+use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
+}
+
+/// What became of a request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Answer {
+    events: Vec<AnswerEvent>,
+    ignored: Vec<AnswerIgnored>,
+}
+
+/// A push event that is stored.
+#[derive(Debug, Serialize, ToSchema)]
+struct AnswerEvent {
+    /// Of the first delivery, when this is a duplicate.
+    id: String,
+    repository: String,
+    tag: String,
+    /// The digest that the payload names.
+    digest: Option<String>,
+    /// `queued` or `duplicate`.
+    state: &'static str,
+}
+
+/// A part of the request that is no push of a tagged image.
+#[derive(Debug, Serialize, ToSchema)]
+struct AnswerIgnored {
+    class: &'static str,
+    reason: String,
+}
+
+async fn receive(State(app): State<App>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+    let Some(receiver) = app.0.receivers.get(&name) else {
+        return Err(Problem::nothing_at("receiver", &name));
+    };
+    let result = app.take(receiver, request).await;
+    let outcome = match &result {
+        Ok((StatusCode::ACCEPTED, _)) => "accepted",
+        Ok(_) => "ignored",
+        Err(problem) => problem.outcome(),
+    };
+    app.0.relay.metrics().webhook_request(&name, outcome);
+    result.map(|(status, body)| (status, body).into_response())
+}
+
+/// CloudEvents senders ask before they send.
+async fn allow(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    let receiver = app.0.receivers.get(&name).ok_or_else(|| Problem::nothing_at("receiver", &name))?;
+    let allowed = receiver.allow_sender(&headers);
+    allowed.map(|headers| (StatusCode::OK, headers).into_response()).ok_or_else(|| {
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("/webhooks/{name} does not take OPTIONS from this sender"))
+    })
+}
+
+impl App {
+    async fn take(&self, receiver: &Receiver, request: Request) -> Result<(StatusCode, Response), Problem> {
+        let (parts, body) = request.into_parts();
+        let body = self.read(&parts.headers, body).await?;
+        let query = parts.uri.query();
+        let mut delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+        if let Some(Errand::LearnCertificate(address)) = &delivery.errand {
+            self.learn_certificate(receiver, address).await?;
+            delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+        }
+        if let Some(Errand::Visit(address)) = delivery.errand.take() {
+            self.visit(receiver, address).await?;
+        }
+        self.store(receiver, delivery).await
+    }
+
+    fn authenticate(
+        &self,
+        receiver: &Receiver,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        body: &Bytes,
+    ) -> Result<Delivery, Problem> {
+        receiver.receive(&webhook::Request { headers, query, body }).map_err(|unauthorized| {
+            tracing::warn!(receiver = receiver.name(), reason = %unauthorized, "webhook rejected");
+            Problem::bad_credential(unauthorized.challenge)
+        })
+    }
+
+    /// Reads a body that is no longer than it may be. One that says its length is refused before it is read.
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        let limit = self.0.max_body_bytes;
+        let too_large = || {
+            let detail = format!("the body is larger than max_body_bytes, which is {limit}");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, limit)).await {
+            Ok(Ok(body)) => Ok(body),
+            // `to_bytes` says nothing else than that the limit was reached or that the client went away, and then
+            // nobody reads the answer.
+            Ok(Err(_)) => Err(too_large()),
+            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+        }
+    }
+
+    async fn store(&self, receiver: &Receiver, delivery: Delivery) -> Result<(StatusCode, Response), Problem> {
+        let Delivery { events, ignored, reply, errand: _ } = delivery;
+        for Ignored { class, reason } in &ignored {
+            tracing::debug!(receiver = receiver.name(), %class, reason, "part of a webhook ignored");
+        }
+        if events.is_empty() {
+            let response = match reply {
+                Some(reply) => Json(reply.json).into_response(),
+                None => Json(Answer { events: Vec::new(), ignored: answer_ignored(ignored) }).into_response(),
+            };
+            return Ok((StatusCode::OK, response));
+        }
+        let received = self.0.relay.receive(receiver.name(), &events).await?;
+        let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
+        Ok((StatusCode::ACCEPTED, Json(Answer { events, ignored: answer_ignored(ignored) }).into_response()))
+    }
+
+    /// Fetches the certificate that a sender signs with. Without it nothing can be believed, so that the sender is
+    /// asked to come again.
+    async fn learn_certificate(&self, receiver: &Receiver, address: &url::Url) -> Result<(), Problem> {
+        let later = |reason: String| {
+            tracing::warn!(receiver = receiver.name(), reason, "the sender's certificate cannot be had");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the sender's certificate cannot be had now: try again")
+        };
+        let response = self.0.errands.get(address.clone()).send().await.map_err(|error| later(error.to_string()))?;
+        if response.content_length().is_none_or(|length| length > 64 * 1024) {
+            return Err(later("its length is missing or too large".to_owned()));
+        }
+        let pem = response.bytes().await.map_err(|error| later(error.to_string()))?;
+        receiver.learn_certificate(address, &pem).map_err(|error| later(error.to_string()))
+    }
+
+    /// Confirms a subscription that the sender has asked us to confirm.
+    async fn visit(&self, receiver: &Receiver, address: url::Url) -> Result<(), Problem> {
+        let host = address.host_str().unwrap_or_default().to_owned();
+        match self.0.errands.get(address).send().await.and_then(reqwest::Response::error_for_status) {
+            Ok(_) => {
+                tracing::info!(receiver = receiver.name(), host, "subscription confirmed");
+                Ok(())
+            }
+            Err(error) => {
+                // The address holds a token, so the error is told without it.
+                tracing::warn!(receiver = receiver.name(), host, error = %error.without_url(), "subscription not confirmed");
+                Err(Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the subscription cannot be confirmed now: try again",
+                ))
+            }
+        }
+    }
+}
+
+fn answer_event(event: &PushEvent, id: String, state: ReceivedState) -> AnswerEvent {
+    AnswerEvent {
+        id,
+        repository: event.repository.to_string(),
+        tag: event.tag.to_string(),
+        digest: event.digest.as_ref().map(ToString::to_string),
+        state: match state {
+            ReceivedState::Queued => "queued",
+            ReceivedState::Duplicate => "duplicate",
+        },
+    }
+}
+
+fn answer_ignored(ignored: Vec<Ignored>) -> Vec<AnswerIgnored> {
+    ignored.into_iter().map(|one| AnswerIgnored { class: one.class.name(), reason: one.reason }).collect()
+}

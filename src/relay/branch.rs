@@ -1,0 +1,127 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, Notify};
+
+use super::{Environment, UpdateMode};
+use crate::config_repo::{CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
+use crate::image::Repository;
+use crate::telemetry::{GitOperation, Metrics};
+
+/// A branch of a config repository, with the environments that live on it. One writer works on it.
+pub struct Branch {
+    repository: ConfigRepository,
+    repository_name: String,
+    branch_name: String,
+    environments: Vec<Environment>,
+    metrics: Metrics,
+    /// When the remote was asked last. Held while it is asked, so that callers share one question.
+    asked: Mutex<Option<Instant>>,
+    /// Rung when there may be something to write.
+    pub(super) wake: Notify,
+}
+
+/// What the mirror knows of a repository in an environment.
+pub(super) enum Presence {
+    /// At least one site names it.
+    Named,
+    /// No site names it.
+    Absent,
+    /// The branch has not been read yet.
+    Unknown,
+}
+
+impl Branch {
+    /// Joins a config repository's branch with its environments.
+    pub fn new(
+        repository: ConfigRepository,
+        repository_name: String,
+        branch_name: String,
+        environments: Vec<Environment>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            repository,
+            repository_name,
+            branch_name,
+            environments,
+            metrics,
+            asked: Mutex::new(None),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Returns the environments, in the order of the settings.
+    pub fn environments(&self) -> &[Environment] {
+        &self.environments
+    }
+
+    /// Returns the name of the config repository.
+    pub fn repository_name(&self) -> &str {
+        &self.repository_name
+    }
+
+    /// Returns the name of the branch.
+    pub fn branch_name(&self) -> &str {
+        &self.branch_name
+    }
+
+    /// Returns what the mirror knows; `None` until the remote has been read once.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.repository.snapshot()
+    }
+
+    pub(super) fn config_repository(&self) -> &ConfigRepository {
+        &self.repository
+    }
+
+    pub(super) fn environment_names(&self) -> Vec<String> {
+        self.environments.iter().map(|environment| environment.name.clone()).collect()
+    }
+
+    /// Brings the mirror up to the remote's tip.
+    ///
+    /// # Errors
+    ///
+    /// Why the remote could not be read.
+    pub async fn refresh(&self) -> Result<CommitId, RemoteError> {
+        let mut asked = self.asked.lock().await;
+        let begun = Instant::now();
+        let result = self.repository.refresh().await;
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        self.metrics.git_operation(GitOperation::refresh, outcome, begun.elapsed());
+        *asked = Some(Instant::now());
+        result
+    }
+
+    /// Brings the mirror up to the remote's tip, unless that was done less than `age` ago.
+    ///
+    /// # Errors
+    ///
+    /// Why the remote could not be read.
+    pub(super) async fn refresh_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
+        let is_fresh = self.asked.lock().await.is_some_and(|asked| asked.elapsed() < age);
+        if is_fresh { Ok(()) } else { self.refresh().await.map(|_| ()) }
+    }
+
+    pub(super) fn presence(&self, environment: &str, repository: &Repository) -> Presence {
+        match self.snapshot() {
+            None => Presence::Unknown,
+            Some(snapshot)
+                if sites(&snapshot, environment).is_some_and(|found| found.sites.contains_key(repository)) =>
+            {
+                Presence::Named
+            }
+            Some(_) => Presence::Absent,
+        }
+    }
+
+    /// Returns the environments on this branch that take push events.
+    pub(super) fn automatic(&self) -> impl Iterator<Item = &Environment> {
+        self.environments.iter().filter(|environment| environment.mode == UpdateMode::Automatic)
+    }
+}
+
+pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {
+    snapshot.environments.get(environment).map(Arc::as_ref)
+}

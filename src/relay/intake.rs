@@ -1,0 +1,446 @@
+//! Asks the registry whether events and requests are true, and makes pending updates of them.
+//!
+//! Each runs in a task of its own, a bounded number for each registry, so that a registry that is slow or away
+//! holds up nobody else's images. A registry's "not now" goes back to the store with a time.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Relay;
+use super::branch::Presence;
+use crate::image::Repository;
+use crate::policy::{ImageRule, Verification, rule_for};
+use crate::registry::{Confirmation, Registries, UnverifiedImage};
+use crate::store::{
+    Cause, Decision, Event, EventRefusal, Finish, Outcome, PlannedUpdate, StoreError, Update, UpdateState,
+};
+
+/// How many events of one registry are looked at together.
+const PER_REGISTRY: u32 = 64;
+
+/// When fewer than this many of a registry are left, the next ones are fetched from the store.
+const LOW_WATER: usize = 16;
+
+/// How long a finding that no manifest names an image is believed before the remote is asked again.
+const ABSENCE_AGE: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause before a registry is asked again about the same image.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How long to wait when the store does not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+enum Work {
+    Event(Event),
+    Update(Update),
+}
+
+impl Work {
+    fn id(&self) -> &str {
+        match self {
+            Self::Event(event) => &event.id,
+            Self::Update(update) => &update.id,
+        }
+    }
+
+    fn registry(&self) -> &str {
+        match self {
+            Self::Event(event) => event.repository.registry(),
+            Self::Update(update) => update.repository.registry(),
+        }
+    }
+}
+
+/// What is being worked on.
+#[derive(Default)]
+struct InFlight {
+    tasks: JoinSet<(String, String)>,
+    ids: HashSet<String>,
+    per_registry: HashMap<String, usize>,
+    /// Registries of which the store may have more than was fetched.
+    more: HashSet<String>,
+}
+
+impl InFlight {
+    fn finished(&mut self, id: &str, registry: &str) {
+        self.ids.remove(id);
+        if let Some(count) = self.per_registry.get_mut(registry) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn wants_more(&self) -> bool {
+        self.more.iter().any(|registry| self.per_registry.get(registry).copied().unwrap_or_default() < LOW_WATER)
+    }
+}
+
+pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+    let mut in_flight = InFlight::default();
+    loop {
+        let next = match fetch(&relay, &mut in_flight).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "the intake cannot read the store; trying again");
+                Some(STORE_PAUSE)
+            }
+        };
+        if wait(&relay, &mut in_flight, next, &mut stopped).await.is_break() {
+            break;
+        }
+    }
+    // What is asked of registries now can be asked again after the restart: nothing is lost by not waiting.
+    in_flight.tasks.abort_all();
+}
+
+/// Waits until there is something to fetch.
+async fn wait(
+    relay: &Relay,
+    in_flight: &mut InFlight,
+    next: Option<Duration>,
+    stopped: &mut watch::Receiver<bool>,
+) -> std::ops::ControlFlow<()> {
+    use std::ops::ControlFlow::{Break, Continue};
+    let deadline = tokio::time::Instant::now() + next.unwrap_or(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return Break(()),
+            () = relay.0.intake_wake.notified() => return Continue(()),
+            () = tokio::time::sleep_until(deadline) => return Continue(()),
+            Some(done) = in_flight.tasks.join_next() => {
+                match done {
+                    Ok((id, registry)) => in_flight.finished(&id, &registry),
+                    // A panic is a defect; its event stays queued, and is taken again after a restart.
+                    Err(error) => tracing::error!(%error, "a task of the intake failed"),
+                }
+                if in_flight.wants_more() {
+                    return Continue(());
+                }
+            }
+        }
+    }
+}
+
+/// Starts what is due. Returns how long it is until something else will be.
+async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duration>, StoreError> {
+    let store = &relay.0.store;
+    if store.expire_holds().await? > 0 {
+        relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
+    }
+    let events = store.due_events(PER_REGISTRY).await?.into_iter().map(Work::Event);
+    let updates = store.due_updates(PER_REGISTRY).await?.into_iter().map(Work::Update);
+    in_flight.more.clear();
+    let mut fetched: HashMap<String, u32> = HashMap::new();
+    for work in updates.chain(events) {
+        let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
+        let count = fetched.entry(registry.clone()).or_default();
+        *count += 1;
+        if *count >= PER_REGISTRY {
+            in_flight.more.insert(registry.clone());
+        }
+        if in_flight.ids.insert(id.clone()) {
+            *in_flight.per_registry.entry(registry.clone()).or_default() += 1;
+            let relay = relay.clone();
+            in_flight.tasks.spawn(async move {
+                let result = match &work {
+                    Work::Event(event) => relay.take_event(event).await,
+                    Work::Update(update) => relay.take_update(update).await,
+                };
+                if let Err(error) = result {
+                    tracing::error!(%error, id, "the store did not take what became of it; trying again");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    relay.0.intake_wake.notify_one();
+                }
+                (id, registry)
+            });
+        }
+    }
+    relay.0.metrics.pending_updates(store.open_updates().await?);
+    let next = [store.next_attempt().await?, store.next_hold_expiry().await?];
+    let now = Timestamp::now();
+    let until =
+        |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1);
+    Ok(next.into_iter().flatten().map(until).min())
+}
+
+/// What asking the registry came to, apart from "not now".
+enum Asked {
+    Confirmed { version: crate::image::Version, note: Option<String> },
+    No { reason: String },
+    NotNow { reason: String, ask_again_after: Option<Duration> },
+}
+
+impl Relay {
+    /// Takes an event as far as its updates.
+    async fn take_event(&self, event: &Event) -> Result<(), StoreError> {
+        let Some(rule) = rule_for(&self.0.images, &event.repository) else {
+            let reason = format!("no [[image]] rule manages {}", event.repository);
+            return self.refuse(event, None, reason, true).await;
+        };
+        if let Err(refused) = rule.check_tag(&event.tag) {
+            return self.refuse(event, Some(rule), refused.to_string(), false).await;
+        }
+        let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
+        let announced = event.announced_digest.as_ref();
+        match self.ask(&image, rule, announced, "the payload announced").await {
+            Asked::Confirmed { version, note } => self.decide(event, rule, version, note).await,
+            Asked::No { reason } => self.refuse(event, Some(rule), reason, true).await,
+            Asked::NotNow { reason, ask_again_after } => {
+                let until = Timestamp::now() + pause(event.attempts, ask_again_after);
+                tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, "event postponed");
+                self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
+                self.0.store.postpone_event(&event.id, until, reason).await
+            }
+        }
+    }
+
+    /// Takes an update of a promotion or rollback as far as its writer.
+    async fn take_update(&self, update: &Update) -> Result<(), StoreError> {
+        let store = &self.0.store;
+        let Some(rule) = rule_for(&self.0.images, &update.repository) else {
+            return self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository)).await;
+        };
+        let Some(tag) = update.version.tag() else {
+            // A digest names its content by itself, and was running somewhere when it was asked for.
+            store.verify_update(&update.id, None, None).await?;
+            self.wake_writer(&update.environment);
+            return Ok(());
+        };
+        let image = UnverifiedImage { repository: update.repository.clone(), tag: tag.clone() };
+        let known = update.version.digest();
+        // A rollback is for the bad hour, in which the registry may be away too: what ran before is believed.
+        let is_rollback = update.cause == Cause::Rollback;
+        let note = match self.ask(&image, rule, known, "it was recorded with").await {
+            Asked::Confirmed { version, note } => {
+                // What was asked for keeps its digest: a tag that has moved since is another version.
+                store.verify_update(&update.id, version.digest().filter(|_| known.is_none()), note).await?;
+                self.wake_writer(&update.environment);
+                return Ok(());
+            }
+            Asked::No { reason } => return self.refuse_update(update, reason).await,
+            Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
+            Asked::NotNow { reason, ask_again_after } => {
+                let until = Timestamp::now() + pause(update.attempts, ask_again_after);
+                tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, "update postponed");
+                return store.postpone_updates(vec![update.id.clone()], Some(until), reason).await;
+            }
+        };
+        store.verify_update(&update.id, None, Some(note)).await?;
+        self.wake_writer(&update.environment);
+        Ok(())
+    }
+
+    /// Asks the registry about an image, where the rule wants that.
+    async fn ask(
+        &self,
+        image: &UnverifiedImage,
+        rule: &ImageRule,
+        expected: Option<&crate::image::Digest>,
+        expected_because: &str,
+    ) -> Asked {
+        if rule.verify == Verification::Nothing {
+            let unchecked = Registries::take_unchecked(image).version();
+            return Asked::Confirmed { version: unchecked, note: Some("not verified, as the rule says".to_owned()) };
+        }
+        let confirmation = self.0.registries.confirm(image).await;
+        let registry = image.repository.registry();
+        self.0.metrics.registry_request(registry, confirmation.outcome());
+        match confirmation {
+            Confirmation::There(image) => {
+                let differs = expected.filter(|expected| image.digest().is_some_and(|digest| digest != *expected));
+                let note = differs
+                    .map(|expected| format!("{expected_because} {expected}, and {registry} has {}", image.version()));
+                Asked::Confirmed { version: image.version(), note }
+            }
+            Confirmation::NotThere => {
+                Asked::No { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
+            }
+            Confirmation::NotAllowed { reason } => Asked::No { reason },
+            Confirmation::NotNow { reason, ask_again_after } => Asked::NotNow { reason, ask_again_after },
+        }
+    }
+
+    /// Records a confirmed event with an update for each environment that takes it.
+    async fn decide(
+        &self,
+        event: &Event,
+        rule: &ImageRule,
+        version: crate::image::Version,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
+        let takers = self.takers(&event.repository).await;
+        if takers.is_empty() {
+            let reason = self.why_nobody_takes(&event.repository);
+            return self.refuse(event, Some(rule), reason, true).await;
+        }
+        let decision = Decision {
+            event_id: event.id.clone(),
+            matched_rule: rule.pattern.as_str().to_owned(),
+            version,
+            note,
+            updates: takers.iter().map(|environment| PlannedUpdate { environment: environment.clone() }).collect(),
+        };
+        let states = self.0.store.decide(decision).await?;
+        for (environment, state) in takers.iter().zip(states) {
+            tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, "event decided");
+            self.notify_event(&event.id, &event.repository, &event.tag, state.as_str(), None);
+            if state == UpdateState::Refused {
+                self.0.metrics.update(environment, state.as_str());
+                self.0.metrics.event(Some(event.repository.as_str()), state.as_str());
+            }
+            self.wake_writer(environment);
+        }
+        Ok(())
+    }
+
+    /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
+    async fn takers(&self, repository: &Repository) -> Vec<String> {
+        let takers = self.known_takers(repository);
+        if !takers.is_empty() {
+            return takers;
+        }
+        // The manifest may have come since the branch was last read.
+        for branch in &self.0.branches {
+            if let Err(error) = branch.refresh_if_older_than(ABSENCE_AGE).await {
+                tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
+            }
+        }
+        self.known_takers(repository)
+    }
+
+    fn known_takers(&self, repository: &Repository) -> Vec<String> {
+        let mut takers = Vec::new();
+        for branch in &self.0.branches {
+            for environment in branch.automatic() {
+                match branch.presence(&environment.name, repository) {
+                    Presence::Named | Presence::Unknown => takers.push(environment.name.clone()),
+                    Presence::Absent => {}
+                }
+            }
+        }
+        takers
+    }
+
+    fn why_nobody_takes(&self, repository: &Repository) -> String {
+        let mut on_request = Vec::new();
+        let mut unreadable = Vec::new();
+        for branch in &self.0.branches {
+            let Some(snapshot) = branch.snapshot() else { continue };
+            for environment in branch.environments() {
+                if let Some(sites) = super::branch::sites(&snapshot, &environment.name) {
+                    if sites.sites.contains_key(repository) {
+                        on_request.push(environment.name.as_str());
+                    }
+                    unreadable
+                        .extend(sites.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)));
+                }
+            }
+        }
+        let mut reason = if on_request.is_empty() {
+            format!("no manifest of any environment names {repository}")
+        } else {
+            format!("only {} runs {repository}, and takes promotions only", on_request.join(", "))
+        };
+        if !unreadable.is_empty() {
+            unreadable.truncate(5);
+            reason.push_str(&format!(" (files that could not be read: {})", unreadable.join("; ")));
+        }
+        reason
+    }
+
+    async fn refuse(
+        &self,
+        event: &Event,
+        rule: Option<&ImageRule>,
+        reason: String,
+        redeliverable: bool,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, "event refused");
+        self.0.metrics.event(rule.map(|_| event.repository.as_str()), "refused");
+        let refusal = EventRefusal {
+            event_id: event.id.clone(),
+            reason: reason.clone(),
+            matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
+            redeliverable,
+        };
+        self.0.store.refuse_event(refusal).await?;
+        self.notify_event(&event.id, &event.repository, &event.tag, "refused", Some(&reason));
+        Ok(())
+    }
+
+    async fn refuse_update(&self, update: &Update, reason: String) -> Result<(), StoreError> {
+        self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await
+    }
+
+    /// Records how updates ended, counts them and tells whoever watches.
+    pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
+        let rows = finished
+            .iter()
+            .map(|(update, outcome)| Finish { update_id: update.id.clone(), outcome: outcome.clone() })
+            .collect();
+        self.0.store.finish(rows).await?;
+        for (update, outcome) in &finished {
+            self.tell_end(update, outcome);
+        }
+        Ok(())
+    }
+
+    fn tell_end(&self, update: &Update, outcome: &Outcome) {
+        let (state, reason) = match outcome {
+            Outcome::Committed => (UpdateState::Committed, None),
+            Outcome::Unchanged => (UpdateState::Unchanged, None),
+            Outcome::Superseded { reason } => (UpdateState::Superseded, Some(reason.clone())),
+            Outcome::Refused { reason } => (UpdateState::Refused, Some(reason.clone())),
+        };
+        let commit = update.commit.clone().filter(|_| state == UpdateState::Committed);
+        tracing::info!(
+            update = %update.id, cause = %update.cause, cause_id = %update.cause_id, environment = %update.environment,
+            repository = %update.repository, version = %update.version.short(), %state, commit, reason, "update finished"
+        );
+        self.0.metrics.update(&update.environment, state.as_str());
+        if update.cause == Cause::Push {
+            self.0.metrics.event(Some(update.repository.as_str()), state.as_str());
+        }
+        if state == UpdateState::Committed {
+            let now = Timestamp::now();
+            let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
+        }
+        self.notify(super::Subject::Update {
+            id: update.id.clone(),
+            cause_id: update.cause_id.clone(),
+            environment: update.environment.clone(),
+            repository: update.repository.to_string(),
+            version: update.version.to_string(),
+            state: state.as_str().to_owned(),
+            commit,
+            reason,
+        });
+    }
+}
+
+/// Returns the pause before a registry is asked again: what it asks for, or 1 s doubled with each attempt up to
+/// 5 min, with up to a quarter more so that images that failed together do not come back together.
+fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
+    let doubled = RETRY.0.saturating_mul(2u32.saturating_pow(attempts.min(16))).min(RETRY.1);
+    let base = asked.unwrap_or(doubled);
+    base + base.mul_f64(super::writer::jitter() / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_respect_the_registry() {
+        let at_most = |base: u64| Duration::from_millis(base * 1250);
+        for (attempts, seconds) in [(0, 1), (1, 2), (5, 32), (8, 256), (9, 300), (u32::MAX, 300)] {
+            let pause = pause(attempts, None);
+            assert!(pause >= Duration::from_secs(seconds) && pause <= at_most(seconds), "{attempts}: {pause:?}");
+        }
+        assert!(pause(0, Some(Duration::from_secs(90))) >= Duration::from_secs(90));
+    }
+}

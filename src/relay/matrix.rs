@@ -1,0 +1,182 @@
+//! What every environment runs: the branch says what, the store says since when and why.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+
+use super::branch::{Branch, sites};
+use super::{Environment, Relay};
+use crate::config_repo::{FileProblem, Place};
+use crate::image::{Repository, Version};
+use crate::policy::rule_for;
+use crate::store::{Hold, StoreError, Update};
+
+/// One environment with what it runs.
+#[derive(Debug, Clone)]
+pub struct EnvironmentRow {
+    /// The environment.
+    pub environment: Environment,
+    /// The name of its config repository.
+    pub config_repository: String,
+    /// Its branch.
+    pub branch: String,
+    /// The commit that this was read from; `None` until the branch has been read once.
+    pub tip: Option<String>,
+    /// The managed repositories, in the order of their names.
+    pub cells: Vec<MatrixCell>,
+    /// Files that could not be read.
+    pub problems: Vec<FileProblem>,
+}
+
+/// A managed repository in an environment.
+#[derive(Debug, Clone)]
+pub struct MatrixCell {
+    /// The repository.
+    pub repository: Repository,
+    /// What its sites name: one version, unless somebody has left them apart.
+    pub versions: Vec<Version>,
+    /// The sites.
+    pub places: Vec<Place>,
+    /// The last update of ours, where it is what runs.
+    pub last_change: Option<Update>,
+    /// The holds on it.
+    pub holds: Vec<Hold>,
+    /// Updates that wait for a hold to end.
+    pub waiting: Vec<Update>,
+}
+
+impl MatrixCell {
+    /// Returns the version that all sites name.
+    pub fn version(&self) -> Option<&Version> {
+        match self.versions.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Returns when what runs was committed, where we did that.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.last_change.as_ref().and_then(|change| change.finished_at)
+    }
+}
+
+impl Relay {
+    /// Returns what every environment runs, in the order of the settings.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
+        let mut notes = Notes {
+            last: by_place(self.0.store.last_changes().await?),
+            holds: by_place(self.0.store.holds().await?),
+            waiting: by_place(self.0.store.waiting_updates().await?),
+        };
+        let mut rows = Vec::new();
+        for branch in &self.0.branches {
+            for environment in branch.environments() {
+                rows.push(self.row(branch, environment, &mut notes));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, branch: &Branch, environment: &Environment, notes: &mut Notes) -> EnvironmentRow {
+        let snapshot = branch.snapshot();
+        let found = snapshot.as_ref().and_then(|snapshot| sites(snapshot, &environment.name));
+        let managed = self.managed(branch, &environment.name);
+        EnvironmentRow {
+            environment: environment.clone(),
+            config_repository: branch.repository_name().to_owned(),
+            branch: branch.branch_name().to_owned(),
+            tip: snapshot.as_ref().map(|snapshot| snapshot.tip.to_string()),
+            cells: managed
+                .into_iter()
+                .map(|(repository, places)| notes.cell(&environment.name, repository, places))
+                .collect(),
+            problems: found.map(|found| found.problems.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the repositories that a rule manages and that an environment names, with their sites.
+    pub(super) fn managed(&self, branch: &Branch, environment: &str) -> BTreeMap<Repository, Vec<Place>> {
+        let Some(snapshot) = branch.snapshot() else { return BTreeMap::new() };
+        let Some(found) = sites(&snapshot, environment) else { return BTreeMap::new() };
+        found
+            .sites
+            .iter()
+            .filter(|(repository, _)| rule_for(&self.0.images, repository).is_some())
+            .map(|(repository, places)| (repository.clone(), places.as_ref().clone()))
+            .collect()
+    }
+}
+
+/// Returns the versions that places name, each once, in the order in which they are found.
+pub(super) fn versions(places: &[Place]) -> Vec<Version> {
+    let mut versions: Vec<Version> = Vec::new();
+    for place in places {
+        if !versions.contains(&place.version) {
+            versions.push(place.version.clone());
+        }
+    }
+    versions
+}
+
+type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
+
+/// What the store knows, by environment and repository.
+struct Notes {
+    last: ByPlace<Update>,
+    holds: ByPlace<Hold>,
+    waiting: ByPlace<Update>,
+}
+
+impl Notes {
+    fn cell(&mut self, environment: &str, repository: Repository, places: Vec<Place>) -> MatrixCell {
+        let place = (environment.to_owned(), repository.clone());
+        let versions = versions(&places);
+        let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());
+        MatrixCell {
+            // What somebody else has written since is not ours to explain.
+            last_change: last_change.filter(|change| versions.iter().any(|version| same_tag(version, &change.version))),
+            holds: self.holds.remove(&place).unwrap_or_default(),
+            waiting: self.waiting.remove(&place).unwrap_or_default(),
+            repository,
+            versions,
+            places,
+        }
+    }
+}
+
+/// Returns whether a version in a manifest is the one that was wanted: a site may hold the tag without the digest.
+pub(super) fn same_tag(found: &Version, wanted: &Version) -> bool {
+    match (found.tag(), wanted.tag()) {
+        (Some(found), Some(wanted)) => found == wanted,
+        _ => found.digest() == wanted.digest(),
+    }
+}
+
+/// Something that belongs to an environment and a repository.
+trait Placed {
+    fn place(&self) -> (String, Repository);
+}
+
+impl Placed for Update {
+    fn place(&self) -> (String, Repository) {
+        (self.environment.clone(), self.repository.clone())
+    }
+}
+
+impl Placed for Hold {
+    fn place(&self) -> (String, Repository) {
+        (self.environment.clone(), self.repository.clone())
+    }
+}
+
+fn by_place<T: Placed>(values: Vec<T>) -> ByPlace<T> {
+    let mut by_place = ByPlace::new();
+    for value in values {
+        by_place.entry(value.place()).or_default().push(value);
+    }
+    by_place
+}

@@ -1,0 +1,345 @@
+//! One writer for each branch: it takes everything that is pending, makes commits of it and pushes them.
+//!
+//! The first update goes at once; what arrives while a push is under way leaves with the next one. The push is
+//! the fence: a race lost to anybody is answered by reading the new tip and applying the same updates to it.
+//!
+//! Before a push, the store learns which commit is about to carry which update. So when the answer is lost, or
+//! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::branch::{Branch, sites};
+use super::{Relay, message};
+use crate::config_repo::{
+    self, EnvironmentCommit, EnvironmentPlan, Plan, Prepared, PushError, Snapshot, WantedVersion,
+};
+use crate::image::Repository;
+use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
+use crate::telemetry::GitOperation;
+
+/// The most updates in one push: bounds memory and the size of a commit.
+const MAX_BATCH: u32 = 1000;
+
+/// How often a race is run before the updates wait a little for calmer times.
+const MAX_RACES: u32 = 10;
+
+/// The first and the longest pause after the remote could not be reached.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Why a round ended before everything was done.
+enum Setback {
+    /// The store failed; nothing more is done before it answers.
+    Store(StoreError),
+    /// The remote could not be read or written to. The updates stay pending, with this reason.
+    Remote(String),
+}
+
+impl From<StoreError> for Setback {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver<bool>) {
+    let Some(branch) = relay.0.branches.get(index) else { return };
+    let environments = branch.environment_names();
+    let mut failures: u32 = 0;
+    while !*stopped.borrow() {
+        let pause = match write_pending(&relay, branch, &environments).await {
+            Ok(Round::Idle) => None,
+            Ok(Round::Written) => {
+                failures = 0;
+                continue;
+            }
+            Err(setback) => {
+                failures = failures.saturating_add(1);
+                let pause = backoff(failures);
+                match setback {
+                    Setback::Store(error) => tracing::error!(%error, ?pause, "the writer cannot use the store"),
+                    Setback::Remote(reason) => {
+                        tracing::warn!(
+                            reason,
+                            ?pause,
+                            repository = branch.repository_name(),
+                            branch = branch.branch_name(),
+                            "the config repository cannot be written to; updates stay pending"
+                        );
+                    }
+                }
+                Some(pause)
+            }
+        };
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => {}
+            // New updates do not cut a pause short: the remote that failed a moment ago is left alone.
+            () = branch.wake.notified(), if pause.is_none() => {}
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+        }
+    }
+}
+
+enum Round {
+    Idle,
+    Written,
+}
+
+async fn write_pending(relay: &Relay, branch: &Branch, environments: &[String]) -> Result<Round, Setback> {
+    let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
+    if pending.is_empty() {
+        if branch.snapshot().is_none() {
+            // Read the branch at the start, so that the first event does not pay for it.
+            branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+        }
+        return Ok(Round::Idle);
+    }
+    let (newest, superseded) = coalesce(pending);
+    relay.finish(superseded).await?;
+    let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
+    match Batch::begin(relay, branch, newest).await?.write().await {
+        Err(Setback::Remote(reason)) => {
+            relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
+            Err(Setback::Remote(reason))
+        }
+        Err(error) => Err(error),
+        Ok(()) => {
+            relay.0.metrics.pending_updates(relay.0.store.open_updates().await?);
+            Ok(Round::Written)
+        }
+    }
+}
+
+/// Splits updates, which are in the order of arrival, into the newest of each place and the others.
+fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outcome)>) {
+    let mut newest: HashMap<(String, Repository), Update> = HashMap::new();
+    let mut superseded = Vec::new();
+    for update in pending {
+        let place = (update.environment.clone(), update.repository.clone());
+        let by = update.cause_id.clone();
+        if let Some(older) = newest.insert(place, update) {
+            let reason = format!("{by} arrived before this was written");
+            superseded.push((older, Outcome::Superseded { reason }));
+        }
+    }
+    let mut newest: Vec<Update> = newest.into_values().collect();
+    newest.sort_by(|a, b| a.cause_id.cmp(&b.cause_id).then_with(|| a.id.cmp(&b.id)));
+    (newest, superseded)
+}
+
+/// The updates of one round, at most one for each place.
+struct Batch<'a> {
+    relay: &'a Relay,
+    branch: &'a Branch,
+    updates: HashMap<String, Update>,
+    /// The ids in the order of arrival.
+    order: Vec<String>,
+    /// Updates of which an earlier push may have landed without our knowing.
+    maybe_landed: HashSet<String>,
+}
+
+impl<'a> Batch<'a> {
+    async fn begin(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Result<Self, Setback> {
+        let order = updates.iter().map(|update| update.id.clone()).collect();
+        let maybe_landed =
+            updates.iter().filter(|update| update.commit.is_some()).map(|update| update.id.clone()).collect();
+        let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
+        Ok(Self { relay, branch, updates, order, maybe_landed })
+    }
+
+    async fn write(mut self) -> Result<(), Setback> {
+        if self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
+            self.refresh().await?;
+        }
+        for race in 0..MAX_RACES {
+            self.settle_overwritten().await?;
+            let prepared = self.prepare().await?;
+            if self.finish_unwritten(&prepared).await? {
+                return Ok(());
+            }
+            self.record(&prepared).await?;
+            match self.push(prepared).await {
+                Ok(commits) => return self.finish_written(&commits).await,
+                Err(PushError::Outdated { .. }) => {
+                    self.relay.0.metrics.push_retry();
+                    // Somebody else's commit is there: none of ours can be.
+                    self.maybe_landed.clear();
+                    let pause = Duration::from_millis(20).mul_f64(f64::from(race) + jitter());
+                    tokio::time::sleep(pause).await;
+                }
+                Err(PushError::Refused { reason }) => return self.refuse_all(reason).await,
+                Err(PushError::Unknown { reason }) => {
+                    tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
+                    self.maybe_landed.extend(self.order.iter().cloned());
+                }
+                Err(error @ (PushError::Unauthorized { .. } | PushError::Unavailable { .. })) => {
+                    return Err(Setback::Remote(error.to_string()));
+                }
+            }
+            self.refresh().await?;
+        }
+        Err(Setback::Remote(format!("{MAX_RACES} pushes in a row lost the race against others")))
+    }
+
+    async fn refresh(&self) -> Result<(), Setback> {
+        self.branch.refresh().await.map(|_| ()).map_err(|error| Setback::Remote(error.to_string()))
+    }
+
+    /// Ends updates whose push landed and whose site somebody has changed again since: writing them once more
+    /// would put an older version over a newer one.
+    async fn settle_overwritten(&mut self) -> Result<(), Setback> {
+        let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
+        let overwritten: Vec<String> = self
+            .maybe_landed
+            .iter()
+            .filter(|id| self.updates.get(*id).is_some_and(|update| was_overwritten(update, &snapshot)))
+            .cloned()
+            .collect();
+        let finished = overwritten.iter().filter_map(|id| Some((self.take(id)?, Outcome::Committed))).collect();
+        Ok(self.relay.finish(finished).await?)
+    }
+
+    fn take(&mut self, id: &str) -> Option<Update> {
+        self.order.retain(|other| other != id);
+        self.maybe_landed.remove(id);
+        self.updates.remove(id)
+    }
+
+    async fn prepare(&self) -> Result<Prepared, Setback> {
+        let begun = Instant::now();
+        let updates = self.updates.clone();
+        let render = Arc::new(move |commit: &EnvironmentCommit| message::render(commit, &updates));
+        let result = self.branch.config_repository().prepare(self.plan(), render).await;
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
+        result.map_err(|error| Setback::Remote(error.to_string()))
+    }
+
+    /// Returns what is wanted, by environment in the order of the settings.
+    fn plan(&self) -> Plan {
+        let wanted_of = |environment: &str| -> Vec<WantedVersion> {
+            let updates = self.order.iter().filter_map(|id| self.updates.get(id));
+            updates
+                .filter(|update| update.environment == environment)
+                .map(|update| WantedVersion {
+                    key: update.id.clone(),
+                    repository: update.repository.clone(),
+                    version: update.version.clone(),
+                })
+                .collect()
+        };
+        let environments = self.branch.environments().iter().map(|environment| EnvironmentPlan {
+            environment: environment.name.clone(),
+            wanted: wanted_of(&environment.name),
+        });
+        Plan { environments: environments.filter(|plan| !plan.wanted.is_empty()).collect() }
+    }
+
+    /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
+    async fn finish_unwritten(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
+        let mut finished = Vec::new();
+        for (key, outcome) in prepared.outcomes() {
+            let outcome = match outcome {
+                config_repo::Outcome::Changed { .. } => continue,
+                config_repo::Outcome::Unchanged if self.maybe_landed.contains(key) => Outcome::Committed,
+                config_repo::Outcome::Unchanged => Outcome::Unchanged,
+                config_repo::Outcome::Refused { reason } => Outcome::Refused { reason: reason.clone() },
+            };
+            finished.extend(self.take(key).map(|update| (update, outcome)));
+        }
+        self.relay.finish(finished).await?;
+        Ok(self.order.is_empty())
+    }
+
+    /// Tells the store which commit is about to carry which update.
+    async fn record(&mut self, prepared: &Prepared) -> Result<(), Setback> {
+        let mut attempts = Vec::new();
+        for (key, outcome) in prepared.outcomes() {
+            let config_repo::Outcome::Changed { commit, changes } = outcome else { continue };
+            let (Some(update), Some(first)) = (self.updates.get_mut(key), changes.first()) else { continue };
+            update.commit = Some(commit.to_string());
+            update.old = Some(first.old.clone());
+            update.changes = changes
+                .iter()
+                .map(|change| SiteChange {
+                    path: change.path.clone(),
+                    line: change.line,
+                    old: change.old.clone(),
+                    new: change.new.clone(),
+                })
+                .collect();
+            attempts.push(Attempt {
+                update_id: key.clone(),
+                commit: commit.to_string(),
+                old: first.old.clone(),
+                changes: update.changes.clone(),
+            });
+        }
+        Ok(self.relay.0.store.record_attempts(attempts).await?)
+    }
+
+    /// Sends the commits. Returns how many updates each of them carries.
+    async fn push(&self, prepared: Prepared) -> Result<Vec<usize>, PushError> {
+        let sizes = prepared.commits().iter().map(|commit| commit.changes.len()).collect();
+        let begun = Instant::now();
+        let result = self.branch.config_repository().push(prepared).await;
+        let outcome = match &result {
+            Ok(()) => "ok",
+            Err(PushError::Outdated { .. }) => "outdated",
+            Err(PushError::Refused { .. }) => "refused",
+            Err(PushError::Unauthorized { .. }) => "unauthorized",
+            Err(PushError::Unavailable { .. }) => "unavailable",
+            Err(PushError::Unknown { .. }) => "unknown",
+        };
+        self.relay.0.metrics.git_operation(GitOperation::push, outcome, begun.elapsed());
+        result.map(|()| sizes)
+    }
+
+    async fn finish_written(mut self, commits: &[usize]) -> Result<(), Setback> {
+        commits.iter().for_each(|updates| self.relay.0.metrics.commit(*updates));
+        let ids = std::mem::take(&mut self.order);
+        let finished = ids.iter().filter_map(|id| Some((self.updates.remove(id)?, Outcome::Committed))).collect();
+        Ok(self.relay.finish(finished).await?)
+    }
+
+    async fn refuse_all(mut self, reason: String) -> Result<(), Setback> {
+        let ids = std::mem::take(&mut self.order);
+        let refused = |id: &String| {
+            Some((
+                self.updates.remove(id)?,
+                Outcome::Refused { reason: format!("the remote refused the push: {reason}") },
+            ))
+        };
+        let finished = ids.iter().filter_map(refused).collect();
+        Ok(self.relay.finish(finished).await?)
+    }
+}
+
+/// Returns whether a site that an earlier attempt was to change now holds neither what it held before nor what
+/// the attempt wrote: then the attempt landed, and somebody went on from there.
+fn was_overwritten(update: &Update, snapshot: &Snapshot) -> bool {
+    let Some(places) = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository))
+    else {
+        return false;
+    };
+    places.iter().any(|place| {
+        update.changes.iter().any(|change| {
+            change.path == place.path.as_ref() && change.old != place.version && change.new != place.version
+        })
+    })
+}
+
+/// Returns a number in 0..1 that differs from call to call and from process to process.
+pub(super) fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The keys of `RandomState` are random in each process and differ from one to the next.
+    (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Returns the pause after `failures` rounds in a row that failed: 0.5 s doubled each time, at most 60 s.
+fn backoff(failures: u32) -> Duration {
+    let doubled = RETRY.0.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16))).min(RETRY.1);
+    doubled.mul_f64(0.75 + jitter() / 4.0)
+}

@@ -1,0 +1,276 @@
+//! Config repositories over `file`: Git's own programs and hooks, the mirror, the index.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "support/git.rs"]
+mod git;
+#[path = "support/git_fleet.rs"]
+mod git_fleet;
+
+use git::{Remote, git};
+use git_fleet::{Fleet, apply, deployment, environment_plan, packs, plan, prepare, versions};
+use tagrelay::config_repo::{Outcome, Plan, PrepareError, PushError, RemoteError};
+
+const USER: &str = "uyou/user-service";
+const ORDER: &str = "uyou/order-service";
+
+fn platform() -> Remote {
+    Remote::with(&[
+        ("environments/staging/user.yaml", &deployment("uyou/user-service:1.0")),
+        ("environments/staging/order.yaml", &deployment("uyou/order-service:1.0")),
+        ("environments/production/user.yaml", &deployment("uyou/user-service:1.0")),
+        ("README.md", "image: uyou/user-service:1.0\n"),
+    ])
+}
+
+#[tokio::test]
+async fn an_update_becomes_one_commit_that_changes_the_tag_alone() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    let repository = fleet.open().await;
+    let parent = repository.refresh().await.unwrap();
+    assert_eq!(parent.to_string(), remote.tip());
+
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    let diff = prepared.unified_diff().unwrap();
+    repository.push(prepared).await.unwrap();
+
+    assert_eq!(remote.log(), ["staging: uyou/user-service:2.0", "first"]);
+    assert_eq!(remote.read("environments/staging/user.yaml"), deployment("uyou/user-service:2.0"));
+    assert_eq!(remote.read("environments/production/user.yaml"), deployment("uyou/user-service:1.0"));
+    assert_eq!(
+        git(&remote.bare(), &["diff", "HEAD~", "HEAD"]).lines().skip(2).collect::<Vec<_>>(),
+        diff.lines().skip(2).collect::<Vec<_>>()
+    );
+    assert_eq!(repository.tip().unwrap().to_string(), remote.tip());
+    assert_eq!(versions(&repository, "staging", USER), ["2.0"]);
+    assert_eq!(
+        git(&remote.bare(), &["log", "-1", "--format=%an <%ae> %cn <%ce>"]).trim(),
+        "Tagrelay <tagrelay@example.com> Tagrelay <tagrelay@example.com>"
+    );
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn two_environments_are_two_commits_in_one_push() {
+    let remote = platform();
+    remote.hook("pre-receive", "cat >> pushes");
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    let both = Plan {
+        environments: vec![
+            environment_plan("staging", &[(USER, "2.0")]),
+            environment_plan("production", &[(USER, "2.0")]),
+        ],
+    };
+    let prepared = prepare(&repository, both).await;
+    assert_eq!(prepared.commits().len(), 2);
+    assert_eq!(prepared.commits()[1].id, Some(prepared.tip()));
+    repository.push(prepared).await.unwrap();
+    assert_eq!(remote.log(), ["production: uyou/user-service:2.0", "staging: uyou/user-service:2.0", "first"]);
+    assert_eq!(std::fs::read_to_string(remote.bare().join("pushes")).unwrap().lines().count(), 1);
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn equal_trees_make_no_commit_and_no_site_is_a_refusal() {
+    let remote = platform();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    assert!(matches!(
+        repository.prepare(plan("staging", &[]), std::sync::Arc::new(|_| String::new())).await,
+        Err(PrepareError::NotRead)
+    ));
+    repository.refresh().await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "1.0"), ("uyou/nobody", "1.0"), (ORDER, "9")])).await;
+    assert_eq!(prepared.outcomes()[0].1, Outcome::Unchanged);
+    assert_eq!(
+        prepared.outcomes()[1].1,
+        Outcome::Refused { reason: "no manifest of staging names docker.io/uyou/nobody".to_owned() }
+    );
+    assert!(matches!(&prepared.outcomes()[2].1, Outcome::Changed { changes, .. } if changes.len() == 1));
+
+    let nothing = prepare(&repository, plan("staging", &[(USER, "1.0")])).await;
+    assert!(nothing.is_empty());
+    assert_eq!(nothing.tip(), nothing.parent());
+    repository.push(nothing).await.unwrap();
+    assert_eq!(remote.log(), ["first"]);
+    assert!(matches!(
+        repository.prepare(plan("moon", &[]), std::sync::Arc::new(|_| String::new())).await,
+        Err(PrepareError::UnknownEnvironment(name)) if name == "moon"
+    ));
+}
+
+#[tokio::test]
+async fn a_lost_race_is_outdated_and_the_foreign_commit_stays() {
+    let remote = platform();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    remote.commit("foreign", &[("environments/staging/order.yaml", &deployment("uyou/order-service:7.0"))]);
+    assert!(matches!(repository.push(prepared.clone()).await, Err(PushError::Outdated { .. })));
+    assert_eq!(remote.log(), ["foreign", "first"]);
+
+    repository.refresh().await.unwrap();
+    assert_eq!(versions(&repository, "staging", ORDER), ["7.0"]);
+    assert!(matches!(repository.push(prepared).await, Err(PushError::Outdated { .. })), "of an older tip");
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert_eq!(remote.log(), ["staging: uyou/user-service:2.0", "foreign", "first"]);
+    assert_eq!(remote.read("environments/staging/order.yaml"), deployment("uyou/order-service:7.0"));
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn a_race_that_the_server_decides_is_outdated() {
+    let remote = platform();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    // Moves the branch while our push is being looked at: after the advertisement, before the lock.
+    let foreign = git(&remote.bare(), &["commit-tree", "-p", "HEAD", "-m", "foreign", "HEAD^{tree}"]);
+    remote
+        .hook("pre-receive", &format!("env -u GIT_QUARANTINE_PATH git update-ref refs/heads/main {}", foreign.trim()));
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    let error = repository.push(prepared).await.unwrap_err();
+    assert!(matches!(&error, PushError::Outdated { .. }), "{error}");
+    assert_eq!(remote.log(), ["foreign", "first"]);
+}
+
+#[tokio::test]
+async fn a_hook_that_declines_is_final_and_its_words_are_kept() {
+    let remote = platform();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    for (hook, words) in [("pre-receive", "pre-receive hook declined"), ("update", "hook declined")] {
+        remote.hook(hook, "echo 'GH006: Protected branch update failed for main.' >&2; exit 1");
+        let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+        let PushError::Refused { reason } = repository.push(prepared).await.unwrap_err() else { panic!("not refused") };
+        assert!(reason.contains(words) && reason.contains("GH006: Protected branch update failed"), "{reason}");
+        remote.remove_hook(hook);
+    }
+    assert_eq!(remote.log(), ["first"]);
+    assert_eq!(versions(&repository, "staging", USER), ["1.0"]);
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+}
+
+#[tokio::test]
+async fn rivals_lose_no_update() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    let mut rivals = tokio::task::JoinSet::new();
+    for (rival, image) in [USER, ORDER].into_iter().enumerate() {
+        let repository = fleet.open_rival(&format!("rival-{rival}")).await;
+        rivals.spawn(async move {
+            repository.refresh().await.unwrap();
+            for update in 1..=8 {
+                apply(&repository, plan("staging", &[(image, &format!("2.{update}"))])).await;
+            }
+        });
+    }
+    rivals.join_all().await;
+    let log = remote.log();
+    for image in [USER, ORDER] {
+        let updates: Vec<&String> = log.iter().filter(|subject| subject.contains(image)).collect();
+        let expected: Vec<String> = (1..=8).rev().map(|update| format!("staging: {image}:2.{update}")).collect();
+        assert_eq!(updates, expected.iter().collect::<Vec<_>>());
+    }
+    assert_eq!(log.len(), 17);
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn a_mirror_survives_a_restart() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    let in_use = tagrelay::config_repo::ConfigRepository::open(fleet.settings.clone(), fleet.environments.clone());
+    assert!(in_use.await.unwrap_err().to_string().contains("in use by another process"));
+    drop(repository);
+
+    let repository = fleet.open().await;
+    let before = packs(fleet.mirror());
+    repository.refresh().await.unwrap();
+    assert_eq!(packs(fleet.mirror()), before, "nothing had to be fetched");
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    drop(repository);
+
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    assert_eq!(versions(&repository, "staging", USER), ["2.0"]);
+    git::assert_sound(fleet.mirror());
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_is_made_anew() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    let damages: [&dyn Fn(); 5] = [
+        &|| packs(fleet.mirror()).iter().for_each(|pack| std::fs::remove_file(pack).unwrap()),
+        &|| packs(fleet.mirror()).iter().for_each(|pack| overwrite_middle(pack)),
+        &|| std::fs::write(fleet.mirror().join("refs/heads/tip"), "nonsense").unwrap(),
+        &|| std::fs::remove_dir_all(fleet.mirror().join("objects")).unwrap(),
+        &|| std::fs::remove_dir_all(fleet.mirror()).unwrap(),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let repository = fleet.open().await;
+        repository.refresh().await.unwrap();
+        drop(repository);
+        damage();
+        let repository = fleet.open().await;
+        repository.refresh().await.unwrap_or_else(|error| panic!("damage {number}: {error}"));
+        apply(&repository, plan("staging", &[(USER, &format!("3.{number}"))])).await;
+        assert_eq!(versions(&repository, "staging", USER), [format!("3.{number}")]);
+        remote.assert_sound();
+    }
+}
+
+fn overwrite_middle(pack: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(pack, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    let end = bytes.len() - 20;
+    bytes[12..end].fill(0x5a);
+    std::fs::write(pack, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_forced_or_remade_branch_is_followed() {
+    let remote = platform();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+
+    git(&remote.work(), &["checkout", "-q", "--orphan", "other"]);
+    remote.hook("post-receive", "git gc -q --prune=now");
+    std::fs::write(remote.work().join("environments/staging/user.yaml"), deployment("uyou/user-service:5.0")).unwrap();
+    git(&remote.work(), &["add", "-A"]);
+    let forced = remote.commit_index("forced");
+    remote.remove_hook("post-receive");
+    assert_eq!(repository.refresh().await.unwrap().to_string(), forced);
+    assert_eq!(versions(&repository, "staging", USER), ["5.0"]);
+    apply(&repository, plan("staging", &[(USER, "6.0")])).await;
+    assert_eq!(remote.log(), ["staging: uyou/user-service:6.0", "forced"]);
+
+    git(&remote.bare(), &["branch", "-m", "main", "gone"]);
+    let prepared = prepare(&repository, plan("staging", &[(USER, "7.0")])).await;
+    assert!(matches!(repository.push(prepared).await, Err(PushError::Outdated { .. })));
+    let error = repository.refresh().await.unwrap_err();
+    assert_eq!(error.to_string(), "the config repository has no branch `main`: it has gone");
+    git(&remote.bare(), &["branch", "-m", "gone", "main"]);
+    apply(&repository, plan("staging", &[(USER, "7.0")])).await;
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn an_empty_or_missing_repository_is_named() {
+    let remote = Remote::empty();
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    let error = repository.refresh().await.unwrap_err();
+    assert!(matches!(error, RemoteError::NoBranch { .. }));
+    assert!(error.to_string().contains("no branches at all"), "{error}");
+    assert!(!error.is_transient());
+
+    let repository = Fleet::new("file:///no/such/repository.git").open_kept().await;
+    assert!(matches!(repository.refresh().await, Err(RemoteError::NotFound { .. })));
+    let repository = Fleet::new(&format!("file://{}", remote.root().display())).open_kept().await;
+    let error = repository.refresh().await.unwrap_err();
+    assert!(matches!(error, RemoteError::NotFound { .. }), "{error}");
+}

@@ -1,0 +1,203 @@
+//! Config repositories over smart HTTP, behind `git http-backend` and basic authentication.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "support/git.rs"]
+mod git;
+#[path = "support/git_fleet.rs"]
+mod git_fleet;
+#[path = "support/git_http.rs"]
+mod git_http;
+
+use std::time::Duration;
+
+use git::Remote;
+use git_fleet::{Fleet, Opened, apply, deployment, plan, prepare, versions};
+use git_http::{Fault, Server};
+use tagrelay::config_repo::{Authentication, PushError, RemoteError};
+use tagrelay::secret::Secret;
+
+const USER: &str = "uyou/user-service";
+const GET_PUSH: &str = "GET /config.git/info/refs";
+const POST_PUSH: &str = "POST /config.git/git-receive-pack";
+const POST_READ: &str = "POST /config.git/git-upload-pack";
+
+fn platform() -> (Remote, Server) {
+    let remote = Remote::with(&[
+        ("environments/staging/user.yaml", &deployment("uyou/user-service:1.0")),
+        ("environments/production/user.yaml", &deployment("uyou/user-service:1.0")),
+    ]);
+    let server = Server::start(remote.root(), "tagrelay", "hunter2");
+    (remote, server)
+}
+
+fn fleet(server: &Server, password: &str) -> Fleet {
+    let password = Secret::inline(password.to_owned()).unwrap();
+    Fleet::new(&format!("{}/config.git", server.url))
+        .with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password })
+}
+
+async fn open(server: &Server) -> Opened {
+    fleet(server, "hunter2").open_kept().await
+}
+
+#[tokio::test]
+async fn a_push_is_one_request_once_the_server_is_known() {
+    let (remote, server) = platform();
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    assert_eq!(server.take_requests(), ["GET /config.git/info/refs", POST_READ, POST_READ]);
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert_eq!(server.take_requests(), [GET_PUSH, POST_PUSH]);
+    for tag in ["3.0", "4.0"] {
+        apply(&repository, plan("staging", &[(USER, tag)])).await;
+        assert_eq!(server.take_requests(), [POST_PUSH]);
+    }
+    repository.refresh().await.unwrap();
+    assert_eq!(server.take_requests(), [POST_READ], "asked where the branch is, fetched nothing");
+    assert_eq!(remote.log().len(), 4);
+    assert_eq!(remote.read("environments/staging/user.yaml"), deployment("uyou/user-service:4.0"));
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn a_foreign_commit_costs_one_more_round() {
+    let (remote, server) = platform();
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    remote.commit("foreign", &[("environments/staging/order.yaml", &deployment("uyou/order-service:7.0"))]);
+    server.take_requests();
+    apply(&repository, plan("staging", &[(USER, "3.0")])).await;
+    assert_eq!(server.take_requests(), [POST_PUSH, POST_READ, POST_READ, POST_PUSH]);
+    assert_eq!(remote.log()[..2], ["staging: uyou/user-service:3.0", "foreign"]);
+    assert_eq!(versions(&repository, "staging", "uyou/order-service"), ["7.0"]);
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_and_not_shown() {
+    let (remote, server) = platform();
+    let repository = fleet(&server, "secret-but-wrong").open_kept().await;
+    let error = repository.refresh().await.unwrap_err();
+    assert!(matches!(&error, RemoteError::Unauthorized { .. }), "{error}");
+    assert!(error.to_string().contains("401") && error.to_string().contains("wrong password"), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret-but-wrong"));
+
+    // A token that is taken back between reading and writing.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let password = Secret::from_file(&file).unwrap();
+    let repository = Fleet::new(&format!("{}/config.git", server.url))
+        .with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password })
+        .open_kept()
+        .await;
+    repository.refresh().await.unwrap();
+    std::fs::write(&file, "stale").unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    let error = repository.push(prepared.clone()).await.unwrap_err();
+    assert!(matches!(&error, PushError::Unauthorized { .. }), "{error}");
+    std::fs::write(&file, "hunter2").unwrap();
+    repository.push(prepared).await.unwrap();
+    assert_eq!(remote.log().len(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_unknown_until_the_remote_is_looked_at() {
+    let (remote, server) = platform();
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    server.set_fault(Fault::LoseAnswer);
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    let tip = prepared.tip();
+    let error = repository.push(prepared).await.unwrap_err();
+    assert!(matches!(&error, PushError::Unknown { .. }), "{error}");
+    server.set_fault(Fault::None);
+    assert_eq!(repository.refresh().await.unwrap(), tip, "it had arrived");
+    assert!(prepare(&repository, plan("staging", &[(USER, "2.0")])).await.is_empty());
+    assert_eq!(remote.log().len(), 2);
+}
+
+#[tokio::test]
+async fn trouble_of_the_server_is_told_apart() {
+    let (_remote, server) = platform();
+    let repository = open(&server).await;
+    server.set_fault(Fault::Unavailable);
+    let error = repository.refresh().await.unwrap_err();
+    let RemoteError::Unavailable { reason, ask_again_after } = &error else { panic!("{error}") };
+    assert!(reason.contains("503") && reason.contains("maintenance"), "{reason}");
+    assert_eq!(*ask_again_after, Some(Duration::from_secs(7)));
+
+    server.set_fault(Fault::Moved);
+    let error = repository.refresh().await.unwrap_err().to_string();
+    assert!(error.contains("it has moved to https://elsewhere.example/config.git: write"), "{error}");
+
+    server.set_fault(Fault::None);
+    repository.refresh().await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    server.set_fault(Fault::BadGateway);
+    // The advertisement is asked for first: nothing has been sent.
+    assert!(matches!(repository.push(prepared.clone()).await, Err(PushError::Unavailable { .. })));
+    server.set_fault(Fault::None);
+    repository.push(prepared).await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "3.0")])).await;
+    server.set_fault(Fault::BadGateway);
+    assert!(matches!(repository.push(prepared.clone()).await, Err(PushError::Unknown { .. })));
+    server.set_fault(Fault::None);
+    repository.push(prepared).await.unwrap();
+
+    let nobody = Fleet::new("http://127.0.0.1:1/config.git").open_kept().await;
+    assert!(nobody.refresh().await.unwrap_err().is_transient());
+    let password = Secret::inline("hunter2".to_owned()).unwrap();
+    let missing = Fleet::new(&format!("{}/other.git", server.url))
+        .with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password })
+        .open_kept()
+        .await;
+    assert!(matches!(missing.refresh().await, Err(RemoteError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_server_of_old_is_understood() {
+    let (remote, server) = platform();
+    server.set_fault(Fault::OldProtocol);
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    remote.commit("foreign", &[("environments/staging/order.yaml", &deployment("uyou/order-service:7.0"))]);
+    apply(&repository, plan("staging", &[(USER, "3.0")])).await;
+    assert_eq!(versions(&repository, "staging", "uyou/order-service"), ["7.0"]);
+    assert_eq!(remote.log().len(), 4);
+    remote.assert_sound();
+}
+
+#[tokio::test]
+async fn a_protected_branch_is_a_refusal_with_its_words() {
+    let (remote, server) = platform();
+    remote.hook("update", "echo 'remote: GitLab: You are not allowed to push code to protected branches.' >&2; exit 1");
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    let PushError::Refused { reason } = repository.push(prepared).await.unwrap_err() else { panic!("not refused") };
+    assert!(reason.starts_with("hook declined") && reason.contains("not allowed to push code"), "{reason}");
+    assert_eq!(remote.log(), ["first"]);
+}
+
+#[tokio::test]
+async fn hooks_that_run_afterwards_are_not_waited_for() {
+    let (remote, server) = platform();
+    remote.hook("post-receive", "sleep 3; touch after");
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    let begin = std::time::Instant::now();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    // They are let run to their end all the same.
+    let after = remote.bare().join("after");
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !after.exists() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,430 @@
+//! What is wrong with settings is told with its place, and without a secret.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod settings_support;
+
+use settings_support::{SMALLEST, faults};
+
+/// Returns the faults of the smallest settings with one part of them written differently.
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(SMALLEST.matches(from).count(), 1, "{from}");
+    faults(&SMALLEST.replace(from, to))
+}
+
+/// Returns the faults of the smallest settings with more behind them, which begins on line 17.
+fn with(more: &str) -> String {
+    faults(&format!("{SMALLEST}{more}\n"))
+}
+
+#[track_caller]
+fn check(cases: &[(String, &str)]) {
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn unknown_names_come_with_the_nearest_known_one() {
+    check(&[
+        (
+            changed("repository = ", "reposotory = "),
+            "t.toml:15:1: `repository` is missing in [[image]]; write repository = \"docker.io/uyou/*\"\n\
+             t.toml:16:1: unknown key `reposotory` in [[image]]; did you mean `repository`?",
+        ),
+        (with("[servre]"), "t.toml:17:2: unknown key `servre` in the settings; did you mean `server`?"),
+        (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
+        (
+            with("[server]\nport = 1"),
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`",
+        ),
+        (
+            changed("promote_from = [\"staging\"]", "promote_from = [\"stagin\"]"),
+            "t.toml:13:17: `promote_from`: there is no [[environment]] called `stagin`; did you mean `staging`?",
+        ),
+        (
+            changed("promote_from =", "config_repository = \"plattform\"\npromote_from ="),
+            "t.toml:13:21: there is no [[config_repository]] called `plattform`; did you mean `platform`?",
+        ),
+        (
+            changed("\"automatic\"", "\"automatc\""),
+            "t.toml:8:10: `update`: there is no way of updating called `automatc`; did you mean `automatic`?",
+        ),
+        (
+            with("tag = { kind = \"commit-sah\" }"),
+            "t.toml:17:16: there is no tag kind called `commit-sah`; did you mean `commit-sha`?",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"dockerhub\"\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:19:8: no sender is called `dockerhub`; did you mean `docker-hub`?",
+        ),
+        (
+            with(
+                "[[api_token]]\nname = \"a\"\ntoken = { env = \"TOKEN\" }\npermissions = [\"raed\", \"hold:prodction\"]",
+            ),
+            "t.toml:20:16: there is no permission `raed`; did you mean `read`?\n\
+             t.toml:20:24: the permission `hold:prodction` names no [[environment]]; did you mean `production`?",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_planned_is_refused_and_not_ignored() {
+    check(&[
+        (
+            changed("name = \"platform\"", "name = \"platform\"\nsigning = { format = \"ssh\" }\ngithub_app = {}"),
+            "t.toml:3:1: `signing` in [[config_repository]] is not supported yet; leave it out with this version\n\
+             t.toml:4:1: `github_app` in [[config_repository]] is not supported yet; leave it out with this version",
+        ),
+        (
+            changed("\"automatic\"", "\"pull-request\""),
+            "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
+        ),
+        (
+            with("tag = { kind = \"semver\" }\nverify = { signature = {} }"),
+            "t.toml:17:16: the tag kind `semver` is not supported yet; this version takes `commit-sha` only\n\
+             t.toml:18:12: `signature` in `verify` of [[image]] is not supported yet; leave it out with this version",
+        ),
+        (
+            with("[[receiver]]\nname = \"q\"\nkind = \"quay\"\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:19:8: the sender `quay` is not supported yet; this version takes `docker-hub`, `harbor`, \
+             `distribution`, `ghcr`, `generic`",
+        ),
+        (
+            with("[store]\nurl = \"postgres://tagrelay:hunter2@db/tagrelay\""),
+            "t.toml:18:7: `url` in [store]: this build has SQLite only, not PostgreSQL; write \"sqlite:tagrelay.db\" \
+             or \"sqlite:/var/lib/tagrelay/tagrelay.db\"",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_not_there_is_asked_for() {
+    check(&[
+        (
+            faults(""),
+            "t.toml: there is no [[config_repository]]: there is no Git repository to write to; config.example.toml \
+             shows how it looks\n\
+             t.toml: there is no [[environment]]: nothing takes new versions; config.example.toml shows how it looks\n\
+             t.toml: there is no [[image]]: no repository is managed; config.example.toml shows how it looks",
+        ),
+        (
+            changed("name = \"platform\"\n", ""),
+            "t.toml:1:1: `name` is missing in [[config_repository]]; write name = \"…\"",
+        ),
+        (
+            changed("paths = [\"environments/staging/**\"]", "paths = []"),
+            "t.toml:7:9: `paths` in [[environment]] is an empty list; write paths = [\"environments/staging/**\"]",
+        ),
+        (
+            with("[[config_repository]]\nname = \"edge\"\nurl = \"file:///srv/git/edge.git\""),
+            "t.toml:5:1: `config_repository` is missing in [[environment]], and there are several; name one of \
+             `platform`, `edge`\n\
+             t.toml:10:1: `config_repository` is missing in [[environment]], and there are several; name one of \
+             `platform`, `edge`",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"docker-hub\""),
+            "t.toml:17:1: `secret` is missing in [[receiver]]: without it everybody could announce images \
+             (unauthenticated = true, if that is meant); write secret = { env = \"NAME\" } or { file = \
+             \"/run/secrets/name\" }",
+        ),
+        (
+            with("[[api_token]]\nname = \"a\"\npermissions = []"),
+            "t.toml:17:1: `token` is missing in [[api_token]]: nobody could use it; write token = { env = \"NAME\" } \
+             or { file = \"/run/secrets/name\" }\n\
+             t.toml:19:15: `permissions` in [[api_token]] is an empty list; write permissions = [\"read\"]",
+        ),
+    ]);
+}
+
+#[test]
+fn values_of_the_wrong_type_are_not_repeated() {
+    check(&[
+        (
+            with("[server]\nlisten = 8080\nmax_body_bytes = \"1\""),
+            "t.toml:18:10: `listen` in [server] must be a string, not a number\n\
+             t.toml:19:18: `max_body_bytes` in [server] must be a whole number, not a string",
+        ),
+        (
+            with("[server]\nmax_body_bytes = 12\nlisten = \"localhost:8080\""),
+            "t.toml:18:18: `max_body_bytes` in [server] must be 1024 to 67108864\n\
+             t.toml:19:10: `listen`: `localhost:8080` is not an address with a port; write \"127.0.0.1:8080\", or \
+             \"0.0.0.0:8080\" for every interface",
+        ),
+        (
+            with("[registry]\nhost = \"docker.io\""),
+            "t.toml:17:1: `registry` can be there several times; write [[registry]]",
+        ),
+        (with("[[server]]"), "t.toml:17:1: `server` in the settings must be a table, as in [server], not a list"),
+        (
+            changed("[\"environments/staging/**\"]", "\"environments/staging/**\""),
+            "t.toml:7:9: `paths` in [[environment]] must be a list of strings, as in [\"…\"], not a string",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"docker-hub\"\nsecret = \"hunter2\""),
+            "t.toml:20:10: `secret` in [[receiver]] must be a table, as in { env = \"NAME\" } or { file = \
+             \"/run/secrets/name\" }, not a string",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"docker-hub\"\nunauthenticated = \"yes\""),
+            "t.toml:20:19: `unauthenticated` in [[receiver]] must be true or false, not a string",
+        ),
+        (
+            with("tag = \"commit-sha\""),
+            "t.toml:17:7: `tag` in [[image]] must be a table, as in tag = { kind = \"commit-sha\" }, not a string",
+        ),
+    ]);
+}
+
+#[test]
+fn secrets_are_read_and_not_shown() {
+    let receiver = |secret: &str| with(&format!("[[receiver]]\nname = \"r\"\nkind = \"ghcr\"\nsecret = {secret}"));
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "\n").unwrap();
+    check(&[
+        (receiver("{ env = \"TOKEN\" }"), "none"),
+        (receiver("{ value = \"hunter2\" }"), "none"),
+        (
+            receiver("{ env = \"TOKEM\" }"),
+            "t.toml:20:18: `secret`: the environment variable TOKEM is not set: set it for the process, or name \
+             another one",
+        ),
+        (
+            receiver("{ env = \"EMPTY\" }"),
+            "t.toml:20:18: `secret`: the secret from the environment variable EMPTY is empty",
+        ),
+        (receiver("{ value = \"\" }"), "t.toml:20:20: `value` in a secret is empty"),
+        (
+            receiver("{ file = \"/no/such/file\" }"),
+            "t.toml:20:19: `secret`: the secret file /no/such/file cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            receiver(&format!("{{ file = '{}' }}", empty.display())),
+            &format!("t.toml:20:19: `secret`: the secret from {} is empty", empty.display()),
+        ),
+        // The secret written behind the wrong key.
+        (
+            receiver("{ env = \"hunter2\" }"),
+            "t.toml:20:18: `secret`: `env` names no variable of the environment (names are capital letters, digits and `_`)",
+        ),
+        (
+            receiver("{ file = \"hunter2\" }"),
+            "t.toml:20:19: `secret`: the secret file cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            receiver("{ hunter2 = true }"),
+            "t.toml:20:10: `secret` does not say where the secret is; write { env = \"NAME\" } or { file = \
+             \"/run/secrets/name\" }\n\
+             t.toml:20:12: unknown key in a secret; known: `env`, `file`, `value`",
+        ),
+        (
+            receiver("{ vaule = \"hunter2\" }"),
+            "t.toml:20:10: `secret` does not say where the secret is; write { env = \"NAME\" } or { file = \
+             \"/run/secrets/name\" }\n\
+             t.toml:20:12: unknown key `vaule` in a secret; did you mean `value`?",
+        ),
+        (
+            receiver("{ env = \"TOKEN\", value = \"hunter2\" }"),
+            "t.toml:20:10: `secret` says 2 times where the secret is; write { env = \"NAME\" } or { file = \
+             \"/run/secrets/name\" }",
+        ),
+        (
+            with("[[api_token]]\nname = \"a\"\nsha256 = \"hunter2\"\npermissions = [\"read\"]"),
+            "t.toml:19:10: `sha256` is not 64 hexadecimal digits; write what `printf %s \"$TOKEN\" | sha256sum` prints",
+        ),
+    ]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_not_quoted() {
+    check(&[
+        (
+            with("[server]\nlisten = hunter2\n[[receiver]\nsecret = { value = \"hunter2 }"),
+            "t.toml:18:10: this is not TOML: string values must be quoted, expected literal string\n\
+             t.toml:19:12: this is not TOML: unclosed array table, expected `]`\n\
+             t.toml:20:30: this is not TOML: unclosed inline table, expected `}`",
+        ),
+        (with("[server]\n[server]"), "t.toml:18:2: this is not TOML: duplicate key"),
+    ]);
+}
+
+#[test]
+fn sections_are_checked_against_each_other() {
+    check(&[
+        (
+            changed("name = \"production\"", "name = \"staging\""),
+            "t.toml:11:8: the name `staging` is taken by the [[environment]] on line 6\n\
+             t.toml:13:17: `promote_from`: `staging` is this environment itself",
+        ),
+        (
+            with("[server]\nlisten = \"127.0.0.1:9090\"\noperations_listen = \"0.0.0.0:9090\""),
+            "t.toml:19:21: `operations_listen` is the address of `listen`, 127.0.0.1:9090; use another port, or leave \
+             `operations_listen` out to serve everything on one",
+        ),
+        (
+            with("[server]\noperations_listen = \"127.0.0.1:8080\""),
+            "t.toml:18:21: `operations_listen` is the address of `listen`, 127.0.0.1:8080; use another port, or leave \
+             `operations_listen` out to serve everything on one",
+        ),
+        (
+            with(
+                "[[image]]\nrepository = \"docker.io/uyou/user-service\"\n[[image]]\nrepository = \"docker.io/uyou/*\"",
+            ),
+            "t.toml:18:14: the rule for `docker.io/uyou/user-service` is never reached: the rule on line 15 comes \
+             first; the first rule that matches decides; put the narrower one above\n\
+             t.toml:20:14: the rule for `docker.io/uyou/*` is never reached: the rule on line 15 comes first; the \
+             first rule that matches decides; put the narrower one above",
+        ),
+        (
+            with("[[registry]]\nhost = \"ghcr.io\"\n[[registry]]\nhost = \"ghcr.io\""),
+            "t.toml:20:8: the host `ghcr.io` is taken by the [[registry]] on line 18",
+        ),
+        (
+            changed("promote_from = [\"staging\"]", "promote_from = [\"staging\", \"staging\"]"),
+            "t.toml:13:28: `promote_from` names `staging` twice",
+        ),
+        (
+            // A repository that is wrong in itself is no unknown one.
+            changed("name = \"platform\"", "name = \"platform\"\nauthor = \"nobody\""),
+            "t.toml:3:10: `author`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"",
+        ),
+    ]);
+}
+
+#[test]
+fn patterns_and_paths_that_cannot_be_are_refused() {
+    check(&[
+        (
+            changed("docker.io/uyou/*", "uyou/*"),
+            "t.toml:16:14: `uyou/*` matches no repository: `uyou` is no registry host; for Docker Hub write \
+             `docker.io/uyou/*`",
+        ),
+        (
+            changed("environments/staging/**", "../staging/**"),
+            "t.toml:7:10: `paths`: `../staging/**` leaves the repository by `..`",
+        ),
+        (
+            changed("environments/staging/**", "environments/[staging"),
+            "t.toml:7:10: `paths`: `environments/[staging` is not a glob: unclosed character class; missing ']'",
+        ),
+        (
+            changed("paths = [\"environments/staging/**\"]", "paths = [\"a\", \"a/\", \"\", 1]"),
+            "t.toml:7:15: `paths` names `a` twice\n\
+             t.toml:7:21: an empty string in `paths`\n\
+             t.toml:7:25: `paths` in [[environment]] must be a list of strings, not a number",
+        ),
+        (
+            with("tag = { prefix = \"sha:\", suffix = \"+\", min_length = 6 }"),
+            "t.toml:17:18: `prefix`: no tag has `sha:` there; tags have letters, digits and `_`, and from the second \
+             place on `.` and `-`\n\
+             t.toml:17:35: `suffix`: no tag has `+` there; tags have letters, digits and `_`, and from the second \
+             place on `.` and `-`\n\
+             t.toml:17:53: `min_length` in `tag` of [[image]] must be 7 to 40",
+        ),
+        (
+            with(&format!("tag = {{ prefix = \"{}\" }}", "a".repeat(100))),
+            "t.toml:17:7: no tag can match: a tag has 140 bytes, and at most 128 are allowed",
+        ),
+        (
+            with(
+                "[[registry]]\nhost = \"https://harbor.example.com/v2/\"\n[[registry]]\nhost = \"index.docker.io\"\n\
+                  [[registry]]\nhost = \"harbor\"\n[[registry]]\nhost = \"a b\"",
+            ),
+            "t.toml:18:8: a registry is named by its host, not by a URL; write \"harbor.example.com\"\n\
+             t.toml:20:8: references call the registry `index.docker.io` differently; write \"docker.io\"\n\
+             t.toml:22:8: no reference can name the registry `harbor`: it has no dot and no port; write \"harbor:80\" \
+             or \"harbor:443\", as the references do\n\
+             t.toml:24:8: `a b` is not a registry host; write \"host\" or \"host:port\"",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub/a\"\nkind = \"docker-hub\"\nunauthenticated = true"),
+            "t.toml:18:8: `hub/a` cannot be the name of [[receiver]]; use up to 63 letters, digits, `.`, `_` and `-`",
+        ),
+        (
+            changed("promote_from =", "branch = \"refs/heads/production\"\npromote_from ="),
+            "t.toml:13:10: `branch`: `refs/heads/production` is a reference; write branch = \"production\"",
+        ),
+        (
+            changed("promote_from =", "branch = \"a..b\"\npromote_from ="),
+            "t.toml:13:10: `branch`: Git has no branches called `a..b`",
+        ),
+    ]);
+}
+
+/// Returns the faults of a config repository with these lines.
+fn repository(lines: &str) -> String {
+    changed("url = \"file:///srv/git/platform.git\"", lines)
+}
+
+#[test]
+fn credentials_fit_the_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = folder.path().join("ca.pem");
+    std::fs::write(&garbage, "hunter2").unwrap();
+    let https = "url = \"https://git.example.com/a.git\"\n";
+    let ssh = "url = \"ssh://git@git.example.com/a.git\"\n";
+    check(&[
+        (
+            repository("url = \"https://tagrelay:hunter2@git.example.com/a.git\""),
+            "t.toml:3:7: `url`: it holds a password; take it out, and write password = { env = \"NAME\" } beside the URL",
+        ),
+        (
+            repository("url = \"git@git.example.com:uyou/platform.git\""),
+            "t.toml:3:7: `url`: write a URL instead of user@host:path; write \"ssh://git@git.example.com/uyou/platform.git\"",
+        ),
+        (
+            repository(&format!("{https}username = \"tagrelay\"")),
+            "t.toml:4:12: `username` has no `password`; write password = { env = \"NAME\" }",
+        ),
+        (
+            repository(&format!("{https}password = {{ env = \"TOKEN\" }}\nssh_key = {{ env = \"KEY\" }}")),
+            "t.toml:4:12: `password` has no `username`; write one; beside a token most hosts take any\n\
+             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`",
+        ),
+        (
+            repository(&format!("{ssh}username = \"tagrelay\"")),
+            "t.toml:1:1: `ssh_key` is missing in [[config_repository]], whose URL is ssh; write ssh_key = { file = \
+             \"/run/secrets/ssh_key\" }\n\
+             t.toml:1:1: `known_hosts` is missing in [[config_repository]], whose URL is ssh; write what `ssh-keyscan \
+             HOST` prints into a file, check it, and name the file\n\
+             t.toml:4:12: `username` does not fit the URL; ssh takes `ssh_key` and `known_hosts`, and the user name in \
+             the URL",
+        ),
+        (
+            repository(&format!("{ssh}ssh_key = {{ env = \"TOKEN\" }}\nknown_hosts = \"/no/such/file\"")),
+            "t.toml:4:11: `ssh_key` is no private key in OpenSSH or PEM form\n\
+             t.toml:5:15: `known_hosts`: the file /no/such/file cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            repository("url = \"file:///srv/a.git\"\nusername = \"a\"\npassword = { env = \"TOKEN\" }"),
+            "t.toml:4:12: `username` does not fit the URL; a file URL takes no credentials\n\
+             t.toml:5:12: `password` does not fit the URL; a file URL takes no credentials",
+        ),
+        (
+            repository(&format!("{https}ca_bundle = '{}'", garbage.display())),
+            &format!("t.toml:4:13: `ca_bundle`: the file {} holds no PEM certificate", garbage.display()),
+        ),
+    ]);
+}
+
+#[test]
+fn receivers_are_open_only_where_that_is_said() {
+    let receiver = |more: &str| with(&format!("[[receiver]]\nname = \"r\"\nkind = \"generic\"\n{more}"));
+    check(&[
+        (receiver("unauthenticated = true"), "none"),
+        (
+            receiver("unauthenticated = true\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:21:10: `secret` has no use with unauthenticated = true; leave one of them out",
+        ),
+        (
+            receiver("unauthenticated = true\nprevious_secret = { env = \"TOKEN\" }"),
+            "t.toml:21:19: `previous_secret` stands without `secret`",
+        ),
+        (
+            receiver("secret = { env = \"TOKEN\" }\nregistry = \"registry\""),
+            "t.toml:21:12: no reference can name the registry `registry`: it has no dot and no port; write \
+             \"registry:80\" or \"registry:443\", as the references do",
+        ),
+    ]);
+}

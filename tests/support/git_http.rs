@@ -1,0 +1,189 @@
+//! Smart HTTP: `git http-backend` behind a small server with basic authentication.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use futures_util::StreamExt as _;
+use http::{HeaderMap, StatusCode, header};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::Command;
+
+/// Serves the repositories below `folder` and returns the address, without a slash at its end: a bare repository
+/// `config.git` in it is at `<address>/config.git`. The server lives as long as the process.
+pub fn start(folder: &Path, user: &str, password: &str) -> String {
+    Server::start(folder, user, password).url
+}
+
+/// What goes wrong on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Pushes are carried out, and the connection breaks before the answer.
+    LoseAnswer,
+    /// Everything is answered with 503 and `Retry-After: 7`.
+    Unavailable,
+    /// Everything is answered by the page of a gateway that gave up.
+    BadGateway,
+    /// Everything has moved.
+    Moved,
+    /// The server does not know protocol version 2.
+    OldProtocol,
+}
+
+/// A running server.
+pub struct Server {
+    pub url: String,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folder: PathBuf,
+    authorization: String,
+    fault: Mutex<Fault>,
+    requests: Mutex<Vec<String>>,
+}
+
+impl Server {
+    pub fn start(folder: &Path, user: &str, password: &str) -> Self {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let inner = Arc::new(Inner {
+            folder: folder.to_owned(),
+            authorization: format!("Basic {pair}"),
+            fault: Mutex::new(Fault::None),
+            requests: Mutex::default(),
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let router = Router::new().fallback(answer).with_state(inner.clone());
+        // A thread and a runtime of its own, so that tests without a runtime can use it too.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, router).await.unwrap();
+            });
+        });
+        Self { url, inner }
+    }
+
+    pub fn set_fault(&self, fault: Fault) {
+        *self.inner.fault.lock().unwrap() = fault;
+    }
+
+    /// The requests since the last call: method and path.
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.requests.lock().unwrap())
+    }
+}
+
+async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    inner.requests.lock().unwrap().push(format!("{} {path}", parts.method));
+    let fault = *inner.fault.lock().unwrap();
+    match fault {
+        Fault::Unavailable => {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "7")], "maintenance").into_response();
+        }
+        Fault::BadGateway => return (StatusCode::BAD_GATEWAY, "no answer from upstream").into_response(),
+        Fault::Moved => {
+            let to = format!("https://elsewhere.example{path}?{query}");
+            return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response();
+        }
+        Fault::None | Fault::LoseAnswer | Fault::OldProtocol => {}
+    }
+    if parts.headers.get(header::AUTHORIZATION).is_none_or(|value| value.as_bytes() != inner.authorization.as_bytes()) {
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")], "wrong password")
+            .into_response();
+    }
+    let lose_answer = fault == Fault::LoseAnswer && path.ends_with("/git-receive-pack");
+    let mut headers = parts.headers;
+    if fault == Fault::OldProtocol {
+        headers.remove("git-protocol");
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let response = run_backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, &body).await;
+    if lose_answer {
+        // To its end, so that the push has happened for certain.
+        let _ = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        let broken = futures_util::stream::once(async { Err::<bytes::Bytes, _>(io::Error::other("lost")) });
+        let content_type = "application/x-git-receive-pack-result";
+        return ([(header::CONTENT_TYPE, content_type)], Body::from_stream(broken)).into_response();
+    }
+    response
+}
+
+async fn run_backend(
+    folder: &Path,
+    method: &str,
+    path: &str,
+    query: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_PROJECT_ROOT", folder)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("REMOTE_USER", "tagrelay")
+        .env("REMOTE_ADDR", "127.0.0.1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("git http-backend starts");
+    let mut input = child.stdin.take().unwrap();
+    let body = body.to_owned();
+    tokio::spawn(async move {
+        // A backend that refuses early does not read everything.
+        let _ = input.write_all(&body).await;
+    });
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut response = Response::builder();
+    loop {
+        let mut line = String::new();
+        output.read_line(&mut line).await.unwrap();
+        match line.trim_end().split_once(": ") {
+            Some(("Status", status)) => response = response.status(status[..3].parse::<u16>().unwrap()),
+            Some((name, value)) => response = response.header(name, value),
+            None => break,
+        }
+    }
+    let rest = futures_util::stream::unfold((output, child), |(mut output, mut child)| async move {
+        let mut buffer = vec![0; 64 << 10];
+        match output.read(&mut buffer).await {
+            Ok(0) | Err(_) => {
+                let _ = child.wait().await;
+                None
+            }
+            Ok(count) => {
+                buffer.truncate(count);
+                Some((Ok::<_, io::Error>(bytes::Bytes::from(buffer)), (output, child)))
+            }
+        }
+    });
+    response.body(Body::from_stream(rest.boxed())).unwrap()
+}
