@@ -31,7 +31,7 @@ pub struct Edited {
 }
 
 /// What an edit did to one site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
