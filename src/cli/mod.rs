@@ -1,2 +1,67 @@
-//! cli
+//! The commands: one file each, and what several of them share.
+//!
+//! Every command answers with an exit code: 0 when it did what was asked, 1 when it said no or could not, 2 when the
+//! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
+
 pub mod demo;
+mod output;
+mod serve;
+pub mod server;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// The settings file that commands read when none is named.
+const DEFAULT_SETTINGS: &str = "tagrelay.toml";
+
+/// Relays image tags from container registries to the Git repository that Argo CD watches.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Options),
+}
+
+/// Runs the program with the arguments of the process.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => {
+            // Help and the version are answers too; a closed pipe is no reason to say anything.
+            let _ = answer.print();
+            return if answer.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    dispatch(arguments.command).unwrap_or_else(|error| {
+        if !is_closed_pipe(&error) {
+            let _ = writeln!(anstream::stderr(), "error: {error:#}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("the threads of the program cannot be started")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve::run(options).await,
+        }
+    });
+    // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.
+    runtime.shutdown_background();
+    result
+}
+
+/// Returns whether the reader of our output has gone, as `head` does when it has enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(broken))
+}

@@ -1,0 +1,164 @@
+//! The server put together: settings in, everything running. `serve`, the demo and the tests start it from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
+use crate::http::{self, Routes};
+use crate::registry::{Registries, install_tls_provider};
+use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
+use crate::settings::{EnvironmentSettings, Settings, Update};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::webhook::Receiver;
+
+/// How long answers that are under way may take once we stop. Who waits for a promotion, or watches the stream, is cut
+/// off then and can ask the next process.
+const ANSWERS_TIME: Duration = Duration::from_secs(5);
+
+/// How long the pipeline may take to reach a place where it is safe to stop, such as the end of a push.
+const PIPELINE_TIME: Duration = Duration::from_secs(20);
+
+/// A running server. Dropped without [`stop`](Self::stop) it ends as abruptly as a process that is killed.
+pub struct Server {
+    address: SocketAddr,
+    operations_address: Option<SocketAddr>,
+    relay: Relay,
+    running: Running,
+    listeners: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Returns where webhooks and the API are served; the port is the real one where the settings say 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns where metrics are served, if that is an address of its own.
+    pub fn operations_address(&self) -> Option<SocketAddr> {
+        self.operations_address
+    }
+
+    /// Returns the pipeline.
+    pub fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// Accepts nothing more, lets answers and pushes that are under way end, and stops. Takes 20 seconds at the most.
+    pub async fn stop(self) {
+        let Self { running, mut listeners, stop, .. } = self;
+        stop.send_replace(true);
+        let answers = async {
+            let ended = async { while listeners.join_next().await.is_some() {} };
+            if tokio::time::timeout(ANSWERS_TIME, ended).await.is_err() {
+                tracing::info!("connections that were still open are cut off");
+            }
+        };
+        let pipeline = async {
+            if tokio::time::timeout(PIPELINE_TIME, running.stop()).await.is_err() {
+                tracing::warn!("the pipeline did not stop in time; what is pending goes on at the next start");
+            }
+        };
+        tokio::join!(answers, pipeline);
+    }
+}
+
+/// Starts everything that the settings ask for. Config repositories and registries need not be reachable.
+///
+/// # Errors
+///
+/// What cannot be opened, and what to do about it: an address, the store, a mirror, a receiver.
+pub async fn start(settings: Settings) -> anyhow::Result<Server> {
+    install_tls_provider();
+    // First of all: a second process for the same store ends here, before it touches anything.
+    let main = bind(settings.server.listen, "listen").await?;
+    let operations = match settings.server.operations_listen {
+        Some(address) => Some(bind(address, "operations_listen").await?),
+        None => None,
+    };
+    let metrics = Metrics::new();
+    let branches = open_branches(&settings, &metrics).await?;
+    let store = Store::open(&settings.store).await?;
+    let registries = Registries::new(settings.registries)?;
+    let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
+    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics };
+    let (relay, running) = Relay::start(parts);
+    let routes = Routes::new(http::Parts {
+        relay: relay.clone(),
+        receivers,
+        tokens: settings.api_tokens,
+        max_body_bytes: settings.server.max_body_bytes,
+    })
+    .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
+
+    let (stop, stopped) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    let address = main.local_addr()?;
+    let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;
+    listeners.spawn(serve(main, routes.main(operations.is_none()), stopped.clone()));
+    if let Some(operations) = operations {
+        listeners.spawn(serve(operations, routes.operations(), stopped));
+    }
+    Ok(Server { address, operations_address, relay, running, listeners, stop })
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what listens there, or set `{key}` in [server] to another address")
+    })
+}
+
+async fn serve(listener: TcpListener, routes: Router, mut stopped: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|connection| {
+        // Answers are small and whole: waiting for more to send only delays them.
+        let _ = connection.set_nodelay(true);
+    });
+    let stopping = async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopping).await {
+        tracing::error!(%error, "a listener ended");
+    }
+}
+
+async fn open_branches(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Vec<Branch>> {
+    let mut branches = Vec::new();
+    for (remote, environments) in settings.remotes() {
+        let (name, branch) = (remote.name.clone(), remote.branch.clone());
+        let repository = open(remote, &environments).await?;
+        let environments = environments.into_iter().map(environment).collect();
+        branches.push(Branch::new(repository, name, branch, environments, metrics.clone()));
+    }
+    Ok(branches)
+}
+
+/// Opens one branch of a config repository with the environments that are on it.
+pub(super) async fn open(
+    remote: RemoteSettings,
+    environments: &[EnvironmentSettings],
+) -> anyhow::Result<ConfigRepository> {
+    let (name, branch) = (remote.name.clone(), remote.branch.clone());
+    let paths = environments
+        .iter()
+        .map(|environment| EnvironmentPaths { name: environment.name.clone(), paths: environment.paths.clone() });
+    ConfigRepository::open(remote, paths.collect())
+        .await
+        .with_context(|| format!("config repository `{name}`, branch `{branch}`, cannot be opened"))
+}
+
+/// Returns what the pipeline knows of an environment.
+fn environment(settings: EnvironmentSettings) -> Environment {
+    let mode = match settings.update {
+        Update::Automatic => UpdateMode::Automatic,
+        Update::Manual => UpdateMode::Manual,
+    };
+    Environment { name: settings.name, mode, promote_from: settings.promote_from }
+}
