@@ -28,6 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Options),
+    Demo(demo::Options),
 }
 
 /// Runs the program with the arguments of the process.
@@ -53,6 +54,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(options).await,
+            Command::Demo(options) => demo::run(options).await,
         }
     });
     // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.
