@@ -11,8 +11,10 @@ use crate::manifest::{self, Format, Site};
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.
 const MAX_FILE_BYTES: usize = 8 << 20;
 
-/// How many entries of trees one update of the index looks at before it gives up on the repository.
-const MAX_ENTRIES: usize = 5_000_000;
+/// How many entries of trees one update of the index looks at, and how many manifests it keeps in mind, before it
+/// gives up on the repository.
+const MAX_ENTRIES: usize = 2_000_000;
+const MAX_MANIFESTS: usize = 300_000;
 
 /// Below this many files one thread reads them all.
 const FILES_PER_THREAD: usize = 256;
@@ -223,6 +225,10 @@ impl Visitor for Difference<'_> {
         let owners = self.territory.owners_of(path);
         if owners.is_empty() {
             return Ok(());
+        }
+        if self.there.len().max(self.gone.len()) >= MAX_MANIFESTS {
+            let reason = format!("the environments hold more than {MAX_MANIFESTS} manifests");
+            return Err(Unreadable::content(new.or(old).map_or(ObjectId::ZERO, |(_, id)| id), reason));
         }
         let file = |(kind, id)| File { path: path.to_owned(), kind, id, owners: owners.clone() };
         self.gone.extend(old.map(file));

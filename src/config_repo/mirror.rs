@@ -23,7 +23,7 @@ use super::tree::{self, EntryKind, ReadObject, Unreadable};
 const MAX_OVERLAY_BYTES: usize = 4 << 20;
 
 /// Each fetch leaves a pack, and libgit2 looks through all of them: above this many the mirror is made anew.
-const MAX_PACKS: usize = 100;
+const MAX_PACKS: usize = 50;
 
 /// A mirror may grow to this many times the size of its first pack, plus [`SPARE_BYTES`], before it is made anew.
 const MAX_GROWTH: u64 = 3;

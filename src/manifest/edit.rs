@@ -31,7 +31,7 @@ pub struct Edited {
 }
 
 /// What an edit did to one site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
@@ -243,8 +243,9 @@ impl<'tree> Plan<'tree, '_> {
     }
 
     fn replacements(&self) -> Result<Vec<Replacement>, Refused> {
+        let quote = notation::preferred_quote(self.tree);
         let written = self.changing().map(|(node, value, found)| {
-            let written = notation::write(self.tree, self.tree.node(node), value.to_owned());
+            let written = notation::write(self.tree.text(), self.tree.node(node), value.to_owned(), quote);
             written.ok_or_else(|| notation_of(found))
         });
         written.collect()

@@ -178,12 +178,6 @@ impl<'text> Tree<'text> {
         let mut children = self.children(mapping);
         std::iter::from_fn(move || Some((children.next()?, children.next()?)))
     }
-
-    /// Returns whether single quotes are more common in the file than double quotes.
-    pub(super) fn prefers_single_quotes(&self) -> bool {
-        let count = |style| self.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
-        count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted)
-    }
 }
 
 /// Turns events into nodes.

@@ -372,7 +372,10 @@ impl Relay {
     }
 
     async fn refuse_update(&self, update: &Update, reason: String) -> Result<(), StoreError> {
-        self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await
+        self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await?;
+        // The others of its request may have waited for this answer.
+        self.wake_writer(&update.environment);
+        Ok(())
     }
 
     /// Records how updates ended, counts them and tells whoever watches.

@@ -6,9 +6,11 @@
 //! and runs no hooks, so `file` goes through Git's own programs, with the same bytes as everywhere else.
 
 mod http;
+mod known_hosts;
 mod local;
 mod pktline;
 mod protocol;
+mod ssh;
 mod stream;
 
 use std::time::Duration;
@@ -61,6 +63,7 @@ impl Transport {
         let remote = match settings.url.scheme() {
             "http" | "https" => Remote::Http(HttpRemote::new(settings)?),
             "file" => Remote::Stream(StreamRemote::local(settings)?),
+            "ssh" => Remote::Stream(StreamRemote::ssh(settings)?),
             other => {
                 return Err(address(&format!("`{other}` is no address that is supported; use https, ssh or file")));
             }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use super::local::LocalRemote;
 use super::pktline::{PacketReader, put_flush};
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
+use super::ssh::SshRemote;
 use super::{PATIENCE, Push};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::mirror::PackReceiver;
@@ -78,6 +79,7 @@ async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Re
 /// A remote whose programs are reached through pipes.
 pub(super) enum StreamRemote {
     Local(LocalRemote),
+    Ssh(Box<SshRemote>),
 }
 
 impl StreamRemote {
@@ -85,9 +87,14 @@ impl StreamRemote {
         Ok(Self::Local(LocalRemote::new(settings)?))
     }
 
+    pub(super) fn ssh(settings: &RemoteSettings) -> Result<Self, OpenError> {
+        Ok(Self::Ssh(Box::new(SshRemote::new(settings)?)))
+    }
+
     async fn open(&self, service: Service) -> Result<Duplex, RemoteError> {
         match self {
             Self::Local(local) => local.open(service),
+            Self::Ssh(ssh) => ssh.open(service).await,
         }
     }
 
