@@ -3,16 +3,23 @@
 //! Every command answers with an exit code: 0 when it did what was asked, 1 when it said no or could not, 2 when the
 //! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
 
+mod api;
 pub mod demo;
+mod events;
+mod holds;
 mod output;
+mod promote;
+mod rollback;
 mod serve;
 pub mod server;
+mod status;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+
+use output::BAD;
 
 /// The settings file that commands read when none is named.
 const DEFAULT_SETTINGS: &str = "tagrelay.toml";
@@ -29,6 +36,13 @@ struct Arguments {
 enum Command {
     Serve(serve::Options),
     Demo(demo::Options),
+    Status(status::Options),
+    Promote(promote::Options),
+    Rollback(rollback::Options),
+    Events(events::Options),
+    Holds(holds::Options),
+    Hold(holds::AddOptions),
+    Release(holds::ReleaseOptions),
 }
 
 /// Runs the program with the arguments of the process.
@@ -43,7 +57,7 @@ pub fn run() -> ExitCode {
     };
     dispatch(arguments.command).unwrap_or_else(|error| {
         if !is_closed_pipe(&error) {
-            let _ = writeln!(anstream::stderr(), "error: {error:#}");
+            output::note(&format!("{BAD}error:{BAD:#} {}", output::clean(&format!("{error:#}"))));
         }
         ExitCode::FAILURE
     })
@@ -55,6 +69,13 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Serve(options) => serve::run(options).await,
             Command::Demo(options) => demo::run(options).await,
+            Command::Status(options) => status::run(options).await,
+            Command::Promote(options) => promote::run(options).await,
+            Command::Rollback(options) => rollback::run(options).await,
+            Command::Events(options) => events::run(options).await,
+            Command::Holds(options) => holds::run(options).await,
+            Command::Hold(options) => holds::add(options).await,
+            Command::Release(options) => holds::release(options).await,
         }
     });
     // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.
