@@ -35,6 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Options),
+    Demo(demo::Options),
     Status(status::Options),
     Promote(promote::Options),
     Rollback(rollback::Options),
@@ -67,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(options).await,
+            Command::Demo(options) => demo::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,
             Command::Rollback(options) => rollback::run(options).await,
