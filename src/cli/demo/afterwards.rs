@@ -26,20 +26,21 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.fact("config repository", &repository)?;
     screen.gap()?;
     screen.command(
-        "order-service was built, and its registry told nobody. Tell it: staging moves",
+        "CI has built order-service, and the registry has told nobody. Tell it yourself, and staging moves. Any other \
+         tag is refused, because the registry does not have it.",
         &format!(
             "curl -H \"Authorization: Bearer $(cat {ci})\" \\\n     \
              -d '{{\"image\":\"{image}\"}}' \\\n     {base}/webhooks/{CI_RECEIVER}"
         ),
     )?;
     screen.command(
-        "production follows",
+        "Production follows.",
         &format!(
-            "export TAGRELAY_SERVER={base} TAGRELAY_TOKEN=$(cat {token})\n   \
-             {program} promote order-service --from staging --to production"
+            "export TAGRELAY_SERVER={base}\n   export TAGRELAY_TOKEN=$(cat {token})\n   \
+             {program} promote order-service --to production"
         ),
     )?;
-    screen.command("and Git has it", &format!("git --git-dir={repository} log --stat main"))?;
+    screen.command("Git has it all.", &format!("git --git-dir={repository} log -p -2 main"))?;
     screen.say("What happens shows up here:")?;
     screen.gap()?;
     Ok(())

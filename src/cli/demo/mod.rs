@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::output::{self, DIM};
 use super::serve::Signals;
 use screen::Screen;
 use stage::Stage;
@@ -80,7 +81,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::create()?;
     workspace.take_log()?;
     let result = show(&options, &workspace, &mut signals).await;
-    let result = result.map_err(|error| with_log(error, &workspace));
+    if result.is_err() {
+        print_complaints(&workspace);
+    }
     // The failure of the tour tells more than that of removing its folder.
     let removed = workspace.remove();
     let code = result?;
@@ -109,6 +112,8 @@ async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals
         () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
     }
     if !options.once {
+        // What the stream has told meanwhile is the tour itself.
+        stage.happenings = stage.api.listen().await?;
         afterwards::show_what_to_try(stage)?;
         tokio::select! {
             done = afterwards::follow(stage) => done?,
@@ -130,13 +135,11 @@ async fn need_git() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds to a failure what the server has complained about, because the log goes with the folder.
-fn with_log(error: anyhow::Error, workspace: &Workspace) -> anyhow::Error {
-    let complaints = workspace.complaints(LOG_LINES);
-    if complaints.is_empty() || error.chain().any(|cause| cause.is::<std::io::Error>()) {
-        return error;
+/// Tells what the server has complained about, because the log goes with the folder.
+fn print_complaints(workspace: &Workspace) {
+    for line in workspace.complaints(LOG_LINES) {
+        output::note(&format!("{DIM}log: {}{DIM:#}", output::clean(&line)));
     }
-    anyhow::anyhow!("{error:#}\nThe log of the server said:\n  {}", complaints.join("\n  "))
 }
 
 /// Waits for `what`, but not for ever.

@@ -134,7 +134,7 @@ async fn spawn(folder: &Path, settings: &str) -> anyhow::Result<(Child, SocketAd
     tokio::spawn(follow(BufReader::new(log).lines(), copy.clone(), said));
     match tokio::time::timeout(START_LIMIT, heard).await {
         Ok(Ok(address)) => Ok((process, address)),
-        Ok(Err(_)) => bail!("docker-registry ended at once; it said:\n{}", last_lines(&copy)),
+        Ok(Err(_)) => bail!("docker-registry ended at once; it said: {}", last_lines(&copy)),
         Err(_) => bail!("docker-registry does not listen after {} s", START_LIMIT.as_secs()),
     }
 }
@@ -166,7 +166,7 @@ fn listening_on(line: &str) -> Option<SocketAddr> {
 fn last_lines(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
+    lines[lines.len().saturating_sub(5)..].join("; ")
 }
 
 #[cfg(test)]

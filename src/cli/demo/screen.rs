@@ -46,7 +46,8 @@ impl Screen {
 
     /// Opens the tour.
     pub(super) fn title(&mut self, title: &str, subtitle: &str) -> Result<()> {
-        writeln!(self.out, "\n{TITLE}{title}{TITLE:#}\n{subtitle}")
+        writeln!(self.out, "\n{TITLE}{title}{TITLE:#}")?;
+        wrap(subtitle).iter().try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
     /// Begins the next step. `why` says in a sentence what it shows.
@@ -97,7 +98,10 @@ impl Screen {
 
     /// Shows a command to copy. `why` says what it does.
     pub(super) fn command(&mut self, why: &str, command: &str) -> Result<()> {
-        writeln!(self.out, "   {FAINT}# {why}{FAINT:#}\n   {command}\n")
+        for line in wrap(why) {
+            writeln!(self.out, "   {FAINT}# {line}{FAINT:#}")?;
+        }
+        writeln!(self.out, "   {command}\n")
     }
 
     /// Shows one line of a log of Git.
