@@ -8,6 +8,7 @@ use super::find::{Found, Part, Sites};
 use super::notation::{self, Replacement};
 use super::prefilter::may_hold_sites;
 use super::proof::proof;
+use super::sharing::stray_use;
 use super::site::{Format, Unreadable};
 use super::tree::{NodeId, Tree};
 
@@ -30,7 +31,7 @@ pub struct Edited {
 }
 
 /// What an edit did to one site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
@@ -77,8 +78,8 @@ pub enum Refused {
     },
     /// The scalar is anchored, and an alias would carry the change to something that shall not change.
     #[error(
-        "line {line}: the version of {repository} is also used in line {other_line} through an anchor, where it would \
-         change something else: write it out in one of the two places"
+        "line {line}: the version of {repository} is shared through an anchor, and a change would reach line {other_line} \
+         too, where it would change something else: write the version out in both places"
     )]
     Shared {
         /// The repository of the site.
@@ -142,10 +143,9 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
         return Ok(unchanged());
     }
     plan.refuse_shared()?;
-    let text = tree.text();
-    let replacements = plan.replacements(text)?;
-    let new = splice(text, &replacements);
-    proof(text, &new, &replacements).map_err(|reason| Refused::Unprovable { reason })?;
+    let replacements = plan.replacements()?;
+    let new = splice(tree.text(), &replacements);
+    proof(&tree, &new, &replacements).map_err(|reason| Refused::Unprovable { reason })?;
     Ok(Edited { bytes: new.into_bytes(), changes: plan.changes })
 }
 
@@ -223,61 +223,29 @@ impl<'tree> Plan<'tree, '_> {
         Ok(values)
     }
 
-    /// Refuses the plan when a scalar that changes is seen from a place that shall not change.
+    /// Refuses the plan when a scalar that changes is also something that shall not change.
     fn refuse_shared(&self) -> Result<(), Refused> {
         if self.tree.aliases.is_empty() {
             return Ok(());
         }
-        for (node, (value, first)) in &self.values {
-            if *value == *self.tree.node(*node).value {
-                continue;
-            }
-            let users: Vec<&Found> =
-                self.sites.found.iter().filter(|found| found.parts().any(|part| part.node == *node)).collect();
-            // Wanted sites agree on the value: `set` saw to that.
-            if let Some(other) = users.iter().find(|found| !self.wanted.contains_key(&found.site.repository)) {
-                return Err(shared(first, other.homes.first().map_or(0, |home| self.tree.node(*home).line)));
-            }
-            if let Some(other) = self.stray_use(*node, &users) {
-                return Err(shared(first, self.tree.node(other).line));
-            }
+        let changing = self.changing().map(|(node, ..)| node).collect();
+        let is_wanted = |repository: &Repository| self.wanted.contains_key(repository);
+        match stray_use(self.tree, self.sites, &changing, is_wanted) {
+            Some(stray) => Err(shared(self.values[&stray.node].1, self.tree.node(stray.place).line)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Returns a place where the value of the scalar is used, and not by the sites `users`.
-    fn stray_use(&self, node: NodeId, users: &[&Found]) -> Option<NodeId> {
-        let contains = |outer: NodeId, id: NodeId| (outer..self.tree.node(outer).subtree_end).contains(&id);
-        // A place counts as the site's own when it stands in the site's mapping, not in one that is merged in:
-        // that one may mean something of its own.
-        let reached = |id: NodeId| {
-            users.iter().any(|found| {
-                let mut parts = found.parts();
-                let is_reached = parts.any(|part| part.node == node && part.reached_by.contains(&id));
-                is_reached && found.homes.iter().any(|home| contains(*home, id))
-            })
-        };
-        let own_place = (!reached(node) && !self.tree.is_set_apart(node)).then_some(node);
-        let is_stray = |alias: &NodeId| {
-            let target = self.tree.resolve(*alias);
-            if target == node {
-                !reached(*alias)
-            } else if contains(target, node) {
-                // A copy of a whole site is that site; of a merge key the finder made sites of their own.
-                let is_whole = users.iter().any(|found| found.homes.iter().any(|home| contains(target, *home)));
-                !is_whole && self.sites.merges.binary_search(alias).is_err()
-            } else {
-                false
-            }
-        };
-        own_place.or_else(|| self.tree.aliases.iter().copied().find(is_stray))
+    /// Returns the scalars that do not have their value yet, in the order of the text.
+    fn changing(&self) -> impl Iterator<Item = (NodeId, &str, &'tree Found)> {
+        let values = self.values.iter().map(|(node, (value, found))| (*node, value.as_str(), *found));
+        values.filter(|(node, value, _)| *value != self.tree.node(*node).value)
     }
 
-    /// Returns the scalars that change, in the order of the text.
-    fn replacements(&self, text: &str) -> Result<Vec<Replacement>, Refused> {
-        let changing = self.values.iter().filter(|(node, (value, _))| *value != *self.tree.node(**node).value);
-        let written = changing.map(|(node, (value, found))| {
-            let written = notation::write(self.tree, text, self.tree.node(*node), value.clone());
+    fn replacements(&self) -> Result<Vec<Replacement>, Refused> {
+        let quote = notation::preferred_quote(self.tree);
+        let written = self.changing().map(|(node, value, found)| {
+            let written = notation::write(self.tree.text(), self.tree.node(node), value.to_owned(), quote);
             written.ok_or_else(|| notation_of(found))
         });
         written.collect()
@@ -444,8 +412,15 @@ mod tests {
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
         let text = "b: {image: &i a:1}\nc: {image: *i}\n";
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
-        let text = "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n";
-        assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        for text in [
+            "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n",
+            "b: &b {x: [{repository: a, tag: v1}]}\nc: *b\nd: [*b]\n",
+            ".anchors: {t: [&t v1]}\na: {repository: a, tag: *t}\n",
+            "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: [*b], repository: index.docker.io/library/a}\n",
+            "c: {repository: a, tag: &t v1}\nd: {repository: docker.io/a, tag: *t}\n",
+        ] {
+            assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        }
     }
 
     #[test]
@@ -456,6 +431,9 @@ mod tests {
             ("b: {repository: a, tag: &t v1}\nc:\n  {repository: z, tag: *t}\n", 3),
             ("b: &b {repository: a, tag: v1}\nc:\n  <<: *b\n  repository: z\n", 3),
             ("b: &b {tag: v1}\nc: {<<: *b, repository: a}\n", 1),
+            ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
         ] {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");

@@ -17,7 +17,11 @@ pub fn is_manifest_path(path: &str) -> bool {
 /// say yes for a file without sites (the word in a comment), and says no only for files that have none.
 /// A key that is written with escapes (`"im\u0061ge"`) is not looked for; nobody has been seen writing one.
 pub fn may_hold_sites(bytes: &[u8]) -> bool {
-    has_key(bytes, b"image") || has_key(bytes, b"repository")
+    // UTF-16 is YAML too; the parser's answer is better than silence.
+    bytes.starts_with(b"\xff\xfe")
+        || bytes.starts_with(b"\xfe\xff")
+        || has_key(bytes, b"image")
+        || has_key(bytes, b"repository")
 }
 
 /// Returns whether `word`, or its plural, stands in `bytes` where a key could be.

@@ -1,50 +1,47 @@
 //! The proof that an edit changed the addressed scalars and nothing else.
 //!
-//! It trusts nothing that came before it: not the places that were found, not the quoting, not the splicing.
+//! It trusts nothing that came between the two texts: not the places that were found, not the quoting, not
+//! the splicing.
 
-use granit_parser::{Event, ScalarStyle};
+use granit_parser::ScalarStyle;
 
 use super::notation::Replacement;
-use super::tree::parser;
+use super::plain::reads_as_string;
+use super::tree::{Kind, Node, Tree};
 
-/// Proves that `new` is `old` with the scalars of `replacements` (in the order of the text) set to their
-/// values, and with not another byte changed.
+/// Proves that `new` is the old text with the scalars of `replacements` (in the order of the text) set to
+/// their values, and with not another byte changed.
 ///
 /// # Errors
 ///
 /// The first thing that is not so, as a sentence.
-pub(super) fn proof(old: &str, new: &str, replacements: &[Replacement]) -> Result<(), String> {
+pub(super) fn proof(old: &Tree<'_>, new: &str, replacements: &[Replacement]) -> Result<(), String> {
     // 1. Around the replaced spans, every byte is equal.
-    let (mut old_rest, mut new_rest, mut position) = (old, new, 0);
+    let (mut old_rest, mut new_rest, mut position) = (old.text(), new, 0);
     for Replacement { span, token, .. } in replacements {
         let kept = span.start.checked_sub(position).and_then(|length| old_rest.get(..length));
         let behind = kept.and_then(|kept| new_rest.strip_prefix(kept)?.strip_prefix(token.as_str()));
         new_rest = behind.ok_or_else(|| format!("bytes before byte {} changed", span.start))?;
-        old_rest = old.get(span.end..).ok_or("a scalar ends behind the file")?;
+        old_rest = old.text().get(span.end..).ok_or("a scalar ends behind the file")?;
         position = span.end;
     }
     if old_rest != new_rest {
         return Err(format!("bytes behind byte {position} changed"));
     }
 
-    // 2. Both texts are the same sequence of YAML events, but for the addressed scalars.
-    let mut addressed = replacements.iter().peekable();
-    let mut new_events = parser(new);
-    for old_event in parser(old) {
-        let (old_event, span) = old_event.map_err(|error| format!("the old text is not YAML: {error}"))?;
-        let new_event = new_events.next().ok_or("the new text ends early")?;
-        let (new_event, _) = new_event.map_err(|error| format!("the new text is not YAML: {error}"))?;
-        let is_addressed = |event: &Event<'_>, next: &&Replacement| {
-            matches!(event, Event::Scalar(..)) && span.byte_range().as_ref() == Some(&next.span)
-        };
-        match addressed.next_if(|next| is_addressed(&old_event, next)) {
-            Some(replacement) => set_as_wanted(&old_event, &new_event, replacement)?,
-            None if old_event == new_event => {}
-            None => return Err(format!("line {} reads differently", span.start.line())),
-        }
+    // 2. Parsed again, the new text is the same documents of the same nodes, but for the addressed scalars.
+    let new = Tree::parse(new.as_bytes()).map_err(|error| format!("the new text cannot be read: {error}"))?;
+    if old.documents != new.documents || old.nodes.len() != new.nodes.len() {
+        return Err("the new text has other documents, keys or values".to_owned());
     }
-    if new_events.next().is_some() {
-        return Err("the new text has more in it than the old one".to_owned());
+    let mut addressed = replacements.iter().peekable();
+    for (old_node, new_node) in old.nodes.iter().zip(&new.nodes) {
+        let is_here = |next: &&Replacement| next.span == old_node.span() && matches!(old_node.kind, Kind::Scalar(_));
+        match addressed.next_if(is_here) {
+            Some(replacement) => set_as_wanted(old_node, new_node, replacement)?,
+            None if old_node.reads_like(new_node) => {}
+            None => return Err(format!("line {} reads differently", old_node.line)),
+        }
     }
     match addressed.next() {
         Some(missed) => Err(format!("there is no scalar at the bytes {:?}", missed.span)),
@@ -52,20 +49,22 @@ pub(super) fn proof(old: &str, new: &str, replacements: &[Replacement]) -> Resul
     }
 }
 
-/// Checks one addressed scalar: the wanted string, in the style it had or in quotes, with its anchor and its
-/// tag, and a string to a second reader as well.
-fn set_as_wanted(
-    old: &Event<'_>,
-    new: &Event<'_>,
-    Replacement { token, value, .. }: &Replacement,
-) -> Result<(), String> {
-    let (Event::Scalar(_, old_style, old_anchor, old_tag), Event::Scalar(text, style, anchor, tag)) = (old, new) else {
+/// Proves one addressed scalar: it is the wanted string, in the style it had or in quotes, with the anchor and
+/// the tag it had, and a second reader takes it for the same string.
+fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> Result<(), String> {
+    let Replacement { token, value, .. } = replacement;
+    let (Kind::Scalar(old_style), Kind::Scalar(style)) = (old.kind, new.kind) else {
         return Err(format!("`{token}` is no scalar any more"));
     };
     let is_quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
-    let keeps_style = style == old_style || (*old_style == ScalarStyle::Plain && is_quoted);
-    if text != value || !keeps_style || anchor != old_anchor || tag != old_tag {
+    let keeps_style = style == old_style || (old_style == ScalarStyle::Plain && is_quoted);
+    if new.value != *value || !keeps_style || !old.is_framed_like(new) {
         return Err(format!("`{token}` reads back as something else than the string `{value}`"));
+    }
+    // What is plain must be a string under every schema. The second reader alone would not do: it takes
+    // `123e456`, which overflows, for a string, and `017` and `yes`, which its schema does not know.
+    if style == ScalarStyle::Plain && !reads_as_string(token) {
+        return Err(format!("`{token}` is not a string to every reader"));
     }
     let alone = match style {
         ScalarStyle::Literal | ScalarStyle::Folded => format!("|-\n {}", token.trim()),
@@ -74,5 +73,59 @@ fn set_as_wanted(
     match serde_yaml::from_str(&alone) {
         Ok(serde_yaml::Value::String(second)) if second == *value => Ok(()),
         _ => Err(format!("`{token}` is not the string `{value}` to a second reader")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "a: 1\nimage: b:1 # c\nd: [e]\n";
+
+    /// Proves `new` after `b:1` was replaced by `token`, which shall be the string `value`.
+    fn prove(new: &str, token: &str, value: &str) -> Result<(), String> {
+        let replacement = Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned() };
+        proof(&Tree::parse(OLD.as_bytes()).unwrap(), new, &[replacement])
+    }
+
+    #[test]
+    fn accepts_the_wanted_change_and_no_other() {
+        prove("a: 1\nimage: b:2 # c\nd: [e]\n", "b:2", "b:2").unwrap();
+        prove("a: 1\nimage: \"b:2\" # c\nd: [e]\n", "\"b:2\"", "b:2").unwrap();
+        for (new, token, value) in [
+            // Other bytes: before, behind, at the end.
+            ("a: 2\nimage: b:2 # c\nd: [e]\n", "b:2", "b:2"),
+            ("a: 1\nimage: b:2 # C\nd: [e]\n", "b:2", "b:2"),
+            ("a: 1\nimage: b:2 # c\nd: [e]", "b:2", "b:2"),
+            // Another value than the wanted one, or no string at all.
+            ("a: 1\nimage: b:3 # c\nd: [e]\n", "b:3", "b:2"),
+            ("a: 1\nimage: 123e456 # c\nd: [e]\n", "123e456", "123e456"),
+            ("a: 1\nimage: true # c\nd: [e]\n", "true", "true"),
+            ("a: 1\nimage: 0x1f # c\nd: [e]\n", "0x1f", "0x1f"),
+            ("a: 1\nimage: 017 # c\nd: [e]\n", "017", "017"),
+            ("a: 1\nimage: yes # c\nd: [e]\n", "yes", "yes"),
+            // Another structure, another style, another tag or an anchor.
+            ("a: 1\nimage: [b:2] # c\nd: [e]\n", "[b:2]", "b:2"),
+            ("a: 1\nimage: b:2\nx: y # c\nd: [e]\n", "b:2\nx: y", "b:2"),
+            ("a: 1\nimage: >-\n  b:2 # c\nd: [e]\n", ">-\n  b:2", "b:2 # c"),
+            ("a: 1\nimage: !!str b:2 # c\nd: [e]\n", "!!str b:2", "b:2"),
+            ("a: 1\nimage: &x b:2 # c\nd: [e]\n", "&x b:2", "b:2"),
+            ("a: 1\nimage: b:2 # c\nd: [e]\n---\n", "b:2", "b:2"),
+            ("a: 1\nimage: b:2 #x # c\nd: [e]\n", "b:2 #x", "b:2"),
+            ("a: 1\nimage: 'b:2 # c\nd: [e]\n", "'b:2", "b:2"),
+        ] {
+            assert!(prove(new, token, value).is_err(), "{new}");
+        }
+    }
+
+    #[test]
+    fn wants_scalars_where_they_are_addressed() {
+        let tree = Tree::parse(OLD.as_bytes()).unwrap();
+        let spans = [(11, 15), (12, 16), (12, 14), (0, 0), (15, 12), (0, 400), (400, 500), (22, 25)];
+        for span in spans.map(|(start, end)| start..end) {
+            let token = OLD.get(span.clone()).unwrap_or_default().to_owned();
+            let replacement = Replacement { span: span.clone(), value: token.clone(), token };
+            assert!(proof(&tree, OLD, &[replacement]).is_err(), "{span:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle, Tag, YamlVersion};
 
 use super::site::Unreadable;
 
@@ -31,9 +31,9 @@ pub(super) enum Kind {
     /// A scalar in the style in which it is written.
     Scalar(ScalarStyle),
     /// A sequence; its items follow.
-    Sequence,
+    Sequence(StructureStyle),
     /// A mapping; its keys and values follow in turn.
-    Mapping,
+    Mapping(StructureStyle),
     /// An alias of the node with this id.
     Alias(NodeId),
 }
@@ -54,14 +54,31 @@ pub(super) struct Node<'text> {
     pub(super) line: u32,
     /// The id behind the last node of the subtree.
     pub(super) subtree_end: NodeId,
-    /// Whether a scalar has an explicit tag other than `!!str`, so that its text alone does not say what it is.
-    pub(super) is_retyped: bool,
+    /// Whether the node has an anchor.
+    is_anchored: bool,
+    /// The explicit tag of the node. Rare, so it is kept small where there is none.
+    tag: Option<Box<Tag>>,
 }
 
 impl Node<'_> {
     /// Returns the node's bytes. See [`Node::start`] for what belongs to them.
     pub(super) fn span(&self) -> Range<usize> {
         self.start as usize..self.end as usize
+    }
+
+    /// Returns whether an explicit tag other than `!!str` says that the node is something else than its text.
+    pub(super) fn is_retyped(&self) -> bool {
+        self.tag.as_ref().is_some_and(|tag| !tag.is_yaml_core_schema_tag("str"))
+    }
+
+    /// Returns whether the other node, of another text, is this one in everything but its place and its bytes.
+    pub(super) fn reads_like(&self, other: &Node<'_>) -> bool {
+        self.kind == other.kind && self.value == other.value && self.is_framed_like(other)
+    }
+
+    /// Returns whether the other node has the same anchor, the same tag and a subtree of the same size.
+    pub(super) fn is_framed_like(&self, other: &Node<'_>) -> bool {
+        self.is_anchored == other.is_anchored && self.tag == other.tag && self.subtree_end == other.subtree_end
     }
 
     /// Returns whether the node is a plain scalar that stands for nothing: `null`, `~` or no text at all.
@@ -71,21 +88,32 @@ impl Node<'_> {
     }
 }
 
+/// One document of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Document {
+    /// The node that the document is. An empty document is an empty scalar.
+    pub(super) root: NodeId,
+    /// Whether it begins with `---`.
+    is_explicit: bool,
+    /// What a `%YAML` line says.
+    version: Option<YamlVersion>,
+}
+
 /// A file that parsed.
 #[derive(Debug)]
 pub(super) struct Tree<'text> {
     /// The text of the file.
     text: &'text str,
     /// Every node of every document, parents before children, in the order of the text.
-    nodes: Vec<Node<'text>>,
-    /// The root of each document that has one.
-    pub(super) roots: Vec<NodeId>,
+    pub(super) nodes: Vec<Node<'text>>,
+    /// The documents in the order of the text.
+    pub(super) documents: Vec<Document>,
     /// The ids of all aliases, ascending.
     pub(super) aliases: Vec<NodeId>,
 }
 
-/// Returns a parser for `text` with the limits of this room.
-pub(super) fn parser(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), granit_parser::ScanError>> {
+/// Returns the events of `text`, within the limits of this room.
+fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), granit_parser::ScanError>> {
     let options = granit_parser::options! {
         emit_comments: false,
         flow_nesting_limit: MAX_DEPTH,
@@ -107,7 +135,7 @@ impl<'text> Tree<'text> {
         }
         let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error.valid_up_to()))?;
         let mut builder = Builder::new(text);
-        for event in parser(text) {
+        for event in events(text) {
             let (event, span) = event.map_err(|error| not_yaml(text, &error))?;
             builder.take(event, &span)?;
         }
@@ -128,7 +156,7 @@ impl<'text> Tree<'text> {
     pub(super) fn resolve(&self, id: NodeId) -> NodeId {
         match self.node(id).kind {
             Kind::Alias(target) => target,
-            Kind::Scalar(_) | Kind::Sequence | Kind::Mapping => id,
+            Kind::Scalar(_) | Kind::Sequence(_) | Kind::Mapping(_) => id,
         }
     }
 
@@ -150,24 +178,6 @@ impl<'text> Tree<'text> {
         let mut children = self.children(mapping);
         std::iter::from_fn(move || Some((children.next()?, children.next()?)))
     }
-
-    /// Returns whether single quotes are more common in the file than double quotes.
-    pub(super) fn prefers_single_quotes(&self) -> bool {
-        let count = |style| self.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
-        count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted)
-    }
-
-    /// Returns whether a node stands below a key that is there to hold anchors: one that begins with `x-`, as
-    /// in Compose files, with `.` or with `_`. What stands there has no meaning of its own.
-    pub(super) fn is_set_apart(&self, id: NodeId) -> bool {
-        let is_apart = |key: &str| key.starts_with("x-") || key.starts_with('.') || key.starts_with('_');
-        let around = |collection: &NodeId| (*collection..self.node(*collection).subtree_end).contains(&id);
-        let mappings = (0..id).filter(|outer| self.node(*outer).kind == Kind::Mapping).filter(around);
-        mappings.into_iter().any(|mapping| {
-            let mut entries = self.entries(mapping);
-            entries.any(|(key, value)| is_apart(&self.node(key).value) && (value == id || around(&value)))
-        })
-    }
 }
 
 /// Turns events into nodes.
@@ -182,24 +192,27 @@ struct Builder<'text> {
 impl<'text> Builder<'text> {
     fn new(text: &'text str) -> Self {
         // Manifests have a node for every 10 to 20 bytes; a bad guess costs one more allocation.
-        let nodes = Vec::with_capacity((text.len() / 12).clamp(16, 4096));
-        let tree = Tree { text, nodes, roots: Vec::new(), aliases: Vec::new() };
+        let nodes = Vec::with_capacity((text.len() / 10).clamp(16, 4096));
+        let tree = Tree { text, nodes, documents: Vec::new(), aliases: Vec::new() };
         Self { tree, open: Vec::new(), anchors: Vec::new() }
     }
 
     fn take(&mut self, event: Event<'text>, span: &Span) -> Result<(), Unreadable> {
         match event {
             Event::Scalar(value, style, anchor, tag) => {
-                let is_retyped = tag.is_some_and(|tag| !tag.is_yaml_core_schema_tag("str"));
-                self.push(Kind::Scalar(style), value, span, anchor, is_retyped)?;
+                self.push(Kind::Scalar(style), value, span, anchor, tag)?;
             }
-            Event::MappingStart(_, anchor, _) => {
-                let id = self.push(Kind::Mapping, Cow::Borrowed(""), span, anchor, false)?;
+            Event::MappingStart(style, anchor, tag) => {
+                let id = self.push(Kind::Mapping(style), Cow::Borrowed(""), span, anchor, tag)?;
                 self.open.push(id);
             }
-            Event::SequenceStart(_, anchor, _) => {
-                let id = self.push(Kind::Sequence, Cow::Borrowed(""), span, anchor, false)?;
+            Event::SequenceStart(style, anchor, tag) => {
+                let id = self.push(Kind::Sequence(style), Cow::Borrowed(""), span, anchor, tag)?;
                 self.open.push(id);
+            }
+            Event::DocumentStart(is_explicit, version) => {
+                let root = self.tree.nodes.len() as NodeId;
+                self.tree.documents.push(Document { root, is_explicit, version });
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 let end = self.tree.nodes.len() as NodeId;
@@ -217,10 +230,10 @@ impl<'text> Builder<'text> {
                     let reason = format!("has more than {MAX_ALIASES} aliases");
                     return Err(Unreadable { line: line_of(span), reason });
                 }
-                let id = self.push(Kind::Alias(target), Cow::Borrowed(""), span, 0, false)?;
+                let id = self.push(Kind::Alias(target), Cow::Borrowed(""), span, 0, None)?;
                 self.tree.aliases.push(id);
             }
-            // Everything else is presentation.
+            // The ends of documents and of the stream; comments and anchors are not asked for.
             _ => {}
         }
         Ok(())
@@ -232,7 +245,7 @@ impl<'text> Builder<'text> {
         value: Cow<'text, str>,
         span: &Span,
         anchor: usize,
-        is_retyped: bool,
+        tag: Option<Cow<'text, Tag>>,
     ) -> Result<NodeId, Unreadable> {
         let line = line_of(span);
         if self.tree.nodes.len() == MAX_NODES {
@@ -240,9 +253,6 @@ impl<'text> Builder<'text> {
         }
         let id = self.tree.nodes.len() as NodeId;
         let bytes = span.byte_range().unwrap_or_default();
-        if self.open.is_empty() {
-            self.tree.roots.push(id);
-        }
         if anchor != 0 {
             self.anchors.push((anchor, id));
         }
@@ -253,7 +263,8 @@ impl<'text> Builder<'text> {
             end: bytes.end as u32,
             line: line.unwrap_or(1),
             subtree_end: id + 1,
-            is_retyped,
+            is_anchored: anchor != 0,
+            tag: tag.map(|tag| Box::new(tag.into_owned())),
         });
         Ok(id)
     }
@@ -269,12 +280,15 @@ fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Unreadable {
 }
 
 fn not_yaml(text: &str, error: &granit_parser::ScanError) -> Unreadable {
+    let line = u32::try_from(error.marker().line()).ok();
+    if *error.kind() == ErrorKind::RecursionLimitExceeded {
+        return Unreadable { line, reason: format!("is nested deeper than {MAX_DEPTH} levels") };
+    }
     let hint = if text.contains("{{") {
         "; it holds `{{`, so it may be a template, which is not YAML until it is rendered: leave it out of the \
          environment's paths"
     } else {
         ""
     };
-    let reason = format!("is not YAML: {}{hint}", error.info());
-    Unreadable { line: u32::try_from(error.marker().line()).ok(), reason }
+    Unreadable { line, reason: format!("is not YAML: {}{hint}", error.info()) }
 }

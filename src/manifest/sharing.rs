@@ -1,0 +1,99 @@
+//! Whether the change of a scalar would reach something else through an anchor.
+//!
+//! An alias repeats its anchor's node, and a merge key (`<<`) repeats the entries of its anchor's mapping. So
+//! the bytes of one scalar may stand for several places, and a change of the scalar is right only when each
+//! of these places is a site that is wanted to change in the same way. Such places are:
+//!
+//! - the scalar's own place, which counts unless it stands below a key that is there to hold anchors (`x-…`,
+//!   `.…`, `_…`; what stands there has no meaning of its own);
+//! - every alias of the scalar;
+//! - every alias of a collection around the scalar. As long as the whole site stands in the collection, the
+//!   copy is the same site once more. Mappings that are merged make sites with what surrounds them; the
+//!   finder has followed those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use crate::image::Repository;
+
+use super::find::Sites;
+use super::tree::{Kind, NodeId, Tree};
+
+/// A scalar that cannot change alone.
+pub(super) struct Stray {
+    /// The scalar.
+    pub(super) node: NodeId,
+    /// The place that would change with it and should not.
+    pub(super) place: NodeId,
+}
+
+/// Finds a scalar of `changing` that stands for something else than sites of wanted repositories, too.
+pub(super) fn stray_use(
+    tree: &Tree<'_>,
+    sites: &Sites,
+    changing: &BTreeSet<NodeId>,
+    is_wanted: impl Fn(&Repository) -> bool,
+) -> Option<Stray> {
+    let targets: BTreeSet<NodeId> = tree.aliases.iter().map(|alias| tree.resolve(*alias)).collect();
+    let subtree = |id: NodeId| id..tree.node(id).subtree_end;
+    let shared: BTreeSet<NodeId> = targets.iter().flat_map(|id| changing.range(subtree(*id))).copied().collect();
+    if shared.is_empty() {
+        return None;
+    }
+
+    // The places that are sites, and the mappings of the sites, by scalar.
+    let mut reached: BTreeSet<NodeId> = BTreeSet::new();
+    let mut homes: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    for found in &sites.found {
+        for part in found.parts().filter(|part| shared.contains(&part.node)) {
+            let place = found.homes.first().copied().unwrap_or(part.node);
+            if !is_wanted(&found.site.repository) {
+                return Some(Stray { node: part.node, place });
+            }
+            // A place is the site's own when it stands in the site's mapping, not in one that is merged in:
+            // that one may mean something by itself.
+            let is_own = |at: &&NodeId| found.homes.iter().any(|home| subtree(*home).contains(at));
+            reached.extend(part.reached_by.iter().filter(is_own));
+            homes.entry(part.node).or_default().extend(&found.homes);
+        }
+    }
+
+    let apart = set_apart(tree);
+    let is_apart = |id: NodeId| {
+        let before = apart.partition_point(|range| range.start <= id);
+        before > 0 && apart[before - 1].contains(&id)
+    };
+    if let Some(node) = shared.iter().find(|node| !reached.contains(node) && !is_apart(**node)) {
+        return Some(Stray { node: *node, place: *node });
+    }
+    let mut copied = BTreeSet::new();
+    for alias in &tree.aliases {
+        let target = tree.resolve(*alias);
+        if changing.contains(&target) && !reached.contains(alias) {
+            return Some(Stray { node: target, place: *alias });
+        }
+        if sites.merges.binary_search(alias).is_err() && copied.insert(target) {
+            let is_whole = |node: &NodeId| homes[node].iter().any(|home| subtree(target).contains(home));
+            let inside = subtree(target).start + 1..subtree(target).end;
+            if let Some(node) = shared.range(inside).find(|node| !is_whole(node)) {
+                return Some(Stray { node: *node, place: *alias });
+            }
+        }
+    }
+    None
+}
+
+/// Returns the subtrees below keys that are there to hold anchors, in the order of the text, none in another.
+fn set_apart(tree: &Tree<'_>) -> Vec<Range<NodeId>> {
+    let is_apart = |key: &str| key.starts_with("x-") || key.starts_with('.') || key.starts_with('_');
+    let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
+    let mut ranges: Vec<Range<NodeId>> = (0..tree.nodes.len() as NodeId)
+        .filter(is_mapping)
+        .flat_map(|mapping| tree.entries(mapping))
+        .filter(|(key, _)| is_apart(&tree.node(*key).value))
+        .map(|(_, value)| value..tree.node(value).subtree_end)
+        .collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|inner, outer| inner.end <= outer.end);
+    ranges
+}

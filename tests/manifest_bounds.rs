@@ -1,0 +1,142 @@
+//! Input that is meant to hurt: deep, wide, long, repeated and broken. It is refused or read, in bounded time
+//! and on a small stack, and never a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use tagrelay::manifest::{Refused, Site, Unreadable, Wanted, edit, scan};
+
+/// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
+const LONGEST: Duration = Duration::from_secs(60);
+
+fn wanted() -> Vec<Wanted> {
+    let version = tagrelay::image::Version::tagged("2".parse().unwrap(), None);
+    vec![Wanted { repository: "a".parse().unwrap(), version }]
+}
+
+/// Scans and edits on a stack of 256 KiB, which is an eighth of that of any thread.
+fn on_small_stack(bytes: Vec<u8>) -> (Result<Vec<Site>, Unreadable>, Result<Vec<u8>, Refused>) {
+    let begin = Instant::now();
+    let work = move || {
+        let edited = edit("kustomization.yaml", &bytes, &wanted()).map(|edited| edited.bytes);
+        (scan("kustomization.yaml", &bytes), edited)
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap();
+    let outcome = thread.join().expect("no panic");
+    assert!(begin.elapsed() < LONGEST, "took {:?}", begin.elapsed());
+    outcome
+}
+
+fn reason_of(bytes: impl Into<Vec<u8>>) -> String {
+    let (scanned, edited) = on_small_stack(bytes.into());
+    let unreadable = scanned.unwrap_err();
+    assert_eq!(edited, Err(Refused::Unreadable(unreadable.clone())));
+    unreadable.to_string()
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for opener in ["[", "{a: ", "- ", "? ", "[{a: ", "{? ", "- - ", "{{", "*a: ", "!x [", "&a ["] {
+        let reason = reason_of(format!("image: a:1\nb:\n  {}", opener.repeat(10_000)));
+        assert!(reason.starts_with("line "), "{opener}: {reason}");
+    }
+    let block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let reason = reason_of(format!("image: a:1\n{}", &block[..8 << 20]));
+    assert!(reason.contains("is nested deeper than 255 levels"), "{reason}");
+    // What people write is far from the limit.
+    let nested = format!("image: a:1\nb: {}{}\n", "[".repeat(200), "]".repeat(200));
+    assert_eq!(on_small_stack(nested.into()).0.unwrap().len(), 1);
+}
+
+#[test]
+fn a_billion_laughs_cost_nothing() {
+    let mut text = String::from("a0: &a0 {image: a:1}\n");
+    for level in 1..30 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        text += &format!("a{level}: &a{level} [{aliases}]\n");
+    }
+    let (scanned, edited) = on_small_stack(text.clone().into());
+    assert_eq!(scanned.unwrap().len(), 1);
+    assert_eq!(edited.unwrap(), text.replace("a:1", "a:2").into_bytes());
+}
+
+#[test]
+fn merge_keys_cannot_explode() {
+    let mut text = String::from("a0: &a0 {repository: a}\n");
+    for level in 1..60 {
+        let source = format!("*a{}", level - 1);
+        text += &format!("a{level}: &a{level} {{<<: [{source}, {source}, {source}], tag: v{level}}}\n");
+    }
+    assert_eq!(on_small_stack(text.clone().into()).0.unwrap().len(), 59);
+    for level in 60..70 {
+        text += &format!("a{level}: &a{level} {{<<: *a{}}}\n", level - 1);
+    }
+    assert!(reason_of(text).contains("merge keys"));
+
+    // Merges in a circle, and of what cannot be merged.
+    let text = "a: &a\n  <<: *a\n  image: a:1\nb: &b\n  <<: [*a, *b, 1, [*a]]\nc:\n  <<: x\n  <<: {}\n";
+    assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 1);
+}
+
+#[test]
+fn many_aliases_of_much_are_refused() {
+    let entries = "- {name: a, newTag: v1}\n".repeat(5_000);
+    let aliases = "- images: *images\n".repeat(5_000);
+    let reason = reason_of(format!("images: &images\n{entries}more:\n{aliases}"));
+    assert!(reason.contains("uses its aliases so often"), "{reason}");
+
+    let reason = reason_of(format!("image: &a a:1\nb: [{}]\n", "*a,".repeat(17 << 20)));
+    assert!(reason.contains("bytes, and files of at most"), "{reason}");
+    let reason = reason_of(format!("image: &a a:1\nb: [{}]\n", "*a,".repeat(5 << 20)));
+    assert!(reason.contains("more than 10000 aliases"), "{reason}");
+    let reason = reason_of(format!("image: a:1\nb: [{}]\n", "a,".repeat(2 << 20)));
+    assert!(reason.contains("keys and values"), "{reason}");
+}
+
+#[test]
+fn shared_scalars_without_end_are_looked_through() {
+    // Every alias copies every site, and every site is wanted.
+    let sites = "  - {repository: a, tag: v1}\n".repeat(10_000);
+    let text = format!("all: &all\n{sites}copies: [{}]\n", vec!["*all"; 9_000].join(", "));
+    let (scanned, edited) = on_small_stack(text.clone().into());
+    assert_eq!(scanned.unwrap().len(), 10_000);
+    assert_eq!(edited.unwrap(), text.replace("tag: v1", "tag: \"2\"").into_bytes());
+}
+
+#[test]
+fn long_lines_are_read() {
+    let long = "x".repeat(1 << 20);
+    for text in [
+        format!("{{a: {long}, image: a:1, b: \"{long}\"}}\n"),
+        format!("# {long}\nimage: a:1 # {long}"),
+        format!("a: |\n  {long}\nimage: a:1"),
+        format!("a: [{}]\nimage: 'a:1'\n", "abc, ".repeat(100_000)),
+        format!("{}image: a:1\n", "\n".repeat(1 << 20)),
+        format!("{}image: a:1\n", "# x\n".repeat(1 << 18)),
+        format!("a:{}b\nimage: a:1\n", " ".repeat(1 << 20)),
+    ] {
+        let (scanned, edited) = on_small_stack(text.clone().into());
+        assert_eq!(scanned.unwrap().len(), 1);
+        assert!(edited.unwrap() == text.replace("a:1", "a:2").into_bytes());
+    }
+    assert_eq!(on_small_stack(format!("image: a:{long}").into()).0, Ok(Vec::new()));
+    assert_eq!(on_small_stack(format!("image: {long}:1").into()).0, Ok(Vec::new()));
+    assert_eq!(on_small_stack(format!("image: \"a:1{}\"", "\\n".repeat(1 << 20)).into()).0, Ok(Vec::new()));
+}
+
+#[test]
+fn broken_bytes_are_reported_with_their_line() {
+    for (bytes, expected) in [
+        (&b"image: a:1\n\xc3"[..], "line 2: is not UTF-8 text; save it as UTF-8"),
+        (b"\xff\xfei\0m\0a\0g\0e\0", "line 1: is not UTF-8 text; save it as UTF-8"),
+        (b"image: a:1\n\0", "line 2"),
+        (b"image: a:1\n@", "line 2"),
+        (b"image: a:1\n\n\n'", "line "),
+        (b"%YAML 3.0\n---\nimage: a:1", "line 1"),
+        (b"image: a:1\n{{- if x }}\n", "line 2"),
+    ] {
+        let reason = reason_of(bytes);
+        assert!(reason.starts_with(expected), "{reason}");
+    }
+    assert!(reason_of("image: a:1\n{{- if x }}\n").contains("template"));
+}

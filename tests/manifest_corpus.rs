@@ -1,0 +1,92 @@
+//! Walks `tests/corpus`: every file of `original/` becomes that of `expected/`, every file of `leave/` stays.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tagrelay::image::{ImageReference, Version};
+use tagrelay::manifest::{Refused, Wanted, edit, is_manifest_path, scan};
+
+/// What every file of the corpus is asked for.
+const WANTED: [&str; 4] = [
+    "registry.example.com/shop/user-service:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
+    "registry.example.com/shop/order-service:123e456",
+    "localhost:5000/gateway:v2",
+    "nginx:1.28",
+];
+const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+fn wanted() -> Vec<Wanted> {
+    let with_digest = |reference: &str| format!("{reference}@{DIGEST}").parse::<ImageReference>().unwrap();
+    let wanted = |reference: ImageReference| {
+        let version: Version = reference.version().unwrap();
+        Wanted { repository: reference.repository, version }
+    };
+    WANTED.iter().map(|reference| wanted(with_digest(reference))).collect()
+}
+
+/// Returns the files below a folder of the corpus by their paths in it.
+fn files(part: &str) -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(part);
+    let mut files = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push((path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), path));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn originals_become_what_is_expected() {
+    let originals = files("original");
+    let names = |files: &[(String, PathBuf)]| files.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(names(&originals), names(&files("expected")));
+    for (name, path) in originals {
+        assert!(is_manifest_path(&name), "{name}");
+        let original = std::fs::read(&path).unwrap();
+        let expected = std::fs::read(path.to_str().unwrap().replace("/original/", "/expected/")).unwrap();
+        assert_ne!(original, expected, "{name} belongs to leave/");
+        let edited = edit(&name, &original, &wanted()).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(&expected), "{name}");
+
+        // What is written is read back, the change says so, and once more changes nothing.
+        let sites = scan(&name, &edited.bytes).unwrap();
+        for change in &edited.changes {
+            let says_it = sites.iter().any(|site| site.line == change.line && site.version == change.new);
+            assert!(says_it && change.old != change.new, "{name}: {change:?}");
+        }
+        assert_eq!(scan(&name, &original).unwrap().len(), sites.len(), "{name}");
+        let again = edit(&name, &edited.bytes, &wanted()).unwrap();
+        assert_eq!((again.changes.as_slice(), again.bytes == edited.bytes), (&[][..], true), "{name}");
+    }
+}
+
+#[test]
+fn what_must_stay_stays() {
+    let outcomes: String = files("leave").into_iter().filter(|(name, _)| is_manifest_path(name)).map(outcome).collect();
+    insta::assert_snapshot!(outcomes);
+}
+
+/// Says in one line what became of a file of `leave/`, and that is never a change.
+fn outcome((name, path): (String, PathBuf)) -> String {
+    let bytes = std::fs::read(path).unwrap();
+    match edit(&name, &bytes, &wanted()) {
+        Ok(edited) => {
+            assert!(edited.bytes == bytes && edited.changes.is_empty(), "{name}: {:?}", edited.changes);
+            format!("{name}: {} sites, none changed\n", scan(&name, &bytes).unwrap().len())
+        }
+        Err(Refused::Unreadable(unreadable)) => {
+            assert_eq!(scan(&name, &bytes), Err(unreadable.clone()), "{name}");
+            format!("{name}: unreadable: {unreadable}\n")
+        }
+        Err(refused) => format!("{name}: refused: {refused}\n"),
+    }
+}
