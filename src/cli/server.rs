@@ -85,6 +85,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         None => None,
     };
     let metrics = Metrics::new();
+    expect(&metrics, &settings);
     let branches = open_branches(&settings, &metrics).await?;
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
@@ -108,6 +109,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         listeners.spawn(serve(operations, routes.operations(), stopped));
     }
     Ok(Server { address, operations_address, relay, running, listeners, stop })
+}
+
+/// Makes what the settings name begin at zero in the metrics, so that its first trouble is an increase.
+fn expect(metrics: &Metrics, settings: &Settings) {
+    metrics.watch_store(&settings.store.path);
+    settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
+    settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
+    let named = settings.registries.iter().map(|registry| registry.host.as_str());
+    // The first component of a pattern is its registry, unless it has wildcards.
+    let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
+    let hosts = named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{']));
+    hosts.for_each(|host| metrics.expect_registry(host));
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

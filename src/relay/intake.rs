@@ -158,7 +158,6 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
             });
         }
     }
-    relay.0.metrics.pending_updates(store.open_updates().await?);
     let next = [store.next_attempt().await?, store.next_hold_expiry().await?];
     let now = Timestamp::now();
     let until =
@@ -410,7 +409,10 @@ impl Relay {
         if state == UpdateState::Committed {
             let now = Timestamp::now();
             let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
+            // How long somebody held it back says nothing about us.
+            if update.released_at.is_none() {
+                self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
+            }
         }
         self.notify(super::Subject::Update {
             id: update.id.clone(),

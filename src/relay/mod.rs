@@ -19,6 +19,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, watch};
@@ -112,6 +113,24 @@ impl Relay {
     /// Returns what is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Brings the metrics that are states, not events, up to date. Where the store cannot be read they stay as they
+    /// were.
+    pub async fn measure(&self) {
+        let backlog = match self.0.store.backlog().await {
+            Ok(backlog) => backlog,
+            Err(error) => {
+                tracing::warn!(%error, "the backlog cannot be read from the store");
+                return;
+            }
+        };
+        let now = Timestamp::now();
+        let age = |at: Option<Timestamp>| {
+            at.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default()
+        };
+        self.0.metrics.pending_updates(backlog.open_updates);
+        self.0.metrics.oldest_open(age(backlog.oldest_update), age(backlog.oldest_event));
     }
 
     /// Returns the branches with their environments.

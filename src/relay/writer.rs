@@ -105,10 +105,7 @@ async fn write_pending(relay: &Relay, branch: &Branch, environments: &[String]) 
             Err(Setback::Remote(reason))
         }
         Err(error) => Err(error),
-        Ok(()) => {
-            relay.0.metrics.pending_updates(relay.0.store.open_updates().await?);
-            Ok(Round::Written)
-        }
+        Ok(()) => Ok(Round::Written),
     }
 }
 

@@ -210,6 +210,8 @@ pub struct Update {
     pub pushed_at: Option<Timestamp>,
     /// When the cause reached us.
     pub received_at: Timestamp,
+    /// When a hold or freeze let it go; `None` when nothing held it back.
+    pub released_at: Option<Timestamp>,
     /// The commit on the branch; while the update is pending, that of the last attempt.
     pub commit: Option<String>,
     /// What the environment ran before.
@@ -238,6 +240,7 @@ impl FromRow<'_, SqliteRow> for Update {
             next_attempt_at: time_option(row, "next_attempt_at")?,
             pushed_at: time_option(row, "pushed_at")?,
             received_at: time(row, "received_at")?,
+            released_at: time_option(row, "released_at")?,
             commit: row.try_get("commit_id")?,
             old: Version::from_parts(parsed_option(row, "old_tag")?, parsed_option(row, "old_digest")?),
             changes: match changes {

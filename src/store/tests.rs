@@ -179,12 +179,20 @@ async fn a_hold_keeps_updates_and_lets_the_newest_go() {
     let after = fixture.receive("b").await;
     assert_eq!(fixture.decide(&after, "b").await, UpdateState::Waiting);
     assert!(fixture.update_of(&after).await.reason.unwrap().contains("oncall: investigating"));
-    assert_eq!(fixture.store.open_updates().await.unwrap(), 2);
+    let backlog = fixture.store.backlog().await.unwrap();
+    assert_eq!((backlog.open_updates, backlog.oldest_update, backlog.oldest_event), (2, None, None));
 
     let released = fixture.store.release_hold(&made.id, "oncall").await.unwrap();
     assert_eq!(released.unwrap().id, made.id);
     assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
+    // How old it is counts from here.
+    let update = fixture.update_of(&after).await;
+    assert!(update.released_at.unwrap() >= update.received_at);
+    assert_eq!(fixture.store.backlog().await.unwrap().oldest_update, update.released_at);
+    let queued = fixture.receive("c").await;
+    let received_at = fixture.store.event(&queued).await.unwrap().unwrap().received_at;
+    assert_eq!(fixture.store.backlog().await.unwrap().oldest_event, Some(received_at));
     assert!(fixture.store.release_hold(&made.id, "oncall").await.unwrap().is_none());
     assert!(fixture.store.holds().await.unwrap().is_empty());
 }

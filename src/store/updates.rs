@@ -150,19 +150,6 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns how many updates are not in a final state yet.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn open_updates(&self) -> Result<u64, StoreError> {
-        let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM updates WHERE state IN ('unverified', 'pending', 'waiting')")
-                .fetch_one(&self.reads)
-                .await?;
-        Ok(u64::try_from(count).unwrap_or_default())
-    }
-
     /// Returns committed updates, newest first.
     ///
     /// # Errors
@@ -333,7 +320,8 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
     .await?;
     for (index, (id, cause_id)) in waiting.iter().enumerate() {
         if index == 0 {
-            sqlx::query("UPDATE updates SET state = 'pending', reason = NULL WHERE id = ?")
+            sqlx::query("UPDATE updates SET state = 'pending', reason = NULL, released_at = ? WHERE id = ?")
+                .bind(tx.now_milliseconds())
                 .bind(id)
                 .execute(&mut *tx.connection)
                 .await?;

@@ -2,6 +2,7 @@
 
 mod logs;
 mod metrics;
+mod process;
 
 pub use logs::{LogFormat, start_logs};
 pub use metrics::{GitOperation, METRICS_CONTENT_TYPE, Metrics};
