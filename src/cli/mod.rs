@@ -12,6 +12,7 @@ mod promote;
 mod rollback;
 mod serve;
 pub mod server;
+mod sites;
 mod status;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Options),
+    Sites(sites::Options),
     Status(status::Options),
     Promote(promote::Options),
     Rollback(rollback::Options),
@@ -67,6 +69,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(options).await,
+            Command::Sites(options) => sites::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,
             Command::Rollback(options) => rollback::run(options).await,
