@@ -42,7 +42,7 @@ fn deep_nesting_is_refused() {
     }
     let block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let reason = reason_of(format!("image: a:1\n{}", &block[..8 << 20]));
-    assert!(reason.contains("nest") || reason.contains("recursion"), "{reason}");
+    assert!(reason.contains("is nested deeper than 255 levels"), "{reason}");
     // What people write is far from the limit.
     let nested = format!("image: a:1\nb: {}{}\n", "[".repeat(200), "]".repeat(200));
     assert_eq!(on_small_stack(nested.into()).0.unwrap().len(), 1);
@@ -85,8 +85,8 @@ fn many_aliases_of_much_are_refused() {
     let reason = reason_of(format!("images: &images\n{entries}more:\n{aliases}"));
     assert!(reason.contains("uses its aliases so often"), "{reason}");
 
-    let text = format!("image: &a a:1\nb: [{}]\n", "*a,".repeat(17 << 20));
-    assert_eq!(text.len() > 50 << 20, reason_of(text).contains("bytes, and files of at most"));
+    let reason = reason_of(format!("image: &a a:1\nb: [{}]\n", "*a,".repeat(17 << 20)));
+    assert!(reason.contains("bytes, and files of at most"), "{reason}");
     let reason = reason_of(format!("image: &a a:1\nb: [{}]\n", "*a,".repeat(5 << 20)));
     assert!(reason.contains("more than 10000 aliases"), "{reason}");
     let reason = reason_of(format!("image: a:1\nb: [{}]\n", "a,".repeat(2 << 20)));
@@ -105,15 +105,15 @@ fn shared_scalars_without_end_are_looked_through() {
 
 #[test]
 fn long_lines_are_read() {
-    let long = "x".repeat(3 << 20);
+    let long = "x".repeat(1 << 20);
     for text in [
         format!("{{a: {long}, image: a:1, b: \"{long}\"}}\n"),
         format!("# {long}\nimage: a:1 # {long}"),
         format!("a: |\n  {long}\nimage: a:1"),
-        format!("a: [{}]\nimage: 'a:1'\n", "abc, ".repeat(300_000)),
-        format!("{}image: a:1\n", "\n".repeat(3 << 20)),
-        format!("{}image: a:1\n", "# x\n".repeat(1 << 20)),
-        format!("a:{}b\nimage: a:1\n", " ".repeat(3 << 20)),
+        format!("a: [{}]\nimage: 'a:1'\n", "abc, ".repeat(100_000)),
+        format!("{}image: a:1\n", "\n".repeat(1 << 20)),
+        format!("{}image: a:1\n", "# x\n".repeat(1 << 18)),
+        format!("a:{}b\nimage: a:1\n", " ".repeat(1 << 20)),
     ] {
         let (scanned, edited) = on_small_stack(text.clone().into());
         assert_eq!(scanned.unwrap().len(), 1);

@@ -85,9 +85,8 @@ fn what_is_planned_is_refused_and_not_ignored() {
              t.toml:18:12: `signature` in `verify` of [[image]] is not supported yet; leave it out with this version",
         ),
         (
-            with("[[receiver]]\nname = \"q\"\nkind = \"quay\"\nsecret = { env = \"TOKEN\" }"),
-            "t.toml:19:8: the sender `quay` is not supported yet; this version takes `docker-hub`, `harbor`, \
-             `distribution`, `ghcr`, `generic`",
+            with("[[receiver]]\nname = \"n\"\nkind = \"nexus\"\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:19:8: Nexus Repository does not say which registry it is; set `registry` to its host",
         ),
         (
             with("[store]\nurl = \"postgres://tagrelay:hunter2@db/tagrelay\""),

@@ -35,8 +35,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Options),
+    Demo(demo::Options),
     Sites(sites::Options),
+    Serve(serve::Options),
     Status(status::Options),
     Promote(promote::Options),
     Rollback(rollback::Options),
@@ -68,8 +69,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the threads of the program cannot be started")?;
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(options) => serve::run(options).await,
+            Command::Demo(options) => demo::run(options).await,
             Command::Sites(options) => sites::run(options).await,
+            Command::Serve(options) => serve::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,
             Command::Rollback(options) => rollback::run(options).await,

@@ -11,8 +11,10 @@ use crate::manifest::{self, Format, Site};
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.
 const MAX_FILE_BYTES: usize = 8 << 20;
 
-/// How many entries of trees one update of the index looks at before it gives up on the repository.
-const MAX_ENTRIES: usize = 5_000_000;
+/// How many entries of trees one update of the index looks at, and how many manifests it keeps in mind, before it
+/// gives up on the repository.
+const MAX_ENTRIES: usize = 2_000_000;
+const MAX_MANIFESTS: usize = 300_000;
 
 /// Below this many files one thread reads them all.
 const FILES_PER_THREAD: usize = 256;
@@ -69,8 +71,8 @@ pub(super) fn build(
     read_all(mirror, &found.there, |file, read| {
         file.owners.iter().for_each(|owner| environments[*owner].note(&file.path, &read));
     })?;
-    for folder in &found.too_deep {
-        environments.iter_mut().for_each(|sites| sites.note_too_deep(folder));
+    for (folder, _) in &found.too_deep {
+        territory.holders_of(folder).for_each(|owner| environments[owner].note_too_deep(folder, true));
     }
     let environments = territory.names().iter().cloned().zip(environments.into_iter().map(Arc::new)).collect();
     Ok(Snapshot { tip, environments })
@@ -80,7 +82,7 @@ pub(super) fn build(
 pub(super) struct Update {
     gone: Vec<(File, FileSites)>,
     there: Vec<(File, FileSites)>,
-    too_deep: Vec<Vec<u8>>,
+    too_deep: Vec<(Vec<u8>, bool)>,
 }
 
 /// The sites of a file, or why it is left alone.
@@ -118,8 +120,9 @@ impl Update {
         for (file, read) in &self.there {
             file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.note(&file.path, read)));
         }
-        for folder in &self.too_deep {
-            (0..territory.names().len()).for_each(|owner| change(owner, &mut |sites| sites.note_too_deep(folder)));
+        for (folder, is_there) in &self.too_deep {
+            let owners = territory.holders_of(folder);
+            owners.for_each(|owner| change(owner, &mut |sites| sites.note_too_deep(folder, *is_there)));
         }
     }
 }
@@ -163,9 +166,13 @@ impl EnvironmentSites {
         }
     }
 
-    fn note_too_deep(&mut self, folder: &[u8]) {
-        let reason = format!("the folder lies deeper than {} levels and is not read", tree::MAX_DEPTH);
-        self.keep(FileProblem { path: shown(folder), reason });
+    fn note_too_deep(&mut self, folder: &[u8], is_there: bool) {
+        let path = shown(folder);
+        self.problems.retain(|problem| problem.path != path);
+        if is_there {
+            let reason = format!("the folder lies deeper than {} levels and is not read", tree::MAX_DEPTH);
+            self.keep(FileProblem { path, reason });
+        }
     }
 
     fn keep(&mut self, problem: FileProblem) {
@@ -189,7 +196,7 @@ struct Difference<'a> {
     territory: &'a Territory,
     gone: Vec<File>,
     there: Vec<File>,
-    too_deep: Vec<Vec<u8>>,
+    too_deep: Vec<(Vec<u8>, bool)>,
 }
 
 impl<'a> Difference<'a> {
@@ -224,14 +231,18 @@ impl Visitor for Difference<'_> {
         if owners.is_empty() {
             return Ok(());
         }
+        if self.there.len().max(self.gone.len()) >= MAX_MANIFESTS {
+            let reason = format!("the environments hold more than {MAX_MANIFESTS} manifests");
+            return Err(Unreadable::content(new.or(old).map_or(ObjectId::ZERO, |(_, id)| id), reason));
+        }
         let file = |(kind, id)| File { path: path.to_owned(), kind, id, owners: owners.clone() };
         self.gone.extend(old.map(file));
         self.there.extend(new.map(file));
         Ok(())
     }
 
-    fn too_deep(&mut self, folder: &[u8]) {
-        self.too_deep.push(folder.to_owned());
+    fn too_deep(&mut self, folder: &[u8], is_there: bool) {
+        self.too_deep.push((folder.to_owned(), is_there));
     }
 }
 

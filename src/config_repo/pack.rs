@@ -127,3 +127,81 @@ fn put_copy_byte(delta: &mut Vec<u8>, start: usize, bit: usize, byte: u8) {
         delta.push(byte);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a delta as <https://git-scm.com/docs/pack-format#_deltified_representation> says.
+    fn apply(base: &[u8], delta: &[u8]) -> Vec<u8> {
+        let mut bytes = delta.iter().copied();
+        let mut size = || {
+            let (mut value, mut shift) = (0_usize, 0);
+            loop {
+                let byte = bytes.next().unwrap();
+                value |= usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    return value;
+                }
+            }
+        };
+        assert_eq!(size(), base.len());
+        let expected = size();
+        let mut out = Vec::new();
+        while let Some(instruction) = bytes.next() {
+            if instruction & 0x80 == 0 {
+                out.extend((0..instruction).map(|_| bytes.next().unwrap()));
+                continue;
+            }
+            let mut number = |bits: std::ops::Range<usize>| {
+                let start = bits.start;
+                bits.filter(|bit| instruction & (1 << bit) != 0)
+                    .map(|bit| usize::from(bytes.next().unwrap()) << (8 * (bit - start)))
+                    .sum::<usize>()
+            };
+            let offset = number(0..4);
+            let length = number(4..7);
+            out.extend_from_slice(&base[offset..offset + length]);
+        }
+        assert_eq!(out.len(), expected);
+        out
+    }
+
+    #[test]
+    fn deltas_turn_the_old_bytes_into_the_new() {
+        let old: Vec<u8> = (0..300_000_usize).map(|number| (number % 251) as u8).collect();
+        let put = [0xee; 300];
+        for places in [vec![0], vec![299_700], vec![1, 65_000, 70_000, 131_072], vec![]] {
+            let replacements: Vec<(usize, &[u8])> = places.iter().map(|place| (*place, put.as_slice())).collect();
+            let mut new = old.clone();
+            places.iter().for_each(|place| new[*place..place + put.len()].fill(0xee));
+            let delta = splice_delta(&old, &replacements);
+            assert!(delta.len() < 2_000);
+            assert_eq!(apply(&old, &delta), new);
+        }
+    }
+
+    #[test]
+    fn git_reads_the_packs() {
+        let objects = [
+            NewObject::new(Kind::Blob, vec![b'x'; 100_000]),
+            NewObject::new(Kind::Blob, "short"),
+            NewObject::new(Kind::Blob, ""),
+            NewObject::new(Kind::Tree, ""),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let mut indexer = git2::Indexer::new(None, folder.path(), 0, false).unwrap();
+        indexer.write_all(&write(&objects, Deltas::Allowed).unwrap()).unwrap();
+        indexer.commit().unwrap();
+        let mut files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let index = files.find(|path| path.extension().is_some_and(|e| e == "idx")).unwrap();
+        let verify = std::process::Command::new("git").args(["verify-pack", "-v"]).arg(index).output().unwrap();
+        let listed = String::from_utf8(verify.stdout).unwrap();
+        assert!(verify.status.success());
+        for object in objects {
+            let line = format!("{} {}", object.id, object.kind.name());
+            assert!(listed.lines().any(|found| found.starts_with(&line)), "{line}\n{listed}");
+        }
+    }
+}

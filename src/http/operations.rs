@@ -6,7 +6,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 use super::App;
-use crate::telemetry::OPENMETRICS_CONTENT_TYPE;
+use crate::telemetry::METRICS_CONTENT_TYPE;
 
 pub(super) fn health_routes() -> Router<App> {
     Router::new().route("/healthz", get(live)).route("/readyz", get(ready))
@@ -46,5 +46,5 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE)], app.0.relay.metrics().encode()).into_response()
+    ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], app.0.relay.metrics().encode()).into_response()
 }

@@ -31,7 +31,7 @@ pub struct Edited {
 }
 
 /// What an edit did to one site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
@@ -243,8 +243,9 @@ impl<'tree> Plan<'tree, '_> {
     }
 
     fn replacements(&self) -> Result<Vec<Replacement>, Refused> {
+        let quote = notation::preferred_quote(self.tree);
         let written = self.changing().map(|(node, value, found)| {
-            let written = notation::write(self.tree, self.tree.node(node), value.to_owned());
+            let written = notation::write(self.tree.text(), self.tree.node(node), value.to_owned(), quote);
             written.ok_or_else(|| notation_of(found))
         });
         written.collect()
@@ -411,8 +412,15 @@ mod tests {
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
         let text = "b: {image: &i a:1}\nc: {image: *i}\n";
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
-        let text = "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n";
-        assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        for text in [
+            "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n",
+            "b: &b {x: [{repository: a, tag: v1}]}\nc: *b\nd: [*b]\n",
+            ".anchors: {t: [&t v1]}\na: {repository: a, tag: *t}\n",
+            "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: [*b], repository: index.docker.io/library/a}\n",
+            "c: {repository: a, tag: &t v1}\nd: {repository: docker.io/a, tag: *t}\n",
+        ] {
+            assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        }
     }
 
     #[test]
@@ -423,6 +431,9 @@ mod tests {
             ("b: {repository: a, tag: &t v1}\nc:\n  {repository: z, tag: *t}\n", 3),
             ("b: &b {repository: a, tag: v1}\nc:\n  <<: *b\n  repository: z\n", 3),
             ("b: &b {tag: v1}\nc: {<<: *b, repository: a}\n", 1),
+            ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
         ] {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");

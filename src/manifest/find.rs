@@ -1,18 +1,13 @@
 //! Finds the sites in the nodes of a file.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::image::{Digest, ImageReference, Repository, Tag, Version};
+use crate::image::{Digest, ImageReference, Tag, Version};
 
 use super::site::{Format, Site, Unreadable};
+use super::slots::{Reader, Slot, Slots};
 use super::tree::{Kind, NodeId, Tree};
-
-/// The most mappings through which the merge keys (`<<`) of one mapping are followed.
-const MAX_MERGED: usize = 64;
-
-/// The most nodes that are met through aliases, in a whole file. Files in which people use merge keys meet
-/// some hundreds; without a bound, a few thousand aliases of a large list would make millions of sites.
-const MAX_REVISITED: usize = 200_000;
 
 /// All sites of a file.
 pub(super) struct Sites {
@@ -54,66 +49,6 @@ enum DocumentKind {
     Other,
 }
 
-/// The values of the keys of one mapping that sites are made of.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slots {
-    image: Option<NodeId>,
-    images: Option<NodeId>,
-    repository: Option<NodeId>,
-    registry: Option<NodeId>,
-    tag: Option<NodeId>,
-    digest: Option<NodeId>,
-    sha: Option<NodeId>,
-    name: Option<NodeId>,
-    new_name: Option<NodeId>,
-    new_tag: Option<NodeId>,
-    /// The second of two equal keys.
-    duplicate: Option<NodeId>,
-}
-
-impl Slots {
-    fn of_key(&mut self, key: &str) -> Option<&mut Option<NodeId>> {
-        Some(match key {
-            "image" => &mut self.image,
-            "images" => &mut self.images,
-            "repository" => &mut self.repository,
-            "registry" => &mut self.registry,
-            "tag" => &mut self.tag,
-            "digest" => &mut self.digest,
-            "sha" => &mut self.sha,
-            "name" => &mut self.name,
-            "newName" => &mut self.new_name,
-            "newTag" => &mut self.new_tag,
-            _ => return None,
-        })
-    }
-
-    /// Takes the values of `merged` for the keys that are not there yet.
-    fn fill(&mut self, merged: &Self) {
-        let fill = |mine: &mut Option<NodeId>, theirs: Option<NodeId>| *mine = mine.or(theirs);
-        fill(&mut self.image, merged.image);
-        fill(&mut self.images, merged.images);
-        fill(&mut self.repository, merged.repository);
-        fill(&mut self.registry, merged.registry);
-        fill(&mut self.tag, merged.tag);
-        fill(&mut self.digest, merged.digest);
-        fill(&mut self.sha, merged.sha);
-        fill(&mut self.name, merged.name);
-        fill(&mut self.new_name, merged.new_name);
-        fill(&mut self.new_tag, merged.new_tag);
-    }
-}
-
-/// What stands under a key.
-enum Slot<'tree> {
-    /// No such key, or nothing in it.
-    Absent,
-    /// A scalar that is text: the place in the mapping, the scalar (elsewhere when the place is an alias), its value.
-    Text(NodeId, NodeId, &'tree str),
-    /// Something that no site is made of.
-    Other,
-}
-
 impl Sites {
     /// Finds every site of a file of the name `path`.
     ///
@@ -123,15 +58,12 @@ impl Sites {
     pub(super) fn find(path: &str, tree: &Tree<'_>) -> Result<Self, Unreadable> {
         let name = path.rsplit('/').next().unwrap_or(path);
         let named_kustomization = matches!(name, "kustomization.yaml" | "kustomization.yml" | "Kustomization");
-        let sites = Self { found: Vec::new(), merges: Vec::new() };
-        let mut finder = Finder { tree, document: DocumentKind::Other, sites, revisited: 0 };
+        let mut finder = Finder { tree, document: DocumentKind::Other, reader: Reader::new(tree), found: Vec::new() };
         for document in &tree.documents {
             finder.document = document_kind(tree, document.root, named_kustomization);
             finder.walk(document.root)?;
         }
-        finder.sites.merges.sort_unstable();
-        finder.sites.merges.dedup();
-        Ok(finder.sites.in_order())
+        Ok(Self { found: finder.found, merges: finder.reader.into_merges() }.in_order())
     }
 
     /// Sorts the sites and joins those that are the same bytes.
@@ -203,9 +135,8 @@ fn document_kind(tree: &Tree<'_>, root: NodeId, named_kustomization: bool) -> Do
 struct Finder<'tree, 'text> {
     tree: &'tree Tree<'text>,
     document: DocumentKind,
-    sites: Sites,
-    /// How many nodes were met through aliases.
-    revisited: usize,
+    reader: Reader<'tree, 'text>,
+    found: Vec<Found>,
 }
 
 impl<'tree> Finder<'tree, '_> {
@@ -233,22 +164,26 @@ impl<'tree> Finder<'tree, '_> {
 
     /// Adds the sites that a mapping makes.
     fn visit(&mut self, mapping: NodeId) -> Result<(), Unreadable> {
-        let slots = self.slots(mapping)?;
+        let slots = self.reader.read(mapping)?;
         if slots.image.is_none() && slots.images.is_none() && slots.repository.is_none() {
             return Ok(());
         }
-        self.refuse_duplicate(&slots)?;
-        if let Slot::Text(at, node, text) = self.slot(slots.image) {
+        self.reader.refuse_duplicate(&slots)?;
+        let image = self.reader.slot(slots.image);
+        if let Slot::Text(at, node, text) = image {
             self.take_reference(mapping, at, node, text);
         }
-        if slots.repository.is_some() {
-            self.take_values(mapping, &slots);
+        match (self.reader.slot(slots.repository), image) {
+            (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots),
+            // Some charts say `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
+            (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots),
+            _ => {}
         }
         if let (DocumentKind::Kustomization, Some(images)) = (self.document, slots.images) {
             let tree = self.tree;
             let images = tree.resolve(images);
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
-                self.revisit(images)?;
+                self.reader.revisit(images)?;
                 for entry in tree.children(images) {
                     self.take_entry(tree.resolve(entry))?;
                 }
@@ -266,18 +201,18 @@ impl<'tree> Finder<'tree, '_> {
         };
         let tag = tag.map(|tag| (tag, Part::inside(at, node, name.len() + 1..name.len() + 1 + tag.len())));
         let digest = digest.map(|digest| (digest, Part::inside(at, node, text.len() - digest.len()..text.len())));
-        self.add(home, format, tag, digest, || name.parse().ok());
+        self.add(home, format, tag, digest, name);
     }
 
     /// `repository`, `tag` and `digest` beside each other.
-    fn take_values(&mut self, home: NodeId, slots: &Slots) {
-        let Slot::Text(_, _, name) = self.slot(slots.repository) else { return };
-        let registry = match self.slot(slots.registry) {
-            Slot::Absent => None,
-            Slot::Text(_, _, registry) => Some(registry),
+    fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots) {
+        let repository = match self.reader.slot(slots.registry) {
+            Slot::Absent => Cow::Borrowed(name),
+            // As the charts join them, so a path behind the host is fine.
+            Slot::Text(_, _, registry) => Cow::Owned(format!("{registry}/{name}")),
             Slot::Other => return,
         };
-        let (tag, inner_digest) = match self.slot(slots.tag) {
+        let (tag, inner_digest) = match self.reader.slot(slots.tag) {
             Slot::Absent => (None, None),
             // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
             Slot::Text(at, node, text) => match text.split_once('@') {
@@ -291,7 +226,7 @@ impl<'tree> Finder<'tree, '_> {
         };
         let mut digests = inner_digest.into_iter().collect::<Vec<_>>();
         for (slot, may_be_bare) in [(slots.digest, false), (slots.sha, true)] {
-            match self.slot(slot) {
+            match self.reader.slot(slot) {
                 Slot::Absent => {}
                 Slot::Text(at, node, text) => {
                     let is_bare = may_be_bare && !text.contains(':');
@@ -302,10 +237,7 @@ impl<'tree> Finder<'tree, '_> {
         }
         // With two digests nobody can say which one counts.
         if digests.len() < 2 {
-            self.add(home, Format::HelmValues, tag, digests.pop(), || match registry {
-                Some(registry) => Repository::new(registry, name).ok(),
-                None => name.parse().ok(),
-            });
+            self.add(home, Format::HelmValues, tag, digests.pop(), &repository);
         }
     }
 
@@ -314,17 +246,17 @@ impl<'tree> Finder<'tree, '_> {
         if !matches!(self.tree.node(entry).kind, Kind::Mapping(_)) {
             return Ok(());
         }
-        let slots = self.slots(entry)?;
-        self.refuse_duplicate(&slots)?;
-        let name = match (self.slot(slots.new_name), self.slot(slots.name)) {
+        let slots = self.reader.read(entry)?;
+        self.reader.refuse_duplicate(&slots)?;
+        let name = match (self.reader.slot(slots.new_name), self.reader.slot(slots.name)) {
             (Slot::Text(_, _, name), _) | (Slot::Absent, Slot::Text(_, _, name)) => name,
             _ => return Ok(()),
         };
-        let (tag, digest) = match (self.slot(slots.new_tag), self.slot(slots.digest)) {
+        let (tag, digest) = match (self.reader.slot(slots.new_tag), self.reader.slot(slots.digest)) {
             (Slot::Other, _) | (_, Slot::Other) => return Ok(()),
             (tag, digest) => (tag.whole(), digest.whole()),
         };
-        self.add(entry, Format::Kustomization, tag, digest, || name.parse().ok());
+        self.add(entry, Format::Kustomization, tag, digest, name);
         Ok(())
     }
 
@@ -335,7 +267,7 @@ impl<'tree> Finder<'tree, '_> {
         format: Format,
         tag: Option<(&str, Part)>,
         digest: Option<(&str, Part)>,
-        repository: impl FnOnce() -> Option<Repository>,
+        repository: &str,
     ) {
         let parse_tag = |tag: &Option<(&str, Part)>| match tag {
             Some((text, _)) => text.parse::<Tag>().ok().map(Some),
@@ -348,126 +280,128 @@ impl<'tree> Finder<'tree, '_> {
         };
         let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else { return };
         let Some(version) = Version::from_parts(tag_value, digest_value) else { return };
-        let Some(repository) = repository() else { return };
+        let Ok(repository) = repository.parse() else { return };
         let (tag, digest) = (tag.map(|(_, part)| part), digest.map(|(_, part)| part));
         let line = tag.as_ref().or(digest.as_ref()).map_or(1, |part| self.tree.node(part.node).line);
         let site = Site { repository, version, format, line };
-        self.sites.found.push(Found { site, homes: vec![home], tag, digest });
-    }
-
-    /// Reads the keys of a mapping, then those that merge keys bring.
-    fn slots(&mut self, mapping: NodeId) -> Result<Slots, Unreadable> {
-        let mut merged = Vec::new();
-        let mut slots = self.own_slots(mapping, &mut merged);
-        if merged.is_empty() {
-            return Ok(slots);
-        }
-        let mut seen = vec![mapping];
-        while let Some(source) = merged.pop() {
-            // What was seen has nothing to add, and merges may well go round in circles.
-            if seen.contains(&source) || !matches!(self.tree.node(source).kind, Kind::Mapping(_)) {
-                continue;
-            }
-            if seen.len() == MAX_MERGED {
-                let reason = format!("has merge keys (`<<`) that go through more than {MAX_MERGED} mappings");
-                return Err(Unreadable { line: Some(self.tree.node(mapping).line), reason });
-            }
-            seen.push(source);
-            self.revisit(source)?;
-            slots.fill(&self.own_slots(source, &mut merged));
-        }
-        Ok(slots)
-    }
-
-    /// Reads the keys that stand in a mapping itself, and puts what it merges onto `merged`, the first last.
-    fn own_slots(&mut self, mapping: NodeId, merged: &mut Vec<NodeId>) -> Slots {
-        let tree = self.tree;
-        let mut slots = Slots::default();
-        let merged_before = merged.len();
-        for (key, value) in tree.entries(mapping) {
-            let text = &*tree.node(key).value;
-            if text == "<<" {
-                self.sources(value, merged);
-            } else if let Some(slot) = slots.of_key(text) {
-                let is_duplicate = slot.is_some();
-                *slot = Some(value);
-                if is_duplicate {
-                    slots.duplicate = slots.duplicate.or(Some(key));
-                }
-            }
-        }
-        merged[merged_before..].reverse();
-        slots
-    }
-
-    /// Puts the mappings that a merge key names onto `merged`, and notes its aliases as merges.
-    fn sources(&mut self, value: NodeId, merged: &mut Vec<NodeId>) {
-        let tree = self.tree;
-        let mut take = |id: NodeId| {
-            if matches!(tree.node(id).kind, Kind::Alias(_)) {
-                self.sites.merges.push(id);
-            }
-            merged.push(tree.resolve(id));
-        };
-        if matches!(tree.node(value).kind, Kind::Sequence(_)) {
-            tree.children(value).for_each(take)
-        } else {
-            take(value)
-        }
-    }
-
-    /// Counts the nodes of a collection that is walked for more than its own sake.
-    fn revisit(&mut self, id: NodeId) -> Result<(), Unreadable> {
-        let node = self.tree.node(id);
-        self.revisited += (node.subtree_end - id) as usize;
-        if self.revisited > MAX_REVISITED {
-            let reason = "uses its aliases so often that following them would take too long".to_owned();
-            return Err(Unreadable { line: Some(node.line), reason });
-        }
-        Ok(())
-    }
-
-    fn refuse_duplicate(&self, slots: &Slots) -> Result<(), Unreadable> {
-        let Some(duplicate) = slots.duplicate else { return Ok(()) };
-        let key = self.tree.node(duplicate);
-        let reason = format!(
-            "has the key `{}` twice in one mapping, and readers differ on which one counts: remove one",
-            key.value
-        );
-        Err(Unreadable { line: Some(key.line), reason })
-    }
-
-    fn slot(&self, at: Option<NodeId>) -> Slot<'tree> {
-        let Some(at) = at else { return Slot::Absent };
-        let id = self.tree.resolve(at);
-        let node = self.tree.node(id);
-        match node.kind {
-            Kind::Scalar(_) if node.is_retyped() => Slot::Other,
-            Kind::Scalar(_) if node.is_null() || node.value.is_empty() => Slot::Absent,
-            Kind::Scalar(_) => Slot::Text(at, id, &node.value),
-            Kind::Mapping(_) | Kind::Sequence(_) | Kind::Alias(_) => Slot::Other,
-        }
-    }
-}
-
-impl<'tree> Slot<'tree> {
-    /// Returns the text with the whole scalar as its place.
-    fn whole(self) -> Option<(&'tree str, Part)> {
-        match self {
-            Self::Text(at, node, text) => Some((text, Part::whole(at, node, text))),
-            Self::Absent | Self::Other => None,
-        }
+        self.found.push(Found { site, homes: vec![home], tag, digest });
     }
 }
 
 impl Part {
     /// The part that is all of the scalar.
-    fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
+    pub(super) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
         Self::inside(at, node, 0..text.len())
     }
 
     /// The part that is these bytes of the scalar's value.
     fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Unreadable, scan};
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Returns the sites of a file as `line format repository version`, with `D` for the digest.
+    fn sites_in(path: &str, text: &str) -> Vec<String> {
+        let text = text.replace('$', DIGEST);
+        let sites = scan(path, text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let describe = |site: &super::Site| {
+            let repository = site.repository.as_str().replace("docker.io/library/", "");
+            format!("{} {} {repository} {}", site.line, site.format, site.version).replace(DIGEST, "D")
+        };
+        sites.iter().map(describe).collect()
+    }
+
+    fn sites(text: &str) -> Vec<String> {
+        sites_in("a.yaml", text)
+    }
+
+    #[test]
+    fn tells_the_format_by_the_document() {
+        let text = "apiVersion: v1\nkind: Pod\nimage: a:1\n---\nimage: b:1\n---\nkind: Pod\nimage: c:1\n";
+        assert_eq!(sites(text), ["3 kubernetes a 1", "5 helm-values b 1", "8 helm-values c 1"]);
+        let text = "image: a:1\nimages: [{name: b, newTag: v1}]\n";
+        assert_eq!(sites(text), ["1 helm-values a 1"]);
+        assert_eq!(sites_in("x/kustomization.yml", text), ["1 helm-values a 1", "2 kustomization b v1"]);
+        assert_eq!(sites(&format!("{text}kind: Kustomization")).len(), 2);
+        // Named so, but something else by its own words.
+        let typed = format!("{text}apiVersion: v1\nkind: ConfigMap");
+        assert_eq!(sites_in("kustomization.yaml", &typed), ["1 kubernetes a 1"]);
+    }
+
+    #[test]
+    fn reads_versions_as_they_are_written() {
+        assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
+        assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
+        assert_eq!(sites("repository: a\n\ntag: 1.20 # c\n"), ["3 helm-values a 1.20"]);
+        assert_eq!(sites("{repository: a, tag: yes, digest: $}"), ["1 helm-values a yes@D"]);
+        assert_eq!(sites("{repository: a, tag: , digest: $}"), ["1 helm-values a @D"]);
+        assert_eq!(sites("{repository: a, tag: 1@$}"), ["1 helm-values a 1@D"]);
+        assert_eq!(sites("{repository: a, sha: $}"), ["1 helm-values a @D"]);
+        for nothing in ["null", "~", "", "''", "\"\"", "!!int 1", "!x v1", "[v1]", "{a: b}", "'{{ x }}'", "a b", "1@x"]
+        {
+            assert_eq!(sites(&format!("{{repository: a, tag: {nothing}}}")), [""; 0], "{nothing}");
+        }
+        // What is not understood is not half edited.
+        for half in ["tag: '{{ x }}', digest: $", "tag: v1, digest: x", "tag: v1@$, digest: $", "tag: v1, digest: [$]"]
+        {
+            assert_eq!(sites(&format!("{{repository: a, {half}}}")), [""; 0], "{half}");
+        }
+    }
+
+    #[test]
+    fn joins_registry_and_repository_as_charts_do() {
+        for (text, expected) in [
+            ("registry: ghcr.io, repository: x/a", "ghcr.io/x/a"),
+            ("registry: ghcr.io/x, repository: a", "ghcr.io/x/a"),
+            ("registry: docker.io, repository: a", "a"),
+            ("registry: '', repository: ghcr.io/a", "ghcr.io/a"),
+            ("registry: 'localhost:5000', repository: a", "localhost:5000/a"),
+            ("registry: registry.k8s.io, image: ingress-nginx/controller", "registry.k8s.io/ingress-nginx/controller"),
+        ] {
+            assert_eq!(sites(&format!("{{{text}, tag: v1}}")), [format!("1 helm-values {expected} v1")]);
+        }
+        for text in ["registry: [a], repository: a", "registry: '{{ x }}', repository: a", "repository: [a]", "tag: v2"]
+        {
+            assert!(scan("a.yaml", format!("{{{text}, tag: v1}}").as_bytes()).unwrap_or_default().is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn finds_a_site_once_however_often_it_is_repeated() {
+        let text = "a: &a {repository: a, tag: &t v1}\nb: *a\nc: {<<: *a, x: y}\nd: {repository: b, tag: *t}\n\
+                    e: {<<: *a, repository: c}\nf: [*t, *a]\n";
+        assert_eq!(sites(text), ["1 helm-values a v1", "1 helm-values b v1", "1 helm-values c v1"]);
+        assert_eq!(sites("x: &x a:1\ny: {image: *x}\nz: {image: *x}\n"), ["1 helm-values a 1"]);
+        let text = "kind: Kustomization\nx: &x\n  {name: a, newTag: v1}\nimages: [*x, {<<: *x, name: b}]\n";
+        assert_eq!(sites(text), ["3 kustomization a v1", "3 kustomization b v1"]);
+    }
+
+    #[test]
+    fn leaves_templates_alone() {
+        assert_eq!(
+            sites("image: {{ .image }}\na: {{ image: a:1 }}\n? {image: a:1}\n: {image: b:1}\n"),
+            ["4 helm-values b 1"]
+        );
+        let unreadable = scan("a.yaml", b"image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n").unwrap_err();
+        assert!(unreadable.line == Some(2) && unreadable.reason.contains("template"), "{unreadable}");
+    }
+
+    #[test]
+    fn reports_keys_that_are_there_twice() {
+        for text in ["image: a:1\nimage: b:1", "image: a:1\nimage: []", "repository: a\ntag: 1\n'tag': 2"] {
+            let Err(Unreadable { line: Some(line), reason }) = scan("a.yaml", text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!(line as usize, text.lines().count());
+            assert!(reason.contains("twice"), "{reason}");
+        }
+        // Where no site is concerned it is somebody else's business.
+        assert_eq!(sites("image: a:1\nlabels: {tag: 1, tag: 2}\nx: 1\nx: 2").len(), 1);
     }
 }

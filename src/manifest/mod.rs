@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `kubernetes` | the scalar under any key `image` that is a reference with a tag or a digest, in an object with `apiVersion` and `kind` | the reference's |
 //! | `kustomization` | `newTag` and `digest` of an entry of `images` | `newName`, or else `name` |
-//! | `helm-values` | `tag` and `digest` (or `sha`) beside `repository`, and `image` references in documents that are no Kubernetes object | `repository`, below `registry` where that is set |
+//! | `helm-values` | `tag` and `digest` (or `sha`) beside `repository` (or an `image` without version), and `image` references in documents that are no Kubernetes object | `repository`, below `registry` where that is set |
 //!
 //! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
 //! found in it (`find`), each scalar that must change is written anew in its own style (`notation`, which
@@ -24,6 +24,7 @@ mod prefilter;
 mod proof;
 mod sharing;
 mod site;
+mod slots;
 mod tree;
 
 pub use edit::{Edited, Refused, SiteChange, Wanted, edit};

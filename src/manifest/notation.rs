@@ -23,24 +23,74 @@ pub(super) struct Replacement {
     pub(super) value: String,
 }
 
-/// Returns the scalar `node` with the value `value`, or `None` where its notation leaves no room for it.
-pub(super) fn write(tree: &Tree<'_>, node: &Node<'_>, value: String) -> Option<Replacement> {
+/// Returns the quote that most of the quoted scalars of the file have; the double quote where there is no majority.
+pub(super) fn preferred_quote(tree: &Tree<'_>) -> char {
+    let count = |style| tree.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
+    if count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted) { '\'' } else { '"' }
+}
+
+/// Returns the scalar `node` of `text` with the value `value`, put between `quote`s where it needs some and has
+/// none; `None` where its notation leaves no room for the value.
+pub(super) fn write(text: &str, node: &Node<'_>, value: String, quote: char) -> Option<Replacement> {
+    // References, tags and digests are written with these; anything else would need escapes.
+    let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     let Kind::Scalar(style) = node.kind else { return None };
+    if !value.bytes().all(needs_no_escape) {
+        return None;
+    }
     let span = node.span();
     let token = match style {
         ScalarStyle::Plain if reads_as_string(&value) => value.clone(),
-        ScalarStyle::Plain if tree.prefers_single_quotes() => format!("'{value}'"),
-        ScalarStyle::Plain => format!("\"{value}\""),
+        ScalarStyle::Plain => format!("{quote}{value}{quote}"),
         ScalarStyle::SingleQuoted => format!("'{value}'"),
         ScalarStyle::DoubleQuoted => format!("\"{value}\""),
         // The value has no line break in it, so the content is the value with blanks around it.
         ScalarStyle::Literal | ScalarStyle::Folded => {
-            let content = tree.text().get(span.clone())?;
-            let start = content.find(&*node.value)?;
-            let is_alone = content.trim() == node.value;
-            is_alone.then(|| format!("{}{value}{}", &content[..start], &content[start + node.value.len()..]))?
+            let content = text.get(span.clone())?;
+            let (before, after) = content.split_once(&*node.value)?;
+            let is_alone = before.trim().is_empty() && after.trim().is_empty();
+            is_alone.then(|| format!("{before}{value}{after}"))?
         }
     };
-    let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
-    value.bytes().all(needs_no_escape).then_some(Replacement { span, token, value })
+    Some(Replacement { span, token, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes `value` in place of the value of `text`, which is one key with a scalar.
+    fn written(text: &str, value: &str) -> Option<String> {
+        let tree = Tree::parse(text.as_bytes()).unwrap();
+        let replacement = write(text, tree.node(2), value.to_owned(), preferred_quote(&tree))?;
+        let mut new = text.to_owned();
+        new.replace_range(replacement.span, &replacement.token);
+        Some(new)
+    }
+
+    #[test]
+    fn keeps_the_style() {
+        for (text, expected) in [
+            ("a: b # c", "a: v2 # c"),
+            ("a: 'b'", "a: 'v2'"),
+            ("a: \"b\"", "a: \"v2\""),
+            ("a: \"\\\n  \\x62\"", "a: \"v2\""),
+            ("a: |-\n  b\n", "a: |-\n  v2\n"),
+            ("a: >2-\n  b\n\n\n# c\n", "a: >2-\n  v2\n\n\n# c\n"),
+        ] {
+            assert_eq!(written(text, "v2").unwrap(), expected);
+        }
+        // A value of several lines has no place for one of a single line.
+        assert_eq!(written("a: |\n  b\r\n  c\n", "v2"), None);
+    }
+
+    #[test]
+    fn quotes_where_it_must() {
+        assert_eq!(written("a: b", "1e5").unwrap(), "a: \"1e5\"");
+        assert_eq!(written("'a': b", "1e5").unwrap(), "'a': '1e5'");
+        assert_eq!(written("a: |-\n  b", "1e5").unwrap(), "a: |-\n  1e5");
+        for value in ["it's", "a\"", "a\\", "a b", "ä", "a\n"] {
+            assert_eq!(written("a: 'b'", value), None);
+        }
+    }
 }

@@ -38,8 +38,10 @@ fn is_number(bytes: &[u8]) -> bool {
 
 /// `190:20:30` and `190:20:30.15`: one number to YAML 1.1.
 fn is_sexagesimal(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'_' | b'.'))
-        && bytes.iter().filter(|byte| **byte == b'.').count() <= 1
+    let mut parts = bytes.split(|byte| *byte == b':').peekable();
+    let is_first_good = parts.next().is_some_and(|part| part.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'));
+    let starts_as_digit = |part: &[u8]| part.first().is_some_and(u8::is_ascii_digit);
+    parts.peek().is_some() && is_first_good && parts.all(|part| starts_as_digit(part) && is_float(part))
 }
 
 /// `12`, `1.27`, `1.`, `1e5`, `123e456`, `1.5e-3`.

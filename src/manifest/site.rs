@@ -7,7 +7,7 @@ use super::prefilter::may_hold_sites;
 use super::tree::Tree;
 
 /// One place in a file that names a version of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Site {
     /// The repository whose version stands here.
     pub repository: Repository,

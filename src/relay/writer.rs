@@ -6,7 +6,7 @@
 //! Before a push, the store learns which commit is about to carry which update. So when the answer is lost, or
 //! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,15 +136,16 @@ struct Batch<'a> {
     updates: HashMap<String, Update>,
     /// The ids in the order of arrival.
     order: Vec<String>,
-    /// Updates of which an earlier push may have landed without our knowing.
-    maybe_landed: HashSet<String>,
+    /// Updates with those earlier attempts of which nobody knows whether they landed, or will: a server that was
+    /// left in the middle of a push goes on with it.
+    maybe_landed: HashMap<String, Vec<Attempt>>,
 }
 
 impl<'a> Batch<'a> {
     async fn begin(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Result<Self, Setback> {
         let order = updates.iter().map(|update| update.id.clone()).collect();
         let maybe_landed =
-            updates.iter().filter(|update| update.commit.is_some()).map(|update| update.id.clone()).collect();
+            updates.iter().filter_map(|update| Some((update.id.clone(), vec![last_attempt(update)?]))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
         Ok(Self { relay, branch, updates, order, maybe_landed })
     }
@@ -164,15 +165,13 @@ impl<'a> Batch<'a> {
                 Ok(commits) => return self.finish_written(&commits).await,
                 Err(PushError::Outdated { .. }) => {
                     self.relay.0.metrics.push_retry();
-                    // Somebody else's commit is there: none of ours can be.
-                    self.maybe_landed.clear();
                     let pause = Duration::from_millis(20).mul_f64(f64::from(race) + jitter());
                     tokio::time::sleep(pause).await;
                 }
                 Err(PushError::Refused { reason }) => return self.refuse_all(reason).await,
                 Err(PushError::Unknown { reason }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
-                    self.maybe_landed.extend(self.order.iter().cloned());
+                    self.doubt_last_attempts();
                 }
                 Err(error @ (PushError::Unauthorized { .. } | PushError::Unavailable { .. })) => {
                     return Err(Setback::Remote(error.to_string()));
@@ -187,18 +186,47 @@ impl<'a> Batch<'a> {
         self.branch.refresh().await.map(|_| ()).map_err(|error| Setback::Remote(error.to_string()))
     }
 
+    fn doubt_last_attempts(&mut self) {
+        for update in self.updates.values() {
+            if let Some(attempt) = last_attempt(update) {
+                self.maybe_landed.entry(update.id.clone()).or_default().push(attempt);
+            }
+        }
+    }
+
     /// Ends updates whose push landed and whose site somebody has changed again since: writing them once more
     /// would put an older version over a newer one.
     async fn settle_overwritten(&mut self) -> Result<(), Setback> {
         let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
-        let overwritten: Vec<String> = self
-            .maybe_landed
-            .iter()
-            .filter(|id| self.updates.get(*id).is_some_and(|update| was_overwritten(update, &snapshot)))
-            .cloned()
-            .collect();
-        let finished = overwritten.iter().filter_map(|id| Some((self.take(id)?, Outcome::Committed))).collect();
-        Ok(self.relay.finish(finished).await?)
+        let was_overwritten = |(id, attempts): (&String, &Vec<Attempt>)| {
+            let update = self.updates.get(id)?;
+            attempts.iter().any(|attempt| was_overwritten(update, attempt, &snapshot)).then(|| id.clone())
+        };
+        let overwritten: Vec<String> = self.maybe_landed.iter().filter_map(was_overwritten).collect();
+        self.finish_landed(&overwritten).await
+    }
+
+    /// Ends updates as committed by the earlier attempt that is on the branch.
+    async fn finish_landed(&mut self, ids: &[String]) -> Result<(), Setback> {
+        let tip = self.branch.snapshot().map(|snapshot| snapshot.tip.to_string());
+        let mut landed = Vec::new();
+        let mut finished = Vec::new();
+        for id in ids {
+            let attempts = self.maybe_landed.get(id).cloned().unwrap_or_default();
+            // Where others have gone on from it, it is the first one that nobody has an answer to.
+            let at_tip = attempts.iter().find(|attempt| Some(&attempt.commit) == tip.as_ref());
+            let attempt = at_tip.or(attempts.first()).cloned();
+            if let (Some(attempt), Some(mut update)) = (attempt, self.take(id)) {
+                update.commit = Some(attempt.commit.clone());
+                landed.push(attempt);
+                finished.push((update, Outcome::Committed));
+            }
+        }
+        if !landed.is_empty() {
+            self.relay.0.store.record_attempts(landed).await?;
+            self.relay.finish(finished).await?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, id: &str) -> Option<Update> {
@@ -240,15 +268,20 @@ impl<'a> Batch<'a> {
     /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
     async fn finish_unwritten(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
         let mut finished = Vec::new();
+        let mut landed = Vec::new();
         for (key, outcome) in prepared.outcomes() {
             let outcome = match outcome {
                 config_repo::Outcome::Changed { .. } => continue,
-                config_repo::Outcome::Unchanged if self.maybe_landed.contains(key) => Outcome::Committed,
+                config_repo::Outcome::Unchanged if self.maybe_landed.contains_key(key) => {
+                    landed.push(key.clone());
+                    continue;
+                }
                 config_repo::Outcome::Unchanged => Outcome::Unchanged,
                 config_repo::Outcome::Refused { reason } => Outcome::Refused { reason: reason.clone() },
             };
             finished.extend(self.take(key).map(|update| (update, outcome)));
         }
+        self.finish_landed(&landed).await?;
         self.relay.finish(finished).await?;
         Ok(self.order.is_empty())
     }
@@ -270,12 +303,7 @@ impl<'a> Batch<'a> {
                     new: change.new.clone(),
                 })
                 .collect();
-            attempts.push(Attempt {
-                update_id: key.clone(),
-                commit: commit.to_string(),
-                old: first.old.clone(),
-                changes: update.changes.clone(),
-            });
+            attempts.extend(last_attempt(update));
         }
         Ok(self.relay.0.store.record_attempts(attempts).await?)
     }
@@ -317,15 +345,25 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Returns whether a site that an earlier attempt was to change now holds neither what it held before nor what
-/// the attempt wrote: then the attempt landed, and somebody went on from there.
-fn was_overwritten(update: &Update, snapshot: &Snapshot) -> bool {
+/// Returns what was last recorded to be pushed for an update.
+fn last_attempt(update: &Update) -> Option<Attempt> {
+    Some(Attempt {
+        update_id: update.id.clone(),
+        commit: update.commit.clone()?,
+        old: update.old.clone()?,
+        changes: update.changes.clone(),
+    })
+}
+
+/// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt
+/// wrote: then the attempt landed, and somebody went on from there.
+fn was_overwritten(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
     let Some(places) = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository))
     else {
         return false;
     };
     places.iter().any(|place| {
-        update.changes.iter().any(|change| {
+        attempt.changes.iter().any(|change| {
             change.path == place.path.as_ref() && change.old != place.version && change.new != place.version
         })
     })

@@ -3,25 +3,6 @@ use super::reader::Section;
 use super::registry::check_host;
 use crate::webhook::{Kind, ReceiverSettings};
 
-/// Senders of the contract that this version does not know.
-const LATER_KINDS: &[&str] = &[
-    "quay",
-    "acr",
-    "ecr",
-    "gar",
-    "artifactory",
-    "nexus",
-    "gitea",
-    "forgejo",
-    "zot",
-    "gitlab-registry",
-    "aliyun-acr",
-    "tencent-tcr",
-    "huawei-swr",
-    "cloudevents",
-    "cdevents",
-];
-
 pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
     let name = section.name();
     let kind = read_kind(section);
@@ -45,6 +26,10 @@ pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
         Some(host) => Some(check_host(section, host)?.value),
         None => None,
     };
+    if let Some(kind) = kind.filter(|kind: &Kind| kind.needs_registry() && !section.has("registry")) {
+        let message = format!("{} does not say which registry it is", kind.title());
+        section.report().fault_with_hint(section.offset_of("kind"), message, "set `registry` to its host".to_owned());
+    }
     Some(ReceiverSettings { name: name?.value, kind: kind?, secret, previous_secret, unauthenticated: open, registry })
 }
 
@@ -53,28 +38,8 @@ fn read_kind(section: Section<'_>) -> Option<Kind> {
     if let Ok(kind) = text.value.parse() {
         return Some(kind);
     }
-    let known = || Kind::ALL.iter().map(|kind| kind.name());
-    if LATER_KINDS.contains(&text.value) {
-        let known: Vec<String> = known().map(|name| format!("`{name}`")).collect();
-        let message = format!("the sender `{}` is not supported yet", text.value);
-        let hint = format!("this version takes {}", known.join(", "));
-        section.report().fault_with_hint(text.offset, message, hint);
-    } else {
-        let message = format!("no sender is called `{}`", text.value.escape_debug());
-        let names: Vec<&str> = known().collect();
-        section.report().fault_with_hint(text.offset, message, hint(text.value, names));
-    }
+    let message = format!("no sender is called `{}`", text.value.escape_debug());
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    section.report().fault_with_hint(text.offset, message, hint(text.value, names));
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_later_is_not_now() {
-        for name in LATER_KINDS {
-            assert!(name.parse::<Kind>().is_err(), "{name} is known: take it out of the list");
-        }
-    }
 }

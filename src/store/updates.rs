@@ -81,6 +81,9 @@ pub struct HistoryFilter {
 impl Store {
     /// Returns the updates that wait for the writer of these environments' branch, in the order of arrival.
     ///
+    /// Those of a request of which others still wait for the registry are left out, so that a promotion of many
+    /// repositories is one commit.
+    ///
     /// # Errors
     ///
     /// When the store cannot be read.
@@ -88,6 +91,8 @@ impl Store {
         let names = serde_json::to_string(environments).unwrap_or_default();
         let updates = sqlx::query_as(
             "SELECT * FROM updates WHERE state = 'pending' AND environment IN (SELECT value FROM json_each(?))
+                AND NOT EXISTS (
+                    SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id AND other.state = 'unverified')
              ORDER BY cause_id, id LIMIT ?",
         )
         .bind(names)

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The content type of [`Metrics::encode`]
-/// (<https://prometheus.io/docs/specs/om/open_metrics_spec/#overall-structure>).
-pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Upper bounds of the latency histograms, in seconds: from a local commit to a day that waited for a person.
 const LATENCY_SECONDS: [f64; 16] =
@@ -185,13 +186,34 @@ impl Metrics {
         self.pending_updates.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Returns everything in the OpenMetrics text format, which Prometheus reads.
+    /// Returns everything in the text format of Prometheus.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        prometheus_text(&text)
     }
+}
+
+/// Returns OpenMetrics text, which is all that the library writes, as the older format that every scraper reads.
+///
+/// They differ in two things here: the older one has no end mark, and its counters carry `_total` in their
+/// descriptions too.
+fn prometheus_text(open_metrics: &str) -> String {
+    let counters: HashSet<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "].iter().find_map(|mark| Some((*mark, line.strip_prefix(mark)?)));
+        match described.and_then(|(mark, rest)| Some((mark, rest.split_once(' ')?))) {
+            Some((mark, (name, rest))) if counters.contains(name) => {
+                text.extend([mark, name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -224,8 +246,11 @@ mod tests {
             r#"tagrelay_registry_requests_total{registry="docker.io",outcome="there"} 1"#,
             "tagrelay_pending_updates 7",
             "tagrelay_commit_updates_sum 2",
+            "# TYPE tagrelay_events_total counter",
+            "# HELP tagrelay_git_push_retries_total Pushes that lost a race and ran again",
         ] {
             assert!(text.lines().any(|found| found.starts_with(line)), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("# EOF"));
     }
 }

@@ -4,4 +4,4 @@ mod logs;
 mod metrics;
 
 pub use logs::{LogFormat, start_logs};
-pub use metrics::{GitOperation, Metrics, OPENMETRICS_CONTENT_TYPE};
+pub use metrics::{GitOperation, METRICS_CONTENT_TYPE, Metrics};

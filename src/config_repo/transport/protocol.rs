@@ -15,6 +15,9 @@ use crate::config_repo::object::{CommitId, ObjectId};
 /// How we name ourselves.
 pub(super) const AGENT: &str = concat!("tagrelay/", env!("CARGO_PKG_VERSION"));
 
+/// Pushing has no version 2: whoever answers in it speaks of something else.
+pub(super) const UNKNOWN_PUSH_PROTOCOL: &str = "the server answers pushes in an unknown protocol";
+
 /// A program of Git on the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
@@ -175,7 +178,7 @@ async fn next_line(reader: &mut PacketReader) -> Result<Option<String>, ReadErro
 /// An `ERR` line: hosts say by it that there is no such repository, or that we may not see it.
 fn server_error(message: &[u8]) -> RemoteError {
     let reason = super::readable(line(message));
-    if super::says_missing(&reason) { RemoteError::NotFound { reason } } else { RemoteError::unavailable(reason) }
+    super::refusal(&reason).unwrap_or(RemoteError::Unavailable { reason, ask_again_after: None })
 }
 
 /// Asks for the references whose names start with `prefix`.
@@ -464,4 +467,121 @@ pub(super) fn push_body(command: Vec<u8>, pack: Vec<u8>) -> Bytes {
     let mut body = command;
     body.extend_from_slice(&pack);
     body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    const REFERENCE: &str = "refs/heads/main";
+
+    fn reader(bytes: Vec<u8>) -> PacketReader {
+        PacketReader::new(futures_util::stream::iter([Ok(Bytes::from(bytes))]).boxed())
+    }
+
+    /// A report as a server sends it: lines inside the sideband, and words of hooks around them.
+    async fn report(lines: &[&str], words: &str) -> Report {
+        let mut inner = Vec::new();
+        lines.iter().for_each(|line| put_line(&mut inner, line));
+        put_flush(&mut inner);
+        let mut out = Vec::new();
+        put_data(&mut out, &[b"\x02", words.as_bytes()].concat());
+        // Cut in the middle of a line: the sideband knows nothing of what it carries.
+        let (left, right) = inner.split_at(inner.len() / 2);
+        put_data(&mut out, &[b"\x01", left].concat());
+        put_data(&mut out, &[b"\x01", right].concat());
+        put_flush(&mut out);
+        read_report(&mut reader(out), REFERENCE, true).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn reports_are_judged() {
+        for (lines, expected) in [
+            (&["unpack ok", "ok refs/heads/main"][..], "Ok(())"),
+            (&["unpack ok", "ng refs/heads/main non-fast-forward"], "Outdated"),
+            (&["unpack ok", "ng refs/heads/main fetch first"], "Outdated"),
+            (&["unpack ok", "ng refs/heads/main failed to update ref"], "Outdated"),
+            (
+                &["unpack ok", "ng refs/heads/main cannot lock ref 'refs/heads/main': is at 1 but expected 2"],
+                "Outdated",
+            ),
+            (&["unpack ok", "ng refs/heads/main incorrect old value provided"], "Outdated"),
+            (&["unpack ok", "ng refs/heads/main remote ref updated since checkout"], "Outdated"),
+            (
+                &["unpack ok", "ng refs/heads/main TF401028: The reference has already been updated by another client"],
+                "Outdated",
+            ),
+            (&["unpack ok", "ng refs/heads/main pre-receive hook declined"], "Refused"),
+            (&["unpack ok", "ng refs/heads/main protected branch hook declined"], "Refused"),
+            (&["unpack ok", "ng refs/heads/main deny updating a hidden ref"], "Refused"),
+            (&["unpack ok", "ng refs/heads/main missing necessary objects"], "Unavailable"),
+            (&["unpack index-pack abnormal exit", "ng refs/heads/main unpacker error"], "Unavailable"),
+            (&["unpack ok", "ok refs/heads/other"], "Unknown"),
+            (&["unpack ok"], "Unknown"),
+            (&[], "Unknown"),
+        ] {
+            let judged = format!("{:?}", report(lines, "").await.judge());
+            assert!(judged.contains(expected), "{lines:?}: {judged}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_words_of_hooks_are_kept_in_one_line() {
+        let report = report(&["unpack ok", "ng refs/heads/main hook declined"], "GH006: no\n\x1b[31m  way\n").await;
+        let Err(PushError::Refused { reason }) = report.judge() else { panic!("not refused") };
+        assert_eq!(reason, "hook declined: GH006: no [31m way");
+        // A hook whose words sound like a race decides nothing.
+        let report = self::report(&["unpack ok", "ng refs/heads/main hook declined"], "fetch first!").await;
+        assert!(matches!(report.judge(), Err(PushError::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn advertisements_of_both_versions() {
+        let id = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";
+        let mut out = Vec::new();
+        put_line(&mut out, "# service=git-receive-pack");
+        put_flush(&mut out);
+        put_data(&mut out, format!("{id} refs/heads/dev\0report-status ofs-delta agent=git/2").as_bytes());
+        put_line(&mut out, &format!("{id} {REFERENCE}"));
+        put_line(&mut out, &format!("{id} refs/tags/v1"));
+        put_flush(&mut out);
+        let Ok(Advertisement::Version0 { capabilities, references }) =
+            read_advertisement(&mut reader(out), REFERENCE).await
+        else {
+            panic!("not understood")
+        };
+        assert!(capabilities.has("agent") && !capabilities.has("side-band-64k"));
+        assert_eq!(references.tip_of("main").unwrap().to_string(), id);
+        assert_eq!(references.other_branches, ["dev"]);
+
+        // An empty repository has capabilities all the same.
+        let mut out = Vec::new();
+        put_data(&mut out, format!("{} capabilities^{{}}\0report-status", ObjectId::ZERO).as_bytes());
+        put_flush(&mut out);
+        let Ok(Advertisement::Version0 { capabilities, references }) =
+            read_advertisement(&mut reader(out), REFERENCE).await
+        else {
+            panic!("not understood")
+        };
+        assert!(capabilities.has("report-status") && references.tip.is_none());
+
+        let mut out = Vec::new();
+        ["version 2", "agent=git/2", "fetch=shallow", "object-format=sha256"]
+            .iter()
+            .for_each(|line| put_line(&mut out, line));
+        put_flush(&mut out);
+        let Err(ReadError::Said(error)) = read_advertisement(&mut reader(out), REFERENCE).await else {
+            panic!("taken")
+        };
+        assert!(error.to_string().contains("sha256"), "{error}");
+
+        let mut out = Vec::new();
+        put_line(&mut out, "ERR Repository not found.");
+        let Err(ReadError::Said(error)) = read_advertisement(&mut reader(out), REFERENCE).await else {
+            panic!("taken")
+        };
+        assert!(matches!(error, RemoteError::NotFound { .. }), "{error}");
+    }
 }

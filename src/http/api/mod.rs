@@ -72,6 +72,8 @@ pub(super) fn routes(app: App) -> Router<App> {
     let (router, _) = open_api_router().split_for_parts();
     router
         .route("/openapi.json", axum::routing::get(open_api))
+        // Of its own, because a fallback from outside would be asked without the layers below.
+        .fallback(super::problem::not_found)
         .layer(DefaultBodyLimit::max(app.0.max_body_bytes))
         // Nobody without a token learns even which routes there are.
         .layer(axum::middleware::from_extractor_with_state::<Caller, App>(app))

@@ -16,7 +16,7 @@ mod storage;
 mod tags;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -50,6 +50,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct EmbeddedRegistry {
     address: SocketAddr,
+    shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<()>>,
     notifier: Option<JoinHandle<()>>,
@@ -78,14 +79,12 @@ impl EmbeddedRegistry {
         let listener = TcpListener::bind(listen).await;
         let listener = listener.with_context(|| format!("The registry cannot listen on {listen}"))?;
         let address = listener.local_addr().context("Failed to ask for the registry's own address")?;
-        let (notifier, task) = match notify {
-            Some(endpoint) => {
-                let (notifier, task) = Notifier::start(endpoint, address)?;
-                (Some(notifier), Some(task))
-            }
-            None => (None, None),
-        };
-        let routes = front(routes(Arc::new(Shared { storage: Mutex::default(), notifier })));
+        let shared = Arc::new(Shared { storage: Mutex::default(), notifier: OnceLock::new() });
+        let routes = front(routes(Arc::clone(&shared)));
+        let mut registry = Self { address, shared, stop: None, server: None, notifier: None };
+        if let Some(endpoint) = notify {
+            registry.notify(endpoint)?;
+        }
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
             let service = routes.into_make_service_with_connect_info::<SocketAddr>();
@@ -95,7 +94,24 @@ impl EmbeddedRegistry {
                 tracing::error!(%address, %error, "the embedded registry stopped");
             }
         });
-        Ok(Self { address, stop: Some(stop), server: Some(server), notifier: task })
+        registry.stop = Some(stop);
+        registry.server = Some(server);
+        Ok(registry)
+    }
+
+    /// Tells `endpoint` about every push from now on; what was pushed before stays untold.
+    ///
+    /// # Errors
+    ///
+    /// There is an endpoint already.
+    pub fn notify(&mut self, endpoint: NotifyEndpoint) -> anyhow::Result<()> {
+        let (notifier, task) = Notifier::start(endpoint, self.address)?;
+        if self.shared.notifier.set(notifier).is_err() {
+            task.abort();
+            anyhow::bail!("The registry notifies another endpoint already");
+        }
+        self.notifier = Some(task);
+        Ok(())
     }
 
     /// Returns the address that the registry listens on.
@@ -134,7 +150,14 @@ impl Drop for EmbeddedRegistry {
 /// What the routes share.
 struct Shared {
     storage: Mutex<Storage>,
-    notifier: Option<Notifier>,
+    notifier: OnceLock<Notifier>,
+}
+
+/// Leaves out what is stored: nobody wants to read blobs.
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -144,7 +167,7 @@ impl Shared {
     }
 
     fn notify(&self, asked: &Asked, pushed: Pushed<'_>) {
-        if let Some(notifier) = &self.notifier {
+        if let Some(notifier) = self.notifier.get() {
             notifier.pushed(asked, pushed);
         }
     }

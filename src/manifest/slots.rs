@@ -1,0 +1,199 @@
+//! Reads the keys of a mapping that sites are made of, those that merge keys (`<<`) bring included.
+
+use super::find::Part;
+use super::site::Unreadable;
+use super::tree::{Kind, NodeId, Tree};
+
+/// The most mappings through which the merge keys (`<<`) of one mapping are followed.
+const MAX_MERGED: usize = 64;
+
+/// The most nodes that are met through aliases, in a whole file. Files in which people use merge keys meet
+/// some hundreds; without a bound, a few thousand aliases of a large list would make millions of sites.
+const MAX_REVISITED: usize = 200_000;
+
+/// The values of the keys of one mapping that sites are made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slots {
+    pub(super) image: Option<NodeId>,
+    pub(super) images: Option<NodeId>,
+    pub(super) repository: Option<NodeId>,
+    pub(super) registry: Option<NodeId>,
+    pub(super) tag: Option<NodeId>,
+    pub(super) digest: Option<NodeId>,
+    pub(super) sha: Option<NodeId>,
+    pub(super) name: Option<NodeId>,
+    pub(super) new_name: Option<NodeId>,
+    pub(super) new_tag: Option<NodeId>,
+    /// The second of two equal keys.
+    duplicate: Option<NodeId>,
+}
+
+impl Slots {
+    fn of_key(&mut self, key: &str) -> Option<&mut Option<NodeId>> {
+        Some(match key {
+            "image" => &mut self.image,
+            "images" => &mut self.images,
+            "repository" => &mut self.repository,
+            "registry" => &mut self.registry,
+            "tag" => &mut self.tag,
+            "digest" => &mut self.digest,
+            "sha" => &mut self.sha,
+            "name" => &mut self.name,
+            "newName" => &mut self.new_name,
+            "newTag" => &mut self.new_tag,
+            _ => return None,
+        })
+    }
+
+    /// Takes the values of `merged` for the keys that are not there yet.
+    fn fill(&mut self, merged: &Self) {
+        let fill = |mine: &mut Option<NodeId>, theirs: Option<NodeId>| *mine = mine.or(theirs);
+        fill(&mut self.image, merged.image);
+        fill(&mut self.images, merged.images);
+        fill(&mut self.repository, merged.repository);
+        fill(&mut self.registry, merged.registry);
+        fill(&mut self.tag, merged.tag);
+        fill(&mut self.digest, merged.digest);
+        fill(&mut self.sha, merged.sha);
+        fill(&mut self.name, merged.name);
+        fill(&mut self.new_name, merged.new_name);
+        fill(&mut self.new_tag, merged.new_tag);
+    }
+}
+
+/// What stands under a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Slot<'tree> {
+    /// No such key, or nothing in it.
+    Absent,
+    /// A scalar that is text: the place in the mapping, the scalar (elsewhere when the place is an alias), its value.
+    Text(NodeId, NodeId, &'tree str),
+    /// Something that no site is made of.
+    Other,
+}
+
+impl<'tree> Slot<'tree> {
+    /// Returns the text with the whole scalar as its place.
+    pub(super) fn whole(self) -> Option<(&'tree str, Part)> {
+        match self {
+            Self::Text(at, node, text) => Some((text, Part::whole(at, node, text))),
+            Self::Absent | Self::Other => None,
+        }
+    }
+}
+
+/// Reads mappings of one file, and counts what that costs.
+pub(super) struct Reader<'tree, 'text> {
+    tree: &'tree Tree<'text>,
+    /// The aliases that stand under a merge key, as they are met.
+    merges: Vec<NodeId>,
+    /// How many nodes were met through aliases.
+    revisited: usize,
+}
+
+impl<'tree, 'text> Reader<'tree, 'text> {
+    pub(super) fn new(tree: &'tree Tree<'text>) -> Self {
+        Self { tree, merges: Vec::new(), revisited: 0 }
+    }
+
+    /// Returns the aliases that stand under a merge key of a mapping that was read, ascending.
+    pub(super) fn into_merges(mut self) -> Vec<NodeId> {
+        self.merges.sort_unstable();
+        self.merges.dedup();
+        self.merges
+    }
+
+    /// Reads the keys of a mapping, then those that merge keys bring.
+    pub(super) fn read(&mut self, mapping: NodeId) -> Result<Slots, Unreadable> {
+        let mut merged = Vec::new();
+        let mut slots = self.own_slots(mapping, &mut merged);
+        if merged.is_empty() {
+            return Ok(slots);
+        }
+        let mut seen = vec![mapping];
+        while let Some(source) = merged.pop() {
+            // What was seen has nothing to add, and merges may well go round in circles.
+            if seen.contains(&source) || !matches!(self.tree.node(source).kind, Kind::Mapping(_)) {
+                continue;
+            }
+            if seen.len() == MAX_MERGED {
+                let reason = format!("has merge keys (`<<`) that go through more than {MAX_MERGED} mappings");
+                return Err(Unreadable { line: Some(self.tree.node(mapping).line), reason });
+            }
+            seen.push(source);
+            self.revisit(source)?;
+            slots.fill(&self.own_slots(source, &mut merged));
+        }
+        Ok(slots)
+    }
+
+    /// Reads the keys that stand in a mapping itself, and puts what it merges onto `merged`, the first last.
+    fn own_slots(&mut self, mapping: NodeId, merged: &mut Vec<NodeId>) -> Slots {
+        let tree = self.tree;
+        let mut slots = Slots::default();
+        let merged_before = merged.len();
+        for (key, value) in tree.entries(mapping) {
+            let text = &*tree.node(key).value;
+            if text == "<<" {
+                self.sources(value, merged);
+            } else if let Some(slot) = slots.of_key(text) {
+                let is_duplicate = slot.is_some();
+                *slot = Some(value);
+                if is_duplicate {
+                    slots.duplicate = slots.duplicate.or(Some(key));
+                }
+            }
+        }
+        merged[merged_before..].reverse();
+        slots
+    }
+
+    /// Puts the mappings that a merge key names onto `merged`, and notes its aliases as merges.
+    fn sources(&mut self, value: NodeId, merged: &mut Vec<NodeId>) {
+        let tree = self.tree;
+        let mut take = |id: NodeId| {
+            if matches!(tree.node(id).kind, Kind::Alias(_)) {
+                self.merges.push(id);
+            }
+            merged.push(tree.resolve(id));
+        };
+        if matches!(tree.node(value).kind, Kind::Sequence(_)) {
+            tree.children(value).for_each(take)
+        } else {
+            take(value)
+        }
+    }
+
+    /// Counts the nodes of a collection that is walked for more than its own sake.
+    pub(super) fn revisit(&mut self, id: NodeId) -> Result<(), Unreadable> {
+        let node = self.tree.node(id);
+        self.revisited += (node.subtree_end - id) as usize;
+        if self.revisited > MAX_REVISITED {
+            let reason = "uses its aliases so often that following them would take too long".to_owned();
+            return Err(Unreadable { line: Some(node.line), reason });
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_duplicate(&self, slots: &Slots) -> Result<(), Unreadable> {
+        let Some(duplicate) = slots.duplicate else { return Ok(()) };
+        let key = self.tree.node(duplicate);
+        let reason = format!(
+            "has the key `{}` twice in one mapping, and readers differ on which one counts: remove one",
+            key.value
+        );
+        Err(Unreadable { line: Some(key.line), reason })
+    }
+
+    pub(super) fn slot(&self, at: Option<NodeId>) -> Slot<'tree> {
+        let Some(at) = at else { return Slot::Absent };
+        let id = self.tree.resolve(at);
+        let node = self.tree.node(id);
+        match node.kind {
+            Kind::Scalar(_) if node.is_retyped() => Slot::Other,
+            Kind::Scalar(_) if node.is_null() || node.value.is_empty() => Slot::Absent,
+            Kind::Scalar(_) => Slot::Text(at, id, &node.value),
+            Kind::Mapping(_) | Kind::Sequence(_) | Kind::Alias(_) => Slot::Other,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Breaking things on purpose: nothing that was answered is lost, and nothing is committed twice.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fleet::{Fleet, sha};
+use super::git_http::{Fault, Server};
+
+/// How many commits of the branch moved a service to a tag in staging.
+fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
+    let image = format!("Tagrelay-Image: {}:{tag}@", fleet.repository(service));
+    let log = fleet.upstream.git(&["log", "--format=%B", "main"]);
+    log.lines().filter(|line| line.starts_with(&image)).count()
+}
+
+#[tokio::test]
+async fn killed_after_the_answer_it_goes_on_where_it_was() {
+    let mut fleet = Fleet::builder().service("user-service").start().await;
+    // The hook keeps the push waiting, so that the kill falls into it.
+    fleet.upstream.hook("pre-receive", "sleep 1");
+    let id = fleet.announce("user-service", &sha('1')).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fleet.kill();
+    fleet.start().await;
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), sha('1'));
+    assert_eq!(commits_of(&fleet, "user-service", &sha('1')), 1);
+    assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
+}
+
+#[tokio::test]
+async fn killed_again_and_again_it_commits_everything_once() {
+    const SERVICES: usize = 12;
+    let mut builder = Fleet::builder();
+    for number in 0..SERVICES {
+        builder = builder.service(&format!("service-{number}"));
+    }
+    let mut fleet = builder.start().await;
+    fleet.upstream.hook("pre-receive", "sleep 0.05");
+    for number in 0..SERVICES {
+        fleet.push_image(&format!("service-{number}"), &sha('b')).await;
+    }
+    let mut ids = HashMap::new();
+    for number in 0..SERVICES {
+        let service = format!("service-{number}");
+        let (status, answer) = fleet.deliver(&service, &sha('b')).await;
+        assert_eq!(status, 202);
+        ids.insert(service, answer["events"][0]["id"].as_str().unwrap().to_owned());
+        // At another instant of the work each time.
+        tokio::time::sleep(Duration::from_millis(17 * number as u64)).await;
+        if number % 3 == 2 {
+            fleet.kill();
+            fleet.start().await;
+        }
+    }
+    for (service, id) in &ids {
+        let event = fleet.settled(id).await;
+        assert_eq!(event["state"], "committed", "{service}: {event:#}");
+        assert_eq!(fleet.running("staging", service), sha('b'));
+        assert_eq!(commits_of(&fleet, service, &sha('b')), 1, "{service}");
+    }
+    fleet.upstream.git(&["fsck", "--strict", "--no-dangling"]);
+}
+
+#[tokio::test]
+async fn the_commits_of_others_are_intact() {
+    let mut builder = Fleet::builder();
+    for number in 0..8 {
+        builder = builder.service(&format!("service-{number}"));
+    }
+    let fleet = builder.start().await;
+    // Widens the window in which a race can be lost.
+    fleet.upstream.hook("pre-receive", "sleep 0.1");
+    for number in 0..8 {
+        fleet.push_image(&format!("service-{number}"), &sha('c')).await;
+    }
+    let mut foreign = 0;
+    for number in 0..8 {
+        assert_eq!(fleet.deliver(&format!("service-{number}"), &sha('c')).await.0, 202);
+        for _ in 0..3 {
+            let path = format!("foreign/{foreign}.txt");
+            fleet.upstream.commit(&format!("foreign {foreign}"), &[(&path, "theirs\n")]);
+            foreign += 1;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+    fleet
+        .eventually("every service runs the new commit", async || {
+            (0..8).all(|number| fleet.running("staging", &format!("service-{number}")) == sha('c'))
+        })
+        .await;
+    for number in 0..foreign {
+        assert_eq!(fleet.upstream.file(&format!("foreign/{number}.txt")), "theirs\n");
+    }
+    let subjects = fleet.upstream.subjects();
+    assert_eq!(subjects.iter().filter(|subject| subject.starts_with("foreign ")).count(), foreign);
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let retries = metrics.lines().find(|line| line.starts_with("tagrelay_git_push_retries_total ")).unwrap();
+    assert_ne!(retries, "tagrelay_git_push_retries_total 0", "no race was run");
+}
+
+#[tokio::test]
+async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
+    let fleet = Fleet::builder().service("user-service").start().await;
+    fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
+    let id = fleet.announce("user-service", &sha('1')).await;
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "refused", "{event:#}");
+    assert!(event["reason"].as_str().unwrap().contains("no deployments on Fridays"), "{event:#}");
+    fleet.upstream.remove_hook("pre-receive");
+    let (status, _) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
+    assert_eq!(status, 202);
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
+    assert_eq!(status, 409, "{problem}");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_holds_up_nobody_else() {
+    let away = format!("127.0.0.1:{}", super::fleet::free_port());
+    let settings =
+        format!("\n[[image]]\nrepository = \"{away}/uyou/*\"\n\n[[registry]]\nhost = \"{away}\"\nplain_http = true\n");
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .file("environments/staging/away.yaml", &format!("image: {away}/uyou/away:{}\n", sha('0')))
+        .settings(&settings)
+        .start()
+        .await;
+    let mut away_id = String::new();
+    for digit in ['1', '2', '3'] {
+        let body = json!({"image": format!("{away}/uyou/away:{}", sha(digit))}).to_string();
+        let (_, answer) = fleet.deliver_body(&body).await;
+        away_id = answer["events"][0]["id"].as_str().unwrap().to_owned();
+    }
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    fleet
+        .eventually("the attempts are told", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{away_id}"), None).await;
+            event["state"] == "queued" && event["attempts"].as_u64().unwrap() >= 2 && event["reason"].is_string()
+        })
+        .await;
+    // It comes back: everything goes on by itself, and the newest wins.
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
+    for digit in ['1', '2', '3'] {
+        let image = tagrelay::cli::demo::push::TinyImage {
+            revision: None,
+            created: jiff::Timestamp::now(),
+            text: digit.to_string(),
+        };
+        let repository = format!("{away}/uyou/away").parse().unwrap();
+        tagrelay::cli::demo::push::push(&repository, &sha(digit).parse().unwrap(), &image, None).await.unwrap();
+    }
+    fleet.settled(&away_id).await;
+    fleet
+        .eventually("the newest runs", async || {
+            fleet.upstream.file("environments/staging/away.yaml").contains(&sha('3'))
+        })
+        .await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_config_repository_that_is_away_loses_nothing() {
+    let builder = Fleet::builder().service("user-service").service("order-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let server = Server::start(upstream.parent(), "tagrelay", "secret");
+    server.set_fault(Fault::Unavailable);
+    let credentials = "username = \"tagrelay\"\npassword = { value = \"secret\" }\n";
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&format!("{}/config.git", server.url), credentials)
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    let ready = fleet.client.get(fleet.url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text().await.unwrap().contains("has not been read yet"));
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the trouble is told", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+            event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
+        })
+        .await;
+    let (status, _) = fleet.api("POST", "/promotions", Some(json!({"to": "production"}))).await;
+    assert_eq!(status, 503);
+    server.set_fault(Fault::None);
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    // The answer to a push is lost: the branch is looked at before anything is sent again.
+    server.set_fault(Fault::LoseAnswer);
+    let id = fleet.announce("order-service", &sha('1')).await;
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(commits_of(&fleet, "order-service", &sha('1')), 1);
+    assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_and_mended_without_a_restart() {
+    let builder = Fleet::builder().service("user-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let server = Server::start(upstream.parent(), "tagrelay", "right");
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "wrong\n").unwrap();
+    let credentials = format!("username = \"tagrelay\"\npassword = {{ file = \"{}\" }}\n", secret.path().display());
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&format!("{}/config.git", server.url), &credentials)
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the trouble is told", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+            event["updates"][0]["reason"].is_string()
+        })
+        .await;
+    std::fs::write(secret.path(), "right\n").unwrap();
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
+    let mut fleet = Fleet::builder().service("user-service").start().await;
+    // The push lands, and the program dies before it learns that.
+    fleet.upstream.hook("post-receive", "sleep 2");
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet.eventually("the branch has moved", async || fleet.upstream.subjects().len() == 2).await;
+    fleet.kill();
+    let theirs = fleet.upstream.file("environments/staging/user-service.yaml").replace(&sha('1'), &sha('9'));
+    fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
+    fleet.upstream.remove_hook("post-receive");
+    fleet.start().await;
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), sha('9'));
+    assert_eq!(fleet.upstream.subjects().len(), 3);
+}
+
+#[tokio::test]
+async fn it_stops_when_it_is_asked_to() {
+    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.terminate(), Some(0));
+    fleet.start().await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+}

@@ -1,0 +1,14 @@
+//! Whole-program scenarios: the built binary between a registry and a Git server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
+
+#[path = "../support/docker_registry.rs"]
+mod docker_registry;
+#[path = "../support/fleet.rs"]
+mod fleet;
+#[path = "../support/git_http.rs"]
+mod git_http;
+
+mod bad_input;
+mod failures;
+mod main_job;
+mod requests;

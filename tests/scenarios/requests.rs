@@ -1,0 +1,240 @@
+//! Promotions, rollbacks and holds over the API.
+
+use serde_json::json;
+
+use super::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
+
+/// A fleet whose staging runs the commit of ones and whose production runs that of zeros.
+async fn moved() -> Fleet {
+    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+        let id = fleet.announce(service, &sha('1')).await;
+        assert_eq!(fleet.settled(&id).await["state"], "committed");
+    }
+    fleet
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_change_and_makes_none() {
+    let fleet = moved().await;
+    let tip = fleet.upstream.tip();
+    let body = json!({"to": "production", "repositories": ["user-service"], "dry_run": true});
+    let (status, preview) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 200, "{preview}");
+    assert_eq!(preview["parent"], tip);
+    let repository = fleet.repository("user-service");
+    let diff = preview["diff"].as_str().unwrap();
+    for line in [
+        "--- a/environments/production/user-service.yaml".to_owned(),
+        "+++ b/environments/production/user-service.yaml".to_owned(),
+        format!("-          image: {repository}:{} # moved by Tagrelay", sha('0')),
+        format!("+          image: {repository}:{} # moved by Tagrelay", sha('1')),
+    ] {
+        assert!(diff.lines().any(|found| found == line), "{line:?} is not in\n{diff}");
+    }
+    assert_eq!(preview["updates"][0]["state"], "changed");
+    assert_eq!(fleet.upstream.tip(), tip);
+}
+
+#[tokio::test]
+async fn a_promotion_of_everything_moves_what_differs_in_one_commit() {
+    let fleet = moved().await;
+    let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    assert_eq!(promoted["from"], "staging");
+    assert_eq!(fleet.upstream.subjects()[0], "production: 2 images");
+    let again = fleet.request("/promotions", json!({"to": "production"})).await;
+    assert_eq!(again["state"], "committed");
+    assert_eq!(again["reason"], "nothing to do: production runs it already");
+    assert_eq!(fleet.upstream.subjects()[0], "production: 2 images");
+}
+
+#[tokio::test]
+async fn an_expectation_that_does_not_hold_is_a_conflict() {
+    let fleet = moved().await;
+    let body = |expected: &str| {
+        json!({"to": "production", "repositories": ["user-service"],
+            "expect": {fleet.repository("user-service"): expected}})
+    };
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body(&sha('9')))).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(&sha('0')), "{problem}");
+    assert_eq!(fleet.request("/promotions", body(&sha('0'))).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn one_key_makes_one_promotion() {
+    let fleet = moved().await;
+    let key = [("Idempotency-Key", "release-42")];
+    let body = json!({"to": "production", "repositories": ["user-service"],
+        "expect": {fleet.repository("user-service"): sha('0')}});
+    let (status, first) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body.clone()), &key).await;
+    assert_eq!(status, 202, "{first}");
+    fleet.api("GET", &format!("/promotions/{}?wait=60", first["id"].as_str().unwrap()), None).await;
+    // The expectation does not hold any more, and need not: this is the same promotion.
+    let (status, again) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body), &key).await;
+    assert_eq!((status, &again["id"], &again["state"]), (202, &first["id"], &json!("committed")));
+    let other = json!({"to": "production", "repositories": ["order-service"]});
+    let (status, problem) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(other), &key).await;
+    assert_eq!(status, 422, "{problem}");
+}
+
+#[tokio::test]
+async fn a_named_tag_is_confirmed_before_it_moves() {
+    let fleet = moved().await;
+    fleet.push_image("user-service", &sha('5')).await;
+    let body = |tag: &str| json!({"to": "production", "repositories": ["user-service"], "tag": tag});
+    assert_eq!(fleet.request("/promotions", body(&sha('5'))).await["state"], "committed");
+    assert_eq!(fleet.running("production", "user-service"), sha('5'));
+    let refused = fleet.request("/promotions", body(&sha('6'))).await;
+    assert_eq!(refused["state"], "refused");
+    assert!(refused["reason"].as_str().unwrap().contains("has no uyou/user-service"), "{refused:#}");
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body("latest"))).await;
+    assert_eq!(status, 422, "{problem}");
+}
+
+#[tokio::test]
+async fn going_back_twice_does_not_lead_forward() {
+    let fleet = moved().await;
+    let id = fleet.announce("user-service", &sha('2')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let back = json!({"environment": "staging", "repository": fleet.repository("user-service")});
+    for expected in ['1', '0'] {
+        let rolled = fleet.request("/rollbacks", back.clone()).await;
+        assert_eq!(rolled["state"], "committed", "{rolled:#}");
+        assert_eq!(fleet.running("staging", "user-service"), sha(expected));
+    }
+    let (status, problem) = fleet.api("POST", "/rollbacks", Some(back)).await;
+    assert_eq!(status, 422, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("no earlier version"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_rollback_stays_until_its_hold_is_released() {
+    let fleet = moved().await;
+    let body = json!({"environment": "staging", "repository": "user-service", "reason": "errors"});
+    let back = fleet.request("/rollbacks", body).await;
+    assert_eq!(back["state"], "committed", "{back:#}");
+    let mut waiting = Vec::new();
+    for digit in ['2', '3'] {
+        let id = fleet.announce("user-service", &sha(digit)).await;
+        let event = fleet.settled(&id).await;
+        assert_eq!(event["state"], "waiting", "{event:#}");
+        assert!(event["reason"].as_str().unwrap().contains("errors"), "{event:#}");
+        waiting.push(id);
+    }
+    assert_eq!(fleet.running("staging", "user-service"), sha('0'));
+    // Others go on meanwhile.
+    let id = fleet.announce("order-service", &sha('2')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+
+    let (_, holds) = fleet.api("GET", "/holds", None).await;
+    let hold = holds["holds"][0]["id"].as_str().unwrap().to_owned();
+    let (status, _) = fleet.api("DELETE", &format!("/holds/{hold}"), None).await;
+    assert_eq!(status, 204);
+    fleet.eventually("the newest goes", async || fleet.running("staging", "user-service") == sha('3')).await;
+    assert_eq!(fleet.settled(&waiting[0]).await["state"], "superseded");
+    let (status, _) = fleet.api("DELETE", &format!("/holds/{hold}"), None).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn a_hold_stops_promotions_and_ends_by_itself() {
+    let fleet = moved().await;
+    let hold = json!({"environment": "production", "repository": fleet.repository("user-service"),
+        "reason": "audit", "hold_for": "2s"});
+    let (status, made) = fleet.api("POST", "/holds", Some(hold)).await;
+    assert_eq!(status, 201, "{made}");
+    let refused = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    assert_eq!(refused["state"], "refused");
+    assert!(refused["reason"].as_str().unwrap().contains("audit"), "{refused:#}");
+    fleet
+        .eventually("the hold ends", async || {
+            fleet.api("GET", "/holds", None).await.1["holds"].as_array().is_some_and(Vec::is_empty)
+        })
+        .await;
+    let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+}
+
+#[tokio::test]
+async fn permissions_are_asked_for() {
+    let fleet = Fleet::builder().service("user-service").start().await;
+    let promotion = json!({"to": "production"});
+    let staging = json!({"to": "staging", "from": "production"});
+    let reader = |method: &'static str, path: &'static str, body| fleet.api_as(READ_TOKEN, method, path, body, &[]);
+    assert_eq!(reader("GET", "/environments", None).await.0, 200);
+    assert_eq!(reader("POST", "/promotions", Some(promotion.clone())).await.0, 403);
+    assert_eq!(reader("POST", "/rollbacks", Some(json!({"environment": "staging", "repository": "a"}))).await.0, 403);
+    assert_eq!(reader("POST", "/events/01/replay", None).await.0, 403);
+    assert_eq!(fleet.api("POST", "/promotions", Some(staging)).await.0, 403);
+    for path in ["/environments", "/events", "/promotions/x", "/holds", "/history", "/stream", "/openapi.json", "/none"]
+    {
+        let (status, problem) = fleet.api_as("wrong", "GET", path, None, &[]).await;
+        assert_eq!((status, &problem["status"]), (401, &json!(401)), "{path}");
+        let bare = fleet.client.get(fleet.url(&format!("/api/v1{path}"))).send().await.unwrap();
+        assert_eq!(bare.status(), 401, "{path}");
+        assert_eq!(bare.headers()["content-type"], "application/problem+json");
+    }
+    let problem = fleet.api("POST", "/promotions", Some(json!({"to": "production", "form": "staging"}))).await;
+    assert_eq!(problem.0, 422, "a member that is not known is named: {}", problem.1);
+    assert!(problem.1["detail"].as_str().unwrap().contains("form"), "{}", problem.1);
+}
+
+#[tokio::test]
+async fn sites_that_are_apart_are_not_promoted_blindly() {
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .service("order-service")
+        .file("environments/staging/job.yaml", &deployment(&format!("REGISTRY/uyou/user-service:{}", sha('4'))))
+        .start()
+        .await;
+    fleet.push_image("order-service", &sha('0')).await;
+    let (status, problem) =
+        fleet.api("POST", "/promotions", Some(json!({"to": "production", "repositories": ["user-service"]}))).await;
+    assert_eq!(status, 422, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("several versions"), "{problem}");
+    let all = fleet.request("/promotions", json!({"to": "production"})).await;
+    let states: Vec<_> = all["updates"].as_array().unwrap().iter().map(|update| &update["state"]).collect();
+    assert_eq!(states, ["unchanged", "refused"], "{all:#}");
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let fleet = Fleet::builder().service("user-service").start().await;
+    let (status, document) = fleet.api("GET", "/openapi.json", None).await;
+    assert_eq!((status, document["openapi"].as_str().unwrap().starts_with("3.1")), (200, true));
+    for (path, method) in [
+        ("/api/v1/environments", "get"),
+        ("/api/v1/events", "get"),
+        ("/api/v1/events/{id}", "get"),
+        ("/api/v1/events/{id}/replay", "post"),
+        ("/api/v1/promotions", "post"),
+        ("/api/v1/promotions/{id}", "get"),
+        ("/api/v1/rollbacks", "post"),
+        ("/api/v1/holds", "post"),
+        ("/api/v1/holds/{id}", "delete"),
+        ("/api/v1/history", "get"),
+        ("/api/v1/stream", "get"),
+    ] {
+        assert!(document["paths"][path][method].is_object(), "{method} {path} is not in {document:#}");
+    }
+}
+
+#[tokio::test]
+async fn the_stream_tells_what_happens() {
+    use futures_util::StreamExt as _;
+    let fleet = Fleet::builder().service("user-service").start().await;
+    let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(API_TOKEN);
+    let mut stream = request.send().await.unwrap().bytes_stream();
+    fleet.announce("user-service", &sha('1')).await;
+    let mut text = String::new();
+    let heard = tokio::time::timeout(super::fleet::LIMIT, async {
+        while !text.contains("\"committed\"") {
+            text.push_str(&String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap());
+        }
+    });
+    heard.await.unwrap();
+    assert!(text.contains("event: event\n") && text.contains("event: update\n"), "{text}");
+}

@@ -1,0 +1,526 @@
+//! The whole program in its surroundings: the built binary, a registry, and a bare config repository.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hmac::{KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tagrelay::cli::demo::push::{TinyImage, push};
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay::image::Digest;
+use tempfile::TempDir;
+
+/// What nothing may ever show again.
+pub const GENERIC_SECRET: &str = "generic-secret-5f1c";
+pub const API_TOKEN: &str = "api-token-93ab";
+pub const READ_TOKEN: &str = "read-token-77de";
+
+/// How long anything may take that is expected to happen.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A commit id like those that images are tagged with, made of one digit.
+pub fn sha(digit: char) -> String {
+    std::iter::repeat_n(digit, 40).collect()
+}
+
+/// A bare repository with one branch, `main`.
+pub struct Upstream {
+    folder: TempDir,
+}
+
+impl Upstream {
+    /// Makes the repository with these files in its first commit.
+    pub fn new(files: &[(String, String)]) -> Self {
+        let upstream = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(upstream.path()).unwrap();
+        upstream.git(&["init", "--quiet", "--bare", "--initial-branch=main", "."]);
+        upstream.git(&["config", "http.receivepack", "true"]);
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        upstream.commit("begin", &files);
+        upstream
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("config.git")
+    }
+
+    /// The folder that holds the repository, for a server of it.
+    pub fn parent(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn url(&self) -> String {
+        format!("file://{}", self.path().display())
+    }
+
+    /// Runs git in the bare repository, sealed off from the settings of whoever runs the tests.
+    pub fn git(&self, arguments: &[&str]) -> String {
+        self.git_with(arguments, None, &[])
+    }
+
+    fn git_with(&self, arguments: &[&str], input: Option<&str>, environment: &[(&str, &str)]) -> String {
+        use std::io::Write as _;
+        let mut command = Command::new("git");
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_NAME", "Somebody")
+            .env("GIT_AUTHOR_EMAIL", "somebody@example.com")
+            .env("GIT_COMMITTER_NAME", "Somebody")
+            .env("GIT_COMMITTER_EMAIL", "somebody@example.com")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.unwrap_or_default().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Commits files on top of the branch, as somebody else would, and moves the branch unless it has moved
+    /// meanwhile. Returns whether it did.
+    pub fn try_commit(&self, subject: &str, files: &[(&str, &str)]) -> bool {
+        let index = self.path().join(format!("index-{:?}", std::thread::current().id()));
+        let index = index.to_str().unwrap();
+        let tip =
+            Command::new("git").args(["rev-parse", "--quiet", "--verify", "main"]).current_dir(self.path()).output();
+        let tip = String::from_utf8(tip.unwrap().stdout).unwrap().trim().to_owned();
+        let environment = [("GIT_INDEX_FILE", index)];
+        if !tip.is_empty() {
+            self.git_with(&["read-tree", &tip], None, &environment);
+        }
+        for (path, text) in files {
+            let blob = self.git_with(&["hash-object", "-w", "--stdin"], Some(text), &[]);
+            let entry = format!("100644,{},{path}", blob.trim());
+            self.git_with(&["update-index", "--add", "--cacheinfo", &entry], None, &environment);
+        }
+        let tree = self.git_with(&["write-tree"], None, &environment);
+        let _ = std::fs::remove_file(index);
+        let mut arguments = vec!["commit-tree", tree.trim(), "-m", subject];
+        if !tip.is_empty() {
+            arguments.extend(["-p", tip.as_str()]);
+        }
+        let commit = self.git(&arguments);
+        let old = if tip.is_empty() { "0000000000000000000000000000000000000000" } else { tip.as_str() };
+        let moved = Command::new("git")
+            .args(["update-ref", "refs/heads/main", commit.trim(), old])
+            .current_dir(self.path())
+            .stderr(Stdio::null())
+            .status();
+        moved.unwrap().success()
+    }
+
+    /// As [`Upstream::try_commit`], as often as it takes.
+    pub fn commit(&self, subject: &str, files: &[(&str, &str)]) {
+        while !self.try_commit(subject, files) {}
+    }
+
+    pub fn file(&self, path: &str) -> String {
+        self.git(&["show", &format!("main:{path}")])
+    }
+
+    /// The subjects of the branch, newest first.
+    pub fn subjects(&self) -> Vec<String> {
+        self.git(&["log", "--format=%s", "main"]).lines().map(str::to_owned).collect()
+    }
+
+    pub fn tip(&self) -> String {
+        self.git(&["rev-parse", "main"]).trim().to_owned()
+    }
+
+    /// Installs a hook of the server.
+    pub fn hook(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.path().join("hooks").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub fn remove_hook(&self, name: &str) {
+        std::fs::remove_file(self.path().join("hooks").join(name)).unwrap();
+    }
+}
+
+/// A Deployment of one service, as people write them.
+pub fn deployment(image: &str) -> String {
+    format!(
+        "# The team's own comment.\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: some-service\nspec:\n  template:\n    \
+         spec:\n      containers:\n        - name: main\n          image: {image} # moved by Tagrelay\n\n          ports: []\n"
+    )
+}
+
+/// Everything that a scenario is set up with.
+pub struct Builder {
+    files: Vec<(String, String)>,
+    remote: Option<(String, String)>,
+    registry_host: Option<String>,
+    extra_settings: String,
+    receivers: String,
+}
+
+/// The running program in its surroundings.
+pub struct Fleet {
+    /// The embedded registry, unless the scenario brings its own.
+    registry: Option<EmbeddedRegistry>,
+    registry_host: String,
+    pub upstream: Upstream,
+    folder: TempDir,
+    port: u16,
+    process: Option<Process>,
+    pub client: reqwest::Client,
+}
+
+struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Builder {
+    /// Adds a file to the config repository. `REGISTRY` in its text becomes the host of the registry.
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.push((path.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Adds a Deployment of `service` in staging and production, which run the commit of zeros.
+    pub fn service(self, service: &str) -> Self {
+        let text = deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
+        self.file(&format!("environments/staging/{service}.yaml"), &text)
+            .file(&format!("environments/production/{service}.yaml"), &text)
+    }
+
+    /// Reaches the config repository at `url` instead of over `file://`; `settings` are further lines for it.
+    pub fn remote(mut self, url: &str, settings: &str) -> Self {
+        self.remote = Some((url.to_owned(), settings.to_owned()));
+        self
+    }
+
+    /// Uses the registry at `host` instead of the embedded one.
+    pub fn registry(mut self, host: &str) -> Self {
+        self.registry_host = Some(host.to_owned());
+        self
+    }
+
+    /// Adds lines at the end of the settings.
+    pub fn settings(mut self, lines: &str) -> Self {
+        self.extra_settings.push_str(lines);
+        self
+    }
+
+    /// Makes the bare repository, so that a server for it can be started before the fleet is.
+    pub fn upstream(&self, registry_host: &str) -> Upstream {
+        let files: Vec<_> =
+            self.files.iter().map(|(path, text)| (path.clone(), text.replace("REGISTRY", registry_host))).collect();
+        Upstream::new(&files)
+    }
+
+    pub async fn start(self) -> Fleet {
+        let (registry, host) = match &self.registry_host {
+            Some(host) => (None, host.clone()),
+            None => {
+                let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+                let host = registry.host();
+                (Some(registry), host)
+            }
+        };
+        let upstream = self.upstream(&host);
+        self.start_with(registry, host, upstream, free_port()).await
+    }
+
+    /// Starts on a port that is known beforehand, with a config repository that exists already.
+    pub async fn start_at(self, port: u16, upstream: Upstream) -> Fleet {
+        let host = self.registry_host.clone().expect("a fleet with a given port brings its own registry");
+        self.start_with(None, host, upstream, port).await
+    }
+
+    async fn start_with(
+        self,
+        registry: Option<EmbeddedRegistry>,
+        host: String,
+        upstream: Upstream,
+        port: u16,
+    ) -> Fleet {
+        tagrelay::registry::install_tls_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let (url, remote_settings) = self.remote.clone().unwrap_or_else(|| (upstream.url(), String::new()));
+        let settings = format!(
+            r#"[server]
+listen = "127.0.0.1:{port}"
+max_body_bytes = 65536
+
+[store]
+url = "sqlite:{folder}/tagrelay.db"
+
+[[config_repository]]
+name = "platform"
+url = "{url}"
+{remote_settings}
+[[environment]]
+name = "staging"
+paths = ["environments/staging"]
+update = "automatic"
+
+[[environment]]
+name = "production"
+paths = ["environments/production/**"]
+update = "manual"
+promote_from = ["staging"]
+
+[[image]]
+repository = "{host}/uyou/*"
+
+[[registry]]
+host = "{host}"
+plain_http = true
+
+[[receiver]]
+name = "ci"
+kind = "generic"
+secret = {{ value = "{GENERIC_SECRET}" }}
+{receivers}
+[[api_token]]
+name = "release-managers"
+token = {{ value = "{API_TOKEN}" }}
+permissions = ["read", "replay", "promote:production", "rollback:*", "hold:*"]
+
+[[api_token]]
+name = "reader"
+token = {{ value = "{READ_TOKEN}" }}
+permissions = ["read"]
+{extra}"#,
+            folder = folder.path().display(),
+            receivers = self.receivers,
+            extra = self.extra_settings,
+        );
+        std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, process: None, client };
+        fleet.start().await;
+        fleet
+    }
+
+    /// Adds a `[[receiver]]`.
+    pub fn receiver(mut self, lines: &str) -> Self {
+        self.receivers.push_str("\n[[receiver]]\n");
+        self.receivers.push_str(lines);
+        self.receivers.push('\n');
+        self
+    }
+}
+
+/// Returns a port that nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Fleet {
+    pub fn builder() -> Builder {
+        Builder {
+            files: Vec::new(),
+            remote: None,
+            registry_host: None,
+            extra_settings: String::new(),
+            receivers: String::new(),
+        }
+    }
+
+    pub fn settings_file(&self) -> PathBuf {
+        self.folder.path().join("tagrelay.toml")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn registry_host(&self) -> &str {
+        &self.registry_host
+    }
+
+    pub fn repository(&self, service: &str) -> String {
+        format!("{}/uyou/{service}", self.registry_host)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Starts the program and waits until it answers.
+    pub async fn start(&mut self) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+            .args(["serve", "--log-format", "json", "--config"])
+            .arg(self.settings_file())
+            .env("TAGRELAY_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = self.process.take().map(|process| process.log).unwrap_or_default();
+        keep(child.stdout.take().unwrap(), Arc::clone(&log));
+        keep(child.stderr.take().unwrap(), Arc::clone(&log));
+        self.process = Some(Process { child, log });
+        self.eventually("the program answers", async || {
+            self.client.get(self.url("/healthz")).send().await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+
+    /// Ends the program as a power cut would.
+    pub fn kill(&mut self) {
+        let process = self.process.as_mut().unwrap();
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+    }
+
+    /// Asks the program to stop, and returns its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let process = self.process.as_mut().unwrap();
+        let pid = process.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if let Some(status) = process.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the program did not stop; its log:\n{}", self.log());
+    }
+
+    /// Everything that the program has written to its standard output and error.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(|process| process.log.lock().unwrap().clone()).unwrap_or_default()
+    }
+
+    /// Pushes an image to the registry.
+    pub async fn push_image(&self, service: &str, tag: &str) -> Digest {
+        let image = TinyImage { revision: None, created: Timestamp::now(), text: format!("{service} {tag}") };
+        push(&self.repository(service).parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap()
+    }
+
+    /// Tells the `generic` receiver about an image. Returns status and body.
+    pub async fn deliver(&self, service: &str, tag: &str) -> (u16, Value) {
+        self.deliver_body(&json!({ "image": format!("{}:{tag}", self.repository(service)) }).to_string()).await
+    }
+
+    pub async fn deliver_body(&self, body: &str) -> (u16, Value) {
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(GENERIC_SECRET.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature);
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Pushes an image, tells about it and returns the id of the event.
+    pub async fn announce(&self, service: &str, tag: &str) -> String {
+        self.push_image(service, tag).await;
+        let (status, answer) = self.deliver(service, tag).await;
+        assert_eq!(status, 202, "{answer}");
+        answer["events"][0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks the API. Returns status and body.
+    pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.api_as(API_TOKEN, method, path, body, &[]).await
+    }
+
+    pub async fn api_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let mut request = self.client.request(method.parse().unwrap(), self.url(&format!("/api/v1{path}")));
+        request = request.bearer_auth(token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Asks for a promotion or rollback, waits for its end and returns it.
+    pub async fn request(&self, path: &str, body: Value) -> Value {
+        let (status, taken) = self.api("POST", path, Some(body)).await;
+        assert_eq!(status, 202, "{taken}");
+        let id = taken["id"].as_str().unwrap();
+        let (status, ended) = self.api("GET", &format!("/promotions/{id}?wait=60"), None).await;
+        assert_eq!(status, 200, "{ended}");
+        assert_ne!(ended["state"], "pending", "{ended}\n{}", self.log());
+        ended
+    }
+
+    /// Waits until an event has come to an end or waits for a hold, and returns it.
+    pub async fn settled(&self, id: &str) -> Value {
+        let mut last = Value::Null;
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            (_, last) = self.api("GET", &format!("/events/{id}"), None).await;
+            if !matches!(last["state"].as_str(), Some("queued" | "pending")) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("event {id} does not end: {last:#}\n{}", self.log());
+    }
+
+    /// Waits until something holds.
+    pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it never came to be that {what}; the log:\n{}", self.log());
+    }
+
+    /// Returns the tag in the first `image:` line of a service's Deployment at the tip.
+    pub fn running(&self, environment: &str, service: &str) -> String {
+        let text = self.upstream.file(&format!("environments/{environment}/{service}.yaml"));
+        let line = text.lines().find(|line| line.contains("image: ")).unwrap();
+        let (_, image) = line.split_once("image: ").unwrap();
+        let image = image.split(" #").next().unwrap();
+        image.trim_start_matches(self.registry_host.as_str()).split_once(':').unwrap().1.to_owned()
+    }
+
+    /// Stops the embedded registry, as a registry that is away.
+    pub async fn stop_registry(&mut self) {
+        self.registry.take().unwrap().stop().await;
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+}
+
+fn keep(stream: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
