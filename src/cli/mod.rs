@@ -4,6 +4,7 @@
 //! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
 
 mod api;
+mod check;
 pub mod demo;
 mod events;
 mod holds;
@@ -37,6 +38,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Options),
     Sites(sites::Options),
+    Check(check::Options),
     Serve(serve::Options),
     Status(status::Options),
     Promote(promote::Options),
@@ -71,6 +73,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Demo(options) => demo::run(options).await,
             Command::Sites(options) => sites::run(options).await,
+            Command::Check(options) => check::run(options).await,
             Command::Serve(options) => serve::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,
