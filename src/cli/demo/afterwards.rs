@@ -92,9 +92,8 @@ fn describe(subject: &Subject) -> Option<(String, String)> {
 /// Returns how to call this program: by its name where the shell finds it, or else by its path.
 fn program() -> String {
     let Ok(program) = std::env::current_exe() else { return "tagrelay".to_owned() };
-    let in_path = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join("tagrelay") == program)
-    });
+    let in_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("tagrelay") == program));
     if in_path {
         return "tagrelay".to_owned();
     }

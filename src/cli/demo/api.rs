@@ -309,7 +309,8 @@ mod tests {
             },
         };
         let data = serde_json::to_string(&notice).unwrap();
-        let mut unread = format!(": alive\n\nevent: missed\ndata: 3\n\nevent: hold\ndata: {data}\n\nevent: ho").into_bytes();
+        let mut unread =
+            format!(": alive\n\nevent: missed\ndata: 3\n\nevent: hold\ndata: {data}\n\nevent: ho").into_bytes();
         let blocks: Vec<_> = std::iter::from_fn(|| take_block(&mut unread)).collect();
         assert_eq!(unread, b"event: ho");
         let told: Vec<_> = blocks.iter().filter_map(|block| parse(block).unwrap()).collect();

@@ -64,10 +64,8 @@ fn walk(path: &Path) -> anyhow::Result<Vec<Line>> {
     for id in walk {
         let commit = repository.find_commit(id?)?;
         let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
-        lines.push(Line {
-            id: commit.id().to_string(),
-            subject: message.lines().next().unwrap_or_default().to_owned(),
-        });
+        lines
+            .push(Line { id: commit.id().to_string(), subject: message.lines().next().unwrap_or_default().to_owned() });
     }
     Ok(lines)
 }

@@ -158,11 +158,7 @@ async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn tell_committed(
-    stage: &mut Stage<'_>,
-    id: &str,
-    commit: String,
-) -> anyhow::Result<(String, PushEvent)> {
+async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, PushEvent)> {
     let event = stage.api.event(id).await?;
     let at = event.finished_at.context("the event is committed and has no end")?;
     let text = format!("{commit:.7} is on the branch, for {STAGING}");
@@ -303,7 +299,9 @@ async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> 
     }
     let rows = matrix(&stage.api).await?;
     let log = commits::log(&stage.workspace.config_repository()).await?;
-    stage.screen.step("Where everything stands", "What each environment runs, and why; and what `git log --oneline` says.")?;
+    stage
+        .screen
+        .step("Where everything stands", "What each environment runs, and why; and what `git log --oneline` says.")?;
     stage.screen.table(&rows)?;
     stage.screen.gap()?;
     for line in &log {

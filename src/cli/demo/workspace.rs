@@ -69,8 +69,9 @@ impl Workspace {
     /// Writes settings for a server on `port` (0: any free one) that manages the images of the registry on `host`.
     pub(super) fn write_settings(&self, host: &str, port: u16) -> anyhow::Result<()> {
         let repository = self.config_repository();
-        let url = Url::from_file_path(&repository)
-            .map_err(|()| anyhow!("{} cannot be written as a URL: set TMPDIR to another folder", repository.display()))?;
+        let url = Url::from_file_path(&repository).map_err(|()| {
+            anyhow!("{} cannot be written as a URL: set TMPDIR to another folder", repository.display())
+        })?;
         let store = self.path().join("tagrelay.db");
         let text = format!(
             r#"# Written by `tagrelay demo`.
