@@ -154,3 +154,14 @@ fn local_client() -> reqwest::Result<reqwest::Client> {
     crate::registry::install_tls_provider();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(10)).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_waited_for_without_end() {
+        let never = within(Duration::from_millis(1), "the end of time", std::future::pending::<anyhow::Result<()>>());
+        assert_eq!(never.await.unwrap_err().to_string(), "waited 0 s in vain for the end of time");
+    }
+}
