@@ -28,7 +28,14 @@ const DEFAULT_SETTINGS: &str = "tagrelay.toml";
 
 /// Relays image tags from container registries to the Git repository that Argo CD watches.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Begin with `tagrelay demo`: it shows everything on this machine. `tagrelay COMMAND --help` has examples."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -19,7 +19,7 @@ Examples:
   tagrelay status --environment production
   tagrelay status --json | jq -r '.environments[].repositories[] | \"\\(.repository) \\(.version.tag)\"'
 
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission read.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission read.")]
 pub(super) struct Options {
     /// Show only this environment (may be given several times)
     #[arg(long = "environment", value_name = "ENVIRONMENT", conflicts_with = "json")]

@@ -31,7 +31,7 @@ const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_
 #[command(next_help_heading = "Server")]
 pub(in crate::cli) struct ServerOptions {
     /// Where Tagrelay runs
-    #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", default_value = "http://127.0.0.1:8080",
+    #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8080",
           value_parser = parse_server)]
     server: Url,
     /// A file that holds the API token [default: the token in the variable TAGRELAY_TOKEN]

@@ -16,9 +16,9 @@ use crate::settings::{Faults, Settings};
 use crate::webhook::Receiver;
 use report::Report;
 
-/// Checks the settings, and whether what they name is there: before the service starts, or in CI.
+/// Checks the settings, and whether what they name is there.
 ///
-/// Reads the settings with their secrets. Then looks whether the store can be written, each config repository read and
+/// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be written, each config repository read and
 /// each registry asked, and whether every [[image]] rule meets a site and every environment has one that is managed.
 /// Changes nothing.
 #[derive(Args)]
