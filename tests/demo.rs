@@ -1,5 +1,5 @@
 //! `tagrelay demo` as a newcomer runs it: the built program, in an environment that tells it nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ fn check_tour(output: &Output) -> String {
     assert!(repository.ends_with("/uyou/user-service"), "{pushed}");
     assert!(tag.len() == 40 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{pushed}");
     let digest = shown.lines().find(|line| line.trim_start().starts_with("sha256:")).unwrap().trim();
-    assert!(behind(&shown, "the tag is there, ").starts_with(&digest[..19]), "{shown}");
+    assert!(behind(&shown, "the registry has it: ").starts_with(&digest[..19]), "{shown}");
     assert_eq!(behind(&shown, "Tagrelay-Image: "), format!("{repository}:{tag}@{digest}"));
     for moment in ["received", "confirmed", "committed"] {
         assert!(shown.lines().any(|line| line.contains(" ms") && line.contains(moment)), "no {moment} in:\n{shown}");
@@ -172,24 +172,23 @@ fn a_port_that_is_taken_is_named() {
     newcomer.assert_nothing_is_left();
 }
 
-/// A push that the server's Git refuses: the step did not happen, and the run says so.
+/// The remote has a hook that refuses every push.
 #[test]
 fn a_step_that_does_not_happen_fails_the_run() {
     let newcomer = Newcomer::new();
     let bin = path_with(&newcomer, &[]);
-    let script = format!(
-        "#!/bin/sh\nfor word; do case \"$word\" in *receive-pack*) echo 'fatal: not today' >&2; exit 1;; esac; done\n\
-         exec {} \"$@\"\n",
-        find_in_path("git").display()
-    );
-    std::fs::write(bin.join("git"), script).unwrap();
-    std::fs::set_permissions(bin.join("git"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let path = std::env::join_paths(
-        std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
-    );
-    let said = refused(newcomer.demo(&["--once"]).env("PATH", path.unwrap()));
-    assert!(said.contains("error: waited 30 s in vain for the commit that moves staging"), "{said}");
-    assert!(said.contains("log: ") && said.contains("not today"), "{said}");
+    let git = find_in_path("git");
+    let write = |name: &str, script: String| {
+        std::fs::write(bin.join(name), script).unwrap();
+        std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("pre-receive", "#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n".to_owned());
+    write("git", format!("#!/bin/sh\nexec {} -c core.hooksPath={} \"$@\"\n", git.display(), bin.display()));
+    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path))).unwrap();
+    let said = refused(newcomer.demo(&["--once"]).env("PATH", path));
+    assert!(said.contains("error: staging does not take it (refused): "), "{said}");
+    assert!(said.contains("not on a Friday"), "{said}");
     std::fs::remove_dir_all(&bin).unwrap();
     newcomer.assert_nothing_is_left();
 }
@@ -266,8 +265,16 @@ fn it_stays_up_and_its_commands_work_when_they_are_pasted() {
     let mut demo = Running::start(&newcomer);
     demo.until(&["What happens shows up here"]);
     let shown = demo.shown.clone();
-    let repository = PathBuf::from(shown.lines().rfind(|line| line.contains("config repository")).unwrap().trim()
-        .strip_prefix("config repository").unwrap().trim());
+    let repository = PathBuf::from(
+        shown
+            .lines()
+            .rfind(|line| line.contains("config repository"))
+            .unwrap()
+            .trim()
+            .strip_prefix("config repository")
+            .unwrap()
+            .trim(),
+    );
     let tip = |repository: &Path| {
         let log = format!("git --git-dir={} log -1 --format=%s main", repository.display());
         paste(&newcomer, &log).trim().to_owned()

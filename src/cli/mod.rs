@@ -4,6 +4,7 @@
 //! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
 
 mod api;
+mod check;
 pub mod demo;
 mod events;
 mod holds;
@@ -12,6 +13,7 @@ mod promote;
 mod rollback;
 mod serve;
 pub mod server;
+mod sites;
 mod status;
 
 use std::process::ExitCode;
@@ -26,7 +28,14 @@ const DEFAULT_SETTINGS: &str = "tagrelay.toml";
 
 /// Relays image tags from container registries to the Git repository that Argo CD watches.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Begin with `tagrelay demo`: it shows everything on this machine. `tagrelay COMMAND --help` has examples."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -34,8 +43,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Options),
     Demo(demo::Options),
+    Sites(sites::Options),
+    Check(check::Options),
+    Serve(serve::Options),
     Status(status::Options),
     Promote(promote::Options),
     Rollback(rollback::Options),
@@ -67,8 +78,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the threads of the program cannot be started")?;
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(options) => serve::run(options).await,
             Command::Demo(options) => demo::run(options).await,
+            Command::Sites(options) => sites::run(options).await,
+            Command::Check(options) => check::run(options).await,
+            Command::Serve(options) => serve::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,
             Command::Rollback(options) => rollback::run(options).await,

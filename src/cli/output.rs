@@ -82,9 +82,10 @@ impl Cell {
     }
 }
 
-/// Rows whose columns are as wide as what they hold.
+/// Rows whose columns are as wide as what they hold. A column without anything below its heading is left out.
 pub(super) struct Table {
     rows: Vec<Vec<Cell>>,
+    has_headings: bool,
 }
 
 /// Between columns.
@@ -93,12 +94,13 @@ const GAP: usize = 2;
 impl Table {
     /// Returns a table with these headings.
     pub(super) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| Cell::new(&heading.to_uppercase(), HEAD)).collect()] }
+        let headings = headings.iter().map(|heading| Cell::new(&heading.to_uppercase(), HEAD)).collect();
+        Self { rows: vec![headings], has_headings: true }
     }
 
     /// Returns a table without headings.
     pub(super) fn bare() -> Self {
-        Self { rows: Vec::new() }
+        Self { rows: Vec::new(), has_headings: false }
     }
 
     pub(super) fn row(&mut self, cells: Vec<Cell>) {
@@ -107,14 +109,22 @@ impl Table {
 
     /// Returns the width of the widest line.
     pub(super) fn width(&self) -> usize {
-        let widths = self.widths();
+        let widths: Vec<usize> = self.widths().into_iter().flatten().collect();
         widths.iter().sum::<usize>() + widths.len().saturating_sub(1) * GAP
     }
 
-    fn widths(&self) -> Vec<usize> {
+    /// Returns the width of each column; `None`: it is left out.
+    fn widths(&self) -> Vec<Option<usize>> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
-        let widest = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max();
-        (0..columns).map(|column| widest(column).unwrap_or_default()).collect()
+        let (headings, body) = self.rows.split_at(usize::from(self.has_headings));
+        let widest = |rows: &[Vec<Cell>], column: usize| {
+            rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or_default()
+        };
+        let width = |column: usize| {
+            let below = widest(body, column);
+            (below > 0).then(|| below.max(widest(headings, column)))
+        };
+        (0..columns).map(width).collect()
     }
 
     /// Returns the lines of the table, each behind `indent` blanks.
@@ -125,6 +135,7 @@ impl Table {
             // Blanks are written when something follows them, so that no line ends with one.
             let mut blanks = indent;
             for (cell, width) in row.iter().zip(&widths) {
+                let Some(width) = width else { continue };
                 if !cell.text.is_empty() {
                     let _ = write!(text, "{:blanks$}{}{}{:#}", "", cell.style, cell.text, cell.style);
                     blanks = 0;
@@ -189,9 +200,9 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_what_they_hold() {
-        let mut table = Table::new(&["name", "state", ""]);
-        table.row(vec![Cell::plain("a"), Cell::new("committed", GOOD), Cell::plain("")]);
-        table.row(vec![Cell::plain("längeres"), Cell::plain(""), Cell::plain("x")]);
+        let mut table = Table::new(&["name", "nothing", "state", ""]);
+        table.row(vec![Cell::plain("a"), Cell::plain(""), Cell::new("committed", GOOD), Cell::plain("")]);
+        table.row(vec![Cell::plain("längeres"), Cell::plain(""), Cell::plain(""), Cell::plain("x")]);
         assert_eq!(table.width(), 8 + 2 + 9 + 2 + 1);
         let text = anstream::adapter::strip_str(&table.render(2)).to_string();
         assert_eq!(text, "  NAME      STATE\n  a         committed\n  längeres             x\n");

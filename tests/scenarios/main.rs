@@ -10,5 +10,6 @@ mod git_http;
 
 mod bad_input;
 mod failures;
+mod late_registry;
 mod main_job;
 mod requests;

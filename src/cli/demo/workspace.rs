@@ -1,8 +1,8 @@
 //! The folder of a run: settings, secrets, store, config repository and log, gone when the run ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -27,7 +27,8 @@ pub(super) struct Workspace {
 impl Workspace {
     /// Makes the folder, in the system's place for temporary ones.
     pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("tagrelay-demo-").tempdir();
+        let folder =
+            tempfile::Builder::new().prefix("tagrelay-demo-").permissions(Permissions::from_mode(0o700)).tempdir();
         let place = std::env::temp_dir();
         let folder =
             folder.with_context(|| format!("no folder can be made in {}: set TMPDIR to one", place.display()))?;
@@ -149,7 +150,7 @@ permissions = ["admin"]
     /// Returns the last warnings and errors of the log, `at_most` lines.
     pub(super) fn complaints(&self, at_most: usize) -> Vec<String> {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let is_complaint = |line: &&str| line.contains(" WARN ") || line.contains("ERROR ");
+        let is_complaint = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
         let complaints: Vec<&str> = log.lines().filter(is_complaint).collect();
         complaints[complaints.len().saturating_sub(at_most)..].iter().map(|line| (*line).to_owned()).collect()
     }
@@ -179,8 +180,6 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::settings::Settings;
 
@@ -200,6 +199,16 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
         workspace.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_last_complaints_are_found_in_the_log() {
+        let workspace = Workspace::create().unwrap();
+        assert!(workspace.complaints(2).is_empty(), "there is no log yet");
+        let log = "2026-11-23T08:00:00Z  WARN one\n2026-11-23T08:00:01Z  INFO two\n2026-11-23T08:00:02Z ERROR three\n\
+                   2026-11-23T08:00:03Z  WARN four\n";
+        std::fs::write(workspace.log(), log).unwrap();
+        assert_eq!(workspace.complaints(2), ["2026-11-23T08:00:02Z ERROR three", "2026-11-23T08:00:03Z  WARN four"]);
     }
 
     #[test]
