@@ -1,12 +1,14 @@
 //! What stands in `deploy/monitoring` is held to what the program counts and to what `docs/operations.md` tells.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/promtool.rs"]
+mod promtool;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use promtool::promtool;
 use regex::Regex;
 use serde_yaml::Value;
 use tagrelay::telemetry::{GitOperation, Metrics};
@@ -41,35 +43,6 @@ fn rules() -> Vec<Value> {
 
 fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule.get("alert").is_some()).collect()
-}
-
-/// Runs promtool, or says that this was left out.
-fn promtool(arguments: &[&str], input: &str) -> Option<()> {
-    let without = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
-    if without.split([',', ' ']).any(|name| name == "promtool") {
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        // Not `eprintln!`: the test harness would swallow it.
-        writeln!(std::io::stderr(), "left out: {test}, because TAGRELAY_TEST_WITHOUT names promtool").unwrap();
-        return None;
-    }
-    let mut child = Command::new("promtool")
-        .args(arguments)
-        .current_dir(path(FOLDER))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!(
-                "promtool cannot be started ({error}): install it with `make setup` (Debian: apt-get install \
-                 prometheus), or leave these tests out with TAGRELAY_TEST_WITHOUT=promtool"
-            )
-        });
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
-    Some(())
 }
 
 /// Metrics of which each has been counted, timed or set once.

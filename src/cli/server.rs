@@ -16,7 +16,7 @@ use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
 
 /// How long answers that are under way may take once we stop. Who waits for a promotion, or watches the stream, is cut
@@ -52,9 +52,9 @@ impl Server {
         &self.relay
     }
 
-    /// Accepts nothing more, lets answers and pushes that are under way end, and stops. Takes 20 seconds at the most.
+    /// Accepts nothing more, lets answers and pushes that are under way end, and stops. Takes 25 seconds at the most.
     pub async fn stop(self) {
-        let Self { running, mut listeners, stop, .. } = self;
+        let Self { relay, running, mut listeners, stop, .. } = self;
         stop.send_replace(true);
         let answers = async {
             let ended = async { while listeners.join_next().await.is_some() {} };
@@ -68,6 +68,7 @@ impl Server {
             }
         };
         tokio::join!(answers, pipeline);
+        relay.traces().stop().await;
     }
 }
 
@@ -84,13 +85,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         Some(address) => Some(bind(address, "operations_listen").await?),
         None => None,
     };
+    // What cannot be traced can still be done.
+    let traces = Traces::from_environment().unwrap_or_else(|error| {
+        tracing::error!(%error, "going on without");
+        Traces::off()
+    });
     let metrics = Metrics::new();
     expect(&metrics, &settings);
     let branches = open_branches(&settings, &metrics).await?;
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
     let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
-    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics };
+    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics, traces };
     let (relay, running) = Relay::start(parts);
     let routes = Routes::new(http::Parts {
         relay: relay.clone(),

@@ -7,6 +7,7 @@ mod api;
 mod auth;
 mod operations;
 mod problem;
+mod trace;
 mod webhooks;
 
 use std::collections::HashMap;
@@ -96,6 +97,7 @@ fn finish(router: Router<App>, app: &App) -> Router {
     router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), trace::trace))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(app.clone())
 }

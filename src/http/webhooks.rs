@@ -2,13 +2,15 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::trace::RequestTrace;
 use super::{App, BODY_TIME, Problem};
 use crate::store::ReceivedState;
+use crate::telemetry::TraceContext;
 use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver};
 
 pub(super) fn routes() -> Router<App> {
@@ -42,11 +44,16 @@ struct AnswerIgnored {
     reason: String,
 }
 
-async fn receive(State(app): State<App>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn receive(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(RequestTrace(trace)): Extension<RequestTrace>,
+    request: Request,
+) -> Result<Response, Problem> {
     let Some(receiver) = app.0.receivers.get(&name) else {
         return Err(Problem::nothing_at("receiver", &name));
     };
-    let result = app.take(receiver, request).await;
+    let result = app.take(receiver, &trace, request).await;
     let outcome = match &result {
         Ok((StatusCode::ACCEPTED, _)) => "accepted",
         Ok(_) => "ignored",
@@ -66,30 +73,36 @@ async fn allow(State(app): State<App>, Path(name): Path<String>, headers: Header
 }
 
 impl App {
-    async fn take(&self, receiver: &Receiver, request: Request) -> Result<(StatusCode, Response), Problem> {
+    async fn take(
+        &self,
+        receiver: &Receiver,
+        trace: &TraceContext,
+        request: Request,
+    ) -> Result<(StatusCode, Response), Problem> {
         let (parts, body) = request.into_parts();
         let body = self.read(&parts.headers, body).await?;
         let query = parts.uri.query();
-        let mut delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+        let mut delivery = self.authenticate(receiver, trace, &parts.headers, query, &body)?;
         if let Some(Errand::LearnCertificate(address)) = &delivery.errand {
             self.learn_certificate(receiver, address).await?;
-            delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+            delivery = self.authenticate(receiver, trace, &parts.headers, query, &body)?;
         }
         if let Some(Errand::Visit(address)) = delivery.errand.take() {
             self.visit(receiver, address).await?;
         }
-        self.store(receiver, delivery).await
+        self.store(receiver, trace, delivery).await
     }
 
     fn authenticate(
         &self,
         receiver: &Receiver,
+        trace: &TraceContext,
         headers: &HeaderMap,
         query: Option<&str>,
         body: &Bytes,
     ) -> Result<Delivery, Problem> {
         receiver.receive(&webhook::Request { headers, query, body }).map_err(|unauthorized| {
-            tracing::warn!(receiver = receiver.name(), reason = %unauthorized, "webhook rejected");
+            tracing::warn!(receiver = receiver.name(), reason = %unauthorized, trace_id = %trace.trace_id(), "webhook rejected");
             Problem::bad_credential(unauthorized.challenge)
         })
     }
@@ -114,7 +127,12 @@ impl App {
         }
     }
 
-    async fn store(&self, receiver: &Receiver, delivery: Delivery) -> Result<(StatusCode, Response), Problem> {
+    async fn store(
+        &self,
+        receiver: &Receiver,
+        trace: &TraceContext,
+        delivery: Delivery,
+    ) -> Result<(StatusCode, Response), Problem> {
         let Delivery { events, ignored, reply, errand: _ } = delivery;
         for Ignored { class, reason } in &ignored {
             tracing::debug!(receiver = receiver.name(), %class, reason, "part of a webhook ignored");
@@ -126,7 +144,7 @@ impl App {
             };
             return Ok((StatusCode::OK, response));
         }
-        let received = self.0.relay.receive(receiver.name(), &events).await?;
+        let received = self.0.relay.receive(receiver.name(), &events, trace).await?;
         let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
         Ok((StatusCode::ACCEPTED, Json(Answer { events, ignored: answer_ignored(ignored) }).into_response()))
     }

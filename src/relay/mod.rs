@@ -34,8 +34,8 @@ pub use settings::{Environment, UpdateMode};
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
-use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
+use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
 
 /// What the pipeline is made of.
@@ -50,6 +50,8 @@ pub struct Parts {
     pub branches: Vec<Branch>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// The pipeline. Cheap to clone.
@@ -64,6 +66,7 @@ struct Inner {
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
     metrics: Metrics,
+    traces: Traces,
     notices: broadcast::Sender<Notice>,
     intake_wake: Notify,
 }
@@ -85,7 +88,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics } = parts;
+        let Parts { store, registries, images, branches, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -93,8 +96,8 @@ impl Relay {
             .collect();
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
-        let inner =
-            Inner { store, registries, images, branches, branch_of, metrics, notices, intake_wake: Notify::new() };
+        let intake_wake = Notify::new();
+        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, notices, intake_wake };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -113,6 +116,11 @@ impl Relay {
     /// Returns what is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Returns where spans go.
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
     }
 
     /// Brings the metrics that are states, not events, up to date. Where the store cannot be read they stay as they
@@ -144,19 +152,25 @@ impl Relay {
     }
 
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
+    /// `trace` is the span of the request.
     ///
     /// # Errors
     ///
     /// When nothing of it could be stored: the sender should try again.
-    pub async fn receive(&self, receiver: &str, events: &[PushEvent]) -> Result<Vec<Received>, StoreError> {
-        let rows = events.iter().map(|event| new_event(receiver, event)).collect();
+    pub async fn receive(
+        &self,
+        receiver: &str,
+        events: &[PushEvent],
+        trace: &TraceContext,
+    ) -> Result<Vec<Received>, StoreError> {
+        let rows = events.iter().map(|event| new_event(receiver, event, *trace)).collect();
         let received = self.0.store.receive(receiver, rows).await?;
         for (event, row) in events.iter().zip(&received) {
             let state = match row.state {
                 ReceivedState::Queued => "queued",
                 ReceivedState::Duplicate => "duplicate",
             };
-            tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, "event received");
+            tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
         self.0.intake_wake.notify_one();
@@ -170,6 +184,9 @@ impl Relay {
     /// When it could not be stored.
     pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.0.store.replay(event_id).await?;
+        if replayed == Replayed::Queued {
+            tracing::info!(event = event_id, "event replayed");
+        }
         self.0.intake_wake.notify_one();
         Ok(replayed)
     }
@@ -243,11 +260,22 @@ impl Relay {
     }
 }
 
+/// Says which update a span is about.
+fn describe(span: &mut Span, update: &Update) {
+    span.set("tagrelay.update.id", &update.id);
+    span.set("tagrelay.cause", update.cause);
+    span.set("tagrelay.cause.id", &update.cause_id);
+    span.set("tagrelay.environment", &update.environment);
+    span.set("tagrelay.repository", &update.repository);
+    span.set("tagrelay.version", &update.version);
+    span.set_number("tagrelay.attempt", i64::from(update.attempts) + 1);
+}
+
 /// Returns the row of a push event.
 ///
 /// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
 /// everything that they tell is equal.
-fn new_event(receiver: &str, event: &PushEvent) -> NewEvent {
+fn new_event(receiver: &str, event: &PushEvent, trace: TraceContext) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let occasion = match (&event.delivery, event.pushed_at) {
         (Some(delivery), _) => delivery.clone(),
@@ -262,5 +290,6 @@ fn new_event(receiver: &str, event: &PushEvent) -> NewEvent {
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+        trace,
     }
 }

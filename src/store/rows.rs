@@ -5,6 +5,7 @@ use sqlx::{FromRow, Row};
 
 use super::{parsed, parsed_option, time, time_option};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// Implements an enum whose variants are words in the tables, the API and the metrics.
 macro_rules! words {
@@ -143,6 +144,8 @@ pub struct Event {
     pub next_attempt_at: Option<Timestamp>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
+    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 impl FromRow<'_, SqliteRow> for Event {
@@ -164,6 +167,7 @@ impl FromRow<'_, SqliteRow> for Event {
             attempts: row.try_get("attempts")?,
             next_attempt_at: time_option(row, "next_attempt_at")?,
             finished_at: time_option(row, "finished_at")?,
+            trace: parsed(row, "trace_parent")?,
         })
     }
 }
@@ -220,6 +224,8 @@ pub struct Update {
     pub changes: Vec<SiteChange>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
+    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 impl FromRow<'_, SqliteRow> for Update {
@@ -248,6 +254,7 @@ impl FromRow<'_, SqliteRow> for Update {
                 None => Vec::new(),
             },
             finished_at: time_option(row, "finished_at")?,
+            trace: parsed(row, "trace_parent")?,
         })
     }
 }

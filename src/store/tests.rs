@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::image::{Repository, Version};
+use crate::telemetry::TraceContext;
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -63,6 +64,7 @@ fn event(tag: &str) -> NewEvent {
         digest: None,
         pushed_at: None,
         duplicate_key: tag.to_owned(),
+        trace: TraceContext::random(),
     }
 }
 
@@ -92,6 +94,7 @@ fn rollback(to: &str, key: Option<&str>) -> NewRequest {
             reason: None,
         }],
         hold: Some(hold(None)),
+        trace: TraceContext::random(),
     }
 }
 

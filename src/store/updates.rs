@@ -5,6 +5,7 @@ use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
 use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, holds};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// Where an update goes.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,7 @@ pub(super) struct NewUpdate<'a> {
     pub(super) reason: Option<String>,
     pub(super) pushed_at: Option<Timestamp>,
     pub(super) received_at: Timestamp,
+    pub(super) trace: &'a TraceContext,
 }
 
 /// What is about to be pushed for an update.
@@ -265,7 +267,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
     sqlx::query(
         "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
-            pushed_at, received_at, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            pushed_at, received_at, finished_at, trace_parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&id)
     .bind(update.place.environment)
@@ -281,6 +283,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     .bind(update.pushed_at.map(Timestamp::as_millisecond))
     .bind(update.received_at.as_millisecond())
     .bind((!is_open).then(|| tx.now_milliseconds()))
+    .bind(update.trace.to_string())
     .execute(&mut *tx.connection)
     .await?;
     Ok(id)

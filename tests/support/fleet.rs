@@ -165,6 +165,7 @@ pub struct Builder {
     registry_host: Option<String>,
     extra_settings: String,
     receivers: String,
+    environment: Vec<(String, String)>,
 }
 
 /// The running program in its surroundings.
@@ -176,6 +177,7 @@ pub struct Fleet {
     folder: TempDir,
     port: u16,
     process: Option<Process>,
+    environment: Vec<(String, String)>,
     pub client: reqwest::Client,
 }
 
@@ -207,6 +209,12 @@ impl Builder {
     /// Uses the registry at `host` instead of the embedded one.
     pub fn registry(mut self, host: &str) -> Self {
         self.registry_host = Some(host.to_owned());
+        self
+    }
+
+    /// Sets an environment variable of the program.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -303,7 +311,9 @@ permissions = ["read"]
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, process: None, client };
+        let environment = self.environment;
+        let mut fleet =
+            Fleet { registry, registry_host: host, upstream, folder, port, process: None, environment, client };
         fleet.start().await;
         fleet
     }
@@ -330,6 +340,7 @@ impl Fleet {
             registry_host: None,
             extra_settings: String::new(),
             receivers: String::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -359,6 +370,7 @@ impl Fleet {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", "debug")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -413,10 +425,18 @@ impl Fleet {
     }
 
     pub async fn deliver_body(&self, body: &str) -> (u16, Value) {
+        self.deliver_with(body, &[]).await
+    }
+
+    /// Sends a body with further headers to the `generic` receiver.
+    pub async fn deliver_with(&self, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(GENERIC_SECRET.as_bytes()).unwrap();
         mac.update(body.as_bytes());
         let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature);
+        let mut request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let answer = request.body(body.to_owned()).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
