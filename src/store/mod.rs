@@ -1,7 +1,7 @@
 //! Durable events, updates, promotions, rollbacks, holds and history, in SQLite.
 //!
 //! Everything that is answered with a 2xx has been committed here first (WAL, `synchronous=FULL`). All writes
-//! go through one task that gathers what is waiting into one transaction ([`writer`]), so that a burst pays
+//! go through one task that gathers what is waiting into one transaction (`writer`), so that a burst pays
 //! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
 //!
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
