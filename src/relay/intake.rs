@@ -73,6 +73,12 @@ impl InFlight {
         }
     }
 
+    /// Returns the registries that have enough to do.
+    fn busy_registries(&self) -> Vec<String> {
+        let busy = self.per_registry.iter().filter(|(_, count)| **count >= PER_REGISTRY as usize);
+        busy.map(|(registry, _)| registry.clone()).collect()
+    }
+
     fn wants_more(&self) -> bool {
         self.more.iter().any(|registry| self.per_registry.get(registry).copied().unwrap_or_default() < LOW_WATER)
     }
@@ -130,9 +136,14 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
     if store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
-    let events = store.due_events(PER_REGISTRY).await?.into_iter().map(Work::Event);
-    let updates = store.due_updates(PER_REGISTRY).await?.into_iter().map(Work::Update);
+    let now = Timestamp::now();
+    // A registry that is busy gets nothing more, and what waits for it is not read again and again meanwhile.
+    let busy = in_flight.busy_registries();
+    let but: Vec<&str> = busy.iter().map(String::as_str).collect();
+    let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Event);
+    let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Update);
     in_flight.more.clear();
+    in_flight.more.extend(busy);
     let mut fetched: HashMap<String, u32> = HashMap::new();
     for work in updates.chain(events) {
         let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
@@ -159,8 +170,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
         }
     }
     relay.0.metrics.pending_updates(store.open_updates().await?);
-    let next = [store.next_attempt().await?, store.next_hold_expiry().await?];
-    let now = Timestamp::now();
+    let next = [store.next_attempt(now).await?, store.next_hold_expiry().await?];
     let until =
         |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1);
     Ok(next.into_iter().flatten().map(until).min())
