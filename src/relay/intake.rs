@@ -190,7 +190,7 @@ fn until(at: Timestamp) -> Duration {
 }
 
 /// What asking the registry came to, apart from "not now".
-enum Asked {
+pub(super) enum Asked {
     Confirmed { version: crate::image::Version, note: Option<String> },
     No { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },
@@ -266,7 +266,7 @@ impl Relay {
     }
 
     /// Asks the registry about an image, where the rule wants that.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         image: &UnverifiedImage,
         rule: &ImageRule,

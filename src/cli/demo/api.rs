@@ -1,0 +1,183 @@
+//! The API of the running server, as its clients see it, with the stream that only the demo listens to.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use reqwest::Response;
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use super::workspace::{API_TOKEN, Workspace};
+use crate::cli::api::{Api, Environment, Event, EventDetail, Matrix, Preview, Request, ServerOptions};
+
+/// A client with the answers that the tour looks at.
+pub(super) struct Client {
+    api: Api,
+    base: Url,
+}
+
+impl Client {
+    /// Makes a client of the server at `base`.
+    pub(super) fn new(base: Url, workspace: &Workspace) -> anyhow::Result<Self> {
+        let api = Api::new(ServerOptions::at(base.clone(), workspace.secret(API_TOKEN)))?;
+        Ok(Self { api, base })
+    }
+
+    /// Returns the address of the server.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    pub(super) async fn environments(&self) -> anyhow::Result<Vec<Environment>> {
+        Ok(self.api.get(&["environments"], &[]).await?.read::<Matrix>()?.environments)
+    }
+
+    pub(super) async fn event(&self, id: &str) -> anyhow::Result<Event> {
+        Ok(self.api.get(&["events", id], &[]).await?.read::<EventDetail>()?.event)
+    }
+
+    /// Returns what a promotion would do; `order` asks for a dry run.
+    pub(super) async fn preview(&self, order: &Value) -> anyhow::Result<Preview> {
+        self.api.post(&["promotions"], order).await?.read()
+    }
+
+    pub(super) async fn promote(&self, order: &Value) -> anyhow::Result<Request> {
+        self.api.post(&["promotions"], order).await?.read()
+    }
+
+    pub(super) async fn roll_back(&self, order: &Value) -> anyhow::Result<Request> {
+        self.api.post(&["rollbacks"], order).await?.read()
+    }
+
+    /// Returns a promotion or rollback when it has ended, or as it is after `wait`.
+    pub(super) async fn wait(&self, id: &str, wait: Duration) -> anyhow::Result<Request> {
+        self.api.get_when_done(&["promotions", id], wait).await?.read()
+    }
+
+    /// Listens to everything that happens from now on.
+    pub(super) async fn listen(&self) -> anyhow::Result<Happenings> {
+        Ok(Happenings { response: self.api.open(&["stream"]).await?, unread: Vec::new() })
+    }
+}
+
+/// Something that has just happened, as `/api/v1/stream` tells it.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Happening {
+    pub(super) at: Timestamp,
+    #[serde(flatten)]
+    pub(super) subject: Subject,
+}
+
+/// What a happening is about.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(super) enum Subject {
+    Event {
+        id: String,
+        repository: String,
+        tag: String,
+        state: String,
+        reason: Option<String>,
+    },
+    Update {
+        cause_id: String,
+        environment: String,
+        repository: String,
+        version: String,
+        state: String,
+        commit: Option<String>,
+        reason: Option<String>,
+    },
+    Request {
+        id: String,
+        request: String,
+        environment: String,
+        actor: String,
+    },
+    Hold {
+        environment: String,
+        repository: String,
+        state: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// Reads server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+pub(super) struct Happenings {
+    response: Response,
+    unread: Vec<u8>,
+}
+
+impl Happenings {
+    /// Returns the next happening. May be dropped and called again without losing one.
+    ///
+    /// # Errors
+    ///
+    /// The server has gone.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Happening> {
+        loop {
+            while let Some(block) = take_block(&mut self.unread) {
+                if let Some(happening) = parse(&block)? {
+                    return Ok(happening);
+                }
+            }
+            let chunk = self.response.chunk().await.context("the stream of the server broke off")?;
+            self.unread.extend_from_slice(&chunk.context("the server has ended its stream")?);
+        }
+    }
+}
+
+/// Takes what stands before the next blank line, or nothing while there is none.
+fn take_block(unread: &mut Vec<u8>) -> Option<String> {
+    let end = unread.windows(2).position(|pair| pair == b"\n\n")?;
+    let block = unread.drain(..end + 2).collect::<Vec<u8>>();
+    Some(String::from_utf8_lossy(&block).into_owned())
+}
+
+/// Returns `None` for comments, which keep the connection alive, and for the note that happenings were missed.
+fn parse(block: &str) -> anyhow::Result<Option<Happening>> {
+    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
+    match (field("event"), field("data")) {
+        (None, _) | (_, None) | (Some("missed"), _) => Ok(None),
+        (Some(_), Some(data)) => serde_json::from_str(data).map(Some).context("the stream tells something unexpected"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay;
+
+    #[test]
+    fn what_the_server_tells_is_understood() {
+        let notice = relay::Notice {
+            at: "2026-11-23T08:00:00Z".parse().unwrap(),
+            subject: relay::Subject::Hold {
+                id: "1".to_owned(),
+                environment: "production".to_owned(),
+                repository: "r/a".to_owned(),
+                state: "made".to_owned(),
+            },
+        };
+        let data = serde_json::to_string(&notice).unwrap();
+        let mut unread =
+            format!(": alive\n\nevent: missed\ndata: 3\n\nevent: hold\ndata: {data}\n\nevent: ho").into_bytes();
+        let blocks: Vec<_> = std::iter::from_fn(|| take_block(&mut unread)).collect();
+        assert_eq!(unread, b"event: ho");
+        let told: Vec<_> = blocks.iter().filter_map(|block| parse(block).unwrap()).collect();
+        let [Happening { at, subject: Subject::Hold { environment, repository, state } }] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        assert_eq!(*at, notice.at);
+        assert_eq!([environment, repository, state], ["production", "r/a", "made"]);
+    }
+
+    #[test]
+    fn a_kind_of_tomorrow_is_no_error() {
+        let block = "event: freeze\ndata: {\"at\":\"2026-11-23T08:00:00Z\",\"kind\":\"freeze\",\"until\":1}\n\n";
+        assert_eq!(parse(block).unwrap().unwrap().subject, Subject::Other);
+    }
+}
