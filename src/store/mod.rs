@@ -7,6 +7,7 @@
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
 //! what must be decided inside the transaction to be right: holds and the order of arrival.
 
+mod due;
 mod events;
 mod holds;
 mod ids;
@@ -80,6 +81,8 @@ impl Store {
         let reads = SqlitePoolOptions::new()
             .max_connections(4)
             .idle_timeout(Duration::from_secs(60))
+            // There is no server that could have gone away, and each question would cost as much as a read.
+            .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await
             .map_err(|error| failed(error.to_string()))?;
