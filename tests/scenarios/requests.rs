@@ -146,6 +146,9 @@ async fn a_hold_stops_promotions_and_ends_by_itself() {
         "reason": "audit", "hold_for": "2s"});
     let (status, made) = fleet.api("POST", "/holds", Some(hold)).await;
     assert_eq!(status, 201, "{made}");
+    let unknown = json!({"environment": "production", "repository": "docker.io/uyou/nobody-runs-this"});
+    let (status, problem) = fleet.api("POST", "/holds", Some(unknown)).await;
+    assert_eq!(status, 422, "{problem}");
     let refused = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
     assert_eq!(refused["state"], "refused");
     assert!(refused["reason"].as_str().unwrap().contains("audit"), "{refused:#}");
@@ -201,6 +204,25 @@ async fn sites_that_are_apart_are_not_promoted_blindly() {
 }
 
 #[tokio::test]
+async fn a_tag_with_its_digest_and_without_it_is_one_version() {
+    let pinned = format!("image: REGISTRY/uyou/user-service:{}@sha256:{}\n", sha('0'), "0".repeat(64));
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .file("environments/staging/pinned.yaml", &pinned)
+        .file("environments/production/pinned.yaml", &pinned)
+        .start()
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let body = json!({"to": "production", "repositories": ["user-service"], "expect": {"user-service": sha('0')}});
+    let promoted = fleet.request("/promotions", body).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    let expected = fleet.upstream.file("environments/staging/pinned.yaml");
+    assert!(expected.contains(&sha('1')));
+    assert_eq!(fleet.upstream.file("environments/production/pinned.yaml"), expected);
+}
+
+#[tokio::test]
 async fn the_api_describes_itself() {
     let fleet = Fleet::builder().service("user-service").start().await;
     let (status, document) = fleet.api("GET", "/openapi.json", None).await;
@@ -232,7 +254,7 @@ async fn the_stream_tells_what_happens() {
     let mut text = String::new();
     let heard = tokio::time::timeout(super::fleet::LIMIT, async {
         while !text.contains("\"committed\"") {
-            text.push_str(&String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap());
+            text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
         }
     });
     heard.await.unwrap();
