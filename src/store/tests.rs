@@ -373,3 +373,28 @@ async fn a_file_that_is_no_store_is_named() {
     let Err(error) = Store::open(&StoreSettings { path: path.clone() }).await else { panic!("opened") };
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn what_was_pending_before_traces_were_kept_goes_on_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagrelay.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    MIGRATIONS.run_to(1, &mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO events (id, receiver, registry, repository, tag, received_at, duplicate_key, state)
+            VALUES ('E', 'hub', 'docker.io', 'docker.io/uyou/user-service', 'a', 1, 'k', 'pending');
+         INSERT INTO updates (id, environment, registry, repository, tag, cause, cause_id, actor, state, received_at)
+            VALUES ('U', 'staging', 'docker.io', 'docker.io/uyou/user-service', 'a', 'push', 'E', 'hub', 'pending', 1),
+                   ('V', 'staging', 'docker.io', 'docker.io/uyou/user-service', 'a', 'push', 'gone', 'hub', 'pending', 1);",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let store = Store::open(&StoreSettings { path }).await.unwrap();
+    let event = store.event("E").await.unwrap().unwrap();
+    let updates = store.pending_updates(&["staging".to_owned()], 9).await.unwrap();
+    let traces: Vec<_> = updates.iter().map(|update| (update.id.as_str(), update.trace == event.trace)).collect();
+    assert_eq!(traces, [("U", true), ("V", false)]);
+}
