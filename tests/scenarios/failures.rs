@@ -236,16 +236,18 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
     let mut fleet = Fleet::builder().service("user-service").start().await;
     // The push lands, and the program dies before it learns that.
-    fleet.upstream.hook("post-receive", "sleep 2");
+    fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.eventually("the branch has moved", async || fleet.upstream.subjects().len() == 2).await;
     fleet.kill();
+    fleet.upstream.remove_hook("reference-transaction");
     let theirs = fleet.upstream.file("environments/staging/user-service.yaml").replace(&sha('1'), &sha('9'));
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
-    fleet.upstream.remove_hook("post-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    assert_eq!(event["state"], "committed", "{event:#}");
+    // A mirror one commit deep does not know whether ours is below theirs, and says so.
+    assert_eq!(event["state"], "superseded", "{event:#}");
+    assert!(event["reason"].as_str().unwrap().contains("somebody has changed the version again"), "{event:#}");
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
     assert_eq!(fleet.upstream.subjects().len(), 3);
 }
