@@ -273,14 +273,90 @@ async fn what_came_before_a_rollback_does_not_come_back() {
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
 }
 
+fn attempt(update_id: &str) -> Attempt {
+    Attempt { update_id: update_id.to_owned(), commit: "c0ffee".into(), old: version("a"), changes: vec![] }
+}
+
+#[tokio::test]
+async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("b").await;
+    fixture.decide(&id, "b").await;
+    let update = fixture.update_of(&id).await;
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id.clone()]);
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
+    fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+
+    // What is on its way to the branch is not taken back; the rollback is written behind it.
+    let unchanged = NewRequestedUpdate {
+        repository: repository(),
+        version: version("a"),
+        state: UpdateState::Unchanged,
+        reason: None,
+    };
+    let request = NewRequest { updates: vec![unchanged], ..rollback("a", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
+    assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
+    // But once its push has failed, it is not tried again.
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id]);
+    assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
+}
+
+#[tokio::test]
+async fn a_promotion_that_waited_for_its_registry_is_overtaken() {
+    let fixture = Fixture::new().await;
+    let promotion = || NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("b", None) };
+    let mut made = Vec::new();
+    for request in [promotion(), promotion(), rollback("a", None)] {
+        let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+            panic!("without a key every request is new")
+        };
+        made.push(request.id);
+    }
+    // The rollback ends what waits for the registry.
+    for id in &made[..2] {
+        let update = fixture.update_of(id).await;
+        assert_eq!(update.state, UpdateState::Superseded);
+        fixture.store.verify_update(&update.id, None, None).await.unwrap();
+        assert_eq!(fixture.update_of(id).await.state, UpdateState::Superseded);
+    }
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion()).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    let later = fixture.receive("c").await;
+    fixture.decide(&later, "c").await;
+    let update = fixture.update_of(&request.id).await;
+    fixture.store.verify_update(&update.id, None, None).await.unwrap();
+    let update = fixture.update_of(&request.id).await;
+    assert_eq!(update.state, UpdateState::Superseded);
+    assert_eq!(update.reason.unwrap(), "older: c arrived later and was taken for staging");
+}
+
+#[tokio::test]
+async fn what_never_happened_makes_nothing_older() {
+    let fixture = Fixture::new().await;
+    let event = fixture.receive("b").await;
+    let promotion = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("c", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    fixture.finish(&request.id, Outcome::Refused { reason: "not there".into() }).await;
+    assert_eq!(fixture.decide(&event, "b").await, UpdateState::Pending);
+}
+
 #[tokio::test]
 async fn an_attempt_that_reached_nobody_is_forgotten() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("b").await;
     fixture.decide(&id, "b").await;
     let update_id = fixture.update_of(&id).await.id;
-    let attempt = Attempt { update_id: update_id.clone(), commit: "c0ffee".into(), old: version("a"), changes: vec![] };
-    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.commit.as_deref(), Some("c0ffee"));
     fixture.store.forget_attempts(vec![update_id]).await.unwrap();
     let update = fixture.update_of(&id).await;
