@@ -40,12 +40,11 @@ impl Sample {
 
     fn receiver(&self, secret: &str) -> Receiver {
         Receiver::new(ReceiverSettings {
-            name: "sample".to_owned(),
-            kind: self.kind,
             secret: Some(Secret::inline(secret.to_owned()).unwrap()),
             previous_secret: None,
             unauthenticated: false,
             registry: self.meta["config"]["registry"].as_str().map(str::to_owned),
+            ..ReceiverSettings::new("sample", self.kind)
         })
         .unwrap()
     }
@@ -131,12 +130,11 @@ fn the_previous_secret_is_valid_too() {
     for path in samples() {
         let sample = Sample::read(&path);
         let receiver = Receiver::new(ReceiverSettings {
-            name: "rotating".to_owned(),
-            kind: sample.kind,
             secret: Some(Secret::inline("the-new-secret".to_owned()).unwrap()),
             previous_secret: Some(Secret::inline(sample.secret().to_owned()).unwrap()),
             unauthenticated: false,
             registry: sample.meta["config"]["registry"].as_str().map(str::to_owned),
+            ..ReceiverSettings::new("rotating", sample.kind)
         });
         let outcome = sample.deliver(&receiver.unwrap());
         assert_eq!(outcome.is_err(), sample.meta["rejected"] == 401, "{}", path.display());

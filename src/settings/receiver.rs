@@ -30,7 +30,13 @@ pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
         let message = format!("{} does not say which registry it is", kind.title());
         section.report().fault_with_hint(section.offset_of("kind"), message, "set `registry` to its host".to_owned());
     }
-    Some(ReceiverSettings { name: name?.value, kind: kind?, secret, previous_secret, unauthenticated: open, registry })
+    Some(ReceiverSettings {
+        secret,
+        previous_secret,
+        unauthenticated: open,
+        registry,
+        ..ReceiverSettings::new(name?.value, kind?)
+    })
 }
 
 fn read_kind(section: Section<'_>) -> Option<Kind> {
