@@ -185,10 +185,13 @@ async fn a_mirror_survives_a_restart() {
     assert!(in_use.await.unwrap_err().to_string().contains("in use by another process"));
     drop(repository);
 
+    let half = fleet.mirror().join("objects/pack/pack_git2_half");
+    std::fs::write(&half, "PACK").unwrap();
     let repository = fleet.open().await;
     let before = packs(fleet.mirror());
     repository.refresh().await.unwrap();
     assert_eq!(packs(fleet.mirror()), before, "nothing had to be fetched");
+    assert!(!half.exists());
     apply(&repository, plan("staging", &[(USER, "2.0")])).await;
     drop(repository);
 

@@ -199,8 +199,14 @@ async fn folders_without_bottom_are_reported() {
     let snapshot = repository.snapshot().unwrap();
     assert_eq!(snapshot.environments["staging"].problems.len(), 1);
     assert!(snapshot.environments["staging"].problems[0].reason.contains("deeper than 128 levels"));
+    assert!(snapshot.environments["production"].problems.is_empty());
     apply(&repository, plan("staging", &[(USER, "2.0")])).await;
     assert_eq!(versions(&repository, "staging", USER), ["2.0"]);
+
+    git(&remote.work(), &["rm", "-q", "--cached", &deep]);
+    remote.commit_index("shallow");
+    repository.refresh().await.unwrap();
+    assert!(repository.snapshot().unwrap().environments["staging"].problems.is_empty());
 }
 
 #[tokio::test]

@@ -3,16 +3,24 @@
 //! Every command answers with an exit code: 0 when it did what was asked, 1 when it said no or could not, 2 when the
 //! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
 
+mod api;
 pub mod demo;
+mod events;
+mod holds;
 mod output;
+mod promote;
+mod rollback;
 mod serve;
 pub mod server;
+mod sites;
+mod status;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+
+use output::BAD;
 
 /// The settings file that commands read when none is named.
 const DEFAULT_SETTINGS: &str = "tagrelay.toml";
@@ -27,7 +35,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Options),
+    Sites(sites::Options),
     Serve(serve::Options),
+    Status(status::Options),
+    Promote(promote::Options),
+    Rollback(rollback::Options),
+    Events(events::Options),
+    Holds(holds::Options),
+    Hold(holds::AddOptions),
+    Release(holds::ReleaseOptions),
 }
 
 /// Runs the program with the arguments of the process.
@@ -42,7 +59,7 @@ pub fn run() -> ExitCode {
     };
     dispatch(arguments.command).unwrap_or_else(|error| {
         if !is_closed_pipe(&error) {
-            let _ = writeln!(anstream::stderr(), "error: {error:#}");
+            output::note(&format!("{BAD}error:{BAD:#} {}", output::clean(&format!("{error:#}"))));
         }
         ExitCode::FAILURE
     })
@@ -52,7 +69,16 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the threads of the program cannot be started")?;
     let result = runtime.block_on(async {
         match command {
+            Command::Demo(options) => demo::run(options).await,
+            Command::Sites(options) => sites::run(options).await,
             Command::Serve(options) => serve::run(options).await,
+            Command::Status(options) => status::run(options).await,
+            Command::Promote(options) => promote::run(options).await,
+            Command::Rollback(options) => rollback::run(options).await,
+            Command::Events(options) => events::run(options).await,
+            Command::Holds(options) => holds::run(options).await,
+            Command::Hold(options) => holds::add(options).await,
+            Command::Release(options) => holds::release(options).await,
         }
     });
     // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.

@@ -1,19 +1,253 @@
 //! What commands print: tables, colours, short forms.
+//!
+//! Everything is composed with its colours and printed through `anstream`, which takes them out where nobody could see
+//! them: on anything but a terminal, and where `NO_COLOR` is set.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
 
+use crate::image::{Digest, Tag};
 use crate::settings::Faults;
 
+/// Headings.
+pub(super) const HEAD: Style = Style::new().bold();
+/// It is as it should be.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// Somebody should look at it, some time.
+pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
 /// Something went wrong, or would go.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
+/// What is there for completeness.
+pub(super) const DIM: Style = Style::new().dimmed();
+/// No colour at all.
+pub(super) const PLAIN: Style = Style::new();
+
+/// Prints what was asked for to standard output.
+pub(super) fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Prints a value as one JSON document to standard output.
+pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(print(&format!("{}\n", serde_json::to_string_pretty(value)?))?)
+}
+
+/// Prints a message beside what was asked for: a line on standard error.
+pub(super) fn note(message: &str) {
+    // Standard error is the last place where anything can be said.
+    let _ = writeln!(anstream::stderr(), "{message}");
+}
 
 /// Prints everything that is wrong with the settings to standard error.
 pub(super) fn print_faults(faults: &Faults) {
-    let mut stderr = anstream::stderr().lock();
     for fault in &faults.0 {
-        // Standard error is the last place where anything can be said.
-        let _ = writeln!(stderr, "{BAD}error:{BAD:#} {fault}");
+        note(&format!("{BAD}error:{BAD:#} {}", clean(&fault.to_string())));
+    }
+}
+
+/// Returns the text without control characters: what comes from elsewhere must not steer the terminal.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { '\u{fffd}' };
+    text.chars().map(|c| if c.is_control() { shown(c) } else { c }).collect()
+}
+
+/// One cell of a table.
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// Returns a cell that shows the text, cleaned, in a style.
+    pub(super) fn new(text: &str, style: Style) -> Self {
+        Self { text: clean(text).into_owned(), style }
+    }
+
+    /// Returns a cell that shows the text as it is.
+    pub(super) fn plain(text: &str) -> Self {
+        Self::new(text, PLAIN)
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// Rows whose columns are as wide as what they hold. A column without anything below its heading is left out.
+pub(super) struct Table {
+    rows: Vec<Vec<Cell>>,
+    has_headings: bool,
+}
+
+/// Between columns.
+const GAP: usize = 2;
+
+impl Table {
+    /// Returns a table with these headings.
+    pub(super) fn new(headings: &[&str]) -> Self {
+        let headings = headings.iter().map(|heading| Cell::new(&heading.to_uppercase(), HEAD)).collect();
+        Self { rows: vec![headings], has_headings: true }
+    }
+
+    /// Returns a table without headings.
+    pub(super) fn bare() -> Self {
+        Self { rows: Vec::new(), has_headings: false }
+    }
+
+    pub(super) fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// Returns the width of the widest line.
+    pub(super) fn width(&self) -> usize {
+        let widths: Vec<usize> = self.widths().into_iter().flatten().collect();
+        widths.iter().sum::<usize>() + widths.len().saturating_sub(1) * GAP
+    }
+
+    /// Returns the width of each column; `None`: it is left out.
+    fn widths(&self) -> Vec<Option<usize>> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let (headings, body) = self.rows.split_at(usize::from(self.has_headings));
+        let widest = |rows: &[Vec<Cell>], column: usize| {
+            rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or_default()
+        };
+        let width = |column: usize| {
+            let below = widest(body, column);
+            (below > 0).then(|| below.max(widest(headings, column)))
+        };
+        (0..columns).map(width).collect()
+    }
+
+    /// Returns the lines of the table, each behind `indent` blanks.
+    pub(super) fn render(&self, indent: usize) -> String {
+        let widths = self.widths();
+        let mut text = String::new();
+        for row in &self.rows {
+            // Blanks are written when something follows them, so that no line ends with one.
+            let mut blanks = indent;
+            for (cell, width) in row.iter().zip(&widths) {
+                let Some(width) = width else { continue };
+                if !cell.text.is_empty() {
+                    let _ = write!(text, "{:blanks$}{}{}{:#}", "", cell.style, cell.text, cell.style);
+                    blanks = 0;
+                }
+                blanks += width - cell.width() + GAP;
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Returns how long ago or how far ahead a time is, in its largest unit: `12s ago`, `in 4h`.
+pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(at.as_second());
+    let size = seconds.unsigned_abs();
+    let amount = match size {
+        0..60 => format!("{size}s"),
+        60..3600 => format!("{}m", size / 60),
+        3600..172_800 => format!("{}h", size / 3600),
+        _ => format!("{}d", size / 86_400),
+    };
+    if seconds < 0 { format!("in {amount}") } else { format!("{amount} ago") }
+}
+
+/// Returns a commit as Git shortens it.
+pub(super) fn short_commit(commit: &str) -> &str {
+    commit.get(..7).unwrap_or(commit)
+}
+
+/// Returns a version for people: the tag where there is one, else the digest, both cut where they are hashes.
+pub(super) fn short_version(tag: Option<&str>, digest: Option<&str>) -> String {
+    let tag = tag.map(|tag| tag.parse::<Tag>().map_or_else(|_| tag.to_owned(), |tag| tag.short().to_owned()));
+    tag.or_else(|| digest.map(short_digest)).unwrap_or_else(|| "-".to_owned())
+}
+
+/// Returns a digest for people.
+pub(super) fn short_digest(digest: &str) -> String {
+    digest.parse::<Digest>().map_or_else(|_| digest.to_owned(), |digest| digest.short())
+}
+
+/// Returns a unified diff in the colours that Git gives it.
+pub(super) fn colour_diff(diff: &str) -> String {
+    let mut text = String::new();
+    for line in diff.lines() {
+        let style = match line.as_bytes() {
+            [b'+', b'+', b'+', b' ', ..] | [b'-', b'-', b'-', b' ', ..] | [b'd', b'i', b'f', b'f', ..] => HEAD,
+            [b'@', b'@', ..] => AnsiColor::Cyan.on_default(),
+            [b'+', ..] => GOOD,
+            [b'-', ..] => BAD,
+            [b'i', b'n', b'd', b'e', b'x', ..] => DIM,
+            _ => PLAIN,
+        };
+        let _ = writeln!(text, "{style}{}{style:#}", clean(line));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_they_hold() {
+        let mut table = Table::new(&["name", "nothing", "state", ""]);
+        table.row(vec![Cell::plain("a"), Cell::plain(""), Cell::new("committed", GOOD), Cell::plain("")]);
+        table.row(vec![Cell::plain("längeres"), Cell::plain(""), Cell::plain(""), Cell::plain("x")]);
+        assert_eq!(table.width(), 8 + 2 + 9 + 2 + 1);
+        let text = anstream::adapter::strip_str(&table.render(2)).to_string();
+        assert_eq!(text, "  NAME      STATE\n  a         committed\n  längeres             x\n");
+    }
+
+    #[test]
+    fn times_are_told_in_their_largest_unit() {
+        let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        for (at, told) in [
+            ("2026-11-20T12:00:00Z", "0s ago"),
+            ("2026-11-20T11:59:01Z", "59s ago"),
+            ("2026-11-20T11:58:01Z", "1m ago"),
+            ("2026-11-19T11:00:00Z", "25h ago"),
+            ("2026-11-01T12:00:00Z", "19d ago"),
+            ("2026-11-20T16:00:00Z", "in 4h"),
+        ] {
+            assert_eq!(relative(at.parse().unwrap(), now), told);
+        }
+    }
+
+    #[test]
+    fn versions_are_short_where_they_are_hashes() {
+        let sha = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        assert_eq!(short_version(Some(sha), Some(&digest)), "9f8e7d6");
+        assert_eq!(short_version(Some("v1.2.3"), None), "v1.2.3");
+        assert_eq!(short_version(None, Some(&digest)), "sha256:abababababab");
+        assert_eq!(short_version(None, None), "-");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_does_not_steer_the_terminal() {
+        assert_eq!(clean("plain"), "plain");
+        assert_eq!(clean("a\u{1b}[31mb\r\nc"), "a\u{fffd}[31mb  c");
+        assert!(!colour_diff("+\u{1b}]0;title\u{7}").contains("\u{1b}]0"));
+    }
+
+    #[test]
+    fn diffs_have_their_colours() {
+        let text = colour_diff("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new\n same\n");
+        assert!(text.contains(&format!("{BAD}-old{BAD:#}")) && text.contains(&format!("{GOOD}+new{GOOD:#}")));
+        assert!(text.contains(&format!("{HEAD}--- a/x{HEAD:#}")));
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new\n same\n"
+        );
     }
 }

@@ -71,8 +71,8 @@ pub(super) fn build(
     read_all(mirror, &found.there, |file, read| {
         file.owners.iter().for_each(|owner| environments[*owner].note(&file.path, &read));
     })?;
-    for folder in &found.too_deep {
-        environments.iter_mut().for_each(|sites| sites.note_too_deep(folder));
+    for (folder, _) in &found.too_deep {
+        territory.holders_of(folder).for_each(|owner| environments[owner].note_too_deep(folder, true));
     }
     let environments = territory.names().iter().cloned().zip(environments.into_iter().map(Arc::new)).collect();
     Ok(Snapshot { tip, environments })
@@ -82,7 +82,7 @@ pub(super) fn build(
 pub(super) struct Update {
     gone: Vec<(File, FileSites)>,
     there: Vec<(File, FileSites)>,
-    too_deep: Vec<Vec<u8>>,
+    too_deep: Vec<(Vec<u8>, bool)>,
 }
 
 /// The sites of a file, or why it is left alone.
@@ -120,8 +120,9 @@ impl Update {
         for (file, read) in &self.there {
             file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.note(&file.path, read)));
         }
-        for folder in &self.too_deep {
-            (0..territory.names().len()).for_each(|owner| change(owner, &mut |sites| sites.note_too_deep(folder)));
+        for (folder, is_there) in &self.too_deep {
+            let owners = territory.holders_of(folder);
+            owners.for_each(|owner| change(owner, &mut |sites| sites.note_too_deep(folder, *is_there)));
         }
     }
 }
@@ -165,9 +166,13 @@ impl EnvironmentSites {
         }
     }
 
-    fn note_too_deep(&mut self, folder: &[u8]) {
-        let reason = format!("the folder lies deeper than {} levels and is not read", tree::MAX_DEPTH);
-        self.keep(FileProblem { path: shown(folder), reason });
+    fn note_too_deep(&mut self, folder: &[u8], is_there: bool) {
+        let path = shown(folder);
+        self.problems.retain(|problem| problem.path != path);
+        if is_there {
+            let reason = format!("the folder lies deeper than {} levels and is not read", tree::MAX_DEPTH);
+            self.keep(FileProblem { path, reason });
+        }
     }
 
     fn keep(&mut self, problem: FileProblem) {
@@ -191,7 +196,7 @@ struct Difference<'a> {
     territory: &'a Territory,
     gone: Vec<File>,
     there: Vec<File>,
-    too_deep: Vec<Vec<u8>>,
+    too_deep: Vec<(Vec<u8>, bool)>,
 }
 
 impl<'a> Difference<'a> {
@@ -236,8 +241,8 @@ impl Visitor for Difference<'_> {
         Ok(())
     }
 
-    fn too_deep(&mut self, folder: &[u8]) {
-        self.too_deep.push(folder.to_owned());
+    fn too_deep(&mut self, folder: &[u8], is_there: bool) {
+        self.too_deep.push((folder.to_owned(), is_there));
     }
 }
 

@@ -95,6 +95,7 @@ impl Mirror {
         if !folder.join("HEAD").is_file() {
             lay_out(folder).map_err(disk)?;
         }
+        remove_half_packs(&folder.join("objects/pack"));
         let mut mirror = Self {
             folder: folder.to_owned(),
             objects: open_objects(folder)?,
@@ -376,6 +377,17 @@ fn lay_out(folder: &Path) -> io::Result<()> {
     }
     fs::write(folder.join("config"), "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
     fs::write(folder.join("HEAD"), format!("ref: {TIP_REFERENCE}\n"))
+}
+
+/// Removes what a process left behind that ended while it took in a pack.
+fn remove_half_packs(folder: &Path) {
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !file.file_name().as_encoded_bytes().starts_with(b"pack-")
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            tracing::warn!("{} is left over and cannot be removed: {error}", file.path().display());
+        }
+    }
 }
 
 fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {

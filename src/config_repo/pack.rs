@@ -194,8 +194,8 @@ mod tests {
         let mut indexer = git2::Indexer::new(None, folder.path(), 0, false).unwrap();
         indexer.write_all(&write(&objects, Deltas::Allowed).unwrap()).unwrap();
         indexer.commit().unwrap();
-        let index = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-        let index = index.filter(|path| path.extension().is_some_and(|e| e == "idx")).next().unwrap();
+        let mut files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let index = files.find(|path| path.extension().is_some_and(|e| e == "idx")).unwrap();
         let verify = std::process::Command::new("git").args(["verify-pack", "-v"]).arg(index).output().unwrap();
         let listed = String::from_utf8(verify.stdout).unwrap();
         assert!(verify.status.success());

@@ -19,8 +19,9 @@ pub(super) struct Territory {
     globs: GlobSet,
     /// The environment of each glob of the set.
     owners: Vec<usize>,
-    /// For each path of the settings the folder that everything it can match lies in, with a slash at its end.
-    roots: Vec<Vec<u8>>,
+    /// For each path of the settings its environment and the folder that everything it can match lies in, with a
+    /// slash at its end.
+    roots: Vec<(usize, Vec<u8>)>,
 }
 
 impl Territory {
@@ -41,7 +42,7 @@ impl Territory {
                     set.add(glob.map_err(|error| invalid(format!("is no glob: {}", error.kind())))?);
                     owners.push(owner);
                 }
-                roots.push(root_of(&normal));
+                roots.push((owner, root_of(&normal)));
             }
         }
         let globs = set.build().map_err(|error| OpenError::Path {
@@ -73,7 +74,13 @@ impl Territory {
 
     /// Whether a folder (with a slash at its end) can hold a file of any environment.
     pub(super) fn may_hold(&self, folder: &[u8]) -> bool {
-        self.roots.iter().any(|root| root.starts_with(folder) || folder.starts_with(root))
+        self.holders_of(folder).next().is_some()
+    }
+
+    /// Returns the numbers of the environments that can have files in a folder, perhaps more than once.
+    pub(super) fn holders_of(&self, folder: &[u8]) -> impl Iterator<Item = usize> {
+        let holders = self.roots.iter().filter(move |(_, root)| root.starts_with(folder) || folder.starts_with(root));
+        holders.map(|(owner, _)| *owner)
     }
 }
 

@@ -191,8 +191,8 @@ pub(super) trait Visitor {
         old: Option<(EntryKind, ObjectId)>,
         new: Option<(EntryKind, ObjectId)>,
     ) -> Result<(), Unreadable>;
-    /// A folder that is not read because it lies too deep.
-    fn too_deep(&mut self, folder: &[u8]);
+    /// A folder that is not read because it lies too deep, and whether it is there now.
+    fn too_deep(&mut self, folder: &[u8], is_there: bool);
 }
 
 /// Walks over everything that differs between two trees; equal subtrees are skipped unread.
@@ -223,7 +223,7 @@ fn walk(
         return Ok(());
     }
     if depth > MAX_DEPTH {
-        visitor.too_deep(path);
+        visitor.too_deep(path, new.is_some());
         return Ok(());
     }
     let old_tree = read_tree(store, old)?;

@@ -412,8 +412,15 @@ mod tests {
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
         let text = "b: {image: &i a:1}\nc: {image: *i}\n";
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
-        let text = "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n";
-        assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        for text in [
+            "b: &b {repository: a, tag: v1}\nc: *b\nd: {<<: *b, x: y}\n",
+            "b: &b {x: [{repository: a, tag: v1}]}\nc: *b\nd: [*b]\n",
+            ".anchors: {t: [&t v1]}\na: {repository: a, tag: *t}\n",
+            "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: [*b], repository: index.docker.io/library/a}\n",
+            "c: {repository: a, tag: &t v1}\nd: {repository: docker.io/a, tag: *t}\n",
+        ] {
+            assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
+        }
     }
 
     #[test]
@@ -424,6 +431,9 @@ mod tests {
             ("b: {repository: a, tag: &t v1}\nc:\n  {repository: z, tag: *t}\n", 3),
             ("b: &b {repository: a, tag: v1}\nc:\n  <<: *b\n  repository: z\n", 3),
             ("b: &b {tag: v1}\nc: {<<: *b, repository: a}\n", 1),
+            ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
+            ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
         ] {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag, YamlVersion};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle, Tag, YamlVersion};
 
 use super::site::Unreadable;
 
@@ -280,12 +280,15 @@ fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Unreadable {
 }
 
 fn not_yaml(text: &str, error: &granit_parser::ScanError) -> Unreadable {
+    let line = u32::try_from(error.marker().line()).ok();
+    if *error.kind() == ErrorKind::RecursionLimitExceeded {
+        return Unreadable { line, reason: format!("is nested deeper than {MAX_DEPTH} levels") };
+    }
     let hint = if text.contains("{{") {
         "; it holds `{{`, so it may be a template, which is not YAML until it is rendered: leave it out of the \
          environment's paths"
     } else {
         ""
     };
-    let reason = format!("is not YAML: {}{hint}", error.info());
-    Unreadable { line: u32::try_from(error.marker().line()).ok(), reason }
+    Unreadable { line, reason: format!("is not YAML: {}{hint}", error.info()) }
 }

@@ -167,7 +167,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
 }
 
 /// What asking the registry came to, apart from "not now".
-enum Asked {
+pub(super) enum Asked {
     Confirmed { version: crate::image::Version, note: Option<String> },
     No { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },
@@ -234,7 +234,7 @@ impl Relay {
     }
 
     /// Asks the registry about an image, where the rule wants that.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         image: &UnverifiedImage,
         rule: &ImageRule,

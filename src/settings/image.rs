@@ -13,8 +13,8 @@ const MIN_SHA_DIGITS: usize = 7;
 
 const TAG_EXAMPLE: &str = "tag = { kind = \"commit-sha\" }";
 
-/// Returns the rules, and reports those that no image can reach.
-pub(super) fn read(sections: &[Section<'_>]) -> Vec<ImageRule> {
+/// Returns the rules with the lines on which they begin, and reports those that no image can reach.
+pub(super) fn read(sections: &[Section<'_>]) -> (Vec<ImageRule>, Vec<u32>) {
     let mut rules: Vec<ImageRule> = Vec::new();
     let mut lines: Vec<u32> = Vec::new();
     for section in sections {
@@ -31,7 +31,7 @@ pub(super) fn read(sections: &[Section<'_>]) -> Vec<ImageRule> {
         rules.push(rule);
         lines.push(section.report().line(section.offset));
     }
-    rules
+    (rules, lines)
 }
 
 /// Returns the index of an earlier rule that takes everything that `rule` would, as far as the texts show it.

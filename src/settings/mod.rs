@@ -60,6 +60,8 @@ pub struct Settings {
     pub environments: Vec<EnvironmentSettings>,
     /// Each `[[image]]` in the order of the file, which decides; at least one.
     pub images: Vec<ImageRule>,
+    /// The line of the settings on which each of `images` begins, from 1.
+    pub image_lines: Vec<u32>,
     /// Each `[[registry]]`.
     pub registries: Vec<RegistrySettings>,
     /// Each `[[receiver]]`.
@@ -187,11 +189,13 @@ fn read(top: Section<'_>) -> Settings {
 
     let names = Names::new(&config_repositories, &environments);
     let store = server::read_store(top);
+    let (images, image_lines) = image::read(&images);
     let settings = Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
         environments: each(&environments, |section| environment::read(section, &names)),
-        images: image::read(&images),
+        images,
+        image_lines,
         registries: each(&registries, registry::read),
         receivers: each(&receivers, receiver::read),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),

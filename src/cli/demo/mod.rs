@@ -1,13 +1,167 @@
 //! `tagrelay demo`: the whole way of an image on one machine, with a registry of its own.
+//!
+//! - `workspace` is the folder of the run, `platform` and `example` its config repository, `peer` its registry
+//!   ([`registry`] is the embedded one, [`push`] pushes to either);
+//! - `stage` starts them together with the real server, `api` is the client that looks at it;
+//! - `tour` walks through the steps, `afterwards` stays and tells what happens by hand;
+//! - `screen` and `commits` show things.
+//!
+//! Whatever is shown was told by the running system: by the API, its stream, or the Git repository. A step that does
+//! not happen ends the run.
 
+mod afterwards;
+mod api;
+mod commits;
+mod example;
+mod peer;
+mod platform;
 pub mod push;
 pub mod registry;
+mod screen;
+mod stage;
+mod tour;
+mod workspace;
 
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::output::{self, DIM};
+use super::serve::Signals;
+use screen::Screen;
+use stage::Stage;
+use workspace::Workspace;
+
+/// What a shell returns for a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// How many lines of the log a failure shows.
+const LOG_LINES: usize = 5;
+
+/// Shows on this machine how an image push becomes a commit and reaches production.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tagrelay demo                                    the tour, then a running system to play with
+  tagrelay demo --once                             the tour only; exit code 1 if a step did not happen
+  tagrelay demo --registry docker-registry         with CNCF Distribution instead of the embedded registry
+
+It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed
+at the end.")]
+pub struct Options {
+    /// End after the tour
+    #[arg(long)]
+    once: bool,
+    /// The registry that the image is pushed to; `docker-registry` has to be installed
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = RegistryChoice::Embedded)]
+    registry: RegistryChoice,
+    /// The port of the server on 127.0.0.1 [default: any free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+}
+
+/// The registry of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RegistryChoice {
+    /// In this program, in memory
+    Embedded,
+    /// The program `docker-registry` (CNCF Distribution)
+    DockerRegistry,
+}
+
+/// Runs the demo: exit code 0 after the tour, or after Ctrl-C behind it.
+///
+/// # Errors
+///
+/// The step that did not happen, and why.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    need_git().await?;
+    let workspace = Workspace::create()?;
+    workspace.take_log()?;
+    let result = show(&options, &workspace, &mut signals).await;
+    if result.is_err() {
+        print_complaints(&workspace);
+    }
+    // The failure of the tour tells more than that of removing its folder.
+    let removed = workspace.remove();
+    let code = result?;
+    removed?;
+    Ok(code)
+}
+
+async fn show(options: &Options, workspace: &Workspace, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    let mut screen = Screen::of_stdout();
+    screen.title(
+        "Tagrelay: an image push becomes a commit, and a promotion moves production",
+        "A registry, a config repository and the server run on this machine, for as long as this program.",
+    )?;
+    let mut stage = tokio::select! {
+        stage = Stage::set(options, workspace, screen) => stage?,
+        () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let result = perform(&mut stage, options, signals).await;
+    stage.strike().await;
+    result
+}
+
+async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        done = tour::take(stage) => done?,
+        () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
+    }
+    if !options.once {
+        // What the stream has told meanwhile is the tour itself.
+        stage.happenings = stage.api.listen().await?;
+        afterwards::show_what_to_try(stage)?;
+        tokio::select! {
+            done = afterwards::follow(stage) => done?,
+            () = signals.wait() => stage.screen.heading("Stopping and cleaning up.")?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Git serves the `file://` remote: it takes our pushes with its hooks and its locks.
+async fn need_git() -> anyhow::Result<()> {
+    const HINT: &str = "the demo needs Git: install it (Debian: apt-get install git) and see that it is in PATH";
+    let mut git = tokio::process::Command::new("git");
+    git.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = git.status().await.map_err(|error| anyhow::anyhow!("git cannot be run ({error}); {HINT}"))?;
+    if !status.success() {
+        bail!("`git --version` failed ({status}); {HINT}");
+    }
+    Ok(())
+}
+
+/// Tells what the server has complained about, because the log goes with the folder.
+fn print_complaints(workspace: &Workspace) {
+    for line in workspace.complaints(LOG_LINES) {
+        output::note(&format!("{DIM}log: {}{DIM:#}", output::clean(&line)));
+    }
+}
+
+/// Waits for `what`, but not for ever.
+async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let result = tokio::time::timeout(limit, work).await;
+    result.with_context(|| format!("waited {} s in vain for {what}", limit.as_secs()))?
+}
 
 /// Returns an HTTP client for peers on this machine: it uses no proxy, and it trusts no certificate authority, so that
 /// it works where none is installed. Requests end after ten seconds.
 fn local_client() -> reqwest::Result<reqwest::Client> {
     crate::registry::install_tls_provider();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(10)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_waited_for_without_end() {
+        let never = within(Duration::from_millis(1), "the end of time", std::future::pending::<anyhow::Result<()>>());
+        assert_eq!(never.await.unwrap_err().to_string(), "waited 0 s in vain for the end of time");
+    }
 }

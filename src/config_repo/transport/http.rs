@@ -168,7 +168,7 @@ impl HttpRemote {
                 }
             }
             Advertisement::Version2(_) => {
-                Err(PushError::Refused { reason: "the server answers pushes in an unknown protocol".to_owned() })
+                Err(PushError::Refused { reason: protocol::UNKNOWN_PUSH_PROTOCOL.to_owned() })
             }
         }
     }

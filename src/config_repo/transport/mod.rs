@@ -131,10 +131,51 @@ fn readable(text: &[u8]) -> String {
     words.join(" ").chars().take(1000).collect()
 }
 
-/// Whether a server's words say that the repository is not there, or not there for us.
-fn says_missing(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["not found", "does not exist", "not exported", "does not appear to be a git repository", "no such repository"]
-        .iter()
-        .any(|words| text.contains(words))
+/// Returns what a server's words say that ends a conversation for good; `None` where it may be a passing trouble.
+///
+/// SSH servers have no other way of saying it: the words are those of Git, GitHub, GitLab and Gitea.
+fn refusal(words: &str) -> Option<RemoteError> {
+    const MISSING: [&str; 5] =
+        ["not found", "does not exist", "not exported", "does not appear to be a git repository", "no such repository"];
+    const FORBIDDEN: [&str; 7] =
+        ["permission", "read only", "read-only", "not allowed", "access denied", "unauthorized", "write access"];
+    let lower = words.to_ascii_lowercase();
+    let any = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    if any(&MISSING) {
+        Some(RemoteError::NotFound { reason: words.to_owned() })
+    } else if any(&FORBIDDEN) {
+        Some(RemoteError::Unauthorized { reason: words.to_owned() })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_end_a_conversation_are_known() {
+        for words in [
+            "ERROR: Repository not found. fatal: Could not read from remote repository.",
+            "fatal: '/srv/x.git' does not appear to be a git repository",
+        ] {
+            assert!(matches!(refusal(words), Some(RemoteError::NotFound { .. })), "{words}");
+        }
+        for words in [
+            "ERROR: The key you are authenticating with has been marked as read only.",
+            "ERROR: Permission to uyou/config.git denied to tagrelay.",
+            "remote: ERROR: This deploy key does not have write access to this project.",
+            "Gitea: Unauthorized",
+        ] {
+            assert!(matches!(refusal(words), Some(RemoteError::Unauthorized { .. })), "{words}");
+        }
+        assert!(refusal("error: remote server is shutting down").is_none());
+    }
+
+    #[test]
+    fn what_servers_say_fits_into_a_line() {
+        assert_eq!(readable(b"two\r\n\tlines \x1b[1m \xff"), "two lines [1m \u{fffd}");
+        assert_eq!(readable(&[b'x'; 5000]).len(), 1000);
+    }
 }

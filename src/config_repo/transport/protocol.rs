@@ -15,6 +15,9 @@ use crate::config_repo::object::{CommitId, ObjectId};
 /// How we name ourselves.
 pub(super) const AGENT: &str = concat!("tagrelay/", env!("CARGO_PKG_VERSION"));
 
+/// Pushing has no version 2: whoever answers in it speaks of something else.
+pub(super) const UNKNOWN_PUSH_PROTOCOL: &str = "the server answers pushes in an unknown protocol";
+
 /// A program of Git on the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
@@ -175,7 +178,7 @@ async fn next_line(reader: &mut PacketReader) -> Result<Option<String>, ReadErro
 /// An `ERR` line: hosts say by it that there is no such repository, or that we may not see it.
 fn server_error(message: &[u8]) -> RemoteError {
     let reason = super::readable(line(message));
-    if super::says_missing(&reason) { RemoteError::NotFound { reason } } else { RemoteError::unavailable(reason) }
+    super::refusal(&reason).unwrap_or(RemoteError::Unavailable { reason, ask_again_after: None })
 }
 
 /// Asks for the references whose names start with `prefix`.

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::local::LocalRemote;
 use super::pktline::{PacketReader, put_flush};
-use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
+use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Report, Service};
 use super::ssh::SshRemote;
 use super::{PATIENCE, Push};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
@@ -43,8 +44,8 @@ impl Complaints {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let said = self.text();
-        if super::says_missing(&said) {
-            return RemoteError::NotFound { reason: said };
+        if let Some(refusal) = super::refusal(&said) {
+            return refusal;
         }
         if error.kind() == io::ErrorKind::InvalidData {
             return RemoteError::Protocol { reason: error.to_string() };
@@ -109,53 +110,53 @@ impl StreamRemote {
 
     pub(super) async fn push(&self, reference: &str, push: &Push<'_>) -> Result<(), PushError> {
         let mut duplex = self.open(Service::ReceivePack).await?;
-        let (capabilities, references) = match protocol::read_advertisement(&mut duplex.reader, reference).await {
-            Ok(Advertisement::Version0 { capabilities, references }) => (capabilities, references),
-            Ok(Advertisement::Version2(_)) => (Capabilities::default(), References::default()),
-            Err(error) => return Err(duplex.complaints.explain(error).await.into()),
-        };
-        if references.tip != Some(push.old.0) {
-            // Ending politely: a program that is left in the middle complains in the server's log.
-            let _ = duplex.send(b"0000").await;
-            return Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) });
-        }
+        let capabilities = push_capabilities(&mut duplex, reference, push).await?;
         let command = protocol::push_command(reference, push.old, push.new, &capabilities)?;
-        let pack = push.pack(&capabilities, Deltas::Allowed)?;
-        let sideband = capabilities.has("side-band-64k");
-        let body = protocol::push_body(command, pack);
-        let unknown = |error: RemoteError| PushError::Unknown { reason: error.to_string() };
-        let Duplex { reader, writer, complaints } = duplex;
-        let mut writer = writer;
-        // A server that refuses early talks before it has read everything; both pipes must flow.
-        let sending = tokio::spawn(async move {
-            let result = within_patience(async {
-                writer.write_all(&body).await?;
-                writer.flush().await
-            })
-            .await;
-            (writer, result)
+        let body = protocol::push_body(command, push.pack(&capabilities, Deltas::Allowed)?);
+        exchange(duplex, body, reference, capabilities.has("side-band-64k")).await?.judge()
+    }
+}
+
+/// Hears what the server can do and where the branch is.
+async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push<'_>) -> Result<Capabilities, PushError> {
+    let advertisement = match protocol::read_advertisement(&mut duplex.reader, reference).await {
+        Ok(advertisement) => advertisement,
+        Err(error) => return Err(duplex.complaints.explain(error).await.into()),
+    };
+    let Advertisement::Version0 { capabilities, references } = advertisement else {
+        return Err(PushError::Refused { reason: protocol::UNKNOWN_PUSH_PROTOCOL.to_owned() });
+    };
+    if references.tip == Some(push.old.0) {
+        return Ok(capabilities);
+    }
+    // Ending politely: a program that is left in the middle complains in the server's log. It may be gone already.
+    let _ = duplex.send(b"0000").await;
+    Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) })
+}
+
+/// Sends the command and the pack, and returns what the server says of them.
+async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) -> Result<Report, PushError> {
+    let Duplex { mut reader, mut writer, complaints } = duplex;
+    // A server that refuses early talks before it has read everything, so both pipes must flow.
+    let sending = tokio::spawn(async move {
+        let sent = within_patience(async {
+            writer.write_all(&body).await?;
+            writer.flush().await
         });
-        let mut reader = reader;
-        let report = protocol::read_report(&mut reader, reference, sideband).await;
-        let (writer, sent) = match sending.await {
-            Ok((writer, sent)) => (writer, sent),
-            Err(error) => return Err(PushError::Unknown { reason: error.to_string() }),
-        };
-        // Only now: closing the pipe tells the program that nothing more comes.
-        drop(writer);
-        match report {
-            Ok(report) => {
-                // Hooks that run after the branch has moved are let finish, without anybody waiting for them.
-                tokio::spawn(reader.drain());
-                report.judge()
-            }
-            Err(error) => {
-                let reason = unknown(complaints.explain(error).await);
-                Err(match sent {
-                    Ok(()) => reason,
-                    Err(error) => PushError::Unknown { reason: format!("{reason}; {error}") },
-                })
-            }
+        // Given back, because closing the pipe before the answer has come would end the conversation.
+        (sent.await, writer)
+    });
+    let report = protocol::read_report(&mut reader, reference, sideband).await;
+    let (sent, _writer) = sending.await.map_err(|error| PushError::Unknown { reason: error.to_string() })?;
+    match (report, sent) {
+        (Ok(report), _) => {
+            // Hooks that run after the branch has moved are let finish, without anybody waiting for them.
+            tokio::spawn(reader.drain());
+            Ok(report)
+        }
+        (Err(error), Ok(())) => Err(PushError::Unknown { reason: complaints.explain(error).await.to_string() }),
+        (Err(error), Err(sending)) => {
+            Err(PushError::Unknown { reason: format!("{}; {sending}", complaints.explain(error).await) })
         }
     }
 }

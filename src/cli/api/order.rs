@@ -1,0 +1,148 @@
+//! Promotions and rollbacks: asked for once, then waited for.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+use ulid::Ulid;
+
+use super::super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, clean, short_commit};
+use super::{Answer, Api, Change, Request, Update};
+
+/// How long one question may hang: proxies cut off what is silent for a minute.
+const ONE_WAIT: Duration = Duration::from_secs(30);
+
+/// The pause before the next question when one got no answer, as while the server starts anew.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How to wait.
+#[derive(Args)]
+pub(in crate::cli) struct FollowOptions {
+    /// Return as soon as Tagrelay has written it down, before it is on the branch
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    /// How long to wait until it is on the branch
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    wait: u64,
+    /// Ask under this name: commands with the same key and the same request act once, however often they run [default: a
+    /// new one for each command]
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+/// Asks for something by a POST, waits for its end and prints what became of it.
+pub(in crate::cli) async fn follow(
+    api: &Api,
+    route: &str,
+    body: &impl Serialize,
+    options: FollowOptions,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let FollowOptions { no_wait, wait, idempotency_key } = options;
+    let key = idempotency_key.unwrap_or_else(|| Ulid::new().to_string());
+    let taken = api.post_once(&[route], body, &key).await?;
+    let request: Request = taken.read()?;
+    let answer = if no_wait || request.state != "pending" {
+        taken
+    } else {
+        output::note(&format!("{} {} is taken; waiting for the commit …", request.kind, request.id));
+        wait_for(api, &request.id, taken, Duration::from_secs(wait)).await?
+    };
+    let request: Request = answer.read()?;
+    if json {
+        answer.print()?;
+    } else {
+        output::print(&render(&request))?;
+    }
+    if request.state == "pending" && !no_wait {
+        output::note(&format!(
+            "{WARN}not done within {wait} s{WARN:#}; it goes on without this command. To go on waiting, run it again with \
+             --idempotency-key {key}"
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(if said_no(&request) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Waits until the request is no longer pending, and returns the last answer about it.
+async fn wait_for(api: &Api, id: &str, taken: Answer, limit: Duration) -> anyhow::Result<Answer> {
+    let deadline = Instant::now() + limit;
+    let mut last = taken;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // The server counts whole seconds; with less than one left it answers at once.
+        match api.get_when_done(&["promotions", id], left.min(ONE_WAIT)).await {
+            Ok(answer) => last = answer,
+            // What has been taken is on disk: a server that starts anew goes on with it.
+            Err(error) if error.may_pass() && !left.is_zero() => tokio::time::sleep(PAUSE.min(left)).await,
+            Err(error) => return Err(error.into()),
+        }
+        if left.is_zero() || last.read::<Request>()?.state != "pending" {
+            return Ok(last);
+        }
+    }
+}
+
+/// Returns whether a part of it was refused, or cannot go on by itself.
+fn said_no(request: &Request) -> bool {
+    let refused = |update: &Update| matches!(update.state.as_str(), "refused" | "superseded" | "waiting");
+    matches!(request.state.as_str(), "refused" | "waiting") || request.updates.iter().any(refused)
+}
+
+/// Tells what became of a promotion or rollback.
+fn render(request: &Request) -> String {
+    let mut text = String::new();
+    let style = state_style(&request.state);
+    let from = request.from.as_deref().map(|from| format!(" from {}", clean(from))).unwrap_or_default();
+    let commit =
+        request.commit.as_deref().map(|commit| format!(" {}", clean(short_commit(commit)))).unwrap_or_default();
+    let (state, to) = (clean(&request.state), clean(&request.to));
+    let _ = writeln!(
+        text,
+        "{style}{state}{style:#}{commit}  {HEAD}{to}{HEAD:#}{from}  {DIM}{} {}{DIM:#}",
+        clean(&request.kind),
+        clean(&request.id)
+    );
+    for update in &request.updates {
+        text.push_str(&render_update(update));
+    }
+    // Without updates the reason is all that there is to say; with them each has said its own.
+    let told = request.updates.iter().any(|update| update.reason.is_some());
+    if let Some(reason) = request.reason.as_deref().filter(|_| !told) {
+        let _ = writeln!(text, "  {}", clean(reason));
+    }
+    text
+}
+
+fn render_update(update: &Update) -> String {
+    let mut table = Table::bare();
+    let (repository, version) = (&update.repository, update.short_version());
+    let moved = match update.changes.first() {
+        Some(Change { old, .. }) => format!("{} -> {version}", old.short()),
+        None => version,
+    };
+    let state = if update.state == "committed" { "" } else { update.state.as_str() };
+    table.row(vec![Cell::plain(repository), Cell::plain(&moved), Cell::new(state, state_style(state))]);
+    let mut text = table.render(2);
+    if let Some(reason) = &update.reason {
+        let _ = writeln!(text, "    {}", clean(reason));
+    }
+    for change in &update.changes {
+        let _ = writeln!(text, "    {}:{}", clean(&change.path), change.line);
+    }
+    text
+}
+
+/// Returns the colour of a state.
+pub(in crate::cli) fn state_style(state: &str) -> anstyle::Style {
+    match state {
+        "committed" | "changed" => GOOD,
+        "refused" => BAD,
+        "pending" | "queued" | "waiting" | "unverified" | "pull_request_open" => WARN,
+        "unchanged" | "superseded" => DIM,
+        _ => PLAIN,
+    }
+}

@@ -1,0 +1,166 @@
+//! The answers of the API, as far as commands show them. Members that a newer server adds are passed over.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::super::output;
+
+/// A version: tag, digest or both.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(in crate::cli) struct Version {
+    pub tag: Option<String>,
+    pub digest: Option<String>,
+}
+
+impl Version {
+    pub(in crate::cli) fn short(&self) -> String {
+        output::short_version(self.tag.as_deref(), self.digest.as_deref())
+    }
+}
+
+/// `GET /api/v1/environments`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Matrix {
+    pub environments: Vec<Environment>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Environment {
+    pub name: String,
+    pub config_repository: String,
+    pub branch: String,
+    pub update: String,
+    pub promote_from: Vec<String>,
+    pub tip: Option<String>,
+    pub repositories: Vec<Running>,
+    pub problems: Vec<FileProblem>,
+}
+
+/// What an environment runs of one repository.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Running {
+    pub repository: String,
+    pub version: Option<Version>,
+    pub versions: Vec<Version>,
+    pub when: Option<Timestamp>,
+    pub holds: Vec<Hold>,
+    pub waiting: Vec<Update>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct FileProblem {
+    pub path: String,
+    pub reason: String,
+}
+
+/// `GET /api/v1/holds`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Holds {
+    pub holds: Vec<Hold>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Hold {
+    pub id: String,
+    pub environment: String,
+    pub repository: String,
+    pub reason: Option<String>,
+    pub actor: String,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Update {
+    pub environment: String,
+    pub repository: String,
+    pub tag: Option<String>,
+    pub digest: Option<String>,
+    pub state: String,
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub changes: Vec<Change>,
+}
+
+impl Update {
+    pub(in crate::cli) fn short_version(&self) -> String {
+        output::short_version(self.tag.as_deref(), self.digest.as_deref())
+    }
+}
+
+/// One edited site.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Change {
+    pub path: String,
+    pub line: u32,
+    pub old: Version,
+}
+
+/// `GET /api/v1/events`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Events {
+    pub events: Vec<Event>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Event {
+    pub id: String,
+    pub receiver: String,
+    pub repository: String,
+    pub tag: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub received_at: Timestamp,
+}
+
+/// `GET /api/v1/events/{id}`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct EventDetail {
+    #[serde(flatten)]
+    pub event: Event,
+    pub explanation: Vec<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Step {
+    pub step: String,
+    pub at: Option<Timestamp>,
+    pub text: String,
+}
+
+/// A promotion or rollback.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Request {
+    pub id: String,
+    pub kind: String,
+    pub state: String,
+    pub to: String,
+    pub from: Option<String>,
+    pub commit: Option<String>,
+    pub reason: Option<String>,
+    pub updates: Vec<Update>,
+}
+
+/// The answer to a dry run.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Preview {
+    pub parent: String,
+    pub diff: String,
+    pub updates: Vec<Previewed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Previewed {
+    pub repository: String,
+    pub tag: Option<String>,
+    pub digest: Option<String>,
+    pub state: String,
+    pub reason: Option<String>,
+}
+
+/// An error, as RFC 9457 describes it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Problem {
+    pub detail: Option<String>,
+    pub title: Option<String>,
+}

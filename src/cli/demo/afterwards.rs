@@ -1,0 +1,113 @@
+//! After the tour: where everything is, what to try by hand, and what happens then.
+
+use std::path::Path;
+
+use jiff::tz::TimeZone;
+
+use super::api::{Happening, Subject, short};
+use super::stage::{Stage, name_of};
+use super::tour::reference;
+use super::workspace::{API_TOKEN, CI_RECEIVER};
+
+/// Prints the addresses and commands that work when they are pasted into another terminal.
+pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let base = stage.api.base().as_str().trim_end_matches('/').to_owned();
+    let repository = shell(&stage.workspace.config_repository().to_string_lossy());
+    let token = shell(&stage.workspace.secret(API_TOKEN).to_string_lossy());
+    let ci = shell(&stage.workspace.secret(CI_RECEIVER).to_string_lossy());
+    let image = reference(&stage.untold.0, &stage.untold.1);
+    let program = program();
+    let screen = &mut stage.screen;
+    screen.heading("It stays up until Ctrl-C. In another terminal:")?;
+    screen.fact("API", &format!("{base}/api/v1/environments"))?;
+    screen.fact("webhook", &format!("{base}/webhooks/{CI_RECEIVER}"))?;
+    screen.fact("metrics", &format!("{base}/metrics"))?;
+    screen.fact("registry", &format!("http://{}/v2/", stage.registry.host()))?;
+    screen.fact("config repository", &repository)?;
+    screen.gap()?;
+    screen.command(
+        "CI has built order-service, and the registry has told nobody. Tell it yourself, and staging moves. Any other \
+         tag is refused, because the registry does not have it.",
+        &format!(
+            "curl -H \"Authorization: Bearer $(cat {ci})\" \\\n     \
+             -d '{{\"image\":\"{image}\"}}' \\\n     {base}/webhooks/{CI_RECEIVER}"
+        ),
+    )?;
+    screen.command(
+        "Production follows.",
+        &format!(
+            "export TAGRELAY_SERVER={base}\n   export TAGRELAY_TOKEN=$(cat {token})\n   \
+             {program} promote order-service --to production"
+        ),
+    )?;
+    screen.command("Git has it all.", &format!("git --git-dir={repository} log -p -2 main"))?;
+    screen.say("What happens shows up here:")?;
+    screen.gap()?;
+    Ok(())
+}
+
+/// Tells what happens, for ever.
+pub(super) async fn follow(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    loop {
+        let happening = stage.happenings.next().await?;
+        if let Some((what, text)) = describe(&happening.subject) {
+            stage.screen.live(&time_of_day(&happening), &what, &text)?;
+        }
+    }
+}
+
+fn time_of_day(happening: &Happening) -> String {
+    happening.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
+}
+
+/// Returns the word and the sentence for what happened.
+fn describe(subject: &Subject) -> Option<(String, String)> {
+    let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    Some(match subject {
+        Subject::Event { repository, tag, state, reason, .. } => {
+            let image = format!("{}:{}", name_of(repository), short(tag));
+            match (state.as_str(), reason) {
+                ("queued", None) => ("received".to_owned(), image),
+                ("queued", Some(reason)) => ("postponed".to_owned(), format!("{image}: {reason}")),
+                ("pending", _) => ("confirmed".to_owned(), format!("{image} is in the registry")),
+                _ => (state.clone(), format!("{image}{}", because(reason))),
+            }
+        }
+        Subject::Update { environment, repository, version, state, commit, reason, .. } => {
+            let version = version.split('@').next().unwrap_or_default();
+            let commit = commit.as_ref().map(|commit| format!(" in {commit:.7}")).unwrap_or_default();
+            let image = format!("{} {}", name_of(repository), short(version));
+            (state.clone(), format!("{environment}: {image}{commit}{}", because(reason)))
+        }
+        Subject::Request { request, environment, actor, .. } => {
+            (request.clone(), format!("of {environment}, asked for by {actor}"))
+        }
+        Subject::Hold { environment, repository, state } => {
+            (format!("hold {state}"), format!("{} in {environment}", name_of(repository)))
+        }
+        Subject::Other => return None,
+    })
+}
+
+/// Returns how to call this program: by its name where the shell finds it, or else by its path.
+fn program() -> String {
+    let Ok(program) = std::env::current_exe() else { return "tagrelay".to_owned() };
+    let in_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("tagrelay") == program));
+    if in_path {
+        return "tagrelay".to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let program = program.strip_prefix(&here).unwrap_or(&program);
+    shell(&Path::new(program).to_string_lossy())
+}
+
+/// Returns the text as one word of a shell.
+fn shell(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@%,=".contains(character);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,92 @@
+//! The config repository of a run: the example, with its images moved to the registry of the run.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context as _;
+use git2::build::TreeUpdateBuilder;
+use git2::{FileMode, RepositoryInitOptions, Signature};
+
+use super::example::FILES;
+use crate::image::{Repository, Tag};
+use crate::manifest;
+
+/// The branch that everything happens on.
+pub(super) const BRANCH: &str = "main";
+
+/// Where the images of the example are said to be, and where nobody could push for a demo.
+const PUBLIC: &str = "docker.io/uyou/";
+
+/// What the config repository holds.
+pub(super) struct Platform {
+    /// The first commit.
+    pub(super) commit: String,
+    /// How many files it has.
+    pub(super) files: usize,
+    /// The images that its manifests run from the registry of the run.
+    pub(super) images: BTreeSet<(Repository, Tag)>,
+}
+
+/// Makes a bare repository at `path` with the example in one commit, its images on the registry `host`.
+pub(super) fn create(path: &Path, host: &str) -> anyhow::Result<Platform> {
+    let mut images = BTreeSet::new();
+    for (file, text) in files(host) {
+        images.extend(images_of(file, &text, host)?);
+    }
+    let commit = commit_all(path, host).with_context(|| format!("{} cannot be made", path.display()))?;
+    Ok(Platform { commit, files: FILES.len(), images })
+}
+
+fn files(host: &str) -> impl Iterator<Item = (&'static str, String)> {
+    FILES.into_iter().map(move |(path, text)| (path, text.replace(PUBLIC, &format!("{host}/uyou/"))))
+}
+
+fn images_of(path: &str, text: &str, host: &str) -> anyhow::Result<Vec<(Repository, Tag)>> {
+    if !manifest::is_manifest_path(path) {
+        return Ok(Vec::new());
+    }
+    let sites = manifest::scan(path, text.as_bytes()).with_context(|| format!("{path} of the example"))?;
+    let ours = sites.into_iter().filter(|site| site.repository.registry() == host);
+    Ok(ours.filter_map(|site| Some((site.repository, site.version.tag()?.clone()))).collect())
+}
+
+fn commit_all(path: &Path, host: &str) -> Result<String, git2::Error> {
+    let repository = git2::Repository::init_opts(
+        path,
+        RepositoryInitOptions::new().bare(true).external_template(false).initial_head(BRANCH),
+    )?;
+    let mut update = TreeUpdateBuilder::new();
+    for (path, text) in files(host) {
+        update.upsert(path, repository.blob(text.as_bytes())?, FileMode::Blob);
+    }
+    let empty = repository.find_tree(repository.treebuilder(None)?.write()?)?;
+    let tree = repository.find_tree(update.create_updated(&repository, &empty)?)?;
+    let person = Signature::now("Platform team", "platform@example.com")?;
+    let message = "Describe staging and production\n";
+    let reference = format!("refs/heads/{BRANCH}");
+    Ok(repository.commit(Some(&reference), &person, &person, message, &tree, &[])?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_runs_images_of_the_registry_at_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("platform-config.git");
+        let platform = create(&path, "127.0.0.1:5000").unwrap();
+        let images: Vec<_> =
+            platform.images.iter().map(|(repository, tag)| format!("{} {}", repository.path(), tag.short())).collect();
+        assert_eq!(images, ["uyou/order-service 483219d", "uyou/order-service 516de5f", "uyou/user-service 690879c"]);
+
+        let repository = git2::Repository::open_bare(&path).unwrap();
+        let tip = repository.find_reference("HEAD").unwrap().resolve().unwrap().peel_to_commit().unwrap();
+        assert_eq!(tip.id().to_string(), platform.commit);
+        let file = Path::new("environments/staging/user-service/deployment.yaml");
+        let blob = tip.tree().unwrap().get_path(file).unwrap().to_object(&repository).unwrap();
+        let text = String::from_utf8(blob.as_blob().unwrap().content().to_vec()).unwrap();
+        assert!(text.contains("image: 127.0.0.1:5000/uyou/user-service:690879c8fa1a8a8147d87324bf52cabf9f4fceee #"));
+        assert!(text.contains("image: docker.io/library/postgres:16.6-bookworm"), "other images stay where they are");
+    }
+}

@@ -1,0 +1,137 @@
+//! Everything that a run needs, running: registry, config repository, server.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
+use url::Url;
+
+use super::api::{Api, Cell, Happenings, Version};
+use super::peer::Peer;
+use super::platform::{self, Platform};
+use super::push::{TinyImage, push};
+use super::screen::Screen;
+use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
+use super::{Options, within};
+use crate::cli::server::{self, Server};
+use crate::image::{CommitSha, Digest, Repository, Tag};
+use crate::secret::Secret;
+use crate::settings::Settings;
+
+/// How long the server may take until it has read the config repository.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the tour walks over.
+pub(super) struct Stage<'a> {
+    pub(super) screen: Screen,
+    pub(super) workspace: &'a Workspace,
+    pub(super) registry: Peer,
+    pub(super) platform: Platform,
+    pub(super) server: Server,
+    pub(super) api: Api,
+    pub(super) happenings: Happenings,
+    /// An image that is in the registry, and of which nobody has told the server.
+    pub(super) untold: (Repository, Tag),
+}
+
+impl<'a> Stage<'a> {
+    /// Starts everything. The registry holds the images that the manifests run.
+    pub(super) async fn set(options: &Options, workspace: &'a Workspace, screen: Screen) -> anyhow::Result<Self> {
+        let mut registry = Peer::start(options.registry, workspace).await?;
+        let host = registry.host();
+        let platform = create_platform(workspace, &host).await?;
+        let untold = fill(&platform.images, &host).await?;
+
+        let registry_secret = workspace.make_secret(REGISTRY_RECEIVER)?;
+        workspace.make_secret(CI_RECEIVER)?;
+        workspace.make_secret(API_TOKEN)?;
+        workspace.write_settings(&host, options.port)?;
+        let settings = Settings::load(&workspace.settings()).map_err(|faults| anyhow!("{faults}"))?;
+        let server = server::start(settings).await?;
+        let base = Url::parse(&format!("http://{}/", server.address()))?;
+        let api = Api::new(base, Secret::from_file(workspace.secret(API_TOKEN))?)?;
+        within(READY_LIMIT, "the server to read the config repository", until_ready(&api)).await?;
+        let happenings = api.listen().await?;
+        registry.notify(api.base().join(&format!("webhooks/{REGISTRY_RECEIVER}"))?, &registry_secret).await?;
+        Ok(Self { screen, workspace, registry, platform, server, api, happenings, untold })
+    }
+
+    /// Stops everything.
+    pub(super) async fn strike(self) {
+        let Self { registry, server, happenings, api, .. } = self;
+        // The server waits for open connections, and these two are ours.
+        drop((happenings, api));
+        registry.stop().await;
+        server.stop().await;
+    }
+}
+
+async fn create_platform(workspace: &Workspace, host: &str) -> anyhow::Result<Platform> {
+    let (path, host) = (workspace.config_repository(), host.to_owned());
+    tokio::task::spawn_blocking(move || platform::create(&path, &host)).await?
+}
+
+async fn until_ready(api: &Api) -> anyhow::Result<()> {
+    while !api.is_ready().await? {
+        tokio::time::sleep(READY_PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Pushes what the manifests run, and one image more, which it returns.
+async fn fill(images: &BTreeSet<(Repository, Tag)>, host: &str) -> anyhow::Result<(Repository, Tag)> {
+    for (repository, tag) in images {
+        build_and_push(repository, tag).await?;
+    }
+    let untold = (Repository::new(host, "uyou/order-service")?, made_up_commit("the next commit of order-service")?);
+    build_and_push(&untold.0, &untold.1).await?;
+    Ok(untold)
+}
+
+/// Pushes an image as a CI job would that has built the commit `tag`.
+pub(super) async fn build_and_push(repository: &Repository, tag: &Tag) -> anyhow::Result<Digest> {
+    let text = format!("{} built from {tag}\n", repository.name());
+    let image = TinyImage { revision: Some(tag.to_string()), created: Timestamp::now(), text };
+    push(repository, tag, &image, None).await.with_context(|| format!("{repository}:{tag} cannot be pushed"))
+}
+
+/// Returns the id of a commit that no repository has, another one each time.
+pub(super) fn made_up_commit(what: &str) -> anyhow::Result<Tag> {
+    use sha1::Digest as _;
+    let sha: CommitSha = hex::encode(sha1::Sha1::digest(format!("{what} {}", ulid::Ulid::new()))).parse()?;
+    Ok(sha.as_str().parse()?)
+}
+
+/// Returns the environments and what they run, as rows of a table.
+pub(super) async fn matrix(api: &Api) -> anyhow::Result<Vec<Vec<String>>> {
+    let environments = api.environments().await?;
+    let cells = environments.iter().flat_map(|environment| &environment.repositories);
+    let repositories: BTreeSet<&str> = cells.map(|cell| cell.repository.as_str()).collect();
+    let titles = environments.iter().map(|environment| environment.name.clone());
+    let mut rows = vec![std::iter::once(String::new()).chain(titles).collect()];
+    for repository in repositories {
+        let cells = environments.iter().map(|environment| environment.cell(repository));
+        let cells = cells.map(|cell| cell.map_or_else(|| "-".to_owned(), describe));
+        rows.push(std::iter::once(name_of(repository).to_owned()).chain(cells).collect());
+    }
+    Ok(rows)
+}
+
+fn describe(cell: &Cell) -> String {
+    let versions: Vec<String> = cell.versions.iter().map(Version::short).collect();
+    let mut text = versions.join(" and ");
+    if let Some(cause) = &cell.cause {
+        text.push_str(&format!(" by {cause}"));
+    }
+    if !cell.holds.is_empty() {
+        text.push_str(", held");
+    }
+    text
+}
+
+/// Returns the last component of a repository.
+pub(super) fn name_of(repository: &str) -> &str {
+    repository.rsplit('/').next().unwrap_or(repository)
+}

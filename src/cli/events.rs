@@ -1,0 +1,178 @@
+//! `tagrelay events`: what registries said, and what became of it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use super::api::{Answer, Api, Event, EventDetail, Events, ServerOptions, state_style};
+use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
+
+/// Lists what registries said, newest first, and explains what became of it.
+#[derive(Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  tagrelay events --limit 10
+  tagrelay events --repository docker.io/uyou/user-service --state refused
+  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      every step of one event
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again
+
+The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission read (replay: replay)."
+)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: ListOptions,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tells the way of one event, step by step
+    Show(OneOptions),
+    /// Runs a refused event again, for instance when the registry has the image now
+    Replay(OneOptions),
+}
+
+#[derive(Args)]
+struct ListOptions {
+    /// Only this repository, whole: docker.io/uyou/user-service
+    #[arg(long, value_name = "REPOSITORY")]
+    repository: Option<String>,
+    /// Only events in this state
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<State>,
+    /// At most so many, 1000 at the most
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+#[derive(Args)]
+struct OneOptions {
+    /// The id of the event, as `tagrelay events` and the answer to the webhook show it
+    id: String,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+/// What can become of an event.
+#[derive(Clone, Copy, ValueEnum)]
+enum State {
+    /// Not looked at yet, or the registry could not answer so far
+    Queued,
+    /// Believed, and on its way to the branch
+    Pending,
+    /// Waits for a hold to end
+    Waiting,
+    /// On the branch
+    Committed,
+    /// There was nothing to change
+    Unchanged,
+    /// A newer one took its place
+    Superseded,
+    /// A final no, with its reason
+    Refused,
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    match options.command {
+        None => list(options.list).await,
+        Some(Command::Show(options)) => {
+            let answer = Api::new(options.server)?.get(&["events", &options.id], &[]).await?;
+            print_one(&answer, options.json)
+        }
+        Some(Command::Replay(options)) => {
+            let nothing = serde_json::Map::new();
+            let answer = Api::new(options.server)?.post(&["events", &options.id, "replay"], &nothing).await?;
+            output::note("it runs again; `tagrelay events show` tells what becomes of it");
+            print_one(&answer, options.json)
+        }
+    }
+}
+
+async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
+    let ListOptions { repository, state, limit, json, server } = options;
+    let mut query = vec![("limit", limit.to_string())];
+    query.extend(repository.map(|repository| ("repository", repository)));
+    let word = state.and_then(|state| state.to_possible_value()).map(|state| state.get_name().to_owned());
+    query.extend(word.map(|word| ("state", word)));
+    let answer = Api::new(server)?.get(&["events"], &query).await?;
+    if json {
+        answer.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let events: Events = answer.read()?;
+    if events.events.is_empty() {
+        output::note("no such events; a registry that says nothing may lack its webhook");
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(&table(&events.events, Timestamp::now()).render(0))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(events: &[Event], now: Timestamp) -> Table {
+    let mut table = Table::new(&["id", "received", "image", "state", "because"]);
+    for event in events {
+        let image = format!("{}:{}", event.repository, short_version(Some(&event.tag), None));
+        table.row(vec![
+            Cell::new(&event.id, DIM),
+            Cell::plain(&relative(event.received_at, now)),
+            Cell::plain(&image),
+            Cell::new(&event.state, state_style(&event.state)),
+            Cell::plain(event.reason.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn print_one(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        answer.print()?;
+    } else {
+        output::print(&render(&answer.read()?))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(detail: &EventDetail) -> String {
+    let EventDetail { event, explanation } = detail;
+    let style = state_style(&event.state);
+    let mut text = String::new();
+    let (state, repository, tag) = (clean(&event.state), clean(&event.repository), clean(&event.tag));
+    let _ = writeln!(text, "{style}{state}{style:#}  {HEAD}{repository}:{tag}{HEAD:#}");
+    let _ = writeln!(text, "{DIM}event {} via {}{DIM:#}", clean(&event.id), clean(&event.receiver));
+    let mut steps = Table::bare();
+    for step in explanation {
+        let at = step.at.map(|at| at.strftime("%F %T%.3fZ").to_string()).unwrap_or_default();
+        steps.row(vec![Cell::new(&at, DIM), Cell::new(&step.step, state_style(&step.step)), Cell::plain(&step.text)]);
+    }
+    text.push_str(&steps.render(2));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::EventState;
+
+    /// The words of the command line are those of the API.
+    #[test]
+    fn every_state_is_one_of_the_store() {
+        for state in State::value_variants() {
+            let word = state.to_possible_value().unwrap().get_name().to_owned();
+            assert!(word.parse::<EventState>().is_ok(), "{word}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `tagrelay promote`: the versions of one environment for another.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::api::{Api, FollowOptions, Preview, ServerOptions, follow, state_style};
+use super::output::{self, Cell, DIM, Table, clean, colour_diff, short_commit, short_version};
+
+/// Gives an environment the versions that another one runs, or a named one.
+///
+/// Asks a running Tagrelay, which checks each image in its registry, commits and pushes; then waits for the commit. Exit
+/// code 0: it is on the branch (or was there already). 1: refused, in whole or in part, with the reasons.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  tagrelay promote --to production --dry-run        what would change, as a diff
+  tagrelay promote --to production                  everything that staging runs
+  tagrelay promote --to production user-service     one service
+  tagrelay promote --to production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
+  tagrelay promote --to production user-service --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
+
+The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission promote:ENVIRONMENT.")]
+pub(super) struct Options {
+    /// Which repositories, whole (docker.io/uyou/user-service) or by their last part (user-service) [default: all that
+    /// both environments run]
+    #[arg(value_name = "REPOSITORY")]
+    repositories: Vec<String>,
+    /// The environment that changes
+    #[arg(long, value_name = "ENVIRONMENT")]
+    to: String,
+    /// The environment whose versions it gets [default: the only one of its promote_from]
+    #[arg(long, value_name = "ENVIRONMENT")]
+    from: Option<String>,
+    /// A tag to take, instead of what the other environment runs
+    #[arg(long, requires = "repositories")]
+    tag: Option<String>,
+    /// What you believe it runs now; if it does not, nothing happens
+    #[arg(long, value_name = "REPOSITORY=TAG", value_parser = parse_expectation)]
+    expect: Vec<(String, String)>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    follow: FollowOptions,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+#[derive(Serialize)]
+struct Body {
+    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repositories: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    expect: BTreeMap<String, String>,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+fn parse_expectation(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((repository, tag)) if !repository.is_empty() && !tag.is_empty() => {
+            Ok((repository.to_owned(), tag.to_owned()))
+        }
+        _ => Err("write REPOSITORY=TAG, as in user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b"),
+    }
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let Options { repositories, to, from, tag, expect, dry_run, reason, json, follow: how, server } = options;
+    let api = Api::new(server)?;
+    let body = Body { to, from, repositories, tag, expect: expect.into_iter().collect(), dry_run, reason };
+    if !dry_run {
+        return follow(&api, "promotions", &body, how, json).await;
+    }
+    let answer = api.post(&["promotions"], &body).await?;
+    let preview: Preview = answer.read()?;
+    if json {
+        answer.print()?;
+    } else {
+        output::print(&render(&preview))?;
+    }
+    let refused = preview.updates.iter().any(|update| update.state == "refused");
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn render(preview: &Preview) -> String {
+    let mut text = colour_diff(&preview.diff);
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    let mut table = Table::new(&["repository", "version", "would be", "because"]);
+    for update in &preview.updates {
+        table.row(vec![
+            Cell::plain(&update.repository),
+            Cell::plain(&short_version(update.tag.as_deref(), update.digest.as_deref())),
+            Cell::new(&update.state, state_style(&update.state)),
+            Cell::plain(update.reason.as_deref().unwrap_or_default()),
+        ]);
+    }
+    text.push_str(&table.render(0));
+    let parent = clean(short_commit(&preview.parent)).into_owned();
+    text.push_str(&format!("{DIM}a dry run on top of commit {parent}: nothing has been changed{DIM:#}\n"));
+    text
+}

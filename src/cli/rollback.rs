@@ -1,0 +1,62 @@
+//! `tagrelay rollback`: the version before, and a hold so that it stays.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::api::{Api, FollowOptions, ServerOptions, follow};
+
+/// Puts an environment back to an earlier version of a repository, and holds it there.
+///
+/// The hold keeps automation from overwriting the rollback; `tagrelay holds` shows it, `tagrelay release` ends it. Exit
+/// code 0: it is on the branch (or was there already). 1: refused, with the reason.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  tagrelay rollback --environment production user-service
+  tagrelay rollback --environment production user-service --hold-for 4h --reason 'errors after the release'
+  tagrelay rollback --environment production user-service --to 1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
+
+The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission rollback:ENVIRONMENT.")]
+pub(super) struct Options {
+    /// Which repository, whole (docker.io/uyou/user-service) or by its last part (user-service)
+    repository: String,
+    /// The environment that changes
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: String,
+    /// The tag to go back to [default: what it ran before]
+    #[arg(long, value_name = "TAG")]
+    to: Option<String>,
+    /// How long automation leaves it alone, as 30m, 4h or 2d [default: until the hold is released]
+    #[arg(long, value_name = "TIME")]
+    hold_for: Option<String>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    follow: FollowOptions,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+#[derive(Serialize)]
+struct Body {
+    environment: String,
+    repository: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold_for: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let Options { repository, environment, to, hold_for, reason, json, follow: how, server } = options;
+    let api = Api::new(server)?;
+    follow(&api, "rollbacks", &Body { environment, repository, to, hold_for, reason }, how, json).await
+}

@@ -1,0 +1,184 @@
+//! `tagrelay sites`: the places that name a version, in a folder or a repository.
+
+mod folder;
+mod management;
+mod remote;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{self, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, short_digest};
+use crate::image::{Repository, Version};
+use crate::manifest::Format;
+use crate::settings::Settings;
+use management::{Management, Territory};
+
+/// Lists the places in manifests that name an image's version: what Tagrelay could change, and with --config what it
+/// would.
+///
+/// Reads a folder, a file, or one branch of a repository, and changes nothing.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  tagrelay sites .                                            this folder
+  tagrelay sites ~/platform-config --config tagrelay.toml     with the environment and the rule of each site
+  tagrelay sites https://git.example.com/uyou/platform-config.git --branch main
+
+A repository is read without a password, unless --config has a [[config_repository]] with the same URL.")]
+pub(super) struct Options {
+    /// A folder, a file, or the URL of a repository (https, http, ssh, file). With --config, give the top folder of the
+    /// config repository: the paths of environments begin there
+    #[arg(value_name = "PATH|URL")]
+    place: String,
+    /// Settings: tells of each site which environment it is in and which [[image]] rule manages it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The branch of the repository [default: main, or that of the settings]
+    #[arg(long, value_name = "BRANCH")]
+    branch: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A site with its file.
+#[derive(Debug, Serialize)]
+struct FoundSite {
+    path: String,
+    line: u32,
+    format: Format,
+    repository: Repository,
+    tag: Option<String>,
+    digest: Option<String>,
+    #[serde(flatten)]
+    management: Option<Management>,
+}
+
+impl FoundSite {
+    fn new(path: &str, line: u32, format: Format, repository: &Repository, version: &Version) -> Self {
+        Self {
+            path: path.to_owned(),
+            line,
+            format,
+            repository: repository.clone(),
+            tag: version.tag().map(ToString::to_string),
+            digest: version.digest().map(ToString::to_string),
+            management: None,
+        }
+    }
+}
+
+/// A file that could not be read, and why.
+#[derive(Debug, Serialize)]
+struct UnreadFile {
+    path: String,
+    reason: String,
+}
+
+/// What a place holds, in the order of paths and lines.
+#[derive(Debug, Default, Serialize)]
+struct Found {
+    /// The commit that was read, where it is a repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    sites: Vec<FoundSite>,
+    problems: Vec<UnreadFile>,
+}
+
+impl Found {
+    fn sort(&mut self) {
+        self.sites.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
+        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let settings = match options.config.as_deref().map(Settings::load).transpose() {
+        Ok(settings) => settings,
+        Err(faults) => {
+            output::print_faults(&faults);
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let is_url = options.place.contains("://");
+    let (mut found, territory) = if is_url {
+        remote::read(&options.place, options.branch, settings.as_ref()).await?
+    } else {
+        if let Some(url) = as_ssh_url(&options.place) {
+            anyhow::bail!("`{}` is neither a folder nor a URL; the repository is {url}", options.place);
+        }
+        anyhow::ensure!(options.branch.is_none(), "--branch is for URLs; check the branch out and give its folder");
+        let place = PathBuf::from(options.place);
+        let found = tokio::task::spawn_blocking(move || folder::read(&place)).await??;
+        (found, settings.as_ref().map(|settings| Territory::new(&settings.environments)).transpose()?)
+    };
+    found.sort();
+    if let (Some(settings), Some(territory)) = (&settings, &territory) {
+        for site in &mut found.sites {
+            site.management = Some(Management::of(site, &settings.images, territory));
+        }
+    }
+    if options.json {
+        output::print_json(&found)?;
+    } else {
+        output::print(&render(&found))?;
+        if found.sites.is_empty() {
+            output::note("no sites: no YAML file here names an image with a tag or a digest");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the URL for what Git also takes, `git@host:path`, unless there is a file of that name.
+fn as_ssh_url(place: &str) -> Option<String> {
+    let (host, path) = place.split_once(':')?;
+    let is_address = host.contains('@') && !host.contains('/') && !std::path::Path::new(place).exists();
+    is_address.then(|| format!("ssh://{host}/{}", path.trim_start_matches('/')))
+}
+
+fn render(found: &Found) -> String {
+    let mut text = String::new();
+    let managed = found.sites.first().is_some_and(|site| site.management.is_some());
+    if !found.sites.is_empty() {
+        let mut headings = vec!["site", "format", "repository", "tag", "digest"];
+        if managed {
+            headings.extend(["environment", "managed by"]);
+        }
+        let mut table = Table::new(&headings);
+        for site in &found.sites {
+            table.row(row(site));
+        }
+        text.push_str(&table.render(0));
+    }
+    if !found.problems.is_empty() {
+        let mut table = Table::bare();
+        for problem in &found.problems {
+            table.row(vec![Cell::plain(&problem.path), Cell::new(&problem.reason, WARN)]);
+        }
+        text.push_str(&format!("\n{HEAD}Files that cannot be read{HEAD:#}\n{}", table.render(2)));
+    }
+    text
+}
+
+fn row(site: &FoundSite) -> Vec<Cell> {
+    let mut cells = vec![
+        Cell::plain(&format!("{}:{}", site.path, site.line)),
+        Cell::new(&site.format.to_string(), DIM),
+        Cell::plain(site.repository.as_str()),
+        Cell::plain(&site.tag.as_deref().map(|tag| output::short_version(Some(tag), None)).unwrap_or_default()),
+        Cell::new(&site.digest.as_deref().map(short_digest).unwrap_or_default(), DIM),
+    ];
+    if let Some(management) = &site.management {
+        let environments = management.environments.join(", ");
+        cells.push(Cell::new(if environments.is_empty() { "-" } else { &environments }, PLAIN));
+        cells.push(match (&management.rule, &management.reason) {
+            (Some(rule), None) => Cell::new(rule, GOOD),
+            (Some(rule), Some(reason)) => Cell::new(&format!("{rule}, but {reason}"), WARN),
+            (None, reason) => Cell::new(&format!("nobody: {}", reason.as_deref().unwrap_or_default()), DIM),
+        });
+    }
+    cells
+}

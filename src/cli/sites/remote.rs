@@ -1,0 +1,82 @@
+//! The sites of one branch of a repository that lies elsewhere.
+
+use anyhow::Context as _;
+use url::Url;
+
+use super::management::Territory;
+use super::{Found, FoundSite, UnreadFile};
+use crate::config_repo::{Authentication, ConfigRepository, EnvironmentPaths, Identity, RemoteSettings};
+use crate::registry::install_tls_provider;
+use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
+
+const DEFAULT_BRANCH: &str = "main";
+
+/// Reads a branch into a folder that is removed again. With settings, also tells which of their environments are there.
+///
+/// # Errors
+///
+/// When the repository cannot be read.
+pub(super) async fn read(
+    url: &str,
+    branch: Option<String>,
+    settings: Option<&Settings>,
+) -> anyhow::Result<(Found, Option<Territory>)> {
+    // The URL is not told again: it may hold a password, and then must not get into a log.
+    let url: Url = url.parse().context("the URL cannot be understood")?;
+    anyhow::ensure!(
+        url.password().is_none(),
+        "the URL holds a password, which everybody sees who lists processes: put it into settings and use --config"
+    );
+    let known = settings.and_then(|settings| {
+        settings.config_repositories.iter().find(|repository| repository.url == url).map(|known| (settings, known))
+    });
+    let branch = branch.or_else(|| known.map(|(_, known)| known.branch.clone()));
+    let branch = branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
+    let mirror = tempfile::tempdir().context("no temporary folder can be made")?;
+    let remote = RemoteSettings {
+        name: known.map_or_else(|| url.to_string(), |(_, known)| known.name.clone()),
+        url,
+        branch: branch.clone(),
+        authentication: known.map_or(Authentication::None, |(_, known)| known.authentication.clone()),
+        ca_bundle: known.and_then(|(_, known)| known.ca_bundle.clone()),
+        // Nothing is committed here.
+        author: Identity { name: "Tagrelay".to_owned(), email: "tagrelay@localhost".to_owned() },
+        mirror: mirror.path().join("mirror"),
+    };
+    install_tls_provider();
+    let found = read_everything(remote).await?;
+    // Of a foreign repository nothing says which environments it has: all that are in the settings may be there.
+    let territory = settings.map(|settings| {
+        let is_there =
+            |environment: &&EnvironmentSettings| known.is_none_or(|(_, known)| lives_on(environment, known, &branch));
+        Territory::new(settings.environments.iter().filter(is_there))
+    });
+    Ok((found, territory.transpose()?))
+}
+
+fn lives_on(environment: &EnvironmentSettings, repository: &ConfigRepositorySettings, branch: &str) -> bool {
+    environment.config_repository == repository.name
+        && environment.branch.as_deref().unwrap_or(&repository.branch) == branch
+}
+
+async fn read_everything(remote: RemoteSettings) -> anyhow::Result<Found> {
+    let everything = EnvironmentPaths { name: "everything".to_owned(), paths: vec!["**".to_owned()] };
+    let repository = ConfigRepository::open(remote, vec![everything]).await?;
+    repository.refresh().await?;
+    let snapshot = repository.snapshot().context("the repository has been read, and nothing is known of it")?;
+    let mut found = Found { commit: Some(snapshot.tip.to_string()), ..Found::default() };
+    for environment in snapshot.environments.values() {
+        for (repository, places) in &environment.sites {
+            let site = |place: &crate::config_repo::Place| {
+                FoundSite::new(&place.path, place.line, place.format, repository, &place.version)
+            };
+            found.sites.extend(places.iter().map(site));
+        }
+        let problem = |problem: &crate::config_repo::FileProblem| UnreadFile {
+            path: problem.path.clone(),
+            reason: problem.reason.clone(),
+        };
+        found.problems.extend(environment.problems.iter().map(problem));
+    }
+    Ok(found)
+}

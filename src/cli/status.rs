@@ -1,0 +1,255 @@
+//! `tagrelay status`: what every environment runs.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::api::{Api, Environment, Hold, Matrix, Running, ServerOptions};
+use super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, relative, short_commit};
+
+/// Shows what every environment runs, what is held, what waits, and what is wrong.
+///
+/// A version is yellow where the environment from which it is promoted runs another one.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  tagrelay status
+  tagrelay status --environment production
+  tagrelay status --json | jq -r '.environments[].repositories[] | \"\\(.repository) \\(.version.tag)\"'
+
+The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission read.")]
+pub(super) struct Options {
+    /// Show only this environment (may be given several times)
+    #[arg(long = "environment", value_name = "ENVIRONMENT", conflicts_with = "json")]
+    environments: Vec<String>,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+/// Wider than this, the environments go below instead of beside each other.
+const MAX_WIDTH: usize = 100;
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let Options { environments: wanted, json, server } = options;
+    let answer = Api::new(server)?.get(&["environments"], &[]).await?;
+    if json {
+        answer.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let matrix: Matrix = answer.read()?;
+    let known = |name: &String| matrix.environments.iter().any(|environment| environment.name == *name);
+    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
+        let known: Vec<_> = matrix.environments.iter().map(|environment| environment.name.as_str()).collect();
+        anyhow::bail!("there is no environment `{unknown}`; there are {}", known.join(", "));
+    }
+    output::print(&render(&matrix, &wanted, Timestamp::now()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
+    let is_wanted = |environment: &&Environment| wanted.is_empty() || wanted.contains(&environment.name);
+    let environments: Vec<&Environment> = matrix.environments.iter().filter(is_wanted).collect();
+    let mut parts = vec![overview(&environments).render(0)];
+    let beside = side_by_side(matrix, &environments, now);
+    if beside.width() <= MAX_WIDTH {
+        parts.push(beside.render(0));
+    } else {
+        parts.extend(environments.iter().map(|environment| one_below(matrix, environment, now)));
+    }
+    parts.extend(holds(&environments, now));
+    parts.extend(waiting(&environments));
+    parts.extend(problems(&environments));
+    parts.join("\n")
+}
+
+/// Where each environment lives and who moves it.
+fn overview(environments: &[&Environment]) -> Table {
+    let mut table = Table::new(&["environment", "moves by", "branch", "at"]);
+    for environment in environments {
+        let moves = match environment.promote_from.as_slice() {
+            [] if environment.update == "automatic" => "pushes".to_owned(),
+            [] => environment.update.clone(),
+            from if environment.update == "automatic" => format!("pushes, promotions from {}", from.join(", ")),
+            from => format!("promotions from {}", from.join(", ")),
+        };
+        let at = match &environment.tip {
+            Some(tip) => Cell::new(short_commit(tip), DIM),
+            None => Cell::new("not read yet", WARN),
+        };
+        let branch = format!("{} {}", environment.config_repository, environment.branch);
+        table.row(vec![Cell::plain(&environment.name), Cell::plain(&moves), Cell::plain(&branch), at]);
+    }
+    table
+}
+
+/// Repositories down, environments across.
+fn side_by_side(matrix: &Matrix, environments: &[&Environment], now: Timestamp) -> Table {
+    let mut headings = vec!["repository"];
+    for environment in environments {
+        headings.extend([environment.name.as_str(), ""]);
+    }
+    let mut table = Table::new(&headings);
+    let repositories: BTreeSet<&str> =
+        environments.iter().flat_map(|environment| &environment.repositories).map(|cell| &*cell.repository).collect();
+    for repository in repositories {
+        let mut row = vec![Cell::plain(repository)];
+        for environment in environments {
+            match running(environment, repository) {
+                Some(cell) => row.extend([version_cell(matrix, environment, cell), Cell::new(&remark(cell, now), DIM)]),
+                None => row.extend([Cell::new("-", DIM), Cell::plain("")]),
+            }
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn one_below(matrix: &Matrix, environment: &Environment, now: Timestamp) -> String {
+    let mut table = Table::bare();
+    for cell in &environment.repositories {
+        table.row(vec![
+            Cell::plain(&cell.repository),
+            version_cell(matrix, environment, cell),
+            Cell::new(&remark(cell, now), DIM),
+        ]);
+    }
+    format!("{HEAD}{}{HEAD:#}\n{}", output::clean(&environment.name), table.render(2))
+}
+
+fn running<'a>(environment: &'a Environment, repository: &str) -> Option<&'a Running> {
+    environment.repositories.iter().find(|cell| cell.repository == repository)
+}
+
+/// The version, in yellow where a promotion would change it and in red where the sites disagree.
+fn version_cell(matrix: &Matrix, environment: &Environment, cell: &Running) -> Cell {
+    let Some(version) = &cell.version else {
+        let versions: Vec<String> = cell.versions.iter().map(|version| version.short()).collect();
+        return Cell::new(&versions.join(" and "), BAD);
+    };
+    let sources = matrix.environments.iter().filter(|other| environment.promote_from.contains(&other.name));
+    let mut promotable = sources.filter_map(|source| running(source, &cell.repository));
+    let differs = |source: &Running| source.version.as_ref().is_some_and(|other| other.tag != version.tag);
+    let style = if environment.promote_from.is_empty() {
+        PLAIN
+    } else if promotable.any(differs) {
+        WARN
+    } else {
+        GOOD
+    };
+    Cell::new(&version.short(), style)
+}
+
+fn remark(cell: &Running, now: Timestamp) -> String {
+    let when = cell.when.map(|at| relative(at, now));
+    let held = (!cell.holds.is_empty()).then(|| "held".to_owned());
+    let waiting = cell.waiting.last().map(|update| format!("{} waits", update.short_version()));
+    let remarks: Vec<String> = [when, held, waiting].into_iter().flatten().collect();
+    remarks.join(", ")
+}
+
+fn holds(environments: &[&Environment], now: Timestamp) -> Option<String> {
+    let cells = environments.iter().flat_map(|environment| &environment.repositories);
+    let holds: Vec<&Hold> = cells.flat_map(|cell| &cell.holds).collect();
+    (!holds.is_empty()).then(|| format!("{HEAD}Holds{HEAD:#}\n{}", super::holds::table(&holds, now).render(2)))
+}
+
+fn waiting(environments: &[&Environment]) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for update in environments.iter().flat_map(|environment| &environment.repositories).flat_map(|cell| &cell.waiting) {
+        any = true;
+        table.row(vec![
+            Cell::plain(&update.environment),
+            Cell::plain(&update.repository),
+            Cell::new(&update.short_version(), WARN),
+            Cell::plain(update.reason.as_deref().unwrap_or_default()),
+        ]);
+    }
+    any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
+}
+
+fn problems(environments: &[&Environment]) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for environment in environments {
+        for problem in &environment.problems {
+            any = true;
+            let place = Cell::plain(&problem.path);
+            table.row(vec![Cell::plain(&environment.name), place, Cell::new(&problem.reason, WARN)]);
+        }
+    }
+    any.then(|| format!("{HEAD}Files that cannot be read{HEAD:#}\n{}", table.render(2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cell(repository: &str, tag: &str) -> serde_json::Value {
+        let version = json!({ "tag": tag, "digest": null });
+        json!({ "repository": repository, "version": version, "versions": [version], "when": "2026-11-20T11:57:00Z",
+                "holds": [], "waiting": [] })
+    }
+
+    fn matrix(names: &[&str]) -> Matrix {
+        let sha = |digit: &str| digit.repeat(40);
+        let environments: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let mut held = cell("docker.io/uyou/user-service", &sha(&index.to_string()));
+                held["holds"] = json!([{ "id": "01K", "environment": name, "repository": "docker.io/uyou/user-service",
+                    "reason": "release freeze", "actor": "ops", "created_at": "2026-11-20T11:00:00Z",
+                    "expires_at": "2026-11-20T16:00:00Z" }]);
+                let promote_from: Vec<&str> = names.first().filter(|_| index > 0).into_iter().copied().collect();
+                json!({ "name": name, "config_repository": "platform", "branch": "main", "update": "automatic",
+                        "promote_from": promote_from, "tip": sha("a"), "problems": [],
+                        "repositories": [cell("docker.io/uyou/order-service", "v1"), held] })
+            })
+            .collect();
+        serde_json::from_value(json!({ "environments": environments })).unwrap()
+    }
+
+    fn shown(matrix: &Matrix, wanted: &[&str]) -> (String, String) {
+        let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        let text = render(matrix, &wanted, "2026-11-20T12:00:00Z".parse().unwrap());
+        (anstream::adapter::strip_str(&text).to_string(), text)
+    }
+
+    #[test]
+    fn environments_stand_beside_each_other() {
+        let (plain, coloured) = shown(&matrix(&["staging", "production"]), &[]);
+        insta::assert_snapshot!(plain, @r"
+        ENVIRONMENT  MOVES BY                         BRANCH         AT
+        staging      pushes                           platform main  aaaaaaa
+        production   pushes, promotions from staging  platform main  aaaaaaa
+
+        REPOSITORY                    STAGING                PRODUCTION
+        docker.io/uyou/order-service  v1       3m ago        v1          3m ago
+        docker.io/uyou/user-service   0000000  3m ago, held  1111111     3m ago, held
+
+        Holds
+          ENVIRONMENT  REPOSITORY                   ENDS   SINCE   BY   ID   REASON
+          staging      docker.io/uyou/user-service  in 4h  1h ago  ops  01K  release freeze
+          production   docker.io/uyou/user-service  in 4h  1h ago  ops  01K  release freeze
+        ");
+        assert!(coloured.contains(&format!("{WARN}1111111{WARN:#}")), "production is behind");
+        assert!(coloured.contains(&format!("{GOOD}v1{GOOD:#}")), "production runs what staging runs");
+    }
+
+    #[test]
+    fn many_environments_stand_below_each_other() {
+        let matrix = matrix(&["development", "integration", "staging", "production"]);
+        let (plain, _) = shown(&matrix, &[]);
+        assert!(plain.contains("\nintegration\n  docker.io/uyou/order-service  v1       3m ago\n"), "{plain}");
+        let (one, _) = shown(&matrix, &["production"]);
+        assert!(!one.contains("integration") && one.contains("REPOSITORY"), "{one}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Promotions and rollbacks: what can be answered at once is, the rest becomes updates.
+
+mod error;
+mod preview;
+mod promotion;
+mod rollback;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::branch::Branch;
+use super::{Relay, Subject};
+use crate::config_repo::Place;
+use crate::image::Repository;
+use crate::store::{NewRequest, RequestMade};
+
+pub use error::RequestError;
+pub use preview::{Fate, Preview, PreviewedUpdate};
+pub use promotion::PromotionOrder;
+pub use rollback::RollbackOrder;
+
+/// Who asks, and how a repetition is told from a second request.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The name of the API token.
+    pub actor: String,
+    /// The caller's key.
+    pub idempotency_key: Option<String>,
+}
+
+impl Relay {
+    /// Returns the request that the same caller made with the same key before.
+    async fn repeated(&self, by: &Order, fingerprint: &str) -> Result<Option<RequestMade>, RequestError> {
+        let Some(key) = &by.idempotency_key else { return Ok(None) };
+        match self.0.store.request_by_key(&by.actor, key).await? {
+            Some(earlier) if earlier.fingerprint == fingerprint => Ok(Some(RequestMade::Repeated(earlier))),
+            Some(_) => Err(RequestError::KeyReused),
+            None => Ok(None),
+        }
+    }
+
+    async fn make(&self, request: NewRequest) -> Result<RequestMade, RequestError> {
+        let fingerprint = request.fingerprint.clone();
+        let made = self.0.store.make_request(request).await?;
+        match &made {
+            RequestMade::New { request, hold } => {
+                tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, "request taken");
+                self.notify(Subject::Request {
+                    id: request.id.clone(),
+                    request: request.kind.to_string(),
+                    environment: request.environment.clone(),
+                    actor: request.actor.clone(),
+                });
+                if let Some(hold) = hold {
+                    self.notify_hold(hold, "made");
+                }
+                self.0.intake_wake.notify_one();
+            }
+            // Two requests with one key that raced each other past the first look.
+            RequestMade::Repeated(earlier) if earlier.fingerprint != fingerprint => {
+                return Err(RequestError::KeyReused);
+            }
+            RequestMade::Repeated(_) => {}
+        }
+        Ok(made)
+    }
+
+    fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {
+        self.branch_of(environment).ok_or_else(|| RequestError::UnknownEnvironment {
+            name: environment.to_owned(),
+            known: list(self.0.branches.iter().flat_map(Branch::environments).map(|found| found.name.as_str())),
+        })
+    }
+}
+
+type Sites = BTreeMap<Repository, Vec<Place>>;
+
+/// People decide on what runs now, so the remote is asked: one round trip, and no fetch when nothing has moved.
+async fn refresh(branch: &Branch) -> Result<(), RequestError> {
+    branch.refresh().await.map(|_| ()).map_err(|error| RequestError::Unreachable(error.to_string()))
+}
+
+/// Finds a repository by its whole name or, where that is unambiguous, by its last component.
+fn resolve(managed: &Sites, environment: &str, text: &str) -> Result<Repository, RequestError> {
+    if let Ok(repository) = text.parse::<Repository>()
+        && managed.contains_key(&repository)
+    {
+        return Ok(repository);
+    }
+    let candidates: Vec<&Repository> = managed.keys().filter(|repository| repository.name() == text).collect();
+    match candidates.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(RequestError::UnknownRepository {
+            environment: environment.to_owned(),
+            repository: text.to_owned(),
+            known: list(managed.keys().map(Repository::as_str)),
+        }),
+        many => Err(RequestError::AmbiguousRepository {
+            environment: environment.to_owned(),
+            repository: text.to_owned(),
+            candidates: list(many.iter().map(|repository| repository.as_str())),
+        }),
+    }
+}
+
+fn fingerprint(kind: &str, order: &impl Serialize) -> String {
+    // Plain data with string keys: writing it as JSON cannot fail.
+    let json = serde_json::to_string(order).unwrap_or_default();
+    crate::image::Digest::of(format!("{kind} {json}").as_bytes()).to_string()
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

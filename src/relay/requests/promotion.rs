@@ -1,0 +1,199 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::super::matrix::{same_tag, versions};
+use super::super::{Environment, Relay};
+use super::{Order, RequestError, Sites, fingerprint, list, refresh, resolve};
+use crate::image::{Repository, Tag, Version};
+use crate::policy::rule_for;
+use crate::store::{NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState};
+
+/// "Give environment `to` the versions that `from` runs, or a named one."
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PromotionOrder {
+    /// The environment that changes.
+    pub to: String,
+    /// The environment whose versions it takes; may be left out where only one is allowed.
+    pub from: Option<String>,
+    /// The repositories, whole or by their last component; all that both environments run when left out.
+    pub repositories: Option<Vec<String>>,
+    /// A version to take instead of what `from` runs.
+    pub tag: Option<Tag>,
+    /// Repository to the tag that the caller believes `to` runs.
+    pub expect: BTreeMap<String, Tag>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Relay {
+    /// Takes a promotion. Returns when it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not taken; then nothing of it is stored.
+    pub async fn promote(&self, order: &PromotionOrder, by: &Order) -> Result<RequestMade, RequestError> {
+        let fingerprint = fingerprint("promotion", order);
+        if let Some(earlier) = self.repeated(by, &fingerprint).await? {
+            return Ok(earlier);
+        }
+        let plan = self.plan_promotion(order).await?;
+        self.make(NewRequest {
+            kind: RequestKind::Promotion,
+            environment: order.to.clone(),
+            source: plan.source,
+            actor: by.actor.clone(),
+            reason: order.reason.clone(),
+            idempotency_key: by.idempotency_key.clone(),
+            fingerprint,
+            updates: plan.updates,
+            hold: None,
+        })
+        .await
+    }
+
+    /// Works out which repositories get which version.
+    pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
+        let target = self.branch(&order.to)?;
+        let source = self.source(order)?;
+        refresh(target).await?;
+        let running = self.managed(target, &order.to);
+        let offered = match source {
+            Some(source) => {
+                let branch = self.branch(source)?;
+                if !std::ptr::eq(branch, target) {
+                    refresh(branch).await?;
+                }
+                Some((source, self.managed(branch, source)))
+            }
+            None => None,
+        };
+        check_expectations(order, &running)?;
+        let mut updates = Vec::new();
+        for repository in self.selected(order, &running, offered.as_ref())? {
+            updates.push(match self.plan_update(order, repository, &running, offered.as_ref()) {
+                // Nobody named it: one repository that is in disorder does not stop the others.
+                Err(error @ RequestError::SeveralVersions { .. }) if order.repositories.is_none() => refused(error)?,
+                planned => planned?,
+            });
+        }
+        Ok(PromotionPlan { source: source.map(str::to_owned), updates })
+    }
+
+    /// Returns the environment whose versions are taken; `None` when a named tag is.
+    fn source<'a>(&'a self, order: &'a PromotionOrder) -> Result<Option<&'a str>, RequestError> {
+        let to = order.to.clone();
+        let target = self.environment(&order.to);
+        let allowed = target.map(|Environment { promote_from, .. }| promote_from.as_slice()).unwrap_or_default();
+        let listed = || if allowed.is_empty() { "none".to_owned() } else { list(allowed.iter().map(String::as_str)) };
+        match (&order.from, allowed) {
+            (Some(from), _) if allowed.contains(from) => Ok(Some(from)),
+            (Some(from), _) => {
+                self.branch(from)?;
+                Err(RequestError::SourceNotAllowed { to, from: from.clone(), allowed: listed() })
+            }
+            (None, _) if order.tag.is_some() => Ok(None),
+            (None, [only]) => Ok(Some(only)),
+            (None, _) => Err(RequestError::SourceMissing { to, allowed: listed() }),
+        }
+    }
+
+    /// Returns the repositories that are meant: those named, or all that both environments run.
+    fn selected(
+        &self,
+        order: &PromotionOrder,
+        running: &Sites,
+        offered: Option<&(&str, Sites)>,
+    ) -> Result<Vec<Repository>, RequestError> {
+        match (&order.repositories, offered) {
+            (Some(names), _) => {
+                let mut selected = Vec::new();
+                for name in names {
+                    let repository = resolve(running, &order.to, name)?;
+                    if !selected.contains(&repository) {
+                        selected.push(repository);
+                    }
+                }
+                Ok(selected)
+            }
+            (None, Some((_, offered))) if order.tag.is_none() => {
+                Ok(running.keys().filter(|repository| offered.contains_key(*repository)).cloned().collect())
+            }
+            (None, _) => Err(RequestError::TagWithoutRepositories),
+        }
+    }
+
+    fn plan_update(
+        &self,
+        order: &PromotionOrder,
+        repository: Repository,
+        running: &Sites,
+        offered: Option<&(&str, Sites)>,
+    ) -> Result<NewRequestedUpdate, RequestError> {
+        let version = match (&order.tag, offered) {
+            (Some(tag), _) => {
+                if let Some(rule) = rule_for(&self.0.images, &repository) {
+                    rule.check_tag(tag)?;
+                }
+                Version::tagged(tag.clone(), None)
+            }
+            (None, Some((source, offered))) => offered_version(source, &repository, offered)?,
+            (None, None) => return Err(RequestError::TagWithoutRepositories),
+        };
+        let runs = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
+        let runs_it = matches!(runs.as_slice(), [one] if one == &version
+            || (version.digest().is_none() && same_tag(one, &version)));
+        let state = if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified };
+        Ok(NewRequestedUpdate { repository, version, state, reason: None })
+    }
+}
+
+pub(super) struct PromotionPlan {
+    source: Option<String>,
+    pub(super) updates: Vec<NewRequestedUpdate>,
+}
+
+fn check_expectations(order: &PromotionOrder, running: &Sites) -> Result<(), RequestError> {
+    for (name, expected) in &order.expect {
+        let repository = resolve(running, &order.to, name)?;
+        let versions = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
+        if !matches!(versions.as_slice(), [one] if one.tag() == Some(expected)) {
+            return Err(RequestError::Unexpected {
+                environment: order.to.clone(),
+                repository,
+                expected: expected.clone(),
+                running: versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Result<Version, RequestError> {
+    let found = versions(offered.get(repository).map(Vec::as_slice).unwrap_or_default());
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(RequestError::UnknownRepository {
+            environment: source.to_owned(),
+            repository: repository.to_string(),
+            known: list(offered.keys().map(Repository::as_str)),
+        }),
+        [first, ..] => Err(RequestError::SeveralVersions {
+            environment: source.to_owned(),
+            repository: repository.clone(),
+            versions: found.iter().map(Version::short).collect::<Vec<_>>().join(", "),
+            first: first.clone(),
+        }),
+    }
+}
+
+/// Returns the row of a repository that cannot be promoted because its sites are apart in the source.
+fn refused(error: RequestError) -> Result<NewRequestedUpdate, RequestError> {
+    let reason = Some(error.to_string());
+    match error {
+        RequestError::SeveralVersions { repository, first, .. } => {
+            Ok(NewRequestedUpdate { repository, version: first, state: UpdateState::Refused, reason })
+        }
+        other => Err(other),
+    }
+}

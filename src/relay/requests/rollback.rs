@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::super::Relay;
+use super::super::matrix::{same_tag, versions};
+use super::{Order, RequestError, fingerprint, refresh, resolve};
+use crate::image::{Repository, Tag, Version};
+use crate::policy::rule_for;
+use crate::store::{
+    Cause, HistoryFilter, NewHold, NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState,
+};
+
+/// How far back a rollback looks for the version before.
+const HISTORY: u32 = 200;
+
+/// "Give the environment the version that it ran before, and leave it at that."
+#[derive(Debug, Clone, Serialize)]
+pub struct RollbackOrder {
+    /// The environment that changes.
+    pub environment: String,
+    /// The repository, whole or by its last component.
+    pub repository: String,
+    /// A version to take instead of the one before.
+    pub to: Option<Tag>,
+    /// Why.
+    pub reason: Option<String>,
+    /// How long automation leaves it alone; until it is released when left out.
+    pub hold_for: Option<Duration>,
+}
+
+impl Relay {
+    /// Takes a rollback: the version and a hold. Returns when both are on disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not taken; then nothing of it is stored.
+    pub async fn roll_back(&self, order: &RollbackOrder, by: &Order) -> Result<RequestMade, RequestError> {
+        let fingerprint = fingerprint("rollback", order);
+        if let Some(earlier) = self.repeated(by, &fingerprint).await? {
+            return Ok(earlier);
+        }
+        let branch = self.branch(&order.environment)?;
+        refresh(branch).await?;
+        let managed = self.managed(branch, &order.environment);
+        let repository = resolve(&managed, &order.environment, &order.repository)?;
+        let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
+        let version = self.version_before(order, &repository, &running).await?;
+        let expires_at = order.hold_for.map(|span| expiry(span).ok_or(RequestError::HoldTooLong)).transpose()?;
+        let runs_it = matches!(running.as_slice(), [one] if same_tag(one, &version));
+        self.make(NewRequest {
+            kind: RequestKind::Rollback,
+            environment: order.environment.clone(),
+            source: None,
+            actor: by.actor.clone(),
+            reason: order.reason.clone(),
+            idempotency_key: by.idempotency_key.clone(),
+            fingerprint,
+            updates: vec![NewRequestedUpdate {
+                repository: repository.clone(),
+                version,
+                state: if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified },
+                reason: None,
+            }],
+            hold: Some(NewHold {
+                environment: order.environment.clone(),
+                repository,
+                reason: Some(order.reason.clone().unwrap_or_else(|| "rolled back".to_owned())),
+                actor: by.actor.clone(),
+                expires_at,
+            }),
+        })
+        .await
+    }
+
+    /// Returns the version that a rollback goes to.
+    async fn version_before(
+        &self,
+        order: &RollbackOrder,
+        repository: &Repository,
+        running: &[Version],
+    ) -> Result<Version, RequestError> {
+        let filter = HistoryFilter {
+            environment: Some(order.environment.clone()),
+            repository: Some(repository.clone()),
+            limit: HISTORY,
+        };
+        let history = self.0.store.history(&filter).await?;
+        if let Some(tag) = &order.to {
+            if let Some(rule) = rule_for(&self.0.images, repository) {
+                rule.check_tag(tag)?;
+            }
+            let known = history.iter().find(|change| change.version.tag() == Some(tag));
+            return Ok(known.map_or_else(|| Version::tagged(tag.clone(), None), |change| change.version.clone()));
+        }
+        let runs = |version: &Version| running.iter().any(|found| same_tag(found, version));
+        // A rollback is no step forward: going back twice must not lead to what was fled from.
+        let step = history.iter().find(|change| change.cause != Cause::Rollback && runs(&change.version));
+        let before = match step {
+            Some(step) => step.old.clone(),
+            // Somebody else has written what runs: the version before is the last of ours.
+            None => history.first().map(|last| last.version.clone()).filter(|version| !runs(version)),
+        };
+        before.ok_or_else(|| RequestError::NoEarlierVersion {
+            environment: order.environment.clone(),
+            repository: repository.clone(),
+        })
+    }
+}
+fn expiry(span: Duration) -> Option<Timestamp> {
+    Timestamp::now().checked_add(jiff::SignedDuration::try_from(span).ok()?).ok()
+}
