@@ -10,8 +10,9 @@ FOLDERS = {"dockerhub": "docker-hub", "harbor-cloudevents": "harbor", "acr-event
 
 # The order of the table, which chooses the sender in the fuzz target.
 table = (ROOT / "src/webhook/senders/mod.rs").read_text()
-files = re.findall(r"=> (\w+),$", table[table.index("\nsenders! {"):], re.M)
-names = [re.search(r'name: "([\w-]+)"', (ROOT / f"src/webhook/senders/{file}.rs").read_text()).group(1) for file in files]
+files = re.findall(r"=> (\w+),", table.split("\nsenders! {")[1].split("\n}")[0])
+sources = [(ROOT / f"src/webhook/senders/{file}.rs").read_text() for file in files]
+names = [re.search(r'name: "([\w-]+)"', source).group(1) for source in sources]
 
 senders = ROOT / "fuzz/corpus/senders"
 senders.mkdir(parents=True, exist_ok=True)

@@ -265,8 +265,16 @@ fn it_stays_up_and_its_commands_work_when_they_are_pasted() {
     let mut demo = Running::start(&newcomer);
     demo.until(&["What happens shows up here"]);
     let shown = demo.shown.clone();
-    let repository = PathBuf::from(shown.lines().rfind(|line| line.contains("config repository")).unwrap().trim()
-        .strip_prefix("config repository").unwrap().trim());
+    let repository = PathBuf::from(
+        shown
+            .lines()
+            .rfind(|line| line.contains("config repository"))
+            .unwrap()
+            .trim()
+            .strip_prefix("config repository")
+            .unwrap()
+            .trim(),
+    );
     let tip = |repository: &Path| {
         let log = format!("git --git-dir={} log -1 --format=%s main", repository.display());
         paste(&newcomer, &log).trim().to_owned()

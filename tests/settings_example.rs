@@ -93,7 +93,14 @@ fn what_the_example_leaves_out_would_be_read() {
         let Err(faults) = surroundings.parse(&lines.join("\n")) else { continue };
         for fault in faults.0 {
             // What it stands in the place of is still there, and a file that it names is not on this machine.
-            let expected = ["duplicate key", "does not fit the URL", "cannot be read", "has no use with", "both say"];
+            let expected = [
+                "duplicate key",
+                "does not fit the URL",
+                "cannot be read",
+                "has no use with",
+                "both say",
+                "no RSA key",
+            ];
             assert!(expected.iter().any(|part| fault.message.contains(part)), "{line}: {fault}");
         }
     }

@@ -14,6 +14,7 @@ mod serve;
 pub mod server;
 mod sites;
 mod status;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ enum Command {
     Holds(holds::Options),
     Hold(holds::AddOptions),
     Release(holds::ReleaseOptions),
+    Webhook(webhook::Options),
 }
 
 /// Runs the program with the arguments of the process.
@@ -79,6 +81,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Holds(options) => holds::run(options).await,
             Command::Hold(options) => holds::add(options).await,
             Command::Release(options) => holds::release(options).await,
+            Command::Webhook(options) => webhook::run(options).await,
         }
     });
     // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.

@@ -10,6 +10,7 @@
 mod events;
 mod holds;
 mod ids;
+mod receivers;
 mod requests;
 mod rows;
 mod settings;
@@ -24,6 +25,7 @@ use sqlx::{ConnectOptions, Connection};
 
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};
+pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;

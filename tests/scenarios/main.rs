@@ -10,5 +10,7 @@ mod git_http;
 
 mod bad_input;
 mod failures;
+mod limits;
 mod main_job;
+mod receivers;
 mod requests;

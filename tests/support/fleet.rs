@@ -163,6 +163,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
     remote: Option<(String, String)>,
     registry_host: Option<String>,
+    server_settings: String,
     extra_settings: String,
     receivers: String,
 }
@@ -207,6 +208,12 @@ impl Builder {
     /// Uses the registry at `host` instead of the embedded one.
     pub fn registry(mut self, host: &str) -> Self {
         self.registry_host = Some(host.to_owned());
+        self
+    }
+
+    /// Uses these lines of `[server]` instead of a `max_body_bytes` of 64 KiB.
+    pub fn server(mut self, lines: &str) -> Self {
+        self.server_settings = lines.to_owned();
         self
     }
 
@@ -255,7 +262,7 @@ impl Builder {
         let settings = format!(
             r#"[server]
 listen = "127.0.0.1:{port}"
-max_body_bytes = 65536
+{server}
 
 [store]
 url = "sqlite:{folder}/tagrelay.db"
@@ -298,6 +305,7 @@ token = {{ value = "{READ_TOKEN}" }}
 permissions = ["read"]
 {extra}"#,
             folder = folder.path().display(),
+            server = self.server_settings,
             receivers = self.receivers,
             extra = self.extra_settings,
         );
@@ -328,6 +336,7 @@ impl Fleet {
             files: Vec::new(),
             remote: None,
             registry_host: None,
+            server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
             receivers: String::new(),
         }
@@ -394,6 +403,14 @@ impl Fleet {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("the program did not stop; its log:\n{}", self.log());
+    }
+
+    /// Returns how much memory the program has needed at most, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let id = self.process.as_ref().unwrap().child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Everything that the program has written to its standard output and error.
