@@ -7,13 +7,15 @@ mod git;
 mod git_fleet;
 #[path = "support/git_http.rs"]
 mod git_http;
+#[path = "support/git_tls.rs"]
+mod git_tls;
 
 use std::time::Duration;
 
 use git::Remote;
 use git_fleet::{Fleet, Opened, apply, deployment, plan, prepare, versions};
 use git_http::{Fault, Server};
-use tagrelay::config_repo::{Authentication, PushError, RemoteError};
+use tagrelay::config_repo::{Authentication, ConfigRepository, OpenError, PushError, RemoteError};
 use tagrelay::secret::Secret;
 
 const USER: &str = "uyou/user-service";
@@ -200,4 +202,30 @@ async fn hooks_that_run_afterwards_are_not_waited_for() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named() {
+    let (remote, server) = platform();
+    let door = git_tls::Door::open(&server.url).await;
+    let mut fleet = fleet(&server, "hunter2");
+    fleet.settings.url = format!("{}/config.git", door.url).parse().unwrap();
+    let stranger = fleet.open_rival("stranger").await;
+    let error = stranger.refresh().await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("UnknownIssuer"), "{error}");
+
+    fleet.settings.ca_bundle = Some(door.authority());
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert_eq!(remote.log().len(), 2);
+
+    let file = fleet.folder.path().join("no-certificate.pem");
+    std::fs::write(&file, "nothing\n").unwrap();
+    for path in [file, fleet.folder.path().join("missing.pem")] {
+        let mut settings = fleet.settings.clone();
+        settings.ca_bundle = Some(path);
+        let opened = ConfigRepository::open(settings, Vec::new()).await;
+        assert!(matches!(opened, Err(OpenError::Tls { .. })));
+    }
 }

@@ -21,7 +21,7 @@ Examples:
   tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      every step of one event
   tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again
 
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission read (replay: replay)."
+The token from TAGRELAY_TOKEN or --token-file needs the permission read; for replay, replay."
 )]
 pub(super) struct Options {
     #[command(subcommand)]
@@ -33,15 +33,21 @@ pub(super) struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Tells the way of one event, step by step
+    #[command(after_help = "\
+Example:
+  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      an id that `tagrelay events` shows")]
     Show(OneOptions),
     /// Runs a refused event again, for instance when the registry has the image now
+    #[command(after_help = "\
+Example:
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    an id that `tagrelay events --state refused` shows")]
     Replay(OneOptions),
 }
 
 #[derive(Args)]
 struct ListOptions {
     /// Only this repository, whole: docker.io/uyou/user-service
-    #[arg(long, value_name = "REPOSITORY")]
+    #[arg(long, value_name = "REPOSITORY", value_parser = super::holds::parse_whole_repository)]
     repository: Option<String>,
     /// Only events in this state
     #[arg(long, value_enum, value_name = "STATE")]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::api::{Api, Hold, Holds, ServerOptions};
 use super::output::{self, Cell, DIM, Table, clean, relative};
+use crate::image::Repository;
 
 /// Lists the holds: what automation leaves alone, since when and why.
 #[derive(Args)]
@@ -17,7 +18,7 @@ use super::output::{self, Cell, DIM, Table, clean, relative};
     after_help = "\
 Examples:
   tagrelay holds
-  tagrelay holds add --environment production docker.io/uyou/user-service --hold-for 2d --reason 'release freeze'
+  tagrelay holds add --environment production docker.io/uyou/user-service --hold-for 2d
   tagrelay holds release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN
 
 `tagrelay hold` and `tagrelay release` are short for the last two."
@@ -49,12 +50,13 @@ struct ListOptions {
 #[command(after_help = "\
 Examples:
   tagrelay hold --environment staging docker.io/uyou/user-service
-  tagrelay hold --environment production docker.io/uyou/user-service --hold-for 2d --reason 'release freeze'
+  tagrelay hold --environment production docker.io/uyou/user-service --hold-for 2d --reason sales
 
 Pushes that come in meanwhile wait, and the newest goes when the hold ends. Promotions are refused until then.
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission hold:ENVIRONMENT.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission hold:ENVIRONMENT.")]
 pub(super) struct AddOptions {
     /// Which repository, whole: docker.io/uyou/user-service
+    #[arg(value_parser = parse_whole_repository)]
     repository: String,
     /// Where
     #[arg(long, value_name = "ENVIRONMENT")]
@@ -152,6 +154,16 @@ pub(super) fn table(holds: &[&Hold], now: Timestamp) -> Table {
         ]);
     }
     table
+}
+
+/// Parses a repository that the server takes by its whole name only.
+///
+/// A last part alone would be understood as an official image of Docker Hub, which nobody here runs.
+pub(super) fn parse_whole_repository(text: &str) -> Result<String, String> {
+    if !text.contains('/') {
+        return Err(format!("write it whole, as in docker.io/uyou/{text}"));
+    }
+    text.parse::<Repository>().map(|repository| repository.to_string()).map_err(|error| error.to_string())
 }
 
 fn end(hold: &Hold, now: Timestamp) -> String {

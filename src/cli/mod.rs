@@ -4,6 +4,7 @@
 //! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
 
 mod api;
+mod check;
 pub mod demo;
 mod events;
 mod holds;
@@ -28,7 +29,14 @@ const DEFAULT_SETTINGS: &str = "tagrelay.toml";
 
 /// Relays image tags from container registries to the Git repository that Argo CD watches.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Begin with `tagrelay demo`: it shows everything on this machine. `tagrelay COMMAND --help` has examples."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +46,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Options),
     Sites(sites::Options),
+    Check(check::Options),
     Serve(serve::Options),
     Status(status::Options),
     Promote(promote::Options),
@@ -73,6 +82,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Demo(options) => demo::run(options).await,
             Command::Sites(options) => sites::run(options).await,
+            Command::Check(options) => check::run(options).await,
             Command::Serve(options) => serve::run(options).await,
             Command::Status(options) => status::run(options).await,
             Command::Promote(options) => promote::run(options).await,

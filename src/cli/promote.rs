@@ -20,9 +20,10 @@ Examples:
   tagrelay promote --to production                  everything that staging runs
   tagrelay promote --to production user-service     one service
   tagrelay promote --to production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
-  tagrelay promote --to production user-service --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
+  tagrelay promote --to production user-service \\
+    --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
 
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission promote:ENVIRONMENT.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission promote:ENVIRONMENT.")]
 pub(super) struct Options {
     /// Which repositories, whole (docker.io/uyou/user-service) or by their last part (user-service) [default: all that
     /// both environments run]

@@ -15,10 +15,11 @@ use super::api::{Api, FollowOptions, ServerOptions, follow};
 #[command(after_help = "\
 Examples:
   tagrelay rollback --environment production user-service
-  tagrelay rollback --environment production user-service --hold-for 4h --reason 'errors after the release'
-  tagrelay rollback --environment production user-service --to 1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
+  tagrelay rollback --environment production user-service --hold-for 4h --reason 'it leaks'
+  tagrelay rollback --environment production user-service \\
+    --to 1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
 
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission rollback:ENVIRONMENT.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission rollback:ENVIRONMENT.")]
 pub(super) struct Options {
     /// Which repository, whole (docker.io/uyou/user-service) or by its last part (user-service)
     repository: String,

@@ -19,7 +19,7 @@ Examples:
   tagrelay status --environment production
   tagrelay status --json | jq -r '.environments[].repositories[] | \"\\(.repository) \\(.version.tag)\"'
 
-The API token comes from TAGRELAY_TOKEN or --token-file and needs the permission read.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission read.")]
 pub(super) struct Options {
     /// Show only this environment (may be given several times)
     #[arg(long = "environment", value_name = "ENVIRONMENT", conflicts_with = "json")]
@@ -56,7 +56,9 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     let environments: Vec<&Environment> = matrix.environments.iter().filter(is_wanted).collect();
     let mut parts = vec![overview(&environments).render(0)];
     let beside = side_by_side(matrix, &environments, now);
-    if beside.width() <= MAX_WIDTH {
+    if environments.iter().all(|environment| environment.repositories.is_empty()) {
+        parts.push(format!("{DIM}no managed image; `tagrelay check` looks why{DIM:#}\n"));
+    } else if beside.width() <= MAX_WIDTH {
         parts.push(beside.render(0));
     } else {
         parts.extend(environments.iter().map(|environment| one_below(matrix, environment, now)));

@@ -31,12 +31,19 @@ const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_
 #[command(next_help_heading = "Server")]
 pub(in crate::cli) struct ServerOptions {
     /// Where Tagrelay runs
-    #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", default_value = "http://127.0.0.1:8080",
+    #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8080",
           value_parser = parse_server)]
     server: Url,
     /// A file that holds the API token [default: the token in the variable TAGRELAY_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+impl ServerOptions {
+    /// Returns the options for a server whose address is known, with the token in a file.
+    pub(in crate::cli) fn at(server: Url, token_file: PathBuf) -> Self {
+        Self { server, token_file: Some(token_file) }
+    }
 }
 
 fn parse_server(text: &str) -> Result<Url, String> {
@@ -156,9 +163,14 @@ impl Api {
     }
 
     /// Asks for something that the server may hold back for `wait`. One attempt.
-    pub(super) async fn get_when_done(&self, path: &[&str], wait: Duration) -> Result<Answer, ApiError> {
+    pub(in crate::cli) async fn get_when_done(&self, path: &[&str], wait: Duration) -> Result<Answer, ApiError> {
         let address = self.address(path, &[("wait", wait.as_secs().to_string())]);
         self.send(self.http.request(Method::GET, address).timeout(wait + ANSWER_TIME)).await
+    }
+
+    /// Asks for something that never ends. One attempt.
+    pub(in crate::cli) async fn open(&self, path: &[&str]) -> Result<reqwest::Response, ApiError> {
+        self.receive(self.http.request(Method::GET, self.address(path, &[]))).await
     }
 
     /// Asks for something to be done. One attempt.
@@ -192,13 +204,19 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, ApiError> {
+        let text = self.receive(request).await?.text().await.map_err(|error| self.failed(&error))?;
+        Ok(Answer { text })
+    }
+
+    /// Sends a request and returns the answer as soon as it begins, if it is a good one.
+    async fn receive(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ApiError> {
         let response = request.header(header::AUTHORIZATION, self.authorization.clone()).send().await;
         let response = response.map_err(|error| self.failed(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.map_err(|error| self.failed(&error))?;
         if status.is_success() {
-            return Ok(Answer { text });
+            return Ok(response);
         }
+        let text = response.text().await.map_err(|error| self.failed(&error))?;
         let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
         Err(ApiError::Refused { status, detail: self.explain(status, location, &text) })
     }

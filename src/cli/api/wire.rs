@@ -43,6 +43,7 @@ pub(in crate::cli) struct Running {
     pub version: Option<Version>,
     pub versions: Vec<Version>,
     pub when: Option<Timestamp>,
+    pub cause: Option<String>,
     pub holds: Vec<Hold>,
     pub waiting: Vec<Update>,
 }
@@ -108,9 +109,15 @@ pub(in crate::cli) struct Event {
     pub receiver: String,
     pub repository: String,
     pub tag: String,
+    pub digest: Option<String>,
     pub state: String,
     pub reason: Option<String>,
+    pub note: Option<String>,
+    pub matched_rule: Option<String>,
+    pub pushed_at: Option<Timestamp>,
     pub received_at: Timestamp,
+    pub verified_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
 }
 
 /// `GET /api/v1/events/{id}`.

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use super::api::{Happening, Subject, short};
+use super::api::{Happening, Subject};
 use super::stage::{Stage, name_of};
 use super::tour::reference;
 use super::workspace::{API_TOKEN, CI_RECEIVER};
+use crate::cli::output::{short_commit, short_version};
 
 /// Prints the addresses and commands that work when they are pasted into another terminal.
 pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -65,7 +66,7 @@ fn describe(subject: &Subject) -> Option<(String, String)> {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Some(match subject {
         Subject::Event { repository, tag, state, reason, .. } => {
-            let image = format!("{}:{}", name_of(repository), short(tag));
+            let image = format!("{}:{}", name_of(repository), short_version(Some(tag), None));
             match (state.as_str(), reason) {
                 ("queued", None) => ("received".to_owned(), image),
                 ("queued", Some(reason)) => ("postponed".to_owned(), format!("{image}: {reason}")),
@@ -74,9 +75,10 @@ fn describe(subject: &Subject) -> Option<(String, String)> {
             }
         }
         Subject::Update { environment, repository, version, state, commit, reason, .. } => {
-            let version = version.split('@').next().unwrap_or_default();
-            let commit = commit.as_ref().map(|commit| format!(" in {commit:.7}")).unwrap_or_default();
-            let image = format!("{} {}", name_of(repository), short(version));
+            // It is a tag, a digest, or both with an @ between them.
+            let tag = version.split('@').next().unwrap_or_default();
+            let commit = commit.as_ref().map(|commit| format!(" in {}", short_commit(commit))).unwrap_or_default();
+            let image = format!("{} {}", name_of(repository), short_version(Some(tag), None));
             (state.clone(), format!("{environment}: {image}{commit}{}", because(reason)))
         }
         Subject::Request { request, environment, actor, .. } => {

@@ -1,138 +1,28 @@
-//! The API of the running server, as its clients see it.
+//! The API of the running server, as its clients see it, with the stream that only the demo listens to.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use jiff::Timestamp;
 use reqwest::Response;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use crate::image::{Digest, Tag};
-use crate::secret::{ExposeSecret as _, Secret};
+use super::workspace::{API_TOKEN, Workspace};
+use crate::cli::api::{Api, Environment, Event, EventDetail, Matrix, Preview, Request, ServerOptions};
 
-/// How long the server may take to accept a connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// A client of the API. Requests have no limit of their own: some wait, and whoever asks knows how long.
-pub(super) struct Api {
-    client: reqwest::Client,
+/// A client with the answers that the tour looks at.
+pub(super) struct Client {
+    api: Api,
     base: Url,
-    token: Secret,
 }
 
-/// What an environment runs.
-#[derive(Debug, Deserialize)]
-pub(super) struct Environment {
-    pub(super) name: String,
-    pub(super) repositories: Vec<Cell>,
-}
-
-/// What an environment runs of one repository.
-#[derive(Debug, Deserialize)]
-pub(super) struct Cell {
-    pub(super) repository: String,
-    pub(super) versions: Vec<Version>,
-    pub(super) cause: Option<String>,
-    pub(super) holds: Vec<Hold>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Version {
-    pub(super) tag: Option<String>,
-    pub(super) digest: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Hold {
-    pub(super) actor: String,
-    pub(super) reason: Option<String>,
-    pub(super) expires_at: Option<Timestamp>,
-}
-
-impl Environment {
-    pub(super) fn cell(&self, repository: &str) -> Option<&Cell> {
-        self.repositories.iter().find(|cell| cell.repository == repository)
-    }
-}
-
-impl Cell {
-    /// Tells whether every site names this tag.
-    pub(super) fn runs(&self, tag: &Tag) -> bool {
-        let is_tag = |version: &Version| version.tag.as_deref() == Some(tag.as_str());
-        !self.versions.is_empty() && self.versions.iter().all(is_tag)
-    }
-}
-
-impl Version {
-    /// Returns the tag, or else the digest, in a form for people.
-    pub(super) fn short(&self) -> String {
-        let text = self.tag.as_deref().or(self.digest.as_deref()).unwrap_or_default();
-        short(text)
-    }
-}
-
-/// Returns the short form of a tag or a digest, and anything else as it is.
-pub(super) fn short(version: &str) -> String {
-    if let Ok(digest) = version.parse::<Digest>() {
-        return digest.short();
-    }
-    version.parse::<Tag>().map_or_else(|_| version.to_owned(), |tag| tag.short().to_owned())
-}
-
-/// A push event.
-#[derive(Debug, Deserialize)]
-pub(super) struct PushEvent {
-    pub(super) receiver: String,
-    pub(super) digest: Option<String>,
-    pub(super) matched_rule: Option<String>,
-    pub(super) note: Option<String>,
-    pub(super) pushed_at: Option<Timestamp>,
-    pub(super) received_at: Timestamp,
-    pub(super) verified_at: Option<Timestamp>,
-    pub(super) finished_at: Option<Timestamp>,
-}
-
-/// What a promotion would do.
-#[derive(Debug, Deserialize)]
-pub(super) struct Preview {
-    pub(super) parent: String,
-    pub(super) diff: String,
-    pub(super) updates: Vec<PreviewedUpdate>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct PreviewedUpdate {
-    pub(super) repository: String,
-    pub(super) state: String,
-    pub(super) reason: Option<String>,
-}
-
-/// A promotion or rollback.
-#[derive(Debug, Deserialize)]
-pub(super) struct Request {
-    pub(super) id: String,
-    pub(super) kind: String,
-    pub(super) state: String,
-    pub(super) commit: Option<String>,
-    pub(super) reason: Option<String>,
-}
-
-/// An error of the API (RFC 9457).
-#[derive(Deserialize)]
-struct Problem {
-    detail: Option<String>,
-}
-
-impl Api {
+impl Client {
     /// Makes a client of the server at `base`.
-    pub(super) fn new(base: Url, token: Secret) -> anyhow::Result<Self> {
-        crate::registry::install_tls_provider();
-        // Loopback: no proxy, and no certificate is ever looked at.
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).connect_timeout(CONNECT_LIMIT).build();
-        Ok(Self { client: client.context("no HTTP client can be made")?, base, token })
+    pub(super) fn new(base: Url, workspace: &Workspace) -> anyhow::Result<Self> {
+        let api = Api::new(ServerOptions::at(base.clone(), workspace.secret(API_TOKEN)))?;
+        Ok(Self { api, base })
     }
 
     /// Returns the address of the server.
@@ -140,72 +30,36 @@ impl Api {
         &self.base
     }
 
-    /// Tells whether the server is ready.
-    pub(super) async fn is_ready(&self) -> anyhow::Result<bool> {
-        let response = self.client.get(self.base.join("readyz")?).send().await;
-        Ok(response.with_context(|| format!("{} does not answer", self.base))?.status().is_success())
-    }
-
     pub(super) async fn environments(&self) -> anyhow::Result<Vec<Environment>> {
-        #[derive(Deserialize)]
-        struct Matrix {
-            environments: Vec<Environment>,
-        }
-        Ok(self.get::<Matrix>("api/v1/environments").await?.environments)
+        Ok(self.api.get(&["environments"], &[]).await?.read::<Matrix>()?.environments)
     }
 
-    pub(super) async fn event(&self, id: &str) -> anyhow::Result<PushEvent> {
-        self.get(&format!("api/v1/events/{id}")).await
+    pub(super) async fn event(&self, id: &str) -> anyhow::Result<Event> {
+        Ok(self.api.get(&["events", id], &[]).await?.read::<EventDetail>()?.event)
     }
 
     /// Returns what a promotion would do; `order` asks for a dry run.
     pub(super) async fn preview(&self, order: &Value) -> anyhow::Result<Preview> {
-        self.post("api/v1/promotions", order).await
+        self.api.post(&["promotions"], order).await?.read()
     }
 
     pub(super) async fn promote(&self, order: &Value) -> anyhow::Result<Request> {
-        self.post("api/v1/promotions", order).await
+        self.api.post(&["promotions"], order).await?.read()
     }
 
     pub(super) async fn roll_back(&self, order: &Value) -> anyhow::Result<Request> {
-        self.post("api/v1/rollbacks", order).await
+        self.api.post(&["rollbacks"], order).await?.read()
     }
 
     /// Returns a promotion or rollback when it has ended, or as it is after `wait`.
     pub(super) async fn wait(&self, id: &str, wait: Duration) -> anyhow::Result<Request> {
-        self.get(&format!("api/v1/promotions/{id}?wait={}", wait.as_secs())).await
+        self.api.get_when_done(&["promotions", id], wait).await?.read()
     }
 
     /// Listens to everything that happens from now on.
     pub(super) async fn listen(&self) -> anyhow::Result<Happenings> {
-        let request = self.client.get(self.base.join("api/v1/stream")?);
-        Ok(Happenings { response: self.send(request).await?, unread: Vec::new() })
+        Ok(Happenings { response: self.api.open(&["stream"]).await?, unread: Vec::new() })
     }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let request = self.client.get(self.base.join(path)?);
-        read(self.send(request).await?, path).await
-    }
-
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
-        let request = self.client.post(self.base.join(path)?).json(body);
-        read(self.send(request).await?, path).await
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let request = request.bearer_auth(self.token.reveal()?.expose_secret());
-        let response = request.send().await.with_context(|| format!("{} does not answer", self.base))?;
-        let (status, path) = (response.status(), response.url().path().to_owned());
-        if status.is_success() {
-            return Ok(response);
-        }
-        let detail = response.json::<Problem>().await.ok().and_then(|problem| problem.detail);
-        bail!("{path} answered {status}: {}", detail.unwrap_or_else(|| "it does not say why".to_owned()))
-    }
-}
-
-async fn read<T: DeserializeOwned>(response: Response, path: &str) -> anyhow::Result<T> {
-    response.json().await.with_context(|| format!("/{path} answered something unexpected"))
 }
 
 /// Something that has just happened, as `/api/v1/stream` tells it.

@@ -4,14 +4,14 @@ use std::io::{Result, Write};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::cli::output::{BAD, DIM, GOOD, HEAD, PLAIN, Table};
+
 const TITLE: Style = AnsiColor::Cyan.on_default().bold();
-const STRONG: Style = Style::new().bold();
-const FAINT: Style = Style::new().dimmed();
 const COMMIT: Style = AnsiColor::Yellow.on_default();
 const HUNK: Style = AnsiColor::Cyan.on_default();
-const OLD: Style = AnsiColor::Red.on_default();
-const NEW: Style = AnsiColor::Green.on_default();
-const GOOD: Style = AnsiColor::Green.on_default().bold();
+
+/// Blanks in front of everything but titles.
+const INDENT: usize = 3;
 
 /// The width of names in front of facts and moments.
 const NAME_WIDTH: usize = 19;
@@ -55,7 +55,7 @@ impl Screen {
         self.steps += 1;
         writeln!(self.out, "\n{TITLE}{}. {title}{TITLE:#}", self.steps)?;
         for line in wrap(why) {
-            writeln!(self.out, "   {FAINT}{line}{FAINT:#}")?;
+            writeln!(self.out, "   {DIM}{line}{DIM:#}")?;
         }
         writeln!(self.out)
     }
@@ -74,7 +74,7 @@ impl Screen {
     }
 
     pub(super) fn fact(&mut self, name: &str, value: &str) -> Result<()> {
-        writeln!(self.out, "   {STRONG}{name:NAME_WIDTH$}{STRONG:#}{value}")
+        writeln!(self.out, "   {HEAD}{name:NAME_WIDTH$}{HEAD:#}{value}")
     }
 
     /// Tells what happened `millis` milliseconds after the beginning of something.
@@ -88,18 +88,18 @@ impl Screen {
     }
 
     fn happened(&mut self, at: &str, what: &str, text: &str) -> Result<()> {
-        writeln!(self.out, "   {FAINT}{at:>9}{FAINT:#}  {GOOD}{what:10}{GOOD:#} {text}")
+        writeln!(self.out, "   {DIM}{at:>9}{DIM:#}  {GOOD}{what:10}{GOOD:#} {text}")
     }
 
     /// Tells what happened at a time of day.
     pub(super) fn live(&mut self, time: &str, what: &str, text: &str) -> Result<()> {
-        writeln!(self.out, "   {FAINT}{time}{FAINT:#}  {GOOD}{what:10}{GOOD:#} {text}")
+        writeln!(self.out, "   {DIM}{time}{DIM:#}  {GOOD}{what:10}{GOOD:#} {text}")
     }
 
     /// Shows a command to copy. `why` says what it does.
     pub(super) fn command(&mut self, why: &str, command: &str) -> Result<()> {
         for line in wrap(why) {
-            writeln!(self.out, "   {FAINT}# {line}{FAINT:#}")?;
+            writeln!(self.out, "   {DIM}# {line}{DIM:#}")?;
         }
         writeln!(self.out, "   {command}\n")
     }
@@ -130,14 +130,14 @@ impl Screen {
                 index.and_then(|index| lines.get(index)).filter(|line| in_hunk && line.starts_with(mark))
             };
             let (style, partner) = match line.chars().next() {
-                Some('-') if in_hunk => (OLD, neighbour(Some(index + 1), '+')),
-                Some('+') if in_hunk => (NEW, neighbour(index.checked_sub(1), '-')),
+                Some('-') if in_hunk => (BAD, neighbour(Some(index + 1), '+')),
+                Some('+') if in_hunk => (GOOD, neighbour(index.checked_sub(1), '-')),
                 Some('@') => (HUNK, None),
-                _ if in_hunk => (Style::new(), None),
-                _ => (FAINT, None),
+                _ if in_hunk => (PLAIN, None),
+                _ => (DIM, None),
             };
             let (before, differs, after) = split_by(line, partner.copied());
-            let room = self.room(3);
+            let room = self.room(INDENT);
             let (before, room) = cut(before, room);
             let (differs, room) = cut(differs, room);
             let (after, _) = cut(after, room);
@@ -147,19 +147,8 @@ impl Screen {
         Ok(())
     }
 
-    /// Shows a table whose first row holds the titles.
-    pub(super) fn table(&mut self, rows: &[Vec<String>]) -> Result<()> {
-        let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
-        for (index, row) in rows.iter().enumerate() {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-            let style = if index == 0 { STRONG } else { Style::new() };
-            let line = cells.join("   ");
-            writeln!(self.out, "   {style}{}{style:#}", line.trim_end())?;
-        }
-        Ok(())
+    pub(super) fn table(&mut self, table: &Table) -> Result<()> {
+        self.out.write_all(table.render(INDENT).as_bytes())
     }
 
     fn cut<'a>(&self, line: &'a str, indent: usize) -> std::borrow::Cow<'a, str> {
@@ -241,10 +230,9 @@ mod tests {
 
     fn shown(width: Option<usize>, show: impl FnOnce(&mut Screen) -> Result<()>) -> String {
         let paper = Paper::default();
-        let out = anstream::StripStream::new(paper.clone());
-        show(&mut Screen { out: Box::new(out), width, steps: 0 }).unwrap();
+        show(&mut Screen { out: Box::new(paper.clone()), width, steps: 0 }).unwrap();
         let written = paper.0.lock().unwrap().clone();
-        String::from_utf8(written).unwrap()
+        anstream::adapter::strip_str(std::str::from_utf8(&written).unwrap()).to_string()
     }
 
     const DIFF: &str = "diff --git a/a.yaml b/a.yaml\n--- a/a.yaml\n+++ b/a.yaml\n@@ -1,3 +1,3 @@\n spec:\n-  image: r/a:é1 # x\n+  image: r/a:é2 # x\n";
@@ -271,12 +259,5 @@ mod tests {
         let shown = shown(Some(20), |screen| screen.diff(DIFF));
         assert!(shown.lines().all(|line| line.chars().count() <= 20), "{shown}");
         assert!(shown.contains("   -  image: r/a:é1…\n"), "{shown}");
-    }
-
-    #[test]
-    fn tables_are_aligned() {
-        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        let rows = [row(["", "staging"]), row(["user-service", "1a2b3c4"])];
-        assert_eq!(shown(None, |screen| screen.table(&rows)), "                  staging\n   user-service   1a2b3c4\n");
     }
 }

@@ -7,16 +7,17 @@ use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use url::Url;
 
-use super::api::{Api, Cell, Happenings, Version};
+use super::api::{Client, Happenings};
 use super::peer::Peer;
 use super::platform::{self, Platform};
 use super::push::{TinyImage, push};
 use super::screen::Screen;
 use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
+use crate::cli::api::{Environment, Running, Version};
+use crate::cli::output::{Cell, Table};
 use crate::cli::server::{self, Server};
 use crate::image::{CommitSha, Digest, Repository, Tag};
-use crate::secret::Secret;
 use crate::settings::Settings;
 
 /// How long the server may take until it has read the config repository.
@@ -30,7 +31,7 @@ pub(super) struct Stage<'a> {
     pub(super) registry: Peer,
     pub(super) platform: Platform,
     pub(super) server: Server,
-    pub(super) api: Api,
+    pub(super) api: Client,
     pub(super) happenings: Happenings,
     /// An image that is in the registry, and of which nobody has told the server.
     pub(super) untold: (Repository, Tag),
@@ -51,7 +52,7 @@ impl<'a> Stage<'a> {
         let settings = Settings::load(&workspace.settings()).map_err(|faults| anyhow!("{faults}"))?;
         let server = server::start(settings).await?;
         let base = Url::parse(&format!("http://{}/", server.address()))?;
-        let api = Api::new(base, Secret::from_file(workspace.secret(API_TOKEN))?)?;
+        let api = Client::new(base, workspace)?;
         within(READY_LIMIT, "the server to read the config repository", until_ready(&api)).await?;
         let happenings = api.listen().await?;
         registry.notify(api.base().join(&format!("webhooks/{REGISTRY_RECEIVER}"))?, &registry_secret).await?;
@@ -73,8 +74,8 @@ async fn create_platform(workspace: &Workspace, host: &str) -> anyhow::Result<Pl
     tokio::task::spawn_blocking(move || platform::create(&path, &host)).await?
 }
 
-async fn until_ready(api: &Api) -> anyhow::Result<()> {
-    while !api.is_ready().await? {
+async fn until_ready(api: &Client) -> anyhow::Result<()> {
+    while !api.environments().await?.iter().all(|environment| environment.tip.is_some()) {
         tokio::time::sleep(READY_PAUSE).await;
     }
     Ok(())
@@ -104,28 +105,34 @@ pub(super) fn made_up_commit(what: &str) -> anyhow::Result<Tag> {
     Ok(sha.as_str().parse()?)
 }
 
-/// Returns the environments and what they run, as rows of a table.
-pub(super) async fn matrix(api: &Api) -> anyhow::Result<Vec<Vec<String>>> {
+/// Returns what every environment runs, as a table.
+pub(super) async fn matrix(api: &Client) -> anyhow::Result<Table> {
     let environments = api.environments().await?;
-    let cells = environments.iter().flat_map(|environment| &environment.repositories);
-    let repositories: BTreeSet<&str> = cells.map(|cell| cell.repository.as_str()).collect();
-    let titles = environments.iter().map(|environment| environment.name.clone());
-    let mut rows = vec![std::iter::once(String::new()).chain(titles).collect()];
+    let running = environments.iter().flat_map(|environment| &environment.repositories);
+    let repositories: BTreeSet<&str> = running.map(|running| running.repository.as_str()).collect();
+    let names = environments.iter().map(|environment| environment.name.as_str());
+    let mut table = Table::new(&std::iter::once("").chain(names).collect::<Vec<_>>());
     for repository in repositories {
-        let cells = environments.iter().map(|environment| environment.cell(repository));
-        let cells = cells.map(|cell| cell.map_or_else(|| "-".to_owned(), describe));
-        rows.push(std::iter::once(name_of(repository).to_owned()).chain(cells).collect());
+        let cells = environments.iter().map(|environment| running_in(environment, repository));
+        let cells = cells.map(|running| running.map_or_else(|| "-".to_owned(), describe));
+        let row = std::iter::once(name_of(repository).to_owned()).chain(cells);
+        table.row(row.map(|cell| Cell::plain(&cell)).collect());
     }
-    Ok(rows)
+    Ok(table)
 }
 
-fn describe(cell: &Cell) -> String {
-    let versions: Vec<String> = cell.versions.iter().map(Version::short).collect();
+/// Returns what the environment runs of a repository.
+pub(super) fn running_in<'e>(environment: &'e Environment, repository: &str) -> Option<&'e Running> {
+    environment.repositories.iter().find(|running| running.repository == repository)
+}
+
+fn describe(running: &Running) -> String {
+    let versions: Vec<String> = running.versions.iter().map(Version::short).collect();
     let mut text = versions.join(" and ");
-    if let Some(cause) = &cell.cause {
+    if let Some(cause) = &running.cause {
         text.push_str(&format!(" by {cause}"));
     }
-    if !cell.holds.is_empty() {
+    if !running.holds.is_empty() {
         text.push_str(", held");
     }
     text

@@ -8,10 +8,12 @@ use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::api::{PushEvent, Request, Subject};
+use super::api::Subject;
 use super::screen::Commit;
-use super::stage::{Stage, build_and_push, made_up_commit, matrix};
+use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
+use crate::cli::api::{Event, Request, Running};
+use crate::cli::output::short_digest;
 use crate::image::{Digest, ImageReference, Repository, Tag};
 
 /// How long a step may take, from what begins it to what ends it.
@@ -56,7 +58,7 @@ impl Service {
 }
 
 async fn present(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let rows = matrix(&stage.api).await?;
+    let table = matrix(&stage.api).await?;
     let Stage { screen, workspace, registry, platform, api, .. } = stage;
     let folder = workspace.path().display();
     let repository = workspace.config_repository().display().to_string();
@@ -73,7 +75,7 @@ async fn present(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.gap()?;
     screen.say("Staging takes new images by itself, production takes promotions only:")?;
     screen.gap()?;
-    screen.table(&rows)?;
+    screen.table(&table)?;
     Ok(())
 }
 
@@ -103,7 +105,7 @@ async fn push_an_image(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
 }
 
 /// Tells what the stream says of the pushed image, until it is committed.
-async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(String, PushEvent)> {
+async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(String, Event)> {
     let mut event_id = None;
     let mut is_confirmed = false;
     loop {
@@ -147,8 +149,8 @@ async fn tell_received(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
 async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     let event = stage.api.event(id).await?;
     let at = event.verified_at.context("the event is pending and was not confirmed")?;
-    let digest: Digest = event.digest.as_deref().context("the registry gave no digest")?.parse()?;
-    let text = format!("by {}: the tag is there, {}", stage.registry.host(), digest.short());
+    let digest = event.digest.as_deref().context("the registry gave no digest")?;
+    let text = format!("by {}: the tag is there, {}", stage.registry.host(), short_digest(digest));
     let rule = event.matched_rule.as_deref().context("no image rule was matched")?;
     stage.screen.unmeasured("allowed", &format!("by the [[image]] rule of {rule}"))?;
     stage.screen.moment(since_push(&event, at)?, "confirmed", &text)?;
@@ -158,7 +160,7 @@ async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, PushEvent)> {
+async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, Event)> {
     let event = stage.api.event(id).await?;
     let at = event.finished_at.context("the event is committed and has no end")?;
     let text = format!("{commit:.7} is on the branch, for {STAGING}");
@@ -167,12 +169,12 @@ async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyh
 }
 
 /// Returns the milliseconds from the registry's own time of the push.
-fn since_push(event: &PushEvent, at: Timestamp) -> anyhow::Result<i64> {
+fn since_push(event: &Event, at: Timestamp) -> anyhow::Result<i64> {
     let pushed = event.pushed_at.context("the registry does not say when the image was pushed")?;
     Ok(i64::try_from(at.duration_since(pushed).as_millis())?)
 }
 
-fn check_digest(event: &PushEvent, pushed: &Digest) -> anyhow::Result<()> {
+fn check_digest(event: &Event, pushed: &Digest) -> anyhow::Result<()> {
     let confirmed = event.digest.as_deref().unwrap_or_default();
     ensure!(confirmed == pushed.as_str(), "{pushed} was pushed, and the registry confirmed {confirmed}");
     Ok(())
@@ -266,8 +268,8 @@ async fn roll_back(stage: &mut Stage<'_>, service: &Service, pushed: &Commit) ->
 async fn tell_hold(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> {
     let environments = stage.api.environments().await?;
     let production = environments.iter().find(|environment| environment.name == PRODUCTION);
-    let cell = production.and_then(|environment| environment.cell(service.repository.as_str()));
-    let hold = cell.and_then(|cell| cell.holds.first());
+    let running = production.and_then(|environment| running_in(environment, service.repository.as_str()));
+    let hold = running.and_then(|running| running.holds.first());
     let hold = hold.context("the rollback has made no hold")?;
     let until = hold.expires_at.map_or_else(|| "it is released".to_owned(), |at| at.to_string());
     let reason = hold.reason.as_deref().unwrap_or_default();
@@ -294,20 +296,26 @@ async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> 
     let environments = stage.api.environments().await?;
     for (environment, tag) in [(STAGING, &service.new), (PRODUCTION, &service.old)] {
         let found = environments.iter().find(|found| found.name == environment);
-        let cell = found.and_then(|found| found.cell(service.repository.as_str()));
-        ensure!(cell.is_some_and(|cell| cell.runs(tag)), "{environment} does not run {SERVICE}:{tag}");
+        let running = found.and_then(|found| running_in(found, service.repository.as_str()));
+        ensure!(running.is_some_and(|running| runs(running, tag)), "{environment} does not run {SERVICE}:{tag}");
     }
-    let rows = matrix(&stage.api).await?;
+    let table = matrix(&stage.api).await?;
     let log = commits::log(&stage.workspace.config_repository()).await?;
     stage
         .screen
         .step("Where everything stands", "What each environment runs, and why; and what `git log --oneline` says.")?;
-    stage.screen.table(&rows)?;
+    stage.screen.table(&table)?;
     stage.screen.gap()?;
     for line in &log {
         stage.screen.log_line(&line.id, &line.subject)?;
     }
     Ok(())
+}
+
+/// Tells whether every site names this tag.
+fn runs(running: &Running, tag: &Tag) -> bool {
+    let version = running.version.as_ref();
+    version.is_some_and(|version| version.tag.as_deref() == Some(tag.as_str()))
 }
 
 /// Returns the whole reference of an image.

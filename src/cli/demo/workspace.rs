@@ -1,8 +1,8 @@
 //! The folder of a run: settings, secrets, store, config repository and log, gone when the run ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -27,7 +27,8 @@ pub(super) struct Workspace {
 impl Workspace {
     /// Makes the folder, in the system's place for temporary ones.
     pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("tagrelay-demo-").tempdir();
+        let folder =
+            tempfile::Builder::new().prefix("tagrelay-demo-").permissions(Permissions::from_mode(0o700)).tempdir();
         let place = std::env::temp_dir();
         let folder =
             folder.with_context(|| format!("no folder can be made in {}: set TMPDIR to one", place.display()))?;
@@ -179,8 +180,6 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::settings::Settings;
 

@@ -16,15 +16,15 @@ use crate::manifest::Format;
 use crate::settings::Settings;
 use management::{Management, Territory};
 
-/// Lists the places in manifests that name an image's version: what Tagrelay could change, and with --config what it
-/// would.
+/// Lists the places in manifests that name an image's version: what Tagrelay could change.
 ///
-/// Reads a folder, a file, or one branch of a repository, and changes nothing.
+/// With --config it tells of each whether it would. Reads a folder, a file, or one branch of a repository, and changes
+/// nothing.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  tagrelay sites .                                            this folder
-  tagrelay sites ~/platform-config --config tagrelay.toml     with the environment and the rule of each site
+  tagrelay sites .                                          this folder
+  tagrelay sites ~/platform --config tagrelay.toml          with environment and rule of each site
   tagrelay sites https://git.example.com/uyou/platform-config.git --branch main
 
 A repository is read without a password, unless --config has a [[config_repository]] with the same URL.")]

@@ -1,0 +1,101 @@
+//! Whether config repositories can be read, and whether rules and environments meet anything there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures_util::future::join_all;
+
+use super::super::server;
+use super::report::Report;
+use crate::config_repo::{EnvironmentSites, RemoteSettings, Snapshot};
+use crate::image::Repository;
+use crate::policy::rule_for;
+use crate::settings::{EnvironmentSettings, Settings};
+
+/// What could be read.
+pub(super) struct Read {
+    /// The sites of each environment, by its name.
+    pub(super) environments: BTreeMap<String, Arc<EnvironmentSites>>,
+    /// Whether nothing is missing.
+    is_whole: bool,
+}
+
+/// Reads every branch into a folder that is removed again: the mirrors may be in use by a running service.
+///
+/// # Errors
+///
+/// When there is no place for temporary files.
+pub(super) async fn read(settings: &Settings, report: &mut Report) -> anyhow::Result<Read> {
+    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    let reading = settings.remotes().into_iter().enumerate().map(|(index, (remote, environments))| {
+        let remote = RemoteSettings { mirror: folder.path().join(index.to_string()), ..remote };
+        let subject = format!("config repository {}, branch {}", remote.name, remote.branch);
+        async move { (subject, read_one(remote, &environments).await) }
+    });
+    let mut read = Read { environments: BTreeMap::new(), is_whole: true };
+    for (subject, result) in join_all(reading).await {
+        match result {
+            Ok(snapshot) => {
+                report.ok(&subject, format!("can be read; it is at {}", snapshot.tip.short()));
+                read.environments.extend(snapshot.environments.clone());
+            }
+            Err(error) => {
+                report.fault(&subject, format!("{error:#}"));
+                read.is_whole = false;
+            }
+        }
+    }
+    Ok(read)
+}
+
+async fn read_one(remote: RemoteSettings, environments: &[EnvironmentSettings]) -> anyhow::Result<Arc<Snapshot>> {
+    let repository = server::open(remote, environments).await?;
+    repository.refresh().await?;
+    repository.snapshot().context("it has been read, and nothing is known of it")
+}
+
+/// Looks whether each environment has a site that a rule manages, and tells of files that cannot be read.
+pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut Report) {
+    for environment in &settings.environments {
+        // A branch that could not be read has its fault already.
+        let Some(sites) = read.environments.get(&environment.name) else { continue };
+        let subject = format!("environment {}", environment.name);
+        let count = |is_counted: &dyn Fn(&Repository) -> bool| -> usize {
+            sites.sites.iter().filter(|(repository, _)| is_counted(repository)).map(|(_, places)| places.len()).sum()
+        };
+        let all = count(&|_| true);
+        let managed = count(&|repository| rule_for(&settings.images, repository).is_some());
+        if managed == 0 {
+            let paths = environment.paths.join(", ");
+            let message = match all {
+                0 => format!("no file in {paths} names an image with a tag or a digest: are these its paths?"),
+                _ => format!("no [[image]] rule takes any of the images that {paths} names at {all} sites"),
+            };
+            report.fault_at(environment.line, &subject, message);
+        } else {
+            report.ok(&subject, format!("{managed} of {all} sites are managed"));
+        }
+        for problem in &sites.problems {
+            report.warning(&subject, format!("{} is left alone: {}", problem.path, problem.reason));
+        }
+    }
+}
+
+/// Looks whether each rule manages a site somewhere. Says nothing where a branch could not be read: it may be there.
+pub(super) fn check_rules(settings: &Settings, read: &Read, report: &mut Report) {
+    if !read.is_whole {
+        return;
+    }
+    for (index, rule) in settings.images.iter().enumerate() {
+        let manages = |repository: &Repository| {
+            rule_for(&settings.images, repository).is_some_and(|found| std::ptr::eq(found, rule))
+        };
+        let met = read.environments.values().flat_map(|sites| sites.sites.keys()).any(manages);
+        if !met {
+            let message = "it meets no site in any environment: nothing it takes would ever move".to_owned();
+            let subject = format!("image rule {}", rule.pattern.as_str());
+            report.fault_at(settings.image_lines.get(index).copied().unwrap_or_default(), &subject, message);
+        }
+    }
+}
