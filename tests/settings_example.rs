@@ -214,3 +214,33 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         assert!(row.split(" | ").nth(2).unwrap().starts_with(&format!("`{default}`")), "{default}: {row}");
     }
 }
+
+/// Returns the first TOML block of each section, by the heading.
+fn receivers_of_the_guide() -> Vec<(&'static str, &'static str)> {
+    const GUIDE: &str = include_str!("../docs/registries.md");
+    let sections = GUIDE.split("\n## ").skip(1);
+    let block = |section: &'static str| {
+        let (heading, text) = section.split_once('\n')?;
+        Some((heading, text.split_once("```toml\n")?.1.split_once("\n```")?.0))
+    };
+    sections.filter_map(block).collect()
+}
+
+#[test]
+fn every_sender_has_its_steps_in_the_guide() {
+    let surroundings = Surroundings::new();
+    let begin = EXAMPLE.find("[[receiver]]").unwrap();
+    let end = EXAMPLE.find("[[api_token]]").unwrap();
+    let sections = receivers_of_the_guide();
+    for (heading, block) in &sections {
+        let text = format!("{}{block}\n\n{}", &EXAMPLE[..begin], &EXAMPLE[end..]);
+        let settings = surroundings.parse(&text).unwrap_or_else(|faults| panic!("{heading}: {faults}"));
+        let [receiver] = &settings.receivers[..] else { panic!("{heading}") };
+        tagrelay::webhook::Receiver::new(receiver.clone()).unwrap_or_else(|error| panic!("{heading}: {error}"));
+    }
+    for kind in Kind::ALL {
+        let line = format!("kind = \"{kind}\"");
+        let of_kind = sections.iter().filter(|(_, block)| block.lines().any(|other| other == line)).count();
+        assert_eq!(of_kind, 1, "docs/registries.md has {of_kind} sections for {kind}");
+    }
+}

@@ -245,13 +245,7 @@ fn event_grid_comes_in_both_schemas_and_with_data_as_text() {
 #[test]
 fn cloud_event_senders_ask_by_options_whether_they_are_wanted() {
     let receiver = |kind| {
-        let settings = ReceiverSettings {
-            secret: None,
-            previous_secret: None,
-            unauthenticated: true,
-            registry: None,
-            ..ReceiverSettings::new("test", kind)
-        };
+        let settings = ReceiverSettings { unauthenticated: true, ..ReceiverSettings::new("test", kind) };
         Receiver::new(settings).unwrap()
     };
     let mut headers = HeaderMap::new();

@@ -94,21 +94,25 @@ async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
     let fleet = Fleet::builder().server("max_connections = 8").service("user-service").start().await;
     let began = Instant::now();
     let mut slow = Vec::new();
-    for _ in 0..8 {
-        slow.push(begin(&fleet, SLOW_BODY).await);
-    }
-    // Every connection has a request running, once the program has read them all.
+    // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
+    // every connection has a request running.
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {
         assert!(began.elapsed() < Duration::from_secs(10), "connections without end; the last said {refused:?}");
+        slow.push(begin(&fleet, SLOW_BODY).await);
         refused = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
     }
     assert!(refused.contains("Retry-After: 1"), "{refused}");
+    let mut too_slow = 0;
     for stream in &mut slow {
         let mut status = [0; 12];
-        tokio::time::timeout(LIMIT, stream.read_exact(&mut status)).await.unwrap().unwrap();
-        assert_eq!(&status, b"HTTP/1.1 408");
+        let answer = tokio::time::timeout(LIMIT, stream.read_exact(&mut status)).await.expect("it is not closed");
+        if answer.is_ok() {
+            assert_eq!(&status, b"HTTP/1.1 408");
+            too_slow += 1;
+        }
     }
+    assert_eq!(too_slow, 8);
     assert!(began.elapsed() > Duration::from_secs(10), "they had no time at all: {:?}", began.elapsed());
     drop(slow);
     assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);

@@ -99,16 +99,25 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
     let refused = receiver(&fleet, "harbor").await;
     assert_eq!(refused["last_heard"]["outcome"], "unauthorized", "{refused}");
     assert_eq!(refused["last_accepted_at"], Value::Null);
+}
 
-    // The same id again is the same event, and only an image that is taken is a success.
-    let table = |output: &Output| String::from_utf8(output.stdout.clone()).unwrap();
-    let first = send(&fleet, "generic", "ci2", &image(Kind::Generic), &[]);
-    assert_eq!(first.status.code(), Some(1), "there is no receiver of that name");
-    let generic = |more: &[&str]| send(&fleet, "distribution", "distribution", &image(Kind::Generic), more);
-    let first = generic(&["--id", "one"]);
-    assert!(first.status.success() && table(&first).starts_with("queued"), "{first:?}");
-    let second = generic(&["--id", "one"]);
-    assert!(second.status.success() && table(&second).starts_with("duplicate"), "{second:?}");
+#[tokio::test]
+async fn the_same_id_again_is_the_same_event() {
+    let fleet = fleet_of_all_kinds().await;
+    fleet.push_image("user-service", &sha('1')).await;
+    let image = format!("{}:{}", fleet.repository("user-service"), sha('1'));
+    let sent = || {
+        let output = send(&fleet, "distribution", "distribution", &image, &["--id", "one"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = sent();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    assert_eq!((words[0], words[2]), ("queued", image.as_str()));
+    assert_eq!(fleet.settled(words[1]).await["state"], "committed");
+    let second = sent();
+    let repeated: Vec<&str> = second.split_whitespace().collect();
+    assert_eq!(repeated, [&["duplicate"], &words[1..]].concat());
 }
 
 #[tokio::test]
