@@ -183,6 +183,15 @@ async fn a_promotion_is_asked_for_once_and_followed() {
 }
 
 #[tokio::test]
+async fn a_promotion_that_may_have_been_taken_can_be_asked_for_again() {
+    let server = Server::answering((0..4).map(|_| problem(503, "the store cannot be used now"))).await;
+    let answer = server.run("promote --to production", 1).await;
+    let key = server.asked()[3].key().to_owned();
+    assert!(answer.stderr.contains(&format!("run it again with --idempotency-key {key}")), "{answer:?}");
+    assert!(answer.stderr.contains("the store cannot be used now"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn every_option_of_a_promotion_arrives() {
     let server = Server::answering([accepted(&committed())]).await;
     server
@@ -223,6 +232,12 @@ async fn waiting_ends_and_says_how_to_go_on() {
     let answer = server.run("promote --to production --wait 0", 1).await;
     let key = server.asked()[0].key().to_owned();
     assert!(answer.stderr.contains(&format!("--idempotency-key {key}")), "{answer:?}");
+
+    let pending = || ok(&promotion("pending"));
+    let server = Server::answering([accepted(&promotion("pending")), pending(), pending()]).await;
+    server.run("promote --to production --wait 1", 1).await;
+    let waits = ["GET /api/v1/promotions/01P?wait=1", "GET /api/v1/promotions/01P?wait=0"];
+    assert_eq!(server.lines()[1..], waits, "the last second is not filled with questions");
 
     let server = Server::answering([accepted(&promotion("pending"))]).await;
     let answer = server.run("promote --to production --no-wait", 0).await;

@@ -60,6 +60,7 @@ fn arguments_that_make_no_sense_are_usage_errors() {
         "promote --to production --expect user-service",
         "promote --to production --no-wait --wait 3",
         "promote --to production --token secret",
+        "promote --to production --wait 18446744073709551615",
         "rollback user-service",
         "events --state lost",
         "events --repository user-service",

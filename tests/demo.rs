@@ -67,7 +67,7 @@ fn check_tour(output: &Output) -> String {
     assert!(repository.ends_with("/uyou/user-service"), "{pushed}");
     assert!(tag.len() == 40 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{pushed}");
     let digest = shown.lines().find(|line| line.trim_start().starts_with("sha256:")).unwrap().trim();
-    assert!(behind(&shown, "the tag is there, ").starts_with(&digest[..19]), "{shown}");
+    assert!(behind(&shown, "the registry has it: ").starts_with(&digest[..19]), "{shown}");
     assert_eq!(behind(&shown, "Tagrelay-Image: "), format!("{repository}:{tag}@{digest}"));
     for moment in ["received", "confirmed", "committed"] {
         assert!(shown.lines().any(|line| line.contains(" ms") && line.contains(moment)), "no {moment} in:\n{shown}");

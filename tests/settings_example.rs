@@ -161,7 +161,7 @@ fn every_key_is_in_the_reference_and_in_the_example() {
         assert_eq!(documented, set.keys, "in {}", set.section);
         for key in set.keys {
             let starts = |part: &str| part.trim_start().starts_with(&format!("{key} ="));
-            let header = [format!("[{key}]"), format!("[[{key}]]")];
+            let header = [format!("[{key}]"), format!("[[{key}]]"), format!("[receiver.{key}]")];
             let shown = |line: &str| {
                 header.iter().any(|header| line == header)
                     || starts(line.trim_start_matches('#'))
@@ -198,6 +198,12 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
     for (section, key, default) in [
         ("[server]", "listen", defaults.server.listen.to_string()),
         ("[server]", "max_body_bytes", defaults.server.max_body_bytes.to_string()),
+        ("[server]", "max_connections", defaults.server.max_connections.to_string()),
+        (
+            "[[receiver]]",
+            "duplicate_window",
+            format!("{}d", tagrelay::webhook::DEFAULT_DUPLICATE_WINDOW.as_secs() / 86_400),
+        ),
         ("[store]", "url", format!("sqlite:{}", defaults.store.path.display())),
         ("[[config_repository]]", "branch", repository.branch.clone()),
         ("[[config_repository]]", "author", format!("{} <{}>", repository.author.name, repository.author.email)),

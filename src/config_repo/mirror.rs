@@ -391,6 +391,8 @@ fn remove_half_packs(folder: &Path) {
 }
 
 fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
+    // An object is read once and what matters of it kept elsewhere; the cache would be the largest part of our memory.
+    git2::opts::enable_caching(false);
     let git = |source| git_error(folder, source);
     let path = folder.join("objects");
     let path = path.to_str().ok_or_else(|| MirrorError::NotText(folder.to_owned()))?;

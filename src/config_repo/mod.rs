@@ -14,6 +14,7 @@
 //! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
 
 mod error;
+mod files;
 mod index;
 mod mirror;
 mod object;

@@ -31,6 +31,12 @@ const ABSENCE_AGE: Duration = Duration::from_secs(5);
 /// The first and the longest pause before a registry is asked again about the same image.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// How long after an event came "it is not there" may mean "not yet", and the first pause until it is asked again,
+/// which is doubled with each attempt. CNCF Distribution tells of a push before it writes the tag
+/// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`), and
+/// storage that is consistent in the end takes its time, too.
+const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+
 /// How long to wait when the store does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -170,6 +176,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
 pub(super) enum Asked {
     Confirmed { version: crate::image::Version, note: Option<String> },
     No { reason: String },
+    NotThere { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },
 }
 
@@ -188,13 +195,24 @@ impl Relay {
         match self.ask(&image, rule, announced, "the payload announced").await {
             Asked::Confirmed { version, note } => self.decide(event, rule, version, note).await,
             Asked::No { reason } => self.refuse(event, Some(rule), reason, true).await,
+            Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
+                Some(pause) => self.postpone(event, pause, format!("{reason} yet: it is asked again")).await,
+                None => self.refuse(event, Some(rule), reason, true).await,
+            },
             Asked::NotNow { reason, ask_again_after } => {
-                let until = Timestamp::now() + pause(event.attempts, ask_again_after);
-                tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, "event postponed");
-                self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
-                self.0.store.postpone_event(&event.id, until, reason).await
+                self.postpone(event, pause(event.attempts, ask_again_after), reason).await
             }
         }
+    }
+
+    async fn postpone(&self, event: &Event, pause: Duration, reason: String) -> Result<(), StoreError> {
+        let until = Timestamp::now() + pause;
+        tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, "event postponed");
+        self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
+        self.0.store.postpone_event(&event.id, until, reason).await?;
+        // The intake may sleep beyond that time: it was not known when it fell asleep.
+        self.0.intake_wake.notify_one();
+        Ok(())
     }
 
     /// Takes an update of a promotion or rollback as far as its writer.
@@ -220,12 +238,14 @@ impl Relay {
                 self.wake_writer(&update.environment);
                 return Ok(());
             }
-            Asked::No { reason } => return self.refuse_update(update, reason).await,
+            Asked::No { reason } | Asked::NotThere { reason } => return self.refuse_update(update, reason).await,
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
             Asked::NotNow { reason, ask_again_after } => {
                 let until = Timestamp::now() + pause(update.attempts, ask_again_after);
                 tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, "update postponed");
-                return store.postpone_updates(vec![update.id.clone()], Some(until), reason).await;
+                store.postpone_updates(vec![update.id.clone()], Some(until), reason).await?;
+                self.0.intake_wake.notify_one();
+                return Ok(());
             }
         };
         store.verify_update(&update.id, None, Some(note)).await?;
@@ -256,7 +276,7 @@ impl Relay {
                 Asked::Confirmed { version: image.version(), note }
             }
             Confirmation::NotThere => {
-                Asked::No { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
+                Asked::NotThere { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
             }
             Confirmation::NotAllowed { reason } => Asked::No { reason },
             Confirmation::NotNow { reason, ask_again_after } => Asked::NotNow { reason, ask_again_after },
@@ -431,6 +451,12 @@ fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
     let doubled = RETRY.0.saturating_mul(2u32.saturating_pow(attempts.min(16))).min(RETRY.1);
     let base = asked.unwrap_or(doubled);
     base + base.mul_f64(super::writer::jitter() / 4.0)
+}
+
+/// Returns the pause before the registry is asked again for what it does not have, or `None` when that is the answer.
+fn not_yet(event: &Event, now: Timestamp) -> Option<Duration> {
+    let age = Duration::try_from(now.duration_since(event.received_at)).unwrap_or_default();
+    (age < NOT_YET.0).then(|| pause(0, Some(NOT_YET.1.saturating_mul(2u32.saturating_pow(event.attempts.min(16))))))
 }
 
 #[cfg(test)]

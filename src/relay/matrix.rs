@@ -1,6 +1,7 @@
 //! What every environment runs: the branch says what, the store says since when and why.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -10,6 +11,12 @@ use crate::config_repo::{FileProblem, Place};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::store::{Hold, StoreError, Update};
+
+/// How old what is known of a branch may be when it is shown.
+const READ_AGE: Duration = Duration::from_secs(5);
+
+/// How long whoever looks waits for a branch to be read.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One environment with what it runs.
 #[derive(Debug, Clone)]
@@ -63,10 +70,14 @@ impl MatrixCell {
 impl Relay {
     /// Returns what every environment runs, in the order of the settings.
     ///
+    /// The branches are asked first where that was not done a moment ago. One that does not answer soon is shown as
+    /// it was known: the row's tip says so.
+    ///
     /// # Errors
     ///
     /// When the store cannot be read.
     pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
+        self.refresh_soon().await;
         let mut notes = Notes {
             last: by_place(self.0.store.last_changes().await?),
             holds: by_place(self.0.store.holds().await?),
@@ -79,6 +90,18 @@ impl Relay {
             }
         }
         Ok(rows)
+    }
+
+    async fn refresh_soon(&self) {
+        let relay = self.clone();
+        // In a task, so that a branch that answers late is still read to the end.
+        let refreshing = tokio::spawn(async move {
+            let branches = relay.0.branches.iter().map(|branch| branch.refresh_if_older_than(READ_AGE));
+            for error in futures_util::future::join_all(branches).await.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "a config repository cannot be read");
+            }
+        });
+        let _ = tokio::time::timeout(READ_PATIENCE, refreshing).await;
     }
 
     fn row(&self, branch: &Branch, environment: &Environment, notes: &mut Notes) -> EnvironmentRow {

@@ -27,6 +27,9 @@ const MAX_BATCH: u32 = 1000;
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
 
+/// How long the branch may go unread while there is nothing to write. Others write to it too, and what runs is shown.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+
 /// The first and the longest pause after the remote could not be reached.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
@@ -49,7 +52,8 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let environments = branch.environment_names();
     let mut failures: u32 = 0;
     while !*stopped.borrow() {
-        let pause = match write_pending(&relay, branch, &environments).await {
+        // After a setback the branch is read anew: the mirror may have been the trouble.
+        let pause = match write_pending(&relay, branch, &environments, failures > 0).await {
             Ok(Round::Idle) => None,
             Ok(Round::Written) => {
                 failures = 0;
@@ -73,11 +77,14 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
                 Some(pause)
             }
         };
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => {}
+        let is_unread = tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => false,
             // New updates do not cut a pause short: the remote that failed a moment ago is left alone.
-            () = branch.wake.notified(), if pause.is_none() => {}
-            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            () = branch.wake.notified(), if pause.is_none() => false,
+            () = tokio::time::sleep(pause.unwrap_or(REFRESH_INTERVAL)) => pause.is_none(),
+        };
+        if is_unread && let Err(error) = branch.refresh().await {
+            tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
         }
     }
 }
@@ -87,7 +94,12 @@ enum Round {
     Written,
 }
 
-async fn write_pending(relay: &Relay, branch: &Branch, environments: &[String]) -> Result<Round, Setback> {
+async fn write_pending(
+    relay: &Relay,
+    branch: &Branch,
+    environments: &[String],
+    refresh_first: bool,
+) -> Result<Round, Setback> {
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
     if pending.is_empty() {
         if branch.snapshot().is_none() {
@@ -99,7 +111,7 @@ async fn write_pending(relay: &Relay, branch: &Branch, environments: &[String]) 
     let (newest, superseded) = coalesce(pending);
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
-    match Batch::begin(relay, branch, newest).await?.write().await {
+    match Batch::new(relay, branch, newest).write(refresh_first).await {
         Err(Setback::Remote(reason)) => {
             relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
             Err(Setback::Remote(reason))
@@ -142,16 +154,16 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    async fn begin(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Result<Self, Setback> {
+    fn new(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Self {
         let order = updates.iter().map(|update| update.id.clone()).collect();
         let maybe_landed =
             updates.iter().filter_map(|update| Some((update.id.clone(), vec![last_attempt(update)?]))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        Ok(Self { relay, branch, updates, order, maybe_landed })
+        Self { relay, branch, updates, order, maybe_landed }
     }
 
-    async fn write(mut self) -> Result<(), Setback> {
-        if self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
+    async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
+        if refresh_first || self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
             self.refresh().await?;
         }
         for race in 0..MAX_RACES {
@@ -174,6 +186,7 @@ impl<'a> Batch<'a> {
                     self.doubt_last_attempts();
                 }
                 Err(error @ (PushError::Unauthorized { .. } | PushError::Unavailable { .. })) => {
+                    self.forget_attempts().await?;
                     return Err(Setback::Remote(error.to_string()));
                 }
             }
@@ -184,6 +197,12 @@ impl<'a> Batch<'a> {
 
     async fn refresh(&self) -> Result<(), Setback> {
         self.branch.refresh().await.map(|_| ()).map_err(|error| Setback::Remote(error.to_string()))
+    }
+
+    /// Takes back what was recorded of a push that reached nobody, so that it is not taken for one that landed.
+    async fn forget_attempts(&self) -> Result<(), Setback> {
+        let sure = self.order.iter().filter(|id| !self.maybe_landed.contains_key(*id));
+        Ok(self.relay.0.store.forget_attempts(sure.cloned().collect()).await?)
     }
 
     fn doubt_last_attempts(&mut self) {

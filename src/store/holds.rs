@@ -144,7 +144,7 @@ impl Write for NewHold {
     }
 }
 
-/// Inserts a hold and parks what is pending from push events for its place.
+/// Inserts a hold. What is open from push events for its place waits, or ends where a rollback makes the hold.
 pub(super) async fn make(
     tx: &mut Transaction<'_>,
     hold: &NewHold,
@@ -175,7 +175,11 @@ pub(super) async fn make(
     .execute(&mut *tx.connection)
     .await?;
     let place = Place { environment: &made.environment, repository: &made.repository };
-    updates::park_pending(tx, &place, &made.explanation()).await?;
+    match request_id {
+        // What came before a rollback must not come back when the hold ends.
+        Some(request_id) => updates::supersede_open(tx, &place, request_id).await?,
+        None => updates::park_pending(tx, &place, &made.explanation()).await?,
+    }
     Ok(made)
 }
 

@@ -294,6 +294,36 @@ async fn a_refused_rollback_leaves_no_hold() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_rollback_does_not_come_back() {
+    let fixture = Fixture::new().await;
+    let before = fixture.receive("b").await;
+    fixture.decide(&before, "b").await;
+    let RequestMade::New { hold, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
+    let after = fixture.receive("c").await;
+    assert_eq!(fixture.decide(&after, "c").await, UpdateState::Waiting);
+    fixture.store.release_hold(&hold.unwrap().id, "oncall").await.unwrap();
+    assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
+    assert_eq!(fixture.event_state(&after).await, EventState::Pending);
+}
+
+#[tokio::test]
+async fn an_attempt_that_reached_nobody_is_forgotten() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("b").await;
+    fixture.decide(&id, "b").await;
+    let update_id = fixture.update_of(&id).await.id;
+    let attempt = Attempt { update_id: update_id.clone(), commit: "c0ffee".into(), old: version("a"), changes: vec![] };
+    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    assert_eq!(fixture.update_of(&id).await.commit.as_deref(), Some("c0ffee"));
+    fixture.store.forget_attempts(vec![update_id]).await.unwrap();
+    let update = fixture.update_of(&id).await;
+    assert_eq!((update.state, update.commit, update.old), (UpdateState::Pending, None, None));
+}
+
+#[tokio::test]
 async fn a_promotion_stops_at_a_hold_and_a_rollback_does_not() {
     let fixture = Fixture::new().await;
     fixture.store.hold(hold(None)).await.unwrap();

@@ -248,6 +248,18 @@ impl Store {
         self.writes.run(RecordAttempts(attempts)).await
     }
 
+    /// Takes back the attempts of updates whose push certainly changed nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn forget_attempts(&self, ids: Vec<String>) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.writes.run(ForgetAttempts(ids)).await
+    }
+
     /// Records how updates ended, and what that means for their events and holds.
     ///
     /// # Errors
@@ -311,6 +323,28 @@ pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, re
             AND state = 'pending' AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
     )
     .bind(reason)
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for event in events {
+        settle_event(tx, &event).await?;
+    }
+    Ok(())
+}
+
+/// Ends the push updates of a place that are not written yet, because a rollback came after them.
+pub(super) async fn supersede_open(
+    tx: &mut Transaction<'_>,
+    place: &Place<'_>,
+    request_id: &str,
+) -> Result<(), sqlx::Error> {
+    let events: Vec<String> = sqlx::query_scalar(
+        "UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE environment = ? AND repository = ?
+            AND state IN ('pending', 'waiting') AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
+    )
+    .bind(format!("rollback {request_id} came later"))
+    .bind(tx.now_milliseconds())
     .bind(place.environment)
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
@@ -458,6 +492,25 @@ impl Write for RecordAttempts {
             .bind(attempt.old.digest().map(Digest::as_str))
             .bind(changes)
             .bind(&attempt.update_id)
+            .execute(&mut *tx.connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+struct ForgetAttempts(Vec<String>);
+
+impl Write for ForgetAttempts {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        for id in &self.0 {
+            sqlx::query(
+                "UPDATE updates SET commit_id = NULL, old_tag = NULL, old_digest = NULL, changes = NULL
+                 WHERE id = ? AND state = 'pending'",
+            )
+            .bind(id)
             .execute(&mut *tx.connection)
             .await?;
         }

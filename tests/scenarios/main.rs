@@ -10,6 +10,7 @@ mod git_http;
 
 mod bad_input;
 mod failures;
+mod late_registry;
 mod limits;
 mod main_job;
 mod receivers;

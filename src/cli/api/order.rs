@@ -15,8 +15,11 @@ use super::{Answer, Api, Change, Request, Update};
 /// How long one question may hang: proxies cut off what is silent for a minute.
 const ONE_WAIT: Duration = Duration::from_secs(30);
 
-/// The pause before the next question when one got no answer, as while the server starts anew.
+/// From one question to the next, where the server does not hold its answer back.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A day: whoever waits longer has forgotten it.
+const MAX_WAIT_SECONDS: u64 = 86_400;
 
 /// How to wait.
 #[derive(Args)]
@@ -25,7 +28,8 @@ pub(in crate::cli) struct FollowOptions {
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     /// How long to wait until it is on the branch
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(..=MAX_WAIT_SECONDS))]
     wait: u64,
     /// Ask under this name: commands with the same key and the same request act once, however often they run [default: a
     /// new one for each command]
@@ -43,12 +47,20 @@ pub(in crate::cli) async fn follow(
 ) -> anyhow::Result<ExitCode> {
     let FollowOptions { no_wait, wait, idempotency_key } = options;
     let key = idempotency_key.unwrap_or_else(|| Ulid::new().to_string());
-    let taken = api.post_once(&[route], body, &key).await?;
+    let taken = api.post_once(&[route], body, &key).await.map_err(|error| {
+        let may_have_been_taken = error.is_transient();
+        let error = anyhow::Error::from(error);
+        if !may_have_been_taken {
+            return error;
+        }
+        error.context(format!("it may have been taken or not; to make sure, run it again with --idempotency-key {key}"))
+    })?;
     let request: Request = taken.read()?;
     let answer = if no_wait || request.state != "pending" {
         taken
     } else {
-        output::note(&format!("{} {} is taken; waiting for the commit …", request.kind, request.id));
+        let (kind, id) = (clean(&request.kind), clean(&request.id));
+        output::note(&format!("{kind} {id} is taken; waiting for the commit …"));
         wait_for(api, &request.id, taken, Duration::from_secs(wait)).await?
     };
     let request: Request = answer.read()?;
@@ -72,18 +84,27 @@ async fn wait_for(api: &Api, id: &str, taken: Answer, limit: Duration) -> anyhow
     let deadline = Instant::now() + limit;
     let mut last = taken;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // The server counts whole seconds; with less than one left it answers at once.
-        match api.get_when_done(&["promotions", id], left.min(ONE_WAIT)).await {
+        let begun = Instant::now();
+        let wait = deadline.saturating_duration_since(begun).min(ONE_WAIT);
+        let answer = api.get_when_done(&["promotions", id], whole_seconds(wait)).await;
+        let is_over = Instant::now() >= deadline;
+        match answer {
             Ok(answer) => last = answer,
             // What has been taken is on disk: a server that starts anew goes on with it.
-            Err(error) if error.may_pass() && !left.is_zero() => tokio::time::sleep(PAUSE.min(left)).await,
+            Err(error) if error.may_pass() && !is_over => {}
             Err(error) => return Err(error.into()),
         }
-        if left.is_zero() || last.read::<Request>()?.state != "pending" {
+        if is_over || last.read::<Request>()?.state != "pending" {
             return Ok(last);
         }
+        // A server that is away, or does not hold the answer back, is not flooded with questions.
+        tokio::time::sleep_until(deadline.min(begun + PAUSE)).await;
     }
+}
+
+/// Returns the time that the server is asked to hold its answer back, which it counts in seconds: rather too long.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
 /// Returns whether a part of it was refused, or cannot go on by itself.

@@ -25,7 +25,7 @@ mod workspace;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::output::{self, DIM};
 use super::serve::Signals;
@@ -97,13 +97,35 @@ async fn show(options: &Options, workspace: &Workspace, signals: &mut Signals) -
         "Tagrelay: an image push becomes a commit, and a promotion moves production",
         "A registry, a config repository and the server run on this machine, for as long as this program.",
     )?;
-    let mut stage = tokio::select! {
-        stage = Stage::set(options, workspace, screen) => stage?,
-        () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
+    let Some(mut stage) = set_stage(options, workspace, screen, signals).await? else {
+        return Ok(ExitCode::from(INTERRUPTED));
     };
     let result = perform(&mut stage, options, signals).await;
-    stage.strike().await;
+    tokio::select! {
+        () = stage.strike() => {}
+        // Somebody is in a hurry.
+        () = signals.wait() => {}
+    }
     result
+}
+
+/// Starts everything, or returns `None` after Ctrl-C: then what has been started is stopped, unless there is a second one.
+async fn set_stage<'a>(
+    options: &Options,
+    workspace: &'a Workspace,
+    screen: Screen,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Stage<'a>>> {
+    let mut setting = std::pin::pin!(Stage::set(options, workspace, screen));
+    tokio::select! {
+        stage = &mut setting => return stage.map(Some),
+        () = signals.wait() => {}
+    }
+    tokio::select! {
+        stage = &mut setting => stage?.strike().await,
+        () = signals.wait() => {}
+    }
+    Ok(None)
 }
 
 async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals) -> anyhow::Result<ExitCode> {
@@ -144,8 +166,10 @@ fn print_complaints(workspace: &Workspace) {
 
 /// Waits for `what`, but not for ever.
 async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let result = tokio::time::timeout(limit, work).await;
-    result.with_context(|| format!("waited {} s in vain for {what}", limit.as_secs()))?
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => bail!("waited {} s in vain for {what}", limit.as_secs()),
+    }
 }
 
 /// Returns an HTTP client for peers on this machine: it uses no proxy, and it trusts no certificate authority, so that

@@ -115,7 +115,7 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
             {
                 match (state.as_str(), reason) {
                     ("queued", None) if event_id.is_none() => tell_received(stage, &id).await?,
-                    ("queued", Some(reason)) => stage.screen.say(&format!("Not yet confirmed: {reason}"))?,
+                    ("queued", Some(reason)) => stage.screen.unmeasured("postponed", &reason)?,
                     ("refused", reason) => bail!("the event was refused: {}", reason.unwrap_or_default()),
                     ("pending", _) => {
                         is_confirmed = true;
@@ -141,7 +141,7 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
 
 async fn tell_received(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     let event = stage.api.event(id).await?;
-    let text = format!("at /webhooks/{}, stored as event {id}", event.receiver);
+    let text = format!("event {id} at /webhooks/{}", event.receiver);
     stage.screen.moment(since_push(&event, event.received_at)?, "received", &text)?;
     Ok(())
 }
@@ -150,7 +150,7 @@ async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     let event = stage.api.event(id).await?;
     let at = event.verified_at.context("the event is pending and was not confirmed")?;
     let digest = event.digest.as_deref().context("the registry gave no digest")?;
-    let text = format!("by {}: the tag is there, {}", stage.registry.host(), short_digest(digest));
+    let text = format!("the registry has it: {}", short_digest(digest));
     let rule = event.matched_rule.as_deref().context("no image rule was matched")?;
     stage.screen.unmeasured("allowed", &format!("by the [[image]] rule of {rule}"))?;
     stage.screen.moment(since_push(&event, at)?, "confirmed", &text)?;
@@ -281,7 +281,7 @@ async fn tell_hold(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(
 /// Waits for the end of a promotion or rollback and returns its commit.
 async fn finish(stage: &mut Stage<'_>, begun: Instant, request: Request) -> anyhow::Result<String> {
     let millis = |begun: Instant| i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-    stage.screen.moment(millis(begun), "accepted", &format!("and stored as {} {}", request.kind, request.id))?;
+    stage.screen.moment(millis(begun), "accepted", &format!("as {} {}", request.kind, request.id))?;
     let what = format!("the end of the {}", request.kind);
     let ended = within(STEP_LIMIT, &what, stage.api.wait(&request.id, STEP_LIMIT)).await?;
     let Some(commit) = ended.commit.filter(|_| ended.state == "committed") else {

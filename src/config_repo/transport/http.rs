@@ -288,7 +288,7 @@ async fn send(request: RequestBuilder) -> Result<Response, SendError> {
 async fn accepted(response: Response, content_type: &str) -> Result<PacketReader, RemoteError> {
     let status = response.status();
     if !status.is_success() {
-        return Err(refusal(status, response).await);
+        return Err(explain_status(status, response).await);
     }
     let found = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if found != content_type {
@@ -299,7 +299,7 @@ async fn accepted(response: Response, content_type: &str) -> Result<PacketReader
     Ok(PacketReader::new(chunks.boxed()))
 }
 
-async fn refusal(status: StatusCode, response: Response) -> RemoteError {
+async fn explain_status(status: StatusCode, response: Response) -> RemoteError {
     let ask_again_after =
         response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(without_query);

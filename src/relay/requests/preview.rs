@@ -122,7 +122,9 @@ impl Relay {
                         preview.version = version;
                     }
                 }
-                Asked::No { reason } => (preview.fate, preview.reason) = (Fate::Refused, Some(reason)),
+                Asked::No { reason } | Asked::NotThere { reason } => {
+                    (preview.fate, preview.reason) = (Fate::Refused, Some(reason));
+                }
                 Asked::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
             }
         }

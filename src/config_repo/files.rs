@@ -1,0 +1,189 @@
+//! The files of a tree that may hold sites: finding them and reading them.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use super::mirror::Mirror;
+use super::object::{Kind, ObjectId};
+use super::paths::Territory;
+use super::tree::{self, EntryKind, ReadObject as _, Unreadable, Visitor};
+use crate::manifest::{self, Site};
+
+/// Larger files are not read: manifests are kilobytes, and memory is for all of them.
+const MAX_FILE_BYTES: usize = 8 << 20;
+
+/// How many entries of trees one walk looks at, and how many manifests it finds, before it gives up on the repository.
+const MAX_ENTRIES: usize = 2_000_000;
+const MAX_MANIFESTS: usize = 300_000;
+
+/// A file that may hold sites.
+pub(super) struct File {
+    pub(super) path: Vec<u8>,
+    /// The numbers of the environments that it belongs to.
+    pub(super) owners: Vec<usize>,
+    kind: EntryKind,
+    id: ObjectId,
+}
+
+/// The sites of a file, or why it is left alone.
+pub(super) type FileSites = Result<Vec<Site>, String>;
+
+/// A folder that lies too deep to be read, and whether it is in the new tree.
+pub(super) type TooDeep = (Vec<u8>, bool);
+
+/// The tree that a file is in. One that differs is in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Old,
+    New,
+}
+
+/// Finds the files that differ between two trees, and hands each to `found`.
+pub(super) fn find(
+    mirror: &Mirror,
+    territory: &Territory,
+    old: Option<ObjectId>,
+    new: ObjectId,
+    found: &mut dyn FnMut(Side, File) -> Result<(), Unreadable>,
+) -> Result<Vec<TooDeep>, Unreadable> {
+    let mut finder = Finder { territory, found, count: 0, too_deep: Vec::new() };
+    tree::walk_difference(mirror, old, Some(new), &mut MAX_ENTRIES.clone(), &mut finder)?;
+    Ok(finder.too_deep)
+}
+
+struct Finder<'a> {
+    territory: &'a Territory,
+    found: &'a mut dyn FnMut(Side, File) -> Result<(), Unreadable>,
+    count: usize,
+    too_deep: Vec<TooDeep>,
+}
+
+impl Visitor for Finder<'_> {
+    fn enters(&mut self, folder: &[u8]) -> bool {
+        self.territory.may_hold(folder)
+    }
+
+    fn differs(
+        &mut self,
+        path: &[u8],
+        old: Option<(EntryKind, ObjectId)>,
+        new: Option<(EntryKind, ObjectId)>,
+    ) -> Result<(), Unreadable> {
+        if !manifest::is_manifest_path(&String::from_utf8_lossy(path)) {
+            return Ok(());
+        }
+        let owners = self.territory.owners_of(path);
+        if owners.is_empty() {
+            return Ok(());
+        }
+        self.count += 1;
+        if self.count > MAX_MANIFESTS {
+            let reason = format!("the environments hold more than {MAX_MANIFESTS} manifests");
+            return Err(Unreadable::content(new.or(old).map_or(ObjectId::ZERO, |(_, id)| id), reason));
+        }
+        for (side, entry) in [(Side::Old, old), (Side::New, new)] {
+            if let Some((kind, id)) = entry {
+                (self.found)(side, File { path: path.to_owned(), owners: owners.clone(), kind, id })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn too_deep(&mut self, folder: &[u8], is_there: bool) {
+        self.too_deep.push((folder.to_owned(), is_there));
+    }
+}
+
+/// Reads every file of a tree while the tree is still being walked, on as many threads as there are processors, and
+/// hands each to `note`, in no particular order.
+pub(super) fn read_all(
+    mirror: &Mirror,
+    territory: &Territory,
+    tree: ObjectId,
+    note: &(dyn Fn(&File, FileSites) + Sync),
+) -> Result<Vec<TooDeep>, Unreadable> {
+    let readers = std::thread::available_parallelism().map_or(1, usize::from);
+    // Bounded, so that the walk waits for the readers and not the memory.
+    let (found, waiting) = sync_channel::<File>(256);
+    let waiting = Mutex::new(waiting);
+    let damage = Mutex::new(None);
+    let walked = std::thread::scope(|scope| {
+        for _ in 0..readers {
+            scope.spawn(|| read_waiting(mirror, &waiting, note, &damage));
+        }
+        let walked = find(mirror, territory, None, tree, &mut |_, file| {
+            // Nobody waits behind the channel before it is closed.
+            let _ = found.send(file);
+            Ok(())
+        });
+        drop(found);
+        walked
+    });
+    match damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(damage) => Err(damage),
+        None => walked,
+    }
+}
+
+/// Reads files until none come any more; after the first damage it only takes them away.
+fn read_waiting(
+    mirror: &Mirror,
+    waiting: &Mutex<Receiver<File>>,
+    note: &(dyn Fn(&File, FileSites) + Sync),
+    damage: &Mutex<Option<Unreadable>>,
+) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(file) = next else { return };
+        if damage.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            continue;
+        }
+        match read(mirror, &file) {
+            Ok(sites) => note(&file, sites),
+            Err(error) => *damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+        }
+    }
+}
+
+/// Returns the sites of a file, or why it is left alone.
+pub(super) fn read(mirror: &Mirror, file: &File) -> Result<FileSites, Unreadable> {
+    match file.kind {
+        EntryKind::SymbolicLink => return Ok(Err("is a symbolic link, which is never followed".to_owned())),
+        EntryKind::Submodule => return Ok(Err("is a submodule, which is never followed".to_owned())),
+        EntryKind::File | EntryKind::Folder => {}
+    }
+    let path = match usable_name(&file.path) {
+        Ok(path) => path,
+        Err(reason) => return Ok(Err(reason.to_owned())),
+    };
+    let size = mirror.size(file.id)?;
+    if size > MAX_FILE_BYTES {
+        let reason = format!("has {} MiB; files above {} MiB are not read", size >> 20, MAX_FILE_BYTES >> 20);
+        return Ok(Err(reason));
+    }
+    let bytes = mirror.read(file.id, Kind::Blob)?;
+    if !manifest::may_hold_sites(&bytes) {
+        return Ok(Ok(Vec::new()));
+    }
+    Ok(manifest::scan(path, &bytes).map_err(|error| error.to_string()))
+}
+
+/// A name that cannot be written into a log, a message or a diff is not managed; it stays as it is.
+fn usable_name(path: &[u8]) -> Result<&str, &'static str> {
+    let path = std::str::from_utf8(path).map_err(|_| "has a name that is not valid UTF-8: rename it")?;
+    if path.chars().any(char::is_control) {
+        return Err("has control characters in its name: rename it");
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git")) {
+        return Err("has a part in its path that Git does not allow: rename it");
+    }
+    Ok(path)
+}
+
+/// Returns a path as people can see it: what is no text, or no visible text, is escaped.
+pub(super) fn shown(path: &[u8]) -> String {
+    match usable_name(path) {
+        Ok(path) => path.to_owned(),
+        Err(_) => path.escape_ascii().to_string(),
+    }
+}
