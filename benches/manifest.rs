@@ -3,9 +3,13 @@
 //! `cargo bench --bench manifest`. Figures are the best of several runs, on one core.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+#[path = "support/manifests.rs"]
+mod manifests;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use manifests::fill;
 use tagrelay::image::Version;
 use tagrelay::manifest::{Wanted, edit, may_hold_sites, scan};
 
@@ -56,70 +60,12 @@ fn report(name: &str, bytes: usize, mut work: impl FnMut() -> usize) -> f64 {
 }
 
 fn deployment(number: usize, lines: usize) -> String {
-    let mut text = format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: service-{number}
-  namespace: shop
-  labels:
-    app.kubernetes.io/name: service-{number}
-spec:
-  replicas: 3
-  selector:
-    matchLabels:
-      app.kubernetes.io/name: service-{number}
-  template:
-    metadata:
-      labels:
-        app.kubernetes.io/name: service-{number}
-    spec:
-      # Numbers as in the image.
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: 65532
-      containers:
-        - name: service
-          image: registry.example.com/shop/service-{number}:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
-          imagePullPolicy: IfNotPresent
-          ports:
-            - name: grpc
-              containerPort: 8080
-          readinessProbe:
-            grpc:
-              port: 8080
-          resources:
-            requests:
-              cpu: 100m
-              memory: 128Mi
-            limits:
-              memory: 256Mi
-          env:
-            - name: DB_HOST
-              valueFrom:
-                configMapKeyRef:
-                  name: database
-                  key: host
-"
-    );
-    fill(&mut text, lines, |text, entry| {
-        *text += &format!("            - name: SETTING_{entry}\n              value: \"{entry}\"\n");
-    });
-    text
+    let image = format!("registry.example.com/shop/service-{number}:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432");
+    manifests::deployment(&format!("service-{number}"), &image, lines)
 }
 
 fn config_map(number: usize) -> String {
     let mut text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: service-{number}\ndata:\n");
     fill(&mut text, LINES, |text, entry| *text += &format!("  setting-{entry}: the value of setting {entry}\n"));
     text
-}
-
-/// Appends entries until the text has the number of lines.
-fn fill(text: &mut String, lines: usize, append: impl Fn(&mut String, usize)) {
-    for entry in 0.. {
-        if text.lines().count() >= lines {
-            break;
-        }
-        append(text, entry);
-    }
 }

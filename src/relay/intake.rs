@@ -64,19 +64,32 @@ impl Work {
 /// What is being worked on.
 #[derive(Default)]
 struct InFlight {
-    tasks: JoinSet<(String, String)>,
+    tasks: JoinSet<Done>,
     ids: HashSet<String>,
     per_registry: HashMap<String, usize>,
     /// Registries of which the store may have more than was fetched.
     more: HashSet<String>,
 }
 
+/// What a task was about, and when that is due again if it was put off.
+struct Done {
+    id: String,
+    registry: String,
+    due_again: Option<Timestamp>,
+}
+
 impl InFlight {
-    fn finished(&mut self, id: &str, registry: &str) {
-        self.ids.remove(id);
-        if let Some(count) = self.per_registry.get_mut(registry) {
+    fn finished(&mut self, done: &Done) {
+        self.ids.remove(&done.id);
+        if let Some(count) = self.per_registry.get_mut(&done.registry) {
             *count = count.saturating_sub(1);
         }
+    }
+
+    /// Returns the registries that have enough to do.
+    fn busy_registries(&self) -> Vec<String> {
+        let busy = self.per_registry.iter().filter(|(_, count)| **count >= PER_REGISTRY as usize);
+        busy.map(|(registry, _)| registry.clone()).collect()
     }
 
     fn wants_more(&self) -> bool {
@@ -110,7 +123,7 @@ async fn wait(
     stopped: &mut watch::Receiver<bool>,
 ) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
-    let deadline = tokio::time::Instant::now() + next.unwrap_or(Duration::from_secs(3600));
+    let mut deadline = tokio::time::Instant::now() + next.unwrap_or(Duration::from_secs(3600));
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
@@ -118,7 +131,11 @@ async fn wait(
             () = tokio::time::sleep_until(deadline) => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {
-                    Ok((id, registry)) => in_flight.finished(&id, &registry),
+                    Ok(done) => {
+                        in_flight.finished(&done);
+                        // What was put off since the store was read.
+                        deadline = deadline.min(done.due_again.map_or(deadline, |at| tokio::time::Instant::now() + until(at)));
+                    }
                     // A panic is a defect; its event stays queued, and is taken again after a restart.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
                 }
@@ -136,9 +153,14 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
     if store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
-    let events = store.due_events(PER_REGISTRY).await?.into_iter().map(Work::Event);
-    let updates = store.due_updates(PER_REGISTRY).await?.into_iter().map(Work::Update);
+    let now = Timestamp::now();
+    // A registry that is busy gets nothing more, and what waits for it is not read again and again meanwhile.
+    let busy = in_flight.busy_registries();
+    let but: Vec<&str> = busy.iter().map(String::as_str).collect();
+    let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Event);
+    let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Update);
     in_flight.more.clear();
+    in_flight.more.extend(busy);
     let mut fetched: HashMap<String, u32> = HashMap::new();
     for work in updates.chain(events) {
         let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
@@ -155,21 +177,22 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
                     Work::Event(event) => relay.take_event(event).await,
                     Work::Update(update) => relay.take_update(update).await,
                 };
-                if let Err(error) = result {
+                let due_again = result.unwrap_or_else(|error| {
                     tracing::error!(%error, id, "the store did not take what became of it; trying again");
-                    tokio::time::sleep(STORE_PAUSE).await;
-                    relay.0.intake_wake.notify_one();
-                }
-                (id, registry)
+                    Some(Timestamp::now() + STORE_PAUSE)
+                });
+                Done { id, registry, due_again }
             });
         }
     }
     relay.0.metrics.pending_updates(store.open_updates().await?);
-    let next = [store.next_attempt().await?, store.next_hold_expiry().await?];
-    let now = Timestamp::now();
-    let until =
-        |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1);
+    let next = [store.next_attempt(now).await?, store.next_hold_expiry().await?];
     Ok(next.into_iter().flatten().map(until).min())
+}
+
+/// Returns how long it is until then. The store counts in milliseconds, so that a little more makes certain.
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default() + Duration::from_millis(1)
 }
 
 /// What asking the registry came to, apart from "not now".
@@ -181,51 +204,53 @@ pub(super) enum Asked {
 }
 
 impl Relay {
-    /// Takes an event as far as its updates.
-    async fn take_event(&self, event: &Event) -> Result<(), StoreError> {
+    /// Takes an event as far as its updates. Returns when it is due again, if the registry put it off.
+    async fn take_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
         let Some(rule) = rule_for(&self.0.images, &event.repository) else {
             let reason = format!("no [[image]] rule manages {}", event.repository);
-            return self.refuse(event, None, reason, true).await;
+            self.refuse(event, None, reason, true).await?;
+            return Ok(None);
         };
         if let Err(refused) = rule.check_tag(&event.tag) {
-            return self.refuse(event, Some(rule), refused.to_string(), false).await;
+            self.refuse(event, Some(rule), refused.to_string(), false).await?;
+            return Ok(None);
         }
         let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
         let announced = event.announced_digest.as_ref();
         match self.ask(&image, rule, announced, "the payload announced").await {
-            Asked::Confirmed { version, note } => self.decide(event, rule, version, note).await,
-            Asked::No { reason } => self.refuse(event, Some(rule), reason, true).await,
+            Asked::Confirmed { version, note } => self.decide(event, rule, version, note).await?,
+            Asked::No { reason } => self.refuse(event, Some(rule), reason, true).await?,
             Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
-                Some(pause) => self.postpone(event, pause, format!("{reason} yet: it is asked again")).await,
-                None => self.refuse(event, Some(rule), reason, true).await,
+                Some(pause) => return self.postpone(event, pause, format!("{reason} yet: it is asked again")).await,
+                None => self.refuse(event, Some(rule), reason, true).await?,
             },
             Asked::NotNow { reason, ask_again_after } => {
-                self.postpone(event, pause(event.attempts, ask_again_after), reason).await
+                return self.postpone(event, pause(event.attempts, ask_again_after), reason).await;
             }
         }
+        Ok(None)
     }
 
-    async fn postpone(&self, event: &Event, pause: Duration, reason: String) -> Result<(), StoreError> {
+    async fn postpone(&self, event: &Event, pause: Duration, reason: String) -> Result<Option<Timestamp>, StoreError> {
         let until = Timestamp::now() + pause;
         tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, "event postponed");
         self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
         self.0.store.postpone_event(&event.id, until, reason).await?;
-        // The intake may sleep beyond that time: it was not known when it fell asleep.
-        self.0.intake_wake.notify_one();
-        Ok(())
+        Ok(Some(until))
     }
 
-    /// Takes an update of a promotion or rollback as far as its writer.
-    async fn take_update(&self, update: &Update) -> Result<(), StoreError> {
+    /// Takes an update of a promotion or rollback as far as its writer, as [`Self::take_event`] does.
+    async fn take_update(&self, update: &Update) -> Result<Option<Timestamp>, StoreError> {
         let store = &self.0.store;
         let Some(rule) = rule_for(&self.0.images, &update.repository) else {
-            return self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository)).await;
+            self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository)).await?;
+            return Ok(None);
         };
         let Some(tag) = update.version.tag() else {
             // A digest names its content by itself, and was running somewhere when it was asked for.
             store.verify_update(&update.id, None, None).await?;
             self.wake_writer(&update.environment);
-            return Ok(());
+            return Ok(None);
         };
         let image = UnverifiedImage { repository: update.repository.clone(), tag: tag.clone() };
         let known = update.version.digest();
@@ -236,21 +261,23 @@ impl Relay {
                 // What was asked for keeps its digest: a tag that has moved since is another version.
                 store.verify_update(&update.id, version.digest().filter(|_| known.is_none()), note).await?;
                 self.wake_writer(&update.environment);
-                return Ok(());
+                return Ok(None);
             }
-            Asked::No { reason } | Asked::NotThere { reason } => return self.refuse_update(update, reason).await,
+            Asked::No { reason } | Asked::NotThere { reason } => {
+                self.refuse_update(update, reason).await?;
+                return Ok(None);
+            }
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
             Asked::NotNow { reason, ask_again_after } => {
                 let until = Timestamp::now() + pause(update.attempts, ask_again_after);
                 tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, "update postponed");
                 store.postpone_updates(vec![update.id.clone()], Some(until), reason).await?;
-                self.0.intake_wake.notify_one();
-                return Ok(());
+                return Ok(Some(until));
             }
         };
         store.verify_update(&update.id, None, Some(note)).await?;
         self.wake_writer(&update.environment);
-        Ok(())
+        Ok(None)
     }
 
     /// Asks the registry about an image, where the rule wants that.

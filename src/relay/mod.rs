@@ -1,9 +1,9 @@
 //! The pipeline: it joins the rooms, and is the only one that knows them all.
 //!
-//! - [`intake`] asks the registry whether an event or a request is true, and makes updates of it;
-//! - [`writer`] takes everything that is pending for a branch, and commits and pushes it;
-//! - [`requests`] turns promotions and rollbacks into updates;
-//! - [`matrix`] says what every environment runs.
+//! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
+//! - `writer` takes everything that is pending for a branch, and commits and pushes it;
+//! - `requests` turns promotions and rollbacks into updates;
+//! - `matrix` says what every environment runs.
 //!
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 pub use branch::Branch;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
-pub use requests::{Fate, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
+pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
 pub use settings::{Environment, UpdateMode};
 
 use crate::image::{Repository, Tag};
@@ -169,8 +169,11 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
-    pub async fn hold(&self, hold: NewHold) -> Result<Hold, StoreError> {
+    /// When the environment runs no such repository, or it could not be stored.
+    pub async fn hold(&self, order: HoldOrder) -> Result<Hold, RequestError> {
+        let repository = self.repository_in(&order.environment, &order.repository)?;
+        let HoldOrder { environment, reason, actor, expires_at, .. } = order;
+        let hold = NewHold { environment, repository, reason, actor, expires_at };
         let made = self.0.store.hold(hold).await?;
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");

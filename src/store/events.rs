@@ -94,26 +94,6 @@ impl Store {
         self.writes.run(Receive { receiver: receiver.to_owned(), events }).await
     }
 
-    /// Returns events that wait for the registry and are due, at most `per_registry` of each registry, so that
-    /// one that is slow does not hide the others.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn due_events(&self, per_registry: u32) -> Result<Vec<Event>, StoreError> {
-        let events = sqlx::query_as(
-            "SELECT * FROM (
-                SELECT *, row_number() OVER (PARTITION BY registry ORDER BY id) AS place FROM events
-                WHERE state = 'queued' AND coalesce(next_attempt_at, 0) <= ?1
-             ) WHERE place <= ?2 ORDER BY id",
-        )
-        .bind(Timestamp::now().as_millisecond())
-        .bind(per_registry)
-        .fetch_all(&self.reads)
-        .await?;
-        Ok(events)
-    }
-
     /// Returns an event, or `None` when there is none of that id.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Durable events, updates, promotions, rollbacks, holds and history, in SQLite.
 //!
 //! Everything that is answered with a 2xx has been committed here first (WAL, `synchronous=FULL`). All writes
-//! go through one task that gathers what is waiting into one transaction ([`writer`]), so that a burst pays
+//! go through one task that gathers what is waiting into one transaction (`writer`), so that a burst pays
 //! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
 //!
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
 //! what must be decided inside the transaction to be right: holds and the order of arrival.
 
+mod due;
 mod events;
 mod holds;
 mod ids;
@@ -82,6 +83,8 @@ impl Store {
         let reads = SqlitePoolOptions::new()
             .max_connections(4)
             .idle_timeout(Duration::from_secs(60))
+            // There is no server that could have gone away, and each question would cost as much as a read.
+            .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await
             .map_err(|error| failed(error.to_string()))?;

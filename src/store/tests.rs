@@ -109,7 +109,7 @@ async fn a_redelivery_is_a_duplicate_and_survives_a_restart() {
     assert_eq!(again[0], Received { id: first.clone(), state: ReceivedState::Duplicate });
     assert_eq!(again[1].state, ReceivedState::Queued);
     assert!(again[1].id > first);
-    let due = store.due_events(10).await.unwrap();
+    let due = store.due_events(jiff::Timestamp::now(), 10, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
 
@@ -176,9 +176,12 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     fixture.receive("b").await;
     let until = jiff::Timestamp::now() + Duration::from_secs(60);
     fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
-    let due = fixture.store.due_events(1).await.unwrap();
+    let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(fixture.store.next_attempt().await.unwrap().unwrap().as_millisecond(), until.as_millisecond());
+    let next = async |now| fixture.store.next_attempt(now).await.unwrap().map(jiff::Timestamp::as_millisecond);
+    assert_eq!(next(jiff::Timestamp::now()).await, Some(until.as_millisecond()));
+    // What is due now is no time to wait for.
+    assert_eq!(next(until).await, None);
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().attempts, 1);
 }
 
@@ -342,12 +345,12 @@ async fn verified_updates_of_requests_become_pending() {
     let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
         panic!("without a key every request is new")
     };
-    let due = fixture.store.due_updates(5).await.unwrap();
+    let due = fixture.store.due_updates(jiff::Timestamp::now(), 5, &[]).await.unwrap();
     let digest = crate::image::Digest::of(b"a");
     fixture.store.verify_update(&due[0].id, Some(&digest), None).await.unwrap();
     let update = fixture.update_of(&request.id).await;
     assert_eq!((update.state, update.version.digest()), (UpdateState::Pending, Some(&digest)));
-    assert!(fixture.store.due_updates(5).await.unwrap().is_empty());
+    assert!(fixture.store.due_updates(jiff::Timestamp::now(), 5, &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test]

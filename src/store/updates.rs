@@ -102,41 +102,6 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns updates of requests that wait for the registry and are due, at most `per_registry` of each.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn due_updates(&self, per_registry: u32) -> Result<Vec<Update>, StoreError> {
-        let updates = sqlx::query_as(
-            "SELECT * FROM (
-                SELECT *, row_number() OVER (PARTITION BY registry ORDER BY id) AS place FROM updates
-                WHERE state = 'unverified' AND coalesce(next_attempt_at, 0) <= ?1
-             ) WHERE place <= ?2 ORDER BY id",
-        )
-        .bind(Timestamp::now().as_millisecond())
-        .bind(per_registry)
-        .fetch_all(&self.reads)
-        .await?;
-        Ok(updates)
-    }
-
-    /// Returns when the next postponed event or update is due, or `None` when nothing is postponed.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn next_attempt(&self) -> Result<Option<Timestamp>, StoreError> {
-        let at: Option<i64> = sqlx::query_scalar(
-            "SELECT min(at) FROM (
-                SELECT min(next_attempt_at) AS at FROM events WHERE state = 'queued'
-                UNION ALL SELECT min(next_attempt_at) FROM updates WHERE state = 'unverified')",
-        )
-        .fetch_one(&self.reads)
-        .await?;
-        Ok(at.and_then(|at| Timestamp::from_millisecond(at).ok()))
-    }
-
     /// Returns the updates of an event or a request, in the order in which they were made.
     ///
     /// # Errors

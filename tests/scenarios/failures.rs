@@ -1,9 +1,15 @@
 //! Breaking things on purpose: nothing that was answered is lost, and nothing is committed twice.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
 use serde_json::json;
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
 use super::fleet::{Fleet, sha};
 use super::git_http::{Fault, Server};
@@ -251,4 +257,31 @@ async fn it_stops_when_it_is_asked_to() {
     assert_eq!(fleet.terminate(), Some(0));
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let front = |routes: axum::Router| {
+        routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+            let count = Arc::clone(&count);
+            async move {
+                let is_question =
+                    request.method() == http::Method::HEAD && request.uri().path().contains("/manifests/");
+                if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
+                    return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
+                }
+                next.run(request).await
+            }
+        }))
+    };
+    let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
+    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    // One event and nothing after it that would wake anybody.
+    let id = fleet.announce("user-service", &sha('1')).await;
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert_eq!(fleet.running("staging", "user-service"), sha('1'));
 }

@@ -146,6 +146,9 @@ async fn a_hold_stops_promotions_and_ends_by_itself() {
         "reason": "audit", "hold_for": "2s"});
     let (status, made) = fleet.api("POST", "/holds", Some(hold)).await;
     assert_eq!(status, 201, "{made}");
+    let unknown = json!({"environment": "production", "repository": "docker.io/uyou/nobody-runs-this"});
+    let (status, problem) = fleet.api("POST", "/holds", Some(unknown)).await;
+    assert_eq!(status, 422, "{problem}");
     let refused = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
     assert_eq!(refused["state"], "refused");
     assert!(refused["reason"].as_str().unwrap().contains("audit"), "{refused:#}");
@@ -232,7 +235,7 @@ async fn the_stream_tells_what_happens() {
     let mut text = String::new();
     let heard = tokio::time::timeout(super::fleet::LIMIT, async {
         while !text.contains("\"committed\"") {
-            text.push_str(&String::from_utf8(stream.next().await.unwrap().unwrap().to_vec()).unwrap());
+            text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
         }
     });
     heard.await.unwrap();

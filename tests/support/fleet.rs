@@ -39,9 +39,18 @@ impl Upstream {
         std::fs::create_dir(upstream.path()).unwrap();
         upstream.git(&["init", "--quiet", "--bare", "--initial-branch=main", "."]);
         upstream.git(&["config", "http.receivepack", "true"]);
-        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-        upstream.commit("begin", &files);
+        upstream.import("begin", files);
         upstream
+    }
+
+    /// Makes a first commit, however many files it has: one process of Git writes them all.
+    fn import(&self, subject: &str, files: &[(String, String)]) {
+        let person = "Somebody <somebody@example.com> 1700000000 +0000";
+        let mut stream = format!("commit refs/heads/main\ncommitter {person}\ndata {}\n{subject}\n", subject.len());
+        for (path, text) in files {
+            stream.push_str(&format!("M 100644 inline {path}\ndata {}\n{text}\n", text.len()));
+        }
+        self.git_with(&["fast-import", "--quiet"], Some(&stream), &[]);
     }
 
     pub fn path(&self) -> PathBuf {
@@ -166,6 +175,7 @@ pub struct Builder {
     server_settings: String,
     extra_settings: String,
     receivers: String,
+    log: String,
 }
 
 /// The running program in its surroundings.
@@ -176,6 +186,7 @@ pub struct Fleet {
     pub upstream: Upstream,
     folder: TempDir,
     port: u16,
+    log: String,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -220,6 +231,12 @@ impl Builder {
     /// Adds lines at the end of the settings.
     pub fn settings(mut self, lines: &str) -> Self {
         self.extra_settings.push_str(lines);
+        self
+    }
+
+    /// Logs at these levels instead of `debug`.
+    pub fn log(mut self, levels: &str) -> Self {
+        self.log = levels.to_owned();
         self
     }
 
@@ -311,7 +328,8 @@ permissions = ["read"]
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, process: None, client };
+        let log = self.log.clone();
+        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, log, process: None, client };
         fleet.start().await;
         fleet
     }
@@ -323,6 +341,13 @@ permissions = ["read"]
         self.receivers.push('\n');
         self
     }
+}
+
+/// What the `generic` receiver wants to see in `X-Tagrelay-Signature`.
+pub fn signature(body: &str) -> String {
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(GENERIC_SECRET.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
 /// Returns a port that nobody listens on.
@@ -339,6 +364,7 @@ impl Fleet {
             server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
             receivers: String::new(),
+            log: "debug".to_owned(),
         }
     }
 
@@ -362,12 +388,16 @@ impl Fleet {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     /// Starts the program and waits until it answers.
     pub async fn start(&mut self) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
-            .env("TAGRELAY_LOG", "debug")
+            .env("TAGRELAY_LOG", &self.log)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -381,6 +411,11 @@ impl Fleet {
             self.client.get(self.url("/healthz")).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
+    }
+
+    /// The id of the running program's process.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().child.id()
     }
 
     /// Ends the program as a power cut would.
@@ -430,10 +465,7 @@ impl Fleet {
     }
 
     pub async fn deliver_body(&self, body: &str) -> (u16, Value) {
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(GENERIC_SECRET.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature);
+        let request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature(body));
         let answer = request.body(body.to_owned()).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }

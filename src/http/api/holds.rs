@@ -9,9 +9,8 @@ use utoipa::ToSchema;
 
 use super::super::auth::one;
 use super::views::HoldView;
-use super::{App, Body, Caller, Problem, parse};
+use super::{App, Body, Caller, Problem};
 use crate::settings::Permission;
-use crate::store::NewHold;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Holds {
@@ -23,7 +22,7 @@ pub(super) struct Holds {
 #[serde(deny_unknown_fields)]
 pub(super) struct HoldOrder {
     environment: String,
-    /// As `docker.io/uyou/user-service`.
+    /// A whole name, or a last component where that is unambiguous.
     repository: String,
     reason: Option<String>,
     /// How long, as `30m`, `4h` or `2d`; until it is released when left out.
@@ -50,18 +49,14 @@ pub(super) async fn create(
     Body(order): Body<HoldOrder>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
     caller.must(&Permission::Hold(one(&order.environment)))?;
-    if app.0.relay.environment(&order.environment).is_none() {
-        let detail = format!("there is no environment `{}`", order.environment);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-    }
     let span = order.hold_for.as_deref().map(hold_for).transpose()?;
     let expires_at = match span {
         Some(span) => Some(Timestamp::now().checked_add(span).map_err(|_| too_long())?),
         None => None,
     };
-    let hold = NewHold {
+    let hold = crate::relay::HoldOrder {
         environment: order.environment,
-        repository: parse("repository", &order.repository)?,
+        repository: order.repository,
         reason: order.reason,
         actor: caller.name,
         expires_at,

@@ -184,9 +184,13 @@ fn explain(event: &Event, updates: &[Update]) -> Vec<StepView> {
         tell("matched", None, format!("the [[image]] rule of `{rule}`"));
     }
     if let Some(at) = event.verified_at {
-        let digest = event.verified_digest.as_ref().map_or_else(|| "no digest".to_owned(), Digest::short);
-        let note = event.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
-        tell("verified", Some(at), format!("{} has it: {digest}{note}", repository.registry()));
+        let note = event.note.as_deref();
+        let text = match &event.verified_digest {
+            Some(digest) => format!("{} has it: {}", repository.registry(), digest.short()),
+            // Only a rule that says `exists = false` takes an image that nobody has asked about.
+            None => "the registry was not asked".to_owned(),
+        };
+        tell("verified", Some(at), [Some(text.as_str()), note].into_iter().flatten().collect::<Vec<_>>().join("; "));
     } else if event.attempts > 0 {
         let reason = event.reason.as_deref().unwrap_or_default();
         tell("verified", None, format!("not yet, after {} attempts: {reason}", event.attempts));

@@ -66,7 +66,7 @@ pub enum RequestError {
         /// What runs.
         versions: String,
         /// The first of them.
-        first: Version,
+        first: Box<Version>,
     },
     /// The environment runs something else than the caller believes.
     #[error("`{environment}` runs {running} of {repository}, and {expected} was expected")]

@@ -7,6 +7,7 @@ mod rollback;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::branch::Branch;
@@ -29,7 +30,31 @@ pub struct Order {
     pub idempotency_key: Option<String>,
 }
 
+/// "Automation leaves this alone."
+#[derive(Debug, Clone)]
+pub struct HoldOrder {
+    /// The environment.
+    pub environment: String,
+    /// The repository, whole or by its last component.
+    pub repository: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The name of the API token.
+    pub actor: String,
+    /// When it ends by itself; `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
 impl Relay {
+    /// Finds a managed repository that an environment runs.
+    pub(super) fn repository_in(&self, environment: &str, text: &str) -> Result<Repository, RequestError> {
+        let branch = self.branch(environment)?;
+        if branch.snapshot().is_none() {
+            return Err(RequestError::Unreachable("it has not been read yet".to_owned()));
+        }
+        resolve(&self.managed(branch, environment), environment, text)
+    }
+
     /// Returns the request that the same caller made with the same key before.
     async fn repeated(&self, by: &Order, fingerprint: &str) -> Result<Option<RequestMade>, RequestError> {
         let Some(key) = &by.idempotency_key else { return Ok(None) };

@@ -182,7 +182,7 @@ fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Re
             environment: source.to_owned(),
             repository: repository.clone(),
             versions: found.iter().map(Version::short).collect::<Vec<_>>().join(", "),
-            first: first.clone(),
+            first: Box::new(first.clone()),
         }),
     }
 }
@@ -192,7 +192,7 @@ fn refused(error: RequestError) -> Result<NewRequestedUpdate, RequestError> {
     let reason = Some(error.to_string());
     match error {
         RequestError::SeveralVersions { repository, first, .. } => {
-            Ok(NewRequestedUpdate { repository, version: first, state: UpdateState::Refused, reason })
+            Ok(NewRequestedUpdate { repository, version: *first, state: UpdateState::Refused, reason })
         }
         other => Err(other),
     }

@@ -27,7 +27,7 @@ CREATE TABLE events (
 CREATE INDEX events_by_duplicate_key ON events (duplicate_key, id);
 CREATE INDEX events_by_repository ON events (repository, id);
 CREATE INDEX events_by_state ON events (state, id);
-CREATE INDEX events_due ON events (registry, id) WHERE state = 'queued';
+CREATE INDEX events_due ON events (registry, next_attempt_at, id) WHERE state = 'queued';
 
 -- Promotions and rollbacks: what a person or a gate asked for.
 CREATE TABLE requests (
@@ -73,6 +73,7 @@ CREATE TABLE updates (
 CREATE INDEX updates_by_cause ON updates (cause_id);
 CREATE INDEX updates_by_place ON updates (environment, repository, cause_id);
 CREATE INDEX updates_by_open_state ON updates (state, environment) WHERE state IN ('unverified', 'pending', 'waiting');
+CREATE INDEX updates_due ON updates (registry, next_attempt_at, id) WHERE state = 'unverified';
 CREATE INDEX updates_committed ON updates (finished_at) WHERE state = 'committed';
 
 -- Pins on (environment, repository) that automation respects until they are released or expire.

@@ -1,0 +1,49 @@
+//! The whole program, from the webhook to the branch: the built binary between a registry and a Git server.
+//!
+//! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle`.
+//! docs/benchmarks.md tells what the figures mean.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, dead_code)]
+
+#[path = "../../tests/support/fleet.rs"]
+mod fleet;
+#[path = "../../tests/support/git_http.rs"]
+mod git_http;
+#[path = "../support/manifests.rs"]
+mod manifests;
+#[path = "../support/measure.rs"]
+mod measure;
+#[path = "../support/wire.rs"]
+mod wire;
+
+mod accept;
+mod burst;
+mod latency;
+mod size;
+mod world;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let [first, kind] = arguments.as_slice()
+        && first == accept::PEER
+    {
+        return runtime.block_on(accept::serve(kind));
+    }
+    // Cargo adds options of its own, such as `--bench`.
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let parts = ["latency", "burst", "accept", "memory", "idle"];
+    if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {
+        panic!("there is no part {unknown:?}; there are {}", parts.join(", "));
+    }
+    runtime.block_on(async {
+        for part in parts.into_iter().filter(|part| wanted.is_empty() || wanted.iter().any(|name| name == part)) {
+            match part {
+                "latency" => latency::run().await,
+                "burst" => burst::run().await,
+                "accept" => accept::run().await,
+                "memory" => size::memory().await,
+                _ => size::idle().await,
+            }
+        }
+    });
+}

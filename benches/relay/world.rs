@@ -1,0 +1,255 @@
+//! A platform of many services, the program, a registry and a Git server; and a twin of the config repository, on
+//! which a bare `git push` runs beside the program.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use futures_util::StreamExt as _;
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
+
+use crate::fleet::{Builder, Fleet, Upstream, free_port};
+use crate::git_http;
+use crate::manifests::deployment;
+
+/// How long the manifests are: a Deployment with probes, resources and some settings.
+pub const LINES: usize = 60;
+
+/// Services in one folder: a team's.
+const TEAM: usize = 100;
+
+const USER: &str = "tagrelay";
+const PASSWORD: &str = "git-password";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    File,
+    Http,
+}
+
+impl Transport {
+    pub const ALL: [Self; 2] = [Self::File, Self::Http];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file://",
+            Self::Http => "smart HTTP",
+        }
+    }
+}
+
+/// Everything that is running.
+pub struct World {
+    pub fleet: Fleet,
+    pub twin: Twin,
+    /// How long the program took to fetch and read the config repository.
+    pub ready_after: Duration,
+    /// The images that are pushed land here.
+    _registry: EmbeddedRegistry,
+}
+
+/// The commit that a service is set to in a round; every round has its own.
+pub fn tag(round: usize) -> String {
+    format!("{:040x}", 0xfeed_0000 + round)
+}
+
+pub fn service(number: usize) -> String {
+    format!("service-{number}")
+}
+
+pub fn path(environment: &str, number: usize) -> String {
+    format!("environments/{environment}/team-{}/{}/deployment.yaml", number / TEAM, service(number))
+}
+
+fn manifest(registry: &str, number: usize, tag: &str) -> String {
+    let name = service(number);
+    deployment(&name, &format!("{registry}/uyou/{name}:{tag}"), LINES)
+}
+
+impl World {
+    /// Starts everything with a platform of so many services, each with a manifest in staging and one in production.
+    /// Returns when the program has read the config repository.
+    pub async fn start(transport: Transport, services: usize) -> Self {
+        let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let host = registry.host();
+        let mut builder: Builder = Fleet::builder().registry(&host).log("info");
+        for number in 0..services {
+            let text = manifest(&host, number, &"0".repeat(40));
+            for environment in ["staging", "production"] {
+                builder = builder.file(&path(environment, number), &text);
+            }
+        }
+        let upstream = builder.upstream(&host);
+        let address = match transport {
+            Transport::File => format!("file://{}", upstream.parent().display()),
+            Transport::Http => git_http::start(upstream.parent(), USER, PASSWORD),
+        };
+        let credentials = match transport {
+            Transport::File => String::new(),
+            Transport::Http => format!("username = \"{USER}\"\npassword = {{ value = \"{PASSWORD}\" }}\n"),
+        };
+        let twin = Twin::new(&upstream, &host, format!("{address}/twin.git"));
+        let begun = Instant::now();
+        let fleet =
+            builder.remote(&format!("{address}/config.git"), &credentials).start_at(free_port(), upstream).await;
+        let mut world = Self { fleet, twin, ready_after: Duration::ZERO, _registry: registry };
+        world.ready().await;
+        world.ready_after = begun.elapsed();
+        world
+    }
+
+    /// Waits until the program has read the config repository.
+    pub async fn ready(&self) {
+        self.fleet
+            .eventually("it is ready", async || {
+                self.fleet.client.get(self.fleet.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+            })
+            .await;
+    }
+
+    /// Pushes images to the registry: number of the service, and tag.
+    pub async fn push_images(&self, images: impl IntoIterator<Item = (usize, String)>) {
+        let pushes = images.into_iter().map(|(number, tag)| async move {
+            self.fleet.push_image(&service(number), &tag).await;
+        });
+        futures_util::stream::iter(pushes).buffer_unordered(8).collect::<Vec<()>>().await;
+    }
+
+    /// How many services run a tag in staging, by the files on the branch.
+    pub fn running(&self, tag: &str) -> usize {
+        let found = self.fleet.upstream.git(&["grep", "-h", "image: ", "main", "--", "environments/staging"]);
+        found.lines().filter(|line| line.contains(tag)).count()
+    }
+
+    /// The figures of `/metrics`, by name with labels.
+    pub async fn metrics(&self) -> HashMap<String, f64> {
+        let answer = self.fleet.client.get(self.fleet.url("/metrics")).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let figure = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(figure).collect()
+    }
+}
+
+/// A copy of the config repository, and commits that are ready to be pushed to it.
+pub struct Twin {
+    pub repository: PathBuf,
+    /// Where the commits are.
+    prepared: PathBuf,
+    url: String,
+    registry: String,
+}
+
+impl Twin {
+    fn new(upstream: &Upstream, registry: &str, url: String) -> Self {
+        let (repository, prepared) = (upstream.parent().join("twin.git"), upstream.parent().join("prepared.git"));
+        for copy in [&repository, &prepared] {
+            run(Command::new("cp").arg("-r").args([&upstream.path(), copy]));
+        }
+        Self { repository, prepared, url, registry: registry.to_owned() }
+    }
+
+    /// Prepares commits that change one manifest each, one on top of the other, as loose objects: the way in which
+    /// `git commit` leaves them.
+    pub fn prepare(&self, changes: &[(usize, String)]) -> Vec<String> {
+        let mut import = git(&self.prepared);
+        import.args(["-c", "fastimport.unpackLimit=1000000", "fast-import", "--quiet"]).stdin(Stdio::piped());
+        let mut child = import.spawn().unwrap();
+        let mut stream = std::io::BufWriter::new(child.stdin.take().unwrap());
+        for (place, (number, tag)) in changes.iter().enumerate() {
+            let text = manifest(&self.registry, *number, tag);
+            let from = if place == 0 { "from refs/heads/main^0\n" } else { "" };
+            write!(
+                stream,
+                "commit refs/heads/prepared\ncommitter A <a@example.com> 1700000000 +0000\ndata 8\nprepared\n{from}\
+                 M 100644 inline {}\ndata {}\n{text}\n",
+                path("staging", *number),
+                text.len()
+            )
+            .unwrap();
+        }
+        drop(stream);
+        assert!(child.wait().unwrap().success());
+        let commits = run(git(&self.prepared).args(["rev-list", "--reverse", "main..prepared"]));
+        commits.lines().map(str::to_owned).collect()
+    }
+
+    /// Pushes one of the commits. The credentials go with the first request, as CI sends them: without that, Git asks
+    /// once more for each push.
+    pub fn push(&self, commit: &str) {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let header = format!("http.extraHeader=Authorization: Basic {pair}");
+        run(git(&self.prepared)
+            .args(["-c", &header, "push", "--quiet", &self.url])
+            .arg(format!("{commit}:refs/heads/main")));
+    }
+}
+
+/// Git, sealed off from the settings of whoever runs this.
+fn git(folder: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Watches the branch `main` of a bare repository, four times in a millisecond.
+pub struct Watch {
+    moves: Arc<Mutex<Vec<Instant>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch {
+    pub fn start(repository: &Path) -> Self {
+        let (moves, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (noted, stopped) = (Arc::clone(&moves), Arc::clone(&stop));
+        let branch = repository.join("refs/heads/main");
+        let mut last = std::fs::read(&branch).unwrap();
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // Git replaces the file; when it packs references, the file is gone until the next push.
+                if let Ok(tip) = std::fs::read(&branch)
+                    && tip != last
+                {
+                    noted.lock().unwrap().push(Instant::now());
+                    last = tip;
+                }
+                std::thread::sleep(Duration::from_micros(250));
+            }
+        });
+        Self { moves, stop }
+    }
+
+    /// When the branch moved, so far.
+    pub fn moves(&self) -> Vec<Instant> {
+        self.moves.lock().unwrap().clone()
+    }
+
+    /// Waits until the branch has moved, and returns when it did for the first time.
+    pub async fn first(&self) -> Instant {
+        loop {
+            if let Some(moved) = self.moves().first() {
+                return *moved;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
