@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use tagrelay::webhook::Kind;
 
 use super::fleet::{Fleet, READ_TOKEN, sha};
+use super::git_tls::Door;
+use super::issuer::Issuer;
 
 const SECRET: &str = "a-secret-of-every-kind-41bd";
 
@@ -165,4 +167,47 @@ async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
         assert_eq!(answer.headers()["retry-after"], "5");
     }
     assert_eq!(fleet.log().matches("keys cannot be had").count(), 1, "asked once a minute at most");
+}
+
+#[tokio::test]
+async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
+    let issuer = Issuer::start().await;
+    let door = Door::open(&issuer.url).await;
+    let keys = format!("keys = {{ url = \"{}/certs\" }}", door.url);
+    let token = format!("issuer = \"https://issuer.test\", audience = \"tagrelay\", account = \"pusher\", {keys}");
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .authority(door.authority())
+        .receiver(&format!("name = \"google\"\nkind = \"gar\"\nidentity_token = {{ {token} }}"))
+        .start()
+        .await;
+    let sample = |tag: &str| {
+        let push = tagrelay::webhook::SamplePush {
+            repository: fleet.repository("user-service").parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            digest: None,
+            pushed_at: jiff::Timestamp::now(),
+            id: tag.to_owned(),
+        };
+        Kind::Gar.sample(&push, None).unwrap()
+    };
+    let deliver = async |token: &str, tag: &str| {
+        let request = sample(tag);
+        let url = fleet.url("/webhooks/google");
+        let answer = fleet.client.post(url).headers(request.headers).bearer_auth(token).body(request.body).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(deliver(&issuer.token("pusher", 600), &sha('1')).await, 202, "{}", fleet.log());
+    assert_eq!(deliver(&issuer.token("pusher", 600), &sha('2')).await, 202);
+    assert_eq!(issuer.asked(), 1, "known keys are not fetched again");
+    assert_eq!(deliver(&issuer.token("somebody", 600), &sha('3')).await, 401);
+    assert_eq!(deliver(&issuer.token("pusher", -600), &sha('3')).await, 401);
+    let forged = issuer.token("pusher", 600).replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(deliver(&forged, &sha('3')).await, 401);
+    // Tokens that name keys that nobody knows do not make us ask again and again.
+    issuer.rotate();
+    for _ in 0..5 {
+        assert_eq!(deliver(&issuer.token("pusher", 600), &sha('3')).await, 401);
+    }
+    assert_eq!(issuer.asked(), 1, "asked a moment ago");
 }

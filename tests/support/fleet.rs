@@ -176,6 +176,7 @@ pub struct Builder {
     extra_settings: String,
     receivers: String,
     log: String,
+    authority: Option<PathBuf>,
 }
 
 /// The running program in its surroundings.
@@ -187,6 +188,8 @@ pub struct Fleet {
     folder: TempDir,
     port: u16,
     log: String,
+    /// A file of certificates that the program trusts in the place of the system's.
+    authority: Option<PathBuf>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -237,6 +240,12 @@ impl Builder {
     /// Logs at these levels instead of `debug`.
     pub fn log(mut self, levels: &str) -> Self {
         self.log = levels.to_owned();
+        self
+    }
+
+    /// Trusts the certificates in a file instead of the system's.
+    pub fn authority(mut self, path: PathBuf) -> Self {
+        self.authority = Some(path);
         self
     }
 
@@ -328,8 +337,9 @@ permissions = ["read"]
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let log = self.log.clone();
-        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, log, process: None, client };
+        let (log, authority) = (self.log.clone(), self.authority.clone());
+        let mut fleet =
+            Fleet { registry, registry_host: host, upstream, folder, port, log, authority, process: None, client };
         fleet.start().await;
         fleet
     }
@@ -365,6 +375,7 @@ impl Fleet {
             extra_settings: String::new(),
             receivers: String::new(),
             log: "debug".to_owned(),
+            authority: None,
         }
     }
 
@@ -398,6 +409,7 @@ impl Fleet {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", &self.log)
+            .envs(self.authority.iter().map(|path| ("SSL_CERT_FILE", path)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
