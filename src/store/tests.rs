@@ -382,6 +382,19 @@ impl writer::Write for Broken {
 }
 
 #[tokio::test]
+async fn a_store_has_one_owner_and_says_when_it_cannot_be_written() {
+    let fixture = Fixture::new().await;
+    let path = fixture.folder.path().join("state/tagrelay.db");
+    let Err(error) = Store::open(&StoreSettings { path: path.clone() }).await else { panic!("opened twice") };
+    assert!(error.to_string().contains("another process has it open"), "{error}");
+    assert!(fixture.store.writes.run(Broken).await.is_err());
+    assert!(fixture.store.writes.last_failed());
+    // The next look tries for real, and finds it mended.
+    fixture.store.check().await.unwrap();
+    assert!(!fixture.store.writes.last_failed());
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_store_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tagrelay.db");
