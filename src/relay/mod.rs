@@ -19,6 +19,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, watch};
@@ -126,11 +127,20 @@ impl Relay {
 
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
     ///
+    /// What was delivered within the last `duplicate_window` already is a duplicate.
+    ///
     /// # Errors
     ///
     /// When nothing of it could be stored: the sender should try again.
-    pub async fn receive(&self, receiver: &str, events: &[PushEvent]) -> Result<Vec<Received>, StoreError> {
-        let rows = events.iter().map(|event| new_event(receiver, event)).collect();
+    pub async fn receive(
+        &self,
+        receiver: &str,
+        events: &[PushEvent],
+        duplicate_window: Duration,
+    ) -> Result<Vec<Received>, StoreError> {
+        // A window that reaches behind the calendar's beginning has no beginning.
+        let since = Timestamp::now().checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
+        let rows = events.iter().map(|event| new_event(receiver, event, since)).collect();
         let received = self.0.store.receive(receiver, rows).await?;
         for (event, row) in events.iter().zip(&received) {
             let state = match row.state {
@@ -231,7 +241,7 @@ impl Relay {
 ///
 /// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
 /// everything that they tell is equal.
-fn new_event(receiver: &str, event: &PushEvent) -> NewEvent {
+fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let occasion = match (&event.delivery, event.pushed_at) {
         (Some(delivery), _) => delivery.clone(),
@@ -246,5 +256,6 @@ fn new_event(receiver: &str, event: &PushEvent) -> NewEvent {
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+        duplicates_since,
     }
 }

@@ -18,6 +18,8 @@ pub struct NewEvent {
     pub pushed_at: Option<Timestamp>,
     /// Equal for two deliveries of the same event.
     pub duplicate_key: String,
+    /// What was delivered before this time is too old for this to be a duplicate of it.
+    pub duplicates_since: Timestamp,
 }
 
 /// What became of a delivered event.
@@ -171,9 +173,11 @@ impl Write for Receive {
         let mut received = Vec::with_capacity(self.events.len());
         for event in &self.events {
             let earlier: Option<(String, bool)> = sqlx::query_as(
-                "SELECT id, state = 'refused' AND redeliverable FROM events WHERE duplicate_key = ? ORDER BY id DESC LIMIT 1",
+                "SELECT id, state = 'refused' AND redeliverable FROM events WHERE duplicate_key = ? AND received_at >= ?
+                 ORDER BY id DESC LIMIT 1",
             )
             .bind(&event.duplicate_key)
+            .bind(event.duplicates_since.as_millisecond())
             .fetch_optional(&mut *tx.connection)
             .await?;
             match earlier {

@@ -11,6 +11,7 @@ mod due;
 mod events;
 mod holds;
 mod ids;
+mod receivers;
 mod requests;
 mod rows;
 mod settings;
@@ -28,6 +29,7 @@ use sqlx::{ConnectOptions, Connection};
 
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};
+pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;

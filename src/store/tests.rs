@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::image::{Repository, Version};
 
@@ -63,6 +65,7 @@ fn event(tag: &str) -> NewEvent {
         digest: None,
         pushed_at: None,
         duplicate_key: tag.to_owned(),
+        duplicates_since: Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -108,6 +111,43 @@ async fn a_redelivery_is_a_duplicate_and_survives_a_restart() {
     assert!(again[1].id > first);
     let due = store.due_events(jiff::Timestamp::now(), 10, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_delivery_is_no_duplicate_of_one_before_the_window() {
+    let fixture = Fixture::new().await;
+    let first = fixture.receive("a").await;
+    let received_at = fixture.store.event(&first).await.unwrap().unwrap().received_at;
+    let at = |duplicates_since| NewEvent { duplicates_since, ..event("a") };
+    let edge = fixture.store.receive("hub", vec![at(received_at)]).await.unwrap().remove(0);
+    assert_eq!(edge, Received { id: first.clone(), state: ReceivedState::Duplicate });
+    let behind = received_at + Duration::from_millis(1);
+    let later = fixture.store.receive("hub", vec![at(behind)]).await.unwrap().remove(0);
+    // The second may have come within the same millisecond as the first, but never before it.
+    assert!(later.state == ReceivedState::Queued && later.id > first);
+}
+
+#[tokio::test]
+async fn what_receivers_heard_last_survives_a_restart() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.store.heard().await.unwrap(), []);
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let heard = |receiver: &str, time: &str, outcome: &str, accepted: Option<&str>| ReceiverHeard {
+        receiver: receiver.to_owned(),
+        heard_at: at(time),
+        outcome: outcome.to_owned(),
+        accepted_at: accepted.map(at),
+    };
+    let (early, late) = ("2026-11-20T12:00:00Z", "2026-11-20T13:00:00Z");
+    let first = vec![heard("hub", early, "accepted", Some(early)), heard("ci", early, "ignored", None)];
+    fixture.store.keep_heard(first).await.unwrap();
+    // A process that has started anew knows nothing of what was accepted before.
+    fixture.store.keep_heard(vec![heard("hub", late, "unauthorized", None)]).await.unwrap();
+    let Fixture { folder, store } = fixture;
+    drop(store);
+    let mut kept = Fixture::open(&folder).await.heard().await.unwrap();
+    kept.sort_by(|a, b| a.receiver.cmp(&b.receiver));
+    assert_eq!(kept, [heard("ci", early, "ignored", None), heard("hub", late, "unauthorized", Some(early))]);
 }
 
 #[tokio::test]

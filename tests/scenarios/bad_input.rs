@@ -226,6 +226,8 @@ async fn secrets_are_nowhere_to_be_read() {
         }
     }
     assert!(seen.contains(&sha('1')), "nothing was looked at");
+    assert!(seen.contains(r#""path":"/webhooks/hub""#), "no request was logged");
+    assert!(!seen.contains("token="), "a query was logged");
     for secret in [GENERIC_SECRET, API_TOKEN, READ_TOKEN, "hub-url-token-8c2d", "hub-url-token-wrong"] {
         assert!(!seen.contains(secret), "{secret} was found");
     }
