@@ -154,6 +154,8 @@ impl Relay {
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
     /// `trace` is the span of the request.
     ///
+    /// What was delivered within the last `duplicate_window` already is a duplicate.
+    ///
     /// # Errors
     ///
     /// When nothing of it could be stored: the sender should try again.
@@ -161,9 +163,12 @@ impl Relay {
         &self,
         receiver: &str,
         events: &[PushEvent],
+        duplicate_window: Duration,
         trace: &TraceContext,
     ) -> Result<Vec<Received>, StoreError> {
-        let rows = events.iter().map(|event| new_event(receiver, event, *trace)).collect();
+        // A window that reaches behind the calendar's beginning has no beginning.
+        let since = Timestamp::now().checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
+        let rows = events.iter().map(|event| new_event(receiver, event, since, *trace)).collect();
         let received = self.0.store.receive(receiver, rows).await?;
         for (event, row) in events.iter().zip(&received) {
             let state = match row.state {
@@ -278,7 +283,7 @@ fn describe(span: &mut Span, update: &Update) {
 ///
 /// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
 /// everything that they tell is equal.
-fn new_event(receiver: &str, event: &PushEvent, trace: TraceContext) -> NewEvent {
+fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, trace: TraceContext) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let occasion = match (&event.delivery, event.pushed_at) {
         (Some(delivery), _) => delivery.clone(),
@@ -293,6 +298,7 @@ fn new_event(receiver: &str, event: &PushEvent, trace: TraceContext) -> NewEvent
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+        duplicates_since,
         trace,
     }
 }

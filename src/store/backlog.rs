@@ -21,8 +21,13 @@ impl Store {
     /// When the store cannot be read.
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (open_updates, oldest_update, oldest_event): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM updates WHERE state IN ('unverified', 'pending', 'waiting')),
-                (SELECT min(coalesce(released_at, received_at)) FROM updates WHERE state IN ('unverified', 'pending')),
+            // One look for each state, because a list of them would not use the index.
+            "SELECT (SELECT count(*) FROM updates WHERE state = 'unverified')
+                    + (SELECT count(*) FROM updates WHERE state = 'pending')
+                    + (SELECT count(*) FROM updates WHERE state = 'waiting'),
+                (SELECT min(at) FROM (
+                    SELECT min(coalesce(released_at, received_at)) AS at FROM updates WHERE state = 'unverified'
+                    UNION ALL SELECT min(coalesce(released_at, received_at)) FROM updates WHERE state = 'pending')),
                 (SELECT min(received_at) FROM events WHERE state = 'queued')",
         )
         .fetch_one(&self.reads)

@@ -5,6 +5,7 @@ mod events;
 mod history;
 mod holds;
 mod promotions;
+mod receivers;
 mod rollbacks;
 mod stream;
 mod views;
@@ -57,6 +58,7 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(holds::list, holds::create))
         .routes(routes!(holds::release))
         .routes(routes!(history::list))
+        .routes(routes!(receivers::list))
         .routes(routes!(stream::watch))
 }
 
