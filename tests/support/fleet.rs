@@ -174,7 +174,7 @@ pub struct Builder {
     registry_host: Option<String>,
     extra_settings: String,
     receivers: String,
-    log: String,
+    environment: Vec<(String, String)>,
 }
 
 /// The running program in its surroundings.
@@ -185,7 +185,7 @@ pub struct Fleet {
     pub upstream: Upstream,
     folder: TempDir,
     port: u16,
-    log: String,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -227,9 +227,9 @@ impl Builder {
         self
     }
 
-    /// Logs at these levels instead of `debug`.
-    pub fn log(mut self, levels: &str) -> Self {
-        self.log = levels.to_owned();
+    /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -320,8 +320,9 @@ permissions = ["read"]
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let log = self.log.clone();
-        let mut fleet = Fleet { registry, registry_host: host, upstream, folder, port, log, process: None, client };
+        let environment = self.environment.clone();
+        let mut fleet =
+            Fleet { registry, registry_host: host, upstream, folder, port, environment, process: None, client };
         fleet.start().await;
         fleet
     }
@@ -355,7 +356,7 @@ impl Fleet {
             registry_host: None,
             extra_settings: String::new(),
             receivers: String::new(),
-            log: "debug".to_owned(),
+            environment: Vec::new(),
         }
     }
 
@@ -388,7 +389,8 @@ impl Fleet {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
-            .env("TAGRELAY_LOG", &self.log)
+            .env("TAGRELAY_LOG", "debug")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
