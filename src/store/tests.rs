@@ -324,7 +324,7 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     fixture.decide(&id, "b").await;
     let update = fixture.update_of(&id).await;
     let made = fixture.store.hold(hold(None)).await.unwrap();
-    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id.clone()]);
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), vec![update.id.clone()]);
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
     fixture.store.release_hold(&made.id, "oncall").await.unwrap();
     assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
