@@ -179,7 +179,7 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
     let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
-    let next = async |now| fixture.store.next_attempt(now).await.unwrap().map(jiff::Timestamp::as_millisecond);
+    let next = async |now| fixture.store.outlook(now).await.unwrap().next_attempt.map(jiff::Timestamp::as_millisecond);
     assert_eq!(next(jiff::Timestamp::now()).await, Some(until.as_millisecond()));
     // What is due now is no time to wait for.
     assert_eq!(next(until).await, None);
