@@ -237,6 +237,29 @@ fn colours_are_for_terminals() {
     let coloured = |variables: &[(&str, &str)]| {
         let mut command = tagrelay(&format!("sites {EXAMPLE}"));
         run(command.envs(variables.iter().copied())).expect_code(0).stdout.contains('\u{1b}')
+#[test]
+fn a_check_tells_what_would_be_refused() {
+    let workplace = Workplace::new().with_repository();
+    let shared = "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    x: &img docker.io/uyou/a:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432\n\
+                  spec:\n  containers:\n  - image: *img\n";
+    std::fs::write(workplace.path("work/environments/staging/shared.yaml"), shared).unwrap();
+    workplace.git(&["-C", "work", "add", "-A"]);
+    workplace.git(&["-C", "work", "commit", "-q", "-m", "Share"]);
+    workplace.git(&["-C", "work", "push", "-q", "../platform.git", "main"]);
+    let tip = workplace.git(&["-C", "platform.git", "rev-parse", "main"]);
+    let answer = run(&mut workplace.tagrelay("check")).expect_code(0);
+    let expected = "a new version would be refused: environments/staging/shared.yaml: line ";
+    let told: Vec<_> = answer.stdout.lines().filter(|line| line.contains(expected)).collect();
+    assert_eq!(told.len(), 1, "{}", answer.stdout);
+    assert!(told[0].starts_with("warning") && told[0].contains("shared through an anchor"), "{told:?}");
+    assert_eq!(workplace.git(&["-C", "platform.git", "rev-parse", "main"]), tip);
+
+    std::fs::create_dir(workplace.path("data")).unwrap();
+    std::fs::write(workplace.path("data/tagrelay.db"), "x".repeat(5000)).unwrap();
+    let answer = run(&mut workplace.tagrelay("check")).expect_code(1);
+    assert!(answer.stdout.contains("tagrelay.db cannot be used: file is not a database"), "{}", answer.stdout);
+}
+
     };
     assert!(!coloured(&[]));
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
