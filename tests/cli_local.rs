@@ -143,6 +143,8 @@ fn sites_know_who_manages_them() {
         run(&mut workplace.tagrelay(&format!("sites {url} --config tagrelay.toml --json"))).expect_code(0).json();
     assert_eq!(repository["commit"], workplace.git(&["-C", "work", "rev-parse", "HEAD"]).trim());
     assert_eq!(repository["sites"], folder["sites"], "a repository has the sites of its checkout");
+    let bare = run(&mut workplace.tagrelay("sites platform.git --config tagrelay.toml --json")).expect_code(0).json();
+    assert_eq!(bare, repository, "a bare repository is read as its URL is");
     assert!(!workplace.path("data").exists(), "nothing is made beside what is asked for");
 }
 
@@ -156,6 +158,9 @@ fn what_cannot_be_read_is_told() {
 
     let absent = run(&mut workplace.tagrelay("sites nowhere")).expect_code(1);
     assert!(absent.stdout.is_empty() && absent.stderr.starts_with("error: nowhere cannot be read"), "{absent:?}");
+    std::os::unix::fs::symlink("nowhere", workplace.path("dangling")).unwrap();
+    let dangling = run(&mut workplace.tagrelay("sites dangling")).expect_code(1);
+    assert!(dangling.stderr.starts_with("error: dangling cannot be read"), "{dangling:?}");
     let scp = run(&mut workplace.tagrelay("sites git@git.example.com:uyou/platform.git")).expect_code(1);
     assert!(scp.stderr.contains("ssh://git@git.example.com/uyou/platform.git"), "{scp:?}");
     let secret = run(&mut workplace.tagrelay("sites https://me:hunter2@git.example.com/x.git")).expect_code(1);
@@ -233,11 +238,6 @@ fn a_check_tells_who_cannot_be_reached() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
-    let coloured = |variables: &[(&str, &str)]| {
-        let mut command = tagrelay(&format!("sites {EXAMPLE}"));
-        run(command.envs(variables.iter().copied())).expect_code(0).stdout.contains('\u{1b}')
-#[test]
 fn a_check_tells_what_would_be_refused() {
     let workplace = Workplace::new().with_repository();
     let shared = "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    x: &img docker.io/uyou/a:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432\n\
@@ -260,6 +260,11 @@ fn a_check_tells_what_would_be_refused() {
     assert!(answer.stdout.contains("tagrelay.db cannot be used: file is not a database"), "{}", answer.stdout);
 }
 
+#[test]
+fn colours_are_for_terminals() {
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut command = tagrelay(&format!("sites {EXAMPLE}"));
+        run(command.envs(variables.iter().copied())).expect_code(0).stdout.contains('\u{1b}')
     };
     assert!(!coloured(&[]));
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
