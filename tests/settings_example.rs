@@ -93,7 +93,14 @@ fn what_the_example_leaves_out_would_be_read() {
         let Err(faults) = surroundings.parse(&lines.join("\n")) else { continue };
         for fault in faults.0 {
             // What it stands in the place of is still there, and a file that it names is not on this machine.
-            let expected = ["duplicate key", "does not fit the URL", "cannot be read", "has no use with", "both say"];
+            let expected = [
+                "duplicate key",
+                "does not fit the URL",
+                "cannot be read",
+                "has no use with",
+                "both say",
+                "no RSA key",
+            ];
             assert!(expected.iter().any(|part| fault.message.contains(part)), "{line}: {fault}");
         }
     }
@@ -154,7 +161,7 @@ fn every_key_is_in_the_reference_and_in_the_example() {
         assert_eq!(documented, set.keys, "in {}", set.section);
         for key in set.keys {
             let starts = |part: &str| part.trim_start().starts_with(&format!("{key} ="));
-            let header = [format!("[{key}]"), format!("[[{key}]]")];
+            let header = [format!("[{key}]"), format!("[[{key}]]"), format!("[receiver.{key}]")];
             let shown = |line: &str| {
                 header.iter().any(|header| line == header)
                     || starts(line.trim_start_matches('#'))
@@ -191,6 +198,12 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
     for (section, key, default) in [
         ("[server]", "listen", defaults.server.listen.to_string()),
         ("[server]", "max_body_bytes", defaults.server.max_body_bytes.to_string()),
+        ("[server]", "max_connections", defaults.server.max_connections.to_string()),
+        (
+            "[[receiver]]",
+            "duplicate_window",
+            format!("{}d", tagrelay::webhook::DEFAULT_DUPLICATE_WINDOW.as_secs() / 86_400),
+        ),
         ("[store]", "url", format!("sqlite:{}", defaults.store.path.display())),
         ("[[config_repository]]", "branch", repository.branch.clone()),
         ("[[config_repository]]", "author", format!("{} <{}>", repository.author.name, repository.author.email)),
@@ -205,5 +218,35 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         let start = format!("| `{key}` |");
         let row = section_of_reference(section).lines().find(|line| line.starts_with(&start)).unwrap();
         assert!(row.split(" | ").nth(2).unwrap().starts_with(&format!("`{default}`")), "{default}: {row}");
+    }
+}
+
+/// Returns the first TOML block of each section, by the heading.
+fn receivers_of_the_guide() -> Vec<(&'static str, &'static str)> {
+    const GUIDE: &str = include_str!("../docs/registries.md");
+    let sections = GUIDE.split("\n## ").skip(1);
+    let block = |section: &'static str| {
+        let (heading, text) = section.split_once('\n')?;
+        Some((heading, text.split_once("```toml\n")?.1.split_once("\n```")?.0))
+    };
+    sections.filter_map(block).collect()
+}
+
+#[test]
+fn every_sender_has_its_steps_in_the_guide() {
+    let surroundings = Surroundings::new();
+    let begin = EXAMPLE.find("[[receiver]]").unwrap();
+    let end = EXAMPLE.find("[[api_token]]").unwrap();
+    let sections = receivers_of_the_guide();
+    for (heading, block) in &sections {
+        let text = format!("{}{block}\n\n{}", &EXAMPLE[..begin], &EXAMPLE[end..]);
+        let settings = surroundings.parse(&text).unwrap_or_else(|faults| panic!("{heading}: {faults}"));
+        let [receiver] = &settings.receivers[..] else { panic!("{heading}") };
+        tagrelay::webhook::Receiver::new(receiver.clone()).unwrap_or_else(|error| panic!("{heading}: {error}"));
+    }
+    for kind in Kind::ALL {
+        let line = format!("kind = \"{kind}\"");
+        let of_kind = sections.iter().filter(|(_, block)| block.lines().any(|other| other == line)).count();
+        assert_eq!(of_kind, 1, "docs/registries.md has {of_kind} sections for {kind}");
     }
 }

@@ -35,7 +35,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
         (
             with("[server]\nport = 1"),
-            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`",
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`",
         ),
         (
             changed("promote_from = [\"staging\"]", "promote_from = [\"stagin\"]"),
@@ -424,6 +424,60 @@ fn receivers_are_open_only_where_that_is_said() {
             receiver("secret = { env = \"TOKEN\" }\nregistry = \"registry\""),
             "t.toml:21:12: no reference can name the registry `registry`: it has no dot and no port; write \
              \"registry:80\" or \"registry:443\", as the references do",
+        ),
+    ]);
+}
+
+#[test]
+fn what_a_receiver_takes_has_its_bounds() {
+    let receiver = |more: &str| {
+        with(&format!("[[receiver]]\nname = \"r\"\nkind = \"generic\"\nsecret = {{ env = \"TOKEN\" }}\n{more}"))
+    };
+    check(&[
+        (receiver("rate_limit = \"600/m\"\nduplicate_window = \"1d 12h\""), "none"),
+        (
+            receiver("rate_limit = \"fast\""),
+            "t.toml:21:14: `fast` is no rate limit: write a whole number above zero and `/s`, `/m` or `/h`, as in \"50/s\"",
+        ),
+        (
+            receiver("duplicate_window = \"5s\""),
+            "t.toml:21:20: `duplicate_window`: `5s` is no span of time from 1m to 3650d; write \"24h\" or \"7d\"",
+        ),
+    ]);
+}
+
+#[test]
+fn identity_tokens_must_say_whose_they_are() {
+    let receiver = |kind: &str, token: &str| {
+        with(&format!("[[receiver]]\nname = \"r\"\nkind = \"{kind}\"\nidentity_token = {{ {token} }}"))
+    };
+    let right = "issuer = \"i\", audience = \"a\", account = \"b\"";
+    let keys = "keys = { url = \"https://keys.example.com/\" }";
+    let value = "keys = { value = '{\"keys\": [{\"kty\": \"RSA\", \"n\": \"AQAB\", \"e\": \"AQAB\"}]}' }";
+    check(&[
+        (receiver("gar", &format!("{right}, {keys}")), "none"),
+        (receiver("acr", &format!("{right}, {value}")), "none"),
+        (
+            receiver("harbor", &format!("{right}, {keys}")),
+            "t.toml:20:18: Harbor sends no OpenID Connect tokens; use `secret`",
+        ),
+        (
+            receiver("gar", &format!("issuer = \"i\", audience = \"a\", {keys}")),
+            "t.toml:20:18: `account` is missing in `identity_token` of [[receiver]]; write account = \"…\", the address or the \
+             id of the sender's account",
+        ),
+        (
+            receiver("gar", &format!("{right}, keys = {{ url = \"http://keys.example.com/\" }}")),
+            "t.toml:20:80: `url` of the keys must be an https address",
+        ),
+        (
+            receiver("gar", &format!("{right}, keys = {{ value = '{{\"keys\": []}}' }}")),
+            "t.toml:20:82: `keys`: no RSA key for signatures in the key set (RFC 7517): it has no such key",
+        ),
+        (
+            receiver("gar", right),
+            "t.toml:20:18: `keys` is missing in `identity_token` of [[receiver]]; write keys = { url = \
+             \"https://www.googleapis.com/oauth2/v3/certs\" } or { file = \"/etc/tagrelay/keys.json\" }",
         ),
     ]);
 }

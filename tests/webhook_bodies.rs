@@ -10,12 +10,11 @@ const B: &str = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717
 
 fn receive(kind: &str, registry: Option<&str>, headers: &[(&str, &str)], body: &[u8]) -> Delivery {
     let receiver = Receiver::new(ReceiverSettings {
-        name: "test".to_owned(),
-        kind: kind.parse::<Kind>().unwrap(),
         secret: None,
         previous_secret: None,
         unauthenticated: true,
         registry: registry.map(str::to_owned),
+        ..ReceiverSettings::new("test", kind.parse::<Kind>().unwrap())
     })
     .unwrap();
     let mut map = HeaderMap::new();
@@ -246,14 +245,7 @@ fn event_grid_comes_in_both_schemas_and_with_data_as_text() {
 #[test]
 fn cloud_event_senders_ask_by_options_whether_they_are_wanted() {
     let receiver = |kind| {
-        let settings = ReceiverSettings {
-            name: "test".to_owned(),
-            kind,
-            secret: None,
-            previous_secret: None,
-            unauthenticated: true,
-            registry: None,
-        };
+        let settings = ReceiverSettings { unauthenticated: true, ..ReceiverSettings::new("test", kind) };
         Receiver::new(settings).unwrap()
     };
     let mut headers = HeaderMap::new();

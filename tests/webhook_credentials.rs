@@ -109,12 +109,9 @@ fn send(receiver: &Receiver, form: Form, shown: &str, body: &[u8]) -> Result<(),
 
 fn settings(kind: Kind, secret: &str) -> ReceiverSettings {
     ReceiverSettings {
-        name: "test".to_owned(),
-        kind,
         secret: Some(Secret::inline(secret.to_owned()).unwrap()),
-        previous_secret: None,
-        unauthenticated: false,
         registry: Some("registry.example.com".to_owned()),
+        ..ReceiverSettings::new("test", kind)
     }
 }
 

@@ -33,12 +33,11 @@ static SAMPLES: LazyLock<Vec<(Vec<u8>, HeaderMap)>> = LazyLock::new(|| {
 
 fn receiver(kind: Kind, secret: Option<&str>) -> Receiver {
     Receiver::new(ReceiverSettings {
-        name: "test".to_owned(),
-        kind,
         secret: secret.map(|secret| Secret::inline(secret.to_owned()).unwrap()),
         previous_secret: None,
         unauthenticated: secret.is_none(),
         registry: kind.needs_registry().then(|| "registry.example.com".to_owned()),
+        ..ReceiverSettings::new("test", kind)
     })
     .unwrap()
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tagrelay::secret::Secret;
-use tagrelay::webhook::{Delivery, Errand, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
+use tagrelay::webhook::{
+    Delivery, Errand, Kind, NoSample, Receiver, ReceiverSettings, Request, SamplePush, SampleRequest, Unauthorized,
+};
 
 /// A sample request with what must come of it.
 struct Sample {
@@ -40,12 +42,11 @@ impl Sample {
 
     fn receiver(&self, secret: &str) -> Receiver {
         Receiver::new(ReceiverSettings {
-            name: "sample".to_owned(),
-            kind: self.kind,
             secret: Some(Secret::inline(secret.to_owned()).unwrap()),
             previous_secret: None,
             unauthenticated: false,
             registry: self.meta["config"]["registry"].as_str().map(str::to_owned),
+            ..ReceiverSettings::new("sample", self.kind)
         })
         .unwrap()
     }
@@ -131,12 +132,11 @@ fn the_previous_secret_is_valid_too() {
     for path in samples() {
         let sample = Sample::read(&path);
         let receiver = Receiver::new(ReceiverSettings {
-            name: "rotating".to_owned(),
-            kind: sample.kind,
             secret: Some(Secret::inline("the-new-secret".to_owned()).unwrap()),
             previous_secret: Some(Secret::inline(sample.secret().to_owned()).unwrap()),
             unauthenticated: false,
             registry: sample.meta["config"]["registry"].as_str().map(str::to_owned),
+            ..ReceiverSettings::new("rotating", sample.kind)
         });
         let outcome = sample.deliver(&receiver.unwrap());
         assert_eq!(outcome.is_err(), sample.meta["rejected"] == 401, "{}", path.display());
@@ -152,5 +152,105 @@ fn every_kind_has_a_sample_with_an_image() {
     let kinds: Vec<_> = samples().iter().filter_map(with_image).collect();
     for kind in Kind::ALL {
         assert!(kinds.contains(kind), "{kind} has no sample of a push");
+    }
+}
+
+/// A push of an image that this sender can have, of a tag that JSON and YAML could take for a number.
+fn push(kind: Kind) -> SamplePush {
+    let host = match kind.name() {
+        "docker-hub" => "docker.io",
+        "ghcr" => "ghcr.io",
+        "ecr" => "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+        "aliyun-acr" => "registry.eu-central-1.aliyuncs.com",
+        _ => "registry.example.com:5000",
+    };
+    SamplePush {
+        repository: format!("{host}/uyou/team/user-service").parse().unwrap(),
+        tag: "1234567".parse().unwrap(),
+        digest: Some(format!("sha256:{}", "ab".repeat(32)).parse().unwrap()),
+        pushed_at: "2026-11-20T12:00:00Z".parse().unwrap(),
+        id: "sample-1".to_owned(),
+    }
+}
+
+fn receive(kind: Kind, secret: &str, request: &SampleRequest) -> Result<Delivery, Unauthorized> {
+    let settings = ReceiverSettings {
+        secret: Some(Secret::inline(secret.to_owned()).unwrap()),
+        registry: kind.needs_registry().then(|| "registry.example.com:5000".to_owned()),
+        ..ReceiverSettings::new("sample", kind)
+    };
+    let query = request
+        .query
+        .as_ref()
+        .map(|(name, value)| url::form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish());
+    let request = Request { headers: &request.headers, query: query.as_deref(), body: &request.body };
+    Receiver::new(settings).unwrap().receive_at(&request, "2026-11-20T12:00:01Z".parse().unwrap())
+}
+
+#[test]
+fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
+    let secret = "s3cret with + & = and spaces";
+    for kind in Kind::ALL {
+        for digest in [push(*kind).digest, None] {
+            let push = SamplePush { digest, ..push(*kind) };
+            let request = kind.sample(&push, Some(secret)).unwrap();
+            let delivery = receive(*kind, secret, &request).unwrap_or_else(|refused| panic!("{kind}: {refused}"));
+            let [event] = &delivery.events[..] else { panic!("{kind}: {delivery:?}") };
+            assert_eq!((&event.repository, &event.tag), (&push.repository, &push.tag), "{kind}");
+            let tells_digest = !matches!(kind.name(), "docker-hub" | "quay" | "nexus" | "gitea" | "forgejo");
+            assert_eq!(event.digest, push.digest.clone().filter(|_| tells_digest), "{kind}");
+            assert!(delivery.ignored.is_empty() && delivery.errand.is_none(), "{kind}: {delivery:?}");
+            assert!(!String::from_utf8(request.body.clone()).unwrap().contains("null"), "{kind}");
+            assert!(receive(*kind, "another secret", &request).is_err(), "{kind}");
+            let unsigned = kind.sample(&push, None).unwrap();
+            assert!(receive(*kind, secret, &unsigned).is_err(), "{kind} without its credential");
+        }
+    }
+}
+
+#[test]
+fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
+    for kind in Kind::ALL {
+        let event = |id: &str| {
+            let push = SamplePush { id: id.to_owned(), ..push(*kind) };
+            let request = kind.sample(&push, Some("secret")).unwrap();
+            receive(*kind, "secret", &request).unwrap().events.remove(0)
+        };
+        assert_eq!(event("a"), event("a"), "{kind}");
+        let harbor = ["harbor", "tencent-tcr", "huawei-swr"].contains(&kind.name());
+        if event("a").delivery.is_some() && !harbor {
+            assert_ne!(event("a").delivery, event("b").delivery, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn what_a_sender_cannot_have_is_said() {
+    let of = |kind: Kind, repository: &str| {
+        let push = SamplePush { repository: repository.parse().unwrap(), ..push(kind) };
+        kind.sample(&push, Some("secret"))
+    };
+    assert!(matches!(of(Kind::Ecr, "docker.io/uyou/a"), Err(NoSample::Image(_))));
+    assert!(matches!(of(Kind::Harbor, "harbor.example.com/a"), Err(NoSample::Image(_))));
+    let broken = Kind::Harbor.sample(&push(Kind::Harbor), Some("two\nlines"));
+    assert_eq!(broken, Err(NoSample::Secret));
+}
+
+#[test]
+fn a_signed_time_is_checked() {
+    let request = Kind::Generic.sample(&push(Kind::Generic), Some("secret")).unwrap();
+    let settings = ReceiverSettings {
+        secret: Some(Secret::inline("secret".to_owned()).unwrap()),
+        ..ReceiverSettings::new("ci", Kind::Generic)
+    };
+    let receiver = Receiver::new(settings).unwrap();
+    let at = |now: &str| {
+        let request = Request { headers: &request.headers, query: None, body: &request.body };
+        receiver.receive_at(&request, now.parse().unwrap())
+    };
+    assert!(at("2026-11-20T12:09:59Z").is_ok());
+    assert!(at("2026-11-20T11:50:01Z").is_ok());
+    for now in ["2026-11-20T12:10:01Z", "2026-11-20T11:49:59Z", "2027-11-20T12:00:00Z"] {
+        assert!(at(now).is_err(), "{now}");
     }
 }

@@ -31,12 +31,8 @@ fn now() -> Timestamp {
 
 fn settings(kind: Kind, secret: Option<&str>) -> ReceiverSettings {
     ReceiverSettings {
-        name: "test".to_owned(),
-        kind,
         secret: secret.map(|secret| Secret::inline(secret.to_owned()).unwrap()),
-        previous_secret: None,
-        unauthenticated: false,
-        registry: None,
+        ..ReceiverSettings::new("test", kind)
     }
 }
 
@@ -159,7 +155,9 @@ fn tokens() -> Vec<(String, String)> {
 
 #[test]
 fn an_identity_token_must_be_right_in_every_respect() {
-    let receiver = Receiver::with_identity_tokens(settings(Kind::Gar, None), identity_tokens()).unwrap();
+    let receiver =
+        Receiver::new(ReceiverSettings { identity_token: Some(identity_tokens()), ..settings(Kind::Gar, None) })
+            .unwrap();
     let body = sample("gar/push.json");
     let mut accepted = Vec::new();
     for (name, token) in tokens() {
@@ -184,8 +182,11 @@ fn an_identity_token_must_be_right_in_every_respect() {
 fn an_identity_token_does_not_replace_the_secret() {
     let tokens = tokens();
     let right = &tokens.iter().find(|(name, _)| name == "right").unwrap().1;
-    let receiver =
-        Receiver::with_identity_tokens(settings(Kind::Gar, Some("webhook-secret")), identity_tokens()).unwrap();
+    let receiver = Receiver::new(ReceiverSettings {
+        identity_token: Some(identity_tokens()),
+        ..settings(Kind::Gar, Some("webhook-secret"))
+    })
+    .unwrap();
     let body = sample("gar/push.json");
     let mut headers = HeaderMap::new();
     let bearer = HeaderValue::from_str(&format!("Bearer {right}")).unwrap();
@@ -203,7 +204,8 @@ fn keys_are_rotated_and_checked() {
     assert!(SigningKeys::from_key_set(b"no json").is_err());
     assert!(tokens.keys.replace(b"{}").is_err());
     let other = br#"{"keys": [{"kty": "RSA", "kid": "key-1", "n": "AQAB", "e": "AQAB"}]}"#;
-    let receiver = Receiver::with_identity_tokens(settings(Kind::Gar, None), tokens.clone()).unwrap();
+    let receiver =
+        Receiver::new(ReceiverSettings { identity_token: Some(tokens.clone()), ..settings(Kind::Gar, None) }).unwrap();
     let (body, all) = (sample("gar/push.json"), self::tokens());
     let bearer = format!("Bearer {}", all.iter().find(|(name, _)| name == "right").unwrap().1);
     assert!(deliver(&receiver, &body, &bearer, now()).is_ok());
@@ -213,6 +215,52 @@ fn keys_are_rotated_and_checked() {
 
 #[test]
 fn only_senders_that_have_identity_tokens_can_be_asked_for_them() {
-    let refused = Receiver::with_identity_tokens(settings(Kind::Harbor, Some("x")), identity_tokens());
+    let refused = Receiver::new(ReceiverSettings {
+        identity_token: Some(identity_tokens()),
+        ..settings(Kind::Harbor, Some("x"))
+    });
     assert!(matches!(refused, Err(InvalidReceiver::NoIdentityTokens { .. })));
+}
+
+#[test]
+fn keys_in_a_file_are_read_anew_when_a_token_names_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    assert!(SigningKeys::from_file(&path).is_err(), "a file that is not there");
+    std::fs::write(&path, r#"{"keys": [{"kty": "RSA", "kid": "old", "n": "AQAB", "e": "AQAB"}]}"#).unwrap();
+    let tokens = IdentityTokens { keys: SigningKeys::from_file(&path).unwrap(), ..identity_tokens() };
+    let receiver =
+        Receiver::new(ReceiverSettings { identity_token: Some(tokens), ..settings(Kind::Gar, None) }).unwrap();
+    let body = sample("gar/push.json");
+    let bearer = format!("Bearer {}", self::tokens().into_iter().find(|(name, _)| name == "right").unwrap().1);
+    assert!(deliver(&receiver, &body, &bearer, now()).is_err());
+    std::fs::write(&path, "half a file").unwrap();
+    assert!(deliver(&receiver, &body, &bearer, now()).is_err());
+    std::fs::write(&path, file("keys.json")).unwrap();
+    assert!(deliver(&receiver, &body, &bearer, now()).is_ok());
+    std::fs::remove_file(&path).unwrap();
+    assert!(deliver(&receiver, &body, &bearer, now()).is_ok(), "known keys stay");
+}
+
+#[test]
+fn keys_at_an_address_are_asked_for_once_in_a_while() {
+    let keys = SigningKeys::at("https://keys.example.com/certs".parse().unwrap());
+    let tokens = IdentityTokens { keys, ..identity_tokens() };
+    let receiver =
+        Receiver::new(ReceiverSettings { identity_token: Some(tokens), ..settings(Kind::Gar, None) }).unwrap();
+    let body = sample("gar/push.json");
+    let bearer = format!("Bearer {}", self::tokens().into_iter().find(|(name, _)| name == "right").unwrap().1);
+    let mut headers = HeaderMap::new();
+    let request = |headers: &HeaderMap| receiver.keys_to_fetch(&Request { headers, query: None, body: &body });
+    assert_eq!(request(&headers), None, "nothing to check");
+    headers.insert("authorization", HeaderValue::from_static("Bearer nonsense"));
+    assert_eq!(request(&headers), None, "no token");
+    headers.insert("authorization", HeaderValue::from_str(&bearer).unwrap());
+    assert!(receiver.lacks_keys());
+    assert_eq!(request(&headers).unwrap().as_str(), "https://keys.example.com/certs");
+    assert_eq!(request(&headers), None, "asked a moment ago");
+    assert!(receiver.learn_keys(b"{}").is_err());
+    receiver.learn_keys(&file("keys.json")).unwrap();
+    assert!(!receiver.lacks_keys());
+    assert!(deliver(&receiver, &body, &bearer, now()).is_ok());
 }

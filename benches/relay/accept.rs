@@ -17,11 +17,13 @@ use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
 use crate::fleet::Fleet;
 use crate::measure::{Work, median, milliseconds, quantile};
-use crate::wire::{Connection, webhook};
+use crate::wire::{Connection, webhook_of_size};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
+/// Of the requests, in bytes: a registry's event, and an envelope that is as large as they come.
+const BODIES: [usize; 2] = [1024, 64 * 1024];
 
 /// The services that events are about, where the pipeline works on them.
 const SERVICES: usize = 100;
@@ -53,15 +55,15 @@ pub async fn run() {
         Target::new("tagrelay, pipeline", pipeline.pid(), pipeline.address(), pipeline.registry_host()),
     ];
     println!(
-        "\n{:>11} {:<34} {:>9} {:>8} {:>8} {:>11} {:>11} {:>9}",
-        "connections", "", "per sec.", "p50", "p99", "of nothing", "of commit", "CPU us"
+        "\n{:>6} {:>11} {:<34} {:>9} {:>8} {:>8} {:>11} {:>11} {:>9}",
+        "body", "connections", "", "per sec.", "p50", "p99", "of nothing", "of commit", "CPU us"
     );
-    for connections in CONNECTIONS {
+    for (bytes, connections) in BODIES.into_iter().flat_map(|bytes| CONNECTIONS.map(|number| (bytes, number))) {
         let mut results: Vec<Vec<Round>> = targets.iter().map(|_| Vec::new()).collect();
         for round in 0..ROUNDS {
             // Another one begins each time.
             for place in (0..targets.len()).map(|place| (place + round) % targets.len()) {
-                results[place].push(targets[place].load(connections).await);
+                results[place].push(targets[place].load(connections, bytes).await);
             }
         }
         let middle =
@@ -69,7 +71,7 @@ pub async fn run() {
         let rate = |rounds: &[Round]| middle(rounds, |round| round.per_second);
         for (target, rounds) in targets.iter().zip(&results) {
             println!(
-                "{connections:>11} {:<34} {:>9.0} {:>8.2} {:>8.2} {:>11.3} {:>11.2} {:>9.0}",
+                "{bytes:>6} {connections:>11} {:<34} {:>9.0} {:>8.2} {:>8.2} {:>11.3} {:>11.2} {:>9.0}",
                 target.name,
                 rate(rounds),
                 middle(rounds, |round| round.p50),
@@ -125,7 +127,7 @@ impl Target {
         Self { name, process, address, registry_host: registry_host.to_owned(), next: Arc::default() }
     }
 
-    async fn load(&self, connections: usize) -> Round {
+    async fn load(&self, connections: usize, bytes: usize) -> Round {
         let mut senders = tokio::task::JoinSet::new();
         let before = Work::of(self.process);
         let begun = Instant::now();
@@ -136,7 +138,8 @@ impl Target {
                 let mut times = Vec::new();
                 while begun.elapsed() < ROUND {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let request = webhook(&format!("{host}/uyou/service-{}:{number:040x}", number % SERVICES));
+                    let image = format!("{host}/uyou/service-{}:{number:040x}", number % SERVICES);
+                    let request = webhook_of_size(&image, bytes);
                     let sent = Instant::now();
                     assert_eq!(connection.send(&request).await, 202);
                     times.push(milliseconds(sent.elapsed()));

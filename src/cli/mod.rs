@@ -15,6 +15,7 @@ mod serve;
 pub mod server;
 mod sites;
 mod status;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ enum Command {
     Holds(holds::Options),
     Hold(holds::AddOptions),
     Release(holds::ReleaseOptions),
+    Webhook(webhook::Options),
 }
 
 /// Runs the program with the arguments of the process.
@@ -89,6 +91,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Holds(options) => holds::run(options).await,
             Command::Hold(options) => holds::add(options).await,
             Command::Release(options) => holds::release(options).await,
+            Command::Webhook(options) => webhook::run(options).await,
         }
     });
     // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
-use crate::http::{self, Routes};
+use crate::http::{self, ConnectionLimits, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
@@ -103,9 +101,10 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let mut listeners = JoinSet::new();
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;
-    listeners.spawn(serve(main, routes.main(operations.is_none()), stopped.clone()));
+    let limits = ConnectionLimits::new(settings.server.max_connections);
+    listeners.spawn(http::serve(main, routes.main(operations.is_none()), limits, stopped.clone()));
     if let Some(operations) = operations {
-        listeners.spawn(serve(operations, routes.operations(), stopped));
+        listeners.spawn(http::serve(operations, routes.operations(), limits, stopped));
     }
     Ok(Server { address, operations_address, relay, running, listeners, stop })
 }
@@ -114,19 +113,6 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop what listens there, or set `{key}` in [server] to another address")
     })
-}
-
-async fn serve(listener: TcpListener, routes: Router, mut stopped: watch::Receiver<bool>) {
-    let listener = listener.tap_io(|connection| {
-        // Answers are small and whole: waiting for more to send only delays them.
-        let _ = connection.set_nodelay(true);
-    });
-    let stopping = async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopping).await {
-        tracing::error!(%error, "a listener ended");
-    }
 }
 
 async fn open_branches(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Vec<Branch>> {

@@ -124,7 +124,7 @@ pub enum PushError {
         /// What the server said.
         reason: String,
     },
-    /// Branch protection, a hook, a missing repository. Waiting changes nothing.
+    /// Branch protection, a hook. Waiting changes nothing.
     #[error("the remote refused the push: {reason}")]
     Refused {
         /// What the server and its hooks said.
@@ -157,7 +157,9 @@ impl From<RemoteError> for PushError {
     fn from(error: RemoteError) -> Self {
         match error {
             RemoteError::Unauthorized { reason } => Self::Unauthorized { reason },
-            RemoteError::NotFound { reason } | RemoteError::Protocol { reason } => Self::Refused { reason },
+            // Hosts say so too while a permission has lapsed or a volume is away, and it comes back.
+            RemoteError::NotFound { .. } => Self::Unavailable { reason: error.to_string(), ask_again_after: None },
+            RemoteError::Protocol { reason } => Self::Refused { reason },
             RemoteError::Unavailable { reason, ask_again_after } => Self::Unavailable { reason, ask_again_after },
             RemoteError::NoBranch { .. } => Self::Outdated { reason: error.to_string() },
             RemoteError::Mirror(error) => Self::Unavailable { reason: error.to_string(), ask_again_after: None },

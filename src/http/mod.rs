@@ -3,14 +3,18 @@
 //! Handlers turn requests into calls of `relay` and its answers into JSON; they decide nothing. Bodies are
 //! bounded before they are read, credentials are compared in constant time, and no access log shows a query.
 
+mod access_log;
 mod api;
 mod auth;
+mod connections;
+mod gate;
 mod operations;
 mod problem;
 mod webhooks;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +22,10 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::document;
+pub use connections::{ConnectionLimits, serve};
 pub use problem::Problem;
+
+use gate::Gate;
 
 use crate::relay::Relay;
 use crate::settings::ApiTokenSettings;
@@ -45,7 +52,9 @@ struct App(Arc<Inner>);
 
 struct Inner {
     relay: Relay,
-    receivers: HashMap<String, Receiver>,
+    receivers: BTreeMap<String, Gate>,
+    /// A write of what receivers have heard is on its way.
+    keeping_heard: AtomicBool,
     tokens: Vec<ApiTokenSettings>,
     max_body_bytes: usize,
     /// For what a sender wants to be fetched: a certificate, or a visit that confirms a subscription.
@@ -70,8 +79,11 @@ impl Routes {
             .timeout(Duration::from_secs(10))
             .https_only(true)
             .build()?;
-        let receivers = receivers.into_iter().map(|receiver| (receiver.name().to_owned(), receiver)).collect();
-        Ok(Self { app: App(Arc::new(Inner { relay, receivers, tokens, max_body_bytes, errands })) })
+        let receivers =
+            receivers.into_iter().map(|receiver| (receiver.name().to_owned(), Gate::new(receiver))).collect();
+        let keeping_heard = AtomicBool::new(false);
+        let inner = Inner { relay, receivers, keeping_heard, tokens, max_body_bytes, errands };
+        Ok(Self { app: App(Arc::new(inner)) })
     }
 
     /// Returns the routes of the main address. With `with_metrics`, `/metrics` is among them.
@@ -97,5 +109,6 @@ fn finish(router: Router<App>, app: &App) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(axum::middleware::from_fn(access_log::log))
         .with_state(app.clone())
 }

@@ -1,5 +1,7 @@
 use std::any::Any;
+use std::time::Duration;
 
+use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -9,7 +11,7 @@ use crate::relay::RequestError;
 use crate::store::StoreError;
 
 /// How long a client should wait after a 503, in seconds.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// An error as RFC 9457 wants it, sent as `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -26,6 +28,9 @@ pub struct Problem {
     /// What a 401 asks for in `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<&'static str>,
+    /// How long the client should wait, in seconds.
+    #[serde(skip)]
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -37,7 +42,14 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             challenge: None,
+            // Who is told that it does not work now should know when to ask again.
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
         }
+    }
+
+    /// Adds how long the client should wait.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(super::gate::whole_seconds(wait)), ..self }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -54,6 +66,7 @@ impl Problem {
             401 => "unauthorized",
             408 => "too_slow",
             413 => "too_large",
+            429 => "rate_limited",
             503 => "unavailable",
             _ => "failed",
         }
@@ -79,8 +92,8 @@ impl IntoResponse for Problem {
         let mut response =
             (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body)
                 .into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -122,11 +135,12 @@ impl From<RequestError> for Problem {
     }
 }
 
-pub(super) async fn not_found(uri: http::Uri) -> Problem {
+/// Names the path as the client wrote it: handlers of nested routes see only its end.
+pub(super) async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
-pub(super) async fn method_not_allowed(method: http::Method, uri: http::Uri) -> Problem {
+pub(super) async fn method_not_allowed(method: http::Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
 }
 

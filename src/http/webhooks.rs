@@ -1,12 +1,18 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::gate::Gate;
 use super::{App, BODY_TIME, Problem};
 use crate::store::ReceivedState;
 use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver};
@@ -43,55 +49,69 @@ struct AnswerIgnored {
 }
 
 async fn receive(State(app): State<App>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
-    let Some(receiver) = app.0.receivers.get(&name) else {
+    let Some(gate) = app.0.receivers.get(&name) else {
         return Err(Problem::nothing_at("receiver", &name));
     };
-    let result = app.take(receiver, request).await;
+    let result = app.take(gate, request).await;
     let outcome = match &result {
         Ok((StatusCode::ACCEPTED, _)) => "accepted",
         Ok(_) => "ignored",
         Err(problem) => problem.outcome(),
     };
     app.0.relay.metrics().webhook_request(&name, outcome);
+    app.note(gate, outcome);
     result.map(|(status, body)| (status, body).into_response())
 }
 
 /// CloudEvents senders ask before they send.
 async fn allow(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let receiver = app.0.receivers.get(&name).ok_or_else(|| Problem::nothing_at("receiver", &name))?;
-    let allowed = receiver.allow_sender(&headers);
+    let gate = app.0.receivers.get(&name).ok_or_else(|| Problem::nothing_at("receiver", &name))?;
+    let allowed = gate.receiver.allow_sender(&headers);
     allowed.map(|headers| (StatusCode::OK, headers).into_response()).ok_or_else(|| {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("/webhooks/{name} does not take OPTIONS from this sender"))
     })
 }
 
+/// How long what receivers have heard may be on its way to the store, so that a flood of requests is one write.
+const KEEP_HEARD_AFTER: Duration = Duration::from_secs(1);
+
 impl App {
-    async fn take(&self, receiver: &Receiver, request: Request) -> Result<(StatusCode, Response), Problem> {
+    /// Remembers how a request ended, and sees to it that the store does soon.
+    fn note(&self, gate: &Gate, outcome: &'static str) {
+        gate.note(outcome);
+        if self.0.keeping_heard.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let app = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(KEEP_HEARD_AFTER).await;
+            // What is noted from here on is the work of the next write.
+            app.0.keeping_heard.store(false, Ordering::Release);
+            let heard = app.0.receivers.values().filter_map(Gate::heard).collect();
+            if let Err(error) = app.0.relay.store().keep_heard(heard).await {
+                tracing::warn!(%error, "what receivers have heard last cannot be stored");
+            }
+        });
+    }
+
+    async fn take(&self, gate: &Gate, request: Request) -> Result<(StatusCode, Response), Problem> {
+        gate.count()?;
+        let _room = gate.enter().await?;
+        let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
         let body = self.read(&parts.headers, body).await?;
-        let query = parts.uri.query();
-        let mut delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+        let request = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &body };
+        self.learn_keys(gate, &request).await?;
+        let mut delivery = authenticate(receiver, &request)?;
         if let Some(Errand::LearnCertificate(address)) = &delivery.errand {
+            let _one_at_a_time = gate.errand.lock().await;
             self.learn_certificate(receiver, address).await?;
-            delivery = self.authenticate(receiver, &parts.headers, query, &body)?;
+            delivery = authenticate(receiver, &request)?;
         }
         if let Some(Errand::Visit(address)) = delivery.errand.take() {
             self.visit(receiver, address).await?;
         }
         self.store(receiver, delivery).await
-    }
-
-    fn authenticate(
-        &self,
-        receiver: &Receiver,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        body: &Bytes,
-    ) -> Result<Delivery, Problem> {
-        receiver.receive(&webhook::Request { headers, query, body }).map_err(|unauthorized| {
-            tracing::warn!(receiver = receiver.name(), reason = %unauthorized, "webhook rejected");
-            Problem::bad_credential(unauthorized.challenge)
-        })
     }
 
     /// Reads a body that is no longer than it may be. One that says its length is refused before it is read.
@@ -105,13 +125,22 @@ impl App {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
-        match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, limit)).await {
-            Ok(Ok(body)) => Ok(body),
-            // `to_bytes` says nothing else than that the limit was reached or that the client went away, and then
-            // nobody reads the answer.
-            Ok(Err(_)) => Err(too_large()),
-            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-        }
+        let mut chunks = body.into_data_stream();
+        let read = async {
+            let mut body = BytesMut::new();
+            while let Some(chunk) = chunks.next().await {
+                // Nobody reads this answer, but the log and the metrics tell it from a body that is too large.
+                let chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
+                if chunk.len() > limit - body.len() {
+                    return Err(too_large());
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body.freeze())
+        };
+        tokio::time::timeout(BODY_TIME, read)
+            .await
+            .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 15 seconds")))
     }
 
     async fn store(&self, receiver: &Receiver, delivery: Delivery) -> Result<(StatusCode, Response), Problem> {
@@ -126,24 +155,68 @@ impl App {
             };
             return Ok((StatusCode::OK, response));
         }
-        let received = self.0.relay.receive(receiver.name(), &events).await?;
+        let received = self.0.relay.receive(receiver.name(), &events, receiver.settings().duplicate_window).await?;
         let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
         Ok((StatusCode::ACCEPTED, Json(Answer { events, ignored: answer_ignored(ignored) }).into_response()))
+    }
+
+    /// Fetches the keys of an issuer when a token names one that is not known. Where there are none at all nothing can
+    /// be believed, so that the sender is asked to come again.
+    async fn learn_keys(&self, gate: &Gate, request: &webhook::Request<'_>) -> Result<(), Problem> {
+        let receiver = &gate.receiver;
+        if receiver.settings().identity_token.is_none() {
+            return Ok(());
+        }
+        let _one_at_a_time = gate.errand.lock().await;
+        if let Some(address) = receiver.keys_to_fetch(request) {
+            let learned = match self.fetch(&address).await {
+                Ok(keys) => receiver.learn_keys(&keys).map_err(|error| error.to_string()),
+                Err(reason) => Err(reason),
+            };
+            match learned {
+                Ok(()) => tracing::info!(receiver = receiver.name(), %address, "keys of the issuer fetched"),
+                Err(reason) => tracing::warn!(receiver = receiver.name(), %address, reason, "keys cannot be had"),
+            }
+        }
+        if receiver.lacks_keys() {
+            let detail = "the keys of the token's issuer cannot be had now: try again";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        }
+        Ok(())
     }
 
     /// Fetches the certificate that a sender signs with. Without it nothing can be believed, so that the sender is
     /// asked to come again.
     async fn learn_certificate(&self, receiver: &Receiver, address: &url::Url) -> Result<(), Problem> {
-        let later = |reason: String| {
+        let learned = match self.fetch(address).await {
+            Ok(pem) => receiver.learn_certificate(address, &pem).map_err(|error| error.to_string()),
+            Err(reason) => Err(reason),
+        };
+        learned.map_err(|reason| {
             tracing::warn!(receiver = receiver.name(), reason, "the sender's certificate cannot be had");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the sender's certificate cannot be had now: try again")
+        })
+    }
+
+    /// Fetches a small document, or says why that cannot be done.
+    async fn fetch(&self, address: &url::Url) -> Result<Vec<u8>, String> {
+        const MAX_BYTES: usize = 64 * 1024;
+        let request = async {
+            let mut response = self.0.errands.get(address.clone()).send().await?.error_for_status()?;
+            let mut document = Vec::new();
+            while let Some(chunk) = response.chunk().await? {
+                document.extend_from_slice(&chunk);
+                if document.len() > MAX_BYTES {
+                    break;
+                }
+            }
+            Ok::<_, reqwest::Error>(document)
         };
-        let response = self.0.errands.get(address.clone()).send().await.map_err(|error| later(error.to_string()))?;
-        if response.content_length().is_none_or(|length| length > 64 * 1024) {
-            return Err(later("its length is missing or too large".to_owned()));
+        match request.await {
+            Ok(document) if document.len() > MAX_BYTES => Err(format!("it is larger than {MAX_BYTES} bytes")),
+            Ok(document) => Ok(document),
+            Err(error) => Err(error.to_string()),
         }
-        let pem = response.bytes().await.map_err(|error| later(error.to_string()))?;
-        receiver.learn_certificate(address, &pem).map_err(|error| later(error.to_string()))
     }
 
     /// Confirms a subscription that the sender has asked us to confirm.
@@ -164,6 +237,13 @@ impl App {
             }
         }
     }
+}
+
+fn authenticate(receiver: &Receiver, request: &webhook::Request<'_>) -> Result<Delivery, Problem> {
+    receiver.receive(request).map_err(|unauthorized| {
+        tracing::warn!(receiver = receiver.name(), reason = %unauthorized, "webhook rejected");
+        Problem::bad_credential(unauthorized.challenge)
+    })
 }
 
 fn answer_event(event: &PushEvent, id: String, state: ReceivedState) -> AnswerEvent {

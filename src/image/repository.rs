@@ -32,7 +32,7 @@ pub enum InvalidRepository {
     #[error("a repository has {0} bytes, and at most {MAX_NAME_BYTES} are allowed")]
     TooLong(usize),
     /// The part before the first slash is no host name with an optional port.
-    #[error("`{0}` is not a registry host (a DNS name or an address, with an optional port)")]
+    #[error("`{0}` is not a registry host (a DNS name with a dot, an address or `localhost`, with an optional port)")]
     Host(String),
     /// A path component that the distribution specification does not allow.
     #[error("`{0}` is not a repository path (lower-case letters and digits, joined by `.`, `_`, `__`, `-` or `/`)")]
@@ -135,10 +135,12 @@ fn normalise_host(host: &str) -> Result<String, InvalidRepository> {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB.to_owned(),
         _ => name,
     };
-    Ok(match port {
+    let host = match port {
         Some(port) => format!("{normal}:{port}"),
         None => normal,
-    })
+    };
+    // A bare word in front of a path is part of the path when the whole is read again.
+    if is_host(&host) { Ok(host) } else { Err(invalid()) }
 }
 
 fn is_host_label(label: &str) -> bool {
@@ -206,6 +208,12 @@ mod tests {
         for text in ["exa mple.com/a", "example.com:port/a", "example.com:99999/a", "-a.com/b", "[::g]/a", "a..b/c"] {
             assert!(matches!(text.parse::<Repository>(), Err(InvalidRepository::Host(_))), "{text}");
         }
+        // Lower-case, as hosts are, these would be read as paths of Docker Hub.
+        for text in ["Word/a", "WORD/a/b"] {
+            assert!(matches!(text.parse::<Repository>(), Err(InvalidRepository::Host(_))), "{text}");
+        }
+        assert!(matches!(Repository::new("word", "a/b"), Err(InvalidRepository::Host(_))));
+        assert!(Repository::new("word:5000", "a/b").is_ok());
         assert!(matches!("a".repeat(300).parse::<Repository>(), Err(InvalidRepository::TooLong(_))));
         assert_eq!("".parse::<Repository>(), Err(InvalidRepository::Empty));
     }

@@ -82,12 +82,12 @@ fn host_that_never_matches(text: &str) -> Option<String> {
     if host.contains(['*', '?', '[', '{']) {
         return None;
     }
+    if !host.contains(['.', ':']) && host != "localhost" {
+        return Some(format!("`{host}` is no registry host; for Docker Hub write `docker.io/{host}/{path}`"));
+    }
     match Repository::new(host, "a/b") {
         Ok(sample) if sample.registry() != host => {
             Some(format!("the registry `{host}` is `{}` in normalised repositories", sample.registry()))
-        }
-        Ok(_) if !host.contains(['.', ':']) && host != "localhost" => {
-            Some(format!("`{host}` is no registry host; for Docker Hub write `docker.io/{host}/{path}`"))
         }
         Ok(_) => None,
         Err(error) => Some(error.to_string()),

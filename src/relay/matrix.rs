@@ -135,14 +135,41 @@ impl Relay {
 }
 
 /// Returns the versions that places name, each once, in the order in which they are found.
+///
+/// One site may say `tag`, another `tag@digest` and a third only the digest: that is one version, and all that is
+/// said of it is gathered.
 pub(super) fn versions(places: &[Place]) -> Vec<Version> {
     let mut versions: Vec<Version> = Vec::new();
     for place in places {
-        if !versions.contains(&place.version) {
-            versions.push(place.version.clone());
+        let mut gathered = place.version.clone();
+        let mut apart = Vec::with_capacity(versions.len() + 1);
+        let mut position = None;
+        for version in versions {
+            match join(&version, &gathered) {
+                Some(joined) => {
+                    gathered = joined;
+                    position.get_or_insert(apart.len());
+                }
+                None => apart.push(version),
+            }
         }
+        apart.insert(position.unwrap_or(apart.len()), gathered);
+        versions = apart;
     }
     versions
+}
+
+/// Returns what two descriptions say together, or `None` when they are not of one version.
+fn join(one: &Version, other: &Version) -> Option<Version> {
+    fn both<T: PartialEq + Clone>(one: Option<&T>, other: Option<&T>) -> (Option<T>, bool, bool) {
+        let agree = one.is_some() && one == other;
+        let contradict = one.is_some() && other.is_some() && one != other;
+        (one.or(other).cloned(), agree, contradict)
+    }
+    let (tag, tags_agree, tags_contradict) = both(one.tag(), other.tag());
+    let (digest, digests_agree, digests_contradict) = both(one.digest(), other.digest());
+    let is_one = (tags_agree || digests_agree) && !tags_contradict && !digests_contradict;
+    if is_one { Version::from_parts(tag, digest) } else { None }
 }
 
 type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
@@ -161,7 +188,7 @@ impl Notes {
         let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());
         MatrixCell {
             // What somebody else has written since is not ours to explain.
-            last_change: last_change.filter(|change| versions.iter().any(|version| same_tag(version, &change.version))),
+            last_change: last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version))),
             holds: self.holds.remove(&place).unwrap_or_default(),
             waiting: self.waiting.remove(&place).unwrap_or_default(),
             repository,
@@ -171,12 +198,14 @@ impl Notes {
     }
 }
 
-/// Returns whether a version in a manifest is the one that was wanted: a site may hold the tag without the digest.
-pub(super) fn same_tag(found: &Version, wanted: &Version) -> bool {
-    match (found.tag(), wanted.tag()) {
-        (Some(found), Some(wanted)) => found == wanted,
-        _ => found.digest() == wanted.digest(),
-    }
+/// Returns whether a version in a manifest is the one that is meant: either may hold the tag without the digest.
+pub(super) fn is_same(found: &Version, meant: &Version) -> bool {
+    join(found, meant).is_some()
+}
+
+/// Returns whether everything that runs is the version that is meant.
+pub(super) fn runs(running: &[Version], meant: &Version) -> bool {
+    matches!(running, [one] if is_same(one, meant))
 }
 
 /// Something that belongs to an environment and a repository.
@@ -202,4 +231,34 @@ fn by_place<T: Placed>(values: Vec<T>) -> ByPlace<T> {
         by_place.entry(value.place()).or_default().push(value);
     }
     by_place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Format;
+
+    fn gathered(written: &[&str]) -> Vec<String> {
+        let places: Vec<Place> = written
+            .iter()
+            .map(|text| Place {
+                path: "a.yaml".into(),
+                line: 1,
+                format: Format::Kubernetes,
+                version: format!("a{text}").parse::<crate::image::ImageReference>().unwrap().version().unwrap(),
+            })
+            .collect();
+        versions(&places).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn one_version_may_be_written_in_several_ways() {
+        let (one, two) = (format!("@sha256:{}", "1".repeat(64)), format!("@sha256:{}", "2".repeat(64)));
+        let (tagged, other) = (format!(":v1{one}"), format!(":v1{two}"));
+        assert_eq!(gathered(&[":v1", &tagged]), [&tagged[1..]]);
+        assert_eq!(gathered(&[":v1", &one, ":v2", &tagged]), [&tagged[1..], "v2"]);
+        assert_eq!(gathered(&[":v1", &one]), ["v1", one.as_str()]);
+        assert_eq!(gathered(&[&tagged, &other]), [&tagged[1..], &other[1..]]);
+        assert_eq!(gathered(&[":v1", ":v1"]), ["v1"]);
+    }
 }

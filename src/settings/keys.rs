@@ -18,7 +18,8 @@ pub(super) const TOP: KeySet = key_set(
     "the settings",
     &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
 );
-pub(super) const SERVER: KeySet = key_set("[server]", &["listen", "operations_listen", "max_body_bytes"]);
+pub(super) const SERVER: KeySet =
+    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
 pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
     section: "[[config_repository]]",
@@ -48,14 +49,43 @@ pub(super) const VERIFY: KeySet = KeySet {
 };
 pub(super) const REGISTRY: KeySet =
     key_set("[[registry]]", &["host", "plain_http", "username", "password", "ca_bundle"]);
-pub(super) const RECEIVER: KeySet =
-    key_set("[[receiver]]", &["name", "kind", "secret", "previous_secret", "unauthenticated", "registry"]);
+pub(super) const RECEIVER: KeySet = key_set(
+    "[[receiver]]",
+    &[
+        "name",
+        "kind",
+        "secret",
+        "previous_secret",
+        "identity_token",
+        "unauthenticated",
+        "registry",
+        "duplicate_window",
+        "rate_limit",
+    ],
+);
+pub(super) const IDENTITY_TOKEN: KeySet =
+    key_set("`identity_token` of [[receiver]]", &["issuer", "audience", "account", "keys"]);
+pub(super) const IDENTITY_KEYS: KeySet = key_set("`keys` of `identity_token`", &["url", "file", "value"]);
 pub(super) const API_TOKEN: KeySet = key_set("[[api_token]]", &["name", "token", "sha256", "permissions"]);
 pub(super) const SECRET: KeySet = key_set("a secret", &["env", "file", "value"]);
 
 /// Every table of the settings with its keys, in the order of the documentation.
-pub const KEY_SETS: &[KeySet] =
-    &[TOP, SERVER, STORE, CONFIG_REPOSITORY, ENVIRONMENT, IMAGE, TAG, VERIFY, REGISTRY, RECEIVER, API_TOKEN, SECRET];
+pub const KEY_SETS: &[KeySet] = &[
+    TOP,
+    SERVER,
+    STORE,
+    CONFIG_REPOSITORY,
+    ENVIRONMENT,
+    IMAGE,
+    TAG,
+    VERIFY,
+    REGISTRY,
+    RECEIVER,
+    IDENTITY_TOKEN,
+    IDENTITY_KEYS,
+    API_TOKEN,
+    SECRET,
+];
 
 /// Returns the section that a key belongs to, when there is exactly one.
 pub(super) fn section_of(key: &str) -> Option<&'static str> {

@@ -7,6 +7,7 @@
 
 mod api_token;
 mod config_repository;
+mod duration;
 mod environment;
 mod fault;
 mod image;

@@ -1,23 +1,51 @@
+use std::time::Duration;
+
+use url::Url;
+
 use super::nearest::hint;
 use super::reader::Section;
 use super::registry::check_host;
-use crate::webhook::{Kind, ReceiverSettings};
+use super::report::At;
+use super::{duration, keys};
+use crate::webhook::{DEFAULT_DUPLICATE_WINDOW, IdentityTokens, Kind, RateLimit, ReceiverSettings, SigningKeys};
+
+const IDENTITY_EXAMPLE: &str = "{ issuer = \"…\", audience = \"…\", account = \"…\", keys = { url = \"…\" } }";
+const KEYS_EXAMPLE: &str =
+    "{ url = \"https://www.googleapis.com/oauth2/v3/certs\" } or { file = \"/etc/tagrelay/keys.json\" }";
+
+/// A shorter one would take a repeated delivery for a new one; a longer one than ten years is a slip.
+const DUPLICATE_WINDOWS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
 
 pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
     let name = section.name();
     let kind = read_kind(section);
     let unauthenticated = section.boolean("unauthenticated");
     let open = unauthenticated.is_some_and(|open| open.value);
-    let secret = if open || unauthenticated.is_none() && section.has("unauthenticated") {
+    let identity_token = section.table("identity_token", &keys::IDENTITY_TOKEN, IDENTITY_EXAMPLE);
+    let secret = if open || unauthenticated.is_none() && section.has("unauthenticated") || section.has("identity_token")
+    {
         section.secret("secret")
     } else {
         let why = "without it everybody could announce images (unauthenticated = true, if that is meant)";
         section.required_secret("secret", why)
     };
-    if open && section.has("secret") {
-        let message = "`secret` has no use with unauthenticated = true";
-        section.report().fault_with_hint(section.offset_of("secret"), message, "leave one of them out".to_owned());
+    for key in ["secret", "identity_token"] {
+        if open && section.has(key) {
+            let message = format!("`{key}` has no use with unauthenticated = true");
+            section.report().fault_with_hint(section.offset_of(key), message, "leave one of them out".to_owned());
+        }
     }
+    if let (Some(kind), Some(token)) = (kind, identity_token)
+        && !kind.shows_identity_tokens()
+    {
+        let message = format!("{} sends no OpenID Connect tokens", kind.title());
+        section.report().fault_with_hint(token.offset, message, "use `secret`".to_owned());
+    }
+    let identity_token = match identity_token {
+        Some(table) => Some(read_identity_token(table)?),
+        None => None,
+    };
     let previous_secret = section.secret("previous_secret");
     if section.has("previous_secret") && !section.has("secret") {
         section.report().fault(section.offset_of("previous_secret"), "`previous_secret` stands without `secret`");
@@ -30,7 +58,18 @@ pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
         let message = format!("{} does not say which registry it is", kind.title());
         section.report().fault_with_hint(section.offset_of("kind"), message, "set `registry` to its host".to_owned());
     }
-    Some(ReceiverSettings { name: name?.value, kind: kind?, secret, previous_secret, unauthenticated: open, registry })
+    let duplicate_window = duration::read(section, "duplicate_window", DUPLICATE_WINDOWS);
+    let rate_limit = section.text("rate_limit").and_then(|text| section.parse(text));
+    Some(ReceiverSettings {
+        secret,
+        previous_secret,
+        identity_token,
+        duplicate_window: duplicate_window.unwrap_or(DEFAULT_DUPLICATE_WINDOW),
+        rate_limit: rate_limit.map(|limit: At<RateLimit>| limit.value),
+        unauthenticated: open,
+        registry,
+        ..ReceiverSettings::new(name?.value, kind?)
+    })
 }
 
 fn read_kind(section: Section<'_>) -> Option<Kind> {
@@ -42,4 +81,46 @@ fn read_kind(section: Section<'_>) -> Option<Kind> {
     let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     section.report().fault_with_hint(text.offset, message, hint(text.value, names));
     None
+}
+
+fn read_identity_token(table: Section<'_>) -> Option<IdentityTokens> {
+    let issuer = table.required_text("issuer", "issuer = \"https://accounts.google.com\"");
+    let audience = table.required_text("audience", "audience = \"…\", as the sender's subscription has it");
+    // Anybody can have the issuer sign a token for our audience: it is the account that says who sends.
+    let account = table.required_text("account", "account = \"…\", the address or the id of the sender's account");
+    let keys = read_keys(table);
+    Some(IdentityTokens {
+        issuer: issuer?.value.to_owned(),
+        audience: audience?.value.to_owned(),
+        account: Some(account?.value.to_owned()),
+        keys: keys?,
+    })
+}
+
+/// Returns the keys that `keys` names, those in a file read already.
+fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
+    if !table.has("keys") {
+        let message = format!("`keys` is missing in {}", table.section_name());
+        table.report().fault_with_hint(table.offset, message, format!("write keys = {KEYS_EXAMPLE}"));
+    }
+    let keys = table.table("keys", &keys::IDENTITY_KEYS, KEYS_EXAMPLE)?;
+    let given: Vec<&str> = keys::IDENTITY_KEYS.keys.iter().copied().filter(|name| keys.has(name)).collect();
+    let &[place] = given.as_slice() else {
+        let message = format!("`keys` says {} times where the keys are, not once", given.len());
+        keys.report().fault_with_hint(keys.offset, message, format!("write {KEYS_EXAMPLE}"));
+        return None;
+    };
+    let text = keys.text(place)?;
+    let refuse = |message: String| keys.report().fault(text.offset, message);
+    match place {
+        "url" => match Url::parse(text.value).ok().filter(|url| url.scheme() == "https" && url.has_host()) {
+            Some(address) => Some(SigningKeys::at(address)),
+            None => {
+                refuse("`url` of the keys must be an https address".to_owned());
+                None
+            }
+        },
+        "file" => SigningKeys::from_file(text.value).map_err(|error| refuse(format!("`keys`: {error}"))).ok(),
+        _ => SigningKeys::from_key_set(text.value.as_bytes()).map_err(|error| refuse(format!("`keys`: {error}"))).ok(),
+    }
 }

@@ -48,6 +48,13 @@ pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<Stri
         let only = rest.rsplit('@').next().unwrap_or(rest).escape_debug();
         return refuse("a registry is named by its host, not by a URL".to_owned(), format!("write \"{only}\""));
     }
+    let bare = !host.value.contains(['.', ':']) && host.value != "localhost";
+    if bare && Repository::new(&format!("{}:80", host.value), "a/b").is_ok() {
+        return refuse(
+            format!("no reference can name the registry `{shown}`: it has no dot and no port"),
+            format!("write \"{shown}:80\" or \"{shown}:443\", as the references do"),
+        );
+    }
     let sample = match Repository::new(host.value, "a/b") {
         Ok(sample) => sample,
         Err(_) => {
@@ -58,12 +65,6 @@ pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<Stri
         return refuse(
             format!("references call the registry `{shown}` differently"),
             format!("write \"{}\"", sample.registry()),
-        );
-    }
-    if !host.value.contains(['.', ':']) && host.value != "localhost" {
-        return refuse(
-            format!("no reference can name the registry `{shown}`: it has no dot and no port"),
-            format!("write \"{shown}:80\" or \"{shown}:443\", as the references do"),
         );
     }
     Some(host.map(str::to_owned))

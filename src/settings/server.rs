@@ -15,12 +15,18 @@ pub struct ServerSettings {
     pub operations_listen: Option<SocketAddr>,
     /// The largest request body that is taken, in bytes.
     pub max_body_bytes: usize,
+    /// How many connections each address has open at once.
+    pub max_connections: usize,
 }
 
 /// The largest webhook bodies, of registries that put many events into one, have some hundred kilobytes.
 const DEFAULT_MAX_BODY_BYTES: usize = 1024 * 1024;
 /// A body is held in memory once for each connection.
 const MAX_BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
+
+/// Below the 1024 file handles that many systems give a process.
+const DEFAULT_MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=65_536;
 
 const DEFAULT_STORE: &str = "tagrelay.db";
 
@@ -30,6 +36,7 @@ impl Default for ServerSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             operations_listen: None,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
         }
     }
 }
@@ -56,6 +63,9 @@ pub(super) fn read(top: Section<'_>) -> ServerSettings {
         max_body_bytes: section
             .number("max_body_bytes", MAX_BODY_BYTES)
             .map_or(default.max_body_bytes, |number| number.value),
+        max_connections: section
+            .number("max_connections", MAX_CONNECTIONS)
+            .map_or(default.max_connections, |number| number.value),
     }
 }
 

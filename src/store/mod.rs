@@ -11,13 +11,17 @@ mod due;
 mod events;
 mod holds;
 mod ids;
+mod receivers;
 mod requests;
 mod rows;
 mod settings;
 mod updates;
 mod writer;
 
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -26,6 +30,7 @@ use sqlx::{ConnectOptions, Connection};
 pub use due::Outlook;
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};
+pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
@@ -36,6 +41,8 @@ pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
 pub struct Store {
     writes: writer::Writes,
     reads: SqlitePool,
+    /// Held as long as the store is open.
+    _lock: Arc<File>,
 }
 
 /// Why the store did not do what it was asked to.
@@ -76,6 +83,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .disable_statement_logging();
+        let lock = lock(&settings.path).await.map_err(failed)?;
         let mut connection =
             sqlx::SqliteConnection::connect_with(&options).await.map_err(|error| failed(error.to_string()))?;
         MIGRATIONS.run(&mut connection).await.map_err(|error| failed(error.to_string()))?;
@@ -89,18 +97,39 @@ impl Store {
             .map_err(|error| failed(error.to_string()))?;
         let last_id = ids::last_id(&reads).await?;
         let writes = writer::Writes::start(connection, ids::IdSource::after(last_id));
-        Ok(Self { writes, reads })
+        // A file system that is full or read-only is to be found now, and not by the first webhook.
+        writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
+        Ok(Self { writes, reads, _lock: Arc::new(lock) })
     }
 
     /// Returns whether the store answers and can be written to.
+    ///
+    /// Writes only where the last write has failed: idle costs nothing.
     ///
     /// # Errors
     ///
     /// What the store says when it does not.
     pub async fn check(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.reads).await?;
-        self.writes.run(writer::Nothing).await
+        if self.writes.last_failed() { self.writes.run(writer::Probe).await } else { Ok(()) }
     }
+}
+
+/// Takes the lock beside the file. Two processes with one store would both believe to be the only writer of a branch.
+async fn lock(path: &Path) -> Result<File, String> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&beside);
+    let file = file.map_err(|error| format!("{}: {error}", Path::new(&beside).display()))?;
+    // A child process that is just being started holds a copy of every open file for a moment.
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(25)).await,
+            Err(TryLockError::Error(error)) => return Err(error.to_string()),
+        }
+    }
+    Err("another process has it open: stop that one, or give this one a store of its own".to_owned())
 }
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::image::{Repository, Version};
 
@@ -63,6 +65,7 @@ fn event(tag: &str) -> NewEvent {
         digest: None,
         pushed_at: None,
         duplicate_key: tag.to_owned(),
+        duplicates_since: Timestamp::UNIX_EPOCH,
     }
 }
 
@@ -111,6 +114,43 @@ async fn a_redelivery_is_a_duplicate_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn a_delivery_is_no_duplicate_of_one_before_the_window() {
+    let fixture = Fixture::new().await;
+    let first = fixture.receive("a").await;
+    let received_at = fixture.store.event(&first).await.unwrap().unwrap().received_at;
+    let at = |duplicates_since| NewEvent { duplicates_since, ..event("a") };
+    let edge = fixture.store.receive("hub", vec![at(received_at)]).await.unwrap().remove(0);
+    assert_eq!(edge, Received { id: first.clone(), state: ReceivedState::Duplicate });
+    let behind = received_at + Duration::from_millis(1);
+    let later = fixture.store.receive("hub", vec![at(behind)]).await.unwrap().remove(0);
+    // The second may have come within the same millisecond as the first, but never before it.
+    assert!(later.state == ReceivedState::Queued && later.id > first);
+}
+
+#[tokio::test]
+async fn what_receivers_heard_last_survives_a_restart() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.store.heard().await.unwrap(), []);
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let heard = |receiver: &str, time: &str, outcome: &str, accepted: Option<&str>| ReceiverHeard {
+        receiver: receiver.to_owned(),
+        heard_at: at(time),
+        outcome: outcome.to_owned(),
+        accepted_at: accepted.map(at),
+    };
+    let (early, late) = ("2026-11-20T12:00:00Z", "2026-11-20T13:00:00Z");
+    let first = vec![heard("hub", early, "accepted", Some(early)), heard("ci", early, "ignored", None)];
+    fixture.store.keep_heard(first).await.unwrap();
+    // A process that has started anew knows nothing of what was accepted before.
+    fixture.store.keep_heard(vec![heard("hub", late, "unauthorized", None)]).await.unwrap();
+    let Fixture { folder, store } = fixture;
+    drop(store);
+    let mut kept = Fixture::open(&folder).await.heard().await.unwrap();
+    kept.sort_by(|a, b| a.receiver.cmp(&b.receiver));
+    assert_eq!(kept, [heard("ci", early, "ignored", None), heard("hub", late, "unauthorized", Some(early))]);
+}
+
+#[tokio::test]
 async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("a").await;
@@ -122,8 +162,9 @@ async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered(
     };
     fixture.store.refuse_event(refuse(true)).await.unwrap();
     let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
-    assert_eq!(again.state, ReceivedState::Queued);
-    assert_ne!(again.id, id);
+    // It keeps its place in the order of arrival.
+    assert_eq!(again, Received { id: id.clone(), state: ReceivedState::Queued });
+    fixture.store.refuse_event(refuse(true)).await.unwrap();
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::Queued);
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::NotFinal(EventState::Queued));
     assert_eq!(fixture.store.replay("nobody").await.unwrap(), Replayed::Unknown);
@@ -272,14 +313,90 @@ async fn what_came_before_a_rollback_does_not_come_back() {
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
 }
 
+fn attempt(update_id: &str) -> Attempt {
+    Attempt { update_id: update_id.to_owned(), commit: "c0ffee".into(), old: version("a"), changes: vec![] }
+}
+
+#[tokio::test]
+async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("b").await;
+    fixture.decide(&id, "b").await;
+    let update = fixture.update_of(&id).await;
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), vec![update.id.clone()]);
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
+    fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+
+    // What is on its way to the branch is not taken back; the rollback is written behind it.
+    let unchanged = NewRequestedUpdate {
+        repository: repository(),
+        version: version("a"),
+        state: UpdateState::Unchanged,
+        reason: None,
+    };
+    let request = NewRequest { updates: vec![unchanged], ..rollback("a", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
+    assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
+    // But once its push has failed, it is not tried again.
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id]);
+    assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
+}
+
+#[tokio::test]
+async fn a_promotion_that_waited_for_its_registry_is_overtaken() {
+    let fixture = Fixture::new().await;
+    let promotion = || NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("b", None) };
+    let mut made = Vec::new();
+    for request in [promotion(), promotion(), rollback("a", None)] {
+        let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+            panic!("without a key every request is new")
+        };
+        made.push(request.id);
+    }
+    // The rollback ends what waits for the registry.
+    for id in &made[..2] {
+        let update = fixture.update_of(id).await;
+        assert_eq!(update.state, UpdateState::Superseded);
+        fixture.store.verify_update(&update.id, None, None).await.unwrap();
+        assert_eq!(fixture.update_of(id).await.state, UpdateState::Superseded);
+    }
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion()).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    let later = fixture.receive("c").await;
+    fixture.decide(&later, "c").await;
+    let update = fixture.update_of(&request.id).await;
+    fixture.store.verify_update(&update.id, None, None).await.unwrap();
+    let update = fixture.update_of(&request.id).await;
+    assert_eq!(update.state, UpdateState::Superseded);
+    assert_eq!(update.reason.unwrap(), "older: c arrived later and was taken for staging");
+}
+
+#[tokio::test]
+async fn what_never_happened_makes_nothing_older() {
+    let fixture = Fixture::new().await;
+    let event = fixture.receive("b").await;
+    let promotion = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("c", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    fixture.finish(&request.id, Outcome::Refused { reason: "not there".into() }).await;
+    assert_eq!(fixture.decide(&event, "b").await, UpdateState::Pending);
+}
+
 #[tokio::test]
 async fn an_attempt_that_reached_nobody_is_forgotten() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("b").await;
     fixture.decide(&id, "b").await;
     let update_id = fixture.update_of(&id).await.id;
-    let attempt = Attempt { update_id: update_id.clone(), commit: "c0ffee".into(), old: version("a"), changes: vec![] };
-    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.commit.as_deref(), Some("c0ffee"));
     fixture.store.forget_attempts(vec![update_id]).await.unwrap();
     let update = fixture.update_of(&id).await;
@@ -339,6 +456,19 @@ impl writer::Write for Broken {
     async fn run(&self, tx: &mut writer::Transaction<'_>) -> Result<(), sqlx::Error> {
         sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *tx.connection).await.map(|_| ())
     }
+}
+
+#[tokio::test]
+async fn a_store_has_one_owner_and_says_when_it_cannot_be_written() {
+    let fixture = Fixture::new().await;
+    let path = fixture.folder.path().join("state/tagrelay.db");
+    let Err(error) = Store::open(&StoreSettings { path: path.clone() }).await else { panic!("opened twice") };
+    assert!(error.to_string().contains("another process has it open"), "{error}");
+    assert!(fixture.store.writes.run(Broken).await.is_err());
+    assert!(fixture.store.writes.last_failed());
+    // The next look tries for real, and finds it mended.
+    fixture.store.check().await.unwrap();
+    assert!(!fixture.store.writes.last_failed());
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! while a flush runs share the next one.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
@@ -45,33 +47,43 @@ pub(super) trait Write: Send + 'static {
     fn run(&self, tx: &mut Transaction<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
-/// A write that changes nothing: whether the file can be written to.
-pub(super) struct Nothing;
+/// A write that nobody reads: whether the file can be written to.
+pub(super) struct Probe;
 
-impl Write for Nothing {
+impl Write for Probe {
     type Output = ();
 
-    async fn run(&self, _tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        Ok(())
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        // A number in the header that is free for the application; writing it needs room on the disk like any other.
+        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx.connection).await.map(|_| ())
     }
 }
 
 /// The way to the writing task.
 #[derive(Clone)]
-pub(super) struct Writes(mpsc::Sender<Box<dyn Job>>);
+pub(super) struct Writes {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    last_failed: Arc<AtomicBool>,
+}
 
 impl Writes {
     pub(super) fn start(connection: SqliteConnection, ids: IdSource) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(connection, ids, receiver));
-        Self(sender)
+        let last_failed = Arc::new(AtomicBool::new(false));
+        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed)));
+        Self { jobs: sender, last_failed }
+    }
+
+    /// Returns whether the last transaction failed.
+    pub(super) fn last_failed(&self) -> bool {
+        self.last_failed.load(Ordering::Relaxed)
     }
 
     /// Runs a write and returns when it is on disk.
     pub(super) async fn run<W: Write + Sync>(&self, write: W) -> Result<W::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Waiting { write, output: None, reply };
-        self.0.send(Box::new(job)).await.map_err(|_| StoreError::Closed)?;
+        self.jobs.send(Box::new(job)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -111,11 +123,18 @@ impl<W: Write + Sync> Job for Waiting<W> {
     }
 }
 
-async fn write_all(mut connection: SqliteConnection, mut ids: IdSource, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+async fn write_all(
+    mut connection: SqliteConnection,
+    mut ids: IdSource,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    last_failed: Arc<AtomicBool>,
+) {
     let mut batch: Vec<Box<dyn Job>> = Vec::new();
     while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let alone = batch.len() == 1;
-        match commit(&mut connection, &mut ids, &mut batch).await {
+        let result = commit(&mut connection, &mut ids, &mut batch).await;
+        last_failed.store(result.is_err(), Ordering::Relaxed);
+        match result {
             Ok(()) => batch.drain(..).for_each(|job| job.committed()),
             Err(error) if alone => {
                 if let Some(job) = batch.pop() {
@@ -128,6 +147,7 @@ async fn write_all(mut connection: SqliteConnection, mut ids: IdSource, mut jobs
                     let mut single = [job];
                     let result = commit(&mut connection, &mut ids, &mut single).await;
                     let [job] = single;
+                    last_failed.store(result.is_err(), Ordering::Relaxed);
                     match result {
                         Ok(()) => job.committed(),
                         Err(error) => job.failed(StoreError::Database(error)),

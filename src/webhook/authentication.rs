@@ -188,7 +188,7 @@ fn header_values(request: &Request<'_>, header: &str) -> Vec<Vec<u8>> {
     request.headers.get_all(header).iter().map(|value| value.as_bytes().to_vec()).collect()
 }
 
-fn bearer_values(request: &Request<'_>) -> Vec<Vec<u8>> {
+pub(super) fn bearer_values(request: &Request<'_>) -> Vec<Vec<u8>> {
     let values = request.headers.get_all(http::header::AUTHORIZATION).iter();
     values.filter_map(|value| after_scheme(value.as_bytes(), b"bearer ").map(<[u8]>::to_vec)).collect()
 }

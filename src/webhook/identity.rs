@@ -1,13 +1,16 @@
 //! OpenID Connect tokens that senders show as `Authorization: Bearer`: Google Pub/Sub, Azure Event Grid.
 
 use std::borrow::Cow;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde_json::Value;
+use url::Url;
 
 use super::json::{self, Node};
 
@@ -33,7 +36,28 @@ pub struct IdentityTokens {
 
 /// The public keys of an issuer. Clones share them, so that a rotation reaches every receiver.
 #[derive(Debug, Clone)]
-pub struct SigningKeys(Arc<RwLock<Vec<Key>>>);
+pub struct SigningKeys(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    keys: RwLock<Vec<Key>>,
+    source: Source,
+    /// When they were last fetched, or tried to be.
+    fetched: Mutex<Option<Instant>>,
+}
+
+/// Where newer keys come from.
+#[derive(Debug)]
+enum Source {
+    Nowhere,
+    /// Read again when a token names a key that is not known.
+    File(PathBuf),
+    /// Fetched when a token names a key that is not known; by whom has a network, not here.
+    Address(Url),
+}
+
+/// How often keys are fetched at most, however many tokens name keys that nobody knows.
+const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Key {
@@ -48,13 +72,34 @@ struct Key {
 pub struct InvalidKeys(String);
 
 impl SigningKeys {
+    fn new(keys: Vec<Key>, source: Source) -> Self {
+        Self(Arc::new(Shared { keys: RwLock::new(keys), source, fetched: Mutex::new(None) }))
+    }
+
     /// Reads a JSON Web Key Set (<https://www.rfc-editor.org/rfc/rfc7517#section-5>) and keeps its RSA keys.
     ///
     /// # Errors
     ///
     /// [`InvalidKeys`] when there is none.
     pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidKeys> {
-        Ok(Self(Arc::new(RwLock::new(read_keys(json)?))))
+        Ok(Self::new(read_keys(json)?, Source::Nowhere))
+    }
+
+    /// Reads the key set in a file, and reads it anew when a token names a key that is not in it, so that keys can be
+    /// replaced without a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKeys`] when the file cannot be read or holds no key.
+    pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, InvalidKeys> {
+        let path = path.into();
+        let json = std::fs::read(&path).map_err(|error| InvalidKeys(format!("{}: {error}", path.display())))?;
+        Ok(Self::new(read_keys(&json)?, Source::File(path)))
+    }
+
+    /// Returns keys that are to be fetched at an address: see [`Receiver::keys_to_fetch`](super::Receiver::keys_to_fetch).
+    pub fn at(address: Url) -> Self {
+        Self::new(Vec::new(), Source::Address(address))
     }
 
     /// Takes the keys of a newer set in the place of all earlier ones.
@@ -64,12 +109,47 @@ impl SigningKeys {
     /// [`InvalidKeys`] when there is none; the earlier keys stay.
     pub fn replace(&self, json: &[u8]) -> Result<(), InvalidKeys> {
         let keys = read_keys(json)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
+    /// Tells whether there is no key yet, because none could be fetched.
+    pub(super) fn are_missing(&self) -> bool {
+        self.0.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Returns where newer keys are to be fetched, unless that was tried a moment ago. Asking counts as trying.
+    fn address_to_fetch(&self) -> Option<Url> {
+        let Source::Address(address) = &self.0.source else { return None };
+        let mut fetched = self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetched.is_some_and(|when| when.elapsed() < FETCH_INTERVAL) {
+            return None;
+        }
+        *fetched = Some(Instant::now());
+        Some(address.clone())
+    }
+
+    /// Reads a key set in a file again, if it lies in one and the key is not known.
+    fn read_again_for(&self, id: Option<&str>) {
+        let Source::File(path) = &self.0.source else { return };
+        if self.knows(id) {
+            return;
+        }
+        // A file that is being replaced is read at the next request; until then the earlier keys stay.
+        let read = std::fs::read(path).map_err(|error| InvalidKeys(error.to_string()));
+        if let Err(error) = read.and_then(|json| self.replace(&json)) {
+            tracing::warn!(path = %path.display(), %error, "the key set cannot be read again");
+        }
+    }
+
+    fn knows(&self, id: Option<&str>) -> bool {
+        let keys = self.0.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().any(|key| id.is_none() || key.id.as_deref() == id)
+    }
+
     fn verify(&self, id: Option<&str>, message: &[u8], signature: &[u8]) -> bool {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_again_for(id);
+        let keys = self.0.keys.read().unwrap_or_else(PoisonError::into_inner);
         let mut candidates = keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id);
         candidates.any(|key| {
             let key = RsaPublicKeyComponents { n: &key.modulus, e: &key.exponent };
@@ -116,6 +196,14 @@ impl IdentityTokens {
         }
         let claims = decode(claims).ok_or("the token's claims cannot be read")?;
         self.check_claims(Node::new(&claims), now.as_second())
+    }
+
+    /// Returns where keys are to be fetched before this token can be checked: it names one that is not known.
+    pub(super) fn keys_to_fetch(&self, token: &[u8]) -> Option<Url> {
+        let text = std::str::from_utf8(token).ok()?;
+        let header = decode(text.split_once('.')?.0)?;
+        let id = Node::new(&header).get("kid").text();
+        if self.keys.knows(id.as_deref()) { None } else { self.keys.address_to_fetch() }
     }
 
     fn check_claims(&self, claims: Node<'_>, now: i64) -> Result<(), &'static str> {

@@ -1,18 +1,16 @@
 use super::authentication::{self, Unauthorized};
 use super::delivery::Delivery;
 use super::findings::Findings;
-use super::identity::IdentityTokens;
 use super::json::{self, Node};
-use super::sender::{Credential, Message};
+use super::sender::Message;
 use super::sns::{Certificates, InvalidCertificate};
-use super::{Kind, ReceiverSettings};
+use super::{InvalidKeys, Kind, ReceiverSettings};
 use crate::image::{InvalidRepository, Repository};
 
 /// One webhook target, ready to take requests.
 #[derive(Debug, Clone)]
 pub struct Receiver {
     settings: ReceiverSettings,
-    identity: Option<IdentityTokens>,
     certificates: Certificates,
 }
 
@@ -41,7 +39,7 @@ pub enum InvalidReceiver {
         credentials: String,
     },
     /// The settings say both that everybody may send and what a sender must know.
-    #[error("receiver `{name}` has a secret and says `unauthenticated = true`: leave one of the two out")]
+    #[error("receiver `{name}` wants a credential and says `unauthenticated = true`: leave one of the two out")]
     SecretForNobody {
         /// The receiver.
         name: String,
@@ -79,28 +77,16 @@ impl Receiver {
     ///
     /// [`InvalidReceiver`]: a secret or a registry's host is missing or wrong.
     pub fn new(settings: ReceiverSettings) -> Result<Self, InvalidReceiver> {
-        Self::build(settings, None)
-    }
-
-    /// Returns a receiver that wants an OpenID Connect token with every request, and the secret too where there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidReceiver`]: the sender has no such tokens, or as in [`Receiver::new`].
-    pub fn with_identity_tokens(settings: ReceiverSettings, tokens: IdentityTokens) -> Result<Self, InvalidReceiver> {
-        if !settings.kind.sender().credentials.contains(&Credential::IdentityToken) {
-            return Err(InvalidReceiver::NoIdentityTokens { name: settings.name, title: settings.kind.title() });
-        }
-        Self::build(settings, Some(tokens))
-    }
-
-    fn build(settings: ReceiverSettings, identity: Option<IdentityTokens>) -> Result<Self, InvalidReceiver> {
         let name = settings.name.clone();
+        let has_token = settings.identity_token.is_some();
+        if has_token && !settings.kind.shows_identity_tokens() {
+            return Err(InvalidReceiver::NoIdentityTokens { name, title: settings.kind.title() });
+        }
         let has_secret = settings.secret.is_some() || settings.previous_secret.is_some();
-        if settings.unauthenticated && has_secret {
+        if settings.unauthenticated && (has_secret || has_token) {
             return Err(InvalidReceiver::SecretForNobody { name });
         }
-        if settings.secret.is_none() && identity.is_none() && !settings.unauthenticated {
+        if settings.secret.is_none() && !has_token && !settings.unauthenticated {
             return Err(InvalidReceiver::NoSecret { name, credentials: settings.kind.credentials() });
         }
         match &settings.registry {
@@ -115,7 +101,7 @@ impl Receiver {
             }
             None => {}
         }
-        Ok(Self { settings, identity, certificates: Certificates::default() })
+        Ok(Self { settings, certificates: Certificates::default() })
     }
 
     /// Returns the last part of the receiver's URL.
@@ -128,9 +114,14 @@ impl Receiver {
         self.settings.kind
     }
 
+    /// Returns the settings that it was made of.
+    pub fn settings(&self) -> &ReceiverSettings {
+        &self.settings
+    }
+
     /// Checks who sends and reads what is said.
     ///
-    /// Does no I/O but to read the secret's file where the secret lies in one. Never panics, whatever the request
+    /// Does no I/O but to read the file of the secret or of the keys, where they lie in one. Never panics, whatever the request
     /// holds, and needs memory in proportion to the body (at most some tens of bytes for each of its bytes).
     ///
     /// # Errors
@@ -149,7 +140,7 @@ impl Receiver {
     pub fn receive_at(&self, request: &Request<'_>, now: jiff::Timestamp) -> Result<Delivery, Unauthorized> {
         let sender = self.settings.kind.sender();
         let secrets: Vec<_> = self.settings.secret.iter().chain(&self.settings.previous_secret).collect();
-        if let Some(tokens) = &self.identity {
+        if let Some(tokens) = &self.settings.identity_token {
             authentication::authenticate_identity(tokens, request, now)?;
         }
         if !secrets.is_empty() {
@@ -173,6 +164,27 @@ impl Receiver {
             Err(reason) => findings.malformed(reason),
         }
         findings.into_delivery().map_err(|reason| authentication::refused(sender, reason))
+    }
+
+    /// Returns where the keys are to be fetched without which the token of this request cannot be checked, for receivers
+    /// whose keys lie at an address. Asked again within a minute it returns `None`, whatever came of it.
+    pub fn keys_to_fetch(&self, request: &Request<'_>) -> Option<url::Url> {
+        let tokens = self.settings.identity_token.as_ref()?;
+        authentication::bearer_values(request).iter().find_map(|token| tokens.keys_to_fetch(token))
+    }
+
+    /// Keeps the keys that [`Receiver::keys_to_fetch`] has asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKeys`] when there are none; the earlier keys stay.
+    pub fn learn_keys(&self, key_set: &[u8]) -> Result<(), InvalidKeys> {
+        self.settings.identity_token.as_ref().map_or(Ok(()), |tokens| tokens.keys.replace(key_set))
+    }
+
+    /// Tells whether no request can be believed at present, because the keys have never been fetched.
+    pub fn lacks_keys(&self) -> bool {
+        self.settings.identity_token.as_ref().is_some_and(|tokens| tokens.keys.are_missing())
     }
 
     /// Keeps the certificate that [`Errand::LearnCertificate`](super::Errand::LearnCertificate) has asked for.

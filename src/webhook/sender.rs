@@ -1,5 +1,6 @@
 use super::findings::Findings;
 use super::json::Node;
+use super::sample::{SampleMessage, SamplePush};
 use super::sns::Certificates;
 
 /// The media type that the configuration of a Helm chart has, where a sender tells it.
@@ -17,6 +18,10 @@ pub(super) struct Sender {
     pub host: Host,
     /// Reads an authenticated body.
     pub read: fn(&Message<'_>, &mut Findings<'_>),
+    /// Which events are to be ticked at the sender, as words for people.
+    pub events: &'static str,
+    /// Writes what the sender would send, or says why it would not.
+    pub sample: fn(&SamplePush) -> Result<SampleMessage, String>,
 }
 
 /// A way in which a sender shows that it knows the secret.

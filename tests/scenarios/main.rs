@@ -7,9 +7,15 @@ mod docker_registry;
 mod fleet;
 #[path = "../support/git_http.rs"]
 mod git_http;
+#[path = "../support/git_tls.rs"]
+mod git_tls;
+#[path = "../support/issuer.rs"]
+mod issuer;
 
 mod bad_input;
 mod failures;
 mod late_registry;
+mod limits;
 mod main_job;
+mod receivers;
 mod requests;

@@ -204,6 +204,25 @@ async fn sites_that_are_apart_are_not_promoted_blindly() {
 }
 
 #[tokio::test]
+async fn a_tag_with_its_digest_and_without_it_is_one_version() {
+    let pinned = format!("image: REGISTRY/uyou/user-service:{}@sha256:{}\n", sha('0'), "0".repeat(64));
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .file("environments/staging/pinned.yaml", &pinned)
+        .file("environments/production/pinned.yaml", &pinned)
+        .start()
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let body = json!({"to": "production", "repositories": ["user-service"], "expect": {"user-service": sha('0')}});
+    let promoted = fleet.request("/promotions", body).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    let expected = fleet.upstream.file("environments/staging/pinned.yaml");
+    assert!(expected.contains(&sha('1')));
+    assert_eq!(fleet.upstream.file("environments/production/pinned.yaml"), expected);
+}
+
+#[tokio::test]
 async fn the_api_describes_itself() {
     let fleet = Fleet::builder().service("user-service").start().await;
     let (status, document) = fleet.api("GET", "/openapi.json", None).await;

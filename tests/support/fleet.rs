@@ -172,9 +172,11 @@ pub struct Builder {
     files: Vec<(String, String)>,
     remote: Option<(String, String)>,
     registry_host: Option<String>,
+    server_settings: String,
     extra_settings: String,
     receivers: String,
     environment: Vec<(String, String)>,
+    authority: Option<PathBuf>,
 }
 
 /// The running program in its surroundings.
@@ -186,6 +188,8 @@ pub struct Fleet {
     folder: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
+    /// A file of certificates that the program trusts in the place of the system's.
+    authority: Option<PathBuf>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -221,6 +225,12 @@ impl Builder {
         self
     }
 
+    /// Uses these lines of `[server]` instead of a `max_body_bytes` of 64 KiB.
+    pub fn server(mut self, lines: &str) -> Self {
+        self.server_settings = lines.to_owned();
+        self
+    }
+
     /// Adds lines at the end of the settings.
     pub fn settings(mut self, lines: &str) -> Self {
         self.extra_settings.push_str(lines);
@@ -230,6 +240,12 @@ impl Builder {
     /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Trusts the certificates in a file instead of the system's.
+    pub fn authority(mut self, path: PathBuf) -> Self {
+        self.authority = Some(path);
         self
     }
 
@@ -272,7 +288,7 @@ impl Builder {
         let settings = format!(
             r#"[server]
 listen = "127.0.0.1:{port}"
-max_body_bytes = 65536
+{server}
 
 [store]
 url = "sqlite:{folder}/tagrelay.db"
@@ -315,14 +331,24 @@ token = {{ value = "{READ_TOKEN}" }}
 permissions = ["read"]
 {extra}"#,
             folder = folder.path().display(),
+            server = self.server_settings,
             receivers = self.receivers,
             extra = self.extra_settings,
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let environment = self.environment.clone();
-        let mut fleet =
-            Fleet { registry, registry_host: host, upstream, folder, port, environment, process: None, client };
+        let (environment, authority) = (self.environment.clone(), self.authority.clone());
+        let mut fleet = Fleet {
+            registry,
+            registry_host: host,
+            upstream,
+            folder,
+            port,
+            environment,
+            authority,
+            process: None,
+            client,
+        };
         fleet.start().await;
         fleet
     }
@@ -354,9 +380,11 @@ impl Fleet {
             files: Vec::new(),
             remote: None,
             registry_host: None,
+            server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
             receivers: String::new(),
             environment: Vec::new(),
+            authority: None,
         }
     }
 
@@ -391,6 +419,7 @@ impl Fleet {
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", "debug")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.authority.iter().map(|path| ("SSL_CERT_FILE", path)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -431,6 +460,14 @@ impl Fleet {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("the program did not stop; its log:\n{}", self.log());
+    }
+
+    /// Returns how much memory the program has needed at most, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let id = self.process.as_ref().unwrap().child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Everything that the program has written to its standard output and error.

@@ -14,6 +14,7 @@ use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::{IgnoredClass, Reply};
 use crate::webhook::findings::{Findings, quoted};
 use crate::webhook::json::{self, Node};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -27,6 +28,8 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
+    events: "push; with Event Grid: Container Image Pushed",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -91,4 +94,9 @@ fn read_push(at: &str, event: Node<'_>, delivery: Option<String>, findings: &mut
         }
         _ => distribution::read_event(at, event, delivery, findings),
     }
+}
+
+/// The body that the registry's own webhook sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    Ok(SampleMessage::json(distribution::sample_event(push)))
 }

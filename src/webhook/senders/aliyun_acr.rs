@@ -3,7 +3,10 @@
 //! The body names the region only. That tells the host of the Personal edition; the Enterprise edition has a host for
 //! each instance, which `registry` must name. Times are local, without an offset, so they are left out.
 
+use serde_json::json;
+
 use crate::webhook::findings::{Findings, Push};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -12,6 +15,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token")],
     host: Host::Body,
     read,
+    events: "none to choose: only pushes are told; the trigger is All",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -34,4 +39,26 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         pushed_at: push.get("pushed_at").time(),
         ..Push::default()
     });
+}
+
+/// The body that the registry sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (namespace, name) = push.owner_and_name("Alibaba Cloud")?;
+    let host = push.repository.registry();
+    // A host of the Enterprise edition names its region elsewhere; the receiver's `registry` counts there.
+    let region = host.strip_prefix("registry.").and_then(|rest| rest.strip_suffix(".aliyuncs.com"));
+    Ok(SampleMessage::json(json!({
+        "push_data": {
+            "digest": push.digest(),
+            "pushed_at": push.pushed_at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            "tag": push.tag.as_str(),
+        },
+        "repository": {
+            "name": name,
+            "namespace": namespace,
+            "region": region.unwrap_or("cn-hangzhou"),
+            "repo_full_name": push.repository.path(),
+            "repo_type": "PRIVATE",
+        },
+    })))
 }

@@ -4,9 +4,12 @@
 //! on. The repository is the Artifactory repository followed by the path, as with the "repository path" access method;
 //! with the subdomain or port method the pulled name differs, and the image rules must name what is pulled.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, host_of_url, quoted};
 use crate::webhook::json::Node;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Host, Message, Sender, Signed};
 
 pub(super) const SENDER: Sender = Sender {
@@ -18,6 +21,8 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
+    events: "Docker: Tag was pushed",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -57,4 +62,25 @@ fn path(data: Node<'_>) -> Option<String> {
         None => data.get("image_name").text()?.into_owned(),
     };
     Some(format!("{key}/{name}"))
+}
+
+/// The event of a pushed tag.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (key, name) = push.owner_and_name("Artifactory")?;
+    Ok(SampleMessage::json(json!({
+        "domain": "docker",
+        "event_type": "pushed",
+        "data": {
+            "repo_key": key,
+            "path": format!("{name}/{}/manifest.json", push.tag),
+            "name": "manifest.json",
+            "sha256": push.digest_digits(),
+            "image_name": name.rsplit('/').next(),
+            "tag": push.tag.as_str(),
+            "platforms": [],
+        },
+        "subscription_key": "tagrelay",
+        "jpd_origin": format!("https://{}", push.repository.registry()),
+        "source": "sample",
+    })))
 }

@@ -4,9 +4,12 @@
 //! The image is a package URL of the type `oci`
 //! (<https://github.com/package-url/purl-spec/blob/main/types-doc/oci-definition.md>).
 
+use serde_json::json;
+
 use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted, split_reference};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -20,6 +23,8 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
+    events: "dev.cdevents.artifact.published",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -92,6 +97,34 @@ impl PackageUrl {
 fn decode(text: &str) -> String {
     let pair = format!("v={}", text.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// The event in binary mode.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    const KIND: &str = "dev.cdevents.artifact.published.0.2.0";
+    let path = push.repository.path();
+    let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let mut package = format!("pkg:oci/{}", path.rsplit('/').next().unwrap_or(path));
+    if let Some(digest) = &push.digest {
+        package.extend(["@", &encode(digest.as_str())]);
+    }
+    package.extend(["?repository_url=", push.repository.as_str(), "&tag=", &encode(push.tag.as_str())]);
+    let body = json!({
+        "context": {
+            "version": "0.4.1",
+            "id": push.id,
+            "source": "/tagrelay/sample",
+            "type": KIND,
+            "timestamp": push.pushed_at.to_string(),
+        },
+        "subject": { "id": package, "source": "/tagrelay/sample", "type": "artifact", "content": {} },
+    });
+    Ok(SampleMessage::new("application/cdevents+json", body)
+        .header("ce-specversion", "1.0")
+        .header("ce-id", &push.id)
+        .header("ce-source", "/tagrelay/sample")
+        .header("ce-type", KIND)
+        .header("ce-time", push.pushed_at.to_string()))
 }
 
 #[cfg(test)]

@@ -8,11 +8,14 @@
 
 use std::borrow::Cow;
 
+use serde_json::json;
+
 use super::ecr;
 use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, host_of_url, is_host, quoted, split_reference};
 use crate::webhook::json::Node;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -26,6 +29,8 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
+    events: "events whose `type` says container or image, for pushes only",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -102,4 +107,23 @@ fn host_of_source(source: &str) -> Option<String> {
         return Some(ecr::host(account, region));
     }
     host_of_url(source).or_else(|| source.split('/').next().filter(|host| is_host(host)).map(str::to_owned))
+}
+
+/// An event in structured mode.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let body = json!({
+        "specversion": "1.0",
+        "id": push.id,
+        "source": format!("https://{}", push.repository.registry()),
+        "type": "org.example.container.image.push",
+        "time": push.pushed_at.to_string(),
+        "datacontenttype": "application/json",
+        "data": {
+            "registry": push.repository.registry(),
+            "repository": push.repository.path(),
+            "tag": push.tag.as_str(),
+            "digest": push.digest(),
+        },
+    });
+    Ok(SampleMessage::new("application/cloudevents+json", body))
 }

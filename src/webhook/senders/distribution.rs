@@ -5,9 +5,12 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Value, json};
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, host_of_url, quoted};
 use crate::webhook::json::Node;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -16,6 +19,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Authorization, Credential::CustomHeader, Credential::Query("token")],
     host: Host::Body,
     read,
+    events: "none to choose: the registry tells everything; `ignore: {actions: [pull, mount, delete]}` of the endpoint spares the rest",
+    sample,
 };
 
 /// Reads an envelope; GitLab's registry sends the same.
@@ -64,4 +69,27 @@ pub(super) fn read_event(at: &str, event: Node<'_>, delivery: Option<String>, fi
         pushed_at: event.get("timestamp").time(),
         delivery,
     });
+}
+
+/// An envelope with the event of a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let body = json!({ "events": [sample_event(push)] });
+    Ok(SampleMessage::new("application/vnd.docker.distribution.events.v2+json", body))
+}
+
+/// The event of a push.
+pub(super) fn sample_event(push: &SamplePush) -> Value {
+    json!({
+        "id": push.id,
+        "timestamp": push.pushed_at.to_string(),
+        "action": "push",
+        "target": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "repository": push.repository.path(),
+            "tag": push.tag.as_str(),
+            "digest": push.digest(),
+        },
+        "request": { "host": push.repository.registry(), "method": "PUT", "useragent": "tagrelay" },
+        "actor": { "name": "sample" },
+    })
 }

@@ -3,8 +3,11 @@
 //! No digest, no id, and one call per manifest of a multi-arch image, each with the same tag. `callback_url` is a
 //! leftover that must not be called.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -13,6 +16,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token")],
     host: Host::Default("docker.io"),
     read,
+    events: "none to choose: Docker Hub tells of every push",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -35,4 +40,20 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         pushed_at: push.get("pushed_at").time(),
         ..Push::default()
     });
+}
+
+/// The body that Docker Hub sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (namespace, name) = push.owner_and_name("Docker Hub")?;
+    Ok(SampleMessage::json(json!({
+        "push_data": { "pushed_at": push.pushed_at.as_second(), "images": [], "tag": push.tag.as_str(), "pusher": "sample" },
+        "repository": {
+            "status": "Active",
+            "repo_name": push.repository.path(),
+            "namespace": namespace,
+            "name": name,
+            "owner": namespace,
+            "repo_url": format!("https://hub.docker.com/r/{namespace}/{name}"),
+        },
+    })))
 }

@@ -6,11 +6,13 @@
 
 use std::borrow::Cow;
 
+use serde_json::json;
 use url::Url;
 
 use crate::webhook::delivery::{Errand, IgnoredClass};
 use crate::webhook::findings::{Findings, Push, quoted};
 use crate::webhook::json::{self, Node};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
 use crate::webhook::sns::{self, Checked};
 
@@ -20,6 +22,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::CustomHeader, Credential::Authorization, Credential::Query("token")],
     host: Host::Body,
     read,
+    events: "an EventBridge rule for the source aws.ecr, the detail type ECR Image Action and the action PUSH",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -117,4 +121,32 @@ fn read_event(event: Node<'_>, findings: &mut Findings<'_>) {
 pub(super) fn host(account: &str, region: &str) -> String {
     let china = if region.starts_with("cn-") { ".cn" } else { "" };
     format!("{account}.dkr.ecr.{region}.amazonaws.com{china}")
+}
+
+/// The event that EventBridge sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let host = push.repository.registry();
+    let parts = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com");
+    let parts = parts.and_then(|parts| parts.split_once(".dkr.ecr."));
+    let Some((account, region)) = parts else {
+        return Err(format!("`{host}` is no registry of ECR: it is ACCOUNT.dkr.ecr.REGION.amazonaws.com"));
+    };
+    let body = json!({
+        "version": "0",
+        "id": push.id,
+        "detail-type": "ECR Image Action",
+        "source": "aws.ecr",
+        "account": account,
+        "region": region,
+        "time": push.pushed_at.to_string(),
+        "resources": [],
+        "detail": {
+            "result": "SUCCESS",
+            "action-type": "PUSH",
+            "repository-name": push.repository.path(),
+            "image-tag": push.tag.as_str(),
+            "image-digest": push.digest(),
+        },
+    });
+    Ok(SampleMessage::new("application/json; charset=utf-8", body))
 }

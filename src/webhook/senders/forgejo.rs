@@ -2,6 +2,7 @@
 //! (<https://forgejo.org/docs/latest/user/webhooks/>).
 
 use super::gitea;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Sender, Signed};
 
 pub(super) const SENDER: Sender = Sender {
@@ -12,5 +13,14 @@ pub(super) const SENDER: Sender = Sender {
         gitea::OWN_SIGNATURE,
         gitea::HUB_SIGNATURE,
     ],
+    events: "Custom Events: Package",
+    sample,
     ..gitea::SENDER
 };
+
+/// The event of a created package.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let message = gitea::sample_of(push, "Forgejo")?;
+    let message = message.header("x-forgejo-event", "package").header("x-forgejo-delivery", &push.id);
+    Ok(message.header("x-gitea-event", "package").header("x-gitea-delivery", &push.id))
+}

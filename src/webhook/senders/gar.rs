@@ -7,10 +7,12 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted, split_reference};
 use crate::webhook::json::{self, Node};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -19,6 +21,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token"), Credential::IdentityToken],
     host: Host::Body,
     read,
+    events: "a push subscription of the Pub/Sub topic gcr",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -59,4 +63,17 @@ fn read_data(data: Node<'_>, pushed_at: Option<Timestamp>, delivery: Option<Stri
         pushed_at,
         delivery,
     });
+}
+
+/// The message that Pub/Sub delivers for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let mut data = json!({ "action": "INSERT", "tag": push.reference() });
+    if let Some(digest) = &push.digest {
+        data["digest"] = format!("{}@{digest}", push.repository).into();
+    }
+    let data = base64::engine::general_purpose::STANDARD.encode(data.to_string());
+    Ok(SampleMessage::json(json!({
+        "message": { "data": data, "messageId": push.id, "publishTime": push.pushed_at.to_string() },
+        "subscription": "projects/sample/subscriptions/tagrelay",
+    })))
 }

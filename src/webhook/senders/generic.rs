@@ -3,11 +3,19 @@
 //! The body is `{"image": "host/repository:tag[@digest]"}` or `{"repository": "host/repository", "tag": "…",
 //! "digest": "…"?}`, with optional `"id"` (a second request with the same id is a repetition) and `"pushed_at"`.
 //! Without a host the receiver's `registry` is meant, and without that Docker Hub, as everywhere.
+//!
+//! `"sent_at"` is the time of the request. Where it is told it is checked, and as the signature covers it nobody can
+//! send the same request again later.
 
 use std::borrow::Cow;
 
+use jiff::SignedDuration;
+
+use serde_json::json;
+
 use crate::image::{ImageReference, Repository};
 use crate::webhook::findings::{Findings, Push};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Host, Message, Sender, Signed};
 
 pub(super) const SENDER: Sender = Sender {
@@ -24,10 +32,26 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
+    events: "one request after each push",
+    sample,
 };
+
+/// How far `sent_at` may be from the time here: enough for clocks that nobody sets.
+const MAX_AGE: SignedDuration = SignedDuration::from_mins(10);
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
+    if body.get("sent_at").is_present() {
+        match body.get("sent_at").time() {
+            Some(time) if message.now.duration_since(time).abs() <= MAX_AGE => {}
+            Some(_) => {
+                return findings.refuse(
+                    "`sent_at` is more than 10 minutes from the time here: the request is repeated, or a clock is wrong",
+                );
+            }
+            None => return findings.malformed("`sent_at` is no time: write it as 2026-01-31T12:00:00Z"),
+        }
+    }
     let (image, repository) = (body.get("image").text(), body.get("repository").text());
     let (at, name, tag, digest) = match (&image, &repository) {
         (Some(image), _) => {
@@ -61,4 +85,16 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
 /// Returns the path as it was written: `library/` belongs to Docker Hub only, and `registry` may name another one.
 fn path<'a>(name: &'a str, repository: &'a Repository) -> &'a str {
     if name.contains('/') { repository.path() } else { name }
+}
+
+/// What a CI job should send.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    Ok(SampleMessage::json(json!({
+        "repository": push.repository.as_str(),
+        "tag": push.tag.as_str(),
+        "digest": push.digest(),
+        "id": push.id,
+        "pushed_at": push.pushed_at.to_string(),
+        "sent_at": push.pushed_at.to_string(),
+    })))
 }

@@ -4,8 +4,11 @@
 //! One event per manifest: the platforms of an index come without a tag, the index with it. Names keep the owner's
 //! spelling, references are lower-case. GitHub Enterprise Server has a registry of its own: set `registry` there.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Hash, Host, Message, Sender, Signed};
 
 pub(super) const SENDER: Sender = Sender {
@@ -19,6 +22,8 @@ pub(super) const SENDER: Sender = Sender {
     }],
     host: Host::Default("ghcr.io"),
     read,
+    events: "Packages, and Registry packages where the page has it",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -68,4 +73,28 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         delivery: message.header("X-GitHub-Delivery").map(str::to_owned),
         ..Push::default()
     });
+}
+
+/// The event `package` of a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (owner, name) = push.owner_and_name("GitHub")?;
+    let body = json!({
+        "action": "published",
+        "package": {
+            "name": name,
+            "namespace": owner,
+            "ecosystem": "CONTAINER",
+            "package_type": "CONTAINER",
+            "owner": { "login": owner },
+            "updated_at": push.pushed_at.to_string(),
+            "package_version": {
+                "version": push.digest(),
+                "container_metadata": {
+                    "tag": { "name": push.tag.as_str(), "digest": push.digest() },
+                    "manifest": { "digest": push.digest() },
+                },
+            },
+        },
+    });
+    Ok(SampleMessage::json(body).header("x-github-event", "package").header("x-github-delivery", &push.id))
 }

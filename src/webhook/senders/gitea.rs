@@ -3,8 +3,11 @@
 //! Each manifest of an index has its own event, with the digest in the place of the version. No digest beside a tag.
 //! Where the hook sends a form, the signature covers the JSON in its field `payload`.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, host_of_url, quoted};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Host, Message, Sender, Signed};
 
 /// The signature in Gitea's own header.
@@ -15,8 +18,15 @@ pub(super) const OWN_SIGNATURE: Credential =
 pub(super) const HUB_SIGNATURE: Credential =
     Credential::Hmac { header: "X-Hub-Signature-256", prefix: "sha256=", hash: Hash::Sha256, signed: Signed::Payload };
 
-pub(super) const SENDER: Sender =
-    Sender { name: "gitea", title: "Gitea", credentials: &[OWN_SIGNATURE, HUB_SIGNATURE], host: Host::Body, read };
+pub(super) const SENDER: Sender = Sender {
+    name: "gitea",
+    title: "Gitea",
+    credentials: &[OWN_SIGNATURE, HUB_SIGNATURE],
+    host: Host::Body,
+    read,
+    events: "Custom Events: Package",
+    sample,
+};
 
 /// Reads an event of Gitea; those of Forgejo have the same body.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -56,4 +66,28 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         delivery: delivery.map(str::to_owned),
         ..Push::default()
     });
+}
+
+/// The event of a created package.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let message = sample_of(push, "Gitea")?;
+    Ok(message.header("x-gitea-event", "package").header("x-gitea-delivery", &push.id))
+}
+
+/// The body of a created package without the headers of the sender, which is called `title`.
+pub(super) fn sample_of(push: &SamplePush, title: &str) -> Result<SampleMessage, String> {
+    let (owner, name) = push.owner_and_name(title)?;
+    let host = push.repository.registry();
+    Ok(SampleMessage::json(json!({
+        "action": "created",
+        "package": {
+            "owner": { "login": owner, "username": owner },
+            "type": "container",
+            "name": name,
+            "version": push.tag.as_str(),
+            "html_url": format!("https://{host}/{owner}/-/packages/container/{}/{}", name.replace('/', "%2F"), push.tag),
+            "created_at": push.pushed_at.to_string(),
+        },
+        "sender": { "login": "sample" },
+    })))
 }

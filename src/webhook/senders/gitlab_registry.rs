@@ -8,8 +8,13 @@ use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, quoted};
 use crate::webhook::sender::{Message, Sender};
 
-pub(super) const SENDER: Sender =
-    Sender { name: "gitlab-registry", title: "GitLab's registry", read, ..distribution::SENDER };
+pub(super) const SENDER: Sender = Sender {
+    name: "gitlab-registry",
+    title: "GitLab's registry",
+    read,
+    events: "none to choose: the registry tells everything",
+    ..distribution::SENDER
+};
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     match message.header("X-Gitlab-Event") {

@@ -6,15 +6,24 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted, split_reference};
 use crate::webhook::json::Node;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
-pub(super) const SENDER: Sender =
-    Sender { name: "harbor", title: "Harbor", credentials: &[Credential::Authorization], host: Host::Body, read };
+pub(super) const SENDER: Sender = Sender {
+    name: "harbor",
+    title: "Harbor",
+    credentials: &[Credential::Authorization],
+    host: Host::Body,
+    read,
+    events: "Artifact pushed",
+    sample,
+};
 
 /// Reads both formats of Harbor; registries made from Harbor send them too.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -89,4 +98,30 @@ fn full_name(repository: Node<'_>) -> Option<Cow<'_, str>> {
         let (namespace, name) = (repository.get("namespace").text()?, repository.get("name").text()?);
         Some(format!("{namespace}/{name}").into())
     })
+}
+
+/// The body that Harbor sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    sample_of("PUSH_ARTIFACT", push)
+}
+
+/// The body of a push in the format of Harbor, which names the event `kind`.
+pub(super) fn sample_of(kind: &str, push: &SamplePush) -> Result<SampleMessage, String> {
+    let (namespace, name) = push.owner_and_name("Harbor")?;
+    Ok(SampleMessage::json(json!({
+        "type": kind,
+        "occur_at": push.pushed_at.as_second(),
+        "operator": "sample",
+        "event_data": {
+            "resources": [
+                { "digest": push.digest(), "tag": push.tag.as_str(), "resource_url": push.reference() },
+            ],
+            "repository": {
+                "namespace": namespace,
+                "name": name,
+                "repo_full_name": push.repository.path(),
+                "repo_type": "private",
+            },
+        },
+    })))
 }

@@ -8,5 +8,6 @@ pub(super) const SENDER: Sender = Sender {
     name: "huawei-swr",
     title: "Huawei SWR",
     credentials: &[Credential::Authorization, Credential::CustomHeader],
+    events: "PUSH_ARTIFACT",
     ..harbor::SENDER
 };

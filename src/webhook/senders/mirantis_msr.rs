@@ -4,8 +4,11 @@
 //! `imageName` begins with the host in older releases and not in newer ones: `registry` must be set then. MSR 4 is
 //! Harbor. The test button sends a push of `foo/bar`.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, is_host, quoted, split_reference};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -14,6 +17,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token")],
     host: Host::Body,
     read,
+    events: "Tag pushed",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -54,4 +59,25 @@ fn class_of(kind: &str) -> Option<IgnoredClass> {
         _ if kind.starts_with("SCAN") => IgnoredClass::Scan,
         _ => IgnoredClass::Other,
     })
+}
+
+/// The event of a pushed tag.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (namespace, repository) = push.owner_and_name("Mirantis Secure Registry")?;
+    Ok(SampleMessage::json(json!({
+        "type": "TAG_PUSH",
+        "createdAt": push.pushed_at.to_string(),
+        "contents": {
+            "namespace": namespace,
+            "repository": repository,
+            "tag": push.tag.as_str(),
+            "digest": push.digest(),
+            "imageName": push.reference(),
+            "os": "linux",
+            "architecture": "amd64",
+            "author": "sample",
+            "pushedAt": push.pushed_at.to_string(),
+        },
+        "location": format!("/repositories/{namespace}/{repository}/tags/{}", push.tag),
+    })))
 }

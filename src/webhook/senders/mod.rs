@@ -23,7 +23,7 @@ mod tencent_tcr;
 mod zot;
 
 use super::authentication;
-use super::sender::{Host, Sender};
+use super::sender::{Credential, Host, Sender};
 
 macro_rules! senders {
     ($($(#[$doc:meta])* $kind:ident => $file:ident,)*) => {
@@ -109,6 +109,11 @@ impl Kind {
     /// Returns, as words, what the sender can show to be let in.
     pub fn credentials(self) -> String {
         authentication::words(self.sender().credentials)
+    }
+
+    /// Tells whether the sender can show an OpenID Connect token.
+    pub fn shows_identity_tokens(self) -> bool {
+        self.sender().credentials.contains(&Credential::IdentityToken)
     }
 
     /// Returns the registry's host for a sender whose bodies name none, where there is a usual one.

@@ -3,8 +3,11 @@
 //!
 //! The body names neither the host nor the port of the Docker connector.
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Host, Message, Sender, Signed};
 
 pub(super) const SENDER: Sender = Sender {
@@ -18,6 +21,8 @@ pub(super) const SENDER: Sender = Sender {
     }],
     host: Host::Setting,
     read,
+    events: "Component",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -48,4 +53,17 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         delivery: message.header("X-Nexus-Webhook-Delivery").map(str::to_owned),
         ..Push::default()
     });
+}
+
+/// The event of a created component.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let body = json!({
+        "timestamp": push.pushed_at.to_string(),
+        "initiator": "sample",
+        "repositoryName": "docker-hosted",
+        "action": "CREATED",
+        "component": { "format": "docker", "name": push.repository.path(), "version": push.tag.as_str() },
+    });
+    let message = SampleMessage::new("application/json; charset=UTF-8", body);
+    Ok(message.header("x-nexus-webhook-id", "rm:repository:component").header("x-nexus-webhook-delivery", &push.id))
 }

@@ -5,13 +5,23 @@
 
 use std::borrow::Cow;
 
+use serde_json::json;
+
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, split_reference};
 use crate::webhook::json::Node;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Host, Message, Sender};
 
-pub(super) const SENDER: Sender =
-    Sender { name: "quay", title: "Quay", credentials: &[Credential::Query("token")], host: Host::Body, read };
+pub(super) const SENDER: Sender = Sender {
+    name: "quay",
+    title: "Quay",
+    credentials: &[Credential::Query("token")],
+    host: Host::Body,
+    read,
+    events: "Push to Repository",
+    sample,
+};
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
@@ -48,4 +58,17 @@ fn read_other(body: Node<'_>, findings: &mut Findings<'_>) {
     } else if has("docker_url") {
         findings.ignore(IgnoredClass::Other, "the notification names no `updated_tags`");
     }
+}
+
+/// The notification of a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let (namespace, name) = push.owner_and_name("Quay")?;
+    Ok(SampleMessage::json(json!({
+        "repository": push.repository.path(),
+        "namespace": namespace,
+        "name": name,
+        "docker_url": push.repository.as_str(),
+        "homepage": format!("https://{}/repository/{}", push.repository.registry(), push.repository.path()),
+        "updated_tags": [push.tag.as_str()],
+    })))
 }

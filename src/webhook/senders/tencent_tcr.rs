@@ -2,11 +2,19 @@
 //! (<https://cloud.tencent.com/document/product/1051/37254>), with the headers that the trigger is given.
 
 use super::harbor;
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "tencent-tcr",
     title: "Tencent Container Registry",
     credentials: &[Credential::Authorization, Credential::CustomHeader],
+    events: "Push image",
+    sample,
     ..harbor::SENDER
 };
+
+/// The body that a trigger sends for a push.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    harbor::sample_of("pushImage", push)
+}

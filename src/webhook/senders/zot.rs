@@ -2,10 +2,13 @@
 //!
 //! The body names no host. `manifest` is the manifest itself, as a string.
 
+use serde_json::json;
+
 use crate::webhook::cloud_event::CloudEvent;
 use crate::webhook::delivery::IgnoredClass;
 use crate::webhook::findings::{Findings, Push, quoted};
 use crate::webhook::json::{self, Node};
+use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
@@ -14,6 +17,8 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Authorization, Credential::CustomHeader],
     host: Host::Setting,
     read,
+    events: "none to choose: zot tells everything",
+    sample,
 };
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -49,4 +54,20 @@ fn is_chart(data: Node<'_>) -> bool {
     let manifest = manifest.and_then(|text| json::parse_text(text.as_bytes()).ok());
     let config = manifest.as_ref().map(|manifest| Node::new(manifest).get("config"));
     config.and_then(|config| config.get("mediaType").text()).is_some_and(|media_type| media_type == HELM_CONFIG)
+}
+
+/// The event of a moved tag.
+fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
+    let message = SampleMessage::json(json!({
+        "name": push.repository.path(),
+        "reference": push.tag.as_str(),
+        "digest": push.digest(),
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+    }));
+    Ok(message
+        .header("ce-specversion", "1.0")
+        .header("ce-id", &push.id)
+        .header("ce-source", "zotregistry.dev")
+        .header("ce-type", "zotregistry.image.updated")
+        .header("ce-time", push.pushed_at.to_string()))
 }

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Writes the samples of tests/fixtures as seeds: fuzz/corpus/senders and fuzz/corpus/tokens."""
+
+import json
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDERS = {"dockerhub": "docker-hub", "harbor-cloudevents": "harbor", "acr-eventgrid": "acr"}
+
+# The order of the table, which chooses the sender in the fuzz target.
+table = (ROOT / "src/webhook/senders/mod.rs").read_text()
+files = re.findall(r"=> (\w+),", table.split("\nsenders! {")[1].split("\n}")[0])
+sources = [(ROOT / f"src/webhook/senders/{file}.rs").read_text() for file in files]
+names = [re.search(r'name: "([\w-]+)"', source).group(1) for source in sources]
+
+senders = ROOT / "fuzz/corpus/senders"
+senders.mkdir(parents=True, exist_ok=True)
+for meta_path in sorted((ROOT / "tests/fixtures/webhooks").glob("*/*.meta.json")):
+    folder = meta_path.parent.name
+    meta = json.loads(meta_path.read_text())
+    body = meta_path.with_name(meta_path.name.replace(".meta.json", ".json")).read_bytes()
+    lines = [f"{name}: {value}" for name, value in meta["headers"].items()]
+    if "?" in meta["path_hint"]:
+        lines.append("?" + meta["path_hint"].split("?", 1)[1])
+    seed = bytes([names.index(FOLDERS.get(folder, folder))]) + "\n".join(lines).encode() + b"\n\n" + body
+    (senders / f"{folder}-{meta_path.name.removesuffix('.meta.json')}").write_bytes(seed)
+
+tokens = ROOT / "fuzz/corpus/tokens"
+tokens.mkdir(parents=True, exist_ok=True)
+for name, token in json.loads((ROOT / "tests/fixtures/webhook-signatures/tokens.json").read_text()).items():
+    (tokens / name).write_text(token)
+(tokens / "keys").write_bytes((ROOT / "tests/fixtures/webhook-signatures/keys.json").read_bytes())

@@ -1,0 +1,140 @@
+//! What stands before a receiver: how many requests it takes, and what is remembered of them.
+
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use governor::clock::Clock as _;
+use governor::{DefaultDirectRateLimiter, Quota};
+use http::StatusCode;
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{BODY_TIME, Problem};
+use crate::store::ReceiverHeard;
+use crate::webhook::{RateLimit, Receiver};
+
+/// How many requests of one receiver are read and stored at once. Bounds the memory that they need, and leaves the
+/// other receivers their part.
+const AT_ONCE: usize = 64;
+
+/// A receiver with its limits.
+pub(super) struct Gate {
+    pub(super) receiver: Receiver,
+    limiter: Option<DefaultDirectRateLimiter>,
+    room: Semaphore,
+    /// So that only one request at a time fetches keys or certificates.
+    pub(super) errand: tokio::sync::Mutex<()>,
+    heard: Mutex<Option<ReceiverHeard>>,
+}
+
+impl Gate {
+    pub(super) fn new(receiver: Receiver) -> Self {
+        Self {
+            limiter: receiver.settings().rate_limit.map(limiter),
+            room: Semaphore::new(AT_ONCE),
+            errand: tokio::sync::Mutex::new(()),
+            heard: Mutex::new(None),
+            receiver,
+        }
+    }
+
+    /// Returns an error where the receiver has had as many requests as it takes.
+    ///
+    /// Asked before anything of the body is read: whoever sends too much must not cost more than that.
+    pub(super) fn count(&self) -> Result<(), Problem> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        limiter.check().map_err(|no| {
+            let wait = no.wait_time_from(limiter.clock().now());
+            let detail = "the receiver has had as many requests as its rate_limit allows: try again later";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(wait)
+        })
+    }
+
+    /// Waits for room among the requests that are handled at once.
+    pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        match tokio::time::timeout(BODY_TIME, self.room.acquire()).await {
+            Ok(Ok(room)) => Ok(room),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => {
+                let detail = "the receiver has too many requests at once: try again later";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+            }
+        }
+    }
+
+    /// Remembers how a request ended.
+    pub(super) fn note(&self, outcome: &'static str) {
+        let now = Timestamp::now();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepted_before = heard.as_ref().and_then(|heard| heard.accepted_at);
+        *heard = Some(ReceiverHeard {
+            receiver: self.receiver.name().to_owned(),
+            heard_at: now,
+            outcome: outcome.to_owned(),
+            accepted_at: if outcome == "accepted" { Some(now) } else { accepted_before },
+        });
+    }
+
+    /// Returns how the last request to this process ended.
+    pub(super) fn heard(&self) -> Option<ReceiverHeard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn limiter(limit: RateLimit) -> DefaultDirectRateLimiter {
+    let quota = Quota::with_period(limit.per / limit.requests.get()).unwrap_or(Quota::per_second(NonZeroU32::MAX));
+    DefaultDirectRateLimiter::direct(quota.allow_burst(limit.requests))
+}
+
+/// Returns a duration in whole seconds, at least one, as `Retry-After` has it.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::{Kind, ReceiverSettings};
+
+    fn gate(rate_limit: Option<&str>) -> Gate {
+        let settings = ReceiverSettings {
+            unauthenticated: true,
+            rate_limit: rate_limit.map(|text| text.parse().unwrap()),
+            ..ReceiverSettings::new("hub", Kind::DockerHub)
+        };
+        Gate::new(Receiver::new(settings).unwrap())
+    }
+
+    #[test]
+    fn as_many_as_the_limit_says_come_in_at_once() {
+        let limited = gate(Some("20/h"));
+        for _ in 0..20 {
+            limited.count().unwrap();
+        }
+        assert_eq!(limited.count().unwrap_err().outcome(), "rate_limited");
+        let open = gate(None);
+        for _ in 0..10_000 {
+            open.count().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_heard_last_is_kept_with_the_last_that_was_accepted() {
+        let gate = gate(None);
+        assert_eq!(gate.heard(), None);
+        gate.note("accepted");
+        let accepted_at = gate.heard().unwrap().accepted_at;
+        assert!(accepted_at.is_some());
+        gate.note("unauthorized");
+        let heard = gate.heard().unwrap();
+        assert_eq!((heard.outcome.as_str(), heard.accepted_at), ("unauthorized", accepted_at));
+    }
+
+    #[test]
+    fn seconds_to_wait_are_rounded_up() {
+        for (milliseconds, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_500, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(milliseconds)), seconds);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Who sends slowly, or too much, or what is too large, and that it hinders nobody else.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::fleet::{Fleet, LIMIT, sha};
+
+/// A second receiver, which must go on whatever happens to the first.
+const OTHER: &str = "name = \"other\"\nkind = \"generic\"\nunauthenticated = true";
+
+async fn connect(fleet: &Fleet) -> TcpStream {
+    let address = fleet.url("").replace("http://", "");
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Sends bytes on a connection of their own.
+async fn begin(fleet: &Fleet, bytes: &str) -> TcpStream {
+    let mut stream = connect(fleet).await;
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Returns what the program still says until it closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset is an end as well.
+    let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it is not closed");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Asks the API and the other receiver, and returns how long the slower of both took.
+async fn others_answer(fleet: &Fleet) -> Duration {
+    let began = Instant::now();
+    let (status, _) = fleet.api("GET", "/environments", None).await;
+    assert_eq!(status, 200);
+    let image = format!("{}:{}", fleet.repository("user-service"), sha('e'));
+    let answer = fleet.client.post(fleet.url("/webhooks/other")).json(&json!({ "image": image })).send().await;
+    assert_eq!(answer.unwrap().status(), 202);
+    began.elapsed()
+}
+
+const SLOW_BODY: &str = "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{";
+
+#[tokio::test]
+async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
+    let fleet = Fleet::builder().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
+    let began = Instant::now();
+    let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+    // Four times as many as there may be: each new one takes the place of the oldest of them.
+    let mut slow = Vec::new();
+    for _ in 0..128 {
+        slow.push(begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await);
+    }
+    for _ in 0..5 {
+        let took = others_answer(&fleet).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    // The first has long made room for others; the last is cut off by its time.
+    rest(&mut first).await;
+    let mut last = slow.pop().unwrap();
+    // One byte a second is no excuse.
+    let drip = async {
+        while last.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, drip).await.expect("a slow header is taken for ever");
+    assert!(began.elapsed() > Duration::from_secs(5), "it had no time at all: {:?}", began.elapsed());
+    others_answer(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_next_request_is_kept() {
+    let fleet = Fleet::builder().service("user-service").start().await;
+    let mut stream = connect(&fleet).await;
+    // Longer apart than a slow header may take: a proxy keeps its connections for a minute.
+    for pause in [Duration::ZERO, Duration::from_secs(12)] {
+        tokio::time::sleep(pause).await;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        let mut more = [0; 1024];
+        let _ = stream.read(&mut more).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
+    let fleet = Fleet::builder().server("max_connections = 8").service("user-service").start().await;
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
+    // every connection has a request running.
+    let mut refused = String::new();
+    while !refused.starts_with("HTTP/1.1 503") {
+        assert!(began.elapsed() < Duration::from_secs(10), "connections without end; the last said {refused:?}");
+        slow.push(begin(&fleet, SLOW_BODY).await);
+        refused = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
+    }
+    assert!(refused.contains("Retry-After: 1"), "{refused}");
+    let mut too_slow = 0;
+    for stream in &mut slow {
+        let mut status = [0; 12];
+        let answer = tokio::time::timeout(LIMIT, stream.read_exact(&mut status)).await.expect("it is not closed");
+        if answer.is_ok() {
+            assert_eq!(&status, b"HTTP/1.1 408");
+            too_slow += 1;
+        }
+    }
+    assert_eq!(too_slow, 8);
+    assert!(began.elapsed() > Duration::from_secs(10), "they had no time at all: {:?}", began.elapsed());
+    drop(slow);
+    assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn bodies_without_end_and_bombs_need_no_memory() {
+    let fleet = Fleet::builder().server("").service("user-service").receiver(OTHER).start().await;
+    let before = fleet.peak_memory_kib();
+    let block = "x".repeat(64 * 1024);
+    let head = "POST /webhooks/other HTTP/1.1\r\nHost: x\r\n";
+    let mut sending = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        // Half of them say how long it will be.
+        let chunked = number % 2 == 0;
+        let length = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 10737418240" };
+        let mut stream = begin(&fleet, &format!("{head}{length}\r\n\r\n")).await;
+        let block = if chunked { format!("10000\r\n{block}\r\n") } else { block.clone() };
+        sending.spawn(async move {
+            let mut sent = 0_u64;
+            // 10 GiB, if anybody takes them.
+            while sent < 10 << 30 && stream.write_all(block.as_bytes()).await.is_ok() {
+                sent += 64 * 1024;
+            }
+            sent
+        });
+    }
+    while let Some(sent) = sending.join_next().await {
+        let sent = sent.unwrap();
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+    }
+    // 200 MB in 200 KB.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..200 {
+        bomb.write_all(&[b' '; 1_000_000]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 1_000_000);
+    let request = fleet.client.post(fleet.url("/webhooks/other")).header("content-encoding", "gzip").body(bomb);
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(answer["ignored"][0]["class"], "malformed", "{answer}");
+    assert!(answer["ignored"][0]["reason"].as_str().unwrap().contains("compressed"), "{answer}");
+    let peak = fleet.peak_memory_kib();
+    assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
+    others_answer(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_flood_on_one_receiver_leaves_the_others_alone() {
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .receiver(OTHER)
+        .receiver("name = \"flooded\"\nkind = \"generic\"\nunauthenticated = true\nrate_limit = \"20/m\"")
+        .start()
+        .await;
+    // All the room of one receiver, taken by bodies that never come.
+    let mut slow = Vec::new();
+    for _ in 0..80 {
+        slow.push(begin(&fleet, SLOW_BODY).await);
+    }
+    let flood = async {
+        let (mut taken, mut limited) = (0, 0);
+        for number in 0..300 {
+            let image = format!("{}:{number:040}", fleet.repository("user-service"));
+            let body = json!({ "image": image });
+            let answer = fleet.client.post(fleet.url("/webhooks/flooded")).json(&body).send().await.unwrap();
+            match answer.status().as_u16() {
+                202 => taken += 1,
+                429 => {
+                    limited += 1;
+                    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+                    assert!((1..=60).contains(&wait), "{wait}");
+                    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+                }
+                other => panic!("{other}"),
+            }
+        }
+        (taken, limited)
+    };
+    let others = async {
+        for _ in 0..10 {
+            let took = others_answer(&fleet).await;
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
+    };
+    let ((taken, limited), ()) = tokio::join!(flood, others);
+    assert_eq!(taken + limited, 300);
+    // 20 at once, and one more for each three seconds that it took.
+    assert!((20..100).contains(&taken), "{taken}");
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let counted = format!(r#"tagrelay_webhook_requests_total{{receiver="flooded",outcome="rate_limited"}} {limited}"#);
+    assert!(metrics.contains(&counted), "{counted} is not in\n{metrics}");
+}

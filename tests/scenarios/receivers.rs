@@ -1,0 +1,213 @@
+//! What a person needs to set a receiver up, and to see that it works.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tagrelay::webhook::Kind;
+
+use super::fleet::{Fleet, READ_TOKEN, sha};
+use super::git_tls::Door;
+use super::issuer::Issuer;
+
+const SECRET: &str = "a-secret-of-every-kind-41bd";
+
+/// A fleet with a receiver of every kind, which is called as its kind.
+async fn fleet_of_all_kinds() -> Fleet {
+    Kind::ALL
+        .iter()
+        .fold(Fleet::builder().service("user-service"), |builder, kind| {
+            let registry = if kind.needs_registry() { "registry = \"registry.example.com\"\n" } else { "" };
+            let secret = format!("secret = {{ value = \"{SECRET}\" }}");
+            builder.receiver(&format!("name = \"{kind}\"\nkind = \"{kind}\"\n{registry}{secret}"))
+        })
+        .start()
+        .await
+}
+
+/// Runs `tagrelay webhook send` with the secret in the environment.
+fn send(fleet: &Fleet, kind: &str, receiver: &str, image: &str, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+        .args(["webhook", "send", "--kind", kind, "--image", image, "--url"])
+        .arg(fleet.url(&format!("/webhooks/{receiver}")))
+        .args(["--secret-env", "RECEIVER_SECRET"])
+        .args(more)
+        .env("RECEIVER_SECRET", SECRET)
+        .output()
+        .unwrap()
+}
+
+fn image(kind: Kind) -> String {
+    let host = match kind.name() {
+        "docker-hub" => "docker.io",
+        "ghcr" => "ghcr.io",
+        "ecr" => "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+        "aliyun-acr" => "registry.cn-shanghai.aliyuncs.com",
+        _ => "registry.example.com",
+    };
+    format!("{host}/uyou/user-service:{}", sha('a'))
+}
+
+async fn receiver(fleet: &Fleet, name: &str) -> Value {
+    let (status, list) = fleet.api_as(READ_TOKEN, "GET", "/receivers", None, &[]).await;
+    assert_eq!(status, 200, "{list}");
+    list["receivers"].as_array().unwrap().iter().find(|receiver| receiver["name"] == name).unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
+    let fleet = fleet_of_all_kinds().await;
+    for kind in Kind::ALL {
+        let name = kind.name();
+        let before = receiver(&fleet, name).await;
+        assert_eq!((&before["last_heard"], &before["last_accepted_at"]), (&Value::Null, &Value::Null));
+        assert_eq!(before["kind"], name);
+        assert!(before["url_path"].as_str().unwrap().starts_with(&format!("/webhooks/{name}")), "{before}");
+        for told in ["events", "credential", "sender"] {
+            assert!(!before[told].as_str().unwrap().is_empty(), "{before}");
+        }
+        assert!(!before.to_string().contains(SECRET), "{before}");
+
+        let output = send(&fleet, name, name, &image(*kind), &["--json"]);
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{name}: {stdout}{stderr}");
+        let answer: Value = serde_json::from_str(&stdout).unwrap();
+        let event = &answer["events"][0];
+        assert_eq!(event["state"], "queued", "{name}: {answer}");
+        let taken = format!("{}:{}", event["repository"].as_str().unwrap(), event["tag"].as_str().unwrap());
+        assert_eq!(taken, image(*kind), "{name}");
+
+        let after = receiver(&fleet, name).await;
+        assert_eq!(after["last_heard"]["outcome"], "accepted", "{after}");
+        assert_eq!(after["last_heard"]["at"], after["last_accepted_at"]);
+    }
+    let query_tokens = receiver(&fleet, "docker-hub").await;
+    assert_eq!(query_tokens["url_path"], "/webhooks/docker-hub?token=SECRET");
+}
+
+#[tokio::test]
+async fn what_a_receiver_does_not_take_is_told_with_advice() {
+    let fleet = fleet_of_all_kinds().await;
+    let told = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    let (code, message) = told(send(&fleet, "quay", "harbor", &image(Kind::Harbor), &[]));
+    assert_eq!(code, Some(1));
+    assert!(message.contains("401") && message.contains("kind and secret"), "{message}");
+    let (code, message) = told(send(&fleet, "harbor", "nobody", &image(Kind::Harbor), &[]));
+    assert!(code == Some(1) && message.contains("404"), "{message}");
+    let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
+    assert!(code == Some(1) && message.contains("is no registry of ECR"), "{message}");
+    let (code, message) = told(send(&fleet, "harbour", "harbor", &image(Kind::Harbor), &[]));
+    assert!(code == Some(2) && message.contains("no sender is called"), "{message}");
+    let refused = receiver(&fleet, "harbor").await;
+    assert_eq!(refused["last_heard"]["outcome"], "unauthorized", "{refused}");
+    assert_eq!(refused["last_accepted_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_same_id_again_is_the_same_event() {
+    let fleet = fleet_of_all_kinds().await;
+    fleet.push_image("user-service", &sha('1')).await;
+    let image = format!("{}:{}", fleet.repository("user-service"), sha('1'));
+    let sent = || {
+        let output = send(&fleet, "distribution", "distribution", &image, &["--id", "one"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = sent();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    assert_eq!((words[0], words[2]), ("queued", image.as_str()));
+    assert_eq!(fleet.settled(words[1]).await["state"], "committed");
+    let second = sent();
+    let repeated: Vec<&str> = second.split_whitespace().collect();
+    assert_eq!(repeated, [&["duplicate"], &words[1..]].concat());
+}
+
+#[tokio::test]
+async fn what_was_heard_last_survives_the_process() {
+    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet.settled(&id).await;
+    let (status, _) = fleet.deliver_body("nonsense").await;
+    assert_eq!(status, 200);
+    let before = receiver(&fleet, "ci").await;
+    assert_eq!(before["last_heard"]["outcome"], "ignored");
+    assert!(before["last_accepted_at"].as_str().unwrap() < before["last_heard"]["at"].as_str().unwrap());
+    // It is written a moment later.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fleet.kill();
+    fleet.start().await;
+    let after = receiver(&fleet, "ci").await;
+    let milliseconds = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    assert_eq!(milliseconds(&after["last_heard"]["at"]), milliseconds(&before["last_heard"]["at"]));
+    assert_eq!(after["last_heard"]["outcome"], "ignored");
+    assert_eq!(milliseconds(&after["last_accepted_at"]), milliseconds(&before["last_accepted_at"]));
+    // A request to the new process that is no event does not make it forget the last one.
+    fleet.client.post(fleet.url("/webhooks/ci")).json(&json!({})).send().await.unwrap();
+    let again = receiver(&fleet, "ci").await;
+    assert_eq!(again["last_heard"]["outcome"], "unauthorized");
+    assert_eq!(milliseconds(&again["last_accepted_at"]), milliseconds(&before["last_accepted_at"]));
+}
+
+#[tokio::test]
+async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .receiver(
+            "name = \"google\"\nkind = \"gar\"\nidentity_token = { issuer = \"https://accounts.google.com\", \
+             audience = \"a\", account = \"b\", keys = { url = \"https://127.0.0.1:1/certs\" } }",
+        )
+        .start()
+        .await;
+    let url = fleet.url("/webhooks/google");
+    // {"alg":"RS256","kid":"k"}
+    let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImsifQ.e30.AAAA";
+    for _ in 0..2 {
+        let answer = fleet.client.post(&url).bearer_auth(token).body("{}").send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], "5");
+    }
+    assert_eq!(fleet.log().matches("keys cannot be had").count(), 1, "asked once a minute at most");
+}
+
+#[tokio::test]
+async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
+    let issuer = Issuer::start().await;
+    let door = Door::open(&issuer.url).await;
+    let keys = format!("keys = {{ url = \"{}/certs\" }}", door.url);
+    let token = format!("issuer = \"https://issuer.test\", audience = \"tagrelay\", account = \"pusher\", {keys}");
+    let fleet = Fleet::builder()
+        .service("user-service")
+        .authority(door.authority())
+        .receiver(&format!("name = \"google\"\nkind = \"gar\"\nidentity_token = {{ {token} }}"))
+        .start()
+        .await;
+    let sample = |tag: &str| {
+        let push = tagrelay::webhook::SamplePush {
+            repository: fleet.repository("user-service").parse().unwrap(),
+            tag: tag.parse().unwrap(),
+            digest: None,
+            pushed_at: jiff::Timestamp::now(),
+            id: tag.to_owned(),
+        };
+        Kind::Gar.sample(&push, None).unwrap()
+    };
+    let deliver = async |token: &str, tag: &str| {
+        let request = sample(tag);
+        let url = fleet.url("/webhooks/google");
+        let answer = fleet.client.post(url).headers(request.headers).bearer_auth(token).body(request.body).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(deliver(&issuer.token("pusher", 600), &sha('1')).await, 202, "{}", fleet.log());
+    assert_eq!(deliver(&issuer.token("pusher", 600), &sha('2')).await, 202);
+    assert_eq!(issuer.asked(), 1, "known keys are not fetched again");
+    assert_eq!(deliver(&issuer.token("somebody", 600), &sha('3')).await, 401);
+    assert_eq!(deliver(&issuer.token("pusher", -600), &sha('3')).await, 401);
+    let forged = issuer.token("pusher", 600).replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(deliver(&forged, &sha('3')).await, 401);
+    // Tokens that name keys that nobody knows do not make us ask again and again.
+    issuer.rotate();
+    for _ in 0..5 {
+        assert_eq!(deliver(&issuer.token("pusher", 600), &sha('3')).await, 401);
+    }
+    assert_eq!(issuer.asked(), 1, "asked a moment ago");
+}
