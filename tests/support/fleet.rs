@@ -177,6 +177,7 @@ pub struct Builder {
     receivers: String,
     log: String,
     authority: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 /// The running program in its surroundings.
@@ -190,6 +191,7 @@ pub struct Fleet {
     log: String,
     /// A file of certificates that the program trusts in the place of the system's.
     authority: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -237,9 +239,9 @@ impl Builder {
         self
     }
 
-    /// Logs at these levels instead of `debug`.
-    pub fn log(mut self, levels: &str) -> Self {
-        self.log = levels.to_owned();
+    /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -337,9 +339,20 @@ permissions = ["read"]
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let (log, authority) = (self.log.clone(), self.authority.clone());
-        let mut fleet =
-            Fleet { registry, registry_host: host, upstream, folder, port, log, authority, process: None, client };
+        let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
+        let process = None;
+        let mut fleet = Fleet {
+            registry,
+            registry_host: host,
+            upstream,
+            folder,
+            port,
+            log,
+            authority,
+            environment,
+            process,
+            client,
+        };
         fleet.start().await;
         fleet
     }
@@ -376,6 +389,7 @@ impl Fleet {
             receivers: String::new(),
             log: "debug".to_owned(),
             authority: None,
+            environment: Vec::new(),
         }
     }
 
@@ -410,6 +424,7 @@ impl Fleet {
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", &self.log)
             .envs(self.authority.iter().map(|path| ("SSL_CERT_FILE", path)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
