@@ -25,7 +25,14 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Tries receivers out.
 #[derive(Args)]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  tagrelay webhook send --kind harbor --image harbor.example.com/uyou/user-service:1a2b3c4d… \\
+      --url https://tagrelay.example.com/webhooks/harbor --secret-file harbor-secret"
+)]
 pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
