@@ -27,10 +27,10 @@ impl Caller {
         self.must(&Permission::Read)
     }
 
-    /// Returns an error unless the caller may read, or may ask for something and so must be able to follow it.
-    pub(super) fn must_follow(&self) -> Result<(), Problem> {
-        let asks = |permission: &Permission| matches!(permission, Permission::Promote(_) | Permission::Rollback(_));
-        if self.permissions.iter().any(asks) { Ok(()) } else { self.must_read() }
+    /// Returns an error unless the caller may read, or may change this environment and so must see what that does.
+    pub(super) fn must_follow(&self, environment: &str) -> Result<(), Problem> {
+        let changes = [Permission::Promote(one(environment)), Permission::Rollback(one(environment))];
+        if changes.iter().any(|needed| self.must(needed).is_ok()) { Ok(()) } else { self.must_read() }
     }
 }
 

@@ -86,6 +86,10 @@ impl Branch {
     /// Why the remote could not be read.
     pub async fn refresh(&self) -> Result<CommitId, RemoteError> {
         let mut asked = self.asked.lock().await;
+        self.ask(&mut asked).await
+    }
+
+    async fn ask(&self, asked: &mut Option<Instant>) -> Result<CommitId, RemoteError> {
         let begun = Instant::now();
         let result = self.repository.refresh().await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
@@ -100,8 +104,9 @@ impl Branch {
     ///
     /// Why the remote could not be read.
     pub(super) async fn refresh_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
-        let is_fresh = self.asked.lock().await.is_some_and(|asked| asked.elapsed() < age);
-        if is_fresh { Ok(()) } else { self.refresh().await.map(|_| ()) }
+        let mut asked = self.asked.lock().await;
+        let is_fresh = asked.is_some_and(|asked| asked.elapsed() < age);
+        if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
     }
 
     pub(super) fn presence(&self, environment: &str, repository: &Repository) -> Presence {

@@ -25,8 +25,9 @@ const PER_REGISTRY: u32 = 64;
 /// When fewer than this many of a registry are left, the next ones are fetched from the store.
 const LOW_WATER: usize = 16;
 
-/// How long a finding that no manifest names an image is believed before the remote is asked again.
-const ABSENCE_AGE: Duration = Duration::from_secs(5);
+/// How long a finding that an environment does not name an image is believed before the remote is asked again: where
+/// no environment does, and where another one does.
+const ABSENCE_AGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The first and the longest pause before a registry is asked again about the same image.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -69,6 +70,8 @@ struct InFlight {
     per_registry: HashMap<String, usize>,
     /// Registries of which the store may have more than was fetched.
     more: HashSet<String>,
+    /// When the next hold ends, as of the last fetch. Whoever makes a hold wakes the intake.
+    hold_expiry: Option<Timestamp>,
 }
 
 /// What a task was about, and when that is due again if it was put off.
@@ -150,10 +153,10 @@ async fn wait(
 /// Starts what is due. Returns how long it is until something else will be.
 async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duration>, StoreError> {
     let store = &relay.0.store;
-    if store.expire_holds().await? > 0 {
+    let now = Timestamp::now();
+    if in_flight.hold_expiry.is_some_and(|at| at <= now) && store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
-    let now = Timestamp::now();
     // A registry that is busy gets nothing more, and what waits for it is not read again and again meanwhile.
     let busy = in_flight.busy_registries();
     let but: Vec<&str> = busy.iter().map(String::as_str).collect();
@@ -185,8 +188,10 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
             });
         }
     }
-    relay.0.metrics.pending_updates(store.open_updates().await?);
-    let next = [store.next_attempt(now).await?, store.next_hold_expiry().await?];
+    let outlook = store.outlook(now).await?;
+    relay.0.metrics.pending_updates(outlook.open_updates);
+    in_flight.hold_expiry = outlook.next_hold_expiry;
+    let next = [outlook.next_attempt, outlook.next_hold_expiry];
     Ok(next.into_iter().flatten().map(until).min())
 }
 
@@ -344,14 +349,17 @@ impl Relay {
     }
 
     /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
+    ///
+    /// Where one does not name it, its manifest may have come since the branch was last read: that is looked up soon
+    /// when nobody takes the image, and now and then when others do.
     async fn takers(&self, repository: &Repository) -> Vec<String> {
-        let takers = self.known_takers(repository);
-        if !takers.is_empty() {
-            return takers;
-        }
-        // The manifest may have come since the branch was last read.
+        let age = if self.known_takers(repository).is_empty() { ABSENCE_AGE.0 } else { ABSENCE_AGE.1 };
         for branch in &self.0.branches {
-            if let Err(error) = branch.refresh_if_older_than(ABSENCE_AGE).await {
+            let lacks_it = |environment: &super::Environment| {
+                matches!(branch.presence(&environment.name, repository), Presence::Absent)
+            };
+            let is_asked = branch.automatic().any(lacks_it);
+            if is_asked && let Err(error) = branch.refresh_if_older_than(age).await {
                 tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
             }
         }

@@ -188,7 +188,7 @@ impl Notes {
         let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());
         MatrixCell {
             // What somebody else has written since is not ours to explain.
-            last_change: last_change.filter(|change| versions.iter().any(|version| same_tag(version, &change.version))),
+            last_change: last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version))),
             holds: self.holds.remove(&place).unwrap_or_default(),
             waiting: self.waiting.remove(&place).unwrap_or_default(),
             repository,
@@ -198,12 +198,14 @@ impl Notes {
     }
 }
 
-/// Returns whether a version in a manifest is the one that was wanted: a site may hold the tag without the digest.
-pub(super) fn same_tag(found: &Version, wanted: &Version) -> bool {
-    match (found.tag(), wanted.tag()) {
-        (Some(found), Some(wanted)) => found == wanted,
-        _ => found.digest() == wanted.digest(),
-    }
+/// Returns whether a version in a manifest is the one that is meant: either may hold the tag without the digest.
+pub(super) fn is_same(found: &Version, meant: &Version) -> bool {
+    join(found, meant).is_some()
+}
+
+/// Returns whether everything that runs is the version that is meant.
+pub(super) fn runs(running: &[Version], meant: &Version) -> bool {
+    matches!(running, [one] if is_same(one, meant))
 }
 
 /// Something that belongs to an environment and a repository.

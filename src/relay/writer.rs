@@ -6,7 +6,7 @@
 //! Before a push, the store learns which commit is about to carry which update. So when the answer is lost, or
 //! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::{Relay, message};
 use crate::config_repo::{
     self, EnvironmentCommit, EnvironmentPlan, Plan, Prepared, PushError, Snapshot, WantedVersion,
 };
-use crate::image::Repository;
+use crate::image::{Repository, Version};
 use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
 use crate::telemetry::GitOperation;
 
@@ -54,7 +54,10 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     while !*stopped.borrow() {
         // After a setback the branch is read anew: the mirror may have been the trouble.
         let pause = match write_pending(&relay, branch, &environments, failures > 0).await {
-            Ok(Round::Idle) => None,
+            Ok(Round::Idle) => {
+                failures = 0;
+                None
+            }
             Ok(Round::Written) => {
                 failures = 0;
                 continue;
@@ -108,6 +111,7 @@ async fn write_pending(
         }
         return Ok(Round::Idle);
     }
+    let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
@@ -122,6 +126,21 @@ async fn write_pending(
             Ok(Round::Written)
         }
     }
+}
+
+/// Ends those updates whose attempt of another time is found on the branch, before something newer takes their place:
+/// they are history. Returns the others.
+async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> Result<Vec<Update>, Setback> {
+    if pending.iter().all(|update| update.commit.is_none()) {
+        return Ok(pending);
+    }
+    branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+    let Some(snapshot) = branch.snapshot() else { return Ok(pending) };
+    let (found, rest): (Vec<_>, Vec<_>) = pending
+        .into_iter()
+        .partition(|update| last_attempt(update).is_some_and(|attempt| stands(update, &attempt, &snapshot)));
+    relay.finish(found.into_iter().map(|update| (update, Outcome::Committed)).collect()).await?;
+    Ok(rest)
 }
 
 /// Splits updates, which are in the order of arrival, into the newest of each place and the others.
@@ -168,11 +187,17 @@ impl<'a> Batch<'a> {
         }
         for race in 0..MAX_RACES {
             self.settle_overwritten().await?;
+            if self.order.is_empty() {
+                return Ok(());
+            }
             let prepared = self.prepare().await?;
             if self.finish_unwritten(&prepared).await? {
                 return Ok(());
             }
-            self.record(&prepared).await?;
+            if self.record(&prepared).await? {
+                // A hold or something newer came meanwhile: what is left is prepared without it.
+                continue;
+            }
             match self.push(prepared).await {
                 Ok(commits) => return self.finish_written(&commits).await,
                 Err(PushError::Outdated { .. }) => {
@@ -180,7 +205,7 @@ impl<'a> Batch<'a> {
                     let pause = Duration::from_millis(20).mul_f64(f64::from(race) + jitter());
                     tokio::time::sleep(pause).await;
                 }
-                Err(PushError::Refused { reason }) => return self.refuse_all(reason).await,
+                Err(PushError::Refused { reason }) => return self.refuse(reason).await,
                 Err(PushError::Unknown { reason }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
                     self.doubt_last_attempts();
@@ -213,16 +238,24 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Ends updates whose push landed and whose site somebody has changed again since: writing them once more
-    /// would put an older version over a newer one.
+    /// Ends updates whose push may have landed and whose site somebody has changed since: writing them once more could
+    /// put an older version over a newer one. Whether theirs is in the history, a mirror one commit deep does not know.
     async fn settle_overwritten(&mut self) -> Result<(), Setback> {
         let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
         let was_overwritten = |(id, attempts): (&String, &Vec<Attempt>)| {
             let update = self.updates.get(id)?;
-            attempts.iter().any(|attempt| was_overwritten(update, attempt, &snapshot)).then(|| id.clone())
+            let attempt = attempts.iter().find(|attempt| was_overwritten(update, attempt, &snapshot))?;
+            Some((id.clone(), attempt.commit.clone()))
         };
-        let overwritten: Vec<String> = self.maybe_landed.iter().filter_map(was_overwritten).collect();
-        self.finish_landed(&overwritten).await
+        let overwritten: Vec<_> = self.maybe_landed.iter().filter_map(was_overwritten).collect();
+        let mut finished = Vec::new();
+        for (id, commit) in overwritten {
+            let reason = format!(
+                "the answer to the push of {commit} was lost, and somebody has changed the version again since"
+            );
+            finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
+        }
+        Ok(self.relay.finish(finished).await?)
     }
 
     /// Ends updates as committed by the earlier attempt that is on the branch.
@@ -242,7 +275,7 @@ impl<'a> Batch<'a> {
             }
         }
         if !landed.is_empty() {
-            self.relay.0.store.record_attempts(landed).await?;
+            self.relay.0.store.record_landed(landed).await?;
             self.relay.finish(finished).await?;
         }
         Ok(())
@@ -306,7 +339,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Tells the store which commit is about to carry which update.
-    async fn record(&mut self, prepared: &Prepared) -> Result<(), Setback> {
+    /// Returns whether some must not be pushed after all.
+    async fn record(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
         let mut attempts = Vec::new();
         for (key, outcome) in prepared.outcomes() {
             let config_repo::Outcome::Changed { commit, changes } = outcome else { continue };
@@ -324,7 +358,11 @@ impl<'a> Batch<'a> {
                 .collect();
             attempts.extend(last_attempt(update));
         }
-        Ok(self.relay.0.store.record_attempts(attempts).await?)
+        let dropped = self.relay.0.store.record_attempts(attempts).await?;
+        for id in &dropped {
+            self.take(id);
+        }
+        Ok(!dropped.is_empty())
     }
 
     /// Sends the commits. Returns how many updates each of them carries.
@@ -351,15 +389,23 @@ impl<'a> Batch<'a> {
         Ok(self.relay.finish(finished).await?)
     }
 
-    async fn refuse_all(mut self, reason: String) -> Result<(), Setback> {
+    /// Ends everything with what the remote said, where it is about one environment. A push of several is taken apart
+    /// first: a rule that protects one environment says nothing about the others.
+    async fn refuse(mut self, reason: String) -> Result<(), Setback> {
         let ids = std::mem::take(&mut self.order);
-        let refused = |id: &String| {
-            Some((
-                self.updates.remove(id)?,
-                Outcome::Refused { reason: format!("the remote refused the push: {reason}") },
-            ))
-        };
-        let finished = ids.iter().filter_map(refused).collect();
+        let updates: Vec<Update> = ids.iter().filter_map(|id| self.updates.remove(id)).collect();
+        let environments: BTreeSet<&str> = updates.iter().map(|update| update.environment.as_str()).collect();
+        if environments.len() > 1 {
+            self.relay.0.store.forget_attempts(ids).await?;
+            for environment in self.branch.environments() {
+                let own = updates.iter().filter(|update| update.environment == environment.name);
+                let own = own.cloned().map(|update| Update { commit: None, ..update }).collect();
+                Box::pin(Self::new(self.relay, self.branch, own).write(false)).await?;
+            }
+            return Ok(());
+        }
+        let outcome = Outcome::Refused { reason: format!("the remote refused the push: {reason}") };
+        let finished = updates.into_iter().map(|update| (update, outcome.clone())).collect();
         Ok(self.relay.finish(finished).await?)
     }
 }
@@ -374,18 +420,30 @@ fn last_attempt(update: &Update) -> Option<Attempt> {
     })
 }
 
-/// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt
-/// wrote: then the attempt landed, and somebody went on from there.
-fn was_overwritten(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
-    let Some(places) = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository))
-    else {
-        return false;
-    };
-    places.iter().any(|place| {
-        attempt.changes.iter().any(|change| {
-            change.path == place.path.as_ref() && change.old != place.version && change.new != place.version
-        })
+/// Returns the version that each site of an attempt holds now, beside what the attempt was to change there.
+fn now_and_then<'a>(
+    update: &'a Update,
+    attempt: &'a Attempt,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = (&'a Version, &'a SiteChange)> {
+    let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
+    let places = places.map(|places| places.as_slice()).unwrap_or_default();
+    places.iter().flat_map(move |place| {
+        let here = attempt.changes.iter().filter(move |change| change.path == place.path.as_ref());
+        here.map(move |change| (&place.version, change))
     })
+}
+
+/// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt
+/// wrote: then somebody went on from one of the two.
+fn was_overwritten(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
+    now_and_then(update, attempt, snapshot).any(|(now, change)| change.old != *now && change.new != *now)
+}
+
+/// Returns whether what an attempt was to write stands on the branch.
+fn stands(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
+    let mut sites = now_and_then(update, attempt, snapshot).peekable();
+    sites.peek().is_some() && sites.all(|(now, change)| change.new == *now)
 }
 
 /// Returns a number in 0..1 that differs from call to call and from process to process.

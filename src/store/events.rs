@@ -180,9 +180,18 @@ impl Write for Receive {
             .bind(event.duplicates_since.as_millisecond())
             .fetch_optional(&mut *tx.connection)
             .await?;
-            if let Some((id, false)) = earlier {
-                received.push(Received { id, state: ReceivedState::Duplicate });
-                continue;
+            match earlier {
+                Some((id, false)) => {
+                    received.push(Received { id, state: ReceivedState::Duplicate });
+                    continue;
+                }
+                // It keeps its id, and so its place in the order of arrival.
+                Some((id, true)) => {
+                    requeue(tx, &id).await?;
+                    received.push(Received { id, state: ReceivedState::Queued });
+                    continue;
+                }
+                None => {}
             }
             let id = tx.next_id();
             sqlx::query(
@@ -247,7 +256,7 @@ async fn insert_push_update(
 ) -> Result<UpdateState, sqlx::Error> {
     let place = updates::Place { environment: &planned.environment, repository: &event.repository };
     let (state, reason) = if let Some(newer) = updates::newer_than(tx.connection, &place, &event.id).await? {
-        (UpdateState::Refused, Some(format!("older: {newer} arrived later and was taken for {}", planned.environment)))
+        (UpdateState::Refused, Some(updates::overtaken(&newer, &planned.environment)))
     } else if let Some(hold) = holds::active_for(tx, &place).await? {
         (UpdateState::Waiting, Some(hold.explanation()))
     } else {
@@ -336,23 +345,29 @@ impl Write for Replay {
         if state != EventState::Refused {
             return Ok(Replayed::NotFinal(state));
         }
-        sqlx::query(
-            "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
-             WHERE id = ?",
-        )
-        .bind(&self.id)
-        .execute(&mut *tx.connection)
-        .await?;
-        // What it was refused for stays in its history, and does not count any more.
-        sqlx::query(
-            "UPDATE updates SET state = 'superseded', reason = 'replayed; before: ' || coalesce(reason, '')
-             WHERE cause_id = ? AND state = 'refused'",
-        )
-        .bind(&self.id)
-        .execute(&mut *tx.connection)
-        .await?;
+        requeue(tx, &self.id).await?;
         Ok(Replayed::Queued)
     }
+}
+
+/// Lets a refused event run again from the beginning.
+async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
+         WHERE id = ?",
+    )
+    .bind(id)
+    .execute(&mut *tx.connection)
+    .await?;
+    // What it was refused for stays in its history, and does not count any more.
+    sqlx::query(
+        "UPDATE updates SET state = 'superseded', reason = 'replayed; before: ' || coalesce(reason, '')
+         WHERE cause_id = ? AND state = 'refused'",
+    )
+    .bind(id)
+    .execute(&mut *tx.connection)
+    .await?;
+    Ok(())
 }
 
 async fn state_of(connection: &mut SqliteConnection, id: &str) -> Result<Option<EventState>, sqlx::Error> {

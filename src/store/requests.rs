@@ -3,7 +3,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
 use super::rows::words;
-use super::updates::{NewUpdate, Place, insert};
+use super::updates::{NewUpdate, Place, insert, is_being_pushed};
 use super::writer::{Transaction, Write};
 use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, holds, parsed, time};
 use crate::image::{Repository, Version};
@@ -241,6 +241,9 @@ impl NewRequest {
             && let Some(hold) = holds::active_for(tx, &place).await?
         {
             (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
+        }
+        if state == UpdateState::Unchanged && is_being_pushed(tx, &place).await? {
+            state = UpdateState::Unverified;
         }
         let update = NewUpdate {
             place,

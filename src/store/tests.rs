@@ -162,8 +162,9 @@ async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered(
     };
     fixture.store.refuse_event(refuse(true)).await.unwrap();
     let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
-    assert_eq!(again.state, ReceivedState::Queued);
-    assert_ne!(again.id, id);
+    // It keeps its place in the order of arrival.
+    assert_eq!(again, Received { id: id.clone(), state: ReceivedState::Queued });
+    fixture.store.refuse_event(refuse(true)).await.unwrap();
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::Queued);
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::NotFinal(EventState::Queued));
     assert_eq!(fixture.store.replay("nobody").await.unwrap(), Replayed::Unknown);
@@ -178,7 +179,7 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
     let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
-    let next = async |now| fixture.store.next_attempt(now).await.unwrap().map(jiff::Timestamp::as_millisecond);
+    let next = async |now| fixture.store.outlook(now).await.unwrap().next_attempt.map(jiff::Timestamp::as_millisecond);
     assert_eq!(next(jiff::Timestamp::now()).await, Some(until.as_millisecond()));
     // What is due now is no time to wait for.
     assert_eq!(next(until).await, None);
@@ -312,14 +313,90 @@ async fn what_came_before_a_rollback_does_not_come_back() {
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
 }
 
+fn attempt(update_id: &str) -> Attempt {
+    Attempt { update_id: update_id.to_owned(), commit: "c0ffee".into(), old: version("a"), changes: vec![] }
+}
+
+#[tokio::test]
+async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("b").await;
+    fixture.decide(&id, "b").await;
+    let update = fixture.update_of(&id).await;
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), vec![update.id.clone()]);
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
+    fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+
+    // What is on its way to the branch is not taken back; the rollback is written behind it.
+    let unchanged = NewRequestedUpdate {
+        repository: repository(),
+        version: version("a"),
+        state: UpdateState::Unchanged,
+        reason: None,
+    };
+    let request = NewRequest { updates: vec![unchanged], ..rollback("a", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
+    assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
+    // But once its push has failed, it is not tried again.
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id]);
+    assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
+}
+
+#[tokio::test]
+async fn a_promotion_that_waited_for_its_registry_is_overtaken() {
+    let fixture = Fixture::new().await;
+    let promotion = || NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("b", None) };
+    let mut made = Vec::new();
+    for request in [promotion(), promotion(), rollback("a", None)] {
+        let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
+            panic!("without a key every request is new")
+        };
+        made.push(request.id);
+    }
+    // The rollback ends what waits for the registry.
+    for id in &made[..2] {
+        let update = fixture.update_of(id).await;
+        assert_eq!(update.state, UpdateState::Superseded);
+        fixture.store.verify_update(&update.id, None, None).await.unwrap();
+        assert_eq!(fixture.update_of(id).await.state, UpdateState::Superseded);
+    }
+    let fixture = Fixture::new().await;
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion()).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    let later = fixture.receive("c").await;
+    fixture.decide(&later, "c").await;
+    let update = fixture.update_of(&request.id).await;
+    fixture.store.verify_update(&update.id, None, None).await.unwrap();
+    let update = fixture.update_of(&request.id).await;
+    assert_eq!(update.state, UpdateState::Superseded);
+    assert_eq!(update.reason.unwrap(), "older: c arrived later and was taken for staging");
+}
+
+#[tokio::test]
+async fn what_never_happened_makes_nothing_older() {
+    let fixture = Fixture::new().await;
+    let event = fixture.receive("b").await;
+    let promotion = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("c", None) };
+    let RequestMade::New { request, .. } = fixture.store.make_request(promotion).await.unwrap() else {
+        panic!("without a key every request is new")
+    };
+    fixture.finish(&request.id, Outcome::Refused { reason: "not there".into() }).await;
+    assert_eq!(fixture.decide(&event, "b").await, UpdateState::Pending);
+}
+
 #[tokio::test]
 async fn an_attempt_that_reached_nobody_is_forgotten() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("b").await;
     fixture.decide(&id, "b").await;
     let update_id = fixture.update_of(&id).await.id;
-    let attempt = Attempt { update_id: update_id.clone(), commit: "c0ffee".into(), old: version("a"), changes: vec![] };
-    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.commit.as_deref(), Some("c0ffee"));
     fixture.store.forget_attempts(vec![update_id]).await.unwrap();
     let update = fixture.update_of(&id).await;

@@ -81,8 +81,8 @@ pub struct HistoryFilter {
 impl Store {
     /// Returns the updates that wait for the writer of these environments' branch, in the order of arrival.
     ///
-    /// Those of a request of which others still wait for the registry are left out, so that a promotion of many
-    /// repositories is one commit.
+    /// Those of a request of which others are just being confirmed are left out, so that a promotion of many
+    /// repositories is one commit. A registry that could not answer holds up its own images only.
     ///
     /// # Errors
     ///
@@ -92,7 +92,8 @@ impl Store {
         let updates = sqlx::query_as(
             "SELECT * FROM updates WHERE state = 'pending' AND environment IN (SELECT value FROM json_each(?))
                 AND NOT EXISTS (
-                    SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id AND other.state = 'unverified')
+                    SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id
+                        AND other.state = 'unverified' AND other.attempts = 0)
              ORDER BY cause_id, id LIMIT ?",
         )
         .bind(names)
@@ -121,10 +122,13 @@ impl Store {
     ///
     /// When the store cannot be read.
     pub async fn open_updates(&self) -> Result<u64, StoreError> {
-        let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM updates WHERE state IN ('unverified', 'pending', 'waiting')")
-                .fetch_one(&self.reads)
-                .await?;
+        let count: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM updates WHERE state = 'unverified')
+                    + (SELECT count(*) FROM updates WHERE state = 'pending')
+                    + (SELECT count(*) FROM updates WHERE state = 'waiting')",
+        )
+        .fetch_one(&self.reads)
+        .await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
@@ -206,11 +210,23 @@ impl Store {
 
     /// Records what is about to be pushed, so that a restart in the middle of it knows what may be there.
     ///
+    /// Returns the updates that must not be pushed after all, because a hold or something newer came while they
+    /// were prepared: they have been parked or ended.
+    ///
     /// # Errors
     ///
     /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<(), StoreError> {
+    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<String>, StoreError> {
         self.writes.run(RecordAttempts(attempts)).await
+    }
+
+    /// Records which attempt of several it was that reached the branch.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn record_landed(&self, attempts: Vec<Attempt>) -> Result<(), StoreError> {
+        self.writes.run(RecordLanded(attempts)).await
     }
 
     /// Takes back the attempts of updates whose push certainly changed nothing.
@@ -264,7 +280,8 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     Ok(id)
 }
 
-/// Returns the tag of an update of the same place whose cause arrived later and that was not refused.
+/// Returns the tag of an update of the same place whose cause arrived later and that counts: it is on the branch or
+/// on its way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
 pub(super) async fn newer_than(
     connection: &mut SqliteConnection,
     place: &Place<'_>,
@@ -272,12 +289,25 @@ pub(super) async fn newer_than(
 ) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(tag, digest) FROM updates WHERE environment = ? AND repository = ? AND cause_id > ?
-            AND state NOT IN ('refused') ORDER BY cause_id DESC LIMIT 1",
+            AND (state IN ('pending', 'waiting', 'committed', 'unchanged') OR (state = 'unverified' AND cause = 'rollback'))
+         ORDER BY cause_id DESC LIMIT 1",
     )
     .bind(place.environment)
     .bind(place.repository.as_str())
     .bind(cause_id)
     .fetch_optional(connection)
+    .await
+}
+
+/// Returns whether a push of another update of the place is under way, so that what runs there is about to change.
+pub(super) async fn is_being_pushed(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM updates WHERE environment = ? AND repository = ? AND state = 'pending'
+            AND commit_id IS NOT NULL)",
+    )
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .fetch_one(&mut *tx.connection)
     .await
 }
 
@@ -298,7 +328,7 @@ pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, re
     Ok(())
 }
 
-/// Ends the push updates of a place that are not written yet, because a rollback came after them.
+/// Ends the updates of a place that are not written yet, because a rollback came after them.
 pub(super) async fn supersede_open(
     tx: &mut Transaction<'_>,
     place: &Place<'_>,
@@ -306,12 +336,13 @@ pub(super) async fn supersede_open(
 ) -> Result<(), sqlx::Error> {
     let events: Vec<String> = sqlx::query_scalar(
         "UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE environment = ? AND repository = ?
-            AND state IN ('pending', 'waiting') AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
+            AND state IN ('unverified', 'pending', 'waiting') AND cause_id <> ? AND commit_id IS NULL RETURNING cause_id",
     )
     .bind(format!("rollback {request_id} came later"))
     .bind(tx.now_milliseconds())
     .bind(place.environment)
     .bind(place.repository.as_str())
+    .bind(request_id)
     .fetch_all(&mut *tx.connection)
     .await?;
     for event in events {
@@ -401,17 +432,35 @@ impl Write for Verified {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        let update: Option<Update> = sqlx::query_as("SELECT * FROM updates WHERE id = ? AND state = 'unverified'")
+            .bind(&self.id)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+        let Some(update) = update else { return Ok(()) };
+        let place = Place { environment: &update.environment, repository: &update.repository };
+        let (state, reason) = match newer_than(tx.connection, &place, &update.cause_id).await? {
+            // The registry was asked for so long that something newer has taken the place.
+            Some(newer) => (UpdateState::Superseded, Some(overtaken(&newer, &update.environment))),
+            None => (UpdateState::Pending, self.note.clone()),
+        };
         sqlx::query(
-            "UPDATE updates SET state = 'pending', digest = coalesce(?, digest), reason = ?, next_attempt_at = NULL
-             WHERE id = ? AND state = 'unverified'",
+            "UPDATE updates SET state = ?, digest = coalesce(?, digest), reason = ?, next_attempt_at = NULL,
+                finished_at = ? WHERE id = ?",
         )
+        .bind(state.as_str())
         .bind(self.digest.as_ref().map(Digest::as_str))
-        .bind(&self.note)
+        .bind(reason)
+        .bind((state == UpdateState::Superseded).then(|| tx.now_milliseconds()))
         .bind(&self.id)
         .execute(&mut *tx.connection)
         .await?;
         Ok(())
     }
+}
+
+/// Returns why something is not written although it was asked for.
+pub(super) fn overtaken(newer: &str, environment: &str) -> String {
+    format!("older: {newer} arrived later and was taken for {environment}")
 }
 
 struct PostponeUpdates {
@@ -442,26 +491,72 @@ impl Write for PostponeUpdates {
 struct RecordAttempts(Vec<Attempt>);
 
 impl Write for RecordAttempts {
+    type Output = Vec<String>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>, sqlx::Error> {
+        let mut dropped = Vec::new();
+        for attempt in &self.0 {
+            if may_be_written(tx, &attempt.update_id).await? {
+                record(tx, attempt).await?;
+            } else {
+                dropped.push(attempt.update_id.clone());
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+struct RecordLanded(Vec<Attempt>);
+
+impl Write for RecordLanded {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         for attempt in &self.0 {
-            let changes =
-                serde_json::to_string(&attempt.changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-            sqlx::query(
-                "UPDATE updates SET commit_id = ?, old_tag = ?, old_digest = ?, changes = ?
-                 WHERE id = ? AND state = 'pending'",
-            )
-            .bind(&attempt.commit)
-            .bind(attempt.old.tag().map(Tag::as_str))
-            .bind(attempt.old.digest().map(Digest::as_str))
-            .bind(changes)
-            .bind(&attempt.update_id)
-            .execute(&mut *tx.connection)
-            .await?;
+            record(tx, attempt).await?;
         }
         Ok(())
     }
+}
+
+/// Looks once more, in the transaction that comes before the push, whether an update may be written: a hold or a
+/// rollback may have been answered while it was prepared.
+async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx::Error> {
+    let update: Option<Update> = sqlx::query_as("SELECT * FROM updates WHERE id = ? AND state = 'pending'")
+        .bind(id)
+        .fetch_optional(&mut *tx.connection)
+        .await?;
+    let Some(update) = update else { return Ok(false) };
+    let place = Place { environment: &update.environment, repository: &update.repository };
+    let (state, reason) = if let Some(newer) = newer_than(tx.connection, &place, &update.cause_id).await? {
+        (UpdateState::Superseded, overtaken(&newer, &update.environment))
+    } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
+        (UpdateState::Waiting, hold.explanation())
+    } else {
+        return Ok(true);
+    };
+    sqlx::query("UPDATE updates SET state = ?, reason = ?, finished_at = ? WHERE id = ?")
+        .bind(state.as_str())
+        .bind(reason)
+        .bind((state == UpdateState::Superseded).then(|| tx.now_milliseconds()))
+        .bind(id)
+        .execute(&mut *tx.connection)
+        .await?;
+    settle_event(tx, &update.cause_id).await?;
+    Ok(false)
+}
+
+async fn record(tx: &mut Transaction<'_>, attempt: &Attempt) -> Result<(), sqlx::Error> {
+    let changes = serde_json::to_string(&attempt.changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query("UPDATE updates SET commit_id = ?, old_tag = ?, old_digest = ?, changes = ? WHERE id = ?")
+        .bind(&attempt.commit)
+        .bind(attempt.old.tag().map(Tag::as_str))
+        .bind(attempt.old.digest().map(Digest::as_str))
+        .bind(changes)
+        .bind(&attempt.update_id)
+        .execute(&mut *tx.connection)
+        .await
+        .map(|_| ())
 }
 
 struct ForgetAttempts(Vec<String>);

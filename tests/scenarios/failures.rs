@@ -125,6 +125,30 @@ async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
 }
 
 #[tokio::test]
+async fn what_protects_one_environment_does_not_stop_another() {
+    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    let settle = "while read old new ref; do git diff --name-only $old $new | grep -q ^environments/production/ && \
+        { sleep 0.3; echo production is protected >&2; exit 1; }; done; exit 0";
+    fleet.upstream.hook("pre-receive", settle);
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('1')).await;
+    }
+    // A push that is under way gathers the next ones behind it.
+    let promotion = json!({"to": "production", "repositories": ["user-service"], "tag": sha('1')});
+    let (_, first) = fleet.api("POST", "/promotions", Some(promotion.clone())).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let (_, event) = fleet.deliver("order-service", &sha('1')).await;
+    let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('1')});
+    let refused = fleet.request("/promotions", promotion).await;
+    assert_eq!(refused["state"], "refused", "{refused:#}");
+    assert!(refused["reason"].as_str().unwrap().contains("production is protected"), "{refused:#}");
+    let event = fleet.settled(event["events"][0]["id"].as_str().unwrap()).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    let (_, first) = fleet.api("GET", &format!("/promotions/{}", first["id"].as_str().unwrap()), None).await;
+    assert_eq!(first["state"], "refused", "{first:#}");
+}
+
+#[tokio::test]
 async fn a_registry_that_is_away_holds_up_nobody_else() {
     let away = format!("127.0.0.1:{}", super::fleet::free_port());
     let settings =
@@ -236,16 +260,18 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
     let mut fleet = Fleet::builder().service("user-service").start().await;
     // The push lands, and the program dies before it learns that.
-    fleet.upstream.hook("post-receive", "sleep 2");
+    fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.eventually("the branch has moved", async || fleet.upstream.subjects().len() == 2).await;
     fleet.kill();
+    fleet.upstream.remove_hook("reference-transaction");
     let theirs = fleet.upstream.file("environments/staging/user-service.yaml").replace(&sha('1'), &sha('9'));
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
-    fleet.upstream.remove_hook("post-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    assert_eq!(event["state"], "committed", "{event:#}");
+    // A mirror one commit deep does not know whether ours is below theirs, and says so.
+    assert_eq!(event["state"], "superseded", "{event:#}");
+    assert!(event["reason"].as_str().unwrap().contains("somebody has changed the version again"), "{event:#}");
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
     assert_eq!(fleet.upstream.subjects().len(), 3);
 }

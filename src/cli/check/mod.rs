@@ -76,7 +76,7 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     if offline {
         return Ok(());
     }
-    storage::check(settings, report);
+    storage::check(settings, report).await;
     let read = remotes::read(settings, report).await?;
     remotes::check_environments(settings, &read, report);
     remotes::check_rules(settings, &read, report);

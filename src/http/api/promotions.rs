@@ -92,7 +92,7 @@ pub(super) async fn create(
         reason: body.reason,
     };
     if body.dry_run {
-        caller.must_follow()?;
+        caller.must_follow(&order.to)?;
         let preview = app.0.relay.preview_promotion(&order).await?;
         return Ok(Json(PreviewView::from(preview)).into_response());
     }
@@ -112,12 +112,12 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(wait): Query<Wait>,
 ) -> Result<Json<RequestView>, Problem> {
-    caller.must_follow()?;
     let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
     // Listening begins before the first look, so that no end can fall between the two.
     let mut notices = app.0.relay.notices();
     let store = app.0.relay.store();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
+    caller.must_follow(&request.environment)?;
     loop {
         let updates = store.updates_of(&id).await?;
         if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {

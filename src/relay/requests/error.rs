@@ -1,4 +1,4 @@
-use crate::image::{Repository, Tag, Version};
+use crate::image::{Repository, Tag};
 use crate::store::StoreError;
 
 /// Why a request is not taken.
@@ -65,8 +65,6 @@ pub enum RequestError {
         repository: Repository,
         /// What runs.
         versions: String,
-        /// The first of them.
-        first: Box<Version>,
     },
     /// The environment runs something else than the caller believes.
     #[error("`{environment}` runs {running} of {repository}, and {expected} was expected")]

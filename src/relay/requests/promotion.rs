@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::matrix::{same_tag, versions};
+use super::super::matrix::{runs, versions};
 use super::super::{Environment, Relay};
 use super::{Order, RequestError, Sites, fingerprint, list, refresh, resolve};
 use crate::image::{Repository, Tag, Version};
@@ -71,9 +71,8 @@ impl Relay {
         check_expectations(order, &running)?;
         let mut updates = Vec::new();
         for repository in self.selected(order, &running, offered.as_ref())? {
-            updates.push(match self.plan_update(order, repository, &running, offered.as_ref()) {
-                // Nobody named it: one repository that is in disorder does not stop the others.
-                Err(error @ RequestError::SeveralVersions { .. }) if order.repositories.is_none() => refused(error)?,
+            updates.push(match self.plan_update(order, repository.clone(), &running, offered.as_ref()) {
+                Err(error) if order.repositories.is_none() => refused(error, repository, offered.as_ref())?,
                 planned => planned?,
             });
         }
@@ -131,18 +130,16 @@ impl Relay {
         offered: Option<&(&str, Sites)>,
     ) -> Result<NewRequestedUpdate, RequestError> {
         let version = match (&order.tag, offered) {
-            (Some(tag), _) => {
-                if let Some(rule) = rule_for(&self.0.images, &repository) {
-                    rule.check_tag(tag)?;
-                }
-                Version::tagged(tag.clone(), None)
-            }
+            (Some(tag), _) => Version::tagged(tag.clone(), None),
             (None, Some((source, offered))) => offered_version(source, &repository, offered)?,
             (None, None) => return Err(RequestError::TagWithoutRepositories),
         };
-        let runs = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
-        let runs_it = matches!(runs.as_slice(), [one] if one == &version
-            || (version.digest().is_none() && same_tag(one, &version)));
+        if let (Some(rule), Some(tag)) = (rule_for(&self.0.images, &repository), version.tag()) {
+            // Somebody may have written into the source by hand what no rule takes.
+            rule.check_tag(tag)?;
+        }
+        let running = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
+        let runs_it = runs(&running, &version);
         let state = if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified };
         Ok(NewRequestedUpdate { repository, version, state, reason: None })
     }
@@ -178,22 +175,28 @@ fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Re
             repository: repository.to_string(),
             known: list(offered.keys().map(Repository::as_str)),
         }),
-        [first, ..] => Err(RequestError::SeveralVersions {
+        _ => Err(RequestError::SeveralVersions {
             environment: source.to_owned(),
             repository: repository.clone(),
             versions: found.iter().map(Version::short).collect::<Vec<_>>().join(", "),
-            first: Box::new(first.clone()),
         }),
     }
 }
 
-/// Returns the row of a repository that cannot be promoted because its sites are apart in the source.
-fn refused(error: RequestError) -> Result<NewRequestedUpdate, RequestError> {
-    let reason = Some(error.to_string());
-    match error {
-        RequestError::SeveralVersions { repository, first, .. } => {
-            Ok(NewRequestedUpdate { repository, version: *first, state: UpdateState::Refused, reason })
+/// Returns the row of a repository that nobody has named and that cannot be promoted because of what the source runs:
+/// one that is in disorder does not stop the others.
+fn refused(
+    error: RequestError,
+    repository: Repository,
+    offered: Option<&(&str, Sites)>,
+) -> Result<NewRequestedUpdate, RequestError> {
+    let places = offered.and_then(|(_, offered)| offered.get(&repository));
+    let found = versions(places.map(Vec::as_slice).unwrap_or_default());
+    match (&error, found.into_iter().next()) {
+        (RequestError::SeveralVersions { .. } | RequestError::TagRefused(_), Some(version)) => {
+            let reason = Some(error.to_string());
+            Ok(NewRequestedUpdate { repository, version, state: UpdateState::Refused, reason })
         }
-        other => Err(other),
+        _ => Err(error),
     }
 }

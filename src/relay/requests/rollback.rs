@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::Relay;
-use super::super::matrix::{same_tag, versions};
+use super::super::matrix::{is_same, runs, versions};
 use super::{Order, RequestError, fingerprint, refresh, resolve};
 use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
@@ -48,7 +48,7 @@ impl Relay {
         let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
         let version = self.version_before(order, &repository, &running).await?;
         let expires_at = order.hold_for.map(|span| expiry(span).ok_or(RequestError::HoldTooLong)).transpose()?;
-        let runs_it = matches!(running.as_slice(), [one] if same_tag(one, &version));
+        let runs_it = runs(&running, &version);
         self.make(NewRequest {
             kind: RequestKind::Rollback,
             environment: order.environment.clone(),
@@ -94,7 +94,7 @@ impl Relay {
             let known = history.iter().find(|change| change.version.tag() == Some(tag));
             return Ok(known.map_or_else(|| Version::tagged(tag.clone(), None), |change| change.version.clone()));
         }
-        let runs = |version: &Version| running.iter().any(|found| same_tag(found, version));
+        let runs = |version: &Version| running.iter().any(|found| is_same(found, version));
         // A rollback is no step forward: going back twice must not lead to what was fled from.
         let step = history.iter().find(|change| change.cause != Cause::Rollback && runs(&change.version));
         let before = match step {

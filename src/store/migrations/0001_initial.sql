@@ -72,9 +72,12 @@ CREATE TABLE updates (
 
 CREATE INDEX updates_by_cause ON updates (cause_id);
 CREATE INDEX updates_by_place ON updates (environment, repository, cause_id);
-CREATE INDEX updates_by_open_state ON updates (state, environment) WHERE state IN ('unverified', 'pending', 'waiting');
+-- One for each question: SQLite takes a partial index only where the question holds the very same term.
+CREATE INDEX updates_pending ON updates (cause_id, id) WHERE state = 'pending';
+CREATE INDEX updates_waiting ON updates (cause_id, id) WHERE state = 'waiting';
 CREATE INDEX updates_due ON updates (registry, next_attempt_at, id) WHERE state = 'unverified';
-CREATE INDEX updates_committed ON updates (finished_at) WHERE state = 'committed';
+CREATE INDEX updates_committed ON updates (finished_at, id) WHERE state = 'committed';
+CREATE INDEX updates_committed_by_place ON updates (environment, repository, finished_at, id) WHERE state = 'committed';
 
 -- Pins on (environment, repository) that automation respects until they are released or expire.
 CREATE TABLE holds (
