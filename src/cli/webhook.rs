@@ -61,8 +61,8 @@ struct SendOptions {
     /// Who seems to send: the `kind` of the receiver
     #[arg(long)]
     kind: Kind,
-    /// The image that seems to have been pushed
-    #[arg(long, value_name = "HOST/REPOSITORY:TAG[@DIGEST]", value_parser = parse_image)]
+    /// The image that seems to have been pushed: HOST/REPOSITORY:TAG[@DIGEST]
+    #[arg(long, value_name = "IMAGE", value_parser = parse_image)]
     image: ImageReference,
     /// The receiver
     #[arg(long, value_name = "URL", value_parser = parse_url)]
