@@ -338,7 +338,8 @@ permissions = ["read"]
             extra = self.extra_settings,
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        // Each request on a connection of its own: one that is kept may be cut just when it is used again.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
         let process = None;
         let mut fleet = Fleet {
