@@ -25,7 +25,7 @@ fn every_command_explains_itself_with_an_example() {
         assert!(commands.iter().any(|command| command == name), "{name} is not in {commands:?}");
     }
     let mut paths = commands.clone();
-    for command in ["holds", "events"] {
+    for command in ["holds", "events", "webhook"] {
         let help = run(&mut tagrelay(&format!("{command} --help"))).expect_code(0);
         paths.extend(listed_commands(&help.stdout).iter().map(|below| format!("{command} {below}")));
     }

@@ -175,8 +175,9 @@ pub struct Builder {
     server_settings: String,
     extra_settings: String,
     receivers: String,
-    environment: Vec<(String, String)>,
+    log: String,
     authority: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 /// The running program in its surroundings.
@@ -187,9 +188,10 @@ pub struct Fleet {
     pub upstream: Upstream,
     folder: TempDir,
     port: u16,
-    environment: Vec<(String, String)>,
+    log: String,
     /// A file of certificates that the program trusts in the place of the system's.
     authority: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -336,17 +338,20 @@ permissions = ["read"]
             extra = self.extra_settings,
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let (environment, authority) = (self.environment.clone(), self.authority.clone());
+        // Each request on a connection of its own: one that is kept may be cut just when it is used again.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
+        let process = None;
         let mut fleet = Fleet {
             registry,
             registry_host: host,
             upstream,
             folder,
             port,
-            environment,
+            log,
             authority,
-            process: None,
+            environment,
+            process,
             client,
         };
         fleet.start().await;
@@ -383,8 +388,9 @@ impl Fleet {
             server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
             receivers: String::new(),
-            environment: Vec::new(),
+            log: "debug".to_owned(),
             authority: None,
+            environment: Vec::new(),
         }
     }
 
@@ -417,9 +423,9 @@ impl Fleet {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
-            .env("TAGRELAY_LOG", "debug")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("TAGRELAY_LOG", &self.log)
             .envs(self.authority.iter().map(|path| ("SSL_CERT_FILE", path)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
