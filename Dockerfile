@@ -33,6 +33,8 @@ LABEL org.opencontainers.image.title="Tagrelay" \
 COPY --from=build /src/target/release/tagrelay /usr/local/bin/tagrelay
 # A volume mounted here takes over the owner, so that the program can write to it.
 COPY --from=build --chown=65532:65532 /empty /var/lib/tagrelay
+# By default glibc gives every thread memory of its own and keeps it: a third more in all with 30,000 manifests.
+ENV MALLOC_ARENA_MAX=1
 USER 65532:65532
 WORKDIR /var/lib/tagrelay
 EXPOSE 8080 9090

@@ -424,15 +424,17 @@ async fn holds_are_made_listed_and_released() {
 #[tokio::test]
 async fn an_environment_that_is_not_there_is_told() {
     let environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
-        "update": "automatic", "promote_from": [], "tip": null, "freeze": null, "repositories": [],
+        "update": "automatic", "promote_from": [], "tip": null, "unread_because": "there is no folder /srv/p.git", "freeze": null, "repositories": [],
         "problems": [{ "path": "x.yaml", "reason": "line 3: no" }] });
     let matrix = json!({ "environments": [environment] });
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment prod", 1).await;
     assert_eq!(answer.stderr, "error: there is no environment `prod`; there are staging\n");
     let server = Server::answering([ok(&matrix)]).await;
-    let answer = server.run("status --environment staging", 0).await;
-    for expected in ["not read yet", "no managed image", "staging  x.yaml  line 3: no"] {
+    let answer = server.run("status --environment staging", 1).await;
+    for expected in
+        ["not read yet", "no managed image", "staging  there is no folder /srv/p.git", "staging  x.yaml  line 3: no"]
+    {
         assert!(answer.stdout.contains(expected), "{expected} is not in:\n{}", answer.stdout);
     }
 }

@@ -25,7 +25,7 @@ fn every_command_explains_itself_with_an_example() {
         assert!(commands.iter().any(|command| command == name), "{name} is not in {commands:?}");
     }
     let mut paths = commands.clone();
-    for command in ["holds", "events"] {
+    for command in ["holds", "events", "webhook"] {
         let help = run(&mut tagrelay(&format!("{command} --help"))).expect_code(0);
         paths.extend(listed_commands(&help.stdout).iter().map(|below| format!("{command} {below}")));
     }
@@ -143,6 +143,8 @@ fn sites_know_who_manages_them() {
         run(&mut workplace.tagrelay(&format!("sites {url} --config tagrelay.toml --json"))).expect_code(0).json();
     assert_eq!(repository["commit"], workplace.git(&["-C", "work", "rev-parse", "HEAD"]).trim());
     assert_eq!(repository["sites"], folder["sites"], "a repository has the sites of its checkout");
+    let bare = run(&mut workplace.tagrelay("sites platform.git --config tagrelay.toml --json")).expect_code(0).json();
+    assert_eq!(bare, repository, "a bare repository is read as its URL is");
     assert!(!workplace.path("data").exists(), "nothing is made beside what is asked for");
 }
 
@@ -156,6 +158,9 @@ fn what_cannot_be_read_is_told() {
 
     let absent = run(&mut workplace.tagrelay("sites nowhere")).expect_code(1);
     assert!(absent.stdout.is_empty() && absent.stderr.starts_with("error: nowhere cannot be read"), "{absent:?}");
+    std::os::unix::fs::symlink("nowhere", workplace.path("dangling")).unwrap();
+    let dangling = run(&mut workplace.tagrelay("sites dangling")).expect_code(1);
+    assert!(dangling.stderr.starts_with("error: dangling cannot be read"), "{dangling:?}");
     let scp = run(&mut workplace.tagrelay("sites git@git.example.com:uyou/platform.git")).expect_code(1);
     assert!(scp.stderr.contains("ssh://git@git.example.com/uyou/platform.git"), "{scp:?}");
     let secret = run(&mut workplace.tagrelay("sites https://me:hunter2@git.example.com/x.git")).expect_code(1);
@@ -230,6 +235,29 @@ fn a_check_tells_who_cannot_be_reached() {
         remote["findings"].as_array().unwrap().iter().filter(|finding| finding["level"] == "fault").collect();
     assert_eq!(faults.len(), 1, "what was not read is not blamed: {faults:?}");
     assert_eq!(faults[0]["subject"], "config repository platform, branch main");
+}
+
+#[test]
+fn a_check_tells_what_would_be_refused() {
+    let workplace = Workplace::new().with_repository();
+    let shared = "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    x: &img docker.io/uyou/a:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432\n\
+                  spec:\n  containers:\n  - image: *img\n";
+    std::fs::write(workplace.path("work/environments/staging/shared.yaml"), shared).unwrap();
+    workplace.git(&["-C", "work", "add", "-A"]);
+    workplace.git(&["-C", "work", "commit", "-q", "-m", "Share"]);
+    workplace.git(&["-C", "work", "push", "-q", "../platform.git", "main"]);
+    let tip = workplace.git(&["-C", "platform.git", "rev-parse", "main"]);
+    let answer = run(&mut workplace.tagrelay("check")).expect_code(0);
+    let expected = "a new version would be refused: environments/staging/shared.yaml: line ";
+    let told: Vec<_> = answer.stdout.lines().filter(|line| line.contains(expected)).collect();
+    assert_eq!(told.len(), 1, "{}", answer.stdout);
+    assert!(told[0].starts_with("warning") && told[0].contains("shared through an anchor"), "{told:?}");
+    assert_eq!(workplace.git(&["-C", "platform.git", "rev-parse", "main"]), tip);
+
+    std::fs::create_dir(workplace.path("data")).unwrap();
+    std::fs::write(workplace.path("data/tagrelay.db"), "x".repeat(5000)).unwrap();
+    let answer = run(&mut workplace.tagrelay("check")).expect_code(1);
+    assert!(answer.stdout.contains("tagrelay.db cannot be used: file is not a database"), "{}", answer.stdout);
 }
 
 #[test]

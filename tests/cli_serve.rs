@@ -156,6 +156,9 @@ fn a_remote_that_is_away_does_not_stop_the_service() {
     let (status, body) = service.get("/readyz");
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("`platform` has not been read yet"), "{body}");
+    let told = service.tagrelay(&workplace, "status").expect_code(1);
+    let reason = format!("there is no folder {}", workplace.path("platform.git").display());
+    assert!(told.stdout.contains(&reason), "{told:?}");
     let (status, body) = service.announce(SHA);
     assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
     assert_eq!(service.stop("INT"), 0);

@@ -202,6 +202,32 @@ async fn a_mirror_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn a_fetch_brings_what_is_new_and_no_more() {
+    let files: Vec<(String, String)> = (0..200)
+        .map(|number| {
+            let path = format!("environments/staging/team-{}/service-{number}.yaml", number / 20);
+            (path, deployment(&format!("uyou/service-{number}:1.0")))
+        })
+        .collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let remote = Remote::with(&files);
+    let fleet = Fleet::new(&remote.file_url());
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[("uyou/service-9", "2.0")])).await;
+    let before = packs(fleet.mirror());
+    remote.commit("foreign", &[(files[77].0, &deployment("uyou/service-77:7.0"))]);
+    repository.refresh().await.unwrap();
+    let new = packs(fleet.mirror()).into_iter().find(|pack| !before.contains(pack)).unwrap();
+    let listed = git(&remote.bare(), &["verify-pack", "-v", new.with_extension("idx").to_str().unwrap()]);
+    let objects = listed.lines().filter(|line| [" blob ", " tree ", " commit"].iter().any(|kind| line.contains(kind)));
+    // A commit, two folders' ways, two files, and what they were written as differences to.
+    assert!((4..=16).contains(&objects.count()), "{listed}");
+    assert_eq!(versions(&repository, "staging", "uyou/service-77"), ["7.0"]);
+    git::assert_sound(fleet.mirror());
+}
+
+#[tokio::test]
 async fn a_damaged_mirror_is_made_anew() {
     let remote = platform();
     let fleet = Fleet::new(&remote.file_url());

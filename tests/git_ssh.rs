@@ -116,7 +116,7 @@ async fn keys_that_do_not_open_are_named() {
     std::fs::copy(sshd.path("locked.pub"), sshd.path("authorized_keys")).unwrap();
     fleet(&remote, &sshd, "locked", Some("open sesame"), "known").open_kept().await.refresh().await.unwrap();
     let error = refusal(fleet(&remote, &sshd, "locked", None, "known")).await;
-    assert!(error.contains("`passphrase`"), "{error}");
+    assert!(error.contains("`ssh_key_passphrase`"), "{error}");
     let error = refusal(fleet(&remote, &sshd, "locked", Some("close"), "known")).await;
     assert!(error.contains("cannot be unlocked") && !error.contains("close"), "{error}");
 

@@ -468,11 +468,15 @@ fn identity_tokens_must_say_whose_they_are() {
         ),
         (
             receiver("gar", &format!("{right}, keys = {{ url = \"http://keys.example.com/\" }}")),
-            "t.toml:20:80: `url` of the keys must be an https address",
+            "t.toml:20:80: `url` of the keys must be an https address without user and password",
         ),
         (
             receiver("gar", &format!("{right}, keys = {{ value = '{{\"keys\": []}}' }}")),
             "t.toml:20:82: `keys`: no RSA key for signatures in the key set (RFC 7517): it has no such key",
+        ),
+        (
+            receiver("gar", &format!("issuer = \"https://u:p@i\", audience = \"a\", account = \"b\", {keys}")),
+            "t.toml:20:29: no user and no password may stand in this address",
         ),
         (
             receiver("gar", right),

@@ -34,7 +34,7 @@ pub const PEER: &str = "peer-server";
 pub async fn run() {
     println!("Accepting webhooks: durable before the answer, beside servers in processes of their own that do");
     println!("nothing, or one SQLite commit with a flush for each request. Every event is new. Interleaved rounds of");
-    println!("{} s, medians of {ROUNDS}; latencies in milliseconds as the sender sees them;", ROUND.as_secs());
+    println!("{} s, medians of {ROUNDS}; latencies in milliseconds as the sender sees them.", ROUND.as_secs());
     println!("`CPU us` is the processor time of the server's process for each request, in microseconds.");
     println!(
         "`stored`: the registry gives no answer, so that storing is all the work there is. `pipeline`: meanwhile all"
@@ -86,7 +86,7 @@ pub async fn run() {
 }
 
 async fn fleet(registry_host: &str) -> Fleet {
-    let mut builder = Fleet::builder().registry(registry_host).log("info");
+    let mut builder = Fleet::builder().registry(registry_host).variable("TAGRELAY_LOG", "info");
     for number in 0..SERVICES {
         builder = builder.service(&format!("service-{number}"));
     }

@@ -75,9 +75,17 @@ impl World {
     /// Starts everything with a platform of so many services, each with a manifest in staging and one in production.
     /// Returns when the program has read the config repository.
     pub async fn start(transport: Transport, services: usize) -> Self {
+        Self::start_with(transport, services, &[]).await
+    }
+
+    /// As [`World::start`], with environment variables for the program.
+    pub async fn start_with(transport: Transport, services: usize, variables: &[(&str, &str)]) -> Self {
         let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let host = registry.host();
-        let mut builder: Builder = Fleet::builder().registry(&host).log("info");
+        let mut builder: Builder = Fleet::builder().registry(&host).variable("TAGRELAY_LOG", "info");
+        for (name, value) in variables {
+            builder = builder.variable(name, value);
+        }
         for number in 0..services {
             let text = manifest(&host, number, &"0".repeat(40));
             for environment in ["staging", "production"] {

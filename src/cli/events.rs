@@ -137,10 +137,22 @@ fn table(events: &[Event], now: Timestamp) -> Table {
             Cell::plain(&relative(event.received_at, now)),
             Cell::plain(&image),
             Cell::new(&event.state, state_style(&event.state)),
-            Cell::plain(event.reason.as_deref().unwrap_or_default()),
+            Cell::plain(&one_line(event.reason.as_deref().unwrap_or_default())),
         ]);
     }
     table
+}
+
+/// The longest reason in the table, in characters. `events show` and `--json` have the whole.
+const MAX_REASON: usize = 100;
+
+fn one_line(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or_default();
+    if line.len() == reason.trim_end().len() && line.chars().count() <= MAX_REASON {
+        return line.to_owned();
+    }
+    let kept: String = line.chars().take(MAX_REASON - 2).collect();
+    format!("{} …", kept.trim_end())
 }
 
 fn print_one(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
@@ -172,6 +184,14 @@ fn render(detail: &EventDetail) -> String {
 mod tests {
     use super::*;
     use crate::store::EventState;
+
+    #[test]
+    fn reasons_are_cut_to_a_line() {
+        assert_eq!(one_line("no such image"), "no such image");
+        assert_eq!(one_line(&"é".repeat(100)), "é".repeat(100));
+        assert_eq!(one_line(&"é".repeat(101)), format!("{} …", "é".repeat(98)));
+        assert_eq!(one_line("the first line\nand the second"), "the first line …");
+    }
 
     /// The words of the command line are those of the API.
     #[test]

@@ -19,6 +19,7 @@ Examples:
   tagrelay status --environment production
   tagrelay status --json | jq -r '.environments[].repositories[] | \"\\(.repository) \\(.version.tag)\"'
 
+Exit code 1: a branch cannot be read, so that nothing is known of its environments.
 The token from TAGRELAY_TOKEN or --token-file needs the permission read.")]
 pub(super) struct Options {
     /// Show only this environment (may be given several times)
@@ -48,12 +49,17 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         anyhow::bail!("there is no environment `{unknown}`; there are {}", known.join(", "));
     }
     output::print(&render(&matrix, &wanted, Timestamp::now()))?;
-    Ok(ExitCode::SUCCESS)
+    let is_unread = |environment: &Environment| environment.tip.is_none() && is_wanted(&wanted, environment);
+    Ok(if matrix.environments.iter().any(is_unread) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn is_wanted(wanted: &[String], environment: &Environment) -> bool {
+    wanted.is_empty() || wanted.contains(&environment.name)
 }
 
 fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
-    let is_wanted = |environment: &&Environment| wanted.is_empty() || wanted.contains(&environment.name);
-    let environments: Vec<&Environment> = matrix.environments.iter().filter(is_wanted).collect();
+    let environments: Vec<&Environment> =
+        matrix.environments.iter().filter(|environment| is_wanted(wanted, environment)).collect();
     let mut parts = vec![overview(&environments).render(0)];
     let beside = side_by_side(matrix, &environments, now);
     if environments.iter().all(|environment| environment.repositories.is_empty()) {
@@ -65,6 +71,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     }
     parts.extend(holds(&environments, now));
     parts.extend(waiting(&environments));
+    parts.extend(unread(&environments));
     parts.extend(problems(&environments));
     parts.join("\n")
 }
@@ -173,6 +180,18 @@ fn waiting(environments: &[&Environment]) -> Option<String> {
         ]);
     }
     any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
+}
+
+fn unread(environments: &[&Environment]) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for environment in environments {
+        if let Some(reason) = &environment.unread_because {
+            any = true;
+            table.row(vec![Cell::plain(&environment.name), Cell::new(reason, BAD)]);
+        }
+    }
+    any.then(|| format!("{HEAD}Branches that cannot be read{HEAD:#}\n{}", table.render(2)))
 }
 
 fn problems(environments: &[&Environment]) -> Option<String> {

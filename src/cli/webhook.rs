@@ -26,6 +26,10 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Tries receivers out.
 #[derive(Args)]
 #[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Example:
+  tagrelay webhook send --kind harbor --image harbor.example.com/uyou/user-service:1a2b3c4d… \\
+      --url http://127.0.0.1:8080/webhooks/harbor --secret-file harbor-secret")]
 pub(super) struct Options {
     #[command(subcommand)]
     command: Command,
@@ -48,15 +52,17 @@ Examples:
   HUB_SECRET=… tagrelay webhook send --kind docker-hub --image uyou/user-service:1a2b3c4d… \\
       --url http://127.0.0.1:8080/webhooks/hub --secret-env HUB_SECRET
 
-Kinds: docker-hub, harbor, distribution, ghcr, quay, acr, ecr, gar, artifactory, nexus, gitea, forgejo, zot, gitlab-registry,
-aliyun-acr, tencent-tcr, huawei-swr, mirantis-msr, cloudevents, cdevents, generic.
-A secret that the sender shows in its URL is added to the URL. What became of the event: tagrelay events ID.")]
+Kinds: docker-hub, harbor, distribution, ghcr, quay, acr, ecr, gar, artifactory, nexus, gitea,
+forgejo, zot, gitlab-registry, aliyun-acr, tencent-tcr, huawei-swr, mirantis-msr, cloudevents,
+cdevents, generic.
+A secret that the sender shows in its URL is added to the URL. What became of the event:
+tagrelay events show ID.")]
 struct SendOptions {
     /// Who seems to send: the `kind` of the receiver
     #[arg(long)]
     kind: Kind,
-    /// The image that seems to have been pushed
-    #[arg(long, value_name = "HOST/REPOSITORY:TAG[@DIGEST]", value_parser = parse_image)]
+    /// The image that seems to have been pushed: HOST/REPOSITORY:TAG[@DIGEST]
+    #[arg(long, value_name = "IMAGE", value_parser = parse_image)]
     image: ImageReference,
     /// The receiver
     #[arg(long, value_name = "URL", value_parser = parse_url)]

@@ -148,7 +148,7 @@ impl Mirror {
 
     /// Starts to take in a pack that a server sends.
     pub(super) fn receive_pack(&self) -> PackReceiver {
-        PackReceiver::start(self.pack_folder())
+        PackReceiver::start(self.folder.clone())
     }
 
     /// Makes a fetched commit, all of whose objects are on the disk, the tip; objects of our own are let go.
@@ -313,7 +313,10 @@ impl PackReceiver {
         let (chunks, mut arriving) = mpsc::channel::<Bytes>(16);
         let indexer = tokio::task::spawn_blocking(move || {
             let git = |source| git_error(&folder, source);
-            let mut indexer = git2::Indexer::new(None, &folder, 0, false).map_err(git)?;
+            // What arrives may be written as differences to what is on the disk.
+            let objects = open_objects(&folder)?;
+            let mut indexer =
+                git2::Indexer::new(Some(&objects), &folder.join("objects/pack"), 0, false).map_err(git)?;
             let mut complete = false;
             while let Some(chunk) = arriving.blocking_recv() {
                 // The empty chunk says that all have come; a channel that just ends is a transfer that broke off.

@@ -14,8 +14,8 @@ use super::{BODY_TIME, Problem};
 use crate::store::ReceiverHeard;
 use crate::webhook::{RateLimit, Receiver};
 
-/// How many requests of one receiver are read and stored at once. Bounds the memory that they need, and leaves the
-/// other receivers their part.
+/// How many requests of one receiver are read at once. Bounds the memory that their bodies need, and leaves the other
+/// receivers their part.
 const AT_ONCE: usize = 64;
 
 /// A receiver with its limits.
@@ -51,7 +51,7 @@ impl Gate {
         })
     }
 
-    /// Waits for room among the requests that are handled at once.
+    /// Waits for room among the requests that are read at once.
     pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
         match tokio::time::timeout(BODY_TIME, self.room.acquire()).await {
             Ok(Ok(room)) => Ok(room),

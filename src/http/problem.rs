@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -134,11 +135,12 @@ impl From<RequestError> for Problem {
     }
 }
 
-pub(super) async fn not_found(uri: http::Uri) -> Problem {
+/// Names the path as the client wrote it: handlers of nested routes see only its end.
+pub(super) async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
-pub(super) async fn method_not_allowed(method: http::Method, uri: http::Uri) -> Problem {
+pub(super) async fn method_not_allowed(method: http::Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
 }
 

@@ -71,6 +71,8 @@ struct InFlight {
     per_registry: HashMap<String, usize>,
     /// Registries of which the store may have more than was fetched.
     more: HashSet<String>,
+    /// When the next hold ends, as of the last fetch. Whoever makes a hold wakes the intake.
+    hold_expiry: Option<Timestamp>,
 }
 
 /// What a task was about, and when that is due again if it was put off.
@@ -152,10 +154,10 @@ async fn wait(
 /// Starts what is due. Returns how long it is until something else will be.
 async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duration>, StoreError> {
     let store = &relay.0.store;
-    if store.expire_holds().await? > 0 {
+    let now = Timestamp::now();
+    if in_flight.hold_expiry.is_some_and(|at| at <= now) && store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
-    let now = Timestamp::now();
     // A registry that is busy gets nothing more, and what waits for it is not read again and again meanwhile.
     let busy = in_flight.busy_registries();
     let but: Vec<&str> = busy.iter().map(String::as_str).collect();
@@ -187,7 +189,9 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
             });
         }
     }
-    let next = [store.next_attempt(now).await?, store.next_hold_expiry().await?];
+    let outlook = store.outlook(now).await?;
+    in_flight.hold_expiry = outlook.next_hold_expiry;
+    let next = [outlook.next_attempt, outlook.next_hold_expiry];
     Ok(next.into_iter().flatten().map(until).min())
 }
 

@@ -38,6 +38,10 @@ use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, S
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
 
+/// How long an event that tells nothing but repository and tag is taken for a repetition: as long as a CI job repeats
+/// a request. Later, the tag may have been built again.
+const BARE_DUPLICATES: Duration = Duration::from_secs(600);
+
 /// What the pipeline is made of.
 pub struct Parts {
     /// Where everything is kept.
@@ -291,6 +295,8 @@ fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, tra
         (None, None) => String::new(),
     };
     let parts = [receiver, event.repository.as_str(), event.tag.as_str(), &digest, &occasion];
+    let is_bare = digest.is_empty() && occasion.is_empty();
+    let bare_since = Timestamp::now().checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH);
     NewEvent {
         repository: event.repository.clone(),
         tag: event.tag.clone(),
@@ -298,7 +304,32 @@ fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, tra
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
-        duplicates_since,
+        duplicates_since: if is_bare { duplicates_since.max(bare_since) } else { duplicates_since },
         trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_tells_little_is_a_repetition_for_a_short_time_only() {
+        let bare = PushEvent {
+            repository: "uyou/user-service".parse().unwrap(),
+            tag: "1234567".parse().unwrap(),
+            digest: None,
+            pushed_at: None,
+            delivery: None,
+        };
+        let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
+        let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
+        let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
+        let event = |pushed: &PushEvent| new_event("ci", pushed, week, TraceContext::random());
+        assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));
+        assert_eq!(event(&named).duplicates_since, week);
+        assert_eq!(event(&pinned).duplicates_since, week);
+        let keys = [&bare, &named, &pinned].map(|pushed| event(pushed).duplicate_key);
+        assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
     }
 }

@@ -13,7 +13,13 @@ pub(super) fn hint<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Cl
     if let Some(near) = nearest(text, known.clone()) {
         return Some(format!("did you mean `{near}`?"));
     }
-    let all: Vec<String> = known.into_iter().map(|name| format!("`{name}`")).collect();
+    // Two that share a name have their own fault; here it is said once.
+    let mut all: Vec<String> = Vec::new();
+    for name in known.into_iter().map(|name| format!("`{name}`")) {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
     if all.is_empty() { None } else { Some(format!("known: {}", all.join(", "))) }
 }
 
@@ -60,6 +66,7 @@ mod tests {
         assert_eq!(nearest("stagin", ["production", "staging"]), Some("staging"));
         assert_eq!(nearest("qa", ["production", "staging"]), None);
         assert_eq!(hint("qa", ["production", "staging"]).unwrap(), "known: `production`, `staging`");
+        assert_eq!(hint("qa", ["platform", "platform"]).unwrap(), "known: `platform`");
         assert_eq!(hint("prodution", ["production"]).unwrap(), "did you mean `production`?");
         assert_eq!(hint("qa", []), None);
     }

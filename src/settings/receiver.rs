@@ -89,6 +89,11 @@ fn read_identity_token(table: Section<'_>) -> Option<IdentityTokens> {
     // Anybody can have the issuer sign a token for our audience: it is the account that says who sends.
     let account = table.required_text("account", "account = \"…\", the address or the id of the sender's account");
     let keys = read_keys(table);
+    for text in [issuer, audience].into_iter().flatten() {
+        if Url::parse(text.value).is_ok_and(|url| holds_user(&url)) {
+            table.report().fault(text.offset, "no user and no password may stand in this address");
+        }
+    }
     Some(IdentityTokens {
         issuer: issuer?.value.to_owned(),
         audience: audience?.value.to_owned(),
@@ -113,14 +118,22 @@ fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
     let text = keys.text(place)?;
     let refuse = |message: String| keys.report().fault(text.offset, message);
     match place {
-        "url" => match Url::parse(text.value).ok().filter(|url| url.scheme() == "https" && url.has_host()) {
+        "url" => match Url::parse(text.value)
+            .ok()
+            .filter(|url| url.scheme() == "https" && url.has_host() && !holds_user(url))
+        {
             Some(address) => Some(SigningKeys::at(address)),
             None => {
-                refuse("`url` of the keys must be an https address".to_owned());
+                refuse("`url` of the keys must be an https address without user and password".to_owned());
                 None
             }
         },
         "file" => SigningKeys::from_file(text.value).map_err(|error| refuse(format!("`keys`: {error}"))).ok(),
         _ => SigningKeys::from_key_set(text.value.as_bytes()).map_err(|error| refuse(format!("`keys`: {error}"))).ok(),
     }
+}
+
+/// Tells whether an address names a user, and so perhaps a password, which would be shown with it.
+fn holds_user(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }

@@ -110,17 +110,35 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns when the next of what is postponed beyond `now` is due, or `None` when nothing is.
+    /// Returns what lies ahead of `now`, in one read.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub async fn next_attempt(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let mut next: Option<i64> = None;
-        for query in [next_attempt!("events", "queued"), next_attempt!("updates", "unverified")] {
-            let at: Option<i64> = sqlx::query_scalar(query).bind(now.as_millisecond()).fetch_one(&self.reads).await?;
-            next = next.into_iter().chain(at).min();
-        }
-        Ok(next.and_then(|at| Timestamp::from_millisecond(at).ok()))
+    pub async fn outlook(&self, now: Timestamp) -> Result<Outlook, StoreError> {
+        let (event, update, hold): (Option<i64>, Option<i64>, Option<i64>) = sqlx::query_as(concat!(
+            "SELECT (",
+            next_attempt!("events", "queued"),
+            "), (",
+            next_attempt!("updates", "unverified"),
+            "), (SELECT min(expires_at) FROM holds WHERE released_at IS NULL)"
+        ))
+        .bind(now.as_millisecond())
+        .fetch_one(&self.reads)
+        .await?;
+        let time = |at: i64| Timestamp::from_millisecond(at).ok();
+        Ok(Outlook {
+            next_attempt: event.into_iter().chain(update).min().and_then(time),
+            next_hold_expiry: hold.and_then(time),
+        })
     }
+}
+
+/// What lies ahead, seen from some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// When the next postponed event or update is due that is not due yet.
+    pub next_attempt: Option<Timestamp>,
+    /// When the next hold expires, or has expired.
+    pub next_hold_expiry: Option<Timestamp>,
 }

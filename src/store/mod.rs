@@ -29,6 +29,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection};
 
 pub use backlog::Backlog;
+pub use due::Outlook;
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};
 pub use receivers::ReceiverHeard;

@@ -182,7 +182,7 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
     let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
-    let next = async |now| fixture.store.next_attempt(now).await.unwrap().map(jiff::Timestamp::as_millisecond);
+    let next = async |now| fixture.store.outlook(now).await.unwrap().next_attempt.map(jiff::Timestamp::as_millisecond);
     assert_eq!(next(jiff::Timestamp::now()).await, Some(until.as_millisecond()));
     // What is due now is no time to wait for.
     assert_eq!(next(until).await, None);
@@ -335,7 +335,7 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     fixture.decide(&id, "b").await;
     let update = fixture.update_of(&id).await;
     let made = fixture.store.hold(hold(None)).await.unwrap();
-    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id.clone()]);
+    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), vec![update.id.clone()]);
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
     fixture.store.release_hold(&made.id, "oncall").await.unwrap();
     assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());

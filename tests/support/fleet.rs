@@ -175,9 +175,9 @@ pub struct Builder {
     server_settings: String,
     extra_settings: String,
     receivers: String,
-    environment: Vec<(String, String)>,
     log: String,
     authority: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 /// The running program in its surroundings.
@@ -191,8 +191,8 @@ pub struct Fleet {
     log: String,
     /// A file of certificates that the program trusts in the place of the system's.
     authority: Option<PathBuf>,
-    process: Option<Process>,
     environment: Vec<(String, String)>,
+    process: Option<Process>,
     pub client: reqwest::Client,
 }
 
@@ -227,12 +227,6 @@ impl Builder {
         self
     }
 
-    /// Sets an environment variable of the program.
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Uses these lines of `[server]` instead of a `max_body_bytes` of 64 KiB.
     pub fn server(mut self, lines: &str) -> Self {
         self.server_settings = lines.to_owned();
@@ -245,9 +239,9 @@ impl Builder {
         self
     }
 
-    /// Logs at these levels instead of `debug`.
-    pub fn log(mut self, levels: &str) -> Self {
-        self.log = levels.to_owned();
+    /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -344,8 +338,9 @@ permissions = ["read"]
             extra = self.extra_settings,
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment);
+        // Each request on a connection of its own: one that is kept may be cut just when it is used again.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
         let process = None;
         let mut fleet = Fleet {
             registry,
@@ -393,9 +388,9 @@ impl Fleet {
             server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
             receivers: String::new(),
-            environment: Vec::new(),
             log: "debug".to_owned(),
             authority: None,
+            environment: Vec::new(),
         }
     }
 
@@ -429,8 +424,8 @@ impl Fleet {
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", &self.log)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(self.authority.iter().map(|path| ("SSL_CERT_FILE", path)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -32,6 +32,7 @@ pub(in crate::cli) struct Environment {
     pub update: String,
     pub promote_from: Vec<String>,
     pub tip: Option<String>,
+    pub unread_because: Option<String>,
     pub repositories: Vec<Running>,
     pub problems: Vec<FileProblem>,
 }

@@ -4,6 +4,7 @@ mod registries;
 mod remotes;
 mod report;
 mod storage;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +20,8 @@ use report::Report;
 /// Checks the settings, and whether what they name is there.
 ///
 /// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be written, each config repository read and
-/// each registry asked, and whether every [[image]] rule meets a site and every environment has one that is managed.
+/// each registry asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
+/// managed sites would take a new version.
 /// Changes nothing.
 #[derive(Args)]
 #[command(after_help = "\
@@ -76,7 +78,7 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     if offline {
         return Ok(());
     }
-    storage::check(settings, report);
+    storage::check(settings, report).await;
     let read = remotes::read(settings, report).await?;
     remotes::check_environments(settings, &read, report);
     remotes::check_rules(settings, &read, report);

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 
 use super::super::server;
 use super::report::Report;
+use super::trial::{self, Refusals};
 use crate::config_repo::{EnvironmentSites, RemoteSettings, Snapshot};
 use crate::image::Repository;
 use crate::policy::rule_for;
@@ -17,6 +18,8 @@ use crate::settings::{EnvironmentSettings, Settings};
 pub(super) struct Read {
     /// The sites of each environment, by its name.
     pub(super) environments: BTreeMap<String, Arc<EnvironmentSites>>,
+    /// Managed sites that would refuse a new version.
+    refusals: Refusals,
     /// Whether nothing is missing.
     is_whole: bool,
 }
@@ -31,14 +34,15 @@ pub(super) async fn read(settings: &Settings, report: &mut Report) -> anyhow::Re
     let reading = settings.remotes().into_iter().enumerate().map(|(index, (remote, environments))| {
         let remote = RemoteSettings { mirror: folder.path().join(index.to_string()), ..remote };
         let subject = format!("config repository {}, branch {}", remote.name, remote.branch);
-        async move { (subject, read_one(remote, &environments).await) }
+        async move { (subject, read_one(remote, &environments, settings).await) }
     });
-    let mut read = Read { environments: BTreeMap::new(), is_whole: true };
+    let mut read = Read { environments: BTreeMap::new(), refusals: Refusals::new(), is_whole: true };
     for (subject, result) in join_all(reading).await {
         match result {
-            Ok(snapshot) => {
+            Ok((snapshot, refusals)) => {
                 report.ok(&subject, format!("can be read; it is at {}", snapshot.tip.short()));
                 read.environments.extend(snapshot.environments.clone());
+                read.refusals.extend(refusals);
             }
             Err(error) => {
                 report.fault(&subject, format!("{error:#}"));
@@ -49,13 +53,20 @@ pub(super) async fn read(settings: &Settings, report: &mut Report) -> anyhow::Re
     Ok(read)
 }
 
-async fn read_one(remote: RemoteSettings, environments: &[EnvironmentSettings]) -> anyhow::Result<Arc<Snapshot>> {
+async fn read_one(
+    remote: RemoteSettings,
+    environments: &[EnvironmentSettings],
+    settings: &Settings,
+) -> anyhow::Result<(Arc<Snapshot>, Refusals)> {
     let repository = server::open(remote, environments).await?;
     repository.refresh().await?;
-    repository.snapshot().context("it has been read, and nothing is known of it")
+    let snapshot = repository.snapshot().context("it has been read, and nothing is known of it")?;
+    let refusals = trial::refusals(&repository, &snapshot, &settings.images).await?;
+    Ok((snapshot, refusals))
 }
 
-/// Looks whether each environment has a site that a rule manages, and tells of files that cannot be read.
+/// Looks whether each environment has a site that a rule manages, and tells of sites that would refuse a new version
+/// and of files that cannot be read.
 pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut Report) {
     for environment in &settings.environments {
         // A branch that could not be read has its fault already.
@@ -75,6 +86,9 @@ pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut 
             report.fault_at(environment.line, &subject, message);
         } else {
             report.ok(&subject, format!("{managed} of {all} sites are managed"));
+        }
+        for reason in read.refusals.get(&environment.name).into_iter().flatten() {
+            report.warning(&subject, format!("a new version would be refused: {reason}"));
         }
         for problem in &sites.problems {
             report.warning(&subject, format!("{} is left alone: {}", problem.path, problem.reason));

@@ -3,15 +3,22 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
 use super::report::Report;
 use crate::settings::Settings;
 
-/// Looks at the store's file and at each mirror's folder. Opens no store: a running service may have it.
-pub(super) fn check(settings: &Settings, report: &mut Report) {
+/// Looks at the store's file and at each mirror's folder. Locks and makes nothing: a running service may have them.
+pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let store = &settings.store.path;
-    match writable_store(store) {
+    let state = match writable_store(store) {
+        Ok(state) => database(store).await.map(|()| state),
+        Err(reason) => Err(format!("cannot be written: {reason}")),
+    };
+    match state {
         Ok(state) => report.ok("store", format!("{} {state}", store.display())),
-        Err(reason) => report.fault("store", format!("{} cannot be written: {reason}", store.display())),
+        Err(reason) => report.fault("store", format!("{} {reason}", store.display())),
     }
     for repository in &settings.config_repositories {
         if let Err(reason) = writable_below(&repository.mirror) {
@@ -30,6 +37,24 @@ fn writable_store(store: &Path) -> Result<&'static str, String> {
     }
     OpenOptions::new().append(true).open(store).map_err(|error| error.to_string())?;
     Ok("can be written")
+}
+
+/// Looks whether what is there is an SQLite database, or an empty file that becomes one.
+async fn database(store: &Path) -> Result<(), String> {
+    if !store.exists() {
+        return Ok(());
+    }
+    // Said to be immutable, so that SQLite neither locks it nor makes the files beside it.
+    let options = SqliteConnectOptions::new().filename(store).read_only(true).immutable(true);
+    let looking = async {
+        let mut connection = options.disable_statement_logging().connect().await?;
+        sqlx::query("PRAGMA schema_version").execute(&mut connection).await?;
+        connection.close().await
+    };
+    looking.await.map_err(|error: sqlx::Error| match error {
+        sqlx::Error::Database(error) => format!("cannot be used: {}", error.message()),
+        other => format!("cannot be used: {other}"),
+    })
 }
 
 /// Tries to write to the folder or, where it is not there, to the folder in which it would be made.
@@ -57,5 +82,34 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert_eq!(writable_store(&file), Ok("can be written"));
         assert!(writable_store(&file.join("below/a/file.db")).unwrap_err().contains("file: "));
+    }
+
+    #[tokio::test]
+    async fn a_store_has_to_be_a_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a b?.db");
+        assert_eq!(database(&file).await, Ok(()), "it is not there yet");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(database(&file).await, Ok(()));
+        std::fs::write(&file, "neither text nor database ".repeat(200)).unwrap();
+        assert_eq!(database(&file).await.unwrap_err(), "cannot be used: file is not a database");
+
+        let store = folder.path().join("real.db");
+        let open = crate::store::Store::open(&crate::store::StoreSettings { path: store.clone() }).await.unwrap();
+        assert_eq!(database(&store).await, Ok(()), "while a service has it");
+        drop(open);
+        // In a folder of its own: what was open a moment ago is still taking its side files away.
+        let apart = tempfile::tempdir().unwrap();
+        let names = || {
+            let mut names: Vec<_> =
+                std::fs::read_dir(apart.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let alone = apart.path().join("alone.db");
+        std::fs::copy(&store, &alone).unwrap();
+        let before = names();
+        assert_eq!(database(&alone).await, Ok(()));
+        assert_eq!(names(), before, "a check makes nothing");
     }
 }

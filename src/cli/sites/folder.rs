@@ -14,7 +14,7 @@ const MAX_FILE_BYTES: u64 = 5 << 20;
 
 /// Reads a folder with everything below it, or one file. Paths are told from the folder on.
 ///
-/// Links are not followed: they may lead out of the folder, or in circles.
+/// Links are not followed: they may lead out of the folder, or in circles. One that leads nowhere is told.
 ///
 /// # Errors
 ///
@@ -52,8 +52,14 @@ fn read_folder(
             if entry.file_name() != ".git" {
                 folders.push(path);
             }
-        } else if kind.is_file() && is_manifest_path(&entry.file_name().to_string_lossy()) {
+        } else if !is_manifest_path(&entry.file_name().to_string_lossy()) {
+            // Nothing for us.
+        } else if kind.is_file() {
             read_file(&path, &shown(&path), found);
+        } else if kind.is_symlink() && fs::metadata(&path).is_err() {
+            found
+                .problems
+                .push(UnreadFile { path: shown(&path), reason: "it is a link that leads nowhere".to_owned() });
         }
     }
     Ok(())
@@ -103,13 +109,14 @@ mod tests {
         fs::write(root.join("large.yaml"), vec![b' '; (MAX_FILE_BYTES + 1) as usize]).unwrap();
         std::os::unix::fs::symlink(root, root.join("deep/loop")).unwrap();
         std::os::unix::fs::symlink(root.join("z.yaml"), root.join("link.yaml")).unwrap();
+        std::os::unix::fs::symlink(root.join("absent"), root.join("nowhere.yaml")).unwrap();
 
         let mut found = read(root).unwrap();
         found.sort();
         let sites: Vec<_> = found.sites.iter().map(|site| (site.path.as_str(), site.line)).collect();
         assert_eq!(sites, [("deep/er/a.yml", 5), ("z.yaml", 5)]);
         let problems: Vec<_> = found.problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(problems, ["broken.yaml", "large.yaml"]);
+        assert_eq!(problems, ["broken.yaml", "large.yaml", "nowhere.yaml"]);
         assert_eq!(found.problems[1].reason, "it is larger than 5 MiB");
     }
 

@@ -4,9 +4,10 @@ mod folder;
 mod management;
 mod remote;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -29,7 +30,7 @@ Examples:
 
 A repository is read without a password, unless --config has a [[config_repository]] with the same URL.")]
 pub(super) struct Options {
-    /// A folder, a file, or the URL of a repository (https, http, ssh, file). With --config, give the top folder of the
+    /// A folder, a file, a bare repository, or the URL of one (https, http, ssh, file). With --config, give the top folder of the
     /// config repository: the paths of environments begin there
     #[arg(value_name = "PATH|URL")]
     place: String,
@@ -103,9 +104,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let is_url = options.place.contains("://");
-    let (mut found, territory) = if is_url {
-        remote::read(&options.place, options.branch, settings.as_ref()).await?
+    let (mut found, territory) = if let Some(url) = as_url(&options.place)? {
+        remote::read(&url, options.branch, settings.as_ref()).await?
     } else {
         if let Some(url) = as_ssh_url(&options.place) {
             anyhow::bail!("`{}` is neither a folder nor a URL; the repository is {url}", options.place);
@@ -132,10 +132,25 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the URL of a repository: what is one, or names a bare repository, whose manifests are in no folder.
+fn as_url(place: &str) -> anyhow::Result<Option<String>> {
+    if place.contains("://") {
+        return Ok(Some(place.to_owned()));
+    }
+    let path = Path::new(place);
+    let is_bare = path.join("HEAD").is_file() && path.join("objects").is_dir() && path.join("refs").is_dir();
+    if !is_bare {
+        return Ok(None);
+    }
+    let path = path.canonicalize().with_context(|| format!("{place} cannot be read"))?;
+    let url = url::Url::from_file_path(&path).map_err(|()| anyhow::anyhow!("{place} has no URL"))?;
+    Ok(Some(url.into()))
+}
+
 /// Returns the URL for what Git also takes, `git@host:path`, unless there is a file of that name.
 fn as_ssh_url(place: &str) -> Option<String> {
     let (host, path) = place.split_once(':')?;
-    let is_address = host.contains('@') && !host.contains('/') && !std::path::Path::new(place).exists();
+    let is_address = host.contains('@') && !host.contains('/') && !Path::new(place).exists();
     is_address.then(|| format!("ssh://{host}/{}", path.trim_start_matches('/')))
 }
 

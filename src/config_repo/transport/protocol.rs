@@ -211,7 +211,9 @@ pub(super) fn fetch_request_v2(want: CommitId, have: Option<CommitId>) -> Vec<u8
     put_line(&mut out, "command=fetch");
     put_line(&mut out, &format!("agent={AGENT}"));
     put_delimiter(&mut out);
-    for word in ["ofs-delta", "no-progress"] {
+    // Only for thin packs does Git leave out what a client has whose history is cut off
+    // (`--objects-edge-aggressive`); without the word it sends the whole commit again.
+    for word in ["thin-pack", "ofs-delta", "no-progress"] {
         put_line(&mut out, word);
     }
     put_wants(&mut out, &format!("want {want}"), have);
@@ -236,7 +238,7 @@ pub(super) fn fetch_request_v0(
     }
     let mut out = Vec::new();
     let mut first = format!("want {want}");
-    for word in ["side-band-64k", "ofs-delta", "no-progress", "shallow"] {
+    for word in ["side-band-64k", "thin-pack", "ofs-delta", "no-progress", "shallow"] {
         if capabilities.has(word) {
             first.push(' ');
             first.push_str(word);

@@ -163,7 +163,9 @@ fn key_problem(error: &russh::keys::Error, has_passphrase: bool, text: &str) -> 
     let is_rsa = text.contains("BEGIN RSA PRIVATE KEY") || decoded.windows(7).any(|window| window == b"ssh-rsa");
     match error {
         _ if is_rsa => RSA_KEY.to_owned(),
-        russh::keys::Error::KeyIsEncrypted => "the SSH key is encrypted; give its `passphrase`".to_owned(),
+        russh::keys::Error::KeyIsEncrypted => {
+            "the SSH key is encrypted; give its passphrase as `ssh_key_passphrase`".to_owned()
+        }
         _ if has_passphrase => format!("the SSH key cannot be unlocked with this passphrase: {error}"),
         _ => format!("the SSH key cannot be read: {error}; it has to be a private key in OpenSSH or PEM form"),
     }

@@ -1,3 +1,6 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -5,8 +8,11 @@ use utoipa::ToSchema;
 
 use super::views::{HoldView, UpdateView, VersionView, time};
 use super::{App, Caller, Problem};
-use crate::relay::{EnvironmentRow, MatrixCell};
+use crate::relay::{EnvironmentRow, MatrixCell, Relay};
 use crate::store::Update;
+
+/// How long whoever looks waits for a branch that has never been read.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Environments × repositories.
 #[derive(Serialize, ToSchema)]
@@ -24,6 +30,8 @@ struct EnvironmentView {
     promote_from: Vec<String>,
     /// The commit that this was read from; `null` until the branch has been read.
     tip: Option<String>,
+    /// Why the branch has not been read; `null` where it has been.
+    unread_because: Option<String>,
     /// The freeze that is in force; `null`: none.
     freeze: Option<String>,
     repositories: Vec<CellView>,
@@ -72,13 +80,40 @@ struct ProblemView {
 ))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Matrix>, Problem> {
     caller.must_read()?;
+    let mut unread = unread(&app.0.relay).await;
     let rows = app.0.relay.matrix().await?;
-    Ok(Json(Matrix { environments: rows.iter().map(EnvironmentView::from).collect() }))
+    let view = |row: &EnvironmentRow| {
+        let reason = unread.remove(&row.environment.name).filter(|_| row.tip.is_none());
+        EnvironmentView::new(row, reason)
+    };
+    Ok(Json(Matrix { environments: rows.iter().map(view).collect() }))
 }
 
-impl From<&EnvironmentRow> for EnvironmentView {
-    fn from(row: &EnvironmentRow) -> Self {
+/// Asks for the branches that have never been read, and returns why they still are not, by environment.
+async fn unread(relay: &Relay) -> HashMap<String, String> {
+    let branches = relay.branches().iter().enumerate().filter(|(_, branch)| branch.snapshot().is_none());
+    let asking = branches.map(|(index, branch)| async move {
+        let relay = relay.clone();
+        // In a task, so that a branch that answers late is still read to the end.
+        let asking = tokio::spawn(async move { relay.branches().get(index)?.refresh().await.err() });
+        let reason = match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(error)) => error?.to_string(),
+            _ => format!("it has not answered within {} s", PATIENCE.as_secs()),
+        };
+        Some((branch, reason))
+    });
+    let failed = futures_util::future::join_all(asking).await.into_iter().flatten();
+    failed
+        .flat_map(|(branch, reason)| {
+            branch.environments().iter().map(move |environment| (environment.name.clone(), reason.clone()))
+        })
+        .collect()
+}
+
+impl EnvironmentView {
+    fn new(row: &EnvironmentRow, unread_because: Option<String>) -> Self {
         Self {
+            unread_because,
             name: row.environment.name.clone(),
             config_repository: row.config_repository.clone(),
             branch: row.branch.clone(),

@@ -39,7 +39,7 @@ pub(super) async fn list(
     let filter = EventFilter {
         repository: parse_option("repository", filter.repository.as_deref())?,
         state: parse_option("state", filter.state.as_deref())?,
-        limit: limit(filter.limit),
+        limit: limit(filter.limit)?,
     };
     let events = app.0.relay.store().events(&filter).await?;
     Ok(Json(Events { events: events.iter().map(Into::into).collect() }))

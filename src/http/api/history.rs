@@ -5,6 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::views::{VersionView, time};
 use super::{App, Caller, Problem, Query, limit, parse_option};
+use crate::relay::{Branch, Relay, RequestError};
 use crate::store::{HistoryFilter, Update};
 
 #[derive(Deserialize, IntoParams)]
@@ -63,13 +64,26 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<History>, Problem> {
     caller.must_read()?;
+    known_environment(&app.0.relay, filter.environment.as_deref())?;
     let filter = HistoryFilter {
         environment: filter.environment,
         repository: parse_option("repository", filter.repository.as_deref())?,
-        limit: limit(filter.limit),
+        limit: limit(filter.limit)?,
     };
     let changes = app.0.relay.store().history(&filter).await?;
     Ok(Json(History { changes: changes.iter().map(HistoryView::from).collect() }))
+}
+
+/// Refuses a name that no environment has: an empty list would say that nothing ever happened there.
+fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(), Problem> {
+    match name.filter(|name| relay.environment(name).is_none()) {
+        None => Ok(()),
+        Some(name) => {
+            let known = relay.branches().iter().flat_map(Branch::environments);
+            let known: Vec<&str> = known.map(|environment| environment.name.as_str()).collect();
+            Err(RequestError::UnknownEnvironment { name: name.to_owned(), known: known.join(", ") }.into())
+        }
+    }
 }
 
 impl From<&Update> for HistoryView {

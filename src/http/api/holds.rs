@@ -91,14 +91,22 @@ pub(super) async fn release(
 ///
 /// When it is none, or is not above zero.
 pub(super) fn hold_for(text: &str) -> Result<Duration, Problem> {
-    let wrong = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("`hold_for`: {why}"));
+    let wrong = |why: &str| {
+        // Whatever was sent comes back, so only the beginning of it.
+        let shown: String = text.chars().take(40).collect();
+        let detail = format!("`hold_for`: `{}` {why}; write 30m, 4h or 2d", shown.escape_debug());
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    };
+    let no_span = || wrong("is no span of time");
     // Days are 24 hours here: a hold does not care for the change of the clocks.
-    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| wrong(error.to_string()))?;
-    let relative = jiff::SpanRelativeTo::days_are_24_hours();
-    let span = span.to_duration(relative).map_err(|error| wrong(error.to_string()))?;
+    let span: jiff::Span = text.parse().map_err(|_| no_span())?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        return Err(wrong("counts in months or years, which are not all of one length"));
+    }
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| no_span())?;
     match Duration::try_from(span) {
         Ok(span) if !span.is_zero() => Ok(span),
-        _ => Err(wrong(format!("`{text}` is not above zero"))),
+        _ => Err(wrong("is not above zero")),
     }
 }
 
@@ -112,13 +120,33 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_people_write_them() {
-        for (text, seconds) in
-            [("90s", 90), ("30m", 1800), ("4h", 14400), ("2d", 172_800), ("1h 30m", 5400), ("PT1H", 3600)]
-        {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("30m", 1800),
+            ("4h", 14400),
+            ("2d", 172_800),
+            ("1w", 604_800),
+            ("1h 30m", 5400),
+            ("PT1H", 3600),
+        ] {
             assert_eq!(hold_for(text).unwrap(), Duration::from_secs(seconds), "{text}");
         }
-        for text in ["", "soon", "-1h", "0s", "1 month"] {
-            assert!(hold_for(text).is_err(), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_span_is_told_with_examples() {
+        for (text, why) in [
+            ("", "`` is no span of time"),
+            ("5", "`5` is no span of time"),
+            ("abc", "`abc` is no span of time"),
+            ("-1h", "`-1h` is not above zero"),
+            ("0s", "`0s` is not above zero"),
+            ("1 month", "`1 month` counts in months or years, which are not all of one length"),
+            ("99y", "`99y` counts in months or years, which are not all of one length"),
+        ] {
+            let problem = serde_json::to_value(hold_for(text).unwrap_err()).unwrap();
+            assert_eq!(problem["detail"], format!("`hold_for`: {why}; write 30m, 4h or 2d"));
+            assert_eq!(problem["status"], 422);
         }
     }
 }

@@ -119,9 +119,15 @@ impl<T: serde::de::DeserializeOwned> FromRequestParts<App> for Query<T> {
     }
 }
 
-/// Returns how many rows to give.
-fn limit(asked: Option<u32>) -> u32 {
-    asked.unwrap_or(LIMIT.1).clamp(1, LIMIT.0)
+/// Returns how many rows to give. More than the most is the most.
+fn limit(asked: Option<u32>) -> Result<u32, Problem> {
+    match asked {
+        Some(0) => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("`limit` is 0: ask for 1 to {}, or leave it out for {}", LIMIT.0, LIMIT.1),
+        )),
+        asked => Ok(asked.unwrap_or(LIMIT.1).min(LIMIT.0)),
+    }
 }
 
 /// Parses a member or parameter that is text on the wire.

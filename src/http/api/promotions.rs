@@ -85,6 +85,10 @@ pub(super) async fn create(
     Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<PromotionBody>,
 ) -> Result<Response, Problem> {
+    if body.repositories.as_ref().is_some_and(Vec::is_empty) {
+        let detail = "`repositories` is empty: leave it out to mean all";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
     let expect = body.expect.iter().map(|(repository, tag)| Ok((repository.clone(), parse::<Tag>("expect", tag)?)));
     let order = PromotionOrder {
         expect: expect.collect::<Result<_, Problem>>()?,
