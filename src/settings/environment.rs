@@ -1,8 +1,12 @@
+use std::time::Duration;
+
 use super::config_repository::read_branch;
 use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
+use super::{argocd, duration};
+use crate::argocd::Selection;
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,11 @@ pub struct EnvironmentSettings {
     pub update: Update,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
+    /// How long an environment must have been healthy for promotions from it, zero where it has to be healthy only; `None`:
+    /// promotions do not ask.
+    pub soak: Option<Duration>,
+    /// Its applications in Argo CD.
+    pub applications: Selection,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -48,6 +57,8 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSet
         paths: paths?,
         update,
         promote_from,
+        soak: read_gate(section),
+        applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
     })
 }
@@ -92,6 +103,26 @@ fn read_update(section: Section<'_>) -> Update {
         }
     }
     Update::Manual
+}
+
+/// A version that has not run for a month is not tried by waiting another one.
+const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Returns how long the source of a promotion must have been healthy; `soak` alone says that it has to be, too.
+fn read_gate(section: Section<'_>) -> Option<Duration> {
+    let when = section.text("promote_when");
+    if let Some(when) = when.filter(|when| when.value != "healthy") {
+        let message = format!("`promote_when`: there is no condition called `{}`", when.value.escape_debug());
+        section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
+    }
+    let soak = duration::read(section, "soak", SOAKS);
+    let key = ["promote_when", "soak"].into_iter().find(|key| section.has(key))?;
+    if !section.has("promote_from") {
+        let message = format!("`{key}` has no use without `promote_from`");
+        let hint = "it belongs to the environment that takes promotions, and is about the one that they come from";
+        section.report().fault_with_hint(section.offset_of(key), message, hint.to_owned());
+    }
+    Some(soak.unwrap_or(Duration::ZERO))
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

@@ -118,6 +118,8 @@ mod tests {
             paths: vec![path.into()],
             update: Update::Manual,
             promote_from: vec![],
+            soak: None,
+            applications: Default::default(),
             line: 1,
         };
         let overlap = |a: &str, b: &str| overlap(&environment(a), &environment(b)).is_some();
