@@ -3,12 +3,14 @@
 //! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
+//! - `follow_up` tells Argo CD of what was committed, and finds out what became of it;
 //! - `matrix` says what every environment runs.
 //!
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
 
 mod branch;
+mod follow_up;
 mod intake;
 mod matrix;
 mod message;
@@ -26,6 +28,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::Branch;
+pub use follow_up::Following;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
@@ -52,6 +55,8 @@ pub struct Parts {
     pub images: Vec<ImageRule>,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
+    /// The Argo CD that rolls out what is committed, where there is one.
+    pub following: Option<Following>,
     /// What is counted.
     pub metrics: Metrics,
     /// Where spans go.
@@ -69,6 +74,7 @@ struct Inner {
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
+    following: Option<Following>,
     metrics: Metrics,
     traces: Traces,
     notices: broadcast::Sender<Notice>,
@@ -92,7 +98,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics, traces } = parts;
+        let Parts { store, registries, images, branches, following, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -101,7 +107,8 @@ impl Relay {
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
         let intake_wake = Notify::new();
-        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, notices, intake_wake };
+        let inner =
+            Inner { store, registries, images, branches, branch_of, following, metrics, traces, notices, intake_wake };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -109,6 +116,7 @@ impl Relay {
         for index in 0..relay.0.branches.len() {
             tasks.spawn(writer::run(relay.clone(), index, stopped.clone()));
         }
+        tasks.spawn(follow_up::run(relay.clone(), stopped));
         (relay, Running { stop, tasks })
     }
 

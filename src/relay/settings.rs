@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 /// One environment, as the pipeline sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -7,6 +9,8 @@ pub struct Environment {
     pub mode: UpdateMode,
     /// The environments whose versions may be promoted to it.
     pub promote_from: Vec<String>,
+    /// How long those must have been healthy, zero where they have to be healthy only; `None`: nobody asks.
+    pub soak: Option<Duration>,
 }
 
 /// Who may move an environment.

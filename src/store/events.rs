@@ -277,6 +277,7 @@ async fn insert_push_update(
         pushed_at: event.pushed_at,
         received_at: event.received_at,
         trace: &event.trace,
+        override_reason: None,
     };
     updates::insert(tx, &row).await?;
     Ok(state)

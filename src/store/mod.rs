@@ -10,6 +10,7 @@
 mod backlog;
 mod due;
 mod events;
+mod follow_ups;
 mod holds;
 mod ids;
 mod receivers;
@@ -31,6 +32,7 @@ use sqlx::{ConnectOptions, Connection};
 pub use backlog::Backlog;
 pub use due::Outlook;
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
+pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use holds::{Hold, NewHold};
 pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};

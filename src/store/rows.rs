@@ -226,6 +226,8 @@ pub struct Update {
     pub finished_at: Option<Timestamp>,
     /// Which trace it belongs to: the span that everything that becomes of it is a child of.
     pub trace: TraceContext,
+    /// Why a promotion was made although its gate was closed.
+    pub override_reason: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Update {
@@ -255,6 +257,7 @@ impl FromRow<'_, SqliteRow> for Update {
             },
             finished_at: time_option(row, "finished_at")?,
             trace: parsed(row, "trace_parent")?,
+            override_reason: row.try_get("override_reason")?,
         })
     }
 }

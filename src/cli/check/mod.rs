@@ -1,5 +1,6 @@
 //! `tagrelay check`: whether the settings would do what they are meant to do.
 
+mod argocd;
 mod registries;
 mod remotes;
 mod report;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::output;
+use crate::argocd::ArgoCd;
 use crate::registry::{Registries, install_tls_provider};
 use crate::settings::{Faults, Settings};
 use crate::webhook::Receiver;
@@ -20,7 +22,7 @@ use report::Report;
 /// Checks the settings, and whether what they name is there.
 ///
 /// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be written, each config repository read and
-/// each registry asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
+/// each registry and Argo CD asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
 /// managed sites would take a new version.
 /// Changes nothing.
 #[derive(Args)]
@@ -75,6 +77,10 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
             None
         }
     };
+    let argocd = settings.argocd.clone().map(ArgoCd::new).transpose();
+    if let Err(error) = &argocd {
+        report.fault("Argo CD", error.to_string());
+    }
     if offline {
         return Ok(());
     }
@@ -84,6 +90,9 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     remotes::check_rules(settings, &read, report);
     if let Some(registries) = registries {
         registries::check(settings, &registries, &read, report).await;
+    }
+    if let Ok(Some(argocd)) = argocd {
+        argocd::check(settings, &argocd, &read, report).await;
     }
     Ok(())
 }
