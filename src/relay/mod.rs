@@ -9,6 +9,7 @@
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
 
+mod arrivals;
 mod branch;
 mod follow_up;
 mod intake;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::Branch;
@@ -33,6 +34,8 @@ pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
 pub use settings::{Environment, UpdateMode};
+
+use arrivals::Arrivals;
 
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
@@ -78,7 +81,7 @@ struct Inner {
     metrics: Metrics,
     traces: Traces,
     notices: broadcast::Sender<Notice>,
-    intake_wake: Notify,
+    arrivals: Arrivals,
 }
 
 /// The running tasks of the pipeline.
@@ -106,9 +109,18 @@ impl Relay {
             .collect();
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
-        let intake_wake = Notify::new();
-        let inner =
-            Inner { store, registries, images, branches, branch_of, following, metrics, traces, notices, intake_wake };
+        let inner = Inner {
+            store,
+            registries,
+            images,
+            branches,
+            branch_of,
+            following,
+            metrics,
+            traces,
+            notices,
+            arrivals: Arrivals::default(),
+        };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -190,7 +202,7 @@ impl Relay {
             tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.of(events.iter().map(|event| event.repository.registry()));
         Ok(received)
     }
 
@@ -204,7 +216,7 @@ impl Relay {
         if replayed == Replayed::Queued {
             tracing::info!(event = event_id, "event replayed");
         }
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(replayed)
     }
 
@@ -221,7 +233,7 @@ impl Relay {
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");
         // The intake sleeps until the next expiry, which may be this one's.
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(made)
     }
 
