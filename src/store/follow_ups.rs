@@ -146,6 +146,26 @@ impl Store {
                 .bind(limit)
                 .fetch_all(&self.reads)
                 .await?;
+        self.with_updates(rows).await
+    }
+
+    /// Returns those of the follow-ups of these updates that have not come to an end, oldest first, with their updates.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open_follow_ups_of(&self, update_ids: &[String]) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+        let rows: Vec<FollowUp> = sqlx::query_as(
+            "SELECT * FROM follow_ups WHERE ended_at IS NULL AND update_id IN (SELECT value FROM json_each(?))
+             ORDER BY update_id",
+        )
+        .bind(serde_json::json!(update_ids).to_string())
+        .fetch_all(&self.reads)
+        .await?;
+        self.with_updates(rows).await
+    }
+
+    async fn with_updates(&self, rows: Vec<FollowUp>) -> Result<Vec<(FollowUp, Update)>, StoreError> {
         let ids: Vec<&str> = rows.iter().map(|row| row.update_id.as_str()).collect();
         let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE id IN (SELECT value FROM json_each(?))")
             .bind(serde_json::json!(ids).to_string())
@@ -153,11 +173,8 @@ impl Store {
             .await?;
         let mut updates: HashMap<String, Update> =
             updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| Some((updates.remove(&row.update_id)?, row)))
-            .map(|(u, f)| (f, u))
-            .collect())
+        let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));
+        Ok(rows.into_iter().filter_map(pair).collect())
     }
 
     /// Returns what becomes of these updates, by their ids; those that nobody follows are left out.

@@ -305,3 +305,122 @@ async fn what_nobody_rolls_out_is_said_so() {
     assert!(rollout["reason"].as_str().unwrap().contains("environments/staging/user-service/deployment.yaml"));
     assert!(argocd.refreshed().is_empty());
 }
+
+/// Runs a command of the program against the fleet's server. Returns its exit code and what it printed.
+fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tagrelay"));
+    command.args(arguments).env("TAGRELAY_SERVER", fleet.url("")).env("TAGRELAY_TOKEN", token);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code(), text)
+}
+
+// The fake answers while the test waits for the command.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_show_it_and_override() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+    }
+    argocd.change("user-service-staging", |app| {
+        app.script = vec![("Synced", "Degraded")];
+        app.message = "Back-off restarting failed container".to_owned();
+    });
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "degraded").await;
+    let (code, refused) = command(&fleet, INCIDENT_TOKEN, &["promote", "--to", "production", "user-service"]);
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(refused.contains("argocd/user-service-staging is Synced and Degraded"), "{refused}");
+    let (code, status) = command(&fleet, INCIDENT_TOKEN, &["status"]);
+    assert_eq!(code, Some(0), "{status}");
+    for part in [
+        "HEALTH",
+        "unhealthy",
+        "Rollouts\n  staging",
+        "degraded  user-service-staging: Back-off restarting failed container",
+        "Applications that are not healthy\n  staging  argocd/user-service-staging  Synced, Degraded",
+    ] {
+        assert!(status.contains(part), "{part} is not in\n{status}");
+    }
+    let (code, text) =
+        command(&fleet, INCIDENT_TOKEN, &["promote", "--to", "production", "user-service", "--override"]);
+    assert_eq!(code, Some(2), "{text}");
+    let arguments = ["promote", "--to", "production", "user-service", "--override", "--reason", "hotfix"];
+    let (code, text) = command(&fleet, INCIDENT_TOKEN, &arguments);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Override,valueonly)", "main"]).trim(),
+        "hotfix"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_asks_argo_cd() {
+    let argocd = four_applications().await;
+    let builder = with_folders()
+        .environment_settings("production", "argocd = { app = [\"nobody\", \"user-service-production\"] }");
+    let fleet = start(builder, &argocd).await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+    }
+    let settings = fleet.settings_file();
+    let check =
+        |more: &[&str]| command(&fleet, "", &[&["check", "--config", settings.to_str().unwrap()], more].concat());
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        "answers; its version is v2.13.1",
+        "argocd/order-service-staging, argocd/user-service-staging",
+        "Argo CD shows no application `nobody`",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let (code, text) = check(&["--offline"]);
+    assert_eq!((code, text.contains("Argo CD")), (Some(0), false), "{text}");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("\"nobody\", ", "")).unwrap();
+    assert_eq!(check(&[]).0, Some(0));
+    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap().replace(TOKEN, "wrong")).unwrap();
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("the token is not taken (401)") && !text.contains("wrong"), "{text}");
+    argocd.goes_away(true);
+    assert!(check(&[]).1.contains("503"));
+}
+
+#[tokio::test]
+async fn the_stream_tells_of_rollouts() {
+    use futures_util::StreamExt as _;
+    let argocd = four_applications().await;
+    let fleet = start(with_folders(), &argocd).await;
+    let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(super::fleet::API_TOKEN);
+    let mut stream = request.send().await.unwrap().bytes_stream();
+    fleet.announce("user-service", &sha('1')).await;
+    let mut text = String::new();
+    let heard = tokio::time::timeout(super::fleet::LIMIT, async {
+        while !text.contains("\"healthy\"") {
+            text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
+        }
+    });
+    heard.await.unwrap();
+    assert!(text.contains("event: rollout\n") && text.contains("\"following\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_of_the_webhook_is_told() {
+    let argocd = FakeArgoCd::start().await;
+    argocd.wants_secret("webhook-secret-81");
+    let settings = format!("\n[argocd]\nurl = \"{}\"\n", argocd.url());
+    let fleet = with_folders().settings(&settings).start().await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the reason is told", async || {
+            let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
+            let reason = &detail["updates"][0]["rollout"]["reason"];
+            reason.as_str().is_some_and(|reason| reason.contains("HMAC verification failed"))
+        })
+        .await;
+    assert!(argocd.webhooks().is_empty());
+}

@@ -159,8 +159,11 @@ fn obstacle(fake: &FakeArgoCd, headers: &HeaderMap, request: String) -> Option<R
     None
 }
 
-async fn version() -> Json<Value> {
-    Json(json!({"Version": "v2.13.1+af54ef8", "GoVersion": "go1.22.9", "Platform": "linux/amd64"}))
+async fn version(State(fake): State<FakeArgoCd>) -> Response {
+    if fake.inside.lock().unwrap().is_away {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    Json(json!({"Version": "v2.13.1+af54ef8", "GoVersion": "go1.22.9", "Platform": "linux/amd64"})).into_response()
 }
 
 type Parameters = Query<HashMap<String, String>>;

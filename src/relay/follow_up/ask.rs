@@ -153,8 +153,7 @@ impl Worker<'_> {
     pub(super) async fn take(&mut self, answer: Answer) -> Result<(), StoreError> {
         let Answer { name, refresh, updates, result } = answer;
         self.in_flight.remove(&name);
-        let open = self.relay.0.store.open_follow_ups(super::MAX_OPEN).await?;
-        let open: Vec<_> = open.into_iter().filter(|(row, _)| updates.contains(&row.update_id)).collect();
+        let open = self.relay.0.store.open_follow_ups_of(&updates).await?;
         match &result {
             Err(error) if error.is_general() => {
                 self.missed(error);
@@ -180,12 +179,7 @@ impl Worker<'_> {
                     Err(error) => followed.reason = Some(error.to_string()),
                 }
                 is_reached &= followed.reached_at.is_some();
-                let since = followed.refreshed_at.unwrap_or(row.started_at);
-                if !followed.state.is_final() && elapsed(since, now) > timeout {
-                    (followed.state, followed.ended_at) = (FollowState::TimedOut, Some(now));
-                    let last = followed.reason.take().unwrap_or_default();
-                    followed.reason = Some(format!("not there within {} s: {last}", timeout.as_secs()));
-                }
+                time_out(followed, row.started_at, timeout, now);
             }
             sum_up(&mut row, now);
             if row != before {
@@ -322,6 +316,16 @@ fn begin(row: &mut FollowUp, applications: Vec<FollowedApplication>, update: &Up
     }
 }
 
+/// Ends an application that has not come to its end within the time from its refresh.
+fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) {
+    let since = followed.refreshed_at.unwrap_or(committed_at);
+    if !followed.state.is_final() && elapsed(since, now) > timeout {
+        (followed.state, followed.ended_at) = (FollowState::TimedOut, Some(now));
+        let last = followed.reason.take().unwrap_or_default();
+        followed.reason = Some(format!("not there within {} s: {last}", timeout.as_secs()));
+    }
+}
+
 /// Gives a follow-up the state that its applications add up to: what is open first, then the worst.
 fn sum_up(row: &mut FollowUp, now: Timestamp) {
     let order = [FollowState::Following, FollowState::Degraded, FollowState::TimedOut, FollowState::Healthy];
@@ -350,5 +354,76 @@ impl crate::relay::Relay {
     /// Counts a question to Argo CD.
     pub(super) fn count(&self, operation: &'static str, error: Option<&ArgoCdError>) {
         self.0.metrics.argocd_request(operation, error.map_or("ok", ArgoCdError::outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn app(state: FollowState) -> FollowedApplication {
+        FollowedApplication {
+            namespace: Some("argocd".to_owned()),
+            name: state.to_string(),
+            state,
+            sync: None,
+            health: None,
+            revision: None,
+            reason: Some(format!("because {state}")),
+            refreshed_at: Some(at(100)),
+            reached_at: None,
+            synced_at: None,
+            ended_at: None,
+        }
+    }
+
+    fn summed(states: &[FollowState]) -> (FollowState, Option<String>, Option<Timestamp>) {
+        let mut row = FollowUp {
+            update_id: "u".to_owned(),
+            environment: "staging".to_owned(),
+            commit: "c".to_owned(),
+            state: FollowState::Following,
+            reason: None,
+            started_at: at(90),
+            ended_at: None,
+            applications: states.iter().copied().map(app).collect(),
+        };
+        sum_up(&mut row, at(200));
+        (row.state, row.reason, row.ended_at)
+    }
+
+    #[test]
+    fn the_time_counts_from_the_refresh() {
+        let timeout = Duration::from_secs(900);
+        let mut waiting = app(FollowState::Following);
+        time_out(&mut waiting, at(0), timeout, at(1000));
+        assert_eq!((waiting.state, waiting.ended_at), (FollowState::Following, None));
+        time_out(&mut waiting, at(0), timeout, at(1001));
+        assert_eq!((waiting.state, waiting.ended_at), (FollowState::TimedOut, Some(at(1001))));
+        assert_eq!(waiting.reason.unwrap(), "not there within 900 s: because following");
+        let mut done = app(FollowState::Healthy);
+        time_out(&mut done, at(0), timeout, at(5000));
+        assert_eq!(done.state, FollowState::Healthy);
+        let mut never_refreshed = FollowedApplication { refreshed_at: None, ..app(FollowState::Following) };
+        time_out(&mut never_refreshed, at(99), timeout, at(1000));
+        assert_eq!(never_refreshed.state, FollowState::TimedOut);
+    }
+
+    #[test]
+    fn a_rollout_is_as_far_as_the_last_and_as_bad_as_the_worst_of_its_applications() {
+        use FollowState::{Degraded, Following, Healthy, TimedOut};
+        let (state, reason, ended) = summed(&[Healthy, Degraded, Following]);
+        assert_eq!((state, ended), (Following, None));
+        assert_eq!(reason.unwrap(), "following: because following");
+        assert_eq!(summed(&[Healthy, TimedOut, Degraded]).0, Degraded);
+        assert_eq!(
+            summed(&[Healthy, TimedOut]),
+            (TimedOut, Some("timed_out: because timed_out".to_owned()), Some(at(200)))
+        );
+        assert_eq!(summed(&[Healthy, Healthy]).0, Healthy);
     }
 }

@@ -112,7 +112,12 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let Some(following) = &relay.0.following else { return };
     let mut worker = Worker::new(&relay, following);
     while !*stopped.borrow() {
-        let pause = worker.round().await.unwrap_or_else(|error| {
+        let round = tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            // Left in the middle it has at worst asked in vain.
+            round = worker.round() => round,
+        };
+        let pause = round.unwrap_or_else(|error| {
             tracing::error!(%error, "the store cannot be used to follow rollouts");
             STORE_PAUSE
         });
