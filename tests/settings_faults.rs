@@ -485,11 +485,7 @@ fn argo_cd_can_do_what_environments_want_of_it() {
             "t.toml:25:16: `promote_when` wants to know how applications fare, and there is no Argo CD to ask; write [argocd] \
              with `url` and `token`",
         ),
-        (
-            gated("promote_when = \"healthy\"", &token),
-            "t.toml:24:16: `promote_when` has no use without `promote_from`; it belongs to the environment that takes \
-             promotions, and is about the one that they come from",
-        ),
+        (gated("promote_when = \"healthy\"", &token), "none"),
         (
             gated("promote_from = [\"a\"]\npromote_when = \"helthy\"", &token),
             "t.toml:25:16: `promote_when`: there is no condition called `helthy`; did you mean `healthy`?",

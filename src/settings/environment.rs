@@ -24,8 +24,8 @@ pub struct EnvironmentSettings {
     pub update: Update,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
-    /// How long an environment must have been healthy for promotions from it, zero where it has to be healthy only; `None`:
-    /// promotions do not ask.
+    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
+    /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
     pub soak: Option<Duration>,
     /// Its applications in Argo CD.
     pub applications: Selection,
@@ -116,13 +116,8 @@ fn read_gate(section: Section<'_>) -> Option<Duration> {
         section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
     }
     let soak = duration::read(section, "soak", SOAKS);
-    let key = ["promote_when", "soak"].into_iter().find(|key| section.has(key))?;
-    if !section.has("promote_from") {
-        let message = format!("`{key}` has no use without `promote_from`");
-        let hint = "it belongs to the environment that takes promotions, and is about the one that they come from";
-        section.report().fault_with_hint(section.offset_of(key), message, hint.to_owned());
-    }
-    Some(soak.unwrap_or(Duration::ZERO))
+    let asks = section.has("promote_when") || section.has("soak");
+    asks.then_some(soak.unwrap_or(Duration::ZERO))
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

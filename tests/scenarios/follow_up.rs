@@ -220,19 +220,40 @@ async fn an_environment_that_is_not_healthy_is_not_promoted_from_unless_somebody
     }
 }
 
-#[tokio::test]
+/// Lets an hour go by for what the stopped program knows of the health of applications.
+async fn an_hour_later(fleet: &Fleet) {
+    use sqlx::Connection as _;
+    let url = format!("sqlite:{}", fleet.folder().join("tagrelay.db").display());
+    let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let change = "UPDATE application_health SET healthy_since = healthy_since - 3600000";
+    assert_eq!(sqlx::query(change).execute(&mut store).await.unwrap().rows_affected(), 2);
+}
+
+// The fake answers while the test waits for the end of the program.
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_just_become_healthy_has_to_soak() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "soak = \"1h\"");
-    let fleet = start(builder, &argocd).await;
+    let mut fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
     let body = json!({"to": "production", "repositories": ["user-service"]});
-    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("its soak time is 3600 s"), "{problem}");
     let row = environment(&fleet, "production").await;
     assert_eq!((&row["promote_when"], &row["soak_seconds"]), (&json!("healthy"), &json!(3600)));
+    assert_eq!(fleet.terminate(), Some(0));
+    an_hour_later(&fleet).await;
+    fleet.start().await;
+    assert_eq!(fleet.request("/promotions", body.clone()).await["state"], "committed");
+    // A dip begins it anew.
+    argocd.change("user-service-staging", |app| app.health = "Degraded".to_owned());
+    assert_eq!(fleet.api("POST", "/promotions", Some(body.clone())).await.0, 409);
+    argocd.change("user-service-staging", |app| app.health = "Healthy".to_owned());
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("its soak time"), "{problem}");
 }
 
 #[tokio::test]
@@ -423,4 +444,19 @@ async fn a_wrong_secret_of_the_webhook_is_told() {
         })
         .await;
     assert!(argocd.webhooks().is_empty());
+}
+
+#[tokio::test]
+async fn the_environment_that_is_promoted_from_may_ask_too() {
+    let argocd = four_applications().await;
+    let fleet = start(with_folders().environment_settings("staging", "promote_when = \"healthy\""), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    argocd.change("user-service-staging", |app| app.sync = "OutOfSync".to_owned());
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("is OutOfSync and Healthy"), "{problem}");
+    argocd.change("user-service-staging", |app| app.sync = "Synced".to_owned());
+    assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Following, Worker, elapsed, files, now};
-use crate::argocd::{Application, ApplicationName, ArgoCdError, End, Progress, Refresh};
+use crate::argocd::{Application, ApplicationName, ArgoCdError, End, Progress, Refresh, Selection, SyncStatus};
 use crate::relay::branch::Branch;
 use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError, Update};
 use crate::telemetry::SpanKind;
@@ -135,7 +135,8 @@ impl Worker<'_> {
             .map(|(mut row, update)| {
                 let selector = self.following.selector(&row.environment).map(str::to_owned);
                 let list = lists.get(&selector).map(Vec::as_slice).unwrap_or_default();
-                begin(&mut row, self.applications(list, &update), &update, now);
+                let selection = self.following.selection(&row.environment);
+                begin(&mut row, self.applications(list, &update), selection, &update, now);
                 (row, update)
             })
             .collect();
@@ -229,7 +230,7 @@ impl Worker<'_> {
                 followed.ended_at = Some(now);
             }
         }
-        if followed.reached_at.is_some() && app.sync == crate::argocd::SyncStatus::Synced {
+        if followed.reached_at.is_some() && app.sync == SyncStatus::Synced {
             followed.synced_at.get_or_insert(now);
         }
     }
@@ -247,7 +248,6 @@ impl Worker<'_> {
                 let commits = self.relay.0.store.commits_on(&branch.environment_names(), LOADED).await?;
                 lineage.load(commits);
             }
-            lineage.note(&row.commit, row.started_at);
             let Some(revision) = app.revision_in(watched) else { continue };
             if lineage.knows(revision) {
                 continue;
@@ -305,15 +305,31 @@ fn followed(app: &Application) -> FollowedApplication {
 }
 
 /// Begins to follow an update in its applications; without any there is nothing to follow.
-fn begin(row: &mut FollowUp, applications: Vec<FollowedApplication>, update: &Update, now: Timestamp) {
+fn begin(
+    row: &mut FollowUp,
+    applications: Vec<FollowedApplication>,
+    selection: &Selection,
+    update: &Update,
+    now: Timestamp,
+) {
     row.applications = applications;
-    if row.applications.is_empty() {
-        let files: Vec<&str> = files(update).into_iter().take(3).collect();
-        row.reason = Some(format!("Argo CD shows no application that is made of {}", files.join(", ")));
-        (row.state, row.ended_at) = (FollowState::Untracked, Some(now));
-    } else {
+    if !row.applications.is_empty() {
         (row.state, row.reason) = (FollowState::Following, None);
+        return;
     }
+    let what = match selection {
+        Selection::Paths => {
+            let files: Vec<&str> = files(update).into_iter().take(3).collect();
+            format!("that is made of {}", files.join(", "))
+        }
+        Selection::Named(names) => {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!("called {}", names.join(" or "))
+        }
+        Selection::Labels(labels) => format!("with the labels {labels}"),
+    };
+    row.reason = Some(format!("Argo CD shows no application {what}"));
+    (row.state, row.ended_at) = (FollowState::Untracked, Some(now));
 }
 
 /// Ends an application that has not come to its end within the time from its refresh.

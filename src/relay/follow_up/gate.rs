@@ -71,9 +71,11 @@ impl Relay {
     /// Returns the environments that promotions want to be healthy.
     pub(super) fn gated_sources(&self) -> Vec<&str> {
         let environments = || self.0.branches.iter().flat_map(crate::relay::Branch::environments);
-        let gated = environments().filter(|environment| environment.soak.is_some());
-        let mut sources: Vec<&str> =
-            gated.flat_map(|environment| &environment.promote_from).map(String::as_str).collect();
+        let asked = environments().flat_map(|target| {
+            let sources = target.promote_from.iter().map(String::as_str);
+            sources.filter(|source| target.soak_of(self.environment(source)).is_some())
+        });
+        let mut sources: Vec<&str> = asked.collect();
         sources.sort_unstable();
         sources.dedup();
         sources

@@ -76,6 +76,10 @@ impl Relay {
         let (Some(branch), Some(watched)) = (self.branch_of(environment), self.watched(following, environment)) else {
             return Ok(Ok(Vec::new()));
         };
+        if branch.snapshot().is_none() {
+            // Which files it has is not known yet: that is no reason to forget its applications.
+            return Ok(Ok(Vec::new()));
+        }
         let managed = self.managed(branch, environment);
         let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
         let apps = following.select(&list, environment, watched, &files);

@@ -189,6 +189,10 @@ impl<'a> Worker<'a> {
     fn remember(&mut self, open: &[(FollowUp, Update)]) {
         self.spans.retain(|id, _| open.iter().any(|(row, _)| row.update_id == *id));
         for (row, update) in open {
+            let index = self.relay.0.branch_of.get(&row.environment);
+            if let Some(lineage) = index.and_then(|index| self.lineages.get_mut(*index)) {
+                lineage.note(&row.commit, row.started_at);
+            }
             self.spans.entry(row.update_id.clone()).or_insert_with(|| {
                 let mut span = self.relay.0.traces.begin(SpanKind::Consumer, "follow rollout", Some(&update.trace));
                 super::describe(&mut span, update);

@@ -105,7 +105,9 @@ impl Relay {
         if order.overrides && reason.is_none() {
             return Err(RequestError::OverrideWithoutReason);
         }
-        let Some(soak) = self.environment(&order.to).and_then(|target| target.soak) else { return Ok(None) };
+        let source = plan.source.as_deref().and_then(|source| self.environment(source));
+        let soak = self.environment(&order.to).and_then(|target| target.soak_of(source));
+        let Some(soak) = soak else { return Ok(None) };
         let closed = match (&plan.source, &plan.elsewhere) {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
