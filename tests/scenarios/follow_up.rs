@@ -371,6 +371,7 @@ async fn the_commands_show_it_and_override() {
     let arguments = ["promote", "--to", "production", "user-service", "--override", "--reason", "hotfix"];
     let (code, text) = command(&fleet, INCIDENT_TOKEN, &arguments);
     assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("overridden: `staging` is not healthy"), "{text}");
     assert_eq!(
         fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Override,valueonly)", "main"]).trim(),
         "hotfix"

@@ -172,6 +172,7 @@ pub(in crate::cli) struct Request {
     pub from: Option<String>,
     pub commit: Option<String>,
     pub reason: Option<String>,
+    pub overridden: Option<String>,
     pub updates: Vec<Update>,
 }
 
