@@ -35,3 +35,4 @@ pub use paths::EnvironmentPaths;
 pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
 pub use repository::ConfigRepository;
 pub use settings::{Authentication, Identity, RemoteSettings};
+pub(crate) use transport::{Fetched, History, HistoryRequest};
