@@ -176,11 +176,8 @@ fn ask_pyyaml(pairs: &[(&File, Edited)]) {
     let is_there = Command::new("python3").args(["-c", "import yaml"]).stderr(Stdio::null()).status();
     if !is_there.is_ok_and(|status| status.success()) {
         // Past the capture of the test's output, so that it is seen.
-        writeln!(
-            std::io::stderr(),
-            "LEFT OUT: python3 with PyYAML is not installed, so it has read no public manifest"
-        )
-        .unwrap();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "LEFT OUT: python3 with PyYAML is not installed, so it has read no public manifest").unwrap();
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/same_but_scalars.py");

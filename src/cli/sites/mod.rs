@@ -33,11 +33,11 @@ Examples:
   tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 environments/staging --write    do it
   kustomize build . | tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 --write -   a filter
 
-Exit code of --set: 0 when every image was found and says the wanted version now (or would, with --write). 1 when an
-image was not found, a place cannot be changed, or a file cannot be written: then no file is written, unless it was
-the writing that failed.
+Exit code of --set: 0 when every image was found and has the version now (without --write: would
+have). 1 when an image was not found, a place cannot be changed, or a file cannot be written:
+then no file is written, unless it was the writing that failed.
 
-A repository is read without a password, unless --config has a [[config_repository]] with the same URL.")]
+A repository is read without a password, unless --config has a [[config_repository]] with its URL.")]
 pub(super) struct Options {
     /// A folder, a file, - for standard input, a bare repository, or the URL of one (https, http, ssh, file). With
     /// --config, give the top folder of the config repository: the paths of environments begin there
