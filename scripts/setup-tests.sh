@@ -22,9 +22,11 @@ readonly programs=(
   "sshd|openssh-server|config repositories over SSH"
   "ssh-keygen|openssh-client|keys for sshd"
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
+  "promtool|prometheus|alert rules, their cases, the form of the metrics"
 )
 # Packages that bring a daemon, and the units of it.
-readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket")
+readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
+  [prometheus]="prometheus.service")
 
 say() { printf '%s\n' "$*" >&2; }
 
