@@ -16,17 +16,27 @@
 //! Everything is pure, bounded and free of panics for any input: files, nesting, nodes and aliases have limits,
 //! and aliases are followed but never expanded.
 
+mod argocd;
+mod claims;
+mod document;
 mod edit;
+mod embedded;
 mod find;
+mod markers;
 mod notation;
 mod plain;
 mod prefilter;
 mod proof;
+mod registries;
+mod settings;
 mod sharing;
 mod site;
+mod site_path;
 mod slots;
 mod tree;
 
-pub use edit::{Edited, Refused, SiteChange, Wanted, edit};
+pub use edit::{Edited, Refused, SiteChange, Wanted, edit, edit_with};
 pub use prefilter::{is_manifest_path, may_hold_sites};
-pub use site::{Format, Site, Unreadable, scan};
+pub use settings::{ImageNames, InvalidSiteRule, ManifestSettings, Pin, RulePart, SiteRule};
+pub use site::{Format, Note, Reading, Site, Unreadable, read, scan};
+pub use site_path::InvalidSitePath;
