@@ -4,6 +4,7 @@ use sqlx::SqliteConnection;
 use super::writer::{Transaction, Write};
 use super::{Event, EventState, Store, StoreError, UpdateState, holds, updates};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// A push event that has just been authenticated.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct NewEvent {
     pub duplicate_key: String,
     /// What was delivered before this time is too old for this to be a duplicate of it.
     pub duplicates_since: Timestamp,
+    /// The span that everything that becomes of it is a child of. A duplicate keeps that of the first delivery.
+    pub trace: TraceContext,
 }
 
 /// What became of a delivered event.
@@ -196,7 +199,7 @@ impl Write for Receive {
             let id = tx.next_id();
             sqlx::query(
                 "INSERT INTO events (id, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-                    duplicate_key, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
+                    duplicate_key, trace_parent, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
             )
             .bind(&id)
             .bind(&self.receiver)
@@ -207,6 +210,7 @@ impl Write for Receive {
             .bind(event.pushed_at.map(Timestamp::as_millisecond))
             .bind(tx.now_milliseconds())
             .bind(&event.duplicate_key)
+            .bind(event.trace.to_string())
             .execute(&mut *tx.connection)
             .await?;
             received.push(Received { id, state: ReceivedState::Queued });
@@ -272,6 +276,7 @@ async fn insert_push_update(
         reason,
         pushed_at: event.pushed_at,
         received_at: event.received_at,
+        trace: &event.trace,
     };
     updates::insert(tx, &row).await?;
     Ok(state)
