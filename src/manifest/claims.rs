@@ -95,10 +95,12 @@ impl<'task> Finder<'_, '_, 'task> {
         if self.is_claimed(at, known.as_ref(), claims) {
             return;
         }
-        let by_last_part = || match name {
+        // A policy that nothing is known of is often called as its image is. A reference says it itself.
+        let guess = match name {
             Name::Policy(policy) => policy.split_once(':').and_then(|(_, name)| task.names.of_marker(name)),
             Name::Own(_) => None,
         };
+        let owner = Owner { known: known.as_ref(), guess: guess.as_ref() };
         let part = match part {
             // It never changes; what it says was read before.
             Some(markers::Part::Name) => return,
@@ -106,7 +108,7 @@ impl<'task> Finder<'_, '_, 'task> {
             Some(markers::Part::Digest) => Some(RulePart::Digest),
             None => None,
         };
-        match self.take_scalar(at, part, known.or_else(by_last_part).as_ref(), Format::Marker) {
+        match self.take_scalar(at, part, owner, Format::Marker) {
             Ok(()) => claims.note(at, self.found.len() - 1),
             Err(reason) => {
                 let (Name::Own(name) | Name::Policy(name)) = name;
@@ -133,7 +135,8 @@ impl<'task> Finder<'_, '_, 'task> {
                 if self.is_claimed(at, rule.repository, claims) {
                     return true;
                 }
-                let is_taken = self.take_scalar(at, Some(rule.part), rule.repository, Format::Rule).is_ok();
+                let owner = Owner { known: rule.repository, guess: None };
+                let is_taken = self.take_scalar(at, Some(rule.part), owner, Format::Rule).is_ok();
                 if is_taken {
                     claims.note(at, self.found.len() - 1);
                 }
@@ -155,14 +158,15 @@ impl<'task> Finder<'_, '_, 'task> {
         &mut self,
         at: NodeId,
         part: Option<RulePart>,
-        repository: Option<&Repository>,
+        owner: Owner<'_>,
         format: Format,
     ) -> Result<(), NotTaken> {
         let Slot::Text(at, node, text) = self.reader.slot(Some(at)) else { return Err(NotTaken::NoText) };
         let (name, tag, digest) = ImageReference::split(text);
         let is_reference = match part {
             Some(part) => part == RulePart::Reference,
-            None => tag.is_some() || digest.is_some(),
+            // `v1@sha256:…` is a tag, `nginx@sha256:…` is not.
+            None => tag.is_some() || (digest.is_some() && owner.may_be_called(name)),
         };
         let whole = (text, Part::whole(at, node, text));
         let (name, tag, digest): (_, Option<Written<'_>>, Option<Written<'_>>) = match part {
@@ -181,7 +185,10 @@ impl<'task> Finder<'_, '_, 'task> {
             }
             _ => (None, Some(whole), None),
         };
-        let Some(repository) = repository.map(Repository::as_str).or(name) else { return Err(NotTaken::NameUnknown) };
+        let Owner { known, guess } = owner;
+        let Some(repository) = known.map(Repository::as_str).or(name).or(guess.map(Repository::as_str)) else {
+            return Err(NotTaken::NameUnknown);
+        };
         if !self.add(node, format, tag, digest, repository) {
             return Err(NotTaken::NoVersion);
         }
@@ -198,6 +205,23 @@ impl Claims<'_> {
         if places.last() != Some(&place) {
             places.push(place);
         }
+    }
+}
+
+/// Whose a scalar is.
+#[derive(Debug, Clone, Copy)]
+struct Owner<'a> {
+    /// The repository that was named.
+    known: Option<&'a Repository>,
+    /// The repository where neither a name nor the scalar says one.
+    guess: Option<&'a Repository>,
+}
+
+impl Owner<'_> {
+    /// Returns whether a name without a tag can be that of the repository, and is no tag.
+    fn may_be_called(&self, name: &str) -> bool {
+        let is_name_of = |repository: &Repository| repository.name() == name;
+        name.contains('/') || self.known.or(self.guess).is_none_or(is_name_of)
     }
 }
 
@@ -239,5 +263,117 @@ impl<'text> Policies<'text> {
 
     fn repository_of(&self, policy: &str) -> Option<Repository> {
         self.named.iter().find(|(named, _)| *named == policy).map(|(_, repository)| repository.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{ImageNames, ManifestSettings, Pin, Reading, SiteRule, Wanted, edit_with, read};
+    use super::*;
+
+    const OLD: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const NEW: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn settings() -> ManifestSettings {
+        let mut names = ImageNames::default();
+        names.pattern("docker.io/uyou/*");
+        names.name("web", &"ghcr.io/x/web".parse().unwrap());
+        names.flux_policy("ns:api", &"ghcr.io/x/api".parse().unwrap());
+        ManifestSettings { names: Arc::new(names), ..ManifestSettings::default() }
+    }
+
+    fn rule(path: &str, repository: Option<&str>, part: RulePart) -> ManifestSettings {
+        let repository = repository.map(|repository| repository.parse().unwrap());
+        let rules = vec![SiteRule::new("*.yaml", path, repository, part).unwrap()];
+        ManifestSettings { rules, ..ManifestSettings::default() }
+    }
+
+    /// Returns the sites as `line format repository version`, then the notes as `line: reason`.
+    fn found(text: &str, settings: &ManifestSettings) -> Vec<String> {
+        let Reading { sites, notes } = read("a.yaml", text.as_bytes(), settings).unwrap();
+        let site = |site: &super::super::Site| {
+            format!("{} {} {} {}", site.line, site.format, site.repository, site.version).replace(OLD, "D")
+        };
+        let notes = notes.iter().map(|note| format!("{}: {}", note.line, note.reason));
+        sites.iter().map(site).chain(notes).collect()
+    }
+
+    /// Sets every image to `v2` with the new digest.
+    fn set(text: &str, settings: &ManifestSettings) -> String {
+        let sites = read("a.yaml", text.as_bytes(), settings).unwrap().sites;
+        let version = crate::image::Version::tagged("v2".parse().unwrap(), Some(NEW.parse().unwrap()));
+        let wanted =
+            |site: &super::super::Site| Wanted { repository: site.repository.clone(), version: version.clone() };
+        let wanted: Vec<Wanted> = sites.iter().map(wanted).collect();
+        String::from_utf8(edit_with("a.yaml", text.as_bytes(), &wanted, settings).unwrap().bytes).unwrap()
+    }
+
+    #[test]
+    fn a_marker_says_whose_a_value_is() {
+        for (text, expected) in [
+            ("v: v1 # tagrelay: api", "1 marker docker.io/uyou/api v1"),
+            ("v: v1 # tagrelay: web:tag", "1 marker ghcr.io/x/web v1"),
+            ("v: v1 # tagrelay: r.io:5000/a/b", "1 marker r.io:5000/a/b v1"),
+            ("v: a/b:v1 # {\"$imagepolicy\": \"ns:x\"}", "1 marker docker.io/a/b v1"),
+            ("v: v1 # {\"$imagepolicy\": \"ns:api:tag\"}", "1 marker ghcr.io/x/api v1"),
+            ("v: v1 # {\"$imagepolicy\": \"other:web:tag\"}", "1 marker ghcr.io/x/web v1"),
+            ("v: v1@OLD # tagrelay: web", "1 marker ghcr.io/x/web v1@D"),
+            // What is a site already belongs to the image of the marker when that is known.
+            ("image: mirror.io/web:v1 # tagrelay: web", "1 helm-values ghcr.io/x/web v1"),
+            ("image: q.io/a:v1 # {\"$imagepolicy\": \"ns:x\"}", "1 helm-values q.io/a v1"),
+            ("{repository: a/b, tag: v1} # {\"$imagepolicy\": \"ns:x:tag\"}", "1 helm-values docker.io/a/b v1"),
+        ] {
+            assert_eq!(found(&text.replace("OLD", OLD), &settings()), [expected], "{text}");
+        }
+        let ignored = "image: a:1 # tagrelay: ignore\nb: {image: &x a:1}\nc: {image: *x} # tagrelay: ignore\n";
+        assert_eq!(found(ignored, &settings()), [""; 0]);
+    }
+
+    #[test]
+    fn rules_lead_to_sites() {
+        let tag = |path| rule(path, Some("a/b"), RulePart::Tag);
+        for (text, settings, expected) in [
+            ("a: {b: [{name: x, v: v1}, {name: y, v: v2}]}", tag("$.a.b[?name=='y'].v"), "1 rule docker.io/a/b v2"),
+            ("a: q.io/c:v1", rule("$.a", None, RulePart::Reference), "1 rule q.io/c v1"),
+            ("a: v1\n---\nb: v1", tag("$.b"), "3 rule docker.io/a/b v1"),
+            ("x: |\n  image:\n    v: v1\n", tag("$.x.image.v"), "3 rule docker.io/a/b v1"),
+            ("image: q.io/c:v1", tag("$.image"), "1 helm-values docker.io/a/b v1"),
+            (
+                "a: [v1]",
+                tag("$.a"),
+                "1: no version stands where an [[environment.site]] looks for that of docker.io/a/b",
+            ),
+        ] {
+            assert_eq!(found(text, &settings), [expected], "{text}");
+        }
+        let settings = tag("$.x.image.v");
+        assert_eq!(set("x: |\n  image:\n    v: v1 # c\n", &settings), "x: |\n  image:\n    v: v2 # c\n");
+        let settings = rule("$.pin", Some("a/b"), RulePart::Digest);
+        assert_eq!(set(&format!("pin: {OLD}"), &settings), format!("pin: {NEW}"));
+    }
+
+    #[test]
+    fn pinned_sites_get_the_digest_behind_the_tag() {
+        let settings = ManifestSettings { pin: Pin::Digest, ..settings() };
+        for (before, after) in [
+            ("image: a:1", "image: a:v2@NEW"),
+            ("image: a:1@OLD", "image: a:v2@NEW"),
+            ("image: a@OLD", "image: a@NEW"),
+            ("{repository: a, tag: v1}", "{repository: a, tag: v2@NEW}"),
+            ("{repository: a, tag: v1, digest: OLD}", "{repository: a, tag: v2, digest: NEW}"),
+            (
+                "kind: Kustomization\nimages: [{name: a, newTag: v1}]",
+                "kind: Kustomization\nimages: [{name: a, newTag: v2@NEW}]",
+            ),
+            ("v: v1 # tagrelay: web:tag", "v: v2 # tagrelay: web:tag"),
+            ("v: a/b:v1 # {\"$imagepolicy\": \"ns:x\"}", "v: a/b:v2@NEW # {\"$imagepolicy\": \"ns:x\"}"),
+        ] {
+            let (before, after) = (before.replace("OLD", OLD), after.replace("NEW", NEW));
+            assert_eq!(set(&before, &settings), after);
+            // What is pinned stays so.
+            assert_eq!(set(&after, &ManifestSettings::default()), after);
+        }
     }
 }

@@ -38,9 +38,12 @@ pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
     ],
     later: &["github_app", "signing"],
 };
-pub(super) const ENVIRONMENT: KeySet =
-    key_set("[[environment]]", &["name", "config_repository", "branch", "paths", "update", "promote_from"]);
-pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify"]);
+pub(super) const ENVIRONMENT: KeySet = key_set(
+    "[[environment]]",
+    &["name", "config_repository", "branch", "paths", "update", "promote_from", "pin", "site"],
+);
+pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify", "name", "flux_policy"]);
 pub(super) const TAG: KeySet = key_set("`tag` of [[image]]", &["kind", "prefix", "suffix", "min_length"]);
 pub(super) const VERIFY: KeySet = KeySet {
     section: "`verify` of [[image]]",
@@ -76,6 +79,7 @@ pub const KEY_SETS: &[KeySet] = &[
     STORE,
     CONFIG_REPOSITORY,
     ENVIRONMENT,
+    SITE,
     IMAGE,
     TAG,
     VERIFY,

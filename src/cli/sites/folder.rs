@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Found, FoundSite, UnreadFile};
-use crate::manifest::{is_manifest_path, scan};
+use crate::manifest::{self, ManifestSettings, is_manifest_path};
 
 /// Larger files are not read: manifests are kilobytes.
 const MAX_FILE_BYTES: u64 = 5 << 20;
@@ -19,18 +19,18 @@ const MAX_FILE_BYTES: u64 = 5 << 20;
 /// # Errors
 ///
 /// When the place itself cannot be read. What is wrong with a file in it is told among the problems.
-pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
+pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result<Found> {
     let mut found = Found::default();
     let failed = || format!("{} cannot be read", place.display());
     if fs::metadata(place).with_context(failed)?.is_file() {
-        read_file(place, &place.display().to_string(), &mut found);
+        read_file(place, &place.display().to_string(), manifests, &mut found);
         return Ok(found);
     }
     fs::read_dir(place).with_context(failed)?;
     let mut folders = vec![place.to_path_buf()];
     while let Some(folder) = folders.pop() {
         let shown = |path: &Path| path.strip_prefix(place).unwrap_or(path).display().to_string();
-        if let Err(error) = read_folder(&folder, &mut folders, &mut found, &shown) {
+        if let Err(error) = read_folder(&folder, manifests, &mut folders, &mut found, &shown) {
             found.problems.push(UnreadFile { path: shown(&folder), reason: error.to_string() });
         }
     }
@@ -39,6 +39,7 @@ pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
 
 fn read_folder(
     folder: &Path,
+    manifests: &ManifestSettings,
     folders: &mut Vec<PathBuf>,
     found: &mut Found,
     shown: &dyn Fn(&Path) -> String,
@@ -52,10 +53,12 @@ fn read_folder(
             if entry.file_name() != ".git" {
                 folders.push(path);
             }
-        } else if !is_manifest_path(&entry.file_name().to_string_lossy()) {
+        } else if !is_manifest_path(&entry.file_name().to_string_lossy())
+            && !manifests.rules.iter().any(|rule| rule.takes(&shown(&path)))
+        {
             // Nothing for us.
         } else if kind.is_file() {
-            read_file(&path, &shown(&path), found);
+            read_file(&path, &shown(&path), manifests, found);
         } else if kind.is_symlink() && fs::metadata(&path).is_err() {
             found
                 .problems
@@ -65,7 +68,7 @@ fn read_folder(
     Ok(())
 }
 
-fn read_file(path: &Path, shown: &str, found: &mut Found) {
+fn read_file(path: &Path, shown: &str, manifests: &ManifestSettings, found: &mut Found) {
     let mut problem = |reason: String| found.problems.push(UnreadFile { path: shown.to_owned(), reason });
     let bytes = match read_bounded(path) {
         Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
@@ -74,12 +77,13 @@ fn read_file(path: &Path, shown: &str, found: &mut Found) {
         Ok(bytes) => bytes,
         Err(error) => return problem(error.to_string()),
     };
-    match scan(shown, &bytes) {
-        Ok(sites) => {
+    match manifest::read(shown, &bytes, manifests) {
+        Ok(reading) => {
+            reading.notes.iter().for_each(|note| problem(format!("line {}: {}", note.line, note.reason)));
             let site = |site: &crate::manifest::Site| {
                 FoundSite::new(shown, site.line, site.format, &site.repository, &site.version)
             };
-            found.sites.extend(sites.iter().map(site));
+            found.sites.extend(reading.sites.iter().map(site));
         }
         Err(unreadable) => problem(unreadable.to_string()),
     }
@@ -111,7 +115,7 @@ mod tests {
         std::os::unix::fs::symlink(root.join("z.yaml"), root.join("link.yaml")).unwrap();
         std::os::unix::fs::symlink(root.join("absent"), root.join("nowhere.yaml")).unwrap();
 
-        let mut found = read(root).unwrap();
+        let mut found = read(root, &ManifestSettings::default()).unwrap();
         found.sort();
         let sites: Vec<_> = found.sites.iter().map(|site| (site.path.as_str(), site.line)).collect();
         assert_eq!(sites, [("deep/er/a.yml", 5), ("z.yaml", 5)]);
@@ -125,8 +129,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pod.yaml");
         fs::write(&file, POD).unwrap();
-        assert_eq!(read(&file).unwrap().sites[0].path, file.display().to_string());
-        let error = read(&folder.path().join("absent")).unwrap_err().to_string();
+        assert_eq!(read(&file, &ManifestSettings::default()).unwrap().sites[0].path, file.display().to_string());
+        let error = read(&folder.path().join("absent"), &ManifestSettings::default()).unwrap_err().to_string();
         assert!(error.ends_with("absent cannot be read"), "{error}");
     }
 }
