@@ -8,6 +8,7 @@
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
 
+mod arrivals;
 mod branch;
 mod intake;
 mod matrix;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::Branch;
@@ -30,6 +31,8 @@ pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
 pub use settings::{Environment, UpdateMode};
+
+use arrivals::Arrivals;
 
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
@@ -72,7 +75,7 @@ struct Inner {
     metrics: Metrics,
     traces: Traces,
     notices: broadcast::Sender<Notice>,
-    intake_wake: Notify,
+    arrivals: Arrivals,
 }
 
 /// The running tasks of the pipeline.
@@ -100,8 +103,17 @@ impl Relay {
             .collect();
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
-        let intake_wake = Notify::new();
-        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, notices, intake_wake };
+        let inner = Inner {
+            store,
+            registries,
+            images,
+            branches,
+            branch_of,
+            metrics,
+            traces,
+            notices,
+            arrivals: Arrivals::default(),
+        };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -182,7 +194,7 @@ impl Relay {
             tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.of(events.iter().map(|event| event.repository.registry()));
         Ok(received)
     }
 
@@ -196,7 +208,7 @@ impl Relay {
         if replayed == Replayed::Queued {
             tracing::info!(event = event_id, "event replayed");
         }
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(replayed)
     }
 
@@ -213,7 +225,7 @@ impl Relay {
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");
         // The intake sleeps until the next expiry, which may be this one's.
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(made)
     }
 
