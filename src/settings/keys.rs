@@ -43,8 +43,18 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
     &["name", "config_repository", "branch", "paths", "update", "promote_from", "pin", "site"],
 );
 pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
-pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify", "name", "flux_policy"]);
-pub(super) const TAG: KeySet = key_set("`tag` of [[image]]", &["kind", "prefix", "suffix", "min_length"]);
+pub(super) const IMAGE: KeySet = key_set(
+    "[[image]]",
+    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
+);
+pub(super) const TAG: KeySet = key_set(
+    "`tag` of [[image]]",
+    &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
+);
+pub(super) const SOURCE: KeySet = key_set(
+    "`source` of [[image]]",
+    &["url", "username", "password", "ssh_key", "ssh_key_passphrase", "known_hosts", "ca_bundle"],
+);
 pub(super) const VERIFY: KeySet = KeySet {
     section: "`verify` of [[image]]",
     keys: &["exists"],
@@ -82,6 +92,7 @@ pub const KEY_SETS: &[KeySet] = &[
     SITE,
     IMAGE,
     TAG,
+    SOURCE,
     VERIFY,
     REGISTRY,
     RECEIVER,

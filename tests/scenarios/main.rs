@@ -11,11 +11,14 @@ mod git_http;
 mod git_tls;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/source.rs"]
+mod source;
 
 mod bad_input;
 mod failures;
 mod late_registry;
 mod limits;
 mod main_job;
+mod order;
 mod receivers;
 mod requests;
