@@ -179,9 +179,11 @@ pub(super) async fn open(
     environments: &[EnvironmentSettings],
 ) -> anyhow::Result<ConfigRepository> {
     let (name, branch) = (remote.name.clone(), remote.branch.clone());
-    let paths = environments
-        .iter()
-        .map(|environment| EnvironmentPaths { name: environment.name.clone(), paths: environment.paths.clone() });
+    let paths = environments.iter().map(|environment| EnvironmentPaths {
+        name: environment.name.clone(),
+        paths: environment.paths.clone(),
+        manifests: environment.manifests.clone(),
+    });
     ConfigRepository::open(remote, paths.collect())
         .await
         .with_context(|| format!("config repository `{name}`, branch `{branch}`, cannot be opened"))

@@ -41,13 +41,28 @@ pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
 };
 pub(super) const ENVIRONMENT: KeySet = key_set(
     "[[environment]]",
-    &["name", "config_repository", "branch", "paths", "update", "promote_from", "promote_when", "soak", "argocd"],
+    &[
+        "name",
+        "config_repository",
+        "branch",
+        "paths",
+        "update",
+        "promote_from",
+        "promote_when",
+        "soak",
+        "argocd",
+        "pin",
+        "site",
+    ],
 );
 pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
 pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
 pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
-pub(super) const IMAGE: KeySet =
-    key_set("[[image]]", &["repository", "tag", "verify", "source", "source_branches", "allow_older"]);
+pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const IMAGE: KeySet = key_set(
+    "[[image]]",
+    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
+);
 pub(super) const TAG: KeySet = key_set(
     "`tag` of [[image]]",
     &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
@@ -91,6 +106,7 @@ pub const KEY_SETS: &[KeySet] = &[
     CONFIG_REPOSITORY,
     ENVIRONMENT,
     ENVIRONMENT_ARGOCD,
+    SITE,
     ARGOCD,
     ARGOCD_WEBHOOK,
     IMAGE,
