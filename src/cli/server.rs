@@ -14,6 +14,7 @@ use crate::http::{self, ConnectionLimits, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Following, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
+use crate::source_repo::Sources;
 use crate::store::Store;
 use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
@@ -96,7 +97,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
     let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
-    let parts = relay::Parts { store, registries, images: settings.images, branches, following, metrics, traces };
+    let sources = Sources::new(settings.sources);
+    let parts =
+        relay::Parts { store, registries, images: settings.images, sources, branches, following, metrics, traces };
     let (relay, running) = Relay::start(parts);
     let routes = Routes::new(http::Parts {
         relay: relay.clone(),

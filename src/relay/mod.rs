@@ -1,6 +1,7 @@
 //! The pipeline: it joins the rooms, and is the only one that knows them all.
 //!
 //! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
+//! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
 //! - `follow_up` tells Argo CD of what was committed, and finds out what became of it;
@@ -11,11 +12,13 @@
 
 mod arrivals;
 mod branch;
+mod coalesce;
 mod follow_up;
 mod intake;
 mod matrix;
 mod message;
 mod notice;
+mod ordering;
 mod requests;
 mod settings;
 mod writer;
@@ -40,6 +43,7 @@ use arrivals::Arrivals;
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
+use crate::source_repo::Sources;
 use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
@@ -56,6 +60,8 @@ pub struct Parts {
     pub registries: Registries,
     /// Which images are managed.
     pub images: Vec<ImageRule>,
+    /// The source repositories that the rules of images name by their place in it.
+    pub sources: Sources,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
     /// The Argo CD that rolls out what is committed, where there is one.
@@ -74,6 +80,7 @@ struct Inner {
     store: Store,
     registries: Registries,
     images: Vec<ImageRule>,
+    sources: Sources,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
@@ -82,6 +89,7 @@ struct Inner {
     traces: Traces,
     notices: broadcast::Sender<Notice>,
     arrivals: Arrivals,
+    turns: ordering::Turns,
 }
 
 /// The running tasks of the pipeline.
@@ -101,7 +109,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, following, metrics, traces } = parts;
+        let Parts { store, registries, images, sources, branches, following, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -113,6 +121,7 @@ impl Relay {
             store,
             registries,
             images,
+            sources,
             branches,
             branch_of,
             following,
@@ -120,6 +129,7 @@ impl Relay {
             traces,
             notices,
             arrivals: Arrivals::default(),
+            turns: ordering::Turns::new(),
         };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);

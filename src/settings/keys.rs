@@ -46,8 +46,16 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
 pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
 pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
 pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
-pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify"]);
-pub(super) const TAG: KeySet = key_set("`tag` of [[image]]", &["kind", "prefix", "suffix", "min_length"]);
+pub(super) const IMAGE: KeySet =
+    key_set("[[image]]", &["repository", "tag", "verify", "source", "source_branches", "allow_older"]);
+pub(super) const TAG: KeySet = key_set(
+    "`tag` of [[image]]",
+    &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
+);
+pub(super) const SOURCE: KeySet = key_set(
+    "`source` of [[image]]",
+    &["url", "username", "password", "ssh_key", "ssh_key_passphrase", "known_hosts", "ca_bundle"],
+);
 pub(super) const VERIFY: KeySet = KeySet {
     section: "`verify` of [[image]]",
     keys: &["exists"],
@@ -87,6 +95,7 @@ pub const KEY_SETS: &[KeySet] = &[
     ARGOCD_WEBHOOK,
     IMAGE,
     TAG,
+    SOURCE,
     VERIFY,
     REGISTRY,
     RECEIVER,

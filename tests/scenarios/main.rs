@@ -13,6 +13,8 @@ mod git_http;
 mod git_tls;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/source.rs"]
+mod source;
 
 mod bad_input;
 mod failures;
@@ -20,5 +22,6 @@ mod follow_up;
 mod late_registry;
 mod limits;
 mod main_job;
+mod order;
 mod receivers;
 mod requests;
