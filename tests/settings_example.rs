@@ -108,8 +108,10 @@ fn what_the_example_leaves_out_would_be_read() {
 
 #[test]
 fn the_example_works_over_ssh() {
-    let (https, ssh) =
-        (["url = \"https", "username = \"tagrelay\"", "password = { env = \"GIT"], ["url", "ssh_key", "known_hosts"]);
+    let (https, ssh) = (
+        ["url = \"https://git", "username = \"tagrelay\"", "password = { env = \"GIT"],
+        ["url", "ssh_key", "known_hosts"],
+    );
     let line = |line: &str| {
         let uncommented = ssh.iter().any(|key| line.starts_with(&format!("#{key}")));
         let left_out = https.iter().any(|start| line.starts_with(start));

@@ -482,6 +482,65 @@ fn what_a_receiver_takes_has_its_bounds() {
 }
 
 #[test]
+fn argo_cd_can_do_what_environments_want_of_it() {
+    let argocd = |lines: &str| with(&format!("[argocd]\n{lines}"));
+    let gated = |lines: &str, argocd: &str| {
+        let environments =
+            "[[environment]]\nname = \"a\"\npaths = [\"a\"]\n\n[[environment]]\nname = \"b\"\npaths = [\"b\"]\n";
+        with(&format!("{environments}{lines}\n{argocd}"))
+    };
+    let url = "url = \"https://argocd.example.com\"\n";
+    let token = format!("[argocd]\n{url}token = {{ value = \"t\" }}");
+    check(&[
+        (argocd(url), "none"),
+        (argocd(&format!("{url}token = {{ value = \"t\" }}\ntimeout = \"1h\"")), "none"),
+        (argocd(&format!("{url}webhook = {{ secret = {{ value = \"s\" }} }}")), "none"),
+        (argocd(""), "t.toml:17:1: `url` is missing in [argocd]; write url = \"https://argocd.example.com\""),
+        (
+            argocd("url = \"https://admin:hunter2@argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: it holds a user name or a password; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd("url = \"argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: this is not a URL; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd(&format!("{url}token = {{ value = \"t\" }}\nwebhook = {{ secret = {{ value = \"s\" }} }}")),
+            "t.toml:20:11: `webhook` has no use with `token`: whoever may ask need not be told; leave one of them out",
+        ),
+        (
+            argocd(&format!("{url}timeout = \"1s\"")),
+            "t.toml:19:11: `timeout`: `1s` is no span of time from 10s to 1d; write \"24h\" or \"7d\"",
+        ),
+        (gated("promote_from = [\"a\"]\npromote_when = \"healthy\"\nsoak = \"30m\"", &token), "none"),
+        (gated("argocd = { app = \"argocd/b\" }", &token), "none"),
+        (gated("argocd = { app = [\"b\", \"c\"] }", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"healthy\"", &format!("[argocd]\n{url}")),
+            "t.toml:25:16: `promote_when` wants to know how applications fare, and there is no Argo CD to ask; write [argocd] \
+             with `url` and `token`",
+        ),
+        (gated("promote_when = \"healthy\"", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"helthy\"", &token),
+            "t.toml:25:16: `promote_when`: there is no condition called `helthy`; did you mean `healthy`?",
+        ),
+        (
+            gated("argocd = { app = \"Platform\" }", &token),
+            "t.toml:24:18: `Platform` names no application: write its name, or NAMESPACE/NAME",
+        ),
+        (
+            gated("argocd = { app = \"a\", labels = \"b=c\" }", &token),
+            "t.toml:24:10: `app` and `labels` both say which applications it has; leave one of them out",
+        ),
+        (
+            gated("argocd = { app = \"a\" }", ""),
+            "t.toml:24:10: there is no [argocd]; write [argocd] with `url` and `token`",
+        ),
+    ]);
+}
+
+#[test]
 fn identity_tokens_must_say_whose_they_are() {
     let receiver = |kind: &str, token: &str| {
         with(&format!("[[receiver]]\nname = \"r\"\nkind = \"{kind}\"\nidentity_token = {{ {token} }}"))

@@ -16,7 +16,7 @@ const fn key_set(section: &'static str, keys: &'static [&'static str]) -> KeySet
 
 pub(super) const TOP: KeySet = key_set(
     "the settings",
-    &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
+    &["server", "store", "config_repository", "environment", "argocd", "image", "registry", "receiver", "api_token"],
 );
 pub(super) const SERVER: KeySet =
     key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
@@ -35,14 +35,30 @@ pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
         "ca_bundle",
         "author",
         "mirror",
+        "argocd_url",
     ],
     later: &["github_app", "signing"],
 };
 pub(super) const ENVIRONMENT: KeySet = key_set(
     "[[environment]]",
-    &["name", "config_repository", "branch", "paths", "update", "promote_from", "pin", "site"],
+    &[
+        "name",
+        "config_repository",
+        "branch",
+        "paths",
+        "update",
+        "promote_from",
+        "promote_when",
+        "soak",
+        "argocd",
+        "pin",
+        "site",
+    ],
 );
 pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
+pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
+pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
 pub(super) const IMAGE: KeySet = key_set(
     "[[image]]",
     &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
@@ -90,6 +106,9 @@ pub const KEY_SETS: &[KeySet] = &[
     CONFIG_REPOSITORY,
     ENVIRONMENT,
     SITE,
+    ENVIRONMENT_ARGOCD,
+    ARGOCD,
+    ARGOCD_WEBHOOK,
     IMAGE,
     TAG,
     SOURCE,

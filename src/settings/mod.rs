@@ -6,6 +6,7 @@
 //! gets into a message.
 
 mod api_token;
+mod argocd;
 mod config_repository;
 mod duration;
 mod environment;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
     pub environments: Vec<EnvironmentSettings>,
+    /// `[argocd]`; `None`: nobody is told of commits.
+    pub argocd: Option<ArgoCdSettings>,
     /// Each `[[image]]` in the order of the file, which decides; at least one.
     pub images: Vec<ImageRule>,
     /// The line of the settings on which each of `images` begins, from 1.
@@ -216,6 +220,7 @@ fn read(top: Section<'_>) -> Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
         environments: each(&environments, |section| environment::read(section, &names, &image_names)),
+        argocd: argocd::read(top),
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,
@@ -263,6 +268,7 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
             section.report().warning(section.offset, message, None);
         }
     }
+    check_argocd(settings, environments);
     let remotes = settings.remotes();
     let same_branch = |a: &EnvironmentSettings, b: &EnvironmentSettings| {
         remotes.iter().any(|(_, on_it)| on_it.contains(a) && on_it.contains(b))
@@ -274,6 +280,23 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
                     format!("`{path}` of `{}` is in `{}`, too: both write there", environment.name, other.name);
                 section.report().warning(section.offset_of("paths"), message, None);
             }
+        }
+    }
+}
+
+/// Checks what needs somebody to ask how applications fare.
+fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
+    let may_ask = matches!(&settings.argocd, Some(ArgoCdSettings { access: crate::argocd::Access::Token(_), .. }));
+    for (environment, section) in settings.environments.iter().zip(environments) {
+        if environment.soak.is_some() && !may_ask {
+            let key = if section.has("promote_when") { "promote_when" } else { "soak" };
+            let message = format!("`{key}` wants to know how applications fare, and there is no Argo CD to ask");
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of(key), message, hint);
+        }
+        if section.has("argocd") && settings.argocd.is_none() {
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of("argocd"), "there is no [argocd]", hint);
         }
     }
 }
