@@ -88,7 +88,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would lose the last commits when the machine loses power: answered means durable.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10))
+            // Nobody else writes. Should a person's tool, senders do not wait longer than some seconds.
+            .busy_timeout(Duration::from_secs(2))
             .disable_statement_logging();
         let lock = lock(&settings.path).await.map_err(failed)?;
         let mut connection =
