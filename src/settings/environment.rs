@@ -26,13 +26,13 @@ pub struct EnvironmentSettings {
     pub update: Update,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
+    /// What is said about its manifests.
+    pub manifests: ManifestSettings,
     /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
     /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
     pub soak: Option<Duration>,
     /// Its applications in Argo CD.
     pub applications: Selection,
-    /// What is said about its manifests.
-    pub manifests: ManifestSettings,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -64,9 +64,9 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         paths,
         update,
         promote_from,
+        manifests,
         soak: read_gate(section),
         applications: argocd::read_selection(section),
-        manifests,
         line: section.report().line(section.offset),
     })
 }
@@ -113,6 +113,19 @@ fn read_update(section: Section<'_>) -> Update {
     Update::Manual
 }
 
+fn read_pin(section: Section<'_>) -> Pin {
+    let Some(text) = section.text("pin") else { return Pin::Keep };
+    match text.value {
+        "digest" => return Pin::Digest,
+        "keep" => {}
+        other => {
+            let message = format!("`pin`: nothing is pinned by `{}`", other.escape_debug());
+            section.report().fault_with_hint(text.offset, message, hint(other, ["digest", "keep"]));
+        }
+    }
+    Pin::Keep
+}
+
 /// A version that has not run for a month is not tried by waiting another one.
 const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
@@ -126,19 +139,6 @@ fn read_gate(section: Section<'_>) -> Option<Duration> {
     let soak = duration::read(section, "soak", SOAKS);
     let asks = section.has("promote_when") || section.has("soak");
     asks.then_some(soak.unwrap_or(Duration::ZERO))
-}
-
-fn read_pin(section: Section<'_>) -> Pin {
-    let Some(text) = section.text("pin") else { return Pin::Keep };
-    match text.value {
-        "digest" => return Pin::Digest,
-        "keep" => {}
-        other => {
-            let message = format!("`pin`: nothing is pinned by `{}`", other.escape_debug());
-            section.report().fault_with_hint(text.offset, message, hint(other, ["digest", "keep"]));
-        }
-    }
-    Pin::Keep
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

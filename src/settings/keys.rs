@@ -55,10 +55,10 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
         "site",
     ],
 );
+pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
 pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
 pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
 pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
-pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
 pub(super) const IMAGE: KeySet = key_set(
     "[[image]]",
     &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
@@ -105,8 +105,8 @@ pub const KEY_SETS: &[KeySet] = &[
     STORE,
     CONFIG_REPOSITORY,
     ENVIRONMENT,
-    ENVIRONMENT_ARGOCD,
     SITE,
+    ENVIRONMENT_ARGOCD,
     ARGOCD,
     ARGOCD_WEBHOOK,
     IMAGE,

@@ -118,9 +118,9 @@ mod tests {
             paths: vec![path.into()],
             update: Update::Manual,
             promote_from: vec![],
+            manifests: Default::default(),
             soak: None,
             applications: Default::default(),
-            manifests: Default::default(),
             line: 1,
         };
         let overlap = |a: &str, b: &str| overlap(&environment(a), &environment(b)).is_some();
