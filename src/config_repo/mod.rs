@@ -15,6 +15,7 @@
 
 mod error;
 mod files;
+mod github_app;
 mod index;
 mod mirror;
 mod object;
@@ -24,14 +25,18 @@ mod plan;
 mod prepare;
 mod repository;
 mod settings;
+mod signing;
+mod ssh_key;
 mod transport;
 mod tree;
 
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
+pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
 pub use mirror::MirrorError;
 pub use object::{CommitId, InvalidCommitId};
 pub use paths::EnvironmentPaths;
-pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
+pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
 pub use repository::ConfigRepository;
-pub use settings::{Authentication, Identity, RemoteSettings};
+pub use settings::{Authentication, CommitSettings, Grouping, Identity, RemoteSettings};
+pub use signing::{SignatureFormat, Signer, SigningError};

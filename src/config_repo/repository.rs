@@ -5,9 +5,9 @@ use super::index::{self, Snapshot};
 use super::mirror::{Mirror, MirrorError};
 use super::object::{CommitId, NewObject};
 use super::paths::{EnvironmentPaths, Territory};
-use super::plan::{EnvironmentCommit, Plan, Prepared};
+use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
-use super::settings::{Identity, RemoteSettings};
+use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
 use super::tree::{Fault, Unreadable};
 
@@ -20,7 +20,7 @@ pub struct ConfigRepository {
 }
 
 struct Inner {
-    author: Identity,
+    commits: CommitSettings,
     transport: Transport,
     local: Arc<Local>,
     /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
@@ -59,7 +59,7 @@ impl ConfigRepository {
         let mirror = blocking(move || Mirror::open(&folder)).await.map_err(MirrorError::from)??;
         let local = Local { territory, state: Mutex::new(State { mirror, damage: None }), snapshot: RwLock::new(None) };
         let inner = Inner {
-            author: settings.author,
+            commits: settings.commits,
             transport,
             local: Arc::new(local),
             conversation: tokio::sync::Mutex::new(()),
@@ -106,13 +106,13 @@ impl ConfigRepository {
     pub async fn prepare(
         &self,
         plan: Plan,
-        render: Arc<dyn Fn(&EnvironmentCommit) -> String + Send + Sync>,
+        render: Arc<dyn Fn(&PlannedCommit) -> String + Send + Sync>,
     ) -> Result<Prepared, PrepareError> {
         let inner = self.inner.clone();
         let prepared = blocking(move || {
             let mut state = inner.local.state();
             let snapshot = inner.local.snapshot().ok_or(PrepareError::NotRead)?;
-            let prepared = prepare::prepare(&state.mirror, &snapshot, &inner.author, &plan, &*render);
+            let prepared = prepare::prepare(&state.mirror, &snapshot, &inner.commits, &plan, &*render);
             if let Err(PrepareError::Damaged(reason)) = &prepared {
                 state.damage = Some(reason.clone());
             }
@@ -134,7 +134,7 @@ impl ConfigRepository {
         // In a task of its own: a caller who stops waiting must not leave a moved branch unnoted.
         let repository = self.clone();
         let pushing = tokio::spawn(async move { repository.push_now(prepared).await });
-        pushing.await.unwrap_or_else(|error| Err(PushError::Unknown { reason: error.to_string() }))
+        pushing.await.unwrap_or_else(|error| Err(PushError::unknown(error.to_string())))
     }
 
     async fn push_now(&self, prepared: Prepared) -> Result<(), PushError> {

@@ -13,8 +13,10 @@ mod intake;
 mod matrix;
 mod message;
 mod notice;
+mod quiet;
 mod requests;
 mod settings;
+mod template;
 mod writer;
 
 use std::collections::HashMap;
@@ -25,11 +27,12 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 
-pub use branch::Branch;
+pub use branch::{Branch, BranchNews};
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
-pub use settings::{Environment, UpdateMode};
+pub use settings::{Environment, MessageSettings, UpdateMode, WritingSettings};
+pub use template::{InvalidTemplate, MessageTemplate};
 
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
@@ -156,6 +159,18 @@ impl Relay {
         }
         self.0.intake_wake.notify_one();
         Ok(received)
+    }
+
+    /// Takes the word of a Git host that a branch has moved to a commit, or is gone: it is read soon.
+    pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchNews {
+        let is_it = |known: &&Branch| known.repository_name() == config_repository && known.branch_name() == branch;
+        let Some(known) = self.0.branches.iter().find(is_it) else { return BranchNews::Foreign };
+        // Our own commits come back like everybody's.
+        if known.snapshot().is_some_and(|snapshot| commit == Some(snapshot.tip.to_string().as_str())) {
+            return BranchNews::Known;
+        }
+        known.moved.notify_one();
+        BranchNews::Reading
     }
 
     /// Runs a refused event again.

@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::branch::{Branch, sites};
-use super::{Relay, message};
+use super::{Relay, message, quiet};
 use crate::config_repo::{
-    self, EnvironmentCommit, EnvironmentPlan, Plan, Prepared, PushError, Snapshot, WantedVersion,
+    self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, RemoteError, Snapshot, WantedVersion,
 };
 use crate::image::{Repository, Version};
 use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
 use crate::telemetry::GitOperation;
 
 /// The most updates in one push: bounds memory and the size of a commit.
-const MAX_BATCH: u32 = 1000;
+pub(super) const MAX_BATCH: u32 = 1000;
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
@@ -38,12 +38,36 @@ enum Setback {
     /// The store failed; nothing more is done before it answers.
     Store(StoreError),
     /// The remote could not be read or written to. The updates stay pending, with this reason.
-    Remote(String),
+    Remote {
+        reason: String,
+        /// When the remote asked to be asked again.
+        ask_again_after: Option<Duration>,
+    },
 }
 
 impl From<StoreError> for Setback {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<RemoteError> for Setback {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote { ask_again_after: error.ask_again_after(), reason: error.to_string() }
+    }
+}
+
+impl Setback {
+    fn remote(reason: impl std::fmt::Display) -> Self {
+        Self::Remote { reason: reason.to_string(), ask_again_after: None }
+    }
+
+    /// Returns how long to leave everything alone after `failures` rounds in a row that failed.
+    fn pause(&self, failures: u32) -> Duration {
+        match self {
+            Self::Remote { ask_again_after: Some(wait), .. } => backoff(failures).max(*wait),
+            Self::Remote { ask_again_after: None, .. } | Self::Store(_) => backoff(failures),
+        }
     }
 }
 
@@ -53,7 +77,7 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let mut failures: u32 = 0;
     while !*stopped.borrow() {
         // After a setback the branch is read anew: the mirror may have been the trouble.
-        let pause = match write_pending(&relay, branch, &environments, failures > 0).await {
+        let pause = match write_pending(&relay, branch, &environments, failures > 0, &mut stopped).await {
             Ok(Round::Idle) => {
                 failures = 0;
                 None
@@ -64,10 +88,10 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
             }
             Err(setback) => {
                 failures = failures.saturating_add(1);
-                let pause = backoff(failures);
+                let pause = setback.pause(failures);
                 match setback {
                     Setback::Store(error) => tracing::error!(%error, ?pause, "the writer cannot use the store"),
-                    Setback::Remote(reason) => {
+                    Setback::Remote { reason, .. } => {
                         tracing::warn!(
                             reason,
                             ?pause,
@@ -84,6 +108,7 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
             _ = stopped.wait_for(|stop| *stop) => false,
             // New updates do not cut a pause short: the remote that failed a moment ago is left alone.
             () = branch.wake.notified(), if pause.is_none() => false,
+            () = branch.moved.notified(), if pause.is_none() => true,
             () = tokio::time::sleep(pause.unwrap_or(REFRESH_INTERVAL)) => pause.is_none(),
         };
         if is_unread && let Err(error) = branch.refresh().await {
@@ -102,23 +127,25 @@ async fn write_pending(
     branch: &Branch,
     environments: &[String],
     refresh_first: bool,
+    stopped: &mut watch::Receiver<bool>,
 ) -> Result<Round, Setback> {
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
     if pending.is_empty() {
         if branch.snapshot().is_none() {
             // Read the branch at the start, so that the first event does not pay for it.
-            branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+            branch.refresh().await?;
         }
         return Ok(Round::Idle);
     }
+    let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
     match Batch::new(relay, branch, newest).write(refresh_first).await {
-        Err(Setback::Remote(reason)) => {
+        Err(Setback::Remote { reason, ask_again_after }) => {
             relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
-            Err(Setback::Remote(reason))
+            Err(Setback::Remote { reason, ask_again_after })
         }
         Err(error) => Err(error),
         Ok(()) => {
@@ -134,7 +161,7 @@ async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> R
     if pending.iter().all(|update| update.commit.is_none()) {
         return Ok(pending);
     }
-    branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+    branch.refresh().await?;
     let Some(snapshot) = branch.snapshot() else { return Ok(pending) };
     let (found, rest): (Vec<_>, Vec<_>) = pending
         .into_iter()
@@ -206,22 +233,31 @@ impl<'a> Batch<'a> {
                     tokio::time::sleep(pause).await;
                 }
                 Err(PushError::Refused { reason }) => return self.refuse(reason).await,
-                Err(PushError::Unknown { reason }) => {
+                // Not even a look, before the time that the server has asked for: the next round begins with one.
+                Err(PushError::Unknown { reason, ask_again_after: wait @ Some(_) }) => {
+                    return Err(Setback::Remote { reason, ask_again_after: wait });
+                }
+                Err(PushError::Unknown { reason, ask_again_after: None }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
                     self.doubt_last_attempts();
                 }
-                Err(error @ (PushError::Unauthorized { .. } | PushError::Unavailable { .. })) => {
+                Err(PushError::Unavailable { reason, ask_again_after }) => {
                     self.forget_attempts().await?;
-                    return Err(Setback::Remote(error.to_string()));
+                    let reason = format!("the remote cannot be reached: {reason}");
+                    return Err(Setback::Remote { reason, ask_again_after });
+                }
+                Err(error @ PushError::Unauthorized { .. }) => {
+                    self.forget_attempts().await?;
+                    return Err(Setback::remote(error));
                 }
             }
             self.refresh().await?;
         }
-        Err(Setback::Remote(format!("{MAX_RACES} pushes in a row lost the race against others")))
+        Err(Setback::remote(format_args!("{MAX_RACES} pushes in a row lost the race against others")))
     }
 
     async fn refresh(&self) -> Result<(), Setback> {
-        self.branch.refresh().await.map(|_| ()).map_err(|error| Setback::Remote(error.to_string()))
+        Ok(self.branch.refresh().await.map(|_| ())?)
     }
 
     /// Takes back what was recorded of a push that reached nobody, so that it is not taken for one that landed.
@@ -290,11 +326,12 @@ impl<'a> Batch<'a> {
     async fn prepare(&self) -> Result<Prepared, Setback> {
         let begun = Instant::now();
         let updates = self.updates.clone();
-        let render = Arc::new(move |commit: &EnvironmentCommit| message::render(commit, &updates));
+        let words = self.branch.writing().message.clone();
+        let render = Arc::new(move |commit: &PlannedCommit| message::render(commit, &updates, &words));
         let result = self.branch.config_repository().prepare(self.plan(), render).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
-        result.map_err(|error| Setback::Remote(error.to_string()))
+        result.map_err(Setback::remote)
     }
 
     /// Returns what is wanted, by environment in the order of the settings.

@@ -6,6 +6,7 @@
 //! gets into a message.
 
 mod api_token;
+mod commits;
 mod config_repository;
 mod duration;
 mod environment;
@@ -31,6 +32,7 @@ use toml::de::DeTable;
 use crate::config_repo::RemoteSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
+use crate::relay::WritingSettings;
 use crate::store::StoreSettings;
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
@@ -146,6 +148,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns when and in which words a config repository is written to.
+    pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
+        let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);
+        found.map(|repository| repository.writing.clone()).unwrap_or_default()
+    }
+}
+
 fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings {
     RemoteSettings {
         name: repository.name.clone(),
@@ -153,7 +163,7 @@ fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings
         branch: branch.to_owned(),
         authentication: repository.authentication.clone(),
         ca_bundle: repository.ca_bundle.clone(),
-        author: repository.author.clone(),
+        commits: repository.commits.clone(),
         mirror: repository.mirror_of(branch),
     }
 }
@@ -198,7 +208,7 @@ fn read(top: Section<'_>) -> Settings {
         images,
         image_lines,
         registries: each(&registries, registry::read),
-        receivers: each(&receivers, receiver::read),
+        receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
         warnings: Vec::new(),

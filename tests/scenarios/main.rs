@@ -14,6 +14,7 @@ mod issuer;
 
 mod bad_input;
 mod failures;
+mod git_hosts;
 mod late_registry;
 mod limits;
 mod main_job;

@@ -21,6 +21,7 @@ use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
 use super::settings::RemoteSettings;
 use http::HttpRemote;
+pub(super) use http::in_full;
 use protocol::Capabilities;
 use stream::StreamRemote;
 
