@@ -13,6 +13,7 @@
 //! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
 //! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
 
+mod compaction;
 mod error;
 mod files;
 mod github_app;

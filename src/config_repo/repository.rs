@@ -1,5 +1,7 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::compaction::Compaction;
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
 use super::index::{self, Snapshot};
 use super::mirror::{Mirror, MirrorError};
@@ -25,6 +27,8 @@ struct Inner {
     local: Arc<Local>,
     /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
     conversation: tokio::sync::Mutex<()>,
+    /// Set while the mirror is being made small.
+    compacting: AtomicBool,
 }
 
 /// Everything on this side of the wire.
@@ -63,6 +67,7 @@ impl ConfigRepository {
             transport,
             local: Arc::new(local),
             conversation: tokio::sync::Mutex::new(()),
+            compacting: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -145,8 +150,10 @@ impl ConfigRepository {
         let Prepared { parent, tip, objects, .. } = prepared;
         self.inner.transport.push(&Push { old: parent, new: tip, objects: &objects }).await?;
         let local = self.inner.local.clone();
-        if let Err(error) = blocking(move || local.note_pushed(objects, tip)).await {
-            tracing::error!("a pushed commit could not be noted: {error}");
+        match blocking(move || local.note_pushed(objects, tip)).await {
+            Ok(false) => {}
+            Ok(true) => self.compact(),
+            Err(error) => tracing::error!("a pushed commit could not be noted: {error}"),
         }
         Ok(())
     }
@@ -174,7 +181,39 @@ impl ConfigRepository {
         }
         let local = self.inner.local.clone();
         blocking(move || local.note_fetched(tip)).await.map_err(MirrorError::from)??;
+        self.compact();
         Ok(tip)
+    }
+
+    /// Makes the mirror small again where it has grown, without anybody waiting for that.
+    fn compact(&self) {
+        if self.inner.compacting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let repository = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = repository.compact_now().await {
+                tracing::warn!("the mirror has grown and cannot be packed, so it will be made anew: {error}");
+                repository.inner.local.state().damage = Some("it has grown".to_owned());
+            }
+            repository.inner.compacting.store(false, Ordering::Release);
+        });
+    }
+
+    async fn compact_now(&self) -> Result<(), MirrorError> {
+        let local = self.inner.local.clone();
+        let compacting = blocking(move || {
+            // The lock is let go before the work begins.
+            let compaction = local.state().mirror.compaction();
+            compaction.map(Compaction::run).transpose()
+        });
+        let Some(compacted) = compacting.await?? else { return Ok(()) };
+        // Only for the moment in which files change their places: nothing may be fetched meanwhile.
+        let _conversation = self.inner.conversation.lock().await;
+        let local = self.inner.local.clone();
+        blocking(move || local.state().mirror.adopt(compacted)).await??;
+        tracing::info!("the packs of the mirror were made one");
+        Ok(())
     }
 }
 
@@ -244,13 +283,10 @@ impl Local {
         let mut state = self.state();
         let stored = state.mirror.stored_tip();
         // An empty mirror misses everything and is not damaged by that.
-        if stored.is_some() {
-            if let Some(reason) = state.damage.take() {
-                return Err(Failed::Damaged(reason));
-            }
-            if state.mirror.is_overgrown() {
-                return Err(Failed::Damaged("it has grown".to_owned()));
-            }
+        if stored.is_some()
+            && let Some(reason) = state.damage.take()
+        {
+            return Err(Failed::Damaged(reason));
         }
         Ok(match self.snapshot() {
             Some(snapshot) if snapshot.tip == tip => match stored {
@@ -273,16 +309,19 @@ impl Local {
         Ok(())
     }
 
-    /// Notes that the remote has taken in commits of ours.
-    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) {
+    /// Notes that the remote has taken in commits of ours. Returns whether the disk was written to.
+    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) -> bool {
         let mut state = self.state();
         state.mirror.add(objects);
         if let Err(error) = self.move_index(&state.mirror, tip) {
             state.damage = Some(error.to_string());
-        } else if let Err(error) = state.mirror.settle(tip) {
+            return false;
+        }
+        state.mirror.settle(tip).unwrap_or_else(|error| {
             // Nothing is lost: what is not on the disk is on the remote.
             tracing::warn!("the mirror could not be written: {error}");
-        }
+            false
+        })
     }
 
     fn move_index(&self, mirror: &Mirror, tip: CommitId) -> Result<(), Unreadable> {
