@@ -36,6 +36,7 @@ lint: ## Check format, warnings and documentation
 	@{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo check --no-default-features --locked
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
 .PHONY: bench

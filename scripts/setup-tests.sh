@@ -21,9 +21,11 @@ readonly programs=(
   "docker-registry|docker-registry|a real registry with its notifications"
   "sshd|openssh-server|config repositories over SSH"
   "ssh-keygen|openssh-client|keys for sshd"
+  "promtool|prometheus|alert rules, their cases, the form of the metrics"
 )
 # Packages that bring a daemon, and the units of it.
-readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket")
+readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
+  [prometheus]="prometheus.service")
 
 say() { printf '%s\n' "$*" >&2; }
 

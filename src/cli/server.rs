@@ -14,7 +14,7 @@ use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
 
 /// How long answers that are under way may take once we stop. Who waits for a promotion, or watches the stream, is cut
@@ -50,9 +50,9 @@ impl Server {
         &self.relay
     }
 
-    /// Accepts nothing more, lets answers and pushes that are under way end, and stops. Takes 20 seconds at the most.
+    /// Accepts nothing more, lets answers and pushes that are under way end, and stops. Takes 25 seconds at the most.
     pub async fn stop(self) {
-        let Self { running, mut listeners, stop, .. } = self;
+        let Self { relay, running, mut listeners, stop, .. } = self;
         stop.send_replace(true);
         let answers = async {
             let ended = async { while listeners.join_next().await.is_some() {} };
@@ -66,6 +66,7 @@ impl Server {
             }
         };
         tokio::join!(answers, pipeline);
+        relay.traces().stop().await;
     }
 }
 
@@ -82,12 +83,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         Some(address) => Some(bind(address, "operations_listen").await?),
         None => None,
     };
+    // What cannot be traced can still be done.
+    let traces = Traces::from_environment().unwrap_or_else(|error| {
+        tracing::error!(%error, "going on without");
+        Traces::off()
+    });
     let metrics = Metrics::new();
+    expect(&metrics, &settings);
     let branches = open_branches(&settings, &metrics).await?;
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
     let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
-    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics };
+    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics, traces };
     let (relay, running) = Relay::start(parts);
     let routes = Routes::new(http::Parts {
         relay: relay.clone(),
@@ -107,6 +114,18 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
         listeners.spawn(http::serve(operations, routes.operations(), limits, stopped));
     }
     Ok(Server { address, operations_address, relay, running, listeners, stop })
+}
+
+/// Makes what the settings name begin at zero in the metrics, so that its first trouble is an increase.
+fn expect(metrics: &Metrics, settings: &Settings) {
+    metrics.watch_store(&settings.store.path);
+    settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
+    settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
+    let named = settings.registries.iter().map(|registry| registry.host.as_str());
+    // The first component of a pattern is its registry, unless it has wildcards.
+    let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
+    let hosts = named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{']));
+    hosts.for_each(|host| metrics.expect_registry(host));
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -72,7 +72,7 @@ impl Compaction {
             }
             let tree = objects.read(id.to_git2().map_err(git)?).map_err(git)?;
             for entry in tree::entries(tree.data()) {
-                let entry = entry.map_err(|reason| damaged(reason))?;
+                let entry = entry.map_err(damaged)?;
                 let kind = match entry.kind {
                     EntryKind::Folder => Kind::Tree,
                     EntryKind::File | EntryKind::SymbolicLink => Kind::Blob,

@@ -10,6 +10,7 @@ mod connections;
 mod gate;
 mod operations;
 mod problem;
+mod trace;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,7 @@ fn finish(router: Router<App>, app: &App) -> Router {
     router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), trace::trace))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(axum::middleware::from_fn(access_log::log))
         .with_state(app.clone())

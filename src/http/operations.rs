@@ -46,5 +46,15 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], app.0.relay.metrics().encode()).into_response()
+    let relay = &app.0.relay;
+    relay.measure().await;
+    let metrics = relay.metrics().clone();
+    // It looks at the store's disk, which may be a slow one.
+    match tokio::task::spawn_blocking(move || metrics.encode()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written down: please report this");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, header};
@@ -13,10 +13,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::gate::Gate;
+use super::trace::RequestTrace;
 use super::{App, BODY_TIME, Problem};
 use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
+use crate::telemetry::TraceContext;
 use crate::webhook::{self, Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver};
 
 pub(super) fn routes() -> Router<App> {
@@ -67,11 +69,16 @@ impl Answer {
     }
 }
 
-async fn receive(State(app): State<App>, Path(name): Path<String>, request: Request) -> Result<Response, Problem> {
+async fn receive(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Extension(RequestTrace(trace)): Extension<RequestTrace>,
+    request: Request,
+) -> Result<Response, Problem> {
     let Some(gate) = app.0.receivers.get(&name) else {
         return Err(Problem::nothing_at("receiver", &name));
     };
-    let result = app.take(gate, request).await;
+    let result = app.take(gate, &trace, request).await;
     let outcome = match &result {
         Ok((StatusCode::ACCEPTED, _)) => "accepted",
         Ok(_) => "ignored",
@@ -113,32 +120,37 @@ impl App {
         });
     }
 
-    async fn take(&self, gate: &Gate, request: Request) -> Result<(StatusCode, Response), Problem> {
+    async fn take(
+        &self,
+        gate: &Gate,
+        trace: &TraceContext,
+        request: Request,
+    ) -> Result<(StatusCode, Response), Problem> {
         gate.count()?;
-        let mut delivery = self.understand(gate, request).await?;
+        let mut delivery = self.understand(gate, trace, request).await?;
         if let Some(Errand::Visit(address)) = delivery.errand.take() {
             self.visit(&gate.receiver, address).await?;
         }
-        self.store(&gate.receiver, delivery).await
+        self.store(&gate.receiver, trace, delivery).await
     }
 
     /// Reads and checks a request. Its body is gone when this returns, and so is its place among those that are read at
     /// once: what waits for the store is small, and is written the faster the more of it waits.
-    async fn understand(&self, gate: &Gate, request: Request) -> Result<Delivery, Problem> {
+    async fn understand(&self, gate: &Gate, trace: &TraceContext, request: Request) -> Result<Delivery, Problem> {
         let _room = gate.enter().await?;
         let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
         let body = self.read(&parts.headers, body).await?;
         let request = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &body };
         self.learn_keys(gate, &request).await?;
-        let mut delivery = authenticate(receiver, &request)?;
+        let mut delivery = authenticate(receiver, trace, &request)?;
         if let Some(Errand::LearnCertificate(_)) = &delivery.errand {
             let _one_at_a_time = gate.errand.lock().await;
             // Whoever was here before may have fetched it.
-            delivery = authenticate(receiver, &request)?;
+            delivery = authenticate(receiver, trace, &request)?;
             if let Some(Errand::LearnCertificate(address)) = &delivery.errand {
                 self.learn_certificate(receiver, address).await?;
-                delivery = authenticate(receiver, &request)?;
+                delivery = authenticate(receiver, trace, &request)?;
             }
         }
         Ok(delivery)
@@ -173,7 +185,12 @@ impl App {
             .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 15 seconds")))
     }
 
-    async fn store(&self, receiver: &Receiver, delivery: Delivery) -> Result<(StatusCode, Response), Problem> {
+    async fn store(
+        &self,
+        receiver: &Receiver,
+        trace: &TraceContext,
+        delivery: Delivery,
+    ) -> Result<(StatusCode, Response), Problem> {
         let Delivery { events, moved, ignored, reply, errand: _ } = delivery;
         for Ignored { class, reason } in &ignored {
             tracing::debug!(receiver = receiver.name(), %class, reason, "part of a webhook ignored");
@@ -188,7 +205,8 @@ impl App {
             };
             return Ok((StatusCode::OK, response));
         }
-        let received = self.0.relay.receive(receiver.name(), &events, receiver.settings().duplicate_window).await?;
+        let window = receiver.settings().duplicate_window;
+        let received = self.0.relay.receive(receiver.name(), &events, window, trace).await?;
         let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
         Ok((StatusCode::ACCEPTED, Json(Answer::of(events, ignored)).into_response()))
     }
@@ -293,9 +311,14 @@ impl App {
     }
 }
 
-fn authenticate(receiver: &Receiver, request: &webhook::Request<'_>) -> Result<Delivery, Problem> {
+fn authenticate(
+    receiver: &Receiver,
+    trace: &TraceContext,
+    request: &webhook::Request<'_>,
+) -> Result<Delivery, Problem> {
     receiver.receive(request).map_err(|unauthorized| {
-        tracing::warn!(receiver = receiver.name(), reason = %unauthorized, "webhook rejected");
+        let trace_id = trace.trace_id();
+        tracing::warn!(receiver = receiver.name(), reason = %unauthorized, %trace_id, "webhook rejected");
         Problem::bad_credential(unauthorized.challenge)
     })
 }

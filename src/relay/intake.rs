@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Relay;
+use super::arrivals::News;
 use super::branch::Presence;
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
@@ -18,6 +19,7 @@ use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::store::{
     Cause, Decision, Event, EventRefusal, Finish, Outcome, PlannedUpdate, StoreError, Update, UpdateState,
 };
+use crate::telemetry::{Span, SpanKind, TraceContext};
 
 /// How many events of one registry are looked at together.
 const PER_REGISTRY: u32 = 64;
@@ -91,8 +93,21 @@ impl InFlight {
 
     /// Returns the registries that have enough to do.
     fn busy_registries(&self) -> Vec<String> {
-        let busy = self.per_registry.iter().filter(|(_, count)| **count >= PER_REGISTRY as usize);
-        busy.map(|(registry, _)| registry.clone()).collect()
+        self.per_registry.keys().filter(|registry| self.is_busy(registry)).cloned().collect()
+    }
+
+    fn is_busy(&self, registry: &str) -> bool {
+        self.per_registry.get(registry).is_some_and(|count| *count >= PER_REGISTRY as usize)
+    }
+
+    /// Takes note of news. Returns whether they can wait until what is in flight has become less, so that a flood of
+    /// events costs no look into the store for each.
+    fn expects(&mut self, news: News) -> bool {
+        if news.other || !news.registries.iter().all(|registry| self.is_busy(registry)) {
+            return false;
+        }
+        self.more.extend(news.registries);
+        true
     }
 
     fn wants_more(&self) -> bool {
@@ -130,7 +145,11 @@ async fn wait(
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
-            () = relay.0.intake_wake.notified() => return Continue(()),
+            news = relay.0.arrivals.wait() => {
+                if !in_flight.expects(news) {
+                    return Continue(());
+                }
+            }
             () = tokio::time::sleep_until(deadline) => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {
@@ -189,7 +208,6 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
         }
     }
     let outlook = store.outlook(now).await?;
-    relay.0.metrics.pending_updates(outlook.open_updates);
     in_flight.hold_expiry = outlook.next_hold_expiry;
     let next = [outlook.next_attempt, outlook.next_hold_expiry];
     Ok(next.into_iter().flatten().map(until).min())
@@ -211,34 +229,59 @@ pub(super) enum Asked {
 impl Relay {
     /// Takes an event as far as its updates. Returns when it is due again, if the registry put it off.
     async fn take_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
+        let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
+        span.set("tagrelay.event.id", &event.id);
+        span.set("tagrelay.receiver", &event.receiver);
+        span.set("tagrelay.repository", &event.repository);
+        span.set("tagrelay.tag", &event.tag);
+        span.set_number("tagrelay.attempt", i64::from(event.attempts) + 1);
+        let result = self.judge_event(event, &mut span).await;
+        if let Err(error) = &result {
+            span.fail(&error.to_string());
+        }
+        result
+    }
+
+    async fn judge_event(&self, event: &Event, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let Some(rule) = rule_for(&self.0.images, &event.repository) else {
             let reason = format!("no [[image]] rule manages {}", event.repository);
-            self.refuse(event, None, reason, true).await?;
+            self.refuse(event, None, reason, true, span).await?;
             return Ok(None);
         };
         if let Err(refused) = rule.check_tag(&event.tag) {
-            self.refuse(event, Some(rule), refused.to_string(), false).await?;
+            self.refuse(event, Some(rule), refused.to_string(), false, span).await?;
             return Ok(None);
         }
         let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
         let announced = event.announced_digest.as_ref();
-        match self.ask(&image, rule, announced, "the payload announced").await {
-            Asked::Confirmed { version, note } => self.decide(event, rule, version, note).await?,
-            Asked::No { reason } => self.refuse(event, Some(rule), reason, true).await?,
+        match self.ask(&image, rule, announced, "the payload announced", &span.context()).await {
+            Asked::Confirmed { version, note } => self.decide(event, rule, version, note, span).await?,
+            Asked::No { reason } => self.refuse(event, Some(rule), reason, true, span).await?,
             Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
-                Some(pause) => return self.postpone(event, pause, format!("{reason} yet: it is asked again")).await,
-                None => self.refuse(event, Some(rule), reason, true).await?,
+                Some(pause) => {
+                    return self.postpone(event, pause, format!("{reason} yet: it is asked again"), span).await;
+                }
+                None => self.refuse(event, Some(rule), reason, true, span).await?,
             },
             Asked::NotNow { reason, ask_again_after } => {
-                return self.postpone(event, pause(event.attempts, ask_again_after), reason).await;
+                return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
             }
         }
         Ok(None)
     }
 
-    async fn postpone(&self, event: &Event, pause: Duration, reason: String) -> Result<Option<Timestamp>, StoreError> {
+    async fn postpone(
+        &self,
+        event: &Event,
+        pause: Duration,
+        reason: String,
+        span: &mut Span,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let until = Timestamp::now() + pause;
-        tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, "event postponed");
+        let trace_id = event.trace.trace_id();
+        tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, %trace_id, "event postponed");
+        span.set("tagrelay.outcome", "postponed");
+        span.fail(&reason);
         self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
         self.0.store.postpone_event(&event.id, until, reason).await?;
         Ok(Some(until))
@@ -246,9 +289,19 @@ impl Relay {
 
     /// Takes an update of a promotion or rollback as far as its writer, as [`Self::take_event`] does.
     async fn take_update(&self, update: &Update) -> Result<Option<Timestamp>, StoreError> {
+        let mut span = self.0.traces.begin(SpanKind::Consumer, "take update", Some(&update.trace));
+        super::describe(&mut span, update);
+        let result = self.judge_update(update, &mut span).await;
+        if let Err(error) = &result {
+            span.fail(&error.to_string());
+        }
+        result
+    }
+
+    async fn judge_update(&self, update: &Update, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let store = &self.0.store;
         let Some(rule) = rule_for(&self.0.images, &update.repository) else {
-            self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository)).await?;
+            self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository), span).await?;
             return Ok(None);
         };
         let Some(tag) = update.version.tag() else {
@@ -261,7 +314,7 @@ impl Relay {
         let known = update.version.digest();
         // A rollback is for the bad hour, in which the registry may be away too: what ran before is believed.
         let is_rollback = update.cause == Cause::Rollback;
-        let note = match self.ask(&image, rule, known, "it was recorded with").await {
+        let note = match self.ask(&image, rule, known, "it was recorded with", &span.context()).await {
             Asked::Confirmed { version, note } => {
                 // What was asked for keeps its digest: a tag that has moved since is another version.
                 store.verify_update(&update.id, version.digest().filter(|_| known.is_none()), note).await?;
@@ -269,13 +322,16 @@ impl Relay {
                 return Ok(None);
             }
             Asked::No { reason } | Asked::NotThere { reason } => {
-                self.refuse_update(update, reason).await?;
+                self.refuse_update(update, reason, span).await?;
                 return Ok(None);
             }
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
             Asked::NotNow { reason, ask_again_after } => {
                 let until = Timestamp::now() + pause(update.attempts, ask_again_after);
-                tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, "update postponed");
+                let trace_id = update.trace.trace_id();
+                tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, %trace_id, "update postponed");
+                span.set("tagrelay.outcome", "postponed");
+                span.fail(&reason);
                 store.postpone_updates(vec![update.id.clone()], Some(until), reason).await?;
                 return Ok(Some(until));
             }
@@ -292,13 +348,25 @@ impl Relay {
         rule: &ImageRule,
         expected: Option<&crate::image::Digest>,
         expected_because: &str,
+        trace: &TraceContext,
     ) -> Asked {
         if rule.verify == Verification::Nothing {
             let unchecked = Registries::take_unchecked(image).version();
             return Asked::Confirmed { version: unchecked, note: Some("not verified, as the rule says".to_owned()) };
         }
-        let confirmation = self.0.registries.confirm(image).await;
         let registry = image.repository.registry();
+        let mut span = self.0.traces.begin(SpanKind::Client, "registry confirm", Some(trace));
+        span.set("server.address", registry);
+        span.set("tagrelay.repository", &image.repository);
+        span.set("tagrelay.tag", &image.tag);
+        let confirmation = self.0.registries.confirm(image).await;
+        span.set("tagrelay.outcome", confirmation.outcome());
+        match &confirmation {
+            Confirmation::There(image) => span.set("tagrelay.version", image.version()),
+            Confirmation::NotThere => {}
+            Confirmation::NotAllowed { reason } | Confirmation::NotNow { reason, .. } => span.fail(reason),
+        }
+        drop(span);
         self.0.metrics.registry_request(registry, confirmation.outcome());
         match confirmation {
             Confirmation::There(image) => {
@@ -322,11 +390,15 @@ impl Relay {
         rule: &ImageRule,
         version: crate::image::Version,
         note: Option<String>,
+        span: &mut Span,
     ) -> Result<(), StoreError> {
+        let mut decision_span = self.0.traces.begin(SpanKind::Internal, "decide", Some(&span.context()));
+        decision_span.set("tagrelay.rule", rule.pattern.as_str());
         let takers = self.takers(&event.repository).await;
         if takers.is_empty() {
             let reason = self.why_nobody_takes(&event.repository);
-            return self.refuse(event, Some(rule), reason, true).await;
+            decision_span.set("tagrelay.outcome", "refused");
+            return self.refuse(event, Some(rule), reason, true, span).await;
         }
         let decision = Decision {
             event_id: event.id.clone(),
@@ -336,8 +408,13 @@ impl Relay {
             updates: takers.iter().map(|environment| PlannedUpdate { environment: environment.clone() }).collect(),
         };
         let states = self.0.store.decide(decision).await?;
+        let told: Vec<String> =
+            takers.iter().zip(&states).map(|(environment, state)| format!("{environment}: {state}")).collect();
+        decision_span.set("tagrelay.decision", told.join(", "));
+        span.set("tagrelay.outcome", "decided");
+        let trace_id = event.trace.trace_id();
         for (environment, state) in takers.iter().zip(states) {
-            tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, "event decided");
+            tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, %trace_id, "event decided");
             self.notify_event(&event.id, &event.repository, &event.tag, state.as_str(), None);
             if state == UpdateState::Refused {
                 self.0.metrics.update(environment, state.as_str());
@@ -412,8 +489,12 @@ impl Relay {
         rule: Option<&ImageRule>,
         reason: String,
         redeliverable: bool,
+        span: &mut Span,
     ) -> Result<(), StoreError> {
-        tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, "event refused");
+        let trace_id = event.trace.trace_id();
+        tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, %trace_id, "event refused");
+        span.set("tagrelay.outcome", "refused");
+        span.set("tagrelay.reason", &reason);
         self.0.metrics.event(rule.map(|_| event.repository.as_str()), "refused");
         let refusal = EventRefusal {
             event_id: event.id.clone(),
@@ -426,7 +507,9 @@ impl Relay {
         Ok(())
     }
 
-    async fn refuse_update(&self, update: &Update, reason: String) -> Result<(), StoreError> {
+    async fn refuse_update(&self, update: &Update, reason: String, span: &mut Span) -> Result<(), StoreError> {
+        span.set("tagrelay.outcome", "refused");
+        span.set("tagrelay.reason", &reason);
         self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await?;
         // The others of its request may have waited for this answer.
         self.wake_writer(&update.environment);
@@ -446,7 +529,7 @@ impl Relay {
         Ok(())
     }
 
-    fn tell_end(&self, update: &Update, outcome: &Outcome) {
+    pub(super) fn tell_end(&self, update: &Update, outcome: &Outcome) {
         let (state, reason) = match outcome {
             Outcome::Committed => (UpdateState::Committed, None),
             Outcome::Unchanged => (UpdateState::Unchanged, None),
@@ -454,10 +537,21 @@ impl Relay {
             Outcome::Refused { reason } => (UpdateState::Refused, Some(reason.clone())),
         };
         let commit = update.commit.clone().filter(|_| state == UpdateState::Committed);
-        tracing::info!(
-            update = %update.id, cause = %update.cause, cause_id = %update.cause_id, environment = %update.environment,
-            repository = %update.repository, version = %update.version.short(), %state, commit, reason, "update finished"
-        );
+        // Levels of events are constants, so that a level that depends on something needs two of them.
+        macro_rules! tell {
+            ($level:expr) => {
+                tracing::event!(
+                    $level, update = %update.id, cause = %update.cause, cause_id = %update.cause_id,
+                    environment = %update.environment, repository = %update.repository,
+                    version = %update.version.short(), %state, commit, reason, trace_id = %update.trace.trace_id(),
+                    "update finished"
+                )
+            };
+        }
+        match state {
+            UpdateState::Refused => tell!(tracing::Level::WARN),
+            _ => tell!(tracing::Level::INFO),
+        }
         self.0.metrics.update(&update.environment, state.as_str());
         if update.cause == Cause::Push {
             self.0.metrics.event(Some(update.repository.as_str()), state.as_str());
@@ -465,7 +559,10 @@ impl Relay {
         if state == UpdateState::Committed {
             let now = Timestamp::now();
             let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
+            // How long somebody held it back says nothing about us.
+            if update.released_at.is_none() {
+                self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
+            }
         }
         self.notify(super::Subject::Update {
             id: update.id.clone(),

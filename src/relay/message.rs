@@ -128,7 +128,7 @@ impl Moved<'_> {
     }
 
     fn trailers(&self, text: &mut String) {
-        let Update { environment, repository, version, cause, cause_id, actor, .. } = self.update;
+        let Update { environment, repository, version, cause, cause_id, actor, trace, .. } = self.update;
         let image = ImageReference {
             repository: repository.clone(),
             tag: version.tag().cloned(),
@@ -142,6 +142,7 @@ impl Moved<'_> {
             text,
             "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {actor}\n",
         );
+        let _ = writeln!(text, "Tagrelay-Trace: {}", trace.trace_id());
     }
 }
 

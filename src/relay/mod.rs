@@ -8,6 +8,7 @@
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
 
+mod arrivals;
 mod branch;
 mod intake;
 mod matrix;
@@ -15,6 +16,7 @@ mod message;
 mod notice;
 mod quiet;
 mod requests;
+mod setback;
 mod settings;
 mod template;
 mod writer;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::{Branch, BranchNews};
@@ -34,11 +36,13 @@ pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOr
 pub use settings::{Environment, MessageSettings, UpdateMode, WritingSettings};
 pub use template::{InvalidTemplate, MessageTemplate};
 
+use arrivals::Arrivals;
+
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
-use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
+use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
 
 /// How long an event that tells nothing but repository and tag is taken for a repetition: as long as a CI job repeats
@@ -57,6 +61,8 @@ pub struct Parts {
     pub branches: Vec<Branch>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// The pipeline. Cheap to clone.
@@ -71,8 +77,9 @@ struct Inner {
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
     metrics: Metrics,
+    traces: Traces,
     notices: broadcast::Sender<Notice>,
-    intake_wake: Notify,
+    arrivals: Arrivals,
 }
 
 /// The running tasks of the pipeline.
@@ -92,7 +99,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics } = parts;
+        let Parts { store, registries, images, branches, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -100,8 +107,17 @@ impl Relay {
             .collect();
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
-        let inner =
-            Inner { store, registries, images, branches, branch_of, metrics, notices, intake_wake: Notify::new() };
+        let inner = Inner {
+            store,
+            registries,
+            images,
+            branches,
+            branch_of,
+            metrics,
+            traces,
+            notices,
+            arrivals: Arrivals::default(),
+        };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -122,6 +138,29 @@ impl Relay {
         &self.0.metrics
     }
 
+    /// Returns where spans go.
+    pub fn traces(&self) -> &Traces {
+        &self.0.traces
+    }
+
+    /// Brings the metrics that are states, not events, up to date. Where the store cannot be read they stay as they
+    /// were.
+    pub async fn measure(&self) {
+        let backlog = match self.0.store.backlog().await {
+            Ok(backlog) => backlog,
+            Err(error) => {
+                tracing::warn!(%error, "the backlog cannot be read from the store");
+                return;
+            }
+        };
+        let now = Timestamp::now();
+        let age = |at: Option<Timestamp>| {
+            at.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default()
+        };
+        self.0.metrics.pending_updates(backlog.open_updates);
+        self.0.metrics.oldest_open(age(backlog.oldest_update), age(backlog.oldest_event));
+    }
+
     /// Returns the branches with their environments.
     pub fn branches(&self) -> &[Branch] {
         &self.0.branches
@@ -133,6 +172,7 @@ impl Relay {
     }
 
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
+    /// `trace` is the span of the request.
     ///
     /// What was delivered within the last `duplicate_window` already is a duplicate.
     ///
@@ -144,20 +184,21 @@ impl Relay {
         receiver: &str,
         events: &[PushEvent],
         duplicate_window: Duration,
+        trace: &TraceContext,
     ) -> Result<Vec<Received>, StoreError> {
         // A window that reaches behind the calendar's beginning has no beginning.
         let since = Timestamp::now().checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
-        let rows = events.iter().map(|event| new_event(receiver, event, since)).collect();
+        let rows = events.iter().map(|event| new_event(receiver, event, since, *trace)).collect();
         let received = self.0.store.receive(receiver, rows).await?;
         for (event, row) in events.iter().zip(&received) {
             let state = match row.state {
                 ReceivedState::Queued => "queued",
                 ReceivedState::Duplicate => "duplicate",
             };
-            tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, "event received");
+            tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.of(events.iter().map(|event| event.repository.registry()));
         Ok(received)
     }
 
@@ -180,7 +221,10 @@ impl Relay {
     /// When it could not be stored.
     pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.0.store.replay(event_id).await?;
-        self.0.intake_wake.notify_one();
+        if replayed == Replayed::Queued {
+            tracing::info!(event = event_id, "event replayed");
+        }
+        self.0.arrivals.other();
         Ok(replayed)
     }
 
@@ -197,7 +241,7 @@ impl Relay {
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");
         // The intake sleeps until the next expiry, which may be this one's.
-        self.0.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(made)
     }
 
@@ -256,11 +300,22 @@ impl Relay {
     }
 }
 
+/// Says which update a span is about.
+fn describe(span: &mut Span, update: &Update) {
+    span.set("tagrelay.update.id", &update.id);
+    span.set("tagrelay.cause", update.cause);
+    span.set("tagrelay.cause.id", &update.cause_id);
+    span.set("tagrelay.environment", &update.environment);
+    span.set("tagrelay.repository", &update.repository);
+    span.set("tagrelay.version", &update.version);
+    span.set_number("tagrelay.attempt", i64::from(update.attempts) + 1);
+}
+
 /// Returns the row of a push event.
 ///
 /// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
 /// everything that they tell is equal.
-fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp) -> NewEvent {
+fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, trace: TraceContext) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let occasion = match (&event.delivery, event.pushed_at) {
         (Some(delivery), _) => delivery.clone(),
@@ -278,6 +333,7 @@ fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp) -> 
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
         duplicates_since: if is_bare { duplicates_since.max(bare_since) } else { duplicates_since },
+        trace,
     }
 }
 
@@ -297,10 +353,11 @@ mod tests {
         let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
         let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
         let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
-        assert!(new_event("ci", &bare, week).duplicates_since > Timestamp::now() - Duration::from_secs(660));
-        assert_eq!(new_event("ci", &named, week).duplicates_since, week);
-        assert_eq!(new_event("ci", &pinned, week).duplicates_since, week);
-        let keys = [&bare, &named, &pinned].map(|event| new_event("ci", event, week).duplicate_key);
+        let event = |pushed: &PushEvent| new_event("ci", pushed, week, TraceContext::random());
+        assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));
+        assert_eq!(event(&named).duplicates_since, week);
+        assert_eq!(event(&pinned).duplicates_since, week);
+        let keys = [&bare, &named, &pinned].map(|pushed| event(pushed).duplicate_key);
         assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
     }
 }

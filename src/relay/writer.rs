@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::branch::{Branch, sites};
+use super::setback::Setback;
 use super::{Relay, message, quiet};
-use crate::config_repo::{
-    self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, RemoteError, Snapshot, WantedVersion,
-};
+use crate::config_repo::{self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, Snapshot, WantedVersion};
 use crate::image::{Repository, Version};
-use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
-use crate::telemetry::GitOperation;
+use crate::store::{Attempt, Outcome, SiteChange, Update};
+use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// The most updates in one push: bounds memory and the size of a commit.
 pub(super) const MAX_BATCH: u32 = 1000;
@@ -29,47 +28,6 @@ const MAX_RACES: u32 = 10;
 
 /// How long the branch may go unread while there is nothing to write. Others write to it too, and what runs is shown.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
-
-/// The first and the longest pause after the remote could not be reached.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-
-/// Why a round ended before everything was done.
-enum Setback {
-    /// The store failed; nothing more is done before it answers.
-    Store(StoreError),
-    /// The remote could not be read or written to. The updates stay pending, with this reason.
-    Remote {
-        reason: String,
-        /// When the remote asked to be asked again.
-        ask_again_after: Option<Duration>,
-    },
-}
-
-impl From<StoreError> for Setback {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<RemoteError> for Setback {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote { ask_again_after: error.ask_again_after(), reason: error.to_string() }
-    }
-}
-
-impl Setback {
-    fn remote(reason: impl std::fmt::Display) -> Self {
-        Self::Remote { reason: reason.to_string(), ask_again_after: None }
-    }
-
-    /// Returns how long to leave everything alone after `failures` rounds in a row that failed.
-    fn pause(&self, failures: u32) -> Duration {
-        match self {
-            Self::Remote { ask_again_after: Some(wait), .. } => backoff(failures).max(*wait),
-            Self::Remote { ask_again_after: None, .. } | Self::Store(_) => backoff(failures),
-        }
-    }
-}
 
 pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver<bool>) {
     let Some(branch) = relay.0.branches.get(index) else { return };
@@ -140,6 +98,9 @@ async fn write_pending(
     let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
+    for (update, outcome) in &superseded {
+        describe_end(&mut begin(relay, update), update, outcome);
+    }
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
     match Batch::new(relay, branch, newest).write(refresh_first).await {
@@ -148,10 +109,7 @@ async fn write_pending(
             Err(Setback::Remote { reason, ask_again_after })
         }
         Err(error) => Err(error),
-        Ok(()) => {
-            relay.0.metrics.pending_updates(relay.0.store.open_updates().await?);
-            Ok(Round::Written)
-        }
+        Ok(()) => Ok(Round::Written),
     }
 }
 
@@ -166,7 +124,11 @@ async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> R
     let (found, rest): (Vec<_>, Vec<_>) = pending
         .into_iter()
         .partition(|update| last_attempt(update).is_some_and(|attempt| stands(update, &attempt, &snapshot)));
-    relay.finish(found.into_iter().map(|update| (update, Outcome::Committed)).collect()).await?;
+    let found: Vec<_> = found.into_iter().map(|update| (update, Outcome::Committed)).collect();
+    for (update, outcome) in &found {
+        describe_end(&mut begin(relay, update), update, outcome);
+    }
+    relay.finish(found).await?;
     Ok(rest)
 }
 
@@ -197,18 +159,83 @@ struct Batch<'a> {
     /// Updates with those earlier attempts of which nobody knows whether they landed, or will: a server that was
     /// left in the middle of a push goes on with it.
     maybe_landed: HashMap<String, Vec<Attempt>>,
+    /// The round itself, in the trace of the first update and linked with those of the others. It stands before the
+    /// spans that it is a child of, so that it ends before they do.
+    round: Span,
+    /// The part of the round in the trace of each update.
+    spans: HashMap<String, Span>,
+}
+
+/// Begins what a round is in the trace of an update.
+fn begin(relay: &Relay, update: &Update) -> Span {
+    let mut span = relay.0.traces.begin(SpanKind::Consumer, "write update", Some(&update.trace));
+    super::describe(&mut span, update);
+    span
+}
+
+fn describe_end(span: &mut Span, update: &Update, outcome: &Outcome) {
+    let (word, reason) = match outcome {
+        Outcome::Committed => ("committed", None),
+        Outcome::Unchanged => ("unchanged", None),
+        Outcome::Superseded { reason } => ("superseded", Some(reason)),
+        Outcome::Refused { reason } => ("refused", Some(reason)),
+    };
+    span.set("tagrelay.outcome", word);
+    if let Some(reason) = reason {
+        span.set("tagrelay.reason", reason);
+    }
+    if let (Outcome::Committed, Some(commit)) = (outcome, &update.commit) {
+        span.set("tagrelay.commit", commit);
+    }
 }
 
 impl<'a> Batch<'a> {
     fn new(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Self {
         let order = updates.iter().map(|update| update.id.clone()).collect();
+        let mut spans: Vec<(String, Span)> =
+            updates.iter().map(|update| (update.id.clone(), begin(relay, update))).collect();
+        let contexts: Vec<TraceContext> = spans.iter().map(|(_, span)| span.context()).collect();
+        let others = contexts.get(1..).unwrap_or_default();
+        let mut round = relay.0.traces.begin_linked(SpanKind::Internal, "write branch", contexts.first(), others);
+        round.set("tagrelay.config_repository", branch.repository_name());
+        round.set("tagrelay.branch", branch.branch_name());
+        round.set_number("tagrelay.updates", i64::try_from(updates.len()).unwrap_or(i64::MAX));
+        spans.iter_mut().skip(1).for_each(|(_, span)| span.link(&round.context()));
+        let spans = spans.into_iter().collect();
         let maybe_landed =
             updates.iter().filter_map(|update| Some((update.id.clone(), vec![last_attempt(update)?]))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        Self { relay, branch, updates, order, maybe_landed }
+        Self { relay, branch, updates, order, maybe_landed, round, spans }
     }
 
     async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
+        let result = self.write_all(refresh_first).await;
+        if let Err(setback) = &result {
+            let reason = match setback {
+                Setback::Store(error) => error.to_string(),
+                Setback::Remote { reason, .. } => reason.clone(),
+            };
+            self.round.fail(&reason);
+            let open = self.spans.iter_mut().filter(|(id, _)| self.updates.contains_key(*id));
+            for (_, span) in open {
+                span.set("tagrelay.outcome", "postponed");
+                span.fail(&reason);
+            }
+        }
+        result
+    }
+
+    /// Records how updates ended, here and in their traces.
+    async fn finish(&mut self, finished: Vec<(Update, Outcome)>) -> Result<(), Setback> {
+        for (update, outcome) in &finished {
+            if let Some(span) = self.spans.get_mut(&update.id) {
+                describe_end(span, update, outcome);
+            }
+        }
+        Ok(self.relay.finish(finished).await?)
+    }
+
+    async fn write_all(&mut self, refresh_first: bool) -> Result<(), Setback> {
         if refresh_first || self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
             self.refresh().await?;
         }
@@ -257,7 +284,17 @@ impl<'a> Batch<'a> {
     }
 
     async fn refresh(&self) -> Result<(), Setback> {
-        Ok(self.branch.refresh().await.map(|_| ())?)
+        let mut span = self.step(SpanKind::Client, "git refresh");
+        let result = self.branch.refresh().await;
+        match &result {
+            Ok(tip) => span.set("tagrelay.commit", tip),
+            Err(error) => span.fail(&error.to_string()),
+        }
+        Ok(result.map(|_| ())?)
+    }
+
+    fn step(&self, kind: SpanKind, name: &'static str) -> Span {
+        self.relay.0.traces.begin(kind, name, Some(&self.round.context()))
     }
 
     /// Takes back what was recorded of a push that reached nobody, so that it is not taken for one that landed.
@@ -312,7 +349,7 @@ impl<'a> Batch<'a> {
         }
         if !landed.is_empty() {
             self.relay.0.store.record_landed(landed).await?;
-            self.relay.finish(finished).await?;
+            self.finish(finished).await?;
         }
         Ok(())
     }
@@ -325,12 +362,22 @@ impl<'a> Batch<'a> {
 
     async fn prepare(&self) -> Result<Prepared, Setback> {
         let begun = Instant::now();
+        let mut span = self.step(SpanKind::Internal, "git commit");
         let updates = self.updates.clone();
         let words = self.branch.writing().message.clone();
         let render = Arc::new(move |commit: &PlannedCommit| message::render(commit, &updates, &words));
         let result = self.branch.config_repository().prepare(self.plan(), render).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
+        match &result {
+            Ok(prepared) => {
+                let commits =
+                    prepared.commits().iter().filter_map(|commit| Some(commit.id?.to_string())).collect::<Vec<_>>();
+                span.set("tagrelay.parent", prepared.parent());
+                span.set("tagrelay.commit", commits.join(" "));
+            }
+            Err(error) => span.fail(&error.to_string()),
+        }
         result.map_err(Setback::remote)
     }
 
@@ -371,7 +418,7 @@ impl<'a> Batch<'a> {
             finished.extend(self.take(key).map(|update| (update, outcome)));
         }
         self.finish_landed(&landed).await?;
-        self.relay.finish(finished).await?;
+        self.finish(finished).await?;
         Ok(self.order.is_empty())
     }
 
@@ -406,6 +453,7 @@ impl<'a> Batch<'a> {
     async fn push(&self, prepared: Prepared) -> Result<Vec<usize>, PushError> {
         let sizes = prepared.commits().iter().map(|commit| commit.changes.len()).collect();
         let begun = Instant::now();
+        let mut span = self.step(SpanKind::Client, "git push");
         let result = self.branch.config_repository().push(prepared).await;
         let outcome = match &result {
             Ok(()) => "ok",
@@ -416,24 +464,30 @@ impl<'a> Batch<'a> {
             Err(PushError::Unknown { .. }) => "unknown",
         };
         self.relay.0.metrics.git_operation(GitOperation::push, outcome, begun.elapsed());
+        span.set("tagrelay.outcome", outcome);
+        if let Err(error) = &result {
+            span.fail(&error.to_string());
+        }
         result.map(|()| sizes)
     }
 
-    async fn finish_written(mut self, commits: &[usize]) -> Result<(), Setback> {
+    async fn finish_written(&mut self, commits: &[usize]) -> Result<(), Setback> {
         commits.iter().for_each(|updates| self.relay.0.metrics.commit(*updates));
         let ids = std::mem::take(&mut self.order);
         let finished = ids.iter().filter_map(|id| Some((self.updates.remove(id)?, Outcome::Committed))).collect();
-        Ok(self.relay.finish(finished).await?)
+        self.finish(finished).await
     }
 
     /// Ends everything with what the remote said, where it is about one environment. A push of several is taken apart
     /// first: a rule that protects one environment says nothing about the others.
-    async fn refuse(mut self, reason: String) -> Result<(), Setback> {
+    async fn refuse(&mut self, reason: String) -> Result<(), Setback> {
         let ids = std::mem::take(&mut self.order);
         let updates: Vec<Update> = ids.iter().filter_map(|id| self.updates.remove(id)).collect();
         let environments: BTreeSet<&str> = updates.iter().map(|update| update.environment.as_str()).collect();
         if environments.len() > 1 {
             self.relay.0.store.forget_attempts(ids).await?;
+            self.round.set("tagrelay.outcome", "taken apart");
+            self.spans.values_mut().for_each(|span| span.set("tagrelay.outcome", "taken apart"));
             for environment in self.branch.environments() {
                 let own = updates.iter().filter(|update| update.environment == environment.name);
                 let own = own.cloned().map(|update| Update { commit: None, ..update }).collect();
@@ -443,7 +497,7 @@ impl<'a> Batch<'a> {
         }
         let outcome = Outcome::Refused { reason: format!("the remote refused the push: {reason}") };
         let finished = updates.into_iter().map(|update| (update, outcome.clone())).collect();
-        Ok(self.relay.finish(finished).await?)
+        self.finish(finished).await
     }
 }
 
@@ -488,10 +542,4 @@ pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     // The keys of `RandomState` are random in each process and differ from one to the next.
     (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Returns the pause after `failures` rounds in a row that failed: 0.5 s doubled each time, at most 60 s.
-fn backoff(failures: u32) -> Duration {
-    let doubled = RETRY.0.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16))).min(RETRY.1);
-    doubled.mul_f64(0.75 + jitter() / 4.0)
 }

@@ -116,13 +116,12 @@ impl Store {
     ///
     /// When the store cannot be read.
     pub async fn outlook(&self, now: Timestamp) -> Result<Outlook, StoreError> {
-        let (event, update, hold, open): (Option<i64>, Option<i64>, Option<i64>, i64) = sqlx::query_as(concat!(
+        let (event, update, hold): (Option<i64>, Option<i64>, Option<i64>) = sqlx::query_as(concat!(
             "SELECT (",
             next_attempt!("events", "queued"),
             "), (",
             next_attempt!("updates", "unverified"),
-            "), (SELECT min(expires_at) FROM holds WHERE released_at IS NULL),
-                (SELECT count(*) FROM updates WHERE state IN ('unverified', 'pending', 'waiting'))"
+            "), (SELECT min(expires_at) FROM holds WHERE released_at IS NULL)"
         ))
         .bind(now.as_millisecond())
         .fetch_one(&self.reads)
@@ -131,7 +130,6 @@ impl Store {
         Ok(Outlook {
             next_attempt: event.into_iter().chain(update).min().and_then(time),
             next_hold_expiry: hold.and_then(time),
-            open_updates: u64::try_from(open).unwrap_or_default(),
         })
     }
 }
@@ -143,6 +141,4 @@ pub struct Outlook {
     pub next_attempt: Option<Timestamp>,
     /// When the next hold expires, or has expired.
     pub next_hold_expiry: Option<Timestamp>,
-    /// How many updates are not in a final state yet.
-    pub open_updates: u64,
 }

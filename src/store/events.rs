@@ -4,6 +4,7 @@ use sqlx::SqliteConnection;
 use super::writer::{Transaction, Write};
 use super::{Event, EventState, Store, StoreError, UpdateState, holds, updates};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// A push event that has just been authenticated.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct NewEvent {
     pub duplicate_key: String,
     /// What was delivered before this time is too old for this to be a duplicate of it.
     pub duplicates_since: Timestamp,
+    /// The span that everything that becomes of it is a child of. A duplicate keeps that of the first delivery.
+    pub trace: TraceContext,
 }
 
 /// What became of a delivered event.
@@ -85,15 +88,6 @@ pub enum Replayed {
 }
 
 impl Store {
-    /// Stores the events of one request. Returns when they are on disk, one answer for each, in order.
-    ///
-    /// # Errors
-    ///
-    /// When nothing of it could be stored.
-    pub async fn receive(&self, receiver: &str, events: Vec<NewEvent>) -> Result<Vec<Received>, StoreError> {
-        self.writes.run(Receive { receiver: receiver.to_owned(), events }).await
-    }
-
     /// Returns an event, or `None` when there is none of that id.
     ///
     /// # Errors
@@ -161,60 +155,6 @@ impl Store {
     }
 }
 
-struct Receive {
-    receiver: String,
-    events: Vec<NewEvent>,
-}
-
-impl Write for Receive {
-    type Output = Vec<Received>;
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Received>, sqlx::Error> {
-        let mut received = Vec::with_capacity(self.events.len());
-        for event in &self.events {
-            let earlier: Option<(String, bool)> = sqlx::query_as(
-                "SELECT id, state = 'refused' AND redeliverable FROM events WHERE duplicate_key = ? AND received_at >= ?
-                 ORDER BY id DESC LIMIT 1",
-            )
-            .bind(&event.duplicate_key)
-            .bind(event.duplicates_since.as_millisecond())
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-            match earlier {
-                Some((id, false)) => {
-                    received.push(Received { id, state: ReceivedState::Duplicate });
-                    continue;
-                }
-                // It keeps its id, and so its place in the order of arrival.
-                Some((id, true)) => {
-                    requeue(tx, &id).await?;
-                    received.push(Received { id, state: ReceivedState::Queued });
-                    continue;
-                }
-                None => {}
-            }
-            let id = tx.next_id();
-            sqlx::query(
-                "INSERT INTO events (id, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-                    duplicate_key, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
-            )
-            .bind(&id)
-            .bind(&self.receiver)
-            .bind(event.repository.registry())
-            .bind(event.repository.as_str())
-            .bind(event.tag.as_str())
-            .bind(event.digest.as_ref().map(Digest::as_str))
-            .bind(event.pushed_at.map(Timestamp::as_millisecond))
-            .bind(tx.now_milliseconds())
-            .bind(&event.duplicate_key)
-            .execute(&mut *tx.connection)
-            .await?;
-            received.push(Received { id, state: ReceivedState::Queued });
-        }
-        Ok(received)
-    }
-}
-
 impl Write for Decision {
     type Output = Vec<UpdateState>;
 
@@ -272,6 +212,7 @@ async fn insert_push_update(
         reason,
         pushed_at: event.pushed_at,
         received_at: event.received_at,
+        trace: &event.trace,
     };
     updates::insert(tx, &row).await?;
     Ok(state)
@@ -351,7 +292,7 @@ impl Write for Replay {
 }
 
 /// Lets a refused event run again from the beginning.
-async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
          WHERE id = ?",

@@ -7,6 +7,8 @@
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
 //! what must be decided inside the transaction to be right: holds and the order of arrival.
 
+mod backlog;
+mod delivery;
 mod due;
 mod events;
 mod holds;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
+pub use backlog::Backlog;
 pub use due::Outlook;
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};

@@ -7,6 +7,7 @@ use super::updates::{NewUpdate, Place, insert, is_being_pushed};
 use super::writer::{Transaction, Write};
 use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, holds, parsed, time};
 use crate::image::{Repository, Version};
+use crate::telemetry::TraceContext;
 
 words! {
     /// What somebody asked for.
@@ -51,6 +52,8 @@ pub struct Request {
     pub created_at: Timestamp,
     /// Tells whether a repeated `Idempotency-Key` came with the same request.
     pub fingerprint: String,
+    /// The span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 impl FromRow<'_, SqliteRow> for Request {
@@ -64,6 +67,7 @@ impl FromRow<'_, SqliteRow> for Request {
             reason: row.try_get("reason")?,
             created_at: time(row, "created_at")?,
             fingerprint: row.try_get("fingerprint")?,
+            trace: parsed(row, "trace_parent")?,
         })
     }
 }
@@ -89,6 +93,8 @@ pub struct NewRequest {
     pub updates: Vec<NewRequestedUpdate>,
     /// The hold that a rollback makes.
     pub hold: Option<NewHold>,
+    /// The span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 /// One repository of a request.
@@ -208,10 +214,11 @@ impl NewRequest {
             reason: self.reason.clone(),
             created_at: tx.now,
             fingerprint: self.fingerprint.clone(),
+            trace: self.trace,
         };
         sqlx::query(
-            "INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at,
+                trace_parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&request.id)
         .bind(request.kind.as_str())
@@ -222,6 +229,7 @@ impl NewRequest {
         .bind(&self.idempotency_key)
         .bind(&request.fingerprint)
         .bind(tx.now_milliseconds())
+        .bind(request.trace.to_string())
         .execute(&mut *tx.connection)
         .await?;
         Ok(request)
@@ -258,6 +266,7 @@ impl NewRequest {
             reason,
             pushed_at: None,
             received_at: tx.now,
+            trace: &request.trace,
         };
         insert(tx, &update).await.map(|_| ())
     }

@@ -5,6 +5,7 @@ use sqlx::{FromRow, Row};
 
 use super::{parsed, parsed_option, time, time_option};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// Implements an enum whose variants are words in the tables, the API and the metrics.
 macro_rules! words {
@@ -143,6 +144,8 @@ pub struct Event {
     pub next_attempt_at: Option<Timestamp>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
+    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 impl FromRow<'_, SqliteRow> for Event {
@@ -164,6 +167,7 @@ impl FromRow<'_, SqliteRow> for Event {
             attempts: row.try_get("attempts")?,
             next_attempt_at: time_option(row, "next_attempt_at")?,
             finished_at: time_option(row, "finished_at")?,
+            trace: parsed(row, "trace_parent")?,
         })
     }
 }
@@ -210,6 +214,8 @@ pub struct Update {
     pub pushed_at: Option<Timestamp>,
     /// When the cause reached us.
     pub received_at: Timestamp,
+    /// When a hold or freeze let it go; `None` when nothing held it back.
+    pub released_at: Option<Timestamp>,
     /// The commit on the branch; while the update is pending, that of the last attempt.
     pub commit: Option<String>,
     /// What the environment ran before.
@@ -218,6 +224,8 @@ pub struct Update {
     pub changes: Vec<SiteChange>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
+    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
 }
 
 impl FromRow<'_, SqliteRow> for Update {
@@ -238,6 +246,7 @@ impl FromRow<'_, SqliteRow> for Update {
             next_attempt_at: time_option(row, "next_attempt_at")?,
             pushed_at: time_option(row, "pushed_at")?,
             received_at: time(row, "received_at")?,
+            released_at: time_option(row, "released_at")?,
             commit: row.try_get("commit_id")?,
             old: Version::from_parts(parsed_option(row, "old_tag")?, parsed_option(row, "old_digest")?),
             changes: match changes {
@@ -245,6 +254,7 @@ impl FromRow<'_, SqliteRow> for Update {
                 None => Vec::new(),
             },
             finished_at: time_option(row, "finished_at")?,
+            trace: parsed(row, "trace_parent")?,
         })
     }
 }

@@ -1,9 +1,11 @@
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::*;
 use crate::image::{Repository, Version};
+use crate::telemetry::TraceContext;
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -66,6 +68,7 @@ fn event(tag: &str) -> NewEvent {
         pushed_at: None,
         duplicate_key: tag.to_owned(),
         duplicates_since: Timestamp::UNIX_EPOCH,
+        trace: TraceContext::random(),
     }
 }
 
@@ -95,6 +98,7 @@ fn rollback(to: &str, key: Option<&str>) -> NewRequest {
             reason: None,
         }],
         hold: Some(hold(None)),
+        trace: TraceContext::random(),
     }
 }
 
@@ -223,12 +227,20 @@ async fn a_hold_keeps_updates_and_lets_the_newest_go() {
     let after = fixture.receive("b").await;
     assert_eq!(fixture.decide(&after, "b").await, UpdateState::Waiting);
     assert!(fixture.update_of(&after).await.reason.unwrap().contains("oncall: investigating"));
-    assert_eq!(fixture.store.open_updates().await.unwrap(), 2);
+    let backlog = fixture.store.backlog().await.unwrap();
+    assert_eq!((backlog.open_updates, backlog.oldest_update, backlog.oldest_event), (2, None, None));
 
     let released = fixture.store.release_hold(&made.id, "oncall").await.unwrap();
     assert_eq!(released.unwrap().id, made.id);
     assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
+    // How old it is counts from here.
+    let update = fixture.update_of(&after).await;
+    assert!(update.released_at.unwrap() >= update.received_at);
+    assert_eq!(fixture.store.backlog().await.unwrap().oldest_update, update.released_at);
+    let queued = fixture.receive("c").await;
+    let received_at = fixture.store.event(&queued).await.unwrap().unwrap().received_at;
+    assert_eq!(fixture.store.backlog().await.unwrap().oldest_event, Some(received_at));
     assert!(fixture.store.release_hold(&made.id, "oncall").await.unwrap().is_none());
     assert!(fixture.store.holds().await.unwrap().is_empty());
 }
@@ -448,6 +460,43 @@ async fn many_writers_at_once_are_all_answered_and_a_bad_one_fails_alone() {
     fixture.store.check().await.unwrap();
 }
 
+#[tokio::test]
+async fn of_equal_events_that_come_together_one_is_new() {
+    let fixture = Fixture::new().await;
+    let deliveries: Vec<_> = (0..400)
+        .map(|number| {
+            let store = fixture.store.clone();
+            let events = vec![event(&format!("t{}", number % 50)), event("same"), event(&format!("own{number}"))];
+            tokio::spawn(async move { store.receive("hub", events).await })
+        })
+        .collect();
+    let mut ids: HashMap<usize, HashSet<String>> = HashMap::new();
+    let mut queued = 0;
+    for (number, delivery) in deliveries.into_iter().enumerate() {
+        let received = delivery.await.unwrap().unwrap();
+        queued += received.iter().filter(|one| one.state == ReceivedState::Queued).count();
+        ids.entry(number % 50).or_default().insert(received[0].id.clone());
+        ids.entry(1000).or_default().insert(received[1].id.clone());
+        assert_eq!(received[2].state, ReceivedState::Queued);
+        let row = fixture.store.event(&received[2].id).await.unwrap().unwrap();
+        assert_eq!(row.tag.as_str(), format!("own{number}"));
+    }
+    assert_eq!(queued, 50 + 1 + 400);
+    assert!(ids.values().all(|ids| ids.len() == 1), "{ids:?}");
+}
+
+#[tokio::test]
+async fn what_runs_again_does_so_once_for_a_delivery_that_names_it_twice() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    let (event_id, reason) = (id.clone(), "not there".to_owned());
+    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true };
+    fixture.store.refuse_event(refusal).await.unwrap();
+    let received = fixture.store.receive("hub", vec![event("a"), event("a")]).await.unwrap();
+    let expected = [ReceivedState::Queued, ReceivedState::Duplicate].map(|state| Received { id: id.clone(), state });
+    assert_eq!(received, expected);
+}
+
 struct Broken;
 
 impl writer::Write for Broken {
@@ -478,4 +527,29 @@ async fn a_file_that_is_no_store_is_named() {
     std::fs::write(&path, "this is not a database, and long enough to be looked at as one").unwrap();
     let Err(error) = Store::open(&StoreSettings { path: path.clone() }).await else { panic!("opened") };
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_pending_before_traces_were_kept_goes_on_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagrelay.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    MIGRATIONS.run_to(1, &mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO events (id, receiver, registry, repository, tag, received_at, duplicate_key, state)
+            VALUES ('E', 'hub', 'docker.io', 'docker.io/uyou/user-service', 'a', 1, 'k', 'pending');
+         INSERT INTO updates (id, environment, registry, repository, tag, cause, cause_id, actor, state, received_at)
+            VALUES ('U', 'staging', 'docker.io', 'docker.io/uyou/user-service', 'a', 'push', 'E', 'hub', 'pending', 1),
+                   ('V', 'staging', 'docker.io', 'docker.io/uyou/user-service', 'a', 'push', 'gone', 'hub', 'pending', 1);",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let store = Store::open(&StoreSettings { path }).await.unwrap();
+    let event = store.event("E").await.unwrap().unwrap();
+    let updates = store.pending_updates(&["staging".to_owned()], 9).await.unwrap();
+    let traces: Vec<_> = updates.iter().map(|update| (update.id.as_str(), update.trace == event.trace)).collect();
+    assert_eq!(traces, [("U", true), ("V", false)]);
 }

@@ -5,6 +5,7 @@ use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
 use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, holds};
 use crate::image::{Digest, Repository, Tag, Version};
+use crate::telemetry::TraceContext;
 
 /// Where an update goes.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,7 @@ pub(super) struct NewUpdate<'a> {
     pub(super) reason: Option<String>,
     pub(super) pushed_at: Option<Timestamp>,
     pub(super) received_at: Timestamp,
+    pub(super) trace: &'a TraceContext,
 }
 
 /// What is about to be pushed for an update.
@@ -114,22 +116,6 @@ impl Store {
             .fetch_all(&self.reads)
             .await?;
         Ok(updates)
-    }
-
-    /// Returns how many updates are not in a final state yet.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn open_updates(&self) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM updates WHERE state = 'unverified')
-                    + (SELECT count(*) FROM updates WHERE state = 'pending')
-                    + (SELECT count(*) FROM updates WHERE state = 'waiting')",
-        )
-        .fetch_one(&self.reads)
-        .await?;
-        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// Returns committed updates, newest first.
@@ -259,7 +245,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
     sqlx::query(
         "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
-            pushed_at, received_at, finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            pushed_at, received_at, finished_at, trace_parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&id)
     .bind(update.place.environment)
@@ -275,6 +261,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     .bind(update.pushed_at.map(Timestamp::as_millisecond))
     .bind(update.received_at.as_millisecond())
     .bind((!is_open).then(|| tx.now_milliseconds()))
+    .bind(update.trace.to_string())
     .execute(&mut *tx.connection)
     .await?;
     Ok(id)
@@ -363,7 +350,8 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
     .await?;
     for (index, (id, cause_id)) in waiting.iter().enumerate() {
         if index == 0 {
-            sqlx::query("UPDATE updates SET state = 'pending', reason = NULL WHERE id = ?")
+            sqlx::query("UPDATE updates SET state = 'pending', reason = NULL, released_at = ? WHERE id = ?")
+                .bind(tx.now_milliseconds())
                 .bind(id)
                 .execute(&mut *tx.connection)
                 .await?;

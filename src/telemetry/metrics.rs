@@ -1,5 +1,7 @@
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -8,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use super::process::{Process, StoreFile};
 
 /// The content type of [`Metrics::encode`]
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
@@ -19,6 +23,10 @@ const LATENCY_SECONDS: [f64; 16] =
 
 /// Upper bounds of the histogram of updates in one commit.
 const COMMIT_UPDATES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+/// The outcomes of a reading of changed settings.
+const RELOADED: &str = "ok";
+const NOT_RELOADED: &str = "failed";
 
 /// Everything that is counted. Cheap to clone; all clones count together.
 #[derive(Clone)]
@@ -33,7 +41,13 @@ pub struct Metrics {
     git_push_retries: Counter,
     registry_requests: Family<RegistryLabels, Counter>,
     pending_updates: Gauge,
+    oldest_pending_update_age: Gauge<f64, AtomicU64>,
+    oldest_queued_event_age: Gauge<f64, AtomicU64>,
     commit_updates: Histogram,
+    config_reloads: Family<ReloadLabels, Counter>,
+    config_is_current: Gauge,
+    build: Family<BuildLabels, Gauge>,
+    store_file: StoreFile,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +78,16 @@ struct GitLabels {
 struct RegistryLabels {
     registry: String,
     outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
 }
 
 /// What is timed in a config repository.
@@ -101,15 +125,29 @@ impl Metrics {
             git_push_retries: Counter::default(),
             registry_requests: Family::default(),
             pending_updates: Gauge::default(),
+            oldest_pending_update_age: Gauge::default(),
+            oldest_queued_event_age: Gauge::default(),
             commit_updates: Histogram::new(COMMIT_UPDATES),
+            config_reloads: Family::default(),
+            config_is_current: Gauge::default(),
+            build: Family::default(),
+            store_file: StoreFile::default(),
         };
+        metrics.build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        for outcome in [RELOADED, NOT_RELOADED] {
+            metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
+        }
+        // The settings that a process starts with are good, or it would not have started.
+        metrics.config_is_current.set(1);
         metrics.registry = Arc::new(metrics.register());
         metrics
     }
 
     /// Names every metric. The library adds `_total` to counters and the unit to none.
     fn register(&self) -> Registry {
-        let mut registry = Registry::with_prefix("tagrelay");
+        let mut root = Registry::default();
+        root.register_collector(Box::new(Process));
+        let registry = root.sub_registry_with_prefix("tagrelay");
         registry.register("webhook_requests", "Requests to receivers", self.webhook_requests.clone());
         registry.register("events", "Push events by what became of them", self.events.clone());
         registry.register("updates", "Updates by what became of them", self.updates.clone());
@@ -127,8 +165,67 @@ impl Metrics {
         registry.register("git_push_retries", "Pushes that lost a race and ran again", self.git_push_retries.clone());
         registry.register("registry_requests", "Confirmations asked of registries", self.registry_requests.clone());
         registry.register("pending_updates", "Updates that are in no final state", self.pending_updates.clone());
+        registry.register(
+            "oldest_pending_update_age_seconds",
+            "Since the arrival of the oldest update that nothing holds back and that is not written",
+            self.oldest_pending_update_age.clone(),
+        );
+        registry.register(
+            "oldest_queued_event_age_seconds",
+            "Since the arrival of the oldest event that no registry has confirmed",
+            self.oldest_queued_event_age.clone(),
+        );
         registry.register("commit_updates", "Updates in one commit", self.commit_updates.clone());
-        registry
+        registry.register("config_reload", "Readings of changed settings", self.config_reloads.clone());
+        registry.register(
+            "config_is_current",
+            "1 while the settings in force are those of the last reading, 0 after one that failed",
+            self.config_is_current.clone(),
+        );
+        registry.register("build_info", "The running program", self.build.clone());
+        registry.register_collector(Box::new(self.store_file.clone()));
+        root
+    }
+
+    /// Names the file whose size, and whose disk, are told.
+    pub fn watch_store(&self, file: &Path) {
+        self.store_file.set(file);
+    }
+
+    /// Makes the counters of a receiver begin at zero. A counter that first appears at 1 has no increase that an
+    /// alert could see.
+    pub fn expect_receiver(&self, receiver: &str) {
+        for outcome in ["accepted", "ignored", "unauthorized", "too_slow", "too_large", "unavailable", "failed"] {
+            let labels = WebhookLabels { receiver: receiver.to_owned(), outcome: outcome.to_owned() };
+            self.webhook_requests.get_or_create(&labels).inc_by(0);
+        }
+    }
+
+    /// Makes the counters of an environment begin at zero.
+    pub fn expect_environment(&self, environment: &str) {
+        for outcome in ["committed", "unchanged", "superseded", "refused"] {
+            let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
+            self.updates.get_or_create(&labels).inc_by(0);
+        }
+        for outcome in ["ok", "outdated", "refused", "unauthorized", "unavailable", "unknown"] {
+            let labels = GitLabels { operation: GitOperation::push, outcome: outcome.to_owned() };
+            drop(self.git_operations.get_or_create(&labels));
+        }
+    }
+
+    /// Makes the counters of a registry begin at zero.
+    pub fn expect_registry(&self, registry: &str) {
+        for outcome in ["there", "not_there", "not_allowed", "not_now"] {
+            let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
+            self.registry_requests.get_or_create(&labels).inc_by(0);
+        }
+    }
+
+    /// Counts a reading of changed settings, and tells whether what is in force is what was read.
+    pub fn config_reload(&self, taken: bool) {
+        let outcome = if taken { RELOADED } else { NOT_RELOADED };
+        self.config_reloads.get_or_create(&ReloadLabels { outcome }).inc();
+        self.config_is_current.set(i64::from(taken));
     }
 
     /// Counts a request to a receiver.
@@ -186,7 +283,15 @@ impl Metrics {
         self.pending_updates.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Sets how long the oldest update has waited for its writer and the oldest event for its registry.
+    pub fn oldest_open(&self, update: Duration, event: Duration) {
+        self.oldest_pending_update_age.set(update.as_secs_f64());
+        self.oldest_queued_event_age.set(event.as_secs_f64());
+    }
+
     /// Returns everything in the text format of Prometheus.
+    ///
+    /// Asks the operating system about this process and the store's disk, which is as quick as that disk.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -233,6 +338,10 @@ mod tests {
         metrics.push_retry();
         metrics.registry_request("docker.io", "there");
         metrics.pending_updates(7);
+        metrics.oldest_open(Duration::from_millis(1500), Duration::ZERO);
+        metrics.config_reload(false);
+        metrics.watch_store(Path::new("Cargo.toml"));
+        metrics.expect_receiver("quay");
         let text = metrics.encode();
         for line in [
             r#"tagrelay_webhook_requests_total{receiver="hub",outcome="accepted"} 1"#,
@@ -246,6 +355,21 @@ mod tests {
             r#"tagrelay_registry_requests_total{registry="docker.io",outcome="there"} 1"#,
             "tagrelay_pending_updates 7",
             "tagrelay_commit_updates_sum 2",
+            "tagrelay_oldest_pending_update_age_seconds 1.5",
+            "tagrelay_oldest_queued_event_age_seconds 0",
+            r#"tagrelay_config_reload_total{outcome="ok"} 0"#,
+            r#"tagrelay_config_reload_total{outcome="failed"} 1"#,
+            "tagrelay_config_is_current 0",
+            r#"tagrelay_build_info{version=""#,
+            r#"tagrelay_webhook_requests_total{receiver="quay",outcome="unauthorized"} 0"#,
+            "tagrelay_store_size_bytes ",
+            "tagrelay_store_free_bytes ",
+            "tagrelay_store_capacity_bytes ",
+            "process_cpu_seconds_total ",
+            "process_resident_memory_bytes ",
+            "process_open_fds ",
+            "process_start_time_seconds ",
+            "# TYPE process_cpu_seconds_total counter",
             "# TYPE tagrelay_events_total counter",
             "# HELP tagrelay_git_push_retries_total Pushes that lost a race and ran again",
         ] {

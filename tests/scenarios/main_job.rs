@@ -55,7 +55,7 @@ async fn the_main_job_with_the_real_registry_and_smart_http() {
     }
     assert!(message.contains("Tagrelay-Cause: push 01") && message.contains(" via registry"), "{message}");
     let trailers = fleet.upstream.git(&["log", "-1", "--format=%(trailers:only)", "main"]);
-    assert_eq!(trailers.lines().filter(|line| line.starts_with("Tagrelay-")).count(), 3, "{trailers}");
+    assert_eq!(trailers.lines().filter(|line| line.starts_with("Tagrelay-")).count(), 4, "{trailers}");
     let diff = fleet.upstream.git(&["diff", "--numstat", "main~1", "main"]);
     assert_eq!(diff, "1\t1\tenvironments/staging/user-service.yaml\n");
 

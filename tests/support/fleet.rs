@@ -493,7 +493,15 @@ impl Fleet {
     }
 
     pub async fn deliver_body(&self, body: &str) -> (u16, Value) {
-        let request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature(body));
+        self.deliver_with(body, &[]).await
+    }
+
+    /// Sends a body with further headers to the `generic` receiver.
+    pub async fn deliver_with(&self, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        let mut request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature(body));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let answer = request.body(body.to_owned()).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }

@@ -1,21 +1,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::auth::one;
+use super::super::trace::RequestTrace;
 use super::views::RequestView;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
 use crate::image::Tag;
 use crate::relay::{Order, Preview, PromotionOrder};
 use crate::settings::Permission;
 use crate::store::{Request, RequestMade, RequestState};
+use crate::telemetry::TraceContext;
 
 /// The longest time that a client may wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -80,6 +82,7 @@ pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
+    Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<PromotionBody>,
 ) -> Result<Response, Problem> {
     if body.repositories.as_ref().is_some_and(Vec::is_empty) {
@@ -97,11 +100,11 @@ pub(super) async fn create(
     };
     if body.dry_run {
         caller.must_follow(&order.to)?;
-        let preview = app.0.relay.preview_promotion(&order).await?;
+        let preview = app.0.relay.preview_promotion(&order, &trace).await?;
         return Ok(Json(PreviewView::from(preview)).into_response());
     }
     caller.must(&Permission::Promote(one(&order.to)))?;
-    let made = app.0.relay.promote(&order, &by(caller, &headers)?).await?;
+    let made = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made).await
 }
 
@@ -140,14 +143,14 @@ pub(super) struct Wait {
 }
 
 /// Returns who asks, with the key of the request.
-pub(super) fn by(caller: Caller, headers: &HeaderMap) -> Result<Order, Problem> {
+pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Order, Problem> {
     let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
     if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
         return Err(Problem::bad_request(format!(
             "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
-    Ok(Order { actor: caller.name, idempotency_key: key.map(str::to_owned) })
+    Ok(Order { actor: caller.name, idempotency_key: key.map(str::to_owned), trace })
 }
 
 /// Answers 202 with the request as it stands, which is the earlier one where the key was used before.

@@ -1,3 +1,4 @@
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
@@ -5,6 +6,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::super::auth::one;
+use super::super::trace::RequestTrace;
 use super::holds::hold_for;
 use super::promotions::{accepted, by};
 use super::views::RequestView;
@@ -39,6 +41,7 @@ pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
+    Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<RollbackBody>,
 ) -> Result<Response, Problem> {
     caller.must(&Permission::Rollback(one(&body.environment)))?;
@@ -49,6 +52,6 @@ pub(super) async fn create(
         repository: body.repository,
         reason: body.reason,
     };
-    let made = app.0.relay.roll_back(&order, &by(caller, &headers)?).await?;
+    let made = app.0.relay.roll_back(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made).await
 }

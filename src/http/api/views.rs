@@ -114,6 +114,8 @@ pub(super) struct EventView {
     attempts: u32,
     /// When it will be asked again.
     next_attempt_at: Option<String>,
+    /// What its log lines, its spans and the commit have in common: 32 hexadecimal digits.
+    trace_id: String,
 }
 
 impl From<&Event> for EventView {
@@ -136,6 +138,7 @@ impl From<&Event> for EventView {
             finished_at: time(event.finished_at),
             attempts: event.attempts,
             next_attempt_at: time(event.next_attempt_at),
+            trace_id: event.trace.trace_id().to_string(),
         }
     }
 }
@@ -235,6 +238,8 @@ pub(super) struct RequestView {
     reason: Option<String>,
     /// What became of each repository.
     updates: Vec<UpdateView>,
+    /// What its log lines, its spans and the commit have in common: 32 hexadecimal digits.
+    trace_id: String,
 }
 
 impl RequestView {
@@ -253,6 +258,7 @@ impl RequestView {
             changes: updates.iter().flat_map(changes).collect(),
             reason: request_reason(request, state, updates),
             updates: updates.iter().map(Into::into).collect(),
+            trace_id: request.trace.trace_id().to_string(),
         }
     }
 }

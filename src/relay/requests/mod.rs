@@ -14,7 +14,8 @@ use super::branch::Branch;
 use super::{Relay, Subject};
 use crate::config_repo::Place;
 use crate::image::Repository;
-use crate::store::{NewRequest, RequestMade};
+use crate::store::{NewRequest, Outcome, RequestMade, UpdateState};
+use crate::telemetry::TraceContext;
 
 pub use error::RequestError;
 pub use preview::{Fate, Preview, PreviewedUpdate};
@@ -28,6 +29,8 @@ pub struct Order {
     pub actor: String,
     /// The caller's key.
     pub idempotency_key: Option<String>,
+    /// The span of the request.
+    pub trace: TraceContext,
 }
 
 /// "Automation leaves this alone."
@@ -70,7 +73,7 @@ impl Relay {
         let made = self.0.store.make_request(request).await?;
         match &made {
             RequestMade::New { request, hold } => {
-                tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, "request taken");
+                tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, trace_id = %request.trace.trace_id(), "request taken");
                 self.notify(Subject::Request {
                     id: request.id.clone(),
                     request: request.kind.to_string(),
@@ -80,7 +83,8 @@ impl Relay {
                 if let Some(hold) = hold {
                     self.notify_hold(hold, "made");
                 }
-                self.0.intake_wake.notify_one();
+                self.0.arrivals.other();
+                self.tell_ended_at_once(&request.id).await;
             }
             // Two requests with one key that raced each other past the first look.
             RequestMade::Repeated(earlier) if earlier.fingerprint != fingerprint => {
@@ -89,6 +93,19 @@ impl Relay {
             RequestMade::Repeated(_) => {}
         }
         Ok(made)
+    }
+
+    /// Tells of the updates that a new request ended by itself: what runs already, and what a hold forbids.
+    async fn tell_ended_at_once(&self, request_id: &str) {
+        // It is stored: whatever is wrong with telling it, the caller gets a 202.
+        for update in self.0.store.updates_of(request_id).await.unwrap_or_default() {
+            let reason = update.reason.clone().unwrap_or_default();
+            match update.state {
+                UpdateState::Unchanged => self.tell_end(&update, &Outcome::Unchanged),
+                UpdateState::Refused => self.tell_end(&update, &Outcome::Refused { reason }),
+                _ => {}
+            }
+        }
     }
 
     fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {

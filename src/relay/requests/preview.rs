@@ -8,6 +8,7 @@ use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::store::{Hold, NewRequestedUpdate, UpdateState};
+use crate::telemetry::TraceContext;
 
 /// What a promotion would do.
 #[derive(Debug, Clone)]
@@ -56,17 +57,21 @@ impl Fate {
 }
 
 impl Relay {
-    /// Returns what a promotion would do, without doing it.
+    /// Returns what a promotion would do, without doing it. `trace` is the span of the request.
     ///
     /// # Errors
     ///
     /// Why it would not be taken.
-    pub async fn preview_promotion(&self, order: &PromotionOrder) -> Result<Preview, RequestError> {
+    pub async fn preview_promotion(
+        &self,
+        order: &PromotionOrder,
+        trace: &TraceContext,
+    ) -> Result<Preview, RequestError> {
         let plan = self.plan_promotion(order).await?;
         let branch = self.branch(&order.to)?;
         let mut updates = Vec::new();
         for update in plan.updates {
-            updates.push(self.preview_update(&order.to, update).await?);
+            updates.push(self.preview_update(&order.to, update, trace).await?);
         }
         let wanted = updates.iter().enumerate().filter(|(_, update)| update.fate != Fate::Refused);
         let wanted = wanted.map(|(index, update)| WantedVersion {
@@ -98,6 +103,7 @@ impl Relay {
         &self,
         environment: &str,
         update: NewRequestedUpdate,
+        trace: &TraceContext,
     ) -> Result<PreviewedUpdate, RequestError> {
         let NewRequestedUpdate { repository, version, state, reason } = update;
         let mut preview = PreviewedUpdate { repository, version, fate: Fate::Changed, reason };
@@ -115,7 +121,7 @@ impl Relay {
         if let (Some(rule), Some(tag)) = (rule, preview.version.tag()) {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
-            match self.ask(&image, rule, known.as_ref(), "it was recorded with").await {
+            match self.ask(&image, rule, known.as_ref(), "it was recorded with", trace).await {
                 Asked::Confirmed { version, note } => {
                     preview.reason = note;
                     if known.is_none() {

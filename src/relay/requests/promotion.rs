@@ -45,6 +45,7 @@ impl Relay {
             actor: by.actor.clone(),
             reason: order.reason.clone(),
             idempotency_key: by.idempotency_key.clone(),
+            trace: by.trace,
             fingerprint,
             updates: plan.updates,
             hold: None,

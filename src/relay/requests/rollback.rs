@@ -56,6 +56,7 @@ impl Relay {
             actor: by.actor.clone(),
             reason: order.reason.clone(),
             idempotency_key: by.idempotency_key.clone(),
+            trace: by.trace,
             fingerprint,
             updates: vec![NewRequestedUpdate {
                 repository: repository.clone(),
