@@ -13,6 +13,7 @@
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
 //! | [`config_repo`] | versions wanted -> commit -> pushed branch |
+//! | [`source_repo`] | two commits -> which of them is the newer one |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
 //! | [`telemetry`] | logs and metrics |
@@ -30,6 +31,7 @@ pub mod relay;
 mod retry_after;
 pub mod secret;
 pub mod settings;
+pub mod source_repo;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

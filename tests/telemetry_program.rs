@@ -84,12 +84,14 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
          \x20 take event\n\
          \x20   registry confirm\n\
          \x20   decide\n\
+         \x20     registry build time\n\
+         \x20     registry running digest\n\
          \x20 write update\n\
          \x20   write branch\n\
          \x20     git commit\n\
          \x20     git push\n"
     );
-    assert_eq!(spans.len(), 8, "{spans:#?}");
+    assert_eq!(spans.len(), 10, "{spans:#?}");
     for span in &spans {
         assert_eq!(span.failure, None, "{span:#?}");
         assert!(span.start <= span.end);
@@ -114,7 +116,11 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
             SpanKind::Client,
             vec![("server.address", fleet.registry_host()), ("tagrelay.outcome", "there")],
         ),
-        ("decide", SpanKind::Internal, vec![("tagrelay.decision", "staging: pending")]),
+        (
+            "decide",
+            SpanKind::Internal,
+            vec![("tagrelay.decision", "staging: pending"), ("tagrelay.decided_by", "staging: arrival")],
+        ),
         (
             "write update",
             SpanKind::Consumer,
@@ -323,7 +329,7 @@ async fn spans_go_over_grpc_too() {
     ready(&fleet).await;
     fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
     let spans = collector.wait(CI_TRACE, "write update", 1).await;
-    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 8);
+    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 10);
     assert!(spans.iter().all(|span| span.resource["service.name"] == "tagrelay-staging"));
     assert!(spans.iter().all(|span| span.tenant.as_deref() == Some("uyou")));
 }

@@ -13,6 +13,7 @@ use crate::http::{self, ConnectionLimits, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
+use crate::source_repo::Sources;
 use crate::store::Store;
 use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
@@ -94,7 +95,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
     let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
-    let parts = relay::Parts { store, registries, images: settings.images, branches, metrics, traces };
+    let sources = Sources::new(settings.sources);
+    let parts = relay::Parts { store, registries, images: settings.images, sources, branches, metrics, traces };
     let (relay, running) = Relay::start(parts);
     let routes = Routes::new(http::Parts {
         relay: relay.clone(),

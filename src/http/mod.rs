@@ -6,6 +6,7 @@
 mod access_log;
 mod api;
 mod auth;
+mod bodies;
 mod connections;
 mod gate;
 mod operations;
@@ -31,9 +32,6 @@ use gate::Gate;
 use crate::relay::Relay;
 use crate::settings::ApiTokenSettings;
 use crate::webhook::Receiver;
-
-/// How long a sender may take to send its body.
-const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// What the routes are made of.
 pub struct Parts {
@@ -80,8 +78,8 @@ impl Routes {
             .timeout(Duration::from_secs(10))
             .https_only(true)
             .build()?;
-        let receivers =
-            receivers.into_iter().map(|receiver| (receiver.name().to_owned(), Gate::new(receiver))).collect();
+        let gate = |receiver: Receiver| (receiver.name().to_owned(), Gate::new(receiver, max_body_bytes));
+        let receivers = receivers.into_iter().map(gate).collect();
         let keeping_heard = AtomicBool::new(false);
         let inner = Inner { relay, receivers, keeping_heard, tokens, max_body_bytes, errands };
         Ok(Self { app: App(Arc::new(inner)) })

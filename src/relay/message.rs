@@ -81,7 +81,7 @@ struct Moved<'a> {
 fn summary(moved: &[Moved<'_>]) -> String {
     match moved {
         [one] => {
-            let (old, new) = (one.first.old.short(), one.update.version.short());
+            let (old, new) = one.short();
             format!("{} {old} -> {new}", one.update.repository.name())
         }
         many => format!("{} images", many.len()),
@@ -95,16 +95,29 @@ impl Moved<'_> {
         files
     }
 
+    /// Returns both versions, as short as they can be told apart.
+    fn short(&self) -> (String, String) {
+        let (old, new) = (&self.first.old, &self.update.version);
+        (old.short_beside(new), new.short_beside(old))
+    }
+
+    /// Returns the version before, with the digest where only that has changed.
+    fn old(&self) -> String {
+        let (old, new) = (&self.first.old, &self.update.version);
+        if old.tag() == new.tag() { old.to_string() } else { name(old) }
+    }
+
     fn fields(&self) -> ChangeFields {
         let Update { environment, repository, version, cause, cause_id, actor, .. } = self.update;
+        let (old_short, new_short) = self.short();
         ChangeFields {
             environment: environment.clone(),
             repository: repository.to_string(),
             name: repository.name().to_owned(),
-            old: name(&self.first.old),
-            old_short: self.first.old.short().to_string(),
+            old: self.old(),
+            old_short,
             new: name(version),
-            new_short: version.short().to_string(),
+            new_short,
             digest: version.digest().map(ToString::to_string).unwrap_or_default(),
             cause: cause.to_string(),
             cause_id: cause_id.clone(),
@@ -115,7 +128,7 @@ impl Moved<'_> {
 
     fn describe(&self) -> String {
         let new = &self.update.version;
-        let mut text = format!("{}\n  from {} to ", self.update.repository, name(&self.first.old));
+        let mut text = format!("{}\n  from {} to ", self.update.repository, self.old());
         let _ = match (new.tag(), new.digest()) {
             (Some(tag), Some(digest)) => write!(text, "{tag} ({digest})"),
             _ => write!(text, "{}", name(new)),

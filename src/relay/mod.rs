@@ -1,6 +1,7 @@
 //! The pipeline: it joins the rooms, and is the only one that knows them all.
 //!
 //! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
+//! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
 //! - `matrix` says what every environment runs.
@@ -10,10 +11,12 @@
 
 mod arrivals;
 mod branch;
+mod coalesce;
 mod intake;
 mod matrix;
 mod message;
 mod notice;
+mod ordering;
 mod quiet;
 mod requests;
 mod setback;
@@ -41,6 +44,7 @@ use arrivals::Arrivals;
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
+use crate::source_repo::Sources;
 use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
@@ -57,6 +61,8 @@ pub struct Parts {
     pub registries: Registries,
     /// Which images are managed.
     pub images: Vec<ImageRule>,
+    /// The source repositories that the rules of images name by their place in it.
+    pub sources: Sources,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
     /// What is counted.
@@ -73,6 +79,7 @@ struct Inner {
     store: Store,
     registries: Registries,
     images: Vec<ImageRule>,
+    sources: Sources,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
@@ -80,6 +87,7 @@ struct Inner {
     traces: Traces,
     notices: broadcast::Sender<Notice>,
     arrivals: Arrivals,
+    turns: ordering::Turns,
 }
 
 /// The running tasks of the pipeline.
@@ -99,7 +107,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics, traces } = parts;
+        let Parts { store, registries, images, sources, branches, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -111,12 +119,14 @@ impl Relay {
             store,
             registries,
             images,
+            sources,
             branches,
             branch_of,
             metrics,
             traces,
             notices,
             arrivals: Arrivals::default(),
+            turns: ordering::Turns::new(),
         };
         let relay = Self(Arc::new(inner));
         let (stop, stopped) = watch::channel(false);

@@ -104,7 +104,8 @@ pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
     None
 }
 
-fn read_authentication(
+/// `url` is that of a repository which a GitHub App may be installed on; `None` where no app can be configured.
+pub(super) fn read_authentication(
     section: Section<'_>,
     transport: Option<Transport>,
     url: Option<&Url>,
@@ -119,7 +120,7 @@ fn read_authentication(
         Transport::File => Some(Authentication::None),
         Transport::Ssh => {
             let missing = |key: &str, hint: &str| {
-                let message = format!("`{key}` is missing in [[config_repository]], whose URL is ssh");
+                let message = format!("`{key}` is missing in {}, whose URL is ssh", section.section_name());
                 section.report().fault_with_hint(section.offset, message, hint.to_owned());
             };
             if !section.has("ssh_key") {

@@ -11,6 +11,8 @@ mod git_http;
 mod git_tls;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/source.rs"]
+mod source;
 
 mod bad_input;
 mod failures;
@@ -18,5 +20,6 @@ mod git_hosts;
 mod late_registry;
 mod limits;
 mod main_job;
+mod order;
 mod receivers;
 mod requests;
