@@ -8,6 +8,7 @@
 //! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
 //! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that no log can show |
+//! | `retry_after` | the header of an answer -> when to ask again. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
+mod retry_after;
 pub mod secret;
 pub mod settings;
 pub mod source_repo;

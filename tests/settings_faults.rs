@@ -68,13 +68,110 @@ fn unknown_names_come_with_the_nearest_known_one() {
 }
 
 #[test]
-fn what_is_planned_is_refused_and_not_ignored() {
+fn what_cannot_be_done_with_commits_is_said() {
+    let platform = |lines: &str| changed("name = \"platform\"", &format!("name = \"platform\"\n{lines}"));
     check(&[
         (
-            changed("name = \"platform\"", "name = \"platform\"\nsigning = { format = \"ssh\" }\ngithub_app = {}"),
-            "t.toml:3:1: `signing` in [[config_repository]] is not supported yet; leave it out with this version\n\
-             t.toml:4:1: `github_app` in [[config_repository]] is not supported yet; leave it out with this version",
+            platform("signing = { format = \"gpg\", key = { env = \"TOKEN\" } }\ncommit = \"singel\""),
+            "t.toml:3:22: `format`: there is nothing called `gpg`; known: `ssh`, `openpgp`\n\
+             t.toml:4:10: `commit`: there is nothing called `singel`; did you mean `single`?",
         ),
+        (
+            platform("signing = { format = \"ssh\", key = { env = \"TOKEN\" } }"),
+            "t.toml:3:35: `signing`: the SSH key cannot be read: Could not read key; it has to be a private key in \
+             OpenSSH or PEM form",
+        ),
+        (
+            platform("signing = { format = \"openpgp\", key = { env = \"TOKEN\" } }"),
+            "t.toml:3:39: `signing`: the OpenPGP key is no armoured private key: take what `gpg --export-secret-keys \
+             --armor KEY` prints",
+        ),
+        (
+            platform("signing = {}"),
+            "t.toml:3:11: `format` is missing in `signing` of [[config_repository]]; write format = \"ssh\"\n\
+             t.toml:3:11: `key` is missing in `signing` of [[config_repository]]: there is nothing to sign with; write \
+             key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
+        ),
+        (
+            platform("committer = \"nobody\"\nquiet_period = \"5m\"\nsigned_off_by = 1"),
+            "t.toml:3:13: `committer`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"\n\
+             t.toml:4:16: `quiet_period`: `5m` is no span of time from 0s to 1m; write \"2s\"\n\
+             t.toml:5:17: `signed_off_by` in [[config_repository]] must be true or false, not a number",
+        ),
+        (
+            platform("message = { subject = \"{{ enviroment }}\", body = \"{% if %}\" }"),
+            "t.toml:3:23: `subject` of `message`: it names something that there is not, in its line 1; docs/settings.md \
+             lists what a template can name\n\
+             t.toml:3:50: `body` of `message`: syntax error (unexpected end of block), in its line 1; docs/settings.md \
+             lists what a template can name",
+        ),
+    ]);
+}
+
+#[test]
+fn a_github_app_has_all_its_parts() {
+    let with_app = |url: &str, lines: &str| {
+        changed("url = \"file:///srv/git/platform.git\"", &format!("url = \"{url}\"\n{lines}"))
+    };
+    let github = "https://github.com/uyou/config.git";
+    check(&[
+        (
+            with_app(github, "github_app = {}"),
+            "t.toml:4:14: `app_id` is missing in `github_app` of [[config_repository]]; write github_app = { app_id = \
+             123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
+             t.toml:4:14: `installation_id` is missing in `github_app` of [[config_repository]]; write github_app = { app_id \
+             = 123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
+             t.toml:4:14: `private_key` is missing in `github_app` of [[config_repository]]: GitHub makes it for the app; \
+             write private_key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
+        ),
+        (
+            with_app(
+                github,
+                "github_app = { app_id = 1, installation_id = 0, private_key = { env = \"KEY\" }, api_url = \"http://a/\" }\n\
+                 username = \"x\"",
+            ),
+            "t.toml:4:46: `installation_id` in `github_app` of [[config_repository]] must be 1 to 9223372036854775807\n\
+             t.toml:4:90: `api_url` is no https URL without user and query; write \"https://github.example.com/api/v3\"\n\
+             t.toml:5:12: `username` has no use with `github_app`; leave one of them out",
+        ),
+        (
+            with_app(github, "github_app = { app_id = \"Iv1\", installation_id = 1, private_key = { env = \"KEY\" } }"),
+            "t.toml:4:67: `private_key`: the key of the GitHub App is no RSA key in PEM form: take the file that GitHub made",
+        ),
+        (
+            with_app(
+                "ssh://git@github.com/uyou/config.git",
+                "github_app = {}\nssh_key = { env = \"KEY\" }\nknown_hosts = \"/dev/null\"",
+            ),
+            "t.toml:4:14: `github_app` does not fit the URL; ssh takes `ssh_key` and `known_hosts`, and the user name in the \
+             URL",
+        ),
+    ]);
+}
+
+#[test]
+fn receivers_of_git_hosts_name_a_config_repository() {
+    let receiver = |lines: &str| with(&format!("[[receiver]]\nname = \"a\"\nsecret = {{ env = \"TOKEN\" }}\n{lines}"));
+    check(&[
+        (
+            receiver("kind = \"git-github\"\nregistry = \"ghcr.io\"\nduplicate_window = \"7d\""),
+            "t.toml:21:12: `registry` has no use for the kind `git-github`, which tells of commits; leave it out\n\
+             t.toml:22:20: `duplicate_window` has no use for the kind `git-github`, which tells of commits; leave it out",
+        ),
+        (
+            receiver("kind = \"git-gitea\"\nconfig_repository = \"plattform\""),
+            "t.toml:21:21: there is no [[config_repository]] called `plattform`; did you mean `platform`?",
+        ),
+        (
+            receiver("kind = \"ghcr\"\nconfig_repository = \"platform\""),
+            "t.toml:21:21: `config_repository` has no use for the kind `ghcr`, which tells of images; leave it out",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_planned_is_refused_and_not_ignored() {
+    check(&[
         (
             changed("\"automatic\"", "\"pull-request\""),
             "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
@@ -414,7 +511,7 @@ fn credentials_fit_the_url() {
         (
             repository(&format!("{https}password = {{ env = \"TOKEN\" }}\nssh_key = {{ env = \"KEY\" }}")),
             "t.toml:4:12: `password` has no `username`; write one; beside a token most hosts take any\n\
-             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`",
+             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`, or `github_app`",
         ),
         (
             repository(&format!("{ssh}username = \"tagrelay\"")),

@@ -148,7 +148,8 @@ async fn open_branches(settings: &Settings, metrics: &Metrics) -> anyhow::Result
         let (name, branch) = (remote.name.clone(), remote.branch.clone());
         let repository = open(remote, &environments).await?;
         let environments = environments.into_iter().map(environment).collect();
-        branches.push(Branch::new(repository, name, branch, environments, metrics.clone()));
+        let writing = settings.writing_of(&name);
+        branches.push(Branch::new(repository, name, branch, environments, writing, metrics.clone()));
     }
     Ok(branches)
 }

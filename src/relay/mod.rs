@@ -19,8 +19,11 @@ mod matrix;
 mod message;
 mod notice;
 mod ordering;
+mod quiet;
 mod requests;
+mod setback;
 mod settings;
+mod template;
 mod writer;
 
 use std::collections::HashMap;
@@ -31,12 +34,13 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-pub use branch::Branch;
+pub use branch::{Branch, BranchNews};
 pub use follow_up::Following;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
-pub use settings::{Environment, UpdateMode};
+pub use settings::{Environment, MessageSettings, UpdateMode, WritingSettings};
+pub use template::{InvalidTemplate, MessageTemplate};
 
 use arrivals::Arrivals;
 
@@ -214,6 +218,18 @@ impl Relay {
         }
         self.0.arrivals.of(events.iter().map(|event| event.repository.registry()));
         Ok(received)
+    }
+
+    /// Takes the word of a Git host that a branch has moved to a commit, or is gone: it is read soon.
+    pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchNews {
+        let is_it = |known: &&Branch| known.repository_name() == config_repository && known.branch_name() == branch;
+        let Some(known) = self.0.branches.iter().find(is_it) else { return BranchNews::Foreign };
+        // Our own commits come back like everybody's.
+        if known.snapshot().is_some_and(|snapshot| commit == Some(snapshot.tip.to_string().as_str())) {
+            return BranchNews::Known;
+        }
+        known.moved.notify_one();
+        BranchNews::Reading
     }
 
     /// Runs a refused event again.

@@ -48,7 +48,7 @@ pub enum Update {
 
 pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageNames>) -> Option<EnvironmentSettings> {
     let name = section.name();
-    let config_repository = read_config_repository(section, names);
+    let config_repository = names.config_repository_of(section);
     let branch = read_branch(section);
     let paths = paths::read(section);
     let update = read_update(section);
@@ -69,30 +69,6 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
     })
-}
-
-fn read_config_repository(section: Section<'_>, names: &Names) -> Option<String> {
-    if section.has("config_repository") {
-        let named = section.text("config_repository")?;
-        if names.config_repositories.iter().any(|known| known == named.value) {
-            return Some(named.value.to_owned());
-        }
-        let message = format!("there is no [[config_repository]] called `{}`", named.value.escape_debug());
-        let hint = hint(named.value, names.config_repositories.iter().map(String::as_str));
-        section.report().fault_with_hint(named.offset, message, hint);
-        return None;
-    }
-    match names.config_repositories.as_slice() {
-        [only] => Some(only.clone()),
-        // That there is none is a fault of its own.
-        [] => None,
-        several => {
-            let message = "`config_repository` is missing in [[environment]], and there are several";
-            let known: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
-            section.report().fault_with_hint(section.offset, message, format!("name one of {}", known.join(", ")));
-            None
-        }
-    }
 }
 
 /// The careful one is the default: nothing moves that nobody asked for.

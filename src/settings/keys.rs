@@ -21,24 +21,34 @@ pub(super) const TOP: KeySet = key_set(
 pub(super) const SERVER: KeySet =
     key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
 pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
-pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
-    section: "[[config_repository]]",
-    keys: &[
+pub(super) const CONFIG_REPOSITORY: KeySet = key_set(
+    "[[config_repository]]",
+    &[
         "name",
         "url",
         "branch",
         "username",
         "password",
+        "github_app",
         "ssh_key",
         "ssh_key_passphrase",
         "known_hosts",
         "ca_bundle",
         "author",
+        "committer",
+        "signed_off_by",
+        "signing",
+        "message",
+        "commit",
+        "quiet_period",
         "mirror",
         "argocd_url",
     ],
-    later: &["github_app", "signing"],
-};
+);
+pub(super) const GITHUB_APP: KeySet =
+    key_set("`github_app` of [[config_repository]]", &["app_id", "installation_id", "private_key", "api_url"]);
+pub(super) const SIGNING: KeySet = key_set("`signing` of [[config_repository]]", &["format", "key", "passphrase"]);
+pub(super) const MESSAGE: KeySet = key_set("`message` of [[config_repository]]", &["subject", "body"]);
 pub(super) const ENVIRONMENT: KeySet = key_set(
     "[[environment]]",
     &[
@@ -88,6 +98,7 @@ pub(super) const RECEIVER: KeySet = key_set(
         "identity_token",
         "unauthenticated",
         "registry",
+        "config_repository",
         "duplicate_window",
         "rate_limit",
     ],
@@ -104,6 +115,9 @@ pub const KEY_SETS: &[KeySet] = &[
     SERVER,
     STORE,
     CONFIG_REPOSITORY,
+    GITHUB_APP,
+    SIGNING,
+    MESSAGE,
     ENVIRONMENT,
     SITE,
     ENVIRONMENT_ARGOCD,

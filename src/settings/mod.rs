@@ -7,6 +7,7 @@
 
 mod api_token;
 mod argocd;
+mod commits;
 mod config_repository;
 mod duration;
 mod environment;
@@ -39,6 +40,7 @@ use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
+use crate::relay::WritingSettings;
 use crate::source_repo::SourceSettings;
 use crate::store::StoreSettings;
 use crate::webhook::ReceiverSettings;
@@ -170,6 +172,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns when and in which words a config repository is written to.
+    pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
+        let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);
+        found.map(|repository| repository.writing.clone()).unwrap_or_default()
+    }
+}
+
 fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings {
     RemoteSettings {
         name: repository.name.clone(),
@@ -177,7 +187,7 @@ fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings
         branch: branch.to_owned(),
         authentication: repository.authentication.clone(),
         ca_bundle: repository.ca_bundle.clone(),
-        author: repository.author.clone(),
+        commits: repository.commits.clone(),
         mirror: repository.mirror_of(branch),
     }
 }
@@ -225,7 +235,7 @@ fn read(top: Section<'_>) -> Settings {
         image_lines: images.lines,
         sources: images.sources,
         registries: each(&registries, registry::read),
-        receivers: each(&receivers, receiver::read),
+        receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
         warnings: Vec::new(),

@@ -19,6 +19,7 @@ mod source;
 mod bad_input;
 mod failures;
 mod follow_up;
+mod git_hosts;
 mod late_registry;
 mod limits;
 mod main_job;

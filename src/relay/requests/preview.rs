@@ -83,7 +83,7 @@ impl Relay {
         let environments = vec![EnvironmentPlan { environment: order.to.clone(), wanted: wanted.collect() }];
         let prepared = branch
             .config_repository()
-            .prepare(Plan { environments }, Arc::new(|_: &config_repo::EnvironmentCommit| String::new()))
+            .prepare(Plan { environments }, Arc::new(|_: &config_repo::PlannedCommit| String::new()))
             .await
             .map_err(|error| RequestError::Unreachable(error.to_string()))?;
         for (key, outcome) in prepared.outcomes() {
