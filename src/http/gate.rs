@@ -1,7 +1,7 @@
 //! What stands before a receiver: how many requests it takes, and what is remembered of them.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::Clock as _;
@@ -21,22 +21,31 @@ const AT_ONCE: usize = 64;
 /// A receiver with its limits.
 pub(super) struct Gate {
     pub(super) receiver: Receiver,
-    limiter: Option<DefaultDirectRateLimiter>,
+    limiter: Option<Arc<DefaultDirectRateLimiter>>,
     room: Semaphore,
     /// So that only one request at a time fetches keys or certificates.
     pub(super) errand: tokio::sync::Mutex<()>,
-    heard: Mutex<Option<ReceiverHeard>>,
+    heard: Arc<Mutex<Option<ReceiverHeard>>>,
 }
 
 impl Gate {
     pub(super) fn new(receiver: Receiver) -> Self {
         Self {
-            limiter: receiver.settings().rate_limit.map(limiter),
+            limiter: receiver.settings().rate_limit.map(limiter).map(Arc::new),
             room: Semaphore::new(AT_ONCE),
             errand: tokio::sync::Mutex::new(()),
-            heard: Mutex::new(None),
+            heard: Arc::default(),
             receiver,
         }
+    }
+
+    /// Returns the gate of the same receiver under other settings. It keeps what was heard, and how much of the same
+    /// limit is used up.
+    pub(super) fn next(&self, receiver: Receiver) -> Self {
+        let same_limit = self.receiver.settings().rate_limit == receiver.settings().rate_limit;
+        let new = Self::new(receiver);
+        let limiter = if same_limit { self.limiter.clone() } else { new.limiter };
+        Self { limiter, heard: Arc::clone(&self.heard), ..new }
     }
 
     /// Returns an error where the receiver has had as many requests as it takes.
@@ -117,6 +126,18 @@ mod tests {
         for _ in 0..10_000 {
             open.count().unwrap();
         }
+    }
+
+    #[test]
+    fn other_settings_give_no_second_burst_under_the_same_limit() {
+        let old = gate(Some("2/h"));
+        old.note("accepted");
+        old.count().unwrap();
+        old.count().unwrap();
+        let same = old.next(gate(Some("2/h")).receiver);
+        assert!(same.count().is_err());
+        assert_eq!(same.heard(), old.heard());
+        old.next(gate(Some("3/h")).receiver).count().unwrap();
     }
 
     #[test]

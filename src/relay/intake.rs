@@ -4,8 +4,10 @@
 //! holds up nobody else's images. A registry's "not now" goes back to the store with a time.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,6 +40,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`), and
 /// storage that is consistent in the end takes its time, too.
 const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+
+/// How long registries may take for what they have been asked when the intake is to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// How long to wait when the store does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -115,8 +120,10 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             break;
         }
     }
-    // What is asked of registries now can be asked again after the restart: nothing is lost by not waiting.
-    in_flight.tasks.abort_all();
+    // What a registry does not answer soon is asked again by whoever comes next: nothing is lost by not waiting.
+    let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+    in_flight.tasks.shutdown().await;
 }
 
 /// Waits until there is something to fetch.
@@ -131,7 +138,7 @@ async fn wait(
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
-            () = relay.0.intake_wake.notified() => return Continue(()),
+            () = relay.0.lineage.intake_wake.notified() => return Continue(()),
             () = tokio::time::sleep_until(deadline) => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {
@@ -140,7 +147,7 @@ async fn wait(
                         // What was put off since the store was read.
                         deadline = deadline.min(done.due_again.map_or(deadline, |at| tokio::time::Instant::now() + until(at)));
                     }
-                    // A panic is a defect; its event stays queued, and is taken again after a restart.
+                    // Panics are caught where they happen, so that this says only that the runtime ends.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
                 }
                 if in_flight.wants_more() {
@@ -177,9 +184,10 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
             *in_flight.per_registry.entry(registry.clone()).or_default() += 1;
             let relay = relay.clone();
             in_flight.tasks.spawn(async move {
-                let result = match &work {
-                    Work::Event(event) => relay.take_event(event).await,
-                    Work::Update(update) => relay.take_update(update).await,
+                let taken = AssertUnwindSafe(relay.take(&work)).catch_unwind().await;
+                let result = match taken {
+                    Ok(result) => result,
+                    Err(panic) => relay.give_up(&work, crate::telemetry::panic_text(&*panic)).await.map(|()| None),
                 };
                 let due_again = result.unwrap_or_else(|error| {
                     tracing::error!(%error, id, "the store did not take what became of it; trying again");
@@ -209,6 +217,29 @@ pub(super) enum Asked {
 }
 
 impl Relay {
+    async fn take(&self, work: &Work) -> Result<Option<Timestamp>, StoreError> {
+        match work {
+            Work::Event(event) => self.take_event(event).await,
+            Work::Update(update) => self.take_update(update).await,
+        }
+    }
+
+    /// Ends what a defect keeps from being taken: to take it again and again would end the same way.
+    async fn give_up(&self, work: &Work, panic: &str) -> Result<(), StoreError> {
+        let (id, reason) = (work.id(), format!("a defect in Tagrelay, please report it: {panic}"));
+        tracing::error!(id, panic, "a task of the intake failed: please report this");
+        match work {
+            Work::Event(event) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
+                self.refuse(event, None, reason, true, &mut span).await
+            }
+            Work::Update(update) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "take update", Some(&update.trace));
+                self.refuse_update(update, reason, &mut span).await
+            }
+        }
+    }
+
     /// Takes an event as far as its updates. Returns when it is due again, if the registry put it off.
     async fn take_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
         let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));

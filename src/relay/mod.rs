@@ -10,6 +10,7 @@
 
 mod branch;
 mod intake;
+mod lineage;
 mod matrix;
 mod message;
 mod notice;
@@ -21,11 +22,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::Branch;
+use lineage::Lineage;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
@@ -47,7 +50,7 @@ pub struct Parts {
     /// Where everything is kept.
     pub store: Store,
     /// Whom to ask about images.
-    pub registries: Registries,
+    pub registries: Arc<Registries>,
     /// Which images are managed.
     pub images: Vec<ImageRule>,
     /// The branches, with the environments on them.
@@ -64,15 +67,14 @@ pub struct Relay(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    registries: Registries,
+    registries: Arc<Registries>,
     images: Vec<ImageRule>,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
     metrics: Metrics,
     traces: Traces,
-    notices: broadcast::Sender<Notice>,
-    intake_wake: Notify,
+    lineage: Arc<Lineage>,
 }
 
 /// The running tasks of the pipeline.
@@ -92,22 +94,34 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
+        Self::start_in(Lineage::new(), parts)
+    }
+
+    /// Starts a pipeline that takes the place of this one, on the same store. Its tasks begin when those of this one that
+    /// work on the same have ended, which they do once they are told to [stop](Running::stop).
+    pub fn start_next(&self, parts: Parts) -> (Self, Running) {
+        Self::start_in(Arc::clone(&self.0.lineage), parts)
+    }
+
+    fn start_in(lineage: Arc<Lineage>, parts: Parts) -> (Self, Running) {
         let Parts { store, registries, images, branches, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
             .flat_map(|(index, branch)| branch.environments().iter().map(move |found| (found.name.clone(), index)))
             .collect();
-        // A slow reader of the stream loses notices, never the pipeline.
-        let (notices, _) = broadcast::channel(1024);
-        let intake_wake = Notify::new();
-        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, notices, intake_wake };
+        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, lineage };
         let relay = Self(Arc::new(inner));
+        relay.0.lineage.begin(&relay.0);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(intake::run(relay.clone(), stopped.clone()));
-        for index in 0..relay.0.branches.len() {
-            tasks.spawn(writer::run(relay.clone(), index, stopped.clone()));
+        let mut spawn = |name: String, turns: Vec<String>, task: BoxFuture<'static, ()>| {
+            tasks.spawn(Arc::clone(&relay.0.lineage).supervise(name, turns, stopped.clone(), task));
+        };
+        spawn("intake".to_owned(), vec!["intake".to_owned()], Box::pin(intake::run(relay.clone(), stopped.clone())));
+        for (index, branch) in relay.0.branches.iter().enumerate() {
+            let task = writer::run(relay.clone(), index, stopped.clone());
+            spawn(format!("writer of {}", branch.title()), branch.turns(), Box::pin(task));
         }
         (relay, Running { stop, tasks })
     }
@@ -115,6 +129,11 @@ impl Relay {
     /// Returns the store, for reading.
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Returns whom it asks about images.
+    pub fn registries(&self) -> &Arc<Registries> {
+        &self.0.registries
     }
 
     /// Returns what is counted.
@@ -145,6 +164,11 @@ impl Relay {
         self.0.metrics.oldest_open(age(backlog.oldest_update), age(backlog.oldest_event));
     }
 
+    /// Returns why a task of the pipeline ended that should not have, as soon as one does. Then the process is to end.
+    pub async fn failed(&self) -> String {
+        self.0.lineage.failed().await
+    }
+
     /// Returns the branches with their environments.
     pub fn branches(&self) -> &[Branch] {
         &self.0.branches
@@ -152,7 +176,7 @@ impl Relay {
 
     /// Returns a receiver of everything that happens from now on.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
-        self.0.notices.subscribe()
+        self.0.lineage.notices.subscribe()
     }
 
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
@@ -182,7 +206,7 @@ impl Relay {
             tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
-        self.0.intake_wake.notify_one();
+        self.0.lineage.intake_wake.notify_one();
         Ok(received)
     }
 
@@ -196,7 +220,7 @@ impl Relay {
         if replayed == Replayed::Queued {
             tracing::info!(event = event_id, "event replayed");
         }
-        self.0.intake_wake.notify_one();
+        self.0.lineage.intake_wake.notify_one();
         Ok(replayed)
     }
 
@@ -213,7 +237,7 @@ impl Relay {
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");
         // The intake sleeps until the next expiry, which may be this one's.
-        self.0.intake_wake.notify_one();
+        self.0.lineage.intake_wake.notify_one();
         Ok(made)
     }
 
@@ -242,14 +266,17 @@ impl Relay {
     }
 
     fn wake_writer(&self, environment: &str) {
-        if let Some(branch) = self.branch_of(environment) {
+        // Whoever began under older settings has work for the writer that there is now.
+        if let Some(current) = self.0.lineage.current()
+            && let Some(branch) = current.branch_of(environment)
+        {
             branch.wake.notify_one();
         }
     }
 
     fn notify(&self, subject: Subject) {
         // Fails when nobody listens.
-        let _ = self.0.notices.send(Notice { at: Timestamp::now(), subject });
+        let _ = self.0.lineage.notices.send(Notice { at: Timestamp::now(), subject });
     }
 
     fn notify_event(&self, id: &str, repository: &Repository, tag: &Tag, state: &str, reason: Option<&str>) {

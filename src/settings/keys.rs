@@ -19,7 +19,7 @@ pub(super) const TOP: KeySet = key_set(
     &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
 );
 pub(super) const SERVER: KeySet =
-    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
+    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections", "stop_timeout"]);
 pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
     section: "[[config_repository]]",

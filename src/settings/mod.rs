@@ -10,6 +10,7 @@ mod config_repository;
 mod duration;
 mod environment;
 mod fault;
+mod fingerprint;
 mod image;
 mod keys;
 mod names;
@@ -37,6 +38,7 @@ pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, Update};
 pub use fault::{Fault, Faults, Position};
+pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
 pub use permission::{EnvironmentScope, InvalidPermission, Permission};
 pub use server::ServerSettings;
@@ -71,6 +73,17 @@ pub struct Settings {
     pub api_tokens: Vec<ApiTokenSettings>,
     /// What works and somebody should know all the same.
     pub warnings: Vec<Fault>,
+    /// By what a change is noticed.
+    pub fingerprint: Fingerprint,
+}
+
+/// What came of reading settings again.
+#[derive(Debug)]
+pub struct Reading {
+    /// By what the next change is noticed, however this one ends.
+    pub fingerprint: Fingerprint,
+    /// The settings, or everything that is wrong with them.
+    pub result: Result<Settings, Faults>,
 }
 
 impl Settings {
@@ -89,6 +102,23 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn load_with(path: &Path, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::load_text(path).and_then(|text| Self::parse(&path.display().to_string(), &text, environment))
+    }
+
+    /// Reads the settings in a file again, to take the place of those that run. What cannot change without a restart is
+    /// a fault, too.
+    pub fn load_again(path: &Path, running: &Self) -> Reading {
+        let text = Self::load_text(path);
+        let fingerprint = Fingerprint::new(path, text.as_deref().unwrap_or_default());
+        let environment = |name: &str| std::env::var(name);
+        let file = path.display().to_string();
+        let result = text.and_then(|text| Self::parse_beside(&file, &text, &environment, Some(running)));
+        // Its stamps are older than what was read.
+        let result = result.map(|settings| Self { fingerprint: fingerprint.clone(), ..settings });
+        Reading { fingerprint, result }
+    }
+
+    fn load_text(path: &Path) -> Result<String, Faults> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
             let hint = "name the settings with --config FILE; config.example.toml shows how they look".to_owned();
@@ -96,15 +126,12 @@ impl Settings {
             report.fault_of_file(format!("the settings cannot be read: {error}"), hint);
             report.into_faults()
         })?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(&file, text, environment),
-            Err(error) => {
-                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let report = Report::new(&file, &valid);
-                report.fault(valid.len(), "the settings are not UTF-8");
-                Err(report.into_faults())
-            }
-        }
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let report = Report::new(&file, &valid);
+            report.fault(valid.len(), "the settings are not UTF-8");
+            report.into_faults()
+        })
     }
 
     /// Reads the settings in a text; `file` is the name under which messages speak of it.
@@ -113,6 +140,17 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn parse(file: &str, text: &str, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::parse_beside(file, text, environment, None)
+    }
+
+    fn parse_beside(
+        file: &str,
+        text: &str,
+        environment: &EnvironmentLookup<'_>,
+        running: Option<&Self>,
+    ) -> Result<Self, Faults> {
+        // Before anything is read that it has a stamp of.
+        let fingerprint = Fingerprint::new(Path::new(file), text);
         let report = Report::new(file, text);
         let (tree, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
@@ -120,9 +158,13 @@ impl Settings {
             return Err(report.into_faults());
         }
         let context = Context { report: &report, environment };
-        let settings = read(Section::new(context, &keys::TOP, tree.get_ref(), 0));
+        let top = Section::new(context, &keys::TOP, tree.get_ref(), 0);
+        let settings = read(top);
+        if let Some(running) = running.filter(|_| report.is_clean()) {
+            server::report_fixed(top, &settings, running);
+        }
         let warnings = report.finish()?;
-        Ok(Self { warnings, ..settings })
+        Ok(Self { warnings, fingerprint, ..settings })
     }
 
     /// Returns the settings of each branch that environments are on, with these environments, in the order in
@@ -202,6 +244,7 @@ fn read(top: Section<'_>) -> Settings {
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
         warnings: Vec::new(),
+        fingerprint: Fingerprint::default(),
     };
     if top.report().is_clean() {
         check_together(&settings, &config_repositories, &environments);

@@ -1,9 +1,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::keys;
 use super::reader::Section;
 use super::report::At;
+use super::{Settings, duration, keys};
 use crate::store::StoreSettings;
 
 /// `[server]`: where we listen.
@@ -17,6 +18,8 @@ pub struct ServerSettings {
     pub max_body_bytes: usize,
     /// How many connections each address has open at once.
     pub max_connections: usize,
+    /// How long what runs may take to end when the process is to stop.
+    pub stop_timeout: Duration,
 }
 
 /// The largest webhook bodies, of registries that put many events into one, have some hundred kilobytes.
@@ -28,6 +31,10 @@ const MAX_BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
 const DEFAULT_MAX_CONNECTIONS: usize = 512;
 const MAX_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=65_536;
 
+/// Kubernetes gives a process 30 seconds unless it is told otherwise.
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(25);
+const STOP_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 const DEFAULT_STORE: &str = "tagrelay.db";
 
 impl Default for ServerSettings {
@@ -37,6 +44,7 @@ impl Default for ServerSettings {
             operations_listen: None,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            stop_timeout: DEFAULT_STOP_TIMEOUT,
         }
     }
 }
@@ -66,6 +74,31 @@ pub(super) fn read(top: Section<'_>) -> ServerSettings {
         max_connections: section
             .number("max_connections", MAX_CONNECTIONS)
             .map_or(default.max_connections, |number| number.value),
+        stop_timeout: duration::read(section, "stop_timeout", STOP_TIMEOUTS).unwrap_or(default.stop_timeout),
+    }
+}
+
+/// Reports what is another than in the settings that run, and cannot change while they do. For settings without a fault.
+pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings) {
+    let report = |table: &str, key: &str, was: String| {
+        let offset = top.offset_in(table, key);
+        let message = format!("`{key}` in [{table}] cannot change while the service runs");
+        let hint = format!("restart it, or leave this as it was: {was}");
+        top.report().fault_with_hint(offset, message, hint);
+    };
+    let (server, was) = (&new.server, &running.server);
+    if server.listen != was.listen {
+        report("server", "listen", was.listen.to_string());
+    }
+    if server.operations_listen != was.operations_listen {
+        let was = was.operations_listen.map_or("not set".to_owned(), |address| address.to_string());
+        report("server", "operations_listen", was);
+    }
+    if server.max_connections != was.max_connections {
+        report("server", "max_connections", was.max_connections.to_string());
+    }
+    if new.store.path != running.store.path {
+        report("store", "url", format!("sqlite:{}", running.store.path.display()));
     }
 }
 

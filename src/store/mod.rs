@@ -104,6 +104,11 @@ impl Store {
         Ok(Self { writes, reads, _lock: Arc::new(lock) })
     }
 
+    /// Returns when the task that writes has ended, after which nothing can be stored any more.
+    pub async fn closed(&self) {
+        self.writes.closed().await;
+    }
+
     /// Returns whether the store answers and can be written to.
     ///
     /// Writes only where the last write has failed: idle costs nothing.

@@ -79,6 +79,11 @@ impl Writes {
         self.last_failed.load(Ordering::Relaxed)
     }
 
+    /// Returns when the writing task has ended.
+    pub(super) async fn closed(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Runs a write and returns when it is on disk.
     pub(super) async fn run<W: Write + Sync>(&self, write: W) -> Result<W::Output, StoreError> {
         let (reply, answer) = oneshot::channel();

@@ -18,4 +18,5 @@ mod late_registry;
 mod limits;
 mod main_job;
 mod receivers;
+mod reload;
 mod requests;
