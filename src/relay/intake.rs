@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Relay;
+use super::arrivals::News;
 use super::branch::Presence;
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
@@ -97,8 +98,21 @@ impl InFlight {
 
     /// Returns the registries that have enough to do.
     fn busy_registries(&self) -> Vec<String> {
-        let busy = self.per_registry.iter().filter(|(_, count)| **count >= PER_REGISTRY as usize);
-        busy.map(|(registry, _)| registry.clone()).collect()
+        self.per_registry.keys().filter(|registry| self.is_busy(registry)).cloned().collect()
+    }
+
+    fn is_busy(&self, registry: &str) -> bool {
+        self.per_registry.get(registry).is_some_and(|count| *count >= PER_REGISTRY as usize)
+    }
+
+    /// Takes note of news. Returns whether they can wait until what is in flight has become less, so that a flood of
+    /// events costs no look into the store for each.
+    fn expects(&mut self, news: News) -> bool {
+        if news.other || !news.registries.iter().all(|registry| self.is_busy(registry)) {
+            return false;
+        }
+        self.more.extend(news.registries);
+        true
     }
 
     fn wants_more(&self) -> bool {
@@ -138,7 +152,11 @@ async fn wait(
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
-            () = relay.0.lineage.intake_wake.notified() => return Continue(()),
+            news = relay.0.arrivals.wait() => {
+                if !in_flight.expects(news) {
+                    return Continue(());
+                }
+            }
             () = tokio::time::sleep_until(deadline) => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {

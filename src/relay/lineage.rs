@@ -9,14 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{Notify, OwnedMutexGuard, broadcast, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, watch};
 
+use super::arrivals::Arrivals;
 use super::{Inner, Notice, Relay};
 
 /// What lives as long as the process, whichever settings are in force.
 pub(super) struct Lineage {
     pub(super) notices: broadcast::Sender<Notice>,
-    pub(super) intake_wake: Notify,
+    pub(super) arrivals: Arc<Arrivals>,
     turns: Turns,
     /// The pipeline that works: whoever still holds an older one wakes its tasks all the same.
     current: RwLock<Weak<Inner>>,
@@ -30,7 +31,7 @@ impl Lineage {
         let (notices, _) = broadcast::channel(1024);
         Arc::new(Self {
             notices,
-            intake_wake: Notify::new(),
+            arrivals: Arc::default(),
             turns: Turns::default(),
             current: RwLock::default(),
             failure: watch::Sender::new(None),

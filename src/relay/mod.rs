@@ -8,6 +8,7 @@
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
 //! a second time changes nothing.
 
+mod arrivals;
 mod branch;
 mod intake;
 mod lineage;
@@ -33,6 +34,8 @@ pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
 pub use settings::{Environment, UpdateMode};
+
+use arrivals::Arrivals;
 
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
@@ -74,6 +77,8 @@ struct Inner {
     branch_of: HashMap<String, usize>,
     metrics: Metrics,
     traces: Traces,
+    notices: broadcast::Sender<Notice>,
+    arrivals: Arc<Arrivals>,
     lineage: Arc<Lineage>,
 }
 
@@ -110,7 +115,18 @@ impl Relay {
             .enumerate()
             .flat_map(|(index, branch)| branch.environments().iter().map(move |found| (found.name.clone(), index)))
             .collect();
-        let inner = Inner { store, registries, images, branches, branch_of, metrics, traces, lineage };
+        let inner = Inner {
+            store,
+            registries,
+            images,
+            branches,
+            branch_of,
+            metrics,
+            traces,
+            notices: lineage.notices.clone(),
+            arrivals: Arc::clone(&lineage.arrivals),
+            lineage,
+        };
         let relay = Self(Arc::new(inner));
         relay.0.lineage.begin(&relay.0);
         let (stop, stopped) = watch::channel(false);
@@ -176,7 +192,7 @@ impl Relay {
 
     /// Returns a receiver of everything that happens from now on.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
-        self.0.lineage.notices.subscribe()
+        self.0.notices.subscribe()
     }
 
     /// Stores the push events of one authenticated request and wakes the intake. Returns when they are on disk.
@@ -206,7 +222,7 @@ impl Relay {
             tracing::info!(event = %row.id, receiver, repository = %event.repository, tag = %event.tag, state, trace_id = %trace.trace_id(), "event received");
             self.notify_event(&row.id, &event.repository, &event.tag, state, None);
         }
-        self.0.lineage.intake_wake.notify_one();
+        self.0.arrivals.of(events.iter().map(|event| event.repository.registry()));
         Ok(received)
     }
 
@@ -220,7 +236,7 @@ impl Relay {
         if replayed == Replayed::Queued {
             tracing::info!(event = event_id, "event replayed");
         }
-        self.0.lineage.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(replayed)
     }
 
@@ -237,7 +253,7 @@ impl Relay {
         tracing::info!(hold = %made.id, environment = %made.environment, repository = %made.repository, "hold made");
         self.notify_hold(&made, "made");
         // The intake sleeps until the next expiry, which may be this one's.
-        self.0.lineage.intake_wake.notify_one();
+        self.0.arrivals.other();
         Ok(made)
     }
 
@@ -276,7 +292,7 @@ impl Relay {
 
     fn notify(&self, subject: Subject) {
         // Fails when nobody listens.
-        let _ = self.0.lineage.notices.send(Notice { at: Timestamp::now(), subject });
+        let _ = self.0.notices.send(Notice { at: Timestamp::now(), subject });
     }
 
     fn notify_event(&self, id: &str, repository: &Repository, tag: &Tag, state: &str, reason: Option<&str>) {

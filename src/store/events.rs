@@ -88,15 +88,6 @@ pub enum Replayed {
 }
 
 impl Store {
-    /// Stores the events of one request. Returns when they are on disk, one answer for each, in order.
-    ///
-    /// # Errors
-    ///
-    /// When nothing of it could be stored.
-    pub async fn receive(&self, receiver: &str, events: Vec<NewEvent>) -> Result<Vec<Received>, StoreError> {
-        self.writes.run(Receive { receiver: receiver.to_owned(), events }).await
-    }
-
     /// Returns an event, or `None` when there is none of that id.
     ///
     /// # Errors
@@ -161,61 +152,6 @@ impl Store {
     /// When it could not be stored.
     pub async fn replay(&self, id: &str) -> Result<Replayed, StoreError> {
         self.writes.run(Replay { id: id.to_owned() }).await
-    }
-}
-
-struct Receive {
-    receiver: String,
-    events: Vec<NewEvent>,
-}
-
-impl Write for Receive {
-    type Output = Vec<Received>;
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Received>, sqlx::Error> {
-        let mut received = Vec::with_capacity(self.events.len());
-        for event in &self.events {
-            let earlier: Option<(String, bool)> = sqlx::query_as(
-                "SELECT id, state = 'refused' AND redeliverable FROM events WHERE duplicate_key = ? AND received_at >= ?
-                 ORDER BY id DESC LIMIT 1",
-            )
-            .bind(&event.duplicate_key)
-            .bind(event.duplicates_since.as_millisecond())
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-            match earlier {
-                Some((id, false)) => {
-                    received.push(Received { id, state: ReceivedState::Duplicate });
-                    continue;
-                }
-                // It keeps its id, and so its place in the order of arrival.
-                Some((id, true)) => {
-                    requeue(tx, &id).await?;
-                    received.push(Received { id, state: ReceivedState::Queued });
-                    continue;
-                }
-                None => {}
-            }
-            let id = tx.next_id();
-            sqlx::query(
-                "INSERT INTO events (id, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-                    duplicate_key, trace_parent, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
-            )
-            .bind(&id)
-            .bind(&self.receiver)
-            .bind(event.repository.registry())
-            .bind(event.repository.as_str())
-            .bind(event.tag.as_str())
-            .bind(event.digest.as_ref().map(Digest::as_str))
-            .bind(event.pushed_at.map(Timestamp::as_millisecond))
-            .bind(tx.now_milliseconds())
-            .bind(&event.duplicate_key)
-            .bind(event.trace.to_string())
-            .execute(&mut *tx.connection)
-            .await?;
-            received.push(Received { id, state: ReceivedState::Queued });
-        }
-        Ok(received)
     }
 }
 
@@ -356,7 +292,7 @@ impl Write for Replay {
 }
 
 /// Lets a refused event run again from the beginning.
-async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
          WHERE id = ?",

@@ -8,6 +8,7 @@
 //! what must be decided inside the transaction to be right: holds and the order of arrival.
 
 mod backlog;
+mod delivery;
 mod due;
 mod events;
 mod holds;

@@ -1,3 +1,4 @@
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -457,6 +458,43 @@ async fn many_writers_at_once_are_all_answered_and_a_bad_one_fails_alone() {
     let all = fixture.store.events(&EventFilter { limit: 1000, ..Default::default() }).await.unwrap();
     assert_eq!(all.len(), 500);
     fixture.store.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_equal_events_that_come_together_one_is_new() {
+    let fixture = Fixture::new().await;
+    let deliveries: Vec<_> = (0..400)
+        .map(|number| {
+            let store = fixture.store.clone();
+            let events = vec![event(&format!("t{}", number % 50)), event("same"), event(&format!("own{number}"))];
+            tokio::spawn(async move { store.receive("hub", events).await })
+        })
+        .collect();
+    let mut ids: HashMap<usize, HashSet<String>> = HashMap::new();
+    let mut queued = 0;
+    for (number, delivery) in deliveries.into_iter().enumerate() {
+        let received = delivery.await.unwrap().unwrap();
+        queued += received.iter().filter(|one| one.state == ReceivedState::Queued).count();
+        ids.entry(number % 50).or_default().insert(received[0].id.clone());
+        ids.entry(1000).or_default().insert(received[1].id.clone());
+        assert_eq!(received[2].state, ReceivedState::Queued);
+        let row = fixture.store.event(&received[2].id).await.unwrap().unwrap();
+        assert_eq!(row.tag.as_str(), format!("own{number}"));
+    }
+    assert_eq!(queued, 50 + 1 + 400);
+    assert!(ids.values().all(|ids| ids.len() == 1), "{ids:?}");
+}
+
+#[tokio::test]
+async fn what_runs_again_does_so_once_for_a_delivery_that_names_it_twice() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    let (event_id, reason) = (id.clone(), "not there".to_owned());
+    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true };
+    fixture.store.refuse_event(refusal).await.unwrap();
+    let received = fixture.store.receive("hub", vec![event("a"), event("a")]).await.unwrap();
+    let expected = [ReceivedState::Queued, ReceivedState::Duplicate].map(|state| Received { id: id.clone(), state });
+    assert_eq!(received, expected);
 }
 
 struct Broken;

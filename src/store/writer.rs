@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::delivery::{self, Delivery};
 use super::ids::IdSource;
 
 /// The most writes in one transaction: bounds how long the first of them waits.
@@ -62,7 +63,7 @@ impl Write for Probe {
 /// The way to the writing task.
 #[derive(Clone)]
 pub(super) struct Writes {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    jobs: mpsc::Sender<Job>,
     last_failed: Arc<AtomicBool>,
 }
 
@@ -88,15 +89,43 @@ impl Writes {
     pub(super) async fn run<W: Write + Sync>(&self, write: W) -> Result<W::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Waiting { write, output: None, reply };
-        self.jobs.send(Box::new(job)).await.map_err(|_| StoreError::Closed)?;
+        self.jobs.send(Job::Any(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Hands over a delivery, which tells by itself what becomes of it.
+    pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), StoreError> {
+        self.jobs.send(Job::Deliver(delivery)).await.map_err(|_| StoreError::Closed)
     }
 }
 
 type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
 
+/// What is to be written.
+enum Job {
+    /// By far the most common under load, so that those of a transaction are written together.
+    Deliver(Delivery),
+    Any(Box<dyn AnyWrite>),
+}
+
+impl Job {
+    fn committed(self) {
+        match self {
+            Self::Deliver(delivery) => delivery.committed(),
+            Self::Any(write) => write.committed(),
+        }
+    }
+
+    fn failed(self, error: StoreError) {
+        match self {
+            Self::Deliver(delivery) => delivery.failed(error),
+            Self::Any(write) => write.failed(error),
+        }
+    }
+}
+
 /// A write whose type is forgotten, together with whoever waits for it.
-trait Job: Send {
+trait AnyWrite: Send {
     fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a>;
     fn committed(self: Box<Self>);
     fn failed(self: Box<Self>, error: StoreError);
@@ -108,7 +137,7 @@ struct Waiting<W: Write> {
     reply: oneshot::Sender<Result<W::Output, StoreError>>,
 }
 
-impl<W: Write + Sync> Job for Waiting<W> {
+impl<W: Write + Sync> AnyWrite for Waiting<W> {
     fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a> {
         Box::pin(async move {
             self.output = Some(self.write.run(tx).await?);
@@ -131,16 +160,16 @@ impl<W: Write + Sync> Job for Waiting<W> {
 async fn write_all(
     mut connection: SqliteConnection,
     mut ids: IdSource,
-    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    mut jobs: mpsc::Receiver<Job>,
     last_failed: Arc<AtomicBool>,
 ) {
-    let mut batch: Vec<Box<dyn Job>> = Vec::new();
+    let mut batch: Vec<Job> = Vec::new();
     while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let alone = batch.len() == 1;
         let result = commit(&mut connection, &mut ids, &mut batch).await;
         last_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
-            Ok(()) => batch.drain(..).for_each(|job| job.committed()),
+            Ok(()) => batch.drain(..).for_each(Job::committed),
             Err(error) if alone => {
                 if let Some(job) = batch.pop() {
                     job.failed(StoreError::Database(error));
@@ -163,16 +192,23 @@ async fn write_all(
     }
 }
 
-async fn commit(
-    connection: &mut SqliteConnection,
-    ids: &mut IdSource,
-    jobs: &mut [Box<dyn Job>],
-) -> Result<(), sqlx::Error> {
+async fn commit(connection: &mut SqliteConnection, ids: &mut IdSource, jobs: &mut [Job]) -> Result<(), sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let result = async {
+        let mut tx = Transaction { connection: &mut *connection, now: now_in_milliseconds(), ids: &mut *ids };
+        let mut deliveries = Vec::new();
+        let mut others = Vec::new();
         for job in jobs {
-            let mut tx = Transaction { connection: &mut *connection, now: now_in_milliseconds(), ids: &mut *ids };
-            job.run(&mut tx).await?;
+            match job {
+                Job::Deliver(delivery) => deliveries.push(delivery),
+                Job::Any(write) => others.push(write),
+            }
+        }
+        if !deliveries.is_empty() {
+            delivery::write(&mut tx, &mut deliveries).await?;
+        }
+        for write in others {
+            write.run(&mut tx).await?;
         }
         sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ())
     }

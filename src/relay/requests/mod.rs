@@ -83,7 +83,7 @@ impl Relay {
                 if let Some(hold) = hold {
                     self.notify_hold(hold, "made");
                 }
-                self.0.lineage.intake_wake.notify_one();
+                self.0.arrivals.other();
                 self.tell_ended_at_once(&request.id).await;
             }
             // Two requests with one key that raced each other past the first look.
