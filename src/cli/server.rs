@@ -14,7 +14,7 @@ use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
-use crate::store::Store;
+use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
 
@@ -81,8 +81,9 @@ impl Server {
         expect(&metrics, &settings);
         let traces = self.relay.traces().clone();
         let images = settings.images.clone();
+        let retention = retention(&settings);
         let (relay, running) =
-            self.relay.start_next(relay::Parts { store, registries, images, branches, metrics, traces });
+            self.relay.start_next(relay::Parts { store, registries, images, branches, metrics, traces, retention });
         let parts = http_parts(&settings, relay.clone(), receivers, self.reloads.clone());
         let is_same = |receiver: &str| old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
         self.routes = self.routes.next(parts, is_same);
@@ -162,7 +163,9 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let registries = Arc::new(Registries::new(settings.registries.clone())?);
     let receivers = receivers(&settings)?;
     let images = settings.images.clone();
-    let (relay, running) = Relay::start(relay::Parts { store, registries, images, branches, metrics, traces });
+    let retention = retention(&settings);
+    let (relay, running) =
+        Relay::start(relay::Parts { store, registries, images, branches, metrics, traces, retention });
     let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
 
@@ -192,6 +195,13 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
         listeners,
         stop,
     })
+}
+
+/// Returns how long what has ended is kept: a duplicate is known for as long as any receiver wants that.
+fn retention(settings: &Settings) -> Retention {
+    let windows = settings.receivers.iter().map(|receiver| receiver.duplicate_window);
+    let ended = windows.fold(settings.retention.ended, Duration::max);
+    Retention { ended, history: settings.retention.history.max(ended) }
 }
 
 fn receivers(settings: &Settings) -> anyhow::Result<Vec<Receiver>> {

@@ -18,9 +18,7 @@ use super::branch::Presence;
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
-use crate::store::{
-    Cause, Decision, Event, EventRefusal, Finish, Outcome, PlannedUpdate, StoreError, Update, UpdateState,
-};
+use crate::store::{Cause, Decision, Event, EventRefusal, Finish, Outcome, PlannedUpdate, StoreError, Update};
 use crate::telemetry::{Span, SpanKind, TraceContext};
 
 /// How many events of one registry are looked at together.
@@ -447,10 +445,6 @@ impl Relay {
         for (environment, state) in takers.iter().zip(states) {
             tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, %trace_id, "event decided");
             self.notify_event(&event.id, &event.repository, &event.tag, state.as_str(), None);
-            if state == UpdateState::Refused {
-                self.0.metrics.update(environment, state.as_str());
-                self.0.metrics.event(Some(event.repository.as_str()), state.as_str());
-            }
             self.wake_writer(environment);
         }
         Ok(())
@@ -526,16 +520,13 @@ impl Relay {
         tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, %trace_id, "event refused");
         span.set("tagrelay.outcome", "refused");
         span.set("tagrelay.reason", &reason);
-        self.0.metrics.event(rule.map(|_| event.repository.as_str()), "refused");
         let refusal = EventRefusal {
             event_id: event.id.clone(),
-            reason: reason.clone(),
+            reason,
             matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
             redeliverable,
         };
-        self.0.store.refuse_event(refusal).await?;
-        self.notify_event(&event.id, &event.repository, &event.tag, "refused", Some(&reason));
-        Ok(())
+        self.0.store.refuse_event(refusal).await
     }
 
     async fn refuse_update(&self, update: &Update, reason: String, span: &mut Span) -> Result<(), StoreError> {
@@ -547,64 +538,13 @@ impl Relay {
         Ok(())
     }
 
-    /// Records how updates ended, counts them and tells whoever watches.
+    /// Records how updates ended.
     pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
         let rows = finished
             .iter()
             .map(|(update, outcome)| Finish { update_id: update.id.clone(), outcome: outcome.clone() })
             .collect();
-        self.0.store.finish(rows).await?;
-        for (update, outcome) in &finished {
-            self.tell_end(update, outcome);
-        }
-        Ok(())
-    }
-
-    pub(super) fn tell_end(&self, update: &Update, outcome: &Outcome) {
-        let (state, reason) = match outcome {
-            Outcome::Committed => (UpdateState::Committed, None),
-            Outcome::Unchanged => (UpdateState::Unchanged, None),
-            Outcome::Superseded { reason } => (UpdateState::Superseded, Some(reason.clone())),
-            Outcome::Refused { reason } => (UpdateState::Refused, Some(reason.clone())),
-        };
-        let commit = update.commit.clone().filter(|_| state == UpdateState::Committed);
-        // Levels of events are constants, so that a level that depends on something needs two of them.
-        macro_rules! tell {
-            ($level:expr) => {
-                tracing::event!(
-                    $level, update = %update.id, cause = %update.cause, cause_id = %update.cause_id,
-                    environment = %update.environment, repository = %update.repository,
-                    version = %update.version.short(), %state, commit, reason, trace_id = %update.trace.trace_id(),
-                    "update finished"
-                )
-            };
-        }
-        match state {
-            UpdateState::Refused => tell!(tracing::Level::WARN),
-            _ => tell!(tracing::Level::INFO),
-        }
-        self.0.metrics.update(&update.environment, state.as_str());
-        if update.cause == Cause::Push {
-            self.0.metrics.event(Some(update.repository.as_str()), state.as_str());
-        }
-        if state == UpdateState::Committed {
-            let now = Timestamp::now();
-            let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            // How long somebody held it back says nothing about us.
-            if update.released_at.is_none() {
-                self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
-            }
-        }
-        self.notify(super::Subject::Update {
-            id: update.id.clone(),
-            cause_id: update.cause_id.clone(),
-            environment: update.environment.clone(),
-            repository: update.repository.to_string(),
-            version: update.version.to_string(),
-            state: state.as_str().to_owned(),
-            commit,
-            reason,
-        });
+        self.0.store.finish(rows).await
     }
 }
 

@@ -9,15 +9,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedMutexGuard, broadcast, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch};
 
 use super::arrivals::Arrivals;
 use super::{Inner, Notice, Relay};
+use crate::store::Ending;
 
 /// What lives as long as the process, whichever settings are in force.
 pub(super) struct Lineage {
     pub(super) notices: broadcast::Sender<Notice>,
     pub(super) arrivals: Arc<Arrivals>,
+    /// What comes to its end, for whoever has the turn to tell it.
+    pub(super) endings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>,
     turns: Turns,
     /// The pipeline that works: whoever still holds an older one wakes its tasks all the same.
     current: RwLock<Weak<Inner>>,
@@ -26,12 +29,13 @@ pub(super) struct Lineage {
 }
 
 impl Lineage {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(endings: mpsc::UnboundedReceiver<Ending>) -> Arc<Self> {
         // A slow reader of the stream loses notices, never the pipeline.
         let (notices, _) = broadcast::channel(1024);
         Arc::new(Self {
             notices,
             arrivals: Arc::default(),
+            endings: tokio::sync::Mutex::new(endings),
             turns: Turns::default(),
             current: RwLock::default(),
             failure: watch::Sender::new(None),
@@ -111,13 +115,17 @@ impl Turns {
 mod tests {
     use super::*;
 
+    fn lineage() -> Arc<Lineage> {
+        Lineage::new(mpsc::unbounded_channel().1)
+    }
+
     fn turns(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[tokio::test]
     async fn a_panic_of_a_task_is_told() {
-        let lineage = Lineage::new();
+        let lineage = lineage();
         let (_stop, stopped) = watch::channel(false);
         let task = async { panic!("the index is {}", "gone") };
         lineage.clone().supervise("writer".to_owned(), Vec::new(), stopped, task).await;
@@ -126,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_ends_by_itself_is_told_and_one_that_was_stopped_is_not() {
-        let lineage = Lineage::new();
+        let lineage = lineage();
         let (stop, stopped) = watch::channel(true);
         lineage.clone().supervise("intake".to_owned(), Vec::new(), stopped.clone(), async {}).await;
         assert!(lineage.failed().now_or_never().is_none());
@@ -137,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_two_tasks_share_is_handed_over() {
-        let lineage = Lineage::new();
+        let lineage = lineage();
         let working = Arc::new(Mutex::new(Vec::new()));
         let work = |name: &'static str| {
             let working = Arc::clone(&working);

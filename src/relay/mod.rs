@@ -10,12 +10,14 @@
 
 mod arrivals;
 mod branch;
+mod endings;
 mod intake;
 mod lineage;
 mod matrix;
 mod message;
 mod notice;
 mod requests;
+mod retention;
 mod settings;
 mod writer;
 
@@ -40,13 +42,18 @@ use arrivals::Arrivals;
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
-use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
+use crate::store::{
+    EventFilter, Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Retention, Store, StoreError, Update,
+};
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
 
 /// How long an event that tells nothing but repository and tag is taken for a repetition: as long as a CI job repeats
 /// a request. Later, the tag may have been built again.
 const BARE_DUPLICATES: Duration = Duration::from_secs(600);
+
+/// How many events are queued again in one transaction.
+const REPLAYED_AT_ONCE: usize = 100;
 
 /// What the pipeline is made of.
 pub struct Parts {
@@ -62,6 +69,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Where spans go.
     pub traces: Traces,
+    /// How long what has ended is kept.
+    pub retention: Retention,
 }
 
 /// The pipeline. Cheap to clone.
@@ -77,6 +86,7 @@ struct Inner {
     branch_of: HashMap<String, usize>,
     metrics: Metrics,
     traces: Traces,
+    retention: Retention,
     notices: broadcast::Sender<Notice>,
     arrivals: Arc<Arrivals>,
     lineage: Arc<Lineage>,
@@ -84,6 +94,7 @@ struct Inner {
 
 /// The running tasks of the pipeline.
 pub struct Running {
+    relay: Relay,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -93,13 +104,14 @@ impl Running {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        self.relay.tell_rest();
     }
 }
 
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        Self::start_in(Lineage::new(), parts)
+        Self::start_in(Lineage::new(parts.store.endings()), parts)
     }
 
     /// Starts a pipeline that takes the place of this one, on the same store. Its tasks begin when those of this one that
@@ -109,7 +121,7 @@ impl Relay {
     }
 
     fn start_in(lineage: Arc<Lineage>, parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics, traces } = parts;
+        let Parts { store, registries, images, branches, metrics, traces, retention } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -123,6 +135,7 @@ impl Relay {
             branch_of,
             metrics,
             traces,
+            retention,
             notices: lineage.notices.clone(),
             arrivals: Arc::clone(&lineage.arrivals),
             lineage,
@@ -134,12 +147,16 @@ impl Relay {
         let mut spawn = |name: String, turns: Vec<String>, task: BoxFuture<'static, ()>| {
             tasks.spawn(Arc::clone(&relay.0.lineage).supervise(name, turns, stopped.clone(), task));
         };
-        spawn("intake".to_owned(), vec!["intake".to_owned()], Box::pin(intake::run(relay.clone(), stopped.clone())));
+        let mut spawn_alone = |name: &str, task| spawn(name.to_owned(), vec![name.to_owned()], task);
+        spawn_alone("intake", Box::pin(intake::run(relay.clone(), stopped.clone())));
+        spawn_alone("endings", Box::pin(endings::run(relay.clone(), stopped.clone())));
+        spawn_alone("retention", Box::pin(retention::run(relay.clone(), stopped.clone())));
         for (index, branch) in relay.0.branches.iter().enumerate() {
             let task = writer::run(relay.clone(), index, stopped.clone());
             spawn(format!("writer of {}", branch.title()), branch.turns(), Box::pin(task));
         }
-        (relay, Running { stop, tasks })
+        let running = Running { relay: relay.clone(), stop, tasks };
+        (relay, running)
     }
 
     /// Returns the store, for reading.
@@ -226,7 +243,7 @@ impl Relay {
         Ok(received)
     }
 
-    /// Runs a refused event again.
+    /// Runs an event again that has failed for good.
     ///
     /// # Errors
     ///
@@ -237,6 +254,24 @@ impl Relay {
             tracing::info!(event = event_id, "event replayed");
         }
         self.0.arrivals.other();
+        Ok(replayed)
+    }
+
+    /// Runs all events of a filter again that have failed for good. Returns their ids, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be used. Some may have been stored by then.
+    pub async fn replay_all(&self, filter: &EventFilter) -> Result<Vec<String>, StoreError> {
+        let events = self.0.store.events(&EventFilter { failed: true, ..filter.clone() }).await?;
+        let mut replayed = Vec::new();
+        for chunk in events.chunks(REPLAYED_AT_ONCE) {
+            let ids: Vec<String> = chunk.iter().map(|event| event.id.clone()).collect();
+            let answers = self.0.store.replay_all(ids.clone()).await?;
+            let queued = ids.into_iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued);
+            replayed.extend(queued.map(|(id, _)| id).inspect(|id| tracing::info!(event = id, "event replayed")));
+            self.0.arrivals.other();
+        }
         Ok(replayed)
     }
 

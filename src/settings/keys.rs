@@ -20,7 +20,8 @@ pub(super) const TOP: KeySet = key_set(
 );
 pub(super) const SERVER: KeySet =
     key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections", "stop_timeout"]);
-pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
+pub(super) const STORE: KeySet =
+    KeySet { section: "[store]", keys: &["url", "keep", "keep_history"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
     section: "[[config_repository]]",
     keys: &[

@@ -32,7 +32,7 @@ use toml::de::DeTable;
 use crate::config_repo::RemoteSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
-use crate::store::StoreSettings;
+use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[store]`.
     pub store: StoreSettings,
+    /// How long the store keeps what has ended.
+    pub retention: Retention,
     /// Each `[[config_repository]]`; at least one.
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
@@ -231,7 +233,7 @@ fn read(top: Section<'_>) -> Settings {
     report_twins(&config_repositories, "mirror");
 
     let names = Names::new(&config_repositories, &environments);
-    let store = server::read_store(top);
+    let (store, retention) = server::read_store(top);
     let (images, image_lines) = image::read(&images);
     let settings = Settings {
         server: server::read(top),
@@ -243,6 +245,7 @@ fn read(top: Section<'_>) -> Settings {
         receivers: each(&receivers, receiver::read),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
+        retention,
         warnings: Vec::new(),
         fingerprint: Fingerprint::default(),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
-use crate::store::StoreSettings;
+use crate::store::{Retention, StoreSettings};
 
 /// `[server]`: where we listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,9 +121,14 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || every_interface)
 }
 
-pub(super) fn read_store(top: Section<'_>) -> StoreSettings {
+pub(super) fn read_store(top: Section<'_>) -> (StoreSettings, Retention) {
+    let section = top.table("store", &keys::STORE, "[store]");
+    (read_url(section), read_retention(section))
+}
+
+fn read_url(section: Option<Section<'_>>) -> StoreSettings {
     let default = StoreSettings { path: PathBuf::from(DEFAULT_STORE) };
-    let Some(section) = top.table("store", &keys::STORE, "[store]") else { return default };
+    let Some(section) = section else { return default };
     let Some(url) = section.text("url") else { return default };
     match sqlite_path(url.value) {
         Ok(path) => StoreSettings { path },
@@ -132,6 +137,26 @@ pub(super) fn read_store(top: Section<'_>) -> StoreSettings {
             default
         }
     }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Shorter than a day it would be gone before anybody looks; longer than a hundred years is a slip.
+const KEPT: std::ops::RangeInclusive<Duration> = DAY..=DAY.saturating_mul(36_500);
+
+fn read_retention(section: Option<Section<'_>>) -> Retention {
+    let default = Retention { ended: DAY.saturating_mul(90), history: DAY.saturating_mul(730) };
+    let Some(section) = section else { return default };
+    let ended = duration::read(section, "keep", KEPT);
+    let history = duration::read(section, "keep_history", KEPT);
+    let ended = ended.unwrap_or(default.ended);
+    if let Some(history) = history.filter(|history| *history < ended) {
+        let message = "`keep_history` in [store] is shorter than `keep`".to_owned();
+        let hint = "what was committed is kept for as long as the rest, or longer".to_owned();
+        section.report().fault_with_hint(section.offset_of("keep_history"), message, hint);
+        return Retention { ended, history };
+    }
+    Retention { ended, history: history.unwrap_or(default.history).max(ended) }
 }
 
 /// Returns the path in `sqlite:PATH` or `sqlite://PATH`. The message never shows the URL, which may hold a password.

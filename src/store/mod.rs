@@ -7,14 +7,17 @@
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
 //! what must be decided inside the transaction to be right: holds and the order of arrival.
 
+mod attempts;
 mod backlog;
 mod delivery;
 mod due;
+mod ended;
 mod events;
 mod holds;
 mod ids;
 mod receivers;
 mod requests;
+mod retention;
 mod rows;
 mod settings;
 mod updates;
@@ -23,18 +26,22 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::mpsc;
 
+pub use attempts::FailedAttempt;
 pub use backlog::Backlog;
 pub use due::Outlook;
+pub use ended::Ending;
 pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
 pub use holds::{Hold, NewHold};
 pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
+pub use retention::Retention;
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
 pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
@@ -44,6 +51,8 @@ pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
 pub struct Store {
     writes: writer::Writes,
     reads: SqlitePool,
+    /// Until somebody takes it.
+    endings: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ending>>>>,
     /// Held as long as the store is open.
     _lock: Arc<File>,
 }
@@ -99,10 +108,19 @@ impl Store {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let last_id = ids::last_id(&reads).await?;
-        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id));
+        ended::watch(&mut connection).await?;
+        let (told, endings) = mpsc::unbounded_channel();
+        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), told);
         // A file system that is full or read-only is to be found now, and not by the first webhook.
         writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { writes, reads, _lock: Arc::new(lock) })
+        let endings = Arc::new(Mutex::new(Some(endings)));
+        Ok(Self { writes, reads, endings, _lock: Arc::new(lock) })
+    }
+
+    /// Returns what comes to its end from the opening on, in that order. There is one who hears it: the first that asks.
+    pub fn endings(&self) -> mpsc::UnboundedReceiver<Ending> {
+        let taken = self.endings.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
     /// Returns when the task that writes has ended, after which nothing can be stored any more.

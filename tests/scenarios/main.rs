@@ -13,6 +13,7 @@ mod git_tls;
 mod issuer;
 
 mod bad_input;
+mod dead_letters;
 mod failures;
 mod late_registry;
 mod limits;
@@ -20,3 +21,4 @@ mod main_job;
 mod receivers;
 mod reload;
 mod requests;
+mod stopping;

@@ -54,6 +54,7 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(events::list))
         .routes(routes!(events::show))
         .routes(routes!(events::replay))
+        .routes(routes!(events::replay_all))
         .routes(routes!(promotions::create))
         .routes(routes!(promotions::show))
         .routes(routes!(rollbacks::create))
