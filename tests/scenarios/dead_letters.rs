@@ -74,7 +74,7 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
     assert_eq!(attempts(&event).last().unwrap().1, "replay");
     assert_eq!(failed(&fleet).await, Vec::<String>::new());
     let (done, told) = tagrelay(&fleet, &["events", "replay", id]);
-    assert!(!done && told.contains("only what was refused"), "{told}");
+    assert!(!done && told.contains("only refused events"), "{told}");
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ pub(super) async fn replay(
         Replayed::Queued => {}
         Replayed::Unknown => return Err(Problem::nothing_at("event", &id)),
         Replayed::NotFinal(state) => {
-            let detail = format!("event {id} is {state}; only what was refused can run again");
+            let detail = format!("event {id} is {state}; only refused events can run again");
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
     }
