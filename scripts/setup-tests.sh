@@ -21,6 +21,7 @@ readonly programs=(
   "docker-registry|docker-registry|a real registry with its notifications"
   "sshd|openssh-server|config repositories over SSH"
   "ssh-keygen|openssh-client|keys for sshd"
+  "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
 )
 # Packages that bring a daemon, and the units of it.
@@ -33,6 +34,8 @@ is_there() {
   case "$1" in
   # It is no program of its own but lies beside git's.
   git-http-backend) command -v git >/dev/null && [ -x "$(git --exec-path)/git-http-backend" ] ;;
+  # Nor is this: it is a library.
+  pyyaml) python3 -c 'import yaml' 2>/dev/null ;;
   *) command -v "$1" >/dev/null ;;
   esac
 }

@@ -12,6 +12,7 @@
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
 //! | [`config_repo`] | versions wanted -> commit -> pushed branch |
+//! | [`source_repo`] | two commits -> which of them is the newer one |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
 //! | [`telemetry`] | logs and metrics |
@@ -28,6 +29,7 @@ pub mod registry;
 pub mod relay;
 pub mod secret;
 pub mod settings;
+pub mod source_repo;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

@@ -238,6 +238,23 @@ fn a_check_tells_who_cannot_be_reached() {
 }
 
 #[test]
+fn a_check_asks_the_sources_of_images() {
+    let workplace = Workplace::new().with_repository();
+    let check = |name: &str, branch: &str| {
+        let url = format!("file://{}", workplace.path(name).display());
+        let source = format!("source = \"{url}\"\nsource_branches = [\"{branch}\"]\nverify = {{ exists = false }}");
+        workplace.write_settings(&SETTINGS.replace("verify = { exists = false }", &source));
+        run(&mut workplace.tagrelay("check"))
+    };
+    let good = check("platform.git", "main").expect_code(0).stdout;
+    assert!(good.contains("platform.git can be read: branch main"), "{good}");
+    let none = check("platform.git", "release/*").expect_code(0).stdout;
+    assert!(none.contains("platform.git has no branch that counts"), "{none}");
+    let away = check("elsewhere.git", "main").expect_code(1).stdout;
+    assert!(away.contains("source of docker.io/uyou/") && away.contains("elsewhere.git is not there"), "{away}");
+}
+
+#[test]
 fn a_check_tells_what_would_be_refused() {
     let workplace = Workplace::new().with_repository();
     let shared = "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    x: &img docker.io/uyou/a:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432\n\

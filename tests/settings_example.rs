@@ -53,7 +53,7 @@ fn the_example_is_right() {
     assert_eq!(updates, [("staging", Update::Automatic), ("production", Update::Manual)]);
     assert_eq!(environments[1].promote_from, ["staging"]);
 
-    let TagRule::CommitSha { prefix, min_length, .. } = &settings.images[0].tag;
+    let TagRule::CommitSha { prefix, min_length, .. } = &settings.images[0].tag else { panic!("another rule") };
     assert_eq!((prefix.as_str(), *min_length), ("sha-", 7));
     assert!(settings.images.iter().all(|rule| rule.verify == Verification::Exists));
     let kinds: Vec<Kind> = settings.receivers.iter().map(|receiver| receiver.kind).collect();
@@ -194,7 +194,7 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
     )
     .unwrap();
     let repository = &defaults.config_repositories[0];
-    let TagRule::CommitSha { min_length, .. } = &defaults.images[0].tag;
+    let TagRule::CommitSha { min_length, .. } = &defaults.images[0].tag else { panic!("another rule") };
     for (section, key, default) in [
         ("[server]", "listen", defaults.server.listen.to_string()),
         ("[server]", "max_body_bytes", defaults.server.max_body_bytes.to_string()),

@@ -80,9 +80,8 @@ fn what_is_planned_is_refused_and_not_ignored() {
             "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
         ),
         (
-            with("tag = { kind = \"semver\" }\nverify = { signature = {} }"),
-            "t.toml:17:16: the tag kind `semver` is not supported yet; this version takes `commit-sha` only\n\
-             t.toml:18:12: `signature` in `verify` of [[image]] is not supported yet; leave it out with this version",
+            with("verify = { signature = {} }"),
+            "t.toml:17:12: `signature` in `verify` of [[image]] is not supported yet; leave it out with this version",
         ),
         (
             with("[[receiver]]\nname = \"n\"\nkind = \"nexus\"\nsecret = { env = \"TOKEN\" }"),
@@ -320,6 +319,42 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
              t.toml:17:35: `suffix`: no tag has `+` there; tags have letters, digits and `_`, and from the second \
              place on `.` and `-`\n\
              t.toml:17:53: `min_length` in `tag` of [[image]] must be 7 to 40",
+        ),
+        (
+            with("tag = { kind = \"regex\" }"),
+            "t.toml:17:7: `pattern` is missing in `tag` of [[image]]; write \
+             pattern = \"(?<number>[0-9]+)-(?<sha>[0-9a-f]{7,40})\"",
+        ),
+        (
+            with("tag = { kind = \"regex\", pattern = '(?<sha>[0-9a-f]{7}', prefix = \"a\" }"),
+            "t.toml:17:35: no tag can match: the pattern does not parse: unclosed group\n\
+             t.toml:17:66: `prefix` has no use with the tag kind `regex`; it is for `commit-sha`, `semver`, `calver`",
+        ),
+        (
+            with("tag = { kind = \"regex\", pattern = '(?<build>.*)' }"),
+            "t.toml:17:35: no tag can match: nothing is read from a group `build`; there are `sha`, `number`, `time`, \
+             `version`",
+        ),
+        (
+            with("tag = { kind = \"semver\", range = \"1.x.y.z\" }"),
+            "t.toml:17:34: `range`: `1.x.y.z` is no range of versions: unexpected character after wildcard in version \
+             req; write \">=1.2, <2\", \"^1.2\" or \"1.*\"",
+        ),
+        (
+            with("tag = { kind = \"calver\", format = \"DD.MM.YYYY\" }"),
+            "t.toml:17:35: `DD.MM.YYYY` is no calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, \
+             0W, DD, 0D, MAJOR, MINOR and MICRO may follow, with `.`, `_` and `-` between them",
+        ),
+        (
+            with("tag = { kind = \"digest\", name = \"a b\" }\nallow_older = 1"),
+            "t.toml:17:33: tag `a b` has a character that tags do not have (letters, digits and `_`, then also `.` and \
+             `-`)\n\
+             t.toml:18:15: `allow_older` in [[image]] must be true or false, not a number",
+        ),
+        (
+            with("tag = { prefix = \"{branch}-\" }"),
+            "t.toml:17:18: `prefix`: no tag has `{branch}-` there; tags have letters, digits and `_`, and from the \
+             second place on `.` and `-`",
         ),
         (
             with(&format!("tag = {{ prefix = \"{}\" }}", "a".repeat(100))),

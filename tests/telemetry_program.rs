@@ -84,12 +84,14 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
          \x20 take event\n\
          \x20   registry confirm\n\
          \x20   decide\n\
+         \x20     registry build time\n\
+         \x20     registry running digest\n\
          \x20 write update\n\
          \x20   write branch\n\
          \x20     git commit\n\
          \x20     git push\n"
     );
-    assert_eq!(spans.len(), 8, "{spans:#?}");
+    assert_eq!(spans.len(), 10, "{spans:#?}");
     for span in &spans {
         assert_eq!(span.failure, None, "{span:#?}");
         assert!(span.start <= span.end);
@@ -114,7 +116,11 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
             SpanKind::Client,
             vec![("server.address", fleet.registry_host()), ("tagrelay.outcome", "there")],
         ),
-        ("decide", SpanKind::Internal, vec![("tagrelay.decision", "staging: pending")]),
+        (
+            "decide",
+            SpanKind::Internal,
+            vec![("tagrelay.decision", "staging: pending"), ("tagrelay.decided_by", "staging: arrival")],
+        ),
         (
             "write update",
             SpanKind::Consumer,
@@ -135,6 +141,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
     let mut told = lines(&fleet, "event", &id);
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
@@ -251,7 +258,9 @@ async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
     assert_eq!(trailer.trim(), trace_id);
     // What runs already is an outcome too, and told once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
-    let told = lines(&fleet, "cause_id", again["id"].as_str().unwrap());
+    let again_id = again["id"].as_str().unwrap();
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    let told = lines(&fleet, "cause_id", again_id);
     assert_eq!(messages(&told), [("INFO", "update finished")]);
     assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
 }
@@ -269,6 +278,8 @@ async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
+    // It is told a moment after it is on disk.
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
     // No such tag, and then no registry at all.
@@ -323,7 +334,7 @@ async fn spans_go_over_grpc_too() {
     ready(&fleet).await;
     fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
     let spans = collector.wait(CI_TRACE, "write update", 1).await;
-    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 8);
+    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 10);
     assert!(spans.iter().all(|span| span.resource["service.name"] == "tagrelay-staging"));
     assert!(spans.iter().all(|span| span.tenant.as_deref() == Some("uyou")));
 }

@@ -14,6 +14,7 @@ use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
+use crate::source_repo::Sources;
 use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
@@ -81,11 +82,25 @@ impl Server {
         expect(&metrics, &settings);
         let traces = self.relay.traces().clone();
         let images = settings.images.clone();
+        let sources = if old.has_all_same(&settings.fingerprint, "[[image]]") {
+            Arc::clone(self.relay.sources())
+        } else {
+            Arc::new(Sources::new(settings.sources.clone()))
+        };
         let retention = retention(&settings);
-        let (relay, running) =
-            self.relay.start_next(relay::Parts { store, registries, images, branches, metrics, traces, retention });
+        let (relay, running) = self.relay.start_next(relay::Parts {
+            store,
+            registries,
+            images,
+            sources,
+            branches,
+            metrics,
+            traces,
+            retention,
+        });
         let parts = http_parts(&settings, relay.clone(), receivers, self.reloads.clone());
-        let is_same = |receiver: &str| old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
+        let same_bodies = self.settings.server.max_body_bytes == settings.server.max_body_bytes;
+        let is_same = |receiver: &str| same_bodies && old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
         self.routes = self.routes.next(parts, is_same);
         self.main.set(self.routes.main(self.operations.is_none()));
         if let Some(operations) = &self.operations {
@@ -164,8 +179,9 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let receivers = receivers(&settings)?;
     let images = settings.images.clone();
     let retention = retention(&settings);
+    let sources = Arc::new(Sources::new(settings.sources.clone()));
     let (relay, running) =
-        Relay::start(relay::Parts { store, registries, images, branches, metrics, traces, retention });
+        Relay::start(relay::Parts { store, registries, images, sources, branches, metrics, traces, retention });
     let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
 

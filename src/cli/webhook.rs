@@ -65,8 +65,9 @@ struct SendOptions {
     #[arg(long, value_name = "IMAGE", value_parser = parse_image)]
     image: ImageReference,
     /// The receiver
-    #[arg(long, value_name = "URL", value_parser = parse_url)]
-    url: Url,
+    // Not parsed by clap, which repeats what it refuses, and that may hold a secret.
+    #[arg(long, value_name = "URL")]
+    url: String,
     /// A file that holds the receiver's secret
     #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
     secret_file: Option<PathBuf>,
@@ -139,6 +140,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
 async fn send(options: SendOptions) -> anyhow::Result<ExitCode> {
     let SendOptions { kind, image, url, secret_file, secret_env, id, json } = options;
+    let url = parse_url(&url).map_err(|error| anyhow::anyhow!("--url: {error}"))?;
     let secret = match (secret_file, secret_env) {
         (Some(path), _) => Some(Secret::from_file(path)?),
         (None, Some(name)) => Some(Secret::from_environment(&name)?),

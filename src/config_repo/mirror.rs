@@ -309,7 +309,8 @@ pub(super) struct PackReceiver {
 }
 
 impl PackReceiver {
-    fn start(folder: PathBuf) -> Self {
+    /// Starts to take in a pack below a folder with `objects/pack`.
+    pub(super) fn start(folder: PathBuf) -> Self {
         let (chunks, mut arriving) = mpsc::channel::<Bytes>(16);
         let indexer = tokio::task::spawn_blocking(move || {
             let git = |source| git_error(&folder, source);
@@ -354,6 +355,36 @@ impl PackReceiver {
 fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
     let line = commit.strip_prefix(b"tree ")?.get(..40)?;
     ObjectId::from_hex(std::str::from_utf8(line).ok()?)
+}
+
+/// Returns the commits below a folder with `objects`, with their parents.
+pub(super) fn commits_in(folder: &Path) -> Result<Vec<(CommitId, Vec<CommitId>)>, MirrorError> {
+    let git = |source| git_error(folder, source);
+    let objects = open_objects(folder)?;
+    let mut ids = Vec::new();
+    objects
+        .foreach(|id| {
+            ids.push(*id);
+            true
+        })
+        .map_err(git)?;
+    let mut commits = Vec::new();
+    for id in ids {
+        // A server that cannot filter sends files and folders too; of those not more than the header is read.
+        if objects.read_header(id).map_err(git)?.1 == git2::ObjectType::Commit {
+            let object = objects.read(id).map_err(git)?;
+            let own = ObjectId::from_bytes(id.as_bytes()).map(CommitId);
+            commits.extend(own.map(|own| (own, commit_parents(object.data()))));
+        }
+    }
+    Ok(commits)
+}
+
+/// Returns the parents that a commit names: the lines behind that of its tree.
+fn commit_parents(commit: &[u8]) -> Vec<CommitId> {
+    let lines = commit.split(|byte| *byte == b'\n').skip(1);
+    let parent = |line: &[u8]| std::str::from_utf8(line.strip_prefix(b"parent ")?).ok()?.parse().ok();
+    lines.map_while(parent).collect()
 }
 
 fn lock(folder: &Path) -> Result<File, MirrorError> {

@@ -32,6 +32,7 @@ pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
 pub use mirror::MirrorError;
 pub use object::{CommitId, InvalidCommitId};
 pub use paths::EnvironmentPaths;
-pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
+pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion, unified_diff};
 pub use repository::ConfigRepository;
 pub use settings::{Authentication, Identity, RemoteSettings};
+pub(crate) use transport::{Fetched, History, HistoryRequest};

@@ -135,10 +135,19 @@ impl Prepared {
     pub fn unified_diff(&self) -> Result<String, git2::Error> {
         let mut text = String::new();
         for file in &self.files {
-            let path = std::path::Path::new(&*file.path);
-            let mut patch = git2::Patch::from_buffers(&file.old, Some(path), &file.new, Some(path), None)?;
-            text.push_str(&String::from_utf8_lossy(&patch.to_buf()?));
+            text.push_str(&unified_diff(&file.path, &file.old, &file.new)?);
         }
         Ok(text)
     }
+}
+
+/// Returns what `git diff` would show of one file.
+///
+/// # Errors
+///
+/// As [`Prepared::unified_diff`].
+pub fn unified_diff(path: &str, old: &[u8], new: &[u8]) -> Result<String, git2::Error> {
+    let path = std::path::Path::new(path);
+    let mut patch = git2::Patch::from_buffers(old, Some(path), new, Some(path), None)?;
+    Ok(String::from_utf8_lossy(&patch.to_buf()?).into_owned())
 }

@@ -8,31 +8,27 @@ use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota};
 use http::StatusCode;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{BODY_TIME, Problem};
+use super::Problem;
+use super::bodies::Bodies;
 use crate::store::ReceiverHeard;
 use crate::webhook::{RateLimit, Receiver};
-
-/// How many requests of one receiver are read at once. Bounds the memory that their bodies need, and leaves the other
-/// receivers their part.
-const AT_ONCE: usize = 64;
 
 /// A receiver with its limits.
 pub(super) struct Gate {
     pub(super) receiver: Receiver,
     limiter: Option<Arc<DefaultDirectRateLimiter>>,
-    room: Semaphore,
+    pub(super) bodies: Bodies,
     /// So that only one request at a time fetches keys or certificates.
     pub(super) errand: tokio::sync::Mutex<()>,
     heard: Arc<Mutex<Option<ReceiverHeard>>>,
 }
 
 impl Gate {
-    pub(super) fn new(receiver: Receiver) -> Self {
+    pub(super) fn new(receiver: Receiver, max_body_bytes: usize) -> Self {
         Self {
             limiter: receiver.settings().rate_limit.map(limiter).map(Arc::new),
-            room: Semaphore::new(AT_ONCE),
+            bodies: Bodies::new(max_body_bytes),
             errand: tokio::sync::Mutex::new(()),
             heard: Arc::default(),
             receiver,
@@ -41,16 +37,16 @@ impl Gate {
 
     /// Returns the gate of the same receiver under other settings. It keeps what was heard, and how much of the same
     /// limit is used up.
-    pub(super) fn next(&self, receiver: Receiver) -> Self {
+    pub(super) fn next(&self, receiver: Receiver, max_body_bytes: usize) -> Self {
         let same_limit = self.receiver.settings().rate_limit == receiver.settings().rate_limit;
-        let new = Self::new(receiver);
+        let new = Self::new(receiver, max_body_bytes);
         let limiter = if same_limit { self.limiter.clone() } else { new.limiter };
         Self { limiter, heard: Arc::clone(&self.heard), ..new }
     }
 
     /// Returns an error where the receiver has had as many requests as it takes.
     ///
-    /// Asked before anything of the body is read: whoever sends too much must not cost more than that.
+    /// Asked when the sender is known: strangers must not use up what it has.
     pub(super) fn count(&self) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         limiter.check().map_err(|no| {
@@ -58,18 +54,6 @@ impl Gate {
             let detail = "the receiver has had as many requests as its rate_limit allows: try again later";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(wait)
         })
-    }
-
-    /// Waits for room among the requests that are read at once.
-    pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        match tokio::time::timeout(BODY_TIME, self.room.acquire()).await {
-            Ok(Ok(room)) => Ok(room),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => {
-                let detail = "the receiver has too many requests at once: try again later";
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
-            }
-        }
     }
 
     /// Remembers how a request ended.
@@ -112,7 +96,7 @@ mod tests {
             rate_limit: rate_limit.map(|text| text.parse().unwrap()),
             ..ReceiverSettings::new("hub", Kind::DockerHub)
         };
-        Gate::new(Receiver::new(settings).unwrap())
+        Gate::new(Receiver::new(settings).unwrap(), 1000)
     }
 
     #[test]
@@ -134,10 +118,10 @@ mod tests {
         old.note("accepted");
         old.count().unwrap();
         old.count().unwrap();
-        let same = old.next(gate(Some("2/h")).receiver);
+        let same = old.next(gate(Some("2/h")).receiver, 1024);
         assert!(same.count().is_err());
         assert_eq!(same.heard(), old.heard());
-        old.next(gate(Some("3/h")).receiver).count().unwrap();
+        old.next(gate(Some("3/h")).receiver, 1024).count().unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod access_log;
 mod api;
 mod auth;
+mod bodies;
 mod connections;
 mod gate;
 mod operations;
@@ -31,9 +32,6 @@ use gate::Gate;
 use crate::relay::Relay;
 use crate::settings::ApiTokenSettings;
 use crate::webhook::Receiver;
-
-/// How long a sender may take to send its body.
-const BODY_TIME: Duration = Duration::from_secs(15);
 
 /// What the routes are made of.
 pub struct Parts {
@@ -84,7 +82,11 @@ impl Routes {
             .timeout(Duration::from_secs(10))
             .https_only(true)
             .build()?;
-        let gates = parts.receivers.iter().map(|receiver| Arc::new(Gate::new(receiver.clone()))).collect();
+        let gates = parts
+            .receivers
+            .iter()
+            .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
+            .collect();
         Ok(Self::join(parts, gates, errands, Arc::default()))
     }
 
@@ -93,8 +95,8 @@ impl Routes {
     pub fn next(&self, parts: Parts, is_same: impl Fn(&str) -> bool) -> Self {
         let gate = |receiver: &Receiver| match self.app.0.receivers.get(receiver.name()) {
             Some(old) if is_same(receiver.name()) => Arc::clone(old),
-            Some(old) => Arc::new(old.next(receiver.clone())),
-            None => Arc::new(Gate::new(receiver.clone())),
+            Some(old) => Arc::new(old.next(receiver.clone(), parts.max_body_bytes)),
+            None => Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)),
         };
         let gates = parts.receivers.iter().map(gate).collect();
         let old = &self.app.0;

@@ -1,23 +1,20 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use bytes::BytesMut;
-use futures_util::StreamExt as _;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::gate::Gate;
 use super::trace::RequestTrace;
-use super::{App, BODY_TIME, Problem};
+use super::{App, Problem, bodies};
 use crate::store::ReceivedState;
 use crate::telemetry::TraceContext;
-use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver};
+use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver, Unauthorized};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
@@ -79,6 +76,10 @@ async fn allow(State(app): State<App>, Path(name): Path<String>, headers: Header
     })
 }
 
+/// How many pushes and other things one request may tell of: more than any sender puts into one, and few enough that
+/// whoever comes next does not wait for them.
+const MAX_TOLD: usize = 1000;
+
 /// How long what receivers have heard may be on its way to the store, so that a flood of requests is one write.
 const KEEP_HEARD_AFTER: Duration = Duration::from_secs(1);
 
@@ -107,7 +108,6 @@ impl App {
         trace: &TraceContext,
         request: Request,
     ) -> Result<(StatusCode, Response), Problem> {
-        gate.count()?;
         let mut delivery = self.understand(gate, trace, request).await?;
         if let Some(Errand::Visit(address)) = delivery.errand.take() {
             self.visit(&gate.receiver, address).await?;
@@ -118,13 +118,19 @@ impl App {
     /// Reads and checks a request. Its body is gone when this returns, and so is its place among those that are read at
     /// once: what waits for the store is small, and is written the faster the more of it waits.
     async fn understand(&self, gate: &Gate, trace: &TraceContext, request: Request) -> Result<Delivery, Problem> {
-        let _room = gate.enter().await?;
         let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
-        let body = self.read(&parts.headers, body).await?;
-        let request = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &body };
-        self.learn_keys(gate, &request).await?;
+        gate.bodies.check_length(&parts.headers)?;
+        let head = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &[] };
+        self.learn_keys(gate, &head).await?;
+        if let Err(unauthorized) = receiver.check_head(&head) {
+            bodies::discard(body).await;
+            return Err(rejected(receiver, trace, unauthorized));
+        }
+        let body = gate.bodies.read(body).await?;
+        let request = webhook::Request { body: &body.bytes, ..head };
         let mut delivery = authenticate(receiver, trace, &request)?;
+        gate.count()?;
         if let Some(Errand::LearnCertificate(_)) = &delivery.errand {
             let _one_at_a_time = gate.errand.lock().await;
             // Whoever was here before may have fetched it.
@@ -134,36 +140,13 @@ impl App {
                 delivery = authenticate(receiver, trace, &request)?;
             }
         }
-        Ok(delivery)
-    }
-
-    /// Reads a body that is no longer than it may be. One that says its length is refused before it is read.
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        let limit = self.0.max_body_bytes;
-        let too_large = || {
-            let detail = format!("the body is larger than max_body_bytes, which is {limit}");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        };
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
+        let told = delivery.events.len() + delivery.ignored.len();
+        if told > MAX_TOLD {
+            let detail =
+                format!("the request tells of {told} tags, and at most {MAX_TOLD} are taken: send fewer at once");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
-        let mut chunks = body.into_data_stream();
-        let read = async {
-            let mut body = BytesMut::new();
-            while let Some(chunk) = chunks.next().await {
-                // Nobody reads this answer, but the log and the metrics tell it from a body that is too large.
-                let chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
-                if chunk.len() > limit - body.len() {
-                    return Err(too_large());
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(body.freeze())
-        };
-        tokio::time::timeout(BODY_TIME, read)
-            .await
-            .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 15 seconds")))
+        Ok(delivery)
     }
 
     async fn store(
@@ -273,11 +256,17 @@ fn authenticate(
     trace: &TraceContext,
     request: &webhook::Request<'_>,
 ) -> Result<Delivery, Problem> {
-    receiver.receive(request).map_err(|unauthorized| {
-        let trace_id = trace.trace_id();
-        tracing::warn!(receiver = receiver.name(), reason = %unauthorized, %trace_id, "webhook rejected");
-        Problem::bad_credential(unauthorized.challenge)
-    })
+    receiver.receive(request).map_err(|unauthorized| rejected(receiver, trace, unauthorized))
+}
+
+fn rejected(receiver: &Receiver, trace: &TraceContext, unauthorized: Unauthorized) -> Problem {
+    let trace_id = trace.trace_id();
+    tracing::warn!(receiver = receiver.name(), reason = %unauthorized, %trace_id, "webhook rejected");
+    if unauthorized.undecided {
+        // A 401 would blame the sender, and some never come again after one.
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the credential cannot be checked now: try again");
+    }
+    Problem::bad_credential(unauthorized.challenge)
 }
 
 fn answer_event(event: &PushEvent, id: String, state: ReceivedState) -> AnswerEvent {

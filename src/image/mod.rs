@@ -64,6 +64,17 @@ impl Version {
             (None, None) => String::new(),
         }
     }
+
+    /// Returns a form for people that tells the version from `other`: as [`Version::short`], with the digest where both
+    /// have the same tag, as those of a moving tag do.
+    pub fn short_beside(&self, other: &Self) -> String {
+        match (&self.tag, &self.digest) {
+            (Some(tag), Some(digest)) if other.tag.as_ref() == Some(tag) => {
+                format!("{}@{}", tag.short(), digest.short())
+            }
+            _ => self.short(),
+        }
+    }
 }
 
 /// Writes `tag`, `tag@digest` or `@digest`.

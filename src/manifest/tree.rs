@@ -115,7 +115,6 @@ pub(super) struct Tree<'text> {
 /// Returns the events of `text`, within the limits of this room.
 fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), granit_parser::ScanError>> {
     let options = granit_parser::options! {
-        emit_comments: false,
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
     };
@@ -233,7 +232,7 @@ impl<'text> Builder<'text> {
                 let id = self.push(Kind::Alias(target), Cow::Borrowed(""), span, 0, None)?;
                 self.tree.aliases.push(id);
             }
-            // The ends of documents and of the stream; comments and anchors are not asked for.
+            // The ends of documents and of the stream; anchors are not asked for.
             _ => {}
         }
         Ok(())

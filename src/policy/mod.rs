@@ -1,5 +1,17 @@
-//! Is this tag allowed, which environments take it, is it newer than what runs. Pure.
+//! Is this tag allowed, what does it say about its build, is it newer than what runs. Pure.
+//!
+//! - [`ImageRule`] says which repositories are managed, and [`TagRule`] which of their tags are versions;
+//! - a tag that is one is read into [`TagFacts`]: commit, number, time, version;
+//! - [`order`] compares the facts of two builds, criterion by criterion ([`Criterion`]).
 
+mod calendar;
+pub mod order;
 mod rule;
+mod shape;
+mod tag_rule;
 
-pub use rule::{ImageRule, InvalidPattern, RepositoryPattern, TagRefused, TagRule, Verification, rule_for};
+pub use calendar::{CalendarFormat, InvalidCalendarFormat};
+pub use order::Criterion;
+pub use rule::{ImageRule, InvalidPattern, RepositoryPattern, TagRefused, Verification, rule_for};
+pub use shape::Shape;
+pub use tag_rule::{InvalidTagRule, TagFacts, TagRule, TagVersion, is_attachment};

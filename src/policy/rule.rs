@@ -1,5 +1,6 @@
 use globset::{GlobBuilder, GlobMatcher};
 
+use super::{TagFacts, TagRule};
 use crate::image::{Repository, Tag};
 
 /// A glob over normalised repositories: `docker.io/uyou/*`.
@@ -94,20 +95,6 @@ fn host_that_never_matches(text: &str) -> Option<String> {
     }
 }
 
-/// Which tags of a repository are versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TagRule {
-    /// The commit that the image was built from, as in `sha-860c190` or 40 digits alone.
-    CommitSha {
-        /// What stands before the digits.
-        prefix: String,
-        /// What stands behind them.
-        suffix: String,
-        /// The fewest digits that are taken, 7 to 40.
-        min_length: usize,
-    },
-}
-
 /// Why a tag is no version under a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the tag `{tag}` does not match the rule of `{pattern}`: {rule}")]
@@ -116,50 +103,8 @@ pub struct TagRefused {
     pub tag: Tag,
     /// The `[[image]] repository` of the rule.
     pub pattern: String,
-    /// What the rule asks for.
+    /// The rule's name, what it asks for, and what else there is to say.
     pub rule: String,
-}
-
-impl TagRule {
-    /// The longest commit id in a tag: SHA-1, as `git rev-parse HEAD` prints it.
-    pub const FULL_SHA_LENGTH: usize = 40;
-
-    /// Returns whether the rule takes the tag.
-    pub fn accepts(&self, tag: &Tag) -> bool {
-        match self {
-            Self::CommitSha { prefix, suffix, min_length } => {
-                let digits =
-                    tag.as_str().strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_suffix(suffix.as_str()));
-                digits.is_some_and(|digits| {
-                    (*min_length..=Self::FULL_SHA_LENGTH).contains(&digits.len())
-                        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-                })
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for TagRule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::CommitSha { prefix, suffix, min_length } => {
-                write!(f, "commit-sha (")?;
-                if !prefix.is_empty() {
-                    write!(f, "`{prefix}`, then ")?;
-                }
-                if *min_length == Self::FULL_SHA_LENGTH {
-                    write!(f, "{min_length}")?;
-                } else {
-                    write!(f, "{min_length} to {}", Self::FULL_SHA_LENGTH)?;
-                }
-                write!(f, " lower-case hexadecimal digits")?;
-                if !suffix.is_empty() {
-                    write!(f, ", then `{suffix}`")?;
-                }
-                write!(f, ")")
-            }
-        }
-    }
 }
 
 /// What is asked of the registry before a tag is believed.
@@ -180,20 +125,27 @@ pub struct ImageRule {
     pub tag: TagRule,
     /// How they are verified.
     pub verify: Verification,
+    /// The source repository of the images, as its place in the list of all of them.
+    pub source: Option<usize>,
+    /// Whether what was announced last wins, even where it is an older build.
+    pub allow_older: bool,
 }
 
 impl ImageRule {
-    /// Returns the tag again when the rule takes it.
+    /// Returns what the tag says when the rule takes it.
     ///
     /// # Errors
     ///
     /// [`TagRefused`], with the rule's name and what it asks for.
-    pub fn check_tag(&self, tag: &Tag) -> Result<(), TagRefused> {
-        if self.tag.accepts(tag) {
-            Ok(())
-        } else {
-            Err(TagRefused { tag: tag.clone(), pattern: self.pattern.as_str().to_owned(), rule: self.tag.to_string() })
-        }
+    pub fn check_tag(&self, tag: &Tag) -> Result<TagFacts, TagRefused> {
+        self.tag.read(tag).map_err(|reason| {
+            let mut rule = self.tag.to_string();
+            if let Some(reason) = reason {
+                rule.push_str("; ");
+                rule.push_str(&reason);
+            }
+            TagRefused { tag: tag.clone(), pattern: self.pattern.as_str().to_owned(), rule }
+        })
     }
 }
 
@@ -205,10 +157,6 @@ pub fn rule_for<'a>(rules: &'a [ImageRule], repository: &Repository) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sha_rule(prefix: &str, suffix: &str, min_length: usize) -> TagRule {
-        TagRule::CommitSha { prefix: prefix.into(), suffix: suffix.into(), min_length }
-    }
 
     #[test]
     fn patterns_stay_inside_a_component() {
@@ -239,34 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn commit_shas_are_counted() {
-        let full = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
-        let accepts = |rule: &TagRule, tag: &str| rule.accepts(&tag.parse().unwrap());
-        let strict = sha_rule("", "", 40);
-        assert!(accepts(&strict, full));
-        for tag in ["latest", &full[..39], &full.to_uppercase(), &format!("{full}.sig"), &format!("sha256-{full}")] {
-            assert!(!accepts(&strict, tag), "{tag}");
-        }
-        let short = sha_rule("sha-", "-ci", 7);
-        assert!(accepts(&short, "sha-860c190-ci"));
-        assert!(!accepts(&short, "sha-860c19-ci"));
-        assert!(!accepts(&short, "860c190"));
-        assert_eq!(strict.to_string(), "commit-sha (40 lower-case hexadecimal digits)");
-        assert_eq!(short.to_string(), "commit-sha (`sha-`, then 7 to 40 lower-case hexadecimal digits, then `-ci`)");
-    }
-
-    #[test]
     fn the_first_matching_rule_manages() {
         let rule = |pattern: &str, min_length| ImageRule {
             pattern: pattern.parse().unwrap(),
-            tag: sha_rule("", "", min_length),
+            tag: TagRule::commit_sha("", "", min_length).unwrap(),
             verify: Verification::Exists,
+            source: None,
+            allow_older: false,
         };
         let rules = [rule("docker.io/uyou/special", 7), rule("docker.io/uyou/*", 40)];
         let found = rule_for(&rules, &"uyou/special".parse().unwrap()).unwrap();
         assert!(found.check_tag(&"1234567".parse().unwrap()).is_ok());
         let refused = rule_for(&rules, &"uyou/a".parse().unwrap()).unwrap().check_tag(&"1234567".parse().unwrap());
-        assert!(refused.unwrap_err().to_string().contains("docker.io/uyou/*"));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "the tag `1234567` does not match the rule of `docker.io/uyou/*`: commit-sha (40 lower-case hexadecimal digits)"
+        );
         assert!(rule_for(&rules, &"etcd".parse().unwrap()).is_none());
     }
 }

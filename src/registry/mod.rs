@@ -7,6 +7,7 @@
 //!
 //! - [`Registries`] knows the registries, each of which is asked by one `Registry` (`one.rs`);
 //! - `auth.rs` answers challenges (`challenge.rs`) and keeps tokens;
+//! - `built.rs` reads when an image was built;
 //! - `setback.rs` says in words why there is no answer, and when to ask again;
 //! - `client.rs` says what is trusted and how long is waited.
 //!
@@ -17,6 +18,7 @@
 
 mod auth;
 mod body;
+mod built;
 mod challenge;
 mod client;
 mod one;
@@ -32,11 +34,13 @@ pub use client::{ClientError, TimeLimits, install_tls_provider};
 pub use settings::{Credentials, RegistrySettings};
 pub use verified::{UnverifiedImage, VerifiedImage};
 
+use built::Saying;
 use client::ClientFor;
+use jiff::Timestamp;
 use one::{Held, Registry};
 use setback::{Setback, is_loopback};
 
-use crate::image::{InvalidRepository, Repository};
+use crate::image::{Digest, InvalidRepository, Repository};
 
 /// From this many registries without settings on, what is known of them is forgotten: connections and tokens are made
 /// anew, and no stream of made-up hosts fills the memory.
@@ -71,6 +75,39 @@ impl Confirmation {
             Self::There(_) => "there",
             Self::NotThere => "not_there",
             Self::NotAllowed { .. } => "not_allowed",
+            Self::NotNow { .. } => "not_now",
+        }
+    }
+}
+
+/// What a registry says about when an image was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum BuildTime {
+    /// The image says that it was built then.
+    At(Timestamp),
+    /// The image says nothing that could be true. It never will: a digest names its content.
+    Unsaid,
+    /// The registry does not have it, or does not let us look.
+    Unknown {
+        /// Why. Never a credential.
+        reason: String,
+    },
+    /// The registry could not answer now.
+    NotNow {
+        /// What, where, and what to do. Never a credential.
+        reason: String,
+        /// How long the registry asks to be left alone; `None` where it does not say.
+        ask_again_after: Option<Duration>,
+    },
+}
+
+impl BuildTime {
+    /// Returns the outcome as metrics and logs name it, in the words of [`Confirmation::outcome`].
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::At(_) | Self::Unsaid => "there",
+            Self::Unknown { .. } => "not_there",
             Self::NotNow { .. } => "not_now",
         }
     }
@@ -159,6 +196,25 @@ impl Registries {
             Ok(Held::Nothing) => Confirmation::NotThere,
             Err(Setback::NotAllowed { reason }) => Confirmation::NotAllowed { reason },
             Err(Setback::NotNow { reason, ask_again_after }) => Confirmation::NotNow { reason, ask_again_after },
+        }
+    }
+
+    /// Asks the registry when the image of a digest was built: its annotation or label
+    /// `org.opencontainers.image.created`, else `created` of its config. Dates that reproducible builds make up are
+    /// none. One to three requests; keep the answer, which never changes.
+    pub async fn build_time(&self, repository: &Repository, digest: &Digest) -> BuildTime {
+        let registry = match self.registry(repository.registry()) {
+            Ok(registry) => registry,
+            Err(error) => return BuildTime::Unknown { reason: error.to_string() },
+        };
+        match registry.built_at(repository.path(), digest, Timestamp::now()).await {
+            Ok(Saying::At(at)) => BuildTime::At(at),
+            Ok(Saying::Nothing) => BuildTime::Unsaid,
+            Ok(Saying::NotThere) => {
+                BuildTime::Unknown { reason: format!("{} has no {}", repository.registry(), digest.short()) }
+            }
+            Err(Setback::NotAllowed { reason }) => BuildTime::Unknown { reason },
+            Err(Setback::NotNow { reason, ask_again_after }) => BuildTime::NotNow { reason, ask_again_after },
         }
     }
 

@@ -16,7 +16,7 @@ use crate::image::Digest;
 
 /// Registries take manifests of at most 4 MiB
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>); this is twice that.
-const MAX_MANIFEST_BYTES: usize = 8 << 20;
+pub(super) const MAX_MANIFEST_BYTES: usize = 8 << 20;
 
 /// The host of Docker Hub in references, and the host that answers for it.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -95,7 +95,7 @@ impl Registry {
     }
 
     /// Sends one request about the repository `path` (two after a challenge) and returns what is no 401.
-    async fn ask(&self, method: Method, path: &str, place: &str) -> Result<reqwest::Response, Setback> {
+    pub(super) async fn ask(&self, method: Method, path: &str, place: &str) -> Result<reqwest::Response, Setback> {
         let scope = format!("repository:{path}:pull");
         let pass = self.authority.pass(&scope).await?;
         let response = self.send(method.clone(), place, pass.header()).await?;
@@ -138,11 +138,11 @@ impl Registry {
         request.send().await.map_err(|error| self.unanswered(error))
     }
 
-    fn unanswered(&self, error: reqwest::Error) -> Setback {
+    pub(super) fn unanswered(&self, error: reqwest::Error) -> Setback {
         unanswered(error, &format!("registry {}", self.host), &self.host, self.limits)
     }
 
-    fn unexpected(&self, status: StatusCode, headers: &HeaderMap, place: &str) -> Setback {
+    pub(super) fn unexpected(&self, status: StatusCode, headers: &HeaderMap, place: &str) -> Setback {
         if let Some(setback) = passing(status, headers, &format!("registry {}", self.host), &self.host) {
             return setback;
         }

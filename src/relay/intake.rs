@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use super::Relay;
 use super::arrivals::News;
 use super::branch::Presence;
+use super::ordering::{Candidate, Judged};
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
-use crate::store::{Cause, Decision, Event, EventRefusal, Finish, Outcome, PlannedUpdate, StoreError, Update};
+use crate::store::{Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, StoreError, Update, UpdateState};
 use crate::telemetry::{Span, SpanKind, TraceContext};
 
 /// How many events of one registry are looked at together.
@@ -33,6 +34,9 @@ const ABSENCE_AGE: (Duration, Duration) = (Duration::from_secs(5), Duration::fro
 
 /// The first and the longest pause before a registry is asked again about the same image.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How often a build is compared again because others were decided meanwhile, before it waits a little.
+const MAX_COMPARISONS: usize = 20;
 
 /// How long after an event came "it is not there" may mean "not yet", and the first pause until it is asked again,
 /// which is doubled with each attempt. CNCF Distribution tells of a push before it writes the tag
@@ -277,14 +281,19 @@ impl Relay {
             self.refuse(event, None, reason, true, span).await?;
             return Ok(None);
         };
-        if let Err(refused) = rule.check_tag(&event.tag) {
-            self.refuse(event, Some(rule), refused.to_string(), false, span).await?;
-            return Ok(None);
-        }
+        let facts = match rule.check_tag(&event.tag) {
+            Ok(facts) => facts,
+            Err(refused) => {
+                self.refuse(event, Some(rule), refused.to_string(), false, span).await?;
+                return Ok(None);
+            }
+        };
         let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
         let announced = event.announced_digest.as_ref();
         match self.ask(&image, rule, announced, "the payload announced", &span.context()).await {
-            Asked::Confirmed { version, note } => self.decide(event, rule, version, note, span).await?,
+            Asked::Confirmed { version, note } => {
+                return self.decide(Candidate::new(event, rule, facts, version), note, span).await;
+            }
             Asked::No { reason } => self.refuse(event, Some(rule), reason, true, span).await?,
             Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
                 Some(pause) => {
@@ -384,19 +393,7 @@ impl Relay {
             return Asked::Confirmed { version: unchecked, note: Some("not verified, as the rule says".to_owned()) };
         }
         let registry = image.repository.registry();
-        let mut span = self.0.traces.begin(SpanKind::Client, "registry confirm", Some(trace));
-        span.set("server.address", registry);
-        span.set("tagrelay.repository", &image.repository);
-        span.set("tagrelay.tag", &image.tag);
-        let confirmation = self.0.registries.confirm(image).await;
-        span.set("tagrelay.outcome", confirmation.outcome());
-        match &confirmation {
-            Confirmation::There(image) => span.set("tagrelay.version", image.version()),
-            Confirmation::NotThere => {}
-            Confirmation::NotAllowed { reason } | Confirmation::NotNow { reason, .. } => span.fail(reason),
-        }
-        drop(span);
-        self.0.metrics.registry_request(registry, confirmation.outcome());
+        let confirmation = self.confirm("registry confirm", image, trace).await;
         match confirmation {
             Confirmation::There(image) => {
                 let differs = expected.filter(|expected| image.digest().is_some_and(|digest| digest != *expected));
@@ -412,42 +409,95 @@ impl Relay {
         }
     }
 
+    /// Asks the registry about an image, in a span of its own.
+    pub(super) async fn confirm(
+        &self,
+        name: &'static str,
+        image: &UnverifiedImage,
+        trace: &TraceContext,
+    ) -> Confirmation {
+        let registry = image.repository.registry();
+        let mut span = self.0.traces.begin(SpanKind::Client, name, Some(trace));
+        span.set("server.address", registry);
+        span.set("tagrelay.repository", &image.repository);
+        span.set("tagrelay.tag", &image.tag);
+        let confirmation = self.0.registries.confirm(image).await;
+        span.set("tagrelay.outcome", confirmation.outcome());
+        match &confirmation {
+            Confirmation::There(image) => span.set("tagrelay.version", image.version()),
+            Confirmation::NotThere => {}
+            Confirmation::NotAllowed { reason } | Confirmation::NotNow { reason, .. } => span.fail(reason),
+        }
+        self.0.metrics.registry_request(registry, confirmation.outcome());
+        confirmation
+    }
+
     /// Records a confirmed event with an update for each environment that takes it.
     async fn decide(
         &self,
-        event: &Event,
-        rule: &ImageRule,
-        version: crate::image::Version,
+        mut candidate: Candidate<'_>,
         note: Option<String>,
         span: &mut Span,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let (event, rule) = (candidate.event, candidate.rule);
         let mut decision_span = self.0.traces.begin(SpanKind::Internal, "decide", Some(&span.context()));
         decision_span.set("tagrelay.rule", rule.pattern.as_str());
+        candidate.trace = decision_span.context();
         let takers = self.takers(&event.repository).await;
         if takers.is_empty() {
             let reason = self.why_nobody_takes(&event.repository);
             decision_span.set("tagrelay.outcome", "refused");
-            return self.refuse(event, Some(rule), reason, true, span).await;
+            self.refuse(event, Some(rule), reason, true, span).await?;
+            return Ok(None);
         }
-        let decision = Decision {
-            event_id: event.id.clone(),
-            matched_rule: rule.pattern.as_str().to_owned(),
-            version,
-            note,
-            updates: takers.iter().map(|environment| PlannedUpdate { environment: environment.clone() }).collect(),
-        };
-        let states = self.0.store.decide(decision).await?;
-        let told: Vec<String> =
-            takers.iter().zip(&states).map(|(environment, state)| format!("{environment}: {state}")).collect();
-        decision_span.set("tagrelay.decision", told.join(", "));
-        span.set("tagrelay.outcome", "decided");
+        let mut turn = None;
+        for _ in 0..MAX_COMPARISONS {
+            let updates = match self.judge(&candidate, &takers).await? {
+                Judged::Plans(plans) => plans,
+                Judged::Refused { reason } => {
+                    decision_span.set("tagrelay.outcome", "refused");
+                    self.refuse(event, Some(rule), reason, true, span).await?;
+                    return Ok(None);
+                }
+                Judged::NotNow { reason, ask_again_after } => {
+                    decision_span.set("tagrelay.outcome", "postponed");
+                    return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
+                }
+            };
+            let by: Vec<String> =
+                updates.iter().map(|planned| format!("{}: {}", planned.environment, planned.decided_by)).collect();
+            let decision = Decision {
+                event_id: event.id.clone(),
+                matched_rule: rule.pattern.as_str().to_owned(),
+                version: candidate.version.clone(),
+                note: note.clone(),
+                updates,
+            };
+            if let Decided::Done(states) = self.0.store.decide(decision).await? {
+                let told: Vec<String> =
+                    states.iter().map(|(environment, state)| format!("{environment}: {state}")).collect();
+                decision_span.set("tagrelay.decision", told.join(", "));
+                decision_span.set("tagrelay.decided_by", by.join(", "));
+                span.set("tagrelay.outcome", "decided");
+                self.tell_decided(event, &states);
+                return Ok(None);
+            }
+            // Many builds of one image at once would outrun each other again and again. By now what is asked of others
+            // is known, so that a turn is short.
+            if turn.is_none() {
+                turn = Some(self.0.turns.take(&event.repository).await);
+            }
+        }
+        self.postpone(event, RETRY.0, "others were decided at the same moment".to_owned(), span).await
+    }
+
+    fn tell_decided(&self, event: &Event, states: &[(String, UpdateState)]) {
         let trace_id = event.trace.trace_id();
-        for (environment, state) in takers.iter().zip(states) {
+        for (environment, state) in states {
             tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, %trace_id, "event decided");
             self.notify_event(&event.id, &event.repository, &event.tag, state.as_str(), None);
             self.wake_writer(environment);
         }
-        Ok(())
     }
 
     /// Returns the automatic environments that name the repository, or whose branch could not be read yet.

@@ -37,8 +37,8 @@ fn subject(environment: &str, moved: &[Moved<'_>]) -> String {
         [one] => format!(
             "{environment}: {} {} -> {}",
             one.update.repository.name(),
-            one.first.old.short(),
-            one.update.version.short()
+            one.first.old.short_beside(&one.update.version),
+            one.update.version.short_beside(&one.first.old)
         ),
         many => format!("{environment}: {} images", many.len()),
     }
@@ -46,8 +46,9 @@ fn subject(environment: &str, moved: &[Moved<'_>]) -> String {
 
 impl Moved<'_> {
     fn describe(&self, text: &mut String) {
-        let new = &self.update.version;
-        let _ = write!(text, "{}\n  from {} to ", self.update.repository, name(&self.first.old));
+        let (old, new) = (&self.first.old, &self.update.version);
+        let old = if old.tag() == new.tag() { old.to_string() } else { name(old) };
+        let _ = write!(text, "{}\n  from {old} to ", self.update.repository);
         let _ = match (new.tag(), new.digest()) {
             (Some(tag), Some(digest)) => writeln!(text, "{tag} ({digest})"),
             _ => writeln!(text, "{}", name(new)),

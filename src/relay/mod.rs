@@ -1,6 +1,7 @@
 //! The pipeline: it joins the rooms, and is the only one that knows them all.
 //!
 //! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
+//! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
 //! - `matrix` says what every environment runs.
@@ -10,12 +11,14 @@
 
 mod arrivals;
 mod branch;
+mod coalesce;
 mod endings;
 mod intake;
 mod lineage;
 mod matrix;
 mod message;
 mod notice;
+mod ordering;
 mod requests;
 mod retention;
 mod settings;
@@ -42,6 +45,7 @@ use arrivals::Arrivals;
 use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
+use crate::source_repo::Sources;
 use crate::store::{
     EventFilter, Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Retention, Store, StoreError, Update,
 };
@@ -63,6 +67,8 @@ pub struct Parts {
     pub registries: Arc<Registries>,
     /// Which images are managed.
     pub images: Vec<ImageRule>,
+    /// The source repositories that the rules of images name by their place in it.
+    pub sources: Arc<Sources>,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
     /// What is counted.
@@ -81,6 +87,7 @@ struct Inner {
     store: Store,
     registries: Arc<Registries>,
     images: Vec<ImageRule>,
+    sources: Arc<Sources>,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
@@ -89,6 +96,7 @@ struct Inner {
     retention: Retention,
     notices: broadcast::Sender<Notice>,
     arrivals: Arc<Arrivals>,
+    turns: ordering::Turns,
     lineage: Arc<Lineage>,
 }
 
@@ -121,7 +129,7 @@ impl Relay {
     }
 
     fn start_in(lineage: Arc<Lineage>, parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, branches, metrics, traces, retention } = parts;
+        let Parts { store, registries, images, sources, branches, metrics, traces, retention } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -131,6 +139,7 @@ impl Relay {
             store,
             registries,
             images,
+            sources,
             branches,
             branch_of,
             metrics,
@@ -138,6 +147,7 @@ impl Relay {
             retention,
             notices: lineage.notices.clone(),
             arrivals: Arc::clone(&lineage.arrivals),
+            turns: ordering::Turns::new(),
             lineage,
         };
         let relay = Self(Arc::new(inner));
@@ -167,6 +177,11 @@ impl Relay {
     /// Returns whom it asks about images.
     pub fn registries(&self) -> &Arc<Registries> {
         &self.0.registries
+    }
+
+    /// Returns the source repositories that it asks about commits.
+    pub fn sources(&self) -> &Arc<Sources> {
+        &self.0.sources
     }
 
     /// Returns what is counted.

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::branch::{Branch, sites};
+use super::coalesce::{coalesce, is_among};
 use super::{Relay, message};
 use crate::config_repo::{
     self, EnvironmentCommit, EnvironmentPlan, Plan, Prepared, PushError, Snapshot, WantedVersion,
 };
-use crate::image::{Repository, Version};
+use crate::image::Version;
 use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
@@ -147,29 +148,12 @@ async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> R
     Ok(rest)
 }
 
-/// Splits updates, which are in the order of arrival, into the newest of each place and the others.
-fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outcome)>) {
-    let mut newest: HashMap<(String, Repository), Update> = HashMap::new();
-    let mut superseded = Vec::new();
-    for update in pending {
-        let place = (update.environment.clone(), update.repository.clone());
-        let by = update.cause_id.clone();
-        if let Some(older) = newest.insert(place, update) {
-            let reason = format!("{by} arrived before this was written");
-            superseded.push((older, Outcome::Superseded { reason }));
-        }
-    }
-    let mut newest: Vec<Update> = newest.into_values().collect();
-    newest.sort_by(|a, b| a.cause_id.cmp(&b.cause_id).then_with(|| a.id.cmp(&b.id)));
-    (newest, superseded)
-}
-
 /// The updates of one round, at most one for each place.
 struct Batch<'a> {
     relay: &'a Relay,
     branch: &'a Branch,
     updates: HashMap<String, Update>,
-    /// The ids in the order of arrival.
+    /// The ids in the order in which they were taken.
     order: Vec<String>,
     /// Updates with those earlier attempts of which nobody knows whether they landed, or will: a server that was
     /// left in the middle of a push goes on with it.
@@ -256,6 +240,7 @@ impl<'a> Batch<'a> {
         }
         for race in 0..MAX_RACES {
             self.settle_overwritten().await?;
+            self.return_outdated().await?;
             if self.order.is_empty() {
                 return Ok(());
             }
@@ -335,6 +320,29 @@ impl<'a> Batch<'a> {
             finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
         }
         Ok(self.relay.finish(finished).await?)
+    }
+
+    /// Gives back updates whose place runs something else than they were compared with, because somebody else has
+    /// pushed meanwhile: that may be newer.
+    async fn return_outdated(&mut self) -> Result<(), Setback> {
+        let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
+        let is_outdated = |id: &&String| {
+            let update = self.updates.get(*id);
+            !self.maybe_landed.contains_key(*id) && update.is_some_and(|update| was_not_compared(update, &snapshot))
+        };
+        let outdated: Vec<String> = self.order.iter().filter(is_outdated).cloned().collect();
+        if outdated.is_empty() {
+            return Ok(());
+        }
+        for id in &outdated {
+            if let Some(update) = self.take(id) {
+                let (environment, repository) = (&update.environment, &update.repository);
+                tracing::info!(update = id, environment, %repository, "what runs was changed: it is compared again");
+            }
+        }
+        self.relay.0.store.decide_again(outdated).await?;
+        self.relay.0.arrivals.other();
+        Ok(())
     }
 
     /// Ends updates as committed by the earlier attempt that is on the branch.
@@ -528,6 +536,13 @@ fn now_and_then<'a>(
         let here = attempt.changes.iter().filter(move |change| change.path == place.path.as_ref());
         here.map(move |change| (&place.version, change))
     })
+}
+
+/// Returns whether a site of an update's place holds a version that nobody has compared the update with.
+fn was_not_compared(update: &Update, snapshot: &Snapshot) -> bool {
+    let Some(compared) = &update.compared else { return false };
+    let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
+    places.is_some_and(|places| places.iter().any(|place| !is_among(&place.version, &update.version, compared)))
 }
 
 /// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt

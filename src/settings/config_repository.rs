@@ -99,7 +99,7 @@ pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
     None
 }
 
-fn read_authentication(section: Section<'_>, transport: Option<Transport>) -> Option<Authentication> {
+pub(super) fn read_authentication(section: Section<'_>, transport: Option<Transport>) -> Option<Authentication> {
     report_misplaced(section, transport);
     let ssh_key = section.secret("ssh_key");
     let passphrase = section.secret("ssh_key_passphrase");
@@ -110,7 +110,7 @@ fn read_authentication(section: Section<'_>, transport: Option<Transport>) -> Op
         Transport::File => Some(Authentication::None),
         Transport::Ssh => {
             let missing = |key: &str, hint: &str| {
-                let message = format!("`{key}` is missing in [[config_repository]], whose URL is ssh");
+                let message = format!("`{key}` is missing in {}, whose URL is ssh", section.section_name());
                 section.report().fault_with_hint(section.offset, message, hint.to_owned());
             };
             if !section.has("ssh_key") {

@@ -41,8 +41,16 @@ pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
 };
 pub(super) const ENVIRONMENT: KeySet =
     key_set("[[environment]]", &["name", "config_repository", "branch", "paths", "update", "promote_from"]);
-pub(super) const IMAGE: KeySet = key_set("[[image]]", &["repository", "tag", "verify"]);
-pub(super) const TAG: KeySet = key_set("`tag` of [[image]]", &["kind", "prefix", "suffix", "min_length"]);
+pub(super) const IMAGE: KeySet =
+    key_set("[[image]]", &["repository", "tag", "verify", "source", "source_branches", "allow_older"]);
+pub(super) const TAG: KeySet = key_set(
+    "`tag` of [[image]]",
+    &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
+);
+pub(super) const SOURCE: KeySet = key_set(
+    "`source` of [[image]]",
+    &["url", "username", "password", "ssh_key", "ssh_key_passphrase", "known_hosts", "ca_bundle"],
+);
 pub(super) const VERIFY: KeySet = KeySet {
     section: "`verify` of [[image]]",
     keys: &["exists"],
@@ -79,6 +87,7 @@ pub const KEY_SETS: &[KeySet] = &[
     ENVIRONMENT,
     IMAGE,
     TAG,
+    SOURCE,
     VERIFY,
     REGISTRY,
     RECEIVER,

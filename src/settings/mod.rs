@@ -24,6 +24,8 @@ mod remote_url;
 mod report;
 mod secrets;
 mod server;
+mod source;
+mod tag;
 
 use std::path::Path;
 
@@ -32,6 +34,7 @@ use toml::de::DeTable;
 use crate::config_repo::RemoteSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
+use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
@@ -67,6 +70,8 @@ pub struct Settings {
     pub images: Vec<ImageRule>,
     /// The line of the settings on which each of `images` begins, from 1.
     pub image_lines: Vec<u32>,
+    /// The source repositories, which `images` name by their places.
+    pub sources: Vec<SourceSettings>,
     /// Each `[[registry]]`.
     pub registries: Vec<RegistrySettings>,
     /// Each `[[receiver]]`.
@@ -234,13 +239,14 @@ fn read(top: Section<'_>) -> Settings {
 
     let names = Names::new(&config_repositories, &environments);
     let (store, retention) = server::read_store(top);
-    let (images, image_lines) = image::read(&images);
+    let images = image::read(&images, &store.path);
     let settings = Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
         environments: each(&environments, |section| environment::read(section, &names)),
-        images,
-        image_lines,
+        images: images.rules,
+        image_lines: images.lines,
+        sources: images.sources,
         registries: each(&registries, registry::read),
         receivers: each(&receivers, receiver::read),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),

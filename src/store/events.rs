@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::writer::{Transaction, Write};
-use super::{Event, EventState, Store, StoreError, UpdateState, holds, updates};
+use super::{Event, EventState, Store, StoreError, UpdateState, holds, order, updates};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -58,11 +58,47 @@ pub struct Decision {
     pub updates: Vec<PlannedUpdate>,
 }
 
-/// "This environment shall run it", before holds and order are looked at.
+/// What the policy made of an event for one environment, before holds are looked at.
 #[derive(Debug, Clone)]
 pub struct PlannedUpdate {
     /// The environment.
     pub environment: String,
+    /// The [`Standing::mark`](super::Standing::mark) of what the version was compared with.
+    pub mark: Option<String>,
+    /// What shall become of it.
+    pub verdict: Verdict,
+    /// The criterion that decided which build is newer.
+    pub decided_by: &'static str,
+    /// What it was compared with and how that came out, for people.
+    pub decided_because: String,
+    /// The versions that it is not older than. Where something else runs, it has to be compared anew.
+    pub compared: Vec<Version>,
+}
+
+/// What shall become of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is to be written, or waits for a hold.
+    Go,
+    /// There is nothing to do.
+    Unchanged {
+        /// Why.
+        reason: String,
+    },
+    /// A final no.
+    Refuse {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What became of a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decided {
+    /// It is stored, with these environments and the states of their updates. Empty when it had been stored before.
+    Done(Vec<(String, UpdateState)>),
+    /// Something else was stored for one of the places after it was compared: compare again.
+    Outrun,
 }
 
 /// What a list of events is narrowed down to.
@@ -123,13 +159,13 @@ impl Store {
 
     /// Records that the registry confirmed an event, and makes its updates.
     ///
-    /// Holds and the order of arrival are looked at inside the transaction, so that a rollback or a newer
-    /// event that was stored a moment ago counts. Returns the states of the updates, in the order given.
+    /// Inside the transaction it is looked at whether each place still is as it was compared with, and whether it is
+    /// held: what was stored a moment ago counts. An environment that has an update of the event keeps it.
     ///
     /// # Errors
     ///
     /// When it could not be stored.
-    pub async fn decide(&self, decision: Decision) -> Result<Vec<UpdateState>, StoreError> {
+    pub async fn decide(&self, decision: Decision) -> Result<Decided, StoreError> {
         self.writes.run(decision).await
     }
 
@@ -172,12 +208,24 @@ impl Store {
 }
 
 impl Write for Decision {
-    type Output = Vec<UpdateState>;
+    type Output = Decided;
 
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<UpdateState>, sqlx::Error> {
-        let changed = sqlx::query(
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Decided, sqlx::Error> {
+        let event: Option<Event> = sqlx::query_as("SELECT * FROM events WHERE id = ? AND state = 'queued'")
+            .bind(&self.event_id)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+        // Decided already: a second run of the same work is harmless.
+        let Some(event) = event else { return Ok(Decided::Done(Vec::new())) };
+        for planned in &self.updates {
+            let place = updates::Place { environment: &planned.environment, repository: &event.repository };
+            if order::mark(tx.connection, &place).await? != planned.mark {
+                return Ok(Decided::Outrun);
+            }
+        }
+        sqlx::query(
             "UPDATE events SET matched_rule = ?, verified_digest = ?, verified_at = ?, note = ?, reason = NULL,
-                next_attempt_at = NULL WHERE id = ? AND state = 'queued'",
+                next_attempt_at = NULL WHERE id = ?",
         )
         .bind(&self.matched_rule)
         .bind(self.version.digest().map(Digest::as_str))
@@ -186,24 +234,19 @@ impl Write for Decision {
         .bind(&self.event_id)
         .execute(&mut *tx.connection)
         .await?;
-        if changed.rows_affected() == 0 {
-            // Decided already: a second run of the same work is harmless.
-            return Ok(Vec::new());
-        }
-        let event: Event = sqlx::query_as("SELECT * FROM events WHERE id = ?")
-            .bind(&self.event_id)
-            .fetch_one(&mut *tx.connection)
-            .await?;
         let mut states = Vec::with_capacity(self.updates.len());
         for planned in &self.updates {
-            states.push(insert_push_update(tx, &event, &self.version, planned).await?);
+            if !order::has_update(tx.connection, &self.event_id, &planned.environment).await? {
+                let state = insert_push_update(tx, &event, &self.version, planned).await?;
+                states.push((planned.environment.clone(), state));
+            }
         }
         updates::settle_event(tx, &self.event_id).await?;
-        Ok(states)
+        Ok(Decided::Done(states))
     }
 }
 
-/// Inserts one update of an event in the state that holds and the order of arrival give it.
+/// Inserts one update of an event in the state that the verdict and holds give it.
 async fn insert_push_update(
     tx: &mut Transaction<'_>,
     event: &Event,
@@ -211,12 +254,13 @@ async fn insert_push_update(
     planned: &PlannedUpdate,
 ) -> Result<UpdateState, sqlx::Error> {
     let place = updates::Place { environment: &planned.environment, repository: &event.repository };
-    let (state, reason) = if let Some(newer) = updates::newer_than(tx.connection, &place, &event.id).await? {
-        (UpdateState::Refused, Some(updates::overtaken(&newer, &planned.environment)))
-    } else if let Some(hold) = holds::active_for(tx, &place).await? {
-        (UpdateState::Waiting, Some(hold.explanation()))
-    } else {
-        (UpdateState::Pending, None)
+    let (state, reason) = match &planned.verdict {
+        Verdict::Refuse { reason } => (UpdateState::Refused, Some(reason.clone())),
+        Verdict::Unchanged { reason } => (UpdateState::Unchanged, Some(reason.clone())),
+        Verdict::Go => match holds::active_for(tx, &place).await? {
+            Some(hold) => (UpdateState::Waiting, Some(hold.explanation())),
+            None => (UpdateState::Pending, None),
+        },
     };
     let row = updates::NewUpdate {
         place,
@@ -230,7 +274,8 @@ async fn insert_push_update(
         received_at: event.received_at,
         trace: &event.trace,
     };
-    updates::insert(tx, &row).await?;
+    let id = updates::insert(tx, &row).await?;
+    order::note(tx.connection, &id, planned).await?;
     Ok(state)
 }
 

@@ -5,7 +5,7 @@
 //! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
 //!
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
-//! what must be decided inside the transaction to be right: holds and the order of arrival.
+//! what must be decided inside the transaction to be right: holds, and whether a decision is still up to date.
 
 mod attempts;
 mod backlog;
@@ -15,6 +15,7 @@ mod ended;
 mod events;
 mod holds;
 mod ids;
+mod order;
 mod receivers;
 mod requests;
 mod retention;
@@ -37,8 +38,11 @@ pub use attempts::FailedAttempt;
 pub use backlog::Backlog;
 pub use due::Outlook;
 pub use ended::Ending;
-pub use events::{Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed};
+pub use events::{
+    Decided, Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed, Verdict,
+};
 pub use holds::{Hold, NewHold};
+pub use order::Standing;
 pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
 pub use retention::Retention;
@@ -93,7 +97,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would lose the last commits when the machine loses power: answered means durable.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10))
+            // Nobody else writes. Should a person's tool, senders do not wait longer than some seconds.
+            .busy_timeout(Duration::from_secs(2))
             .disable_statement_logging();
         let lock = lock(&settings.path).await.map_err(failed)?;
         let mut connection =

@@ -224,6 +224,12 @@ pub struct Update {
     pub changes: Vec<SiteChange>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
+    /// The criterion that decided whether it is newer; `None` for what somebody asked for.
+    pub decided_by: Option<String>,
+    /// What it was compared with and how that came out, for people.
+    pub decided_because: Option<String>,
+    /// The versions that it is not older than; `None` for what somebody asked for.
+    pub compared: Option<Vec<Version>>,
     /// Which trace it belongs to: the span that everything that becomes of it is a child of.
     pub trace: TraceContext,
 }
@@ -231,6 +237,8 @@ pub struct Update {
 impl FromRow<'_, SqliteRow> for Update {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         let version = Version::from_parts(parsed_option(row, "tag")?, parsed_option(row, "digest")?);
+        let compared: Option<String> = row.try_get("compared")?;
+        let compared = compared.map(|json| serde_json::from_str(&json)).transpose();
         let changes: Option<String> = row.try_get("changes")?;
         Ok(Self {
             id: row.try_get("id")?,
@@ -254,6 +262,9 @@ impl FromRow<'_, SqliteRow> for Update {
                 None => Vec::new(),
             },
             finished_at: time_option(row, "finished_at")?,
+            decided_by: row.try_get("decided_by")?,
+            decided_because: row.try_get("decided_because")?,
+            compared: compared.map_err(|error| super::decode_error("compared", error))?,
             trace: parsed(row, "trace_parent")?,
         })
     }

@@ -28,14 +28,11 @@ impl Fixture {
     }
 
     async fn decide(&self, event_id: &str, tag: &str) -> UpdateState {
-        let decision = Decision {
-            event_id: event_id.to_owned(),
-            matched_rule: "docker.io/uyou/*".to_owned(),
-            version: version(tag),
-            note: None,
-            updates: vec![PlannedUpdate { environment: "staging".to_owned() }],
-        };
-        self.store.decide(decision).await.unwrap().remove(0)
+        let mark = self.store.standing("staging", &repository()).await.unwrap().mark;
+        match self.store.decide(decision(event_id, tag, mark)).await.unwrap() {
+            Decided::Done(mut states) => states.remove(0).1,
+            Decided::Outrun => panic!("outrun"),
+        }
     }
 
     async fn update_of(&self, cause_id: &str) -> Update {
@@ -49,6 +46,24 @@ impl Fixture {
     async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
         self.store.finish(vec![Finish { update_id, outcome }]).await.unwrap();
+    }
+}
+
+fn decision(event_id: &str, tag: &str, mark: Option<String>) -> Decision {
+    let planned = PlannedUpdate {
+        environment: "staging".to_owned(),
+        mark,
+        verdict: Verdict::Go,
+        decided_by: "arrival",
+        decided_because: "newer than 0".to_owned(),
+        compared: vec![version("0")],
+    };
+    Decision {
+        event_id: event_id.to_owned(),
+        matched_rule: "docker.io/uyou/*".to_owned(),
+        version: version(tag),
+        note: None,
+        updates: vec![planned],
     }
 }
 
@@ -191,14 +206,76 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
 }
 
 #[tokio::test]
-async fn an_event_decided_late_does_not_go_over_a_newer_one() {
+async fn a_decision_that_was_outrun_changes_nothing() {
     let fixture = Fixture::new().await;
     let (older, newer) = (fixture.receive("a").await, fixture.receive("b").await);
+    // Both are compared with an environment for which nothing is under way.
+    let mark = fixture.store.standing("staging", &repository()).await.unwrap().mark;
+    assert_eq!(mark, None);
     assert_eq!(fixture.decide(&newer, "b").await, UpdateState::Pending);
-    assert_eq!(fixture.decide(&older, "a").await, UpdateState::Refused);
+    let late = fixture.store.decide(decision(&older, "a", mark)).await.unwrap();
+    assert_eq!(late, Decided::Outrun);
+    assert_eq!(fixture.event_state(&older).await, EventState::Queued);
+    assert!(fixture.store.updates_of(&older).await.unwrap().is_empty());
+
+    let standing = fixture.store.standing("staging", &repository()).await.unwrap();
+    assert_eq!(standing.open, fixture.store.updates_of(&newer).await.unwrap());
+    let mut refused = decision(&older, "a", standing.mark);
+    refused.updates[0].verdict = Verdict::Refuse { reason: "older: b is newer".to_owned() };
+    let done = fixture.store.decide(refused).await.unwrap();
+    assert_eq!(done, Decided::Done(vec![("staging".to_owned(), UpdateState::Refused)]));
     let event = fixture.store.event(&older).await.unwrap().unwrap();
-    assert_eq!(event.state, EventState::Refused);
-    assert_eq!(event.reason.unwrap(), "older: b arrived later and was taken for staging");
+    assert_eq!((event.state, event.reason.as_deref()), (EventState::Refused, Some("older: b is newer")));
+    let update = fixture.update_of(&older).await;
+    assert_eq!((update.decided_by.as_deref(), update.compared), (Some("arrival"), Some(vec![version("0")])));
+}
+
+#[tokio::test]
+async fn what_was_taken_later_is_written_last_whichever_was_announced_first() {
+    let fixture = Fixture::new().await;
+    let (newer, older) = (fixture.receive("b").await, fixture.receive("a").await);
+    fixture.decide(&older, "a").await;
+    fixture.decide(&newer, "b").await;
+    let pending = fixture.store.pending_updates(&["staging".to_owned()], 10).await.unwrap();
+    assert_eq!(pending.iter().map(|update| &update.version).collect::<Vec<_>>(), [&version("a"), &version("b")]);
+    // The same with what waits for a hold.
+    let hold = fixture.store.hold(hold(None)).await.unwrap();
+    fixture.store.release_hold(&hold.id, "oncall").await.unwrap();
+    assert_eq!(fixture.event_state(&newer).await, EventState::Pending);
+    assert_eq!(fixture.event_state(&older).await, EventState::Superseded);
+}
+
+#[tokio::test]
+async fn an_update_is_taken_back_and_its_event_decided_again() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    fixture.decide(&id, "a").await;
+    fixture.store.decide_again(vec![fixture.update_of(&id).await.id]).await.unwrap();
+    assert_eq!(fixture.event_state(&id).await, EventState::Queued);
+    assert!(fixture.store.updates_of(&id).await.unwrap().is_empty());
+    assert_eq!(fixture.decide(&id, "a").await, UpdateState::Pending);
+    // What is no longer pending stays.
+    fixture.finish(&id, Outcome::Committed).await;
+    fixture.store.decide_again(vec![fixture.update_of(&id).await.id]).await.unwrap();
+    assert_eq!(fixture.event_state(&id).await, EventState::Committed);
+    let brought = fixture.store.brought("staging", &repository(), &version("a")).await.unwrap().unwrap();
+    assert_eq!(brought.cause_id, id);
+    assert_eq!(fixture.store.brought("staging", &repository(), &version("b")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn build_times_are_kept() {
+    let fixture = Fixture::new().await;
+    let (said, unsaid) = (crate::image::Digest::of(b"1"), crate::image::Digest::of(b"2"));
+    let at = "2026-11-23T08:15:00.123456789Z".parse().unwrap();
+    assert_eq!(fixture.store.build_time(&repository(), &said).await.unwrap(), None);
+    fixture.store.keep_build_time(&repository(), &said, Some(at)).await.unwrap();
+    fixture.store.keep_build_time(&repository(), &unsaid, None).await.unwrap();
+    let Fixture { folder, store } = fixture;
+    drop(store);
+    let store = Fixture::open(&folder).await;
+    assert_eq!(store.build_time(&repository(), &said).await.unwrap(), Some(Some(at)));
+    assert_eq!(store.build_time(&repository(), &unsaid).await.unwrap(), Some(None));
 }
 
 #[tokio::test]
@@ -206,14 +283,8 @@ async fn deciding_twice_makes_one_update() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("a").await;
     fixture.decide(&id, "a").await;
-    let decision = Decision {
-        event_id: id.clone(),
-        matched_rule: String::new(),
-        version: version("a"),
-        note: None,
-        updates: vec![PlannedUpdate { environment: "staging".to_owned() }],
-    };
-    assert!(fixture.store.decide(decision).await.unwrap().is_empty());
+    let again = fixture.store.decide(decision(&id, "a", None)).await.unwrap();
+    assert_eq!(again, Decided::Done(Vec::new()));
     assert_eq!(fixture.store.updates_of(&id).await.unwrap().len(), 1);
 }
 
@@ -387,7 +458,7 @@ async fn a_promotion_that_waited_for_its_registry_is_overtaken() {
     fixture.store.verify_update(&update.id, None, None).await.unwrap();
     let update = fixture.update_of(&request.id).await;
     assert_eq!(update.state, UpdateState::Superseded);
-    assert_eq!(update.reason.unwrap(), "older: c arrived later and was taken for staging");
+    assert_eq!(update.reason.unwrap(), "older: c was taken later for staging");
 }
 
 #[tokio::test]

@@ -1,5 +1,4 @@
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
@@ -81,7 +80,8 @@ pub struct HistoryFilter {
 }
 
 impl Store {
-    /// Returns the updates that wait for the writer of these environments' branch, in the order of arrival.
+    /// Returns the updates that wait for the writer of these environments' branch, in the order in which they were
+    /// taken: each is newer than those of its place before it, whichever was announced first.
     ///
     /// Those of a request of which others are just being confirmed are left out, so that a promotion of many
     /// repositories is one commit. A registry that could not answer holds up its own images only.
@@ -96,7 +96,7 @@ impl Store {
                 AND NOT EXISTS (
                     SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id
                         AND other.state = 'unverified' AND other.attempts = 0)
-             ORDER BY cause_id, id LIMIT ?",
+             ORDER BY id LIMIT ?",
         )
         .bind(names)
         .bind(limit)
@@ -154,15 +154,14 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns the updates that wait for a hold to end, in the order of arrival.
+    /// Returns the updates that wait for a hold to end, in the order in which they were taken.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
     pub async fn waiting_updates(&self) -> Result<Vec<Update>, StoreError> {
-        let updates = sqlx::query_as("SELECT * FROM updates WHERE state = 'waiting' ORDER BY cause_id, id")
-            .fetch_all(&self.reads)
-            .await?;
+        let updates =
+            sqlx::query_as("SELECT * FROM updates WHERE state = 'waiting' ORDER BY id").fetch_all(&self.reads).await?;
         Ok(updates)
     }
 
@@ -267,22 +266,24 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     Ok(id)
 }
 
-/// Returns the tag of an update of the same place whose cause arrived later and that counts: it is on the branch or
-/// on its way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
-pub(super) async fn newer_than(
-    connection: &mut SqliteConnection,
-    place: &Place<'_>,
-    cause_id: &str,
-) -> Result<Option<String>, sqlx::Error> {
+/// Returns the version of an update of the same place that was taken later and counts: it is on the branch or on its
+/// way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
+///
+/// A push was compared when it was taken, so that one that is taken later is newer, whichever was announced first. For
+/// what somebody asked for, only what was also announced later counts.
+pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(tag, digest) FROM updates WHERE environment = ? AND repository = ? AND cause_id > ?
+        "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
+            AND (?4 = 'push' OR cause_id > ?5)
             AND (state IN ('pending', 'waiting', 'committed', 'unchanged') OR (state = 'unverified' AND cause = 'rollback'))
-         ORDER BY cause_id DESC LIMIT 1",
+         ORDER BY id DESC LIMIT 1",
     )
-    .bind(place.environment)
-    .bind(place.repository.as_str())
-    .bind(cause_id)
-    .fetch_optional(connection)
+    .bind(&update.environment)
+    .bind(update.repository.as_str())
+    .bind(&update.id)
+    .bind(update.cause.as_str())
+    .bind(&update.cause_id)
+    .fetch_optional(&mut *tx.connection)
     .await
 }
 
@@ -342,7 +343,7 @@ pub(super) async fn supersede_open(
 pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<(), sqlx::Error> {
     let waiting: Vec<(String, String)> = sqlx::query_as(
         "SELECT id, cause_id FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
-         ORDER BY cause_id DESC, id DESC",
+         ORDER BY id DESC",
     )
     .bind(place.environment)
     .bind(place.repository.as_str())
@@ -357,7 +358,7 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .await?;
         } else {
             sqlx::query("UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE id = ?")
-                .bind(format!("{} arrived later and waited for the same hold", waiting[0].1))
+                .bind(format!("{} is newer and waited for the same hold", waiting[0].1))
                 .bind(tx.now_milliseconds())
                 .bind(id)
                 .execute(&mut *tx.connection)
@@ -425,8 +426,7 @@ impl Write for Verified {
             .fetch_optional(&mut *tx.connection)
             .await?;
         let Some(update) = update else { return Ok(()) };
-        let place = Place { environment: &update.environment, repository: &update.repository };
-        let (state, reason) = match newer_than(tx.connection, &place, &update.cause_id).await? {
+        let (state, reason) = match newer_than(tx, &update).await? {
             // The registry was asked for so long that something newer has taken the place.
             Some(newer) => (UpdateState::Superseded, Some(overtaken(&newer, &update.environment))),
             None => (UpdateState::Pending, self.note.clone()),
@@ -448,7 +448,7 @@ impl Write for Verified {
 
 /// Returns why something is not written although it was asked for.
 pub(super) fn overtaken(newer: &str, environment: &str) -> String {
-    format!("older: {newer} arrived later and was taken for {environment}")
+    format!("older: {newer} was taken later for {environment}")
 }
 
 struct PostponeUpdates {
@@ -516,7 +516,7 @@ async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx
         .await?;
     let Some(update) = update else { return Ok(false) };
     let place = Place { environment: &update.environment, repository: &update.repository };
-    let (state, reason) = if let Some(newer) = newer_than(tx.connection, &place, &update.cause_id).await? {
+    let (state, reason) = if let Some(newer) = newer_than(tx, &update).await? {
         (UpdateState::Superseded, overtaken(&newer, &update.environment))
     } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
         (UpdateState::Waiting, hold.explanation())

@@ -20,6 +20,8 @@ pub struct Unauthorized {
     pub reason: String,
     /// The value of `WWW-Authenticate` for the answer: some senders (Amazon SNS) show their password only when asked.
     pub challenge: &'static str,
+    /// Nobody can tell whether the credential is right, because the receiver's own secret cannot be had.
+    pub undecided: bool,
 }
 
 /// Checks that the request shows one of the sender's credentials with one of the secrets.
@@ -38,18 +40,27 @@ pub(super) fn authenticate(sender: &Sender, secrets: &[&Secret], request: &Reque
     if verdict.accepted() {
         return Ok(());
     }
+    let undecided = unreadable.is_some() && verdict.shown;
     let reason = match (unreadable, verdict.shown) {
         (Some(error), _) => format!("the receiver's secret cannot be had: {error}"),
         (None, true) => "the credential is wrong".to_owned(),
         (None, false) => format!("there is no credential: {} shows {}", sender.title, words(sender.credentials)),
     };
-    Err(refused(sender, reason))
+    Err(Unauthorized { undecided, ..refused(sender, reason) })
+}
+
+/// Checks what can be checked before the body has come: that a signature is shown where there has to be one, and every
+/// other credential.
+pub(super) fn authenticate_head(sender: &Sender, secrets: &[&Secret], head: &Request<'_>) -> Result<(), Unauthorized> {
+    let shows = |credential: &Credential| matches!(credential, Credential::Hmac { header, .. } if head.headers.contains_key(*header));
+    if sender.credentials.iter().any(shows) { Ok(()) } else { authenticate(sender, secrets, head) }
 }
 
 /// Returns the refusal of a sender's request.
 pub(super) fn refused(sender: &Sender, reason: String) -> Unauthorized {
     let basic = sender.credentials.contains(&Credential::Authorization);
-    Unauthorized { reason, challenge: if basic { "Basic realm=\"tagrelay\"" } else { BEARER } }
+    let challenge = if basic { "Basic realm=\"tagrelay\"" } else { BEARER };
+    Unauthorized { reason, challenge, undecided: false }
 }
 
 /// Checks that the request shows an OpenID Connect token as it must be.
@@ -65,7 +76,7 @@ pub(super) fn authenticate_identity(
             Err(wrong) => reason = wrong,
         }
     }
-    Err(Unauthorized { reason: reason.to_owned(), challenge: BEARER })
+    Err(Unauthorized { reason: reason.to_owned(), challenge: BEARER, undecided: false })
 }
 
 /// Returns the credentials as words: `` `?token=` with the secret in the URL, or … ``.

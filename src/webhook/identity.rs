@@ -190,6 +190,10 @@ impl IdentityTokens {
         if header.get("alg").text().as_deref() != Some("RS256") {
             return Err("the token is not signed with RS256");
         }
+        // https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11: what must be understood and is not makes it invalid.
+        if header.get("crit").is_present() {
+            return Err("the token's header names extensions that must be understood, and none is");
+        }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "the token's signature cannot be read")?;
         if !self.keys.verify(header.get("kid").text().as_deref(), signed.as_bytes(), &signature) {
             return Err("none of the issuer's keys has signed the token");

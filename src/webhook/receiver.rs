@@ -6,6 +6,7 @@ use super::sender::Message;
 use super::sns::{Certificates, InvalidCertificate};
 use super::{InvalidKeys, Kind, ReceiverSettings};
 use crate::image::{InvalidRepository, Repository};
+use crate::secret::Secret;
 
 /// One webhook target, ready to take requests.
 #[derive(Debug, Clone)]
@@ -139,7 +140,7 @@ impl Receiver {
     /// As [`Receiver::receive`].
     pub fn receive_at(&self, request: &Request<'_>, now: jiff::Timestamp) -> Result<Delivery, Unauthorized> {
         let sender = self.settings.kind.sender();
-        let secrets: Vec<_> = self.settings.secret.iter().chain(&self.settings.previous_secret).collect();
+        let secrets = self.secrets();
         if let Some(tokens) = &self.settings.identity_token {
             authentication::authenticate_identity(tokens, request, now)?;
         }
@@ -164,6 +165,28 @@ impl Receiver {
             Err(reason) => findings.malformed(reason),
         }
         findings.into_delivery().map_err(|reason| authentication::refused(sender, reason))
+    }
+
+    /// Checks what can be checked of a request before its body has come, so that a stranger is turned away before
+    /// anything of it is read. The body of `head` is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Unauthorized`] when [`Receiver::receive`] would say so whatever the body is.
+    pub fn check_head(&self, head: &Request<'_>) -> Result<(), Unauthorized> {
+        if let Some(tokens) = &self.settings.identity_token {
+            authentication::authenticate_identity(tokens, head, jiff::Timestamp::now())?;
+        }
+        let secrets = self.secrets();
+        if secrets.is_empty() {
+            Ok(())
+        } else {
+            authentication::authenticate_head(self.settings.kind.sender(), &secrets, head)
+        }
+    }
+
+    fn secrets(&self) -> Vec<&Secret> {
+        self.settings.secret.iter().chain(&self.settings.previous_secret).collect()
     }
 
     /// Returns where the keys are to be fetched without which the token of this request cannot be checked, for receivers

@@ -87,9 +87,12 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let mut answer = [0; 12];
     tokio::time::timeout(super::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
-    // One that never says how long it is.
+    // One that never says how long it is, of somebody who may send.
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-    stream.write_all(b"POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    let head = format!(
+        "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GENERIC_SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     for _ in 0..17 {
         let _ = stream.write_all(chunk.as_bytes()).await;

@@ -43,7 +43,9 @@ async fn others_answer(fleet: &Fleet) -> Duration {
     began.elapsed()
 }
 
-const SLOW_BODY: &str = "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{";
+/// Shows a signature, so that nobody can tell that it is wrong before the body has come.
+const SLOW_BODY: &str =
+    "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
 #[tokio::test]
 async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
@@ -119,6 +121,61 @@ async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
 }
 
 #[tokio::test]
+async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
+    let fleet = Fleet::builder()
+        .server("max_connections = 512")
+        .service("user-service")
+        .receiver(OTHER)
+        .receiver("name = \"known\"\nkind = \"docker-hub\"\nsecret = { value = \"s3cret\" }\nrate_limit = \"2/h\"")
+        .start()
+        .await;
+    let before = fleet.peak_memory_kib();
+    // Signatures that nobody can check yet, over bodies that are nearly as large as they may be, on all connections but a
+    // few: those beyond the receiver's places are told to come again, and their connections are free.
+    let length = 65_000;
+    let large = "x".repeat(length - 1);
+    let head = format!(
+        "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: {length}\r\n\r\n{large}"
+    );
+    let mut slow = Vec::new();
+    for _ in 0..500 {
+        slow.push(begin(&fleet, &head).await);
+    }
+    for _ in 0..5 {
+        let took = others_answer(&fleet).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
+    let peak = fleet.peak_memory_kib();
+    assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
+    // Wrong and missing credentials do not use up what the sender may send.
+    let url = fleet.url("/webhooks/known?token=");
+    for _ in 0..10 {
+        assert_eq!(fleet.client.post(format!("{url}wrong")).body("{}").send().await.unwrap().status(), 401);
+    }
+    for status in [200, 200, 429] {
+        assert_eq!(fleet.client.post(format!("{url}s3cret")).body("{}").send().await.unwrap().status(), status);
+    }
+}
+
+#[tokio::test]
+async fn one_request_tells_of_a_thousand_tags_at_most() {
+    let fleet = Fleet::builder()
+        .server("")
+        .service("user-service")
+        .receiver("name = \"quay\"\nkind = \"quay\"\nsecret = { value = \"s3cret\" }")
+        .start()
+        .await;
+    for (number, status) in [(1000, 202), (1001, 413)] {
+        let tags: Vec<String> = (0..number).map(|tag| format!("{tag:040}")).collect();
+        let url = fleet.repository("user-service");
+        let body = json!({ "repository": "uyou/user-service", "docker_url": url, "updated_tags": tags });
+        let answer = fleet.client.post(fleet.url("/webhooks/quay?token=s3cret")).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{}", answer.text().await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn bodies_without_end_and_bombs_need_no_memory() {
     let fleet = Fleet::builder().server("").service("user-service").receiver(OTHER).start().await;
     let before = fleet.peak_memory_kib();
@@ -175,6 +232,12 @@ async fn a_flood_on_one_receiver_leaves_the_others_alone() {
     for _ in 0..80 {
         slow.push(begin(&fleet, SLOW_BODY).await);
     }
+    // Who shows nothing waits for no place, and does not keep one.
+    let stranger = Instant::now();
+    let refused =
+        rest(&mut begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await).await;
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    assert!(stranger.elapsed() < Duration::from_secs(2), "{:?}", stranger.elapsed());
     let flood = async {
         let (mut taken, mut limited) = (0, 0);
         for number in 0..300 {

@@ -11,6 +11,8 @@ mod git_http;
 mod git_tls;
 #[path = "../support/issuer.rs"]
 mod issuer;
+#[path = "../support/source.rs"]
+mod source;
 
 mod bad_input;
 mod dead_letters;
@@ -18,6 +20,7 @@ mod failures;
 mod late_registry;
 mod limits;
 mod main_job;
+mod order;
 mod receivers;
 mod reload;
 mod requests;

@@ -174,6 +174,7 @@ pub struct Builder {
     registry_host: Option<String>,
     server_settings: String,
     extra_settings: String,
+    image_settings: String,
     receivers: String,
     log: String,
     authority: Option<PathBuf>,
@@ -224,6 +225,13 @@ impl Builder {
     /// Uses the registry at `host` instead of the embedded one.
     pub fn registry(mut self, host: &str) -> Self {
         self.registry_host = Some(host.to_owned());
+        self
+    }
+
+    /// Adds lines to the one `[[image]]`.
+    pub fn image(mut self, lines: &str) -> Self {
+        self.image_settings.push_str(lines);
+        self.image_settings.push('\n');
         self
     }
 
@@ -312,7 +320,7 @@ promote_from = ["staging"]
 
 [[image]]
 repository = "{host}/uyou/*"
-
+{image}
 [[registry]]
 host = "{host}"
 plain_http = true
@@ -335,6 +343,7 @@ permissions = ["read"]
             folder = folder.path().display(),
             server = self.server_settings,
             receivers = self.receivers,
+            image = self.image_settings,
             extra = self.extra_settings,
         );
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
@@ -387,6 +396,7 @@ impl Fleet {
             registry_host: None,
             server_settings: "max_body_bytes = 65536".to_owned(),
             extra_settings: String::new(),
+            image_settings: String::new(),
             receivers: String::new(),
             log: "debug".to_owned(),
             authority: None,
@@ -483,7 +493,12 @@ impl Fleet {
 
     /// Pushes an image to the registry.
     pub async fn push_image(&self, service: &str, tag: &str) -> Digest {
-        let image = TinyImage { revision: None, created: Timestamp::now(), text: format!("{service} {tag}") };
+        self.push_image_built(service, tag, Timestamp::now()).await
+    }
+
+    /// Pushes an image that says that it was built then.
+    pub async fn push_image_built(&self, service: &str, tag: &str, created: Timestamp) -> Digest {
+        let image = TinyImage { revision: None, created, text: format!("{service} {tag} {created}") };
         push(&self.repository(service).parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap()
     }
 

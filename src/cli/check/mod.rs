@@ -3,6 +3,7 @@
 mod registries;
 mod remotes;
 mod report;
+mod sources;
 mod storage;
 mod trial;
 
@@ -19,8 +20,8 @@ use report::Report;
 
 /// Checks the settings, and whether what they name is there.
 ///
-/// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be written, each config repository read and
-/// each registry asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
+/// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be
+/// written, each config repository and each source of an image read and each registry asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
 /// managed sites would take a new version.
 /// Changes nothing.
 #[derive(Args)]
@@ -85,6 +86,7 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     if let Some(registries) = registries {
         registries::check(settings, &registries, &read, report).await;
     }
+    sources::check(settings, &read, report).await;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! The sites of a folder or a file on this machine.
+//! The manifests of a folder or a file on this machine, and their sites.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,82 +12,130 @@ use crate::manifest::{is_manifest_path, scan};
 /// Larger files are not read: manifests are kilobytes.
 const MAX_FILE_BYTES: u64 = 5 << 20;
 
-/// Reads a folder with everything below it, or one file. Paths are told from the folder on.
+/// The place that means standard input.
+pub(super) const STDIN: &str = "-";
+
+/// A manifest as it was read.
+pub(super) struct Manifest {
+    /// The path as it is told to people: from the folder on, or as it was given.
+    pub(super) shown: String,
+    /// Where it lies.
+    pub(super) path: PathBuf,
+    /// All of its bytes.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads the sites of a folder with everything below it, of one file, or of standard input.
+///
+/// # Errors
+///
+/// As [`walk`].
+pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let problems = walk(place, &mut |manifest| {
+        let sites = scan(&manifest.shown, &manifest.bytes).map_err(|unreadable| unreadable.to_string())?;
+        let site = |site: &crate::manifest::Site| {
+            FoundSite::new(&manifest.shown, site.line, site.format, &site.repository, &site.version)
+        };
+        found.sites.extend(sites.iter().map(site));
+        Ok(())
+    })?;
+    found.problems = problems;
+    Ok(found)
+}
+
+/// Gives `take` every manifest of a folder with everything below it, one file, or standard input, in no order.
+/// Returns the files that could not be read, and those that `take` had a reason against.
 ///
 /// Links are not followed: they may lead out of the folder, or in circles. One that leads nowhere is told.
 ///
 /// # Errors
 ///
 /// When the place itself cannot be read. What is wrong with a file in it is told among the problems.
-pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
-    let mut found = Found::default();
+pub(super) fn walk(
+    place: &Path,
+    take: &mut dyn FnMut(Manifest) -> Result<(), String>,
+) -> anyhow::Result<Vec<UnreadFile>> {
+    let mut walk = Walk { place, problems: Vec::new(), take };
     let failed = || format!("{} cannot be read", place.display());
-    if fs::metadata(place).with_context(failed)?.is_file() {
-        read_file(place, &place.display().to_string(), &mut found);
-        return Ok(found);
+    if place == Path::new(STDIN) {
+        let bytes = read_bounded(std::io::stdin().lock()).context("standard input cannot be read")?;
+        walk.give(place, STDIN.to_owned(), Ok(bytes));
+    } else if fs::metadata(place).with_context(failed)?.is_file() {
+        walk.read_file(place, place.display().to_string());
+    } else {
+        fs::read_dir(place).with_context(failed)?;
+        walk.read_all();
     }
-    fs::read_dir(place).with_context(failed)?;
-    let mut folders = vec![place.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let shown = |path: &Path| path.strip_prefix(place).unwrap_or(path).display().to_string();
-        if let Err(error) = read_folder(&folder, &mut folders, &mut found, &shown) {
-            found.problems.push(UnreadFile { path: shown(&folder), reason: error.to_string() });
-        }
-    }
-    Ok(found)
+    Ok(walk.problems)
 }
 
-fn read_folder(
-    folder: &Path,
-    folders: &mut Vec<PathBuf>,
-    found: &mut Found,
-    shown: &dyn Fn(&Path) -> String,
-) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // The entry's own kind, not that of what a link leads to.
-        let kind = entry.file_type()?;
-        let path = entry.path();
-        if kind.is_dir() {
-            if entry.file_name() != ".git" {
-                folders.push(path);
+struct Walk<'a> {
+    place: &'a Path,
+    problems: Vec<UnreadFile>,
+    take: &'a mut dyn FnMut(Manifest) -> Result<(), String>,
+}
+
+impl Walk<'_> {
+    fn read_all(&mut self) {
+        let mut folders = vec![self.place.to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            if let Err(error) = self.read_folder(&folder, &mut folders) {
+                self.problem(self.shown(&folder), error.to_string());
             }
-        } else if !is_manifest_path(&entry.file_name().to_string_lossy()) {
-            // Nothing for us.
-        } else if kind.is_file() {
-            read_file(&path, &shown(&path), found);
-        } else if kind.is_symlink() && fs::metadata(&path).is_err() {
-            found
-                .problems
-                .push(UnreadFile { path: shown(&path), reason: "it is a link that leads nowhere".to_owned() });
         }
     }
-    Ok(())
-}
 
-fn read_file(path: &Path, shown: &str, found: &mut Found) {
-    let mut problem = |reason: String| found.problems.push(UnreadFile { path: shown.to_owned(), reason });
-    let bytes = match read_bounded(path) {
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
-            return problem(format!("it is larger than {} MiB", MAX_FILE_BYTES >> 20));
+    fn read_folder(&mut self, folder: &Path, folders: &mut Vec<PathBuf>) -> std::io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            // The entry's own kind, not that of what a link leads to.
+            let kind = entry.file_type()?;
+            let path = entry.path();
+            if kind.is_dir() {
+                if entry.file_name() != ".git" {
+                    folders.push(path);
+                }
+            } else if !is_manifest_path(&entry.file_name().to_string_lossy()) {
+                // Nothing for us.
+            } else if kind.is_file() {
+                self.read_file(&path, self.shown(&path));
+            } else if kind.is_symlink() && fs::metadata(&path).is_err() {
+                self.problem(self.shown(&path), "it is a link that leads nowhere".to_owned());
+            }
         }
-        Ok(bytes) => bytes,
-        Err(error) => return problem(error.to_string()),
-    };
-    match scan(shown, &bytes) {
-        Ok(sites) => {
-            let site = |site: &crate::manifest::Site| {
-                FoundSite::new(shown, site.line, site.format, &site.repository, &site.version)
-            };
-            found.sites.extend(sites.iter().map(site));
+        Ok(())
+    }
+
+    fn read_file(&mut self, path: &Path, shown: String) {
+        self.give(path, shown, fs::File::open(path).and_then(read_bounded));
+    }
+
+    fn give(&mut self, path: &Path, shown: String, bytes: std::io::Result<Vec<u8>>) {
+        let taken = match bytes {
+            Ok(bytes) if bytes.len() as u64 > MAX_FILE_BYTES => {
+                Err(format!("it is larger than {} MiB", MAX_FILE_BYTES >> 20))
+            }
+            Ok(bytes) => (self.take)(Manifest { shown: shown.clone(), path: path.to_owned(), bytes }),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = taken {
+            self.problem(shown, reason);
         }
-        Err(unreadable) => problem(unreadable.to_string()),
+    }
+
+    fn problem(&mut self, path: String, reason: String) {
+        self.problems.push(UnreadFile { path, reason });
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.place).unwrap_or(path).display().to_string()
     }
 }
 
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

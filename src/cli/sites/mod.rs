@@ -1,8 +1,10 @@
-//! `tagrelay sites`: the places that name a version, in a folder or a repository.
+//! `tagrelay sites`: the places that name a version, in a folder or a repository, and other versions for them.
 
 mod folder;
 mod management;
 mod remote;
+mod replace;
+mod set;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,25 +15,32 @@ use serde::Serialize;
 
 use super::output::{self, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, short_digest};
 use crate::image::{Repository, Version};
-use crate::manifest::Format;
+use crate::manifest::{Format, Wanted};
 use crate::settings::Settings;
 use management::{Management, Territory};
 
-/// Lists the places in manifests that name an image's version: what Tagrelay could change.
+/// Lists the places in manifests that name an image's version: what Tagrelay could change. With --set, changes them.
 ///
-/// With --config it tells of each whether it would. Reads a folder, a file, or one branch of a repository, and changes
-/// nothing.
+/// With --config it tells of each place whether a server with these settings would. Reads a folder, a file, standard
+/// input, or one branch of a repository. Needs no server, and changes nothing unless you say --set and --write.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   tagrelay sites .                                          this folder
   tagrelay sites ~/platform --config tagrelay.toml          with environment and rule of each site
   tagrelay sites https://git.example.com/uyou/platform-config.git --branch main
+  tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 environments/staging            the diff
+  tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 environments/staging --write    do it
+  kustomize build . | tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 --write -   a filter
 
-A repository is read without a password, unless --config has a [[config_repository]] with the same URL.")]
+Exit code of --set: 0 when every image was found and has the version now (without --write: would
+have). 1 when an image was not found, a place cannot be changed, or a file cannot be written:
+then no file is written, unless it was the writing that failed.
+
+A repository is read without a password, unless --config has a [[config_repository]] with its URL.")]
 pub(super) struct Options {
-    /// A folder, a file, a bare repository, or the URL of one (https, http, ssh, file). With --config, give the top folder of the
-    /// config repository: the paths of environments begin there
+    /// A folder, a file, - for standard input, a bare repository, or the URL of one (https, http, ssh, file). With
+    /// --config, give the top folder of the config repository: the paths of environments begin there
     #[arg(value_name = "PATH|URL")]
     place: String,
     /// Settings: tells of each site which environment it is in and which [[image]] rule manages it
@@ -40,6 +49,12 @@ pub(super) struct Options {
     /// The branch of the repository [default: main, or that of the settings]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
+    /// Give every place of an image this version, and print the diff. May be repeated
+    #[arg(long, value_name = "IMAGE=TAG[@DIGEST]", value_parser = set::parse_wanted, conflicts_with_all = ["config", "branch"])]
+    set: Vec<Wanted>,
+    /// Write what --set changes to the files; of standard input, print all of the new text
+    #[arg(long, requires = "set")]
+    write: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -97,6 +112,9 @@ impl Found {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    if !options.set.is_empty() {
+        return set::run(options).await;
+    }
     let settings = match options.config.as_deref().map(Settings::load).transpose() {
         Ok(settings) => settings,
         Err(faults) => {

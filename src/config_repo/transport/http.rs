@@ -95,7 +95,7 @@ impl HttpRemote {
     }
 
     /// Asks what a service can do.
-    async fn advertisement(&self, service: Service, reference: &str) -> Result<Advertisement, RemoteError> {
+    pub(super) async fn advertisement(&self, service: Service, reference: &str) -> Result<Advertisement, RemoteError> {
         let request = self.client.get(format!("{}/info/refs?service={}", self.base, service.name()));
         let mut request = self.authorised(request)?;
         if service == Service::UploadPack {
@@ -180,7 +180,7 @@ pub(in crate::config_repo) struct HttpReading<'a> {
     branch: &'a str,
     reference: &'a str,
     /// What a server said that does not speak version 2.
-    version0: Option<Capabilities>,
+    pub(super) version0: Option<Capabilities>,
 }
 
 impl HttpReading<'_> {
@@ -228,7 +228,7 @@ impl HttpReading<'_> {
         Ok(())
     }
 
-    async fn request(&self, body: Vec<u8>) -> Result<PacketReader, RemoteError> {
+    pub(super) async fn request(&self, body: Vec<u8>) -> Result<PacketReader, RemoteError> {
         let mut request = self.remote.post(Service::UploadPack, body.into())?;
         if self.version0.is_none() {
             request = request.header("Git-Protocol", "version=2");
@@ -348,7 +348,7 @@ async fn said(mut response: Response) -> String {
     super::readable(&text)
 }
 
-fn explain(error: ReadError) -> RemoteError {
+pub(super) fn explain(error: ReadError) -> RemoteError {
     match error {
         ReadError::Said(error) => error,
         ReadError::Lost(error) if error.kind() == io::ErrorKind::InvalidData => {

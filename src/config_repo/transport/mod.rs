@@ -5,6 +5,7 @@
 //! person waits for: a push is one request on a connection that is kept. libgit2's own `file` push compares nothing
 //! and runs no hooks, so `file` goes through Git's own programs, with the same bytes as everywhere else.
 
+mod history;
 mod http;
 mod known_hosts;
 mod local;
@@ -20,6 +21,7 @@ use super::mirror::PackReceiver;
 use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
 use super::settings::RemoteSettings;
+pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;
 use protocol::Capabilities;
 use stream::StreamRemote;

@@ -47,6 +47,14 @@ impl Capabilities {
         self.0.iter().any(|capability| capability.split('=').next() == Some(name))
     }
 
+    /// Whether a command of version 2 has a feature, as in `fetch=shallow filter`.
+    pub(super) fn can(&self, command: &str, feature: &str) -> bool {
+        self.0.iter().any(|capability| {
+            let features = capability.split_once('=').filter(|(name, _)| *name == command);
+            features.is_some_and(|(_, features)| features.split(' ').any(|word| word == feature))
+        })
+    }
+
     /// SHA-1 is what a server means that says nothing.
     fn check_object_format(&self) -> Result<(), RemoteError> {
         match self.0.iter().find_map(|capability| capability.strip_prefix("object-format=")) {
@@ -72,10 +80,15 @@ pub(super) enum Advertisement {
 pub(super) struct References {
     pub(super) tip: Option<ObjectId>,
     pub(super) other_branches: Vec<String>,
+    /// Every branch, without `refs/heads/`.
+    pub(super) branches: Vec<(String, CommitId)>,
 }
 
 impl References {
     fn note(&mut self, id: ObjectId, name: &str, wanted: &str) {
+        if let Some(branch) = name.strip_prefix("refs/heads/") {
+            self.branches.push((branch.to_owned(), CommitId(id)));
+        }
         if name == wanted {
             self.tip = Some(id);
         } else if let Some(branch) = name.strip_prefix("refs/heads/")
@@ -264,15 +277,34 @@ fn put_wants(out: &mut Vec<u8>, want: &str, have: Option<CommitId>) {
     put_line(out, "deepen 1");
 }
 
-/// Reads the answer to either fetch request and hands the pack on.
-pub(super) async fn read_pack(reader: &mut PacketReader, receiver: &mut PackReceiver) -> Result<(), ReadError> {
+/// Where the history ends that a server has sent.
+#[derive(Debug, Default)]
+pub(super) struct Boundary {
+    /// Commits whose parents are left out.
+    pub(super) shallow: Vec<CommitId>,
+    /// Commits whose parents were left out before.
+    pub(super) unshallow: Vec<CommitId>,
+}
+
+impl Boundary {
+    fn note(&mut self, text: &[u8]) {
+        let id =
+            |prefix: &[u8]| -> Option<CommitId> { std::str::from_utf8(text.strip_prefix(prefix)?).ok()?.parse().ok() };
+        self.shallow.extend(id(b"shallow "));
+        self.unshallow.extend(id(b"unshallow "));
+    }
+}
+
+/// Reads the answer to a fetch request and hands the pack on.
+pub(super) async fn read_pack(reader: &mut PacketReader, receiver: &mut PackReceiver) -> Result<Boundary, ReadError> {
     let mut in_pack = false;
+    let mut boundary = Boundary::default();
     loop {
         let data = match reader.next().await? {
             Some(Packet::Data(data)) => data,
             // Between sections, and before the pack in version 0; at the end of the pack.
             Some(_) if !in_pack => continue,
-            Some(_) | None if in_pack => return Ok(()),
+            Some(_) | None if in_pack => return Ok(boundary),
             Some(_) | None => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server sent no pack").into());
             }
@@ -281,7 +313,7 @@ pub(super) async fn read_pack(reader: &mut PacketReader, receiver: &mut PackRece
             Some(1) => {
                 in_pack = true;
                 if !receiver.write(data.slice(1..)).await {
-                    return Ok(());
+                    return Ok(boundary);
                 }
             }
             Some(2) => {}
@@ -290,7 +322,7 @@ pub(super) async fn read_pack(reader: &mut PacketReader, receiver: &mut PackRece
             }
             _ if data.starts_with(b"ERR ") => return Err(server_error(&data[4..]).into()),
             // `shallow-info`, `shallow <id>`, `packfile`, `ACK <id>`, `NAK`.
-            _ => {}
+            _ => boundary.note(line(&data)),
         }
     }
 }

@@ -34,7 +34,7 @@ impl Complaints {
     }
 
     /// Says why the conversation broke off, in the program's own words where it had any.
-    async fn explain(&self, error: ReadError) -> RemoteError {
+    pub(super) async fn explain(&self, error: ReadError) -> RemoteError {
         let error = match error {
             ReadError::Said(error) => return error,
             ReadError::Lost(error) => error,
@@ -62,7 +62,7 @@ pub(super) struct Duplex {
 }
 
 impl Duplex {
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sending = async {
             self.writer.write_all(bytes).await?;
             self.writer.flush().await
@@ -163,8 +163,8 @@ async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) 
 
 /// A conversation in which a remote is read.
 pub(in crate::config_repo) struct StreamReading {
-    duplex: Duplex,
-    advertisement: Advertisement,
+    pub(super) duplex: Duplex,
+    pub(super) advertisement: Advertisement,
     branch: String,
     reference: String,
 }
@@ -207,7 +207,7 @@ impl StreamReading {
             Err(error) => Err(error.into()),
         };
         match fetched {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(error) => Err(self.duplex.complaints.explain(error).await),
         }
     }

@@ -64,6 +64,11 @@ pub(super) struct UpdateView {
     /// `unverified`, `pending`, `waiting`, `committed`, `unchanged`, `superseded` or `refused`.
     state: String,
     reason: Option<String>,
+    /// What decided whether it is newer than what ran: `ancestry`, `number`, `time`, `version`, `build_time` or
+    /// `arrival`; `null` for promotions and rollbacks.
+    decided_by: Option<String>,
+    /// What it was compared with, and how that came out.
+    decided_because: Option<String>,
     commit: Option<String>,
     changes: Vec<ChangeView>,
     finished_at: Option<String>,
@@ -79,6 +84,8 @@ impl From<&Update> for UpdateView {
             digest: update.version.digest().map(ToString::to_string),
             state: update.state.to_string(),
             reason: update.reason.clone(),
+            decided_by: update.decided_by.clone(),
+            decided_because: update.decided_because.clone(),
             commit: commit(update),
             changes: changes(update),
             finished_at: time(update.finished_at),
@@ -226,7 +233,9 @@ fn explain(event: &Event, updates: &[Update]) -> Vec<StepView> {
         tell("verified", None, format!("not yet, after {} attempts: {reason}", event.attempts));
     }
     for update in updates {
-        tell("decided", event.verified_at, format!("{} takes it", update.environment));
+        let because = update.decided_because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
+        let by = update.decided_by.as_ref().map(|by| format!(" (decided by {by})")).unwrap_or_default();
+        tell("decided", event.verified_at, format!("for {}{because}{by}", update.environment));
         let text = match (&update.reason, commit(update)) {
             (_, Some(commit)) => format!("{}: commit {commit}", update.environment),
             (Some(reason), None) => format!("{}: {reason}", update.environment),

@@ -1,0 +1,53 @@
+//! Whether the source repositories of managed images can be read.
+
+use std::collections::BTreeMap;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::remotes::Read;
+use super::report::Report;
+use crate::image::Repository;
+use crate::policy::rule_for;
+use crate::settings::Settings;
+use crate::source_repo::Sources;
+
+/// How many are asked together: a rule may stand for hundreds, and most lie on one server.
+const TOGETHER: usize = 8;
+
+/// Asks each source that a managed image of the environments has for its branches.
+pub(super) async fn check(settings: &Settings, read: &Read, report: &mut Report) {
+    let sources = Sources::new(settings.sources.clone());
+    let sources = &sources;
+    let asking = images(settings, read)
+        .into_iter()
+        .map(|(repository, source)| async move { (repository, sources.branches(source, repository).await) });
+    let answers: Vec<_> = stream::iter(asking).buffered(TOGETHER).collect().await;
+    let mut told = BTreeMap::new();
+    for (repository, answer) in answers {
+        match answer {
+            Ok((url, branches)) => {
+                told.entry(url).or_insert((repository, branches));
+            }
+            Err(error) => report.fault(&subject(repository), error.to_string()),
+        }
+    }
+    for (url, (repository, branches)) in told {
+        match branches.as_slice() {
+            [] => {
+                report.warning(&subject(repository), format!("{url} has no branch that counts: every build is refused"))
+            }
+            [one] => report.ok(&subject(repository), format!("{url} can be read: branch {one}")),
+            several => report.ok(&subject(repository), format!("{url} can be read: {} branches", several.len())),
+        }
+    }
+}
+
+fn subject(repository: &Repository) -> String {
+    format!("source of {repository}")
+}
+
+/// Returns the managed images of the environments that have a source, with its place in the settings.
+fn images<'a>(settings: &Settings, read: &'a Read) -> BTreeMap<&'a Repository, usize> {
+    let named = read.environments.values().flat_map(|sites| sites.sites.keys());
+    named.filter_map(|repository| Some((repository, rule_for(&settings.images, repository)?.source?))).collect()
+}

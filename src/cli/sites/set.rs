@@ -1,0 +1,203 @@
+//! `tagrelay sites --set`: other versions for the sites of a folder, a file or standard input.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::folder::{self, Manifest, STDIN};
+use super::replace::replace_file;
+use super::{Options, UnreadFile, as_url};
+use crate::cli::output::{self, BAD, WARN, clean, colour_diff};
+use crate::config_repo::unified_diff;
+use crate::image::{Repository, Version};
+use crate::manifest::{SiteChange, Wanted, edit, scan};
+
+/// Reads `repository=tag`, `repository=tag@digest` or `repository=@digest`.
+pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
+    let (repository, version) =
+        text.split_once('=').ok_or("write IMAGE=TAG, for instance docker.io/uyou/user-service=9f8e7d6")?;
+    let repository: Repository = repository.parse().map_err(|error| format!("{error}"))?;
+    let (tag, digest) = match version.split_once('@') {
+        Some((tag, digest)) => (tag, Some(digest)),
+        None => (version, None),
+    };
+    let tag = (!tag.is_empty()).then(|| tag.parse().map_err(|error| format!("{error}"))).transpose()?;
+    let digest = digest.map(|digest| digest.parse().map_err(|error| format!("{error}"))).transpose()?;
+    let version = Version::from_parts(tag, digest).ok_or("there is no tag behind the =")?;
+    Ok(Wanted { repository, version })
+}
+
+/// What was done, or would be.
+#[derive(Default, Serialize)]
+struct Outcome {
+    /// The files that change, in the order of their paths.
+    files: Vec<ChangedFile>,
+    /// All changes, as `git apply` takes them.
+    diff: String,
+    /// Whether the files were written.
+    written: bool,
+    /// Images that no file names with a version.
+    not_found: Vec<Repository>,
+    /// Files with a place that cannot be changed, or that could not be written.
+    refused: Vec<UnreadFile>,
+    /// Files that could not be read, so that nobody knows what they name.
+    problems: Vec<UnreadFile>,
+    /// All of standard input after the changes, where that is what was read.
+    #[serde(skip)]
+    stdin: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct ChangedFile {
+    path: String,
+    changes: Vec<SiteChange>,
+    #[serde(skip)]
+    manifest: Manifest,
+    #[serde(skip)]
+    new: Vec<u8>,
+}
+
+impl Outcome {
+    fn is_good(&self) -> bool {
+        self.not_found.is_empty() && self.refused.is_empty()
+    }
+}
+
+pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let is_filter = options.place == STDIN && options.write;
+    if options.place != STDIN && as_url(&options.place)?.is_some() {
+        anyhow::bail!("--set is for folders, files and standard input: clone the repository and give its folder");
+    }
+    anyhow::ensure!(!(is_filter && options.json), "with --write, standard input is printed anew: leave out --json");
+    let (wanted, place) = (options.set, PathBuf::from(options.place));
+    let outcome = tokio::task::spawn_blocking(move || {
+        let mut outcome = plan(&place, &wanted)?;
+        if options.write && outcome.is_good() {
+            outcome.written = true;
+            if !is_filter {
+                write_files(&mut outcome);
+            }
+        }
+        anyhow::Ok(outcome)
+    })
+    .await??;
+    if options.json {
+        output::print_json(&outcome)?;
+    } else if !is_filter {
+        print_diff(&outcome.diff)?;
+    } else if outcome.is_good() {
+        print_exactly(&outcome.stdin)?;
+    }
+    tell(&outcome);
+    Ok(if outcome.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Finds out what would change below `place`, and changes nothing.
+fn plan(place: &Path, wanted: &[Wanted]) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut missing: BTreeSet<Repository> = wanted.iter().map(|wanted| wanted.repository.clone()).collect();
+    outcome.problems = folder::walk(place, &mut |manifest| {
+        let sites = scan(&manifest.shown, &manifest.bytes).map_err(|unreadable| unreadable.to_string())?;
+        for site in &sites {
+            missing.remove(&site.repository);
+        }
+        match edit(&manifest.shown, &manifest.bytes, wanted) {
+            Ok(edited) if edited.changes.is_empty() && manifest.shown != STDIN => {}
+            Ok(edited) => outcome.files.push(ChangedFile {
+                path: manifest.shown.clone(),
+                changes: edited.changes,
+                new: edited.bytes,
+                manifest,
+            }),
+            Err(refused) => outcome.refused.push(UnreadFile { path: manifest.shown, reason: refused.to_string() }),
+        }
+        Ok(())
+    })?;
+    if place == Path::new(STDIN) {
+        outcome.stdin = outcome.files.first().map(|file| file.new.clone()).unwrap_or_default();
+        outcome.files.retain(|file| !file.changes.is_empty());
+    }
+    // Asked for this very file, an answer is owed: that it could not be read is a no.
+    if !place.is_dir() {
+        outcome.refused.append(&mut outcome.problems);
+    }
+    outcome.files.sort_by(|a, b| a.path.cmp(&b.path));
+    outcome.refused.sort_by(|a, b| a.path.cmp(&b.path));
+    outcome.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    outcome.not_found = missing.into_iter().collect();
+    for file in &outcome.files {
+        let path = file.path.trim_start_matches('/');
+        outcome.diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
+    }
+    Ok(outcome)
+}
+
+/// Writes every file that changes. What fails is told with what was refused, and keeps no other from being written.
+fn write_files(outcome: &mut Outcome) {
+    for file in &outcome.files {
+        if let Err(error) = replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
+            let reason = format!("it was not written: {error:#}");
+            outcome.refused.push(UnreadFile { path: file.path.clone(), reason });
+        }
+    }
+}
+
+/// Prints a diff: in colours where somebody sees them, and elsewhere byte for byte, so that `git apply` takes it.
+fn print_diff(diff: &str) -> anyhow::Result<()> {
+    match anstream::AutoStream::choice(&std::io::stdout()) {
+        anstream::ColorChoice::Never => print_exactly(diff.as_bytes()),
+        _ => Ok(output::print(&colour_diff(diff))?),
+    }
+}
+
+fn print_exactly(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
+/// Says beside the diff what is not in it.
+fn tell(outcome: &Outcome) {
+    for problem in &outcome.problems {
+        output::note(&format!("{WARN}left alone:{WARN:#} {}: {}", clean(&problem.path), clean(&problem.reason)));
+    }
+    for refused in &outcome.refused {
+        output::note(&format!("{BAD}refused:{BAD:#} {}: {}", clean(&refused.path), clean(&refused.reason)));
+    }
+    for repository in &outcome.not_found {
+        output::note(&format!("{BAD}not found:{BAD:#} no file here names {repository} with a tag or a digest"));
+    }
+    let changes: usize = outcome.files.iter().map(|file| file.changes.len()).sum();
+    let done = match (outcome.files.len(), outcome.written, outcome.is_good()) {
+        (_, false, false) => "nothing was written".to_owned(),
+        (0, _, true) => "nothing to change: every place says the wanted version already".to_owned(),
+        (files, true, true) => format!("places changed: {changes}, in files: {files}"),
+        (files, true, false) => format!("written, but for what is told above: places {changes}, in files {files}"),
+        (files, false, true) => format!("places to change: {changes}, in files: {files}; --write does it"),
+    };
+    output::note(&done);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_behind_their_image() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let parse = |text: &str| {
+            let wanted = parse_wanted(&text.replace('$', &digest)).unwrap();
+            format!("{} {}", wanted.repository, wanted.version).replace(&digest, "$")
+        };
+        assert_eq!(parse("uyou/user-service=123e456"), "docker.io/uyou/user-service 123e456");
+        assert_eq!(parse("localhost:5000/a=v1@$"), "localhost:5000/a v1@$");
+        assert_eq!(parse("a=@$"), "docker.io/library/a @$");
+        for text in ["a", "a=", "=v1", "a=v1@", "a=@", "a=v1@sha256:1", "A b=v1", "a=v 1", "a:v1=v2"] {
+            assert!(parse_wanted(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+use regex::Regex;
+
+use super::tag_rule::InvalidTagRule;
+
+/// The compiled form of whole tags.
+///
+/// Two are equal when they were written alike, which is what settings are compared by.
+#[derive(Debug, Clone)]
+pub struct Shape(Regex);
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Shape {}
+
+impl Shape {
+    /// Compiles a pattern that must match a tag from its first character to its last.
+    pub(super) fn new(pattern: &str) -> Result<Self, InvalidTagRule> {
+        let whole = format!("^(?:{pattern})$");
+        // Tags have at most 128 bytes: a pattern that needs more than this is a slip.
+        let built = regex::RegexBuilder::new(&whole).size_limit(1 << 20).build();
+        built.map(Self).map_err(|error| InvalidTagRule(describe(&error)))
+    }
+
+    pub(super) fn captures<'t>(&self, text: &'t str) -> Option<regex::Captures<'t>> {
+        self.0.captures(text)
+    }
+
+    /// Returns the names of the groups that have one.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.capture_names().flatten()
+    }
+}
+
+/// The last line of the error says what is wrong; those before it draw where.
+fn describe(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "the pattern is too large".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            format!("the pattern does not parse: {}", last.trim_start_matches("error: "))
+        }
+    }
+}
+
+/// Returns the pattern of what stands before or behind the version: literal text in which `*` is anything, and
+/// `{number}` and `{time}` are read.
+pub(super) fn affix(text: &str) -> Result<String, InvalidTagRule> {
+    let mut pattern = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['*', '{', '}']) {
+        pattern.push_str(&regex::escape(&rest[..at]));
+        rest = &rest[at..];
+        let (part, length) = if rest.starts_with('*') {
+            (".*?", 1)
+        } else if rest.starts_with("{number}") {
+            ("(?<number>[0-9]+)", "{number}".len())
+        } else if rest.starts_with("{time}") {
+            (TIME, "{time}".len())
+        } else {
+            let message = "in `prefix` and `suffix`, braces are for `{number}` and `{time}` only".to_owned();
+            return Err(InvalidTagRule(message));
+        };
+        pattern.push_str(part);
+        rest = &rest[length..];
+    }
+    pattern.push_str(&regex::escape(rest));
+    Ok(pattern)
+}
+
+/// A date with or without a time of day, or Unix seconds or milliseconds: what `captured_time` reads.
+const TIME: &str = "(?<time>[0-9]{4}[._-]?[0-9]{2}[._-]?[0-9]{2}(?:[T._-]?[0-9]{2}[._-]?[0-9]{2}(?:[._-]?[0-9]{2})?Z?)?|[0-9]{10}|[0-9]{13})";

@@ -1,0 +1,119 @@
+//! What is kept of a history: a line for each commit, and a note of what they belong to. A cache: what does not fit
+//! together is thrown away and fetched again.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::graph::{CommitGraph, Record};
+use crate::config_repo::CommitId;
+
+/// What the commits on the disk belong to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    pub(super) url: String,
+    /// Branch and tip, as they were read last.
+    pub(super) tips: Vec<(String, String)>,
+    /// Commits whose parents were left out.
+    pub(super) shallow: Vec<String>,
+    /// How deep a history was asked for from a server that cannot leave out files; 0: all of it.
+    pub(super) depth: u32,
+    /// How much of the file of commits counts: what lies behind it was being written when the process ended.
+    commits_bytes: u64,
+}
+
+impl Note {
+    /// Returns the note of a source of which nothing is known.
+    pub(super) fn of(url: &str) -> Self {
+        Self { url: url.to_owned(), ..Self::default() }
+    }
+}
+
+const COMMITS: &str = "commits";
+const NOTE: &str = "note.json";
+
+/// Returns what is kept for the URL; `None` where that is nothing, or not whole.
+pub(super) fn load(folder: &Path, url: &str) -> Option<(Note, CommitGraph)> {
+    let note: Note = serde_json::from_slice(&fs::read(folder.join(NOTE)).ok()?).ok()?;
+    if note.url != url {
+        return None;
+    }
+    let text = fs::read(folder.join(COMMITS)).ok()?;
+    let text = std::str::from_utf8(text.get(..usize::try_from(note.commits_bytes).ok()?)?).ok()?;
+    let mut graph = CommitGraph::default();
+    let records: Option<Vec<Record>> = text.lines().map(parse).collect();
+    graph.add(records?);
+    let tips: Option<Vec<CommitId>> = note.tips.iter().map(|(_, id)| id.parse().ok()).collect();
+    let tips = tips?;
+    let whole = tips.iter().all(|tip| graph.has(tip)) && (graph.is_complete() || !note.shallow.is_empty());
+    if !whole {
+        return None;
+    }
+    graph.set_tips(tips);
+    Some((note, graph))
+}
+
+fn parse(line: &str) -> Option<Record> {
+    let mut ids = line.split(' ').map(|id| id.parse::<CommitId>().ok());
+    let id = ids.next()??;
+    Some((id, ids.collect::<Option<_>>()?))
+}
+
+/// Adds commits and replaces the note.
+pub(super) fn keep(folder: &Path, note: &mut Note, records: &[Record]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut file = File::options().create(true).truncate(false).write(true).open(folder.join(COMMITS))?;
+    file.set_len(note.commits_bytes)?;
+    io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+    let mut text = String::with_capacity(records.len() * 84);
+    for (id, parents) in records {
+        text.push_str(&id.to_string());
+        for parent in parents {
+            text.push(' ');
+            text.push_str(&parent.to_string());
+        }
+        text.push('\n');
+    }
+    file.write_all(text.as_bytes())?;
+    note.commits_bytes += text.len() as u64;
+    let new = folder.join("note.new");
+    fs::write(&new, serde_json::to_vec(note)?)?;
+    fs::rename(new, folder.join(NOTE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(digit: char) -> CommitId {
+        digit.to_string().repeat(40).parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again_and_half_of_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("source");
+        let url = "https://git.example.com/a.git";
+        let tips = vec![("main".to_owned(), id('2').to_string())];
+        let mut note = Note { url: url.to_owned(), tips, ..Note::default() };
+        keep(&folder, &mut note, &[(id('1'), vec![])]).unwrap();
+        assert!(load(&folder, url).is_none(), "the tip is missing");
+        keep(&folder, &mut note, &[(id('2'), vec![id('1')])]).unwrap();
+        let (read, graph) = load(&folder, url).unwrap();
+        assert_eq!((read.clone(), graph.len(), graph.is_complete()), (note.clone(), 2, true));
+        assert!(load(&folder, "https://git.example.com/b.git").is_none());
+
+        // The process ended while it was writing more.
+        let path = folder.join(COMMITS);
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("3333");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(load(&folder, url).unwrap().1.len(), 2);
+        keep(&folder, &mut note, &[(id('3'), vec![id('2')])]).unwrap();
+        assert_eq!(load(&folder, url).unwrap().1.len(), 3);
+        fs::write(&path, &text[..50]).unwrap();
+        assert!(load(&folder, url).is_none());
+    }
+}

@@ -1,0 +1,322 @@
+use std::collections::{BTreeMap, HashMap};
+
+use crate::config_repo::CommitId;
+
+/// A commit and its parents.
+pub(super) type Record = (CommitId, Vec<CommitId>);
+
+/// The place of a parent that is not known: history has not been fetched so far.
+const MISSING: u32 = u32::MAX;
+
+/// The commits of a repository and how they descend from each other.
+///
+/// About 60 bytes for each commit. Questions touch only the commits between the two that they are about.
+#[derive(Debug, Default)]
+pub struct CommitGraph {
+    ids: BTreeMap<CommitId, u32>,
+    /// The parents of all commits, one behind the other, and where those of each commit end.
+    parents: Vec<u32>,
+    ends: Vec<u32>,
+    /// One more than the highest of the parents: who descends from a commit has a higher one.
+    generations: Vec<u32>,
+    /// Parents that are not known, with their places in `parents`.
+    missing: HashMap<CommitId, Vec<u32>>,
+    /// Whether a branch of the last reading reaches the commit.
+    on_branch: Vec<bool>,
+}
+
+/// Which commit an abbreviated id names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// None that is known.
+    None,
+    /// This one.
+    One(Commit),
+    /// Several, and more or fewer than one of them is on a branch.
+    Several,
+}
+
+/// A commit of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit(u32);
+
+/// How a commit relates to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinship {
+    /// They are the same.
+    Same,
+    /// It descends from the other.
+    Descendant,
+    /// The other descends from it.
+    Ancestor,
+    /// Neither descends from the other.
+    Apart,
+    /// More of the history would have to be known.
+    Unknown,
+}
+
+impl CommitGraph {
+    /// Returns how many commits are known.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Returns whether the history of every commit is known to its beginning.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Returns whether the commit is known.
+    pub fn has(&self, id: &CommitId) -> bool {
+        self.ids.contains_key(id)
+    }
+
+    /// Adds commits with their parents, in any order; those that are known stay as they are.
+    pub fn add(&mut self, records: impl IntoIterator<Item = (CommitId, Vec<CommitId>)>) {
+        let first_new = self.len();
+        let mut fresh = Vec::new();
+        for (id, parents) in records {
+            let next = u32::try_from(first_new + fresh.len()).unwrap_or(MISSING);
+            if next != MISSING && !self.ids.contains_key(&id) {
+                self.ids.insert(id, next);
+                fresh.push((id, parents));
+            }
+        }
+        let mut filled_gaps = false;
+        for (id, parents) in &fresh {
+            for parent in parents {
+                let place = self.ids.get(parent).copied().unwrap_or(MISSING);
+                if place == MISSING {
+                    self.missing.entry(*parent).or_default().push(self.parents.len() as u32);
+                }
+                self.parents.push(place);
+            }
+            self.ends.push(self.parents.len() as u32);
+            // Somebody may have waited for it since an earlier reading.
+            if let (Some(waiting), Some(own)) = (self.missing.remove(id), self.ids.get(id)) {
+                waiting.into_iter().for_each(|place| self.parents[place as usize] = *own);
+                filled_gaps = true;
+            }
+        }
+        self.generations.resize(self.len(), 0);
+        self.on_branch.resize(self.len(), false);
+        self.number_generations(if filled_gaps { 0 } else { first_new });
+    }
+
+    fn parents_of(&self, commit: u32) -> &[u32] {
+        let commit = commit as usize;
+        let begin = if commit == 0 { 0 } else { self.ends[commit - 1] as usize };
+        &self.parents[begin..self.ends[commit] as usize]
+    }
+
+    /// Numbers the commits from `first` on; those before it are numbered, and do not descend from them.
+    fn number_generations(&mut self, first: usize) {
+        self.generations[first..].fill(0);
+        let mut waiting = Vec::new();
+        for start in first..self.len() {
+            waiting.push(start as u32);
+            while let Some(commit) = waiting.last().copied() {
+                if self.generations[commit as usize] != 0 {
+                    waiting.pop();
+                    continue;
+                }
+                let known = self.parents_of(commit).iter().filter(|parent| **parent != MISSING);
+                let unnumbered: Vec<u32> =
+                    known.clone().filter(|parent| self.generations[**parent as usize] == 0).copied().collect();
+                if unnumbered.is_empty() {
+                    let highest = known.map(|parent| self.generations[*parent as usize]).max().unwrap_or(0);
+                    self.generations[commit as usize] = highest + 1;
+                    waiting.pop();
+                } else {
+                    waiting.extend(unnumbered);
+                }
+            }
+        }
+    }
+
+    /// Notes which commits the branches reach whose tips these are.
+    pub fn set_tips(&mut self, tips: impl IntoIterator<Item = CommitId>) {
+        let mut on_branch = vec![false; self.len()];
+        let mut waiting: Vec<u32> = tips.into_iter().filter_map(|tip| self.ids.get(&tip).copied()).collect();
+        while let Some(commit) = waiting.pop() {
+            if !std::mem::replace(&mut on_branch[commit as usize], true) {
+                waiting.extend(self.parents_of(commit).iter().filter(|parent| **parent != MISSING));
+            }
+        }
+        self.on_branch = on_branch;
+    }
+
+    /// Returns whether a branch reached the commit when the repository was read last.
+    pub fn is_on_branch(&self, commit: Commit) -> bool {
+        self.on_branch.get(commit.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// Returns the commit whose id begins with these hexadecimal digits.
+    pub fn find(&self, digits: &str) -> Found {
+        let bound = |fill: char| -> Option<CommitId> {
+            let missing = 40_usize.checked_sub(digits.len())?;
+            format!("{digits}{}", fill.to_string().repeat(missing)).parse().ok()
+        };
+        let (Some(first), Some(last)) = (bound('0'), bound('f')) else { return Found::None };
+        let mut candidates = self.ids.range(first..=last).map(|(_, commit)| Commit(*commit));
+        match (candidates.next(), candidates.next()) {
+            (None, _) => Found::None,
+            (Some(only), None) => Found::One(only),
+            (Some(one), Some(two)) => {
+                let mut reached = [one, two].into_iter().chain(candidates).filter(|commit| self.is_on_branch(*commit));
+                match (reached.next(), reached.next()) {
+                    (Some(only), None) => Found::One(only),
+                    _ => Found::Several,
+                }
+            }
+        }
+    }
+
+    /// Returns how a commit relates to another.
+    pub fn kinship(&self, commit: Commit, other: Commit) -> Kinship {
+        if commit == other {
+            return Kinship::Same;
+        }
+        match (self.descends(commit.0, other.0), self.descends(other.0, commit.0)) {
+            (Some(true), _) => Kinship::Descendant,
+            (_, Some(true)) => Kinship::Ancestor,
+            (Some(false), Some(false)) => Kinship::Apart,
+            (None, _) | (_, None) => Kinship::Unknown,
+        }
+    }
+
+    /// Returns whether one commit descends from another; `None` where the way leads out of what is known.
+    fn descends(&self, commit: u32, from: u32) -> Option<bool> {
+        let floor = self.generations[from as usize];
+        let is_complete = self.is_complete();
+        if is_complete && self.generations[commit as usize] <= floor {
+            return Some(false);
+        }
+        let mut seen = vec![0_u64; self.len().div_ceil(64)];
+        let mut waiting = vec![commit];
+        let mut left_the_known = false;
+        while let Some(commit) = waiting.pop() {
+            for parent in self.parents_of(commit) {
+                if *parent == from {
+                    return Some(true);
+                }
+                if *parent == MISSING {
+                    left_the_known = true;
+                    continue;
+                }
+                // With gaps a low number does not say much: the way may lead through what is missing.
+                if is_complete && self.generations[*parent as usize] <= floor {
+                    continue;
+                }
+                let (word, bit) = (*parent as usize / 64, 1 << (parent % 64));
+                if seen[word] & bit == 0 {
+                    seen[word] |= bit;
+                    waiting.push(*parent);
+                }
+            }
+        }
+        if left_the_known { None } else { Some(false) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> CommitId {
+        format!("{number:08x}{}", "0".repeat(32)).parse().unwrap()
+    }
+
+    fn record(number: u32, parents: &[u32]) -> Record {
+        (id(number), parents.iter().map(|parent| id(*parent)).collect())
+    }
+
+    fn kinship(graph: &CommitGraph, a: u32, b: u32) -> Kinship {
+        let find = |number: u32| match graph.find(&id(number).to_string()) {
+            Found::One(commit) => commit,
+            other => panic!("{number}: {other:?}"),
+        };
+        graph.kinship(find(a), find(b))
+    }
+
+    /// 1 - 2 - 3 - 6 (merge of 5), 2 - 4 - 5, and 9 by itself.
+    fn forked() -> Vec<Record> {
+        vec![
+            record(6, &[3, 5]),
+            record(5, &[4]),
+            record(3, &[2]),
+            record(4, &[2]),
+            record(2, &[1]),
+            record(9, &[]),
+            record(1, &[]),
+        ]
+    }
+
+    #[test]
+    fn kinship_through_forks_and_merges() {
+        let mut whole = CommitGraph::default();
+        whole.add(forked());
+        // In parts, the children first.
+        let mut parts = CommitGraph::default();
+        for one in forked() {
+            parts.add([one]);
+        }
+        for graph in [&whole, &parts] {
+            assert!(graph.is_complete());
+            for (a, b, expected) in [
+                (6, 1, Kinship::Descendant),
+                (6, 5, Kinship::Descendant),
+                (1, 5, Kinship::Ancestor),
+                (3, 4, Kinship::Apart),
+                (3, 5, Kinship::Apart),
+                (9, 6, Kinship::Apart),
+                (2, 2, Kinship::Same),
+            ] {
+                assert_eq!(kinship(graph, a, b), expected, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_not_guessed() {
+        let mut graph = CommitGraph::default();
+        graph.add([record(6, &[5]), record(5, &[4]), record(3, &[2])]);
+        assert!(!graph.is_complete());
+        assert_eq!(kinship(&graph, 6, 5), Kinship::Descendant);
+        assert_eq!(kinship(&graph, 6, 3), Kinship::Unknown);
+        graph.add([record(4, &[3]), record(2, &[])]);
+        assert!(graph.is_complete());
+        assert_eq!(kinship(&graph, 6, 3), Kinship::Descendant);
+        assert_eq!(kinship(&graph, 2, 6), Kinship::Ancestor);
+    }
+
+    #[test]
+    fn short_ids_are_those_of_one_commit() {
+        let mut graph = CommitGraph::default();
+        graph.add([record(0x1234_5671, &[]), record(0x1234_5672, &[]), record(7, &[])]);
+        assert!(matches!(graph.find("0000000"), Found::One(_)));
+        assert_eq!(graph.find("1234567"), Found::Several);
+        assert_eq!(graph.find("7654321"), Found::None);
+        assert_eq!(graph.find("no-hex!"), Found::None);
+        graph.set_tips([id(0x1234_5672)]);
+        assert!(matches!(graph.find("1234567"), Found::One(commit) if graph.is_on_branch(commit)));
+    }
+
+    #[test]
+    fn branches_reach_their_history() {
+        let mut graph = CommitGraph::default();
+        graph.add(forked());
+        graph.set_tips([id(3), id(77)]);
+        let on = |number: u32| match graph.find(&id(number).to_string()) {
+            Found::One(commit) => graph.is_on_branch(commit),
+            _ => false,
+        };
+        assert!(on(3) && on(2) && on(1));
+        assert!(!on(4) && !on(6) && !on(9));
+    }
+}

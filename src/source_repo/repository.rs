@@ -1,0 +1,331 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use url::Url;
+
+use super::disk::{self, Note};
+use super::error::SourceError;
+use super::graph::{Commit, CommitGraph, Found, Kinship};
+use super::settings::SourceSettings;
+use super::{Membership, Relation};
+use crate::config_repo::{CommitId, Fetched, History, HistoryRequest};
+
+/// Questions that come together share one reading of the remote.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a running commit that the source does not have is not looked for again.
+const UNKNOWN_AGE: Duration = Duration::from_secs(60);
+
+/// How many commits deep a server is asked that cannot leave out files, one depth after the other.
+const DEPTHS: [u32; 4] = [100, 1_000, 10_000, 100_000];
+
+/// The history of one source repository: commits without what is in them.
+pub(super) struct SourceRepository {
+    url: String,
+    folder: PathBuf,
+    branches: Branches,
+    history: History,
+    known: Arc<RwLock<Known>>,
+    /// Held while the remote is spoken to.
+    conversation: tokio::sync::Mutex<Conversation>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Whether what is on the disk has been read.
+    is_loaded: bool,
+    graph: CommitGraph,
+    note: Note,
+    /// Commits that were looked for in vain.
+    unknown: Vec<(String, Instant)>,
+}
+
+#[derive(Default)]
+struct Conversation {
+    /// When the remote was read last.
+    last: Option<Instant>,
+}
+
+/// The branches that count.
+struct Branches {
+    globs: GlobSet,
+    patterns: Vec<String>,
+}
+
+impl Branches {
+    fn new(patterns: &[String]) -> Result<Self, globset::Error> {
+        let mut globs = GlobSetBuilder::new();
+        for pattern in patterns {
+            globs.add(GlobBuilder::new(pattern).literal_separator(true).build()?);
+        }
+        Ok(Self { globs: globs.build()?, patterns: patterns.to_vec() })
+    }
+
+    fn count(&self, branch: &str) -> bool {
+        self.patterns.is_empty() || self.globs.is_match(branch)
+    }
+}
+
+impl SourceRepository {
+    /// Speaks to nobody and reads nothing.
+    pub(super) fn new(url: String, settings: &SourceSettings, folder: PathBuf) -> Result<Self, SourceError> {
+        let parsed = Url::parse(&url).map_err(|error| SourceError::no_url(&url, error))?;
+        let history = History::new(parsed, settings.authentication.clone(), settings.ca_bundle.clone())
+            .map_err(|error| SourceError::unusable(&url, &error))?;
+        let branches = Branches::new(&settings.branches).map_err(|error| SourceError::no_url(&url, error))?;
+        Ok(Self { url, folder, branches, history, known: Arc::default(), conversation: tokio::sync::Mutex::default() })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the branches of the remote that count.
+    pub(super) async fn branches(&self) -> Result<Vec<String>, SourceError> {
+        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let heads = reading.heads().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        Ok(heads.into_iter().map(|(branch, _)| branch).filter(|branch| self.branches.count(branch)).collect())
+    }
+
+    /// Returns whether a branch that counts has the commit. Asks the remote only where that is not known.
+    pub(super) async fn membership(&self, sha: &str) -> Result<Membership, SourceError> {
+        self.load().await?;
+        if self.is_on_branch(sha) {
+            return Ok(Membership::OnBranch);
+        }
+        self.refresh().await?;
+        while !self.is_on_branch(sha) {
+            if !self.deepen().await? {
+                return Ok(Membership::Elsewhere { reason: self.why_not(sha) });
+            }
+        }
+        Ok(Membership::OnBranch)
+    }
+
+    /// Returns how the commit `new` relates to `old`. Asks the remote only where one of them is not known.
+    pub(super) async fn relation(&self, new: &str, old: &str) -> Result<Relation, SourceError> {
+        self.load().await?;
+        if matches!(self.find(old), Found::None) && !self.was_looked_for(old) {
+            self.refresh().await?;
+            if matches!(self.find(old), Found::None) {
+                self.note_unknown(old);
+            }
+        }
+        loop {
+            let (kinship, reason) = self.kinship(new, old);
+            match kinship {
+                Kinship::Same => return Ok(Relation::Same),
+                Kinship::Descendant => return Ok(Relation::Descendant),
+                Kinship::Ancestor => return Ok(Relation::Ancestor),
+                Kinship::Apart => return Ok(Relation::Untold { reason }),
+                Kinship::Unknown => {
+                    if !self.deepen().await? {
+                        return Ok(Relation::Untold { reason });
+                    }
+                }
+            }
+        }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, sha: &str) -> Found {
+        self.known().graph.find(sha)
+    }
+
+    fn is_on_branch(&self, sha: &str) -> bool {
+        let known = self.known();
+        matches!(known.graph.find(sha), Found::One(commit) if known.graph.is_on_branch(commit))
+    }
+
+    fn kinship(&self, new: &str, old: &str) -> (Kinship, String) {
+        let known = self.known();
+        let commit = |sha: &str| -> Result<Commit, String> {
+            match known.graph.find(sha) {
+                Found::One(commit) => Ok(commit),
+                Found::None => Err(format!("{} does not know {}", self.url, short(sha))),
+                Found::Several => Err(format!("{} begins several commits of {}", short(sha), self.url)),
+            }
+        };
+        match (commit(new), commit(old)) {
+            (Ok(new_commit), Ok(old_commit)) => {
+                let text = format!("neither {} nor {} descends from the other", short(new), short(old));
+                (known.graph.kinship(new_commit, old_commit), text)
+            }
+            (Err(reason), _) | (_, Err(reason)) => (Kinship::Unknown, reason),
+        }
+    }
+
+    fn why_not(&self, sha: &str) -> String {
+        let (short, url) = (short(sha), &self.url);
+        match (self.find(sha), self.branches.patterns.as_slice()) {
+            (Found::Several, _) => format!("{short} begins several commits of {url}: tag with more digits"),
+            (Found::None | Found::One(_), []) => format!("the commit {short} is on no branch of {url}"),
+            (Found::None | Found::One(_), patterns) => {
+                let patterns: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+                format!("the commit {short} is on none of the branches {} of {url}", patterns.join(", "))
+            }
+        }
+    }
+
+    fn was_looked_for(&self, sha: &str) -> bool {
+        self.known().unknown.iter().any(|(unknown, at)| unknown == sha && at.elapsed() < UNKNOWN_AGE)
+    }
+
+    fn note_unknown(&self, sha: &str) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.unknown.retain(|(_, at)| at.elapsed() < UNKNOWN_AGE);
+        known.unknown.push((sha.to_owned(), Instant::now()));
+    }
+
+    /// Learns what the remote has that is not known yet, unless that was done a moment ago.
+    async fn refresh(&self) -> Result<(), SourceError> {
+        let begun = Instant::now();
+        let mut conversation = self.conversation.lock().await;
+        // Whoever waited for the lock was answered by the reading that held it, if that began later.
+        if conversation.last.is_some_and(|last| last > begun || last.elapsed() < FRESH) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let heads = reading.heads().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let heads: Vec<(String, CommitId)> =
+            heads.into_iter().filter(|(branch, _)| self.branches.count(branch)).collect();
+        let request = self.request(&heads, reading.can_filter());
+        if let Some(request) = request {
+            let fetched = reading.fetch(&request, &self.incoming()).await;
+            let fetched = fetched.map_err(|error| SourceError::remote(&self.url, error))?;
+            self.take_in(heads, fetched, request.depth).await?;
+        } else {
+            self.take_in(heads, Fetched::default(), None).await?;
+        }
+        conversation.last = Some(began);
+        Ok(())
+    }
+
+    /// Fetches more of the history from a server that cannot leave out files. Returns whether there is more.
+    async fn deepen(&self) -> Result<bool, SourceError> {
+        let _conversation = self.conversation.lock().await;
+        let (tips, request) = {
+            let known = self.known();
+            let next = DEPTHS.into_iter().find(|depth| *depth > known.note.depth);
+            let (Some(depth), false) = (next, known.graph.is_complete()) else { return Ok(false) };
+            let tips = tips(&known.note);
+            let wants: Vec<CommitId> = tips.iter().map(|(_, id)| *id).collect();
+            let shallow = known.note.shallow.iter().filter_map(|id| id.parse().ok()).collect();
+            let request = HistoryRequest { haves: wants.clone(), wants, shallow, depth: Some(depth), filter: false };
+            (tips, request)
+        };
+        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let fetched = reading.fetch(&request, &self.incoming()).await;
+        let fetched = fetched.map_err(|error| SourceError::remote(&self.url, error))?;
+        self.take_in(tips, fetched, request.depth).await?;
+        Ok(true)
+    }
+
+    /// Returns what to ask for so that these heads are known, or `None` where they are.
+    fn request(&self, heads: &[(String, CommitId)], can_filter: bool) -> Option<HistoryRequest> {
+        let known = self.known();
+        let mut wants: Vec<CommitId> = heads.iter().map(|(_, id)| *id).filter(|id| !known.graph.has(id)).collect();
+        wants.sort_unstable();
+        wants.dedup();
+        if wants.is_empty() {
+            return None;
+        }
+        let haves: Vec<CommitId> = tips(&known.note).into_iter().map(|(_, id)| id).collect();
+        let shallow: Vec<CommitId> = known.note.shallow.iter().filter_map(|id| id.parse().ok()).collect();
+        // What was begun with a depth goes on from there: its gaps are told to the server.
+        let filter = can_filter && shallow.is_empty();
+        let depth = (!filter && haves.is_empty()).then_some(DEPTHS[0]);
+        Some(HistoryRequest { wants, haves, shallow, depth, filter })
+    }
+
+    fn incoming(&self) -> PathBuf {
+        self.folder.join("incoming")
+    }
+
+    /// Reads what an earlier process has kept.
+    async fn load(&self) -> Result<(), SourceError> {
+        if self.known().is_loaded {
+            return Ok(());
+        }
+        let _conversation = self.conversation.lock().await;
+        if self.known().is_loaded {
+            return Ok(());
+        }
+        let (folder, url) = (self.folder.clone(), self.url.clone());
+        let loaded = blocking(&self.url, move || {
+            // What an earlier process was in the middle of.
+            let _ = std::fs::remove_dir_all(folder.join("incoming"));
+            disk::load(&folder, &url)
+        });
+        let (note, graph) = loaded.await?.unwrap_or_else(|| (Note::of(&self.url), CommitGraph::default()));
+        *write(&self.known) = Known { is_loaded: true, graph, note, unknown: Vec::new() };
+        Ok(())
+    }
+
+    /// Notes what a reading brought, in memory and on the disk.
+    async fn take_in(
+        &self,
+        heads: Vec<(String, CommitId)>,
+        fetched: Fetched,
+        depth: Option<u32>,
+    ) -> Result<(), SourceError> {
+        let (known, folder) = (Arc::clone(&self.known), self.folder.clone());
+        let kept = blocking(&self.url, move || {
+            let tips: Vec<(String, String)> =
+                heads.iter().map(|(branch, id)| (branch.clone(), id.to_string())).collect();
+            let (mut note, fresh) = {
+                let known = known.read().unwrap_or_else(PoisonError::into_inner);
+                let fresh = fetched.commits.into_iter().filter(|(id, _)| !known.graph.has(id)).collect::<Vec<_>>();
+                (known.note.clone(), fresh)
+            };
+            if fresh.is_empty() && note.tips == tips && depth.is_none() {
+                return Ok(());
+            }
+            note.tips = tips;
+            note.depth = depth.unwrap_or(note.depth);
+            note.shallow.retain(|id| fetched.unshallow.iter().all(|gone| gone.to_string() != *id));
+            for id in fetched.shallow.iter().map(CommitId::to_string) {
+                if !note.shallow.contains(&id) {
+                    note.shallow.push(id);
+                }
+            }
+            let result = disk::keep(&folder, &mut note, &fresh);
+            let mut known = write(&known);
+            known.graph.add(fresh);
+            known.graph.set_tips(heads.into_iter().map(|(_, id)| id));
+            known.note = note;
+            result
+        });
+        kept.await?.map_err(|error| SourceError::disk(&self.url, error))
+    }
+}
+
+fn write(known: &RwLock<Known>) -> RwLockWriteGuard<'_, Known> {
+    known.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tips(note: &Note) -> Vec<(String, CommitId)> {
+    note.tips.iter().filter_map(|(branch, id)| Some((branch.clone(), id.parse().ok()?))).collect()
+}
+
+fn short(sha: &str) -> &str {
+    sha.get(..7).unwrap_or(sha)
+}
+
+async fn blocking<T: Send + 'static>(url: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SourceError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::disk(url, error))
+}
+
+/// Returns the name of the folder for a source: two that differ never share one.
+pub(super) fn folder_name(url: &str, branches: &[String]) -> String {
+    let digest = crate::image::Digest::of(format!("{url}\n{}", branches.join("\n")).as_bytes());
+    let name = Path::new(url).file_stem().and_then(|name| name.to_str()).unwrap_or("source");
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(60).collect();
+    format!("{name}-{}", digest.as_str().trim_start_matches("sha256:").chars().take(16).collect::<String>())
+}

@@ -1,0 +1,213 @@
+//! What the order of builds is decided by: what is under way for a place, what brought a version, build times.
+
+use jiff::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::updates::Place;
+use super::writer::{Transaction, Write};
+use super::{Cause, PlannedUpdate, Store, StoreError, Update, UpdateState};
+use crate::image::{Digest, Repository, Tag, Version};
+
+/// What is under way for a repository in an environment.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The newest update that was not refused: as long as it is the same, nothing has been added.
+    pub mark: Option<String>,
+    /// The updates that are on their way to the branch, oldest first. A promotion that waits for the registry is not
+    /// yet; a rollback is from the beginning.
+    pub open: Vec<Update>,
+}
+
+impl Store {
+    /// Returns what is under way for a place.
+    ///
+    /// Read it before the snapshot of the branch: an update that is no longer open by then is in the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn standing(&self, environment: &str, repository: &Repository) -> Result<Standing, StoreError> {
+        // One statement, so that both parts are of the same moment.
+        let updates: Vec<Update> = sqlx::query_as(
+            "SELECT * FROM updates WHERE environment = ?1 AND repository = ?2 AND (
+                state IN ('unverified', 'pending', 'waiting')
+                OR id = (SELECT max(id) FROM updates WHERE environment = ?1 AND repository = ?2 AND state != 'refused'))
+             ORDER BY id",
+        )
+        .bind(environment)
+        .bind(repository.as_str())
+        .fetch_all(&self.reads)
+        .await?;
+        let mark = updates.last().map(|update| update.id.clone());
+        let is_open = |update: &Update| match update.state {
+            UpdateState::Pending | UpdateState::Waiting => true,
+            UpdateState::Unverified => update.cause == Cause::Rollback,
+            UpdateState::Committed | UpdateState::Unchanged | UpdateState::Superseded | UpdateState::Refused => false,
+        };
+        Ok(Standing { mark, open: updates.into_iter().filter(is_open).collect() })
+    }
+
+    /// Returns the last update that gave a place this version, or found that it has it. A version without a digest
+    /// is found by its tag.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn brought(
+        &self,
+        environment: &str,
+        repository: &Repository,
+        version: &Version,
+    ) -> Result<Option<Update>, StoreError> {
+        let update = sqlx::query_as(
+            "SELECT * FROM updates WHERE environment = ?1 AND repository = ?2 AND state IN ('committed', 'unchanged')
+                AND (?3 IS NULL OR tag = ?3) AND (?4 IS NULL OR digest IS NULL OR digest = ?4)
+             ORDER BY id DESC LIMIT 1",
+        )
+        .bind(environment)
+        .bind(repository.as_str())
+        .bind(version.tag().map(Tag::as_str))
+        .bind(version.digest().map(Digest::as_str))
+        .fetch_optional(&self.reads)
+        .await?;
+        Ok(update)
+    }
+
+    /// Returns when an image was built: `None` when nobody has asked yet, `Some(None)` when it does not say.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn build_time(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Option<Timestamp>>, StoreError> {
+        let found: Option<Option<i64>> =
+            sqlx::query_scalar("SELECT built_at FROM build_times WHERE repository = ? AND digest = ?")
+                .bind(repository.as_str())
+                .bind(digest.as_str())
+                .fetch_optional(&self.reads)
+                .await?;
+        Ok(found.map(|at| at.and_then(|at| Timestamp::from_nanosecond(i128::from(at)).ok())))
+    }
+
+    /// Keeps for ever when an image was built.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn keep_build_time(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.writes.run(KeepBuildTime { repository: repository.clone(), digest: digest.clone(), at }).await
+    }
+
+    /// Takes pending updates of events back, because what runs is no longer what they were compared with: their
+    /// events are decided again.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn decide_again(&self, update_ids: Vec<String>) -> Result<(), StoreError> {
+        self.writes.run(DecideAgain(update_ids)).await
+    }
+}
+
+/// Returns the newest update of a place that was not refused.
+pub(super) async fn mark(connection: &mut SqliteConnection, place: &Place<'_>) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT max(id) FROM updates WHERE environment = ? AND repository = ? AND state != 'refused'")
+        .bind(place.environment)
+        .bind(place.repository.as_str())
+        .fetch_one(connection)
+        .await
+}
+
+/// Returns whether an environment has an update of the event that counts.
+pub(super) async fn has_update(
+    connection: &mut SqliteConnection,
+    event_id: &str,
+    environment: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM updates WHERE cause_id = ? AND environment = ?
+            AND NOT (state = 'superseded' AND coalesce(reason, '') LIKE 'replayed; before: %'))",
+    )
+    .bind(event_id)
+    .bind(environment)
+    .fetch_one(connection)
+    .await
+}
+
+/// Notes how an update was decided.
+pub(super) async fn note(
+    connection: &mut SqliteConnection,
+    id: &str,
+    planned: &PlannedUpdate,
+) -> Result<(), sqlx::Error> {
+    let compared = serde_json::to_string(&planned.compared).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+    sqlx::query("UPDATE updates SET decided_by = ?, decided_because = ?, compared = ? WHERE id = ?")
+        .bind(planned.decided_by)
+        .bind(&planned.decided_because)
+        .bind(compared)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+struct KeepBuildTime {
+    repository: Repository,
+    digest: Digest,
+    at: Option<Timestamp>,
+}
+
+impl Write for KeepBuildTime {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        // Nanoseconds: two builds can be less than a millisecond apart. They reach to the year 2262.
+        let at = self.at.and_then(|at| i64::try_from(at.as_nanosecond()).ok());
+        sqlx::query("INSERT INTO build_times (repository, digest, built_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(self.repository.as_str())
+            .bind(self.digest.as_str())
+            .bind(at)
+            .execute(&mut *tx.connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// How many milliseconds the intake may take to let go of an event that it has just decided. What it still has in its
+/// hands it does not begin a second time.
+const INTAKE_LETS_GO_MS: i64 = 20;
+
+struct DecideAgain(Vec<String>);
+
+impl Write for DecideAgain {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        for id in &self.0 {
+            let event: Option<String> = sqlx::query_scalar(
+                "DELETE FROM updates WHERE id = ? AND state = 'pending' AND cause = 'push' RETURNING cause_id",
+            )
+            .bind(id)
+            .fetch_optional(&mut *tx.connection)
+            .await?;
+            let Some(event) = event else { continue };
+            sqlx::query(
+                "UPDATE events SET state = 'queued', attempts = 0, next_attempt_at = ?, finished_at = NULL,
+                    reason = 'somebody else changed what runs: it is compared again' WHERE id = ?",
+            )
+            .bind(tx.now_milliseconds() + INTAKE_LETS_GO_MS)
+            .bind(&event)
+            .execute(&mut *tx.connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
