@@ -161,9 +161,12 @@ fn every_key_is_in_the_reference_and_in_the_example() {
         assert_eq!(documented, set.keys, "in {}", set.section);
         for key in set.keys {
             let starts = |part: &str| part.trim_start().starts_with(&format!("{key} ="));
-            let header = [format!("[{key}]"), format!("[[{key}]]"), format!("[receiver.{key}]")];
+            let header = ["", "[", "receiver.", "[environment."].map(|before| {
+                let closing = if before.starts_with('[') { "]]" } else { "]" };
+                format!("[{before}{key}{closing}")
+            });
             let shown = |line: &str| {
-                header.iter().any(|header| line == header)
+                header.iter().any(|header| line.starts_with(header.as_str()))
                     || starts(line.trim_start_matches('#'))
                     || line.split(['{', ',']).any(starts)
             };

@@ -520,3 +520,55 @@ fn identity_tokens_must_say_whose_they_are() {
         ),
     ]);
 }
+
+#[test]
+fn rules_over_sites_are_checked_where_they_stand() {
+    let rule = |lines: &str| changed("[[image]]", &format!("[[environment.site]]\n{lines}\n\n[[image]]"));
+    let file = "file = \"environments/production/a.yaml\"";
+    check(&[
+        (rule(&format!("{file}\npath = \"$.a\"\nrepository = \"a/b\"")), "none"),
+        (
+            rule(&format!("{file}\npath = \"$.a..b\"\nrepository = \"a/b\"")),
+            "t.toml:17:14: `path` cannot be read at byte 5: `..` is not known here: name every level, or write `[*]`",
+        ),
+        (
+            rule(&format!("{file}\npath = \"$.a\"\npart = \"tag\"")),
+            "t.toml:15:1: `repository` is missing: a tag or a digest alone does not say whose it is",
+        ),
+        (
+            rule(&format!("{file}\npath = \"$.a\"\npart = \"tags\"")),
+            "t.toml:18:8: `part`: there is no part called `tags`; did you mean `tag`?",
+        ),
+        (
+            rule("file = \"environments/staging/a.yaml\"\npath = \"$.a\""),
+            "t.toml:16:8: `file`: `environments/staging/a.yaml` is in none of the environment's `paths`; only files of the \
+             environment are written",
+        ),
+        (
+            changed("promote_from =", "pin = \"digests\"\npromote_from ="),
+            "t.toml:13:7: `pin`: nothing is pinned by `digests`; did you mean `digest`?",
+        ),
+    ]);
+}
+
+#[test]
+fn names_of_images_mean_one_repository() {
+    let image = |lines: &str| with(&format!("\n[[image]]\nrepository = \"ghcr.io/x/api\"\n{lines}\n"));
+    check(&[
+        (image("name = \"api\"\nflux_policy = \"flux-system:api\""), "none"),
+        (
+            changed("[[image]]", "[[image]]\nname = \"api\""),
+            "t.toml:16:8: `name`: `api` would mean every repository that the pattern takes; give it to an [[image]] whose \
+             `repository` has no wildcard",
+        ),
+        (
+            image("name = \"a:b\""),
+            "t.toml:20:8: `a:b` cannot be the name of an image; use letters, digits, `.`, `_` and `-`",
+        ),
+        (image("flux_policy = \"api\""), "t.toml:20:15: `api` is no policy of Flux; write `namespace:name`"),
+        (
+            image("name = \"api\"\n\n[[image]]\nrepository = \"ghcr.io/x/web\"\nname = \"api\""),
+            "t.toml:24:8: `name`: `api` is another image already; a name means one repository",
+        ),
+    ]);
+}

@@ -289,6 +289,8 @@ fn is_same(
         && has_same("[[config_repository]]", &remote.name)
         && names.clone().eq(old.environments().iter().map(|environment| environment.name.as_str()))
         && names.clone().all(|name| has_same("[[environment]]", name))
+        // They also say under which other names manifests write images.
+        && running.settings.fingerprint.has_all_same(&settings.fingerprint, "[[image]]")
 }
 
 /// Opens one branch of a config repository with the environments that are on it.
@@ -302,9 +304,11 @@ pub(super) async fn open(
 }
 
 fn paths(environments: &[EnvironmentSettings]) -> Vec<EnvironmentPaths> {
-    let paths = environments
-        .iter()
-        .map(|environment| EnvironmentPaths { name: environment.name.clone(), paths: environment.paths.clone() });
+    let paths = environments.iter().map(|environment| EnvironmentPaths {
+        name: environment.name.clone(),
+        paths: environment.paths.clone(),
+        manifests: environment.manifests.clone(),
+    });
     paths.collect()
 }
 

@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use super::config_repository::read_branch;
 use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
+use super::site;
+use crate::manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct EnvironmentSettings {
     pub update: Update,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
+    /// What is said about its manifests.
+    pub manifests: ManifestSettings,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -33,7 +39,7 @@ pub enum Update {
     Manual,
 }
 
-pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSettings> {
+pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageNames>) -> Option<EnvironmentSettings> {
     let name = section.name();
     let config_repository = read_config_repository(section, names);
     let branch = read_branch(section);
@@ -41,13 +47,17 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSet
     let update = read_update(section);
     let own = name.as_ref().map_or("", |name| name.value.as_str());
     let promote_from = read_promote_from(section, own, names);
+    let pin = read_pin(section);
+    let paths = paths?;
+    let manifests = ManifestSettings { names: image_names.clone(), rules: site::read(section, &paths), pin };
     Some(EnvironmentSettings {
         name: name?.value,
         config_repository: config_repository?,
         branch,
-        paths: paths?,
+        paths,
         update,
         promote_from,
+        manifests,
         line: section.report().line(section.offset),
     })
 }
@@ -92,6 +102,19 @@ fn read_update(section: Section<'_>) -> Update {
         }
     }
     Update::Manual
+}
+
+fn read_pin(section: Section<'_>) -> Pin {
+    let Some(text) = section.text("pin") else { return Pin::Keep };
+    match text.value {
+        "digest" => return Pin::Digest,
+        "keep" => {}
+        other => {
+            let message = format!("`pin`: nothing is pinned by `{}`", other.escape_debug());
+            section.report().fault_with_hint(text.offset, message, hint(other, ["digest", "keep"]));
+        }
+    }
+    Pin::Keep
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

@@ -39,10 +39,15 @@ pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
     ],
     later: &["github_app", "signing"],
 };
-pub(super) const ENVIRONMENT: KeySet =
-    key_set("[[environment]]", &["name", "config_repository", "branch", "paths", "update", "promote_from"]);
-pub(super) const IMAGE: KeySet =
-    key_set("[[image]]", &["repository", "tag", "verify", "source", "source_branches", "allow_older"]);
+pub(super) const ENVIRONMENT: KeySet = key_set(
+    "[[environment]]",
+    &["name", "config_repository", "branch", "paths", "update", "promote_from", "pin", "site"],
+);
+pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const IMAGE: KeySet = key_set(
+    "[[image]]",
+    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
+);
 pub(super) const TAG: KeySet = key_set(
     "`tag` of [[image]]",
     &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
@@ -85,6 +90,7 @@ pub const KEY_SETS: &[KeySet] = &[
     STORE,
     CONFIG_REPOSITORY,
     ENVIRONMENT,
+    SITE,
     IMAGE,
     TAG,
     SOURCE,

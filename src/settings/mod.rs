@@ -12,6 +12,7 @@ mod environment;
 mod fault;
 mod fingerprint;
 mod image;
+mod image_names;
 mod keys;
 mod names;
 mod nearest;
@@ -24,14 +25,17 @@ mod remote_url;
 mod report;
 mod secrets;
 mod server;
+mod site;
 mod source;
 mod tag;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use crate::config_repo::RemoteSettings;
+use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
 use crate::source_repo::SourceSettings;
@@ -174,6 +178,17 @@ impl Settings {
         Ok(Self { warnings, fingerprint, ..settings })
     }
 
+    /// Returns what is said about the manifests of any environment, for those who read them without one.
+    pub fn manifests(&self) -> ManifestSettings {
+        let rules = self.environments.iter().flat_map(|environment| environment.manifests.rules.iter().cloned());
+        let first = self.environments.first();
+        ManifestSettings {
+            names: first.map(|environment| environment.manifests.names.clone()).unwrap_or_default(),
+            rules: rules.collect(),
+            ..ManifestSettings::default()
+        }
+    }
+
     /// Returns the settings of each branch that environments are on, with these environments, in the order in
     /// which the file first names them. Each has a mirror of its own.
     pub fn remotes(&self) -> Vec<(RemoteSettings, Vec<EnvironmentSettings>)> {
@@ -239,11 +254,12 @@ fn read(top: Section<'_>) -> Settings {
 
     let names = Names::new(&config_repositories, &environments);
     let (store, retention) = server::read_store(top);
+    let image_names = Arc::new(image_names::read(&images));
     let images = image::read(&images, &store.path);
     let settings = Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
-        environments: each(&environments, |section| environment::read(section, &names)),
+        environments: each(&environments, |section| environment::read(section, &names, &image_names)),
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,

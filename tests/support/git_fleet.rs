@@ -9,6 +9,7 @@ use tagrelay::config_repo::{
     RemoteSettings, WantedVersion,
 };
 use tagrelay::image::Version;
+use tagrelay::manifest::ManifestSettings;
 use tempfile::TempDir;
 
 /// The folder of the mirror and the settings that use it.
@@ -32,8 +33,11 @@ impl Fleet {
             author: Identity { name: "Tagrelay".to_owned(), email: "tagrelay@example.com".to_owned() },
             mirror: folder.path().join("mirror.git"),
         };
-        let environments = ["staging", "production"]
-            .map(|name| EnvironmentPaths { name: name.to_owned(), paths: vec![format!("environments/{name}/**")] });
+        let environments = ["staging", "production"].map(|name| EnvironmentPaths {
+            name: name.to_owned(),
+            paths: vec![format!("environments/{name}/**")],
+            manifests: ManifestSettings::default(),
+        });
         Self { folder, settings, environments: environments.into() }
     }
 
