@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the samples of tests/fixtures as seeds: fuzz/corpus/senders and fuzz/corpus/tokens."""
+"""Writes the samples of tests/ as seeds: fuzz/corpus/{senders,tokens,scan,edit}."""
 
 import json
 import pathlib
@@ -31,3 +31,16 @@ tokens.mkdir(parents=True, exist_ok=True)
 for name, token in json.loads((ROOT / "tests/fixtures/webhook-signatures/tokens.json").read_text()).items():
     (tokens / name).write_text(token)
 (tokens / "keys").write_bytes((ROOT / "tests/fixtures/webhook-signatures/keys.json").read_bytes())
+
+# The names of fuzz/src/lib.rs choose by the first byte; 8 pins, 16 brings rules and names.
+for target in ("scan", "edit"):
+    folder = ROOT / "fuzz/corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((ROOT / "tests/corpus").rglob("*")):
+        if not path.is_file():
+            continue
+        name = path.name
+        choice = 5 if name.endswith(".json") else 3 if name.startswith(".argocd") else 1 if "ustomization" in name else 0
+        label = "-".join(path.relative_to(ROOT / "tests/corpus").parts)
+        for more in (0, 8, 16):
+            (folder / f"{label}-{more}").write_bytes(bytes([choice + more]) + path.read_bytes())

@@ -14,12 +14,14 @@
 //! | [`registry`] | unverified image -> verified image |
 //! | [`config_repo`] | versions wanted -> commit -> pushed branch |
 //! | [`source_repo`] | two commits -> which of them is the newer one |
+//! | [`argocd`] | commit -> applications refreshed, and what became of it |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
 //! | [`telemetry`] | logs and metrics |
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
 
+pub mod argocd;
 pub mod cli;
 pub mod config_repo;
 pub mod http;

@@ -181,7 +181,8 @@ async fn trees_that_unfold_without_end_are_refused() {
     apply(&repository, plan("staging", &[(USER, "2.0")])).await;
     drop(repository);
 
-    fleet.environments = vec![EnvironmentPaths { name: "all".to_owned(), paths: vec!["**".to_owned()] }];
+    fleet.environments =
+        vec![EnvironmentPaths { name: "all".to_owned(), paths: vec!["**".to_owned()], manifests: Default::default() }];
     let error = fleet.open().await.refresh().await.unwrap_err();
     assert!(matches!(&error, RemoteError::Protocol { .. }), "{error}");
     assert!(error.to_string().contains("unfolds to more files than can be read"), "{error}");

@@ -140,3 +140,33 @@ fn broken_bytes_are_reported_with_their_line() {
     }
     assert!(reason_of("image: a:1\n{{- if x }}\n").contains("template"));
 }
+
+#[test]
+fn texts_inside_files_have_the_same_bounds() {
+    let application = |values: &str| {
+        let text = values.replace('\n', "\n      ");
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n  image: a:1\n  helm:\n    values: |\n      {text}\n"
+        )
+    };
+    for opener in ["[", "{a: ", "- ", "? ", "[{a: ", "- - ", "{{", "&a ["] {
+        let text = application(&format!("image: a:1\nb:\n  {}", opener.repeat(10_000)));
+        let (scanned, edited) = on_small_stack(text.clone().into());
+        // The text is left alone, the file around it is not.
+        assert_eq!(scanned.unwrap().len(), 1, "{opener}");
+        assert_eq!(edited.unwrap(), text.replacen("a:1", "a:2", 1).into_bytes());
+    }
+    let laughs = "a0: &a0 {image: a:1}\na1: [*a0, *a0]\na2: [*a0, *a0]";
+    let (scanned, _) = on_small_stack(application(laughs).into());
+    assert_eq!(scanned.unwrap().len(), 2);
+
+    // Many texts, and many markers on one value.
+    let many = "  - helm:\n      values: |\n        image: a:1\n".repeat(20_000);
+    let text = format!("apiVersion: argoproj.io/v1alpha1\nkind: Application\nsources:\n{many}");
+    let (scanned, edited) = on_small_stack(text.clone().into());
+    assert_eq!(scanned.unwrap().len(), 20_000);
+    assert_eq!(edited.unwrap(), text.replace("a:1", "a:2").into_bytes());
+    let text = format!("image: a:1\n{}", "- v1 # tagrelay: docker.io/library/a:tag\n".repeat(50_000))
+        .replacen('\n', "\nb:\n", 1);
+    assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 50_001);
+}

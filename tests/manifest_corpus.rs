@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tagrelay::image::{ImageReference, Version};
-use tagrelay::manifest::{Refused, Wanted, edit, is_manifest_path, scan};
+use tagrelay::manifest::{ManifestSettings, Refused, Wanted, edit, is_manifest_path, read, scan};
 
 /// What every file of the corpus is asked for.
 const WANTED: [&str; 4] = [
@@ -81,7 +81,9 @@ fn outcome((name, path): (String, PathBuf)) -> String {
     match edit(&name, &bytes, &wanted()) {
         Ok(edited) => {
             assert!(edited.bytes == bytes && edited.changes.is_empty(), "{name}: {:?}", edited.changes);
-            format!("{name}: {} sites, none changed\n", scan(&name, &bytes).unwrap().len())
+            let reading = read(&name, &bytes, &ManifestSettings::default()).unwrap();
+            let notes = reading.notes.iter().map(|note| format!("    line {}: {}\n", note.line, note.reason));
+            format!("{name}: {} sites, none changed\n{}", reading.sites.len(), notes.collect::<String>())
         }
         Err(Refused::Unreadable(unreadable)) => {
             assert_eq!(scan(&name, &bytes), Err(unreadable.clone()), "{name}");

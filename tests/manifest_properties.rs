@@ -357,6 +357,70 @@ proptest! {
     }
 }
 
+/// An Application with a document in its `values`, in any line end.
+fn applications() -> impl Strategy<Value = Piece> {
+    let indentation = prop::sample::select(vec![2_usize, 4, 9]);
+    let chomping = prop::sample::select(vec!["", "-", "+"]);
+    let end = prop::sample::select(vec!["\n", "\r\n"]);
+    (vec(lines(), 0..8), indentation, chomping, end).prop_map(|(lines, indentation, chomping, end)| {
+        let numbered = lines.into_iter().enumerate();
+        let numbered = numbered.map(|(number, line)| line.map(|text| text.replace("kN", &format!("key{number}"))));
+        Piece::join(numbered.collect(), "\n").map(|text| {
+            // With the indicator the text may begin with blanks.
+            let mut file = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n source:\n  helm:\n".to_owned();
+            file += &format!("    values: |{indentation}{chomping} # text\n");
+            for line in text.split('\n') {
+                file += &format!("{}{line}\n", " ".repeat(4 + indentation));
+            }
+            file += "    releaseName: x\n  kustomize: {images: [a.example/other:v1.0]}\n";
+            file.replace('\n', end)
+        })
+    })
+}
+
+/// Objects and values as people write them in JSON.
+fn json_documents() -> impl Strategy<Value = Piece> {
+    let value = prop_oneof![
+        references().prop_map(|reference| reference.map(|text| {
+            let text = text.trim_matches(['"', '\'']).to_owned();
+            format!("{{\"image\":\"{text}\"}}")
+        })),
+        Just(Piece {
+            before: "{\"repository\": \"a.example/managed\",\t\"tag\": 1.0}".to_owned(),
+            after: "{\"repository\": \"a.example/managed\",\t\"tag\": \"9f8e7d6\"}".to_owned(),
+        }),
+        "[ -~]{0,9}".prop_map(|text| Piece::same(serde_json::to_string(&text).unwrap())),
+    ];
+    (vec(value, 0..6), prop::sample::select(vec![",", ",\n\t", " ,\r\n  "])).prop_map(|(values, blank)| {
+        Piece::join(values, blank)
+            .map(|text| format!("{{\n\t\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [{text}]}}"))
+    })
+}
+
+proptest! {
+    #![proptest_config(config(1_500))]
+
+    #[test]
+    fn an_edit_inside_a_text_changes_versions_and_nothing_else(file in applications()) {
+        let wanted = [wanted("a.example/managed", "9f8e7d6")];
+        let edited = edit("application.yaml", file.before.as_bytes(), &wanted);
+        let edited = edited.unwrap_or_else(|refused| panic!("{refused}\n{}", file.before));
+        prop_assert_eq!(std::str::from_utf8(&edited.bytes).unwrap(), &file.after);
+        for change in &edited.changes {
+            let line = file.after.lines().nth(change.line as usize - 1).unwrap_or_default();
+            prop_assert!(line.contains("9f8e7d6") || line.contains(NEW_DIGEST), "{}: {}", change.line, line);
+        }
+    }
+
+    #[test]
+    fn json_stays_json(file in json_documents()) {
+        let edited = edit("list.json", file.before.as_bytes(), &[wanted("a.example/managed", "9f8e7d6")]);
+        let edited = edited.unwrap_or_else(|refused| panic!("{refused}\n{}", file.before));
+        prop_assert_eq!(std::str::from_utf8(&edited.bytes).unwrap(), &file.after);
+        serde_json::from_slice::<serde_json::Value>(&edited.bytes).unwrap();
+    }
+}
+
 // ---- Bytes ----------------------------------------------------------------------------------------------------
 
 /// Words of YAML in any order.
@@ -435,6 +499,16 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
         "x-a: &a a:v1\n",
         "digest: ''",
         "{<<: *a, repository: b}",
+        " # tagrelay: a\n",
+        " # tagrelay: a:tag\n",
+        " # tagrelay: ignore\n",
+        " # {\"$imagepolicy\": \"ns:a\"}\n",
+        "apiVersion: argoproj.io/v1alpha1\nkind: Application\n",
+        "helm:\n  values: |\n    image: a:1\n",
+        "helm:\n  parameters: [{name: image.repository, value: a}, {name: image.tag, value: v1}]\n",
+        "kustomize: {images: [b=a:1, a:v1]}\n",
+        "global: {imageRegistry: a}\n",
+        "services: {b: {image: a:1}}\n",
     ]);
     vec(words, 0..40).prop_map(|words| words.concat().into_bytes())
 }

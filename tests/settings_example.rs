@@ -108,8 +108,10 @@ fn what_the_example_leaves_out_would_be_read() {
 
 #[test]
 fn the_example_works_over_ssh() {
-    let (https, ssh) =
-        (["url = \"https", "username = \"tagrelay\"", "password = { env = \"GIT"], ["url", "ssh_key", "known_hosts"]);
+    let (https, ssh) = (
+        ["url = \"https://git", "username = \"tagrelay\"", "password = { env = \"GIT"],
+        ["url", "ssh_key", "known_hosts"],
+    );
     let line = |line: &str| {
         let uncommented = ssh.iter().any(|key| line.starts_with(&format!("#{key}")));
         let left_out = https.iter().any(|start| line.starts_with(start));
@@ -161,9 +163,12 @@ fn every_key_is_in_the_reference_and_in_the_example() {
         assert_eq!(documented, set.keys, "in {}", set.section);
         for key in set.keys {
             let starts = |part: &str| part.trim_start().starts_with(&format!("{key} ="));
-            let header = [format!("[{key}]"), format!("[[{key}]]"), format!("[receiver.{key}]")];
+            let header = ["", "[", "receiver.", "[environment."].map(|before| {
+                let closing = if before.starts_with('[') { "]]" } else { "]" };
+                format!("[{before}{key}{closing}")
+            });
             let shown = |line: &str| {
-                header.iter().any(|header| line == header)
+                header.iter().any(|header| line.starts_with(header.as_str()))
                     || starts(line.trim_start_matches('#'))
                     || line.split(['{', ',']).any(starts)
             };

@@ -579,6 +579,65 @@ fn what_a_receiver_takes_has_its_bounds() {
 }
 
 #[test]
+fn argo_cd_can_do_what_environments_want_of_it() {
+    let argocd = |lines: &str| with(&format!("[argocd]\n{lines}"));
+    let gated = |lines: &str, argocd: &str| {
+        let environments =
+            "[[environment]]\nname = \"a\"\npaths = [\"a\"]\n\n[[environment]]\nname = \"b\"\npaths = [\"b\"]\n";
+        with(&format!("{environments}{lines}\n{argocd}"))
+    };
+    let url = "url = \"https://argocd.example.com\"\n";
+    let token = format!("[argocd]\n{url}token = {{ value = \"t\" }}");
+    check(&[
+        (argocd(url), "none"),
+        (argocd(&format!("{url}token = {{ value = \"t\" }}\ntimeout = \"1h\"")), "none"),
+        (argocd(&format!("{url}webhook = {{ secret = {{ value = \"s\" }} }}")), "none"),
+        (argocd(""), "t.toml:17:1: `url` is missing in [argocd]; write url = \"https://argocd.example.com\""),
+        (
+            argocd("url = \"https://admin:hunter2@argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: it holds a user name or a password; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd("url = \"argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: this is not a URL; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd(&format!("{url}token = {{ value = \"t\" }}\nwebhook = {{ secret = {{ value = \"s\" }} }}")),
+            "t.toml:20:11: `webhook` has no use with `token`: whoever may ask need not be told; leave one of them out",
+        ),
+        (
+            argocd(&format!("{url}timeout = \"1s\"")),
+            "t.toml:19:11: `timeout`: `1s` is no span of time from 10s to 1d; write \"24h\" or \"7d\"",
+        ),
+        (gated("promote_from = [\"a\"]\npromote_when = \"healthy\"\nsoak = \"30m\"", &token), "none"),
+        (gated("argocd = { app = \"argocd/b\" }", &token), "none"),
+        (gated("argocd = { app = [\"b\", \"c\"] }", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"healthy\"", &format!("[argocd]\n{url}")),
+            "t.toml:25:16: `promote_when` wants to know how applications fare, and there is no Argo CD to ask; write [argocd] \
+             with `url` and `token`",
+        ),
+        (gated("promote_when = \"healthy\"", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"helthy\"", &token),
+            "t.toml:25:16: `promote_when`: there is no condition called `helthy`; did you mean `healthy`?",
+        ),
+        (
+            gated("argocd = { app = \"Platform\" }", &token),
+            "t.toml:24:18: `Platform` names no application: write its name, or NAMESPACE/NAME",
+        ),
+        (
+            gated("argocd = { app = \"a\", labels = \"b=c\" }", &token),
+            "t.toml:24:10: `app` and `labels` both say which applications it has; leave one of them out",
+        ),
+        (
+            gated("argocd = { app = \"a\" }", ""),
+            "t.toml:24:10: there is no [argocd]; write [argocd] with `url` and `token`",
+        ),
+    ]);
+}
+
+#[test]
 fn identity_tokens_must_say_whose_they_are() {
     let receiver = |kind: &str, token: &str| {
         with(&format!("[[receiver]]\nname = \"r\"\nkind = \"{kind}\"\nidentity_token = {{ {token} }}"))
@@ -614,6 +673,58 @@ fn identity_tokens_must_say_whose_they_are() {
             receiver("gar", right),
             "t.toml:20:18: `keys` is missing in `identity_token` of [[receiver]]; write keys = { url = \
              \"https://www.googleapis.com/oauth2/v3/certs\" } or { file = \"/etc/tagrelay/keys.json\" }",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_over_sites_are_checked_where_they_stand() {
+    let rule = |lines: &str| changed("[[image]]", &format!("[[environment.site]]\n{lines}\n\n[[image]]"));
+    let file = "file = \"environments/production/a.yaml\"";
+    check(&[
+        (rule(&format!("{file}\npath = \"$.a\"\nrepository = \"a/b\"")), "none"),
+        (
+            rule(&format!("{file}\npath = \"$.a..b\"\nrepository = \"a/b\"")),
+            "t.toml:17:14: `path` cannot be read at byte 5: `..` is not known here: name every level, or write `[*]`",
+        ),
+        (
+            rule(&format!("{file}\npath = \"$.a\"\npart = \"tag\"")),
+            "t.toml:15:1: `repository` is missing: a tag or a digest alone does not say whose it is",
+        ),
+        (
+            rule(&format!("{file}\npath = \"$.a\"\npart = \"tags\"")),
+            "t.toml:18:8: `part`: there is no part called `tags`; did you mean `tag`?",
+        ),
+        (
+            rule("file = \"environments/staging/a.yaml\"\npath = \"$.a\""),
+            "t.toml:16:8: `file`: `environments/staging/a.yaml` is in none of the environment's `paths`; only files of the \
+             environment are written",
+        ),
+        (
+            changed("promote_from =", "pin = \"digests\"\npromote_from ="),
+            "t.toml:13:7: `pin`: nothing is pinned by `digests`; did you mean `digest`?",
+        ),
+    ]);
+}
+
+#[test]
+fn names_of_images_mean_one_repository() {
+    let image = |lines: &str| with(&format!("\n[[image]]\nrepository = \"ghcr.io/x/api\"\n{lines}\n"));
+    check(&[
+        (image("name = \"api\"\nflux_policy = \"flux-system:api\""), "none"),
+        (
+            changed("[[image]]", "[[image]]\nname = \"api\""),
+            "t.toml:16:8: `name`: `api` would mean every repository that the pattern takes; give it to an [[image]] whose \
+             `repository` has no wildcard",
+        ),
+        (
+            image("name = \"a:b\""),
+            "t.toml:20:8: `a:b` cannot be the name of an image; use letters, digits, `.`, `_` and `-`",
+        ),
+        (image("flux_policy = \"api\""), "t.toml:20:15: `api` is no policy of Flux; write `namespace:name`"),
+        (
+            image("name = \"api\"\n\n[[image]]\nrepository = \"ghcr.io/x/web\"\nname = \"api\""),
+            "t.toml:24:8: `name`: `api` is another image already; a name means one repository",
         ),
     ]);
 }

@@ -2,6 +2,8 @@
 #![cfg(feature = "otel")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
 
+#[path = "support/argocd.rs"]
+mod argocd;
 #[path = "support/fleet.rs"]
 mod fleet;
 #[path = "support/otlp.rs"]
@@ -362,4 +364,39 @@ async fn wrong_variables_are_told_and_stop_nothing() {
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
     assert_eq!(event["state"], "committed");
     assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
+}
+
+#[tokio::test]
+async fn the_trace_goes_on_to_the_health_of_the_application() {
+    let collector = Collector::start().await;
+    let argocd = argocd::FakeArgoCd::start().await;
+    argocd.add("platform-staging", "https://git.example.com/uyou/platform.git", "environments/staging");
+    let builder = Fleet::builder()
+        .service("user-service")
+        .repository_settings("argocd_url = \"https://git.example.com/uyou/platform.git\"")
+        .settings(&argocd.settings());
+    let fleet = traced(builder, &collector).start().await;
+    argocd.reads(fleet.upstream.path());
+    ready(&fleet).await;
+    let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    let spans = collector.wait(CI_TRACE, "follow rollout", 1).await;
+    let rollout = named(&spans, "follow rollout");
+    let request = named(&spans, "POST /webhooks/{receiver}");
+    assert_eq!((&rollout.parent, rollout.kind), (&request.id, SpanKind::Consumer));
+    for (key, value) in [
+        ("tagrelay.outcome", "healthy"),
+        ("tagrelay.commit", &fleet.upstream.tip()),
+        ("tagrelay.applications", "argocd/platform-staging"),
+    ] {
+        assert_eq!(rollout.attributes.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let refresh = named(&spans, "argocd refresh");
+    assert_eq!((&refresh.parent, refresh.kind), (&rollout.id, SpanKind::Client));
+    assert!(rollout.start <= refresh.start && refresh.end <= rollout.end);
+    // Argo CD can go on from there.
+    assert_eq!(argocd.traceparents(), [format!("00-{CI_TRACE}-{}-01", refresh.id)]);
+    let told = lines(&fleet, "cause_id", &id);
+    let told: Vec<_> = told.iter().filter(|line| line["message"] == "rollout ended").collect();
+    assert_eq!((told[0]["state"].as_str(), told[0]["trace_id"].as_str()), (Some("healthy"), Some(CI_TRACE)));
+    assert_eq!(told.len(), 1);
 }

@@ -8,10 +8,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::argocd::{ArgoCd, WatchedBranch};
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, ConnectionLimits, Routes};
 use crate::registry::{Registries, install_tls_provider};
-use crate::relay::{self, Branch, Environment, Relay, Running, UpdateMode};
+use crate::relay::{self, Branch, Environment, Following, Relay, Running, UpdateMode};
 use crate::settings::{EnvironmentSettings, Settings, Update};
 use crate::source_repo::Sources;
 use crate::store::Store;
@@ -92,11 +93,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let metrics = Metrics::new();
     expect(&metrics, &settings);
     let branches = open_branches(&settings, &metrics).await?;
+    let following = follow(&settings)?;
     let store = Store::open(&settings.store).await?;
     let registries = Registries::new(settings.registries)?;
     let receivers = settings.receivers.into_iter().map(Receiver::new).collect::<Result<Vec<_>, _>>()?;
     let sources = Sources::new(settings.sources);
-    let parts = relay::Parts { store, registries, images: settings.images, sources, branches, metrics, traces };
+    let parts =
+        relay::Parts { store, registries, images: settings.images, sources, branches, following, metrics, traces };
     let (relay, running) = Relay::start(parts);
     let routes = Routes::new(http::Parts {
         relay: relay.clone(),
@@ -123,6 +126,9 @@ fn expect(metrics: &Metrics, settings: &Settings) {
     metrics.watch_store(&settings.store.path);
     settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
     settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
+    if settings.argocd.is_some() {
+        metrics.expect_argocd(settings.environments.iter().map(|environment| environment.name.as_str()));
+    }
     let named = settings.registries.iter().map(|registry| registry.host.as_str());
     // The first component of a pattern is its registry, unless it has wildcards.
     let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
@@ -148,15 +154,37 @@ async fn open_branches(settings: &Settings, metrics: &Metrics) -> anyhow::Result
     Ok(branches)
 }
 
+/// Returns the Argo CD of the settings, with what of it belongs to which environment.
+pub(super) fn follow(settings: &Settings) -> anyhow::Result<Option<Following>> {
+    let Some(argocd) = &settings.argocd else { return Ok(None) };
+    let branches = settings.remotes().into_iter().map(|(remote, _)| watched_branch(settings, remote)).collect();
+    let selections = settings.environments.iter();
+    let selections =
+        selections.map(|environment| (environment.name.clone(), environment.applications.clone())).collect();
+    Ok(Some(Following::new(ArgoCd::new(argocd.clone())?, branches, selections)))
+}
+
+/// Returns a branch as Argo CD knows it.
+pub(super) fn watched_branch(settings: &Settings, remote: RemoteSettings) -> WatchedBranch {
+    let repository = settings.config_repositories.iter().find(|repository| repository.name == remote.name);
+    WatchedBranch {
+        repository: repository.and_then(|found| found.argocd_url.clone()).unwrap_or(remote.url),
+        is_default: repository.is_some_and(|found| found.branch == remote.branch),
+        branch: remote.branch,
+    }
+}
+
 /// Opens one branch of a config repository with the environments that are on it.
 pub(super) async fn open(
     remote: RemoteSettings,
     environments: &[EnvironmentSettings],
 ) -> anyhow::Result<ConfigRepository> {
     let (name, branch) = (remote.name.clone(), remote.branch.clone());
-    let paths = environments
-        .iter()
-        .map(|environment| EnvironmentPaths { name: environment.name.clone(), paths: environment.paths.clone() });
+    let paths = environments.iter().map(|environment| EnvironmentPaths {
+        name: environment.name.clone(),
+        paths: environment.paths.clone(),
+        manifests: environment.manifests.clone(),
+    });
     ConfigRepository::open(remote, paths.collect())
         .await
         .with_context(|| format!("config repository `{name}`, branch `{branch}`, cannot be opened"))
@@ -168,5 +196,5 @@ fn environment(settings: EnvironmentSettings) -> Environment {
         Update::Automatic => UpdateMode::Automatic,
         Update::Manual => UpdateMode::Manual,
     };
-    Environment { name: settings.name, mode, promote_from: settings.promote_from }
+    Environment { name: settings.name, mode, promote_from: settings.promote_from, soak: settings.soak }
 }

@@ -7,7 +7,7 @@ use super::mirror::Mirror;
 use super::object::{Kind, ObjectId};
 use super::paths::Territory;
 use super::tree::{self, EntryKind, ReadObject as _, Unreadable, Visitor};
-use crate::manifest::{self, Site};
+use crate::manifest::{self, Reading};
 
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.
 const MAX_FILE_BYTES: usize = 8 << 20;
@@ -19,14 +19,14 @@ const MAX_MANIFESTS: usize = 300_000;
 /// A file that may hold sites.
 pub(super) struct File {
     pub(super) path: Vec<u8>,
-    /// The numbers of the environments that it belongs to.
+    /// The numbers of the environments that it belongs to and that read it in the same way.
     pub(super) owners: Vec<usize>,
     kind: EntryKind,
     id: ObjectId,
 }
 
-/// The sites of a file, or why it is left alone.
-pub(super) type FileSites = Result<Vec<Site>, String>;
+/// What a file holds, or why it is left alone.
+pub(super) type FileSites = Result<Reading, String>;
 
 /// A folder that lies too deep to be read, and whether it is in the new tree.
 pub(super) type TooDeep = (Vec<u8>, bool);
@@ -69,13 +69,14 @@ impl Visitor for Finder<'_> {
         old: Option<(EntryKind, ObjectId)>,
         new: Option<(EntryKind, ObjectId)>,
     ) -> Result<(), Unreadable> {
-        if !manifest::is_manifest_path(&String::from_utf8_lossy(path)) {
+        if !self.territory.may_hold_sites(path) {
             return Ok(());
         }
         let owners = self.territory.owners_of(path);
         if owners.is_empty() {
             return Ok(());
         }
+        let readers = self.territory.readers(path, owners);
         self.count += 1;
         if self.count > MAX_MANIFESTS {
             let reason = format!("the environments hold more than {MAX_MANIFESTS} manifests");
@@ -83,7 +84,9 @@ impl Visitor for Finder<'_> {
         }
         for (side, entry) in [(Side::Old, old), (Side::New, new)] {
             if let Some((kind, id)) = entry {
-                (self.found)(side, File { path: path.to_owned(), owners: owners.clone(), kind, id })?;
+                for owners in &readers {
+                    (self.found)(side, File { path: path.to_owned(), owners: owners.clone(), kind, id })?;
+                }
             }
         }
         Ok(())
@@ -109,7 +112,7 @@ pub(super) fn read_all(
     let damage = Mutex::new(None);
     let walked = std::thread::scope(|scope| {
         for _ in 0..readers {
-            scope.spawn(|| read_waiting(mirror, &waiting, note, &damage));
+            scope.spawn(|| read_waiting(mirror, territory, &waiting, note, &damage));
         }
         let walked = find(mirror, territory, None, tree, &mut |_, file| {
             // Nobody waits behind the channel before it is closed.
@@ -128,6 +131,7 @@ pub(super) fn read_all(
 /// Reads files until none come any more; after the first damage it only takes them away.
 fn read_waiting(
     mirror: &Mirror,
+    territory: &Territory,
     waiting: &Mutex<Receiver<File>>,
     note: &(dyn Fn(&File, FileSites) + Sync),
     damage: &Mutex<Option<Unreadable>>,
@@ -138,15 +142,15 @@ fn read_waiting(
         if damage.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             continue;
         }
-        match read(mirror, &file) {
+        match read(mirror, territory, &file) {
             Ok(sites) => note(&file, sites),
             Err(error) => *damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
         }
     }
 }
 
-/// Returns the sites of a file, or why it is left alone.
-pub(super) fn read(mirror: &Mirror, file: &File) -> Result<FileSites, Unreadable> {
+/// Returns what a file holds, or why it is left alone.
+pub(super) fn read(mirror: &Mirror, territory: &Territory, file: &File) -> Result<FileSites, Unreadable> {
     match file.kind {
         EntryKind::SymbolicLink => return Ok(Err("is a symbolic link, which is never followed".to_owned())),
         EntryKind::Submodule => return Ok(Err("is a submodule, which is never followed".to_owned())),
@@ -162,10 +166,8 @@ pub(super) fn read(mirror: &Mirror, file: &File) -> Result<FileSites, Unreadable
         return Ok(Err(reason));
     }
     let bytes = mirror.read(file.id, Kind::Blob)?;
-    if !manifest::may_hold_sites(&bytes) {
-        return Ok(Ok(Vec::new()));
-    }
-    Ok(manifest::scan(path, &bytes).map_err(|error| error.to_string()))
+    let Some(owner) = file.owners.first() else { return Ok(Ok(Reading::default())) };
+    Ok(manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
 }
 
 /// A name that cannot be written into a log, a message or a diff is not managed; it stays as it is.

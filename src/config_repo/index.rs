@@ -23,7 +23,7 @@ pub struct Snapshot {
 pub struct EnvironmentSites {
     /// Where each image is named, in order of path and line; never empty lists.
     pub sites: BTreeMap<Repository, Arc<Vec<Place>>>,
-    /// Files that may hold sites and could not be read, in order of path.
+    /// Files that are left alone, whole or at some line, in order of path.
     pub problems: Vec<FileProblem>,
 }
 
@@ -40,7 +40,7 @@ pub struct Place {
     pub version: Version,
 }
 
-/// A file that is left alone.
+/// A file that is left alone, or something in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
     /// The file, with escapes where its name cannot be shown.
@@ -88,7 +88,7 @@ pub(super) fn difference(
 ) -> Result<Update, Unreadable> {
     let (mut gone, mut there) = (Vec::new(), Vec::new());
     let too_deep = files::find(mirror, territory, Some(old), new, &mut |side, file| {
-        let sites = files::read(mirror, &file)?;
+        let sites = files::read(mirror, territory, &file)?;
         match side {
             Side::Old => gone.push((file, sites)),
             Side::New => there.push((file, sites)),
@@ -125,16 +125,14 @@ impl EnvironmentSites {
     /// Takes a file out.
     fn forget(&mut self, path: &[u8], read: &FileSites) {
         let name = shown(path);
-        match read {
-            Err(_) => self.problems.retain(|problem| problem.path != name),
-            Ok(found) => {
-                for site in found {
-                    let Some(places) = self.sites.get_mut(&site.repository) else { continue };
-                    Arc::make_mut(places).retain(|place| *place.path != *name);
-                    if places.is_empty() {
-                        self.sites.remove(&site.repository);
-                    }
-                }
+        if !matches!(read, Ok(reading) if reading.notes.is_empty()) {
+            self.problems.retain(|problem| problem.path != name);
+        }
+        for site in read.iter().flat_map(|reading| &reading.sites) {
+            let Some(places) = self.sites.get_mut(&site.repository) else { continue };
+            Arc::make_mut(places).retain(|place| *place.path != *name);
+            if places.is_empty() {
+                self.sites.remove(&site.repository);
             }
         }
     }
@@ -143,11 +141,17 @@ impl EnvironmentSites {
     fn note(&mut self, path: &[u8], read: &FileSites) {
         let found = match read {
             Err(reason) => return self.keep(FileProblem { path: shown(path), reason: reason.clone() }),
-            Ok(found) if found.is_empty() => return,
-            Ok(found) => found,
+            Ok(reading) => reading,
         };
+        for note in &found.notes {
+            let reason = format!("line {}: {}", note.line, note.reason);
+            self.keep(FileProblem { path: shown(path), reason });
+        }
+        if found.sites.is_empty() {
+            return;
+        }
         let path: Arc<str> = shown(path).into();
-        for site in found {
+        for site in &found.sites {
             let (version, format) = (site.version.clone(), site.format);
             let place = Place { path: path.clone(), line: site.line, format, version };
             let places = match self.sites.get_mut(&site.repository) {

@@ -1,6 +1,7 @@
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::error::OpenError;
+use crate::manifest::{ManifestSettings, is_manifest_path};
 
 /// The paths of an environment in its config repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,12 +11,15 @@ pub struct EnvironmentPaths {
     /// Globs over the paths of the repository; `*` stops at a slash, `**` does not, and a folder means everything
     /// below it.
     pub paths: Vec<String>,
+    /// What the settings say about its manifests.
+    pub manifests: ManifestSettings,
 }
 
 /// Which environments a file of the repository belongs to.
 #[derive(Debug)]
 pub(super) struct Territory {
     names: Vec<String>,
+    manifests: Vec<ManifestSettings>,
     globs: GlobSet,
     /// The environment of each glob of the set.
     owners: Vec<usize>,
@@ -52,6 +56,7 @@ impl Territory {
         })?;
         Ok(Self {
             names: environments.iter().map(|environment| environment.name.clone()).collect(),
+            manifests: environments.iter().map(|environment| environment.manifests.clone()).collect(),
             globs,
             owners,
             roots,
@@ -70,6 +75,39 @@ impl Territory {
         owners.sort_unstable();
         owners.dedup();
         owners
+    }
+
+    /// Returns what the settings say about the manifests of the environment of a number.
+    pub(super) fn manifests(&self, owner: usize) -> &ManifestSettings {
+        &self.manifests[owner]
+    }
+
+    /// Returns what the settings say about the manifests of the environment of a name.
+    pub(super) fn manifests_of(&self, name: &str) -> Option<&ManifestSettings> {
+        self.names.iter().position(|known| known == name).map(|owner| self.manifests(owner))
+    }
+
+    /// Whether a file of this name can hold sites: as manifests are called, or as a rule of the settings says.
+    pub(super) fn may_hold_sites(&self, path: &[u8]) -> bool {
+        let path = String::from_utf8_lossy(path);
+        is_manifest_path(&path) || (0..self.names.len()).any(|owner| self.has_rules(owner, &path))
+    }
+
+    /// Splits the owners of a file into those that read it in the same way.
+    pub(super) fn readers(&self, path: &[u8], owners: Vec<usize>) -> Vec<Vec<usize>> {
+        let path = String::from_utf8_lossy(path);
+        let (special, mut plain): (Vec<usize>, Vec<usize>) =
+            owners.into_iter().partition(|owner| self.has_rules(*owner, &path));
+        // Without rules of its own, a file that is no manifest is nothing.
+        if !is_manifest_path(&path) {
+            plain.clear();
+        }
+        let special = special.into_iter().map(|owner| vec![owner]);
+        special.chain([plain]).filter(|owners| !owners.is_empty()).collect()
+    }
+
+    fn has_rules(&self, owner: usize, path: &str) -> bool {
+        self.manifests(owner).rules.iter().any(|rule| rule.takes(path))
     }
 
     /// Whether a folder (with a slash at its end) can hold a file of any environment.
@@ -133,6 +171,7 @@ mod tests {
             .map(|(name, paths)| EnvironmentPaths {
                 name: (*name).to_owned(),
                 paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                manifests: ManifestSettings::default(),
             })
             .collect();
         Territory::new(&environments)

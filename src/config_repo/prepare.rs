@@ -9,11 +9,12 @@ use super::error::PrepareError;
 use super::index::{EnvironmentSites, Snapshot};
 use super::mirror::Mirror;
 use super::object::{CommitId, Kind, NewObject, ObjectId};
+use super::paths::Territory;
 use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
 use super::settings::{CommitSettings, Grouping, Identity};
 use super::tree::{self, ReadObject, Unreadable};
 use crate::image::Repository;
-use crate::manifest::{self, SiteChange, Wanted};
+use crate::manifest::{self, ManifestSettings, SiteChange, Wanted};
 
 /// Writes the message of a commit.
 pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
@@ -21,6 +22,7 @@ pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
 /// Builds what a plan asks for on top of the commit of `snapshot`.
 pub(super) fn prepare(
     mirror: &Mirror,
+    territory: &Territory,
     snapshot: &Snapshot,
     settings: &CommitSettings,
     plan: &Plan,
@@ -35,7 +37,10 @@ pub(super) fn prepare(
             .environments
             .get(&environment.environment)
             .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
-        let edits = Edits::of(environment, sites, &mut draft)?;
+        let manifests = territory
+            .manifests_of(&environment.environment)
+            .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
+        let edits = Edits::of(environment, sites, manifests, &mut draft)?;
         group.add(environment, edits, &mut draft);
         if settings.grouping == Grouping::PerEnvironment || index + 1 == plan.environments.len() {
             let (judged, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
@@ -221,7 +226,12 @@ struct Edited {
 }
 
 impl Edits {
-    fn of(plan: &EnvironmentPlan, sites: &EnvironmentSites, draft: &mut Draft<'_>) -> Result<Self, PrepareError> {
+    fn of(
+        plan: &EnvironmentPlan,
+        sites: &EnvironmentSites,
+        manifests: &ManifestSettings,
+        draft: &mut Draft<'_>,
+    ) -> Result<Self, PrepareError> {
         let mut edits = Self { results: BTreeMap::new(), refused: BTreeMap::new() };
         let mut last: HashMap<&Repository, usize> = HashMap::new();
         for (number, wanted) in plan.wanted.iter().enumerate() {
@@ -247,19 +257,23 @@ impl Edits {
             }
         }
         draft.read_files(&edits.results.keys().cloned().collect())?;
-        while edits.round(plan, draft) {}
+        while edits.round(plan, manifests, draft) {}
         Ok(edits)
     }
 
     /// Edits each file that is not edited yet. Returns whether an update was refused on the way, so that files
     /// which it touched have to be edited again without it: an update is done in all of its files or in none.
-    fn round(&mut self, plan: &EnvironmentPlan, draft: &Draft<'_>) -> bool {
+    fn round(&mut self, plan: &EnvironmentPlan, manifests: &ManifestSettings, draft: &Draft<'_>) -> bool {
         let mut refused = BTreeMap::new();
         for (path, file) in self.results.iter_mut().filter(|(_, file)| file.edited.is_none()) {
             let bytes = draft.files.get(path).map(|file| file.new.clone()).unwrap_or_default();
-            match edit(path, &bytes, file.updates.iter().map(|number| &plan.wanted[*number])) {
+            match edit(path, &bytes, file.updates.iter().map(|number| &plan.wanted[*number]), manifests) {
                 Ok(edited) => file.edited = Some(edited),
-                Err(reason) => blame(path, &bytes, plan, &file.updates, &reason, &mut refused),
+                Err(reason) => {
+                    let trial =
+                        |wanted: &WantedVersion| edit(path, &bytes, std::iter::once(wanted), manifests).map(|_| ());
+                    blame(path, &trial, plan, &file.updates, &reason, &mut refused);
+                }
             }
         }
         for file in self.results.values_mut() {
@@ -338,21 +352,26 @@ impl Judgement {
     }
 }
 
-fn edit<'a>(path: &str, bytes: &Bytes, wanted: impl Iterator<Item = &'a WantedVersion>) -> Result<Edited, String> {
+fn edit<'a>(
+    path: &str,
+    bytes: &Bytes,
+    wanted: impl Iterator<Item = &'a WantedVersion>,
+    manifests: &ManifestSettings,
+) -> Result<Edited, String> {
     let wanted: Vec<Wanted> = wanted
         .map(|wanted| Wanted { repository: wanted.repository.clone(), version: wanted.version.clone() })
         .collect();
-    match manifest::edit(path, bytes, &wanted) {
+    match manifest::edit_with(path, bytes, &wanted, manifests) {
         Ok(edited) if edited.changes.is_empty() => Ok(Edited { bytes: bytes.clone(), changes: Vec::new() }),
         Ok(edited) => Ok(Edited { bytes: edited.bytes.into(), changes: edited.changes }),
         Err(refused) => Err(refused.to_string()),
     }
 }
 
-/// Finds out which of several updates a file refuses.
+/// Finds out which of several updates a file refuses, by a trial of each.
 fn blame(
     path: &str,
-    bytes: &Bytes,
+    trial: &dyn Fn(&WantedVersion) -> Result<(), String>,
     plan: &EnvironmentPlan,
     updates: &[usize],
     reason: &str,
@@ -361,7 +380,7 @@ fn blame(
     let explained = |reason: &str| format!("{path}: {reason}");
     let mut found = false;
     for number in updates.iter().filter(|_| updates.len() > 1) {
-        if let Err(reason) = edit(path, bytes, std::iter::once(&plan.wanted[*number])) {
+        if let Err(reason) = trial(&plan.wanted[*number]) {
             refused.insert(*number, explained(&reason));
             found = true;
         }
@@ -376,10 +395,10 @@ fn no_site(repository: &Repository, environment: &str, sites: &EnvironmentSites)
     match sites.problems.as_slice() {
         [] => reason,
         [first, ..] => format!(
-            "{reason} ({} could not be read, the first is {}: {})",
+            "{reason} ({} left alone, the first is {}: {})",
             match sites.problems.len() {
-                1 => "1 file".to_owned(),
-                count => format!("{count} files"),
+                1 => "1 file or place is".to_owned(),
+                count => format!("{count} files or places are"),
             },
             first.path,
             first.reason

@@ -117,7 +117,8 @@ impl ConfigRepository {
         let prepared = blocking(move || {
             let mut state = inner.local.state();
             let snapshot = inner.local.snapshot().ok_or(PrepareError::NotRead)?;
-            let prepared = prepare::prepare(&state.mirror, &snapshot, &inner.commits, &plan, &*render);
+            let prepared =
+                prepare::prepare(&state.mirror, &inner.local.territory, &snapshot, &inner.commits, &plan, &*render);
             if let Err(PrepareError::Damaged(reason)) = &prepared {
                 state.damage = Some(reason.clone());
             }

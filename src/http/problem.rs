@@ -115,7 +115,7 @@ impl From<RequestError> for Problem {
         let status = match &error {
             RequestError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::Unexpected { .. } => StatusCode::CONFLICT,
+            RequestError::Unexpected { .. } | RequestError::GateClosed { .. } => StatusCode::CONFLICT,
             RequestError::UnknownEnvironment { .. }
             | RequestError::SourceNotAllowed { .. }
             | RequestError::SourceMissing { .. }
@@ -124,6 +124,7 @@ impl From<RequestError> for Problem {
             | RequestError::AmbiguousRepository { .. }
             | RequestError::TagRefused(_)
             | RequestError::SeveralVersions { .. }
+            | RequestError::OverrideWithoutReason
             | RequestError::NoEarlierVersion { .. }
             | RequestError::HoldTooLong
             | RequestError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,

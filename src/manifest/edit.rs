@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::image::{Repository, Version};
 
-use super::find::{Found, Part, Sites};
-use super::notation::{self, Replacement};
-use super::prefilter::may_hold_sites;
+use super::document::is_json;
+use super::embedded::{Embedded, line_in_file};
+use super::find::{Found, Part, Sites, Task};
+use super::notation::{self, Quotes, Replacement};
+use super::prefilter::must_be_read;
 use super::proof::proof;
+use super::settings::{ManifestSettings, Pin};
 use super::sharing::stray_use;
-use super::site::{Format, Unreadable};
+use super::site::{Format, Unreadable, parse};
 use super::tree::{NodeId, Tree};
 
 /// The version that every site of a repository shall name.
@@ -97,6 +100,17 @@ pub enum Refused {
         /// The line of the site.
         line: u32,
     },
+    /// The site is in a text inside the file, and the lines of the text are not those of the file.
+    #[error(
+        "line {line}: the version of {repository} is in a text that is folded or quoted, which cannot be edited in \
+         place: write the text as a literal block (`|`)"
+    )]
+    NotLiteral {
+        /// The repository of the site.
+        repository: Repository,
+        /// The line of the site.
+        line: u32,
+    },
     /// The new bytes did not pass the proof. This is a defect of the editor; the file is left alone.
     #[error("the edit could not be proven to change only the version: {reason}")]
     Unprovable {
@@ -114,39 +128,96 @@ impl Refused {
             | Self::DigestUnknown { repository, .. }
             | Self::TagUnknown { repository, .. }
             | Self::Shared { repository, .. }
+            | Self::NotLiteral { repository, .. }
             | Self::Notation { repository, .. } => Some(repository),
         }
     }
+
+    /// Returns the same with its lines moved to where they are in the file.
+    fn at(mut self, in_file: impl Fn(u32) -> u32) -> Self {
+        match &mut self {
+            Self::Unreadable(_) | Self::Unprovable { .. } | Self::Contradiction { .. } => {}
+            Self::Shared { line, other_line, .. } => {
+                *line = in_file(*line);
+                *other_line = in_file(*other_line);
+            }
+            Self::DigestUnknown { line, .. }
+            | Self::TagUnknown { line, .. }
+            | Self::NotLiteral { line, .. }
+            | Self::Notation { line, .. } => *line = in_file(*line),
+        }
+        self
+    }
+}
+
+/// Sets every site of the wanted repositories, where the settings say nothing about the file.
+///
+/// # Errors
+///
+/// See [`edit_with`].
+pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refused> {
+    edit_with(path, bytes, wanted, &ManifestSettings::default())
 }
 
 /// Sets every site of the wanted repositories, and proves that nothing else changed.
 ///
 /// A site keeps its shape: one with a tag gets the new tag, one with a digest the new digest, one with both
-/// gets both. `path` is used as in [`scan`](super::scan). All is done or nothing is.
+/// gets both; where the settings pin, a tag becomes `tag@digest`. `path` is used as in [`read`](super::read). All is
+/// done or nothing is.
 ///
 /// # Errors
 ///
 /// See [`Refused`].
-pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refused> {
-    let wanted = by_repository(wanted)?;
+pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &ManifestSettings) -> Result<Edited, Refused> {
+    let order = Order { wanted: by_repository(wanted)?, settings };
     let unchanged = || Edited { bytes: bytes.to_vec(), changes: Vec::new() };
-    if !may_hold_sites(bytes) {
+    if !must_be_read(path, bytes, settings) {
         return Ok(unchanged());
     }
-    let tree = Tree::parse(bytes)?;
-    let sites = Sites::find(path, &tree)?;
-    let mut plan = Plan { tree: &tree, sites: &sites, wanted, values: BTreeMap::new(), changes: Vec::new() };
+    let tree = parse(path, bytes)?;
+    let quotes = if is_json(path) { Quotes::JSON } else { Quotes::of(&tree) };
+    let Some(rewritten) = rewrite(&tree, &Task::of_file(path, settings), &order, quotes)? else {
+        return Ok(unchanged());
+    };
+    let Rewritten { text, replacements, changes } = rewritten;
+    let unprovable = |reason| Refused::Unprovable { reason };
+    proof(&tree, &text, &replacements).map_err(unprovable)?;
+    if is_json(path) && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
+        return Err(unprovable("the new text is not JSON".to_owned()));
+    }
+    Ok(Edited { bytes: text.into_bytes(), changes })
+}
+
+/// What is wanted of a file.
+struct Order<'order> {
+    wanted: BTreeMap<&'order Repository, &'order Version>,
+    settings: &'order ManifestSettings,
+}
+
+/// A text after an edit that is not proven yet.
+struct Rewritten {
+    text: String,
+    replacements: Vec<Replacement>,
+    changes: Vec<SiteChange>,
+}
+
+/// Sets the sites of a text, and of the texts inside it; `None` where nothing changes.
+fn rewrite(tree: &Tree<'_>, task: &Task<'_>, order: &Order<'_>, quotes: Quotes) -> Result<Option<Rewritten>, Refused> {
+    let sites = Sites::find(tree, task)?;
+    let mut plan = Plan { tree, sites: &sites, order, values: BTreeMap::new(), changes: Vec::new() };
     for found in &sites.found {
         plan.set(found)?;
     }
+    for embedded in &sites.embedded {
+        plan.set_inside(embedded)?;
+    }
     if plan.changes.is_empty() {
-        return Ok(unchanged());
+        return Ok(None);
     }
     plan.refuse_shared()?;
-    let replacements = plan.replacements()?;
-    let new = splice(tree.text(), &replacements);
-    proof(&tree, &new, &replacements).map_err(|reason| Refused::Unprovable { reason })?;
-    Ok(Edited { bytes: new.into_bytes(), changes: plan.changes })
+    let replacements = plan.replacements(quotes)?;
+    plan.changes.sort_by_key(|change| change.line);
+    Ok(Some(Rewritten { text: splice(tree.text(), &replacements), replacements, changes: plan.changes }))
 }
 
 fn by_repository(wanted: &[Wanted]) -> Result<BTreeMap<&Repository, &Version>, Refused> {
@@ -172,25 +243,44 @@ fn splice(text: &str, replacements: &[Replacement]) -> String {
 }
 
 /// What an edit will do.
-struct Plan<'tree, 'text> {
-    tree: &'tree Tree<'text>,
-    sites: &'tree Sites,
-    wanted: BTreeMap<&'tree Repository, &'tree Version>,
-    /// The value that each scalar of a wanted site shall have, whether it has it already or not, and the site.
-    values: BTreeMap<NodeId, (String, &'tree Found)>,
+struct Plan<'plan, 'text> {
+    tree: &'plan Tree<'text>,
+    sites: &'plan Sites<'plan>,
+    order: &'plan Order<'plan>,
+    /// What each scalar of a wanted site shall be, whether it is that already or not.
+    values: BTreeMap<NodeId, Value>,
     changes: Vec<SiteChange>,
 }
 
-impl<'tree> Plan<'tree, '_> {
+/// The value that a scalar shall have.
+struct Value {
+    text: String,
+    /// What changes inside it, where it is a text with sites.
+    inside: Vec<Replacement>,
+    /// The site that is set, the first where there are several.
+    site: Place,
+}
+
+/// A site, for the reasons of a refusal.
+#[derive(Debug, Clone)]
+struct Place {
+    repository: Repository,
+    line: u32,
+}
+
+impl<'plan> Plan<'plan, '_> {
     /// Plans that a site shall name the wanted version of its repository, if there is one.
-    fn set(&mut self, found: &'tree Found) -> Result<(), Refused> {
+    fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
-        let Some(version) = self.wanted.get(&site.repository) else { return Ok(()) };
-        let new = shaped_like(&site.version, version).map_err(|missing| missing.at(found))?;
-        for (node, value) in self.new_values(found, &new)? {
-            let (planned, first) = self.values.entry(node).or_insert_with(|| (value.clone(), found));
-            if *planned != value {
-                return Err(shared(first, site.line));
+        let Some(version) = self.order.wanted.get(&site.repository) else { return Ok(()) };
+        let place = Place { repository: site.repository.clone(), line: site.line };
+        let pins = found.is_pinnable && self.order.settings.pin == Pin::Digest;
+        let new = shaped_like(&site.version, version, pins).map_err(|missing| missing.at(&place))?;
+        for (node, text) in self.new_values(found, &new).ok_or_else(|| place.notation())? {
+            let value = Value { text, inside: Vec::new(), site: place.clone() };
+            let planned = self.values.entry(node).or_insert(Value { text: value.text.clone(), ..value });
+            if planned.text != value.text {
+                return Err(planned.site.shared(site.line));
             }
         }
         if new != site.version {
@@ -205,22 +295,49 @@ impl<'tree> Plan<'tree, '_> {
         Ok(())
     }
 
+    /// Plans that the sites in the text of a scalar shall name the wanted versions.
+    fn set_inside(&mut self, embedded: &Embedded<'plan>) -> Result<(), Refused> {
+        let scalar = self.tree.node(embedded.node);
+        // What cannot be read has no sites; it was noted when the file was.
+        let Ok(tree) = Tree::parse(scalar.value.as_bytes()) else { return Ok(()) };
+        let task = Task::of_embedded(embedded, &self.order.settings.names);
+        let rewritten = match rewrite(&tree, &task, self.order, Quotes::of(&tree)) {
+            Ok(Some(rewritten)) => rewritten,
+            Ok(None) | Err(Refused::Unreadable(_)) => return Ok(()),
+            Err(refused) => return Err(refused.at(|line| line_in_file(scalar, line))),
+        };
+        let Rewritten { text, replacements: inside, changes } = rewritten;
+        let in_file = |change: SiteChange| SiteChange { line: line_in_file(scalar, change.line), ..change };
+        let changes: Vec<SiteChange> = changes.into_iter().map(in_file).collect();
+        let Some(first) = changes.first() else { return Ok(()) };
+        let site = Place { repository: first.repository.clone(), line: first.line };
+        if self.values.insert(embedded.node, Value { text, inside, site: site.clone() }).is_some() {
+            return Err(site.notation());
+        }
+        self.changes.extend(changes);
+        Ok(())
+    }
+
     /// Returns the values of the one or two scalars of a site when it names `version`.
-    fn new_values(&self, found: &Found, version: &Version) -> Result<Vec<(NodeId, String)>, Refused> {
+    fn new_values(&self, found: &Found, version: &Version) -> Option<Vec<(NodeId, String)>> {
         let mut values: Vec<(NodeId, String)> = Vec::with_capacity(2);
-        let tag = version.tag().map(|tag| tag.as_str());
         let digest = version.digest().map(|digest| digest.as_str());
+        // A digest without a place of its own stands behind the tag.
+        let tag = match (version.tag(), digest) {
+            (Some(tag), Some(digest)) if found.digest.is_none() => Some(format!("{tag}@{digest}")),
+            (tag, _) => tag.map(|tag| tag.as_str().to_owned()),
+        };
         // From the back, so that the range of the tag still holds when the digest behind it was written.
-        for (part, text) in [(&found.digest, digest), (&found.tag, tag)] {
+        for (part, text) in [(&found.digest, digest), (&found.tag, tag.as_deref())] {
             let (Some(part), Some(text)) = (part, text) else { continue };
-            let text = part.text_of(text).ok_or_else(|| notation_of(found))?;
+            let text = part.text_of(text)?;
             let index = values.iter().position(|(node, _)| *node == part.node).unwrap_or_else(|| {
                 values.push((part.node, self.tree.node(part.node).value.clone().into_owned()));
                 values.len() - 1
             });
             values[index].1.replace_range(part.range.clone(), text);
         }
-        Ok(values)
+        Some(values)
     }
 
     /// Refuses the plan when a scalar that changes is also something that shall not change.
@@ -228,27 +345,46 @@ impl<'tree> Plan<'tree, '_> {
         if self.tree.aliases.is_empty() {
             return Ok(());
         }
-        let changing = self.changing().map(|(node, ..)| node).collect();
-        let is_wanted = |repository: &Repository| self.wanted.contains_key(repository);
+        let changing = self.changing().map(|(node, _)| node).collect();
+        let is_wanted = |repository: &Repository| self.order.wanted.contains_key(repository);
         match stray_use(self.tree, self.sites, &changing, is_wanted) {
-            Some(stray) => Err(shared(self.values[&stray.node].1, self.tree.node(stray.place).line)),
+            Some(stray) => Err(self.values[&stray.node].site.shared(self.tree.node(stray.place).line)),
             None => Ok(()),
         }
     }
 
     /// Returns the scalars that do not have their value yet, in the order of the text.
-    fn changing(&self) -> impl Iterator<Item = (NodeId, &str, &'tree Found)> {
-        let values = self.values.iter().map(|(node, (value, found))| (*node, value.as_str(), *found));
-        values.filter(|(node, value, _)| *value != self.tree.node(*node).value)
+    fn changing(&self) -> impl Iterator<Item = (NodeId, &Value)> {
+        let values = self.values.iter().map(|(node, value)| (*node, value));
+        values.filter(|(node, value)| value.text != self.tree.node(*node).value)
     }
 
-    fn replacements(&self) -> Result<Vec<Replacement>, Refused> {
-        let quote = notation::preferred_quote(self.tree);
-        let written = self.changing().map(|(node, value, found)| {
-            let written = notation::write(self.tree.text(), self.tree.node(node), value.to_owned(), quote);
-            written.ok_or_else(|| notation_of(found))
+    fn replacements(&self, quotes: Quotes) -> Result<Vec<Replacement>, Refused> {
+        let written = self.changing().map(|(node, value)| {
+            let node = self.tree.node(node);
+            let Value { text, inside, site } = value;
+            if inside.is_empty() {
+                let written = notation::write(self.tree.text(), node, text.clone(), quotes);
+                return written.ok_or_else(|| site.notation());
+            }
+            let written = notation::write_text(self.tree.text(), node, text.clone(), inside.clone());
+            written.ok_or_else(|| site.not_literal())
         });
         written.collect()
+    }
+}
+
+impl Place {
+    fn shared(&self, other_line: u32) -> Refused {
+        Refused::Shared { repository: self.repository.clone(), line: self.line, other_line }
+    }
+
+    fn notation(&self) -> Refused {
+        Refused::Notation { repository: self.repository.clone(), line: self.line }
+    }
+
+    fn not_literal(&self) -> Refused {
+        Refused::NotLiteral { repository: self.repository.clone(), line: self.line }
     }
 }
 
@@ -267,8 +403,8 @@ enum Missing {
 }
 
 impl Missing {
-    fn at(self, found: &Found) -> Refused {
-        let (repository, line) = (found.site.repository.clone(), found.site.line);
+    fn at(self, place: &Place) -> Refused {
+        let (repository, line) = (place.repository.clone(), place.line);
         match self {
             Self::Tag => Refused::TagUnknown { repository, line },
             Self::Digest => Refused::DigestUnknown { repository, line },
@@ -276,25 +412,17 @@ impl Missing {
     }
 }
 
-/// Returns the parts of `version` that a site which says `old` says.
-fn shaped_like(old: &Version, version: &Version) -> Result<Version, Missing> {
+/// Returns the parts of `version` that a site which says `old` says, and the digest where it pins.
+fn shaped_like(old: &Version, version: &Version, pins: bool) -> Result<Version, Missing> {
     let tag = match old.tag() {
         Some(_) => Some(version.tag().cloned().ok_or(Missing::Tag)?),
         None => None,
     };
     let digest = match old.digest() {
-        Some(_) => Some(version.digest().cloned().ok_or(Missing::Digest)?),
-        None => None,
+        None if !pins => None,
+        _ => Some(version.digest().cloned().ok_or(Missing::Digest)?),
     };
     Version::from_parts(tag, digest).ok_or(Missing::Tag)
-}
-
-fn shared(found: &Found, other_line: u32) -> Refused {
-    Refused::Shared { repository: found.site.repository.clone(), line: found.site.line, other_line }
-}
-
-fn notation_of(found: &Found) -> Refused {
-    Refused::Notation { repository: found.site.repository.clone(), line: found.site.line }
 }
 
 #[cfg(test)]

@@ -1,21 +1,68 @@
 //! Finds the sites in the nodes of a file.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::image::{Digest, ImageReference, Tag, Version};
 
-use super::site::{Format, Site, Unreadable};
+use super::document::{DocumentKind, document_kind};
+use super::embedded::{Embedded, Rule};
+use super::registries::GlobalRegistry;
+use super::settings::{ImageNames, ManifestSettings};
+use super::site::{Format, Note, Site, Unreadable};
 use super::slots::{Reader, Slot, Slots};
 use super::tree::{Kind, NodeId, Tree};
 
-/// All sites of a file.
-pub(super) struct Sites {
+/// What is to be found in a text.
+pub(super) struct Task<'task> {
+    pub(super) role: Role<'task>,
+    pub(super) names: &'task ImageNames,
+    /// The rules of the settings that are about the text.
+    pub(super) rules: Vec<Rule<'task>>,
+}
+
+/// What the text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role<'task> {
+    /// A file of this name.
+    File(&'task str),
+    /// Helm values inside another file, which hold no further file.
+    Values,
+    /// Something inside another file, in which only rules find sites.
+    Unknown,
+}
+
+impl<'task> Task<'task> {
+    /// The task for a whole file.
+    pub(super) fn of_file(path: &'task str, settings: &'task ManifestSettings) -> Self {
+        let takes = |rule: &&super::settings::SiteRule| rule.takes(path);
+        let rules = settings.rules.iter().filter(takes).map(|rule| Rule {
+            steps: &rule.path.steps,
+            repository: rule.repository.as_ref(),
+            part: rule.part,
+        });
+        Self { role: Role::File(path), names: &settings.names, rules: rules.collect() }
+    }
+
+    /// The task for a text inside a file.
+    pub(super) fn of_embedded(embedded: &Embedded<'task>, names: &'task ImageNames) -> Self {
+        let role = if embedded.is_values { Role::Values } else { Role::Unknown };
+        Self { role, names, rules: embedded.rules.clone() }
+    }
+}
+
+/// All sites of a text.
+pub(super) struct Sites<'task> {
     /// The sites in the order of the text. Those that an alias or a merge repeats word for word come once;
     /// see [`Found::copies`].
     pub(super) found: Vec<Found>,
+    /// The scalars that are texts with sites themselves, in the order of the text, each once.
+    pub(super) embedded: Vec<Embedded<'task>>,
     /// The aliases that stand under a merge key, ascending.
     pub(super) merges: Vec<NodeId>,
+    /// What is left alone although somebody may count on it.
+    pub(super) notes: Vec<Note>,
 }
 
 /// A site with the scalars that it is made of.
@@ -26,6 +73,8 @@ pub(super) struct Found {
     pub(super) homes: Vec<NodeId>,
     pub(super) tag: Option<Part>,
     pub(super) digest: Option<Part>,
+    /// Whether `@digest` may be added behind the tag.
+    pub(super) is_pinnable: bool,
 }
 
 /// Where a tag or a digest stands.
@@ -41,47 +90,40 @@ pub(super) struct Part {
     pub(super) is_bare: bool,
 }
 
-/// What a document is, which decides the form of its sites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DocumentKind {
-    Kubernetes,
-    Kustomization,
-    Other,
-}
+/// A tag or a digest as it is written, with its place.
+pub(super) type Written<'tree> = (&'tree str, Part);
 
-impl Sites {
-    /// Finds every site of a file of the name `path`.
+impl<'task> Sites<'task> {
+    /// Finds every site of a text.
     ///
     /// # Errors
     ///
     /// When a key that makes a site is there twice, or when merge keys go too far.
-    pub(super) fn find(path: &str, tree: &Tree<'_>) -> Result<Self, Unreadable> {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let named_kustomization = matches!(name, "kustomization.yaml" | "kustomization.yml" | "Kustomization");
-        let mut finder = Finder { tree, document: DocumentKind::Other, reader: Reader::new(tree), found: Vec::new() };
+    pub(super) fn find(tree: &Tree<'_>, task: &Task<'task>) -> Result<Self, Unreadable> {
+        let mut finder = Finder {
+            tree,
+            document: DocumentKind::Values,
+            reader: Reader::new(tree),
+            found: Vec::new(),
+            embedded: BTreeMap::new(),
+            notes: Vec::new(),
+        };
         for document in &tree.documents {
-            finder.document = document_kind(tree, document.root, named_kustomization);
-            finder.walk(document.root)?;
+            finder.document = document_kind(tree, document.root, task.role);
+            if finder.document != DocumentKind::Foreign {
+                finder.walk(document.root)?;
+            }
         }
-        Ok(Self { found: finder.found, merges: finder.reader.into_merges() }.in_order())
-    }
-
-    /// Sorts the sites and joins those that are the same bytes.
-    fn in_order(mut self) -> Self {
-        if self.found.len() > 1 {
-            self.found.sort_by(|one, other| {
-                let repositories = || one.site.repository.cmp(&other.site.repository);
-                one.place().cmp(&other.place()).then_with(repositories)
-            });
-            self.found.dedup_by(|copy, first| first.joins(copy));
-        }
-        self
+        finder.in_order();
+        finder.take_claims(task);
+        let Finder { found, embedded, notes, reader, .. } = finder;
+        Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
     }
 }
 
 impl Found {
     /// The scalars of the site, which order it in the text.
-    fn place(&self) -> (NodeId, NodeId) {
+    pub(super) fn place(&self) -> (NodeId, NodeId) {
         let node = |part: &Option<Part>| part.as_ref().map(|part| part.node);
         let tag = node(&self.tag);
         let digest = node(&self.digest);
@@ -110,48 +152,32 @@ impl Found {
     }
 }
 
-/// Tells what a document is by its root.
-fn document_kind(tree: &Tree<'_>, root: NodeId, named_kustomization: bool) -> DocumentKind {
-    let mut kind = None;
-    let mut has_api_version = false;
-    if matches!(tree.node(root).kind, Kind::Mapping(_)) {
-        for (key, value) in tree.entries(root) {
-            match &*tree.node(key).value {
-                "kind" => kind = Some(&*tree.node(value).value),
-                "apiVersion" => has_api_version = true,
-                _ => {}
-            }
-        }
-    }
-    match kind {
-        Some("Kustomization") => DocumentKind::Kustomization,
-        // kustomize fills in both when they are missing.
-        Some("Component") | None if named_kustomization => DocumentKind::Kustomization,
-        Some(_) if has_api_version => DocumentKind::Kubernetes,
-        _ => DocumentKind::Other,
-    }
+pub(super) struct Finder<'tree, 'text, 'task> {
+    pub(super) tree: &'tree Tree<'text>,
+    pub(super) document: DocumentKind,
+    pub(super) reader: Reader<'tree, 'text>,
+    pub(super) found: Vec<Found>,
+    pub(super) embedded: BTreeMap<NodeId, Embedded<'task>>,
+    pub(super) notes: Vec<Note>,
 }
 
-struct Finder<'tree, 'text> {
-    tree: &'tree Tree<'text>,
-    document: DocumentKind,
-    reader: Reader<'tree, 'text>,
-    found: Vec<Found>,
-}
-
-impl<'tree> Finder<'tree, '_> {
+impl<'tree, 'task> Finder<'tree, '_, 'task> {
     /// Visits every mapping below `root`, except inside mappings and sequences that are themselves keys: what
     /// looks like one there is a template, `{{ … }}`.
     fn walk(&mut self, root: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
-        let mut pending = vec![root];
-        while let Some(id) = pending.pop() {
+        let mut pending = vec![(root, None)];
+        while let Some((id, global)) = pending.pop() {
             match tree.node(id).kind {
                 Kind::Mapping(_) => {
-                    self.visit(id)?;
-                    pending.extend(tree.entries(id).map(|(_, value)| value).filter(|value| self.is_collection(*value)));
+                    let global = self.visit(id, global)?;
+                    let below = tree.entries(id).map(|(_, value)| value).filter(|value| self.is_collection(*value));
+                    pending.extend(below.map(|value| (value, global)));
                 }
-                Kind::Sequence(_) => pending.extend(tree.children(id).filter(|item| self.is_collection(*item))),
+                Kind::Sequence(_) => {
+                    let below = tree.children(id).filter(|item| self.is_collection(*item));
+                    pending.extend(below.map(|item| (item, global)));
+                }
                 Kind::Scalar(_) | Kind::Alias(_) => {}
             }
         }
@@ -162,24 +188,44 @@ impl<'tree> Finder<'tree, '_> {
         matches!(self.tree.node(id).kind, Kind::Mapping(_) | Kind::Sequence(_))
     }
 
-    /// Adds the sites that a mapping makes.
-    fn visit(&mut self, mapping: NodeId) -> Result<(), Unreadable> {
+    /// Sorts the sites and joins those that are the same bytes.
+    fn in_order(&mut self) {
+        if self.found.len() > 1 {
+            self.found.sort_by(|one, other| {
+                let repositories = || one.site.repository.cmp(&other.site.repository);
+                one.place().cmp(&other.place()).then_with(repositories)
+            });
+            self.found.dedup_by(|copy, first| first.joins(copy));
+        }
+    }
+
+    /// Adds the sites that a mapping makes, and returns the registry that counts below it.
+    fn visit(
+        &mut self,
+        mapping: NodeId,
+        global: Option<GlobalRegistry<'tree>>,
+    ) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let slots = self.reader.read(mapping)?;
+        let global = match slots.global {
+            Some(below) if self.document.holds_values() => self.global_registry(below).or(global),
+            _ => global,
+        };
+        self.visit_special(&slots)?;
         if slots.image.is_none() && slots.images.is_none() && slots.repository.is_none() {
-            return Ok(());
+            return Ok(global);
         }
         self.reader.refuse_duplicate(&slots)?;
         let image = self.reader.slot(slots.image);
         if let Slot::Text(at, node, text) = image {
-            self.take_reference(mapping, at, node, text);
+            self.take_reference_from(mapping, at, node, text, 0);
         }
         match (self.reader.slot(slots.repository), image) {
-            (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots),
+            (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
             // Some charts say `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
-            (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots),
+            (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots, global),
             _ => {}
         }
-        if let (DocumentKind::Kustomization, Some(images)) = (self.document, slots.images) {
+        if let (true, Some(images)) = (self.document.has_image_entries(), slots.images) {
             let tree = self.tree;
             let images = tree.resolve(images);
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
@@ -189,39 +235,70 @@ impl<'tree> Finder<'tree, '_> {
                 }
             }
         }
+        Ok(global)
+    }
+
+    /// Keys that mean something in documents of one kind only.
+    fn visit_special(&mut self, slots: &Slots) -> Result<(), Unreadable> {
+        match self.document {
+            DocumentKind::Argocd => {
+                if let Some(kustomize) = slots.kustomize {
+                    self.take_kustomize_images(kustomize)?;
+                }
+                if let Some(helm) = slots.helm {
+                    self.take_helm(helm)?;
+                }
+            }
+            DocumentKind::HelmChart => {
+                if let Some(values) = slots.values_content {
+                    self.take_values_text(values);
+                }
+            }
+            _ => {}
+        }
         Ok(())
     }
 
-    /// `image: repository:tag@digest`.
-    fn take_reference(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str) {
-        let (name, tag, digest) = ImageReference::split(text);
-        let format = match self.document {
-            DocumentKind::Kubernetes => Format::Kubernetes,
-            DocumentKind::Kustomization | DocumentKind::Other => Format::HelmValues,
-        };
-        let tag = tag.map(|tag| (tag, Part::inside(at, node, name.len() + 1..name.len() + 1 + tag.len())));
+    /// Returns the entry for a scalar whose text holds sites, which is made when it is not there.
+    pub(super) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
+        let new = || Embedded { node, reached_by: Vec::new(), is_values: false, rules: Vec::new() };
+        let embedded = self.embedded.entry(node).or_insert_with(new);
+        embedded.reached_by.push(at);
+        embedded
+    }
+
+    /// `repository:tag@digest`, from some byte of the text on.
+    pub(super) fn take_reference_from(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, start: usize) {
+        let (name, tag, digest) = ImageReference::split(&text[start..]);
+        let behind = start + name.len() + 1;
+        let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
         let digest = digest.map(|digest| (digest, Part::inside(at, node, text.len() - digest.len()..text.len())));
-        self.add(home, format, tag, digest, name);
+        self.add(home, self.document.format(), tag, digest, name);
     }
 
     /// `repository`, `tag` and `digest` beside each other.
-    fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots) {
-        let repository = match self.reader.slot(slots.registry) {
-            Slot::Absent => Cow::Borrowed(name),
-            // As the charts join them, so a path behind the host is fine.
-            Slot::Text(_, _, registry) => Cow::Owned(format!("{registry}/{name}")),
+    fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
+        let registry = match self.reader.slot(slots.registry) {
+            Slot::Absent => None,
+            Slot::Text(_, _, registry) => Some(registry),
             Slot::Other => return,
+        };
+        let registry = match global {
+            Some(global) => global.over(registry, name),
+            None => registry,
+        };
+        let repository = match registry {
+            None => Cow::Borrowed(name),
+            // As the charts join them, so a path behind the host is fine.
+            Some(registry) => Cow::Owned(format!("{registry}/{name}")),
         };
         let (tag, inner_digest) = match self.reader.slot(slots.tag) {
             Slot::Absent => (None, None),
             // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
-            Slot::Text(at, node, text) => match text.split_once('@') {
-                Some((tag, digest)) => (
-                    Some((tag, Part::inside(at, node, 0..tag.len()))),
-                    Some((digest, Part::inside(at, node, tag.len() + 1..text.len()))),
-                ),
-                None => (Some((text, Part::whole(at, node, text))), None),
-            },
+            Slot::Text(at, node, text) => {
+                let (tag, digest) = Part::tag_and_digest(at, node, text);
+                (Some(tag), digest)
+            }
             Slot::Other => return,
         };
         let mut digests = inner_digest.into_iter().collect::<Vec<_>>();
@@ -237,7 +314,7 @@ impl<'tree> Finder<'tree, '_> {
         }
         // With two digests nobody can say which one counts.
         if digests.len() < 2 {
-            self.add(home, Format::HelmValues, tag, digests.pop(), &repository);
+            self.add(home, self.document.values_format(), tag, digests.pop(), &repository);
         }
     }
 
@@ -254,37 +331,46 @@ impl<'tree> Finder<'tree, '_> {
         };
         let (tag, digest) = match (self.reader.slot(slots.new_tag), self.reader.slot(slots.digest)) {
             (Slot::Other, _) | (_, Slot::Other) => return Ok(()),
-            (tag, digest) => (tag.whole(), digest.whole()),
+            (Slot::Text(at, node, text), digest) => {
+                let (tag, inner) = Part::tag_and_digest(at, node, text);
+                match (inner, digest.whole()) {
+                    (Some(_), Some(_)) => return Ok(()),
+                    (inner, whole) => (Some(tag), inner.or(whole)),
+                }
+            }
+            (Slot::Absent, digest) => (None, digest.whole()),
         };
         self.add(entry, Format::Kustomization, tag, digest, name);
         Ok(())
     }
 
-    /// Adds a site when all its parts are what they should be.
-    fn add(
+    /// Adds a site when all its parts are what they should be. Returns whether they are.
+    pub(super) fn add(
         &mut self,
         home: NodeId,
         format: Format,
-        tag: Option<(&str, Part)>,
-        digest: Option<(&str, Part)>,
+        tag: Option<Written<'_>>,
+        digest: Option<Written<'_>>,
         repository: &str,
-    ) {
-        let parse_tag = |tag: &Option<(&str, Part)>| match tag {
+    ) -> bool {
+        let parse_tag = |tag: &Option<Written<'_>>| match tag {
             Some((text, _)) => text.parse::<Tag>().ok().map(Some),
             None => Some(None),
         };
-        let parse_digest = |digest: &Option<(&str, Part)>| match digest {
+        let parse_digest = |digest: &Option<Written<'_>>| match digest {
             Some((text, part)) if part.is_bare => format!("sha256:{text}").parse::<Digest>().ok().map(Some),
             Some((text, _)) => text.parse::<Digest>().ok().map(Some),
             None => Some(None),
         };
-        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else { return };
-        let Some(version) = Version::from_parts(tag_value, digest_value) else { return };
-        let Ok(repository) = repository.parse() else { return };
+        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else { return false };
+        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
+        let Ok(repository) = repository.parse() else { return false };
         let (tag, digest) = (tag.map(|(_, part)| part), digest.map(|(_, part)| part));
         let line = tag.as_ref().or(digest.as_ref()).map_or(1, |part| self.tree.node(part.node).line);
+        let is_pinnable = tag.is_some() && digest.is_none();
         let site = Site { repository, version, format, line };
-        self.found.push(Found { site, homes: vec![home], tag, digest });
+        self.found.push(Found { site, homes: vec![home], tag, digest, is_pinnable });
+        true
     }
 }
 
@@ -295,8 +381,19 @@ impl Part {
     }
 
     /// The part that is these bytes of the scalar's value.
-    fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
+    pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
+    }
+
+    /// The tag, and the digest that may stand behind it in the same scalar.
+    pub(super) fn tag_and_digest(at: NodeId, node: NodeId, text: &str) -> (Written<'_>, Option<Written<'_>>) {
+        match text.split_once('@') {
+            Some((tag, digest)) => (
+                (tag, Self::inside(at, node, 0..tag.len())),
+                Some((digest, Self::inside(at, node, tag.len() + 1..text.len()))),
+            ),
+            None => ((text, Self::whole(at, node, text)), None),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use granit_parser::ScalarStyle;
 
+use super::embedded::write_lines;
 use super::plain::reads_as_string;
 use super::tree::{Kind, Node, Tree};
 
@@ -21,17 +22,43 @@ pub(super) struct Replacement {
     pub(super) token: String,
     /// The string that the token is.
     pub(super) value: String,
+    /// Where the value is a text with sites: what changes in it, with spans in the old value. Empty everywhere else.
+    pub(super) inside: Vec<Replacement>,
 }
 
-/// Returns the quote that most of the quoted scalars of the file have; the double quote where there is no majority.
-pub(super) fn preferred_quote(tree: &Tree<'_>) -> char {
-    let count = |style| tree.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
-    if count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted) { '\'' } else { '"' }
+/// Which quotes a file wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quotes {
+    quote: char,
+    /// Whether every string has them, as in JSON.
+    always: bool,
 }
 
-/// Returns the scalar `node` of `text` with the value `value`, put between `quote`s where it needs some and has
+impl Quotes {
+    pub(super) const JSON: Self = Self { quote: '"', always: true };
+
+    /// Returns the quote that most of the quoted scalars of the file have; the double quote where there is no majority.
+    pub(super) fn of(tree: &Tree<'_>) -> Self {
+        let count = |style| tree.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
+        let prefers_single = count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted);
+        Self { quote: if prefers_single { '\'' } else { '"' }, always: false }
+    }
+}
+
+/// Returns the literal scalar `node` of `text` with the text `value`, in which `inside` is what changes; `None` where it
+/// is no literal scalar, or the lines do not fit.
+pub(super) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec<Replacement>) -> Option<Replacement> {
+    if node.kind != Kind::Scalar(ScalarStyle::Literal) {
+        return None;
+    }
+    let span = node.span();
+    let token = write_lines(text.get(span.clone())?, &node.value, &value)?;
+    Some(Replacement { span, token, value, inside })
+}
+
+/// Returns the scalar `node` of `text` with the value `value`, put between quotes where it needs some and has
 /// none; `None` where its notation leaves no room for the value.
-pub(super) fn write(text: &str, node: &Node<'_>, value: String, quote: char) -> Option<Replacement> {
+pub(super) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) -> Option<Replacement> {
     // References, tags and digests are written with these; anything else would need escapes.
     let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     let Kind::Scalar(style) = node.kind else { return None };
@@ -40,8 +67,8 @@ pub(super) fn write(text: &str, node: &Node<'_>, value: String, quote: char) -> 
     }
     let span = node.span();
     let token = match style {
-        ScalarStyle::Plain if reads_as_string(&value) => value.clone(),
-        ScalarStyle::Plain => format!("{quote}{value}{quote}"),
+        ScalarStyle::Plain if !quotes.always && reads_as_string(&value) => value.clone(),
+        ScalarStyle::Plain => format!("{0}{value}{0}", quotes.quote),
         ScalarStyle::SingleQuoted => format!("'{value}'"),
         ScalarStyle::DoubleQuoted => format!("\"{value}\""),
         // The value has no line break in it, so the content is the value with blanks around it.
@@ -52,7 +79,7 @@ pub(super) fn write(text: &str, node: &Node<'_>, value: String, quote: char) -> 
             is_alone.then(|| format!("{before}{value}{after}"))?
         }
     };
-    Some(Replacement { span, token, value })
+    Some(Replacement { span, token, value, inside: Vec::new() })
 }
 
 #[cfg(test)]
@@ -62,7 +89,7 @@ mod tests {
     /// Writes `value` in place of the value of `text`, which is one key with a scalar.
     fn written(text: &str, value: &str) -> Option<String> {
         let tree = Tree::parse(text.as_bytes()).unwrap();
-        let replacement = write(text, tree.node(2), value.to_owned(), preferred_quote(&tree))?;
+        let replacement = write(text, tree.node(2), value.to_owned(), Quotes::of(&tree))?;
         let mut new = text.to_owned();
         new.replace_range(replacement.span, &replacement.token);
         Some(new)

@@ -14,7 +14,8 @@
 /// Only texts of the characters of image references are considered at all.
 pub(super) fn reads_as_string(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
+    let is_safe =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@' | b'=');
     let starts_safely = bytes.first().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let ends_safely = bytes.last().is_some_and(|byte| *byte != b':');
     starts_safely && ends_safely && bytes.iter().all(is_safe) && !is_word(text) && !is_number(bytes) && !is_date(bytes)

@@ -2,16 +2,35 @@
 
 use memchr::memmem;
 
-/// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml` and `Kustomization`.
+use super::document::{is_json, is_values_json};
+use super::markers;
+use super::settings::ManifestSettings;
+
+/// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml`, `.json` and `Kustomization`.
 ///
 /// Case counts, as it does for Argo CD and kustomize: neither reads `Deployment.YAML`.
 pub fn is_manifest_path(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    let stem = [".yaml", ".yml", ".json"].iter().find_map(|suffix| name.strip_suffix(suffix));
     stem.is_some_and(|stem| !stem.is_empty()) || name == "Kustomization"
 }
 
-/// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there.
+/// Returns whether a file has to be read: whether the settings name it, or its bytes can hold a site.
+///
+/// Of JSON only what says that it is a Kubernetes object, or is called `values`, can hold any: a repository is full of
+/// dashboards, packages and schemas.
+pub(super) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> bool {
+    if settings.rules.iter().any(|rule| rule.takes(path)) {
+        return true;
+    }
+    if is_json(path) && !is_values_json(path) && memmem::find(bytes, b"\"apiVersion\"").is_none() {
+        return false;
+    }
+    may_hold_sites(bytes)
+}
+
+/// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there, a list of
+/// Helm parameters that name one of them, or a marker.
 ///
 /// A byte search at the speed of memory, so that only files which may hold a site meet the parser. It may
 /// say yes for a file without sites (the word in a comment), and says no only for files that have none.
@@ -22,6 +41,19 @@ pub fn may_hold_sites(bytes: &[u8]) -> bool {
         || bytes.starts_with(b"\xfe\xff")
         || has_key(bytes, b"image")
         || has_key(bytes, b"repository")
+        || may_hold_parameters(bytes)
+        || may_hold_markers(bytes)
+}
+
+/// Returns whether Helm parameters of Argo CD that name an image may be there: `name: image.tag`.
+fn may_hold_parameters(bytes: &[u8]) -> bool {
+    has_key(bytes, b"parameter")
+        && ["image", "repository", "name"].iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some())
+}
+
+/// Returns whether a marker may be there.
+pub(super) fn may_hold_markers(bytes: &[u8]) -> bool {
+    memmem::find(bytes, markers::OWN).is_some() || memmem::find(bytes, markers::FLUX).is_some()
 }
 
 /// Returns whether `word`, or its plural, stands in `bytes` where a key could be.
@@ -54,10 +86,10 @@ mod tests {
 
     #[test]
     fn knows_manifests_by_name() {
-        for path in ["a.yaml", "a/b.yml", "x/Kustomization", "a/.argocd-source-x.yaml"] {
+        for path in ["a.yaml", "a/b.yml", "x/Kustomization", "a/.argocd-source-x.yaml", "a.json"] {
             assert!(is_manifest_path(path), "{path}");
         }
-        for path in ["", "a.json", "a/.yaml", "yaml", "a.yaml.gz", "A.YAML", "kustomization", "a.yaml/b"] {
+        for path in ["", "a.toml", "a/.json", "a/.yaml", "yaml", "a.yaml.gz", "A.YAML", "kustomization", "a.yaml/b"] {
             assert!(!is_manifest_path(path), "{path}");
         }
     }
@@ -76,12 +108,24 @@ mod tests {
             "repository: a",
             "imagePullPolicy: x\nimage:\t a",
             "\u{feff}image: a",
+            "parameters:\n- name: image.tag\n  value: v1",
+            "version: v1 # tagrelay: a:tag",
+            "version: v1 # {\"$imagepolicy\": \"ns:a:tag\"}",
         ] {
             assert!(may_hold_sites(text.as_bytes()), "{text}");
         }
-        for text in
-            ["", "image", "imagePullPolicy: Always", "myimage: a", "an image of it", "a.image: b", "x-images: a"]
-        {
+        for text in [
+            "",
+            "image",
+            "imagePullPolicy: Always",
+            "myimage: a",
+            "an image of it",
+            "a.image: b",
+            "x-images: a",
+            "tagrelay",
+            "$imagepolicy",
+            "parameters: []",
+        ] {
             assert!(!may_hold_sites(text.as_bytes()), "{text}");
         }
     }

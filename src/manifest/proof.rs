@@ -52,7 +52,7 @@ pub(super) fn proof(old: &Tree<'_>, new: &str, replacements: &[Replacement]) -> 
 /// Proves one addressed scalar: it is the wanted string, in the style it had or in quotes, with the anchor and
 /// the tag it had, and a second reader takes it for the same string.
 fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> Result<(), String> {
-    let Replacement { token, value, .. } = replacement;
+    let Replacement { token, value, inside, .. } = replacement;
     let (Kind::Scalar(old_style), Kind::Scalar(style)) = (old.kind, new.kind) else {
         return Err(format!("`{token}` is no scalar any more"));
     };
@@ -60,6 +60,11 @@ fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> R
     let keeps_style = style == old_style || (old_style == ScalarStyle::Plain && is_quoted);
     if new.value != *value || !keeps_style || !old.is_framed_like(new) {
         return Err(format!("`{token}` reads back as something else than the string `{value}`"));
+    }
+    // A text with sites is a string anyway, and the same proof holds for what is in it.
+    if !inside.is_empty() {
+        let text = Tree::parse(old.value.as_bytes()).map_err(|error| error.to_string())?;
+        return proof(&text, value, inside);
     }
     // What is plain must be a string under every schema. The second reader alone would not do: it takes
     // `123e456`, which overflows, for a string, and `017` and `yes`, which its schema does not know.
@@ -84,7 +89,8 @@ mod tests {
 
     /// Proves `new` after `b:1` was replaced by `token`, which shall be the string `value`.
     fn prove(new: &str, token: &str, value: &str) -> Result<(), String> {
-        let replacement = Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned() };
+        let replacement =
+            Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned(), inside: Vec::new() };
         proof(&Tree::parse(OLD.as_bytes()).unwrap(), new, &[replacement])
     }
 
@@ -124,7 +130,7 @@ mod tests {
         let spans = [(11, 15), (12, 16), (12, 14), (0, 0), (15, 12), (0, 400), (400, 500), (22, 25)];
         for span in spans.map(|(start, end)| start..end) {
             let token = OLD.get(span.clone()).unwrap_or_default().to_owned();
-            let replacement = Replacement { span: span.clone(), value: token.clone(), token };
+            let replacement = Replacement { span: span.clone(), value: token.clone(), token, inside: Vec::new() };
             assert!(proof(&tree, OLD, &[replacement]).is_err(), "{span:?}");
         }
     }

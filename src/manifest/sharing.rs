@@ -30,7 +30,7 @@ pub(super) struct Stray {
 /// Finds a scalar of `changing` that stands for something else than sites of wanted repositories, too.
 pub(super) fn stray_use(
     tree: &Tree<'_>,
-    sites: &Sites,
+    sites: &Sites<'_>,
     changing: &BTreeSet<NodeId>,
     is_wanted: impl Fn(&Repository) -> bool,
 ) -> Option<Stray> {
@@ -56,6 +56,12 @@ pub(super) fn stray_use(
             reached.extend(part.reached_by.iter().filter(is_own));
             homes.entry(part.node).or_default().extend(&found.homes);
         }
+    }
+
+    // A text with sites inside changes as a whole, and is the same wherever it is reached as such.
+    for embedded in sites.embedded.iter().filter(|embedded| shared.contains(&embedded.node)) {
+        reached.extend(&embedded.reached_by);
+        homes.entry(embedded.node).or_default().push(embedded.node);
     }
 
     let apart = set_apart(tree);

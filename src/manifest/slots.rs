@@ -24,6 +24,10 @@ pub(super) struct Slots {
     pub(super) name: Option<NodeId>,
     pub(super) new_name: Option<NodeId>,
     pub(super) new_tag: Option<NodeId>,
+    pub(super) global: Option<NodeId>,
+    pub(super) helm: Option<NodeId>,
+    pub(super) kustomize: Option<NodeId>,
+    pub(super) values_content: Option<NodeId>,
     /// The second of two equal keys.
     duplicate: Option<NodeId>,
 }
@@ -41,6 +45,10 @@ impl Slots {
             "name" => &mut self.name,
             "newName" => &mut self.new_name,
             "newTag" => &mut self.new_tag,
+            "global" => &mut self.global,
+            "helm" => &mut self.helm,
+            "kustomize" => &mut self.kustomize,
+            "valuesContent" => &mut self.values_content,
             _ => return None,
         })
     }
@@ -58,6 +66,10 @@ impl Slots {
         fill(&mut self.name, merged.name);
         fill(&mut self.new_name, merged.new_name);
         fill(&mut self.new_tag, merged.new_tag);
+        fill(&mut self.global, merged.global);
+        fill(&mut self.helm, merged.helm);
+        fill(&mut self.kustomize, merged.kustomize);
+        fill(&mut self.values_content, merged.values_content);
     }
 }
 

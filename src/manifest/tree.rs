@@ -172,6 +172,15 @@ impl<'text> Tree<'text> {
         })
     }
 
+    /// Returns the value of a key of a node, the last where there are several; `None` when the node is no mapping.
+    pub(super) fn value_of(&self, id: NodeId, key: &str) -> Option<NodeId> {
+        if !matches!(self.node(id).kind, Kind::Mapping(_)) {
+            return None;
+        }
+        let is_key = |node: &Node<'_>| matches!(node.kind, Kind::Scalar(_)) && node.value == *key;
+        self.entries(id).filter(|(id, _)| is_key(self.node(*id))).map(|(_, value)| value).last()
+    }
+
     /// Returns the keys and values of a mapping.
     pub(super) fn entries(&self, mapping: NodeId) -> impl Iterator<Item = (NodeId, NodeId)> + '_ {
         let mut children = self.children(mapping);

@@ -568,9 +568,16 @@ impl Relay {
     pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
         let rows = finished
             .iter()
-            .map(|(update, outcome)| Finish { update_id: update.id.clone(), outcome: outcome.clone() })
+            .map(|(update, outcome)| Finish {
+                update_id: update.id.clone(),
+                outcome: outcome.clone(),
+                follow: self.0.following.is_some(),
+            })
             .collect();
         self.0.store.finish(rows).await?;
+        if let Some(following) = &self.0.following {
+            following.wake();
+        }
         for (update, outcome) in &finished {
             self.tell_end(update, outcome);
         }

@@ -141,7 +141,8 @@ impl Moved<'_> {
     }
 
     fn trailers(&self, text: &mut String) {
-        let Update { environment, repository, version, cause, cause_id, actor, trace, .. } = self.update;
+        let Update { environment, repository, version, cause, cause_id, actor, trace, override_reason, .. } =
+            self.update;
         let image = ImageReference {
             repository: repository.clone(),
             tag: version.tag().cloned(),
@@ -155,8 +156,19 @@ impl Moved<'_> {
             text,
             "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {actor}\n",
         );
+        if let Some(reason) = override_reason {
+            let _ = writeln!(text, "Tagrelay-Override: {}", one_line(reason));
+        }
         let _ = writeln!(text, "Tagrelay-Trace: {}", trace.trace_id());
     }
+}
+
+/// Returns a text of somebody's as a trailer can hold it: another line of it could pass for a trailer of ours.
+fn one_line(text: &str) -> String {
+    text.split(|c: char| c.is_control() || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Returns the tag, or the digest where there is no tag, whole.

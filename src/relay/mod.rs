@@ -4,6 +4,7 @@
 //! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
+//! - `follow_up` tells Argo CD of what was committed, and finds out what became of it;
 //! - `matrix` says what every environment runs.
 //!
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
@@ -12,6 +13,7 @@
 mod arrivals;
 mod branch;
 mod coalesce;
+mod follow_up;
 mod intake;
 mod matrix;
 mod message;
@@ -33,6 +35,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::{Branch, BranchNews};
+pub use follow_up::Following;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
@@ -65,6 +68,8 @@ pub struct Parts {
     pub sources: Sources,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
+    /// The Argo CD that rolls out what is committed, where there is one.
+    pub following: Option<Following>,
     /// What is counted.
     pub metrics: Metrics,
     /// Where spans go.
@@ -83,6 +88,7 @@ struct Inner {
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
+    following: Option<Following>,
     metrics: Metrics,
     traces: Traces,
     notices: broadcast::Sender<Notice>,
@@ -107,7 +113,7 @@ impl Running {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, sources, branches, metrics, traces } = parts;
+        let Parts { store, registries, images, sources, branches, following, metrics, traces } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -122,6 +128,7 @@ impl Relay {
             sources,
             branches,
             branch_of,
+            following,
             metrics,
             traces,
             notices,
@@ -135,6 +142,7 @@ impl Relay {
         for index in 0..relay.0.branches.len() {
             tasks.spawn(writer::run(relay.clone(), index, stopped.clone()));
         }
+        tasks.spawn(follow_up::run(relay.clone(), stopped));
         (relay, Running { stop, tasks })
     }
 

@@ -552,6 +552,11 @@ fn stands(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
     sites.peek().is_some() && sites.all(|(now, change)| change.new == *now)
 }
 
+/// Returns whether what an update has written stands on a branch.
+pub(super) fn stands_on(update: &Update, snapshot: &Snapshot) -> bool {
+    last_attempt(update).is_some_and(|attempt| stands(update, &attempt, snapshot))
+}
+
 /// Returns a number in 0..1 that differs from call to call and from process to process.
 pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};

@@ -28,6 +28,8 @@ pub struct ConfigRepositorySettings {
     pub writing: WritingSettings,
     /// The folder in which each branch has the folder of its mirror.
     pub mirror: PathBuf,
+    /// The URL under which Argo CD knows it, where that is another.
+    pub argocd_url: Option<Url>,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -71,6 +73,7 @@ pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositor
         writing: commits::read_writing(section, commits.as_ref()),
         commits: commits?,
         mirror: mirror.map_or_else(|| beside.join("mirrors").join(&name), |mirror| PathBuf::from(mirror.value)),
+        argocd_url: super::argocd::read_repository_url(section),
         line: section.report().line(section.offset),
         name,
     })

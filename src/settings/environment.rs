@@ -1,8 +1,14 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::config_repository::read_branch;
 use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
+use super::{argocd, duration, site};
+use crate::argocd::Selection;
+use crate::manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +26,13 @@ pub struct EnvironmentSettings {
     pub update: Update,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
+    /// What is said about its manifests.
+    pub manifests: ManifestSettings,
+    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
+    /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
+    pub soak: Option<Duration>,
+    /// Its applications in Argo CD.
+    pub applications: Selection,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -33,7 +46,7 @@ pub enum Update {
     Manual,
 }
 
-pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSettings> {
+pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageNames>) -> Option<EnvironmentSettings> {
     let name = section.name();
     let config_repository = names.config_repository_of(section);
     let branch = read_branch(section);
@@ -41,13 +54,19 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<EnvironmentSet
     let update = read_update(section);
     let own = name.as_ref().map_or("", |name| name.value.as_str());
     let promote_from = read_promote_from(section, own, names);
+    let pin = read_pin(section);
+    let paths = paths?;
+    let manifests = ManifestSettings { names: image_names.clone(), rules: site::read(section, &paths), pin };
     Some(EnvironmentSettings {
         name: name?.value,
         config_repository: config_repository?,
         branch,
-        paths: paths?,
+        paths,
         update,
         promote_from,
+        manifests,
+        soak: read_gate(section),
+        applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
     })
 }
@@ -68,6 +87,34 @@ fn read_update(section: Section<'_>) -> Update {
         }
     }
     Update::Manual
+}
+
+fn read_pin(section: Section<'_>) -> Pin {
+    let Some(text) = section.text("pin") else { return Pin::Keep };
+    match text.value {
+        "digest" => return Pin::Digest,
+        "keep" => {}
+        other => {
+            let message = format!("`pin`: nothing is pinned by `{}`", other.escape_debug());
+            section.report().fault_with_hint(text.offset, message, hint(other, ["digest", "keep"]));
+        }
+    }
+    Pin::Keep
+}
+
+/// A version that has not run for a month is not tried by waiting another one.
+const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Returns how long the source of a promotion must have been healthy; `soak` alone says that it has to be, too.
+fn read_gate(section: Section<'_>) -> Option<Duration> {
+    let when = section.text("promote_when");
+    if let Some(when) = when.filter(|when| when.value != "healthy") {
+        let message = format!("`promote_when`: there is no condition called `{}`", when.value.escape_debug());
+        section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
+    }
+    let soak = duration::read(section, "soak", SOAKS);
+    let asks = section.has("promote_when") || section.has("soak");
+    asks.then_some(soak.unwrap_or(Duration::ZERO))
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

@@ -16,7 +16,7 @@ const fn key_set(section: &'static str, keys: &'static [&'static str]) -> KeySet
 
 pub(super) const TOP: KeySet = key_set(
     "the settings",
-    &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
+    &["server", "store", "config_repository", "environment", "argocd", "image", "registry", "receiver", "api_token"],
 );
 pub(super) const SERVER: KeySet =
     key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
@@ -42,16 +42,37 @@ pub(super) const CONFIG_REPOSITORY: KeySet = key_set(
         "commit",
         "quiet_period",
         "mirror",
+        "argocd_url",
     ],
 );
 pub(super) const GITHUB_APP: KeySet =
     key_set("`github_app` of [[config_repository]]", &["app_id", "installation_id", "private_key", "api_url"]);
 pub(super) const SIGNING: KeySet = key_set("`signing` of [[config_repository]]", &["format", "key", "passphrase"]);
 pub(super) const MESSAGE: KeySet = key_set("`message` of [[config_repository]]", &["subject", "body"]);
-pub(super) const ENVIRONMENT: KeySet =
-    key_set("[[environment]]", &["name", "config_repository", "branch", "paths", "update", "promote_from"]);
-pub(super) const IMAGE: KeySet =
-    key_set("[[image]]", &["repository", "tag", "verify", "source", "source_branches", "allow_older"]);
+pub(super) const ENVIRONMENT: KeySet = key_set(
+    "[[environment]]",
+    &[
+        "name",
+        "config_repository",
+        "branch",
+        "paths",
+        "update",
+        "promote_from",
+        "promote_when",
+        "soak",
+        "argocd",
+        "pin",
+        "site",
+    ],
+);
+pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
+pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
+pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
+pub(super) const IMAGE: KeySet = key_set(
+    "[[image]]",
+    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
+);
 pub(super) const TAG: KeySet = key_set(
     "`tag` of [[image]]",
     &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
@@ -98,6 +119,10 @@ pub const KEY_SETS: &[KeySet] = &[
     SIGNING,
     MESSAGE,
     ENVIRONMENT,
+    SITE,
+    ENVIRONMENT_ARGOCD,
+    ARGOCD,
+    ARGOCD_WEBHOOK,
     IMAGE,
     TAG,
     SOURCE,

@@ -6,12 +6,14 @@
 //! gets into a message.
 
 mod api_token;
+mod argocd;
 mod commits;
 mod config_repository;
 mod duration;
 mod environment;
 mod fault;
 mod image;
+mod image_names;
 mod keys;
 mod names;
 mod nearest;
@@ -24,14 +26,18 @@ mod remote_url;
 mod report;
 mod secrets;
 mod server;
+mod site;
 mod source;
 mod tag;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
+use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
 use crate::relay::WritingSettings;
@@ -64,6 +70,8 @@ pub struct Settings {
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
     pub environments: Vec<EnvironmentSettings>,
+    /// `[argocd]`; `None`: nobody is told of commits.
+    pub argocd: Option<ArgoCdSettings>,
     /// Each `[[image]]` in the order of the file, which decides; at least one.
     pub images: Vec<ImageRule>,
     /// The line of the settings on which each of `images` begins, from 1.
@@ -130,6 +138,17 @@ impl Settings {
         let settings = read(Section::new(context, &keys::TOP, tree.get_ref(), 0));
         let warnings = report.finish()?;
         Ok(Self { warnings, ..settings })
+    }
+
+    /// Returns what is said about the manifests of any environment, for those who read them without one.
+    pub fn manifests(&self) -> ManifestSettings {
+        let rules = self.environments.iter().flat_map(|environment| environment.manifests.rules.iter().cloned());
+        let first = self.environments.first();
+        ManifestSettings {
+            names: first.map(|environment| environment.manifests.names.clone()).unwrap_or_default(),
+            rules: rules.collect(),
+            ..ManifestSettings::default()
+        }
     }
 
     /// Returns the settings of each branch that environments are on, with these environments, in the order in
@@ -205,11 +224,13 @@ fn read(top: Section<'_>) -> Settings {
 
     let names = Names::new(&config_repositories, &environments);
     let store = server::read_store(top);
+    let image_names = Arc::new(image_names::read(&images));
     let images = image::read(&images, &store.path);
     let settings = Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
-        environments: each(&environments, |section| environment::read(section, &names)),
+        environments: each(&environments, |section| environment::read(section, &names, &image_names)),
+        argocd: argocd::read(top),
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,
@@ -257,6 +278,7 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
             section.report().warning(section.offset, message, None);
         }
     }
+    check_argocd(settings, environments);
     let remotes = settings.remotes();
     let same_branch = |a: &EnvironmentSettings, b: &EnvironmentSettings| {
         remotes.iter().any(|(_, on_it)| on_it.contains(a) && on_it.contains(b))
@@ -268,6 +290,23 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
                     format!("`{path}` of `{}` is in `{}`, too: both write there", environment.name, other.name);
                 section.report().warning(section.offset_of("paths"), message, None);
             }
+        }
+    }
+}
+
+/// Checks what needs somebody to ask how applications fare.
+fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
+    let may_ask = matches!(&settings.argocd, Some(ArgoCdSettings { access: crate::argocd::Access::Token(_), .. }));
+    for (environment, section) in settings.environments.iter().zip(environments) {
+        if environment.soak.is_some() && !may_ask {
+            let key = if section.has("promote_when") { "promote_when" } else { "soak" };
+            let message = format!("`{key}` wants to know how applications fare, and there is no Argo CD to ask");
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of(key), message, hint);
+        }
+        if section.has("argocd") && settings.argocd.is_none() {
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of("argocd"), "there is no [argocd]", hint);
         }
     }
 }

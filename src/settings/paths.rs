@@ -25,7 +25,7 @@ pub(super) fn read(section: Section<'_>) -> Option<Vec<String>> {
 }
 
 /// Returns the path as the index wants it, or what is wrong and what to write instead.
-fn check(path: &str) -> Result<String, (String, Option<String>)> {
+pub(super) fn check(path: &str) -> Result<String, (String, Option<String>)> {
     let wrong = |message: &str, hint: &str| {
         let hint = if hint.is_empty() { None } else { Some(hint.to_owned()) };
         Err((message.to_owned(), hint))
@@ -118,6 +118,9 @@ mod tests {
             paths: vec![path.into()],
             update: Update::Manual,
             promote_from: vec![],
+            manifests: Default::default(),
+            soak: None,
+            applications: Default::default(),
             line: 1,
         };
         let overlap = |a: &str, b: &str| overlap(&environment(a), &environment(b)).is_some();

@@ -257,6 +257,7 @@ async fn insert_push_update(
         pushed_at: event.pushed_at,
         received_at: event.received_at,
         trace: &event.trace,
+        override_reason: None,
     };
     let id = updates::insert(tx, &row).await?;
     order::note(tx.connection, &id, planned).await?;

@@ -11,6 +11,7 @@ mod backlog;
 mod delivery;
 mod due;
 mod events;
+mod follow_ups;
 mod holds;
 mod ids;
 mod order;
@@ -35,6 +36,7 @@ pub use due::Outlook;
 pub use events::{
     Decided, Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed, Verdict,
 };
+pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use holds::{Hold, NewHold};
 pub use order::Standing;
 pub use receivers::ReceiverHeard;

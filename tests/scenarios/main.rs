@@ -1,6 +1,8 @@
 //! Whole-program scenarios: the built binary between a registry and a Git server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
 
+#[path = "../support/argocd.rs"]
+mod argocd;
 #[path = "../support/docker_registry.rs"]
 mod docker_registry;
 #[path = "../support/fleet.rs"]
@@ -16,6 +18,7 @@ mod source;
 
 mod bad_input;
 mod failures;
+mod follow_up;
 mod git_hosts;
 mod late_registry;
 mod limits;

@@ -9,6 +9,7 @@ use tagrelay::config_repo::{
     Prepared, PushError, RemoteSettings, WantedVersion,
 };
 use tagrelay::image::Version;
+use tagrelay::manifest::ManifestSettings;
 use tempfile::TempDir;
 
 /// The folder of the mirror and the settings that use it.
@@ -35,8 +36,11 @@ impl Fleet {
             }),
             mirror: folder.path().join("mirror.git"),
         };
-        let environments = ["staging", "production"]
-            .map(|name| EnvironmentPaths { name: name.to_owned(), paths: vec![format!("environments/{name}/**")] });
+        let environments = ["staging", "production"].map(|name| EnvironmentPaths {
+            name: name.to_owned(),
+            paths: vec![format!("environments/{name}/**")],
+            manifests: ManifestSettings::default(),
+        });
         Self { folder, settings, environments: environments.into() }
     }
 

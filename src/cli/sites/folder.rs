@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Found, FoundSite, UnreadFile};
-use crate::manifest::{is_manifest_path, scan};
+use crate::manifest::{self, ManifestSettings, is_manifest_path};
 
 /// Larger files are not read: manifests are kilobytes.
 const MAX_FILE_BYTES: u64 = 5 << 20;
@@ -30,16 +30,23 @@ pub(super) struct Manifest {
 /// # Errors
 ///
 /// As [`walk`].
-pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
+pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let problems = walk(place, &mut |manifest| {
-        let sites = scan(&manifest.shown, &manifest.bytes).map_err(|unreadable| unreadable.to_string())?;
-        let site = |site: &crate::manifest::Site| {
-            FoundSite::new(&manifest.shown, site.line, site.format, &site.repository, &site.version)
+    let mut notes = Vec::new();
+    let mut problems = walk(place, manifests, &mut |file| {
+        let reading =
+            manifest::read(&file.shown, &file.bytes, manifests).map_err(|unreadable| unreadable.to_string())?;
+        notes.extend(reading.notes.iter().map(|note| UnreadFile {
+            path: file.shown.clone(),
+            reason: format!("line {}: {}", note.line, note.reason),
+        }));
+        let site = |site: &manifest::Site| {
+            FoundSite::new(&file.shown, site.line, site.format, &site.repository, &site.version)
         };
-        found.sites.extend(sites.iter().map(site));
+        found.sites.extend(reading.sites.iter().map(site));
         Ok(())
     })?;
+    problems.extend(notes);
     found.problems = problems;
     Ok(found)
 }
@@ -54,9 +61,10 @@ pub(super) fn read(place: &Path) -> anyhow::Result<Found> {
 /// When the place itself cannot be read. What is wrong with a file in it is told among the problems.
 pub(super) fn walk(
     place: &Path,
+    manifests: &ManifestSettings,
     take: &mut dyn FnMut(Manifest) -> Result<(), String>,
 ) -> anyhow::Result<Vec<UnreadFile>> {
-    let mut walk = Walk { place, problems: Vec::new(), take };
+    let mut walk = Walk { place, manifests, problems: Vec::new(), take };
     let failed = || format!("{} cannot be read", place.display());
     if place == Path::new(STDIN) {
         let bytes = read_bounded(std::io::stdin().lock()).context("standard input cannot be read")?;
@@ -72,6 +80,7 @@ pub(super) fn walk(
 
 struct Walk<'a> {
     place: &'a Path,
+    manifests: &'a ManifestSettings,
     problems: Vec<UnreadFile>,
     take: &'a mut dyn FnMut(Manifest) -> Result<(), String>,
 }
@@ -96,7 +105,9 @@ impl Walk<'_> {
                 if entry.file_name() != ".git" {
                     folders.push(path);
                 }
-            } else if !is_manifest_path(&entry.file_name().to_string_lossy()) {
+            } else if !is_manifest_path(&entry.file_name().to_string_lossy())
+                && !self.manifests.rules.iter().any(|rule| rule.takes(&self.shown(&path)))
+            {
                 // Nothing for us.
             } else if kind.is_file() {
                 self.read_file(&path, self.shown(&path));
@@ -159,7 +170,7 @@ mod tests {
         std::os::unix::fs::symlink(root.join("z.yaml"), root.join("link.yaml")).unwrap();
         std::os::unix::fs::symlink(root.join("absent"), root.join("nowhere.yaml")).unwrap();
 
-        let mut found = read(root).unwrap();
+        let mut found = read(root, &ManifestSettings::default()).unwrap();
         found.sort();
         let sites: Vec<_> = found.sites.iter().map(|site| (site.path.as_str(), site.line)).collect();
         assert_eq!(sites, [("deep/er/a.yml", 5), ("z.yaml", 5)]);
@@ -173,8 +184,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pod.yaml");
         fs::write(&file, POD).unwrap();
-        assert_eq!(read(&file).unwrap().sites[0].path, file.display().to_string());
-        let error = read(&folder.path().join("absent")).unwrap_err().to_string();
+        assert_eq!(read(&file, &ManifestSettings::default()).unwrap().sites[0].path, file.display().to_string());
+        let error = read(&folder.path().join("absent"), &ManifestSettings::default()).unwrap_err().to_string();
         assert!(error.ends_with("absent cannot be read"), "{error}");
     }
 }

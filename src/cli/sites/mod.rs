@@ -130,7 +130,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
         anyhow::ensure!(options.branch.is_none(), "--branch is for URLs; check the branch out and give its folder");
         let place = PathBuf::from(options.place);
-        let found = tokio::task::spawn_blocking(move || folder::read(&place)).await??;
+        let manifests = settings.as_ref().map(Settings::manifests).unwrap_or_default();
+        let found = tokio::task::spawn_blocking(move || folder::read(&place, &manifests)).await??;
         (found, settings.as_ref().map(|settings| Territory::new(&settings.environments)).transpose()?)
     };
     found.sort();
@@ -191,7 +192,10 @@ fn render(found: &Found) -> String {
         for problem in &found.problems {
             table.row(vec![Cell::plain(&problem.path), Cell::new(&problem.reason, WARN)]);
         }
-        text.push_str(&format!("\n{HEAD}Files that cannot be read{HEAD:#}\n{}", table.render(2)));
+        text.push_str(&format!(
+            "\n{HEAD}Files that cannot be read, and places that are left alone{HEAD:#}\n{}",
+            table.render(2)
+        ));
     }
     text
 }

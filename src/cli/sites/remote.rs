@@ -6,6 +6,7 @@ use url::Url;
 use super::management::Territory;
 use super::{Found, FoundSite, UnreadFile};
 use crate::config_repo::{Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings};
+use crate::manifest::ManifestSettings;
 use crate::registry::install_tls_provider;
 use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
 
@@ -44,7 +45,7 @@ pub(super) async fn read(
         mirror: mirror.path().join("mirror"),
     };
     install_tls_provider();
-    let found = read_everything(remote).await?;
+    let found = read_everything(remote, settings.map(Settings::manifests).unwrap_or_default()).await?;
     // Of a foreign repository nothing says which environments it has: all that are in the settings may be there.
     let territory = settings.map(|settings| {
         let is_there =
@@ -59,8 +60,8 @@ fn lives_on(environment: &EnvironmentSettings, repository: &ConfigRepositorySett
         && environment.branch.as_deref().unwrap_or(&repository.branch) == branch
 }
 
-async fn read_everything(remote: RemoteSettings) -> anyhow::Result<Found> {
-    let everything = EnvironmentPaths { name: "everything".to_owned(), paths: vec!["**".to_owned()] };
+async fn read_everything(remote: RemoteSettings, manifests: ManifestSettings) -> anyhow::Result<Found> {
+    let everything = EnvironmentPaths { name: "everything".to_owned(), paths: vec!["**".to_owned()], manifests };
     let repository = ConfigRepository::open(remote, vec![everything]).await?;
     repository.refresh().await?;
     let snapshot = repository.snapshot().context("the repository has been read, and nothing is known of it")?;

@@ -14,7 +14,7 @@ use super::{Options, UnreadFile, as_url};
 use crate::cli::output::{self, BAD, WARN, clean, colour_diff};
 use crate::config_repo::unified_diff;
 use crate::image::{Repository, Version};
-use crate::manifest::{SiteChange, Wanted, edit, scan};
+use crate::manifest::{ManifestSettings, SiteChange, Wanted, edit, scan};
 
 /// Reads `repository=tag`, `repository=tag@digest` or `repository=@digest`.
 pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
@@ -100,7 +100,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 fn plan(place: &Path, wanted: &[Wanted]) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut missing: BTreeSet<Repository> = wanted.iter().map(|wanted| wanted.repository.clone()).collect();
-    outcome.problems = folder::walk(place, &mut |manifest| {
+    outcome.problems = folder::walk(place, &ManifestSettings::default(), &mut |manifest| {
         let sites = scan(&manifest.shown, &manifest.bytes).map_err(|unreadable| unreadable.to_string())?;
         for site in &sites {
             missing.remove(&site.repository);

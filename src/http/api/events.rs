@@ -85,5 +85,7 @@ pub(super) async fn replay(
 async fn detail(app: &App, id: &str) -> Result<Json<EventDetailView>, Problem> {
     let store = app.0.relay.store();
     let event = store.event(id).await?.ok_or_else(|| Problem::nothing_at("event", id))?;
-    Ok(Json(EventDetailView::new(&event, &store.updates_of(id).await?)))
+    let updates = store.updates_of(id).await?;
+    let follow_ups = store.follow_ups_of(&updates).await?;
+    Ok(Json(EventDetailView::new(&event, &updates, &follow_ups)))
 }

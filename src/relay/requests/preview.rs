@@ -68,6 +68,7 @@ impl Relay {
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
         let plan = self.plan_promotion(order).await?;
+        self.pass_gate(order, &plan).await?;
         let branch = self.branch(&order.to)?;
         let mut updates = Vec::new();
         for update in plan.updates {

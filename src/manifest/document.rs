@@ -1,0 +1,132 @@
+//! What a document is, which decides which of its keys make sites and what form they have.
+
+use super::find::Role;
+use super::site::Format;
+use super::tree::{Kind, NodeId, Tree};
+
+/// What a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DocumentKind {
+    /// An object with `apiVersion` and `kind` that is none of the others.
+    Kubernetes,
+    /// A kustomization or a component, and Flux's objects of that kind.
+    Kustomization,
+    /// An Application or an ApplicationSet of Argo CD, or `.argocd-source-*.yaml`.
+    Argocd,
+    /// Flux's HelmRelease, with values below `spec.values`.
+    HelmRelease,
+    /// The HelmChart and HelmChartConfig of K3s, with values in a text (<https://docs.k3s.io/helm>).
+    HelmChart,
+    /// A Compose file.
+    Compose,
+    /// Helm values, and anything that says nothing of itself.
+    Values,
+    /// A document in which only rules find sites.
+    Foreign,
+}
+
+impl DocumentKind {
+    /// The form of a reference.
+    pub(super) fn format(self) -> Format {
+        match self {
+            Self::Kubernetes | Self::HelmChart => Format::Kubernetes,
+            Self::Argocd => Format::Argocd,
+            Self::Compose => Format::Compose,
+            Self::Kustomization | Self::HelmRelease | Self::Values | Self::Foreign => Format::HelmValues,
+        }
+    }
+
+    /// The form of `repository` and `tag` beside each other.
+    pub(super) fn values_format(self) -> Format {
+        if self == Self::Argocd { Format::Argocd } else { Format::HelmValues }
+    }
+
+    /// Returns whether Helm values may stand anywhere in it.
+    pub(super) fn holds_values(self) -> bool {
+        matches!(self, Self::Argocd | Self::HelmRelease | Self::Values)
+    }
+
+    /// Returns whether the entries of a list `images` are those of a kustomization.
+    pub(super) fn has_image_entries(self) -> bool {
+        matches!(self, Self::Kustomization | Self::HelmRelease)
+    }
+}
+
+/// Returns whether a file is JSON by its name.
+pub(super) fn is_json(path: &str) -> bool {
+    path.ends_with(".json")
+}
+
+/// Returns whether a JSON file is Helm values by its name: `values.json`, `values-staging.json`, `api.values.json`.
+pub(super) fn is_values_json(path: &str) -> bool {
+    let stem = file_name(path).strip_suffix(".json").unwrap_or_default();
+    stem.starts_with("values") || stem.ends_with("values")
+}
+
+/// Returns whether a file is a kustomization by its name.
+pub(super) fn is_kustomization(path: &str) -> bool {
+    matches!(file_name(path), "kustomization.yaml" | "kustomization.yml" | "Kustomization")
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Tells what a document is by its root and by what the text is.
+pub(super) fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind {
+    let path = match role {
+        Role::File(path) => path,
+        Role::Values => return DocumentKind::Values,
+        Role::Unknown => return DocumentKind::Foreign,
+    };
+    let (mut kind, mut api_version) = (None, None);
+    if matches!(tree.node(root).kind, Kind::Mapping(_)) {
+        for (key, value) in tree.entries(root) {
+            match &*tree.node(key).value {
+                "kind" => kind = Some(&*tree.node(value).value),
+                "apiVersion" => api_version = Some(&*tree.node(value).value),
+                _ => {}
+            }
+        }
+    }
+    match (kind, api_version) {
+        (Some("Kustomization"), _) => DocumentKind::Kustomization,
+        // kustomize fills in both when they are missing.
+        (Some("Component") | None, _) if is_kustomization(path) => DocumentKind::Kustomization,
+        (Some(kind), Some(api_version)) => of_object(kind, api_version),
+        _ if is_json(path) && !is_values_json(path) => DocumentKind::Foreign,
+        (None, None) if is_argocd_source(path) => DocumentKind::Argocd,
+        _ if is_compose(tree, root) => DocumentKind::Compose,
+        _ => DocumentKind::Values,
+    }
+}
+
+fn of_object(kind: &str, api_version: &str) -> DocumentKind {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    match (group, kind) {
+        ("argoproj.io", "Application" | "ApplicationSet") => DocumentKind::Argocd,
+        ("helm.toolkit.fluxcd.io", "HelmRelease") => DocumentKind::HelmRelease,
+        ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => DocumentKind::HelmChart,
+        _ => DocumentKind::Kubernetes,
+    }
+}
+
+/// Returns whether a file is parameters of an Application, as Argo CD looks for them.
+fn is_argocd_source(path: &str) -> bool {
+    file_name(path).starts_with(".argocd-source")
+}
+
+/// Returns whether a document has `services` and nothing beside it that is foreign to a Compose file
+/// (<https://github.com/compose-spec/compose-spec/blob/main/spec.md>).
+fn is_compose(tree: &Tree<'_>, root: NodeId) -> bool {
+    let is_mapping = |id: NodeId| matches!(tree.node(tree.resolve(id)).kind, Kind::Mapping(_));
+    let is_known = |key: &str| {
+        key.starts_with("x-")
+            || matches!(
+                key,
+                "version" | "name" | "include" | "services" | "networks" | "volumes" | "configs" | "secrets"
+            )
+    };
+    tree.value_of(root, "services").is_some_and(is_mapping)
+        && tree.entries(root).all(|(key, _)| is_known(&tree.node(key).value))
+}

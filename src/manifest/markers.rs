@@ -1,0 +1,224 @@
+//! Markers: comments that say of the scalar on their line to which image it belongs.
+//!
+//! `# tagrelay: <name>` and `# tagrelay: <name>:tag` (also `:digest`, `:name`), `# tagrelay: ignore`, and those of Flux,
+//! `# {"$imagepolicy": "<namespace>:<name>"}` with `:tag`, `:digest` or `:name` behind the name
+//! (<https://fluxcd.io/flux/guides/image-update/#configure-image-update-for-custom-resources>).
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+use super::tree::{Kind, NodeId, Tree};
+
+/// What begins our own markers.
+pub(super) const OWN: &[u8] = b"tagrelay:";
+/// What Flux's markers hold.
+pub(super) const FLUX: &[u8] = b"\"$imagepolicy\"";
+
+/// A marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marker<'text> {
+    /// The value that stands before it on its line; `None` where none does.
+    pub(super) at: Option<NodeId>,
+    /// The line, counted from 1.
+    pub(super) line: u32,
+    /// What it says.
+    pub(super) says: Says<'text>,
+}
+
+/// What a marker says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Says<'text> {
+    /// The value is no site.
+    Ignore,
+    /// The value is this part of the image of this name.
+    Is(Name<'text>, Option<Part>),
+    /// Nothing that is understood.
+    Unclear,
+}
+
+/// Whose name it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name<'text> {
+    /// One of ours.
+    Own(&'text str),
+    /// `namespace:name` of Flux.
+    Policy(&'text str),
+}
+
+/// What the value is, where the marker says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Tag,
+    Digest,
+    Name,
+}
+
+/// Returns the markers of a file in the order of the text.
+pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
+    let text: &'text str = tree.text();
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for (word, before) in [(OWN, ""), (FLUX, "{")] {
+        for start in memmem::find_iter(text.as_bytes(), word) {
+            if let Some(hash) = hash_before(text, start, before) {
+                found.push((hash, start));
+            }
+        }
+    }
+    found.sort_unstable();
+    let mut lines = LineCounter { text, position: 0, line: 1 };
+    let mut markers = Vec::new();
+    for (hash, start) in found {
+        let line = lines.of(hash);
+        if let Some(at) = value_before(tree, hash) {
+            markers.push(Marker { at, line, says: says(&text[start..]) });
+        }
+    }
+    markers
+}
+
+/// Returns where the comment begins whose first word stands at `start`, behind `opener` and blanks.
+fn hash_before(text: &str, start: usize, opener: &str) -> Option<usize> {
+    let blanks = |text: &str| text.trim_end_matches([' ', '\t']).len();
+    let before = &text[..blanks(&text[..start])];
+    let before = before.strip_suffix(opener)?;
+    let hash = before[..blanks(before)].strip_suffix('#')?;
+    // Without a blank before it, it is no comment.
+    (hash.is_empty() || hash.ends_with([' ', '\t', '\n', '\r', '\u{feff}'])).then_some(hash.len())
+}
+
+/// Returns the last value before a comment on its line: `Some(None)` where there is none, `None` where it is no
+/// comment but a part of a scalar.
+fn value_before(tree: &Tree<'_>, hash: usize) -> Option<Option<NodeId>> {
+    let behind = tree.nodes.partition_point(|node| node.span().start <= hash);
+    let Some(id) = behind.checked_sub(1) else { return Some(None) };
+    let span: Range<usize> = tree.nodes[id].span();
+    if span.contains(&hash) && matches!(tree.nodes[id].kind, Kind::Scalar(_)) {
+        return None;
+    }
+    let between = tree.text().get(span.end..hash).unwrap_or("\n");
+    let is_same_line = between.chars().all(|character| matches!(character, ' ' | '\t' | '}' | ']' | ','));
+    let is_value = matches!(tree.nodes[id].kind, Kind::Scalar(_) | Kind::Alias(_)) && !span.is_empty();
+    Some((is_same_line && is_value).then_some(id as NodeId))
+}
+
+/// Reads what stands behind the hash, from the word on.
+fn says(text: &str) -> Says<'_> {
+    let line = text.split(['\n', '\r']).next().unwrap_or(text);
+    if let Some(rest) = line.strip_prefix("tagrelay:") {
+        return match rest.split_whitespace().next() {
+            Some("ignore") => Says::Ignore,
+            // A registry's port makes a colon as well, so only the known words are parts.
+            Some(word) => match word.rsplit_once(':') {
+                Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {
+                    Says::Is(Name::Own(name), part_of(part))
+                }
+                _ if word.ends_with(':') => Says::Unclear,
+                _ => Says::Is(Name::Own(word), None),
+            },
+            None => Says::Unclear,
+        };
+    }
+    policy_of(line).unwrap_or(Says::Unclear)
+}
+
+/// `"$imagepolicy": "namespace:name:part"`.
+fn policy_of(line: &str) -> Option<Says<'_>> {
+    let rest = line.strip_prefix("\"$imagepolicy\"")?.trim_start().strip_prefix(':')?.trim_start();
+    let (policy, _) = rest.strip_prefix('"')?.split_once('"')?;
+    let (namespace, name) = policy.split_once(':')?;
+    let (name, part) = match name.split_once(':') {
+        Some((name, part)) => (name, Some(part_of(part)?)),
+        None => (name, None),
+    };
+    let length = namespace.len() + 1 + name.len();
+    (!namespace.is_empty() && !name.is_empty()).then(|| Says::Is(Name::Policy(&policy[..length]), part))
+}
+
+fn part_of(word: &str) -> Option<Part> {
+    match word {
+        "tag" => Some(Part::Tag),
+        "digest" => Some(Part::Digest),
+        "name" => Some(Part::Name),
+        _ => None,
+    }
+}
+
+/// Counts lines as the parser does: line feeds, and carriage returns without one.
+struct LineCounter<'text> {
+    text: &'text str,
+    position: usize,
+    line: u32,
+}
+
+impl LineCounter<'_> {
+    /// Returns the line of a position that is not before the last one.
+    fn of(&mut self, position: usize) -> u32 {
+        let bytes = self.text.as_bytes();
+        let is_end =
+            |index: &usize| bytes[*index] == b'\n' || (bytes[*index] == b'\r' && bytes.get(*index + 1) != Some(&b'\n'));
+        self.line += (self.position..position).filter(is_end).count() as u32;
+        self.position = position;
+        self.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns each marker as `line value says`.
+    fn found(text: &str) -> Vec<String> {
+        let tree = Tree::parse(text.as_bytes()).unwrap();
+        let shown = |marker: &Marker<'_>| {
+            let value = marker.at.map_or("-".to_owned(), |at| tree.node(tree.resolve(at)).value.to_string());
+            let says = match marker.says {
+                Says::Ignore => "ignore".to_owned(),
+                Says::Unclear => "?".to_owned(),
+                Says::Is(Name::Own(name), part) => format!("{name} {part:?}"),
+                Says::Is(Name::Policy(name), part) => format!("flux {name} {part:?}"),
+            };
+            format!("{} {value} {says}", marker.line)
+        };
+        markers(&tree).iter().map(shown).collect()
+    }
+
+    #[test]
+    fn markers_belong_to_the_value_before_them() {
+        for (text, expected) in [
+            ("a: v1 # tagrelay: x", "1 v1 x None"),
+            ("a: 'v1'\t#tagrelay:x:tag other words", "1 v1 x Some(Tag)"),
+            ("\n\ra: &a v1 # tagrelay: r.io:5000/x:digest\r\n", "3 v1 r.io:5000/x Some(Digest)"),
+            ("a: v1 # tagrelay: r.io:5000/x\n", "1 v1 r.io:5000/x None"),
+            ("a: {b: c, d: v1} # tagrelay: x:name", "1 v1 x Some(Name)"),
+            ("- v1 # tagrelay: ignore", "1 v1 ignore"),
+            ("a: v1 # {\"$imagepolicy\": \"ns:x\"}", "1 v1 flux ns:x None"),
+            ("a: v1 # { \"$imagepolicy\" : \"ns:x:tag\" }", "1 v1 flux ns:x Some(Tag)"),
+            ("a: v1 # {\"$imagepolicy\": \"ns:x:what\"}", "1 v1 ?"),
+            ("a: v1 # {\"$imagepolicy\": \"x\"}", "1 v1 ?"),
+            ("a: v1 # tagrelay:", "1 v1 ?"),
+            ("a: # tagrelay: x", "1 - x None"),
+            ("# tagrelay: x\na: v1", "1 - x None"),
+            ("\u{feff}# tagrelay: x\na: v1", "1 - x None"),
+            ("a: &a v1\nb: *a # tagrelay: x", "2 v1 x None"),
+            ("a: v1 # tagrelay: x\nb: v2", "1 v1 x None"),
+        ] {
+            assert_eq!(found(text), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_comment_is_no_marker() {
+        for text in [
+            "a: 'v1 # tagrelay: x'",
+            "a: |\n  v1 # tagrelay: x\n",
+            "a: v1#tagrelay:x",
+            "tagrelay: x",
+            "a: v1 # see tagrelay: x",
+            "a: \"{\\\"$imagepolicy\\\": \\\"ns:x\\\"}\"",
+            "a: v1 # \"$imagepolicy\"",
+        ] {
+            assert_eq!(found(text), [""; 0], "{text}");
+        }
+    }
+}
