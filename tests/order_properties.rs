@@ -177,7 +177,8 @@ async fn run(deliveries: Vec<(usize, usize, usize)>, steps: Vec<Step>) {
     world.write().await;
     assert!(world.running.iter().all(|running| *running == tag(BUILDS)), "{:?}", world.running);
     assert_eq!(world.store.backlog().await.unwrap().open_updates, 0);
-    let queued = tagrelay::store::EventFilter { state: Some(EventState::Queued), repository: None, limit: 1 };
+    let queued =
+        tagrelay::store::EventFilter { state: Some(EventState::Queued), repository: None, failed: false, limit: 1 };
     assert!(world.store.events(&queued).await.unwrap().is_empty());
     let committed = tagrelay::store::HistoryFilter { limit: 10_000, ..Default::default() };
     let committed = world.store.history(&committed).await.unwrap();

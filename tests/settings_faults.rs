@@ -35,7 +35,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
         (
             with("[server]\nport = 1"),
-            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`",
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`",
         ),
         (
             changed("promote_from = [\"staging\"]", "promote_from = [\"stagin\"]"),

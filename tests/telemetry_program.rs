@@ -143,6 +143,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
     let mut told = lines(&fleet, "event", &id);
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
@@ -259,7 +260,9 @@ async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
     assert_eq!(trailer.trim(), trace_id);
     // What runs already is an outcome too, and told once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
-    let told = lines(&fleet, "cause_id", again["id"].as_str().unwrap());
+    let again_id = again["id"].as_str().unwrap();
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    let told = lines(&fleet, "cause_id", again_id);
     assert_eq!(messages(&told), [("INFO", "update finished")]);
     assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
 }
@@ -277,6 +280,8 @@ async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
+    // It is told a moment after it is on disk.
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
     // No such tag, and then no registry at all.

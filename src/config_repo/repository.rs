@@ -1,5 +1,8 @@
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use url::Url;
 
 use super::compaction::Compaction;
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
@@ -26,16 +29,27 @@ struct Inner {
     transport: Transport,
     local: Arc<Local>,
     /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
-    conversation: tokio::sync::Mutex<()>,
+    conversation: Arc<tokio::sync::Mutex<()>>,
     /// Set while the mirror is being made small.
-    compacting: AtomicBool,
+    compacting: Arc<AtomicBool>,
+    url: Url,
+    branch: String,
+    mirror: PathBuf,
 }
 
 /// Everything on this side of the wire.
 struct Local {
     territory: Territory,
-    state: Mutex<State>,
+    /// Shared by all that work with the same mirror.
+    state: Arc<Mutex<State>>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+}
+
+/// What all have in common that work with the same mirror.
+struct Shared {
+    state: Arc<Mutex<State>>,
+    conversation: Arc<tokio::sync::Mutex<()>>,
+    compacting: Arc<AtomicBool>,
 }
 
 struct State {
@@ -61,15 +75,55 @@ impl ConfigRepository {
         let transport = Transport::new(&settings)?;
         let folder = settings.mirror.clone();
         let mirror = blocking(move || Mirror::open(&folder)).await.map_err(MirrorError::from)??;
-        let local = Local { territory, state: Mutex::new(State { mirror, damage: None }), snapshot: RwLock::new(None) };
-        let inner = Inner {
-            commits: settings.commits,
+        let state = Arc::new(Mutex::new(State { mirror, damage: None }));
+        Ok(Self::join(
+            settings,
             transport,
-            local: Arc::new(local),
-            conversation: tokio::sync::Mutex::new(()),
-            compacting: AtomicBool::new(false),
+            territory,
+            Shared { state, conversation: Arc::default(), compacting: Arc::default() },
+        ))
+    }
+
+    /// Opens a branch with the mirror that this one has, while this one is still in use. Where it is the same branch of the
+    /// same remote, what the mirror holds is known at once.
+    ///
+    /// # Errors
+    ///
+    /// When the settings cannot be used.
+    pub async fn reopen(
+        &self,
+        settings: RemoteSettings,
+        environments: Vec<EnvironmentPaths>,
+    ) -> Result<Self, OpenError> {
+        let territory = Territory::new(&environments)?;
+        let transport = Transport::new(&settings)?;
+        let shared = Shared {
+            state: self.inner.local.state.clone(),
+            conversation: self.inner.conversation.clone(),
+            compacting: self.inner.compacting.clone(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let is_same = self.inner.url == settings.url && self.inner.branch == settings.branch;
+        let new = Self::join(settings, transport, territory, shared);
+        if is_same {
+            let local = new.inner.local.clone();
+            if let Err(error) = blocking(move || local.read_mirror()).await.map_err(MirrorError::from)? {
+                tracing::debug!(%error, "what the mirror holds cannot be told before the remote is read");
+            }
+        }
+        Ok(new)
+    }
+
+    fn join(settings: RemoteSettings, transport: Transport, territory: Territory, shared: Shared) -> Self {
+        let RemoteSettings { commits, mirror, url, branch, .. } = settings;
+        let Shared { state, conversation, compacting } = shared;
+        let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None) });
+        let inner = Inner { commits, transport, local, conversation, compacting, url, branch, mirror };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the folder of its mirror, which no other may open meanwhile but by [`reopen`](Self::reopen).
+    pub fn mirror(&self) -> &Path {
+        &self.inner.mirror
     }
 
     /// Asks the remote where the branch is, fetches it if it moved, and brings the index up to date.
@@ -298,6 +352,15 @@ impl Local {
             _ if stored == Some(tip) => Need::Index,
             _ => Need::Objects { have: stored, receiver: state.mirror.receive_pack() },
         })
+    }
+
+    /// Makes the index of what the mirror holds.
+    fn read_mirror(&self) -> Result<(), Unreadable> {
+        let state = self.state();
+        match state.mirror.stored_tip() {
+            Some(tip) => self.move_index(&state.mirror, tip),
+            None => Ok(()),
+        }
     }
 
     /// Notes that all objects of `tip` are on the disk.

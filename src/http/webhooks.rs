@@ -114,7 +114,7 @@ impl App {
             tokio::time::sleep(KEEP_HEARD_AFTER).await;
             // What is noted from here on is the work of the next write.
             app.0.keeping_heard.store(false, Ordering::Release);
-            let heard = app.0.receivers.values().filter_map(Gate::heard).collect();
+            let heard = app.0.receivers.values().filter_map(|gate| gate.heard()).collect();
             if let Err(error) = app.0.relay.store().keep_heard(heard).await {
                 tracing::warn!(%error, "what receivers have heard last cannot be stored");
             }

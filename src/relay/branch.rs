@@ -83,6 +83,22 @@ impl Branch {
         &self.branch_name
     }
 
+    /// Returns repository and branch, for messages.
+    pub(super) fn title(&self) -> String {
+        format!("{}/{}", self.repository_name, self.branch_name)
+    }
+
+    /// Returns what no two writers may work on at once: the branch, and the updates of its environments.
+    pub(super) fn turns(&self) -> Vec<String> {
+        let environments = self.environments.iter().map(|environment| format!("environment {}", environment.name));
+        environments.chain([format!("branch {}", self.title())]).collect()
+    }
+
+    /// Returns the config repository, for a branch of the same under other settings.
+    pub fn repository(&self) -> &ConfigRepository {
+        &self.repository
+    }
+
     /// Returns what the mirror knows; `None` until the remote has been read once.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.repository.snapshot()

@@ -12,6 +12,7 @@ mod config_repository;
 mod duration;
 mod environment;
 mod fault;
+mod fingerprint;
 mod image;
 mod image_names;
 mod keys;
@@ -42,12 +43,13 @@ use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
 use crate::relay::WritingSettings;
 use crate::source_repo::SourceSettings;
-use crate::store::StoreSettings;
+use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, Update};
 pub use fault::{Fault, Faults, Position};
+pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
 pub use permission::{EnvironmentScope, InvalidPermission, Permission};
 pub use server::ServerSettings;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[store]`.
     pub store: StoreSettings,
+    /// How long the store keeps what has ended.
+    pub retention: Retention,
     /// Each `[[config_repository]]`; at least one.
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
@@ -86,6 +90,17 @@ pub struct Settings {
     pub api_tokens: Vec<ApiTokenSettings>,
     /// What works and somebody should know all the same.
     pub warnings: Vec<Fault>,
+    /// By what a change is noticed.
+    pub fingerprint: Fingerprint,
+}
+
+/// What came of reading settings again.
+#[derive(Debug)]
+pub struct Reading {
+    /// By what the next change is noticed, however this one ends.
+    pub fingerprint: Fingerprint,
+    /// The settings, or everything that is wrong with them.
+    pub result: Result<Settings, Faults>,
 }
 
 impl Settings {
@@ -104,6 +119,23 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn load_with(path: &Path, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::load_text(path).and_then(|text| Self::parse(&path.display().to_string(), &text, environment))
+    }
+
+    /// Reads the settings in a file again, to take the place of those that run. What cannot change without a restart is
+    /// a fault, too.
+    pub fn load_again(path: &Path, running: &Self) -> Reading {
+        let text = Self::load_text(path);
+        let fingerprint = Fingerprint::new(path, text.as_deref().unwrap_or_default());
+        let environment = |name: &str| std::env::var(name);
+        let file = path.display().to_string();
+        let result = text.and_then(|text| Self::parse_beside(&file, &text, &environment, Some(running)));
+        // Its stamps are older than what was read.
+        let result = result.map(|settings| Self { fingerprint: fingerprint.clone(), ..settings });
+        Reading { fingerprint, result }
+    }
+
+    fn load_text(path: &Path) -> Result<String, Faults> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
             let hint = "name the settings with --config FILE; config.example.toml shows how they look".to_owned();
@@ -111,15 +143,12 @@ impl Settings {
             report.fault_of_file(format!("the settings cannot be read: {error}"), hint);
             report.into_faults()
         })?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(&file, text, environment),
-            Err(error) => {
-                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let report = Report::new(&file, &valid);
-                report.fault(valid.len(), "the settings are not UTF-8");
-                Err(report.into_faults())
-            }
-        }
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let report = Report::new(&file, &valid);
+            report.fault(valid.len(), "the settings are not UTF-8");
+            report.into_faults()
+        })
     }
 
     /// Reads the settings in a text; `file` is the name under which messages speak of it.
@@ -128,6 +157,17 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn parse(file: &str, text: &str, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::parse_beside(file, text, environment, None)
+    }
+
+    fn parse_beside(
+        file: &str,
+        text: &str,
+        environment: &EnvironmentLookup<'_>,
+        running: Option<&Self>,
+    ) -> Result<Self, Faults> {
+        // Before anything is read that it has a stamp of.
+        let fingerprint = Fingerprint::new(Path::new(file), text);
         let report = Report::new(file, text);
         let (tree, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
@@ -135,9 +175,13 @@ impl Settings {
             return Err(report.into_faults());
         }
         let context = Context { report: &report, environment };
-        let settings = read(Section::new(context, &keys::TOP, tree.get_ref(), 0));
+        let top = Section::new(context, &keys::TOP, tree.get_ref(), 0);
+        let settings = read(top);
+        if let Some(running) = running.filter(|_| report.is_clean()) {
+            server::report_fixed(top, &settings, running);
+        }
         let warnings = report.finish()?;
-        Ok(Self { warnings, ..settings })
+        Ok(Self { warnings, fingerprint, ..settings })
     }
 
     /// Returns what is said about the manifests of any environment, for those who read them without one.
@@ -223,7 +267,7 @@ fn read(top: Section<'_>) -> Settings {
     report_twins(&config_repositories, "mirror");
 
     let names = Names::new(&config_repositories, &environments);
-    let store = server::read_store(top);
+    let (store, retention) = server::read_store(top);
     let image_names = Arc::new(image_names::read(&images));
     let images = image::read(&images, &store.path);
     let settings = Settings {
@@ -238,7 +282,9 @@ fn read(top: Section<'_>) -> Settings {
         receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
+        retention,
         warnings: Vec::new(),
+        fingerprint: Fingerprint::default(),
     };
     if top.report().is_clean() {
         check_together(&settings, &config_repositories, &environments);

@@ -17,6 +17,7 @@ mod issuer;
 mod source;
 
 mod bad_input;
+mod dead_letters;
 mod failures;
 mod follow_up;
 mod git_hosts;
@@ -25,4 +26,6 @@ mod limits;
 mod main_job;
 mod order;
 mod receivers;
+mod reload;
 mod requests;
+mod stopping;

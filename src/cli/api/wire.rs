@@ -153,6 +153,24 @@ pub(in crate::cli) struct EventDetail {
     #[serde(flatten)]
     pub event: Event,
     pub explanation: Vec<Step>,
+    /// An older server has none.
+    #[serde(default)]
+    pub attempt_log: Vec<Attempt>,
+}
+
+/// Something that was tried in vain.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Attempt {
+    pub at: Timestamp,
+    pub environment: Option<String>,
+    pub asked: String,
+    pub answered: String,
+}
+
+/// `POST /api/v1/events/replay`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct ReplayedEvents {
+    pub replayed: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::image::{Digest, Version};
 use crate::store::{
-    Event, FollowState, FollowUp, FollowedApplication, Hold, Request, RequestState, Update, UpdateState,
+    Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Hold, Request, RequestState, Update, UpdateState,
 };
 
 /// A version: tag, digest or both.
@@ -242,6 +242,32 @@ pub(super) struct EventDetailView {
     updates: Vec<UpdateView>,
     /// The way of the event, step by step, for people.
     explanation: Vec<StepView>,
+    /// What was tried in vain, oldest first, at most the last 50.
+    attempt_log: Vec<AttemptView>,
+}
+
+/// Something that was tried and failed, or was begun anew.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    at: String,
+    /// `null`: it is about the event itself.
+    environment: Option<String>,
+    /// Who was asked: `registry`, `rules` (image rules, order, manifests), `branch` (the push), or `replay` when somebody had it run
+    /// again.
+    asked: String,
+    /// What the answer was.
+    answered: String,
+}
+
+impl From<&FailedAttempt> for AttemptView {
+    fn from(attempt: &FailedAttempt) -> Self {
+        Self {
+            at: attempt.at.to_string(),
+            environment: attempt.environment.clone(),
+            asked: attempt.asked.clone(),
+            answered: attempt.answered.clone(),
+        }
+    }
 }
 
 /// One step of the way of an event.
@@ -255,8 +281,9 @@ pub(super) struct StepView {
 }
 
 impl EventDetailView {
-    pub(super) fn new(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Self {
+    pub(super) fn new(event: &Event, updates: &[Update], follow_ups: &FollowUps, attempts: &[FailedAttempt]) -> Self {
         Self {
+            attempt_log: attempts.iter().map(Into::into).collect(),
             explanation: explain(event, updates, follow_ups),
             updates: updates.iter().map(|update| UpdateView::new(update, follow_ups)).collect(),
             event: event.into(),
