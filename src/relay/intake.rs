@@ -599,7 +599,9 @@ impl Relay {
             })
             .collect();
         self.0.store.finish(rows).await?;
-        if let Some(following) = &self.0.following {
+        // Other settings may have come into force meanwhile, and with them another pipeline follows.
+        let current = self.0.lineage.current();
+        if let Some(following) = current.as_ref().and_then(|relay| relay.0.following.as_ref()) {
             following.wake();
         }
         Ok(())

@@ -109,7 +109,11 @@ fn files(update: &Update) -> BTreeSet<&str> {
 }
 
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
-    let Some(following) = &relay.0.following else { return };
+    let Some(following) = &relay.0.following else {
+        // Nothing to do for as long as these settings are in force.
+        let _ = stopped.wait_for(|stop| *stop).await;
+        return;
+    };
     let mut worker = Worker::new(&relay, following);
     while !*stopped.borrow() {
         let round = tokio::select! {
