@@ -461,3 +461,27 @@ async fn the_environment_that_is_promoted_from_may_ask_too() {
     argocd.change("user-service-staging", |app| app.sync = "Synced".to_owned());
     assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
 }
+
+#[tokio::test]
+async fn argo_cd_may_come_and_go_with_the_settings() {
+    let argocd = four_applications().await;
+    let admin = "\n[[api_token]]\nname = \"admin\"\ntoken = { value = \"admin-token\" }\npermissions = [\"admin\"]\n";
+    let fleet = with_folders().settings(admin).start().await;
+    argocd.reads(fleet.upstream.path());
+    let without = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    let reload = async |text: &str| {
+        std::fs::write(fleet.settings_file(), text).unwrap();
+        fleet.api_as("admin-token", "POST", "/reload", None, &[]).await
+    };
+    let first = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&first).await["updates"][0]["rollout"], Value::Null);
+    let (status, answer) = reload(&format!("{without}{}", argocd.settings())).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["changes"][0]["section"], "[argocd]", "{answer}");
+    let second = fleet.announce("user-service", &sha('2')).await;
+    rollout(&fleet, &second, "healthy").await;
+    assert_eq!(reload(&without).await.0, 200);
+    let third = fleet.announce("user-service", &sha('3')).await;
+    assert_eq!(fleet.settled(&third).await["updates"][0]["rollout"], Value::Null);
+    assert_eq!(argocd.refreshed(), ["user-service-staging"]);
+}
