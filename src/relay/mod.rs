@@ -273,7 +273,10 @@ impl Relay {
     /// Takes the word of a Git host that a branch has moved to a commit, or is gone: it is read soon.
     pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchNews {
         let is_it = |known: &&Branch| known.repository_name() == config_repository && known.branch_name() == branch;
-        let Some(known) = self.0.branches.iter().find(is_it) else { return BranchNews::Foreign };
+        // Other settings may have come into force since the request did.
+        let current = self.0.lineage.current();
+        let branches = &current.as_ref().unwrap_or(self).0.branches;
+        let Some(known) = branches.iter().find(is_it) else { return BranchNews::Foreign };
         // Our own commits come back like everybody's.
         if known.snapshot().is_some_and(|snapshot| commit == Some(snapshot.tip.to_string().as_str())) {
             return BranchNews::Known;

@@ -94,6 +94,11 @@ impl Write for Forget {
                 &self.updates,
             ),
             (
+                "DELETE FROM follow_ups WHERE update_id IN (SELECT value FROM json_each(?1))
+                    AND update_id NOT IN (SELECT id FROM updates WHERE id IN (SELECT value FROM json_each(?1)))",
+                &self.updates,
+            ),
+            (
                 "DELETE FROM attempts WHERE cause_id IN (SELECT value FROM json_each(?1))
                     AND cause_id NOT IN (SELECT id FROM events WHERE state IN ('queued', 'pending', 'waiting')
                         AND id IN (SELECT value FROM json_each(?1)))",
@@ -204,11 +209,24 @@ mod tests {
             fixture.update(&number.to_string(), "staging", "committed", Some(900 - number)).await;
         }
         fixture.update("22", "production", "committed", Some(364)).await;
+        for update in ["10", "22"] {
+            sqlx::query(
+                "INSERT INTO follow_ups (update_id, environment, commit_id, state, started_at, ended_at)
+                 VALUES (?, 'staging', 'c', 'healthy', 0, 1)",
+            )
+            .bind(update)
+            .execute(&mut fixture.connection)
+            .await
+            .unwrap();
+        }
         assert!(!fixture.forget().await);
         assert_eq!(fixture.ids("events").await, ["1-open", "3-young", "4-old"]);
         let kept: Vec<String> = (12..=22).map(|number| number.to_string()).collect();
         let others = ["4-old", "6-only", "8-newer"].map(str::to_owned);
         assert_eq!(fixture.ids("updates").await, [kept.as_slice(), &others].concat());
+        let followed: Vec<String> =
+            sqlx::query_scalar("SELECT update_id FROM follow_ups").fetch_all(&mut fixture.connection).await.unwrap();
+        assert_eq!(followed, ["22"], "what is told of a rollout goes with its update");
         assert!(!fixture.forget().await);
     }
 
