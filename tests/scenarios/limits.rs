@@ -147,7 +147,8 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
     }
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     let peak = fleet.peak_memory_kib();
-    assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
+    // All of the bodies together would be 32 MiB.
+    assert!(peak < before + 28 * 1024, "{before} KiB before, {peak} KiB at most");
     // Wrong and missing credentials do not use up what the sender may send.
     let url = fleet.url("/webhooks/known?token=");
     for _ in 0..10 {
