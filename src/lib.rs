@@ -8,17 +8,20 @@
 //! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
 //! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that no log can show |
+//! | `retry_after` | the header of an answer -> when to ask again. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
 //! | [`config_repo`] | versions wanted -> commit -> pushed branch |
 //! | [`source_repo`] | two commits -> which of them is the newer one |
+//! | [`argocd`] | commit -> applications refreshed, and what became of it |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
 //! | [`telemetry`] | logs and metrics |
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
 
+pub mod argocd;
 pub mod cli;
 pub mod config_repo;
 pub mod http;
@@ -27,6 +30,7 @@ pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
+mod retry_after;
 pub mod secret;
 pub mod settings;
 pub mod source_repo;

@@ -264,7 +264,7 @@ fn the_cluster_lets_in_webhooks_and_scrapes_and_nothing_else() {
             .flat_map(|ports| column(ports, "port"))
             .map(|port| port.as_u64().expect("an egress rule without a port lets everything out"))
             .collect();
-        assert_eq!(out, BTreeSet::from([22, 53, 443, 4317, 4318]));
+        assert_eq!(out, BTreeSet::from([22, 53, 443, 4317, 4318, 8080]));
     }
 }
 

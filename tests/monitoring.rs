@@ -62,6 +62,8 @@ fn exposition() -> String {
     metrics.pending_updates(7);
     metrics.oldest_open(Duration::from_secs(2), Duration::ZERO);
     metrics.config_reload(true);
+    metrics.expect_argocd(["staging"]);
+    metrics.healthy(Duration::from_secs(40));
     metrics.encode()
 }
 

@@ -115,7 +115,7 @@ impl World {
         for update in pending {
             if let Some(older) = newest.insert(update.repository.to_string(), update) {
                 let outcome = Outcome::Superseded { reason: String::new() };
-                finished.push(Finish { update_id: older.id, outcome });
+                finished.push(Finish { update_id: older.id, outcome, follow: false });
             }
         }
         for update in newest.into_values() {
@@ -125,7 +125,7 @@ impl World {
             assert!(number(&new) >= number(&self.running[image]), "{new} over {}", self.running[image]);
             // The snapshot moves before the store learns of it.
             self.running[image] = new;
-            finished.push(Finish { update_id: update.id, outcome: Outcome::Committed });
+            finished.push(Finish { update_id: update.id, outcome: Outcome::Committed, follow: false });
         }
         self.store.finish(finished).await.unwrap();
     }
@@ -177,7 +177,8 @@ async fn run(deliveries: Vec<(usize, usize, usize)>, steps: Vec<Step>) {
     world.write().await;
     assert!(world.running.iter().all(|running| *running == tag(BUILDS)), "{:?}", world.running);
     assert_eq!(world.store.backlog().await.unwrap().open_updates, 0);
-    let queued = tagrelay::store::EventFilter { state: Some(EventState::Queued), repository: None, limit: 1 };
+    let queued =
+        tagrelay::store::EventFilter { state: Some(EventState::Queued), repository: None, failed: false, limit: 1 };
     assert!(world.store.events(&queued).await.unwrap().is_empty());
     let committed = tagrelay::store::HistoryFilter { limit: 10_000, ..Default::default() };
     let committed = world.store.history(&committed).await.unwrap();

@@ -108,8 +108,10 @@ fn what_the_example_leaves_out_would_be_read() {
 
 #[test]
 fn the_example_works_over_ssh() {
-    let (https, ssh) =
-        (["url = \"https", "username = \"tagrelay\"", "password = { env = \"GIT"], ["url", "ssh_key", "known_hosts"]);
+    let (https, ssh) = (
+        ["url = \"https://git", "username = \"tagrelay\"", "password = { env = \"GIT"],
+        ["url", "ssh_key", "known_hosts"],
+    );
     let line = |line: &str| {
         let uncommented = ssh.iter().any(|key| line.starts_with(&format!("#{key}")));
         let left_out = https.iter().any(|start| line.starts_with(start));
@@ -209,7 +211,11 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         ),
         ("[store]", "url", format!("sqlite:{}", defaults.store.path.display())),
         ("[[config_repository]]", "branch", repository.branch.clone()),
-        ("[[config_repository]]", "author", format!("{} <{}>", repository.author.name, repository.author.email)),
+        (
+            "[[config_repository]]",
+            "author",
+            format!("{} <{}>", repository.commits.author.name, repository.commits.author.email),
+        ),
         ("[[config_repository]]", "mirror", repository.mirror.display().to_string().replace("/a", "/NAME")),
         ("tag of [[image]]", "min_length", min_length.to_string()),
         (
@@ -224,13 +230,14 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
     }
 }
 
-/// Returns the first TOML block of each section, by the heading.
+/// Returns the first receiver of each section of the guides, by the heading.
 fn receivers_of_the_guide() -> Vec<(&'static str, &'static str)> {
-    const GUIDE: &str = include_str!("../docs/registries.md");
-    let sections = GUIDE.split("\n## ").skip(1);
+    const GUIDES: [&str; 2] = [include_str!("../docs/registries.md"), include_str!("../docs/git-hosts.md")];
+    let sections = GUIDES.iter().flat_map(|guide| guide.split("\n## ").skip(1));
     let block = |section: &'static str| {
         let (heading, text) = section.split_once('\n')?;
-        Some((heading, text.split_once("```toml\n")?.1.split_once("\n```")?.0))
+        let mut blocks = text.split("```toml\n").skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0));
+        Some((heading, blocks.find(|block| block.starts_with("[[receiver]]"))?))
     };
     sections.filter_map(block).collect()
 }
@@ -250,6 +257,6 @@ fn every_sender_has_its_steps_in_the_guide() {
     for kind in Kind::ALL {
         let line = format!("kind = \"{kind}\"");
         let of_kind = sections.iter().filter(|(_, block)| block.lines().any(|other| other == line)).count();
-        assert_eq!(of_kind, 1, "docs/registries.md has {of_kind} sections for {kind}");
+        assert_eq!(of_kind, 1, "the guides have {of_kind} sections for {kind}");
     }
 }

@@ -35,7 +35,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
         (
             with("[server]\nport = 1"),
-            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`",
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`",
         ),
         (
             changed("promote_from = [\"staging\"]", "promote_from = [\"stagin\"]"),
@@ -68,13 +68,110 @@ fn unknown_names_come_with_the_nearest_known_one() {
 }
 
 #[test]
-fn what_is_planned_is_refused_and_not_ignored() {
+fn what_cannot_be_done_with_commits_is_said() {
+    let platform = |lines: &str| changed("name = \"platform\"", &format!("name = \"platform\"\n{lines}"));
     check(&[
         (
-            changed("name = \"platform\"", "name = \"platform\"\nsigning = { format = \"ssh\" }\ngithub_app = {}"),
-            "t.toml:3:1: `signing` in [[config_repository]] is not supported yet; leave it out with this version\n\
-             t.toml:4:1: `github_app` in [[config_repository]] is not supported yet; leave it out with this version",
+            platform("signing = { format = \"gpg\", key = { env = \"TOKEN\" } }\ncommit = \"singel\""),
+            "t.toml:3:22: `format`: there is nothing called `gpg`; known: `ssh`, `openpgp`\n\
+             t.toml:4:10: `commit`: there is nothing called `singel`; did you mean `single`?",
         ),
+        (
+            platform("signing = { format = \"ssh\", key = { env = \"TOKEN\" } }"),
+            "t.toml:3:35: `signing`: the SSH key cannot be read: Could not read key; it has to be a private key in \
+             OpenSSH or PEM form",
+        ),
+        (
+            platform("signing = { format = \"openpgp\", key = { env = \"TOKEN\" } }"),
+            "t.toml:3:39: `signing`: the OpenPGP key is no armoured private key: take what `gpg --export-secret-keys \
+             --armor KEY` prints",
+        ),
+        (
+            platform("signing = {}"),
+            "t.toml:3:11: `format` is missing in `signing` of [[config_repository]]; write format = \"ssh\"\n\
+             t.toml:3:11: `key` is missing in `signing` of [[config_repository]]: there is nothing to sign with; write \
+             key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
+        ),
+        (
+            platform("committer = \"nobody\"\nquiet_period = \"5m\"\nsigned_off_by = 1"),
+            "t.toml:3:13: `committer`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"\n\
+             t.toml:4:16: `quiet_period`: `5m` is no span of time from 0s to 1m; write \"2s\"\n\
+             t.toml:5:17: `signed_off_by` in [[config_repository]] must be true or false, not a number",
+        ),
+        (
+            platform("message = { subject = \"{{ enviroment }}\", body = \"{% if %}\" }"),
+            "t.toml:3:23: `subject` of `message`: it names something that there is not, in its line 1; docs/settings.md \
+             lists what a template can name\n\
+             t.toml:3:50: `body` of `message`: syntax error (unexpected end of block), in its line 1; docs/settings.md \
+             lists what a template can name",
+        ),
+    ]);
+}
+
+#[test]
+fn a_github_app_has_all_its_parts() {
+    let with_app = |url: &str, lines: &str| {
+        changed("url = \"file:///srv/git/platform.git\"", &format!("url = \"{url}\"\n{lines}"))
+    };
+    let github = "https://github.com/uyou/config.git";
+    check(&[
+        (
+            with_app(github, "github_app = {}"),
+            "t.toml:4:14: `app_id` is missing in `github_app` of [[config_repository]]; write github_app = { app_id = \
+             123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
+             t.toml:4:14: `installation_id` is missing in `github_app` of [[config_repository]]; write github_app = { app_id \
+             = 123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
+             t.toml:4:14: `private_key` is missing in `github_app` of [[config_repository]]: GitHub makes it for the app; \
+             write private_key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
+        ),
+        (
+            with_app(
+                github,
+                "github_app = { app_id = 1, installation_id = 0, private_key = { env = \"KEY\" }, api_url = \"http://a/\" }\n\
+                 username = \"x\"",
+            ),
+            "t.toml:4:46: `installation_id` in `github_app` of [[config_repository]] must be 1 to 9223372036854775807\n\
+             t.toml:4:90: `api_url` is no https URL without user and query; write \"https://github.example.com/api/v3\"\n\
+             t.toml:5:12: `username` has no use with `github_app`; leave one of them out",
+        ),
+        (
+            with_app(github, "github_app = { app_id = \"Iv1\", installation_id = 1, private_key = { env = \"KEY\" } }"),
+            "t.toml:4:67: `private_key`: the key of the GitHub App is no RSA key in PEM form: take the file that GitHub made",
+        ),
+        (
+            with_app(
+                "ssh://git@github.com/uyou/config.git",
+                "github_app = {}\nssh_key = { env = \"KEY\" }\nknown_hosts = \"/dev/null\"",
+            ),
+            "t.toml:4:14: `github_app` does not fit the URL; ssh takes `ssh_key` and `known_hosts`, and the user name in the \
+             URL",
+        ),
+    ]);
+}
+
+#[test]
+fn receivers_of_git_hosts_name_a_config_repository() {
+    let receiver = |lines: &str| with(&format!("[[receiver]]\nname = \"a\"\nsecret = {{ env = \"TOKEN\" }}\n{lines}"));
+    check(&[
+        (
+            receiver("kind = \"git-github\"\nregistry = \"ghcr.io\"\nduplicate_window = \"7d\""),
+            "t.toml:21:12: `registry` has no use for the kind `git-github`, which tells of commits; leave it out\n\
+             t.toml:22:20: `duplicate_window` has no use for the kind `git-github`, which tells of commits; leave it out",
+        ),
+        (
+            receiver("kind = \"git-gitea\"\nconfig_repository = \"plattform\""),
+            "t.toml:21:21: there is no [[config_repository]] called `plattform`; did you mean `platform`?",
+        ),
+        (
+            receiver("kind = \"ghcr\"\nconfig_repository = \"platform\""),
+            "t.toml:21:21: `config_repository` has no use for the kind `ghcr`, which tells of images; leave it out",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_planned_is_refused_and_not_ignored() {
+    check(&[
         (
             changed("\"automatic\"", "\"pull-request\""),
             "t.toml:8:10: update = \"pull-request\" is not supported yet; use `automatic` or `manual` with this version",
@@ -414,7 +511,7 @@ fn credentials_fit_the_url() {
         (
             repository(&format!("{https}password = {{ env = \"TOKEN\" }}\nssh_key = {{ env = \"KEY\" }}")),
             "t.toml:4:12: `password` has no `username`; write one; beside a token most hosts take any\n\
-             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`",
+             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`, or `github_app`",
         ),
         (
             repository(&format!("{ssh}username = \"tagrelay\"")),
@@ -477,6 +574,65 @@ fn what_a_receiver_takes_has_its_bounds() {
         (
             receiver("duplicate_window = \"5s\""),
             "t.toml:21:20: `duplicate_window`: `5s` is no span of time from 1m to 3650d; write \"24h\" or \"7d\"",
+        ),
+    ]);
+}
+
+#[test]
+fn argo_cd_can_do_what_environments_want_of_it() {
+    let argocd = |lines: &str| with(&format!("[argocd]\n{lines}"));
+    let gated = |lines: &str, argocd: &str| {
+        let environments =
+            "[[environment]]\nname = \"a\"\npaths = [\"a\"]\n\n[[environment]]\nname = \"b\"\npaths = [\"b\"]\n";
+        with(&format!("{environments}{lines}\n{argocd}"))
+    };
+    let url = "url = \"https://argocd.example.com\"\n";
+    let token = format!("[argocd]\n{url}token = {{ value = \"t\" }}");
+    check(&[
+        (argocd(url), "none"),
+        (argocd(&format!("{url}token = {{ value = \"t\" }}\ntimeout = \"1h\"")), "none"),
+        (argocd(&format!("{url}webhook = {{ secret = {{ value = \"s\" }} }}")), "none"),
+        (argocd(""), "t.toml:17:1: `url` is missing in [argocd]; write url = \"https://argocd.example.com\""),
+        (
+            argocd("url = \"https://admin:hunter2@argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: it holds a user name or a password; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd("url = \"argocd.example.com\""),
+            "t.toml:18:7: `url` in [argocd]: this is not a URL; write url = \"https://argocd.example.com\"",
+        ),
+        (
+            argocd(&format!("{url}token = {{ value = \"t\" }}\nwebhook = {{ secret = {{ value = \"s\" }} }}")),
+            "t.toml:20:11: `webhook` has no use with `token`: whoever may ask need not be told; leave one of them out",
+        ),
+        (
+            argocd(&format!("{url}timeout = \"1s\"")),
+            "t.toml:19:11: `timeout`: `1s` is no span of time from 10s to 1d; write \"24h\" or \"7d\"",
+        ),
+        (gated("promote_from = [\"a\"]\npromote_when = \"healthy\"\nsoak = \"30m\"", &token), "none"),
+        (gated("argocd = { app = \"argocd/b\" }", &token), "none"),
+        (gated("argocd = { app = [\"b\", \"c\"] }", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"healthy\"", &format!("[argocd]\n{url}")),
+            "t.toml:25:16: `promote_when` wants to know how applications fare, and there is no Argo CD to ask; write [argocd] \
+             with `url` and `token`",
+        ),
+        (gated("promote_when = \"healthy\"", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\npromote_when = \"helthy\"", &token),
+            "t.toml:25:16: `promote_when`: there is no condition called `helthy`; did you mean `healthy`?",
+        ),
+        (
+            gated("argocd = { app = \"Platform\" }", &token),
+            "t.toml:24:18: `Platform` names no application: write its name, or NAMESPACE/NAME",
+        ),
+        (
+            gated("argocd = { app = \"a\", labels = \"b=c\" }", &token),
+            "t.toml:24:10: `app` and `labels` both say which applications it has; leave one of them out",
+        ),
+        (
+            gated("argocd = { app = \"a\" }", ""),
+            "t.toml:24:10: there is no [argocd]; write [argocd] with `url` and `token`",
         ),
     ]);
 }

@@ -14,7 +14,7 @@ fn the_smallest_settings_are_right() {
     assert_eq!(settings.warnings, []);
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.store.path, Path::new("tagrelay.db"));
-    assert_eq!(settings.config_repositories[0].author.email, "tagrelay@localhost");
+    assert_eq!(settings.config_repositories[0].commits.author.email, "tagrelay@localhost");
 }
 
 #[test]

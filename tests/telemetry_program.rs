@@ -2,6 +2,8 @@
 #![cfg(feature = "otel")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
 
+#[path = "support/argocd.rs"]
+mod argocd;
 #[path = "support/fleet.rs"]
 mod fleet;
 #[path = "support/otlp.rs"]
@@ -141,6 +143,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
     let mut told = lines(&fleet, "event", &id);
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
@@ -257,7 +260,9 @@ async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
     assert_eq!(trailer.trim(), trace_id);
     // What runs already is an outcome too, and told once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
-    let told = lines(&fleet, "cause_id", again["id"].as_str().unwrap());
+    let again_id = again["id"].as_str().unwrap();
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    let told = lines(&fleet, "cause_id", again_id);
     assert_eq!(messages(&told), [("INFO", "update finished")]);
     assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
 }
@@ -275,6 +280,8 @@ async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
+    // It is told a moment after it is on disk.
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
     // No such tag, and then no registry at all.
@@ -362,4 +369,39 @@ async fn wrong_variables_are_told_and_stop_nothing() {
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
     assert_eq!(event["state"], "committed");
     assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
+}
+
+#[tokio::test]
+async fn the_trace_goes_on_to_the_health_of_the_application() {
+    let collector = Collector::start().await;
+    let argocd = argocd::FakeArgoCd::start().await;
+    argocd.add("platform-staging", "https://git.example.com/uyou/platform.git", "environments/staging");
+    let builder = Fleet::builder()
+        .service("user-service")
+        .repository_settings("argocd_url = \"https://git.example.com/uyou/platform.git\"")
+        .settings(&argocd.settings());
+    let fleet = traced(builder, &collector).start().await;
+    argocd.reads(fleet.upstream.path());
+    ready(&fleet).await;
+    let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    let spans = collector.wait(CI_TRACE, "follow rollout", 1).await;
+    let rollout = named(&spans, "follow rollout");
+    let request = named(&spans, "POST /webhooks/{receiver}");
+    assert_eq!((&rollout.parent, rollout.kind), (&request.id, SpanKind::Consumer));
+    for (key, value) in [
+        ("tagrelay.outcome", "healthy"),
+        ("tagrelay.commit", &fleet.upstream.tip()),
+        ("tagrelay.applications", "argocd/platform-staging"),
+    ] {
+        assert_eq!(rollout.attributes.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let refresh = named(&spans, "argocd refresh");
+    assert_eq!((&refresh.parent, refresh.kind), (&rollout.id, SpanKind::Client));
+    assert!(rollout.start <= refresh.start && refresh.end <= rollout.end);
+    // Argo CD can go on from there.
+    assert_eq!(argocd.traceparents(), [format!("00-{CI_TRACE}-{}-01", refresh.id)]);
+    let told = lines(&fleet, "cause_id", &id);
+    let told: Vec<_> = told.iter().filter(|line| line["message"] == "rollout ended").collect();
+    assert_eq!((told[0]["state"].as_str(), told[0]["trace_id"].as_str()), (Some("healthy"), Some(CI_TRACE)));
+    assert_eq!(told.len(), 1);
 }

@@ -35,6 +35,7 @@ const FORMS: &[Form] = &[
     Header("X-Webhook-Secret"),
     Header("Api-Key"),
     Header("X-JFrog-Event-Auth"),
+    Header("X-Gitlab-Token"),
     Header("User-Agent"),
     Hmac("X-JFrog-Event-Auth", "", false),
     Hmac("X-Hub-Signature-256", "sha256=", false),
@@ -48,7 +49,13 @@ const FORMS: &[Form] = &[
 /// The forms that a sender may use. Only these.
 fn accepted(kind: Kind) -> Vec<Form> {
     let authorization = [Verbatim, Bearer, Basic];
-    let custom = [Header("X-Api-Key"), Header("X-Webhook-Secret"), Header("Api-Key"), Header("X-JFrog-Event-Auth")];
+    let custom = [
+        Header("X-Api-Key"),
+        Header("X-Webhook-Secret"),
+        Header("Api-Key"),
+        Header("X-JFrog-Event-Auth"),
+        Header("X-Gitlab-Token"),
+    ];
     let query = [Query("token")];
     match kind.name() {
         "docker-hub" | "quay" | "gar" | "aliyun-acr" | "mirantis-msr" => query.to_vec(),
@@ -63,6 +70,9 @@ fn accepted(kind: Kind) -> Vec<Form> {
             Hmac("X-Gitea-Signature", "", false),
             Hmac("X-Forgejo-Signature", "", false),
         ],
+        "git-github" => vec![Hmac("X-Hub-Signature-256", "sha256=", false)],
+        "git-gitlab" => vec![Header("X-Gitlab-Token")],
+        "git-gitea" => vec![Hmac("X-Hub-Signature-256", "sha256=", false), Hmac("X-Gitea-Signature", "", false)],
         "nexus" => vec![Hmac("X-Nexus-Webhook-Signature", "", true)],
         "artifactory" => vec![Header("X-JFrog-Event-Auth"), Hmac("X-JFrog-Event-Auth", "", false)],
         "generic" => vec![Bearer, Hmac("X-Tagrelay-Signature", "sha256=", false)],

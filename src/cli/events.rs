@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::api::{Answer, Api, Event, EventDetail, Events, ServerOptions, state_style};
+use super::api::{Answer, Api, Event, EventDetail, Events, ReplayedEvents, ServerOptions, state_style};
 use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
 
 /// Lists what registries said, newest first, and explains what became of it.
@@ -17,9 +17,10 @@ use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version
     after_help = "\
 Examples:
   tagrelay events --limit 10
-  tagrelay events --repository docker.io/uyou/user-service --state refused
+  tagrelay events --repository docker.io/uyou/user-service --state failed
   tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      every step of one event
   tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again
+  tagrelay events replay --all                         run all again that failed
 
 The token from TAGRELAY_TOKEN or --token-file needs the permission read; for replay, replay."
 )]
@@ -37,11 +38,44 @@ enum Command {
 Example:
   tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      an id that `tagrelay events` shows")]
     Show(OneOptions),
-    /// Runs a refused event again, for instance when the registry has the image now
+    /// Runs events again that failed, for instance when the registry has the image now
     #[command(after_help = "\
-Example:
-  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    an id that `tagrelay events --state refused` shows")]
-    Replay(OneOptions),
+Examples:
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    an id that `tagrelay events --state failed` shows
+  tagrelay events replay --all --repository docker.io/uyou/user-service
+
+Nothing is written twice: what an environment runs already stays as it is, and older builds are refused again.")]
+    Replay(ReplayOptions),
+}
+
+#[derive(Args)]
+struct ReplayOptions {
+    /// The id of the event
+    #[arg(required_unless_present = "all", conflicts_with_all = ["all", "repository", "state"])]
+    id: Option<String>,
+    /// All that failed, at most the newest 1000
+    #[arg(long)]
+    all: bool,
+    /// With --all: only this repository, whole: docker.io/uyou/user-service
+    #[arg(long, value_name = "REPOSITORY", requires = "all", value_parser = super::holds::parse_whole_repository)]
+    repository: Option<String>,
+    /// With --all: only those in this state
+    #[arg(long, value_enum, value_name = "STATE", requires = "all", default_value = "failed")]
+    state: FinalState,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+/// How an event ends that can run again.
+#[derive(Clone, Copy, ValueEnum)]
+enum FinalState {
+    /// Refused, or refused in some environment
+    Failed,
+    /// Refused in all of them
+    Refused,
 }
 
 #[derive(Args)]
@@ -90,6 +124,8 @@ enum State {
     Superseded,
     /// A final no, with its reason
     Refused,
+    /// Refused, or refused in some environment
+    Failed,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
@@ -99,13 +135,35 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             let answer = Api::new(options.server)?.get(&["events", &options.id], &[]).await?;
             print_one(&answer, options.json)
         }
-        Some(Command::Replay(options)) => {
-            let nothing = serde_json::Map::new();
-            let answer = Api::new(options.server)?.post(&["events", &options.id, "replay"], &nothing).await?;
-            output::note("it runs again; `tagrelay events show` tells what becomes of it");
-            print_one(&answer, options.json)
-        }
+        Some(Command::Replay(options)) => replay(options).await,
     }
+}
+
+async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
+    let ReplayOptions { id, all: _, repository, state, json, server } = options;
+    let api = Api::new(server)?;
+    if let Some(id) = id {
+        let answer = api.post(&["events", &id, "replay"], &serde_json::Map::new()).await?;
+        output::note("it runs again; `tagrelay events show` tells what becomes of it");
+        return print_one(&answer, json);
+    }
+    let state = match state {
+        FinalState::Failed => "failed",
+        FinalState::Refused => "refused",
+    };
+    let filter = serde_json::json!({ "repository": repository, "state": state });
+    let answer = api.post(&["events", "replay"], &filter).await?;
+    if json {
+        answer.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let replayed = answer.read::<ReplayedEvents>()?.replayed;
+    match replayed.len() {
+        0 => output::note("there is nothing to run again"),
+        count => output::note(&format!("{count} run again; `tagrelay events` tells what becomes of them")),
+    }
+    replayed.iter().try_for_each(|id| output::print(&format!("{}\n", clean(id))))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
@@ -165,7 +223,7 @@ fn print_one(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn render(detail: &EventDetail) -> String {
-    let EventDetail { event, explanation } = detail;
+    let EventDetail { event, explanation, attempt_log } = detail;
     let style = state_style(&event.state);
     let mut text = String::new();
     let (state, repository, tag) = (clean(&event.state), clean(&event.repository), clean(&event.tag));
@@ -177,6 +235,21 @@ fn render(detail: &EventDetail) -> String {
         steps.row(vec![Cell::new(&at, DIM), Cell::new(&step.step, state_style(&step.step)), Cell::plain(&step.text)]);
     }
     text.push_str(&steps.render(2));
+    if !attempt_log.is_empty() {
+        let _ = writeln!(text, "{DIM}tried in vain{DIM:#}");
+        let mut attempts = Table::bare();
+        for attempt in attempt_log {
+            let at = attempt.at.strftime("%F %T%.3fZ").to_string();
+            let environment = attempt.environment.as_deref().unwrap_or_default();
+            attempts.row(vec![
+                Cell::new(&at, DIM),
+                Cell::plain(&attempt.asked),
+                Cell::plain(environment),
+                Cell::plain(&attempt.answered),
+            ]);
+        }
+        text.push_str(&attempts.render(2));
+    }
     text
 }
 
@@ -198,7 +271,7 @@ mod tests {
     fn every_state_is_one_of_the_store() {
         for state in State::value_variants() {
             let word = state.to_possible_value().unwrap().get_name().to_owned();
-            assert!(word.parse::<EventState>().is_ok(), "{word}");
+            assert!(word == "failed" || word.parse::<EventState>().is_ok(), "{word}");
         }
     }
 }

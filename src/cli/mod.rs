@@ -10,6 +10,7 @@ mod events;
 mod holds;
 mod output;
 mod promote;
+mod reload;
 mod rollback;
 mod serve;
 pub mod server;

@@ -23,7 +23,8 @@ Examples:
   tagrelay promote --to production user-service \\
     --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
 
-The token from TAGRELAY_TOKEN or --token-file needs the permission promote:ENVIRONMENT.")]
+The token from TAGRELAY_TOKEN or --token-file needs the permission promote:ENVIRONMENT, and override:ENVIRONMENT for
+--override.")]
 pub(super) struct Options {
     /// Which repositories, whole (docker.io/uyou/user-service) or by their last part (user-service) [default: all that
     /// both environments run]
@@ -47,6 +48,10 @@ pub(super) struct Options {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Promote although the other environment is not as healthy as promote_when and soak want it; --reason goes into the
+    /// commit
+    #[arg(long = "override", requires = "reason")]
+    overrides: bool,
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
@@ -70,6 +75,8 @@ struct Body {
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
+    overrides: bool,
 }
 
 fn parse_expectation(text: &str) -> Result<(String, String), &'static str> {
@@ -82,9 +89,10 @@ fn parse_expectation(text: &str) -> Result<(String, String), &'static str> {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let Options { repositories, to, from, tag, expect, dry_run, reason, json, follow: how, server } = options;
+    let Options { repositories, to, from, tag, expect, dry_run, reason, overrides, json, follow: how, server } =
+        options;
     let api = Api::new(server)?;
-    let body = Body { to, from, repositories, tag, expect: expect.into_iter().collect(), dry_run, reason };
+    let body = Body { to, from, repositories, tag, expect: expect.into_iter().collect(), dry_run, reason, overrides };
     if !dry_run {
         return follow(&api, "promotions", &body, how, json).await;
     }

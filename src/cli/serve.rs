@@ -8,9 +8,13 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::reload::Reloader;
 use super::server;
+use crate::http::Reloads;
 use crate::settings::Settings;
 use crate::telemetry::{LogFormat, start_logs};
+
+const NO_SIGNALS: &str = "signals of the system cannot be received";
 
 /// Runs the service: takes webhooks, commits new tags, serves the API.
 #[derive(Args)]
@@ -20,6 +24,8 @@ Examples:
   tagrelay serve --config /etc/tagrelay/tagrelay.toml --log-format json
 
 It runs until SIGTERM or Ctrl-C and ends with exit code 0. What is pending then goes on at the next start.
+Changed settings, and changed files that they name, are read by themselves, or at SIGHUP: all of them, or none where one
+has a fault.
 TAGRELAY_LOG sets the levels of the log, as in TAGRELAY_LOG=info,tagrelay::relay=debug.")]
 pub(super) struct Options {
     /// The settings
@@ -45,13 +51,30 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     // From here on a signal is not lost, however early it comes.
     let mut signals = Signals::listen()?;
-    let server = tokio::select! {
-        server = server::start(settings) => server?,
+    let mut hangups = signal(SignalKind::hangup()).context(NO_SIGNALS)?;
+    let mut reloader = Reloader::new(options.config, &settings);
+    let (reloads, mut asked) = Reloads::new();
+    let mut server = tokio::select! {
+        server = server::start(settings, Some(reloads)) => server?,
         () = signals.wait() => return Ok(ExitCode::SUCCESS),
     };
     let operations = server.operations_address().map(tracing::field::display);
     tracing::info!(address = %server.address(), operations, "listening");
-    signals.wait().await;
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            reason = server.failed() => {
+                tracing::error!(reason, "ending, so that a new process goes on");
+                anyhow::bail!("{reason}; a new process goes on from the store");
+            }
+            () = reloader.changed() => drop(reloader.reload(&mut server, "a file has changed").await),
+            Some(()) = hangups.recv() => drop(reloader.reload(&mut server, "SIGHUP").await),
+            Some(reply) = asked.recv() => {
+                // Nobody waits any more where the client has gone.
+                let _ = reply.send(reloader.reload(&mut server, "the API").await);
+            }
+        }
+    }
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
         () = server.stop() => tracing::info!("stopped"),
@@ -72,7 +95,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("signals of the system cannot be received");
+        let listen = |kind| signal(kind).context(NO_SIGNALS);
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 

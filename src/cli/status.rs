@@ -60,7 +60,7 @@ fn is_wanted(wanted: &[String], environment: &Environment) -> bool {
 fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     let environments: Vec<&Environment> =
         matrix.environments.iter().filter(|environment| is_wanted(wanted, environment)).collect();
-    let mut parts = vec![overview(&environments).render(0)];
+    let mut parts = vec![overview(&environments, now).render(0)];
     let beside = side_by_side(matrix, &environments, now);
     if environments.iter().all(|environment| environment.repositories.is_empty()) {
         parts.push(format!("{DIM}no managed image; `tagrelay check` looks why{DIM:#}\n"));
@@ -71,14 +71,19 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     }
     parts.extend(holds(&environments, now));
     parts.extend(waiting(&environments));
+    parts.extend(rollouts(&environments));
+    parts.extend(ill_applications(&environments));
     parts.extend(unread(&environments));
     parts.extend(problems(&environments));
     parts.join("\n")
 }
 
 /// Where each environment lives and who moves it.
-fn overview(environments: &[&Environment]) -> Table {
-    let mut table = Table::new(&["environment", "moves by", "branch", "at"]);
+fn overview(environments: &[&Environment], now: Timestamp) -> Table {
+    let is_watched = environments.iter().any(|environment| environment.health.is_some());
+    let mut headings = vec!["environment", "moves by", "branch", "at"];
+    headings.extend(is_watched.then_some("health"));
+    let mut table = Table::new(&headings);
     for environment in environments {
         let moves = match environment.promote_from.as_slice() {
             [] if environment.update == "automatic" => "pushes".to_owned(),
@@ -91,9 +96,25 @@ fn overview(environments: &[&Environment]) -> Table {
             None => Cell::new("not read yet", WARN),
         };
         let branch = format!("{} {}", environment.config_repository, environment.branch);
-        table.row(vec![Cell::plain(&environment.name), Cell::plain(&moves), Cell::plain(&branch), at]);
+        let mut row = vec![Cell::plain(&environment.name), Cell::plain(&moves), Cell::plain(&branch), at];
+        row.extend(is_watched.then(|| health_cell(environment, now)));
+        table.row(row);
     }
     table
+}
+
+fn health_cell(environment: &Environment, now: Timestamp) -> Cell {
+    match &environment.health {
+        None => Cell::new("-", DIM),
+        Some(health) => {
+            let since = health
+                .since
+                .map(|since| format!(" for {}", relative(since, now).trim_end_matches(" ago")))
+                .unwrap_or_default();
+            let style = if health.state == "healthy" { GOOD } else { BAD };
+            Cell::new(&format!("{}{since}", health.state), style)
+        }
+    }
 }
 
 /// Repositories down, environments across.
@@ -157,7 +178,9 @@ fn remark(cell: &Running, now: Timestamp) -> String {
     let when = cell.when.map(|at| relative(at, now));
     let held = (!cell.holds.is_empty()).then(|| "held".to_owned());
     let waiting = cell.waiting.last().map(|update| format!("{} waits", update.short_version()));
-    let remarks: Vec<String> = [when, held, waiting].into_iter().flatten().collect();
+    let rollout = cell.rollout.as_ref().filter(|rollout| rollout.state != "untracked");
+    let rollout = rollout.map(|rollout| rollout_word(&rollout.state).to_owned());
+    let remarks: Vec<String> = [when, rollout, held, waiting].into_iter().flatten().collect();
     remarks.join(", ")
 }
 
@@ -180,6 +203,59 @@ fn waiting(environments: &[&Environment]) -> Option<String> {
         ]);
     }
     any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
+}
+
+/// What Argo CD has not come to a good end with.
+fn rollouts(environments: &[&Environment]) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for environment in environments {
+        for cell in &environment.repositories {
+            let Some(rollout) = &cell.rollout else { continue };
+            let style = match rollout.state.as_str() {
+                "healthy" | "told" => continue,
+                "degraded" | "timed_out" => BAD,
+                _ => WARN,
+            };
+            any = true;
+            table.row(vec![
+                Cell::plain(&environment.name),
+                Cell::plain(&cell.repository),
+                Cell::new(rollout_word(&rollout.state), style),
+                Cell::plain(rollout.reason.as_deref().unwrap_or_default()),
+            ]);
+        }
+    }
+    any.then(|| format!("{HEAD}Rollouts{HEAD:#}\n{}", table.render(2)))
+}
+
+fn rollout_word(state: &str) -> &str {
+    match state {
+        "waiting" => "Argo CD not told yet",
+        "following" => "rolling out",
+        "told" => "Argo CD told",
+        "timed_out" => "timed out",
+        "untracked" => "no application",
+        other => other,
+    }
+}
+
+fn ill_applications(environments: &[&Environment]) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for environment in environments {
+        let applications = environment.health.iter().flat_map(|health| &health.applications);
+        for app in applications.filter(|app| app.healthy_since.is_none()) {
+            any = true;
+            table.row(vec![
+                Cell::plain(&environment.name),
+                Cell::plain(&app.name),
+                Cell::new(&format!("{}, {}", app.sync, app.health), BAD),
+                Cell::plain(app.message.as_deref().unwrap_or_default()),
+            ]);
+        }
+    }
+    any.then(|| format!("{HEAD}Applications that are not healthy{HEAD:#}\n{}", table.render(2)))
 }
 
 fn unread(environments: &[&Environment]) -> Option<String> {

@@ -96,6 +96,14 @@ impl RemoteError {
         }
     }
 
+    /// When the server asked to be asked again.
+    pub fn ask_again_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { ask_again_after, .. } => *ask_again_after,
+            _ => None,
+        }
+    }
+
     pub(super) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), ask_again_after: None }
     }
@@ -113,6 +121,9 @@ pub enum PrepareError {
     /// The mirror lacks what the tip is made of; it is made anew at the next refresh.
     #[error("the mirror is damaged and will be made anew: {0}")]
     Damaged(String),
+    /// The key that commits are signed with cannot be used now.
+    #[error("the commit cannot be signed: {0}")]
+    Signing(String),
 }
 
 /// Why a commit did not reach the remote branch, or may not have.
@@ -150,7 +161,15 @@ pub enum PushError {
     Unknown {
         /// What happened.
         reason: String,
+        /// When the server asked to be asked again.
+        ask_again_after: Option<Duration>,
     },
+}
+
+impl PushError {
+    pub(super) fn unknown(reason: impl Into<String>) -> Self {
+        Self::Unknown { reason: reason.into(), ask_again_after: None }
+    }
 }
 
 impl From<RemoteError> for PushError {

@@ -75,7 +75,7 @@ pub(super) fn build(
     }
     let mut environments = environments.into_inner().unwrap_or_else(PoisonError::into_inner);
     let kustomizations = kustomizations.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (owner, overlays) in read_overlays(&Around::new(mirror, territory, tree), kustomizations)? {
+    for (owner, overlays) in read_overlays(&Around::new(mirror, territory, tree, &|_| None), kustomizations)? {
         environments[owner].note_overlays(overlays, BTreeSet::new());
     }
     let environments = territory.names().iter().cloned().zip(environments.into_iter().map(Arc::new)).collect();
@@ -152,7 +152,7 @@ pub(super) fn difference(
         Ok(())
     })?;
     kustomizations.append(&mut dependents.found);
-    let overlays = read_overlays(&Around::new(mirror, territory, new), kustomizations)?;
+    let overlays = read_overlays(&Around::new(mirror, territory, new, &|_| None), kustomizations)?;
     Ok(Update { gone, there, too_deep, overlays })
 }
 

@@ -1,8 +1,8 @@
-//! The bare mirror: one commit deep, a cache that is made anew whenever it is lost, damaged or too large.
+//! The bare mirror: one commit deep, a cache that is made anew whenever it is lost or damaged.
 //!
 //! On disk lies what the last fetch brought, complete for the commit that its one reference names. What we push
 //! ourselves stays in memory beside it until that becomes much, so that a push writes nothing here; a restart
-//! fetches it again. The folder is a valid bare repository, but it is never opened as one: an object database alone
+//! fetches it again. Packs that have piled up are made one beside the work (`compaction`). The folder is a valid bare repository, but it is never opened as one: an object database alone
 //! reads no configuration of the user or the system.
 
 use std::collections::{HashMap, HashSet};
@@ -15,19 +15,27 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::compaction::{self, Compacted, Compaction};
 use super::object::{CommitId, Kind, NewObject, ObjectId};
 use super::pack::{self, Deltas};
 use super::tree::{self, EntryKind, ReadObject, Unreadable};
 
-/// What we made may take this much memory before it is written to the disk.
-const MAX_OVERLAY_BYTES: usize = 4 << 20;
+/// How large a mirror may become.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// What we made may take this much memory before it is written to the disk.
+    overlay_bytes: usize,
+    /// Each fetch leaves a pack, and libgit2 looks through all of them: above this many they are made one.
+    packs: usize,
+    /// A mirror may grow to three times the size of its first pack, plus this much, before its packs are made one.
+    spare_bytes: u64,
+}
 
-/// Each fetch leaves a pack, and libgit2 looks through all of them: above this many the mirror is made anew.
-const MAX_PACKS: usize = 50;
-
-/// A mirror may grow to this many times the size of its first pack, plus [`SPARE_BYTES`], before it is made anew.
-const MAX_GROWTH: u64 = 3;
-const SPARE_BYTES: u64 = 64 << 20;
+impl Default for Limits {
+    fn default() -> Self {
+        Self { overlay_bytes: 4 << 20, packs: 50, spare_bytes: 64 << 20 }
+    }
+}
 
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
@@ -71,6 +79,7 @@ impl From<tokio::task::JoinError> for MirrorError {
 /// The mirror of one branch.
 pub(super) struct Mirror {
     folder: PathBuf,
+    limits: Limits,
     objects: git2::Odb<'static>,
     /// Objects of ours that are not on the disk yet.
     overlay: HashMap<ObjectId, (Kind, Bytes)>,
@@ -79,6 +88,8 @@ pub(super) struct Mirror {
     stored_tip: Option<CommitId>,
     /// The size on the disk after the first fetch.
     first_bytes: Option<u64>,
+    /// How often everything has been thrown away.
+    generation: u64,
     /// Held as long as the mirror is.
     _lock: File,
 }
@@ -96,13 +107,16 @@ impl Mirror {
             lay_out(folder).map_err(disk)?;
         }
         remove_half_packs(&folder.join("objects/pack"));
+        compaction::remove_leftovers(folder).map_err(disk)?;
         let mut mirror = Self {
             folder: folder.to_owned(),
+            limits: Limits::default(),
             objects: open_objects(folder)?,
             overlay: HashMap::new(),
             overlay_bytes: 0,
             stored_tip: None,
             first_bytes: None,
+            generation: 0,
             _lock: lock,
         };
         match mirror.read_tip() {
@@ -130,6 +144,7 @@ impl Mirror {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
             _ => {}
         }
+        self.generation += 1;
         lay_out(&self.folder).map_err(disk)?;
         self.objects = open_objects(&self.folder)?;
         self.overlay.clear();
@@ -139,11 +154,30 @@ impl Mirror {
         Ok(())
     }
 
-    /// Whether fetches have piled up so much that a new mirror is smaller.
-    pub(super) fn is_overgrown(&self) -> bool {
-        let Some(first_bytes) = self.first_bytes else { return false };
-        self.packs().count() > 2 * MAX_PACKS
-            || self.bytes_on_disk() > first_bytes.saturating_mul(MAX_GROWTH).saturating_add(SPARE_BYTES)
+    /// Returns the work that makes the mirror small again, where packs have piled up.
+    pub(super) fn compaction(&self) -> Option<Compaction> {
+        let (tip, first_bytes) = (self.stored_tip?, self.first_bytes?);
+        // What is just being taken in has another name.
+        let packs = self.packs().filter(|file| file.file_name().as_encoded_bytes().starts_with(b"pack-"));
+        let old: Vec<PathBuf> = packs.map(|file| file.path()).collect();
+        // Each has an index beside it.
+        let is_overgrown = old.len() > 2 * self.limits.packs
+            || self.bytes_on_disk() > first_bytes.saturating_mul(3).saturating_add(self.limits.spare_bytes);
+        is_overgrown.then(|| Compaction { folder: self.folder.clone(), tip, old, generation: self.generation })
+    }
+
+    /// Takes over what a compaction has made. Nothing may be taking in a pack meanwhile, which may be written as
+    /// differences to what is taken out.
+    pub(super) fn adopt(&mut self, compacted: Compacted) -> Result<(), MirrorError> {
+        if compacted.generation != self.generation {
+            // It was thrown away meanwhile, and is small.
+            return Ok(());
+        }
+        let packs = self.pack_folder();
+        compacted.swap(&packs).map_err(|source| MirrorError::Disk { path: packs, source })?;
+        self.objects = open_objects(&self.folder)?;
+        self.first_bytes = Some(self.bytes_on_disk());
+        Ok(())
     }
 
     /// Starts to take in a pack that a server sends.
@@ -173,12 +207,16 @@ impl Mirror {
     }
 
     /// Brings what was added to the disk, if it is much: as much of it as the commit `tip`, one of ours, consists of.
-    pub(super) fn settle(&mut self, tip: CommitId) -> Result<(), MirrorError> {
-        if self.overlay_bytes <= MAX_OVERLAY_BYTES {
-            return Ok(());
+    /// Returns whether the disk was written to.
+    pub(super) fn settle(&mut self, tip: CommitId) -> Result<bool, MirrorError> {
+        if self.overlay_bytes <= self.limits.overlay_bytes {
+            return Ok(false);
         }
         self.drop_unreachable(tip);
-        if self.overlay_bytes > MAX_OVERLAY_BYTES / 2 { self.write_overlay(tip) } else { Ok(()) }
+        if self.overlay_bytes <= self.limits.overlay_bytes / 2 {
+            return Ok(false);
+        }
+        self.write_overlay(tip).map(|()| true)
     }
 
     /// Lets those objects of ours go that later commits have replaced.
@@ -352,7 +390,7 @@ impl PackReceiver {
 }
 
 /// Returns the tree that a commit names in its first line.
-fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
+pub(super) fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
     let line = commit.strip_prefix(b"tree ")?.get(..40)?;
     ObjectId::from_hex(std::str::from_utf8(line).ok()?)
 }
@@ -424,7 +462,7 @@ fn remove_half_packs(folder: &Path) {
     }
 }
 
-fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
+pub(super) fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
     // An object is read once and what matters of it kept elsewhere; the cache would be the largest part of our memory.
     git2::opts::enable_caching(false);
     let git = |source| git_error(folder, source);
@@ -435,7 +473,7 @@ fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
     Ok(objects)
 }
 
-fn git_error(folder: &Path, source: git2::Error) -> MirrorError {
+pub(super) fn git_error(folder: &Path, source: git2::Error) -> MirrorError {
     MirrorError::Git { path: folder.to_owned(), source }
 }
 
@@ -448,4 +486,131 @@ fn replace_file(path: &Path, text: &str) -> io::Result<()> {
 fn bytes_below(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// In each team's folder.
+    const SERVICES: usize = 100;
+
+    /// A mirror in which commits are made as the writer makes them, each of them one file.
+    struct Growing {
+        mirror: Mirror,
+        tip: CommitId,
+        tree: ObjectId,
+        teams: usize,
+        made: usize,
+    }
+
+    impl Growing {
+        fn start(folder: &Path, teams: usize, limits: Limits) -> Self {
+            let mut mirror = Mirror::open(folder).unwrap();
+            mirror.limits = limits;
+            let mut objects = Vec::new();
+            let mut tree = |entries: Vec<(&str, String, ObjectId)>| {
+                let mut data = Vec::new();
+                for (mode, name, id) in entries {
+                    data.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+                    data.extend_from_slice(id.as_bytes());
+                }
+                let tree = NewObject::new(Kind::Tree, data);
+                objects.push(tree.clone());
+                tree.id
+            };
+            let first = blob(0);
+            let services = (0..SERVICES).map(|service| ("100644", format!("{service:02}.yaml"), first.id)).collect();
+            let team = tree(services);
+            let root = tree((0..teams).map(|number| ("40000", format!("team-{number:03}"), team)).collect());
+            let commit = commit(root, ObjectId::ZERO);
+            objects.extend([first, commit.clone()]);
+            mirror.add(objects);
+            let tip = CommitId(commit.id);
+            mirror.write_overlay(tip).unwrap();
+            Self { mirror, tip, tree: root, teams, made: 0 }
+        }
+
+        /// Makes a commit, and where the mirror asks for it its packs are made one.
+        fn commit(&mut self) -> bool {
+            self.made += 1;
+            let service = self.made.wrapping_mul(7919) % (self.teams * SERVICES);
+            let path = format!("team-{:03}/{:02}.yaml", service / SERVICES, service % SERVICES);
+            let new = blob(self.made);
+            let edited =
+                tree::replace_blobs(&self.mirror, self.tree, &BTreeMap::from([(path.as_bytes(), new.id)])).unwrap();
+            let commit = commit(edited.id, self.tip.0);
+            (self.tip, self.tree) = (CommitId(commit.id), edited.id);
+            self.mirror.add(edited.trees.into_iter().chain([new, commit]).collect());
+            if !self.mirror.settle(self.tip).unwrap() {
+                return false;
+            }
+            let Some(compaction) = self.mirror.compaction() else { return false };
+            let compacted = compaction.run().unwrap();
+            self.mirror.adopt(compacted).unwrap();
+            true
+        }
+    }
+
+    fn blob(number: usize) -> NewObject {
+        let line = format!("# {:x}\n", md(number));
+        NewObject::new(Kind::Blob, format!("image: uyou/service:{number}\n{}", line.repeat(40)))
+    }
+
+    /// Digits that do not compress against those of another number.
+    fn md(number: usize) -> u128 {
+        (number as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    }
+
+    fn commit(tree: ObjectId, parent: ObjectId) -> NewObject {
+        let person = "A <a@example.com> 0 +0000";
+        NewObject::new(
+            Kind::Commit,
+            format!("tree {tree}\nparent {parent}\nauthor {person}\ncommitter {person}\n\nx\n"),
+        )
+    }
+
+    /// 1,000 commits under limits that are 64 times as tight; `TAGRELAY_COMMITS=100000` makes so many in a platform of
+    /// 10,000 files under the real ones, and shows what they leave behind.
+    #[test]
+    fn commits_of_ours_do_not_make_the_mirror_grow_without_bound() {
+        let asked: Option<usize> = std::env::var("TAGRELAY_COMMITS").ok().and_then(|text| text.parse().ok());
+        let tight = Limits { overlay_bytes: 64 << 10, packs: 8, spare_bytes: 1 << 20 };
+        let limits = if asked.is_some() { Limits::default() } else { tight };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mirror");
+        let teams = if asked.is_some() { 100 } else { 10 };
+        let mut growing = Growing::start(&path, teams, limits);
+        let first = growing.mirror.bytes_on_disk();
+        let (mut most_files, mut most_bytes, mut made_one) = (0, 0, 0);
+        let begun = std::time::Instant::now();
+        for _ in 0..asked.unwrap_or(1_000) {
+            made_one += usize::from(growing.commit());
+            most_files = most_files.max(growing.mirror.packs().count());
+            most_bytes = most_bytes.max(growing.mirror.bytes_on_disk());
+        }
+        let (files, bytes) = (growing.mirror.packs().count(), growing.mirror.bytes_on_disk());
+        println!(
+            "{} commits in {:?}: at first {first} bytes, at most {most_bytes} in {most_files} files, now {bytes} in {files}; \
+             made one {made_one} times",
+            growing.made,
+            begun.elapsed()
+        );
+        assert!(most_files <= 2 * limits.packs + 4, "{most_files} files");
+        assert!(asked.is_some() || made_one >= 3, "made one {made_one} times");
+        // What is on the disk is a whole repository, and what is not there yet lies in memory.
+        let stored = growing.mirror.stored_tip().unwrap();
+        let output = std::process::Command::new("git")
+            .args(["fsck", "--strict", "--no-dangling"])
+            .current_dir(&path)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        growing.mirror.read(growing.tree, Kind::Tree).unwrap();
+        drop(growing);
+        assert_eq!(Mirror::open(&path).unwrap().stored_tip(), Some(stored));
+    }
 }

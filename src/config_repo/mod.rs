@@ -16,8 +16,10 @@
 //! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
 //! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
 
+mod compaction;
 mod error;
 mod files;
+mod github_app;
 mod index;
 mod mirror;
 mod object;
@@ -27,16 +29,20 @@ mod plan;
 mod prepare;
 mod repository;
 mod settings;
+mod signing;
+mod ssh_key;
 mod surroundings;
 mod transport;
 mod tree;
 
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
+pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
 pub use mirror::MirrorError;
 pub use object::{CommitId, InvalidCommitId};
 pub use paths::EnvironmentPaths;
-pub use plan::{Change, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion, unified_diff};
+pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion, unified_diff};
 pub use repository::ConfigRepository;
-pub use settings::{Authentication, Identity, RemoteSettings};
+pub use settings::{Authentication, CommitSettings, Grouping, Identity, RemoteSettings};
+pub use signing::{SignatureFormat, Signer, SigningError};
 pub(crate) use transport::{Fetched, History, HistoryRequest};

@@ -5,13 +5,13 @@
 //! the few bytes in which they differ from the tree that they replace.
 //! Format: <https://git-scm.com/docs/pack-format>.
 
-use std::io::Write as _;
+use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use sha1::{Digest as _, Sha1};
 
-use super::object::{Kind, NewObject};
+use super::object::{Delta, Kind, NewObject};
 
 const REF_DELTA: u8 = 7;
 
@@ -24,27 +24,69 @@ pub(super) enum Deltas {
 
 /// Returns the pack of `objects`, trailer included.
 pub(super) fn write(objects: &[NewObject], deltas: Deltas) -> std::io::Result<Vec<u8>> {
-    let count = u32::try_from(objects.len()).map_err(|_| std::io::Error::other("too many objects for one pack"))?;
-    let mut pack =
-        Vec::with_capacity(objects.iter().map(|object| object.data.len() / 2 + 32).sum::<usize>().min(1 << 22));
-    pack.extend_from_slice(b"PACK\0\0\0\x02");
-    pack.extend_from_slice(&count.to_be_bytes());
+    let size = objects.iter().map(|object| object.data.len() / 2 + 32).sum::<usize>().min(1 << 22);
+    let mut pack = PackWriter::begin(Vec::with_capacity(size), objects.len())?;
     for object in objects {
         match &object.delta {
-            Some(delta) if deltas == Deltas::Allowed => {
-                put_header(&mut pack, REF_DELTA, delta.instructions.len());
-                pack.extend_from_slice(delta.base.as_bytes());
-                pack = deflate(pack, &delta.instructions)?;
-            }
-            _ => {
-                put_header(&mut pack, type_number(object.kind), object.data.len());
-                pack = deflate(pack, &object.data)?;
-            }
+            Some(delta) if deltas == Deltas::Allowed => pack.add_delta(delta)?,
+            _ => pack.add(object.kind, &object.data)?,
         }
     }
-    let checksum = Sha1::digest(&pack);
-    pack.extend_from_slice(&checksum);
-    Ok(pack)
+    pack.finish()
+}
+
+/// Writes a pack object by object.
+pub(super) struct PackWriter<W> {
+    out: W,
+    hash: Sha1,
+    /// The entry that is being written, kept for its memory.
+    entry: Vec<u8>,
+}
+
+impl<W: Write> PackWriter<W> {
+    /// Begins a pack of so many objects.
+    pub(super) fn begin(out: W, count: usize) -> std::io::Result<Self> {
+        let count = u32::try_from(count).map_err(|_| std::io::Error::other("too many objects for one pack"))?;
+        let mut writer = Self { out, hash: Sha1::new(), entry: Vec::new() };
+        writer.entry.extend_from_slice(b"PACK\0\0\0\x02");
+        writer.entry.extend_from_slice(&count.to_be_bytes());
+        writer.flush_entry()?;
+        Ok(writer)
+    }
+
+    /// Adds an object as it is.
+    pub(super) fn add(&mut self, kind: Kind, data: &[u8]) -> std::io::Result<()> {
+        put_header(&mut self.entry, type_number(kind), data.len());
+        self.deflate(data)
+    }
+
+    fn add_delta(&mut self, delta: &Delta) -> std::io::Result<()> {
+        put_header(&mut self.entry, REF_DELTA, delta.instructions.len());
+        self.entry.extend_from_slice(delta.base.as_bytes());
+        self.deflate(&delta.instructions)
+    }
+
+    fn deflate(&mut self, data: &[u8]) -> std::io::Result<()> {
+        // Fast: what we send is a few kilobytes, and the round trip costs more than the bytes.
+        let mut encoder = ZlibEncoder::new(std::mem::take(&mut self.entry), Compression::fast());
+        encoder.write_all(data)?;
+        self.entry = encoder.finish()?;
+        self.flush_entry()
+    }
+
+    fn flush_entry(&mut self) -> std::io::Result<()> {
+        self.hash.update(&self.entry);
+        self.out.write_all(&self.entry)?;
+        self.entry.clear();
+        Ok(())
+    }
+
+    /// Ends the pack with its checksum.
+    pub(super) fn finish(mut self) -> std::io::Result<W> {
+        let checksum = self.hash.finalize();
+        self.out.write_all(&checksum)?;
+        Ok(self.out)
+    }
 }
 
 fn type_number(kind: Kind) -> u8 {
@@ -66,13 +108,6 @@ fn put_header(pack: &mut Vec<u8>, type_number: u8, size: usize) {
         rest >>= 7;
     }
     pack.push(byte);
-}
-
-fn deflate(pack: Vec<u8>, data: &[u8]) -> std::io::Result<Vec<u8>> {
-    // Fast: what we send is a few kilobytes, and the round trip costs more than the bytes.
-    let mut encoder = ZlibEncoder::new(pack, Compression::fast());
-    encoder.write_all(data)?;
-    encoder.finish()
 }
 
 /// Returns the delta that turns `old` into the same bytes with `replacements` (offset and new bytes, in order of

@@ -9,7 +9,7 @@ use crate::manifest::Format;
 /// What shall run where: the updates that one push shall carry.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// One commit each, in this order, where anything changes.
+    /// In this order, where anything changes; one commit each, or one for all, as the settings say.
     pub environments: Vec<EnvironmentPlan>,
 }
 
@@ -71,11 +71,11 @@ pub enum Outcome {
     },
 }
 
-/// The commit of one environment.
+/// A commit, and what it changes.
 #[derive(Debug, Clone)]
-pub struct EnvironmentCommit {
-    /// The environment's name.
-    pub environment: String,
+pub struct PlannedCommit {
+    /// The environments in which it changes anything, in the plan's order.
+    pub environments: Vec<String>,
     /// The commit; `None` while its message is being written.
     pub id: Option<CommitId>,
     /// The keys of the updates in it, in the plan's order, with the changes of each.
@@ -88,7 +88,7 @@ pub struct Prepared {
     pub(super) parent: CommitId,
     pub(super) tip: CommitId,
     pub(super) outcomes: Vec<(String, Outcome)>,
-    pub(super) commits: Vec<EnvironmentCommit>,
+    pub(super) commits: Vec<PlannedCommit>,
     pub(super) objects: Vec<NewObject>,
     /// The files that differ between `parent` and `tip`: path, old and new bytes.
     pub(super) files: Vec<ChangedFile>,
@@ -117,8 +117,8 @@ impl Prepared {
         &self.outcomes
     }
 
-    /// Returns the commits, oldest first; environments in which nothing changes have none.
-    pub fn commits(&self) -> &[EnvironmentCommit] {
+    /// Returns the commits, oldest first; where nothing changes there are none.
+    pub fn commits(&self) -> &[PlannedCommit] {
         &self.commits
     }
 

@@ -10,29 +10,30 @@ use super::index::{EnvironmentSites, Snapshot};
 use super::mirror::Mirror;
 use super::object::{CommitId, Kind, NewObject, ObjectId};
 use super::paths::Territory;
-use super::plan::{Change, ChangedFile, EnvironmentCommit, EnvironmentPlan, Outcome, Plan, Prepared, WantedVersion};
-use super::settings::Identity;
+use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
+use super::settings::{CommitSettings, Grouping, Identity};
 use super::surroundings::Around;
 use super::tree::{self, ReadObject, Unreadable};
 use crate::image::Repository;
 use crate::manifest::{Format, Inherited, ManifestSettings, SiteChange, Wanted, edit_overlay};
 
 /// Writes the message of a commit.
-pub(super) type Render = dyn Fn(&EnvironmentCommit) -> String + Send + Sync;
+pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
 
 /// Builds what a plan asks for on top of the commit of `snapshot`.
 pub(super) fn prepare(
     mirror: &Mirror,
     territory: &Territory,
     snapshot: &Snapshot,
-    author: &Identity,
+    settings: &CommitSettings,
     plan: &Plan,
     render: &Render,
 ) -> Result<Prepared, PrepareError> {
     let mut draft = Draft::new(mirror, snapshot.tip)?;
     let mut outcomes = Vec::new();
     let mut commits = Vec::new();
-    for environment in &plan.environments {
+    let mut group = Group::default();
+    for (index, environment) in plan.environments.iter().enumerate() {
         let sites = snapshot
             .environments
             .get(&environment.environment)
@@ -41,16 +42,11 @@ pub(super) fn prepare(
             .number_of(&environment.environment)
             .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
         let edits = Edits::of(environment, sites, territory, number, &mut draft)?;
-        let (judged, changes) = edits.judge(environment);
-        let mut commit = EnvironmentCommit { environment: environment.environment.clone(), id: None, changes };
-        let id = match commit.changes.is_empty() {
-            true => None,
-            false => draft.commit(edits.results, author, &render(&commit))?,
-        };
-        outcomes.extend(judged.into_iter().map(|(key, judgement)| (key, judgement.into_outcome(id))));
-        if let Some(id) = id {
-            commit.id = Some(id);
-            commits.push(commit);
+        group.add(environment, edits, &mut draft);
+        if settings.grouping == Grouping::PerEnvironment || index + 1 == plan.environments.len() {
+            let (judged, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
+            outcomes.extend(judged);
+            commits.extend(commit);
         }
     }
     Ok(Prepared {
@@ -61,6 +57,43 @@ pub(super) fn prepare(
         files: draft.changed_files(),
         objects: draft.objects,
     })
+}
+
+/// What goes into one commit.
+#[derive(Default)]
+struct Group {
+    environments: Vec<String>,
+    judged: Vec<(String, Judgement)>,
+    changes: Vec<(String, Vec<Change>)>,
+}
+
+impl Group {
+    fn add(&mut self, environment: &EnvironmentPlan, edits: Edits, draft: &mut Draft<'_>) {
+        let (judged, changes) = edits.judge(environment);
+        self.judged.extend(judged);
+        if !changes.is_empty() {
+            self.environments.push(environment.environment.clone());
+            self.changes.extend(changes);
+            draft.stage(edits.results);
+        }
+    }
+
+    /// Commits what is staged. Returns what became of each update, and the commit where there is anything to commit.
+    #[allow(clippy::type_complexity)]
+    fn commit(
+        self,
+        draft: &mut Draft<'_>,
+        settings: &CommitSettings,
+        render: &Render,
+    ) -> Result<(Vec<(String, Outcome)>, Option<PlannedCommit>), PrepareError> {
+        let mut commit = PlannedCommit { environments: self.environments, id: None, changes: self.changes };
+        if !commit.changes.is_empty() {
+            commit.id = draft.commit(settings, || render(&commit))?;
+        }
+        let id = commit.id;
+        let outcomes = self.judged.into_iter().map(|(key, judgement)| (key, judgement.into_outcome(id)));
+        Ok((outcomes.collect(), id.map(|_| commit)))
+    }
 }
 
 impl From<Unreadable> for PrepareError {
@@ -79,6 +112,8 @@ struct Draft<'a> {
     made: HashMap<ObjectId, usize>,
     /// The files that were read, as they were and as they are in the draft.
     files: BTreeMap<Arc<str>, DraftFile>,
+    /// The files of the next commit.
+    staged: BTreeMap<Arc<str>, Bytes>,
 }
 
 struct DraftFile {
@@ -89,7 +124,15 @@ struct DraftFile {
 impl<'a> Draft<'a> {
     fn new(mirror: &'a Mirror, tip: CommitId) -> Result<Self, Unreadable> {
         let tree = mirror.tree_of(tip)?;
-        Ok(Self { mirror, tip, tree, objects: Vec::new(), made: HashMap::new(), files: BTreeMap::new() })
+        Ok(Self {
+            mirror,
+            tip,
+            tree,
+            objects: Vec::new(),
+            made: HashMap::new(),
+            files: BTreeMap::new(),
+            staged: BTreeMap::new(),
+        })
     }
 
     /// Reads those of the files that were not read before.
@@ -113,24 +156,28 @@ impl<'a> Draft<'a> {
         id
     }
 
-    /// Commits new bytes of files; `None` where the tree comes out as it was.
+    /// Takes new bytes of files into the next commit.
+    fn stage(&mut self, results: BTreeMap<Arc<str>, FileEdit>) {
+        for (path, edit) in results {
+            let Some(edited) = edit.edited.filter(|edited| !edited.changes.is_empty()) else { continue };
+            if let Some(file) = self.files.get_mut(&path) {
+                file.new = edited.bytes.clone();
+            }
+            self.staged.insert(path, edited.bytes);
+        }
+    }
+
+    /// Commits what is staged; `None` where the tree comes out as it was.
     fn commit(
         &mut self,
-        results: BTreeMap<Arc<str>, FileEdit>,
-        author: &Identity,
-        message: &str,
-    ) -> Result<Option<CommitId>, Unreadable> {
-        let mut blobs = BTreeMap::new();
-        for (path, edit) in &results {
-            if let Some(edited) = edit.edited.as_ref().filter(|edited| !edited.changes.is_empty()) {
-                let bytes = edited.bytes.clone();
-                let id = self.add(NewObject::new(Kind::Blob, bytes.clone()));
-                blobs.insert(path.as_bytes(), id);
-                if let Some(file) = self.files.get_mut(path) {
-                    file.new = bytes;
-                }
-            }
-        }
+        settings: &CommitSettings,
+        message: impl FnOnce() -> String,
+    ) -> Result<Option<CommitId>, PrepareError> {
+        let staged = std::mem::take(&mut self.staged);
+        let blobs: BTreeMap<&[u8], ObjectId> = staged
+            .iter()
+            .map(|(path, bytes)| (path.as_bytes(), self.add(NewObject::new(Kind::Blob, bytes.clone()))))
+            .collect();
         let edited = tree::replace_blobs(self, self.tree, &blobs)?;
         if edited.id == self.tree {
             return Ok(None);
@@ -139,7 +186,7 @@ impl<'a> Draft<'a> {
             self.add(tree);
         }
         self.tree = edited.id;
-        let commit = NewObject::new(Kind::Commit, commit_text(self.tree, self.tip, author, message));
+        let commit = NewObject::new(Kind::Commit, commit_text(self.tree, self.tip, settings, &message())?);
         self.tip = CommitId(self.add(commit));
         Ok(Some(self.tip))
     }
@@ -219,12 +266,13 @@ impl Edits {
             }
         }
         draft.read_files(&edits.results.keys().cloned().collect())?;
-        edits.find_inherited(&inherited, &Around::new(draft, territory, draft.tree), owner)?;
+        let written = |path: &str| draft.files.get(path).map(|file| file.new.clone());
+        edits.find_inherited(&inherited, &Around::new(draft, territory, draft.tree, &written), owner)?;
         while edits.round(plan, territory.manifests(owner), draft) {}
         Ok(edits)
     }
 
-    /// Finds out once more what kustomizations take from elsewhere: earlier commits of the plan may have changed it.
+    /// Finds out once more what kustomizations take from elsewhere: earlier environments of the plan may have changed it.
     fn find_inherited(
         &mut self,
         wanted: &BTreeSet<(Arc<str>, &Repository)>,
@@ -386,12 +434,25 @@ fn no_site(repository: &Repository, environment: &str, sites: &EnvironmentSites)
     }
 }
 
-/// The bytes of a commit as `git commit-tree` writes them.
-fn commit_text(tree: ObjectId, parent: CommitId, author: &Identity, message: &str) -> String {
+/// The bytes of a commit as `git commit-tree` writes them, with `-S` where commits are signed.
+fn commit_text(
+    tree: ObjectId,
+    parent: CommitId,
+    settings: &CommitSettings,
+    message: &str,
+) -> Result<String, PrepareError> {
     let now = jiff::Timestamp::now().as_second();
     // What would end the name or the line that it stands in is left out, as Git does.
     let clean = |text: &str| text.replace(|c: char| c.is_control() || c == '<' || c == '>', "").trim().to_owned();
-    let person = format!("{} <{}> {now} +0000", clean(&author.name), clean(&author.email));
+    let person = |who: &Identity| format!("{} <{}> {now} +0000", clean(&who.name), clean(&who.email));
     let message = message.replace('\0', "");
-    format!("tree {tree}\nparent {parent}\nauthor {person}\ncommitter {person}\n\n{}\n", message.trim_end())
+    let message = message.trim_end();
+    let (author, committer) = (person(&settings.author), person(settings.committer()));
+    let head = format!("tree {tree}\nparent {parent}\nauthor {author}\ncommitter {committer}\n");
+    let text = format!("{head}\n{message}\n");
+    let Some(signer) = &settings.signer else { return Ok(text) };
+    // What is signed is the commit without its signature; lines of a header go on behind a blank.
+    let signature = signer.sign(text.as_bytes()).map_err(|error| PrepareError::Signing(error.to_string()))?;
+    let signature = signature.trim_end().replace('\n', "\n ");
+    Ok(format!("{head}gpgsig {signature}\n\n{message}\n"))
 }

@@ -1,13 +1,18 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use url::Url;
+
+use super::compaction::Compaction;
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
 use super::index::{self, Snapshot};
 use super::mirror::{Mirror, MirrorError};
 use super::object::{CommitId, NewObject};
 use super::paths::{EnvironmentPaths, Territory};
-use super::plan::{EnvironmentCommit, Plan, Prepared};
+use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
-use super::settings::{Identity, RemoteSettings};
+use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
 use super::tree::{Fault, Unreadable};
 
@@ -20,18 +25,31 @@ pub struct ConfigRepository {
 }
 
 struct Inner {
-    author: Identity,
+    commits: CommitSettings,
     transport: Transport,
     local: Arc<Local>,
     /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
-    conversation: tokio::sync::Mutex<()>,
+    conversation: Arc<tokio::sync::Mutex<()>>,
+    /// Set while the mirror is being made small.
+    compacting: Arc<AtomicBool>,
+    url: Url,
+    branch: String,
+    mirror: PathBuf,
 }
 
 /// Everything on this side of the wire.
 struct Local {
     territory: Territory,
-    state: Mutex<State>,
+    /// Shared by all that work with the same mirror.
+    state: Arc<Mutex<State>>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+}
+
+/// What all have in common that work with the same mirror.
+struct Shared {
+    state: Arc<Mutex<State>>,
+    conversation: Arc<tokio::sync::Mutex<()>>,
+    compacting: Arc<AtomicBool>,
 }
 
 struct State {
@@ -57,14 +75,55 @@ impl ConfigRepository {
         let transport = Transport::new(&settings)?;
         let folder = settings.mirror.clone();
         let mirror = blocking(move || Mirror::open(&folder)).await.map_err(MirrorError::from)??;
-        let local = Local { territory, state: Mutex::new(State { mirror, damage: None }), snapshot: RwLock::new(None) };
-        let inner = Inner {
-            author: settings.author,
+        let state = Arc::new(Mutex::new(State { mirror, damage: None }));
+        Ok(Self::join(
+            settings,
             transport,
-            local: Arc::new(local),
-            conversation: tokio::sync::Mutex::new(()),
+            territory,
+            Shared { state, conversation: Arc::default(), compacting: Arc::default() },
+        ))
+    }
+
+    /// Opens a branch with the mirror that this one has, while this one is still in use. Where it is the same branch of the
+    /// same remote, what the mirror holds is known at once.
+    ///
+    /// # Errors
+    ///
+    /// When the settings cannot be used.
+    pub async fn reopen(
+        &self,
+        settings: RemoteSettings,
+        environments: Vec<EnvironmentPaths>,
+    ) -> Result<Self, OpenError> {
+        let territory = Territory::new(&environments)?;
+        let transport = Transport::new(&settings)?;
+        let shared = Shared {
+            state: self.inner.local.state.clone(),
+            conversation: self.inner.conversation.clone(),
+            compacting: self.inner.compacting.clone(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let is_same = self.inner.url == settings.url && self.inner.branch == settings.branch;
+        let new = Self::join(settings, transport, territory, shared);
+        if is_same {
+            let local = new.inner.local.clone();
+            if let Err(error) = blocking(move || local.read_mirror()).await.map_err(MirrorError::from)? {
+                tracing::debug!(%error, "what the mirror holds cannot be told before the remote is read");
+            }
+        }
+        Ok(new)
+    }
+
+    fn join(settings: RemoteSettings, transport: Transport, territory: Territory, shared: Shared) -> Self {
+        let RemoteSettings { commits, mirror, url, branch, .. } = settings;
+        let Shared { state, conversation, compacting } = shared;
+        let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None) });
+        let inner = Inner { commits, transport, local, conversation, compacting, url, branch, mirror };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the folder of its mirror, which no other may open meanwhile but by [`reopen`](Self::reopen).
+    pub fn mirror(&self) -> &Path {
+        &self.inner.mirror
     }
 
     /// Asks the remote where the branch is, fetches it if it moved, and brings the index up to date.
@@ -106,14 +165,14 @@ impl ConfigRepository {
     pub async fn prepare(
         &self,
         plan: Plan,
-        render: Arc<dyn Fn(&EnvironmentCommit) -> String + Send + Sync>,
+        render: Arc<dyn Fn(&PlannedCommit) -> String + Send + Sync>,
     ) -> Result<Prepared, PrepareError> {
         let inner = self.inner.clone();
         let prepared = blocking(move || {
             let mut state = inner.local.state();
             let snapshot = inner.local.snapshot().ok_or(PrepareError::NotRead)?;
             let prepared =
-                prepare::prepare(&state.mirror, &inner.local.territory, &snapshot, &inner.author, &plan, &*render);
+                prepare::prepare(&state.mirror, &inner.local.territory, &snapshot, &inner.commits, &plan, &*render);
             if let Err(PrepareError::Damaged(reason)) = &prepared {
                 state.damage = Some(reason.clone());
             }
@@ -135,7 +194,7 @@ impl ConfigRepository {
         // In a task of its own: a caller who stops waiting must not leave a moved branch unnoted.
         let repository = self.clone();
         let pushing = tokio::spawn(async move { repository.push_now(prepared).await });
-        pushing.await.unwrap_or_else(|error| Err(PushError::Unknown { reason: error.to_string() }))
+        pushing.await.unwrap_or_else(|error| Err(PushError::unknown(error.to_string())))
     }
 
     async fn push_now(&self, prepared: Prepared) -> Result<(), PushError> {
@@ -146,8 +205,10 @@ impl ConfigRepository {
         let Prepared { parent, tip, objects, .. } = prepared;
         self.inner.transport.push(&Push { old: parent, new: tip, objects: &objects }).await?;
         let local = self.inner.local.clone();
-        if let Err(error) = blocking(move || local.note_pushed(objects, tip)).await {
-            tracing::error!("a pushed commit could not be noted: {error}");
+        match blocking(move || local.note_pushed(objects, tip)).await {
+            Ok(false) => {}
+            Ok(true) => self.compact(),
+            Err(error) => tracing::error!("a pushed commit could not be noted: {error}"),
         }
         Ok(())
     }
@@ -175,7 +236,39 @@ impl ConfigRepository {
         }
         let local = self.inner.local.clone();
         blocking(move || local.note_fetched(tip)).await.map_err(MirrorError::from)??;
+        self.compact();
         Ok(tip)
+    }
+
+    /// Makes the mirror small again where it has grown, without anybody waiting for that.
+    fn compact(&self) {
+        if self.inner.compacting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let repository = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = repository.compact_now().await {
+                tracing::warn!("the mirror has grown and cannot be packed, so it will be made anew: {error}");
+                repository.inner.local.state().damage = Some("it has grown".to_owned());
+            }
+            repository.inner.compacting.store(false, Ordering::Release);
+        });
+    }
+
+    async fn compact_now(&self) -> Result<(), MirrorError> {
+        let local = self.inner.local.clone();
+        let compacting = blocking(move || {
+            // The lock is let go before the work begins.
+            let compaction = local.state().mirror.compaction();
+            compaction.map(Compaction::run).transpose()
+        });
+        let Some(compacted) = compacting.await?? else { return Ok(()) };
+        // Only for the moment in which files change their places: nothing may be fetched meanwhile.
+        let _conversation = self.inner.conversation.lock().await;
+        let local = self.inner.local.clone();
+        blocking(move || local.state().mirror.adopt(compacted)).await??;
+        tracing::info!("the packs of the mirror were made one");
+        Ok(())
     }
 }
 
@@ -245,13 +338,10 @@ impl Local {
         let mut state = self.state();
         let stored = state.mirror.stored_tip();
         // An empty mirror misses everything and is not damaged by that.
-        if stored.is_some() {
-            if let Some(reason) = state.damage.take() {
-                return Err(Failed::Damaged(reason));
-            }
-            if state.mirror.is_overgrown() {
-                return Err(Failed::Damaged("it has grown".to_owned()));
-            }
+        if stored.is_some()
+            && let Some(reason) = state.damage.take()
+        {
+            return Err(Failed::Damaged(reason));
         }
         Ok(match self.snapshot() {
             Some(snapshot) if snapshot.tip == tip => match stored {
@@ -264,6 +354,15 @@ impl Local {
         })
     }
 
+    /// Makes the index of what the mirror holds.
+    fn read_mirror(&self) -> Result<(), Unreadable> {
+        let state = self.state();
+        match state.mirror.stored_tip() {
+            Some(tip) => self.move_index(&state.mirror, tip),
+            None => Ok(()),
+        }
+    }
+
     /// Notes that all objects of `tip` are on the disk.
     fn note_fetched(&self, tip: CommitId) -> Result<(), Failed> {
         let mut state = self.state();
@@ -274,16 +373,19 @@ impl Local {
         Ok(())
     }
 
-    /// Notes that the remote has taken in commits of ours.
-    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) {
+    /// Notes that the remote has taken in commits of ours. Returns whether the disk was written to.
+    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) -> bool {
         let mut state = self.state();
         state.mirror.add(objects);
         if let Err(error) = self.move_index(&state.mirror, tip) {
             state.damage = Some(error.to_string());
-        } else if let Err(error) = state.mirror.settle(tip) {
+            return false;
+        }
+        state.mirror.settle(tip).unwrap_or_else(|error| {
             // Nothing is lost: what is not on the disk is on the remote.
             tracing::warn!("the mirror could not be written: {error}");
-        }
+            false
+        })
     }
 
     fn move_index(&self, mirror: &Mirror, tip: CommitId) -> Result<(), Unreadable> {

@@ -16,6 +16,8 @@ pub(super) struct Around<'a> {
     store: &'a dyn ReadObject,
     territory: &'a Territory,
     root: ObjectId,
+    /// The files that are not as in the tree.
+    written: &'a dyn Fn(&str) -> Option<Bytes>,
     folders: RefCell<HashMap<String, Option<Bytes>>>,
     /// The first object that could not be read: what was found since does not count.
     damage: RefCell<Option<Unreadable>>,
@@ -28,8 +30,13 @@ struct View<'a> {
 }
 
 impl<'a> Around<'a> {
-    pub(super) fn new(store: &'a dyn ReadObject, territory: &'a Territory, root: ObjectId) -> Self {
-        Self { store, territory, root, folders: RefCell::default(), damage: RefCell::default() }
+    pub(super) fn new(
+        store: &'a dyn ReadObject,
+        territory: &'a Territory,
+        root: ObjectId,
+        written: &'a dyn Fn(&str) -> Option<Bytes>,
+    ) -> Self {
+        Self { store, territory, root, written, folders: RefCell::default(), damage: RefCell::default() }
     }
 
     /// Returns what the kustomization at a path is to the environment of a number; `None` where there is no such file.
@@ -56,6 +63,9 @@ impl<'a> Around<'a> {
     }
 
     fn find(&self, path: &str) -> Result<Beside, Unreadable> {
+        if let Some(bytes) = (self.written)(path) {
+            return Ok(Beside::File(bytes.to_vec()));
+        }
         let Some((kind, id)) = self.entry(path)? else { return Ok(Beside::Nothing) };
         Ok(match kind {
             EntryKind::Folder => Beside::Folder,

@@ -1,11 +1,14 @@
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{App, Problem};
 use crate::settings::{EnvironmentScope, Permission};
 
 /// The bearer of an API token that is known.
+#[derive(Clone)]
 pub(super) struct Caller {
     /// The name of the token.
     pub(super) name: String,
@@ -41,9 +44,27 @@ pub(super) fn one(environment: &str) -> EnvironmentScope {
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
+    /// Returns whom [`authenticate`] has found.
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
+    }
+}
+
+/// Lets nobody in without a token that is known. Handlers get its bearer as a [`Caller`].
+pub(super) async fn authenticate(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = Caller::of(request.headers(), &app)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+impl Caller {
     /// Compares the presented token with every token that there is, so that the time tells nothing.
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let presented = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    fn of(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
+        let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let presented = presented.and_then(bearer).ok_or_else(Problem::unauthorized)?;
         let mut found = None;
         for token in &app.0.tokens {

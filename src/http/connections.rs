@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -24,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use super::CurrentRoutes;
 
 /// What a listener allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +54,11 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Serves connections until `stopped` is true and the answers that are under way have been sent.
 pub async fn serve(
     listener: TcpListener,
-    routes: Router,
+    routes: CurrentRoutes,
     limits: ConnectionLimits,
     mut stopped: watch::Receiver<bool>,
 ) {
     let all = Arc::new(Connections { limits, open: Mutex::default() });
-    let service = TowerToHyperService::new(routes);
     let mut tasks = JoinSet::new();
     let mut refusal_logged: Option<Instant> = None;
     loop {
@@ -77,7 +77,7 @@ pub async fn serve(
             Some(place) => {
                 // Answers are small and whole: waiting for more to send only delays them.
                 let _ = stream.set_nodelay(true);
-                tasks.spawn(run(stream, place, service.clone(), stopped.clone()));
+                tasks.spawn(run(stream, place, routes.clone(), stopped.clone()));
             }
             None => {
                 refuse(&stream);
@@ -241,18 +241,14 @@ impl Drop for Answering {
 }
 
 /// Serves one connection until it ends, is too slow, or has to make room.
-async fn run(
-    stream: TcpStream,
-    place: Place,
-    service: TowerToHyperService<Router>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn run(stream: TcpStream, place: Place, routes: CurrentRoutes, mut stopped: watch::Receiver<bool>) {
     let connection = Arc::clone(&place.connection);
     let limits = place.all.limits;
     let answering = Arc::clone(&connection);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let answering = answering.request_came();
-        let response = service.call(request);
+        // A connection that is kept gets the routes that are there when its next request comes.
+        let response = TowerToHyperService::new(routes.get()).call(request);
         async move {
             let response = response.await?;
             Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))

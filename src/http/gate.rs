@@ -1,7 +1,7 @@
 //! What stands before a receiver: how many requests it takes, and what is remembered of them.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::Clock as _;
@@ -17,22 +17,31 @@ use crate::webhook::{RateLimit, Receiver};
 /// A receiver with its limits.
 pub(super) struct Gate {
     pub(super) receiver: Receiver,
-    limiter: Option<DefaultDirectRateLimiter>,
+    limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) bodies: Bodies,
     /// So that only one request at a time fetches keys or certificates.
     pub(super) errand: tokio::sync::Mutex<()>,
-    heard: Mutex<Option<ReceiverHeard>>,
+    heard: Arc<Mutex<Option<ReceiverHeard>>>,
 }
 
 impl Gate {
     pub(super) fn new(receiver: Receiver, max_body_bytes: usize) -> Self {
         Self {
-            limiter: receiver.settings().rate_limit.map(limiter),
+            limiter: receiver.settings().rate_limit.map(limiter).map(Arc::new),
             bodies: Bodies::new(max_body_bytes),
             errand: tokio::sync::Mutex::new(()),
-            heard: Mutex::new(None),
+            heard: Arc::default(),
             receiver,
         }
+    }
+
+    /// Returns the gate of the same receiver under other settings. It keeps what was heard, and how much of the same
+    /// limit is used up.
+    pub(super) fn next(&self, receiver: Receiver, max_body_bytes: usize) -> Self {
+        let same_limit = self.receiver.settings().rate_limit == receiver.settings().rate_limit;
+        let new = Self::new(receiver, max_body_bytes);
+        let limiter = if same_limit { self.limiter.clone() } else { new.limiter };
+        Self { limiter, heard: Arc::clone(&self.heard), ..new }
     }
 
     /// Returns an error where the receiver has had as many requests as it takes.
@@ -101,6 +110,18 @@ mod tests {
         for _ in 0..10_000 {
             open.count().unwrap();
         }
+    }
+
+    #[test]
+    fn other_settings_give_no_second_burst_under_the_same_limit() {
+        let old = gate(Some("2/h"));
+        old.note("accepted");
+        old.count().unwrap();
+        old.count().unwrap();
+        let same = old.next(gate(Some("2/h")).receiver, 1024);
+        assert!(same.count().is_err());
+        assert_eq!(same.heard(), old.heard());
+        old.next(gate(Some("3/h")).receiver, 1024).count().unwrap();
     }
 
     #[test]

@@ -15,15 +15,15 @@ mod trace;
 mod webhooks;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use api::document;
+pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
 pub use problem::Problem;
 
@@ -43,6 +43,8 @@ pub struct Parts {
     pub tokens: Vec<ApiTokenSettings>,
     /// The largest body that is read, in bytes.
     pub max_body_bytes: usize,
+    /// Who reads the settings again when the API is asked to; `None`: nobody.
+    pub reloads: Option<Reloads>,
 }
 
 /// What every handler sees.
@@ -51,13 +53,16 @@ struct App(Arc<Inner>);
 
 struct Inner {
     relay: Relay,
-    receivers: BTreeMap<String, Gate>,
+    receivers: BTreeMap<String, Arc<Gate>>,
     /// A write of what receivers have heard is on its way.
     keeping_heard: AtomicBool,
     tokens: Vec<ApiTokenSettings>,
     max_body_bytes: usize,
     /// For what a sender wants to be fetched: a certificate, or a visit that confirms a subscription.
     errands: reqwest::Client,
+    reloads: Option<Reloads>,
+    /// Every config repository has been read at least once. One that comes with later settings does not change that.
+    has_been_ready: Arc<AtomicBool>,
 }
 
 /// The routes, ready to be served.
@@ -72,17 +77,38 @@ impl Routes {
     ///
     /// When no HTTP client can be made, for instance because the system's certificates cannot be read.
     pub fn new(parts: Parts) -> Result<Self, reqwest::Error> {
-        let Parts { relay, receivers, tokens, max_body_bytes } = parts;
         let errands = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(10))
             .https_only(true)
             .build()?;
-        let gate = |receiver: Receiver| (receiver.name().to_owned(), Gate::new(receiver, max_body_bytes));
-        let receivers = receivers.into_iter().map(gate).collect();
+        let gates = parts
+            .receivers
+            .iter()
+            .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
+            .collect();
+        Ok(Self::join(parts, gates, errands, Arc::default()))
+    }
+
+    /// Joins the parts to routes that take the place of these. Receivers of which `is_same` says that their settings have
+    /// not changed go on as they are, and all keep what they have heard.
+    pub fn next(&self, parts: Parts, is_same: impl Fn(&str) -> bool) -> Self {
+        let gate = |receiver: &Receiver| match self.app.0.receivers.get(receiver.name()) {
+            Some(old) if is_same(receiver.name()) => Arc::clone(old),
+            Some(old) => Arc::new(old.next(receiver.clone(), parts.max_body_bytes)),
+            None => Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)),
+        };
+        let gates = parts.receivers.iter().map(gate).collect();
+        let old = &self.app.0;
+        Self::join(parts, gates, old.errands.clone(), Arc::clone(&old.has_been_ready))
+    }
+
+    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, has_been_ready: Arc<AtomicBool>) -> Self {
+        let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
+        let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
         let keeping_heard = AtomicBool::new(false);
-        let inner = Inner { relay, receivers, keeping_heard, tokens, max_body_bytes, errands };
-        Ok(Self { app: App(Arc::new(inner)) })
+        let inner = Inner { relay, receivers, keeping_heard, tokens, max_body_bytes, errands, reloads, has_been_ready };
+        Self { app: App(Arc::new(inner)) }
     }
 
     /// Returns the routes of the main address. With `with_metrics`, `/metrics` is among them.
@@ -100,6 +126,26 @@ impl Routes {
     /// Returns the routes of the address for operations: health and `/metrics`.
     pub fn operations(&self) -> Router {
         finish(operations::health_routes().route("/metrics", get(operations::metrics)), &self.app)
+    }
+}
+
+/// The routes that answer now. Cheap to clone; all clones change together.
+#[derive(Clone)]
+pub struct CurrentRoutes(Arc<RwLock<Router>>);
+
+impl CurrentRoutes {
+    /// Begins with these.
+    pub fn new(routes: Router) -> Self {
+        Self(Arc::new(RwLock::new(routes)))
+    }
+
+    /// Answers requests that come from now on with these. Those that are being answered go on with the old ones.
+    pub fn set(&self, routes: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+
+    fn get(&self) -> Router {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,21 +28,26 @@ struct Readiness {
 
 /// The store can be written to, and every config repository has been read at least once.
 ///
-/// A registry or config repository that is away later does not make it unready: webhooks are still taken, and
-/// taking them is what readiness is about.
+/// A registry or config repository that is away later, or that comes with later settings, does not make it unready:
+/// webhooks are still taken, and taking them is what readiness is about.
 async fn ready(State(app): State<App>) -> Response {
     let mut problems = Vec::new();
+    let mut hindrances = 0;
     if let Err(error) = app.0.relay.store().check().await {
         tracing::error!(%error, "not ready: the store fails");
         problems.push("the store cannot be written to".to_owned());
+        hindrances += 1;
     }
+    let has_been_ready = app.0.has_been_ready.load(Ordering::Relaxed);
     for branch in app.0.relay.branches() {
         if branch.snapshot().is_none() {
             let (name, branch) = (branch.repository_name(), branch.branch_name());
             problems.push(format!("branch `{branch}` of config repository `{name}` has not been read yet"));
+            hindrances += usize::from(!has_been_ready);
         }
     }
-    let ready = problems.is_empty();
+    let ready = hindrances == 0;
+    app.0.has_been_ready.fetch_or(ready, Ordering::Relaxed);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, problems })).into_response()
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::relay::RequestError;
+use crate::settings::{Fault, Faults};
 use crate::store::StoreError;
+use crate::telemetry::panic_text;
 
 /// How long a client should wait after a 503, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -25,6 +27,10 @@ pub struct Problem {
     status: u16,
     /// What is wrong and what to do, for people.
     detail: String,
+    /// Everything that is wrong with the settings, where it is about them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    faults: Vec<Fault>,
     /// What a 401 asks for in `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<&'static str>,
@@ -41,6 +47,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
+            faults: Vec::new(),
             challenge: None,
             // Who is told that it does not work now should know when to ask again.
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
@@ -50,6 +57,13 @@ impl Problem {
     /// Adds how long the client should wait.
     pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(super::gate::whole_seconds(wait)), ..self }
+    }
+
+    /// Returns that settings have faults, each with its place in `detail` and in `faults`.
+    pub(super) fn faulty_settings(faults: Faults) -> Self {
+        let detail =
+            format!("the settings have faults, and those in force stay: {}", faults.to_string().replace('\n', " | "));
+        Self { faults: faults.0, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -87,7 +101,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Plain strings and a number: writing them as JSON cannot fail.
+        // Strings and numbers: writing them as JSON cannot fail.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response =
             (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body)
@@ -115,7 +129,7 @@ impl From<RequestError> for Problem {
         let status = match &error {
             RequestError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::Unexpected { .. } => StatusCode::CONFLICT,
+            RequestError::Unexpected { .. } | RequestError::GateClosed { .. } => StatusCode::CONFLICT,
             RequestError::UnknownEnvironment { .. }
             | RequestError::SourceNotAllowed { .. }
             | RequestError::SourceMissing { .. }
@@ -124,6 +138,7 @@ impl From<RequestError> for Problem {
             | RequestError::AmbiguousRepository { .. }
             | RequestError::TagRefused(_)
             | RequestError::SeveralVersions { .. }
+            | RequestError::OverrideWithoutReason
             | RequestError::NoEarlierVersion { .. }
             | RequestError::HoldTooLong
             | RequestError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -146,8 +161,7 @@ pub(super) async fn method_not_allowed(method: http::Method, OriginalUri(uri): O
 
 /// A panic is a defect. The client gets an answer, the log gets the panic, other requests go on.
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no text)");
+    let text = panic_text(&*panic);
     tracing::error!(panic = text, "a handler panicked: please report this");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in Tagrelay: its log has the details").into_response()
 }

@@ -12,9 +12,11 @@ use utoipa::ToSchema;
 use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
+use crate::image::CommitSha;
+use crate::relay::BranchNews;
 use crate::store::ReceivedState;
 use crate::telemetry::TraceContext;
-use crate::webhook::{self, Delivery, Errand, Ignored, PushEvent, Receiver, Unauthorized};
+use crate::webhook::{self, Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver, Unauthorized};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
@@ -24,7 +26,18 @@ pub(super) fn routes() -> Router<App> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Answer {
     events: Vec<AnswerEvent>,
+    /// The branches of the config repository that are told to have moved, for receivers of such news.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    branches: Vec<AnswerBranch>,
     ignored: Vec<AnswerIgnored>,
+}
+
+/// A branch that is told to have moved.
+#[derive(Debug, Serialize, ToSchema)]
+struct AnswerBranch {
+    branch: String,
+    /// `reading`, `known` where we are at that commit already, or `foreign` where no environment is on it.
+    state: &'static str,
 }
 
 /// A push event that is stored.
@@ -45,6 +58,12 @@ struct AnswerEvent {
 struct AnswerIgnored {
     class: &'static str,
     reason: String,
+}
+
+impl Answer {
+    fn of(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> Self {
+        Self { events, branches: Vec::new(), ignored: answer_ignored(ignored) }
+    }
 }
 
 async fn receive(
@@ -95,7 +114,7 @@ impl App {
             tokio::time::sleep(KEEP_HEARD_AFTER).await;
             // What is noted from here on is the work of the next write.
             app.0.keeping_heard.store(false, Ordering::Release);
-            let heard = app.0.receivers.values().filter_map(Gate::heard).collect();
+            let heard = app.0.receivers.values().filter_map(|gate| gate.heard()).collect();
             if let Err(error) = app.0.relay.store().keep_heard(heard).await {
                 tracing::warn!(%error, "what receivers have heard last cannot be stored");
             }
@@ -155,21 +174,45 @@ impl App {
         trace: &TraceContext,
         delivery: Delivery,
     ) -> Result<(StatusCode, Response), Problem> {
-        let Delivery { events, ignored, reply, errand: _ } = delivery;
+        let Delivery { events, moved, ignored, reply, errand: _ } = delivery;
         for Ignored { class, reason } in &ignored {
             tracing::debug!(receiver = receiver.name(), %class, reason, "part of a webhook ignored");
+        }
+        if !moved.is_empty() {
+            return Ok(self.tell_moved(receiver, &moved, ignored));
         }
         if events.is_empty() {
             let response = match reply {
                 Some(reply) => Json(reply.json).into_response(),
-                None => Json(Answer { events: Vec::new(), ignored: answer_ignored(ignored) }).into_response(),
+                None => Json(Answer::of(Vec::new(), ignored)).into_response(),
             };
             return Ok((StatusCode::OK, response));
         }
         let window = receiver.settings().duplicate_window;
         let received = self.0.relay.receive(receiver.name(), &events, window, trace).await?;
         let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
-        Ok((StatusCode::ACCEPTED, Json(Answer { events, ignored: answer_ignored(ignored) }).into_response()))
+        Ok((StatusCode::ACCEPTED, Json(Answer::of(events, ignored)).into_response()))
+    }
+
+    /// Passes on which branches have moved. Nothing of it is stored: a branch is read every few minutes anyway.
+    fn tell_moved(&self, receiver: &Receiver, moved: &[MovedBranch], ignored: Vec<Ignored>) -> (StatusCode, Response) {
+        let repository = receiver.settings().config_repository.as_deref().unwrap_or_default();
+        let mut status = StatusCode::OK;
+        let mut branches = Vec::new();
+        for MovedBranch { branch, commit } in moved {
+            let commit = commit.as_ref().map(CommitSha::as_str);
+            let state = match self.0.relay.branch_moved(repository, branch, commit) {
+                BranchNews::Reading => {
+                    status = StatusCode::ACCEPTED;
+                    "reading"
+                }
+                BranchNews::Known => "known",
+                BranchNews::Foreign => "foreign",
+            };
+            tracing::debug!(receiver = receiver.name(), repository, branch, state, "a branch is told to have moved");
+            branches.push(AnswerBranch { branch: branch.clone(), state });
+        }
+        (status, Json(Answer { branches, ..Answer::of(Vec::new(), ignored) }).into_response())
     }
 
     /// Fetches the keys of an issuer when a token names one that is not known. Where there are none at all nothing can

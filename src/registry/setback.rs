@@ -4,17 +4,14 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 
 use super::client::TimeLimits;
+use crate::retry_after::retry_after;
 
 /// The longest wait that a registry can ask for: Docker Hub's limits are counted over six hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
-
-/// A number in `Retry-After` from here on is a moment and not a span: Docker Hub sends Unix times.
-const EARLIEST_UNIX_SECONDS: u64 = 1_000_000_000;
 
 /// Why there is no answer to build on. Cheap to clone, because everybody who waits for one token gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +36,7 @@ impl Setback {
 ///
 /// `who` begins the sentence: "registry docker.io", "the token service auth.docker.io of registry docker.io".
 pub(super) fn passing(status: StatusCode, headers: &HeaderMap, who: &str, host: &str) -> Option<Setback> {
-    let ask_again_after = retry_after(headers, Timestamp::now());
+    let ask_again_after = retry_after(headers, Timestamp::now(), LONGEST_WAIT);
     let reason = match status {
         StatusCode::TOO_MANY_REQUESTS => {
             let limit = headers.get("ratelimit-limit").and_then(|value| value.to_str().ok()).and_then(describe_limit);
@@ -56,24 +53,6 @@ pub(super) fn passing(status: StatusCode, headers: &HeaderMap, who: &str, host: 
         _ => return None,
     };
     Some(Setback::NotNow { reason, ask_again_after })
-}
-
-/// Returns how long `Retry-After` asks to wait, at most six hours; `None` where it is absent or makes no sense.
-///
-/// A number of seconds or a date (<https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>), and the Unix time that
-/// Docker Hub sends instead.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) if seconds < EARLIEST_UNIX_SECONDS => Duration::from_secs(seconds),
-        Ok(moment) => until(Timestamp::from_second(i64::try_from(moment).ok()?).ok()?, now),
-        Err(_) => until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?, now),
-    };
-    Some(wait.min(LONGEST_WAIT))
-}
-
-fn until(moment: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
 /// Says Docker Hub's `100;w=21600` in words (<https://docs.docker.com/docker-hub/usage/pulls/>).
@@ -163,31 +142,6 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn waits(text: &str) -> Option<u64> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::RETRY_AFTER, text.parse().unwrap());
-        retry_after(&headers, "2026-11-23T08:00:00Z".parse().unwrap()).map(|wait| wait.as_secs())
-    }
-
-    #[test]
-    fn retry_after_is_seconds_a_date_or_a_unix_time() {
-        assert_eq!(waits("30"), Some(30));
-        assert_eq!(waits("0"), Some(0));
-        assert_eq!(waits("Mon, 23 Nov 2026 08:02:00 GMT"), Some(120));
-        assert_eq!(waits("Mon, 23 Nov 2026 07:00:00 GMT"), Some(0), "the past is now");
-        assert_eq!(waits("1795420810"), Some(10));
-        for text in ["", "soon", "-1", "1.5"] {
-            assert_eq!(waits(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn nobody_is_sent_away_for_longer_than_six_hours() {
-        assert_eq!(waits("999999999"), Some(21_600));
-        assert_eq!(waits("Sun, 23 Nov 2036 08:02:00 GMT"), Some(21_600));
-        assert_eq!(waits("18446744073709551615"), None);
-    }
 
     #[test]
     fn a_limit_is_said_in_words() {

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::{Environment, UpdateMode};
+use super::{Environment, UpdateMode, WritingSettings};
 use crate::config_repo::{CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
 use crate::image::Repository;
 use crate::telemetry::{GitOperation, Metrics};
@@ -14,11 +14,25 @@ pub struct Branch {
     repository_name: String,
     branch_name: String,
     environments: Vec<Environment>,
+    writing: WritingSettings,
     metrics: Metrics,
     /// When the remote was asked last. Held while it is asked, so that callers share one question.
     asked: Mutex<Option<Instant>>,
     /// Rung when there may be something to write.
     pub(super) wake: Notify,
+    /// Rung when somebody says that the branch has moved.
+    pub(super) moved: Notify,
+}
+
+/// What the news are worth that a branch has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BranchNews {
+    /// The branch is read now.
+    Reading,
+    /// It is known already.
+    Known,
+    /// No environment is on that branch.
+    Foreign,
 }
 
 /// What the mirror knows of a repository in an environment.
@@ -38,6 +52,7 @@ impl Branch {
         repository_name: String,
         branch_name: String,
         environments: Vec<Environment>,
+        writing: WritingSettings,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -45,9 +60,11 @@ impl Branch {
             repository_name,
             branch_name,
             environments,
+            writing,
             metrics,
             asked: Mutex::new(None),
             wake: Notify::new(),
+            moved: Notify::new(),
         }
     }
 
@@ -66,6 +83,22 @@ impl Branch {
         &self.branch_name
     }
 
+    /// Returns repository and branch, for messages.
+    pub(super) fn title(&self) -> String {
+        format!("{}/{}", self.repository_name, self.branch_name)
+    }
+
+    /// Returns what no two writers may work on at once: the branch, and the updates of its environments.
+    pub(super) fn turns(&self) -> Vec<String> {
+        let environments = self.environments.iter().map(|environment| format!("environment {}", environment.name));
+        environments.chain([format!("branch {}", self.title())]).collect()
+    }
+
+    /// Returns the config repository, for a branch of the same under other settings.
+    pub fn repository(&self) -> &ConfigRepository {
+        &self.repository
+    }
+
     /// Returns what the mirror knows; `None` until the remote has been read once.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.repository.snapshot()
@@ -73,6 +106,10 @@ impl Branch {
 
     pub(super) fn config_repository(&self) -> &ConfigRepository {
         &self.repository
+    }
+
+    pub(super) fn writing(&self) -> &WritingSettings {
+        &self.writing
     }
 
     pub(super) fn environment_names(&self) -> Vec<String> {

@@ -71,6 +71,7 @@ mod tests {
             changes: Vec::new(),
             finished_at: None,
             trace: TraceContext::random(),
+            override_reason: None,
             decided_by: None,
             decided_because: None,
             compared: compared.map(|tags| tags.iter().map(|tag| version(tag)).collect()),

@@ -4,8 +4,10 @@
 //! holds up nobody else's images. A registry's "not now" goes back to the store with a time.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,6 +43,9 @@ const MAX_COMPARISONS: usize = 20;
 /// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`), and
 /// storage that is consistent in the end takes its time, too.
 const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+
+/// How long registries may take for what they have been asked when the intake is to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// How long to wait when the store does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -131,8 +136,10 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             break;
         }
     }
-    // What is asked of registries now can be asked again after the restart: nothing is lost by not waiting.
-    in_flight.tasks.abort_all();
+    // What a registry does not answer soon is asked again by whoever comes next: nothing is lost by not waiting.
+    let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+    in_flight.tasks.shutdown().await;
 }
 
 /// Waits until there is something to fetch.
@@ -160,7 +167,7 @@ async fn wait(
                         // What was put off since the store was read.
                         deadline = deadline.min(done.due_again.map_or(deadline, |at| tokio::time::Instant::now() + until(at)));
                     }
-                    // A panic is a defect; its event stays queued, and is taken again after a restart.
+                    // Panics are caught where they happen, so that this says only that the runtime ends.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
                 }
                 if in_flight.wants_more() {
@@ -197,9 +204,10 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
             *in_flight.per_registry.entry(registry.clone()).or_default() += 1;
             let relay = relay.clone();
             in_flight.tasks.spawn(async move {
-                let result = match &work {
-                    Work::Event(event) => relay.take_event(event).await,
-                    Work::Update(update) => relay.take_update(update).await,
+                let taken = AssertUnwindSafe(relay.take(&work)).catch_unwind().await;
+                let result = match taken {
+                    Ok(result) => result,
+                    Err(panic) => relay.give_up(&work, crate::telemetry::panic_text(&*panic)).await.map(|()| None),
                 };
                 let due_again = result.unwrap_or_else(|error| {
                     tracing::error!(%error, id, "the store did not take what became of it; trying again");
@@ -229,6 +237,29 @@ pub(super) enum Asked {
 }
 
 impl Relay {
+    async fn take(&self, work: &Work) -> Result<Option<Timestamp>, StoreError> {
+        match work {
+            Work::Event(event) => self.take_event(event).await,
+            Work::Update(update) => self.take_update(update).await,
+        }
+    }
+
+    /// Ends what a defect keeps from being taken: to take it again and again would end the same way.
+    async fn give_up(&self, work: &Work, panic: &str) -> Result<(), StoreError> {
+        let (id, reason) = (work.id(), format!("a defect in Tagrelay, please report it: {panic}"));
+        tracing::error!(id, panic, "a task of the intake failed: please report this");
+        match work {
+            Work::Event(event) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
+                self.refuse(event, None, reason, true, &mut span).await
+            }
+            Work::Update(update) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "take update", Some(&update.trace));
+                self.refuse_update(update, reason, &mut span).await
+            }
+        }
+    }
+
     /// Takes an event as far as its updates. Returns when it is due again, if the registry put it off.
     async fn take_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
         let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
@@ -465,10 +496,6 @@ impl Relay {
         for (environment, state) in states {
             tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environment, %state, %trace_id, "event decided");
             self.notify_event(&event.id, &event.repository, &event.tag, state.as_str(), None);
-            if matches!(state, UpdateState::Refused | UpdateState::Unchanged) {
-                self.0.metrics.update(environment, state.as_str());
-                self.0.metrics.event(Some(event.repository.as_str()), state.as_str());
-            }
             self.wake_writer(environment);
         }
     }
@@ -543,16 +570,13 @@ impl Relay {
         tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, %trace_id, "event refused");
         span.set("tagrelay.outcome", "refused");
         span.set("tagrelay.reason", &reason);
-        self.0.metrics.event(rule.map(|_| event.repository.as_str()), "refused");
         let refusal = EventRefusal {
             event_id: event.id.clone(),
-            reason: reason.clone(),
+            reason,
             matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
             redeliverable,
         };
-        self.0.store.refuse_event(refusal).await?;
-        self.notify_event(&event.id, &event.repository, &event.tag, "refused", Some(&reason));
-        Ok(())
+        self.0.store.refuse_event(refusal).await
     }
 
     async fn refuse_update(&self, update: &Update, reason: String, span: &mut Span) -> Result<(), StoreError> {
@@ -564,64 +588,21 @@ impl Relay {
         Ok(())
     }
 
-    /// Records how updates ended, counts them and tells whoever watches.
+    /// Records how updates ended.
     pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
         let rows = finished
             .iter()
-            .map(|(update, outcome)| Finish { update_id: update.id.clone(), outcome: outcome.clone() })
+            .map(|(update, outcome)| Finish {
+                update_id: update.id.clone(),
+                outcome: outcome.clone(),
+                follow: self.0.following.is_some(),
+            })
             .collect();
         self.0.store.finish(rows).await?;
-        for (update, outcome) in &finished {
-            self.tell_end(update, outcome);
+        if let Some(following) = &self.0.following {
+            following.wake();
         }
         Ok(())
-    }
-
-    pub(super) fn tell_end(&self, update: &Update, outcome: &Outcome) {
-        let (state, reason) = match outcome {
-            Outcome::Committed => (UpdateState::Committed, None),
-            Outcome::Unchanged => (UpdateState::Unchanged, None),
-            Outcome::Superseded { reason } => (UpdateState::Superseded, Some(reason.clone())),
-            Outcome::Refused { reason } => (UpdateState::Refused, Some(reason.clone())),
-        };
-        let commit = update.commit.clone().filter(|_| state == UpdateState::Committed);
-        // Levels of events are constants, so that a level that depends on something needs two of them.
-        macro_rules! tell {
-            ($level:expr) => {
-                tracing::event!(
-                    $level, update = %update.id, cause = %update.cause, cause_id = %update.cause_id,
-                    environment = %update.environment, repository = %update.repository,
-                    version = %update.version.short(), %state, commit, reason, trace_id = %update.trace.trace_id(),
-                    "update finished"
-                )
-            };
-        }
-        match state {
-            UpdateState::Refused => tell!(tracing::Level::WARN),
-            _ => tell!(tracing::Level::INFO),
-        }
-        self.0.metrics.update(&update.environment, state.as_str());
-        if update.cause == Cause::Push {
-            self.0.metrics.event(Some(update.repository.as_str()), state.as_str());
-        }
-        if state == UpdateState::Committed {
-            let now = Timestamp::now();
-            let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            // How long somebody held it back says nothing about us.
-            if update.released_at.is_none() {
-                self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
-            }
-        }
-        self.notify(super::Subject::Update {
-            id: update.id.clone(),
-            cause_id: update.cause_id.clone(),
-            environment: update.environment.clone(),
-            repository: update.repository.to_string(),
-            version: update.version.to_string(),
-            state: state.as_str().to_owned(),
-            commit,
-            reason,
-        });
     }
 }
 

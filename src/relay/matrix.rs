@@ -10,7 +10,7 @@ use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
-use crate::store::{Hold, StoreError, Update};
+use crate::store::{ApplicationHealth, FollowUp, Hold, StoreError, Update};
 
 /// How old what is known of a branch may be when it is shown.
 const READ_AGE: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub struct EnvironmentRow {
     pub branch: String,
     /// The commit that this was read from; `None` until the branch has been read once.
     pub tip: Option<String>,
+    /// How its applications in Argo CD fared when they were looked at last.
+    pub health: Vec<ApplicationHealth>,
     /// The managed repositories, in the order of their names.
     pub cells: Vec<MatrixCell>,
     /// Files that could not be read.
@@ -46,6 +48,8 @@ pub struct MatrixCell {
     pub places: Vec<Place>,
     /// The last update of ours, where it is what runs.
     pub last_change: Option<Update>,
+    /// What became of that in Argo CD.
+    pub follow_up: Option<FollowUp>,
     /// The holds on it.
     pub holds: Vec<Hold>,
     /// Updates that wait for a hold to end.
@@ -78,8 +82,11 @@ impl Relay {
     /// When the store cannot be read.
     pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
         self.refresh_soon().await;
+        let last_changes = self.0.store.last_changes().await?;
         let mut notes = Notes {
-            last: by_place(self.0.store.last_changes().await?),
+            follow_ups: self.0.store.follow_ups_of(&last_changes).await?,
+            health: self.0.store.application_health().await?,
+            last: by_place(last_changes),
             holds: by_place(self.0.store.holds().await?),
             waiting: by_place(self.0.store.waiting_updates().await?),
         };
@@ -113,6 +120,7 @@ impl Relay {
             config_repository: branch.repository_name().to_owned(),
             branch: branch.branch_name().to_owned(),
             tip: snapshot.as_ref().map(|snapshot| snapshot.tip.to_string()),
+            health: notes.health.iter().filter(|app| app.environment == environment.name).cloned().collect(),
             cells: managed
                 .into_iter()
                 .map(|(repository, places)| notes.cell(&environment.name, repository, places))
@@ -177,6 +185,9 @@ type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
 /// What the store knows, by environment and repository.
 struct Notes {
     last: ByPlace<Update>,
+    /// By update.
+    follow_ups: HashMap<String, FollowUp>,
+    health: Vec<ApplicationHealth>,
     holds: ByPlace<Hold>,
     waiting: ByPlace<Update>,
 }
@@ -186,9 +197,11 @@ impl Notes {
         let place = (environment.to_owned(), repository.clone());
         let versions = versions(&places);
         let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());
+        // What somebody else has written since is not ours to explain.
+        let last_change = last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version)));
         MatrixCell {
-            // What somebody else has written since is not ours to explain.
-            last_change: last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version))),
+            follow_up: last_change.as_ref().and_then(|change| self.follow_ups.remove(&change.id)),
+            last_change,
             holds: self.holds.remove(&place).unwrap_or_default(),
             waiting: self.waiting.remove(&place).unwrap_or_default(),
             repository,

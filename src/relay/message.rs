@@ -3,27 +3,73 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::config_repo::{Change, EnvironmentCommit};
+use super::settings::MessageSettings;
+use super::template::{ChangeFields, Fields, MessageTemplate};
+use crate::config_repo::{Change, PlannedCommit};
 use crate::image::{ImageReference, Version};
 use crate::store::{Cause, Update};
 
-/// Returns the message of one environment's commit. `updates` are looked up by the keys of the changes.
-pub(super) fn render(commit: &EnvironmentCommit, updates: &HashMap<String, Update>) -> String {
+/// Returns the message of a commit. `updates` are looked up by the keys of the changes.
+pub(super) fn render(commit: &PlannedCommit, updates: &HashMap<String, Update>, settings: &MessageSettings) -> String {
     let moved: Vec<Moved<'_>> = commit
         .changes
         .iter()
         .filter_map(|(key, changes)| Some(Moved { update: updates.get(key)?, first: changes.first()?, changes }))
         .collect();
-    let mut text = subject(&commit.environment, &moved);
+    let said = Said::of(commit, &moved, settings);
+    let mut text = said.subject;
     text.push_str("\n\n");
-    for one in &moved {
-        one.describe(&mut text);
-        text.push('\n');
+    if !said.body.is_empty() {
+        text.push_str(&said.body);
+        text.push_str("\n\n");
     }
     for one in &moved {
         one.trailers(&mut text);
     }
+    if let Some(person) = &settings.signed_off_by {
+        let _ = writeln!(text, "Signed-off-by: {person}");
+    }
     text
+}
+
+/// What stands above the trailers.
+struct Said {
+    subject: String,
+    body: String,
+}
+
+impl Said {
+    fn of(commit: &PlannedCommit, moved: &[Moved<'_>], settings: &MessageSettings) -> Self {
+        let summary = summary(moved);
+        let environment = commit.environments.join(", ");
+        let fields = || Fields {
+            environment: environment.clone(),
+            environments: commit.environments.clone(),
+            summary: summary.clone(),
+            changes: moved.iter().map(Moved::fields).collect(),
+        };
+        let subject = settings.subject.as_ref().and_then(|template| rendered(template, &fields()));
+        let subject = subject.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let body = settings.body.as_ref().and_then(|template| rendered(template, &fields()));
+        Self {
+            subject: subject.unwrap_or_else(|| format!("{environment}: {summary}")),
+            body: body.unwrap_or_else(|| moved.iter().map(Moved::describe).collect::<Vec<_>>().join("\n")),
+        }
+    }
+}
+
+/// Returns what a template says; `None` where it says nothing, or fails over a case that it was not tried with.
+fn rendered(template: &MessageTemplate, fields: &Fields) -> Option<String> {
+    match template.render(fields) {
+        Ok(text) => {
+            let text = text.replace("\r\n", "\n").replace(|c: char| c.is_control() && c != '\n', " ");
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a template of the commit message failed; the usual words are taken");
+            None
+        }
+    }
 }
 
 struct Moved<'a> {
@@ -32,38 +78,71 @@ struct Moved<'a> {
     changes: &'a [Change],
 }
 
-fn subject(environment: &str, moved: &[Moved<'_>]) -> String {
+fn summary(moved: &[Moved<'_>]) -> String {
     match moved {
-        [one] => format!(
-            "{environment}: {} {} -> {}",
-            one.update.repository.name(),
-            one.first.old.short_beside(&one.update.version),
-            one.update.version.short_beside(&one.first.old)
-        ),
-        many => format!("{environment}: {} images", many.len()),
+        [one] => {
+            let (old, new) = one.short();
+            format!("{} {old} -> {new}", one.update.repository.name())
+        }
+        many => format!("{} images", many.len()),
     }
 }
 
 impl Moved<'_> {
-    fn describe(&self, text: &mut String) {
+    fn files(&self) -> Vec<&str> {
+        let mut files: Vec<&str> = self.changes.iter().map(|change| change.path.as_str()).collect();
+        files.dedup();
+        files
+    }
+
+    /// Returns both versions, as short as they can be told apart.
+    fn short(&self) -> (String, String) {
         let (old, new) = (&self.first.old, &self.update.version);
-        let old = if old.tag() == new.tag() { old.to_string() } else { name(old) };
-        let _ = write!(text, "{}\n  from {old} to ", self.update.repository);
-        let _ = match (new.tag(), new.digest()) {
-            (Some(tag), Some(digest)) => writeln!(text, "{tag} ({digest})"),
-            _ => writeln!(text, "{}", name(new)),
-        };
-        let mut last = "";
-        for change in self.changes {
-            if change.path != last {
-                let _ = writeln!(text, "  {}", change.path);
-                last = &change.path;
-            }
+        (old.short_beside(new), new.short_beside(old))
+    }
+
+    /// Returns the version before, with the digest where only that has changed.
+    fn old(&self) -> String {
+        let (old, new) = (&self.first.old, &self.update.version);
+        if old.tag() == new.tag() { old.to_string() } else { name(old) }
+    }
+
+    fn fields(&self) -> ChangeFields {
+        let Update { environment, repository, version, cause, cause_id, actor, .. } = self.update;
+        let (old_short, new_short) = self.short();
+        ChangeFields {
+            environment: environment.clone(),
+            repository: repository.to_string(),
+            name: repository.name().to_owned(),
+            old: self.old(),
+            old_short,
+            new: name(version),
+            new_short,
+            digest: version.digest().map(ToString::to_string).unwrap_or_default(),
+            cause: cause.to_string(),
+            cause_id: cause_id.clone(),
+            actor: actor.clone(),
+            files: self.files().into_iter().map(str::to_owned).collect(),
         }
     }
 
+    fn describe(&self) -> String {
+        let new = &self.update.version;
+        let mut text = format!("{}\n  from {} to ", self.update.repository, self.old());
+        let _ = match (new.tag(), new.digest()) {
+            (Some(tag), Some(digest)) => write!(text, "{tag} ({digest})"),
+            _ => write!(text, "{}", name(new)),
+        };
+        for file in self.files() {
+            let _ = write!(text, "\n  {file}");
+        }
+        text.push('\n');
+        text
+    }
+
     fn trailers(&self, text: &mut String) {
-        let Update { environment, repository, version, cause, cause_id, actor, trace, .. } = self.update;
+        let Update { environment, repository, version, cause, cause_id, actor, trace, override_reason, .. } =
+            self.update;
         let image = ImageReference {
             repository: repository.clone(),
             tag: version.tag().cloned(),
@@ -77,8 +156,19 @@ impl Moved<'_> {
             text,
             "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {actor}\n",
         );
+        if let Some(reason) = override_reason {
+            let _ = writeln!(text, "Tagrelay-Override: {}", one_line(reason));
+        }
         let _ = writeln!(text, "Tagrelay-Trace: {}", trace.trace_id());
     }
+}
+
+/// Returns a text of somebody's as a trailer can hold it: another line of it could pass for a trailer of ours.
+fn one_line(text: &str) -> String {
+    text.split(|c: char| c.is_control() || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Returns the tag, or the digest where there is no tag, whole.

@@ -4,6 +4,7 @@
 //! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
+//! - `follow_up` tells Argo CD of what was committed, and finds out what became of it;
 //! - `matrix` says what every environment runs.
 //!
 //! All of it can be stopped at any instant and started again: what is to be done is in the store, and doing it
@@ -12,28 +13,39 @@
 mod arrivals;
 mod branch;
 mod coalesce;
+mod endings;
+mod follow_up;
 mod intake;
+mod lineage;
 mod matrix;
 mod message;
 mod notice;
 mod ordering;
+mod quiet;
 mod requests;
+mod retention;
+mod setback;
 mod settings;
+mod template;
 mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-pub use branch::Branch;
+pub use branch::{Branch, BranchNews};
+pub use follow_up::Following;
+use lineage::Lineage;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
-pub use settings::{Environment, UpdateMode};
+pub use settings::{Environment, MessageSettings, UpdateMode, WritingSettings};
+pub use template::{InvalidTemplate, MessageTemplate};
 
 use arrivals::Arrivals;
 
@@ -41,7 +53,9 @@ use crate::image::{Repository, Tag};
 use crate::policy::ImageRule;
 use crate::registry::Registries;
 use crate::source_repo::Sources;
-use crate::store::{Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Store, StoreError, Update};
+use crate::store::{
+    EventFilter, Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Retention, Store, StoreError, Update,
+};
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
 use crate::webhook::PushEvent;
 
@@ -49,22 +63,29 @@ use crate::webhook::PushEvent;
 /// a request. Later, the tag may have been built again.
 const BARE_DUPLICATES: Duration = Duration::from_secs(600);
 
+/// How many events are queued again in one transaction.
+const REPLAYED_AT_ONCE: usize = 100;
+
 /// What the pipeline is made of.
 pub struct Parts {
     /// Where everything is kept.
     pub store: Store,
     /// Whom to ask about images.
-    pub registries: Registries,
+    pub registries: Arc<Registries>,
     /// Which images are managed.
     pub images: Vec<ImageRule>,
     /// The source repositories that the rules of images name by their place in it.
-    pub sources: Sources,
+    pub sources: Arc<Sources>,
     /// The branches, with the environments on them.
     pub branches: Vec<Branch>,
+    /// The Argo CD that rolls out what is committed, where there is one.
+    pub following: Option<Following>,
     /// What is counted.
     pub metrics: Metrics,
     /// Where spans go.
     pub traces: Traces,
+    /// How long what has ended is kept.
+    pub retention: Retention,
 }
 
 /// The pipeline. Cheap to clone.
@@ -73,21 +94,25 @@ pub struct Relay(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    registries: Registries,
+    registries: Arc<Registries>,
     images: Vec<ImageRule>,
-    sources: Sources,
+    sources: Arc<Sources>,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
     branch_of: HashMap<String, usize>,
+    following: Option<Following>,
     metrics: Metrics,
     traces: Traces,
+    retention: Retention,
     notices: broadcast::Sender<Notice>,
-    arrivals: Arrivals,
+    arrivals: Arc<Arrivals>,
     turns: ordering::Turns,
+    lineage: Arc<Lineage>,
 }
 
 /// The running tasks of the pipeline.
 pub struct Running {
+    relay: Relay,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -97,20 +122,29 @@ impl Running {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        self.relay.tell_rest();
     }
 }
 
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the process ended is resumed.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, sources, branches, metrics, traces } = parts;
+        Self::start_in(Lineage::new(parts.store.endings()), parts)
+    }
+
+    /// Starts a pipeline that takes the place of this one, on the same store. Its tasks begin when those of this one that
+    /// work on the same have ended, which they do once they are told to [stop](Running::stop).
+    pub fn start_next(&self, parts: Parts) -> (Self, Running) {
+        Self::start_in(Arc::clone(&self.0.lineage), parts)
+    }
+
+    fn start_in(lineage: Arc<Lineage>, parts: Parts) -> (Self, Running) {
+        let Parts { store, registries, images, sources, branches, following, metrics, traces, retention } = parts;
         let branch_of = branches
             .iter()
             .enumerate()
             .flat_map(|(index, branch)| branch.environments().iter().map(move |found| (found.name.clone(), index)))
             .collect();
-        // A slow reader of the stream loses notices, never the pipeline.
-        let (notices, _) = broadcast::channel(1024);
         let inner = Inner {
             store,
             registries,
@@ -118,25 +152,48 @@ impl Relay {
             sources,
             branches,
             branch_of,
+            following,
             metrics,
             traces,
-            notices,
-            arrivals: Arrivals::default(),
+            retention,
+            notices: lineage.notices.clone(),
+            arrivals: Arc::clone(&lineage.arrivals),
             turns: ordering::Turns::new(),
+            lineage,
         };
         let relay = Self(Arc::new(inner));
+        relay.0.lineage.begin(&relay.0);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(intake::run(relay.clone(), stopped.clone()));
-        for index in 0..relay.0.branches.len() {
-            tasks.spawn(writer::run(relay.clone(), index, stopped.clone()));
+        let mut spawn = |name: String, turns: Vec<String>, task: BoxFuture<'static, ()>| {
+            tasks.spawn(Arc::clone(&relay.0.lineage).supervise(name, turns, stopped.clone(), task));
+        };
+        let mut spawn_alone = |name: &str, task| spawn(name.to_owned(), vec![name.to_owned()], task);
+        spawn_alone("intake", Box::pin(intake::run(relay.clone(), stopped.clone())));
+        spawn_alone("endings", Box::pin(endings::run(relay.clone(), stopped.clone())));
+        spawn_alone("retention", Box::pin(retention::run(relay.clone(), stopped.clone())));
+        spawn_alone("follow-up", Box::pin(follow_up::run(relay.clone(), stopped.clone())));
+        for (index, branch) in relay.0.branches.iter().enumerate() {
+            let task = writer::run(relay.clone(), index, stopped.clone());
+            spawn(format!("writer of {}", branch.title()), branch.turns(), Box::pin(task));
         }
-        (relay, Running { stop, tasks })
+        let running = Running { relay: relay.clone(), stop, tasks };
+        (relay, running)
     }
 
     /// Returns the store, for reading.
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// Returns whom it asks about images.
+    pub fn registries(&self) -> &Arc<Registries> {
+        &self.0.registries
+    }
+
+    /// Returns the source repositories that it asks about commits.
+    pub fn sources(&self) -> &Arc<Sources> {
+        &self.0.sources
     }
 
     /// Returns what is counted.
@@ -165,6 +222,11 @@ impl Relay {
         };
         self.0.metrics.pending_updates(backlog.open_updates);
         self.0.metrics.oldest_open(age(backlog.oldest_update), age(backlog.oldest_event));
+    }
+
+    /// Returns why a task of the pipeline ended that should not have, as soon as one does. Then the process is to end.
+    pub async fn failed(&self) -> String {
+        self.0.lineage.failed().await
     }
 
     /// Returns the branches with their environments.
@@ -208,7 +270,19 @@ impl Relay {
         Ok(received)
     }
 
-    /// Runs a refused event again.
+    /// Takes the word of a Git host that a branch has moved to a commit, or is gone: it is read soon.
+    pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchNews {
+        let is_it = |known: &&Branch| known.repository_name() == config_repository && known.branch_name() == branch;
+        let Some(known) = self.0.branches.iter().find(is_it) else { return BranchNews::Foreign };
+        // Our own commits come back like everybody's.
+        if known.snapshot().is_some_and(|snapshot| commit == Some(snapshot.tip.to_string().as_str())) {
+            return BranchNews::Known;
+        }
+        known.moved.notify_one();
+        BranchNews::Reading
+    }
+
+    /// Runs an event again that has failed for good.
     ///
     /// # Errors
     ///
@@ -219,6 +293,24 @@ impl Relay {
             tracing::info!(event = event_id, "event replayed");
         }
         self.0.arrivals.other();
+        Ok(replayed)
+    }
+
+    /// Runs all events of a filter again that have failed for good. Returns their ids, newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be used. Some may have been stored by then.
+    pub async fn replay_all(&self, filter: &EventFilter) -> Result<Vec<String>, StoreError> {
+        let events = self.0.store.events(&EventFilter { failed: true, ..filter.clone() }).await?;
+        let mut replayed = Vec::new();
+        for chunk in events.chunks(REPLAYED_AT_ONCE) {
+            let ids: Vec<String> = chunk.iter().map(|event| event.id.clone()).collect();
+            let answers = self.0.store.replay_all(ids.clone()).await?;
+            let queued = ids.into_iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued);
+            replayed.extend(queued.map(|(id, _)| id).inspect(|id| tracing::info!(event = id, "event replayed")));
+            self.0.arrivals.other();
+        }
         Ok(replayed)
     }
 
@@ -264,7 +356,10 @@ impl Relay {
     }
 
     fn wake_writer(&self, environment: &str) {
-        if let Some(branch) = self.branch_of(environment) {
+        // Whoever began under older settings has work for the writer that there is now.
+        if let Some(current) = self.0.lineage.current()
+            && let Some(branch) = current.branch_of(environment)
+        {
             branch.wake.notify_one();
         }
     }

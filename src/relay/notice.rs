@@ -50,6 +50,26 @@ pub enum Subject {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// What was committed has come further in Argo CD.
+    Rollout {
+        /// The update.
+        update: String,
+        /// The event or request that it comes from.
+        cause_id: String,
+        /// The environment.
+        environment: String,
+        /// The repository.
+        repository: String,
+        /// The tag or digest.
+        version: String,
+        /// The commit on the branch.
+        commit: String,
+        /// How far it is.
+        state: String,
+        /// Why it is not further, or what went wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// A promotion or rollback was asked for.
     Request {
         /// The request.
@@ -80,6 +100,7 @@ impl Notice {
         match self.subject {
             Subject::Event { .. } => "event",
             Subject::Update { .. } => "update",
+            Subject::Rollout { .. } => "rollout",
             Subject::Request { .. } => "request",
             Subject::Hold { .. } => "hold",
         }

@@ -1,3 +1,29 @@
+use std::time::Duration;
+
+use super::MessageTemplate;
+use crate::config_repo::Identity;
+
+/// When a branch is written to, and in which words.
+#[derive(Debug, Clone, Default)]
+pub struct WritingSettings {
+    /// How long nothing new must have come before a push; zero: the first update goes at once. However much comes, a
+    /// push waits for ten times as long at the most.
+    pub quiet_period: Duration,
+    /// The words of the commits.
+    pub message: MessageSettings,
+}
+
+/// The words of commits. The trailers are always there.
+#[derive(Debug, Clone, Default)]
+pub struct MessageSettings {
+    /// The first line, where it is not the usual one.
+    pub subject: Option<MessageTemplate>,
+    /// What stands between the first line and the trailers, where it is not the usual text.
+    pub body: Option<MessageTemplate>,
+    /// Who signs the commits off.
+    pub signed_off_by: Option<Identity>,
+}
+
 /// One environment, as the pipeline sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -7,6 +33,18 @@ pub struct Environment {
     pub mode: UpdateMode,
     /// The environments whose versions may be promoted to it.
     pub promote_from: Vec<String>,
+    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: nobody asks.
+    /// Where it takes promotions it is about those, else about promotions that come from it.
+    pub soak: Option<Duration>,
+}
+
+impl Environment {
+    /// Returns how long `source` must have been healthy for promotions from it to this one.
+    pub(super) fn soak_of(&self, source: Option<&Environment>) -> Option<Duration> {
+        let own = self.soak.filter(|_| !self.promote_from.is_empty());
+        let of_source = source.filter(|source| source.promote_from.is_empty()).and_then(|source| source.soak);
+        own.max(of_source)
+    }
 }
 
 /// Who may move an environment.
@@ -25,5 +63,32 @@ impl UpdateMode {
             Self::Automatic => "automatic",
             Self::Manual => "manual",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(promote_from: &[&str], soak: Option<u64>) -> Environment {
+        Environment {
+            name: "x".to_owned(),
+            mode: UpdateMode::Manual,
+            promote_from: promote_from.iter().map(|name| (*name).to_owned()).collect(),
+            soak: soak.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn either_end_of_a_promotion_may_ask() {
+        let soak = |to: &Environment, from: &Environment| to.soak_of(Some(from)).map(|soak| soak.as_secs());
+        let (plain, first) = (environment(&["x"], None), environment(&[], None));
+        assert_eq!(soak(&plain, &first), None);
+        assert_eq!(soak(&environment(&["x"], Some(60)), &first), Some(60));
+        assert_eq!(soak(&plain, &environment(&[], Some(0))), Some(0));
+        assert_eq!(soak(&environment(&["x"], Some(60)), &environment(&[], Some(90))), Some(90));
+        // What one in the middle wants is about what it takes.
+        assert_eq!(soak(&plain, &environment(&["x"], Some(60))), None);
+        assert_eq!(environment(&["x"], Some(60)).soak_of(None), Some(Duration::from_secs(60)));
     }
 }

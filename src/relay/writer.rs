@@ -14,16 +14,15 @@ use tokio::sync::watch;
 
 use super::branch::{Branch, sites};
 use super::coalesce::{coalesce, is_among};
-use super::{Relay, message};
-use crate::config_repo::{
-    self, EnvironmentCommit, EnvironmentPlan, Plan, Prepared, PushError, Snapshot, WantedVersion,
-};
+use super::setback::Setback;
+use super::{Relay, message, quiet};
+use crate::config_repo::{self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, Snapshot, WantedVersion};
 use crate::image::Version;
-use crate::store::{Attempt, Outcome, SiteChange, StoreError, Update};
+use crate::store::{Attempt, Outcome, SiteChange, Update};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// The most updates in one push: bounds memory and the size of a commit.
-const MAX_BATCH: u32 = 1000;
+pub(super) const MAX_BATCH: u32 = 1000;
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
@@ -31,30 +30,13 @@ const MAX_RACES: u32 = 10;
 /// How long the branch may go unread while there is nothing to write. Others write to it too, and what runs is shown.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The first and the longest pause after the remote could not be reached.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-
-/// Why a round ended before everything was done.
-enum Setback {
-    /// The store failed; nothing more is done before it answers.
-    Store(StoreError),
-    /// The remote could not be read or written to. The updates stay pending, with this reason.
-    Remote(String),
-}
-
-impl From<StoreError> for Setback {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver<bool>) {
     let Some(branch) = relay.0.branches.get(index) else { return };
     let environments = branch.environment_names();
     let mut failures: u32 = 0;
     while !*stopped.borrow() {
         // After a setback the branch is read anew: the mirror may have been the trouble.
-        let pause = match write_pending(&relay, branch, &environments, failures > 0).await {
+        let pause = match write_pending(&relay, branch, &environments, failures > 0, &mut stopped).await {
             Ok(Round::Idle) => {
                 failures = 0;
                 None
@@ -65,10 +47,10 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
             }
             Err(setback) => {
                 failures = failures.saturating_add(1);
-                let pause = backoff(failures);
+                let pause = setback.pause(failures);
                 match setback {
                     Setback::Store(error) => tracing::error!(%error, ?pause, "the writer cannot use the store"),
-                    Setback::Remote(reason) => {
+                    Setback::Remote { reason, .. } => {
                         tracing::warn!(
                             reason,
                             ?pause,
@@ -85,6 +67,7 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
             _ = stopped.wait_for(|stop| *stop) => false,
             // New updates do not cut a pause short: the remote that failed a moment ago is left alone.
             () = branch.wake.notified(), if pause.is_none() => false,
+            () = branch.moved.notified(), if pause.is_none() => true,
             () = tokio::time::sleep(pause.unwrap_or(REFRESH_INTERVAL)) => pause.is_none(),
         };
         if is_unread && let Err(error) = branch.refresh().await {
@@ -103,15 +86,17 @@ async fn write_pending(
     branch: &Branch,
     environments: &[String],
     refresh_first: bool,
+    stopped: &mut watch::Receiver<bool>,
 ) -> Result<Round, Setback> {
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
     if pending.is_empty() {
         if branch.snapshot().is_none() {
             // Read the branch at the start, so that the first event does not pay for it.
-            branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+            branch.refresh().await?;
         }
         return Ok(Round::Idle);
     }
+    let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
     for (update, outcome) in &superseded {
@@ -120,9 +105,9 @@ async fn write_pending(
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
     match Batch::new(relay, branch, newest).write(refresh_first).await {
-        Err(Setback::Remote(reason)) => {
+        Err(Setback::Remote { reason, ask_again_after }) => {
             relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
-            Err(Setback::Remote(reason))
+            Err(Setback::Remote { reason, ask_again_after })
         }
         Err(error) => Err(error),
         Ok(()) => Ok(Round::Written),
@@ -135,7 +120,7 @@ async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> R
     if pending.iter().all(|update| update.commit.is_none()) {
         return Ok(pending);
     }
-    branch.refresh().await.map_err(|error| Setback::Remote(error.to_string()))?;
+    branch.refresh().await?;
     let Some(snapshot) = branch.snapshot() else { return Ok(pending) };
     let (found, rest): (Vec<_>, Vec<_>) = pending
         .into_iter()
@@ -212,7 +197,7 @@ impl<'a> Batch<'a> {
         if let Err(setback) = &result {
             let reason = match setback {
                 Setback::Store(error) => error.to_string(),
-                Setback::Remote(reason) => reason.clone(),
+                Setback::Remote { reason, .. } => reason.clone(),
             };
             self.round.fail(&reason);
             let open = self.spans.iter_mut().filter(|(id, _)| self.updates.contains_key(*id));
@@ -260,18 +245,27 @@ impl<'a> Batch<'a> {
                     tokio::time::sleep(pause).await;
                 }
                 Err(PushError::Refused { reason }) => return self.refuse(reason).await,
-                Err(PushError::Unknown { reason }) => {
+                // Not even a look, before the time that the server has asked for: the next round begins with one.
+                Err(PushError::Unknown { reason, ask_again_after: wait @ Some(_) }) => {
+                    return Err(Setback::Remote { reason, ask_again_after: wait });
+                }
+                Err(PushError::Unknown { reason, ask_again_after: None }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
                     self.doubt_last_attempts();
                 }
-                Err(error @ (PushError::Unauthorized { .. } | PushError::Unavailable { .. })) => {
+                Err(PushError::Unavailable { reason, ask_again_after }) => {
                     self.forget_attempts().await?;
-                    return Err(Setback::Remote(error.to_string()));
+                    let reason = format!("the remote cannot be reached: {reason}");
+                    return Err(Setback::Remote { reason, ask_again_after });
+                }
+                Err(error @ PushError::Unauthorized { .. }) => {
+                    self.forget_attempts().await?;
+                    return Err(Setback::remote(error));
                 }
             }
             self.refresh().await?;
         }
-        Err(Setback::Remote(format!("{MAX_RACES} pushes in a row lost the race against others")))
+        Err(Setback::remote(format_args!("{MAX_RACES} pushes in a row lost the race against others")))
     }
 
     async fn refresh(&self) -> Result<(), Setback> {
@@ -281,7 +275,7 @@ impl<'a> Batch<'a> {
             Ok(tip) => span.set("tagrelay.commit", tip),
             Err(error) => span.fail(&error.to_string()),
         }
-        result.map(|_| ()).map_err(|error| Setback::Remote(error.to_string()))
+        Ok(result.map(|_| ())?)
     }
 
     fn step(&self, kind: SpanKind, name: &'static str) -> Span {
@@ -378,7 +372,8 @@ impl<'a> Batch<'a> {
         let begun = Instant::now();
         let mut span = self.step(SpanKind::Internal, "git commit");
         let updates = self.updates.clone();
-        let render = Arc::new(move |commit: &EnvironmentCommit| message::render(commit, &updates));
+        let words = self.branch.writing().message.clone();
+        let render = Arc::new(move |commit: &PlannedCommit| message::render(commit, &updates, &words));
         let result = self.branch.config_repository().prepare(self.plan(), render).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
@@ -391,7 +386,7 @@ impl<'a> Batch<'a> {
             }
             Err(error) => span.fail(&error.to_string()),
         }
-        result.map_err(|error| Setback::Remote(error.to_string()))
+        result.map_err(Setback::remote)
     }
 
     /// Returns what is wanted, by environment in the order of the settings.
@@ -557,15 +552,14 @@ fn stands(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
     sites.peek().is_some() && sites.all(|(now, change)| change.new == *now)
 }
 
+/// Returns whether what an update has written stands on a branch.
+pub(super) fn stands_on(update: &Update, snapshot: &Snapshot) -> bool {
+    last_attempt(update).is_some_and(|attempt| stands(update, &attempt, snapshot))
+}
+
 /// Returns a number in 0..1 that differs from call to call and from process to process.
 pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     // The keys of `RandomState` are random in each process and differ from one to the next.
     (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Returns the pause after `failures` rounds in a row that failed: 0.5 s doubled each time, at most 60 s.
-fn backoff(failures: u32) -> Duration {
-    let doubled = RETRY.0.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16))).min(RETRY.1);
-    doubled.mul_f64(0.75 + jitter() / 4.0)
 }

@@ -5,7 +5,9 @@ use url::Url;
 use super::reader::Section;
 use super::remote_url::{self, Transport, is_loopback};
 use super::report::At;
-use crate::config_repo::{Authentication, Identity};
+use super::{commits, keys};
+use crate::config_repo::{Authentication, CommitSettings, GitHubApp};
+use crate::relay::WritingSettings;
 
 /// `[[config_repository]]`: a Git repository that Argo CD watches, and how it is reached.
 #[derive(Debug, Clone)]
@@ -20,10 +22,14 @@ pub struct ConfigRepositorySettings {
     pub authentication: Authentication,
     /// PEM certificates to trust besides the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// Author and committer of our commits.
-    pub author: Identity,
+    /// How our commits look.
+    pub commits: CommitSettings,
+    /// When it is written to, and in which words.
+    pub writing: WritingSettings,
     /// The folder in which each branch has the folder of its mirror.
     pub mirror: PathBuf,
+    /// The URL under which Argo CD knows it, where that is another.
+    pub argocd_url: Option<Url>,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -44,7 +50,7 @@ pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositor
     let url = read_url(section);
     let branch = read_branch(section);
     let transport = url.as_ref().map(|url| url.value.1);
-    let authentication = read_authentication(section, transport);
+    let authentication = read_authentication(section, transport, url.as_ref().map(|url| &url.value.0));
     let ca_bundle = section.ca_bundle();
     if let Some(transport) = transport
         && transport != Transport::Https
@@ -52,9 +58,9 @@ pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositor
     {
         section.report().fault(section.offset_of("ca_bundle"), "`ca_bundle` is for https URLs only");
     }
-    let author = read_author(section);
+    let commits = commits::read(section);
     let mirror = section.text("mirror");
-    if let (Some(url), Some(Authentication::Basic { .. })) = (&url, &authentication) {
+    if let (Some(url), Some(Authentication::Basic { .. } | Authentication::GitHubApp(_))) = (&url, &authentication) {
         warn_of_plain_http(section, &url.value.0);
     }
     let name = name?.value;
@@ -64,8 +70,10 @@ pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositor
         branch: branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned()),
         authentication: authentication?,
         ca_bundle,
-        author: author?,
+        writing: commits::read_writing(section, commits.as_ref()),
+        commits: commits?,
         mirror: mirror.map_or_else(|| beside.join("mirrors").join(&name), |mirror| PathBuf::from(mirror.value)),
+        argocd_url: super::argocd::read_repository_url(section),
         line: section.report().line(section.offset),
         name,
     })
@@ -99,7 +107,12 @@ pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
     None
 }
 
-pub(super) fn read_authentication(section: Section<'_>, transport: Option<Transport>) -> Option<Authentication> {
+/// `url` is that of a repository which a GitHub App may be installed on; `None` where no app can be configured.
+pub(super) fn read_authentication(
+    section: Section<'_>,
+    transport: Option<Transport>,
+    url: Option<&Url>,
+) -> Option<Authentication> {
     report_misplaced(section, transport);
     let ssh_key = section.secret("ssh_key");
     let passphrase = section.secret("ssh_key_passphrase");
@@ -123,6 +136,13 @@ pub(super) fn read_authentication(section: Section<'_>, transport: Option<Transp
             check_private_key(section, &key)?;
             Some(Authentication::SshKey { key, passphrase, known_hosts: known_hosts?.0.value })
         }
+        Transport::Https | Transport::Http if section.has("github_app") => {
+            for key in ["username", "password"].into_iter().filter(|key| section.has(key)) {
+                let message = format!("`{key}` has no use with `github_app`");
+                section.report().fault_with_hint(section.offset_of(key), message, "leave one of them out".to_owned());
+            }
+            read_github_app(section, url?).map(Authentication::GitHubApp)
+        }
         Transport::Https | Transport::Http => match (section.has("username"), section.has("password")) {
             (false, false) => Some(Authentication::None),
             (true, true) => Some(Authentication::Basic { username: username?.value.to_owned(), password: password? }),
@@ -140,16 +160,63 @@ pub(super) fn read_authentication(section: Section<'_>, transport: Option<Transp
     }
 }
 
+const GITHUB_APP_EXAMPLE: &str =
+    "{ app_id = 123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }";
+
+fn read_github_app(section: Section<'_>, repository: &Url) -> Option<GitHubApp> {
+    let app = section.table("github_app", &keys::GITHUB_APP, GITHUB_APP_EXAMPLE)?;
+    for key in ["app_id", "installation_id"].into_iter().filter(|key| !app.has(key)) {
+        let message = format!("`{key}` is missing in `github_app` of [[config_repository]]");
+        app.report().fault_with_hint(app.offset, message, format!("write github_app = {GITHUB_APP_EXAMPLE}"));
+    }
+    // A client id is a text, and the number that an app has besides is one for many people.
+    let is_number = app.value("app_id").is_some_and(|found| found.value.as_integer().is_some());
+    let issuer = if is_number {
+        app.number("app_id", 1..=usize::MAX >> 1).map(|number| number.value.to_string())
+    } else {
+        app.text("app_id").map(|text| text.value.to_owned())
+    };
+    let installation = app.number("installation_id", 1..=usize::MAX >> 1);
+    let key = app.required_secret("private_key", "GitHub makes it for the app");
+    let api = match app.text("api_url") {
+        None if app.has("api_url") => return None,
+        None => None,
+        Some(text) => match Url::parse(text.value) {
+            Ok(url) if is_api(&url) => Some(url),
+            _ => {
+                let hint = "write \"https://github.example.com/api/v3\"".to_owned();
+                app.report().fault_with_hint(text.offset, "`api_url` is no https URL without user and query", hint);
+                return None;
+            }
+        },
+    };
+    match GitHubApp::new(issuer?, installation?.value as u64, key?, api.as_ref(), repository) {
+        Ok(app) => Some(app),
+        Err(error) => {
+            app.report().fault(app.offset_of("private_key"), format!("`private_key`: {error}"));
+            None
+        }
+    }
+}
+
+/// The proof of the app must not travel unencrypted, except to this machine.
+fn is_api(url: &Url) -> bool {
+    let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback(url.host());
+    is_safe && url.has_host() && url.username().is_empty() && url.password().is_none() && url.query().is_none()
+}
+
 /// Reports credentials that the transport has no use for.
 fn report_misplaced(section: Section<'_>, transport: Option<Transport>) {
-    const HTTP_KEYS: [&str; 2] = ["username", "password"];
+    const HTTP_KEYS: [&str; 3] = ["username", "password", "github_app"];
     const SSH_KEYS: [&str; 3] = ["ssh_key", "ssh_key_passphrase", "known_hosts"];
     let (keys, hint): (Vec<&str>, &str) = match transport {
         None => return,
         Some(Transport::Ssh) => {
             (HTTP_KEYS.to_vec(), "ssh takes `ssh_key` and `known_hosts`, and the user name in the URL")
         }
-        Some(Transport::Https | Transport::Http) => (SSH_KEYS.to_vec(), "https takes `username` and `password`"),
+        Some(Transport::Https | Transport::Http) => {
+            (SSH_KEYS.to_vec(), "https takes `username` and `password`, or `github_app`")
+        }
         Some(Transport::File) => ([HTTP_KEYS.as_slice(), &SSH_KEYS].concat(), "a file URL takes no credentials"),
     };
     for key in keys.into_iter().filter(|key| section.has(key)) {
@@ -173,45 +240,5 @@ fn warn_of_plain_http(section: Section<'_>, url: &Url) {
     if url.scheme() == "http" && !is_loopback(url.host()) {
         let message = "the password of the config repository travels unencrypted over http";
         section.report().warning(section.offset_of("url"), message, "use https".to_owned());
-    }
-}
-
-fn read_author(section: Section<'_>) -> Option<Identity> {
-    if !section.has("author") {
-        return Some(Identity { name: "Tagrelay".to_owned(), email: "tagrelay@localhost".to_owned() });
-    }
-    let text = section.text("author")?;
-    let author = parse_author(text.value);
-    if author.is_none() {
-        let message = format!("`author`: `{}` is not a name and an address", text.value.escape_debug());
-        let hint = "write \"Tagrelay <tagrelay@example.com>\"".to_owned();
-        section.report().fault_with_hint(text.offset, message, hint);
-    }
-    author
-}
-
-/// Git takes any name and address without `<`, `>` and control characters; we also want neither empty.
-fn parse_author(text: &str) -> Option<Identity> {
-    let (name, rest) = text.split_once('<')?;
-    let (name, email) = (name.trim(), rest.strip_suffix('>')?);
-    let clean = |part: &str| !part.is_empty() && !part.contains(['<', '>']);
-    let one_line = !text.contains(char::is_control);
-    let is_author = one_line && clean(name) && clean(email) && !email.contains(char::is_whitespace);
-    is_author.then(|| Identity { name: name.to_owned(), email: email.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn authors_have_a_name_and_an_address() {
-        let author = parse_author("Tag Relay  <tagrelay@example.com>").unwrap();
-        assert_eq!((author.name.as_str(), author.email.as_str()), ("Tag Relay", "tagrelay@example.com"));
-        for text in
-            ["Tagrelay", "<a@b>", "Tagrelay <>", "Tagrelay <a@b", "T <a@b> x", "T <a<b>", "T\n <a@b>", "T <a b>"]
-        {
-            assert_eq!(parse_author(text), None, "{text}");
-        }
     }
 }

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use super::reader::Section;
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Returns a span of time as people write it: `90s`, `30m`, `24h`, `7d`, `1d 12h`. Days have 24 hours.
 pub(super) fn read(section: Section<'_>, key: &str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
     let text = section.text(key)?;
@@ -12,7 +14,8 @@ pub(super) fn read(section: Section<'_>, key: &str, bounds: RangeInclusive<Durat
             let shown = text.value.escape_debug();
             let (from, to) = (in_words(*bounds.start()), in_words(*bounds.end()));
             let message = format!("`{key}`: `{shown}` is no span of time from {from} to {to}");
-            section.report().fault_with_hint(text.offset, message, "write \"24h\" or \"7d\"".to_owned());
+            let example = if *bounds.end() < HOUR { "write \"2s\"" } else { "write \"24h\" or \"7d\"" };
+            section.report().fault_with_hint(text.offset, message, example.to_owned());
             None
         }
     }
@@ -25,6 +28,7 @@ fn parse(text: &str) -> Option<Duration> {
 
 fn in_words(duration: Duration) -> String {
     match duration.as_secs() {
+        0 => "0s".to_owned(),
         seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),

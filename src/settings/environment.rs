@@ -1,11 +1,13 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config_repository::read_branch;
 use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
-use super::site;
+use super::{argocd, duration, site};
+use crate::argocd::Selection;
 use crate::manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
@@ -26,6 +28,11 @@ pub struct EnvironmentSettings {
     pub promote_from: Vec<String>,
     /// What is said about its manifests.
     pub manifests: ManifestSettings,
+    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
+    /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
+    pub soak: Option<Duration>,
+    /// Its applications in Argo CD.
+    pub applications: Selection,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
 }
@@ -41,7 +48,7 @@ pub enum Update {
 
 pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageNames>) -> Option<EnvironmentSettings> {
     let name = section.name();
-    let config_repository = read_config_repository(section, names);
+    let config_repository = names.config_repository_of(section);
     let branch = read_branch(section);
     let paths = paths::read(section);
     let update = read_update(section);
@@ -58,32 +65,10 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         update,
         promote_from,
         manifests,
+        soak: read_gate(section),
+        applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
     })
-}
-
-fn read_config_repository(section: Section<'_>, names: &Names) -> Option<String> {
-    if section.has("config_repository") {
-        let named = section.text("config_repository")?;
-        if names.config_repositories.iter().any(|known| known == named.value) {
-            return Some(named.value.to_owned());
-        }
-        let message = format!("there is no [[config_repository]] called `{}`", named.value.escape_debug());
-        let hint = hint(named.value, names.config_repositories.iter().map(String::as_str));
-        section.report().fault_with_hint(named.offset, message, hint);
-        return None;
-    }
-    match names.config_repositories.as_slice() {
-        [only] => Some(only.clone()),
-        // That there is none is a fault of its own.
-        [] => None,
-        several => {
-            let message = "`config_repository` is missing in [[environment]], and there are several";
-            let known: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
-            section.report().fault_with_hint(section.offset, message, format!("name one of {}", known.join(", ")));
-            None
-        }
-    }
 }
 
 /// The careful one is the default: nothing moves that nobody asked for.
@@ -115,6 +100,21 @@ fn read_pin(section: Section<'_>) -> Pin {
         }
     }
     Pin::Keep
+}
+
+/// A version that has not run for a month is not tried by waiting another one.
+const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Returns how long the source of a promotion must have been healthy; `soak` alone says that it has to be, too.
+fn read_gate(section: Section<'_>) -> Option<Duration> {
+    let when = section.text("promote_when");
+    if let Some(when) = when.filter(|when| when.value != "healthy") {
+        let message = format!("`promote_when`: there is no condition called `{}`", when.value.escape_debug());
+        section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
+    }
+    let soak = duration::read(section, "soak", SOAKS);
+    let asks = section.has("promote_when") || section.has("soak");
+    asks.then_some(soak.unwrap_or(Duration::ZERO))
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

@@ -16,33 +16,60 @@ const fn key_set(section: &'static str, keys: &'static [&'static str]) -> KeySet
 
 pub(super) const TOP: KeySet = key_set(
     "the settings",
-    &["server", "store", "config_repository", "environment", "image", "registry", "receiver", "api_token"],
+    &["server", "store", "config_repository", "environment", "argocd", "image", "registry", "receiver", "api_token"],
 );
 pub(super) const SERVER: KeySet =
-    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections"]);
-pub(super) const STORE: KeySet = KeySet { section: "[store]", keys: &["url"], later: &["password"] };
-pub(super) const CONFIG_REPOSITORY: KeySet = KeySet {
-    section: "[[config_repository]]",
-    keys: &[
+    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections", "stop_timeout"]);
+pub(super) const STORE: KeySet =
+    KeySet { section: "[store]", keys: &["url", "keep", "keep_history"], later: &["password"] };
+pub(super) const CONFIG_REPOSITORY: KeySet = key_set(
+    "[[config_repository]]",
+    &[
         "name",
         "url",
         "branch",
         "username",
         "password",
+        "github_app",
         "ssh_key",
         "ssh_key_passphrase",
         "known_hosts",
         "ca_bundle",
         "author",
+        "committer",
+        "signed_off_by",
+        "signing",
+        "message",
+        "commit",
+        "quiet_period",
         "mirror",
+        "argocd_url",
     ],
-    later: &["github_app", "signing"],
-};
+);
+pub(super) const GITHUB_APP: KeySet =
+    key_set("`github_app` of [[config_repository]]", &["app_id", "installation_id", "private_key", "api_url"]);
+pub(super) const SIGNING: KeySet = key_set("`signing` of [[config_repository]]", &["format", "key", "passphrase"]);
+pub(super) const MESSAGE: KeySet = key_set("`message` of [[config_repository]]", &["subject", "body"]);
 pub(super) const ENVIRONMENT: KeySet = key_set(
     "[[environment]]",
-    &["name", "config_repository", "branch", "paths", "update", "promote_from", "pin", "site"],
+    &[
+        "name",
+        "config_repository",
+        "branch",
+        "paths",
+        "update",
+        "promote_from",
+        "promote_when",
+        "soak",
+        "argocd",
+        "pin",
+        "site",
+    ],
 );
 pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
+pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
+pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
 pub(super) const IMAGE: KeySet = key_set(
     "[[image]]",
     &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
@@ -72,6 +99,7 @@ pub(super) const RECEIVER: KeySet = key_set(
         "identity_token",
         "unauthenticated",
         "registry",
+        "config_repository",
         "duplicate_window",
         "rate_limit",
     ],
@@ -88,8 +116,14 @@ pub const KEY_SETS: &[KeySet] = &[
     SERVER,
     STORE,
     CONFIG_REPOSITORY,
+    GITHUB_APP,
+    SIGNING,
+    MESSAGE,
     ENVIRONMENT,
     SITE,
+    ENVIRONMENT_ARGOCD,
+    ARGOCD,
+    ARGOCD_WEBHOOK,
     IMAGE,
     TAG,
     SOURCE,

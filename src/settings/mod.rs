@@ -6,10 +6,13 @@
 //! gets into a message.
 
 mod api_token;
+mod argocd;
+mod commits;
 mod config_repository;
 mod duration;
 mod environment;
 mod fault;
+mod fingerprint;
 mod image;
 mod image_names;
 mod keys;
@@ -33,17 +36,20 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
+use crate::relay::WritingSettings;
 use crate::source_repo::SourceSettings;
-use crate::store::StoreSettings;
+use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, Update};
 pub use fault::{Fault, Faults, Position};
+pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
 pub use permission::{EnvironmentScope, InvalidPermission, Permission};
 pub use server::ServerSettings;
@@ -62,10 +68,14 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[store]`.
     pub store: StoreSettings,
+    /// How long the store keeps what has ended.
+    pub retention: Retention,
     /// Each `[[config_repository]]`; at least one.
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
     pub environments: Vec<EnvironmentSettings>,
+    /// `[argocd]`; `None`: nobody is told of commits.
+    pub argocd: Option<ArgoCdSettings>,
     /// Each `[[image]]` in the order of the file, which decides; at least one.
     pub images: Vec<ImageRule>,
     /// The line of the settings on which each of `images` begins, from 1.
@@ -80,6 +90,17 @@ pub struct Settings {
     pub api_tokens: Vec<ApiTokenSettings>,
     /// What works and somebody should know all the same.
     pub warnings: Vec<Fault>,
+    /// By what a change is noticed.
+    pub fingerprint: Fingerprint,
+}
+
+/// What came of reading settings again.
+#[derive(Debug)]
+pub struct Reading {
+    /// By what the next change is noticed, however this one ends.
+    pub fingerprint: Fingerprint,
+    /// The settings, or everything that is wrong with them.
+    pub result: Result<Settings, Faults>,
 }
 
 impl Settings {
@@ -98,6 +119,23 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn load_with(path: &Path, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::load_text(path).and_then(|text| Self::parse(&path.display().to_string(), &text, environment))
+    }
+
+    /// Reads the settings in a file again, to take the place of those that run. What cannot change without a restart is
+    /// a fault, too.
+    pub fn load_again(path: &Path, running: &Self) -> Reading {
+        let text = Self::load_text(path);
+        let fingerprint = Fingerprint::new(path, text.as_deref().unwrap_or_default());
+        let environment = |name: &str| std::env::var(name);
+        let file = path.display().to_string();
+        let result = text.and_then(|text| Self::parse_beside(&file, &text, &environment, Some(running)));
+        // Its stamps are older than what was read.
+        let result = result.map(|settings| Self { fingerprint: fingerprint.clone(), ..settings });
+        Reading { fingerprint, result }
+    }
+
+    fn load_text(path: &Path) -> Result<String, Faults> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
             let hint = "name the settings with --config FILE; config.example.toml shows how they look".to_owned();
@@ -105,15 +143,12 @@ impl Settings {
             report.fault_of_file(format!("the settings cannot be read: {error}"), hint);
             report.into_faults()
         })?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(&file, text, environment),
-            Err(error) => {
-                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                let report = Report::new(&file, &valid);
-                report.fault(valid.len(), "the settings are not UTF-8");
-                Err(report.into_faults())
-            }
-        }
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            let report = Report::new(&file, &valid);
+            report.fault(valid.len(), "the settings are not UTF-8");
+            report.into_faults()
+        })
     }
 
     /// Reads the settings in a text; `file` is the name under which messages speak of it.
@@ -122,6 +157,17 @@ impl Settings {
     ///
     /// As [`load`](Self::load).
     pub fn parse(file: &str, text: &str, environment: &EnvironmentLookup<'_>) -> Result<Self, Faults> {
+        Self::parse_beside(file, text, environment, None)
+    }
+
+    fn parse_beside(
+        file: &str,
+        text: &str,
+        environment: &EnvironmentLookup<'_>,
+        running: Option<&Self>,
+    ) -> Result<Self, Faults> {
+        // Before anything is read that it has a stamp of.
+        let fingerprint = Fingerprint::new(Path::new(file), text);
         let report = Report::new(file, text);
         let (tree, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
@@ -129,9 +175,13 @@ impl Settings {
             return Err(report.into_faults());
         }
         let context = Context { report: &report, environment };
-        let settings = read(Section::new(context, &keys::TOP, tree.get_ref(), 0));
+        let top = Section::new(context, &keys::TOP, tree.get_ref(), 0);
+        let settings = read(top);
+        if let Some(running) = running.filter(|_| report.is_clean()) {
+            server::report_fixed(top, &settings, running);
+        }
         let warnings = report.finish()?;
-        Ok(Self { warnings, ..settings })
+        Ok(Self { warnings, fingerprint, ..settings })
     }
 
     /// Returns what is said about the manifests of any environment, for those who read them without one.
@@ -166,6 +216,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns when and in which words a config repository is written to.
+    pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
+        let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);
+        found.map(|repository| repository.writing.clone()).unwrap_or_default()
+    }
+}
+
 fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings {
     RemoteSettings {
         name: repository.name.clone(),
@@ -173,7 +231,7 @@ fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings
         branch: branch.to_owned(),
         authentication: repository.authentication.clone(),
         ca_bundle: repository.ca_bundle.clone(),
-        author: repository.author.clone(),
+        commits: repository.commits.clone(),
         mirror: repository.mirror_of(branch),
     }
 }
@@ -209,21 +267,24 @@ fn read(top: Section<'_>) -> Settings {
     report_twins(&config_repositories, "mirror");
 
     let names = Names::new(&config_repositories, &environments);
-    let store = server::read_store(top);
+    let (store, retention) = server::read_store(top);
     let image_names = Arc::new(image_names::read(&images));
     let images = image::read(&images, &store.path);
     let settings = Settings {
         server: server::read(top),
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
         environments: each(&environments, |section| environment::read(section, &names, &image_names)),
+        argocd: argocd::read(top),
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,
         registries: each(&registries, registry::read),
-        receivers: each(&receivers, receiver::read),
+        receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,
+        retention,
         warnings: Vec::new(),
+        fingerprint: Fingerprint::default(),
     };
     if top.report().is_clean() {
         check_together(&settings, &config_repositories, &environments);
@@ -263,6 +324,7 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
             section.report().warning(section.offset, message, None);
         }
     }
+    check_argocd(settings, environments);
     let remotes = settings.remotes();
     let same_branch = |a: &EnvironmentSettings, b: &EnvironmentSettings| {
         remotes.iter().any(|(_, on_it)| on_it.contains(a) && on_it.contains(b))
@@ -274,6 +336,23 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
                     format!("`{path}` of `{}` is in `{}`, too: both write there", environment.name, other.name);
                 section.report().warning(section.offset_of("paths"), message, None);
             }
+        }
+    }
+}
+
+/// Checks what needs somebody to ask how applications fare.
+fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
+    let may_ask = matches!(&settings.argocd, Some(ArgoCdSettings { access: crate::argocd::Access::Token(_), .. }));
+    for (environment, section) in settings.environments.iter().zip(environments) {
+        if environment.soak.is_some() && !may_ask {
+            let key = if section.has("promote_when") { "promote_when" } else { "soak" };
+            let message = format!("`{key}` wants to know how applications fare, and there is no Argo CD to ask");
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of(key), message, hint);
+        }
+        if section.has("argocd") && settings.argocd.is_none() {
+            let hint = "write [argocd] with `url` and `token`".to_owned();
+            section.report().fault_with_hint(section.offset_of("argocd"), "there is no [argocd]", hint);
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::nearest::hint;
 use super::reader::Section;
 use super::report::At;
 
@@ -11,6 +12,32 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(config_repositories: &[Section<'_>], environments: &[Section<'_>]) -> Self {
         Self { config_repositories: all(config_repositories), environments: all(environments) }
+    }
+
+    /// Returns the config repository that a section names, or the only one where it names none.
+    pub(super) fn config_repository_of(&self, section: Section<'_>) -> Option<String> {
+        if section.has("config_repository") {
+            let named = section.text("config_repository")?;
+            if self.config_repositories.iter().any(|known| known == named.value) {
+                return Some(named.value.to_owned());
+            }
+            let message = format!("there is no [[config_repository]] called `{}`", named.value.escape_debug());
+            let hint = hint(named.value, self.config_repositories.iter().map(String::as_str));
+            section.report().fault_with_hint(named.offset, message, hint);
+            return None;
+        }
+        match self.config_repositories.as_slice() {
+            [only] => Some(only.clone()),
+            // That there is none is a fault of its own.
+            [] => None,
+            several => {
+                let missing = section.section_name();
+                let message = format!("`config_repository` is missing in {missing}, and there are several");
+                let known: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
+                section.report().fault_with_hint(section.offset, message, format!("name one of {}", known.join(", ")));
+                None
+            }
+        }
     }
 }
 

@@ -119,6 +119,8 @@ mod tests {
             update: Update::Manual,
             promote_from: vec![],
             manifests: Default::default(),
+            soak: None,
+            applications: Default::default(),
             line: 1,
         };
         let overlap = |a: &str, b: &str| overlap(&environment(a), &environment(b)).is_some();

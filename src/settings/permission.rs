@@ -11,6 +11,8 @@ pub enum Permission {
     Rollback(EnvironmentScope),
     /// Set and release holds in an environment.
     Hold(EnvironmentScope),
+    /// Promote to an environment although its gate is closed.
+    Override(EnvironmentScope),
     /// Run refused and failed events again.
     Replay,
     /// Everything.
@@ -48,12 +50,12 @@ pub enum InvalidPermission {
 fn suggest(nearest: &Option<String>) -> String {
     match nearest {
         Some(nearest) => format!("; did you mean `{nearest}`?"),
-        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, replay, admin".to_owned(),
+        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, override:NAME, replay, admin".to_owned(),
     }
 }
 
 const PLAIN: [&str; 3] = ["read", "replay", "admin"];
-const SCOPED: [&str; 3] = ["promote", "rollback", "hold"];
+const SCOPED: [&str; 4] = ["promote", "rollback", "hold", "override"];
 
 impl EnvironmentScope {
     /// Returns whether everything in `other` is in this one.
@@ -69,7 +71,7 @@ impl Permission {
     /// Returns the scope of a permission that has one.
     pub fn scope(&self) -> Option<&EnvironmentScope> {
         match self {
-            Self::Promote(scope) | Self::Rollback(scope) | Self::Hold(scope) => Some(scope),
+            Self::Promote(scope) | Self::Rollback(scope) | Self::Hold(scope) | Self::Override(scope) => Some(scope),
             Self::Read | Self::Replay | Self::Admin => None,
         }
     }
@@ -80,7 +82,8 @@ impl Permission {
             (Self::Admin, _) | (Self::Read, Self::Read) | (Self::Replay, Self::Replay) => true,
             (Self::Promote(scope), Self::Promote(needed))
             | (Self::Rollback(scope), Self::Rollback(needed))
-            | (Self::Hold(scope), Self::Hold(needed)) => scope.covers(needed),
+            | (Self::Hold(scope), Self::Hold(needed))
+            | (Self::Override(scope), Self::Override(needed)) => scope.covers(needed),
             _ => false,
         }
     }
@@ -119,7 +122,8 @@ impl std::str::FromStr for Permission {
         Ok(match name {
             "promote" => Self::Promote(scope),
             "rollback" => Self::Rollback(scope),
-            _ => Self::Hold(scope),
+            "hold" => Self::Hold(scope),
+            _ => Self::Override(scope),
         })
     }
 }
@@ -141,6 +145,7 @@ impl std::fmt::Display for Permission {
             Self::Promote(scope) => write!(f, "promote:{scope}"),
             Self::Rollback(scope) => write!(f, "rollback:{scope}"),
             Self::Hold(scope) => write!(f, "hold:{scope}"),
+            Self::Override(scope) => write!(f, "override:{scope}"),
             Self::Replay => f.write_str("replay"),
             Self::Admin => f.write_str("admin"),
         }
@@ -157,7 +162,16 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["read", "promote:production", "promote:*", "rollback:staging", "hold:*", "replay", "admin"] {
+        for text in [
+            "read",
+            "promote:production",
+            "promote:*",
+            "rollback:staging",
+            "hold:*",
+            "override:production",
+            "replay",
+            "admin",
+        ] {
             assert_eq!(permission(text).to_string(), text);
         }
     }
@@ -169,7 +183,7 @@ mod tests {
             ("raed", "there is no permission `raed`; did you mean `read`?"),
             (
                 "write",
-                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, replay, admin",
+                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, override:NAME, replay, admin",
             ),
             ("promote", "the permission `promote` names no environment; write `promote:NAME`, or `promote:*` for each"),
             ("hold:", "the permission `hold` names no environment; write `hold:NAME`, or `hold:*` for each"),

@@ -90,6 +90,13 @@ impl<'a> Section<'a> {
         self.table.get(key).map_or(self.offset, |value| value.span().start)
     }
 
+    /// Returns where the value of a key in a table below this one stands, or the nearest that there is.
+    pub(super) fn offset_in(&self, table: &str, key: &str) -> usize {
+        let Some(found) = self.table.get(table) else { return self.offset };
+        let value = found.get_ref().as_table().and_then(|table| table.get(key));
+        value.map_or(found.span().start, |value| value.span().start)
+    }
+
     fn wrong_type(&self, key: &str, expected: &str, found: At<&DeValue<'_>>) {
         let message = format!("`{key}` in {} must be {expected}, not {}", self.keys.section, type_name(found.value));
         self.report().fault(found.offset, message);

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::names::Names;
 use super::nearest::hint;
 use super::reader::Section;
 use super::registry::check_host;
@@ -17,7 +18,7 @@ const KEYS_EXAMPLE: &str =
 const DUPLICATE_WINDOWS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
 
-pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
+pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettings> {
     let name = section.name();
     let kind = read_kind(section);
     let unauthenticated = section.boolean("unauthenticated");
@@ -58,6 +59,7 @@ pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
         let message = format!("{} does not say which registry it is", kind.title());
         section.report().fault_with_hint(section.offset_of("kind"), message, "set `registry` to its host".to_owned());
     }
+    let config_repository = kind.and_then(|kind| read_config_repository(section, kind, names));
     let duplicate_window = duration::read(section, "duplicate_window", DUPLICATE_WINDOWS);
     let rate_limit = section.text("rate_limit").and_then(|text| section.parse(text));
     Some(ReceiverSettings {
@@ -68,8 +70,20 @@ pub(super) fn read(section: Section<'_>) -> Option<ReceiverSettings> {
         rate_limit: rate_limit.map(|limit: At<RateLimit>| limit.value),
         unauthenticated: open,
         registry,
+        config_repository,
         ..ReceiverSettings::new(name?.value, kind?)
     })
+}
+
+/// Returns the config repository whose branches a receiver is told of; `None` for one that is told of images.
+fn read_config_repository(section: Section<'_>, kind: Kind, names: &Names) -> Option<String> {
+    let useless: &[&str] = if kind.tells_images() { &["config_repository"] } else { &["registry", "duplicate_window"] };
+    for key in useless.iter().filter(|key| section.has(key)) {
+        let told = if kind.tells_images() { "images" } else { "commits" };
+        let message = format!("`{key}` has no use for the kind `{kind}`, which tells of {told}");
+        section.report().fault_with_hint(section.offset_of(key), message, "leave it out".to_owned());
+    }
+    if kind.tells_images() { None } else { names.config_repository_of(section) }
 }
 
 fn read_kind(section: Section<'_>) -> Option<Kind> {

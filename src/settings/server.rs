@@ -1,10 +1,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::keys;
 use super::reader::Section;
 use super::report::At;
-use crate::store::StoreSettings;
+use super::{Settings, duration, keys};
+use crate::store::{Retention, StoreSettings};
 
 /// `[server]`: where we listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct ServerSettings {
     pub max_body_bytes: usize,
     /// How many connections each address has open at once.
     pub max_connections: usize,
+    /// How long what runs may take to end when the process is to stop.
+    pub stop_timeout: Duration,
 }
 
 /// The largest webhook bodies, of registries that put many events into one, have some hundred kilobytes.
@@ -28,6 +31,10 @@ const MAX_BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
 const DEFAULT_MAX_CONNECTIONS: usize = 512;
 const MAX_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=65_536;
 
+/// Kubernetes gives a process 30 seconds unless it is told otherwise.
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(25);
+const STOP_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 const DEFAULT_STORE: &str = "tagrelay.db";
 
 impl Default for ServerSettings {
@@ -37,6 +44,7 @@ impl Default for ServerSettings {
             operations_listen: None,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            stop_timeout: DEFAULT_STOP_TIMEOUT,
         }
     }
 }
@@ -66,6 +74,31 @@ pub(super) fn read(top: Section<'_>) -> ServerSettings {
         max_connections: section
             .number("max_connections", MAX_CONNECTIONS)
             .map_or(default.max_connections, |number| number.value),
+        stop_timeout: duration::read(section, "stop_timeout", STOP_TIMEOUTS).unwrap_or(default.stop_timeout),
+    }
+}
+
+/// Reports what is another than in the settings that run, and cannot change while they do. For settings without a fault.
+pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings) {
+    let report = |table: &str, key: &str, was: String| {
+        let offset = top.offset_in(table, key);
+        let message = format!("`{key}` in [{table}] cannot change while the service runs");
+        let hint = format!("restart it, or leave this as it was: {was}");
+        top.report().fault_with_hint(offset, message, hint);
+    };
+    let (server, was) = (&new.server, &running.server);
+    if server.listen != was.listen {
+        report("server", "listen", was.listen.to_string());
+    }
+    if server.operations_listen != was.operations_listen {
+        let was = was.operations_listen.map_or("not set".to_owned(), |address| address.to_string());
+        report("server", "operations_listen", was);
+    }
+    if server.max_connections != was.max_connections {
+        report("server", "max_connections", was.max_connections.to_string());
+    }
+    if new.store.path != running.store.path {
+        report("store", "url", format!("sqlite:{}", running.store.path.display()));
     }
 }
 
@@ -88,9 +121,14 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || every_interface)
 }
 
-pub(super) fn read_store(top: Section<'_>) -> StoreSettings {
+pub(super) fn read_store(top: Section<'_>) -> (StoreSettings, Retention) {
+    let section = top.table("store", &keys::STORE, "[store]");
+    (read_url(section), read_retention(section))
+}
+
+fn read_url(section: Option<Section<'_>>) -> StoreSettings {
     let default = StoreSettings { path: PathBuf::from(DEFAULT_STORE) };
-    let Some(section) = top.table("store", &keys::STORE, "[store]") else { return default };
+    let Some(section) = section else { return default };
     let Some(url) = section.text("url") else { return default };
     match sqlite_path(url.value) {
         Ok(path) => StoreSettings { path },
@@ -99,6 +137,26 @@ pub(super) fn read_store(top: Section<'_>) -> StoreSettings {
             default
         }
     }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Shorter than a day it would be gone before anybody looks; longer than a hundred years is a slip.
+const KEPT: std::ops::RangeInclusive<Duration> = DAY..=DAY.saturating_mul(36_500);
+
+fn read_retention(section: Option<Section<'_>>) -> Retention {
+    let default = Retention { ended: DAY.saturating_mul(90), history: DAY.saturating_mul(730) };
+    let Some(section) = section else { return default };
+    let ended = duration::read(section, "keep", KEPT);
+    let history = duration::read(section, "keep_history", KEPT);
+    let ended = ended.unwrap_or(default.ended);
+    if let Some(history) = history.filter(|history| *history < ended) {
+        let message = "`keep_history` in [store] is shorter than `keep`".to_owned();
+        let hint = "what was committed is kept for as long as the rest, or longer".to_owned();
+        section.report().fault_with_hint(section.offset_of("keep_history"), message, hint);
+        return Retention { ended, history };
+    }
+    Retention { ended, history: history.unwrap_or(default.history).max(ended) }
 }
 
 /// Returns the path in `sqlite:PATH` or `sqlite://PATH`. The message never shows the URL, which may hold a password.

@@ -43,7 +43,7 @@ pub(super) fn read(image: Section<'_>, rule: Option<&TagRule>, store: &Path) -> 
         let source = image.table("source", &keys::SOURCE, EXAMPLE)?;
         let url = source.required_text("url", EXAMPLE).and_then(|text| read_url(source, text));
         let transport = url.as_ref().map(|url| url.value.1);
-        let authentication = super::config_repository::read_authentication(source, transport);
+        let authentication = super::config_repository::read_authentication(source, transport, None);
         if let (Some(url), Some(Authentication::Basic { .. })) = (&url, &authentication) {
             warn_of_plain_http(source, url);
         }

@@ -108,6 +108,8 @@ pub struct EventFilter {
     pub repository: Option<Repository>,
     /// Only this state.
     pub state: Option<EventState>,
+    /// Only those that failed for good: refused, or with a refused update in some environment.
+    pub failed: bool,
     /// At most so many, newest first.
     pub limit: u32,
 }
@@ -141,11 +143,15 @@ impl Store {
     pub async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
         let events = sqlx::query_as(
             "SELECT * FROM events WHERE (?1 IS NULL OR repository = ?1) AND (?2 IS NULL OR state = ?2)
+                AND (NOT ?4 OR id IN (
+                    SELECT id FROM events WHERE state = 'refused'
+                    UNION SELECT cause_id FROM updates WHERE state = 'refused'))
              ORDER BY id DESC LIMIT ?3",
         )
         .bind(filter.repository.as_ref().map(Repository::as_str))
         .bind(filter.state.map(EventState::as_str))
         .bind(filter.limit)
+        .bind(filter.failed)
         .fetch_all(&self.reads)
         .await?;
         Ok(events)
@@ -181,13 +187,23 @@ impl Store {
         self.writes.run(Postpone { id: id.to_owned(), until, reason }).await
     }
 
-    /// Queues a refused event again.
+    /// Queues an event again that has failed for good, itself or in an environment.
     ///
     /// # Errors
     ///
     /// When it could not be stored.
     pub async fn replay(&self, id: &str) -> Result<Replayed, StoreError> {
-        self.writes.run(Replay { id: id.to_owned() }).await
+        let replayed = self.replay_all(vec![id.to_owned()]).await?;
+        Ok(replayed.into_iter().next().unwrap_or(Replayed::Unknown))
+    }
+
+    /// Does what [`Store::replay`] does for several events, and returns as many answers.
+    ///
+    /// # Errors
+    ///
+    /// When none could be stored.
+    pub async fn replay_all(&self, ids: Vec<String>) -> Result<Vec<Replayed>, StoreError> {
+        self.writes.run(Replay { ids }).await
     }
 }
 
@@ -257,6 +273,7 @@ async fn insert_push_update(
         pushed_at: event.pushed_at,
         received_at: event.received_at,
         trace: &event.trace,
+        override_reason: None,
     };
     let id = updates::insert(tx, &row).await?;
     order::note(tx.connection, &id, planned).await?;
@@ -318,25 +335,39 @@ impl Write for Postpone {
 }
 
 struct Replay {
-    id: String,
+    ids: Vec<String>,
 }
 
 impl Write for Replay {
-    type Output = Replayed;
+    type Output = Vec<Replayed>;
 
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Replayed, sqlx::Error> {
-        let Some(state) = state_of(tx.connection, &self.id).await? else {
-            return Ok(Replayed::Unknown);
-        };
-        if state != EventState::Refused {
-            return Ok(Replayed::NotFinal(state));
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Replayed>, sqlx::Error> {
+        let mut replayed = Vec::with_capacity(self.ids.len());
+        for id in &self.ids {
+            replayed.push(replay(tx, id).await?);
         }
-        requeue(tx, &self.id).await?;
-        Ok(Replayed::Queued)
+        Ok(replayed)
     }
 }
 
-/// Lets a refused event run again from the beginning.
+async fn replay(tx: &mut Transaction<'_>, id: &str) -> Result<Replayed, sqlx::Error> {
+    let Some(state) = state_of(tx.connection, id).await? else {
+        return Ok(Replayed::Unknown);
+    };
+    let is_open = matches!(state, EventState::Queued | EventState::Pending | EventState::Waiting);
+    let has_failed = state == EventState::Refused
+        || sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM updates WHERE cause_id = ? AND state = 'refused')")
+            .bind(id)
+            .fetch_one(&mut *tx.connection)
+            .await?;
+    if is_open || !has_failed {
+        return Ok(Replayed::NotFinal(state));
+    }
+    requeue(tx, id).await?;
+    Ok(Replayed::Queued)
+}
+
+/// Lets an event run again from the beginning.
 pub(super) async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL

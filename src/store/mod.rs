@@ -7,15 +7,19 @@
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
 //! what must be decided inside the transaction to be right: holds, and whether a decision is still up to date.
 
+mod attempts;
 mod backlog;
 mod delivery;
 mod due;
+mod ended;
 mod events;
+mod follow_ups;
 mod holds;
 mod ids;
 mod order;
 mod receivers;
 mod requests;
+mod retention;
 mod rows;
 mod settings;
 mod updates;
@@ -24,21 +28,26 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::mpsc;
 
+pub use attempts::FailedAttempt;
 pub use backlog::Backlog;
 pub use due::Outlook;
+pub use ended::Ending;
 pub use events::{
     Decided, Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed, Verdict,
 };
+pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use holds::{Hold, NewHold};
 pub use order::Standing;
 pub use receivers::ReceiverHeard;
 pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
+pub use retention::Retention;
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
 pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
@@ -48,6 +57,8 @@ pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
 pub struct Store {
     writes: writer::Writes,
     reads: SqlitePool,
+    /// Until somebody takes it.
+    endings: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ending>>>>,
     /// Held as long as the store is open.
     _lock: Arc<File>,
 }
@@ -104,10 +115,24 @@ impl Store {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let last_id = ids::last_id(&reads).await?;
-        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id));
+        ended::watch(&mut connection).await?;
+        let (told, endings) = mpsc::unbounded_channel();
+        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), told);
         // A file system that is full or read-only is to be found now, and not by the first webhook.
         writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { writes, reads, _lock: Arc::new(lock) })
+        let endings = Arc::new(Mutex::new(Some(endings)));
+        Ok(Self { writes, reads, endings, _lock: Arc::new(lock) })
+    }
+
+    /// Returns what comes to its end from the opening on, in that order. There is one who hears it: the first that asks.
+    pub fn endings(&self) -> mpsc::UnboundedReceiver<Ending> {
+        let taken = self.endings.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    }
+
+    /// Returns when the task that writes has ended, after which nothing can be stored any more.
+    pub async fn closed(&self) {
+        self.writes.closed().await;
     }
 
     /// Returns whether the store answers and can be written to.

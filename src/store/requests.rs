@@ -54,6 +54,8 @@ pub struct Request {
     pub fingerprint: String,
     /// The span that everything that becomes of it is a child of.
     pub trace: TraceContext,
+    /// What stood in the way of a promotion that was made all the same.
+    pub overridden: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Request {
@@ -68,6 +70,7 @@ impl FromRow<'_, SqliteRow> for Request {
             created_at: time(row, "created_at")?,
             fingerprint: row.try_get("fingerprint")?,
             trace: parsed(row, "trace_parent")?,
+            overridden: row.try_get("overridden")?,
         })
     }
 }
@@ -95,6 +98,8 @@ pub struct NewRequest {
     pub hold: Option<NewHold>,
     /// The span that everything that becomes of it is a child of.
     pub trace: TraceContext,
+    /// What stands in the way of a promotion that `reason` makes all the same.
+    pub overridden: Option<String>,
 }
 
 /// One repository of a request.
@@ -215,10 +220,11 @@ impl NewRequest {
             created_at: tx.now,
             fingerprint: self.fingerprint.clone(),
             trace: self.trace,
+            overridden: self.overridden.clone(),
         };
         sqlx::query(
             "INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at,
-                trace_parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                trace_parent, overridden) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&request.id)
         .bind(request.kind.as_str())
@@ -230,6 +236,7 @@ impl NewRequest {
         .bind(&request.fingerprint)
         .bind(tx.now_milliseconds())
         .bind(request.trace.to_string())
+        .bind(&request.overridden)
         .execute(&mut *tx.connection)
         .await?;
         Ok(request)
@@ -267,6 +274,7 @@ impl NewRequest {
             pushed_at: None,
             received_at: tx.now,
             trace: &request.trace,
+            override_reason: request.overridden.as_ref().and(request.reason.as_deref()),
         };
         insert(tx, &update).await.map(|_| ())
     }

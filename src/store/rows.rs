@@ -232,6 +232,8 @@ pub struct Update {
     pub compared: Option<Vec<Version>>,
     /// Which trace it belongs to: the span that everything that becomes of it is a child of.
     pub trace: TraceContext,
+    /// Why a promotion was made although its gate was closed.
+    pub override_reason: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Update {
@@ -266,6 +268,7 @@ impl FromRow<'_, SqliteRow> for Update {
             decided_because: row.try_get("decided_because")?,
             compared: compared.map_err(|error| super::decode_error("compared", error))?,
             trace: parsed(row, "trace_parent")?,
+            override_reason: row.try_get("override_reason")?,
         })
     }
 }

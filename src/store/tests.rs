@@ -45,7 +45,7 @@ impl Fixture {
 
     async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
-        self.store.finish(vec![Finish { update_id, outcome }]).await.unwrap();
+        self.store.finish(vec![Finish { update_id, outcome, follow: false }]).await.unwrap();
     }
 }
 
@@ -114,6 +114,7 @@ fn rollback(to: &str, key: Option<&str>) -> NewRequest {
         }],
         hold: Some(hold(None)),
         trace: TraceContext::random(),
+        overridden: None,
     }
 }
 

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, holds};
+use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, holds};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -25,6 +25,7 @@ pub(super) struct NewUpdate<'a> {
     pub(super) pushed_at: Option<Timestamp>,
     pub(super) received_at: Timestamp,
     pub(super) trace: &'a TraceContext,
+    pub(super) override_reason: Option<&'a str>,
 }
 
 /// What is about to be pushed for an update.
@@ -47,6 +48,8 @@ pub struct Finish {
     pub update_id: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether Argo CD is followed when it is committed.
+    pub follow: bool,
 }
 
 /// How an update ended.
@@ -244,7 +247,8 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
     sqlx::query(
         "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
-            pushed_at, received_at, finished_at, trace_parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            pushed_at, received_at, finished_at, trace_parent, override_reason)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&id)
     .bind(update.place.environment)
@@ -261,6 +265,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     .bind(update.received_at.as_millisecond())
     .bind((!is_open).then(|| tx.now_milliseconds()))
     .bind(update.trace.to_string())
+    .bind(update.override_reason)
     .execute(&mut *tx.connection)
     .await?;
     Ok(id)
@@ -594,6 +599,9 @@ impl Write for FinishUpdates {
             .fetch_optional(&mut *tx.connection)
             .await?;
             let Some((cause, cause_id)) = cause else { continue };
+            if keeps_commit && finish.follow {
+                follow_ups::begin(tx, &finish.update_id).await?;
+            }
             if cause == Cause::Push.as_str() {
                 settle_event(tx, &cause_id).await?;
             } else if cause == Cause::Rollback.as_str() && state == UpdateState::Refused {

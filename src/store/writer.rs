@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::delivery::{self, Delivery};
+use super::ended::{self, Told};
 use super::ids::IdSource;
 
 /// The most writes in one transaction: bounds how long the first of them waits.
@@ -68,16 +69,21 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn start(connection: SqliteConnection, ids: IdSource) -> Self {
+    pub(super) fn start(connection: SqliteConnection, ids: IdSource, told: Told) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let last_failed = Arc::new(AtomicBool::new(false));
-        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed)));
+        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed), told));
         Self { jobs: sender, last_failed }
     }
 
     /// Returns whether the last transaction failed.
     pub(super) fn last_failed(&self) -> bool {
         self.last_failed.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the writing task has ended.
+    pub(super) async fn closed(&self) {
+        self.jobs.closed().await;
     }
 
     /// Runs a write and returns when it is on disk.
@@ -157,11 +163,12 @@ async fn write_all(
     mut ids: IdSource,
     mut jobs: mpsc::Receiver<Job>,
     last_failed: Arc<AtomicBool>,
+    told: Told,
 ) {
     let mut batch: Vec<Job> = Vec::new();
     while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let alone = batch.len() == 1;
-        let result = commit(&mut connection, &mut ids, &mut batch).await;
+        let result = commit(&mut connection, &mut ids, &mut batch, &told).await;
         last_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) => batch.drain(..).for_each(Job::committed),
@@ -174,7 +181,7 @@ async fn write_all(
             Err(_) => {
                 for job in batch.drain(..) {
                     let mut single = [job];
-                    let result = commit(&mut connection, &mut ids, &mut single).await;
+                    let result = commit(&mut connection, &mut ids, &mut single, &told).await;
                     let [job] = single;
                     last_failed.store(result.is_err(), Ordering::Relaxed);
                     match result {
@@ -187,7 +194,12 @@ async fn write_all(
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, ids: &mut IdSource, jobs: &mut [Job]) -> Result<(), sqlx::Error> {
+async fn commit(
+    connection: &mut SqliteConnection,
+    ids: &mut IdSource,
+    jobs: &mut [Job],
+    told: &Told,
+) -> Result<(), sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let result = async {
         let mut tx = Transaction { connection: &mut *connection, now: now_in_milliseconds(), ids: &mut *ids };
@@ -202,17 +214,28 @@ async fn commit(connection: &mut SqliteConnection, ids: &mut IdSource, jobs: &mu
         if !deliveries.is_empty() {
             delivery::write(&mut tx, &mut deliveries).await?;
         }
+        // What comes in ends nothing, and under a flood each statement counts.
+        let may_end = !others.is_empty();
         for write in others {
             write.run(&mut tx).await?;
         }
-        sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ())
+        let endings = if may_end { ended::take(&mut *connection).await? } else { Vec::new() };
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
+        Ok(endings)
     }
     .await;
-    if result.is_err() {
-        // Fails when the error has already ended the transaction, which is what we want.
-        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    match result {
+        Ok(endings) => {
+            // Fails when nobody tells: then there is nobody to be told either.
+            endings.into_iter().for_each(|ending| drop(told.send(ending)));
+            Ok(())
+        }
+        Err(error) => {
+            // Fails when the error has already ended the transaction, which is what we want.
+            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+            Err(error)
+        }
     }
-    result
 }
 
 /// The time as the tables keep it, so that what a write returns equals what is read back later.

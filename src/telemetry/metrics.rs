@@ -46,6 +46,9 @@ pub struct Metrics {
     commit_updates: Histogram,
     config_reloads: Family<ReloadLabels, Counter>,
     config_is_current: Gauge,
+    argocd_requests: Family<ArgoCdLabels, Counter>,
+    rollouts: Family<UpdateLabels, Counter>,
+    commit_to_healthy: Histogram,
     build: Family<BuildLabels, Gauge>,
     store_file: StoreFile,
 }
@@ -82,6 +85,12 @@ struct RegistryLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ArgoCdLabels {
+    operation: &'static str,
     outcome: &'static str,
 }
 
@@ -130,6 +139,9 @@ impl Metrics {
             commit_updates: Histogram::new(COMMIT_UPDATES),
             config_reloads: Family::default(),
             config_is_current: Gauge::default(),
+            argocd_requests: Family::default(),
+            rollouts: Family::default(),
+            commit_to_healthy: latency(),
             build: Family::default(),
             store_file: StoreFile::default(),
         };
@@ -181,6 +193,13 @@ impl Metrics {
             "config_is_current",
             "1 while the settings in force are those of the last reading, 0 after one that failed",
             self.config_is_current.clone(),
+        );
+        registry.register("argocd_requests", "Questions to Argo CD", self.argocd_requests.clone());
+        registry.register("rollouts", "Committed updates by what became of them in Argo CD", self.rollouts.clone());
+        registry.register(
+            "commit_to_healthy_seconds",
+            "From the moved branch to applications that run it, Synced and Healthy",
+            self.commit_to_healthy.clone(),
         );
         registry.register("build_info", "The running program", self.build.clone());
         registry.register_collector(Box::new(self.store_file.clone()));
@@ -276,6 +295,37 @@ impl Metrics {
     pub fn registry_request(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.registry_requests.get_or_create(&labels).inc();
+    }
+
+    /// Makes the counters of Argo CD begin at zero.
+    pub fn expect_argocd<'a>(&self, environments: impl IntoIterator<Item = &'a str>) {
+        for operation in ["list", "refresh", "get", "webhook"] {
+            for outcome in ["ok", "unavailable", "unauthorized"] {
+                self.argocd_requests.get_or_create(&ArgoCdLabels { operation, outcome }).inc_by(0);
+            }
+        }
+        for environment in environments {
+            for outcome in ["healthy", "degraded", "timed_out", "untracked", "told"] {
+                let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
+                self.rollouts.get_or_create(&labels).inc_by(0);
+            }
+        }
+    }
+
+    /// Counts a question to Argo CD.
+    pub fn argocd_request(&self, operation: &'static str, outcome: &'static str) {
+        self.argocd_requests.get_or_create(&ArgoCdLabels { operation, outcome }).inc();
+    }
+
+    /// Counts what became of a committed update.
+    pub fn rollout(&self, environment: &str, outcome: &str) {
+        let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
+        self.rollouts.get_or_create(&labels).inc();
+    }
+
+    /// Records how long it took from a commit until it ran and was healthy.
+    pub fn healthy(&self, since_commit: Duration) {
+        self.commit_to_healthy.observe(since_commit.as_secs_f64());
     }
 
     /// Sets how many updates are in no final state.

@@ -1,12 +1,14 @@
 use serde::Serialize;
 
-use crate::image::{Digest, Repository, Tag};
+use crate::image::{CommitSha, Digest, Repository, Tag};
 
 /// What an authenticated request was found to say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delivery {
     /// The pushes, in the order of the body; one per distinct repository, tag and digest.
     pub events: Vec<PushEvent>,
+    /// The branches of a config repository that have moved.
+    pub moved: Vec<MovedBranch>,
     /// What the request said beside pushes of tagged images.
     pub ignored: Vec<Ignored>,
     /// The answer that the sender waits for, where it wants a certain one (a handshake). It is sent with 200 in the
@@ -43,6 +45,15 @@ pub struct PushEvent {
     pub pushed_at: Option<jiff::Timestamp>,
     /// The sender's own id of this event, the same when it is delivered again. `None` where the sender has none.
     pub delivery: Option<String>,
+}
+
+/// What a Git host says happened: a branch of a config repository has moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedBranch {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// Where the host says it stands; `None` where it is gone.
+    pub commit: Option<CommitSha>,
 }
 
 /// A part of a request that is no push of a tagged image.

@@ -2,8 +2,8 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::delivery::{Delivery, Errand, Ignored, IgnoredClass, PushEvent, Reply};
-use crate::image::{Digest, ImageReference, Repository, Tag};
+use super::delivery::{Delivery, Errand, Ignored, IgnoredClass, MovedBranch, PushEvent, Reply};
+use crate::image::{CommitSha, Digest, ImageReference, Repository, Tag};
 
 /// The longest reason, in characters: it goes into answers, logs and the store, and may quote the body.
 const MAX_REASON: usize = 300;
@@ -84,6 +84,21 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// Notes that a reference of a config repository has moved to a commit. Zeros say that it is gone.
+    pub fn moved(&mut self, reference: Option<&str>, commit: Option<&str>) {
+        let Some(reference) = reference else {
+            return self.malformed("the body has no `ref`");
+        };
+        let Some(branch) = reference.strip_prefix("refs/heads/").filter(|branch| !branch.is_empty()) else {
+            return self.ignore(IgnoredClass::Other, format!("{} is no branch", quoted(reference)));
+        };
+        let Some(Ok(commit)) = commit.map(str::parse::<CommitSha>) else {
+            return self.malformed("the body does not say in `after` where the branch stands");
+        };
+        let commit = Some(commit).filter(|commit| commit.as_str().bytes().any(|digit| digit != b'0'));
+        self.delivery.moved.push(MovedBranch { branch: branch.to_owned(), commit });
+    }
+
     /// Notes something that is no push of a tagged image.
     pub fn ignore(&mut self, class: IgnoredClass, reason: impl Into<String>) {
         if self.delivery.ignored.len() >= MAX_IGNORED {
@@ -115,7 +130,8 @@ impl<'a> Findings<'a> {
 
     /// Tells whether anything was noted.
     pub fn is_empty(&self) -> bool {
-        self.delivery.events.is_empty() && self.delivery.ignored.is_empty() && self.refused.is_none()
+        let told = &self.delivery;
+        told.events.is_empty() && told.moved.is_empty() && told.ignored.is_empty() && self.refused.is_none()
     }
 
     /// Returns what was found.

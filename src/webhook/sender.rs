@@ -85,6 +85,8 @@ pub(super) enum Host {
     Default(&'static str),
     /// No body names it: the receiver's `registry` must be set.
     Setting,
+    /// There is none: the sender tells of commits and not of images.
+    None,
 }
 
 /// An authenticated request.

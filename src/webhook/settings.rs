@@ -28,6 +28,8 @@ pub struct ReceiverSettings {
     pub unauthenticated: bool,
     /// The registry's host, for senders whose body names none.
     pub registry: Option<String>,
+    /// The config repository whose branches the sender tells of, for senders that tell of commits.
+    pub config_repository: Option<String>,
     /// For how long a delivery that was seen before is a duplicate. Afterwards it is a new event.
     pub duplicate_window: Duration,
     /// How many requests are taken; `None`: as many as come.
@@ -46,6 +48,7 @@ impl ReceiverSettings {
             identity_token: None,
             unauthenticated: false,
             registry: None,
+            config_repository: None,
             duplicate_window: DEFAULT_DUPLICATE_WINDOW,
             rate_limit: None,
         }

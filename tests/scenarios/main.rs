@@ -1,6 +1,8 @@
 //! Whole-program scenarios: the built binary between a registry and a Git server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
 
+#[path = "../support/argocd.rs"]
+mod argocd;
 #[path = "../support/docker_registry.rs"]
 mod docker_registry;
 #[path = "../support/fleet.rs"]
@@ -15,10 +17,15 @@ mod issuer;
 mod source;
 
 mod bad_input;
+mod dead_letters;
 mod failures;
+mod follow_up;
+mod git_hosts;
 mod late_registry;
 mod limits;
 mod main_job;
 mod order;
 mod receivers;
+mod reload;
 mod requests;
+mod stopping;

@@ -173,6 +173,8 @@ pub struct Builder {
     remote: Option<(String, String)>,
     registry_host: Option<String>,
     server_settings: String,
+    repository_settings: String,
+    environment_settings: std::collections::BTreeMap<String, String>,
     extra_settings: String,
     image_settings: String,
     receivers: String,
@@ -238,6 +240,18 @@ impl Builder {
     /// Uses these lines of `[server]` instead of a `max_body_bytes` of 64 KiB.
     pub fn server(mut self, lines: &str) -> Self {
         self.server_settings = lines.to_owned();
+        self
+    }
+
+    /// Adds lines to the config repository.
+    pub fn repository_settings(mut self, lines: &str) -> Self {
+        self.repository_settings = lines.to_owned();
+        self
+    }
+
+    /// Adds lines to `staging` or `production`.
+    pub fn environment_settings(mut self, name: &str, lines: &str) -> Self {
+        self.environment_settings.insert(name.to_owned(), lines.to_owned());
         self
     }
 
@@ -307,16 +321,19 @@ url = "sqlite:{folder}/tagrelay.db"
 name = "platform"
 url = "{url}"
 {remote_settings}
+{repository}
 [[environment]]
 name = "staging"
 paths = ["environments/staging"]
 update = "automatic"
+{staging}
 
 [[environment]]
 name = "production"
 paths = ["environments/production/**"]
 update = "manual"
 promote_from = ["staging"]
+{production}
 
 [[image]]
 repository = "{host}/uyou/*"
@@ -342,6 +359,9 @@ permissions = ["read"]
 {extra}"#,
             folder = folder.path().display(),
             server = self.server_settings,
+            repository = self.repository_settings,
+            staging = self.environment_settings.get("staging").map(String::as_str).unwrap_or_default(),
+            production = self.environment_settings.get("production").map(String::as_str).unwrap_or_default(),
             receivers = self.receivers,
             image = self.image_settings,
             extra = self.extra_settings,
@@ -395,6 +415,8 @@ impl Fleet {
             remote: None,
             registry_host: None,
             server_settings: "max_body_bytes = 65536".to_owned(),
+            repository_settings: String::new(),
+            environment_settings: std::collections::BTreeMap::new(),
             extra_settings: String::new(),
             image_settings: String::new(),
             receivers: String::new(),

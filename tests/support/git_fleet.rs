@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tagrelay::config_repo::{
-    Authentication, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Outcome, Plan, Prepared, PushError,
-    RemoteSettings, WantedVersion,
+    Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Outcome, Plan,
+    Prepared, PushError, RemoteSettings, WantedVersion,
 };
 use tagrelay::image::Version;
 use tagrelay::manifest::ManifestSettings;
@@ -30,7 +30,10 @@ impl Fleet {
             branch: "main".to_owned(),
             authentication: Authentication::None,
             ca_bundle: None,
-            author: Identity { name: "Tagrelay".to_owned(), email: "tagrelay@example.com".to_owned() },
+            commits: CommitSettings::by(Identity {
+                name: "Tagrelay".to_owned(),
+                email: "tagrelay@example.com".to_owned(),
+            }),
             mirror: folder.path().join("mirror.git"),
         };
         let environments = ["staging", "production"].map(|name| EnvironmentPaths {
@@ -114,7 +117,7 @@ pub async fn prepare(repository: &ConfigRepository, plan: Plan) -> Prepared {
             plan,
             Arc::new(|commit| {
                 let keys: Vec<&str> = commit.changes.iter().map(|(key, _)| key.as_str()).collect();
-                format!("{}: {}", commit.environment, keys.join(", "))
+                format!("{}: {}", commit.environments.join(", "), keys.join(", "))
             }),
         )
         .await

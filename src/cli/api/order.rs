@@ -130,6 +130,9 @@ fn render(request: &Request) -> String {
     for update in &request.updates {
         text.push_str(&render_update(update));
     }
+    if let Some(overridden) = &request.overridden {
+        let _ = writeln!(text, "  {WARN}overridden{WARN:#}: {}", clean(overridden));
+    }
     // Without updates the reason is all that there is to say; with them each has said its own.
     let told = request.updates.iter().any(|update| update.reason.is_some());
     if let Some(reason) = request.reason.as_deref().filter(|_| !told) {

@@ -31,6 +31,7 @@ pub(in crate::cli) struct Environment {
     pub branch: String,
     pub update: String,
     pub promote_from: Vec<String>,
+    pub health: Option<Health>,
     pub tip: Option<String>,
     pub unread_because: Option<String>,
     pub repositories: Vec<Running>,
@@ -45,8 +46,33 @@ pub(in crate::cli) struct Running {
     pub versions: Vec<Version>,
     pub when: Option<Timestamp>,
     pub cause: Option<String>,
+    pub rollout: Option<Rollout>,
     pub holds: Vec<Hold>,
     pub waiting: Vec<Update>,
+}
+
+/// How an environment fares in Argo CD.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Health {
+    pub state: String,
+    pub since: Option<Timestamp>,
+    pub applications: Vec<Application>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Application {
+    pub name: String,
+    pub sync: String,
+    pub health: String,
+    pub message: Option<String>,
+    pub healthy_since: Option<Timestamp>,
+}
+
+/// What becomes of a commit in Argo CD.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Rollout {
+    pub state: String,
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +153,24 @@ pub(in crate::cli) struct EventDetail {
     #[serde(flatten)]
     pub event: Event,
     pub explanation: Vec<Step>,
+    /// An older server has none.
+    #[serde(default)]
+    pub attempt_log: Vec<Attempt>,
+}
+
+/// Something that was tried in vain.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Attempt {
+    pub at: Timestamp,
+    pub environment: Option<String>,
+    pub asked: String,
+    pub answered: String,
+}
+
+/// `POST /api/v1/events/replay`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct ReplayedEvents {
+    pub replayed: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,6 +190,7 @@ pub(in crate::cli) struct Request {
     pub from: Option<String>,
     pub commit: Option<String>,
     pub reason: Option<String>,
+    pub overridden: Option<String>,
     pub updates: Vec<Update>,
 }
 

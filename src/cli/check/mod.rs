@@ -1,5 +1,6 @@
 //! `tagrelay check`: whether the settings would do what they are meant to do.
 
+mod argocd;
 mod registries;
 mod remotes;
 mod report;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::output;
+use crate::argocd::ArgoCd;
 use crate::registry::{Registries, install_tls_provider};
 use crate::settings::{Faults, Settings};
 use crate::webhook::Receiver;
@@ -21,7 +23,8 @@ use report::Report;
 /// Checks the settings, and whether what they name is there.
 ///
 /// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be
-/// written, each config repository and each source of an image read and each registry asked, and whether every [[image]] rule meets a site, every environment has one that is managed, and
+/// written, each config repository and each source of an image read and each registry and Argo CD asked, and whether
+/// every [[image]] rule meets a site, every environment has one that is managed, and
 /// managed sites would take a new version.
 /// Changes nothing.
 #[derive(Args)]
@@ -76,6 +79,10 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
             None
         }
     };
+    let argocd = settings.argocd.clone().map(ArgoCd::new).transpose();
+    if let Err(error) = &argocd {
+        report.fault("Argo CD", error.to_string());
+    }
     if offline {
         return Ok(());
     }
@@ -87,6 +94,9 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
         registries::check(settings, &registries, &read, report).await;
     }
     sources::check(settings, &read, report).await;
+    if let Ok(Some(argocd)) = argocd {
+        argocd::check(settings, &argocd, &read, report).await;
+    }
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl<'a> Stage<'a> {
         workspace.make_secret(API_TOKEN)?;
         workspace.write_settings(&host, options.port)?;
         let settings = Settings::load(&workspace.settings()).map_err(|faults| anyhow!("{faults}"))?;
-        let server = server::start(settings).await?;
+        let server = server::start(settings, None).await?;
         let base = Url::parse(&format!("http://{}/", server.address()))?;
         let api = Client::new(base, workspace)?;
         within(READY_LIMIT, "the server to read the config repository", until_ready(&api)).await?;

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::management::Territory;
 use super::{Found, FoundSite, UnreadFile};
-use crate::config_repo::{Authentication, ConfigRepository, EnvironmentPaths, Identity, RemoteSettings};
+use crate::config_repo::{Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::manifest::ManifestSettings;
 use crate::registry::install_tls_provider;
 use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
@@ -41,7 +41,7 @@ pub(super) async fn read(
         authentication: known.map_or(Authentication::None, |(_, known)| known.authentication.clone()),
         ca_bundle: known.and_then(|(_, known)| known.ca_bundle.clone()),
         // Nothing is committed here.
-        author: Identity { name: "Tagrelay".to_owned(), email: "tagrelay@localhost".to_owned() },
+        commits: CommitSettings::default(),
         mirror: mirror.path().join("mirror"),
     };
     install_tls_provider();

@@ -15,7 +15,7 @@ use super::{Reading, Remote};
 use crate::config_repo::error::{OpenError, RemoteError};
 use crate::config_repo::mirror::{self, PackReceiver};
 use crate::config_repo::object::CommitId;
-use crate::config_repo::settings::{Authentication, Identity, RemoteSettings};
+use crate::config_repo::settings::{Authentication, CommitSettings, RemoteSettings};
 
 const HEADS: &str = "refs/heads/";
 
@@ -54,14 +54,13 @@ pub(crate) struct Fetched {
 impl History {
     pub(crate) fn new(url: Url, authentication: Authentication, ca_bundle: Option<PathBuf>) -> Result<Self, OpenError> {
         // The transport wants the settings of a branch that is written; nothing of them is used here.
-        let nobody = Identity { name: String::new(), email: String::new() };
         let settings = RemoteSettings {
             name: url.to_string(),
             url,
             branch: "main".to_owned(),
             authentication,
             ca_bundle,
-            author: nobody,
+            commits: CommitSettings::default(),
             mirror: PathBuf::new(),
         };
         Transport::new(&settings).map(Self)

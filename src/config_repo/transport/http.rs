@@ -7,7 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use jiff::Timestamp;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
 use url::Url;
 
@@ -15,19 +16,31 @@ use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
 use super::{CONNECT_PATIENCE, PATIENCE, Push};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
+use crate::config_repo::github_app::{self, InstallationTokens};
 use crate::config_repo::mirror::PackReceiver;
 use crate::config_repo::object::CommitId;
 use crate::config_repo::pack::Deltas;
 use crate::config_repo::settings::{Authentication, RemoteSettings};
+use crate::retry_after::retry_after;
 use crate::secret::{ExposeSecret as _, Secret};
+
+/// The longest wait that a host can ask for: an hour is GitHub's, and what waits are people's deployments.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// A repository behind an HTTP server.
 pub(super) struct HttpRemote {
     client: Client,
     base: String,
-    credentials: Option<(String, Secret)>,
+    credentials: Credentials,
     /// What the server can do, from the last time it said so: asking again would be a round trip.
     remembered: Mutex<Remembered>,
+}
+
+/// What we show the server.
+enum Credentials {
+    None,
+    Password { username: String, password: Secret },
+    Tokens(Box<InstallationTokens>),
 }
 
 #[derive(Default)]
@@ -62,8 +75,13 @@ impl HttpRemote {
         }
         let client = builder.build().map_err(|error| tls(in_full(&error)))?;
         let credentials = match &settings.authentication {
-            Authentication::None => None,
-            Authentication::Basic { username, password } => Some((username.clone(), password.clone())),
+            Authentication::None => Credentials::None,
+            Authentication::Basic { username, password } => {
+                Credentials::Password { username: username.clone(), password: password.clone() }
+            }
+            Authentication::GitHubApp(app) => {
+                Credentials::Tokens(Box::new(InstallationTokens::new(app.clone(), client.clone(), &settings.url)))
+            }
             Authentication::SshKey { .. } => {
                 return Err(OpenError::Address {
                     name: settings.name.clone(),
@@ -83,31 +101,46 @@ impl HttpRemote {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, RemoteError> {
-        let Some((username, password)) = &self.credentials else { return Ok(request) };
+    async fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, RemoteError> {
         let unusable = |reason: String| RemoteError::Unauthorized { reason };
-        let password = password.reveal().map_err(|error| unusable(error.to_string()))?;
-        let pair = format!("{username}:{}", password.expose_secret());
+        let pair = match &self.credentials {
+            Credentials::None => return Ok(request),
+            Credentials::Password { username, password } => {
+                let password = password.reveal().map_err(|error| unusable(error.to_string()))?;
+                format!("{username}:{}", password.expose_secret())
+            }
+            Credentials::Tokens(tokens) => {
+                format!("{}:{}", github_app::USERNAME, tokens.token().await?.expose_secret())
+            }
+        };
         let header = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
         let mut header = HeaderValue::from_str(&header).map_err(|error| unusable(error.to_string()))?;
         header.set_sensitive(true);
         Ok(request.header(AUTHORIZATION, header))
     }
 
+    /// Returns the answer's packets, or what the server says instead of the answer that was asked for.
+    async fn accepted(&self, response: Response, content_type: &str) -> Result<PacketReader, RemoteError> {
+        if let (Credentials::Tokens(tokens), StatusCode::UNAUTHORIZED) = (&self.credentials, response.status()) {
+            tokens.forget().await;
+        }
+        accepted(response, content_type).await
+    }
+
     /// Asks what a service can do.
     pub(super) async fn advertisement(&self, service: Service, reference: &str) -> Result<Advertisement, RemoteError> {
         let request = self.client.get(format!("{}/info/refs?service={}", self.base, service.name()));
-        let mut request = self.authorised(request)?;
+        let mut request = self.authorised(request).await?;
         if service == Service::UploadPack {
             request = request.header("Git-Protocol", "version=2");
         }
         let response = send(request).await.map_err(SendError::before_anything_happened)?;
         let content_type = format!("application/x-{}-advertisement", service.name());
-        let mut reader = accepted(response, &content_type).await?;
+        let mut reader = self.accepted(response, &content_type).await?;
         protocol::read_advertisement(&mut reader, reference).await.map_err(explain)
     }
 
-    fn post(&self, service: Service, body: Bytes) -> Result<RequestBuilder, RemoteError> {
+    async fn post(&self, service: Service, body: Bytes) -> Result<RequestBuilder, RemoteError> {
         let name = service.name();
         let request = self
             .client
@@ -115,7 +148,7 @@ impl HttpRemote {
             .header(CONTENT_TYPE, format!("application/x-{name}-request"))
             .header(ACCEPT, format!("application/x-{name}-result"))
             .body(body);
-        self.authorised(request)
+        self.authorised(request).await
     }
 
     pub(super) async fn push(&self, reference: &str, push: &Push<'_>) -> Result<(), PushError> {
@@ -129,7 +162,7 @@ impl HttpRemote {
         };
         let command = protocol::push_command(reference, push.old, push.new, &capabilities)?;
         let body = protocol::push_body(command, push.pack(&capabilities, deltas)?);
-        let response = match send(self.post(Service::ReceivePack, body)?).await {
+        let response = match send(self.post(Service::ReceivePack, body).await?).await {
             Ok(response) => response,
             Err(error) => return Err(error.into_push_error()),
         };
@@ -138,17 +171,18 @@ impl HttpRemote {
             // Whatever was remembered may be wrong: the next push asks again.
             self.remembered().push = None;
         }
-        let mut reader = match accepted(response, "application/x-git-receive-pack-result").await {
+        let mut reader = match self.accepted(response, "application/x-git-receive-pack-result").await {
             Ok(reader) => reader,
             // A gateway that gave up says nothing about what the server behind it did.
             Err(error) if status.is_server_error() || status.is_success() => {
-                return Err(PushError::Unknown { reason: error.to_string() });
+                let ask_again_after = error.ask_again_after();
+                return Err(PushError::Unknown { reason: error.to_string(), ask_again_after });
             }
             Err(error) => return Err(error.into()),
         };
         let report = protocol::read_report(&mut reader, reference, capabilities.has("side-band-64k"))
             .await
-            .map_err(|error| PushError::Unknown { reason: explain(error).to_string() })?;
+            .map_err(|error| PushError::unknown(explain(error).to_string()))?;
         if report.pack_was_refused() {
             self.remembered().whole_packs = true;
         }
@@ -229,12 +263,12 @@ impl HttpReading<'_> {
     }
 
     pub(super) async fn request(&self, body: Vec<u8>) -> Result<PacketReader, RemoteError> {
-        let mut request = self.remote.post(Service::UploadPack, body.into())?;
+        let mut request = self.remote.post(Service::UploadPack, body.into()).await?;
         if self.version0.is_none() {
             request = request.header("Git-Protocol", "version=2");
         }
         let response = send(request).await.map_err(SendError::before_anything_happened)?;
-        accepted(response, "application/x-git-upload-pack-result").await
+        self.remote.accepted(response, "application/x-git-upload-pack-result").await
     }
 }
 
@@ -267,7 +301,7 @@ impl SendError {
     fn into_push_error(self) -> PushError {
         match self {
             Self::NotSent(reason) => PushError::Unavailable { reason, ask_again_after: None },
-            Self::NoAnswer(reason) => PushError::Unknown { reason },
+            Self::NoAnswer(reason) => PushError::unknown(reason),
         }
     }
 }
@@ -300,12 +334,14 @@ async fn accepted(response: Response, content_type: &str) -> Result<PacketReader
 }
 
 async fn explain_status(status: StatusCode, response: Response) -> RemoteError {
-    let ask_again_after =
-        response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let ask_again_after = retry_after(response.headers(), Timestamp::now(), LONGEST_WAIT);
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(without_query);
     let said = said(response).await;
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     match status {
+        // GitHub's way of saying that its second rate limit is reached
+        // (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+        StatusCode::FORBIDDEN if ask_again_after.is_some() => RemoteError::Unavailable { reason, ask_again_after },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             RemoteError::Unauthorized { reason }
         }
@@ -317,11 +353,9 @@ async fn explain_status(status: StatusCode, response: Response) -> RemoteError {
             },
         },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            RemoteError::Unavailable { reason, ask_again_after: ask_again_after.map(Duration::from_secs) }
+            RemoteError::Unavailable { reason, ask_again_after }
         }
-        status if status.is_server_error() => {
-            RemoteError::Unavailable { reason, ask_again_after: ask_again_after.map(Duration::from_secs) }
-        }
+        status if status.is_server_error() => RemoteError::Unavailable { reason, ask_again_after },
         _ => RemoteError::Protocol { reason },
     }
 }
@@ -359,7 +393,7 @@ pub(super) fn explain(error: ReadError) -> RemoteError {
 }
 
 /// An error of reqwest says what it was doing, and only its sources say what went wrong.
-fn in_full(error: &reqwest::Error) -> String {
+pub(in crate::config_repo) fn in_full(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

@@ -23,6 +23,7 @@ use super::pack::{self, Deltas};
 use super::settings::RemoteSettings;
 pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;
+pub(super) use http::in_full;
 use protocol::Capabilities;
 use stream::StreamRemote;
 

@@ -461,9 +461,7 @@ impl Report {
             }
             (_, Some(Err(reason))) if is_race(&reason) => Err(PushError::Outdated { reason: explained(&reason) }),
             (_, Some(Err(reason))) => Err(PushError::Refused { reason: explained(&reason) }),
-            (_, None) => {
-                Err(PushError::Unknown { reason: explained("the server did not say what became of the branch") })
-            }
+            (_, None) => Err(PushError::unknown(explained("the server did not say what became of the branch"))),
         }
     }
 

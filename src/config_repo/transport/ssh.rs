@@ -19,6 +19,7 @@ use super::stream::{Complaints, Duplex};
 use super::{CONNECT_PATIENCE, readable};
 use crate::config_repo::error::{OpenError, RemoteError};
 use crate::config_repo::settings::{Authentication, RemoteSettings};
+use crate::config_repo::ssh_key;
 use crate::secret::{ExposeSecret as _, Secret};
 
 /// A repository behind an SSH server.
@@ -141,33 +142,11 @@ impl SshRemote {
         let text = self.key.reveal().map_err(|error| unusable(error.to_string()))?;
         let passphrase = self.passphrase.as_ref().map(Secret::reveal).transpose();
         let passphrase = passphrase.map_err(|error| unusable(error.to_string()))?;
-        // Unlocking a key is slow by design.
         let unlocking = tokio::task::spawn_blocking(move || {
             let passphrase = passphrase.as_ref().map(|passphrase| passphrase.expose_secret());
-            let key = russh::keys::decode_secret_key(text.expose_secret(), passphrase);
-            key.map_err(|error| key_problem(&error, passphrase.is_some(), text.expose_secret()))
+            ssh_key::read(text.expose_secret(), passphrase, "ssh_key_passphrase")
         });
-        let key = unlocking.await.map_err(|error| unusable(error.to_string()))?.map_err(unusable)?;
-        if key.algorithm().is_rsa() { Err(unusable(RSA_KEY.to_owned())) } else { Ok(key) }
-    }
-}
-
-const RSA_KEY: &str =
-    "the SSH key is an RSA key, which is not supported; make an ed25519 key (`ssh-keygen -t ed25519`)";
-
-/// Says what is wrong with a key. The text of the key is looked at and never shown.
-fn key_problem(error: &russh::keys::Error, has_passphrase: bool, text: &str) -> String {
-    // The name of the algorithm stands at the beginning of an OpenSSH key even where the rest is encrypted.
-    let body: String = text.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-    let decoded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap_or_default();
-    let is_rsa = text.contains("BEGIN RSA PRIVATE KEY") || decoded.windows(7).any(|window| window == b"ssh-rsa");
-    match error {
-        _ if is_rsa => RSA_KEY.to_owned(),
-        russh::keys::Error::KeyIsEncrypted => {
-            "the SSH key is encrypted; give its passphrase as `ssh_key_passphrase`".to_owned()
-        }
-        _ if has_passphrase => format!("the SSH key cannot be unlocked with this passphrase: {error}"),
-        _ => format!("the SSH key cannot be read: {error}; it has to be a private key in OpenSSH or PEM form"),
+        unlocking.await.map_err(|error| unusable(error.to_string()))?.map_err(unusable)
     }
 }
 

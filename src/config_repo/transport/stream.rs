@@ -147,16 +147,16 @@ async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) 
         (sent.await, writer)
     });
     let report = protocol::read_report(&mut reader, reference, sideband).await;
-    let (sent, _writer) = sending.await.map_err(|error| PushError::Unknown { reason: error.to_string() })?;
+    let (sent, _writer) = sending.await.map_err(|error| PushError::unknown(error.to_string()))?;
     match (report, sent) {
         (Ok(report), _) => {
             // Hooks that run after the branch has moved are let finish, without anybody waiting for them.
             tokio::spawn(reader.drain());
             Ok(report)
         }
-        (Err(error), Ok(())) => Err(PushError::Unknown { reason: complaints.explain(error).await.to_string() }),
+        (Err(error), Ok(())) => Err(PushError::unknown(complaints.explain(error).await.to_string())),
         (Err(error), Err(sending)) => {
-            Err(PushError::Unknown { reason: format!("{}; {sending}", complaints.explain(error).await) })
+            Err(PushError::unknown(format!("{}; {sending}", complaints.explain(error).await)))
         }
     }
 }

@@ -6,10 +6,10 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::views::{HoldView, UpdateView, VersionView, time};
+use super::views::{HoldView, RolloutView, UpdateView, VersionView, time};
 use super::{App, Caller, Problem};
 use crate::relay::{EnvironmentRow, MatrixCell, Relay};
-use crate::store::Update;
+use crate::store::{ApplicationHealth, Update};
 
 /// How long whoever looks waits for a branch that has never been read.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -28,6 +28,12 @@ struct EnvironmentView {
     /// `automatic` or `manual`.
     update: &'static str,
     promote_from: Vec<String>,
+    /// `healthy` where promotions to it want their source to be healthy.
+    promote_when: Option<&'static str>,
+    /// How long the source must have been healthy, in seconds.
+    soak_seconds: Option<u64>,
+    /// How its applications in Argo CD fared when they were looked at last; `null`: nobody has looked.
+    health: Option<HealthView>,
     /// The commit that this was read from; `null` until the branch has been read.
     tip: Option<String>,
     /// Why the branch has not been read; `null` where it has been.
@@ -37,6 +43,29 @@ struct EnvironmentView {
     repositories: Vec<CellView>,
     /// Files that could not be read.
     problems: Vec<ProblemView>,
+}
+
+/// How an environment fares in Argo CD.
+#[derive(Serialize, ToSchema)]
+struct HealthView {
+    /// `healthy` or `unhealthy`.
+    state: &'static str,
+    /// Since when every application has been Synced and Healthy.
+    since: Option<String>,
+    applications: Vec<ApplicationView>,
+}
+
+/// How an application fared when it was looked at last.
+#[derive(Serialize, ToSchema)]
+struct ApplicationView {
+    name: String,
+    /// `Synced`, `OutOfSync` or `Unknown`.
+    sync: String,
+    /// `Healthy`, `Progressing`, `Degraded`, `Suspended`, `Missing` or `Unknown`.
+    health: String,
+    message: Option<String>,
+    healthy_since: Option<String>,
+    observed_at: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -53,6 +82,8 @@ struct CellView {
     /// `push`, `promotion` or `rollback`.
     cause: Option<String>,
     actor: Option<String>,
+    /// What became of that commit in Argo CD; `null` where nobody follows it.
+    rollout: Option<RolloutView>,
     holds: Vec<HoldView>,
     /// Updates that wait for a hold to end.
     waiting: Vec<UpdateView>,
@@ -119,6 +150,9 @@ impl EnvironmentView {
             branch: row.branch.clone(),
             update: row.environment.mode.as_str(),
             promote_from: row.environment.promote_from.clone(),
+            promote_when: row.environment.soak.map(|_| "healthy"),
+            soak_seconds: row.environment.soak.map(|soak| soak.as_secs()).filter(|seconds| *seconds > 0),
+            health: HealthView::new(&row.health),
             tip: row.tip.clone(),
             freeze: None,
             repositories: row.cells.iter().map(CellView::from).collect(),
@@ -127,6 +161,31 @@ impl EnvironmentView {
                 .iter()
                 .map(|problem| ProblemView { path: problem.path.to_string(), reason: problem.reason.to_string() })
                 .collect(),
+        }
+    }
+}
+
+impl HealthView {
+    fn new(applications: &[ApplicationHealth]) -> Option<Self> {
+        let is_healthy = applications.iter().all(|app| app.healthy_since.is_some());
+        let since = applications.iter().filter_map(|app| app.healthy_since).max().filter(|_| is_healthy);
+        (!applications.is_empty()).then(|| Self {
+            state: if is_healthy { "healthy" } else { "unhealthy" },
+            since: time(since),
+            applications: applications.iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<&ApplicationHealth> for ApplicationView {
+    fn from(app: &ApplicationHealth) -> Self {
+        Self {
+            name: app.application.clone(),
+            sync: app.sync.clone(),
+            health: app.health.clone(),
+            message: app.message.clone(),
+            healthy_since: time(app.healthy_since),
+            observed_at: app.observed_at.to_string(),
         }
     }
 }
@@ -147,6 +206,7 @@ impl From<&MatrixCell> for CellView {
             when: time(cell.since()),
             cause: last.map(|change| change.cause.to_string()),
             actor: last.map(|change| change.actor.clone()),
+            rollout: cell.follow_up.as_ref().map(Into::into),
             holds: cell.holds.iter().map(Into::into).collect(),
             waiting: cell.waiting.iter().map(Into::into).collect(),
             sites: sites.collect(),

@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::views::{EventDetailView, EventView};
-use super::{App, Caller, Problem, Query, limit, parse_option};
+use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
 use crate::settings::Permission;
-use crate::store::{EventFilter, Replayed};
+use crate::store::{EventFilter, EventState, Replayed};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     /// Only this repository.
     repository: Option<String>,
-    /// Only this state.
+    /// Only this state. `failed` is those that failed for good: `refused`, or refused in some environment.
     state: Option<String>,
     /// At most so many, newest first: 100 unasked, 1000 at the most.
     limit: Option<u32>,
@@ -36,13 +36,21 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Events>, Problem> {
     caller.must_read()?;
-    let filter = EventFilter {
-        repository: parse_option("repository", filter.repository.as_deref())?,
-        state: parse_option("state", filter.state.as_deref())?,
-        limit: limit(filter.limit)?,
-    };
+    let filter = event_filter(filter.repository.as_deref(), filter.state.as_deref(), limit(filter.limit)?)?;
     let events = app.0.relay.store().events(&filter).await?;
     Ok(Json(Events { events: events.iter().map(Into::into).collect() }))
+}
+
+const FAILED: &str = "failed";
+
+fn event_filter(repository: Option<&str>, state: Option<&str>, limit: u32) -> Result<EventFilter, Problem> {
+    let failed = state == Some(FAILED);
+    Ok(EventFilter {
+        repository: parse_option("repository", repository)?,
+        state: parse_option("state", state.filter(|_| !failed))?,
+        failed,
+        limit,
+    })
 }
 
 /// One push event with its whole explanation.
@@ -59,11 +67,11 @@ pub(super) async fn show(
     detail(&app, &id).await
 }
 
-/// Runs a refused event again.
+/// Runs an event again that failed for good.
 #[utoipa::path(post, path = "/events/{id}/replay", responses(
     (status = 202, body = EventDetailView),
     (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It is not refused", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed, or is not over yet", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn replay(
     State(app): State<App>,
@@ -82,8 +90,50 @@ pub(super) async fn replay(
     Ok((StatusCode::ACCEPTED, detail(&app, &id).await?))
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayFilter {
+    /// Only this repository.
+    repository: Option<String>,
+    /// `failed` or `refused`; `failed` unasked.
+    state: Option<String>,
+    /// At most so many, the newest: 1000 unasked, and at the most.
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReplayedEvents {
+    /// The ids of the events that run again, newest first.
+    replayed: Vec<String>,
+}
+
+/// Runs all events again that failed for good.
+#[utoipa::path(post, path = "/events/replay", request_body = ReplayFilter, responses(
+    (status = 202, body = ReplayedEvents),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn replay_all(
+    State(app): State<App>,
+    caller: Caller,
+    Body(filter): Body<ReplayFilter>,
+) -> Result<(StatusCode, Json<ReplayedEvents>), Problem> {
+    caller.must(&Permission::Replay)?;
+    let state = filter.state.as_deref().unwrap_or(FAILED);
+    if state != FAILED && state != EventState::Refused.as_str() {
+        let detail = format!("`state` is `{state}`: only `failed` and `refused` events can run again");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    let limit = limit(filter.limit.or(Some(LIMIT.0)))?;
+    let filter = event_filter(filter.repository.as_deref(), Some(state), limit)?;
+    let replayed = app.0.relay.replay_all(&filter).await?;
+    Ok((StatusCode::ACCEPTED, Json(ReplayedEvents { replayed })))
+}
+
 async fn detail(app: &App, id: &str) -> Result<Json<EventDetailView>, Problem> {
     let store = app.0.relay.store();
     let event = store.event(id).await?.ok_or_else(|| Problem::nothing_at("event", id))?;
-    Ok(Json(EventDetailView::new(&event, &store.updates_of(id).await?)))
+    let updates = store.updates_of(id).await?;
+    let follow_ups = store.follow_ups_of(&updates).await?;
+    let attempts = store.failed_attempts(id).await?;
+    Ok(Json(EventDetailView::new(&event, &updates, &follow_ups, &attempts)))
 }

@@ -3,10 +3,10 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::views::{VersionView, time};
+use super::views::{RolloutView, VersionView, time};
 use super::{App, Caller, Problem, Query, limit, parse_option};
 use crate::relay::{Branch, Relay, RequestError};
-use crate::store::{HistoryFilter, Update};
+use crate::store::{FollowUp, HistoryFilter, Update};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +44,8 @@ struct HistoryView {
     received_at: String,
     /// When it was on the branch.
     committed_at: Option<String>,
+    /// What became of it in Argo CD; `null` where nobody follows it.
+    rollout: Option<RolloutView>,
     files: Vec<FileView>,
 }
 
@@ -71,7 +73,9 @@ pub(super) async fn list(
         limit: limit(filter.limit)?,
     };
     let changes = app.0.relay.store().history(&filter).await?;
-    Ok(Json(History { changes: changes.iter().map(HistoryView::from).collect() }))
+    let follow_ups = app.0.relay.store().follow_ups_of(&changes).await?;
+    let view = |update: &Update| HistoryView::new(update, follow_ups.get(&update.id));
+    Ok(Json(History { changes: changes.iter().map(view).collect() }))
 }
 
 /// Refuses a name that no environment has: an empty list would say that nothing ever happened there.
@@ -86,8 +90,8 @@ fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-impl From<&Update> for HistoryView {
-    fn from(update: &Update) -> Self {
+impl HistoryView {
+    fn new(update: &Update, follow_up: Option<&FollowUp>) -> Self {
         Self {
             environment: update.environment.clone(),
             repository: update.repository.to_string(),
@@ -100,6 +104,7 @@ impl From<&Update> for HistoryView {
             pushed_at: time(update.pushed_at),
             received_at: update.received_at.to_string(),
             committed_at: time(update.finished_at),
+            rollout: follow_up.map(Into::into),
             files: update
                 .changes
                 .iter()

@@ -6,6 +6,7 @@ mod history;
 mod holds;
 mod promotions;
 mod receivers;
+mod reload;
 mod rollbacks;
 mod stream;
 mod views;
@@ -19,8 +20,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::Caller;
+use super::auth::{Caller, authenticate};
 use super::{App, Problem};
+pub use reload::{ReloadRequest, Reloads};
 
 /// The most rows that a list gives, and how many it gives unasked.
 const LIMIT: (u32, u32) = (1000, 100);
@@ -52,6 +54,7 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(events::list))
         .routes(routes!(events::show))
         .routes(routes!(events::replay))
+        .routes(routes!(events::replay_all))
         .routes(routes!(promotions::create))
         .routes(routes!(promotions::show))
         .routes(routes!(rollbacks::create))
@@ -59,6 +62,7 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(holds::release))
         .routes(routes!(history::list))
         .routes(routes!(receivers::list))
+        .routes(routes!(reload::create))
         .routes(routes!(stream::watch))
 }
 
@@ -78,7 +82,7 @@ pub(super) fn routes(app: App) -> Router<App> {
         .fallback(super::problem::not_found)
         .layer(DefaultBodyLimit::max(app.0.max_body_bytes))
         // Nobody without a token learns even which routes there are.
-        .layer(axum::middleware::from_extractor_with_state::<Caller, App>(app))
+        .layer(axum::middleware::from_fn_with_state(app, authenticate))
 }
 
 async fn open_api() -> Json<utoipa::openapi::OpenApi> {

@@ -44,6 +44,10 @@ pub(super) struct PromotionBody {
     #[serde(default)]
     dry_run: bool,
     reason: Option<String>,
+    /// Promote although the source is not as healthy as `promote_when` and `soak` want it. Needs a `reason`, which goes into
+    /// the commit, and the permission `override:NAME`.
+    #[serde(default, rename = "override")]
+    overrides: bool,
 }
 
 /// What a promotion would do.
@@ -74,7 +78,7 @@ struct PreviewedView {
         (status = 202, description = "Taken", body = RequestView),
         (status = 200, description = "A dry run", body = PreviewView),
         (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`to` runs something else than expected", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`to` runs something else than expected, or its source is not healthy enough", body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
@@ -97,6 +101,7 @@ pub(super) async fn create(
         from: body.from,
         repositories: body.repositories,
         reason: body.reason,
+        overrides: body.overrides,
     };
     if body.dry_run {
         caller.must_follow(&order.to)?;
@@ -104,6 +109,9 @@ pub(super) async fn create(
         return Ok(Json(PreviewView::from(preview)).into_response());
     }
     caller.must(&Permission::Promote(one(&order.to)))?;
+    if order.overrides {
+        caller.must(&Permission::Override(one(&order.to)))?;
+    }
     let made = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made).await
 }
@@ -128,7 +136,8 @@ pub(super) async fn show(
     loop {
         let updates = store.updates_of(&id).await?;
         if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
-            return Ok(Json(RequestView::new(&request, &updates)));
+            let follow_ups = store.follow_ups_of(&updates).await?;
+            return Ok(Json(RequestView::new(&request, &updates, &follow_ups)));
         }
         // Any notice is a reason to look again; so is having missed some.
         let _ = tokio::time::timeout_at(deadline, notices.recv()).await;
@@ -158,8 +167,10 @@ pub(super) async fn accepted(app: &App, made: RequestMade) -> Result<Response, P
     let request = match made {
         RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,
     };
-    let updates = app.0.relay.store().updates_of(&request.id).await?;
-    Ok((StatusCode::ACCEPTED, Json(RequestView::new(&request, &updates))).into_response())
+    let store = app.0.relay.store();
+    let updates = store.updates_of(&request.id).await?;
+    let follow_ups = store.follow_ups_of(&updates).await?;
+    Ok((StatusCode::ACCEPTED, Json(RequestView::new(&request, &updates, &follow_ups))).into_response())
 }
 
 impl From<Preview> for PreviewView {

@@ -55,7 +55,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     let stored = app.0.relay.store().heard().await?;
     let mut stored: HashMap<String, ReceiverHeard> =
         stored.into_iter().map(|heard| (heard.receiver.clone(), heard)).collect();
-    let view = |gate: &super::super::gate::Gate| {
+    let view = |gate: &std::sync::Arc<super::super::gate::Gate>| {
         let settings = gate.receiver.settings();
         let stored = stored.remove(&settings.name);
         // What this process has heard is newer than what is stored, but for the last event of an earlier process.

@@ -1,11 +1,15 @@
 //! The wire types that several routes share.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::image::{Digest, Version};
-use crate::store::{Event, Hold, Request, RequestState, Update, UpdateState};
+use crate::store::{
+    Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Hold, Request, RequestState, Update, UpdateState,
+};
 
 /// A version: tag, digest or both.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,6 +76,84 @@ pub(super) struct UpdateView {
     commit: Option<String>,
     changes: Vec<ChangeView>,
     finished_at: Option<String>,
+    /// What became of the commit in Argo CD; `null` where nobody follows it.
+    rollout: Option<RolloutView>,
+}
+
+/// What becomes of a commit in Argo CD.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RolloutView {
+    /// `waiting` (Argo CD has not heard of it), `following`, `healthy`, `degraded`, `timed_out`, `untracked` (no application
+    /// is made of the files) or `told` (by its webhook, and no more is known).
+    state: String,
+    reason: Option<String>,
+    /// When the commit was on the branch.
+    started_at: String,
+    ended_at: Option<String>,
+    /// The applications that are made of the files.
+    applications: Vec<RolledView>,
+}
+
+/// What an application has come to with a commit.
+#[derive(Debug, Serialize, ToSchema)]
+struct RolledView {
+    namespace: Option<String>,
+    name: String,
+    /// `following`, `healthy`, `degraded` or `timed_out`.
+    state: String,
+    /// `Synced`, `OutOfSync` or `Unknown`, when it was asked last.
+    sync: Option<String>,
+    /// `Healthy`, `Progressing`, `Degraded`, `Suspended`, `Missing` or `Unknown`, when it was asked last.
+    health: Option<String>,
+    /// The commit that it was at.
+    revision: Option<String>,
+    reason: Option<String>,
+    /// When Argo CD was asked to look at the repository.
+    refreshed_at: Option<String>,
+    /// When it was first seen at the commit or a later one.
+    reached_at: Option<String>,
+    /// When it was first seen Synced there.
+    synced_at: Option<String>,
+    ended_at: Option<String>,
+}
+
+impl From<&FollowUp> for RolloutView {
+    fn from(row: &FollowUp) -> Self {
+        Self {
+            state: row.state.to_string(),
+            reason: row.reason.clone(),
+            started_at: row.started_at.to_string(),
+            ended_at: time(row.ended_at),
+            applications: row.applications.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&FollowedApplication> for RolledView {
+    fn from(app: &FollowedApplication) -> Self {
+        Self {
+            namespace: app.namespace.clone(),
+            name: app.name.clone(),
+            state: app.state.to_string(),
+            sync: app.sync.clone(),
+            health: app.health.clone(),
+            revision: app.revision.clone(),
+            reason: app.reason.clone(),
+            refreshed_at: time(app.refreshed_at),
+            reached_at: time(app.reached_at),
+            synced_at: time(app.synced_at),
+            ended_at: time(app.ended_at),
+        }
+    }
+}
+
+/// What becomes of updates in Argo CD, by their ids.
+type FollowUps = HashMap<String, FollowUp>;
+
+impl UpdateView {
+    fn new(update: &Update, follow_ups: &FollowUps) -> Self {
+        Self { rollout: follow_ups.get(&update.id).map(Into::into), ..Self::from(update) }
+    }
 }
 
 impl From<&Update> for UpdateView {
@@ -89,6 +171,7 @@ impl From<&Update> for UpdateView {
             commit: commit(update),
             changes: changes(update),
             finished_at: time(update.finished_at),
+            rollout: None,
         }
     }
 }
@@ -159,29 +242,57 @@ pub(super) struct EventDetailView {
     updates: Vec<UpdateView>,
     /// The way of the event, step by step, for people.
     explanation: Vec<StepView>,
+    /// What was tried in vain, oldest first, at most the last 50.
+    attempt_log: Vec<AttemptView>,
+}
+
+/// Something that was tried and failed, or was begun anew.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AttemptView {
+    at: String,
+    /// `null`: it is about the event itself.
+    environment: Option<String>,
+    /// Who was asked: `registry`, `rules` (image rules, order, manifests), `branch` (the push), or `replay` when somebody had it run
+    /// again.
+    asked: String,
+    /// What the answer was.
+    answered: String,
+}
+
+impl From<&FailedAttempt> for AttemptView {
+    fn from(attempt: &FailedAttempt) -> Self {
+        Self {
+            at: attempt.at.to_string(),
+            environment: attempt.environment.clone(),
+            asked: attempt.asked.clone(),
+            answered: attempt.answered.clone(),
+        }
+    }
 }
 
 /// One step of the way of an event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepView {
-    /// `received`, `matched`, `verified`, `decided`, `committed`, `unchanged`, `waiting`, `superseded` or `refused`.
+    /// `received`, `matched`, `verified`, `decided`, `committed`, `unchanged`, `waiting`, `superseded`, `refused` or
+    /// `rollout`.
     step: String,
     at: Option<String>,
     text: String,
 }
 
 impl EventDetailView {
-    pub(super) fn new(event: &Event, updates: &[Update]) -> Self {
+    pub(super) fn new(event: &Event, updates: &[Update], follow_ups: &FollowUps, attempts: &[FailedAttempt]) -> Self {
         Self {
-            explanation: explain(event, updates),
-            updates: updates.iter().map(Into::into).collect(),
+            attempt_log: attempts.iter().map(Into::into).collect(),
+            explanation: explain(event, updates, follow_ups),
+            updates: updates.iter().map(|update| UpdateView::new(update, follow_ups)).collect(),
             event: event.into(),
         }
     }
 }
 
 /// Tells the way of an event from what the store has of it.
-fn explain(event: &Event, updates: &[Update]) -> Vec<StepView> {
+fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<StepView> {
     let mut steps = Vec::new();
     let mut tell = |step: &str, at: Option<Timestamp>, text: String| {
         steps.push(StepView { step: step.to_owned(), at: time(at), text });
@@ -215,6 +326,10 @@ fn explain(event: &Event, updates: &[Update]) -> Vec<StepView> {
             (None, None) => update.environment.clone(),
         };
         tell(update.state.as_str(), update.finished_at, text);
+        if let Some(row) = follow_ups.get(&update.id) {
+            let reason = row.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            tell("rollout", row.ended_at, format!("{}: {}{reason}", update.environment, row.state));
+        }
     }
     if updates.is_empty() && event.finished_at.is_some() {
         tell(event.state.as_str(), event.finished_at, event.reason.clone().unwrap_or_default());
@@ -247,12 +362,44 @@ pub(super) struct RequestView {
     reason: Option<String>,
     /// What became of each repository.
     updates: Vec<UpdateView>,
+    /// What became of its commits in Argo CD; `null` where nobody follows them.
+    rollout: Option<RolloutSummary>,
+    /// What stood in the way of a promotion that was made all the same, with `override`.
+    overridden: Option<String>,
     /// What its log lines, its spans and the commit have in common: 32 hexadecimal digits.
     trace_id: String,
 }
 
+/// What became of the commits of a promotion or rollback in Argo CD.
+#[derive(Debug, Serialize, ToSchema)]
+struct RolloutSummary {
+    /// That of the update that has come least far or fared worst, in the words of `updates`.
+    state: String,
+    reason: Option<String>,
+    ended_at: Option<String>,
+}
+
+impl RolloutSummary {
+    fn new(updates: &[Update], follow_ups: &FollowUps) -> Option<Self> {
+        let order = [
+            FollowState::Waiting,
+            FollowState::Following,
+            FollowState::Degraded,
+            FollowState::TimedOut,
+            FollowState::Untracked,
+            FollowState::Told,
+            FollowState::Healthy,
+        ];
+        let rows = || updates.iter().filter_map(|update| follow_ups.get(&update.id));
+        let state = order.into_iter().find(|state| rows().any(|row| row.state == *state))?;
+        let ended_at = rows().filter_map(|row| row.ended_at).max().filter(|_| state.is_final());
+        let reason = rows().find(|row| row.state == state).and_then(|row| row.reason.clone());
+        Some(Self { state: state.to_string(), reason, ended_at: time(ended_at) })
+    }
+}
+
 impl RequestView {
-    pub(super) fn new(request: &Request, updates: &[Update]) -> Self {
+    pub(super) fn new(request: &Request, updates: &[Update], follow_ups: &FollowUps) -> Self {
         let state = Request::state(updates);
         Self {
             id: request.id.clone(),
@@ -266,7 +413,9 @@ impl RequestView {
             commit: updates.iter().rev().find_map(commit),
             changes: updates.iter().flat_map(changes).collect(),
             reason: request_reason(request, state, updates),
-            updates: updates.iter().map(Into::into).collect(),
+            updates: updates.iter().map(|update| UpdateView::new(update, follow_ups)).collect(),
+            rollout: RolloutSummary::new(updates, follow_ups),
+            overridden: request.overridden.clone(),
             trace_id: request.trace.trace_id().to_string(),
         }
     }

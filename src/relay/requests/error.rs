@@ -78,6 +78,20 @@ pub enum RequestError {
         /// What runs.
         running: String,
     },
+    /// The source is not as healthy as the settings want it.
+    #[error(
+        "`{to}` takes promotions from a healthy environment only: {reason} (whoever has `override:{to}` may set `override` \
+         and a `reason`)"
+    )]
+    GateClosed {
+        /// The environment that would change.
+        to: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// Whoever overrides has to say why.
+    #[error("`override` needs a `reason`: it goes into the commit")]
+    OverrideWithoutReason,
     /// Nothing is known of an earlier version.
     #[error("no earlier version of {repository} in `{environment}` is known: name one with `to`")]
     NoEarlierVersion {

@@ -14,7 +14,7 @@ use super::branch::Branch;
 use super::{Relay, Subject};
 use crate::config_repo::Place;
 use crate::image::Repository;
-use crate::store::{NewRequest, Outcome, RequestMade, UpdateState};
+use crate::store::{NewRequest, RequestMade};
 use crate::telemetry::TraceContext;
 
 pub use error::RequestError;
@@ -84,7 +84,6 @@ impl Relay {
                     self.notify_hold(hold, "made");
                 }
                 self.0.arrivals.other();
-                self.tell_ended_at_once(&request.id).await;
             }
             // Two requests with one key that raced each other past the first look.
             RequestMade::Repeated(earlier) if earlier.fingerprint != fingerprint => {
@@ -93,19 +92,6 @@ impl Relay {
             RequestMade::Repeated(_) => {}
         }
         Ok(made)
-    }
-
-    /// Tells of the updates that a new request ended by itself: what runs already, and what a hold forbids.
-    async fn tell_ended_at_once(&self, request_id: &str) {
-        // It is stored: whatever is wrong with telling it, the caller gets a 202.
-        for update in self.0.store.updates_of(request_id).await.unwrap_or_default() {
-            let reason = update.reason.clone().unwrap_or_default();
-            match update.state {
-                UpdateState::Unchanged => self.tell_end(&update, &Outcome::Unchanged),
-                UpdateState::Refused => self.tell_end(&update, &Outcome::Refused { reason }),
-                _ => {}
-            }
-        }
     }
 
     fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {

@@ -68,6 +68,7 @@ impl Relay {
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
         let plan = self.plan_promotion(order).await?;
+        self.pass_gate(order, &plan).await?;
         let branch = self.branch(&order.to)?;
         let mut updates = Vec::new();
         for update in plan.updates {
@@ -82,7 +83,7 @@ impl Relay {
         let environments = vec![EnvironmentPlan { environment: order.to.clone(), wanted: wanted.collect() }];
         let prepared = branch
             .config_repository()
-            .prepare(Plan { environments }, Arc::new(|_: &config_repo::EnvironmentCommit| String::new()))
+            .prepare(Plan { environments }, Arc::new(|_: &config_repo::PlannedCommit| String::new()))
             .await
             .map_err(|error| RequestError::Unreachable(error.to_string()))?;
         for (key, outcome) in prepared.outcomes() {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::matrix::{runs, versions};
@@ -24,6 +25,9 @@ pub struct PromotionOrder {
     pub expect: BTreeMap<String, Tag>,
     /// Why.
     pub reason: Option<String>,
+    /// Promote although the source is not as healthy as the settings want it. Needs a reason.
+    #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
+    pub overrides: bool,
 }
 
 impl Relay {
@@ -38,6 +42,7 @@ impl Relay {
             return Ok(earlier);
         }
         let plan = self.plan_promotion(order).await?;
+        let overridden = self.pass_gate(order, &plan).await?;
         self.make(NewRequest {
             kind: RequestKind::Promotion,
             environment: order.to.clone(),
@@ -46,6 +51,7 @@ impl Relay {
             reason: order.reason.clone(),
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
+            overridden,
             fingerprint,
             updates: plan.updates,
             hold: None,
@@ -77,7 +83,45 @@ impl Relay {
                 planned => planned?,
             });
         }
-        Ok(PromotionPlan { source: source.map(str::to_owned), updates })
+        let elsewhere = offered.as_ref().and_then(|(_, offered)| {
+            let runs_it = |update: &&NewRequestedUpdate| {
+                let places = offered.get(&update.repository).map(Vec::as_slice).unwrap_or_default();
+                runs(&versions(places), &update.version)
+            };
+            let named = updates.iter().filter(|_| order.tag.is_some());
+            named.clone().find(|update| !runs_it(update)).map(|update| update.repository.clone())
+        });
+        Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere })
+    }
+
+    /// Asks whether the source is as healthy as the settings want it. Returns what stands in the way of a promotion that is
+    /// made all the same.
+    pub(super) async fn pass_gate(
+        &self,
+        order: &PromotionOrder,
+        plan: &PromotionPlan,
+    ) -> Result<Option<String>, RequestError> {
+        let reason = order.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+        if order.overrides && reason.is_none() {
+            return Err(RequestError::OverrideWithoutReason);
+        }
+        let source = plan.source.as_deref().and_then(|source| self.environment(source));
+        let soak = self.environment(&order.to).and_then(|target| target.soak_of(source));
+        let Some(soak) = soak else { return Ok(None) };
+        let closed = match (&plan.source, &plan.elsewhere) {
+            (Some(_), Some(repository)) => {
+                Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
+            }
+            (Some(source), None) => self.gate(source, soak, Timestamp::now()).await?.map(|closed| closed.0),
+            (None, _) => {
+                Some("a version that is named by its tag alone comes from no environment: name one".to_owned())
+            }
+        };
+        match closed {
+            None => Ok(None),
+            Some(reason) if order.overrides => Ok(Some(reason)),
+            Some(reason) => Err(RequestError::GateClosed { to: order.to.clone(), reason }),
+        }
     }
 
     /// Returns the environment whose versions are taken; `None` when a named tag is.
@@ -149,6 +193,8 @@ impl Relay {
 pub(super) struct PromotionPlan {
     source: Option<String>,
     pub(super) updates: Vec<NewRequestedUpdate>,
+    /// A repository whose version was named, and that the source does not run.
+    elsewhere: Option<Repository>,
 }
 
 fn check_expectations(order: &PromotionOrder, running: &Sites) -> Result<(), RequestError> {

@@ -57,6 +57,7 @@ impl Relay {
             reason: order.reason.clone(),
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
+            overridden: None,
             fingerprint,
             updates: vec![NewRequestedUpdate {
                 repository: repository.clone(),

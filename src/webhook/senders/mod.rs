@@ -12,6 +12,9 @@ mod forgejo;
 mod gar;
 mod generic;
 mod ghcr;
+mod git_gitea;
+mod git_github;
+mod git_gitlab;
 mod gitea;
 mod gitlab_registry;
 mod harbor;
@@ -88,6 +91,12 @@ senders! {
     Cdevents => cdevents,
     /// A CI job that tells what it has pushed.
     Generic => generic,
+    /// The repositories of GitHub, which tell of commits.
+    GitGithub => git_github,
+    /// The repositories of GitLab, which tell of commits.
+    GitGitlab => git_gitlab,
+    /// The repositories of Gitea or Forgejo, which tell of commits.
+    GitGitea => git_gitea,
 }
 
 /// No sender of that name is known.
@@ -120,8 +129,13 @@ impl Kind {
     pub fn default_registry(self) -> Option<&'static str> {
         match self.sender().host {
             Host::Default(host) => Some(host),
-            Host::Body | Host::Setting => None,
+            Host::Body | Host::Setting | Host::None => None,
         }
+    }
+
+    /// Tells whether the sender tells of images; otherwise it tells of the branches of a config repository.
+    pub fn tells_images(self) -> bool {
+        self.sender().host != Host::None
     }
 
     /// Tells whether the receiver's `registry` must be set, because nothing else says which registry it is.
@@ -165,6 +179,7 @@ mod tests {
                 Host::Body => "in the body",
                 Host::Default(host) => host,
                 Host::Setting => "`registry`",
+                Host::None => "none",
             };
             let row = format!("//! | `{kind}` | {} | {host} | {} |", kind.title(), kind.credentials());
             assert!(documentation.contains(&row), "the row of the table should be:\n{row}");

@@ -1,0 +1,347 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The name of an application, with its namespace where that is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ApplicationName {
+    /// The namespace of the `Application`; `None`: Argo CD's own.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+/// Why a text names no application.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no application: write its name, or NAMESPACE/NAME")]
+pub struct InvalidApplicationName(String);
+
+impl FromStr for ApplicationName {
+    type Err = InvalidApplicationName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidApplicationName> {
+        // https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names
+        let is_name = |text: &str| {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+            !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
+        };
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        if !is_name(name) || !namespace.is_none_or(is_name) {
+            return Err(InvalidApplicationName(text.escape_debug().to_string()));
+        }
+        Ok(Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for ApplicationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// Where an application takes its manifests from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// The repository as Argo CD writes it.
+    pub repo_url: String,
+    /// The folder; empty for a Helm chart of a chart repository, and for a source that others only refer to.
+    pub path: Option<String>,
+    /// Branch, tag or commit; empty or `HEAD`: the repository's default branch.
+    pub target_revision: String,
+    /// The name by which value files of other sources begin with `$name/`.
+    pub reference: Option<String>,
+    /// Value files, from the folder, from the top (`/…`) or from another source (`$name/…`).
+    pub value_files: Vec<String>,
+}
+
+/// Whether the cluster is as the manifests say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncStatus {
+    /// It is.
+    Synced,
+    /// It is not.
+    OutOfSync,
+    /// The manifests could not be made, or nobody has looked yet.
+    Unknown,
+}
+
+/// How what an application is made of fares
+/// (<https://argo-cd.readthedocs.io/en/stable/operator-manual/health/>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Everything is as it should be.
+    Healthy,
+    /// Not yet, and still on its way.
+    Progressing,
+    /// Something has failed.
+    Degraded,
+    /// Something is paused.
+    Suspended,
+    /// Something is not in the cluster.
+    Missing,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl SyncStatus {
+    /// Returns Argo CD's own word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "Synced",
+            Self::OutOfSync => "OutOfSync",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl Health {
+    /// Returns Argo CD's own word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::Progressing => "Progressing",
+            Self::Degraded => "Degraded",
+            Self::Suspended => "Suspended",
+            Self::Missing => "Missing",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// An application as Argo CD shows it. A list shows no revisions and no operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Its name.
+    pub name: ApplicationName,
+    /// Its sources, one or several.
+    pub sources: Vec<Source>,
+    /// What `argocd.argoproj.io/manifest-generate-paths` says: the only files that it is made of.
+    pub generate_paths: Option<String>,
+    /// Whether the cluster is as the manifests say.
+    pub sync: SyncStatus,
+    /// How it fares.
+    pub health: Health,
+    /// What Argo CD says about its health.
+    pub health_message: Option<String>,
+    /// Since when its health is that; only newer versions of Argo CD tell.
+    pub health_since: Option<Timestamp>,
+    /// The commit that each source was compared at, in the order of the sources; empty: nobody has looked yet.
+    pub revisions: Vec<String>,
+    /// A sync that is running, or that has failed.
+    pub trouble: Option<String>,
+    /// Whether a sync is running.
+    pub is_syncing: bool,
+}
+
+/// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document).
+#[derive(Deserialize)]
+pub(super) struct WireList {
+    pub(super) items: Option<Vec<WireApplication>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WireApplication {
+    metadata: WireMetadata,
+    #[serde(default)]
+    spec: WireSpec,
+    status: Option<WireStatus>,
+}
+
+#[derive(Deserialize)]
+struct WireMetadata {
+    name: String,
+    namespace: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireSpec {
+    source: Option<WireSource>,
+    sources: Option<Vec<WireSource>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireSource {
+    #[serde(rename = "repoURL", default)]
+    repo_url: String,
+    path: Option<String>,
+    target_revision: Option<String>,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    helm: Option<WireHelm>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireHelm {
+    value_files: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct WireStatus {
+    sync: Option<WireSync>,
+    health: Option<WireHealth>,
+    operation_state: Option<WireOperation>,
+    conditions: Option<Vec<WireCondition>>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireSync {
+    status: Option<String>,
+    revision: Option<String>,
+    revisions: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct WireHealth {
+    status: Option<String>,
+    message: Option<String>,
+    last_transition_time: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct WireOperation {
+    phase: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireCondition {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The annotation that narrows down which files an application is made of
+/// (<https://argo-cd.readthedocs.io/en/stable/operator-manual/high_availability/#manifest-paths-annotation>).
+const GENERATE_PATHS: &str = "argocd.argoproj.io/manifest-generate-paths";
+
+impl From<WireApplication> for Application {
+    fn from(wire: WireApplication) -> Self {
+        let WireApplication { metadata, spec, status } = wire;
+        let status = status.unwrap_or_default();
+        let (sync, health) = (status.sync.unwrap_or_default(), status.health.unwrap_or_default());
+        let several = spec.sources.filter(|sources| !sources.is_empty());
+        let sources = several.unwrap_or_else(|| spec.source.into_iter().collect());
+        let sources: Vec<Source> = sources.into_iter().map(Source::from).collect();
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let revisions = match sync.revisions {
+            Some(revisions) if !revisions.is_empty() => revisions,
+            _ => said(sync.revision).into_iter().collect(),
+        };
+        let operation = status.operation_state;
+        let phase = operation.as_ref().and_then(|operation| operation.phase.as_deref()).unwrap_or_default();
+        let is_syncing = matches!(phase, "Running" | "Terminating");
+        let failed = matches!(phase, "Failed" | "Error");
+        let conditions = status.conditions.unwrap_or_default();
+        let condition = conditions.into_iter().find(|condition| condition.kind.ends_with("Error"));
+        let trouble = condition.map(|condition| format!("{}: {}", condition.kind, condition.message)).or_else(|| {
+            let message = operation.and_then(|operation| operation.message).unwrap_or_default();
+            failed.then(|| format!("the last sync failed: {message}"))
+        });
+        Self {
+            name: ApplicationName { namespace: said(metadata.namespace), name: metadata.name },
+            generate_paths: said(metadata.annotations.and_then(|mut found| found.remove(GENERATE_PATHS))),
+            sources,
+            sync: match sync.status.as_deref() {
+                Some("Synced") => SyncStatus::Synced,
+                Some("OutOfSync") => SyncStatus::OutOfSync,
+                _ => SyncStatus::Unknown,
+            },
+            health: match health.status.as_deref() {
+                Some("Healthy") => Health::Healthy,
+                Some("Progressing") => Health::Progressing,
+                Some("Degraded") => Health::Degraded,
+                Some("Suspended") => Health::Suspended,
+                Some("Missing") => Health::Missing,
+                _ => Health::Unknown,
+            },
+            health_message: said(health.message),
+            health_since: health.last_transition_time,
+            revisions,
+            trouble: trouble.map(|trouble| trouble.chars().take(MAX_TROUBLE).collect()),
+            is_syncing,
+        }
+    }
+}
+
+/// The longest text of Argo CD's that is kept, in characters: errors of manifests can be pages.
+const MAX_TROUBLE: usize = 500;
+
+impl From<WireSource> for Source {
+    fn from(wire: WireSource) -> Self {
+        Self {
+            repo_url: wire.repo_url,
+            path: wire.path.filter(|path| !path.is_empty()),
+            target_revision: wire.target_revision.unwrap_or_default(),
+            reference: wire.reference.filter(|name| !name.is_empty()),
+            value_files: wire.helm.and_then(|helm| helm.value_files).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn application(json: serde_json::Value) -> Application {
+    serde_json::from_value::<WireApplication>(json).unwrap().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_argo_cd_leaves_out_or_sends_as_null_is_no_error() {
+        let bare = application(json!({"metadata": {"name": "a"}}));
+        assert_eq!((bare.sync, bare.health), (SyncStatus::Unknown, Health::Unknown));
+        assert!(bare.sources.is_empty() && bare.revisions.is_empty());
+        let nulls = json!({"metadata": {"name": "a", "namespace": "argocd", "annotations": null},
+            "spec": {"source": null, "sources": null},
+            "status": {"sync": {"status": "Synced", "revision": ""}, "health": {}, "conditions": null}});
+        assert_eq!(application(nulls).name.to_string(), "argocd/a");
+    }
+
+    #[test]
+    fn several_sources_have_a_revision_each() {
+        let several = application(json!({"metadata": {"name": "a"},
+            "spec": {"sources": [{"repoURL": "https://charts", "chart": "apisix"}, {"repoURL": "https://git", "ref": "config"}]},
+            "status": {"sync": {"status": "Synced", "revisions": ["2.10.0", "abc"]}}}));
+        assert_eq!(several.revisions, ["2.10.0", "abc"]);
+        assert_eq!(several.sources[1].reference.as_deref(), Some("config"));
+    }
+
+    #[test]
+    fn names_may_have_a_namespace() {
+        for text in ["platform-staging", "argocd/platform-staging"] {
+            assert_eq!(text.parse::<ApplicationName>().unwrap().to_string(), text);
+        }
+        for text in ["", "a/", "/a", "a/b/c", "A", "a b", "a?x"] {
+            assert!(text.parse::<ApplicationName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_and_broken_manifests_are_told() {
+        let failed = application(json!({"metadata": {"name": "a"},
+            "status": {"operationState": {"phase": "Failed", "message": "one or more objects failed to apply"}}}));
+        assert_eq!(failed.trouble.unwrap(), "the last sync failed: one or more objects failed to apply");
+        let broken = application(json!({"metadata": {"name": "a"}, "status": {"operationState": {"phase": "Running"},
+            "conditions": [{"type": "OrphanedResourceWarning"}, {"type": "ComparisonError", "message": "no such file"}]}}));
+        assert!(broken.is_syncing);
+        assert_eq!(broken.trouble.unwrap(), "ComparisonError: no such file");
+    }
+}

@@ -1,0 +1,268 @@
+//! Which applications are made of which files.
+
+use globset::GlobBuilder;
+use url::Url;
+
+use super::{Application, Source};
+
+/// A branch of a config repository, as Argo CD knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedBranch {
+    /// The repository: ours, or the one that the settings give for Argo CD.
+    pub repository: Url,
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// Whether it is what `HEAD` means there.
+    pub is_default: bool,
+}
+
+impl WatchedBranch {
+    /// Returns whether a source reads this branch.
+    fn feeds(&self, source: &Source) -> bool {
+        let revision = source.target_revision.strip_prefix("refs/heads/").unwrap_or(&source.target_revision);
+        let reads_it = match revision {
+            "" | "HEAD" => self.is_default,
+            named => named == self.branch,
+        };
+        reads_it && same_repository(self.repository.as_str(), &source.repo_url)
+    }
+}
+
+impl Application {
+    /// Returns whether one of its sources reads the branch.
+    pub fn reads(&self, branch: &WatchedBranch) -> bool {
+        self.sources.iter().any(|source| branch.feeds(source))
+    }
+
+    /// Returns whether it is made of one of these files of the branch; they are written from the top, without `/`.
+    ///
+    /// What it is made of is what its `manifest-generate-paths` says, else the folder of its source, else the value files
+    /// that it takes from there.
+    pub fn is_touched_by<'a>(&self, branch: &WatchedBranch, files: impl IntoIterator<Item = &'a str>) -> bool {
+        let parts = self.parts(branch);
+        !parts.is_empty() && files.into_iter().any(|file| parts.iter().any(|part| part.holds(file)))
+    }
+
+    /// Returns the commit of the branch that it was compared at.
+    pub fn revision_in(&self, branch: &WatchedBranch) -> Option<&str> {
+        self.revisions_of(branch).first().copied()
+    }
+
+    /// Returns the revisions of the sources that read the branch; all of them where none does.
+    pub(super) fn revisions_of(&self, branch: &WatchedBranch) -> Vec<&str> {
+        let all = || self.revisions.iter().map(String::as_str).collect();
+        if self.sources.len() != self.revisions.len() || !self.reads(branch) {
+            return all();
+        }
+        let pairs = self.sources.iter().zip(&self.revisions);
+        pairs.filter(|(source, _)| branch.feeds(source)).map(|(_, revision)| revision.as_str()).collect()
+    }
+
+    fn parts(&self, branch: &WatchedBranch) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for source in self.sources.iter().filter(|source| branch.feeds(source)) {
+            let folder = source.path.as_deref().and_then(|path| resolve("", path));
+            match (&self.generate_paths, &folder) {
+                (Some(paths), _) => {
+                    let folder = folder.as_deref().unwrap_or_default();
+                    parts.extend(
+                        paths.split(';').filter(|path| !path.is_empty()).filter_map(|path| Part::new(folder, path)),
+                    );
+                    continue;
+                }
+                (None, Some(folder)) => parts.push(Part::Below(folder.clone())),
+                (None, None) => {}
+            }
+            let own = source.value_files.iter().filter(|file| !file.starts_with('$'));
+            parts.extend(own.filter_map(|file| Part::new(folder.as_deref().unwrap_or_default(), file)));
+            if let Some(name) = &source.reference {
+                let prefix = format!("${name}/");
+                let referring = self.sources.iter().flat_map(|other| &other.value_files);
+                parts.extend(referring.filter_map(|file| Part::new("", file.strip_prefix(&prefix)?)));
+            }
+        }
+        parts
+    }
+}
+
+/// A part of a repository.
+enum Part {
+    /// A folder with everything below it, or a file; empty: everything.
+    Below(String),
+    /// What a glob matches.
+    Matching(globset::GlobMatcher),
+}
+
+impl Part {
+    fn new(folder: &str, path: &str) -> Option<Self> {
+        let path = resolve(folder, path)?;
+        if !path.contains(['*', '?', '[']) {
+            return Some(Self::Below(path));
+        }
+        let glob = GlobBuilder::new(&path).literal_separator(true).build().ok()?;
+        Some(Self::Matching(glob.compile_matcher()))
+    }
+
+    fn holds(&self, file: &str) -> bool {
+        match self {
+            Self::Below(folder) if folder.is_empty() => true,
+            Self::Below(folder) => {
+                file.strip_prefix(folder.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Self::Matching(glob) => glob.is_match(file),
+        }
+    }
+}
+
+/// Returns a path from the top: one that begins with `/` does so already, others begin in `folder`. `None`: it leads out
+/// of the repository.
+fn resolve(folder: &str, path: &str) -> Option<String> {
+    let begin = if path.starts_with('/') { "" } else { folder };
+    let mut components: Vec<&str> = Vec::new();
+    for component in begin.split('/').chain(path.split('/')) {
+        match component {
+            "" | "." => {}
+            ".." => {
+                components.pop()?;
+            }
+            other => components.push(other),
+        }
+    }
+    Some(components.join("/"))
+}
+
+/// Returns whether two URLs name one repository: what counts is host and path, not how it is reached. That is how Argo CD's
+/// own webhook compares them (<https://github.com/argoproj/argo-cd/blob/v2.13.0/util/webhook/webhook.go>, `getWebUrlRegex`).
+fn same_repository(one: &str, other: &str) -> bool {
+    matches!((place(one), place(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Returns host and path, in lower case and without `.git`.
+pub(super) fn place(url: &str) -> Option<(String, String)> {
+    let (host, path) = match Url::parse(url) {
+        Ok(url) if url.scheme() == "file" || url.has_host() => {
+            (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned())
+        }
+        // `git@host:path`, which is no URL.
+        _ => {
+            let (host, path) = url.split_once(':')?;
+            (host.rsplit('@').next()?.to_owned(), path.to_owned())
+        }
+    };
+    let path = path.trim_matches('/').to_lowercase();
+    let path = path.strip_suffix(".git").unwrap_or(&path).trim_end_matches('/');
+    (!path.is_empty()).then(|| (host.to_lowercase(), path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::application::application;
+    use super::*;
+
+    fn branch() -> WatchedBranch {
+        let repository = Url::parse("https://git.example.com/uyou/platform-config.git").unwrap();
+        WatchedBranch { repository, branch: "main".to_owned(), is_default: true }
+    }
+
+    fn made_of(spec: Value) -> Application {
+        application(json!({"metadata": {"name": "a"}, "spec": spec}))
+    }
+
+    fn source(path: &str, revision: &str) -> Value {
+        json!({"source": {"repoURL": "https://git.example.com/uyou/platform-config.git", "path": path, "targetRevision": revision}})
+    }
+
+    #[test]
+    fn a_folder_is_what_is_below_it() {
+        let touched = |path: &str, file: &str| made_of(source(path, "main")).is_touched_by(&branch(), [file]);
+        assert!(touched("environments/staging", "environments/staging/user.yaml"));
+        assert!(touched("environments/staging/", "environments/staging/a/b.yaml"));
+        assert!(touched("./environments/staging", "environments/staging/a.yaml"));
+        assert!(touched(".", "a.yaml"));
+        assert!(!touched("environments/staging", "environments/staging-2/user.yaml"));
+        assert!(!touched("environments/staging", "environments/production/user.yaml"));
+        assert!(!touched("../elsewhere", "elsewhere/user.yaml"));
+    }
+
+    #[test]
+    fn only_the_branch_counts() {
+        let touched = |revision: &str, is_default: bool| {
+            let branch = WatchedBranch { is_default, ..branch() };
+            made_of(source("a", revision)).is_touched_by(&branch, ["a/b.yaml"])
+        };
+        assert!(touched("main", false) && touched("refs/heads/main", false));
+        assert!(touched("HEAD", true) && touched("", true));
+        assert!(!touched("HEAD", false) && !touched("", false));
+        assert!(!touched("release", true) && !touched("v1.2.3", true));
+    }
+
+    #[test]
+    fn a_repository_is_known_by_host_and_path() {
+        let ours = "https://git.example.com/uyou/platform-config.git";
+        for other in [
+            "https://git.example.com/uyou/platform-config",
+            "https://GIT.example.com/Uyou/Platform-Config.git",
+            "git@git.example.com:uyou/platform-config.git",
+            "ssh://git@git.example.com:2222/uyou/platform-config.git",
+            "http://token@git.example.com:3000/uyou/platform-config/",
+        ] {
+            assert!(same_repository(ours, other), "{other}");
+        }
+        for other in [
+            "https://git.example.com/uyou/platform-config-2.git",
+            "https://other.example.com/uyou/platform-config.git",
+            "https://git.example.com/",
+            "",
+        ] {
+            assert!(!same_repository(ours, other), "{other}");
+        }
+        assert!(same_repository("file:///srv/config.git", "file:///srv/config.git"));
+    }
+
+    #[test]
+    fn value_files_count_wherever_they_lie() {
+        // As deploy/argocd/apisix-staging.yaml has it.
+        let apisix = made_of(json!({"sources": [
+            {"repoURL": "https://apache.github.io/apisix-helm-chart", "chart": "apisix", "targetRevision": "2.10.0",
+             "helm": {"valueFiles": ["$config/base/apisix/values.yaml", "$config/environments/staging/apisix/values.yaml"]}},
+            {"repoURL": "git@git.example.com:uyou/platform-config.git", "targetRevision": "main", "ref": "config"}]}));
+        assert!(apisix.reads(&branch()));
+        assert!(apisix.is_touched_by(&branch(), ["x", "environments/staging/apisix/values.yaml"]));
+        assert!(!apisix.is_touched_by(&branch(), ["environments/staging/apisix/other.yaml"]));
+        let chart = made_of(
+            json!({"source": {"repoURL": "https://git.example.com/uyou/platform-config", "path": "charts/user",
+            "helm": {"valueFiles": ["../../environments/staging/user.yaml", "/shared.yaml"]}}}),
+        );
+        assert!(chart.is_touched_by(&branch(), ["environments/staging/user.yaml"]));
+        assert!(chart.is_touched_by(&branch(), ["shared.yaml"]));
+        assert!(!chart.is_touched_by(&branch(), ["environments/production/user.yaml"]));
+    }
+
+    #[test]
+    fn the_annotation_says_what_counts() {
+        let annotated = |paths: &str, file: &str| {
+            let mut app = made_of(source("environments/staging/overlay", "main"));
+            app.generate_paths = Some(paths.to_owned());
+            app.is_touched_by(&branch(), [file])
+        };
+        assert!(annotated(".", "environments/staging/overlay/k.yaml"));
+        assert!(annotated(".;../../../base", "base/user/deployment.yaml"));
+        assert!(annotated("/base", "base/user/deployment.yaml"));
+        assert!(annotated("/environments/*/overlay/*-service.yaml", "environments/staging/overlay/user-service.yaml"));
+        assert!(!annotated("/base", "environments/staging/overlay/k.yaml"));
+        assert!(!annotated("/base/*.yaml", "base/user/deployment.yaml"));
+    }
+
+    #[test]
+    fn revisions_are_those_of_the_branch() {
+        let app = application(json!({"metadata": {"name": "a"},
+            "spec": {"sources": [{"repoURL": "https://charts", "chart": "apisix"},
+                {"repoURL": "https://git.example.com/uyou/platform-config", "ref": "config"}]},
+            "status": {"sync": {"revisions": ["2.10.0", "abc"]}}}));
+        assert_eq!(app.revisions_of(&branch()), ["abc"]);
+        let other = WatchedBranch { branch: "x".to_owned(), is_default: false, ..branch() };
+        assert_eq!(app.revisions_of(&other), ["2.10.0", "abc"]);
+    }
+}

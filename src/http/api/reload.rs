@@ -1,0 +1,72 @@
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
+
+use super::{App, Caller, Problem};
+use crate::settings::{Change, Faults, Permission};
+
+/// The way to whoever reads the settings again.
+#[derive(Clone)]
+pub struct Reloads(mpsc::Sender<ReloadRequest>);
+
+/// Where somebody waits for what has changed, or for what is wrong with the settings.
+pub type ReloadRequest = oneshot::Sender<Result<Vec<Change>, Faults>>;
+
+impl Reloads {
+    /// Returns the way and its other end.
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    async fn reload(&self) -> Option<Result<Vec<Change>, Faults>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What a new reading of the settings has changed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Reloaded {
+    /// One for each section that says something else than before, or whose files are others.
+    changes: Vec<ChangeView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ChangeView {
+    /// As in the settings: `[[receiver]]`.
+    section: String,
+    /// What the section is called; `null` where there is only one.
+    name: Option<String>,
+    /// `added`, `removed`, `changed` or `reordered`.
+    change: &'static str,
+}
+
+/// Reads the settings again and works by them from now on: all of them, or none where one has a fault.
+#[utoipa::path(post, path = "/reload", responses(
+    (status = 200, body = Reloaded),
+    (status = 422, description = "The settings have faults; those in force stay", body = Problem, content_type = "application/problem+json"),
+    (status = 503, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(State(app): State<App>, caller: Caller) -> Result<Json<Reloaded>, Problem> {
+    caller.must(&Permission::Admin)?;
+    let Some(reloads) = &app.0.reloads else {
+        return Err(Problem::new(StatusCode::CONFLICT, "this server was not started from a settings file"));
+    };
+    match reloads.reload().await {
+        Some(Ok(changes)) => {
+            let view = |change: Change| ChangeView {
+                section: change.section,
+                name: change.name,
+                change: change.change.as_str(),
+            };
+            Ok(Json(Reloaded { changes: changes.into_iter().map(view).collect() }))
+        }
+        Some(Err(faults)) => Err(Problem::faulty_settings(faults)),
+        None => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping")),
+    }
+}

@@ -1,0 +1,174 @@
+//! How the applications of an environment fare, and since when.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Following, elapsed};
+use crate::argocd::{Application, ArgoCdError};
+use crate::relay::Relay;
+use crate::store::{ApplicationHealth, StoreError};
+
+/// How long nobody may have looked at an application that is believed to have been healthy all the time. Twice as long as
+/// it takes to look at every environment that promotions want to be healthy, and some more.
+const UNWATCHED: Duration = Duration::from_secs(180);
+
+/// Returns since when an application has been Synced and Healthy without a break; `None`: it is not.
+///
+/// `before` is what was known of it. What it was while nobody looked is known only from Argo CD's own time of the last
+/// change, which newer versions tell; without that, it counts from now. `is_new` says that it has just begun to run
+/// something else.
+fn healthy_since(
+    before: Option<&ApplicationHealth>,
+    app: &Application,
+    is_new: bool,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if !app.is_healthy() {
+        return None;
+    }
+    let changed = app.health_since.map(|at| at.min(now));
+    let known = before.and_then(|before| Some((before.healthy_since?, before.observed_at)));
+    match (known, changed) {
+        _ if is_new => Some(now),
+        // A dip and a recovery between two looks.
+        (Some((since, _)), Some(changed)) => Some(since.max(changed)),
+        (Some((since, seen)), None) if elapsed(seen, now) <= UNWATCHED => Some(since),
+        // It was not synced when it was looked at last, whatever its health was.
+        (None, Some(changed)) if before.is_none() => Some(changed),
+        (_, _) => Some(now),
+    }
+}
+
+fn row(
+    environment: &str,
+    app: &Application,
+    before: Option<&ApplicationHealth>,
+    is_new: bool,
+    now: Timestamp,
+) -> ApplicationHealth {
+    ApplicationHealth {
+        environment: environment.to_owned(),
+        application: app.name.to_string(),
+        sync: app.sync.as_str().to_owned(),
+        health: app.health.as_str().to_owned(),
+        message: app.trouble.clone().or_else(|| app.health_message.clone()),
+        healthy_since: healthy_since(before, app, is_new, now),
+        observed_at: now,
+    }
+}
+
+impl Relay {
+    /// Asks Argo CD how the applications of an environment fare now, and records it.
+    pub(super) async fn observe(
+        &self,
+        following: &Following,
+        environment: &str,
+        now: Timestamp,
+    ) -> Result<Result<Vec<ApplicationHealth>, ArgoCdError>, StoreError> {
+        let listed = following.argocd.applications(following.selector(environment)).await;
+        self.count("list", listed.as_ref().err());
+        let list = match listed {
+            Ok(list) => list,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (Some(branch), Some(watched)) = (self.branch_of(environment), self.watched(following, environment)) else {
+            return Ok(Ok(Vec::new()));
+        };
+        if branch.snapshot().is_none() {
+            // Which files it has is not known yet: that is no reason to forget its applications.
+            return Ok(Ok(Vec::new()));
+        }
+        let managed = self.managed(branch, environment);
+        let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
+        let apps = following.select(&list, environment, watched, &files);
+        let _health = following.health.lock().await;
+        let before = self.health_of(environment).await?;
+        let rows: Vec<ApplicationHealth> =
+            apps.into_iter().map(|app| row(environment, app, before.get(&app.name.to_string()), false, now)).collect();
+        self.0.store.record_application_health(rows.clone(), Some(environment.to_owned())).await?;
+        Ok(Ok(rows))
+    }
+
+    /// Records how an application fares that was asked for. In `restarted` it has just begun to run a new commit.
+    pub(super) async fn note_health(
+        &self,
+        following: &Following,
+        app: &Application,
+        environments: BTreeSet<String>,
+        restarted: BTreeSet<String>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let _health = following.health.lock().await;
+        for environment in environments {
+            let before = self.health_of(&environment).await?;
+            let is_new = restarted.contains(&environment);
+            let row = row(&environment, app, before.get(&app.name.to_string()), is_new, now);
+            self.0.store.record_application_health(vec![row], None).await?;
+        }
+        Ok(())
+    }
+
+    async fn health_of(&self, environment: &str) -> Result<HashMap<String, ApplicationHealth>, StoreError> {
+        let rows = self.0.store.application_health().await?.into_iter();
+        Ok(rows.filter(|row| row.environment == environment).map(|row| (row.application.clone(), row)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::argocd::{ApplicationName, Health, SyncStatus};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn app(health: Health, since: Option<i64>) -> Application {
+        Application {
+            name: ApplicationName { namespace: None, name: "a".to_owned() },
+            sources: Vec::new(),
+            generate_paths: None,
+            sync: SyncStatus::Synced,
+            health,
+            health_message: None,
+            health_since: since.map(at),
+            revisions: Vec::new(),
+            trouble: None,
+            is_syncing: false,
+        }
+    }
+
+    fn known(since: Option<i64>, seen: i64) -> ApplicationHealth {
+        ApplicationHealth {
+            healthy_since: since.map(at),
+            ..row("staging", &app(Health::Healthy, None), None, true, at(seen))
+        }
+    }
+
+    #[test]
+    fn it_counts_from_the_first_look_that_finds_it_healthy() {
+        let healthy = app(Health::Healthy, None);
+        assert_eq!(healthy_since(None, &healthy, false, at(100)), Some(at(100)));
+        assert_eq!(healthy_since(Some(&known(None, 90)), &healthy, false, at(100)), Some(at(100)));
+        assert_eq!(healthy_since(Some(&known(Some(50), 90)), &healthy, false, at(100)), Some(at(50)));
+        assert_eq!(healthy_since(Some(&known(Some(50), 90)), &app(Health::Degraded, None), false, at(100)), None);
+        let out_of_sync = Application { sync: SyncStatus::OutOfSync, ..healthy.clone() };
+        assert_eq!(healthy_since(Some(&known(Some(50), 90)), &out_of_sync, false, at(100)), None);
+        // What it runs is new.
+        assert_eq!(healthy_since(Some(&known(Some(50), 90)), &healthy, true, at(100)), Some(at(100)));
+    }
+
+    #[test]
+    fn nobody_vouches_for_the_time_in_which_nobody_looked_but_argo_cd() {
+        let before = known(Some(50), 90);
+        let later = at(90 + 181);
+        assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, None), false, later), Some(later));
+        assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, Some(40)), false, later), Some(at(50)));
+        assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, Some(200)), false, later), Some(at(200)));
+        assert_eq!(healthy_since(None, &app(Health::Healthy, Some(40)), false, later), Some(at(40)));
+        // A clock that is ahead.
+        assert_eq!(healthy_since(None, &app(Health::Healthy, Some(900)), false, at(100)), Some(at(100)));
+    }
+}

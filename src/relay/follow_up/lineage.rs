@@ -1,0 +1,102 @@
+//! Which commits of a branch came after which.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+/// The most commits that are remembered; the oldest are forgotten first.
+const MAX_COMMITS: usize = 10_000;
+
+/// When each commit was first seen on a branch.
+///
+/// A mirror that is one commit deep does not know the parents of what others have committed. But a branch only grows: what
+/// is first seen on it after a commit was there comes after that commit. Whoever forces the branch back leads to commits
+/// that were seen before.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    first_seen: HashMap<String, Timestamp>,
+    is_loaded: bool,
+}
+
+impl Lineage {
+    /// Returns whether the commits of earlier processes have been noted.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
+    /// Notes the commits of earlier processes, with the times at which they were on the branch.
+    pub(super) fn load(&mut self, commits: Vec<(String, Timestamp)>) {
+        self.is_loaded = true;
+        commits.into_iter().for_each(|(commit, at)| self.note(&commit, at));
+    }
+
+    /// Notes that a commit is on the branch.
+    pub(super) fn note(&mut self, commit: &str, at: Timestamp) {
+        if let Some(known) = self.first_seen.get_mut(commit) {
+            *known = (*known).min(at);
+            return;
+        }
+        if self.first_seen.len() >= MAX_COMMITS {
+            let mut times: Vec<Timestamp> = self.first_seen.values().copied().collect();
+            times.sort_unstable();
+            let middle = times[times.len() / 2];
+            self.first_seen.retain(|_, seen| *seen > middle);
+        }
+        self.first_seen.insert(commit.to_owned(), at);
+    }
+
+    /// Returns whether `revision` is `commit`, which was on the branch at `since`, or came after it.
+    pub(super) fn follows(&self, revision: &str, commit: &str, since: Timestamp) -> bool {
+        revision == commit || self.first_seen.get(revision).is_some_and(|seen| *seen >= since)
+    }
+
+    /// Returns whether something is known of the commit.
+    pub(super) fn knows(&self, commit: &str) -> bool {
+        self.first_seen.contains_key(commit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn what_is_seen_later_follows() {
+        let mut lineage = Lineage::default();
+        lineage.load(vec![("before".to_owned(), at(10)), ("ours".to_owned(), at(20))]);
+        lineage.note("theirs", at(30));
+        let follows = |revision: &str| lineage.follows(revision, "ours", at(20));
+        assert!(follows("ours") && follows("theirs"));
+        assert!(!follows("before") && !follows("never seen"));
+        // Two commits of one push: the second is where the branch is.
+        assert!(lineage.follows("ours", "of the same push", at(20)));
+    }
+
+    #[test]
+    fn a_branch_that_was_forced_back_leads_to_what_was_seen_before() {
+        let mut lineage = Lineage::default();
+        lineage.note("before", at(10));
+        lineage.note("ours", at(20));
+        lineage.note("before", at(30));
+        assert!(!lineage.follows("before", "ours", at(20)));
+        // Our own commit may be seen at the tip before the store has written down that it is there.
+        lineage.note("later", at(40));
+        lineage.note("later", at(39));
+        assert!(lineage.follows("later", "x", at(39)) && !lineage.follows("later", "x", at(40)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let mut lineage = Lineage::default();
+        for second in 0..30_000 {
+            lineage.note(&second.to_string(), at(second));
+        }
+        assert!(lineage.first_seen.len() <= MAX_COMMITS);
+        assert!(lineage.follows("29999", "x", at(29_990)));
+        assert!(!lineage.knows("0"));
+    }
+}

@@ -1,0 +1,64 @@
+//! Without a token: Argo CD's webhook hears of each push, and that is all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Worker, files, now};
+use crate::argocd::PushedCommit;
+use crate::store::{FollowState, FollowUp, StoreError, Update};
+use crate::telemetry::SpanKind;
+
+impl Worker<'_> {
+    /// Tells of what has been committed, one message for each branch. Returns how long there is nothing to do.
+    pub(super) async fn tell(&mut self, open: Vec<(FollowUp, Update)>) -> Result<Duration, StoreError> {
+        let mut branches: BTreeMap<usize, Vec<(FollowUp, Update)>> = BTreeMap::new();
+        for (mut row, update) in open {
+            match self.relay.0.branch_of.get(&row.environment) {
+                Some(index) => branches.entry(*index).or_default().push((row, update)),
+                None => {
+                    row.reason = Some("the settings have no such environment any more".to_owned());
+                    (row.state, row.ended_at) = (FollowState::Untracked, Some(now()));
+                    self.record(vec![(row, update)]).await?;
+                }
+            }
+        }
+        for (index, mut rows) in branches {
+            let Some(watched) = self.following.branches.get(index) else { continue };
+            rows.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at).then_with(|| a.update_id.cmp(&b.update_id)));
+            let Some((last, _)) = rows.last() else { continue };
+            let push = PushedCommit { commit: last.commit.clone(), files: changed_files(&rows) };
+            let parent = self.spans.get(&last.update_id).map(crate::telemetry::Span::context);
+            let mut span = self.relay.0.traces.begin(SpanKind::Client, "argocd webhook", parent.as_ref());
+            span.set("tagrelay.commit", &push.commit);
+            let told = self.following.argocd.tell(watched, &push).await;
+            self.relay.count("webhook", told.as_ref().err());
+            match told {
+                Ok(()) => {
+                    self.found();
+                    let now = now();
+                    for (row, _) in &mut rows {
+                        (row.state, row.reason, row.ended_at) = (FollowState::Told, None, Some(now));
+                    }
+                    drop(span);
+                    self.record(rows).await?;
+                }
+                Err(error) => {
+                    span.fail(&error.to_string());
+                    self.missed(&error);
+                    self.explain(rows, &error).await?;
+                }
+            }
+        }
+        Ok(match self.away {
+            Some((_, until)) => until.saturating_duration_since(Instant::now()),
+            None => super::WATCH,
+        })
+    }
+}
+
+fn changed_files(rows: &[(FollowUp, Update)]) -> Vec<String> {
+    let files: std::collections::BTreeSet<&str> = rows.iter().flat_map(|(_, update)| files(update)).collect();
+    files.into_iter().map(str::to_owned).collect()
+}

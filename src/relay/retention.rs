@@ -1,0 +1,32 @@
+//! Forgets what is over, in small steps.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Relay;
+
+/// How soon after the start, and how often.
+const TIMES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+
+/// The pause between two steps, in which others write.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+    let mut pause = TIMES.0;
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = match relay.0.store.forget(&relay.0.retention, Timestamp::now()).await {
+            Ok(true) => PAUSE,
+            Ok(false) => TIMES.1,
+            Err(error) => {
+                tracing::warn!(%error, "what is over cannot be deleted from the store");
+                TIMES.1
+            }
+        };
+    }
+}

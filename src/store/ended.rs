@@ -1,0 +1,67 @@
+//! Events and updates that come to their end, whichever statement ends them.
+//!
+//! Some end because somebody said so, others inside the transaction of something else: a hold that is released
+//! supersedes all but the newest of what waited. Triggers of the writing connection note each of them, so that it is told
+//! and counted once.
+
+use sqlx::SqliteConnection;
+use tokio::sync::mpsc;
+
+use super::{Event, EventState, Update, UpdateState};
+
+/// Something that has come to its end and is on disk.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// An event.
+    Event(Box<Event>),
+    /// An update.
+    Update(Box<Update>),
+}
+
+/// The table and its triggers belong to the connection, and vanish with it.
+const TRIGGERS: &str = "
+    PRAGMA temp_store = MEMORY;
+    CREATE TEMP TABLE ended (number INTEGER PRIMARY KEY, id TEXT NOT NULL, state TEXT NOT NULL, is_event INTEGER NOT NULL);
+    CREATE TEMP TRIGGER update_ends AFTER UPDATE OF state ON main.updates
+    WHEN old.state IN ('unverified', 'pending', 'waiting') AND new.state NOT IN ('unverified', 'pending', 'waiting') BEGIN
+        INSERT INTO ended (id, state, is_event) VALUES (new.id, new.state, 0);
+    END;
+    CREATE TEMP TRIGGER update_begins_ended AFTER INSERT ON main.updates
+    WHEN new.state NOT IN ('unverified', 'pending', 'waiting') BEGIN
+        INSERT INTO ended (id, state, is_event) VALUES (new.id, new.state, 0);
+    END;
+    CREATE TEMP TRIGGER event_ends AFTER UPDATE OF state ON main.events
+    WHEN old.state IN ('queued', 'pending', 'waiting') AND new.state NOT IN ('queued', 'pending', 'waiting') BEGIN
+        INSERT INTO ended (id, state, is_event) VALUES (new.id, new.state, 1);
+    END;";
+
+/// Has a connection note what ends.
+pub(super) async fn watch(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(TRIGGERS).execute(connection).await.map(|_| ())
+}
+
+/// Returns what has ended in the transaction that is open, in that order.
+pub(super) async fn take(connection: &mut SqliteConnection) -> Result<Vec<Ending>, sqlx::Error> {
+    let mut ended: Vec<(i64, String, String, bool)> =
+        sqlx::query_as("DELETE FROM ended RETURNING number, id, state, is_event").fetch_all(&mut *connection).await?;
+    ended.sort();
+    let mut endings = Vec::with_capacity(ended.len());
+    for (_, id, state, is_event) in ended {
+        // The row may have begun anew in the same transaction: what counts is how it ended.
+        if is_event {
+            let event: Option<Event> =
+                sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(&id).fetch_optional(&mut *connection).await?;
+            let state: EventState = state.parse().map_err(|error| super::decode_error("state", error))?;
+            endings.extend(event.map(|event| Ending::Event(Box::new(Event { state, ..event }))));
+        } else {
+            let update: Option<Update> =
+                sqlx::query_as("SELECT * FROM updates WHERE id = ?").bind(&id).fetch_optional(&mut *connection).await?;
+            let state: UpdateState = state.parse().map_err(|error| super::decode_error("state", error))?;
+            endings.extend(update.map(|update| Ending::Update(Box::new(Update { state, ..update }))));
+        }
+    }
+    Ok(endings)
+}
+
+/// Where endings go once they are on disk.
+pub(super) type Told = mpsc::UnboundedSender<Ending>;

@@ -1,0 +1,161 @@
+//! What failed for good: listed, shown with every attempt, run again. And how what ended is told.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::fleet::{API_TOKEN, Fleet, deployment, sha};
+
+const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
+
+/// The server takes no push that touches qa.
+const QA_IS_PROTECTED: &str = "while read old new ref; do\n  \
+     if git diff --name-only $old $new | grep -q environments/qa; then echo 'qa is protected' >&2; exit 1; fi\ndone";
+
+fn tagrelay(fleet: &Fleet, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+        .args(arguments)
+        .args(["--server", &fleet.url("/")])
+        .env("TAGRELAY_TOKEN", API_TOKEN)
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+}
+
+async fn failed(fleet: &Fleet) -> Vec<String> {
+    let (status, list) = fleet.api("GET", "/events?state=failed", None).await;
+    assert_eq!(status, 200, "{list}");
+    list["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn count(fleet: &Fleet, metric: &str, label: &str, outcome: &str) -> Option<u32> {
+    let text = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let name = format!("{metric}{{{label},outcome=\"{outcome}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
+}
+
+fn attempts(event: &Value) -> Vec<(Option<&str>, &str, &str)> {
+    let log = event["attempt_log"].as_array().unwrap();
+    let text = |attempt: &'_ Value, name: &str| attempt[name].as_str().unwrap().to_owned();
+    log.iter().for_each(|attempt| assert!(text(attempt, "at").ends_with('Z'), "{attempt}"));
+    log.iter()
+        .map(|attempt| {
+            let word = |name: &str| attempt[name].as_str().unwrap();
+            (attempt["environment"].as_str(), word("asked"), word("answered"))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
+    let fleet = Fleet::builder().service("user-service").start().await;
+    let (_, answer) = fleet.deliver("user-service", &sha('1')).await;
+    let id = answer["events"][0]["id"].as_str().unwrap();
+    let event = fleet.settled(id).await;
+    assert_eq!(event["state"], "refused", "{event}");
+    assert_eq!(failed(&fleet).await, [id]);
+    let tried = attempts(&event);
+    assert!(tried.len() > 2, "it was asked for several times: {tried:?}");
+    let (last, before) = tried.split_last().unwrap();
+    assert!(before.iter().all(|attempt| attempt.1 == "registry" && attempt.2.contains(" has no ")), "{tried:?}");
+    assert_eq!((last.0, last.1), (None, "rules"));
+    assert!(last.2.starts_with("refused: ") && last.2.contains(" has no "), "{tried:?}");
+
+    let (done, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
+    assert!(done && told.contains(id), "{told}");
+    let (done, told) = tagrelay(&fleet, &["events", "show", id]);
+    assert!(done && told.contains("tried in vain") && told.contains("registry"), "{told}");
+
+    fleet.push_image("user-service", &sha('1')).await;
+    let (done, told) = tagrelay(&fleet, &["events", "replay", id]);
+    assert!(done, "{told}");
+    let event = fleet.settled(id).await;
+    assert_eq!(event["state"], "committed", "{event}");
+    assert_eq!(attempts(&event).last().unwrap().1, "replay");
+    assert_eq!(failed(&fleet).await, Vec::<String>::new());
+    let (done, told) = tagrelay(&fleet, &["events", "replay", id]);
+    assert!(!done && told.contains("only refused events"), "{told}");
+}
+
+#[tokio::test]
+async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
+    let services = ["user-service", "order-service"];
+    let qa = |service: &str| deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
+    let fleet = services.iter().fold(Fleet::builder().settings(QA), |builder, service| {
+        builder.service(service).file(&format!("environments/qa/{service}.yaml"), &qa(service))
+    });
+    let fleet = fleet.start().await;
+    fleet.upstream.hook("pre-receive", QA_IS_PROTECTED);
+    let mut ids = Vec::new();
+    for service in services {
+        let id = fleet.announce(service, &sha('1')).await;
+        let event = fleet.settled(&id).await;
+        assert_eq!(event["state"], "committed", "staging has it: {event}");
+        let refused = attempts(&event)
+            .iter()
+            .any(|attempt| attempt.0 == Some("qa") && attempt.1 == "branch" && attempt.2.contains("qa is protected"));
+        assert!(refused, "{event}");
+        ids.insert(0, id);
+    }
+    assert_eq!(failed(&fleet).await, ids);
+    let (_, refused) = fleet.api("GET", "/events?state=refused", None).await;
+    assert_eq!(refused["events"], json!([]));
+    let (status, problem) = fleet.api("POST", "/events/replay", Some(json!({ "state": "queued" }))).await;
+    assert_eq!(status, 422, "{problem}");
+
+    fleet.upstream.remove_hook("pre-receive");
+    let one = fleet.repository("user-service");
+    let (done, told) = tagrelay(&fleet, &["events", "replay", "--all", "--repository", &one]);
+    assert!(done && told.contains(&ids[1]) && !told.contains(&ids[0]), "{told}");
+    assert_eq!(fleet.settled(&ids[1]).await["state"], "committed");
+    fleet.eventually("qa has it", async || fleet.running("qa", "user-service") == sha('1')).await;
+    assert_eq!(fleet.running("qa", "order-service"), sha('0'));
+
+    let (done, told) = tagrelay(&fleet, &["events", "replay", "--all", "--json"]);
+    assert!(done, "{told}");
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap(), json!({ "replayed": [ids[0]] }));
+    fleet.eventually("nothing is left", async || failed(&fleet).await.is_empty()).await;
+    fleet.eventually("qa has both", async || fleet.running("qa", "order-service") == sha('1')).await;
+    let (_, told) = tagrelay(&fleet, &["events", "replay", "--all"]);
+    assert!(told.contains("nothing to run again"), "{told}");
+}
+
+#[tokio::test]
+async fn every_end_is_told_and_an_event_is_counted_once_however_many_environments_take_it() {
+    let qa = deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
+    let fleet = Fleet::builder().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
+    let fleet = fleet.start().await;
+    let repository = format!("repository=\"{}\"", fleet.repository("user-service"));
+    let first = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
+    assert_eq!((first["state"].as_str(), first["updates"].as_array().unwrap().len()), (Some("committed"), 2));
+    let events = async |outcome| count(&fleet, "tagrelay_events_total", &repository, outcome).await;
+    fleet.eventually("it is counted", async || events("committed").await == Some(1)).await;
+    for environment in ["environment=\"staging\"", "environment=\"qa\""] {
+        assert_eq!(count(&fleet, "tagrelay_updates_total", environment, "committed").await, Some(1));
+    }
+
+    // Of two that wait for a hold the older one ends when the hold does, in its transaction.
+    let mut holds = Vec::new();
+    for environment in ["staging", "qa"] {
+        let hold = json!({ "environment": environment, "repository": "user-service" });
+        let (status, made) = fleet.api("POST", "/holds", Some(hold)).await;
+        assert_eq!(status, 201, "{made}");
+        holds.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let older = fleet.announce("user-service", &sha('2')).await;
+    assert_eq!(fleet.settled(&older).await["state"], "waiting");
+    let newer = fleet.announce("user-service", &sha('3')).await;
+    assert_eq!(fleet.settled(&newer).await["state"], "waiting");
+    for hold in holds {
+        fleet.api("DELETE", &format!("/holds/{hold}"), None).await;
+    }
+    fleet.eventually("the newer one is written", async || events("committed").await == Some(2)).await;
+    assert_eq!(events("superseded").await, Some(1));
+    let ended = |state: &str| {
+        let log = fleet.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_end = |line: &Value| line["message"] == "update finished" && line["cause_id"] == older.as_str();
+        lines.filter(|line| is_end(line) && line["state"] == state).count()
+    };
+    assert_eq!(ended("superseded"), 2, "{}", fleet.log());
+}

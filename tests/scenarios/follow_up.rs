@@ -1,0 +1,463 @@
+//! After the push: Argo CD is told, followed, and asked before a promotion.
+
+use serde_json::{Value, json};
+
+use super::argocd::{FakeArgoCd, TOKEN};
+use super::fleet::{Builder, Fleet, sha};
+
+const INCIDENT_TOKEN: &str = "incident-token-44aa";
+
+/// The name under which Argo CD knows the config repository.
+const REPOSITORY: &str = "https://git.example.com/uyou/platform-config.git";
+
+/// A fleet with two services in folders of their own, each with an application in staging and one in production.
+fn with_folders() -> Builder {
+    let mut builder = Fleet::builder();
+    for service in ["user-service", "order-service"] {
+        for environment in ["staging", "production"] {
+            let text = super::fleet::deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
+            builder = builder.file(&format!("environments/{environment}/{service}/deployment.yaml"), &text);
+        }
+    }
+    builder.repository_settings(&format!("argocd_url = \"{REPOSITORY}\"")).settings(&format!(
+        "\n[[api_token]]\nname = \"incident\"\ntoken = {{ value = \"{INCIDENT_TOKEN}\" }}\n\
+         permissions = [\"read\", \"promote:*\", \"override:production\"]\n"
+    ))
+}
+
+async fn four_applications() -> FakeArgoCd {
+    let argocd = FakeArgoCd::start().await;
+    for service in ["user-service", "order-service"] {
+        for environment in ["staging", "production"] {
+            argocd.add(
+                &format!("{service}-{environment}"),
+                REPOSITORY,
+                &format!("environments/{environment}/{service}"),
+            );
+        }
+    }
+    argocd
+}
+
+async fn start(builder: Builder, argocd: &FakeArgoCd) -> Fleet {
+    let fleet = builder.settings(&argocd.settings()).start().await;
+    argocd.reads(fleet.upstream.path());
+    fleet
+}
+
+/// Waits until the rollout of an event's update is in a state, and returns it.
+async fn rollout(fleet: &Fleet, event: &str, state: &str) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..1500 {
+        let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
+        last = detail["updates"][0]["rollout"].clone();
+        if last["state"] == state {
+            return last;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the rollout is not {state}: {last:#}\n{}", fleet.log());
+}
+
+async fn environment(fleet: &Fleet, name: &str) -> Value {
+    let (_, matrix) = fleet.api("GET", "/environments", None).await;
+    matrix["environments"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone()
+}
+
+#[tokio::test]
+async fn exactly_what_was_touched_is_refreshed_and_followed_to_its_health() {
+    let argocd = four_applications().await;
+    let fleet = start(with_folders(), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    let rollout = rollout(&fleet, &event, "healthy").await;
+    assert_eq!(argocd.refreshed(), ["user-service-staging"]);
+    let app = &rollout["applications"][0];
+    assert_eq!(rollout["applications"].as_array().unwrap().len(), 1, "{rollout:#}");
+    assert_eq!((&app["name"], &app["namespace"]), (&json!("user-service-staging"), &json!("argocd")));
+    assert_eq!((&app["revision"], &app["health"]), (&json!(fleet.upstream.tip()), &json!("Healthy")));
+    let times = ["refreshed_at", "reached_at", "synced_at", "ended_at"].map(|key| app[key].as_str().unwrap());
+    assert!(times.is_sorted() && times[0] < times[3], "{app:#}");
+    assert_eq!(rollout["ended_at"], app["ended_at"]);
+
+    let (_, history) = fleet.api("GET", "/history", None).await;
+    assert_eq!(history["changes"][0]["rollout"], rollout);
+    let row = environment(&fleet, "staging").await;
+    let cell = row["repositories"].as_array().unwrap().iter().find(|cell| cell["rollout"].is_object()).unwrap();
+    assert_eq!((&cell["repository"], &cell["rollout"]), (&json!(fleet.repository("user-service")), &rollout));
+    assert_eq!(row["health"]["state"], "healthy", "{row:#}");
+
+    let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    let path = format!("/promotions/{}", promoted["id"].as_str().unwrap());
+    fleet
+        .eventually("the promotion is rolled out", async || {
+            fleet.api("GET", &path, None).await.1["rollout"]["state"] == "healthy"
+        })
+        .await;
+    assert_eq!(argocd.refreshed(), ["user-service-staging", "user-service-production"]);
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    for line in [
+        "tagrelay_argocd_requests_total{operation=\"refresh\",outcome=\"ok\"} 2",
+        "tagrelay_rollouts_total{environment=\"staging\",outcome=\"healthy\"} 1",
+        "tagrelay_commit_to_healthy_seconds_count 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    assert!(!fleet.log().contains(TOKEN));
+}
+
+#[tokio::test]
+async fn a_rollout_that_goes_wrong_is_shown_and_stops_nothing() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| {
+        app.script = vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Degraded")];
+        app.message = "Deployment \"user-service\" exceeded its progress deadline".to_owned();
+    });
+    let fleet = start(with_folders(), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    let rollout = rollout(&fleet, &event, "degraded").await;
+    assert!(rollout["reason"].as_str().unwrap().contains("exceeded its progress deadline"), "{rollout:#}");
+    let row = environment(&fleet, "staging").await;
+    assert_eq!(row["health"]["state"], "unhealthy", "{row:#}");
+    assert_eq!(row["health"]["applications"][0]["health"], "Degraded");
+    // Without promote_when nobody asks.
+    let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_following() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| app.script = vec![("Synced", "Progressing")]);
+    let mut fleet = start(with_folders(), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the application is underway", async || {
+            let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
+            detail["updates"][0]["rollout"]["applications"][0]["health"] == "Progressing"
+        })
+        .await;
+    fleet.kill();
+    // Somebody else commits on top, and Argo CD goes on with that.
+    fleet.upstream.commit("docs", &[("README.md", "hello")]);
+    let tip = fleet.upstream.tip();
+    argocd.change("user-service-staging", |app| {
+        (app.revision, app.health) = (tip.clone(), "Healthy".to_owned());
+    });
+    fleet.start().await;
+    let rollout = rollout(&fleet, &event, "healthy").await;
+    assert_eq!(rollout["applications"][0]["revision"], tip, "a descendant counts");
+    assert_eq!(argocd.refreshed(), ["user-service-staging"], "it had been refreshed before");
+}
+
+#[tokio::test]
+async fn commits_go_on_while_argo_cd_is_away() {
+    let argocd = four_applications().await;
+    argocd.goes_away(true);
+    let fleet = start(with_folders(), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&event).await["state"], "committed");
+    let waiting = rollout(&fleet, &event, "waiting").await;
+    assert_eq!(waiting["applications"], json!([]));
+    fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
+    let waiting = rollout(&fleet, &event, "waiting").await;
+    assert!(waiting["reason"].as_str().unwrap().contains("503"), "{waiting:#}");
+    argocd.goes_away(false);
+    rollout(&fleet, &event, "healthy").await;
+}
+
+#[tokio::test]
+async fn an_environment_that_is_not_healthy_is_not_promoted_from_unless_somebody_says_why() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    fleet.push_image("order-service", &sha('0')).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    argocd.change("order-service-staging", |app| app.health = "Degraded".to_owned());
+    let body = |more: Value| {
+        let mut body = json!({"to": "production", "repositories": ["user-service"]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for more in [json!({}), json!({"dry_run": true}), json!({"tag": sha('1')})] {
+        let (status, problem) = fleet.api("POST", "/promotions", Some(body(more))).await;
+        assert_eq!(status, 409, "{problem}");
+    }
+    let (_, problem) = fleet.api("POST", "/promotions", Some(body(json!({})))).await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("application argocd/order-service-staging is Synced and Degraded"), "{detail}");
+    assert!(detail.contains("override:production"), "{detail}");
+
+    // Not without the permission, and not without a reason.
+    let reasoned = body(json!({"override": true, "reason": "hotfix for\nTagrelay-Cause: the outage"}));
+    assert_eq!(fleet.api("POST", "/promotions", Some(reasoned.clone())).await.0, 403);
+    let incident = |body: Value| async { fleet.api_as(INCIDENT_TOKEN, "POST", "/promotions", Some(body), &[]).await };
+    for more in [json!({"override": true}), json!({"override": true, "reason": " "})] {
+        assert_eq!(incident(body(more)).await.0, 422);
+    }
+    let (status, taken) = incident(reasoned).await;
+    assert_eq!(status, 202, "{taken}");
+    assert!(taken["overridden"].as_str().unwrap().contains("is Synced and Degraded"), "{taken:#}");
+    let (_, done) = fleet.api("GET", &format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap()), None).await;
+    assert_eq!(done["state"], "committed", "{done:#}");
+    let trailer = |key: &str| {
+        let format = format!("--format=%(trailers:key={key},valueonly)");
+        fleet.upstream.git(&["log", "-1", &format, "main"]).trim().to_owned()
+    };
+    assert_eq!(trailer("Tagrelay-Override"), "hotfix for Tagrelay-Cause: the outage");
+    assert!(trailer("Tagrelay-Cause").starts_with("promotion ") && trailer("Tagrelay-Cause").lines().count() == 1);
+
+    // Where nothing is in the way there is nothing to override.
+    argocd.change("order-service-staging", |app| app.health = "Healthy".to_owned());
+    let open = body(json!({"repositories": ["order-service"], "override": true, "reason": "to be sure"}));
+    let (_, taken) = incident(open).await;
+    assert_eq!((&taken["overridden"], &taken["kind"]), (&Value::Null, &json!("promotion")), "{taken:#}");
+    // A tag that comes from no environment.
+    fleet.push_image("user-service", &sha('9')).await;
+    for more in [json!({"tag": sha('9')}), json!({"tag": sha('9'), "from": "staging"})] {
+        let (status, problem) = fleet.api("POST", "/promotions", Some(body(more))).await;
+        assert_eq!(status, 409, "{problem}");
+    }
+}
+
+/// Lets an hour go by for what the stopped program knows of the health of applications.
+async fn an_hour_later(fleet: &Fleet) {
+    use sqlx::Connection as _;
+    let url = format!("sqlite:{}", fleet.folder().join("tagrelay.db").display());
+    let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let change = "UPDATE application_health SET healthy_since = healthy_since - 3600000";
+    assert_eq!(sqlx::query(change).execute(&mut store).await.unwrap().rows_affected(), 2);
+}
+
+// The fake answers while the test waits for the end of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_just_become_healthy_has_to_soak() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "soak = \"1h\"");
+    let mut fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("its soak time is 3600 s"), "{problem}");
+    let row = environment(&fleet, "production").await;
+    assert_eq!((&row["promote_when"], &row["soak_seconds"]), (&json!("healthy"), &json!(3600)));
+    assert_eq!(fleet.terminate(), Some(0));
+    an_hour_later(&fleet).await;
+    fleet.start().await;
+    assert_eq!(fleet.request("/promotions", body.clone()).await["state"], "committed");
+    // A dip begins it anew.
+    argocd.change("user-service-staging", |app| app.health = "Degraded".to_owned());
+    assert_eq!(fleet.api("POST", "/promotions", Some(body.clone())).await.0, 409);
+    argocd.change("user-service-staging", |app| app.health = "Healthy".to_owned());
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("its soak time"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_is_still_rolling_out_is_not_healthy_yet() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| app.script = vec![("Synced", "Progressing")]);
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&event).await["state"], "committed");
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("user-service 1111111 is being rolled out"), "{problem}");
+}
+
+#[tokio::test]
+async fn without_a_token_argo_cd_hears_of_the_push_as_from_a_git_host() {
+    let argocd = FakeArgoCd::start().await;
+    argocd.wants_secret("webhook-secret-81");
+    let settings = format!(
+        "\n[argocd]\nurl = \"{}\"\nwebhook = {{ secret = {{ value = \"webhook-secret-81\" }} }}\n",
+        argocd.url()
+    );
+    let fleet = with_folders().settings(&settings).start().await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "told").await;
+    let [(headers, body)] = argocd.webhooks().try_into().unwrap();
+    assert_eq!(headers["x-github-event"], "push");
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(body["ref"], "refs/heads/main");
+    assert_eq!(body["after"], fleet.upstream.tip());
+    assert_eq!(body["repository"]["html_url"], REPOSITORY.trim_end_matches(".git"));
+    assert_eq!(body["repository"]["default_branch"], "main");
+    assert_eq!(body["commits"][0]["modified"], json!(["environments/staging/user-service/deployment.yaml"]));
+    assert!(argocd.requests().is_empty());
+}
+
+#[tokio::test]
+async fn environments_may_name_their_applications() {
+    let argocd = FakeArgoCd::start().await;
+    // What they are made of says nothing: a plugin takes it from elsewhere.
+    argocd.add("by-name", "https://elsewhere.example.com/a.git", "a");
+    argocd.add("by-label", "https://elsewhere.example.com/a.git", "a");
+    argocd.add("other", "https://elsewhere.example.com/a.git", "a");
+    argocd.change("by-label", |app| drop(app.labels.insert("env".to_owned(), "production".to_owned())));
+    let builder = with_folders()
+        .environment_settings("staging", "argocd = { app = \"argocd/by-name\" }")
+        .environment_settings("production", "argocd = { labels = \"env=production\" }");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    let path = format!("/promotions/{}", promoted["id"].as_str().unwrap());
+    fleet
+        .eventually("the promotion is rolled out", async || {
+            fleet.api("GET", &path, None).await.1["rollout"]["state"] == "healthy"
+        })
+        .await;
+    assert_eq!(argocd.refreshed(), ["by-name", "by-label"]);
+}
+
+#[tokio::test]
+async fn what_nobody_rolls_out_is_said_so() {
+    let argocd = FakeArgoCd::start().await;
+    argocd.add("other", REPOSITORY, "elsewhere");
+    let fleet = start(with_folders(), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    let rollout = rollout(&fleet, &event, "untracked").await;
+    assert!(rollout["reason"].as_str().unwrap().contains("environments/staging/user-service/deployment.yaml"));
+    assert!(argocd.refreshed().is_empty());
+}
+
+/// Runs a command of the program against the fleet's server. Returns its exit code and what it printed.
+fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tagrelay"));
+    command.args(arguments).env("TAGRELAY_SERVER", fleet.url("")).env("TAGRELAY_TOKEN", token);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code(), text)
+}
+
+// The fake answers while the test waits for the command.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_show_it_and_override() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+    }
+    argocd.change("user-service-staging", |app| {
+        app.script = vec![("Synced", "Degraded")];
+        app.message = "Back-off restarting failed container".to_owned();
+    });
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "degraded").await;
+    let (code, refused) = command(&fleet, INCIDENT_TOKEN, &["promote", "--to", "production", "user-service"]);
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(refused.contains("argocd/user-service-staging is Synced and Degraded"), "{refused}");
+    let (code, status) = command(&fleet, INCIDENT_TOKEN, &["status"]);
+    assert_eq!(code, Some(0), "{status}");
+    for part in [
+        "HEALTH",
+        "unhealthy",
+        "Rollouts\n  staging",
+        "degraded  user-service-staging: Back-off restarting failed container",
+        "Applications that are not healthy\n  staging  argocd/user-service-staging  Synced, Degraded",
+    ] {
+        assert!(status.contains(part), "{part} is not in\n{status}");
+    }
+    let (code, text) =
+        command(&fleet, INCIDENT_TOKEN, &["promote", "--to", "production", "user-service", "--override"]);
+    assert_eq!(code, Some(2), "{text}");
+    let arguments = ["promote", "--to", "production", "user-service", "--override", "--reason", "hotfix"];
+    let (code, text) = command(&fleet, INCIDENT_TOKEN, &arguments);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("overridden: `staging` is not healthy"), "{text}");
+    assert_eq!(
+        fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Override,valueonly)", "main"]).trim(),
+        "hotfix"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_asks_argo_cd() {
+    let argocd = four_applications().await;
+    let builder = with_folders()
+        .environment_settings("production", "argocd = { app = [\"nobody\", \"user-service-production\"] }");
+    let fleet = start(builder, &argocd).await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+    }
+    let settings = fleet.settings_file();
+    let check =
+        |more: &[&str]| command(&fleet, "", &[&["check", "--config", settings.to_str().unwrap()], more].concat());
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        "answers; its version is v2.13.1",
+        "argocd/order-service-staging, argocd/user-service-staging",
+        "Argo CD shows no application `nobody`",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let (code, text) = check(&["--offline"]);
+    assert_eq!((code, text.contains("Argo CD")), (Some(0), false), "{text}");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("\"nobody\", ", "")).unwrap();
+    assert_eq!(check(&[]).0, Some(0));
+    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap().replace(TOKEN, "wrong")).unwrap();
+    let (code, text) = check(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("the token is not taken (401)") && !text.contains("wrong"), "{text}");
+    argocd.goes_away(true);
+    assert!(check(&[]).1.contains("503"));
+}
+
+#[tokio::test]
+async fn the_stream_tells_of_rollouts() {
+    use futures_util::StreamExt as _;
+    let argocd = four_applications().await;
+    let fleet = start(with_folders(), &argocd).await;
+    let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(super::fleet::API_TOKEN);
+    let mut stream = request.send().await.unwrap().bytes_stream();
+    fleet.announce("user-service", &sha('1')).await;
+    let mut text = String::new();
+    let heard = tokio::time::timeout(super::fleet::LIMIT, async {
+        while !text.contains("\"healthy\"") {
+            text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
+        }
+    });
+    heard.await.unwrap();
+    assert!(text.contains("event: rollout\n") && text.contains("\"following\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_of_the_webhook_is_told() {
+    let argocd = FakeArgoCd::start().await;
+    argocd.wants_secret("webhook-secret-81");
+    let settings = format!("\n[argocd]\nurl = \"{}\"\n", argocd.url());
+    let fleet = with_folders().settings(&settings).start().await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the reason is told", async || {
+            let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
+            let reason = &detail["updates"][0]["rollout"]["reason"];
+            reason.as_str().is_some_and(|reason| reason.contains("HMAC verification failed"))
+        })
+        .await;
+    assert!(argocd.webhooks().is_empty());
+}
+
+#[tokio::test]
+async fn the_environment_that_is_promoted_from_may_ask_too() {
+    let argocd = four_applications().await;
+    let fleet = start(with_folders().environment_settings("staging", "promote_when = \"healthy\""), &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    argocd.change("user-service-staging", |app| app.sync = "OutOfSync".to_owned());
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("is OutOfSync and Healthy"), "{problem}");
+    argocd.change("user-service-staging", |app| app.sync = "Synced".to_owned());
+    assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
+}

@@ -1,0 +1,199 @@
+//! What people set for their config repository: how it is written to, and how its host tells of pushes.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hmac::{KeyInit as _, Mac as _};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::fleet::{Fleet, sha};
+use super::git_http::{Fault, Server};
+
+const HOOK_SECRET: &str = "a-secret-of-the-git-host-8a1e";
+
+/// How often the remote has been asked where the branch stands.
+async fn refreshes(fleet: &Fleet) -> f64 {
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let counts = metrics.lines().filter(|line| {
+        line.starts_with("tagrelay_git_operation_seconds_count{") && line.contains("operation=\"refresh\"")
+    });
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// Sends what GitHub sends after a push.
+async fn tell(fleet: &Fleet, branch: &str, commit: &str) -> (u16, Value) {
+    let body = json!({"ref": format!("refs/heads/{branch}"), "after": commit}).to_string();
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(HOOK_SECRET.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let mut headers = HeaderMap::new();
+    headers.insert("x-github-event", "push".parse().unwrap());
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    headers.insert("x-hub-signature-256", signature.parse().unwrap());
+    let answer = fleet.client.post(fleet.url("/webhooks/config")).headers(headers).body(body).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_branch_is_read_as_soon_as_its_host_says_that_it_has_moved() {
+    let receiver = format!("name = \"config\"\nkind = \"git-github\"\nsecret = {{ value = \"{HOOK_SECRET}\" }}");
+    let fleet = Fleet::builder().service("user-service").receiver(&receiver).start().await;
+    fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
+    let known = refreshes(&fleet).await;
+    // Ours comes back as everybody's does, and is known.
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet.settled(&id).await;
+    let (status, answer) = tell(&fleet, "main", &fleet.upstream.tip()).await;
+    assert_eq!((status, &answer["branches"]), (200, &json!([{"branch": "main", "state": "known"}])), "{answer}");
+    let (status, answer) = tell(&fleet, "other", &sha('a')).await;
+    assert_eq!((status, &answer["branches"]), (200, &json!([{"branch": "other", "state": "foreign"}])), "{answer}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!((refreshes(&fleet).await - known).abs() < 0.5, "the remote was asked for nothing");
+
+    fleet.upstream.commit("by hand", &[("environments/staging/new.yaml", "image: docker.io/uyou/new:1\n")]);
+    let (status, answer) = tell(&fleet, "main", &fleet.upstream.tip()).await;
+    assert_eq!((status, &answer["branches"]), (202, &json!([{"branch": "main", "state": "reading"}])), "{answer}");
+    fleet.eventually("the branch is read", async || refreshes(&fleet).await > known).await;
+    fleet
+        .eventually("it is known", async || {
+            tell(&fleet, "main", &fleet.upstream.tip()).await.1["branches"][0]["state"] == "known"
+        })
+        .await;
+    // A push that the host has already told of loses no race.
+    let id = fleet.announce("user-service", &sha('2')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("tagrelay_git_push_retries_total 0\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn commits_look_as_people_want_them() {
+    let key = tempfile::tempdir().unwrap();
+    let path = key.path().join("key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
+    assert!(made.success());
+    let settings = format!(
+        "author = \"Robot <robot@example.com>\"\ncommitter = \"Committer <committer@example.com>\"\n\
+         signed_off_by = true\ncommit = \"single\"\nquiet_period = \"4s\"\n\
+         signing = {{ format = \"ssh\", key = {{ file = \"{}\" }} }}\n\
+         [config_repository.message]\nsubject = \"deploy({{{{ environment }}}}): {{{{ summary }}}}\"\n\
+         body = '''{{% for change in changes %}}* {{{{ change.name }}}} is {{{{ change.new_short }}}}\n{{% endfor %}}'''\n",
+        path.display()
+    );
+    let builder = Fleet::builder().service("user-service").service("order-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let url = upstream.url();
+    let fleet =
+        builder.registry(&registry.host()).remote(&url, &settings).start_at(super::fleet::free_port(), upstream).await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let show = |format: &str| fleet.upstream.git(&["log", "-1", &format!("--format={format}"), "main"]);
+    assert_eq!(show("%an <%ae>|%cn <%ce>").trim(), "Robot <robot@example.com>|Committer <committer@example.com>");
+    let message = show("%B");
+    let head = "deploy(staging): user-service 0000000 -> 1111111\n\n* user-service is 1111111\n\nTagrelay-Environment: staging\n";
+    assert!(message.starts_with(head), "{message}");
+    assert!(message.trim_end().ends_with("\nSigned-off-by: Committer <committer@example.com>"), "{message}");
+    let trailers = show("%(trailers:only=true,unfold=true)");
+    for trailer in ["Tagrelay-Environment", "Tagrelay-Image", "Tagrelay-Cause", "Signed-off-by"] {
+        let count = trailers.lines().filter(|line| line.starts_with(&format!("{trailer}: "))).count();
+        assert_eq!(count, 1, "{trailer} in {trailers}");
+    }
+    let signers = key.path().join("allowed_signers");
+    let public = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+    std::fs::write(&signers, format!("committer@example.com {public}")).unwrap();
+    let allowed = format!("gpg.ssh.allowedSignersFile={}", signers.display());
+    fleet.upstream.git(&["-c", "gpg.format=ssh", "-c", &allowed, "verify-commit", "main"]);
+
+    // Two environments in one push are one commit: what waits for calm goes along with the promotion.
+    fleet.push_image("user-service", &sha('3')).await;
+    let (_, event) = fleet.deliver("user-service", &sha('3')).await;
+    let id = event["events"][0]["id"].as_str().unwrap();
+    fleet
+        .eventually("it is decided", async || {
+            fleet.api("GET", &format!("/events/{id}"), None).await.1["state"] == "pending"
+        })
+        .await;
+    let promotion = json!({"to": "production", "repositories": ["user-service"], "tag": sha('3')});
+    let promoted = fleet.request("/promotions", promotion).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    let event = fleet.settled(id).await;
+    assert_eq!(event["updates"][0]["commit"], promoted["commit"], "{event:#} {promoted:#}");
+    assert_eq!(show("%s").trim(), "deploy(staging, production): 2 images");
+    let message = show("%B");
+    for environment in ["staging", "production"] {
+        assert!(message.contains(&format!("\nTagrelay-Environment: {environment}\n")), "{message}");
+    }
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_quiet_period_gathers_what_comes_and_lets_people_through() {
+    let builder = (0..4).fold(Fleet::builder(), |builder, number| builder.service(&format!("service-{number}")));
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let url = upstream.url();
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&url, "quiet_period = \"2s\"\n")
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    let begun = Instant::now();
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        ids.push(fleet.announce(&format!("service-{number}"), &sha('1')).await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    for id in &ids {
+        assert_eq!(fleet.settled(id).await["state"], "committed");
+    }
+    assert!(begun.elapsed() > Duration::from_millis(2900), "{:?}", begun.elapsed());
+    assert_eq!(fleet.upstream.subjects()[0], "staging: 3 images");
+    assert_eq!(fleet.upstream.subjects().len(), 2);
+    // A stream that never pauses is not waited for for ever; a person is not made to wait at all.
+    let id = fleet.announce("service-3", &sha('1')).await;
+    let begun = Instant::now();
+    fleet.push_image("service-0", &sha('2')).await;
+    let promotion = json!({"to": "production", "repositories": ["service-0"], "tag": sha('2')});
+    let promoted = fleet.request("/promotions", promotion).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_asks_for_time_is_given_it() {
+    let builder = Fleet::builder().service("user-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let server = Server::start(upstream.parent(), "tagrelay", "secret");
+    let credentials = "username = \"tagrelay\"\npassword = { value = \"secret\" }\n";
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&format!("{}/config.git", server.url), credentials)
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
+    // Answers 503 with `Retry-After: 7` to a push, which may have landed for all we know.
+    server.set_fault(Fault::Unavailable);
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the trouble is told", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+            event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
+        })
+        .await;
+    let begun = Instant::now();
+    server.set_fault(Fault::None);
+    server.take_requests();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(server.take_requests(), Vec::<String>::new());
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    assert!(begun.elapsed() > Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(fleet.upstream.subjects().len(), 2);
+    registry.stop().await;
+}
