@@ -7,8 +7,8 @@ mod git;
 mod git_fleet;
 
 use git::{Remote, git};
-use git_fleet::{Fleet, apply, deployment, plan, prepare, versions};
-use tagrelay::config_repo::{ConfigRepository, Outcome};
+use git_fleet::{Fleet, apply, deployment, environment_plan, plan, prepare, versions};
+use tagrelay::config_repo::{ConfigRepository, Grouping, Outcome, Plan};
 use tagrelay::image::Version;
 use tagrelay::manifest::{Format, ManifestSettings, Pin, RulePart, SiteRule};
 
@@ -122,6 +122,28 @@ async fn a_change_of_the_base_is_noticed() {
     assert!(repository.push(prepared).await.is_err());
     repository.refresh().await.unwrap();
     assert_eq!(versions(&repository, "production", USER), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_kustomization_of_two_environments_gets_one_entry() {
+    for grouping in [Grouping::PerEnvironment, Grouping::Single] {
+        let remote = platform();
+        let mut fleet = Fleet::new(&remote.file_url());
+        fleet.settings.commits.grouping = grouping;
+        fleet.environments[1].paths = vec!["environments/staging/**".to_owned()];
+        let repository = fleet.open().await;
+        repository.refresh().await.unwrap();
+        let both = Plan {
+            environments: vec![
+                environment_plan("staging", &[(USER, "v2")]),
+                environment_plan("production", &[(USER, "v2")]),
+            ],
+        };
+        apply(&repository, both).await;
+        let expected = format!("{OVERLAY}images:\n  - name: uyou/user-service\n    newTag: v2\n");
+        assert_eq!(remote.read(STAGING), expected, "{grouping:?}");
+        assert_as_read_anew(&fleet, &repository, "both").await;
+    }
 }
 
 #[tokio::test]
