@@ -123,6 +123,43 @@ fn sites_of_a_folder_are_told_with_their_lines() {
 }
 
 #[test]
+fn images_of_a_base_are_sites_of_the_environment() {
+    let workplace = Workplace::new().with_repository();
+    let overlay = "environments/staging/based/kustomization.yaml";
+    for (path, text) in [
+        (overlay, "resources:\n- ../../../base/pod.yaml\n"),
+        ("base/pod.yaml", "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: uyou/based:1a2b3c4\n"),
+    ] {
+        let path = workplace.path("work").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    workplace.git(&["-C", "work", "add", "-A"]);
+    workplace.git(&["-C", "work", "commit", "-q", "-m", "Base"]);
+    workplace.git(&["-C", "work", "push", "-q", "../platform.git", "main"]);
+    let sites = |place: &str| {
+        run(&mut workplace.tagrelay(&format!("sites {place} --config tagrelay.toml --json"))).expect_code(0).json()
+    };
+    let folder = sites("work");
+    let inherited: Vec<_> = folder["sites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|site| site["format"] == "inherited" && site["repository"] == "docker.io/uyou/based")
+        .collect();
+    assert_eq!(inherited.len(), 1, "{inherited:?}");
+    assert_eq!(
+        (&inherited[0]["path"], &inherited[0]["line"], &inherited[0]["tag"]),
+        (&overlay.into(), &2.into(), &"1a2b3c4".into())
+    );
+    assert_eq!(inherited[0]["environments"], serde_json::json!(["staging"]));
+    assert_eq!(inherited[0]["rule"], "docker.io/uyou/*");
+    assert_eq!(sites("platform.git")["sites"], folder["sites"]);
+    let alone = run(&mut workplace.tagrelay("sites work --json")).expect_code(0).json();
+    assert!(alone["sites"].as_array().unwrap().iter().all(|site| site["format"] != "inherited"));
+}
+
+#[test]
 fn sites_know_who_manages_them() {
     let workplace = Workplace::new().with_repository();
     let folder = run(&mut workplace.tagrelay("sites work --config tagrelay.toml --json")).expect_code(0).json();

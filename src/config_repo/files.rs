@@ -10,7 +10,7 @@ use super::tree::{self, EntryKind, ReadObject as _, Unreadable, Visitor};
 use crate::manifest::{self, Reading};
 
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.
-const MAX_FILE_BYTES: usize = 8 << 20;
+pub(super) const MAX_FILE_BYTES: usize = 8 << 20;
 
 /// How many entries of trees one walk looks at, and how many manifests it finds, before it gives up on the repository.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -38,21 +38,42 @@ pub(super) enum Side {
     New,
 }
 
+/// Looks at paths outside of the environments.
+pub(super) trait Watch {
+    /// Whether anything below this folder is watched. The path ends with `/`.
+    fn looks_into(&self, folder: &[u8]) -> bool;
+    /// This path is another than before, or is there now, or was there.
+    fn differs(&mut self, path: &[u8]);
+}
+
+/// Watches nothing.
+pub(super) struct NoWatch;
+
+impl Watch for NoWatch {
+    fn looks_into(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn differs(&mut self, _: &[u8]) {}
+}
+
 /// Finds the files that differ between two trees, and hands each to `found`.
 pub(super) fn find(
     mirror: &Mirror,
     territory: &Territory,
     old: Option<ObjectId>,
     new: ObjectId,
+    watch: &mut dyn Watch,
     found: &mut dyn FnMut(Side, File) -> Result<(), Unreadable>,
 ) -> Result<Vec<TooDeep>, Unreadable> {
-    let mut finder = Finder { territory, found, count: 0, too_deep: Vec::new() };
+    let mut finder = Finder { territory, watch, found, count: 0, too_deep: Vec::new() };
     tree::walk_difference(mirror, old, Some(new), &mut MAX_ENTRIES.clone(), &mut finder)?;
     Ok(finder.too_deep)
 }
 
 struct Finder<'a> {
     territory: &'a Territory,
+    watch: &'a mut dyn Watch,
     found: &'a mut dyn FnMut(Side, File) -> Result<(), Unreadable>,
     count: usize,
     too_deep: Vec<TooDeep>,
@@ -60,7 +81,7 @@ struct Finder<'a> {
 
 impl Visitor for Finder<'_> {
     fn enters(&mut self, folder: &[u8]) -> bool {
-        self.territory.may_hold(folder)
+        self.territory.may_hold(folder) || self.watch.looks_into(folder)
     }
 
     fn differs(
@@ -69,6 +90,7 @@ impl Visitor for Finder<'_> {
         old: Option<(EntryKind, ObjectId)>,
         new: Option<(EntryKind, ObjectId)>,
     ) -> Result<(), Unreadable> {
+        self.watch.differs(path);
         if !self.territory.may_hold_sites(path) {
             return Ok(());
         }
@@ -114,7 +136,7 @@ pub(super) fn read_all(
         for _ in 0..readers {
             scope.spawn(|| read_waiting(mirror, territory, &waiting, note, &damage));
         }
-        let walked = find(mirror, territory, None, tree, &mut |_, file| {
+        let walked = find(mirror, territory, None, tree, &mut NoWatch, &mut |_, file| {
             // Nobody waits behind the channel before it is closed.
             let _ = found.send(file);
             Ok(())

@@ -1,13 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::{self, File, FileSites, Side, TooDeep, shown};
+use super::files::{self, File, FileSites, Side, TooDeep, Watch, shown};
 use super::mirror::Mirror;
 use super::object::{CommitId, ObjectId};
 use super::paths::Territory;
+use super::surroundings::Around;
 use super::tree::{self, Unreadable};
 use crate::image::{Repository, Version};
-use crate::manifest::Format;
+use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
 
 /// What a branch runs at one commit: every site of every environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct EnvironmentSites {
     pub sites: BTreeMap<Repository, Arc<Vec<Place>>>,
     /// Files that are left alone, whole or at some line, in order of path.
     pub problems: Vec<FileProblem>,
+    /// What its kustomizations take from elsewhere.
+    overlays: Arc<Overlays>,
 }
 
 /// A site and its place.
@@ -57,15 +60,24 @@ pub(super) fn build(
     tip: CommitId,
 ) -> Result<Snapshot, Unreadable> {
     let environments = Mutex::new(vec![EnvironmentSites::default(); territory.names().len()]);
+    let kustomizations = Mutex::new(BTreeSet::new());
     let locked = || environments.lock().unwrap_or_else(PoisonError::into_inner);
     let too_deep = files::read_all(mirror, territory, tree, &|file, sites| {
+        if is_overlay_path(&shown(&file.path)) {
+            let mut kustomizations = kustomizations.lock().unwrap_or_else(PoisonError::into_inner);
+            kustomizations.extend(file.owners.iter().map(|owner| (*owner, shown(&file.path))));
+        }
         let mut environments = locked();
         file.owners.iter().for_each(|owner| environments[*owner].note(&file.path, &sites));
     })?;
     for (folder, _) in &too_deep {
         territory.holders_of(folder).for_each(|owner| locked()[owner].note_too_deep(folder, true));
     }
-    let environments = environments.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut environments = environments.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let kustomizations = kustomizations.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (owner, overlays) in read_overlays(&Around::new(mirror, territory, tree, &|_| None), kustomizations)? {
+        environments[owner].note_overlays(overlays, BTreeSet::new());
+    }
     let environments = territory.names().iter().cloned().zip(environments.into_iter().map(Arc::new)).collect();
     Ok(Snapshot { tip, environments })
 }
@@ -75,19 +87,63 @@ pub(super) struct Update {
     gone: Vec<(File, FileSites)>,
     there: Vec<(File, FileSites)>,
     too_deep: Vec<TooDeep>,
+    overlays: BTreeMap<usize, OverlaysByPath>,
+}
+
+/// What the kustomizations of an environment are now, by their paths; `None`: there is none any more.
+type OverlaysByPath = Vec<(String, Option<Overlay>)>;
+
+fn read_overlays(
+    around: &Around<'_>,
+    kustomizations: BTreeSet<(usize, String)>,
+) -> Result<BTreeMap<usize, OverlaysByPath>, Unreadable> {
+    let mut overlays: BTreeMap<usize, OverlaysByPath> = BTreeMap::new();
+    for (owner, path) in kustomizations {
+        let overlay = around.overlay(owner, &path)?;
+        overlays.entry(owner).or_default().push((path, overlay));
+    }
+    Ok(overlays)
+}
+
+/// Notices which kustomizations have to be read again because something that they looked at differs.
+struct Dependents<'a> {
+    /// The environments, by their numbers.
+    overlays: Vec<(usize, &'a Overlays)>,
+    found: BTreeSet<(usize, String)>,
+}
+
+impl Watch for Dependents<'_> {
+    fn looks_into(&self, folder: &[u8]) -> bool {
+        std::str::from_utf8(folder).is_ok_and(|folder| self.overlays.iter().any(|(_, known)| known.looks_into(folder)))
+    }
+
+    fn differs(&mut self, path: &[u8]) {
+        let Ok(path) = std::str::from_utf8(path) else { return };
+        for (owner, overlays) in &self.overlays {
+            self.found.extend(overlays.dependents_of(path).map(|dependent| (*owner, dependent.to_string())));
+        }
+    }
 }
 
 /// Reads the files that differ between two trees, and nothing else.
 ///
-/// What stood in a file before is read from its old bytes: no list of sites by file is kept.
+/// What stood in a file before is read from its old bytes: no list of sites by file is kept, but for what kustomizations
+/// take from elsewhere. Those are read again when something that they looked at differs.
 pub(super) fn difference(
     mirror: &Mirror,
     territory: &Territory,
+    snapshot: &Snapshot,
     old: ObjectId,
     new: ObjectId,
 ) -> Result<Update, Unreadable> {
-    let (mut gone, mut there) = (Vec::new(), Vec::new());
-    let too_deep = files::find(mirror, territory, Some(old), new, &mut |side, file| {
+    let (mut gone, mut there, mut kustomizations) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let names = territory.names().iter().enumerate();
+    let known = names.filter_map(|(owner, name)| Some((owner, &*snapshot.environments.get(name)?.overlays)));
+    let mut dependents = Dependents { overlays: known.collect(), found: BTreeSet::new() };
+    let too_deep = files::find(mirror, territory, Some(old), new, &mut dependents, &mut |side, file| {
+        if is_overlay_path(&shown(&file.path)) {
+            kustomizations.extend(file.owners.iter().map(|owner| (*owner, shown(&file.path))));
+        }
         let sites = files::read(mirror, territory, &file)?;
         match side {
             Side::Old => gone.push((file, sites)),
@@ -95,7 +151,9 @@ pub(super) fn difference(
         }
         Ok(())
     })?;
-    Ok(Update { gone, there, too_deep })
+    kustomizations.append(&mut dependents.found);
+    let overlays = read_overlays(&Around::new(mirror, territory, new, &|_| None), kustomizations)?;
+    Ok(Update { gone, there, too_deep, overlays })
 }
 
 impl Update {
@@ -113,6 +171,21 @@ impl Update {
         }
         for (file, read) in &self.there {
             file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.note(&file.path, read)));
+        }
+        let mut touched: BTreeMap<usize, BTreeSet<Repository>> = BTreeMap::new();
+        for (file, read) in self.gone.iter().chain(&self.there) {
+            for site in read.iter().flat_map(|reading| &reading.sites) {
+                for owner in &file.owners {
+                    touched.entry(*owner).or_default().insert(site.repository.clone());
+                }
+            }
+        }
+        let mut overlays = self.overlays;
+        let owners: BTreeSet<usize> = touched.keys().chain(overlays.keys()).copied().collect();
+        for owner in owners {
+            let mut overlays = overlays.remove(&owner).unwrap_or_default();
+            let touched = touched.remove(&owner).unwrap_or_default();
+            change(owner, &mut |sites| sites.note_overlays(std::mem::take(&mut overlays), touched.clone()));
         }
         for (folder, is_there) in &self.too_deep {
             let owners = territory.holders_of(folder);
@@ -153,16 +226,58 @@ impl EnvironmentSites {
         let path: Arc<str> = shown(path).into();
         for site in &found.sites {
             let (version, format) = (site.version.clone(), site.format);
-            let place = Place { path: path.clone(), line: site.line, format, version };
-            let places = match self.sites.get_mut(&site.repository) {
-                Some(places) => Arc::make_mut(places),
-                // Most images stand in one place, and a list that grows by itself makes room for four.
-                None => Arc::make_mut(
-                    self.sites.entry(site.repository.clone()).or_insert_with(|| Arc::new(Vec::with_capacity(1))),
-                ),
+            self.put(&site.repository, Place { path: path.clone(), line: site.line, format, version });
+        }
+    }
+
+    fn put(&mut self, repository: &Repository, place: Place) {
+        let places = match self.sites.get_mut(repository) {
+            Some(places) => Arc::make_mut(places),
+            // Most images stand in one place, and a list that grows by itself makes room for four.
+            None => {
+                Arc::make_mut(self.sites.entry(repository.clone()).or_insert_with(|| Arc::new(Vec::with_capacity(1))))
+            }
+        };
+        let behind = places.partition_point(|known| (&known.path, known.line) <= (&place.path, place.line));
+        places.insert(behind, place);
+    }
+
+    /// Notes what kustomizations are now, and brings the places of the images of `touched` and of theirs up to date.
+    fn note_overlays(&mut self, overlays: OverlaysByPath, mut touched: BTreeSet<Repository>) {
+        for (path, overlay) in overlays {
+            let problem = |note: &Note| FileProblem {
+                path: path.clone(),
+                reason: format!("line {}: {}", note.line, note.reason),
             };
-            let behind = places.partition_point(|known| (&known.path, known.line) <= (&place.path, place.line));
-            places.insert(behind, place);
+            let notes = |overlay: Option<&Overlay>| -> Vec<FileProblem> {
+                overlay.iter().flat_map(|overlay| &overlay.notes).map(problem).collect()
+            };
+            let (old, new) = (notes(self.overlays.get(&path)), notes(overlay.as_ref()));
+            self.problems.retain(|problem| !old.contains(problem));
+            new.into_iter().for_each(|problem| self.keep(problem));
+            touched.append(&mut Arc::make_mut(&mut self.overlays).put(&path, overlay));
+        }
+        for repository in &touched {
+            self.offer(repository);
+        }
+    }
+
+    /// Brings the places of an image up to date that have no entry yet.
+    fn offer(&mut self, repository: &Repository) {
+        let mut named = Vec::new();
+        if let Some(places) = self.sites.get_mut(repository) {
+            if places.iter().any(|place| place.format == Format::Inherited) {
+                Arc::make_mut(places).retain(|place| place.format != Format::Inherited);
+            }
+            named = places.iter().map(|place| (place.path.clone(), place.format)).collect();
+            if places.is_empty() {
+                self.sites.remove(repository);
+            }
+        }
+        let overlays = self.overlays.clone();
+        for (path, Inherited { site, .. }) in overlays.sites_of(repository, &named) {
+            let (line, format, version) = (site.line, site.format, site.version.clone());
+            self.put(repository, Place { path: path.clone(), line, format, version });
         }
     }
 

@@ -10,6 +10,9 @@
 //! push      pack of exactly the new objects ▶ transport: one request ▶ mirror and index move along
 //! ```
 //!
+//! A kustomization may run images of a base outside of the environment's paths. What it builds upon is looked at too
+//! (`surroundings`), and the index knows which kustomizations looked at which path.
+//!
 //! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
 //! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
 
@@ -28,6 +31,7 @@ mod repository;
 mod settings;
 mod signing;
 mod ssh_key;
+mod surroundings;
 mod transport;
 mod tree;
 

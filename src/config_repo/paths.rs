@@ -82,9 +82,9 @@ impl Territory {
         &self.manifests[owner]
     }
 
-    /// Returns what the settings say about the manifests of the environment of a name.
-    pub(super) fn manifests_of(&self, name: &str) -> Option<&ManifestSettings> {
-        self.names.iter().position(|known| known == name).map(|owner| self.manifests(owner))
+    /// Returns the number of the environment of a name.
+    pub(super) fn number_of(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
     }
 
     /// Whether a file of this name can hold sites: as manifests are called, or as a rule of the settings says.

@@ -12,9 +12,10 @@ use super::object::{CommitId, Kind, NewObject, ObjectId};
 use super::paths::Territory;
 use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
 use super::settings::{CommitSettings, Grouping, Identity};
+use super::surroundings::Around;
 use super::tree::{self, ReadObject, Unreadable};
 use crate::image::Repository;
-use crate::manifest::{self, ManifestSettings, SiteChange, Wanted};
+use crate::manifest::{Format, Inherited, ManifestSettings, SiteChange, Wanted, edit_overlay};
 
 /// Writes the message of a commit.
 pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
@@ -37,10 +38,10 @@ pub(super) fn prepare(
             .environments
             .get(&environment.environment)
             .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
-        let manifests = territory
-            .manifests_of(&environment.environment)
+        let number = territory
+            .number_of(&environment.environment)
             .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
-        let edits = Edits::of(environment, sites, manifests, &mut draft)?;
+        let edits = Edits::of(environment, sites, territory, number, &mut draft)?;
         group.add(environment, edits, &mut draft);
         if settings.grouping == Grouping::PerEnvironment || index + 1 == plan.environments.len() {
             let (judged, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
@@ -217,6 +218,8 @@ struct Edits {
 struct FileEdit {
     /// The updates that touch the file, by their numbers.
     updates: Vec<usize>,
+    /// The images that a kustomization has no entry for yet.
+    inherited: Vec<Inherited>,
     edited: Option<Edited>,
 }
 
@@ -229,10 +232,12 @@ impl Edits {
     fn of(
         plan: &EnvironmentPlan,
         sites: &EnvironmentSites,
-        manifests: &ManifestSettings,
+        territory: &Territory,
+        owner: usize,
         draft: &mut Draft<'_>,
     ) -> Result<Self, PrepareError> {
         let mut edits = Self { results: BTreeMap::new(), refused: BTreeMap::new() };
+        let mut inherited: BTreeSet<(Arc<str>, &Repository)> = BTreeSet::new();
         let mut last: HashMap<&Repository, usize> = HashMap::new();
         for (number, wanted) in plan.wanted.iter().enumerate() {
             last.insert(&wanted.repository, number);
@@ -249,7 +254,11 @@ impl Edits {
             } else if winner == number {
                 for place in places.iter() {
                     let file = edits.results.entry(place.path.clone());
-                    let file = file.or_insert_with(|| FileEdit { updates: Vec::new(), edited: None });
+                    let new = || FileEdit { updates: Vec::new(), inherited: Vec::new(), edited: None };
+                    let file = file.or_insert_with(new);
+                    if place.format == Format::Inherited {
+                        inherited.insert((place.path.clone(), &wanted.repository));
+                    }
                     if file.updates.last() != Some(&number) {
                         file.updates.push(number);
                     }
@@ -257,8 +266,25 @@ impl Edits {
             }
         }
         draft.read_files(&edits.results.keys().cloned().collect())?;
-        while edits.round(plan, manifests, draft) {}
+        let written = |path: &str| draft.files.get(path).map(|file| file.new.clone());
+        edits.find_inherited(&inherited, &Around::new(draft, territory, draft.tree, &written), owner)?;
+        while edits.round(plan, territory.manifests(owner), draft) {}
         Ok(edits)
+    }
+
+    /// Finds out once more what kustomizations take from elsewhere: earlier environments of the plan may have changed it.
+    fn find_inherited(
+        &mut self,
+        wanted: &BTreeSet<(Arc<str>, &Repository)>,
+        around: &Around<'_>,
+        owner: usize,
+    ) -> Result<(), Unreadable> {
+        for (path, repository) in wanted {
+            let Some(file) = self.results.get_mut(path) else { continue };
+            let overlay = around.overlay(owner, path)?.unwrap_or_default();
+            file.inherited.extend(overlay.inherited.into_iter().filter(|image| image.site.repository == **repository));
+        }
+        Ok(())
     }
 
     /// Edits each file that is not edited yet. Returns whether an update was refused on the way, so that files
@@ -267,11 +293,11 @@ impl Edits {
         let mut refused = BTreeMap::new();
         for (path, file) in self.results.iter_mut().filter(|(_, file)| file.edited.is_none()) {
             let bytes = draft.files.get(path).map(|file| file.new.clone()).unwrap_or_default();
-            match edit(path, &bytes, file.updates.iter().map(|number| &plan.wanted[*number]), manifests) {
+            let edit = |wanted: Vec<&WantedVersion>| edit(path, &bytes, &wanted, manifests, &file.inherited);
+            match edit(file.updates.iter().map(|number| &plan.wanted[*number]).collect()) {
                 Ok(edited) => file.edited = Some(edited),
                 Err(reason) => {
-                    let trial =
-                        |wanted: &WantedVersion| edit(path, &bytes, std::iter::once(wanted), manifests).map(|_| ());
+                    let trial = |wanted: &WantedVersion| edit(vec![wanted]).map(|_| ());
                     blame(path, &trial, plan, &file.updates, &reason, &mut refused);
                 }
             }
@@ -352,16 +378,18 @@ impl Judgement {
     }
 }
 
-fn edit<'a>(
+fn edit(
     path: &str,
     bytes: &Bytes,
-    wanted: impl Iterator<Item = &'a WantedVersion>,
+    wanted: &[&WantedVersion],
     manifests: &ManifestSettings,
+    inherited: &[Inherited],
 ) -> Result<Edited, String> {
     let wanted: Vec<Wanted> = wanted
+        .iter()
         .map(|wanted| Wanted { repository: wanted.repository.clone(), version: wanted.version.clone() })
         .collect();
-    match manifest::edit_with(path, bytes, &wanted, manifests) {
+    match edit_overlay(path, bytes, &wanted, manifests, inherited) {
         Ok(edited) if edited.changes.is_empty() => Ok(Edited { bytes: bytes.clone(), changes: Vec::new() }),
         Ok(edited) => Ok(Edited { bytes: edited.bytes.into(), changes: edited.changes }),
         Err(refused) => Err(refused.to_string()),

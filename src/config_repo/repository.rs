@@ -393,14 +393,14 @@ impl Local {
         let known = self.snapshot();
         // A mirror that was made anew does not have the old tree: then everything is read.
         let old_tree = known.as_ref().and_then(|snapshot| mirror.tree_of(snapshot.tip).ok());
-        drop(known);
-        match old_tree {
+        match known.as_deref().zip(old_tree) {
             None => {
                 let snapshot = index::build(mirror, &self.territory, tree, tip)?;
                 *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
             }
-            Some(old_tree) => {
-                let update = index::difference(mirror, &self.territory, old_tree, tree)?;
+            Some((snapshot, old_tree)) => {
+                let update = index::difference(mirror, &self.territory, snapshot, old_tree, tree)?;
+                drop(known);
                 let mut place = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
                 if let Some(snapshot) = place.as_mut() {
                     // Copies only what somebody is looking at just now.

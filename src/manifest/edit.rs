@@ -111,6 +111,18 @@ pub enum Refused {
         /// The line of the site.
         line: u32,
     },
+    /// The image comes from a base, and the kustomization is written in a way that has no place for an entry.
+    #[error(
+        "line {line}: {repository} comes from here and has no entry under `images`, and none can be added: {reason}"
+    )]
+    NoPlace {
+        /// The repository of the site.
+        repository: Repository,
+        /// The line of the reference to the base.
+        line: u32,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
     /// The new bytes did not pass the proof. This is a defect of the editor; the file is left alone.
     #[error("the edit could not be proven to change only the version: {reason}")]
     Unprovable {
@@ -129,6 +141,7 @@ impl Refused {
             | Self::TagUnknown { repository, .. }
             | Self::Shared { repository, .. }
             | Self::NotLiteral { repository, .. }
+            | Self::NoPlace { repository, .. }
             | Self::Notation { repository, .. } => Some(repository),
         }
     }
@@ -144,6 +157,7 @@ impl Refused {
             Self::DigestUnknown { line, .. }
             | Self::TagUnknown { line, .. }
             | Self::NotLiteral { line, .. }
+            | Self::NoPlace { line, .. }
             | Self::Notation { line, .. } => *line = in_file(*line),
         }
         self
@@ -220,7 +234,7 @@ fn rewrite(tree: &Tree<'_>, task: &Task<'_>, order: &Order<'_>, quotes: Quotes) 
     Ok(Some(Rewritten { text: splice(tree.text(), &replacements), replacements, changes: plan.changes }))
 }
 
-fn by_repository(wanted: &[Wanted]) -> Result<BTreeMap<&Repository, &Version>, Refused> {
+pub(super) fn by_repository(wanted: &[Wanted]) -> Result<BTreeMap<&Repository, &Version>, Refused> {
     let mut versions = BTreeMap::new();
     for Wanted { repository, version } in wanted {
         if versions.insert(repository, version).is_some_and(|other| other != version) {
@@ -263,9 +277,9 @@ struct Value {
 
 /// A site, for the reasons of a refusal.
 #[derive(Debug, Clone)]
-struct Place {
-    repository: Repository,
-    line: u32,
+pub(super) struct Place {
+    pub(super) repository: Repository,
+    pub(super) line: u32,
 }
 
 impl<'plan> Plan<'plan, '_> {
@@ -397,13 +411,13 @@ impl Part {
 }
 
 /// What the wanted version lacks.
-enum Missing {
+pub(super) enum Missing {
     Tag,
     Digest,
 }
 
 impl Missing {
-    fn at(self, place: &Place) -> Refused {
+    pub(super) fn at(self, place: &Place) -> Refused {
         let (repository, line) = (place.repository.clone(), place.line);
         match self {
             Self::Tag => Refused::TagUnknown { repository, line },
@@ -413,7 +427,7 @@ impl Missing {
 }
 
 /// Returns the parts of `version` that a site which says `old` says, and the digest where it pins.
-fn shaped_like(old: &Version, version: &Version, pins: bool) -> Result<Version, Missing> {
+pub(super) fn shaped_like(old: &Version, version: &Version, pins: bool) -> Result<Version, Missing> {
     let tag = match old.tag() {
         Some(_) => Some(version.tag().cloned().ok_or(Missing::Tag)?),
         None => None,

@@ -10,6 +10,7 @@
 //! | `argocd` | kustomize images, Helm parameters, values and references in an Application and the like | as above |
 //! | `compose` | `image` in a Compose file | the reference's |
 //! | `marker` | a scalar that a comment marks | the name of the marker, by the settings |
+//! | `inherited` | nothing yet: an image from a kustomization's base, for which an entry of `images` is added | the base's |
 //! | `rule` | a scalar at a path that the settings name | the rule's, or the reference's |
 //!
 //! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
@@ -19,6 +20,9 @@
 //! but the addressed scalars, comments and line ends included, is copied and never written.
 //!
 //! Beside what the keys say there is what somebody says (`claims`): markers in comments, and rules of the settings.
+//!
+//! What a kustomization takes from a base outside of its environment is read by `overlay`, which is handed the files
+//! beside it, and is set by an entry that is added; that has a proof of its own.
 //!
 //! Everything is pure, bounded and free of panics for any input: files, nesting, nodes and aliases have limits,
 //! and aliases are followed but never expanded.
@@ -31,6 +35,7 @@ mod embedded;
 mod find;
 mod markers;
 mod notation;
+mod overlay;
 mod plain;
 mod prefilter;
 mod proof;
@@ -43,6 +48,7 @@ mod slots;
 mod tree;
 
 pub use edit::{Edited, Refused, SiteChange, Wanted, edit, edit_with};
+pub use overlay::{Beside, Inherited, Overlay, Overlays, Surroundings, edit_overlay, is_overlay_path, read_overlay};
 pub use prefilter::{is_manifest_path, may_hold_sites};
 pub use settings::{ImageNames, InvalidSiteRule, ManifestSettings, Pin, RulePart, SiteRule};
 pub use site::{Format, Note, Reading, Site, Unreadable, read, scan};

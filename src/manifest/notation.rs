@@ -59,18 +59,11 @@ pub(super) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec
 /// Returns the scalar `node` of `text` with the value `value`, put between quotes where it needs some and has
 /// none; `None` where its notation leaves no room for the value.
 pub(super) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) -> Option<Replacement> {
-    // References, tags and digests are written with these; anything else would need escapes.
-    let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     let Kind::Scalar(style) = node.kind else { return None };
-    if !value.bytes().all(needs_no_escape) {
-        return None;
-    }
+    let in_line = token(&value, style, quotes)?;
     let span = node.span();
     let token = match style {
-        ScalarStyle::Plain if !quotes.always && reads_as_string(&value) => value.clone(),
-        ScalarStyle::Plain => format!("{0}{value}{0}", quotes.quote),
-        ScalarStyle::SingleQuoted => format!("'{value}'"),
-        ScalarStyle::DoubleQuoted => format!("\"{value}\""),
+        ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => in_line,
         // The value has no line break in it, so the content is the value with blanks around it.
         ScalarStyle::Literal | ScalarStyle::Folded => {
             let content = text.get(span.clone())?;
@@ -80,6 +73,19 @@ pub(super) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) 
         }
     };
     Some(Replacement { span, token, value, inside: Vec::new() })
+}
+
+/// Returns how a value is written in one line: as scalars of `style` are, or plain where that is a block. `None` where
+/// it would need escapes.
+pub(super) fn token(value: &str, style: ScalarStyle, quotes: Quotes) -> Option<String> {
+    // References, tags and digests are written with these.
+    let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    value.bytes().all(needs_no_escape).then(|| match style {
+        ScalarStyle::SingleQuoted => format!("'{value}'"),
+        ScalarStyle::DoubleQuoted => format!("\"{value}\""),
+        _ if !quotes.always && reads_as_string(value) => value.to_owned(),
+        _ => format!("{0}{value}{0}", quotes.quote),
+    })
 }
 
 #[cfg(test)]

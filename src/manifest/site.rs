@@ -30,6 +30,8 @@ pub enum Format {
     Kubernetes,
     /// An entry of `images` in a kustomization.
     Kustomization,
+    /// An image of a kustomization's base outside of the environment; the kustomization has no entry for it yet.
+    Inherited,
     /// `repository`, `tag` and `digest` beside each other, or `image` in a document that is no Kubernetes object.
     HelmValues,
     /// Anything in an Application, an ApplicationSet or parameters of Argo CD.
@@ -47,6 +49,7 @@ impl std::fmt::Display for Format {
         f.pad(match self {
             Self::Kubernetes => "kubernetes",
             Self::Kustomization => "kustomization",
+            Self::Inherited => "inherited",
             Self::HelmValues => "helm-values",
             Self::Argocd => "argocd",
             Self::Compose => "compose",

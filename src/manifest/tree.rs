@@ -78,7 +78,17 @@ impl Node<'_> {
 
     /// Returns whether the other node has the same anchor, the same tag and a subtree of the same size.
     pub(super) fn is_framed_like(&self, other: &Node<'_>) -> bool {
-        self.is_anchored == other.is_anchored && self.tag == other.tag && self.subtree_end == other.subtree_end
+        self.is_marked_like(other) && self.subtree_end == other.subtree_end
+    }
+
+    /// Returns whether the other node has the same anchor and the same tag.
+    pub(super) fn is_marked_like(&self, other: &Node<'_>) -> bool {
+        self.is_anchored == other.is_anchored && self.tag == other.tag
+    }
+
+    /// Returns whether the node has neither anchor nor tag.
+    pub(super) fn is_bare(&self) -> bool {
+        !self.is_anchored && self.tag.is_none()
     }
 
     /// Returns whether the node is a plain scalar that stands for nothing: `null`, `~` or no text at all.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Found, FoundSite, UnreadFile};
-use crate::manifest::{self, ManifestSettings, is_manifest_path};
+use crate::manifest::{self, ManifestSettings, is_manifest_path, is_overlay_path};
 
 /// Larger files are not read: manifests are kilobytes.
-const MAX_FILE_BYTES: u64 = 5 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 5 << 20;
 
 /// The place that means standard input.
 pub(super) const STDIN: &str = "-";
@@ -44,6 +44,9 @@ pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result
             FoundSite::new(&file.shown, site.line, site.format, &site.repository, &site.version)
         };
         found.sites.extend(reading.sites.iter().map(site));
+        if is_overlay_path(&file.shown) {
+            found.kustomizations.push((file.shown, file.bytes));
+        }
         Ok(())
     })?;
     problems.extend(notes);
@@ -144,7 +147,7 @@ impl Walk<'_> {
     }
 }
 
-fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

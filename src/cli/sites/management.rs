@@ -66,7 +66,12 @@ impl Territory {
         Ok(Self { globs: set.build()?, owners })
     }
 
-    fn environments_of(&self, path: &str) -> Vec<String> {
+    /// Returns the names of the environments.
+    pub(super) fn names(&self) -> std::collections::BTreeSet<&str> {
+        self.owners.iter().map(String::as_str).collect()
+    }
+
+    pub(super) fn environments_of(&self, path: &str) -> Vec<String> {
         let mut environments: Vec<String> = Vec::new();
         for index in self.globs.matches(path) {
             if let Some(name) = self.owners.get(index).filter(|name| !environments.contains(name)) {

@@ -1,11 +1,13 @@
 //! `tagrelay sites`: the places that name a version, in a folder or a repository, and other versions for them.
 
 mod folder;
+mod inherited;
 mod management;
 mod remote;
 mod replace;
 mod set;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -102,9 +104,24 @@ struct Found {
     commit: Option<String>,
     sites: Vec<FoundSite>,
     problems: Vec<UnreadFile>,
+    /// The kustomizations of a folder, with their bytes.
+    #[serde(skip)]
+    kustomizations: Vec<(String, Vec<u8>)>,
 }
 
 impl Found {
+    /// What two environments share is told once.
+    fn drop_repeated(&mut self) {
+        let mut sites = BTreeSet::new();
+        self.sites.retain(|site| {
+            let version = (site.tag.clone(), site.digest.clone());
+            site.format != Format::Inherited
+                || sites.insert((site.path.clone(), site.line, site.repository.clone(), version))
+        });
+        let mut problems = BTreeSet::new();
+        self.problems.retain(|problem| problems.insert((problem.path.clone(), problem.reason.clone())));
+    }
+
     fn sort(&mut self) {
         self.sites.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
         self.problems.sort_by(|a, b| a.path.cmp(&b.path));
@@ -131,8 +148,15 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(options.branch.is_none(), "--branch is for URLs; check the branch out and give its folder");
         let place = PathBuf::from(options.place);
         let manifests = settings.as_ref().map(Settings::manifests).unwrap_or_default();
-        let found = tokio::task::spawn_blocking(move || folder::read(&place, &manifests)).await??;
-        (found, settings.as_ref().map(|settings| Territory::new(&settings.environments)).transpose()?)
+        let territory = settings.as_ref().map(|settings| Territory::new(&settings.environments)).transpose()?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut found = folder::read(&place, &manifests)?;
+            if let Some(territory) = &territory {
+                inherited::add(&place, territory, &mut found);
+            }
+            anyhow::Ok((found, territory))
+        });
+        reading.await??
     };
     found.sort();
     if let (Some(settings), Some(territory)) = (&settings, &territory) {

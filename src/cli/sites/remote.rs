@@ -6,7 +6,7 @@ use url::Url;
 use super::management::Territory;
 use super::{Found, FoundSite, UnreadFile};
 use crate::config_repo::{Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings};
-use crate::manifest::ManifestSettings;
+use crate::manifest::{Format, ManifestSettings};
 use crate::registry::install_tls_provider;
 use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
 
@@ -45,13 +45,14 @@ pub(super) async fn read(
         mirror: mirror.path().join("mirror"),
     };
     install_tls_provider();
-    let found = read_everything(remote, settings.map(Settings::manifests).unwrap_or_default()).await?;
     // Of a foreign repository nothing says which environments it has: all that are in the settings may be there.
-    let territory = settings.map(|settings| {
-        let is_there =
-            |environment: &&EnvironmentSettings| known.is_none_or(|(_, known)| lives_on(environment, known, &branch));
-        Territory::new(settings.environments.iter().filter(is_there))
-    });
+    let is_there =
+        |environment: &&EnvironmentSettings| known.is_none_or(|(_, known)| lives_on(environment, known, &branch));
+    let environments: Vec<&EnvironmentSettings> =
+        settings.iter().flat_map(|settings| &settings.environments).filter(is_there).collect();
+    let manifests = settings.map(Settings::manifests).unwrap_or_default();
+    let found = read_everything(remote, manifests, &environments).await?;
+    let territory = settings.map(|_| Territory::new(environments));
     Ok((found, territory.transpose()?))
 }
 
@@ -60,18 +61,32 @@ fn lives_on(environment: &EnvironmentSettings, repository: &ConfigRepositorySett
         && environment.branch.as_deref().unwrap_or(&repository.branch) == branch
 }
 
-async fn read_everything(remote: RemoteSettings, manifests: ManifestSettings) -> anyhow::Result<Found> {
-    let everything = EnvironmentPaths { name: "everything".to_owned(), paths: vec!["**".to_owned()], manifests };
-    let repository = ConfigRepository::open(remote, vec![everything]).await?;
+/// The name under which all of a branch is read, which no environment can have.
+const EVERYTHING: &str = "**";
+
+/// Reads all sites of a branch, and those that the environments take from bases elsewhere on it.
+async fn read_everything(
+    remote: RemoteSettings,
+    manifests: ManifestSettings,
+    environments: &[&EnvironmentSettings],
+) -> anyhow::Result<Found> {
+    let own = environments.iter().map(|environment| EnvironmentPaths {
+        name: environment.name.clone(),
+        paths: environment.paths.clone(),
+        manifests: environment.manifests.clone(),
+    });
+    let everything = EnvironmentPaths { name: EVERYTHING.to_owned(), paths: vec!["**".to_owned()], manifests };
+    let repository = ConfigRepository::open(remote, own.chain([everything]).collect()).await?;
     repository.refresh().await?;
     let snapshot = repository.snapshot().context("the repository has been read, and nothing is known of it")?;
     let mut found = Found { commit: Some(snapshot.tip.to_string()), ..Found::default() };
-    for environment in snapshot.environments.values() {
+    for (name, environment) in &snapshot.environments {
+        let is_wanted = |place: &&crate::config_repo::Place| name == EVERYTHING || place.format == Format::Inherited;
         for (repository, places) in &environment.sites {
             let site = |place: &crate::config_repo::Place| {
                 FoundSite::new(&place.path, place.line, place.format, repository, &place.version)
             };
-            found.sites.extend(places.iter().map(site));
+            found.sites.extend(places.iter().filter(is_wanted).map(site));
         }
         let problem = |problem: &crate::config_repo::FileProblem| UnreadFile {
             path: problem.path.clone(),
@@ -79,5 +94,6 @@ async fn read_everything(remote: RemoteSettings, manifests: ManifestSettings) ->
         };
         found.problems.extend(environment.problems.iter().map(problem));
     }
+    found.drop_repeated();
     Ok(found)
 }

@@ -1,0 +1,72 @@
+//! The images that kustomizations of a folder take from bases outside of their environment.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::folder::{MAX_FILE_BYTES, read_bounded};
+use super::management::Territory;
+use super::{Found, FoundSite, UnreadFile};
+use crate::manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
+
+/// Adds them to what was found in the folder `root`, for every environment.
+pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
+    let mut sites = Vec::new();
+    for environment in territory.names() {
+        let folder = Folder { root, territory, environment };
+        let mut overlays = Overlays::default();
+        let mut touched = BTreeSet::new();
+        for (path, bytes) in found.kustomizations.iter().filter(|(path, _)| folder.is_own(path)) {
+            let overlay = read_overlay(path, bytes, &folder);
+            let problem = |note: &crate::manifest::Note| UnreadFile {
+                path: path.clone(),
+                reason: format!("line {}: {}", note.line, note.reason),
+            };
+            found.problems.extend(overlay.notes.iter().map(problem));
+            touched.append(&mut overlays.put(path, Some(overlay)));
+        }
+        for repository in &touched {
+            let own = found.sites.iter().filter(|site| site.repository == *repository && folder.is_own(&site.path));
+            let places: Vec<(Arc<str>, Format)> = own.map(|site| (site.path.as_str().into(), site.format)).collect();
+            for (path, image) in overlays.sites_of(repository, &places) {
+                let site = &image.site;
+                sites.push(FoundSite::new(path, site.line, site.format, repository, &site.version));
+            }
+        }
+    }
+    found.sites.append(&mut sites);
+    found.drop_repeated();
+}
+
+/// The folder as one environment sees it.
+struct Folder<'a> {
+    root: &'a Path,
+    territory: &'a Territory,
+    environment: &'a str,
+}
+
+impl Surroundings for Folder<'_> {
+    fn at(&self, path: &str) -> Beside {
+        let mut place = self.root.to_path_buf();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            place.push(part);
+            // Links may lead out of the folder, or in circles.
+            if fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink()) {
+                return Beside::Nothing;
+            }
+        }
+        match fs::metadata(&place) {
+            Ok(found) if found.is_dir() => Beside::Folder,
+            Ok(found) if found.is_file() => match fs::File::open(&place).and_then(read_bounded) {
+                Ok(bytes) if bytes.len() as u64 <= MAX_FILE_BYTES => Beside::File(bytes),
+                _ => Beside::Nothing,
+            },
+            _ => Beside::Nothing,
+        }
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        self.territory.environments_of(path).iter().any(|name| name == self.environment)
+    }
+}

@@ -1,0 +1,114 @@
+//! The files around a kustomization, read from a tree.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::files::MAX_FILE_BYTES;
+use super::object::{Kind, ObjectId};
+use super::paths::Territory;
+use super::tree::{EntryKind, ReadObject, Unreadable, entries};
+use crate::manifest::{Beside, Overlay, Surroundings, read_overlay};
+
+/// A tree whose files are read by path. Its folders are read once.
+pub(super) struct Around<'a> {
+    store: &'a dyn ReadObject,
+    territory: &'a Territory,
+    root: ObjectId,
+    /// The files that are not as in the tree.
+    written: &'a dyn Fn(&str) -> Option<Bytes>,
+    folders: RefCell<HashMap<String, Option<Bytes>>>,
+    /// The first object that could not be read: what was found since does not count.
+    damage: RefCell<Option<Unreadable>>,
+}
+
+/// The tree as one environment sees it.
+struct View<'a> {
+    around: &'a Around<'a>,
+    owner: usize,
+}
+
+impl<'a> Around<'a> {
+    pub(super) fn new(
+        store: &'a dyn ReadObject,
+        territory: &'a Territory,
+        root: ObjectId,
+        written: &'a dyn Fn(&str) -> Option<Bytes>,
+    ) -> Self {
+        Self { store, territory, root, written, folders: RefCell::default(), damage: RefCell::default() }
+    }
+
+    /// Returns what the kustomization at a path is to the environment of a number; `None` where there is no such file.
+    pub(super) fn overlay(&self, owner: usize, path: &str) -> Result<Option<Overlay>, Unreadable> {
+        let view = View { around: self, owner };
+        let overlay = match self.at(path) {
+            Beside::File(bytes) if view.is_own(path) => Some(read_overlay(path, &bytes, &view)),
+            _ => None,
+        };
+        match self.damage.take() {
+            Some(damage) => Err(damage),
+            None => Ok(overlay),
+        }
+    }
+
+    fn at(&self, path: &str) -> Beside {
+        if path.is_empty() {
+            return Beside::Folder;
+        }
+        self.find(path).unwrap_or_else(|damage| {
+            self.damage.borrow_mut().get_or_insert(damage);
+            Beside::Nothing
+        })
+    }
+
+    fn find(&self, path: &str) -> Result<Beside, Unreadable> {
+        if let Some(bytes) = (self.written)(path) {
+            return Ok(Beside::File(bytes.to_vec()));
+        }
+        let Some((kind, id)) = self.entry(path)? else { return Ok(Beside::Nothing) };
+        Ok(match kind {
+            EntryKind::Folder => Beside::Folder,
+            EntryKind::SymbolicLink | EntryKind::Submodule => Beside::Nothing,
+            EntryKind::File => match self.store.read(id, Kind::Blob)? {
+                bytes if bytes.len() > MAX_FILE_BYTES => Beside::Nothing,
+                bytes => Beside::File(bytes.to_vec()),
+            },
+        })
+    }
+
+    fn entry(&self, path: &str) -> Result<Option<(EntryKind, ObjectId)>, Unreadable> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(tree) = self.folder(folder)? else { return Ok(None) };
+        for entry in entries(&tree) {
+            let entry = entry.map_err(|reason| Unreadable::content(self.root, reason))?;
+            if entry.name == name.as_bytes() {
+                return Ok(Some((entry.kind, entry.id)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn folder(&self, path: &str) -> Result<Option<Bytes>, Unreadable> {
+        if let Some(known) = self.folders.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let id = match path {
+            "" => Some(self.root),
+            path => self.entry(path)?.filter(|(kind, _)| *kind == EntryKind::Folder).map(|(_, id)| id),
+        };
+        let tree = id.map(|id| self.store.read(id, Kind::Tree)).transpose()?;
+        self.folders.borrow_mut().insert(path.to_owned(), tree.clone());
+        Ok(tree)
+    }
+}
+
+impl Surroundings for View<'_> {
+    fn at(&self, path: &str) -> Beside {
+        self.around.at(path)
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        self.around.territory.owners_of(path.as_bytes()).contains(&self.owner)
+    }
+}

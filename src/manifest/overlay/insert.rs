@@ -1,0 +1,338 @@
+//! Adds entries to the `images` of a kustomization, in the file's own style.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use granit_parser::{ScalarStyle, StructureStyle};
+
+use crate::image::Version;
+
+use super::super::edit::{Edited, Place, Refused, SiteChange, Wanted, by_repository, edit_with, shaped_like};
+use super::super::notation::{Quotes, token};
+use super::super::plain::reads_as_string;
+use super::super::proof::{Expected, Insertion, proof_of_insertion};
+use super::super::settings::{ManifestSettings, Pin};
+use super::super::tree::{Kind, NodeId, Tree};
+use super::Inherited;
+
+/// Sets every site of the wanted repositories as [`edit_with`] does, and adds an entry for those of `inherited`.
+///
+/// An entry has what the base's reference has: a tag, a digest or both; where the settings pin, a tag gets its digest.
+/// An image that runs the wanted version already gets none. Each entry is proven to be the only difference.
+///
+/// # Errors
+///
+/// See [`Refused`].
+pub fn edit_overlay(
+    path: &str,
+    bytes: &[u8],
+    wanted: &[Wanted],
+    settings: &ManifestSettings,
+    inherited: &[Inherited],
+) -> Result<Edited, Refused> {
+    let mut edited = edit_with(path, bytes, wanted, settings)?;
+    let wanted = by_repository(wanted)?;
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for image in inherited {
+        let Some(version) = wanted.get(&image.site.repository) else { continue };
+        let place = Place { repository: image.site.repository.clone(), line: image.site.line };
+        let new = shaped_like(&image.site.version, version, settings.pin == Pin::Digest)
+            .map_err(|missing| missing.at(&place))?;
+        if new == image.site.version || !names.insert(&image.name) {
+            continue;
+        }
+        let added = add(&edited.bytes, &image.name, &new).map_err(|failure| failure.at(&place))?;
+        for change in edited.changes.iter_mut().filter(|change| change.line >= added.lines.start) {
+            change.line += added.lines.end - added.lines.start;
+        }
+        edited.bytes = added.text.into_bytes();
+        edited.changes.push(SiteChange {
+            repository: place.repository,
+            format: image.site.format,
+            line: added.line,
+            old: image.site.version.clone(),
+            new,
+        });
+    }
+    edited.changes.sort_by_key(|change| change.line);
+    Ok(edited)
+}
+
+/// A text with one more entry.
+struct Added {
+    text: String,
+    /// The lines that are new.
+    lines: Range<u32>,
+    /// The line of the tag, or of the digest where there is no tag.
+    line: u32,
+}
+
+/// Why no entry can be added.
+enum Failure {
+    /// The file is written in a way that has no place for one.
+    NoPlace(&'static str),
+    Refused(Refused),
+}
+
+impl Failure {
+    fn at(self, place: &Place) -> Refused {
+        match self {
+            Self::NoPlace(reason) => {
+                Refused::NoPlace { repository: place.repository.clone(), line: place.line, reason }
+            }
+            Self::Refused(refused) => refused,
+        }
+    }
+}
+
+fn add(bytes: &[u8], name: &str, version: &Version) -> Result<Added, Failure> {
+    let tree = Tree::parse(bytes).map_err(|unreadable| Failure::Refused(unreadable.into()))?;
+    let [document] = tree.documents.as_slice() else {
+        return Err(Failure::NoPlace("the file has several documents"));
+    };
+    let root = document.root;
+    if tree.node(root).kind != Kind::Mapping(StructureStyle::Block) {
+        return Err(Failure::NoPlace("the file is not written line by line"));
+    }
+    let gap = match tree.value_of(root, "images") {
+        Some(images) => behind_the_last(&tree, root, images)?,
+        None => at_the_end(&tree, root)?,
+    };
+    // Readers differ on whether such a text has a line end; with a line behind it, it has one to all.
+    let ends_in_text =
+        |id: NodeId| matches!(tree.node(id).kind, Kind::Scalar(ScalarStyle::Literal | ScalarStyle::Folded));
+    if gap.starts_line && ends_in_text(gap.before - 1) {
+        return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
+    }
+    let tag = version.tag().map(|tag| tag.as_str());
+    let digest = version.digest().map(|digest| digest.as_str());
+    let values = [("name", Some(name)), ("newTag", tag), ("digest", digest)];
+    let values: Vec<(&str, &str)> = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let lines = gap.lines(&values).ok_or(Failure::NoPlace("its name or version needs escapes"))?;
+    let insertion = gap.insertion(&lines, &values);
+    let text = insertion.applied_to(tree.text());
+    proof_of_insertion(&tree, &text, &insertion).map_err(|reason| Failure::Refused(Refused::Unprovable { reason }))?;
+    // Where the file ends without a line end, its last line ends with what is inserted.
+    let before = line_breaks(&tree.text()[..gap.at]) + u32::from(gap.starts_line) + 1;
+    let header = gap.header_lines();
+    let line = if gap.is_flow { before + header } else { before + header + 1 };
+    Ok(Added { text, lines: before..before + lines.len() as u32, line })
+}
+
+fn line_breaks(text: &str) -> u32 {
+    let breaks = text.bytes().zip(text.bytes().skip(1).chain([0])).filter(|(byte, next)| match byte {
+        b'\n' => true,
+        b'\r' => *next != b'\n',
+        _ => false,
+    });
+    breaks.count() as u32
+}
+
+/// Where an entry goes, and how it is written.
+struct Gap {
+    /// The byte before which it is put.
+    at: usize,
+    /// Whether the line before it has no end yet.
+    starts_line: bool,
+    line_end: &'static str,
+    /// The blanks before the dash.
+    indentation: String,
+    /// The blanks behind it.
+    distance: usize,
+    is_flow: bool,
+    /// The blanks before the key `images` where it has to be added too, and whether a blank line stands before it.
+    key: Option<(String, bool)>,
+    name_style: ScalarStyle,
+    version_style: ScalarStyle,
+    quotes: Quotes,
+    /// The node behind the entry, and the collections around it.
+    before: NodeId,
+    around: Vec<NodeId>,
+}
+
+/// The place behind the last entry of the list.
+fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap, Failure> {
+    match tree.node(images).kind {
+        Kind::Sequence(StructureStyle::Block) => {}
+        Kind::Sequence(StructureStyle::Flow) => {
+            return Err(Failure::NoPlace("`images` is written between brackets: write one entry on each line"));
+        }
+        Kind::Alias(_) => return Err(Failure::NoPlace("`images` is an alias: write it out")),
+        Kind::Scalar(_) | Kind::Mapping(_) => {
+            return Err(Failure::NoPlace("`images` is there and is no list: remove it, or add an entry"));
+        }
+    }
+    if tree.aliases.iter().any(|alias| matches!(tree.resolve(*alias), target if target == images || target == root)) {
+        return Err(Failure::NoPlace(
+            "`images` is also used elsewhere through its anchor: write it out in both places",
+        ));
+    }
+    let last = tree.children(images).last().ok_or(Failure::NoPlace("`images` is an empty list"))?;
+    let no_style = Failure::NoPlace("the last entry of `images` is not a mapping behind a dash");
+    let is_flow = match tree.node(last).kind {
+        Kind::Mapping(style) => style == StructureStyle::Flow,
+        Kind::Scalar(_) | Kind::Sequence(_) | Kind::Alias(_) => return Err(no_style),
+    };
+    let Some((indentation, distance)) = dash_before(tree, last) else { return Err(no_style) };
+    // Of the values that need no quotes: those that need some say nothing about what the author likes.
+    let style_of = |keys: &[&str]| {
+        let values =
+            tree.children(images).flat_map(|entry| keys.iter().filter_map(move |key| tree.value_of(entry, key)));
+        let free = values.map(|value| tree.node(value)).filter(|node| reads_as_string(&node.value));
+        match free.last().map(|node| node.kind) {
+            Some(Kind::Scalar(style)) => style,
+            _ => ScalarStyle::Plain,
+        }
+    };
+    let end = (last..tree.node(last).subtree_end).map(|id| tree.node(id).span().end).max().unwrap_or_default();
+    let text = tree.text();
+    let at = end_of_line(text, end);
+    Ok(Gap {
+        at,
+        starts_line: !ends_line(&text[..at]),
+        line_end: line_end(text, at),
+        indentation,
+        distance,
+        is_flow,
+        key: None,
+        name_style: style_of(&["name"]),
+        version_style: style_of(&["newTag", "digest"]),
+        quotes: Quotes::of(tree),
+        before: tree.node(images).subtree_end,
+        around: vec![root, images],
+    })
+}
+
+/// The place at the end of a file without `images`.
+fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
+    let text = tree.text();
+    let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
+    let before_key = |key: NodeId| line_before(text, tree.node(key).span().start).trim_start_matches('\u{feff}');
+    let indentation = before_key(root + 1);
+    if !is_blank(indentation) {
+        return Err(Failure::NoPlace("its first key does not stand at the beginning of a line"));
+    }
+    let lists = tree.entries(root).map(|(_, value)| value);
+    let lists = lists.filter(|list| tree.node(*list).kind == Kind::Sequence(StructureStyle::Block));
+    let style = lists.filter_map(|list| dash_before(tree, tree.children(list).next()?)).next();
+    let (dash, distance) = style.unwrap_or_else(|| (indentation.to_owned(), 1));
+    if text.lines().any(|line| line.starts_with("...")) {
+        return Err(Failure::NoPlace("the file says with `...` that it ends: remove that line"));
+    }
+    // Keys that are set apart by blank lines stay so.
+    let is_apart = tree.entries(root).skip(1).last().is_some_and(|(key, _)| {
+        let start = tree.node(key).span().start - before_key(key).len();
+        let above = text[..start].strip_suffix('\n').map(|above| above.strip_suffix('\r').unwrap_or(above));
+        above.is_some_and(|above| above.is_empty() || above.ends_with('\n'))
+    });
+    let ends_blank = text.ends_with("\n\n") || text.ends_with("\n\r\n");
+    Ok(Gap {
+        at: text.len(),
+        starts_line: !ends_line(text),
+        line_end: line_end(text, text.len()),
+        indentation: dash,
+        distance,
+        is_flow: false,
+        key: Some((indentation.to_owned(), is_apart && !ends_blank)),
+        name_style: ScalarStyle::Plain,
+        version_style: ScalarStyle::Plain,
+        quotes: Quotes::of(tree),
+        before: tree.nodes.len() as NodeId,
+        around: vec![root],
+    })
+}
+
+impl Gap {
+    /// How many lines come before the entry's first one.
+    fn header_lines(&self) -> u32 {
+        self.key.as_ref().map_or(0, |(_, has_blank_line)| 1 + u32::from(*has_blank_line))
+    }
+
+    /// Returns the new lines, without their ends; `None` where a value cannot be written.
+    fn lines(&self, values: &[(&str, &str)]) -> Option<Vec<String>> {
+        let mut lines = Vec::new();
+        if let Some((indentation, has_blank_line)) = &self.key {
+            lines.extend(has_blank_line.then(String::new));
+            lines.push(format!("{indentation}images:"));
+        }
+        let mut fields = Vec::new();
+        for (key, value) in values {
+            let style = if *key == "name" { self.name_style } else { self.version_style };
+            fields.push(format!("{key}: {}", token(value, style, self.quotes)?));
+        }
+        let dash = format!("{}-{}", self.indentation, " ".repeat(self.distance));
+        if self.is_flow {
+            lines.push(format!("{dash}{{{}}}", fields.join(", ")));
+        } else {
+            let below = " ".repeat(dash.len());
+            let starts = std::iter::once(&dash).chain(std::iter::repeat(&below));
+            lines.extend(starts.zip(fields).map(|(start, field)| format!("{start}{field}")));
+        }
+        Some(lines)
+    }
+
+    fn insertion<'a>(&self, lines: &[String], values: &[(&'a str, &'a str)]) -> Insertion<'a> {
+        let mut inserted = lines.join(self.line_end);
+        if self.starts_line {
+            // The file had no line end at its end, and keeps it so.
+            inserted.insert_str(0, self.line_end);
+        } else {
+            inserted.push_str(self.line_end);
+        }
+        let mut expected = Vec::new();
+        if self.key.is_some() {
+            expected.extend([Expected::Scalar("images"), Expected::Sequence]);
+        }
+        expected.push(Expected::Mapping);
+        expected.extend(values.iter().flat_map(|(key, value)| [Expected::Scalar(key), Expected::Scalar(value)]));
+        Insertion { at: self.at, text: inserted, before: self.before, around: self.around.clone(), expected }
+    }
+}
+
+/// Returns the blanks before and behind the dash of an item, where nothing else stands before the item on its line.
+fn dash_before(tree: &Tree<'_>, item: NodeId) -> Option<(String, usize)> {
+    let first = match tree.node(item).kind {
+        Kind::Mapping(StructureStyle::Block) => item + 1,
+        Kind::Mapping(StructureStyle::Flow) | Kind::Scalar(_) => item,
+        Kind::Sequence(_) | Kind::Alias(_) => return None,
+    };
+    let before = line_before(tree.text(), tree.node(first).span().start);
+    let (indentation, blanks) = before.split_once('-')?;
+    let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
+    (is_blank(indentation) && is_blank(blanks) && !blanks.is_empty()).then(|| (indentation.to_owned(), blanks.len()))
+}
+
+fn line_before(text: &str, at: usize) -> &str {
+    let start = text[..at].rfind(['\n', '\r']).map_or(0, |end| end + 1);
+    &text[start..at]
+}
+
+fn ends_line(text: &str) -> bool {
+    text.is_empty() || text.ends_with(['\n', '\r'])
+}
+
+/// Returns the first byte behind the line in which `at` stands; `at` itself where a line has just ended there.
+fn end_of_line(text: &str, at: usize) -> usize {
+    if at > 0 && ends_line(&text[..at]) {
+        return at;
+    }
+    let rest = &text[at..];
+    match rest.find(['\n', '\r']) {
+        Some(end) if rest[end..].starts_with("\r\n") => at + end + 2,
+        Some(end) => at + end + 1,
+        None => text.len(),
+    }
+}
+
+/// Returns how the line before `at` ends, or else the first one of the file.
+fn line_end(text: &str, at: usize) -> &'static str {
+    let before = &text[..at];
+    match (before.ends_with("\r\n"), before.ends_with('\n')) {
+        (true, _) => "\r\n",
+        (false, true) => "\n",
+        (false, false) => match text.find('\n') {
+            Some(end) if text[..end].ends_with('\r') => "\r\n",
+            _ => "\n",
+        },
+    }
+}
