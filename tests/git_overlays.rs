@@ -70,6 +70,9 @@ async fn an_image_of_the_base_gets_an_entry_of_its_own() {
     remote.assert_sound();
 }
 
+/// What a step is about, the files that it writes, and what is there afterwards.
+type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[tokio::test]
 async fn a_change_of_the_base_is_noticed() {
     let remote = platform();
@@ -77,7 +80,7 @@ async fn a_change_of_the_base_is_noticed() {
     let repository = fleet.open().await;
     repository.refresh().await.unwrap();
     let two = format!("{}---\n{}", deployment("uyou/user-service:1.1"), deployment("ghcr.io/x/proxy:5"));
-    let steps: [(&str, &[(&str, &str)], &[&str]); 7] = [
+    let steps: [Step<'_>; 7] = [
         ("another version", &[("base/user/deployment.yaml", &two)], &["1.1"]),
         (
             "a version in the base",
