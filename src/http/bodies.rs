@@ -31,9 +31,9 @@ const TIMES: Times =
 /// How many bodies are read at once.
 const AT_ONCE: usize = 64;
 
-/// How many more requests may wait for that. Those beyond are turned away at once: every one that waits keeps one of
-/// the connections that all receivers have together.
-const MAX_WAITING: usize = 64;
+/// How many more requests may wait for that, or for memory: as many as a busy registry sends at once. Those beyond are
+/// turned away at once: every one that waits keeps one of the connections that all receivers have together.
+const MAX_WAITING: usize = 256;
 
 /// How many bytes the bodies that are being read may have together, unless one alone may have half as many.
 const MEMORY: usize = 8 * 1024 * 1024;
