@@ -19,6 +19,7 @@
 mod compaction;
 mod error;
 mod files;
+mod folder;
 mod github_app;
 mod index;
 mod mirror;
@@ -27,6 +28,7 @@ mod pack;
 mod paths;
 mod plan;
 mod prepare;
+mod receive;
 mod repository;
 mod settings;
 mod signing;
@@ -36,9 +38,9 @@ mod transport;
 mod tree;
 
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
+pub use folder::MirrorError;
 pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
-pub use mirror::MirrorError;
 pub use object::{CommitId, InvalidCommitId};
 pub use paths::EnvironmentPaths;
 pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion, unified_diff};

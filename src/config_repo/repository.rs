@@ -6,12 +6,14 @@ use url::Url;
 
 use super::compaction::Compaction;
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::folder::MirrorError;
 use super::index::{self, Snapshot};
-use super::mirror::{Mirror, MirrorError};
+use super::mirror::Mirror;
 use super::object::{CommitId, NewObject};
 use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
+use super::receive::PackReceiver;
 use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
 use super::tree::{Fault, Unreadable};
@@ -283,7 +285,7 @@ impl State {
 enum Need {
     Nothing,
     Index,
-    Objects { have: Option<CommitId>, receiver: super::mirror::PackReceiver },
+    Objects { have: Option<CommitId>, receiver: PackReceiver },
 }
 
 /// Why a refresh failed.
