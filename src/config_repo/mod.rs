@@ -14,8 +14,11 @@
 //! (`surroundings`), and the index knows which kustomizations looked at which path.
 //!
 //! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
-//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
+//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again. Where the answer to a
+//! push is lost ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether it landed, whatever others have
+//! pushed on top of it since.
 
+mod ancestry;
 mod compaction;
 mod error;
 mod files;
@@ -37,6 +40,7 @@ mod surroundings;
 mod transport;
 mod tree;
 
+pub use ancestry::Below;
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
 pub use folder::MirrorError;
 pub use github_app::{GitHubApp, InvalidAppKey};

@@ -1,6 +1,6 @@
 //! The history of a repository: its branches and its commits, without what is in them.
 //!
-//! For the room of source repositories, which keeps nothing else.
+//! For the room of source repositories, which keeps nothing else, and for what became of a push (`ancestry`).
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,14 @@ impl History {
     }
 
     pub(crate) async fn read(&self) -> Result<HistoryReading<'_>, RemoteError> {
-        let (reading, capabilities) = match (&self.0.remote, self.0.read().await?) {
+        self.0.read_history().await
+    }
+}
+
+impl Transport {
+    /// Begins to read the history of the remote.
+    pub(in crate::config_repo) async fn read_history(&self) -> Result<HistoryReading<'_>, RemoteError> {
+        let (reading, capabilities) = match (&self.remote, self.read().await?) {
             (Remote::Http(remote), Reading::Http(mut reading)) => {
                 match remote.advertisement(Service::UploadPack, HEADS).await? {
                     Advertisement::Version2(capabilities) => (Reading::Http(reading), Known::Version2(capabilities)),

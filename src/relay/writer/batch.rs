@@ -2,9 +2,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attempts::{last_attempt, was_not_compared, was_overwritten};
+use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, was_not_compared};
 use super::{begin, describe_end, jitter};
-use crate::config_repo::{self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, WantedVersion};
+use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, WantedVersion};
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
@@ -21,9 +21,8 @@ pub(super) struct Batch<'a> {
     updates: HashMap<String, Update>,
     /// The ids in the order in which they were taken.
     order: Vec<String>,
-    /// Updates with those earlier attempts of which nobody knows whether they landed, or will: a server that was
-    /// left in the middle of a push goes on with it.
-    maybe_landed: HashMap<String, Vec<Attempt>>,
+    /// Updates with those earlier attempts of which nobody knows whether they landed, or will.
+    maybe_landed: HashMap<String, Vec<Doubt>>,
     /// The round itself, in the trace of the first update and linked with those of the others. It stands before the
     /// spans that it is a child of, so that it ends before they do.
     round: Span,
@@ -44,8 +43,8 @@ impl<'a> Batch<'a> {
         round.set_number("tagrelay.updates", i64::try_from(updates.len()).unwrap_or(i64::MAX));
         spans.iter_mut().skip(1).for_each(|(_, span)| span.link(&round.context()));
         let spans = spans.into_iter().collect();
-        let maybe_landed =
-            updates.iter().filter_map(|update| Some((update.id.clone(), vec![last_attempt(update)?]))).collect();
+        let doubts = |update: &Update| Some(vec![Doubt { attempt: last_attempt(update)?, parent: None }]);
+        let maybe_landed = updates.iter().filter_map(|update| Some((update.id.clone(), doubts(update)?))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
         Self { relay, branch, updates, order, maybe_landed, round, spans }
     }
@@ -82,12 +81,16 @@ impl<'a> Batch<'a> {
             self.refresh().await?;
         }
         for race in 0..MAX_RACES {
-            self.settle_overwritten().await?;
+            let settled_at = self.settle_doubts().await?;
             self.return_outdated().await?;
             if self.order.is_empty() {
                 return Ok(());
             }
             let prepared = self.prepare().await?;
+            if settled_at.is_some_and(|tip| tip != prepared.parent()) {
+                // Somebody else has read the branch meanwhile: what was in doubt may be on it now.
+                continue;
+            }
             if self.finish_unwritten(&prepared).await? {
                 return Ok(());
             }
@@ -95,6 +98,7 @@ impl<'a> Batch<'a> {
                 // A hold or something newer came meanwhile: what is left is prepared without it.
                 continue;
             }
+            let parent = prepared.parent();
             match self.push(prepared).await {
                 Ok(commits) => return self.finish_written(&commits).await,
                 Err(PushError::Outdated { .. }) => {
@@ -109,7 +113,7 @@ impl<'a> Batch<'a> {
                 }
                 Err(PushError::Unknown { reason, ask_again_after: None }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
-                    self.doubt_last_attempts();
+                    self.doubt_last_attempts(parent);
                 }
                 Err(PushError::Unavailable { reason, ask_again_after }) => {
                     self.forget_attempts().await?;
@@ -146,32 +150,47 @@ impl<'a> Batch<'a> {
         Ok(self.relay.0.store.forget_attempts(sure.cloned().collect()).await?)
     }
 
-    fn doubt_last_attempts(&mut self) {
+    fn doubt_last_attempts(&mut self, parent: CommitId) {
         for update in self.updates.values() {
             if let Some(attempt) = last_attempt(update) {
-                self.maybe_landed.entry(update.id.clone()).or_default().push(attempt);
+                let doubt = Doubt { attempt, parent: Some(parent) };
+                self.maybe_landed.entry(update.id.clone()).or_default().push(doubt);
             }
         }
     }
 
-    /// Ends updates whose push may have landed and whose site somebody has changed since: writing them once more could
-    /// put an older version over a newer one. Whether theirs is in the history, a mirror one commit deep does not know.
-    async fn settle_overwritten(&mut self) -> Result<(), Setback> {
-        let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
-        let was_overwritten = |(id, attempts): (&String, &Vec<Attempt>)| {
-            let update = self.updates.get(id)?;
-            let attempt = attempts.iter().find(|attempt| was_overwritten(update, attempt, &snapshot))?;
-            Some((id.clone(), attempt.commit.clone()))
-        };
-        let overwritten: Vec<_> = self.maybe_landed.iter().filter_map(was_overwritten).collect();
-        let mut finished = Vec::new();
-        for (id, commit) in overwritten {
-            let reason = format!(
-                "the answer to the push of {commit} was lost, and somebody has changed the version again since"
-            );
-            finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
+    /// Decides what became of earlier attempts before anything is written again: ends updates whose commit is on the
+    /// branch, whatever stands there now, and forgets attempts that were never taken. Returns the tip at which that was
+    /// decided; `None` where nothing was in doubt.
+    async fn settle_doubts(&mut self) -> Result<Option<CommitId>, Setback> {
+        let Some(snapshot) = self.branch.snapshot().filter(|_| !self.maybe_landed.is_empty()) else { return Ok(None) };
+        let whereabouts = Whereabouts::ask(self.branch, self.maybe_landed.values().flatten()).await?;
+        let (mut landed, mut lost, mut overwritten) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, doubts) in &self.maybe_landed {
+            let Some(update) = self.updates.get(id) else { continue };
+            match whereabouts.fate(update, doubts, &snapshot) {
+                Fate::Landed(attempt) | Fate::Stands(attempt) => landed.push(attempt),
+                Fate::Lost => lost.push(id.clone()),
+                Fate::Overwritten(attempt) => overwritten.push(attempt),
+                Fate::Open => {}
+            }
         }
-        Ok(self.relay.finish(finished).await?)
+        self.finish_landed(landed).await?;
+        for id in &lost {
+            self.maybe_landed.remove(id);
+            self.updates.entry(id.clone()).and_modify(|update| update.commit = None);
+        }
+        self.relay.0.store.forget_attempts(lost).await?;
+        let mut finished = Vec::new();
+        for Attempt { update_id, commit, .. } in overwritten {
+            let reason = format!(
+                "the answer to the push of {commit} was lost, somebody has changed the version again since, and the \
+                 history of the branch is longer than what was looked through for it"
+            );
+            finished.extend(self.take(&update_id).map(|update| (update, Outcome::Superseded { reason })));
+        }
+        self.finish(finished).await?;
+        Ok(Some(snapshot.tip))
     }
 
     /// Gives back updates whose place runs something else than they were compared with, because somebody else has
@@ -197,27 +216,20 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Ends updates as committed by the earlier attempt that is on the branch.
-    async fn finish_landed(&mut self, ids: &[String]) -> Result<(), Setback> {
-        let tip = self.branch.snapshot().map(|snapshot| snapshot.tip.to_string());
-        let mut landed = Vec::new();
+    /// Ends updates as committed by these earlier attempts, which are on the branch.
+    async fn finish_landed(&mut self, landed: Vec<Attempt>) -> Result<(), Setback> {
+        if landed.is_empty() {
+            return Ok(());
+        }
         let mut finished = Vec::new();
-        for id in ids {
-            let attempts = self.maybe_landed.get(id).cloned().unwrap_or_default();
-            // Where others have gone on from it, it is the first one that nobody has an answer to.
-            let at_tip = attempts.iter().find(|attempt| Some(&attempt.commit) == tip.as_ref());
-            let attempt = at_tip.or(attempts.first()).cloned();
-            if let (Some(attempt), Some(mut update)) = (attempt, self.take(id)) {
+        for attempt in &landed {
+            if let Some(mut update) = self.take(&attempt.update_id) {
                 update.commit = Some(attempt.commit.clone());
-                landed.push(attempt);
                 finished.push((update, Outcome::Committed));
             }
         }
-        if !landed.is_empty() {
-            self.relay.0.store.record_landed(landed).await?;
-            self.finish(finished).await?;
-        }
-        Ok(())
+        self.relay.0.store.record_landed(landed).await?;
+        self.finish(finished).await
     }
 
     fn take(&mut self, id: &str) -> Option<Update> {
@@ -270,20 +282,14 @@ impl<'a> Batch<'a> {
     /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
     async fn finish_unwritten(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
         let mut finished = Vec::new();
-        let mut landed = Vec::new();
         for (key, outcome) in prepared.outcomes() {
             let outcome = match outcome {
                 config_repo::Outcome::Changed { .. } => continue,
-                config_repo::Outcome::Unchanged if self.maybe_landed.contains_key(key) => {
-                    landed.push(key.clone());
-                    continue;
-                }
                 config_repo::Outcome::Unchanged => Outcome::Unchanged,
                 config_repo::Outcome::Refused { reason } => Outcome::Refused { reason: reason.clone() },
             };
             finished.extend(self.take(key).map(|update| (update, outcome)));
         }
-        self.finish_landed(&landed).await?;
         self.finish(finished).await?;
         Ok(self.order.is_empty())
     }

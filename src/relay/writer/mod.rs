@@ -4,7 +4,8 @@
 //! the fence: a race lost to anybody is answered by reading the new tip and applying the same updates to it.
 //!
 //! Before a push, the store learns which commit is about to carry which update. So when the answer is lost, or
-//! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch.
+//! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch and, where others
+//! have pushed meanwhile, at the commits below its tip.
 
 mod attempts;
 mod batch;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(super) use attempts::stands_on;
-use attempts::{last_attempt, stands};
+use attempts::{Doubt, Fate, Whereabouts, last_attempt};
 use batch::Batch;
 
 use super::branch::Branch;
@@ -122,10 +123,23 @@ async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> R
     }
     branch.refresh().await?;
     let Some(snapshot) = branch.snapshot() else { return Ok(pending) };
-    let (found, rest): (Vec<_>, Vec<_>) = pending
-        .into_iter()
-        .partition(|update| last_attempt(update).is_some_and(|attempt| stands(update, &attempt, &snapshot)));
-    let found: Vec<_> = found.into_iter().map(|update| (update, Outcome::Committed)).collect();
+    let doubt = |update: &Update| last_attempt(update).map(|attempt| Doubt { attempt, parent: None });
+    let doubts: Vec<Doubt> = pending.iter().filter_map(doubt).collect();
+    let whereabouts = Whereabouts::ask(branch, doubts.iter()).await?;
+    let (mut found, mut rest, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for mut update in pending {
+        let own: Vec<Doubt> = doubt(&update).into_iter().collect();
+        match (own.is_empty(), whereabouts.fate(&update, &own, &snapshot)) {
+            (false, Fate::Landed(_) | Fate::Stands(_)) => found.push((update, Outcome::Committed)),
+            (false, Fate::Lost) => {
+                lost.push(update.id.clone());
+                update.commit = None;
+                rest.push(update);
+            }
+            (true, _) | (false, Fate::Open | Fate::Overwritten(_)) => rest.push(update),
+        }
+    }
+    relay.0.store.forget_attempts(lost).await?;
     for (update, outcome) in &found {
         describe_end(&mut begin(relay, update), update, outcome);
     }
