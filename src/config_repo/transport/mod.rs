@@ -31,6 +31,14 @@ use stream::StreamRemote;
 /// How long a server may be silent. Hooks of a host run while we wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The slowest link that is worth waiting for, in bytes a second.
+const SLOWEST_LINK: u64 = 4 << 10;
+
+/// Returns how long a server may be silent that is sent so much: what is on its way gives no sign of its progress.
+fn patience_for(bytes: usize) -> Duration {
+    PATIENCE + Duration::from_secs(bytes as u64 / SLOWEST_LINK)
+}
+
 /// How long a connection may take to come up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -175,6 +183,13 @@ mod tests {
             assert!(matches!(refusal(words), Some(RemoteError::Unauthorized { .. })), "{words}");
         }
         assert!(refusal("error: remote server is shutting down").is_none());
+    }
+
+    #[test]
+    fn a_slow_link_has_the_time_that_it_needs() {
+        assert_eq!(patience_for(500), PATIENCE);
+        // 20 MiB at 20 KiB/s are 1,024 seconds.
+        assert!(patience_for(20 << 20) > PATIENCE + Duration::from_secs(1_024));
     }
 
     #[test]
