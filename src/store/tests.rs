@@ -426,7 +426,11 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     };
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
     assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
-    // But once its push has failed, it is not tried again.
+    // While nobody knows what became of its push, it stays; once that has failed, it is not tried again.
+    let in_doubt = HashSet::from([update.id.clone()]);
+    let dropped = fixture.store.record_attempts_in_doubt(vec![attempt(&update.id)], in_doubt).await.unwrap();
+    assert_eq!(dropped, std::slice::from_ref(&update.id));
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
     assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id]);
     assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
 }

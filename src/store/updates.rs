@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::rows::SiteChange;
@@ -205,7 +207,21 @@ impl Store {
     ///
     /// When it could not be stored: then nothing must be pushed.
     pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<String>, StoreError> {
-        self.writes.run(RecordAttempts(attempts)).await
+        self.record_attempts_in_doubt(attempts, HashSet::new()).await
+    }
+
+    /// As [`record_attempts`](Self::record_attempts), but of the updates in `in_doubt` an earlier attempt may still land:
+    /// where something newer came, they are returned and stay pending, so that they end as what they come to be.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored: then nothing must be pushed.
+    pub async fn record_attempts_in_doubt(
+        &self,
+        attempts: Vec<Attempt>,
+        in_doubt: HashSet<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        self.writes.run(RecordAttempts { attempts, in_doubt }).await
     }
 
     /// Records which attempt of several it was that reached the branch.
@@ -481,15 +497,19 @@ impl Write for PostponeUpdates {
     }
 }
 
-struct RecordAttempts(Vec<Attempt>);
+struct RecordAttempts {
+    attempts: Vec<Attempt>,
+    in_doubt: HashSet<String>,
+}
 
 impl Write for RecordAttempts {
     type Output = Vec<String>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>, sqlx::Error> {
         let mut dropped = Vec::new();
-        for attempt in &self.0 {
-            if may_be_written(tx, &attempt.update_id).await? {
+        for attempt in &self.attempts {
+            let may_land = self.in_doubt.contains(&attempt.update_id);
+            if may_be_written(tx, &attempt.update_id, may_land).await? {
                 record(tx, attempt).await?;
             } else {
                 dropped.push(attempt.update_id.clone());
@@ -514,7 +534,7 @@ impl Write for RecordLanded {
 
 /// Looks once more, in the transaction that comes before the push, whether an update may be written: a hold or a
 /// rollback may have been answered while it was prepared.
-async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx::Error> {
+async fn may_be_written(tx: &mut Transaction<'_>, id: &str, may_land: bool) -> Result<bool, sqlx::Error> {
     let update: Option<Update> = sqlx::query_as("SELECT * FROM updates WHERE id = ? AND state = 'pending'")
         .bind(id)
         .fetch_optional(&mut *tx.connection)
@@ -522,6 +542,9 @@ async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx
     let Some(update) = update else { return Ok(false) };
     let place = Place { environment: &update.environment, repository: &update.repository };
     let (state, reason) = if let Some(newer) = newer_than(tx, &update).await? {
+        if may_land {
+            return Ok(false);
+        }
         (UpdateState::Superseded, overtaken(&newer, &update.environment))
     } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
         (UpdateState::Waiting, hold.explanation())
