@@ -178,7 +178,8 @@ impl From<RemoteError> for PushError {
             RemoteError::Unauthorized { reason } => Self::Unauthorized { reason },
             // Hosts say so too while a permission has lapsed or a volume is away, and it comes back.
             RemoteError::NotFound { .. } => Self::Unavailable { reason: error.to_string(), ask_again_after: None },
-            RemoteError::Protocol { reason } => Self::Refused { reason },
+            // Nobody decided against the commit: a gateway's page, a banner, a server that is being replaced.
+            RemoteError::Protocol { .. } => Self::Unavailable { reason: error.to_string(), ask_again_after: None },
             RemoteError::Unavailable { reason, ask_again_after } => Self::Unavailable { reason, ask_again_after },
             RemoteError::NoBranch { .. } => Self::Outdated { reason: error.to_string() },
             RemoteError::Mirror(error) => Self::Unavailable { reason: error.to_string(), ask_again_after: None },
