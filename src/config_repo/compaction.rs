@@ -9,8 +9,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::mirror::{MirrorError, commit_tree, git_error, open_objects};
-use super::object::{CommitId, Kind, ObjectId};
+use super::folder::{MirrorError, git_error, open_objects};
+use super::object::{CommitId, Kind, ObjectId, commit_tree};
 use super::pack::PackWriter;
 use super::tree::{self, EntryKind};
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::mirror::MirrorError;
+use super::folder::MirrorError;
 
 /// Why a config repository cannot be used with these settings.
 #[derive(Debug, thiserror::Error)]

@@ -14,12 +14,12 @@ use url::Url;
 
 use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
-use super::{CONNECT_PATIENCE, PATIENCE, Push};
+use super::{CONNECT_PATIENCE, PATIENCE, Push, report};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::github_app::{self, InstallationTokens};
-use crate::config_repo::mirror::PackReceiver;
 use crate::config_repo::object::CommitId;
 use crate::config_repo::pack::Deltas;
+use crate::config_repo::receive::PackReceiver;
 use crate::config_repo::settings::{Authentication, RemoteSettings};
 use crate::retry_after::retry_after;
 use crate::secret::{ExposeSecret as _, Secret};
@@ -160,8 +160,8 @@ impl HttpRemote {
             Some(capabilities) => capabilities,
             None => self.push_capabilities(reference, push).await?,
         };
-        let command = protocol::push_command(reference, push.old, push.new, &capabilities)?;
-        let body = protocol::push_body(command, push.pack(&capabilities, deltas)?);
+        let command = report::push_command(reference, push.old, push.new, &capabilities)?;
+        let body = report::push_body(command, push.pack(&capabilities, deltas)?);
         let response = match send(self.post(Service::ReceivePack, body).await?).await {
             Ok(response) => response,
             Err(error) => return Err(error.into_push_error()),
@@ -180,7 +180,7 @@ impl HttpRemote {
             }
             Err(error) => return Err(error.into()),
         };
-        let report = protocol::read_report(&mut reader, reference, capabilities.has("side-band-64k"))
+        let report = report::read_report(&mut reader, reference, capabilities.has("side-band-64k"))
             .await
             .map_err(|error| PushError::unknown(explain(error).to_string()))?;
         if report.pack_was_refused() {
@@ -201,9 +201,7 @@ impl HttpRemote {
                     Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) })
                 }
             }
-            Advertisement::Version2(_) => {
-                Err(PushError::Refused { reason: protocol::UNKNOWN_PUSH_PROTOCOL.to_owned() })
-            }
+            Advertisement::Version2(_) => Err(PushError::Refused { reason: report::UNKNOWN_PUSH_PROTOCOL.to_owned() }),
         }
     }
 }

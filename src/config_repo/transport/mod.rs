@@ -11,15 +11,16 @@ mod known_hosts;
 mod local;
 mod pktline;
 mod protocol;
+mod report;
 mod ssh;
 mod stream;
 
 use std::time::Duration;
 
 use super::error::{OpenError, PushError, RemoteError};
-use super::mirror::PackReceiver;
 use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
+use super::receive::PackReceiver;
 use super::settings::RemoteSettings;
 pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;

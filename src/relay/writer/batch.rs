@@ -1,148 +1,28 @@
-//! One writer for each branch: it takes everything that is pending, makes commits of it and pushes them.
-//!
-//! The first update goes at once; what arrives while a push is under way leaves with the next one. The push is
-//! the fence: a race lost to anybody is answered by reading the new tip and applying the same updates to it.
-//!
-//! Before a push, the store learns which commit is about to carry which update. So when the answer is lost, or
-//! the process dies, the next round can tell "it landed" from "it did not" by looking at the branch.
-
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
-use super::branch::{Branch, sites};
-use super::coalesce::{coalesce, is_among};
-use super::setback::Setback;
-use super::{Relay, message, quiet};
-use crate::config_repo::{self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, Snapshot, WantedVersion};
-use crate::image::Version;
+use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, was_not_compared};
+use super::{begin, describe_end, jitter};
+use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, WantedVersion};
+use crate::relay::branch::Branch;
+use crate::relay::setback::Setback;
+use crate::relay::{Relay, message};
 use crate::store::{Attempt, Outcome, SiteChange, Update};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
-
-/// The most updates in one push: bounds memory and the size of a commit.
-pub(super) const MAX_BATCH: u32 = 1000;
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
 
-/// How long the branch may go unread while there is nothing to write. Others write to it too, and what runs is shown.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
-
-pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver<bool>) {
-    let Some(branch) = relay.0.branches.get(index) else { return };
-    let environments = branch.environment_names();
-    let mut failures: u32 = 0;
-    while !*stopped.borrow() {
-        // After a setback the branch is read anew: the mirror may have been the trouble.
-        let pause = match write_pending(&relay, branch, &environments, failures > 0, &mut stopped).await {
-            Ok(Round::Idle) => {
-                failures = 0;
-                None
-            }
-            Ok(Round::Written) => {
-                failures = 0;
-                continue;
-            }
-            Err(setback) => {
-                failures = failures.saturating_add(1);
-                let pause = setback.pause(failures);
-                match setback {
-                    Setback::Store(error) => tracing::error!(%error, ?pause, "the writer cannot use the store"),
-                    Setback::Remote { reason, .. } => {
-                        tracing::warn!(
-                            reason,
-                            ?pause,
-                            repository = branch.repository_name(),
-                            branch = branch.branch_name(),
-                            "the config repository cannot be written to; updates stay pending"
-                        );
-                    }
-                }
-                Some(pause)
-            }
-        };
-        let is_unread = tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => false,
-            // New updates do not cut a pause short: the remote that failed a moment ago is left alone.
-            () = branch.wake.notified(), if pause.is_none() => false,
-            () = branch.moved.notified(), if pause.is_none() => true,
-            () = tokio::time::sleep(pause.unwrap_or(REFRESH_INTERVAL)) => pause.is_none(),
-        };
-        if is_unread && let Err(error) = branch.refresh().await {
-            tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
-        }
-    }
-}
-
-enum Round {
-    Idle,
-    Written,
-}
-
-async fn write_pending(
-    relay: &Relay,
-    branch: &Branch,
-    environments: &[String],
-    refresh_first: bool,
-    stopped: &mut watch::Receiver<bool>,
-) -> Result<Round, Setback> {
-    let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
-    if pending.is_empty() {
-        if branch.snapshot().is_none() {
-            // Read the branch at the start, so that the first event does not pay for it.
-            branch.refresh().await?;
-        }
-        return Ok(Round::Idle);
-    }
-    let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
-    let pending = finish_found(relay, branch, pending).await?;
-    let (newest, superseded) = coalesce(pending);
-    for (update, outcome) in &superseded {
-        describe_end(&mut begin(relay, update), update, outcome);
-    }
-    relay.finish(superseded).await?;
-    let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
-    match Batch::new(relay, branch, newest).write(refresh_first).await {
-        Err(Setback::Remote { reason, ask_again_after }) => {
-            relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
-            Err(Setback::Remote { reason, ask_again_after })
-        }
-        Err(error) => Err(error),
-        Ok(()) => Ok(Round::Written),
-    }
-}
-
-/// Ends those updates whose attempt of another time is found on the branch, before something newer takes their place:
-/// they are history. Returns the others.
-async fn finish_found(relay: &Relay, branch: &Branch, pending: Vec<Update>) -> Result<Vec<Update>, Setback> {
-    if pending.iter().all(|update| update.commit.is_none()) {
-        return Ok(pending);
-    }
-    branch.refresh().await?;
-    let Some(snapshot) = branch.snapshot() else { return Ok(pending) };
-    let (found, rest): (Vec<_>, Vec<_>) = pending
-        .into_iter()
-        .partition(|update| last_attempt(update).is_some_and(|attempt| stands(update, &attempt, &snapshot)));
-    let found: Vec<_> = found.into_iter().map(|update| (update, Outcome::Committed)).collect();
-    for (update, outcome) in &found {
-        describe_end(&mut begin(relay, update), update, outcome);
-    }
-    relay.finish(found).await?;
-    Ok(rest)
-}
-
 /// The updates of one round, at most one for each place.
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     relay: &'a Relay,
     branch: &'a Branch,
     updates: HashMap<String, Update>,
     /// The ids in the order in which they were taken.
     order: Vec<String>,
-    /// Updates with those earlier attempts of which nobody knows whether they landed, or will: a server that was
-    /// left in the middle of a push goes on with it.
-    maybe_landed: HashMap<String, Vec<Attempt>>,
+    /// Updates with those earlier attempts of which nobody knows whether they landed, or will.
+    maybe_landed: HashMap<String, Vec<Doubt>>,
     /// The round itself, in the trace of the first update and linked with those of the others. It stands before the
     /// spans that it is a child of, so that it ends before they do.
     round: Span,
@@ -150,31 +30,8 @@ struct Batch<'a> {
     spans: HashMap<String, Span>,
 }
 
-/// Begins what a round is in the trace of an update.
-fn begin(relay: &Relay, update: &Update) -> Span {
-    let mut span = relay.0.traces.begin(SpanKind::Consumer, "write update", Some(&update.trace));
-    super::describe(&mut span, update);
-    span
-}
-
-fn describe_end(span: &mut Span, update: &Update, outcome: &Outcome) {
-    let (word, reason) = match outcome {
-        Outcome::Committed => ("committed", None),
-        Outcome::Unchanged => ("unchanged", None),
-        Outcome::Superseded { reason } => ("superseded", Some(reason)),
-        Outcome::Refused { reason } => ("refused", Some(reason)),
-    };
-    span.set("tagrelay.outcome", word);
-    if let Some(reason) = reason {
-        span.set("tagrelay.reason", reason);
-    }
-    if let (Outcome::Committed, Some(commit)) = (outcome, &update.commit) {
-        span.set("tagrelay.commit", commit);
-    }
-}
-
 impl<'a> Batch<'a> {
-    fn new(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Self {
+    pub(super) fn new(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>) -> Self {
         let order = updates.iter().map(|update| update.id.clone()).collect();
         let mut spans: Vec<(String, Span)> =
             updates.iter().map(|update| (update.id.clone(), begin(relay, update))).collect();
@@ -186,13 +43,13 @@ impl<'a> Batch<'a> {
         round.set_number("tagrelay.updates", i64::try_from(updates.len()).unwrap_or(i64::MAX));
         spans.iter_mut().skip(1).for_each(|(_, span)| span.link(&round.context()));
         let spans = spans.into_iter().collect();
-        let maybe_landed =
-            updates.iter().filter_map(|update| Some((update.id.clone(), vec![last_attempt(update)?]))).collect();
+        let doubts = |update: &Update| Some(vec![Doubt { attempt: last_attempt(update)?, parent: None }]);
+        let maybe_landed = updates.iter().filter_map(|update| Some((update.id.clone(), doubts(update)?))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
         Self { relay, branch, updates, order, maybe_landed, round, spans }
     }
 
-    async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
+    pub(super) async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
         let result = self.write_all(refresh_first).await;
         if let Err(setback) = &result {
             let reason = match setback {
@@ -224,12 +81,16 @@ impl<'a> Batch<'a> {
             self.refresh().await?;
         }
         for race in 0..MAX_RACES {
-            self.settle_overwritten().await?;
+            let settled_at = self.settle_doubts().await?;
             self.return_outdated().await?;
             if self.order.is_empty() {
                 return Ok(());
             }
             let prepared = self.prepare().await?;
+            if settled_at.is_some_and(|tip| tip != prepared.parent()) {
+                // Somebody else has read the branch meanwhile: what was in doubt may be on it now.
+                continue;
+            }
             if self.finish_unwritten(&prepared).await? {
                 return Ok(());
             }
@@ -237,6 +98,7 @@ impl<'a> Batch<'a> {
                 // A hold or something newer came meanwhile: what is left is prepared without it.
                 continue;
             }
+            let parent = prepared.parent();
             match self.push(prepared).await {
                 Ok(commits) => return self.finish_written(&commits).await,
                 Err(PushError::Outdated { .. }) => {
@@ -251,7 +113,7 @@ impl<'a> Batch<'a> {
                 }
                 Err(PushError::Unknown { reason, ask_again_after: None }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
-                    self.doubt_last_attempts();
+                    self.doubt_last_attempts(parent);
                 }
                 Err(PushError::Unavailable { reason, ask_again_after }) => {
                     self.forget_attempts().await?;
@@ -288,32 +150,47 @@ impl<'a> Batch<'a> {
         Ok(self.relay.0.store.forget_attempts(sure.cloned().collect()).await?)
     }
 
-    fn doubt_last_attempts(&mut self) {
+    fn doubt_last_attempts(&mut self, parent: CommitId) {
         for update in self.updates.values() {
             if let Some(attempt) = last_attempt(update) {
-                self.maybe_landed.entry(update.id.clone()).or_default().push(attempt);
+                let doubt = Doubt { attempt, parent: Some(parent) };
+                self.maybe_landed.entry(update.id.clone()).or_default().push(doubt);
             }
         }
     }
 
-    /// Ends updates whose push may have landed and whose site somebody has changed since: writing them once more could
-    /// put an older version over a newer one. Whether theirs is in the history, a mirror one commit deep does not know.
-    async fn settle_overwritten(&mut self) -> Result<(), Setback> {
-        let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
-        let was_overwritten = |(id, attempts): (&String, &Vec<Attempt>)| {
-            let update = self.updates.get(id)?;
-            let attempt = attempts.iter().find(|attempt| was_overwritten(update, attempt, &snapshot))?;
-            Some((id.clone(), attempt.commit.clone()))
-        };
-        let overwritten: Vec<_> = self.maybe_landed.iter().filter_map(was_overwritten).collect();
-        let mut finished = Vec::new();
-        for (id, commit) in overwritten {
-            let reason = format!(
-                "the answer to the push of {commit} was lost, and somebody has changed the version again since"
-            );
-            finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
+    /// Decides what became of earlier attempts before anything is written again: ends updates whose commit is on the
+    /// branch, whatever stands there now, and forgets attempts that were never taken. Returns the tip at which that was
+    /// decided; `None` where nothing was in doubt.
+    async fn settle_doubts(&mut self) -> Result<Option<CommitId>, Setback> {
+        let Some(snapshot) = self.branch.snapshot().filter(|_| !self.maybe_landed.is_empty()) else { return Ok(None) };
+        let whereabouts = Whereabouts::ask(self.branch, self.maybe_landed.values().flatten()).await?;
+        let (mut landed, mut lost, mut overwritten) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, doubts) in &self.maybe_landed {
+            let Some(update) = self.updates.get(id) else { continue };
+            match whereabouts.fate(update, doubts, &snapshot) {
+                Fate::Landed(attempt) | Fate::Stands(attempt) => landed.push(attempt),
+                Fate::Lost => lost.push(id.clone()),
+                Fate::Overwritten(attempt) => overwritten.push(attempt),
+                Fate::Open => {}
+            }
         }
-        Ok(self.relay.finish(finished).await?)
+        self.finish_landed(landed).await?;
+        for id in &lost {
+            self.maybe_landed.remove(id);
+            self.updates.entry(id.clone()).and_modify(|update| update.commit = None);
+        }
+        self.relay.0.store.forget_attempts(lost).await?;
+        let mut finished = Vec::new();
+        for Attempt { update_id, commit, .. } in overwritten {
+            let reason = format!(
+                "the answer to the push of {commit} was lost, somebody has changed the version again since, and the \
+                 history of the branch is longer than what was looked through for it"
+            );
+            finished.extend(self.take(&update_id).map(|update| (update, Outcome::Superseded { reason })));
+        }
+        self.finish(finished).await?;
+        Ok(Some(snapshot.tip))
     }
 
     /// Gives back updates whose place runs something else than they were compared with, because somebody else has
@@ -339,27 +216,20 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Ends updates as committed by the earlier attempt that is on the branch.
-    async fn finish_landed(&mut self, ids: &[String]) -> Result<(), Setback> {
-        let tip = self.branch.snapshot().map(|snapshot| snapshot.tip.to_string());
-        let mut landed = Vec::new();
+    /// Ends updates as committed by these earlier attempts, which are on the branch.
+    async fn finish_landed(&mut self, landed: Vec<Attempt>) -> Result<(), Setback> {
+        if landed.is_empty() {
+            return Ok(());
+        }
         let mut finished = Vec::new();
-        for id in ids {
-            let attempts = self.maybe_landed.get(id).cloned().unwrap_or_default();
-            // Where others have gone on from it, it is the first one that nobody has an answer to.
-            let at_tip = attempts.iter().find(|attempt| Some(&attempt.commit) == tip.as_ref());
-            let attempt = at_tip.or(attempts.first()).cloned();
-            if let (Some(attempt), Some(mut update)) = (attempt, self.take(id)) {
+        for attempt in &landed {
+            if let Some(mut update) = self.take(&attempt.update_id) {
                 update.commit = Some(attempt.commit.clone());
-                landed.push(attempt);
                 finished.push((update, Outcome::Committed));
             }
         }
-        if !landed.is_empty() {
-            self.relay.0.store.record_landed(landed).await?;
-            self.finish(finished).await?;
-        }
-        Ok(())
+        self.relay.0.store.record_landed(landed).await?;
+        self.finish(finished).await
     }
 
     fn take(&mut self, id: &str) -> Option<Update> {
@@ -412,20 +282,14 @@ impl<'a> Batch<'a> {
     /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
     async fn finish_unwritten(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
         let mut finished = Vec::new();
-        let mut landed = Vec::new();
         for (key, outcome) in prepared.outcomes() {
             let outcome = match outcome {
                 config_repo::Outcome::Changed { .. } => continue,
-                config_repo::Outcome::Unchanged if self.maybe_landed.contains_key(key) => {
-                    landed.push(key.clone());
-                    continue;
-                }
                 config_repo::Outcome::Unchanged => Outcome::Unchanged,
                 config_repo::Outcome::Refused { reason } => Outcome::Refused { reason: reason.clone() },
             };
             finished.extend(self.take(key).map(|update| (update, outcome)));
         }
-        self.finish_landed(&landed).await?;
         self.finish(finished).await?;
         Ok(self.order.is_empty())
     }
@@ -507,59 +371,4 @@ impl<'a> Batch<'a> {
         let finished = updates.into_iter().map(|update| (update, outcome.clone())).collect();
         self.finish(finished).await
     }
-}
-
-/// Returns what was last recorded to be pushed for an update.
-fn last_attempt(update: &Update) -> Option<Attempt> {
-    Some(Attempt {
-        update_id: update.id.clone(),
-        commit: update.commit.clone()?,
-        old: update.old.clone()?,
-        changes: update.changes.clone(),
-    })
-}
-
-/// Returns the version that each site of an attempt holds now, beside what the attempt was to change there.
-fn now_and_then<'a>(
-    update: &'a Update,
-    attempt: &'a Attempt,
-    snapshot: &'a Snapshot,
-) -> impl Iterator<Item = (&'a Version, &'a SiteChange)> {
-    let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
-    let places = places.map(|places| places.as_slice()).unwrap_or_default();
-    places.iter().flat_map(move |place| {
-        let here = attempt.changes.iter().filter(move |change| change.path == place.path.as_ref());
-        here.map(move |change| (&place.version, change))
-    })
-}
-
-/// Returns whether a site of an update's place holds a version that nobody has compared the update with.
-fn was_not_compared(update: &Update, snapshot: &Snapshot) -> bool {
-    let Some(compared) = &update.compared else { return false };
-    let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
-    places.is_some_and(|places| places.iter().any(|place| !is_among(&place.version, &update.version, compared)))
-}
-
-/// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt
-/// wrote: then somebody went on from one of the two.
-fn was_overwritten(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
-    now_and_then(update, attempt, snapshot).any(|(now, change)| change.old != *now && change.new != *now)
-}
-
-/// Returns whether what an attempt was to write stands on the branch.
-fn stands(update: &Update, attempt: &Attempt, snapshot: &Snapshot) -> bool {
-    let mut sites = now_and_then(update, attempt, snapshot).peekable();
-    sites.peek().is_some() && sites.all(|(now, change)| change.new == *now)
-}
-
-/// Returns whether what an update has written stands on a branch.
-pub(super) fn stands_on(update: &Update, snapshot: &Snapshot) -> bool {
-    last_attempt(update).is_some_and(|attempt| stands(update, &attempt, snapshot))
-}
-
-/// Returns a number in 0..1 that differs from call to call and from process to process.
-pub(super) fn jitter() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    // The keys of `RandomState` are random in each process and differ from one to the next.
-    (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
 }
