@@ -15,7 +15,8 @@ use bytes::Bytes;
 
 use super::compaction::{self, Compacted, Compaction};
 use super::folder::{
-    MirrorError, TIP_REFERENCE, bytes_below, git_error, lay_out, lock, open_objects, remove_half_packs, replace_file,
+    MirrorError, TIP_REFERENCE, bytes_below, git_error, lay_out, lock, open_objects, refuse_foreign, remove_half_packs,
+    replace_file,
 };
 use super::object::{CommitId, Kind, NewObject, ObjectId, commit_tree};
 use super::pack::{self, Deltas};
@@ -64,6 +65,7 @@ impl Mirror {
         }
         let disk = |source| MirrorError::Disk { path: folder.to_owned(), source };
         fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
+        refuse_foreign(folder)?;
         let lock = lock(folder)?;
         if !folder.join("HEAD").is_file() {
             lay_out(folder).map_err(disk)?;

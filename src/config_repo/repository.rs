@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -19,6 +19,9 @@ use super::receive::PackReceiver;
 use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
 use super::tree::{Fault, ReadObject as _, Unreadable};
+
+/// How long reading the remote may take in all. A server may say every second that it is still there.
+const READ_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// One branch of one config repository: what is on it, and the way to change it.
 ///
@@ -254,6 +257,13 @@ impl ConfigRepository {
     }
 
     async fn read_remote(&self) -> Result<CommitId, Failed> {
+        let minutes = READ_PATIENCE.as_secs() / 60;
+        let endless =
+            |_| Err(RemoteError::unavailable(format!("reading it had no end after {minutes} minutes")).into());
+        tokio::time::timeout(READ_PATIENCE, self.read_remote_now()).await.unwrap_or_else(endless)
+    }
+
+    async fn read_remote_now(&self) -> Result<CommitId, Failed> {
         let mut reading = self.inner.transport.read().await?;
         let tip = reading.tip().await?;
         let local = self.inner.local.clone();

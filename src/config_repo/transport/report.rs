@@ -136,6 +136,10 @@ impl Report {
         };
         match (self.unpack.as_deref(), self.branch) {
             (_, Some(Ok(()))) => Ok(()),
+            // `receive.maxInputSize`: fewer changes make a smaller pack.
+            (Some(unpack), _) if unpack != "ok" && messages.contains("exceeds maximum allowed size") => {
+                Err(PushError::Refused { reason: explained("the push is too large") })
+            }
             (Some(unpack), _) if unpack != "ok" => Err(PushError::Unavailable {
                 reason: explained(&format!("the pack was not taken in ({unpack})")),
                 ask_again_after: None,
