@@ -15,7 +15,7 @@ use super::pack::PackWriter;
 use super::tree::{self, EntryKind};
 
 /// The folder in the mirror in which the new pack is made.
-const WORKSHOP: &str = "compaction";
+pub(super) const WORKSHOP: &str = "compaction";
 
 /// Work that makes a mirror small. It needs nothing of the mirror but its folder.
 pub(super) struct Compaction {

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::compaction::WORKSHOP;
+
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
@@ -16,6 +18,14 @@ pub enum MirrorError {
     /// Another process, or another config repository of the settings, works in it.
     #[error("the mirror {0} is in use by another process: give each process its own folder")]
     InUse(PathBuf),
+    /// Something else lies there, which would be thrown away where it is damaged or has grown.
+    #[error("the folder of the mirror {path} holds `{found}`, which is no part of a mirror: choose an empty folder")]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// What lies in it.
+        found: String,
+    },
     /// libgit2 takes paths as text.
     #[error("the path of the mirror {0} is not valid UTF-8: choose another folder")]
     NotText(PathBuf),
@@ -70,6 +80,18 @@ pub(super) fn lay_out(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("HEAD"), format!("ref: {TIP_REFERENCE}\n"))
 }
 
+/// Refuses a folder that holds what no mirror holds: a working copy, a repository of somebody else, any files.
+pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
+    const OURS: [&str; 8] = ["HEAD", "config", "objects", "refs", "shallow", "HEAD.new", "shallow.new", WORKSHOP];
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !OURS.iter().any(|ours| name == *ours) {
+            return Err(MirrorError::NotOurs { path: folder.to_owned(), found: name.to_string_lossy().into_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// Removes what a process left behind that ended while it took in a pack.
 pub(super) fn remove_half_packs(folder: &Path) {
     for file in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -84,6 +106,8 @@ pub(super) fn remove_half_packs(folder: &Path) {
 pub(super) fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
     // An object is read once and what matters of it kept elsewhere; the cache would be the largest part of our memory.
     git2::opts::enable_caching(false);
+    // Every pack was hashed when it came in, and what is compressed has a sum of its own.
+    git2::opts::strict_hash_verification(false);
     let git = |source| git_error(folder, source);
     let path = folder.join("objects");
     let path = path.to_str().ok_or_else(|| MirrorError::NotText(folder.to_owned()))?;

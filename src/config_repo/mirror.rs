@@ -15,7 +15,8 @@ use bytes::Bytes;
 
 use super::compaction::{self, Compacted, Compaction};
 use super::folder::{
-    MirrorError, TIP_REFERENCE, bytes_below, git_error, lay_out, lock, open_objects, remove_half_packs, replace_file,
+    MirrorError, TIP_REFERENCE, bytes_below, git_error, lay_out, lock, open_objects, refuse_foreign, remove_half_packs,
+    replace_file,
 };
 use super::object::{CommitId, Kind, NewObject, ObjectId, commit_tree};
 use super::pack::{self, Deltas};
@@ -51,7 +52,6 @@ pub(super) struct Mirror {
     stored_tip: Option<CommitId>,
     /// The size on the disk after the first fetch.
     first_bytes: Option<u64>,
-    /// How often everything has been thrown away.
     generation: u64,
     /// Held as long as the mirror is.
     _lock: File,
@@ -65,6 +65,7 @@ impl Mirror {
         }
         let disk = |source| MirrorError::Disk { path: folder.to_owned(), source };
         fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
+        refuse_foreign(folder)?;
         let lock = lock(folder)?;
         if !folder.join("HEAD").is_file() {
             lay_out(folder).map_err(disk)?;
@@ -97,9 +98,16 @@ impl Mirror {
         self.stored_tip
     }
 
+    /// Returns how often everything has been thrown away.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Throws everything away; the next fetch brings all of it again.
     pub(super) fn start_over(&mut self, reason: &str) -> Result<(), MirrorError> {
         tracing::warn!(mirror = %self.folder.display(), "the mirror is made anew: {reason}");
+        // What is half removed holds no commit.
+        self.stored_tip = None;
         let disk = |source| MirrorError::Disk { path: self.folder.clone(), source };
         // Memory maps of the packs end before the packs do.
         self.objects = git2::Odb::new().map_err(|source| git_error(&self.folder, source))?;
@@ -259,16 +267,6 @@ impl Mirror {
         Ok(Some(tip))
     }
 
-    /// Returns the size of an object in bytes, without reading it where it is on the disk.
-    pub(super) fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
-        if let Some((_, data)) = self.overlay.get(&id) {
-            return Ok(data.len());
-        }
-        let unreadable = |error: git2::Error| Unreadable::mirror(id, error.message());
-        let (size, _) = self.objects.read_header(id.to_git2().map_err(unreadable)?).map_err(unreadable)?;
-        Ok(size)
-    }
-
     /// Returns the tree of a commit.
     pub(super) fn tree_of(&self, commit: CommitId) -> Result<ObjectId, Unreadable> {
         let data = self.read(commit.0, Kind::Commit)?;
@@ -288,18 +286,59 @@ impl Mirror {
     }
 }
 
-impl ReadObject for Mirror {
-    fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
+impl Mirror {
+    /// Returns another way into the same objects. libgit2 inflates one object at a time in each object database, so
+    /// threads that read much have one each.
+    pub(super) fn reader(&self) -> Result<Reader<'_>, MirrorError> {
+        Ok(Reader { mirror: self, objects: open_objects(&self.folder)? })
+    }
+
+    fn read_from(&self, objects: &git2::Odb<'_>, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
         let unreadable = |error: git2::Error| Unreadable::mirror(id, error.message());
         let (found, data) = match self.overlay.get(&id) {
             Some((kind, data)) => (Some(*kind), data.clone()),
             None => {
                 let name = id.to_git2().map_err(unreadable)?;
-                let object = self.objects.read(name).map_err(unreadable)?;
+                let object = objects.read(name).map_err(unreadable)?;
                 (Kind::from_git2(object.kind()), Bytes::copy_from_slice(object.data()))
             }
         };
         if found == Some(kind) { Ok(data) } else { Err(Unreadable::content(id, format!("it is no {}", kind.name()))) }
+    }
+
+    fn size_from(&self, objects: &git2::Odb<'_>, id: ObjectId) -> Result<usize, Unreadable> {
+        if let Some((_, data)) = self.overlay.get(&id) {
+            return Ok(data.len());
+        }
+        let unreadable = |error: git2::Error| Unreadable::mirror(id, error.message());
+        let (size, _) = objects.read_header(id.to_git2().map_err(unreadable)?).map_err(unreadable)?;
+        Ok(size)
+    }
+}
+
+impl ReadObject for Mirror {
+    fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
+        self.read_from(&self.objects, id, kind)
+    }
+
+    fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
+        self.size_from(&self.objects, id)
+    }
+}
+
+/// The objects of a mirror, for one thread of several.
+pub(super) struct Reader<'a> {
+    mirror: &'a Mirror,
+    objects: git2::Odb<'static>,
+}
+
+impl ReadObject for Reader<'_> {
+    fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
+        self.mirror.read_from(&self.objects, id, kind)
+    }
+
+    fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
+        self.mirror.size_from(&self.objects, id)
     }
 }
 

@@ -39,6 +39,9 @@ fn patience_for(bytes: usize) -> Duration {
     PATIENCE + Duration::from_secs(bytes as u64 / SLOWEST_LINK)
 }
 
+/// How long a push may take in all, besides the time of a slow link. A server that waits for a hook says now and then that it is still there.
+const PUSH_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
 /// How long a connection may take to come up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -98,10 +101,18 @@ impl Transport {
 
     /// Moves the branch from `old` to `new`, or says why not. One attempt.
     pub(super) async fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        match &self.remote {
-            Remote::Http(http) => http.push(&self.reference, push).await,
-            Remote::Stream(stream) => stream.push(&self.reference, push).await,
-        }
+        let pushing = async {
+            match &self.remote {
+                Remote::Http(http) => http.push(&self.reference, push).await,
+                Remote::Stream(stream) => stream.push(&self.reference, push).await,
+            }
+        };
+        // What is sent is packed, and not larger than that.
+        let bytes: usize = push.objects.iter().map(|object| object.data.len()).sum();
+        let patience = PUSH_PATIENCE + (patience_for(bytes) - PATIENCE);
+        let minutes = patience.as_secs() / 60;
+        let unknown = |_| Err(PushError::unknown(format!("it had no end after {minutes} minutes")));
+        tokio::time::timeout(patience, pushing).await.unwrap_or_else(unknown)
     }
 }
 

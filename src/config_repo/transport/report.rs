@@ -136,12 +136,16 @@ impl Report {
         };
         match (self.unpack.as_deref(), self.branch) {
             (_, Some(Ok(()))) => Ok(()),
+            // `receive.maxInputSize`: fewer changes make a smaller pack.
+            (Some(unpack), _) if unpack != "ok" && messages.contains("exceeds maximum allowed size") => {
+                Err(PushError::Refused { reason: explained("the push is too large") })
+            }
             (Some(unpack), _) if unpack != "ok" => Err(PushError::Unavailable {
                 reason: explained(&format!("the pack was not taken in ({unpack})")),
                 ask_again_after: None,
             }),
-            // A server that lost an object, or is tidying up just now; nobody decided against us.
-            (_, Some(Err(reason))) if reason == "missing necessary objects" || reason == "unpacker error" => {
+            // A server that lost an object, is tidying up just now, or has no room; nobody decided against us.
+            (_, Some(Err(reason))) if is_trouble(&reason, &messages) => {
                 Err(PushError::Unavailable { reason: explained(&reason), ask_again_after: None })
             }
             (_, Some(Err(reason))) if is_race(&reason) => Err(PushError::Outdated { reason: explained(&reason) }),
@@ -184,6 +188,28 @@ pub(super) fn push_body(command: Vec<u8>, pack: Vec<u8>) -> Bytes {
     let mut body = command;
     body.extend_from_slice(&pack);
     body.into()
+}
+
+/// Whether a server's reason against a branch, or the words of its hooks, mean that it has trouble of its own.
+///
+/// The reasons are those of Git's `builtin/receive-pack.c` and of GitHub. GitLab's hook declines every push while the
+/// service that knows the permissions is away, and says so only in its words (`gitlab-shell`, `internal/gitlabnet`).
+fn is_trouble(reason: &str, messages: &str) -> bool {
+    const REASONS: [&str; 7] = [
+        "missing necessary objects",
+        "unpacker error",
+        "unable to migrate objects",
+        "transaction failed",
+        "failed to start transaction",
+        "internal server error",
+        "internal error",
+    ];
+    const WORDS: [&str; 2] = ["internal api unreachable", "internal api error (5"];
+    let holds = |text: &str, phrases: &[&str]| {
+        let text = text.to_ascii_lowercase();
+        phrases.iter().any(|phrase| text.contains(phrase))
+    };
+    holds(reason, &REASONS) || (reason.ends_with("hook declined") && holds(messages, &WORDS))
 }
 
 #[cfg(test)]
@@ -236,6 +262,9 @@ mod tests {
             (&["unpack ok", "ng refs/heads/main deny updating a hidden ref"], "Refused"),
             (&["unpack ok", "ng refs/heads/main missing necessary objects"], "Unavailable"),
             (&["unpack index-pack abnormal exit", "ng refs/heads/main unpacker error"], "Unavailable"),
+            (&["unpack ok", "ng refs/heads/main unable to migrate objects to permanent storage"], "Unavailable"),
+            (&["unpack ok", "ng refs/heads/main transaction failed"], "Unavailable"),
+            (&["unpack ok", "ng refs/heads/main Internal Server Error"], "Unavailable"),
             (&["unpack ok", "ok refs/heads/other"], "Unknown"),
             (&["unpack ok"], "Unknown"),
             (&[], "Unknown"),
@@ -285,6 +314,12 @@ mod tests {
         let report = report(&["unpack ok", "ng refs/heads/main hook declined"], "GH006: no\n\x1b[31m  way\n").await;
         let Err(PushError::Refused { reason }) = report.judge() else { panic!("not refused") };
         assert_eq!(reason, "hook declined: GH006: no [31m way");
+        // GitLab's hook cannot ask whether it may let us in.
+        let report = self::report(
+            &["unpack ok", "ng refs/heads/main pre-receive hook declined"],
+            "GitLab: Internal API unreachable\n",
+        );
+        assert!(matches!(report.await.judge(), Err(PushError::Unavailable { .. })));
         // A hook whose words sound like a race decides nothing.
         let report = self::report(&["unpack ok", "ng refs/heads/main hook declined"], "fetch first!").await;
         assert!(matches!(report.judge(), Err(PushError::Refused { .. })));

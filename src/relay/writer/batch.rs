@@ -1,5 +1,7 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, was_not_compared};
@@ -13,6 +15,13 @@ use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
+
+/// How often it is said that a push is still under way.
+const LONG_PUSH: Duration = Duration::from_secs(60);
+
+/// How many pushes may be declined one after another before what declines them is taken to be against all of them. One
+/// update of [`MAX_BATCH`](super::MAX_BATCH) is found with ten.
+const MAX_DECLINED: u32 = 16;
 
 /// The updates of one round, at most one for each place.
 pub(super) struct Batch<'a> {
@@ -28,6 +37,8 @@ pub(super) struct Batch<'a> {
     round: Span,
     /// The part of the round in the trace of each update.
     spans: HashMap<String, Span>,
+    /// How many pushes of the round were declined since one was taken, by all the parts that it was taken into.
+    declined: Arc<AtomicU32>,
 }
 
 impl<'a> Batch<'a> {
@@ -46,7 +57,7 @@ impl<'a> Batch<'a> {
         let doubts = |update: &Update| Some(vec![Doubt { attempt: last_attempt(update)?, parent: None }]);
         let maybe_landed = updates.iter().filter_map(|update| Some((update.id.clone(), doubts(update)?))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        Self { relay, branch, updates, order, maybe_landed, round, spans }
+        Self { relay, branch, updates, order, maybe_landed, round, spans, declined: Arc::default() }
     }
 
     pub(super) async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
@@ -80,7 +91,7 @@ impl<'a> Batch<'a> {
         if refresh_first || self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
             self.refresh().await?;
         }
-        let (mut said, mut lost_answers) = (String::new(), 0);
+        let (mut lost, mut lost_answers) = (String::new(), 0);
         for race in 0..MAX_RACES {
             let settled_at = self.settle_doubts().await?;
             self.return_outdated().await?;
@@ -103,8 +114,9 @@ impl<'a> Batch<'a> {
             match self.push(prepared).await {
                 Ok(commits) => return self.finish_written(&commits).await,
                 Err(PushError::Outdated { reason }) => {
-                    said = reason;
                     self.relay.0.metrics.push_retry();
+                    self.forget_attempts().await?;
+                    lost = reason;
                     let pause = Duration::from_millis(20).mul_f64(f64::from(race) + jitter());
                     tokio::time::sleep(pause).await;
                 }
@@ -134,9 +146,7 @@ impl<'a> Batch<'a> {
             }
             self.refresh().await?;
         }
-        Err(Setback::remote(format_args!(
-            "{MAX_RACES} pushes in a row lost the race against others; the server said last: {said}"
-        )))
+        Err(Setback::remote(format_args!("{MAX_RACES} pushes in a row lost the race against others; the last: {lost}")))
     }
 
     /// Ends the round after lost answers, having looked which of the updates are on the branch all the same.
@@ -349,7 +359,18 @@ impl<'a> Batch<'a> {
         let sizes = prepared.commits().iter().map(|commit| commit.changes.len()).collect();
         let begun = Instant::now();
         let mut span = self.step(SpanKind::Client, "git push");
-        let result = self.branch.config_repository().push(prepared).await;
+        let mut pushing = pin!(self.branch.config_repository().push(prepared));
+        let result = loop {
+            match tokio::time::timeout(LONG_PUSH, &mut pushing).await {
+                Ok(result) => break result,
+                Err(_) => tracing::warn!(
+                    seconds = begun.elapsed().as_secs(),
+                    repository = self.branch.repository_name(),
+                    branch = self.branch.branch_name(),
+                    "a push has no answer yet: does a hook of the remote hang?"
+                ),
+            }
+        };
         let outcome = match &result {
             Ok(()) => "ok",
             Err(PushError::Outdated { .. }) => "outdated",
@@ -367,31 +388,65 @@ impl<'a> Batch<'a> {
     }
 
     async fn finish_written(&mut self, commits: &[usize]) -> Result<(), Setback> {
+        self.declined.store(0, Ordering::Relaxed);
         commits.iter().for_each(|updates| self.relay.0.metrics.commit(*updates));
         let ids = std::mem::take(&mut self.order);
         let finished = ids.iter().filter_map(|id| Some((self.updates.remove(id)?, Outcome::Committed))).collect();
         self.finish(finished).await
     }
 
-    /// Ends everything with what the remote said, where it is about one environment. A push of several is taken apart
-    /// first: a rule that protects one environment says nothing about the others.
+    /// Ends an update with what the remote said, where it was pushed alone. A push of several is taken apart first: a
+    /// hook that declines one service, or a rule that protects one environment, says nothing about the others.
     async fn refuse(&mut self, reason: String) -> Result<(), Setback> {
-        let ids = std::mem::take(&mut self.order);
-        let updates: Vec<Update> = ids.iter().filter_map(|id| self.updates.remove(id)).collect();
-        let environments: BTreeSet<&str> = updates.iter().map(|update| update.environment.as_str()).collect();
-        if environments.len() > 1 {
-            self.relay.0.store.forget_attempts(ids).await?;
+        self.forget_attempts().await?;
+        let declined = self.declined.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.order.len() > 1 && declined < MAX_DECLINED {
             self.round.set("tagrelay.outcome", "taken apart");
             self.spans.values_mut().for_each(|span| span.set("tagrelay.outcome", "taken apart"));
-            for environment in self.branch.environments() {
-                let own = updates.iter().filter(|update| update.environment == environment.name);
-                let own = own.cloned().map(|update| Update { commit: None, ..update }).collect();
-                Box::pin(Self::new(self.relay, self.branch, own).write(false)).await?;
+            for ids in self.parts() {
+                Box::pin(self.split_off(&ids).write(false)).await?;
             }
             return Ok(());
         }
+        if !self.maybe_landed.is_empty() {
+            // An earlier attempt may be on the branch although this one was declined.
+            self.refresh().await?;
+            self.settle_doubts().await?;
+        }
+        let ids = std::mem::take(&mut self.order);
         let outcome = Outcome::Refused { reason: format!("the remote refused the push: {reason}") };
-        let finished = updates.into_iter().map(|update| (update, outcome.clone())).collect();
+        let finished = ids.iter().filter_map(|id| Some((self.updates.remove(id)?, outcome.clone()))).collect();
         self.finish(finished).await
+    }
+
+    /// Returns the ids of the updates by environment, or in two halves where all are of one.
+    fn parts(&self) -> Vec<Vec<String>> {
+        let of = |environment: &str| -> Vec<String> {
+            let is_there = |id: &&String| self.updates.get(*id).is_some_and(|update| update.environment == environment);
+            self.order.iter().filter(is_there).cloned().collect()
+        };
+        let mut parts: Vec<Vec<String>> =
+            self.branch.environments().iter().map(|environment| of(&environment.name)).collect();
+        parts.retain(|part| !part.is_empty());
+        if parts.len() == 1 {
+            let (left, right) = self.order.split_at(self.order.len() / 2);
+            parts = vec![left.to_vec(), right.to_vec()];
+        }
+        parts
+    }
+
+    /// Makes a batch of its own of some of the updates, with what is in doubt of them.
+    fn split_off(&mut self, ids: &[String]) -> Self {
+        let mut maybe_landed = HashMap::new();
+        let mut updates = Vec::new();
+        for id in ids {
+            let doubts = self.maybe_landed.remove(id);
+            if let Some(update) = self.take(id) {
+                // What was just declined did not land.
+                updates.push(Update { commit: None, ..update });
+                maybe_landed.extend(doubts.map(|doubts| (id.clone(), doubts)));
+            }
+        }
+        Self { maybe_landed, declined: self.declined.clone(), ..Self::new(self.relay, self.branch, updates) }
     }
 }
