@@ -36,17 +36,23 @@ impl Clock {
         self.0.as_ref().map_or_else(Timestamp::now, |stopped| *stopped.borrow())
     }
 
-    /// Returns at that time, or before: who sleeps has to look at the clock again.
-    pub async fn doze_until(&self, at: Timestamp) {
+    /// Returns at that time, or before: who sleeps has to look at the clock again. `seen` is what it showed when `at` was worked
+    /// out, so that a clock that has been set since is noticed.
+    pub async fn doze_until(&self, at: Timestamp, seen: Timestamp) {
         match &self.0 {
             None => {
-                let left = Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+                let now = self.now();
+                if now < seen {
+                    return;
+                }
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
                 // A little more, because the store counts in milliseconds.
                 tokio::time::sleep(left.min(LOOK_AGAIN) + Duration::from_millis(1)).await;
             }
             Some(stopped) => {
                 let mut stopped = stopped.subscribe();
-                if *stopped.borrow_and_update() < at {
+                let now = *stopped.borrow_and_update();
+                if now == seen && now < at {
                     let _ = stopped.changed().await;
                 }
             }

@@ -18,7 +18,7 @@ use super::setback::Setback;
 use super::{Relay, message, quiet};
 use crate::config_repo::{self, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, Snapshot, WantedVersion};
 use crate::image::Version;
-use crate::store::{Attempt, Outcome, SiteChange, Update};
+use crate::store::{Attempt, Outcome, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// The most updates in one push: bounds memory and the size of a commit.
@@ -96,6 +96,13 @@ async fn write_pending(
         }
         return Ok(Round::Idle);
     }
+    let pending = if relay.0.store.waits_in_vain(environments).await? {
+        // A freeze is over that nobody has noticed yet: what waited for it belongs into the same commit.
+        relay.review_freezes().await?;
+        relay.0.store.pending_updates(environments, MAX_BATCH).await?
+    } else {
+        pending
+    };
     let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
@@ -451,8 +458,10 @@ impl<'a> Batch<'a> {
             attempts.extend(last_attempt(update));
         }
         let dropped = self.relay.0.store.record_attempts(attempts).await?;
-        for id in &dropped {
-            self.take(id);
+        for (id, state) in &dropped {
+            if let Some(update) = self.take(id).filter(|_| *state == UpdateState::Waiting) {
+                self.relay.tell_waiting(&update);
+            }
         }
         Ok(!dropped.is_empty())
     }
