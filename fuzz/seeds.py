@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the samples of tests/ as seeds: fuzz/corpus/{senders,tokens,scan,edit}."""
+"""Writes the samples of tests/ as seeds: fuzz/corpus/{senders,tokens,scan,edit,insert}."""
 
 import json
 import pathlib
@@ -44,3 +44,15 @@ for target in ("scan", "edit"):
         label = "-".join(path.relative_to(ROOT / "tests/corpus").parts)
         for more in (0, 8, 16):
             (folder / f"{label}-{more}").write_bytes(bytes([choice + more]) + path.read_bytes())
+
+# Kustomizations upon a base: fuzz_targets/insert.rs takes the three files with 0xff between them.
+insert = ROOT / "fuzz/corpus/insert"
+insert.mkdir(parents=True, exist_ok=True)
+overlays = ROOT / "tests/corpus/overlays"
+bases = [path for path in sorted((overlays / "base").rglob("*.yaml")) if path.is_file() and "ustomization" not in path.name]
+for path in sorted(overlays.glob("*/*/*ustomization*")):
+    for number, manifest in enumerate(bases):
+        base = b"resources: [a.yaml]\n"
+        text = re.sub(rb"(?:\.\./)+base[a-z/]*", b"../base", path.read_bytes())
+        label = "-".join(path.relative_to(overlays).parts[:2])
+        (insert / f"{label}-{number}").write_bytes(bytes([number % 16]) + b"\xff".join([text, base, manifest.read_bytes()]))

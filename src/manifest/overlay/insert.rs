@@ -12,6 +12,7 @@ use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
 use super::super::proof::{Expected, Insertion, proof_of_insertion};
 use super::super::settings::{ManifestSettings, Pin};
+use super::super::site::{Format, Unreadable, read};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::Inherited;
 
@@ -55,6 +56,15 @@ pub fn edit_overlay(
         });
     }
     edited.changes.sort_by_key(|change| change.line);
+    let first =
+        edited.changes.iter().filter(|change| change.format == Format::Inherited).map(|change| change.line).min();
+    if let Some(first) = first {
+        // It has a site only now: what could not be read the next time is refused this time.
+        read(path, &edited.bytes, settings).map_err(|Unreadable { line, reason }| {
+            // Lines behind the entry are not those of the file as it is.
+            Unreadable { line: line.filter(|line| *line < first), reason }
+        })?;
+    }
     Ok(edited)
 }
 
