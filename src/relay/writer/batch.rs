@@ -10,7 +10,7 @@ use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, P
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
-use crate::store::{Attempt, Outcome, SiteChange, Update};
+use crate::store::{Attempt, Outcome, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// How often a race is run before the updates wait a little for calmer times.
@@ -348,8 +348,10 @@ impl<'a> Batch<'a> {
         let in_doubt = self.maybe_landed.iter().filter(|(_, doubts)| is_waited_for(doubts));
         let in_doubt: HashSet<String> = in_doubt.map(|(id, _)| id.clone()).collect();
         let dropped = self.relay.0.store.record_attempts_in_doubt(attempts, in_doubt).await?;
-        for id in &dropped {
-            self.take(id);
+        for (id, state) in &dropped {
+            if let Some(update) = self.take(id).filter(|_| *state == UpdateState::Waiting) {
+                self.relay.tell_waiting(&update);
+            }
         }
         Ok(!dropped.is_empty())
     }
