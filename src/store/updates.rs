@@ -1,10 +1,12 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
+use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds, parsed};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -296,14 +298,14 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
 pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
-            AND (?4 = 'push' OR cause_id > ?5)
+            AND (?4 OR cause_id > ?5)
             AND (state IN ('pending', 'waiting', 'committed', 'unchanged') OR (state = 'unverified' AND cause = 'rollback'))
          ORDER BY id DESC LIMIT 1",
     )
     .bind(&update.environment)
     .bind(update.repository.as_str())
     .bind(&update.id)
-    .bind(update.cause.as_str())
+    .bind(update.cause.is_event())
     .bind(&update.cause_id)
     .fetch_optional(&mut *tx.connection)
     .await
@@ -325,7 +327,7 @@ pub(super) async fn is_being_pushed(tx: &mut Transaction<'_>, place: &Place<'_>)
 pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, reason: &str) -> Result<(), sqlx::Error> {
     let events: Vec<String> = sqlx::query_scalar(
         "UPDATE updates SET state = 'waiting', reason = ? WHERE environment = ? AND repository = ?
-            AND state = 'pending' AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
+            AND state = 'pending' AND cause IN ('push', 'catch-up') AND commit_id IS NULL RETURNING cause_id",
     )
     .bind(reason)
     .bind(place.environment)
@@ -596,7 +598,7 @@ async fn why_not_written(
             return Ok(Some(UpdateState::Pending));
         }
         (UpdateState::Superseded, overtaken(&newer, &update.environment))
-    } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
+    } else if let (true, Some(hold)) = (update.cause.is_event(), holds::active_for(tx, &place).await?) {
         (UpdateState::Waiting, hold.explanation())
     } else if let Some(frozen) = frozen_for(tx, &update).await? {
         (UpdateState::Waiting, frozen)
@@ -660,7 +662,7 @@ impl Write for FinishUpdates {
                 Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
             };
             let keeps_commit = state == UpdateState::Committed;
-            let cause: Option<(String, String)> = sqlx::query_as(
+            let row: Option<SqliteRow> = sqlx::query(
                 "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
                     commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
                     old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
@@ -673,13 +675,14 @@ impl Write for FinishUpdates {
             .bind(&finish.update_id)
             .fetch_optional(&mut *tx.connection)
             .await?;
-            let Some((cause, cause_id)) = cause else { continue };
+            let Some(row) = row else { continue };
+            let (cause, cause_id): (Cause, String) = (parsed(&row, "cause")?, row.try_get("cause_id")?);
             if keeps_commit && finish.follow {
                 follow_ups::begin(tx, &finish.update_id).await?;
             }
-            if cause == Cause::Push.as_str() {
+            if cause.is_event() {
                 settle_event(tx, &cause_id).await?;
-            } else if cause == Cause::Rollback.as_str() && state == UpdateState::Refused {
+            } else if cause == Cause::Rollback && state == UpdateState::Refused {
                 holds::end_of_request(tx, &cause_id).await?;
             }
         }
