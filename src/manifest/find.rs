@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::image::{Digest, ImageReference, Tag, Version};
 
-use super::document::{DocumentKind, document_kind};
+use super::document::{DocumentKind, document_kind, is_json};
 use super::embedded::{Embedded, Rule};
 use super::registries::GlobalRegistry;
 use super::settings::{ImageNames, ManifestSettings};
@@ -43,6 +43,11 @@ impl<'task> Task<'task> {
             part: rule.part,
         });
         Self { role: Role::File(path), names: &settings.names, rules: rules.collect() }
+    }
+
+    /// Returns whether the text is JSON.
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.role, Role::File(path) if is_json(path))
     }
 
     /// The task for a text inside a file.

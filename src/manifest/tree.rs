@@ -14,7 +14,7 @@ use super::site::Unreadable;
 const MAX_BYTES: usize = 16 << 20;
 
 /// The most nodes of one file, which bounds the memory that a hostile file can take to about 50 MB.
-const MAX_NODES: usize = 1_000_000;
+pub(super) const MAX_NODES: usize = 1_000_000;
 
 /// The most aliases of one file. A hand-written file has a few dozen; a billion-laughs file has millions.
 const MAX_ALIASES: usize = 10_000;

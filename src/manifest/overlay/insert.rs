@@ -7,12 +7,15 @@ use granit_parser::{ScalarStyle, StructureStyle};
 
 use crate::image::Version;
 
-use super::super::edit::{Edited, Place, Refused, SiteChange, Wanted, by_repository, edit_with, shaped_like};
+use super::super::edit::{Edited, SiteChange, edit_with};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
 use super::super::proof::{Expected, Insertion, proof_of_insertion};
-use super::super::settings::{ManifestSettings, Pin};
-use super::super::site::{Format, Unreadable, read};
+use super::super::read::read;
+use super::super::refused::{Place, Refused};
+use super::super::settings::ManifestSettings;
+use super::super::shape::{Order, Wanted};
+use super::super::site::{Format, Unreadable};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::Inherited;
 
@@ -32,13 +35,12 @@ pub fn edit_overlay(
     inherited: &[Inherited],
 ) -> Result<Edited, Refused> {
     let mut edited = edit_with(path, bytes, wanted, settings)?;
-    let wanted = by_repository(wanted)?;
+    let order = Order::new(wanted, settings)?;
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for image in inherited {
-        let Some(version) = wanted.get(&image.site.repository) else { continue };
+        let Some(new) = order.version_beside(&image.site.repository, &image.site.version) else { continue };
         let place = Place { repository: image.site.repository.clone(), line: image.site.line };
-        let new = shaped_like(&image.site.version, version, settings.pin == Pin::Digest)
-            .map_err(|missing| missing.at(&place))?;
+        let new = new.map_err(|missing| missing.at(&place))?;
         if new == image.site.version || !names.insert(&image.name) {
             continue;
         }
