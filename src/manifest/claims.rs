@@ -246,23 +246,25 @@ impl NotTaken {
 
 /// What the markers of a file say of Flux's policies: the repository stands where one marks a name.
 struct Policies<'text> {
-    named: Vec<(&'text str, Repository)>,
+    named: BTreeMap<&'text str, Repository>,
 }
 
 impl<'text> Policies<'text> {
     fn of(tree: &Tree<'_>, markers: &[Marker<'text>]) -> Self {
-        let named = markers.iter().filter_map(|marker| match (marker.at, marker.says) {
-            (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) => {
-                let text = &tree.node(tree.resolve(at)).value;
-                Some((policy, text.parse().ok()?))
+        let mut named = BTreeMap::new();
+        for marker in markers {
+            if let (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) = (marker.at, marker.says)
+                && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
+            {
+                // Of several the first counts.
+                named.entry(policy).or_insert(repository);
             }
-            _ => None,
-        });
-        Self { named: named.collect() }
+        }
+        Self { named }
     }
 
     fn repository_of(&self, policy: &str) -> Option<Repository> {
-        self.named.iter().find(|(named, _)| *named == policy).map(|(_, repository)| repository.clone())
+        self.named.get(policy).cloned()
     }
 }
 
