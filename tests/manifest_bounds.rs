@@ -2,9 +2,13 @@
 //! and on a small stack, and never a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tagrelay::manifest::{Refused, Site, Unreadable, Wanted, edit, scan};
+use tagrelay::manifest::{
+    Beside, ManifestSettings, Overlay, Refused, Site, Surroundings, Unreadable, Wanted, edit, edit_overlay,
+    read_overlay, scan,
+};
 
 /// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -169,4 +173,138 @@ fn texts_inside_files_have_the_same_bounds() {
     let text = format!("image: a:1\n{}", "- v1 # tagrelay: docker.io/library/a:tag\n".repeat(50_000))
         .replacen('\n', "\nb:\n", 1);
     assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 50_001);
+}
+
+// ---- Growth ---------------------------------------------------------------------------------------------------
+
+/// Returns the time for which a processor worked on this thread, which other tests and programs do not make longer.
+fn worked() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times.
+fn assert_linear(size: usize, work: impl Fn(usize)) {
+    let time = |size| {
+        let begin = worked();
+        work(size);
+        worked() - begin
+    };
+    // What the first run takes is the caches' doing as well, and noise makes it longer, never shorter.
+    let best = |size| (0..3).map(|_| time(size)).min().unwrap();
+    let (one, four) = (best(size), best(4 * size));
+    assert!(four < one * 8 + Duration::from_millis(20), "{size}: {one:?}, four times as much: {four:?}");
+}
+
+fn scan_and_edit(text: &str) {
+    scan("kustomization.yaml", text.as_bytes()).unwrap();
+    edit("kustomization.yaml", text.as_bytes(), &wanted()).unwrap();
+}
+
+#[test]
+fn time_grows_with_the_file() {
+    assert_linear(500, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
+    assert_linear(500, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
+    // Many markers in one comment, and behind one another after many blanks.
+    assert_linear(2_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
+    let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
+    assert_linear(1_000, |size| scan_and_edit(&lines(size)));
+    // As many policies as markers that ask for one.
+    let flux = |number: usize| {
+        format!(
+            "- b/c{number} # {{\"$imagepolicy\": \"x:p{number}:name\"}}\n\
+             - v1 # {{\"$imagepolicy\": \"x:p{number}:tag\"}}\n"
+        )
+    };
+    assert_linear(500, |size| scan_and_edit(&(0..size).map(flux).collect::<String>()));
+}
+
+/// A repository in memory, of which `env/` is the environment's own.
+struct Repo(BTreeMap<String, String>);
+
+impl Repo {
+    fn overlay(&self) -> Overlay {
+        read_overlay("env/kustomization.yaml", self.0["env/kustomization.yaml"].as_bytes(), self)
+    }
+
+    /// An overlay that says more about images, upon a base with these.
+    fn upon(overlay: &str, images: impl Iterator<Item = String>) -> Self {
+        let containers: String = images.map(|image| format!("- image: {image}\n")).collect();
+        Self(BTreeMap::from([
+            ("env/kustomization.yaml".to_owned(), format!("resources: [../base.yaml]\n{overlay}")),
+            ("base.yaml".to_owned(), format!("kind: Pod\ncontainers:\n{containers}")),
+        ]))
+    }
+}
+
+impl Surroundings for Repo {
+    fn at(&self, path: &str) -> Beside {
+        self.0.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        path.starts_with("env/")
+    }
+}
+
+#[test]
+fn time_grows_with_what_a_kustomization_builds_upon() {
+    let distinct = |size: usize| (0..size).map(|number| format!("a{number}:1"));
+    assert_linear(500, |size| assert_eq!(Repo::upon("", distinct(size)).overlay().inherited.len(), size));
+    let more = |size: usize| format!("x: [{}]\n", "b, ".repeat(size));
+    assert_linear(1_000, |size| {
+        let equal = std::iter::repeat_n("a:1".to_owned(), size);
+        assert_eq!(Repo::upon(&more(size), equal).overlay().inherited.len(), 1);
+    });
+    let entries =
+        |size: usize| format!("images:\n{}", "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(size));
+    assert_linear(500, |size| {
+        let tags = (0..100).map(|number| format!("a:{number}"));
+        assert_eq!(Repo::upon(&entries(size), tags).overlay().inherited.len(), 0);
+    });
+    assert_linear(200, |size| {
+        let repo = Repo::upon("", distinct(size));
+        let wanted: Vec<Wanted> = (0..size)
+            .map(|number| Wanted { repository: format!("a{number}").parse().unwrap(), ..wanted().remove(0) })
+            .collect();
+        let (path, settings) = ("env/kustomization.yaml", ManifestSettings::default());
+        let edited = edit_overlay(path, repo.0[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
+        assert_eq!(edited.unwrap().changes.len(), size);
+    });
+}
+
+#[test]
+fn one_resource_is_read_once_however_often_it_is_named() {
+    let begin = worked();
+    let again = format!("more:\n- x\nresources:\n{}", "- ../base.yaml\n".repeat(2_000));
+    let mut repo = Repo::upon("", (0..2_000).map(|number| format!("a{number}:1")));
+    repo.0.insert("env/kustomization.yaml".to_owned(), again);
+    assert_eq!(repo.overlay().inherited.len(), 2_000);
+    assert!(worked() - begin < Duration::from_secs(10), "{:?}", worked() - begin);
+}
+
+#[test]
+fn what_is_beyond_the_limits_of_overlays_is_told() {
+    let reasons = |overlay: &Overlay| overlay.notes.iter().map(|note| note.reason.clone()).collect::<Vec<_>>();
+    let many = Repo::upon("", (0..10_001).map(|number| format!("a{number}:1"))).overlay();
+    assert_eq!(many.inherited.len(), 10_000);
+    assert!(reasons(&many)[0].contains("more than 10000 images"), "{:?}", many.notes);
+
+    // Every entry meets every image, and changes all of their names.
+    let entries = "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(5_000);
+    let meetings = Repo::upon(&format!("images:\n{entries}"), (0..5_000).map(|number| format!("a:{number}")));
+    assert!(reasons(&meetings.overlay())[0].contains("a million"), "{:?}", meetings.overlay().notes);
+
+    let resources = |list: &str| {
+        let mut repo = Repo::upon("", std::iter::empty());
+        repo.0.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
+        repo.0.insert("broken.yaml".to_owned(), "containers: [".to_owned());
+        repo.overlay()
+    };
+    let lookups = resources(&(0..6_000).map(|number| format!("- ../x{number}\n")).collect::<String>());
+    assert!(lookups.looked_at.len() == 5_000 && reasons(&lookups)[0].contains("more than 5000 files"));
+    let long = resources(&format!("- {}\n", "a/".repeat(30_000)));
+    assert!(long.notes[0].line == 3 && long.notes[0].reason.contains("longer than any path"), "{:?}", long.notes);
+    let broken = resources("- y\n- ../broken.yaml\n");
+    assert!(broken.notes[0].line == 4 && broken.notes[0].reason.contains("`broken.yaml` brings no images: line 1"));
 }

@@ -229,6 +229,11 @@ fn tag_and_digest_follow_the_base_and_the_settings() {
         entry("  digest: $\n")
     );
     assert_eq!(edited("a:v2", ":v2@$", Pin::Keep), Ok(String::new()));
+    // One entry is about all images of its name, whatever each of them says.
+    for two in ["a:1\n  - image: a:1@$", "a:1@$\n  - image: a:1"] {
+        assert_eq!(edited(two, ":v2@$", Pin::Keep), entry("  newTag: v2\n  digest: $\n"), "{two}");
+    }
+    assert_eq!(edited("a@$\n  - image: a:v2", ":v2@$", Pin::Keep), Ok(String::new()));
     assert!(matches!(edited("a:1", ":v2", Pin::Digest), Err(Refused::DigestUnknown { line: 2, .. })));
     assert!(matches!(edited("a:1@$", ":v2", Pin::Keep), Err(Refused::DigestUnknown { .. })));
     assert!(matches!(edited("a:1", "@$", Pin::Keep), Err(Refused::TagUnknown { .. })));

@@ -12,7 +12,7 @@ use super::notation::Replacement;
 use super::plain::reads_as_string;
 use super::read::Contents;
 use super::shape::Order;
-use super::tree::{Kind, Node, NodeId, Tree};
+use super::tree::{Kind, Node, Tree};
 
 /// What an edit did not pass.
 pub(super) enum Unproven {
@@ -122,110 +122,6 @@ fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> R
     match serde_yaml::from_str(&alone) {
         Ok(serde_yaml::Value::String(second)) if second == *value => Ok(()),
         _ => Err(format!("`{token}` is not the string `{value}` to a second reader")),
-    }
-}
-
-/// Something that is put into a text.
-pub(super) struct Insertion<'a> {
-    /// The byte before which it is put.
-    pub(super) at: usize,
-    pub(super) text: String,
-    /// The node behind it.
-    pub(super) before: NodeId,
-    /// The collections that it becomes a part of.
-    pub(super) around: Vec<NodeId>,
-    /// The nodes that it is.
-    pub(super) expected: Vec<Expected<'a>>,
-}
-
-/// A node that is put into a text. Collections reach to the end of what is put there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expected<'a> {
-    Sequence,
-    Mapping,
-    Scalar(&'a str),
-}
-
-impl Insertion<'_> {
-    /// Returns the text with this in it.
-    pub(super) fn applied_to(&self, text: &str) -> String {
-        let (before, behind) = text.split_at(self.at);
-        [before, &self.text, behind].concat()
-    }
-}
-
-/// Proves that `new` is the old text with the expected nodes in one place and with not another byte or node changed.
-///
-/// # Errors
-///
-/// The first thing that is not so, as a sentence.
-pub(super) fn proof_of_insertion(old: &Tree<'_>, new: &str, insertion: &Insertion<'_>) -> Result<(), String> {
-    // 1. Around the insertion, every byte is equal.
-    let before = old.text().get(..insertion.at).ok_or("the insertion is behind the file")?;
-    let behind = new.strip_prefix(before).and_then(|rest| rest.strip_prefix(insertion.text.as_str()));
-    if behind != old.text().get(insertion.at..) {
-        return Err("bytes around the insertion changed".to_owned());
-    }
-
-    // 2. Parsed again, the new text is the old nodes with the expected ones before `insertion.before`.
-    let new = Tree::parse(new.as_bytes()).map_err(|error| format!("the new text cannot be read: {error}"))?;
-    let (start, count) = (insertion.before, insertion.expected.len() as NodeId);
-    if old.documents.len() != 1 || old.documents != new.documents || new.nodes.len() != old.nodes.len() + count as usize
-    {
-        return Err("the new text has other documents, keys or values".to_owned());
-    }
-    let moved = |id: NodeId| if id < start { id } else { id + count };
-    for (id, old_node) in (0..).zip(&old.nodes) {
-        let new_node = new.node(moved(id));
-        let kind = match old_node.kind {
-            Kind::Alias(target) => Kind::Alias(moved(target)),
-            other => other,
-        };
-        let grown = if id >= start || insertion.around.contains(&id) { count } else { 0 };
-        let is_same = kind == new_node.kind && old_node.value == new_node.value && old_node.is_marked_like(new_node);
-        if !is_same || old_node.subtree_end + grown != new_node.subtree_end {
-            return Err(format!("line {} reads differently", old_node.line));
-        }
-    }
-    for (id, expected) in (start..).zip(&insertion.expected) {
-        let node = new.node(id);
-        let is_expected = match (expected, node.kind) {
-            (Expected::Sequence, Kind::Sequence(_)) | (Expected::Mapping, Kind::Mapping(_)) => {
-                node.subtree_end == start + count
-            }
-            (Expected::Scalar(value), Kind::Scalar(style)) => {
-                node.value == *value && (style != ScalarStyle::Plain || reads_as_string(value))
-            }
-            _ => false,
-        };
-        if !is_expected || !node.is_bare() {
-            return Err(format!("{expected:?} reads back as something else"));
-        }
-    }
-
-    // 3. A second reader takes what was inserted for the same.
-    match serde_yaml::from_str::<serde_yaml::Value>(&insertion.text) {
-        Ok(second) if second == second_reading(&insertion.expected) => Ok(()),
-        _ => Err("what is inserted is something else to a second reader".to_owned()),
-    }
-}
-
-/// Returns the expected nodes as a second reader gives them.
-fn second_reading(expected: &[Expected<'_>]) -> serde_yaml::Value {
-    let text = |text: &str| serde_yaml::Value::String(text.to_owned());
-    match expected {
-        [Expected::Scalar(key), rest @ ..] if !rest.is_empty() => {
-            serde_yaml::Value::Mapping([(text(key), second_reading(rest))].into_iter().collect())
-        }
-        [Expected::Sequence, rest @ ..] => second_reading(rest),
-        [Expected::Mapping, rest @ ..] => {
-            let pairs = rest.chunks_exact(2).filter_map(|pair| match pair {
-                [Expected::Scalar(key), Expected::Scalar(value)] => Some((text(key), text(value))),
-                _ => None,
-            });
-            serde_yaml::Value::Sequence(vec![serde_yaml::Value::Mapping(pairs.collect())])
-        }
-        _ => serde_yaml::Value::Null,
     }
 }
 
