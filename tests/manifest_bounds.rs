@@ -308,3 +308,11 @@ fn what_is_beyond_the_limits_of_overlays_is_told() {
     let broken = resources("- y\n- ../broken.yaml\n");
     assert!(broken.notes[0].line == 4 && broken.notes[0].reason.contains("`broken.yaml` brings no images: line 1"));
 }
+
+#[test]
+fn tags_that_are_expanded_are_refused() {
+    let text = format!("%TAG !e! tag:{}\n---\nimage: a:1\nb: [{}]\n", "x".repeat(1_000), "!e!a,".repeat(100_000));
+    assert!(reason_of(text).contains("too many explicit tags"));
+    let usual = format!("image: a:1\nb: [{}]\n", "!Ref a,".repeat(20_000));
+    assert_eq!(on_small_stack(usual.into()).0.unwrap().len(), 1);
+}
