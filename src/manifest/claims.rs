@@ -171,10 +171,7 @@ impl<'task> Finder<'_, '_, 'task> {
         let whole = (text, Part::whole(at, node, text));
         let (name, tag, digest): (_, Option<Written<'_>>, Option<Written<'_>>) = match part {
             _ if is_reference => {
-                let behind = name.len() + 1;
-                let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
-                let start = |digest: &str| text.len() - digest.len();
-                let digest = digest.map(|digest| (digest, Part::inside(at, node, start(digest)..text.len())));
+                let (name, tag, digest) = Part::of_reference(at, node, text, 0);
                 (Some(name), tag, digest)
             }
             Some(RulePart::Digest) => (None, None, Some(whole)),

@@ -441,7 +441,10 @@ mod tests {
         // The marked value decides what the keys around it mean.
         let text = "kind: Kustomization # tagrelay: docker.io/library/b:tag\nimages: [{name: a, newTag: v1}]\n";
         let refused = refused(text, "b:v2");
-        assert!(matches!(&refused, Refused::OtherSites { line: 1, repository } if repository.name() == "b"), "{refused}");
+        assert!(
+            matches!(&refused, Refused::OtherSites { line: 1, repository } if repository.name() == "b"),
+            "{refused}"
+        );
         assert_eq!(set(text, "a:v2"), text.replace("v1", "v2"));
     }
 

@@ -16,7 +16,8 @@
 //! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
 //! found in it (`find`), each scalar that must change is written anew in its own style (`notation`, which
 //! knows from `plain` what has to be quoted), and the result is only handed out after `proof` has read it
-//! back. A block scalar whose text is YAML goes the same way once more (`embedded`), and so does its proof. Anything
+//! back: the bytes, the nodes, and the sites, which say what was wanted (`shape`). A block scalar whose text is YAML goes the
+//! same way once more (`embedded`), and so does its proof. Anything
 //! but the addressed scalars, comments and line ends included, is copied and never written.
 //!
 //! Beside what the keys say there is what somebody says (`claims`): markers in comments, and rules of the settings.
@@ -36,6 +37,7 @@ mod find;
 mod markers;
 mod notation;
 mod overlay;
+mod patches;
 mod plain;
 mod prefilter;
 mod proof;

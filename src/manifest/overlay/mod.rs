@@ -22,6 +22,9 @@ use self::base::Kustomization;
 use self::images::Images;
 use self::walk::Walk;
 use super::document::is_kustomization;
+use super::find::Task;
+use super::read::Contents;
+use super::settings::ManifestSettings;
 use super::site::{Format, Note, Site};
 use super::tree::{Kind, Tree};
 
@@ -90,14 +93,14 @@ pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -
     walk.apply_entries(&kustomization, &mut images);
     let mut overlay = walk.overlay;
     if !kustomization.is_component {
-        overlay.offer(&tree, &images);
+        overlay.offer(path, &tree, &images);
     }
     overlay
 }
 
 impl Overlay {
     /// Offers the images that no entry is about, but for those that the kustomization names in some other way.
-    fn offer(&mut self, tree: &Tree<'_>, images: &Images) {
+    fn offer(&mut self, path: &str, tree: &Tree<'_>, images: &Images) {
         let mut known = BTreeSet::new();
         let offered = images.unset().into_iter().filter_map(|(image, line)| {
             let (repository, version) = image.parts()?;
@@ -109,16 +112,25 @@ impl Overlay {
         });
         let offered: Vec<Inherited> = offered.collect();
         let named = named_in(tree, &offered.iter().map(|image| image.name.as_str()).collect());
-        for (name, line) in &named {
+        // What a patch in the kustomization says is a site of its own.
+        let own = if named.is_empty() { BTreeSet::new() } else { own_repositories(path, tree) };
+        for (name, line) in named.iter().filter(|(name, _)| name.parse().is_ok_and(|name| !own.contains(&name))) {
             let reason = format!(
-                "`{name}` comes from a base and is named here outside of `images`, as a patch does: which version counts \
-                 is not clear, so no entry is added; add one"
+                "`{name}` comes from a base and is named here outside of `images`: which version counts is not clear, \
+                 so no entry is added; add one"
             );
             self.notes.push(Note { line: *line, reason });
         }
         let unnamed = offered.iter().filter(|image| !named.contains_key(image.name.as_str()));
         self.inherited.extend(unnamed.cloned());
     }
+}
+
+/// Returns the repositories of which the kustomization has a site itself.
+fn own_repositories(path: &str, tree: &Tree<'_>) -> BTreeSet<Repository> {
+    let settings = ManifestSettings::default();
+    let contents = Contents::of(tree, &Task::of_file(path, &settings));
+    contents.iter().flat_map(Contents::found).map(|found| found.site.repository.clone()).collect()
 }
 
 /// Returns which of the names stand with a version in the text of a scalar, and the line of the first.
