@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tagrelay::manifest::{
-    Beside, ManifestSettings, Overlay, Refused, Site, Surroundings, Unreadable, Wanted, edit, edit_overlay,
-    read_overlay, scan,
+    Beside, ManifestSettings, Overlay, Refused, RulePart, Site, SiteRule, Surroundings, Unreadable, Wanted, edit,
+    edit_overlay, read, read_overlay, scan,
 };
 
 /// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
@@ -183,17 +183,24 @@ fn worked() -> Duration {
     Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times.
-fn assert_linear(size: usize, work: impl Fn(usize)) {
+/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times. `size` grows to the
+/// largest, or until it takes some ticks of the clock.
+fn assert_linear(largest: usize, work: impl Fn(usize)) {
     let time = |size| {
         let begin = worked();
         work(size);
         worked() - begin
     };
-    // What the first run takes is the caches' doing as well, and noise makes it longer, never shorter.
-    let best = |size| (0..3).map(|_| time(size)).min().unwrap();
-    let (one, four) = (best(size), best(4 * size));
-    assert!(four < one * 8 + Duration::from_millis(20), "{size}: {one:?}, four times as much: {four:?}");
+    // Noise makes a run longer, never shorter.
+    let best = |size| time(size).min(time(size));
+    let mut size = largest / 64;
+    let mut one = best(size);
+    while one < Duration::from_millis(30) && size < largest {
+        size *= 2;
+        one = best(size);
+    }
+    let four = best(4 * size);
+    assert!(four < one * 8 + Duration::from_millis(30), "{size}: {one:?}, four times as much: {four:?}");
 }
 
 fn scan_and_edit(text: &str) {
@@ -203,12 +210,12 @@ fn scan_and_edit(text: &str) {
 
 #[test]
 fn time_grows_with_the_file() {
-    assert_linear(500, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
-    assert_linear(500, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
+    assert_linear(64_000, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
+    assert_linear(32_000, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
     // Many markers in one comment, and behind one another after many blanks.
-    assert_linear(2_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
+    assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
     let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
-    assert_linear(1_000, |size| scan_and_edit(&lines(size)));
+    assert_linear(64_000, |size| scan_and_edit(&lines(size)));
     // As many policies as markers that ask for one.
     let flux = |number: usize| {
         format!(
@@ -216,7 +223,23 @@ fn time_grows_with_the_file() {
              - v1 # {{\"$imagepolicy\": \"x:p{number}:tag\"}}\n"
         )
     };
-    assert_linear(500, |size| scan_and_edit(&(0..size).map(flux).collect::<String>()));
+    assert_linear(16_000, |size| scan_and_edit(&(0..size).map(flux).collect::<String>()));
+}
+
+#[test]
+fn time_of_rules_grows_with_the_file() {
+    let rule = |path: &str| {
+        let rule = SiteRule::new("**", path, None, RulePart::Reference).unwrap();
+        ManifestSettings { rules: vec![rule], ..ManifestSettings::default() }
+    };
+    for path in ["$.b[*].k0", "$.b[*][*]", "$.b[?k0=='x'].k0", "$.c[?m.k0=='x'].k0"] {
+        assert_linear(1_024, |size| {
+            let keys: String = (0..size).map(|number| format!("k{number}: v, ")).collect();
+            let (aliases, holders) = ("*m, ".repeat(size), "{m: *m}, ".repeat(size));
+            let text = format!("m: &m {{{keys}}}\nb: [{aliases}]\nc: [{holders}]\n");
+            read("a.yaml", text.as_bytes(), &rule(path)).unwrap();
+        });
+    }
 }
 
 /// A repository in memory, of which `env/` is the environment's own.
@@ -250,19 +273,19 @@ impl Surroundings for Repo {
 #[test]
 fn time_grows_with_what_a_kustomization_builds_upon() {
     let distinct = |size: usize| (0..size).map(|number| format!("a{number}:1"));
-    assert_linear(500, |size| assert_eq!(Repo::upon("", distinct(size)).overlay().inherited.len(), size));
+    assert_linear(2_048, |size| assert_eq!(Repo::upon("", distinct(size)).overlay().inherited.len(), size));
     let more = |size: usize| format!("x: [{}]\n", "b, ".repeat(size));
-    assert_linear(1_000, |size| {
+    assert_linear(32_000, |size| {
         let equal = std::iter::repeat_n("a:1".to_owned(), size);
         assert_eq!(Repo::upon(&more(size), equal).overlay().inherited.len(), 1);
     });
     let entries =
         |size: usize| format!("images:\n{}", "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(size));
-    assert_linear(500, |size| {
+    assert_linear(2_048, |size| {
         let tags = (0..100).map(|number| format!("a:{number}"));
         assert_eq!(Repo::upon(&entries(size), tags).overlay().inherited.len(), 0);
     });
-    assert_linear(200, |size| {
+    assert_linear(2_048, |size| {
         let repo = Repo::upon("", distinct(size));
         let wanted: Vec<Wanted> = (0..size)
             .map(|number| Wanted { repository: format!("a{number}").parse().unwrap(), ..wanted().remove(0) })
@@ -315,4 +338,69 @@ fn tags_that_are_expanded_are_refused() {
     assert!(reason_of(text).contains("too many explicit tags"));
     let usual = format!("image: a:1\nb: [{}]\n", "!Ref a,".repeat(20_000));
     assert_eq!(on_small_stack(usual.into()).0.unwrap().len(), 1);
+}
+
+#[test]
+fn large_mappings_behind_many_aliases_are_refused() {
+    let keys: String = (0..5_000).map(|number| format!("k{number}: v, ")).collect();
+    let aliases = "*m, ".repeat(5_000);
+    for document in [
+        format!("m: &m {{{keys}}}\nimages: [{aliases}]\n"),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\nhelm: {{parameters: [{aliases}]}}\n"
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{helm: *m}, ".repeat(5_000)
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{kustomize: *m}, ".repeat(5_000)
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{global: *m}, ".repeat(5_000)
+        ),
+    ] {
+        assert!(reason_of(document).contains("uses its aliases so often"));
+    }
+}
+
+// ---- Memory ---------------------------------------------------------------------------------------------------
+
+/// Files that are dear to hold.
+fn dear() -> [String; 5] {
+    let list = |item: &str, count: usize| format!("image: a:1\nb: [{}]\n", item.repeat(count));
+    [
+        list("a,", 999_000),
+        list("\"\\x61\",", 999_000),
+        list("!a b,", 100_000),
+        format!("%TAG !e! tag:{}\n---\n{}", "x".repeat(1_000), list("!e!a,", 700_000)),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nimage: a:1\ns:\n{}",
+            format!("- helm: {{values: \"b: [{}]\"}}\n", "a,".repeat(400_000)).repeat(8)
+        ),
+    ]
+}
+
+/// Each file is read and edited in a process of its own, which tells the most memory that it had.
+#[test]
+fn memory_is_bounded() {
+    const CASE: &str = "TAGRELAY_TEST_MEMORY_OF";
+    if let Ok(case) = std::env::var(CASE) {
+        let text = &dear()[case.parse::<usize>().unwrap()];
+        let _ = edit("a.yaml", text.as_bytes(), &wanted());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+        return;
+    }
+    for case in 0..dear().len() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
+        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let peak = told.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect(&told);
+        let kilobytes: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        println!("{case}: {kilobytes} kB");
+        assert!(kilobytes < 300 << 10, "{case}: {kilobytes} kB");
+    }
 }
