@@ -44,7 +44,7 @@ pub(super) struct Entry {
 }
 
 impl Kustomization {
-    /// Reads a kustomization; `None` where it is no single mapping.
+    /// Reads a kustomization; `None` where it is no single mapping, or goes too far with aliases.
     pub(super) fn of(tree: &Tree<'_>) -> Option<Self> {
         let [document] = tree.documents.as_slice() else { return None };
         let root = document.root;
@@ -56,7 +56,7 @@ impl Kustomization {
         Some(Self {
             resources: references("resources").into_iter().chain(references("bases")).collect(),
             components: references("components"),
-            entries: entries(tree, tree.value_of(root, "images")),
+            entries: entries(tree, tree.value_of(root, "images")).ok()?,
             is_component: kind == Some("Component"),
         })
     }
@@ -87,16 +87,15 @@ fn children_of_list<'tree>(tree: &'tree Tree<'_>, list: Option<NodeId>) -> impl 
     list.into_iter().flat_map(|list| tree.children(list))
 }
 
-fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Entry> {
+fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadable> {
     let mut reader = Reader::new(tree);
     let mut found = Vec::new();
     for item in children_of_list(tree, list) {
-        // What uses its aliases too often is no file that people write, and `read` says so.
-        let Ok(item) = reader.follow(item) else { return found };
+        let item = reader.follow(item)?;
         if !matches!(tree.node(item).kind, Kind::Mapping(_)) {
             continue;
         }
-        let Ok(slots) = reader.read(item) else { return found };
+        let slots = reader.read(item)?;
         let text = |slot| match reader.slot(slot) {
             Slot::Text(_, _, text) => Some(text.to_owned()),
             Slot::Absent | Slot::Other => None,
@@ -114,7 +113,7 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Entry> {
         let version_line = slots.new_tag.or(slots.digest).map_or(line, |version| tree.node(version).line);
         found.push(Entry { name, line, new_name: text(slots.new_name), tag, digest, version_line });
     }
-    found
+    Ok(found)
 }
 
 impl Entry {

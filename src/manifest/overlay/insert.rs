@@ -163,7 +163,8 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         found.next().is_some_and(|found| found.site.format == Format::Kustomization && is_it(&found.site))
     };
     if !entries.iter().all(is_site) {
-        return Err(Failure::NoPlace("the file says that it is something else than a kustomization"));
+        let reason = "an entry is no site of the image in this file, by its `kind` or by a rule of the settings";
+        return Err(Failure::NoPlace(reason));
     }
     let lines = after.entries.iter().rev().take(entries.len()).rev().map(|entry| entry.version_line);
     Ok(Added { lines: lines.collect(), new_lines, text })

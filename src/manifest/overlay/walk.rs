@@ -183,13 +183,15 @@ impl<'a> Walk<'a> {
             if is_own {
                 self.overlay.children.insert(folder.to_owned());
             }
-            return match Tree::parse(&bytes) {
-                Ok(tree) => Some((Kustomization::of(&tree)?, is_own)),
-                Err(unreadable) => {
-                    self.note(format!("`{path}` brings no images: {unreadable}"));
-                    None
-                }
+            let reason = match Tree::parse(&bytes) {
+                Ok(tree) => match Kustomization::of(&tree) {
+                    Some(kustomization) => return Some((kustomization, is_own)),
+                    None => "it is not one mapping".to_owned(),
+                },
+                Err(unreadable) => unreadable.to_string(),
             };
+            self.note(format!("`{path}` brings no images: {reason}"));
+            return None;
         }
         None
     }
