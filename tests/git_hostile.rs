@@ -152,6 +152,24 @@ async fn a_file_of_100_mib_is_left_alone() {
 }
 
 #[tokio::test]
+async fn what_a_kustomization_refers_to_is_looked_for_within_bounds() {
+    let remote = Remote::with(&[("base/deployment.yaml", &deployment("uyou/user-service:1.0"))]);
+    // A stack would end before these do.
+    let deep = "a/".repeat(60_000);
+    let huge = "x".repeat(9 << 20);
+    let text =
+        format!("resources:\n- ../../base/deployment.yaml\n- ../../base/huge.yaml\n- \"{deep}b\"\n- ../../{deep}b\n");
+    remote.commit("odd", &[("base/huge.yaml", &huge), ("environments/staging/kustomization.yaml", &text)]);
+    let fleet = Fleet::new(&remote.file_url());
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    assert_eq!(versions(&repository, "staging", "uyou/user-service"), ["1.0"]);
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert!(remote.read("environments/staging/kustomization.yaml").ends_with("newTag: \"2.0\"\n"));
+    remote.assert_sound();
+}
+
+#[tokio::test]
 async fn trees_that_unfold_without_end_are_refused() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     // Ten folders in each of ten levels: ten thousand million files out of eleven objects.

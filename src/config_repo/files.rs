@@ -3,10 +3,11 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use super::mirror::Mirror;
+use super::folder::MirrorError;
+use super::mirror::{Mirror, Reader};
 use super::object::{Kind, ObjectId};
 use super::paths::Territory;
-use super::tree::{self, EntryKind, ReadObject as _, Unreadable, Visitor};
+use super::tree::{self, EntryKind, ReadObject, Unreadable, Visitor};
 use crate::manifest::{self, Reading};
 
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.
@@ -128,13 +129,16 @@ pub(super) fn read_all(
     note: &(dyn Fn(&File, FileSites) + Sync),
 ) -> Result<Vec<TooDeep>, Unreadable> {
     let readers = std::thread::available_parallelism().map_or(1, usize::from);
+    let stores: Result<Vec<Reader<'_>>, MirrorError> = (0..readers).map(|_| mirror.reader()).collect();
+    let stores = stores.map_err(|error| Unreadable::mirror(tree, error.to_string()))?;
     // Bounded, so that the walk waits for the readers and not the memory.
     let (found, waiting) = sync_channel::<File>(256);
     let waiting = Mutex::new(waiting);
     let damage = Mutex::new(None);
     let walked = std::thread::scope(|scope| {
-        for _ in 0..readers {
-            scope.spawn(|| read_waiting(mirror, territory, &waiting, note, &damage));
+        for store in stores {
+            let (waiting, damage) = (&waiting, &damage);
+            scope.spawn(move || read_waiting(&store, territory, waiting, note, damage));
         }
         let walked = find(mirror, territory, None, tree, &mut NoWatch, &mut |_, file| {
             // Nobody waits behind the channel before it is closed.
@@ -152,7 +156,7 @@ pub(super) fn read_all(
 
 /// Reads files until none come any more; after the first damage it only takes them away.
 fn read_waiting(
-    mirror: &Mirror,
+    store: &dyn ReadObject,
     territory: &Territory,
     waiting: &Mutex<Receiver<File>>,
     note: &(dyn Fn(&File, FileSites) + Sync),
@@ -164,7 +168,7 @@ fn read_waiting(
         if damage.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             continue;
         }
-        match read(mirror, territory, &file) {
+        match read(store, territory, &file) {
             Ok(sites) => note(&file, sites),
             Err(error) => *damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
         }
@@ -172,7 +176,7 @@ fn read_waiting(
 }
 
 /// Returns what a file holds, or why it is left alone.
-pub(super) fn read(mirror: &Mirror, territory: &Territory, file: &File) -> Result<FileSites, Unreadable> {
+pub(super) fn read(store: &dyn ReadObject, territory: &Territory, file: &File) -> Result<FileSites, Unreadable> {
     match file.kind {
         EntryKind::SymbolicLink => return Ok(Err("is a symbolic link, which is never followed".to_owned())),
         EntryKind::Submodule => return Ok(Err("is a submodule, which is never followed".to_owned())),
@@ -182,12 +186,12 @@ pub(super) fn read(mirror: &Mirror, territory: &Territory, file: &File) -> Resul
         Ok(path) => path,
         Err(reason) => return Ok(Err(reason.to_owned())),
     };
-    let size = mirror.size(file.id)?;
+    let size = store.size(file.id)?;
     if size > MAX_FILE_BYTES {
         let reason = format!("has {} MiB; files above {} MiB are not read", size >> 20, MAX_FILE_BYTES >> 20);
         return Ok(Err(reason));
     }
-    let bytes = mirror.read(file.id, Kind::Blob)?;
+    let bytes = store.read(file.id, Kind::Blob)?;
     let Some(owner) = file.owners.first() else { return Ok(Ok(Reading::default())) };
     Ok(manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
 }

@@ -33,6 +33,9 @@ const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 /// A token is replaced this long before its end, and in the last twelfth of a life that is shorter than an hour.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
+/// A token with all that GitHub says of it has some kilobytes.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
@@ -185,10 +188,16 @@ impl InstallationTokens {
         let unreachable = |error: reqwest::Error| {
             RemoteError::unavailable(format!("GitHub gave no token: {}", in_full(&error.without_url())))
         };
-        let response = request.send().await.map_err(unreachable)?;
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let ask_again_after = retry_after(response.headers(), now, LONGEST_WAIT);
-        let body = response.bytes().await.map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(RemoteError::Protocol { reason: "GitHub's answer does not end".to_owned() });
+            }
+            body.extend_from_slice(&chunk);
+        }
         if status != StatusCode::CREATED {
             return Err(refusal(status, ask_again_after, &body));
         }

@@ -206,6 +206,13 @@ impl ReadObject for Draft<'_> {
             None => self.mirror.read(id, kind),
         }
     }
+
+    fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
+        match self.made.get(&id) {
+            Some(place) => Ok(self.objects[*place].data.len()),
+            None => self.mirror.size(id),
+        }
+    }
 }
 
 /// The edits of one environment: each file with the updates that touch it.

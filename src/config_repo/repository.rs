@@ -1,20 +1,27 @@
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::compaction::Compaction;
+use super::ancestry::{Ancestry, Below};
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::folder::MirrorError;
 use super::index::{self, Snapshot};
-use super::mirror::{Mirror, MirrorError};
-use super::object::{CommitId, NewObject};
+use super::mirror::Mirror;
+use super::object::{CommitId, Kind, NewObject, commit_parents};
 use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
+use super::receive::PackReceiver;
 use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
-use super::tree::{Fault, Unreadable};
+use super::tree::{Fault, ReadObject as _, Unreadable};
+
+/// How long reading the remote may take in all. A server may say every second that it is still there.
+const READ_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// One branch of one config repository: what is on it, and the way to change it.
 ///
@@ -32,6 +39,8 @@ struct Inner {
     conversation: Arc<tokio::sync::Mutex<()>>,
     /// Set while the mirror is being made small.
     compacting: Arc<AtomicBool>,
+    /// The history below a tip that somebody has asked for.
+    ancestry: Mutex<Option<Ancestry>>,
     url: Url,
     branch: String,
     mirror: PathBuf,
@@ -105,8 +114,9 @@ impl ConfigRepository {
         let is_same = self.inner.url == settings.url && self.inner.branch == settings.branch;
         let new = Self::join(settings, transport, territory, shared);
         if is_same {
-            let local = new.inner.local.clone();
-            if let Err(error) = blocking(move || local.read_mirror()).await.map_err(MirrorError::from)? {
+            // What we pushed since the last fetch is in memory alone, which the new one has too.
+            let (local, tip) = (new.inner.local.clone(), self.tip());
+            if let Err(error) = blocking(move || local.read_mirror(tip)).await.map_err(MirrorError::from)? {
                 tracing::debug!(%error, "what the mirror holds cannot be told before the remote is read");
             }
         }
@@ -117,7 +127,8 @@ impl ConfigRepository {
         let RemoteSettings { commits, mirror, url, branch, .. } = settings;
         let Shared { state, conversation, compacting } = shared;
         let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None) });
-        let inner = Inner { commits, transport, local, conversation, compacting, url, branch, mirror };
+        let ancestry = Mutex::default();
+        let inner = Inner { commits, transport, local, conversation, compacting, ancestry, url, branch, mirror };
         Self { inner: Arc::new(inner) }
     }
 
@@ -134,6 +145,14 @@ impl ConfigRepository {
     ///
     /// What was known before stays known.
     pub async fn refresh(&self) -> Result<CommitId, RemoteError> {
+        // In a task of its own: a caller who stops waiting must neither undo what was fetched so far nor let
+        // what was learnt be noted after what came later.
+        let repository = self.clone();
+        let refreshing = tokio::spawn(async move { repository.refresh_now().await });
+        refreshing.await.unwrap_or_else(|error| Err(MirrorError::from(error).into()))
+    }
+
+    async fn refresh_now(&self) -> Result<CommitId, RemoteError> {
         let _conversation = self.inner.conversation.lock().await;
         let damage = match self.read_remote().await {
             Err(Failed::Damaged(reason)) => reason,
@@ -152,6 +171,30 @@ impl ConfigRepository {
     /// Returns the commit that is known; `None` before the first refresh.
     pub fn tip(&self) -> Option<CommitId> {
         self.snapshot().map(|snapshot| snapshot.tip)
+    }
+
+    /// Tells which of these commits lie below the commit that is known, which is asked of the remote where need be:
+    /// some commits without what is in them, and never another fetch of the branch.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is known yet, or the remote could not be asked.
+    pub async fn below_tip(&self, commits: &[CommitId]) -> Result<HashMap<CommitId, Below>, RemoteError> {
+        let _conversation = self.inner.conversation.lock().await;
+        let (local, folder) = (self.inner.local.clone(), self.inner.mirror.join("history"));
+        let place = folder.clone();
+        let tip = blocking(move || {
+            // What an earlier process was in the middle of.
+            let _ = std::fs::remove_dir_all(place);
+            local.tip_and_parents()
+        });
+        let (tip, parents) = tip.await.map_err(MirrorError::from)?.map_err(RemoteError::unavailable)?;
+        let known = self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = known.filter(|known| known.tip == tip);
+        let mut ancestry = known.unwrap_or_else(|| Ancestry::new(tip, parents));
+        let found = ancestry.find(commits, &self.inner.transport, &folder).await;
+        *self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner) = Some(ancestry);
+        found
     }
 
     /// Builds what `plan` asks for on top of the commit that is known, and sends nothing.
@@ -214,6 +257,13 @@ impl ConfigRepository {
     }
 
     async fn read_remote(&self) -> Result<CommitId, Failed> {
+        let minutes = READ_PATIENCE.as_secs() / 60;
+        let endless =
+            |_| Err(RemoteError::unavailable(format!("reading it had no end after {minutes} minutes")).into());
+        tokio::time::timeout(READ_PATIENCE, self.read_remote_now()).await.unwrap_or_else(endless)
+    }
+
+    async fn read_remote_now(&self) -> Result<CommitId, Failed> {
         let mut reading = self.inner.transport.read().await?;
         let tip = reading.tip().await?;
         let local = self.inner.local.clone();
@@ -247,28 +297,42 @@ impl ConfigRepository {
         }
         let repository = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = repository.compact_now().await {
-                tracing::warn!("the mirror has grown and cannot be packed, so it will be made anew: {error}");
-                repository.inner.local.state().damage = Some("it has grown".to_owned());
-            }
-            repository.inner.compacting.store(false, Ordering::Release);
+            let _done = Compacting(repository.inner.compacting.clone());
+            repository.compact_now().await;
         });
     }
 
-    async fn compact_now(&self) -> Result<(), MirrorError> {
+    async fn compact_now(&self) {
         let local = self.inner.local.clone();
-        let compacting = blocking(move || {
-            // The lock is let go before the work begins.
-            let compaction = local.state().mirror.compaction();
-            compaction.map(Compaction::run).transpose()
-        });
-        let Some(compacted) = compacting.await?? else { return Ok(()) };
+        // The lock is let go before the work begins.
+        let Ok(Some(compaction)) = blocking(move || local.state().mirror.compaction()).await else { return };
+        let generation = compaction.generation;
+        let compacted = blocking(move || compaction.run()).await;
         // Only for the moment in which files change their places: nothing may be fetched meanwhile.
         let _conversation = self.inner.conversation.lock().await;
         let local = self.inner.local.clone();
-        blocking(move || local.state().mirror.adopt(compacted)).await??;
-        tracing::info!("the packs of the mirror were made one");
-        Ok(())
+        let adopting = blocking(move || -> Result<(), MirrorError> {
+            let mut state = local.state();
+            let adopted = compacted.map_err(MirrorError::from).flatten().and_then(|new| state.mirror.adopt(new));
+            // One that was made anew meanwhile is not to blame.
+            if adopted.is_err() && state.mirror.generation() == generation {
+                state.damage = Some("it has grown".to_owned());
+            }
+            adopted
+        });
+        match adopting.await.map_err(MirrorError::from).flatten() {
+            Ok(()) => tracing::info!("the packs of the mirror were made one"),
+            Err(error) => tracing::warn!("the mirror has grown and could not be packed: {error}"),
+        }
+    }
+}
+
+/// Says, however it ends, that the mirror is no longer being made small.
+struct Compacting(Arc<AtomicBool>);
+
+impl Drop for Compacting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -283,7 +347,7 @@ impl State {
 enum Need {
     Nothing,
     Index,
-    Objects { have: Option<CommitId>, receiver: super::mirror::PackReceiver },
+    Objects { have: Option<CommitId>, receiver: PackReceiver },
 }
 
 /// Why a refresh failed.
@@ -354,10 +418,18 @@ impl Local {
         })
     }
 
-    /// Makes the index of what the mirror holds.
-    fn read_mirror(&self) -> Result<(), Unreadable> {
+    /// Returns the commit that is known, and its parents.
+    fn tip_and_parents(&self) -> Result<(CommitId, Vec<CommitId>), String> {
         let state = self.state();
-        match state.mirror.stored_tip() {
+        let tip = self.snapshot().ok_or("it has not been read yet")?.tip;
+        let commit = state.mirror.read(tip.0, Kind::Commit).map_err(|error| error.to_string())?;
+        Ok((tip, commit_parents(&commit)))
+    }
+
+    /// Makes the index of a commit that the mirror holds, or of the one that it has on the disk.
+    fn read_mirror(&self, newest: Option<CommitId>) -> Result<(), Unreadable> {
+        let state = self.state();
+        match newest.or_else(|| state.mirror.stored_tip()) {
             Some(tip) => self.move_index(&state.mirror, tip),
             None => Ok(()),
         }
@@ -389,6 +461,7 @@ impl Local {
     }
 
     fn move_index(&self, mirror: &Mirror, tip: CommitId) -> Result<(), Unreadable> {
+        let begun = Instant::now();
         let tree = mirror.tree_of(tip)?;
         let known = self.snapshot();
         // A mirror that was made anew does not have the old tree: then everything is read.
@@ -408,6 +481,7 @@ impl Local {
                 }
             }
         }
+        tracing::debug!(%tip, seconds = begun.elapsed().as_secs_f64(), "the index is brought up to date");
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::files::MAX_FILE_BYTES;
 use super::object::{Kind, ObjectId};
 use super::paths::Territory;
-use super::tree::{EntryKind, ReadObject, Unreadable, entries};
+use super::tree::{EntryKind, MAX_DEPTH, ReadObject, Unreadable, entries};
 use crate::manifest::{Beside, Overlay, Surroundings, read_overlay};
 
 /// A tree whose files are read by path. Its folders are read once.
@@ -70,17 +70,19 @@ impl<'a> Around<'a> {
         Ok(match kind {
             EntryKind::Folder => Beside::Folder,
             EntryKind::SymbolicLink | EntryKind::Submodule => Beside::Nothing,
-            EntryKind::File => match self.store.read(id, Kind::Blob)? {
-                bytes if bytes.len() > MAX_FILE_BYTES => Beside::Nothing,
-                bytes => Beside::File(bytes.to_vec()),
-            },
+            EntryKind::File if self.store.size(id)? > MAX_FILE_BYTES => Beside::Nothing,
+            EntryKind::File => Beside::File(self.store.read(id, Kind::Blob)?.to_vec()),
         })
     }
 
     fn entry(&self, path: &str) -> Result<Option<(EntryKind, ObjectId)>, Unreadable> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(tree) = self.folder(folder)? else { return Ok(None) };
-        for entry in entries(&tree) {
+        self.entry_in(&tree, name)
+    }
+
+    fn entry_in(&self, tree: &[u8], name: &str) -> Result<Option<(EntryKind, ObjectId)>, Unreadable> {
+        for entry in entries(tree) {
             let entry = entry.map_err(|reason| Unreadable::content(self.root, reason))?;
             if entry.name == name.as_bytes() {
                 return Ok(Some((entry.kind, entry.id)));
@@ -89,15 +91,20 @@ impl<'a> Around<'a> {
         Ok(None)
     }
 
+    /// Goes down from the root, part by part: a path has as many as somebody wrote into a kustomization.
     fn folder(&self, path: &str) -> Result<Option<Bytes>, Unreadable> {
         if let Some(known) = self.folders.borrow().get(path) {
             return Ok(known.clone());
         }
-        let id = match path {
-            "" => Some(self.root),
-            path => self.entry(path)?.filter(|(kind, _)| *kind == EntryKind::Folder).map(|(_, id)| id),
-        };
-        let tree = id.map(|id| self.store.read(id, Kind::Tree)).transpose()?;
+        let parts = || path.split('/').filter(|part| !part.is_empty());
+        // Folders that lie deeper have no sites either.
+        let is_too_deep = parts().nth(MAX_DEPTH).is_some();
+        let mut tree = if is_too_deep { None } else { Some(self.store.read(self.root, Kind::Tree)?) };
+        for part in parts() {
+            let Some(folder) = tree else { break };
+            let found = self.entry_in(&folder, part)?.filter(|(kind, _)| *kind == EntryKind::Folder);
+            tree = found.map(|(_, id)| self.store.read(id, Kind::Tree)).transpose()?;
+        }
         self.folders.borrow_mut().insert(path.to_owned(), tree.clone());
         Ok(tree)
     }

@@ -21,6 +21,9 @@ const MIN_DELTA_BYTES: usize = 512;
 pub(super) trait ReadObject {
     /// Returns the content of the object `id`, which has to be of this kind.
     fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable>;
+
+    /// Returns the size of an object in bytes, without reading it where it is on the disk.
+    fn size(&self, id: ObjectId) -> Result<usize, Unreadable>;
 }
 
 /// An object that the mirror cannot give, or that is not what it should be.

@@ -11,15 +11,16 @@ mod known_hosts;
 mod local;
 mod pktline;
 mod protocol;
+mod report;
 mod ssh;
 mod stream;
 
 use std::time::Duration;
 
 use super::error::{OpenError, PushError, RemoteError};
-use super::mirror::PackReceiver;
 use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
+use super::receive::PackReceiver;
 use super::settings::RemoteSettings;
 pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;
@@ -29,6 +30,9 @@ use stream::StreamRemote;
 
 /// How long a server may be silent. Hooks of a host run while we wait.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a push may take in all. A server that waits for a hook says now and then that it is still there.
+const PUSH_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a connection may take to come up.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
@@ -89,10 +93,15 @@ impl Transport {
 
     /// Moves the branch from `old` to `new`, or says why not. One attempt.
     pub(super) async fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
-        match &self.remote {
-            Remote::Http(http) => http.push(&self.reference, push).await,
-            Remote::Stream(stream) => stream.push(&self.reference, push).await,
-        }
+        let pushing = async {
+            match &self.remote {
+                Remote::Http(http) => http.push(&self.reference, push).await,
+                Remote::Stream(stream) => stream.push(&self.reference, push).await,
+            }
+        };
+        let minutes = PUSH_PATIENCE.as_secs() / 60;
+        let unknown = |_| Err(PushError::unknown(format!("it had no end after {minutes} minutes")));
+        tokio::time::timeout(PUSH_PATIENCE, pushing).await.unwrap_or_else(unknown)
     }
 }
 

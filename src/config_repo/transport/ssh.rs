@@ -97,8 +97,10 @@ impl SshRemote {
             let seconds = CONNECT_PATIENCE.as_secs();
             Err(RemoteError::unavailable(format!("{} did not let us in within {seconds} seconds", self.host)))
         })?;
-        let channel = connection.channel_open_session().await;
-        let channel = channel.map_err(|error| RemoteError::unavailable(format!("no SSH channel: {error}")))?;
+        let opening = tokio::time::timeout(CONNECT_PATIENCE, connection.channel_open_session()).await;
+        let opening = opening.map_err(|_| format!("{} opened none in time", self.host));
+        let channel = opening.and_then(|channel| channel.map_err(|error| error.to_string()));
+        let channel = channel.map_err(|reason| RemoteError::unavailable(format!("no SSH channel: {reason}")))?;
         *kept = Some(connection);
         Ok(channel)
     }
