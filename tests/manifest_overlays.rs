@@ -165,6 +165,11 @@ fn only_images_from_outside_are_inherited() {
     let overlay = repo.overlay("env/kustomization.yaml");
     assert_eq!(versions(&overlay), ["1 a 1", "1 a 2", "1 deep 3"]);
     assert_eq!(versions(&repo.overlay("env/inner/kustomization.yaml")), ["2 deep 3"]);
+    // Named as a resource, which kustomize refuses, a kustomization is still that of its folder.
+    let own = ("env/kustomization.yaml", "resources: [../base/kustomization.yaml, ../base]\n");
+    let base = [("base/kustomization.yaml", "resources: [a.yaml]"), ("base/a.yaml", both.as_str())];
+    let twice = Repo::new("env/", &[own, base[0], base[1]]);
+    assert_eq!(versions(&twice.overlay(own.0)), ["1 a 1", "1 a 2"]);
     for path in
         ["base", "base/kustomization.yaml", "base/a.yaml", "deeper/kustomization.yaml", "deeper/x.yaml", "more.yaml"]
     {

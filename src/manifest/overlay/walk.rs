@@ -43,7 +43,8 @@ pub(super) struct Walk<'a> {
     entered: BTreeSet<String>,
     /// The line of the overlay's own reference that is followed.
     line: u32,
-    /// How many bytes were read, and how many images gathered.
+    /// How often the repository was asked, how many bytes were read, and how many images gathered.
+    lookups: usize,
     read: usize,
     gathered: usize,
     /// How often entries met images.
@@ -53,7 +54,16 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(path: &str, surroundings: &'a dyn Surroundings) -> Self {
         let entered = BTreeSet::from([folder_of(path).to_owned()]);
-        Self { surroundings, overlay: Overlay::default(), entered, line: 1, read: 0, gathered: 0, meetings: 0 }
+        Self {
+            surroundings,
+            overlay: Overlay::default(),
+            entered,
+            line: 1,
+            lookups: 0,
+            read: 0,
+            gathered: 0,
+            meetings: 0,
+        }
     }
 
     /// Returns what an overlay brings, with its components' entries and without its own.
@@ -83,15 +93,14 @@ impl<'a> Walk<'a> {
         self.note(format!("more than {limit} are behind this kustomization: images beyond that are not seen"));
     }
 
-    /// Returns what stands at a path that was not looked at before, as far as the limits allow.
+    /// Returns what stands at a path, as far as the limits allow.
     fn look(&mut self, path: &str) -> Beside {
-        if self.overlay.looked_at.len() >= MAX_LOOKUPS {
+        if self.lookups == MAX_LOOKUPS {
             self.note_limit(&format!("{MAX_LOOKUPS} files and folders"));
             return Beside::Nothing;
         }
-        if !self.overlay.looked_at.insert(path.to_owned()) {
-            return Beside::Nothing;
-        }
+        self.lookups += 1;
+        self.overlay.looked_at.insert(path.to_owned());
         let found = self.surroundings.at(path);
         if let Beside::File(bytes) = &found {
             self.read += bytes.len();
