@@ -14,7 +14,7 @@ use url::Url;
 
 use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
-use super::{CONNECT_PATIENCE, PATIENCE, Push, report};
+use super::{CONNECT_PATIENCE, PATIENCE, Push, patience_for, report};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::github_app::{self, InstallationTokens};
 use crate::config_repo::object::CommitId;
@@ -164,7 +164,8 @@ impl HttpRemote {
         };
         let command = report::push_command(reference, push.old, push.new, &capabilities)?;
         let body = report::push_body(command, push.pack(&capabilities, deltas)?);
-        let response = match send(self.post(Service::ReceivePack, body).await?).await {
+        let patience = patience_for(body.len());
+        let response = match send_within(patience, self.post(Service::ReceivePack, body).await?).await {
             Ok(response) => response,
             Err(error) => return Err(error.into_push_error()),
         };
@@ -311,14 +312,18 @@ impl SendError {
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, SendError> {
-    match tokio::time::timeout(PATIENCE, request.send()).await {
+    send_within(PATIENCE, request).await
+}
+
+async fn send_within(patience: Duration, request: RequestBuilder) -> Result<Response, SendError> {
+    match tokio::time::timeout(patience, request.send()).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let not_sent = error.is_connect() || error.is_builder();
             let reason = in_full(&error.without_url());
             Err(if not_sent { SendError::NotSent(reason) } else { SendError::NoAnswer(reason) })
         }
-        Err(_) => Err(SendError::NoAnswer(format!("no answer in {} seconds", PATIENCE.as_secs()))),
+        Err(_) => Err(SendError::NoAnswer(format!("no answer in {} seconds", patience.as_secs()))),
     }
 }
 

@@ -275,6 +275,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_refusals_of_hosts_are_final_and_keep_their_words() {
+        for (host, reason, words) in [
+            (
+                "GitHub",
+                "protected branch hook declined",
+                "error: GH006: Protected branch update failed for refs/heads/main.\nerror: Changes must be made through a pull \
+                 request.\n",
+            ),
+            (
+                "GitHub",
+                "push declined due to repository rule violations",
+                "error: GH013: Repository rule violations found for refs/heads/main.\n",
+            ),
+            (
+                "GitLab",
+                "pre-receive hook declined",
+                "GitLab: You are not allowed to push code to protected branches on this project.\n",
+            ),
+            ("Gitea", "pre-receive hook declined", "Gitea: Not allowed to push to protected branch main\n"),
+            ("Forgejo", "pre-receive hook declined", "Forgejo: Not allowed to push to protected branch main\n"),
+            ("Git", "hook declined", "no deployments on Fridays\n"),
+            ("Git", "branch is currently checked out", ""),
+            ("Git", "deny updating a hidden ref", ""),
+            ("Gerrit", "prohibited by Gerrit: not permitted: update", ""),
+        ] {
+            let report = report(&["unpack ok", &format!("ng {REFERENCE} {reason}")], words).await;
+            let Err(PushError::Refused { reason: told }) = report.judge() else {
+                panic!("{host}: {reason}: not refused")
+            };
+            let kept = words.split_whitespace().all(|word| told.contains(word));
+            assert!(told.starts_with(reason) && kept, "{host}: {told}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_words_of_hooks_are_kept_in_one_line() {
         let report = report(&["unpack ok", "ng refs/heads/main hook declined"], "GH006: no\n\x1b[31m  way\n").await;
         let Err(PushError::Refused { reason }) = report.judge() else { panic!("not refused") };

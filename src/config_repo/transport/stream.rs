@@ -12,7 +12,7 @@ use super::pktline::{PacketReader, put_flush};
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
 use super::report::{self, Report};
 use super::ssh::SshRemote;
-use super::{PATIENCE, Push};
+use super::{Push, patience_for};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::object::CommitId;
 use crate::config_repo::pack::Deltas;
@@ -68,13 +68,13 @@ impl Duplex {
             self.writer.write_all(bytes).await?;
             self.writer.flush().await
         };
-        within_patience(sending).await
+        within(patience_for(bytes.len()), sending).await
     }
 }
 
-async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} seconds", PATIENCE.as_secs())))
+async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} seconds", patience.as_secs())))
     })
 }
 
@@ -138,9 +138,11 @@ async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push<'_>
 /// Sends the command and the pack, and returns what the server says of them.
 async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) -> Result<Report, PushError> {
     let Duplex { mut reader, mut writer, complaints } = duplex;
+    let patience = patience_for(body.len());
+    reader.set_patience(patience);
     // A server that refuses early talks before it has read everything, so both pipes must flow.
     let sending = tokio::spawn(async move {
-        let sent = within_patience(async {
+        let sent = within(patience, async {
             writer.write_all(&body).await?;
             writer.flush().await
         });

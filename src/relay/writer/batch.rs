@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, P
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
-use crate::store::{Attempt, Outcome, SiteChange, Update};
+use crate::store::{Attempt, Outcome, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// How often a race is run before the updates wait a little for calmer times.
@@ -91,7 +91,7 @@ impl<'a> Batch<'a> {
         if refresh_first || self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
             self.refresh().await?;
         }
-        let mut lost = String::new();
+        let (mut lost, mut lost_answers) = (String::new(), 0);
         for race in 0..MAX_RACES {
             let settled_at = self.settle_doubts().await?;
             self.return_outdated().await?;
@@ -128,6 +128,11 @@ impl<'a> Batch<'a> {
                 Err(PushError::Unknown { reason, ask_again_after: None }) => {
                     tracing::warn!(reason, "the answer to a push was lost; looking at the branch");
                     self.doubt_last_attempts(parent);
+                    lost_answers += 1;
+                    if lost_answers > 1 {
+                        // Once is an accident of a connection; twice is a server in trouble, which is left alone a while.
+                        return self.leave_alone(reason).await;
+                    }
                 }
                 Err(PushError::Unavailable { reason, ask_again_after }) => {
                     self.forget_attempts().await?;
@@ -142,6 +147,16 @@ impl<'a> Batch<'a> {
             self.refresh().await?;
         }
         Err(Setback::remote(format_args!("{MAX_RACES} pushes in a row lost the race against others; the last: {lost}")))
+    }
+
+    /// Ends the round after lost answers, having looked which of the updates are on the branch all the same.
+    async fn leave_alone(&mut self, reason: String) -> Result<(), Setback> {
+        self.refresh().await?;
+        self.settle_doubts().await?;
+        if self.order.is_empty() {
+            return Ok(());
+        }
+        Err(Setback::remote(format_args!("the answers to two pushes in a row were lost: {reason}")))
     }
 
     async fn refresh(&self) -> Result<(), Setback> {
@@ -328,9 +343,15 @@ impl<'a> Batch<'a> {
                 .collect();
             attempts.extend(last_attempt(update));
         }
-        let dropped = self.relay.0.store.record_attempts(attempts).await?;
-        for id in &dropped {
-            self.take(id);
+        // Of what an earlier process has attempted nobody knows where the branch stood, and it is not waited for.
+        let is_waited_for = |doubts: &[Doubt]| doubts.iter().all(|doubt| doubt.parent.is_some());
+        let in_doubt = self.maybe_landed.iter().filter(|(_, doubts)| is_waited_for(doubts));
+        let in_doubt: HashSet<String> = in_doubt.map(|(id, _)| id.clone()).collect();
+        let dropped = self.relay.0.store.record_attempts_in_doubt(attempts, in_doubt).await?;
+        for (id, state) in &dropped {
+            if let Some(update) = self.take(id).filter(|_| *state == UpdateState::Waiting) {
+                self.relay.tell_waiting(&update);
+            }
         }
         Ok(!dropped.is_empty())
     }

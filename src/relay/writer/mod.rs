@@ -97,6 +97,13 @@ async fn write_pending(
         }
         return Ok(Round::Idle);
     }
+    let pending = if relay.0.store.waits_in_vain(environments).await? {
+        // A freeze is over that nobody has noticed yet: what waited for it belongs into the same commit.
+        relay.review_freezes().await?;
+        relay.0.store.pending_updates(environments, MAX_BATCH).await?
+    } else {
+        pending
+    };
     let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
