@@ -35,3 +35,17 @@ fn no_entry_is_added_to_what_cannot_be_read_with_it() {
     let refused = edit_overlay(path, text, &[wanted], &ManifestSettings::default(), &overlay.inherited).unwrap_err();
     assert!(matches!(&refused, Refused::Unreadable(why) if why.line == Some(4)), "{refused}");
 }
+
+/// The targets read with the parser as it ships: with its default features it goes another way through comments.
+#[test]
+fn the_targets_have_the_parser_of_the_program() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let line = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        text.lines().find(|line| line.starts_with(&format!("{name} = "))).map(str::to_owned)
+    };
+    for name in ["granit-parser", "serde_yaml", "serde_json", "memchr", "globset"] {
+        let (ours, theirs) = (line("Cargo.toml", name), line("fuzz/Cargo.toml", name));
+        assert!(ours.is_some() && ours == theirs, "{name}: {ours:?} {theirs:?}");
+    }
+}

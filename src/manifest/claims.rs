@@ -171,10 +171,7 @@ impl<'task> Finder<'_, '_, 'task> {
         let whole = (text, Part::whole(at, node, text));
         let (name, tag, digest): (_, Option<Written<'_>>, Option<Written<'_>>) = match part {
             _ if is_reference => {
-                let behind = name.len() + 1;
-                let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
-                let start = |digest: &str| text.len() - digest.len();
-                let digest = digest.map(|digest| (digest, Part::inside(at, node, start(digest)..text.len())));
+                let (name, tag, digest) = Part::of_reference(at, node, text, 0);
                 (Some(name), tag, digest)
             }
             Some(RulePart::Digest) => (None, None, Some(whole)),
@@ -246,23 +243,25 @@ impl NotTaken {
 
 /// What the markers of a file say of Flux's policies: the repository stands where one marks a name.
 struct Policies<'text> {
-    named: Vec<(&'text str, Repository)>,
+    named: BTreeMap<&'text str, Repository>,
 }
 
 impl<'text> Policies<'text> {
     fn of(tree: &Tree<'_>, markers: &[Marker<'text>]) -> Self {
-        let named = markers.iter().filter_map(|marker| match (marker.at, marker.says) {
-            (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) => {
-                let text = &tree.node(tree.resolve(at)).value;
-                Some((policy, text.parse().ok()?))
+        let mut named = BTreeMap::new();
+        for marker in markers {
+            if let (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) = (marker.at, marker.says)
+                && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
+            {
+                // Of several the first counts.
+                named.entry(policy).or_insert(repository);
             }
-            _ => None,
-        });
-        Self { named: named.collect() }
+        }
+        Self { named }
     }
 
     fn repository_of(&self, policy: &str) -> Option<Repository> {
-        self.named.iter().find(|(named, _)| *named == policy).map(|(_, repository)| repository.clone())
+        self.named.get(policy).cloned()
     }
 }
 

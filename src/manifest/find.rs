@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use crate::image::{Digest, ImageReference, Tag, Version};
 
-use super::document::{DocumentKind, document_kind};
-use super::embedded::{Embedded, Rule};
-use super::registries::GlobalRegistry;
+use super::document::{DocumentKind, is_json, objects};
+use super::embedded::{Content, Embedded, Rule};
+use super::registries::{GlobalRegistry, has_host};
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
 use super::slots::{Reader, Slot, Slots};
@@ -29,6 +29,8 @@ pub(super) enum Role<'task> {
     File(&'task str),
     /// Helm values inside another file, which hold no further file.
     Values,
+    /// A patch inside a kustomization.
+    Patch,
     /// Something inside another file, in which only rules find sites.
     Unknown,
 }
@@ -45,9 +47,18 @@ impl<'task> Task<'task> {
         Self { role: Role::File(path), names: &settings.names, rules: rules.collect() }
     }
 
+    /// Returns whether the text is JSON.
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.role, Role::File(path) if is_json(path))
+    }
+
     /// The task for a text inside a file.
     pub(super) fn of_embedded(embedded: &Embedded<'task>, names: &'task ImageNames) -> Self {
-        let role = if embedded.is_values { Role::Values } else { Role::Unknown };
+        let role = match embedded.content {
+            Content::Values => Role::Values,
+            Content::Patch => Role::Patch,
+            Content::Unknown => Role::Unknown,
+        };
         Self { role, names, rules: embedded.rules.clone() }
     }
 }
@@ -109,9 +120,16 @@ impl<'task> Sites<'task> {
             notes: Vec::new(),
         };
         for document in &tree.documents {
-            finder.document = document_kind(tree, document.root, task.role);
-            if finder.document != DocumentKind::Foreign {
-                finder.walk(document.root)?;
+            for (root, kind) in objects(tree, document.root, task.role) {
+                finder.document = kind;
+                if kind != DocumentKind::Foreign {
+                    finder.walk(root)?;
+                }
+                match kind {
+                    DocumentKind::Kustomization => finder.take_patches(root)?,
+                    DocumentKind::Patch => finder.take_operations(root)?,
+                    _ => {}
+                }
             }
         }
         finder.in_order();
@@ -207,7 +225,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     ) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let slots = self.reader.read(mapping)?;
         let global = match slots.global {
-            Some(below) if self.document.holds_values() => self.global_registry(below).or(global),
+            Some(below) if self.document.holds_values() => self.global_registry(below)?.or(global),
             _ => global,
         };
         self.visit_special(&slots)?;
@@ -217,7 +235,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         self.reader.refuse_duplicate(&slots)?;
         let image = self.reader.slot(slots.image);
         if let Slot::Text(at, node, text) = image {
-            self.take_reference_from(mapping, at, node, text, 0);
+            self.take_reference_beside(mapping, at, node, text, &slots);
         }
         match (self.reader.slot(slots.repository), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
@@ -231,7 +249,8 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
                 self.reader.revisit(images)?;
                 for entry in tree.children(images) {
-                    self.take_entry(tree.resolve(entry))?;
+                    let entry = self.reader.follow(entry)?;
+                    self.take_entry(entry)?;
                 }
             }
         }
@@ -261,19 +280,36 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
 
     /// Returns the entry for a scalar whose text holds sites, which is made when it is not there.
     pub(super) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
-        let new = || Embedded { node, reached_by: Vec::new(), is_values: false, rules: Vec::new() };
+        let new = || Embedded { node, reached_by: Vec::new(), content: Content::Unknown, rules: Vec::new() };
         let embedded = self.embedded.entry(node).or_insert_with(new);
         embedded.reached_by.push(at);
         embedded
     }
 
-    /// `repository:tag@digest`, from some byte of the text on.
-    pub(super) fn take_reference_from(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, start: usize) {
-        let (name, tag, digest) = ImageReference::split(&text[start..]);
-        let behind = start + name.len() + 1;
-        let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
-        let digest = digest.map(|digest| (digest, Part::inside(at, node, text.len() - digest.len()..text.len())));
-        self.add(home, self.document.format(), tag, digest, name);
+    /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
+    fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
+        let is_alone = !self.document.holds_values() || has_host(ImageReference::split(text).0);
+        match self.reader.slot(slots.registry) {
+            Slot::Text(_, _, registry) if !is_alone => self.take_reference(home, at, node, text, 0, Some(registry)),
+            // A registry that cannot be read: nobody can say whose image it is.
+            Slot::Other if !is_alone => {}
+            _ => self.take_reference(home, at, node, text, 0, None),
+        }
+    }
+
+    /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
+    pub(super) fn take_reference(
+        &mut self,
+        home: NodeId,
+        at: NodeId,
+        node: NodeId,
+        text: &str,
+        start: usize,
+        registry: Option<&str>,
+    ) {
+        let (name, tag, digest) = Part::of_reference(at, node, text, start);
+        let repository = below(registry, name);
+        self.add(home, self.document.format(), tag, digest, &repository);
     }
 
     /// `repository`, `tag` and `digest` beside each other.
@@ -287,11 +323,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             Some(global) => global.over(registry, name),
             None => registry,
         };
-        let repository = match registry {
-            None => Cow::Borrowed(name),
-            // As the charts join them, so a path behind the host is fine.
-            Some(registry) => Cow::Owned(format!("{registry}/{name}")),
-        };
+        let repository = below(registry, name);
         let (tag, inner_digest) = match self.reader.slot(slots.tag) {
             Slot::Absent => (None, None),
             // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
@@ -374,6 +406,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     }
 }
 
+/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
+fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
+    match registry {
+        None => Cow::Borrowed(name),
+        Some(registry) => Cow::Owned(format!("{registry}/{name}")),
+    }
+}
+
 impl Part {
     /// The part that is all of the scalar.
     pub(super) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
@@ -383,6 +423,20 @@ impl Part {
     /// The part that is these bytes of the scalar's value.
     pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
+    }
+
+    /// The name of a reference from some byte of the text on, its tag and its digest.
+    pub(super) fn of_reference(
+        at: NodeId,
+        node: NodeId,
+        text: &str,
+        start: usize,
+    ) -> (&str, Option<Written<'_>>, Option<Written<'_>>) {
+        let (name, tag, digest) = ImageReference::split(&text[start..]);
+        let behind = start + name.len() + 1;
+        let tag = tag.map(|tag| (tag, Self::inside(at, node, behind..behind + tag.len())));
+        let digest = digest.map(|digest| (digest, Self::inside(at, node, text.len() - digest.len()..text.len())));
+        (name, tag, digest)
     }
 
     /// The tag, and the digest that may stand behind it in the same scalar.
@@ -432,6 +486,18 @@ mod tests {
     }
 
     #[test]
+    fn looks_into_lists_of_objects() {
+        let application =
+            "{apiVersion: argoproj.io/v1alpha1, kind: Application, spec: {source: {kustomize: {images: ['a:1']}}}}";
+        let release = "{apiVersion: helm.toolkit.fluxcd.io/v2, kind: HelmRelease, spec: {values: {image: {repository: b, tag: v1}}}}";
+        let text =
+            format!("apiVersion: v1\nkind: List\nitems:\n- {application}\n- {release}\n- {{kind: Pod, image: c:1}}\n");
+        assert_eq!(sites(&text), ["4 argocd a 1", "5 helm-values b v1", "6 kubernetes c 1"]);
+        // Named as a kustomization, it is none for that.
+        assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
+    }
+
+    #[test]
     fn reads_versions_as_they_are_written() {
         assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
         assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
@@ -463,6 +529,15 @@ mod tests {
         ] {
             assert_eq!(sites(&format!("{{{text}, tag: v1}}")), [format!("1 helm-values {expected} v1")]);
         }
+        for (text, expected) in [
+            ("registry: ghcr.io, image: 'x/a:v1'", "1 helm-values ghcr.io/x/a v1"),
+            ("registry: ghcr.io/y, image: 'a:v1'", "1 helm-values ghcr.io/y/a v1"),
+            ("registry: ghcr.io, image: 'quay.io/x/a:v1'", "1 helm-values quay.io/x/a v1"),
+            ("registry: ghcr.io, image: 'a:v1', apiVersion: v1, kind: X", "1 kubernetes a v1"),
+        ] {
+            assert_eq!(sites(&format!("{{{text}}}")), [expected]);
+        }
+        assert_eq!(sites("{registry: [a], image: 'x/a:v1'}"), [""; 0]);
         for text in ["registry: [a], repository: a", "registry: '{{ x }}', repository: a", "repository: [a]", "tag: v2"]
         {
             assert!(scan("a.yaml", format!("{{{text}, tag: v1}}").as_bytes()).unwrap_or_default().is_empty(), "{text}");

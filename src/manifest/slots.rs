@@ -187,6 +187,15 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Ok(())
     }
 
+    /// Returns what a place stands for, and counts its nodes when that is reached through an alias.
+    pub(super) fn follow(&mut self, at: NodeId) -> Result<NodeId, Unreadable> {
+        let id = self.tree.resolve(at);
+        if id != at {
+            self.revisit(id)?;
+        }
+        Ok(id)
+    }
+
     pub(super) fn refuse_duplicate(&self, slots: &Slots) -> Result<(), Unreadable> {
         let Some(duplicate) = slots.duplicate else { return Ok(()) };
         let key = self.tree.node(duplicate);
