@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use granit_parser::ScalarStyle;
+
 use crate::image::{Repository, Version};
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
 use super::find::{Found, Part, Sites, Task};
 use super::notation::{self, Quotes, Replacement};
+use super::plain::reads_as_string;
 use super::prefilter::must_be_read;
 use super::proof::{Unproven, proof};
 use super::read::{Contents, Inside, parse};
@@ -16,7 +19,7 @@ use super::settings::ManifestSettings;
 use super::shape::{Order, Wanted};
 use super::sharing::stray_use;
 use super::site::{Format, Reading, Unreadable};
-use super::tree::{NodeId, Tree};
+use super::tree::{Kind, NodeId, Tree};
 
 /// A file after an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +184,7 @@ impl Plan<'_> {
                 return Err(planned.site.shared(site.line));
             }
         }
-        if new != site.version {
+        if new != site.version || found.parts().any(|part| self.is_no_string(part.node)) {
             self.changes.push(SiteChange {
                 repository: site.repository.clone(),
                 format: site.format,
@@ -191,6 +194,12 @@ impl Plan<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Returns whether readers may take a scalar for a number, a date or the like: `1.10` is 1.1 to them.
+    fn is_no_string(&self, node: NodeId) -> bool {
+        let node = self.tree.node(node);
+        node.kind == Kind::Scalar(ScalarStyle::Plain) && !reads_as_string(&node.value)
     }
 
     /// Returns where a scalar that is the tag is used as the digest, too: a tag would be written over the digest.
@@ -256,7 +265,10 @@ impl Plan<'_> {
     /// Returns the scalars that do not have their value yet, in the order of the text.
     fn changing(&self) -> impl Iterator<Item = (NodeId, &Value)> {
         let values = self.values.iter().map(|(node, value)| (*node, value));
-        values.filter(|(node, value)| value.text != self.tree.node(*node).value)
+        let is_other = |(node, value): &(NodeId, &Value)| {
+            value.text != self.tree.node(*node).value || (value.inside.is_empty() && self.is_no_string(*node))
+        };
+        values.filter(is_other)
     }
 
     fn replacements(&self, quotes: Quotes) -> Result<Vec<Replacement>, Refused> {
@@ -354,6 +366,10 @@ mod tests {
         assert_eq!(set("repository: a\ntag: 1.27\n", "a:v2"), "repository: a\ntag: v2\n");
         assert_eq!(set("image: 12:v1", "12:34"), "image: \"12:34\"");
         assert_eq!(set("image: a:v1", "a:1234567"), "image: a:1234567");
+        // What stands there already is something else to those who read it.
+        assert_eq!(set("{repository: a, tag: 1.10}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
+        assert_eq!(set("repository: a\ntag: 0123\n", "a:0123"), "repository: a\ntag: \"0123\"\n");
+        assert_eq!(set("{repository: a, tag: \"1.10\"}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
     }
 
     #[test]
@@ -402,6 +418,9 @@ mod tests {
             "b: &b {x: [{repository: a, tag: v1}]}\nc: *b\nd: [*b]\n",
             ".anchors: {t: [&t v1]}\na: {repository: a, tag: *t}\n",
             "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: [*b], repository: index.docker.io/library/a}\n",
+            "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: *b, name: z, tag: v9}\n",
+            "x-a: &a {tag: v1}\nx-b: &b {<<: *a, x: y}\nc: {<<: *b, repository: a}\n",
+            "b: &b {x: {repository: a, tag: v1}}\nc: {<<: *b, y: z}\n",
             "c: {repository: a, tag: &t v1}\nd: {repository: docker.io/a, tag: *t}\n",
         ] {
             assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
@@ -419,6 +438,11 @@ mod tests {
             ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
+            // A merge key carries the tag to where it means something else.
+            ("a: &i {repository: a, tag: v1}\nf:\n  {<<: *i, repository: https://z.example}\n", 3),
+            ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nh:\n  {<<: *m, name: z}\n", 4),
+            ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nj: {labels:\n  {<<: *m}}\n", 4),
+            ("x-t: &m {t: {repository: a, tag: &t v1}}\nb: {<<: *m}\nc:\n  {<<: *m, d: *t}\n", 4),
         ] {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");

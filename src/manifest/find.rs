@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use granit_parser::StructureStyle;
+
 use crate::image::{Digest, ImageReference, Tag, Version};
 
 use super::document::{DocumentKind, is_json, objects};
@@ -11,8 +13,8 @@ use super::embedded::{Content, Embedded, Rule};
 use super::registries::{GlobalRegistry, has_host};
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Reader, Slot, Slots};
-use super::tree::{Kind, NodeId, Tree};
+use super::slots::{Reader, Slot, Slots, twice};
+use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
 
 /// What is to be found in a text.
 pub(super) struct Task<'task> {
@@ -119,6 +121,9 @@ impl<'task> Sites<'task> {
             embedded: BTreeMap::new(),
             notes: Vec::new(),
         };
+        if matches!(task.role, Role::File(_)) {
+            refuse_template(tree)?;
+        }
         for document in &tree.documents {
             for (root, kind) in objects(tree, document.root, task.role) {
                 finder.document = kind;
@@ -133,10 +138,47 @@ impl<'task> Sites<'task> {
             }
         }
         finder.in_order();
+        refuse_duplicates_above(tree, &finder.found)?;
         finder.take_claims(task);
         let Finder { found, embedded, notes, reader, .. } = finder;
         Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
     }
+}
+
+/// Refuses what only looks like YAML: `{{ .Values.x }}` reads as a mapping whose key is a mapping, which nobody writes.
+/// Texts inside a file may be templates all the same: Argo CD renders those of an ApplicationSet.
+fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
+    let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
+    let opens_twice =
+        |pair: &&[Node<'_>]| is_flow(&pair[0]) && is_flow(&pair[1]) && pair[0].span().start + 1 == pair[1].span().start;
+    match tree.nodes.windows(2).find(opens_twice) {
+        Some(pair) => Err(Unreadable { line: Some(pair[0].line), reason: format!("holds `{{{{`{TEMPLATE_HINT}") }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a key that is there twice on the way to a site: readers differ on which of the two counts.
+fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Result<(), Unreadable> {
+    let mut parts: Vec<NodeId> = found.iter().flat_map(Found::parts).map(|part| part.node).collect();
+    parts.sort_unstable();
+    let leads_to_a_site = |id: NodeId| {
+        let behind = parts.partition_point(|part| *part < id);
+        parts.get(behind).is_some_and(|part| *part < tree.node(id).subtree_end)
+    };
+    let is_above = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_)) && leads_to_a_site(*id);
+    for mapping in (0..tree.nodes.len() as NodeId).filter(is_above) {
+        let mut keys: BTreeMap<&str, bool> = BTreeMap::new();
+        for (key, value) in tree.entries(mapping) {
+            let text = &*tree.node(tree.resolve(key)).value;
+            let is_scalar = matches!(tree.node(tree.resolve(key)).kind, Kind::Scalar(_));
+            let leads = leads_to_a_site(value);
+            // Several merge keys are merged one after another.
+            if is_scalar && text != "<<" && keys.insert(text, leads).is_some_and(|other| other || leads) {
+                return Err(twice(tree, key));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Found {
@@ -162,6 +204,11 @@ impl Found {
             }
         }
         is_same
+    }
+
+    /// Returns whether the repository stands under a key beside the tag, and not before it in one text.
+    pub(super) fn is_beside_its_name(&self) -> bool {
+        self.parts().all(|part| part.range.start == 0)
     }
 
     /// The tag and the digest, those that are there.
@@ -556,12 +603,14 @@ mod tests {
 
     #[test]
     fn leaves_templates_alone() {
-        assert_eq!(
-            sites("image: {{ .image }}\na: {{ image: a:1 }}\n? {image: a:1}\n: {image: b:1}\n"),
-            ["4 helm-values b 1"]
-        );
-        let unreadable = scan("a.yaml", b"image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n").unwrap_err();
-        assert!(unreadable.line == Some(2) && unreadable.reason.contains("template"), "{unreadable}");
+        assert_eq!(sites("? {image: a:1}\n: {image: b:1}\n"), ["2 helm-values b 1"]);
+        for text in ["image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n", "image: a:1\na: {{ image: a:1 }}\n"] {
+            let unreadable = scan("a.yaml", text.as_bytes()).unwrap_err();
+            assert!(unreadable.line == Some(2) && unreadable.reason.contains("template"), "{unreadable}");
+        }
+        let inside = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nspec: {template: {spec: {source:\n  \
+                      {helm: {values: \"a: {{ .x }}\\nimage: a:1\"}}}}}\n";
+        assert_eq!(sites(inside).len(), 1, "Argo CD renders it");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) const FLUX: &[u8] = b"\"$imagepolicy\"";
 pub(super) struct Marker<'text> {
     /// The value that stands before it on its line; `None` where none does.
     pub(super) at: Option<NodeId>,
+    /// The key on its line whose value begins on a later one, where no value stands before the marker.
+    pub(super) above: Option<NodeId>,
     /// The line, counted from 1.
     pub(super) line: u32,
     /// What it says.
@@ -79,8 +81,11 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
         let line = lines.of(hash);
         if let Some(at) = value_before(tree, hash, lines.start) {
             line_end = memchr2(b'\n', b'\r', &text.as_bytes()[start..]).map_or(text.len(), |length| start + length);
+            let behind = tree.nodes.partition_point(|node| node.span().start <= hash) as NodeId;
+            let key = behind.checked_sub(1).filter(|key| keys.contains(key) && tree.node(*key).line == line);
+            let above = key.filter(|key| tree.node(*key + 1).subtree_end > *key + 1);
             let at = at.filter(|at| !keys.contains(at));
-            markers.push(Marker { at, line, says: says(&text[start..line_end]) });
+            markers.push(Marker { at, above, line, says: says(&text[start..line_end]) });
         }
     }
     markers
@@ -125,6 +130,7 @@ fn says(line: &str) -> Says<'_> {
     if let Some(rest) = line.strip_prefix("tagrelay:") {
         return match rest.split_whitespace().next() {
             Some("ignore") => Says::Ignore,
+            Some(word) if word.starts_with("ignor") => Says::Unclear,
             // A registry's port makes a colon as well, so only the known words are parts.
             Some(word) => match word.rsplit_once(':') {
                 Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {

@@ -26,6 +26,10 @@ const MAX_ALIASES: usize = 10_000;
 /// The deepest nesting of block or of flow collections, which is what the parser's own stack takes.
 const MAX_DEPTH: usize = 255;
 
+/// What to say behind "it holds `{{`".
+pub(super) const TEMPLATE_HINT: &str =
+    ", so it may be a template, which is not YAML until it is rendered: leave it out of the environment's paths";
+
 /// The place of a node in the list of its file.
 pub(super) type NodeId = u32;
 
@@ -317,11 +321,6 @@ fn not_yaml(text: &str, error: &granit_parser::ScanError) -> Unreadable {
     if *error.kind() == ErrorKind::RecursionLimitExceeded {
         return Unreadable { line, reason: format!("is nested deeper than {MAX_DEPTH} levels") };
     }
-    let hint = if text.contains("{{") {
-        "; it holds `{{`, so it may be a template, which is not YAML until it is rendered: leave it out of the \
-         environment's paths"
-    } else {
-        ""
-    };
+    let hint = if text.contains("{{") { format!("; it holds `{{{{`{TEMPLATE_HINT}") } else { String::new() };
     Unreadable { line, reason: format!("is not YAML: {}{hint}", error.info()) }
 }

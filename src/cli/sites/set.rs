@@ -108,7 +108,7 @@ pub(super) async fn run(options: Options, settings: Option<&Settings>) -> anyhow
         if options.write && outcome.is_good() {
             outcome.written = true;
             if !is_filter {
-                write_files(&mut outcome);
+                write_files(&mut outcome)?;
             }
         }
         anyhow::Ok(outcome)
@@ -174,21 +174,35 @@ fn plan(place: &Path, wanted: &[Wanted], manifests: &Manifests) -> anyhow::Resul
     outcome.refused.sort_by(|a, b| a.path.cmp(&b.path));
     outcome.problems.sort_by(|a, b| a.path.cmp(&b.path));
     outcome.not_found = missing.into_iter().collect();
-    for file in &outcome.files {
-        let path = file.path.trim_start_matches('/');
-        outcome.diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
-    }
+    outcome.diff = diff_of(&outcome.files)?;
     Ok(outcome)
 }
 
-/// Writes every file that changes. What fails is told with what was refused, and keeps no other from being written.
-fn write_files(outcome: &mut Outcome) {
-    for file in &outcome.files {
-        if let Err(error) = replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
-            let reason = format!("it was not written: {error:#}");
-            outcome.refused.push(UnreadFile { path: file.path.clone(), reason });
-        }
+fn diff_of(files: &[ChangedFile]) -> anyhow::Result<String> {
+    let mut diff = String::new();
+    for file in files {
+        let path = file.path.trim_start_matches('/');
+        diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
     }
+    Ok(diff)
+}
+
+/// Writes every file that changes. What fails is told with what was refused, is no longer among what changes, and keeps
+/// no other from being written.
+fn write_files(outcome: &mut Outcome) -> anyhow::Result<()> {
+    let refused = &mut outcome.refused;
+    outcome.files.retain(|file| match replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
+        Ok(()) => true,
+        Err(error) => {
+            refused.push(UnreadFile { path: file.path.clone(), reason: format!("it was not written: {error:#}") });
+            false
+        }
+    });
+    if !outcome.refused.is_empty() {
+        outcome.written = !outcome.files.is_empty();
+        outcome.diff = diff_of(&outcome.files)?;
+    }
+    Ok(())
 }
 
 /// Prints a diff: in colours where somebody sees them, and elsewhere byte for byte, so that `git apply` takes it.
@@ -244,5 +258,26 @@ mod tests {
         for text in ["a", "a=", "=v1", "a=v1@", "a=@", "a=v1@sha256:1", "A b=v1", "a=v 1", "a:v1=v2"] {
             assert!(parse_wanted(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let changed = |name: &str, on_disk: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, on_disk).unwrap();
+            let manifest = Manifest { shown: name.to_owned(), path, bytes: b"old\n".to_vec() };
+            ChangedFile { path: name.to_owned(), changes: Vec::new(), manifest, new: b"new\n".to_vec() }
+        };
+        let files = vec![changed("a.yaml", "old\n"), changed("b.yaml", "somebody was faster\n")];
+        let mut outcome = Outcome { files, written: true, ..Outcome::default() };
+        write_files(&mut outcome).unwrap();
+        assert!(outcome.written && outcome.diff.contains("a.yaml") && !outcome.diff.contains("b.yaml"));
+        assert_eq!((outcome.files.len(), outcome.refused[0].path.as_str()), (1, "b.yaml"));
+
+        outcome.files.clear();
+        outcome.files.push(changed("b.yaml", "somebody was faster\n"));
+        write_files(&mut outcome).unwrap();
+        assert!(!outcome.written && outcome.files.is_empty() && outcome.diff.is_empty());
     }
 }
