@@ -315,3 +315,50 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
     assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
     assert_eq!(std::fs::read_to_string(fleet.mirror().join("description")).unwrap(), "mine");
 }
+
+/// A file system in memory, which is unmounted with this.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// Mounts one at a folder; `None` where this user may not.
+    fn mount(folder: &std::path::Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mount =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).output();
+        mount.is_ok_and(|mount| mount.status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_small_disk_is_not_filled_by_what_was_fetched_before() {
+    let remote = platform();
+    let mut fleet = Fleet::new(&remote.file_url());
+    let disk = fleet.folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let Some(_mounted) = Small::mount(&disk, "3m") else {
+        println!("LEFT OUT: nothing can be mounted by this user");
+        return;
+    };
+    fleet.settings.mirror = disk.join("mirror.git");
+    let repository = fleet.open().await;
+    let mut noise: u64 = 1;
+    for round in 0..30 {
+        // Text that does not get smaller, in a manifest that is another each time: 200 KiB to fetch.
+        let mut text = deployment(&format!("uyou/user-service:{round}"));
+        for _ in 0..6_000 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            text.push_str(&format!("# {noise:016x}{:016x}\n", noise.rotate_left(17)));
+        }
+        remote.commit("of others", &[("environments/staging/user.yaml", &text)]);
+        repository.refresh().await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(versions(&repository, "staging", USER), [round.to_string()]);
+    }
+    apply(&repository, plan("staging", &[(USER, "last")])).await;
+    remote.assert_sound();
+}

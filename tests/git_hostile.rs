@@ -207,6 +207,32 @@ async fn trees_that_unfold_without_end_are_refused() {
 }
 
 #[tokio::test]
+async fn two_hundred_thousand_files_are_no_trouble() {
+    let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
+    let work = remote.work();
+    // A thousand files in each of two hundred folders, all of them the same: what is read again is not kept.
+    let file = blob(&remote, b"kind: ConfigMap\ndata: {a: b}\n");
+    let files: String = (0..1_000).map(|number| format!("100644 blob {file}\tf{number}.yaml\n")).collect();
+    let folder = git_with_input(&work, &["mktree"], files.as_bytes());
+    let folders: String = (0..200).map(|number| format!("040000 tree {folder}\tteam-{number}\n")).collect();
+    let user = git(&work, &["rev-parse", "HEAD:environments/staging/user.yaml"]);
+    let staging = format!("{folders}100644 blob {}\tuser.yaml\n", user.trim());
+    let staging = git_with_input(&work, &["mktree"], staging.as_bytes());
+    let environments = git_with_input(&work, &["mktree"], format!("040000 tree {staging}\tstaging\n").as_bytes());
+    let root = git_with_input(&work, &["mktree"], format!("040000 tree {environments}\tenvironments\n").as_bytes());
+    let commit = git(&work, &["commit-tree", "-p", "HEAD", "-m", "many", &root]);
+    git(&remote.bare(), &["fetch", "-q", work.to_str().unwrap(), commit.trim()]);
+    git(&remote.bare(), &["update-ref", "refs/heads/main", commit.trim()]);
+
+    let repository = Fleet::new(&remote.file_url()).open_kept().await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert_eq!(versions(&repository, "staging", USER), ["2.0"]);
+    assert_eq!(git(&remote.bare(), &["ls-tree", "-r", "--name-only", "main"]).lines().count(), 200_001);
+    assert_eq!(remote.log(), ["staging: uyou/user-service:2.0", "many", "first"]);
+}
+
+#[tokio::test]
 async fn folders_without_bottom_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let deep = format!("environments/staging/{}user.yaml", "d/".repeat(300));

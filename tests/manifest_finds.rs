@@ -1,7 +1,10 @@
 //! What the fuzz targets found, made small: one test for each find.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use tagrelay::manifest::{Beside, ManifestSettings, Refused, Surroundings, Wanted, edit_overlay, read_overlay, scan};
+use tagrelay::image::{ImageReference, Version};
+use tagrelay::manifest::{
+    Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
+};
 
 /// A kustomization of an environment upon a base with the image `a:1`.
 struct UponBase;
@@ -21,6 +24,10 @@ impl Surroundings for UponBase {
     }
 }
 
+fn version(reference: &str) -> Version {
+    reference.parse::<ImageReference>().unwrap().version().unwrap()
+}
+
 /// The byte search denied the file, so nobody saw the key that is there twice until the entry was there.
 #[test]
 fn no_entry_is_added_to_what_cannot_be_read_with_it() {
@@ -28,10 +35,7 @@ fn no_entry_is_added_to_what_cannot_be_read_with_it() {
     let path = "env/kustomization.yaml";
     let overlay = read_overlay(path, text, &UponBase);
     assert_eq!(overlay.inherited.len(), 1);
-    let wanted = Wanted {
-        repository: "a".parse().unwrap(),
-        version: "a:v2".parse::<tagrelay::image::ImageReference>().unwrap().version().unwrap(),
-    };
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
     let refused = edit_overlay(path, text, &[wanted], &ManifestSettings::default(), &overlay.inherited).unwrap_err();
     assert!(matches!(&refused, Refused::Unreadable(why) if why.line == Some(4)), "{refused}");
 }
@@ -73,4 +77,28 @@ fn a_key_that_is_twice_on_the_way_to_a_site_is_refused() {
         assert!(unreadable.reason.contains("twice in one mapping"), "{text}: {}", unreadable.reason);
     }
     assert_eq!(scan("a.yaml", b"x: 1\nx: 2\nimage: a:1\n").unwrap().len(), 1);
+}
+
+/// Keys are set apart by blank lines here, and one before the new key would be a part of the text.
+#[test]
+fn no_blank_line_is_added_to_a_text_that_keeps_them() {
+    let text = "resources:\n- ../base\n\npatch: |+\n  a\n";
+    let path = "env/kustomization.yaml";
+    let overlay = read_overlay(path, text.as_bytes(), &UponBase);
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
+    let edited = edit_overlay(path, text.as_bytes(), &[wanted], &ManifestSettings::default(), &overlay.inherited);
+    let edited = String::from_utf8(edited.unwrap().bytes).unwrap();
+    assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
+}
+
+/// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
+#[test]
+fn notes_are_about_lines_of_the_file() {
+    let rule = SiteRule::new("**", "$.a.b", Some("a".parse().unwrap()), RulePart::Tag).unwrap();
+    let settings = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
+    for text in [" |+\r%e ", "a: |+\n  %e ", "a: |\n  - [\n", "a: \"%e \""] {
+        let lines = 1 + text.matches(['\r', '\n']).count() as u32;
+        let reading = read("values.yaml", text.as_bytes(), &settings).unwrap_or_default();
+        assert!(reading.notes.iter().all(|note| note.line <= lines), "{text:?}: {:?}", reading.notes);
+    }
 }

@@ -264,7 +264,7 @@ fn others() -> impl Strategy<Value = String> {
         "'[ a-zA-Z0-9äöü🚀#:{},-]{0,12}'",
         "\"[ a-zA-Z0-9äöü🚀#:{},-]{0,12}(\\\\n|\\\\u00e4|\\\\\\\\)?\"",
         "[0-9.e]{1,6}",
-        Just("{{ .Values.x }}".to_owned()),
+        Just("'{{ .Values.x }}'".to_owned()),
         Just("&anchor a.example/managed:v1.0".to_owned()),
     ]
 }

@@ -47,6 +47,18 @@ pub enum MirrorError {
     },
 }
 
+impl MirrorError {
+    /// Whether the file system has no room left. libgit2 says it in words alone.
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        let said = match self {
+            Self::Disk { source, .. } => source.to_string(),
+            Self::Git { source, .. } => source.message().to_owned(),
+            Self::InUse(_) | Self::NotOurs { .. } | Self::NotText(_) => return false,
+        };
+        said.contains("No space left on device") || said.contains("Disk quota exceeded")
+    }
+}
+
 /// A thread that worked on it panicked or was ended.
 impl From<tokio::task::JoinError> for MirrorError {
     fn from(error: tokio::task::JoinError) -> Self {

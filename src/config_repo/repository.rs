@@ -279,6 +279,10 @@ impl ConfigRepository {
                     (Err(MirrorError::Git { source, .. }), Ok(())) if have.is_some() => {
                         return Err(Failed::Damaged(source.message().to_owned()));
                     }
+                    // What earlier fetches brought lies beside it, and nearly all of that is history.
+                    (Err(error), _) if have.is_some() && error.is_for_want_of_room() => {
+                        return Err(Failed::Damaged(error.to_string()));
+                    }
                     (Err(error), _) => return Err(RemoteError::from(error).into()),
                     (Ok(()), Err(error)) => return Err(error.into()),
                 }

@@ -102,7 +102,9 @@ impl<'tree, 'task> Contents<'tree, 'task> {
                     notes.extend(noted.into_iter().map(in_file));
                 }
                 Err(Unreadable { line, reason }) => {
-                    let line = line_in_file(scalar, line.unwrap_or(1));
+                    // The parser may blame the line behind the last one, where nothing stands.
+                    let lines = scalar.value.lines().count().max(1) as u32;
+                    let line = line_in_file(scalar, line.unwrap_or(1).min(lines));
                     notes.push(Note { line, reason: format!("the text that begins here {reason}") });
                 }
             }

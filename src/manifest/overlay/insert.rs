@@ -137,9 +137,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         None => at_the_end(&tree, root)?,
     };
     // Readers differ on whether such a text has a line end; with a line behind it, it has one to all.
-    let ends_in_text =
-        |id: NodeId| matches!(tree.node(id).kind, Kind::Scalar(ScalarStyle::Literal | ScalarStyle::Folded));
-    if gap.starts_line && ends_in_text(gap.before - 1) {
+    if gap.starts_line && is_block_scalar(&tree, gap.before - 1) {
         return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
     }
     let lines = gap.lines(entries).ok_or(Failure::NoPlace("its name or version needs escapes"))?;
@@ -280,6 +278,8 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
         above.is_some_and(|above| above.is_empty() || above.ends_with('\n'))
     });
     let ends_blank = text.ends_with("\n\n") || text.ends_with("\n\r\n");
+    // A blank line behind `|+` belongs to its text.
+    let ends_in_text = is_block_scalar(tree, tree.nodes.len() as NodeId - 1);
     Ok(Gap {
         at: text.len(),
         starts_line: !ends_line(text),
@@ -287,13 +287,17 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
         indentation: dash,
         distance,
         is_flow: false,
-        key: Some((indentation.to_owned(), is_apart && !ends_blank)),
+        key: Some((indentation.to_owned(), is_apart && !ends_blank && !ends_in_text)),
         name_style: ScalarStyle::Plain,
         version_style: ScalarStyle::Plain,
         quotes: Quotes::of(tree),
         before: tree.nodes.len() as NodeId,
         around: vec![root],
     })
+}
+
+fn is_block_scalar(tree: &Tree<'_>, id: NodeId) -> bool {
+    matches!(tree.node(id).kind, Kind::Scalar(ScalarStyle::Literal | ScalarStyle::Folded))
 }
 
 impl Gap {
