@@ -24,6 +24,9 @@ use crate::telemetry::{SpanKind, TraceContext};
 /// replica that is a moment behind, or the branch moves only once the build is done.
 const PATIENCE_WITH_SOURCE: SignedDuration = SignedDuration::from_secs(10);
 
+/// The pause before a build is compared again that came while the registry was asked about a promotion of its place.
+const PROMOTION_IS_ASKED: Duration = Duration::from_millis(500);
+
 /// What comparing came to.
 pub(super) enum Judged {
     Plans(Vec<PlannedUpdate>),
@@ -50,6 +53,20 @@ impl Turns {
 enum Setback {
     Store(StoreError),
     NotNow { reason: String, ask_again_after: Option<Duration> },
+}
+
+impl Setback {
+    /// Somebody has asked for another version before, and nobody knows yet whether there is one.
+    fn unconfirmed(promotion: &Update) -> Self {
+        let (version, environment, id) = (promotion.version.short(), &promotion.environment, &promotion.cause_id);
+        let mut reason =
+            format!("{version} was asked for in {environment} before (promotion {id}) and is not confirmed yet");
+        if let Some(why) = &promotion.reason {
+            reason.push_str(&format!(": {why}"));
+        }
+        let asked_now = promotion.attempts == 0;
+        Self::NotNow { reason, ask_again_after: asked_now.then_some(PROMOTION_IS_ASKED) }
+    }
 }
 
 impl From<StoreError> for Setback {
@@ -144,6 +161,9 @@ impl Relay {
         let repository = &candidate.event.repository;
         // The store first: what is no longer open by the time the snapshot is read is in the snapshot.
         let standing = self.0.store.standing(environment, repository).await?;
+        if let Some(promotion) = standing.unconfirmed.first() {
+            return Err(Setback::unconfirmed(promotion));
+        }
         let running = self.running(environment, repository);
         let mut others = Vec::new();
         for version in &running {

@@ -275,12 +275,14 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
 /// way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
 ///
 /// A push was compared when it was taken, so that one that is taken later is newer, whichever was announced first. For
-/// what somebody asked for, only what was also announced later counts.
+/// what somebody asked for, only what was also announced later counts, and what waits does not: a push that waits for
+/// the hold of a rollback must not end that rollback.
 pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
             AND (?4 = 'push' OR cause_id > ?5)
-            AND (state IN ('pending', 'waiting', 'committed', 'unchanged') OR (state = 'unverified' AND cause = 'rollback'))
+            AND (state IN ('pending', 'committed', 'unchanged') OR (state = 'waiting' AND ?4 = 'push')
+                OR (state = 'unverified' AND cause = 'rollback'))
          ORDER BY id DESC LIMIT 1",
     )
     .bind(&update.environment)
@@ -327,7 +329,7 @@ pub(super) async fn supersede_open(
     place: &Place<'_>,
     request_id: &str,
 ) -> Result<(), sqlx::Error> {
-    let events: Vec<String> = sqlx::query_scalar(
+    let causes: Vec<String> = sqlx::query_scalar(
         "UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE environment = ? AND repository = ?
             AND state IN ('unverified', 'pending', 'waiting') AND cause_id <> ? AND commit_id IS NULL RETURNING cause_id",
     )
@@ -338,8 +340,8 @@ pub(super) async fn supersede_open(
     .bind(request_id)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for event in events {
-        settle_event(tx, &event).await?;
+    for cause in causes {
+        settle_cause(tx, &cause, UpdateState::Superseded).await?;
     }
     Ok(())
 }
@@ -366,6 +368,15 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .bind(format!("{} is newer and waited for the same hold", waiting[0].1))
                 .bind(tx.now_milliseconds())
                 .bind(id)
+/// Draws the conclusions of the end of an update for what it is of: an event gets its state, and a rollback that did
+/// not happen loses its hold.
+async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateState) -> Result<(), sqlx::Error> {
+    if matches!(state, UpdateState::Refused | UpdateState::Superseded) {
+        holds::end_of_request(tx, cause_id).await?;
+    }
+    settle_event(tx, cause_id).await
+}
+
                 .execute(&mut *tx.connection)
                 .await?;
         }
@@ -477,7 +488,7 @@ impl Write for PostponeUpdates {
             .execute(&mut *tx.connection)
             .await?;
         }
-        Ok(())
+        settle_cause(tx, &update.cause_id, state).await
     }
 }
 
@@ -535,7 +546,7 @@ async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx
         .bind(id)
         .execute(&mut *tx.connection)
         .await?;
-    settle_event(tx, &update.cause_id).await?;
+    settle_cause(tx, &update.cause_id, state).await?;
     Ok(false)
 }
 
@@ -585,11 +596,11 @@ impl Write for FinishUpdates {
                 Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
             };
             let keeps_commit = state == UpdateState::Committed;
-            let cause: Option<(String, String)> = sqlx::query_as(
+            let cause_id: Option<String> = sqlx::query_scalar(
                 "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
                     commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
                     old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
-                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause, cause_id",
+                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause_id",
             )
             .bind(state.as_str())
             .bind(reason)
@@ -598,15 +609,11 @@ impl Write for FinishUpdates {
             .bind(&finish.update_id)
             .fetch_optional(&mut *tx.connection)
             .await?;
-            let Some((cause, cause_id)) = cause else { continue };
+            let Some(cause_id) = cause_id else { continue };
             if keeps_commit && finish.follow {
                 follow_ups::begin(tx, &finish.update_id).await?;
             }
-            if cause == Cause::Push.as_str() {
-                settle_event(tx, &cause_id).await?;
-            } else if cause == Cause::Rollback.as_str() && state == UpdateState::Refused {
-                holds::end_of_request(tx, &cause_id).await?;
-            }
+            settle_cause(tx, &cause_id, state).await?;
         }
         Ok(())
     }
