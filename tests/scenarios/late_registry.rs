@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
@@ -148,4 +149,67 @@ async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
         assert_eq!(fleet.running("qa", "user-service"), expected, "{pushed}: {event:#}");
         registry.stop().await;
     }
+}
+
+/// Answers for the config blobs of images, in the place of the registry.
+#[derive(Clone, Default)]
+struct Blobs(Arc<Mutex<Option<StatusCode>>>);
+
+async fn refuse_blobs(State(Blobs(status)): State<Blobs>, request: Request, next: Next) -> Response {
+    let status = *status.lock().unwrap();
+    let is_read = request.method() == Method::GET
+        && request.uri().path().starts_with("/v2/")
+        && request.uri().path().contains("/blobs/");
+    match status.filter(|_| is_read) {
+        Some(StatusCode::TEMPORARY_REDIRECT) => {
+            // Storage behind the registry, whose links have expired.
+            let host = request.headers()["host"].to_str().unwrap().replace("127.0.0.1", "localhost");
+            let location = format!("http://{host}/expired{}", request.uri().path());
+            (StatusCode::TEMPORARY_REDIRECT, [("location", location)]).into_response()
+        }
+        Some(status) => status.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+#[tokio::test]
+async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() {
+    let blobs = Blobs::default();
+    let layer = from_fn_with_state(blobs.clone(), refuse_blobs);
+    let front = |routes: axum::Router| routes.fallback(async || StatusCode::FORBIDDEN).layer(layer);
+    let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
+    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let built = |day: i64| Timestamp::from_second(1_760_000_000 + day * 86_400).unwrap();
+    for (digit, day) in [('1', 100), ('2', 101)] {
+        fleet.push_image_built("user-service", &sha(digit), built(day)).await;
+        let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
+        let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+        assert_eq!(event["state"], "committed", "{event:#}");
+    }
+    let mut held = Vec::new();
+    for (digit, status) in [('3', 400), ('4', 401), ('5', 403), ('6', 307)] {
+        *blobs.0.lock().unwrap() = Some(StatusCode::from_u16(status).unwrap());
+        fleet.push_image_built("user-service", &sha(digit), built(i64::from(digit as u32))).await;
+        let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
+        let id = answer["events"][0]["id"].as_str().unwrap().to_owned();
+        fleet
+            .eventually("it waits, and says why", async || {
+                let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+                assert_ne!(event["state"], "committed", "{status}: {event:#}");
+                event["state"] == "queued" && event["reason"].is_string()
+            })
+            .await;
+        let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+        let reason = event["reason"].as_str().unwrap();
+        let expected = if status == 307 { "where registry" } else { "nobody can see when it was built" };
+        assert!(reason.contains(expected), "{status}: {reason}");
+        held.push(id);
+    }
+    assert_eq!(fleet.running("staging", "user-service"), sha('2'));
+    *blobs.0.lock().unwrap() = None;
+    for id in held {
+        let event = fleet.settled(&id).await;
+        assert_eq!((&event["state"], &event["updates"][0]["decided_by"]), (&json!("refused"), &json!("build_time")));
+    }
+    registry.stop().await;
 }
