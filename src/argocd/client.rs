@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// What a list has to tell: of everything that an application has it is the smaller part by far. Servers that do not know
 /// the parameter send everything.
 const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,items.spec,\
-                      items.status.sync.status,items.status.health";
+                      items.status.sync.status,items.status.health,items.status.operationState.phase";
 
 /// Whether Argo CD is to look at the repository first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
