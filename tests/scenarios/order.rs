@@ -261,6 +261,31 @@ async fn a_moving_tag_is_followed_by_its_digest() {
 }
 
 #[tokio::test]
+async fn a_moving_tag_that_moves_again_at_once_is_not_a_repetition() {
+    let old = "0".repeat(64);
+    let fleet = Fleet::builder()
+        .file("environments/staging/tool.yaml", &deployment(&format!("REGISTRY/uyou/tool:main@sha256:{old}")))
+        .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:main"))
+        .image("tag = { kind = \"digest\", name = \"main\" }")
+        .start()
+        .await;
+    let mut digests = Vec::new();
+    // A sender that tells nothing but repository and tag, as Quay does, and one that tells the digest, too.
+    for built in ["first", "second", "first"] {
+        let minute = if built == "first" { 0 } else { 1 };
+        let at = Timestamp::from_second(1_750_000_000 + minute * 60).unwrap();
+        digests.push(fleet.push_image_built("tool", "main", at).await);
+        let event = deliver(&fleet, "tool", "main").await;
+        assert_eq!(event["digest"], json!(digests.last().unwrap().to_string()), "{event:#}");
+    }
+    assert_eq!(digests[0], digests[2]);
+    assert_eq!(fleet.running("staging", "tool"), format!("main@{}", digests[1]), "the first is older by build time");
+    // The same again is nothing new.
+    let event = deliver(&fleet, "tool", "main").await;
+    assert_ne!(event["state"], "committed", "{event:#}");
+}
+
+#[tokio::test]
 async fn the_same_image_under_another_tag_changes_nothing() {
     let fleet = Fleet::builder().service("user-service").image("tag = { kind = \"any\" }").start().await;
     let at = Timestamp::now();
