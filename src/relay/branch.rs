@@ -90,7 +90,7 @@ impl Branch {
 
     /// Returns what no two writers may work on at once: the branch, and the updates of its environments.
     pub(super) fn turns(&self) -> Vec<String> {
-        let environments = self.environments.iter().map(|environment| format!("environment {}", environment.name));
+        let environments = self.environments.iter().map(|environment| turn_of(&environment.name));
         environments.chain([format!("branch {}", self.title())]).collect()
     }
 
@@ -167,3 +167,8 @@ impl Branch {
 pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {
     snapshot.environments.get(environment).map(Arc::as_ref)
 }
+/// Returns the name of the turn at writing the updates of an environment.
+pub(super) fn turn_of(environment: &str) -> String {
+    format!("environment {environment}")
+}
+

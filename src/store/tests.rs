@@ -433,6 +433,22 @@ async fn a_promotion_that_is_not_confirmed_yet_is_no_rival_and_known() {
 }
 
 #[tokio::test]
+async fn what_no_environment_of_the_settings_waits_for_is_found() {
+    let fixture = Fixture::new().await;
+    let known = async |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        fixture.store.open_updates_elsewhere(&names, 10).await.unwrap().len()
+    };
+    for (tag, left) in [("a", 1), ("b", 2)] {
+        let event = fixture.receive(tag).await;
+        fixture.decide(&event, tag).await;
+        assert_eq!((known(&["production"]).await, known(&["production", "staging"]).await), (left, 0));
+    }
+    make(&fixture, rollback("c", None)).await;
+    assert_eq!(known(&[]).await, 1);
+}
+
+#[tokio::test]
 async fn what_came_before_a_rollback_does_not_come_back() {
     let fixture = Fixture::new().await;
     let before = fixture.receive("b").await;

@@ -108,6 +108,28 @@ impl Store {
         Ok(updates)
     }
 
+    /// Returns updates that have not come to an end, of environments other than these.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open_updates_elsewhere(&self, known: &[String], limit: u32) -> Result<Vec<Update>, StoreError> {
+        let names = serde_json::to_string(known).unwrap_or_default();
+        let updates = sqlx::query_as(
+            // One look for each state, because a list of them would not use the index.
+            "SELECT * FROM updates WHERE id IN (
+                SELECT id FROM updates WHERE state = 'unverified'
+                UNION ALL SELECT id FROM updates WHERE state = 'pending'
+                UNION ALL SELECT id FROM updates WHERE state = 'waiting')
+                AND environment NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+        )
+        .bind(names)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
     /// Returns the updates of an event or a request, in the order in which they were made.
     ///
     /// # Errors
@@ -346,6 +368,15 @@ pub(super) async fn supersede_open(
     Ok(())
 }
 
+/// Draws the conclusions of the end of an update for what it is of: an event gets its state, and a rollback that did
+/// not happen loses its hold.
+async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateState) -> Result<(), sqlx::Error> {
+    if matches!(state, UpdateState::Refused | UpdateState::Superseded) {
+        holds::end_of_request(tx, cause_id).await?;
+    }
+    settle_event(tx, cause_id).await
+}
+
 /// Lets the newest waiting update of a place go, and supersedes the others.
 pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<(), sqlx::Error> {
     let waiting: Vec<(String, String)> = sqlx::query_as(
@@ -368,15 +399,6 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .bind(format!("{} is newer and waited for the same hold", waiting[0].1))
                 .bind(tx.now_milliseconds())
                 .bind(id)
-/// Draws the conclusions of the end of an update for what it is of: an event gets its state, and a rollback that did
-/// not happen loses its hold.
-async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateState) -> Result<(), sqlx::Error> {
-    if matches!(state, UpdateState::Refused | UpdateState::Superseded) {
-        holds::end_of_request(tx, cause_id).await?;
-    }
-    settle_event(tx, cause_id).await
-}
-
                 .execute(&mut *tx.connection)
                 .await?;
         }
@@ -458,7 +480,7 @@ impl Write for Verified {
         .bind(&self.id)
         .execute(&mut *tx.connection)
         .await?;
-        Ok(())
+        settle_cause(tx, &update.cause_id, state).await
     }
 }
 
@@ -488,7 +510,7 @@ impl Write for PostponeUpdates {
             .execute(&mut *tx.connection)
             .await?;
         }
-        settle_cause(tx, &update.cause_id, state).await
+        Ok(())
     }
 }
 
