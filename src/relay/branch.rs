@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
@@ -18,6 +18,8 @@ pub struct Branch {
     metrics: Metrics,
     /// When the remote was asked last. Held while it is asked, so that callers share one question.
     asked: Mutex<Option<Instant>>,
+    /// When it last answered.
+    read: std::sync::Mutex<Option<Instant>>,
     /// Rung when there may be something to write.
     pub(super) wake: Notify,
     /// Rung when somebody says that the branch has moved.
@@ -63,6 +65,7 @@ impl Branch {
             writing,
             metrics,
             asked: Mutex::new(None),
+            read: std::sync::Mutex::new(None),
             wake: Notify::new(),
             moved: Notify::new(),
         }
@@ -132,7 +135,28 @@ impl Branch {
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.git_operation(GitOperation::refresh, outcome, begun.elapsed());
         *asked = Some(Instant::now());
+        if result.is_ok() {
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        }
         result
+    }
+
+    /// Brings the mirror up to the remote's tip for an answer that is final, unless what is known of it is less than
+    /// `age` old.
+    ///
+    /// # Errors
+    ///
+    /// Why the remote could not be read.
+    pub(super) async fn read_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
+        let mut asked = self.asked.lock().await;
+        let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = read.is_some_and(|read| read.elapsed() < age);
+        if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
+    }
+
+    /// Returns the commit that the mirror is at.
+    pub(super) fn tip(&self) -> Option<CommitId> {
+        self.snapshot().map(|snapshot| snapshot.tip)
     }
 
     /// Brings the mirror up to the remote's tip, unless that was done less than `age` ago.
@@ -164,11 +188,11 @@ impl Branch {
     }
 }
 
-pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {
-    snapshot.environments.get(environment).map(Arc::as_ref)
-}
 /// Returns the name of the turn at writing the updates of an environment.
 pub(super) fn turn_of(environment: &str) -> String {
     format!("environment {environment}")
 }
 
+pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {
+    snapshot.environments.get(environment).map(Arc::as_ref)
+}

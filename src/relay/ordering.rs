@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::Relay;
 use super::branch::sites;
-use super::matrix::{is_same, versions};
+use super::matrix::{is_same, runs, versions};
 use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, order};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
@@ -27,6 +27,9 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
 /// The pause before a build is compared again that came while the registry was asked about a promotion of its place.
 const PROMOTION_IS_ASKED: Duration = Duration::from_millis(500);
+
+/// How old what is known of a branch may be when it is said for good that something else runs there.
+const TIP_AGE: Duration = Duration::from_secs(1);
 
 /// How a reason begins for which nobody knows when something was built.
 const UNREADABLE: &str = "nobody can see when it was built:";
@@ -171,7 +174,28 @@ impl Relay {
         Ok(Some(reason))
     }
 
+    /// Decides about one environment. What is final because of what runs is decided on what the branch says now: whoever
+    /// has gone back by hand wants to hear of the next build.
     async fn plan(&self, candidate: &Candidate<'_>, environment: &str) -> Result<PlannedUpdate, Setback> {
+        let Some(branch) = self.branch_of(environment) else { return self.compare_all(candidate, environment).await };
+        let tip = branch.tip();
+        let planned = self.compare_all(candidate, environment).await?;
+        let is_final = match &planned.verdict {
+            Verdict::Refuse { .. } | Verdict::Unchanged { .. } => true,
+            // The writer will find that there is nothing to write.
+            Verdict::Go => runs(&self.running(environment, &candidate.event.repository), &candidate.version),
+        };
+        if !is_final || tip.is_none() {
+            return Ok(planned);
+        }
+        branch.read_if_older_than(TIP_AGE).await.map_err(|error| Setback::NotNow {
+            reason: format!("it is not known what {environment} runs now: {error}"),
+            ask_again_after: None,
+        })?;
+        if branch.tip() == tip { Ok(planned) } else { self.compare_all(candidate, environment).await }
+    }
+
+    async fn compare_all(&self, candidate: &Candidate<'_>, environment: &str) -> Result<PlannedUpdate, Setback> {
         let repository = &candidate.event.repository;
         // The store first: what is no longer open by the time the snapshot is read is in the snapshot.
         let standing = self.0.store.standing(environment, repository).await?;

@@ -286,6 +286,35 @@ async fn a_moving_tag_that_moves_again_at_once_is_not_a_repetition() {
 }
 
 #[tokio::test]
+async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again() {
+    let fleet = Fleet::builder()
+        .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:v1"))
+        .image("tag = { kind = \"regex\", pattern = \"v(?<number>[0-9]+)\" }")
+        .start()
+        .await;
+    let by_hand = async |tag: &str| {
+        let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
+        fleet.upstream.commit("by hand", &[("environments/staging/user-service.yaml", &text)]);
+        // What was read of the branch is believed for a second.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    };
+    let again = async |tag: &str, id: &str| {
+        let image = format!("{}:{tag}", fleet.repository("user-service"));
+        let (_, answer) = fleet.deliver_body(&json!({"image": image, "id": id}).to_string()).await;
+        fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await
+    };
+    assert_eq!(settle(&fleet, "user-service", "v20").await["state"], "committed");
+    by_hand("v2").await;
+    let event = again("v20", "again").await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v20");
+    by_hand("v10").await;
+    let event = settle(&fleet, "user-service", "v15").await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v15");
+}
+
+#[tokio::test]
 async fn the_same_image_under_another_tag_changes_nothing() {
     let fleet = Fleet::builder().service("user-service").image("tag = { kind = \"any\" }").start().await;
     let at = Timestamp::now();
