@@ -10,8 +10,12 @@ mod otel;
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::time::Duration;
 
 pub use context::{InvalidTraceParent, TraceContext, TraceId};
+
+/// How long the end of the program waits at the most for the last spans to be sent.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Where spans go. Cheap to clone; all clones share one exporter.
 #[derive(Clone, Default)]
@@ -97,14 +101,17 @@ impl Traces {
         }
     }
 
-    /// Sends what has not been sent yet, for five seconds at the most, and ends the exporter.
-    pub async fn stop(&self) {
+    /// Sends what has not been sent yet, for `limit` at the most and never more than five seconds, and ends the exporter.
+    pub async fn stop(&self, limit: Duration) {
+        let limit = limit.min(STOP_TIME);
         #[cfg(feature = "otel")]
         if let Some(exporter) = self.exporter.clone()
-            && let Ok(Err(error)) = tokio::task::spawn_blocking(move || exporter.stop()).await
+            && let Ok(Err(error)) = tokio::task::spawn_blocking(move || exporter.stop(limit)).await
         {
             tracing::warn!(%error, "the last spans may be lost");
         }
+        #[cfg(not(feature = "otel"))]
+        let _ = limit;
     }
 }
 
