@@ -163,12 +163,29 @@ impl Span {
     }
 }
 
+/// What the SDK can sample by; of other words it says nothing, and takes everything
+/// (<https://opentelemetry.io/docs/languages/sdk-configuration/general/#otel_traces_sampler>).
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+
 /// Returns whether the variables ask for an export: they name an endpoint, or the exporter itself, and nothing
 /// forbids it.
 fn asks_for_export(variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     let set = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(false);
+    }
+    if let Some(sampler) = set("OTEL_TRACES_SAMPLER").filter(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
+        return Err(format!(
+            "OTEL_TRACES_SAMPLER is `{sampler}`; there are {}",
+            SAMPLERS.map(|one| format!("`{one}`")).join(", ")
+        ));
     }
     match set("OTEL_TRACES_EXPORTER").as_deref() {
         Some("none") => Ok(false),
@@ -202,6 +219,10 @@ mod tests {
         assert_eq!(asks(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), Ok(false));
         assert_eq!(asks(&[("OTEL_TRACES_EXPORTER", "otlp")]), Ok(true));
         assert!(asks(&[endpoint, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err().contains("zipkin"));
+        assert_eq!(asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "traceidratio")]), Ok(true));
+        assert!(
+            asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "bogus")]).unwrap_err().contains("`bogus`; there are `always_on`")
+        );
     }
 
     #[test]
