@@ -89,7 +89,13 @@ impl ArgoCd {
         if let Some(selector) = selector {
             url.query_pairs_mut().append_pair("selector", selector);
         }
-        let list: WireList = self.ask(self.http.get(url), None, "the applications").await?;
+        let listed = self.ask(self.http.get(url), None, "the applications").await;
+        let list: WireList = listed.map_err(|error| match error {
+            ArgoCdError::NoApplication(_) => {
+                ArgoCdError::Unauthorized("the token may not list applications (403, or no such API)".to_owned())
+            }
+            error => error,
+        })?;
         Ok(list.items.unwrap_or_default().into_iter().map(Application::from).collect())
     }
 

@@ -193,13 +193,17 @@ fn holds(environments: &[&Environment], now: Timestamp) -> Option<String> {
 fn waiting(environments: &[&Environment]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
-    for update in environments.iter().flat_map(|environment| &environment.repositories).flat_map(|cell| &cell.waiting) {
+    for cell in environments.iter().flat_map(|environment| &environment.repositories) {
+        // Only the newest goes when it may.
+        let Some((newest, older)) = cell.waiting.split_last() else { continue };
         any = true;
+        let reason = newest.reason.as_deref().unwrap_or_default();
+        let before = if older.is_empty() { String::new() } else { format!(" (and {} older)", older.len()) };
         table.row(vec![
-            Cell::plain(&update.environment),
-            Cell::plain(&update.repository),
-            Cell::new(&update.short_version(), WARN),
-            Cell::plain(update.reason.as_deref().unwrap_or_default()),
+            Cell::plain(&newest.environment),
+            Cell::plain(&newest.repository),
+            Cell::new(&newest.short_version(), WARN),
+            Cell::plain(&format!("{reason}{before}")),
         ]);
     }
     any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
