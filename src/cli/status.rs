@@ -346,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn of_what_waits_the_newest_is_listed() {
+        let mut environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
+            "update": "automatic", "promote_from": [], "tip": null, "problems": [] });
+        let update = |tag: &str| {
+            json!({ "environment": "staging", "repository": "docker.io/uyou/tool", "tag": tag, "digest": null,
+                "state": "waiting", "reason": "held by 01H" })
+        };
+        let mut held = cell("docker.io/uyou/tool", "v1");
+        held["waiting"] = json!([update("v2"), update("v3"), update("v4")]);
+        environment["repositories"] = json!([held]);
+        let matrix = serde_json::from_value(json!({ "environments": [environment] })).unwrap();
+        let (plain, _) = shown(&matrix, &[]);
+        let (_, waiting) = plain.split_once("Waiting\n").unwrap();
+        assert_eq!(waiting.trim(), "staging  docker.io/uyou/tool  v4  held by 01H (and 2 older)");
+    }
+
+    #[test]
     fn many_environments_stand_below_each_other() {
         let matrix = matrix(&["development", "integration", "staging", "production"]);
         let (plain, _) = shown(&matrix, &[]);

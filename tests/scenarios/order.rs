@@ -92,6 +92,10 @@ async fn ancestry_decides_over_smart_http() {
         reason.starts_with(&format!("the commit {} is on none of the branches `main` of http://", &aside[..7])),
         "{reason}"
     );
+    // Looked for during ten seconds, whatever the pauses in between.
+    let time = |key: &str| event[key].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let looked_for = time("finished_at").duration_since(time("received_at")).as_secs();
+    assert!((10..14).contains(&looked_for), "{event:#}");
 
     // Away: nothing goes on without it, and nothing is lost.
     server.set_fault(Fault::Unavailable);
