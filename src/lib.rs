@@ -8,6 +8,7 @@
 //! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
 //! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that no log can show |
+//! | [`clock`] | what time it is |
 //! | `retry_after` | the header of an answer -> when to ask again. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
 //! | [`webhook`] | authenticated request -> push events |
@@ -23,6 +24,7 @@
 
 pub mod argocd;
 pub mod cli;
+pub mod clock;
 pub mod config_repo;
 pub mod http;
 pub mod image;

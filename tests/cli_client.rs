@@ -422,6 +422,25 @@ async fn holds_are_made_listed_and_released() {
 }
 
 #[tokio::test]
+async fn freezes_are_made_listed_and_ended() {
+    let freeze = json!({ "id": "01F", "environment": "production", "reason": "audit", "actor": "me",
+        "created_at": "2026-11-20T12:00:00Z", "expires_at": null });
+    let server = Server::answering([Reply::Json(201, freeze.to_string())]).await;
+    let answer = server.run("freeze --environment production --reason audit --for 4h", 0).await;
+    assert_eq!(answer.stdout, "frozen  production  when thawed  01F\n");
+    let expected = json!({ "environment": "production", "reason": "audit", "freeze_for": "4h" });
+    let asked = server.asked();
+    assert_eq!((asked[0].line.as_str(), asked[0].json()), ("POST /api/v1/freezes", expected));
+
+    let server = Server::answering([Reply::Json(204, String::new())]).await;
+    assert_eq!(server.run("thaw 01F", 0).await.stdout, "thawed\n");
+    assert_eq!(server.lines(), ["DELETE /api/v1/freezes/01F"]);
+    let server = Server::answering([ok(&json!({ "freezes": [freeze], "windows": [] }))]).await;
+    let answer = server.run("freezes", 0).await;
+    assert!(answer.stdout.lines().nth(1).unwrap().ends_with("me  01F  audit"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_environment_that_is_not_there_is_told() {
     let environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
         "update": "automatic", "promote_from": [], "tip": null, "unread_because": "there is no folder /srv/p.git", "freeze": null, "repositories": [],

@@ -21,7 +21,10 @@ fn listed_commands(help: &str) -> Vec<String> {
 fn every_command_explains_itself_with_an_example() {
     let top = run(&mut tagrelay("--help")).expect_code(0);
     let commands = listed_commands(&top.stdout);
-    for name in ["demo", "sites", "check", "serve", "status", "promote", "rollback", "events", "holds"] {
+    for name in [
+        "demo", "sites", "check", "serve", "status", "promote", "rollback", "events", "holds", "freezes", "freeze",
+        "thaw",
+    ] {
         assert!(commands.iter().any(|command| command == name), "{name} is not in {commands:?}");
     }
     let mut paths = commands.clone();
@@ -43,7 +46,19 @@ fn every_command_explains_itself_with_an_example() {
 
 #[test]
 fn data_can_be_had_as_json() {
-    for command in ["sites", "check", "status", "promote", "rollback", "events", "events show", "holds", "hold"] {
+    for command in [
+        "sites",
+        "check",
+        "status",
+        "promote",
+        "rollback",
+        "events",
+        "events show",
+        "holds",
+        "hold",
+        "freezes",
+        "freeze",
+    ] {
         let help = run(&mut tagrelay(&format!("{command} --help"))).expect_code(0);
         assert!(help.stdout.contains("--json"), "{command}");
     }

@@ -8,7 +8,7 @@ mod git_fleet;
 
 use git::{Remote, git};
 use git_fleet::{Fleet, apply, deployment, environment_plan, packs, plan, prepare, versions};
-use tagrelay::config_repo::{Outcome, Plan, PrepareError, PushError, RemoteError};
+use tagrelay::config_repo::{ConfigRepository, Outcome, Plan, PrepareError, PushError, RemoteError};
 
 const USER: &str = "uyou/user-service";
 const ORDER: &str = "uyou/order-service";
@@ -302,4 +302,16 @@ async fn an_empty_or_missing_repository_is_named() {
     let repository = Fleet::new(&format!("file://{}", remote.root().display())).open_kept().await;
     let error = repository.refresh().await.unwrap_err();
     assert!(matches!(error, RemoteError::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_folder_of_somebody_else_is_no_mirror() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    // A bare repository, which would be taken for a damaged mirror and thrown away.
+    git(fleet.folder.path(), &["init", "-q", "--bare", "mirror.git"]);
+    std::fs::write(fleet.mirror().join("description"), "mine").unwrap();
+    let refused = ConfigRepository::open(fleet.settings.clone(), fleet.environments.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
+    assert_eq!(std::fs::read_to_string(fleet.mirror().join("description")).unwrap(), "mine");
 }

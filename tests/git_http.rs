@@ -159,6 +159,44 @@ async fn trouble_of_the_server_is_told_apart() {
 }
 
 #[tokio::test]
+async fn what_hosts_answer_to_a_push_that_they_do_not_want_is_kept() {
+    let (remote, server) = platform();
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    let push =
+        async || repository.push(prepare(&repository, plan("staging", &[(USER, "2.0")])).await).await.unwrap_err();
+    for (status, words) in [
+        // GitHub: a read-only token, an archived repository.
+        (403, "Permission to uyou/config.git denied to tagrelay."),
+        (403, "This repository was archived so it is read-only."),
+        // GitLab: a role that may not push.
+        (403, "You are not allowed to push code to this project."),
+        // Gitea: a token without the scope.
+        (403, "Forbidden"),
+        (401, "HTTP Basic: Access denied"),
+    ] {
+        server.set_fault(Fault::Says(status, words));
+        let error = push().await;
+        let PushError::Unauthorized { reason } = &error else { panic!("{status} {words}: {error:?}") };
+        assert!(reason.contains(words) && reason.contains(&status.to_string()), "{reason}");
+    }
+    // Hosts say so too while a permission has lapsed.
+    server.set_fault(Fault::Says(404, "Repository not found."));
+    let error = push().await;
+    assert!(
+        matches!(&error, PushError::Unavailable { reason, .. } if reason.contains("Repository not found.")),
+        "{error:?}"
+    );
+    for status in [500, 502, 504] {
+        server.set_fault(Fault::Says(status, "Internal error"));
+        assert!(matches!(push().await, PushError::Unknown { .. }), "{status}");
+    }
+    assert_eq!(remote.log().len(), 1);
+    server.set_fault(Fault::None);
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+}
+
+#[tokio::test]
 async fn a_server_of_old_is_understood() {
     let (remote, server) = platform();
     server.set_fault(Fault::OldProtocol);

@@ -728,3 +728,70 @@ fn names_of_images_mean_one_repository() {
         ),
     ]);
 }
+
+#[test]
+fn freezes_that_make_no_sense_are_told() {
+    let freeze = |windows: &str| changed("\"automatic\"", &format!("\"automatic\"\nfreeze = [{windows}]"));
+    let valid = |windows: &str| assert_eq!(freeze(windows), "none", "{windows}");
+    valid("{ from = \"2026-12-18T16:00:00+01:00\", until = 2027-01-04T08:00:00+01:00, reason = \"holidays\" }");
+    valid("{ from = \"2026-12-18T16:00\", until = 2027-01-04T08:00:00, time_zone = \"America/New_York\" }");
+    valid("{ from = \"Fri 16:00\", until = \"Mon 08:00\", time_zone = \"Europe/Berlin\" }");
+    // Windows may overlap, and 2:30 does not exist in Berlin on 2026-03-29.
+    valid(
+        "{ from = \"Sunday 2:30\", until = \"sun 23:00\", time_zone = \"Europe/Berlin\" },
+         { from = \"Sun 12:00\", until = \"Mon 00:00\", time_zone = \"UTC\" },
+         { from = \"2026-03-29T02:30:00\", until = \"2026-03-29T05:00:00\", time_zone = \"Europe/Berlin\" }",
+    );
+    check(&[
+        (
+            freeze("{ from = \"Frj 16:00\", until = \"Mon 8\", time_zone = \"Europe/Berln\" }, { until = \"soon\" }"),
+            "t.toml:9:20: `from`: there is no day called `Frj`; did you mean `Fri`?\n\
+             t.toml:9:41: `until`: `8` is no time of the day; write it as in \"Fri 16:00\"\n\
+             t.toml:9:62: `time_zone`: there is no time zone called `Europe/Berln`; did you mean `Europe/Berlin`?\n\
+             t.toml:9:80: `from` is missing in `freeze` of [[environment]]; write from = \"Fri 16:00\"\n\
+             t.toml:9:90: `until`: there is no day called `soon`; \
+             known: `Mon`, `Tue`, `Wed`, `Thu`, `Fri`, `Sat`, `Sun`",
+        ),
+        (
+            freeze("{ from = \"Fri 16:00\", until = \"Mon 08:00\" }"),
+            "t.toml:9:20: a time without an offset needs a `time_zone`; write time_zone = \"Europe/Berlin\"",
+        ),
+        (
+            freeze("{ from = \"Fri 16:00\", until = \"Friday 16:00\", time_zone = \"UTC\" }"),
+            "t.toml:9:41: `from` and `until` of a freeze are both `Fri 16:00`: always, or never?",
+        ),
+        (
+            freeze("{ from = \"Fri 16:00\", until = \"2026-12-18\", time_zone = \"UTC\" }"),
+            "t.toml:9:41: `from` and `until` of a freeze must both be times of the week, or both be dates; \
+             write \"2026-12-18T16:00:00+01:00\", or \"Fri 16:00\" with a `time_zone`",
+        ),
+        (
+            freeze("{ from = \"2026-12-18T16:00:00Z\", until = \"2026-12-18T17:00:00+01:00\" }"),
+            "t.toml:9:52: `until` of a freeze is not after its `from`",
+        ),
+        (
+            freeze("{ from = \"2026-12-18T16:00:00Z\", until = \"2026-12-19T16:00:00Z\", time_zone = \"UTC\" }"),
+            "t.toml:9:88: `time_zone` says nothing beside times that have an offset; leave one of the two out",
+        ),
+        (
+            freeze("{ from = \"2026-02-30T16:00:00Z\", until = 7 }"),
+            "t.toml:9:20: `from`: `2026-02-30T16:00:00Z` is no time; \
+             write \"2026-12-18T16:00:00+01:00\", or \"Fri 16:00\" with a `time_zone`\n\
+             t.toml:9:52: `until` in `freeze` of [[environment]] must be a string, not a number",
+        ),
+        (
+            freeze(
+                "{ from = \"Mon 00:00\", until = \"Fri 00:00\", time_zone = \"UTC\" },
+                    { from = \"Thu 00:00\", until = \"Mon 00:00\", time_zone = \"UTC\", raison = \"x\" }",
+            ),
+            "t.toml:9:10: the weekly windows of `freeze` never end; leave some time free, or write update = \"manual\"\n\
+             t.toml:10:83: unknown key `raison` in `freeze` of [[environment]]; did you mean `reason`?",
+        ),
+        (
+            freeze("{ from = \"Fri 16:00\", until = \"Mon 08:00\", time_zone = \"Mars\", reason = \"\" }"),
+            "t.toml:9:66: `time_zone`: there is no time zone called `Mars`; \
+             write the name of an IANA time zone, as in \"Europe/Berlin\"\n\
+             t.toml:9:83: `reason` in `freeze` of [[environment]] is empty",
+        ),
+    ]);
+}

@@ -33,7 +33,16 @@ pub struct Work(HashMap<String, (u64, u64)>);
 
 impl Work {
     pub fn of(process: u32) -> Self {
+        Self::of_threads(process, "")
+    }
+
+    /// What the threads whose names begin with `name` have used.
+    pub fn of_threads(process: u32, name: &str) -> Self {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+        let is_meant = |folder: &std::fs::DirEntry| {
+            name.is_empty()
+                || std::fs::read_to_string(folder.path().join("comm")).is_ok_and(|comm| comm.starts_with(name))
+        };
         let figures = |folder: &Path| -> Option<(u64, u64)> {
             // Nanoseconds on a processor, nanoseconds of waiting for one, how often it got one.
             let text = std::fs::read_to_string(folder.join("schedstat")).ok()?;
@@ -44,7 +53,7 @@ impl Work {
         let named = |folder: std::fs::DirEntry| {
             Some((folder.file_name().to_string_lossy().into_owned(), figures(&folder.path())?))
         };
-        Self(threads.filter_map(named).collect())
+        Self(threads.filter(is_meant).filter_map(named).collect())
     }
 
     /// Processor time and wake-ups since `earlier`.

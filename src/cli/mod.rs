@@ -7,6 +7,7 @@ mod api;
 mod check;
 pub mod demo;
 mod events;
+mod freezes;
 mod holds;
 mod output;
 mod promote;
@@ -56,6 +57,9 @@ enum Command {
     Holds(holds::Options),
     Hold(holds::AddOptions),
     Release(holds::ReleaseOptions),
+    Freezes(freezes::Options),
+    Freeze(freezes::FreezeOptions),
+    Thaw(freezes::ThawOptions),
     Webhook(webhook::Options),
 }
 
@@ -92,6 +96,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Holds(options) => holds::run(options).await,
             Command::Hold(options) => holds::add(options).await,
             Command::Release(options) => holds::release(options).await,
+            Command::Freezes(options) => freezes::list(options).await,
+            Command::Freeze(options) => freezes::freeze(options).await,
+            Command::Thaw(options) => freezes::thaw(options).await,
             Command::Webhook(options) => webhook::run(options).await,
         }
     });

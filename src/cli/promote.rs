@@ -48,8 +48,8 @@ pub(super) struct Options {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Promote although the other environment is not as healthy as promote_when and soak want it; --reason goes into the
-    /// commit
+    /// Promote although the other environment is not as healthy as promote_when and soak want it, or this one is frozen;
+    /// --reason goes into the commit
     #[arg(long = "override", requires = "reason")]
     overrides: bool,
     /// Print the API's JSON

@@ -363,5 +363,6 @@ fn environment(settings: EnvironmentSettings) -> Environment {
         Update::Automatic => UpdateMode::Automatic,
         Update::Manual => UpdateMode::Manual,
     };
-    Environment { name: settings.name, mode, promote_from: settings.promote_from, soak: settings.soak }
+    let EnvironmentSettings { name, promote_from, soak, freezes, .. } = settings;
+    Environment { name, mode, promote_from, soak, freezes }
 }

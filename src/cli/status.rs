@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::api::{Api, Environment, Hold, Matrix, Running, ServerOptions};
 use super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, relative, short_commit};
 
-/// Shows what every environment runs, what is held, what waits, and what is wrong.
+/// Shows what every environment runs, what is held or frozen, what waits, and what is wrong.
 ///
 /// A version is yellow where the environment from which it is promoted runs another one.
 #[derive(Args)]
@@ -69,6 +69,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     } else {
         parts.extend(environments.iter().map(|environment| one_below(matrix, environment, now)));
     }
+    parts.extend(freezes(&environments, now));
     parts.extend(holds(&environments, now));
     parts.extend(waiting(&environments));
     parts.extend(rollouts(&environments));
@@ -182,6 +183,28 @@ fn remark(cell: &Running, now: Timestamp) -> String {
     let rollout = rollout.map(|rollout| rollout_word(&rollout.state).to_owned());
     let remarks: Vec<String> = [when, rollout, held, waiting].into_iter().flatten().collect();
     remarks.join(", ")
+}
+
+/// What is frozen, until when and why.
+fn freezes(environments: &[&Environment], now: Timestamp) -> Option<String> {
+    let mut table = Table::new(&["environment", "ends", "by", "id", "reason"]);
+    let mut any = false;
+    for environment in environments {
+        let Some(frozen) = &environment.freeze else { continue };
+        let ends = frozen.until.map_or_else(|| "when thawed".to_owned(), |at| relative(at, now));
+        for by in &frozen.by {
+            any = true;
+            let who = by.actor.as_deref().or(by.window.as_deref()).unwrap_or_default();
+            table.row(vec![
+                Cell::plain(&environment.name),
+                Cell::new(&ends, WARN),
+                Cell::plain(who),
+                Cell::new(by.id.as_deref().unwrap_or_default(), DIM),
+                Cell::plain(by.reason.as_deref().unwrap_or_default()),
+            ]);
+        }
+    }
+    any.then(|| format!("{HEAD}Frozen{HEAD:#}\n{}", table.render(2)))
 }
 
 fn holds(environments: &[&Environment], now: Timestamp) -> Option<String> {
@@ -360,6 +383,23 @@ mod tests {
         let (plain, _) = shown(&matrix, &[]);
         let (_, waiting) = plain.split_once("Waiting\n").unwrap();
         assert_eq!(waiting.trim(), "staging  docker.io/uyou/tool  v4  held by 01H (and 2 older)");
+    }
+
+    #[test]
+    fn what_is_frozen_is_told_with_its_end() {
+        let mut matrix = matrix(&["production"]);
+        let frozen = json!({ "until": "2026-11-23T12:00:00Z", "reason": "", "by": [
+            { "kind": "window", "window": "Fri 16:00 to Mon 08:00 Europe/Berlin", "reason": "weekend" },
+            { "kind": "freeze", "id": "01F", "reason": "audit", "actor": "ops" }] });
+        matrix.environments[0].freeze = Some(serde_json::from_value(frozen).unwrap());
+        let (plain, _) = shown(&matrix, &[]);
+        let frozen: Vec<&str> = plain.lines().skip_while(|line| *line != "Frozen").take(4).collect();
+        insta::assert_snapshot!(frozen.join("\n"), @r"
+        Frozen
+          ENVIRONMENT  ENDS   BY                                    ID   REASON
+          production   in 3d  Fri 16:00 to Mon 08:00 Europe/Berlin       weekend
+          production   in 3d  ops                                   01F  audit
+        ");
     }
 
     #[test]

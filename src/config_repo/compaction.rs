@@ -9,13 +9,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::mirror::{MirrorError, commit_tree, git_error, open_objects};
-use super::object::{CommitId, Kind, ObjectId};
+use super::folder::{MirrorError, git_error, open_objects};
+use super::object::{CommitId, Kind, ObjectId, commit_tree};
 use super::pack::PackWriter;
 use super::tree::{self, EntryKind};
 
 /// The folder in the mirror in which the new pack is made.
-const WORKSHOP: &str = "compaction";
+pub(super) const WORKSHOP: &str = "compaction";
 
 /// Work that makes a mirror small. It needs nothing of the mirror but its folder.
 pub(super) struct Compaction {

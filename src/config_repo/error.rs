@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::mirror::MirrorError;
+use super::folder::MirrorError;
 
 /// Why a config repository cannot be used with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ impl RemoteError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Mirror(error) => !matches!(error, MirrorError::NotText(_)),
+            Self::Mirror(error) => !matches!(error, MirrorError::NotText(_) | MirrorError::NotOurs { .. }),
             Self::Unauthorized { .. } | Self::NotFound { .. } | Self::NoBranch { .. } | Self::Protocol { .. } => false,
         }
     }
@@ -184,5 +184,17 @@ impl From<RemoteError> for PushError {
             RemoteError::NoBranch { .. } => Self::Outdated { reason: error.to_string() },
             RemoteError::Mirror(error) => Self::Unavailable { reason: error.to_string(), ask_again_after: None },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A banner, a page of a gateway, half a packet: nobody has decided against the commit.
+    #[test]
+    fn what_cannot_be_understood_is_no_refusal() {
+        let error = PushError::from(RemoteError::Protocol { reason: "this is not the Git protocol: '00'".to_owned() });
+        assert!(matches!(error, PushError::Unavailable { .. }), "{error}");
     }
 }

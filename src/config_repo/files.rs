@@ -3,7 +3,8 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use super::mirror::{Mirror, MirrorError, Reader};
+use super::folder::MirrorError;
+use super::mirror::{Mirror, Reader};
 use super::object::{Kind, ObjectId};
 use super::paths::Territory;
 use super::tree::{self, EntryKind, ReadObject, Unreadable, Visitor};

@@ -2,22 +2,25 @@
 //!
 //! On disk lies what the last fetch brought, complete for the commit that its one reference names. What we push
 //! ourselves stays in memory beside it until that becomes much, so that a push writes nothing here; a restart
-//! fetches it again. Packs that have piled up are made one beside the work (`compaction`). The folder is a valid bare repository, but it is never opened as one: an object database alone
-//! reads no configuration of the user or the system.
+//! fetches it again. Packs arrive in `receive` and, when they have piled up, are made one beside the work
+//! (`compaction`). The folder is a valid bare repository, but it is never opened as one: an object database alone reads
+//! no configuration of the user or the system (`folder`).
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::compaction::{self, Compacted, Compaction};
-use super::object::{CommitId, Kind, NewObject, ObjectId};
+use super::folder::{
+    MirrorError, TIP_REFERENCE, bytes_below, git_error, lay_out, lock, open_objects, refuse_foreign, remove_half_packs,
+    replace_file,
+};
+use super::object::{CommitId, Kind, NewObject, ObjectId, commit_tree};
 use super::pack::{self, Deltas};
+use super::receive::PackReceiver;
 use super::tree::{self, EntryKind, ReadObject, Unreadable};
 
 /// How large a mirror may become.
@@ -34,45 +37,6 @@ struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { overlay_bytes: 4 << 20, packs: 50, spare_bytes: 64 << 20 }
-    }
-}
-
-const LOCK_TRIES: usize = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
-
-const TIP_REFERENCE: &str = "refs/heads/tip";
-
-/// Why the folder of the mirror cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MirrorError {
-    /// Another process, or another config repository of the settings, works in it.
-    #[error("the mirror {0} is in use by another process: give each process its own folder")]
-    InUse(PathBuf),
-    /// libgit2 takes paths as text.
-    #[error("the path of the mirror {0} is not valid UTF-8: choose another folder")]
-    NotText(PathBuf),
-    /// The disk or its permissions.
-    #[error("the mirror {path} cannot be used: {source}")]
-    Disk {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
-    /// What libgit2 says of it.
-    #[error("the mirror {path} cannot be used: {source}")]
-    Git {
-        /// The folder.
-        path: PathBuf,
-        /// What libgit2 says.
-        source: git2::Error,
-    },
-}
-
-/// A thread that worked on it panicked or was ended.
-impl From<tokio::task::JoinError> for MirrorError {
-    fn from(error: tokio::task::JoinError) -> Self {
-        Self::Disk { path: PathBuf::new(), source: io::Error::other(error) }
     }
 }
 
@@ -101,6 +65,7 @@ impl Mirror {
         }
         let disk = |source| MirrorError::Disk { path: folder.to_owned(), source };
         fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
+        refuse_foreign(folder)?;
         let lock = lock(folder)?;
         if !folder.join("HEAD").is_file() {
             lay_out(folder).map_err(disk)?;
@@ -375,156 +340,6 @@ impl ReadObject for Reader<'_> {
     fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
         self.mirror.size_from(&self.objects, id)
     }
-}
-
-/// Takes in a pack as it arrives, on a thread of its own: indexing is disk and processor work.
-pub(super) struct PackReceiver {
-    chunks: mpsc::Sender<Bytes>,
-    indexer: JoinHandle<Result<(), MirrorError>>,
-}
-
-impl PackReceiver {
-    /// Starts to take in a pack below a folder with `objects/pack`.
-    pub(super) fn start(folder: PathBuf) -> Self {
-        let (chunks, mut arriving) = mpsc::channel::<Bytes>(16);
-        let indexer = tokio::task::spawn_blocking(move || {
-            let git = |source| git_error(&folder, source);
-            // What arrives may be written as differences to what is on the disk.
-            let objects = open_objects(&folder)?;
-            let mut indexer =
-                git2::Indexer::new(Some(&objects), &folder.join("objects/pack"), 0, false).map_err(git)?;
-            let mut complete = false;
-            while let Some(chunk) = arriving.blocking_recv() {
-                // The empty chunk says that all have come; a channel that just ends is a transfer that broke off.
-                complete = chunk.is_empty();
-                indexer.write_all(&chunk).map_err(|source| MirrorError::Disk { path: folder.clone(), source })?;
-            }
-            if complete {
-                indexer.commit().map_err(git)?;
-            }
-            Ok(())
-        });
-        Self { chunks, indexer }
-    }
-
-    /// Hands on the next bytes. Returns `false` when they cannot be taken in: `finish` says why.
-    pub(super) async fn write(&mut self, chunk: Bytes) -> bool {
-        chunk.is_empty() || self.chunks.send(chunk).await.is_ok()
-    }
-
-    /// Ends the pack, which is only now readable; one that is not `complete` is thrown away.
-    pub(super) async fn finish(self, complete: bool) -> Result<(), MirrorError> {
-        if complete {
-            // A send that fails means that the thread has ended with an error, which is the result.
-            let _ = self.chunks.send(Bytes::new()).await;
-        }
-        drop(self.chunks);
-        match self.indexer.await {
-            Ok(result) => result,
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Returns the tree that a commit names in its first line.
-pub(super) fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
-    let line = commit.strip_prefix(b"tree ")?.get(..40)?;
-    ObjectId::from_hex(std::str::from_utf8(line).ok()?)
-}
-
-/// Returns the commits below a folder with `objects`, with their parents.
-pub(super) fn commits_in(folder: &Path) -> Result<Vec<(CommitId, Vec<CommitId>)>, MirrorError> {
-    let git = |source| git_error(folder, source);
-    let objects = open_objects(folder)?;
-    let mut ids = Vec::new();
-    objects
-        .foreach(|id| {
-            ids.push(*id);
-            true
-        })
-        .map_err(git)?;
-    let mut commits = Vec::new();
-    for id in ids {
-        // A server that cannot filter sends files and folders too; of those not more than the header is read.
-        if objects.read_header(id).map_err(git)?.1 == git2::ObjectType::Commit {
-            let object = objects.read(id).map_err(git)?;
-            let own = ObjectId::from_bytes(id.as_bytes()).map(CommitId);
-            commits.extend(own.map(|own| (own, commit_parents(object.data()))));
-        }
-    }
-    Ok(commits)
-}
-
-/// Returns the parents that a commit names: the lines behind that of its tree.
-fn commit_parents(commit: &[u8]) -> Vec<CommitId> {
-    let lines = commit.split(|byte| *byte == b'\n').skip(1);
-    let parent = |line: &[u8]| std::str::from_utf8(line.strip_prefix(b"parent ")?).ok()?.parse().ok();
-    lines.map_while(parent).collect()
-}
-
-fn lock(folder: &Path) -> Result<File, MirrorError> {
-    // Beside the folder, which is removed when the mirror starts over.
-    let mut path = folder.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let disk = |source| MirrorError::Disk { path: path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(disk)?;
-    // A child process that is just being started holds a copy of every open file for a moment.
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(source)) => return Err(disk(source)),
-        }
-    }
-    Err(MirrorError::InUse(folder.to_owned()))
-}
-
-fn lay_out(folder: &Path) -> io::Result<()> {
-    for part in ["objects/pack", "objects/info", "refs/heads", "refs/tags"] {
-        fs::create_dir_all(folder.join(part))?;
-    }
-    fs::write(folder.join("config"), "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
-    fs::write(folder.join("HEAD"), format!("ref: {TIP_REFERENCE}\n"))
-}
-
-/// Removes what a process left behind that ended while it took in a pack.
-fn remove_half_packs(folder: &Path) {
-    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !file.file_name().as_encoded_bytes().starts_with(b"pack-")
-            && let Err(error) = fs::remove_file(file.path())
-        {
-            tracing::warn!("{} is left over and cannot be removed: {error}", file.path().display());
-        }
-    }
-}
-
-pub(super) fn open_objects(folder: &Path) -> Result<git2::Odb<'static>, MirrorError> {
-    // An object is read once and what matters of it kept elsewhere; the cache would be the largest part of our memory.
-    git2::opts::enable_caching(false);
-    // Every pack was hashed when it came in, and what is compressed has a sum of its own.
-    git2::opts::strict_hash_verification(false);
-    let git = |source| git_error(folder, source);
-    let path = folder.join("objects");
-    let path = path.to_str().ok_or_else(|| MirrorError::NotText(folder.to_owned()))?;
-    let objects = git2::Odb::new().map_err(git)?;
-    objects.add_disk_alternate(path).map_err(git)?;
-    Ok(objects)
-}
-
-pub(super) fn git_error(folder: &Path, source: git2::Error) -> MirrorError {
-    MirrorError::Git { path: folder.to_owned(), source }
-}
-
-fn replace_file(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 #[cfg(test)]

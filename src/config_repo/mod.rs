@@ -14,11 +14,15 @@
 //! (`surroundings`), and the index knows which kustomizations looked at which path.
 //!
 //! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
-//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again.
+//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again. Where the answer to a
+//! push is lost ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether it landed, whatever others have
+//! pushed on top of it since.
 
+mod ancestry;
 mod compaction;
 mod error;
 mod files;
+mod folder;
 mod github_app;
 mod index;
 mod mirror;
@@ -27,6 +31,7 @@ mod pack;
 mod paths;
 mod plan;
 mod prepare;
+mod receive;
 mod repository;
 mod settings;
 mod signing;
@@ -35,10 +40,11 @@ mod surroundings;
 mod transport;
 mod tree;
 
+pub use ancestry::Below;
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
+pub use folder::MirrorError;
 pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
-pub use mirror::MirrorError;
 pub use object::{CommitId, InvalidCommitId};
 pub use paths::EnvironmentPaths;
 pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion, unified_diff};

@@ -136,6 +136,19 @@ impl NewObject {
     }
 }
 
+/// Returns the tree that a commit names in its first line.
+pub(super) fn commit_tree(commit: &[u8]) -> Option<ObjectId> {
+    let line = commit.strip_prefix(b"tree ")?.get(..40)?;
+    ObjectId::from_hex(std::str::from_utf8(line).ok()?)
+}
+
+/// Returns the parents that a commit names: the lines behind that of its tree.
+pub(super) fn commit_parents(commit: &[u8]) -> Vec<CommitId> {
+    let lines = commit.split(|byte| *byte == b'\n').skip(1);
+    let parent = |line: &[u8]| std::str::from_utf8(line.strip_prefix(b"parent ")?).ok()?.parse().ok();
+    lines.map_while(parent).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

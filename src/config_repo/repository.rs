@@ -1,20 +1,27 @@
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
+use super::ancestry::{Ancestry, Below};
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::folder::MirrorError;
 use super::index::{self, Snapshot};
-use super::mirror::{Mirror, MirrorError};
-use super::object::{CommitId, NewObject};
+use super::mirror::Mirror;
+use super::object::{CommitId, Kind, NewObject, commit_parents};
 use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
+use super::receive::PackReceiver;
 use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
-use super::tree::{Fault, Unreadable};
+use super::tree::{Fault, ReadObject as _, Unreadable};
+
+/// How long reading the remote may take in all. A server may say every second that it is still there.
+const READ_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// One branch of one config repository: what is on it, and the way to change it.
 ///
@@ -32,6 +39,8 @@ struct Inner {
     conversation: Arc<tokio::sync::Mutex<()>>,
     /// Set while the mirror is being made small.
     compacting: Arc<AtomicBool>,
+    /// The history below a tip that somebody has asked for.
+    ancestry: Mutex<Option<Ancestry>>,
     url: Url,
     branch: String,
     mirror: PathBuf,
@@ -118,7 +127,8 @@ impl ConfigRepository {
         let RemoteSettings { commits, mirror, url, branch, .. } = settings;
         let Shared { state, conversation, compacting } = shared;
         let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None) });
-        let inner = Inner { commits, transport, local, conversation, compacting, url, branch, mirror };
+        let ancestry = Mutex::default();
+        let inner = Inner { commits, transport, local, conversation, compacting, ancestry, url, branch, mirror };
         Self { inner: Arc::new(inner) }
     }
 
@@ -161,6 +171,30 @@ impl ConfigRepository {
     /// Returns the commit that is known; `None` before the first refresh.
     pub fn tip(&self) -> Option<CommitId> {
         self.snapshot().map(|snapshot| snapshot.tip)
+    }
+
+    /// Tells which of these commits lie below the commit that is known, which is asked of the remote where need be:
+    /// some commits without what is in them, and never another fetch of the branch.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is known yet, or the remote could not be asked.
+    pub async fn below_tip(&self, commits: &[CommitId]) -> Result<HashMap<CommitId, Below>, RemoteError> {
+        let _conversation = self.inner.conversation.lock().await;
+        let (local, folder) = (self.inner.local.clone(), self.inner.mirror.join("history"));
+        let place = folder.clone();
+        let tip = blocking(move || {
+            // What an earlier process was in the middle of.
+            let _ = std::fs::remove_dir_all(place);
+            local.tip_and_parents()
+        });
+        let (tip, parents) = tip.await.map_err(MirrorError::from)?.map_err(RemoteError::unavailable)?;
+        let known = self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = known.filter(|known| known.tip == tip);
+        let mut ancestry = known.unwrap_or_else(|| Ancestry::new(tip, parents));
+        let found = ancestry.find(commits, &self.inner.transport, &folder).await;
+        *self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner) = Some(ancestry);
+        found
     }
 
     /// Builds what `plan` asks for on top of the commit that is known, and sends nothing.
@@ -223,6 +257,13 @@ impl ConfigRepository {
     }
 
     async fn read_remote(&self) -> Result<CommitId, Failed> {
+        let minutes = READ_PATIENCE.as_secs() / 60;
+        let endless =
+            |_| Err(RemoteError::unavailable(format!("reading it had no end after {minutes} minutes")).into());
+        tokio::time::timeout(READ_PATIENCE, self.read_remote_now()).await.unwrap_or_else(endless)
+    }
+
+    async fn read_remote_now(&self) -> Result<CommitId, Failed> {
         let mut reading = self.inner.transport.read().await?;
         let tip = reading.tip().await?;
         let local = self.inner.local.clone();
@@ -306,7 +347,7 @@ impl State {
 enum Need {
     Nothing,
     Index,
-    Objects { have: Option<CommitId>, receiver: super::mirror::PackReceiver },
+    Objects { have: Option<CommitId>, receiver: PackReceiver },
 }
 
 /// Why a refresh failed.
@@ -375,6 +416,14 @@ impl Local {
             _ if stored == Some(tip) => Need::Index,
             _ => Need::Objects { have: stored, receiver: state.mirror.receive_pack() },
         })
+    }
+
+    /// Returns the commit that is known, and its parents.
+    fn tip_and_parents(&self) -> Result<(CommitId, Vec<CommitId>), String> {
+        let state = self.state();
+        let tip = self.snapshot().ok_or("it has not been read yet")?.tip;
+        let commit = state.mirror.read(tip.0, Kind::Commit).map_err(|error| error.to_string())?;
+        Ok((tip, commit_parents(&commit)))
     }
 
     /// Makes the index of a commit that the mirror holds, or of the one that it has on the disk.

@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 
 use super::{Environment, UpdateMode, WritingSettings};
-use crate::config_repo::{CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
+use crate::config_repo::{Below, CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
 use crate::image::Repository;
 use crate::telemetry::{GitOperation, Metrics};
 
@@ -168,6 +169,22 @@ impl Branch {
         let mut asked = self.asked.lock().await;
         let is_fresh = asked.is_some_and(|asked| asked.elapsed() < age);
         if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
+    }
+
+    /// Tells which of these commits lie below the commit that is known.
+    pub(super) async fn below_tip(&self, commits: &[CommitId]) -> Result<HashMap<CommitId, Below>, RemoteError> {
+        let begun = Instant::now();
+        let result = self.repository.below_tip(commits).await;
+        let outcome = if result.is_ok() { "ok" } else { "failed" };
+        self.metrics.git_operation(GitOperation::history, outcome, begun.elapsed());
+        match result {
+            // A server that sends no part of a history leaves the question open for good.
+            Err(RemoteError::Protocol { reason }) => {
+                tracing::warn!(reason, repository = self.repository_name, "the history cannot be read");
+                Ok(commits.iter().map(|commit| (*commit, Below::Unknown)).collect())
+            }
+            result => result,
+        }
     }
 
     pub(super) fn presence(&self, environment: &str, repository: &Repository) -> Presence {

@@ -9,7 +9,8 @@ use crate::store::{Cause, Outcome, Update};
 /// Splits updates, which are in the order in which they were taken, into the newest of each place and the others.
 ///
 /// A build that was taken while a promotion still waited for the registry has not been compared with it. It is left
-/// out: once the promotion is on the branch, the build is compared with that.
+/// out: once the promotion is on the branch, the build is compared with that. What is older and has been attempted is left
+/// out, too: that attempt may still land, and once the newer one is on the branch, it is known whether it did.
 pub(super) fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outcome)>) {
     let mut newest: HashMap<(String, Repository), Update> = HashMap::new();
     let mut superseded = Vec::new();
@@ -23,7 +24,7 @@ pub(super) fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outco
             continue;
         }
         let by = update.cause_id.clone();
-        if let Some(older) = newest.insert(place, update) {
+        if let Some(older) = newest.insert(place, update).filter(|older| older.commit.is_none()) {
             let reason = format!("{by} is newer, and came before this was written");
             superseded.push((older, Outcome::Superseded { reason }));
         }
@@ -93,6 +94,13 @@ mod tests {
             update("3", Cause::Push, "c", Some(&["a", "b"])),
         ];
         assert_eq!(written_and_superseded(pending), (vec!["2".to_owned(), "3".to_owned()], vec!["1".to_owned()]));
+    }
+
+    #[test]
+    fn what_may_still_land_is_not_ended() {
+        let attempted = Update { commit: Some("c0ffee".to_owned()), ..update("1", Cause::Push, "b", Some(&["a"])) };
+        let newer = update("2", Cause::Push, "c", Some(&["a", "b"]));
+        assert_eq!(written_and_superseded(vec![attempted, newer]), (vec!["2".to_owned()], vec![]));
     }
 
     #[test]

@@ -344,8 +344,7 @@ impl Relay {
         };
         let Some(tag) = update.version.tag() else {
             // A digest names its content by itself, and was running somewhere when it was asked for.
-            store.verify_update(&update.id, None, None).await?;
-            self.wake_writer(&update.environment);
+            self.verified(update, None, None).await?;
             return Ok(None);
         };
         let image = UnverifiedImage { repository: update.repository.clone(), tag: tag.clone() };
@@ -355,8 +354,7 @@ impl Relay {
         let note = match self.ask(&image, rule, known, "it was recorded with", &span.context()).await {
             Asked::Confirmed { version, note } => {
                 // What was asked for keeps its digest: a tag that has moved since is another version.
-                store.verify_update(&update.id, version.digest().filter(|_| known.is_none()), note).await?;
-                self.wake_writer(&update.environment);
+                self.verified(update, version.digest().filter(|_| known.is_none()), note).await?;
                 return Ok(None);
             }
             Asked::No { reason } | Asked::NotThere { reason } => {
@@ -374,9 +372,23 @@ impl Relay {
                 return Ok(Some(until));
             }
         };
-        store.verify_update(&update.id, None, Some(note)).await?;
-        self.wake_writer(&update.environment);
+        self.verified(update, None, Some(note)).await?;
         Ok(None)
+    }
+
+    /// Hands an update that counts as confirmed to its writer, unless a freeze makes it wait.
+    async fn verified(
+        &self,
+        update: &Update,
+        digest: Option<&crate::image::Digest>,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
+        if self.0.store.verify_update(&update.id, digest, note).await? == Some(UpdateState::Waiting) {
+            self.tell_waiting(update);
+        }
+        // The others of its request may have waited for this answer.
+        self.wake_writer(&update.environment);
+        Ok(())
     }
 
     /// Asks the registry about an image, where the rule wants that.

@@ -10,7 +10,7 @@ use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
-use crate::store::{ApplicationHealth, FollowUp, Hold, StoreError, Update};
+use crate::store::{ApplicationHealth, FollowUp, Frozen, Hold, StoreError, Update};
 
 /// How old what is known of a branch may be when it is shown.
 const READ_AGE: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub struct EnvironmentRow {
     pub tip: Option<String>,
     /// How its applications in Argo CD fared when they were looked at last.
     pub health: Vec<ApplicationHealth>,
+    /// What freezes it now; `None`: nothing.
+    pub frozen: Option<Frozen>,
     /// The managed repositories, in the order of their names.
     pub cells: Vec<MatrixCell>,
     /// Files that could not be read.
@@ -52,7 +54,7 @@ pub struct MatrixCell {
     pub follow_up: Option<FollowUp>,
     /// The holds on it.
     pub holds: Vec<Hold>,
-    /// Updates that wait for a hold to end.
+    /// Updates that wait for a hold or freeze to end.
     pub waiting: Vec<Update>,
 }
 
@@ -86,6 +88,7 @@ impl Relay {
         let mut notes = Notes {
             follow_ups: self.0.store.follow_ups_of(&last_changes).await?,
             health: self.0.store.application_health().await?,
+            frozen: self.0.store.frozen().await?,
             last: by_place(last_changes),
             holds: by_place(self.0.store.holds().await?),
             waiting: by_place(self.0.store.waiting_updates().await?),
@@ -121,6 +124,7 @@ impl Relay {
             branch: branch.branch_name().to_owned(),
             tip: snapshot.as_ref().map(|snapshot| snapshot.tip.to_string()),
             health: notes.health.iter().filter(|app| app.environment == environment.name).cloned().collect(),
+            frozen: notes.frozen.iter().find(|frozen| frozen.environment == environment.name).cloned(),
             cells: managed
                 .into_iter()
                 .map(|(repository, places)| notes.cell(&environment.name, repository, places))
@@ -188,6 +192,7 @@ struct Notes {
     /// By update.
     follow_ups: HashMap<String, FollowUp>,
     health: Vec<ApplicationHealth>,
+    frozen: Vec<Frozen>,
     holds: ByPlace<Hold>,
     waiting: ByPlace<Update>,
 }

@@ -4,6 +4,7 @@
 //! - `ordering` says whether a build is newer than what runs;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
+//! - `freezes` lets what waits go when a freeze ends;
 //! - `follow_up` tells Argo CD of what was committed, and finds out what became of it;
 //! - `matrix` says what every environment runs.
 //!
@@ -15,6 +16,7 @@ mod branch;
 mod coalesce;
 mod endings;
 mod follow_up;
+mod freezes;
 mod intake;
 mod left_behind;
 mod lineage;
@@ -36,11 +38,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::{Branch, BranchNews};
 pub use follow_up::Following;
+pub use freezes::FreezeOrder;
 use lineage::Lineage;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
@@ -107,6 +110,8 @@ struct Inner {
     retention: Retention,
     notices: broadcast::Sender<Notice>,
     arrivals: Arc<Arrivals>,
+    /// Rung when a freeze was switched on or off.
+    freezes_changed: Notify,
     turns: ordering::Turns,
     lineage: Arc<Lineage>,
 }
@@ -159,10 +164,13 @@ impl Relay {
             retention,
             notices: lineage.notices.clone(),
             arrivals: Arc::clone(&lineage.arrivals),
+            freezes_changed: Notify::new(),
             turns: ordering::Turns::new(),
             lineage,
         };
         let relay = Self(Arc::new(inner));
+        // Before any task can look: what these settings freeze waits from now on, whoever is just deciding about it.
+        relay.0.store.set_freeze_calendar(relay.freeze_calendar());
         relay.0.lineage.begin(&relay.0);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -174,6 +182,7 @@ impl Relay {
         spawn_alone("endings", Box::pin(endings::run(relay.clone(), stopped.clone())));
         spawn_alone("left behind", Box::pin(left_behind::run(relay.clone(), stopped.clone())));
         spawn_alone("retention", Box::pin(retention::run(relay.clone(), stopped.clone())));
+        spawn_alone("freezes", Box::pin(freezes::run(relay.clone(), stopped.clone())));
         spawn_alone("follow-up", Box::pin(follow_up::run(relay.clone(), stopped.clone())));
         for (index, branch) in relay.0.branches.iter().enumerate() {
             let task = writer::run(relay.clone(), index, stopped.clone());

@@ -92,6 +92,16 @@ pub enum Subject {
         /// `made` or `released`.
         state: String,
     },
+    /// An environment is frozen, or is no longer.
+    Freeze {
+        /// The environment.
+        environment: String,
+        /// `frozen` or `thawed`.
+        state: String,
+        /// By what, and until when.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 impl Notice {
@@ -103,6 +113,7 @@ impl Notice {
             Subject::Rollout { .. } => "rollout",
             Subject::Request { .. } => "request",
             Subject::Hold { .. } => "hold",
+            Subject::Freeze { .. } => "freeze",
         }
     }
 }

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::MessageTemplate;
 use crate::config_repo::Identity;
+use crate::policy::FreezeSchedule;
 
 /// When a branch is written to, and in which words.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub struct Environment {
     /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: nobody asks.
     /// Where it takes promotions it is about those, else about promotions that come from it.
     pub soak: Option<Duration>,
+    /// When it takes nothing by itself.
+    pub freezes: FreezeSchedule,
 }
 
 impl Environment {
@@ -76,6 +79,7 @@ mod tests {
             mode: UpdateMode::Manual,
             promote_from: promote_from.iter().map(|name| (*name).to_owned()).collect(),
             soak: soak.map(Duration::from_secs),
+            freezes: FreezeSchedule::default(),
         }
     }
 

@@ -6,9 +6,10 @@ use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
-use super::{argocd, duration, site};
+use super::{argocd, duration, freeze, site};
 use crate::argocd::Selection;
 use crate::manifest::{ImageNames, ManifestSettings, Pin};
+use crate::policy::FreezeSchedule;
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct EnvironmentSettings {
     /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
     /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
     pub soak: Option<Duration>,
+    /// When it takes nothing by itself.
+    pub freezes: FreezeSchedule,
     /// Its applications in Argo CD.
     pub applications: Selection,
     /// The line of the settings on which it begins, from 1.
@@ -55,6 +58,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
     let own = name.as_ref().map_or("", |name| name.value.as_str());
     let promote_from = read_promote_from(section, own, names);
     let pin = read_pin(section);
+    let freezes = freeze::read(section);
     let paths = paths?;
     let manifests = ManifestSettings { names: image_names.clone(), rules: site::read(section, &paths), pin };
     Some(EnvironmentSettings {
@@ -66,6 +70,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         promote_from,
         manifests,
         soak: read_gate(section),
+        freezes,
         applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
     })

@@ -61,12 +61,14 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
         "promote_from",
         "promote_when",
         "soak",
+        "freeze",
         "argocd",
         "pin",
         "site",
     ],
 );
 pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
+pub(super) const FREEZE: KeySet = key_set("`freeze` of [[environment]]", &["from", "until", "time_zone", "reason"]);
 pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
 pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
 pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
@@ -120,6 +122,7 @@ pub const KEY_SETS: &[KeySet] = &[
     SIGNING,
     MESSAGE,
     ENVIRONMENT,
+    FREEZE,
     SITE,
     ENVIRONMENT_ARGOCD,
     ARGOCD,

@@ -13,6 +13,7 @@ mod duration;
 mod environment;
 mod fault;
 mod fingerprint;
+mod freeze;
 mod image;
 mod image_names;
 mod keys;

@@ -120,6 +120,7 @@ mod tests {
             promote_from: vec![],
             manifests: Default::default(),
             soak: None,
+            freezes: crate::policy::FreezeSchedule::default(),
             applications: Default::default(),
             line: 1,
         };

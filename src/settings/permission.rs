@@ -11,7 +11,9 @@ pub enum Permission {
     Rollback(EnvironmentScope),
     /// Set and release holds in an environment.
     Hold(EnvironmentScope),
-    /// Promote to an environment although its gate is closed.
+    /// Freeze an environment and thaw it.
+    Freeze(EnvironmentScope),
+    /// Promote to an environment although its gate is closed or it is frozen.
     Override(EnvironmentScope),
     /// Run refused and failed events again.
     Replay,
@@ -50,12 +52,13 @@ pub enum InvalidPermission {
 fn suggest(nearest: &Option<String>) -> String {
     match nearest {
         Some(nearest) => format!("; did you mean `{nearest}`?"),
-        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, override:NAME, replay, admin".to_owned(),
+        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, freeze:NAME, override:NAME, replay, admin"
+            .to_owned(),
     }
 }
 
 const PLAIN: [&str; 3] = ["read", "replay", "admin"];
-const SCOPED: [&str; 4] = ["promote", "rollback", "hold", "override"];
+const SCOPED: [&str; 5] = ["promote", "rollback", "hold", "freeze", "override"];
 
 impl EnvironmentScope {
     /// Returns whether everything in `other` is in this one.
@@ -71,7 +74,11 @@ impl Permission {
     /// Returns the scope of a permission that has one.
     pub fn scope(&self) -> Option<&EnvironmentScope> {
         match self {
-            Self::Promote(scope) | Self::Rollback(scope) | Self::Hold(scope) | Self::Override(scope) => Some(scope),
+            Self::Promote(scope)
+            | Self::Rollback(scope)
+            | Self::Hold(scope)
+            | Self::Freeze(scope)
+            | Self::Override(scope) => Some(scope),
             Self::Read | Self::Replay | Self::Admin => None,
         }
     }
@@ -83,6 +90,7 @@ impl Permission {
             (Self::Promote(scope), Self::Promote(needed))
             | (Self::Rollback(scope), Self::Rollback(needed))
             | (Self::Hold(scope), Self::Hold(needed))
+            | (Self::Freeze(scope), Self::Freeze(needed))
             | (Self::Override(scope), Self::Override(needed)) => scope.covers(needed),
             _ => false,
         }
@@ -123,6 +131,7 @@ impl std::str::FromStr for Permission {
             "promote" => Self::Promote(scope),
             "rollback" => Self::Rollback(scope),
             "hold" => Self::Hold(scope),
+            "freeze" => Self::Freeze(scope),
             _ => Self::Override(scope),
         })
     }
@@ -145,6 +154,7 @@ impl std::fmt::Display for Permission {
             Self::Promote(scope) => write!(f, "promote:{scope}"),
             Self::Rollback(scope) => write!(f, "rollback:{scope}"),
             Self::Hold(scope) => write!(f, "hold:{scope}"),
+            Self::Freeze(scope) => write!(f, "freeze:{scope}"),
             Self::Override(scope) => write!(f, "override:{scope}"),
             Self::Replay => f.write_str("replay"),
             Self::Admin => f.write_str("admin"),
@@ -168,6 +178,7 @@ mod tests {
             "promote:*",
             "rollback:staging",
             "hold:*",
+            "freeze:production",
             "override:production",
             "replay",
             "admin",
@@ -183,7 +194,7 @@ mod tests {
             ("raed", "there is no permission `raed`; did you mean `read`?"),
             (
                 "write",
-                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, override:NAME, replay, admin",
+                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, freeze:NAME, override:NAME, replay, admin",
             ),
             ("promote", "the permission `promote` names no environment; write `promote:NAME`, or `promote:*` for each"),
             ("hold:", "the permission `hold` names no environment; write `hold:NAME`, or `hold:*` for each"),

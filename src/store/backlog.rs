@@ -5,7 +5,7 @@ use super::{Store, StoreError};
 /// What has not come to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Updates in no final state, also those that a hold makes wait.
+    /// Updates in no final state, also those that a hold or freeze makes wait.
     pub open_updates: u64,
     /// When the cause of the oldest update arrived that nothing holds back.
     pub oldest_update: Option<Timestamp>,

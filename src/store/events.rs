@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::writer::{Transaction, Write};
-use super::{Event, EventState, Store, StoreError, UpdateState, holds, order, updates};
+use super::{Event, EventState, Store, StoreError, UpdateState, freezes, order, updates};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -58,7 +58,7 @@ pub struct Decision {
     pub updates: Vec<PlannedUpdate>,
 }
 
-/// What the policy made of an event for one environment, before holds are looked at.
+/// What the policy made of an event for one environment, before holds and freezes are looked at.
 #[derive(Debug, Clone)]
 pub struct PlannedUpdate {
     /// The environment.
@@ -78,7 +78,7 @@ pub struct PlannedUpdate {
 /// What shall become of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is to be written, or waits for a hold.
+    /// It is to be written, or waits for a hold or freeze.
     Go,
     /// There is nothing to do.
     Unchanged {
@@ -160,7 +160,7 @@ impl Store {
     /// Records that the registry confirmed an event, and makes its updates.
     ///
     /// Inside the transaction it is looked at whether each place still is as it was compared with, and whether it is
-    /// held: what was stored a moment ago counts. An environment that has an update of the event keeps it.
+    /// held or frozen: what was stored a moment ago counts. An environment that has an update of the event keeps it.
     ///
     /// # Errors
     ///
@@ -246,7 +246,7 @@ impl Write for Decision {
     }
 }
 
-/// Inserts one update of an event in the state that the verdict and holds give it.
+/// Inserts one update of an event in the state that the verdict, holds and freezes give it.
 async fn insert_push_update(
     tx: &mut Transaction<'_>,
     event: &Event,
@@ -257,8 +257,8 @@ async fn insert_push_update(
     let (state, reason) = match &planned.verdict {
         Verdict::Refuse { reason } => (UpdateState::Refused, Some(reason.clone())),
         Verdict::Unchanged { reason } => (UpdateState::Unchanged, Some(reason.clone())),
-        Verdict::Go => match holds::active_for(tx, &place).await? {
-            Some(hold) => (UpdateState::Waiting, Some(hold.explanation())),
+        Verdict::Go => match freezes::kept_back(tx, &place).await? {
+            Some(reason) => (UpdateState::Waiting, Some(reason)),
             None => (UpdateState::Pending, None),
         },
     };

@@ -4,7 +4,7 @@ use sqlx::{FromRow, Row};
 
 use super::updates::Place;
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, parsed, time, time_option, updates};
+use super::{Store, StoreError, freezes, parsed, time, time_option, updates};
 use crate::image::Repository;
 
 /// A pin: automation leaves the repository in the environment alone until it is released or expires.
@@ -103,7 +103,7 @@ impl Store {
         let due = self.next_hold_expiry().await?;
         match due {
             // Asked first on the read side: idle costs no write.
-            Some(at) if at <= Timestamp::now() => self.writes.run(Expire).await,
+            Some(at) if at <= self.clock.now() => self.writes.run(Expire).await,
             _ => Ok(0),
         }
     }
@@ -129,7 +129,7 @@ impl Store {
         let holds = sqlx::query_as(
             "SELECT * FROM holds WHERE released_at IS NULL AND (expires_at IS NULL OR expires_at > ?) ORDER BY id",
         )
-        .bind(Timestamp::now().as_millisecond())
+        .bind(self.clock.now().as_millisecond())
         .fetch_all(&self.reads)
         .await?;
         Ok(holds)
@@ -254,8 +254,6 @@ async fn end(tx: &mut Transaction<'_>, hold: &Hold, by: &str) -> Result<(), sqlx
         .execute(&mut *tx.connection)
         .await?;
     let place = Place { environment: &hold.environment, repository: &hold.repository };
-    if active_for(tx, &place).await?.is_none() {
-        updates::let_go(tx, &place).await?;
-    }
-    Ok(())
+    // A freeze may keep it back still, or another hold.
+    freezes::review_place(tx, &place).await.map(|_| ())
 }

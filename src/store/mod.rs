@@ -1,11 +1,11 @@
-//! Durable events, updates, promotions, rollbacks, holds and history, in SQLite.
+//! Durable events, updates, promotions, rollbacks, holds, freezes and history, in SQLite.
 //!
 //! Everything that is answered with a 2xx has been committed here first (WAL, `synchronous=FULL`). All writes
 //! go through one task that gathers what is waiting into one transaction (`writer`), so that a burst pays
 //! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
 //!
 //! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
-//! what must be decided inside the transaction to be right: holds, and whether a decision is still up to date.
+//! what must be decided inside the transaction to be right: holds, freezes, and whether a decision is still up to date.
 
 mod attempts;
 mod backlog;
@@ -14,6 +14,7 @@ mod due;
 mod ended;
 mod events;
 mod follow_ups;
+mod freezes;
 mod holds;
 mod ids;
 mod order;
@@ -28,12 +29,15 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::policy::FreezeCalendar;
 
 pub use attempts::FailedAttempt;
 pub use backlog::Backlog;
@@ -43,6 +47,7 @@ pub use events::{
     Decided, Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed, Verdict,
 };
 pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
+pub use freezes::{Freeze, FreezeReview, Frozen, FrozenBy, NewFreeze};
 pub use holds::{Hold, NewHold};
 pub use order::Standing;
 pub use receivers::ReceiverHeard;
@@ -59,6 +64,9 @@ pub struct Store {
     reads: SqlitePool,
     /// Until somebody takes it.
     endings: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ending>>>>,
+    clock: Clock,
+    /// The freezes of the settings in force.
+    calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
     /// Held as long as the store is open.
     _lock: Arc<File>,
 }
@@ -89,6 +97,15 @@ impl Store {
     ///
     /// [`StoreError::Open`] names the file and says what is wrong with it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Self::open_with(settings, Clock::system()).await
+    }
+
+    /// Opens the store as [`open`](Self::open) does, with a clock of somebody's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_with(settings: &StoreSettings, clock: Clock) -> Result<Self, StoreError> {
         let failed = |reason: String| StoreError::Open { path: settings.path.display().to_string(), reason };
         if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             tokio::fs::create_dir_all(folder).await.map_err(|error| failed(error.to_string()))?;
@@ -117,11 +134,13 @@ impl Store {
         let last_id = ids::last_id(&reads).await?;
         ended::watch(&mut connection).await?;
         let (told, endings) = mpsc::unbounded_channel();
-        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), told);
+        let calendar = Arc::<RwLock<Arc<FreezeCalendar>>>::default();
+        let seen = writer::Surroundings { told, clock: clock.clone(), calendar: Arc::clone(&calendar) };
+        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), seen);
         // A file system that is full or read-only is to be found now, and not by the first webhook.
         writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
         let endings = Arc::new(Mutex::new(Some(endings)));
-        Ok(Self { writes, reads, endings, _lock: Arc::new(lock) })
+        Ok(Self { writes, reads, endings, clock, calendar, _lock: Arc::new(lock) })
     }
 
     /// Returns what comes to its end from the opening on, in that order. There is one who hears it: the first that asks.

@@ -5,7 +5,7 @@ use sqlx::{FromRow, Row};
 use super::rows::words;
 use super::updates::{NewUpdate, Place, insert, is_being_pushed};
 use super::writer::{Transaction, Write};
-use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, holds, parsed, time};
+use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, freezes, holds, parsed, time};
 use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
 
@@ -54,7 +54,7 @@ pub struct Request {
     pub fingerprint: String,
     /// The span that everything that becomes of it is a child of.
     pub trace: TraceContext,
-    /// What stood in the way of a promotion that was made all the same.
+    /// What stood in the way of a promotion or rollback that was made all the same.
     pub overridden: Option<String>,
 }
 
@@ -100,6 +100,8 @@ pub struct NewRequest {
     pub trace: TraceContext,
     /// What stands in the way of a promotion that `reason` makes all the same.
     pub overridden: Option<String>,
+    /// Whether a promotion passes a freeze, for its `reason`. A rollback does in any case.
+    pub overrides: bool,
 }
 
 /// One repository of a request.
@@ -208,7 +210,23 @@ impl Write for NewRequest {
     }
 }
 
+/// What the commit says of a rollback during a freeze for which nobody gave a reason.
+pub(super) const UNEXPLAINED: &str = "a rollback passes a freeze";
+
 impl NewRequest {
+    /// Returns what stands in the way and does not count. Freezes are looked at here, so that one that was made a moment ago
+    /// is told.
+    async fn overridden_in(&self, tx: &mut Transaction<'_>) -> Result<Option<String>, sqlx::Error> {
+        let passes = self.overrides || self.kind == RequestKind::Rollback;
+        let frozen = if passes { freezes::frozen_in(tx, &self.environment).await? } else { None };
+        let frozen = frozen.map(|frozen| match self.kind {
+            RequestKind::Promotion => frozen.explanation(),
+            RequestKind::Rollback => format!("{}; a rollback passes", frozen.explanation()),
+        });
+        let all: Vec<String> = self.overridden.clone().into_iter().chain(frozen).collect();
+        Ok((!all.is_empty()).then(|| all.join("; and ")))
+    }
+
     async fn insert(&self, tx: &mut Transaction<'_>) -> Result<Request, sqlx::Error> {
         let request = Request {
             id: tx.next_id(),
@@ -220,7 +238,7 @@ impl NewRequest {
             created_at: tx.now,
             fingerprint: self.fingerprint.clone(),
             trace: self.trace,
-            overridden: self.overridden.clone(),
+            overridden: self.overridden_in(tx).await?,
         };
         sqlx::query(
             "INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at,
@@ -260,6 +278,7 @@ impl NewRequest {
         if state == UpdateState::Unchanged && is_being_pushed(tx, &place).await? {
             state = UpdateState::Unverified;
         }
+        let unexplained = (self.kind == RequestKind::Rollback).then_some(UNEXPLAINED);
         let update = NewUpdate {
             place,
             version: &wanted.version,
@@ -274,7 +293,7 @@ impl NewRequest {
             pushed_at: None,
             received_at: tx.now,
             trace: &request.trace,
-            override_reason: request.overridden.as_ref().and(request.reason.as_deref()),
+            override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
         };
         insert(tx, &update).await.map(|_| ())
     }

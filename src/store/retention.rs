@@ -23,7 +23,7 @@ impl Store {
     /// Deletes some of what ended before the time that `retention` reaches back to. Returns whether there may be more.
     ///
     /// Never deleted are what is open, the ten newest commits of a place and the newest update that found its version
-    /// there (the order of builds and rollbacks need them), active holds, and requests that made them.
+    /// there (the order of builds and rollbacks need them), active holds and freezes, and requests that made them.
     ///
     /// # Errors
     ///
@@ -43,9 +43,15 @@ impl Store {
             .bind(BATCH)
             .fetch_all(&self.reads)
             .await?;
-        let found = [&updates, &events, &requests, &holds].iter().map(|ids| ids.len()).max().unwrap_or_default();
+        let freezes: Vec<String> = sqlx::query_scalar("SELECT id FROM freezes WHERE ended_at < ? LIMIT ?")
+            .bind(ended)
+            .bind(BATCH)
+            .fetch_all(&self.reads)
+            .await?;
+        let found =
+            [&updates, &events, &requests, &holds, &freezes].iter().map(|ids| ids.len()).max().unwrap_or_default();
         if found > 0 {
-            self.writes.run(Forget { updates, events, requests, holds }).await?;
+            self.writes.run(Forget { updates, events, requests, holds, freezes }).await?;
         }
         Ok(found >= BATCH as usize)
     }
@@ -80,6 +86,7 @@ struct Forget {
     events: Vec<String>,
     requests: Vec<String>,
     holds: Vec<String>,
+    freezes: Vec<String>,
 }
 
 impl Write for Forget {
@@ -112,6 +119,10 @@ impl Write for Forget {
             ("DELETE FROM attempts WHERE cause_id IN (SELECT value FROM json_each(?))", &self.requests),
             ("DELETE FROM requests WHERE id IN (SELECT value FROM json_each(?))", &self.requests),
             ("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?)) AND released_at IS NOT NULL", &self.holds),
+            (
+                "DELETE FROM freezes WHERE id IN (SELECT value FROM json_each(?)) AND ended_at IS NOT NULL",
+                &self.freezes,
+            ),
         ] {
             if !ids.is_empty() {
                 let ids = serde_json::json!(ids).to_string();

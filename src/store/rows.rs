@@ -64,7 +64,7 @@ words! {
         Queued = "queued",
         /// Confirmed; at least one update waits to be committed.
         Pending = "pending",
-        /// Confirmed; an update waits for a hold to end.
+        /// Confirmed; an update waits for a hold or freeze to end.
         Waiting = "waiting",
         /// On the branch.
         Committed = "committed",
@@ -84,7 +84,7 @@ words! {
         Unverified = "unverified",
         /// Waits for the writer of its branch.
         Pending = "pending",
-        /// Waits for a hold to end.
+        /// Waits for a hold or freeze to end.
         Waiting = "waiting",
         /// On the branch.
         Committed = "committed",
@@ -232,7 +232,7 @@ pub struct Update {
     pub compared: Option<Vec<Version>>,
     /// Which trace it belongs to: the span that everything that becomes of it is a child of.
     pub trace: TraceContext,
-    /// Why a promotion was made although its gate was closed.
+    /// Why a promotion or rollback was made although something stood in its way.
     pub override_reason: Option<String>,
 }
 

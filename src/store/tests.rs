@@ -7,27 +7,45 @@ use super::*;
 use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
 
-struct Fixture {
+pub(in crate::store) struct Fixture {
     folder: tempfile::TempDir,
-    store: Store,
+    pub(in crate::store) store: Store,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(in crate::store) async fn new() -> Self {
+        Self::with(Clock::system()).await
+    }
+
+    pub(in crate::store) async fn with(clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Self::open(&folder).await;
+        let store = Self::open_with(&folder, clock).await;
         Self { folder, store }
     }
 
     async fn open(folder: &tempfile::TempDir) -> Store {
-        Store::open(&StoreSettings { path: folder.path().join("state/tagrelay.db") }).await.unwrap()
+        Self::open_with(folder, Clock::system()).await
     }
 
-    async fn receive(&self, tag: &str) -> String {
+    async fn open_with(folder: &tempfile::TempDir, clock: Clock) -> Store {
+        let settings = StoreSettings { path: folder.path().join("state/tagrelay.db") };
+        Store::open_with(&settings, clock).await.unwrap()
+    }
+
+    /// Closes the store and opens it again, as a restart does.
+    pub(in crate::store) async fn restart(self, clock: Clock) -> Self {
+        let Self { folder, store } = self;
+        drop(store);
+        // The task that writes ends a moment later, and with it goes the lock.
+        let store = Self::open_with(&folder, clock).await;
+        Self { folder, store }
+    }
+
+    pub(in crate::store) async fn receive(&self, tag: &str) -> String {
         self.store.receive("hub", vec![event(tag)]).await.unwrap().remove(0).id
     }
 
-    async fn decide(&self, event_id: &str, tag: &str) -> UpdateState {
+    pub(in crate::store) async fn decide(&self, event_id: &str, tag: &str) -> UpdateState {
         let mark = self.store.standing("staging", &repository()).await.unwrap().mark;
         match self.store.decide(decision(event_id, tag, mark)).await.unwrap() {
             Decided::Done(mut states) => states.remove(0).1,
@@ -35,21 +53,21 @@ impl Fixture {
         }
     }
 
-    async fn update_of(&self, cause_id: &str) -> Update {
+    pub(in crate::store) async fn update_of(&self, cause_id: &str) -> Update {
         self.store.updates_of(cause_id).await.unwrap().remove(0)
     }
 
-    async fn event_state(&self, id: &str) -> EventState {
+    pub(in crate::store) async fn event_state(&self, id: &str) -> EventState {
         self.store.event(id).await.unwrap().unwrap().state
     }
 
-    async fn finish(&self, cause_id: &str, outcome: Outcome) {
+    pub(in crate::store) async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
         self.store.finish(vec![Finish { update_id, outcome, follow: false }]).await.unwrap();
     }
 }
 
-fn decision(event_id: &str, tag: &str, mark: Option<String>) -> Decision {
+pub(in crate::store) fn decision(event_id: &str, tag: &str, mark: Option<String>) -> Decision {
     let planned = PlannedUpdate {
         environment: "staging".to_owned(),
         mark,
@@ -67,15 +85,15 @@ fn decision(event_id: &str, tag: &str, mark: Option<String>) -> Decision {
     }
 }
 
-fn repository() -> Repository {
+pub(in crate::store) fn repository() -> Repository {
     "uyou/user-service".parse().unwrap()
 }
 
-fn version(tag: &str) -> Version {
+pub(in crate::store) fn version(tag: &str) -> Version {
     Version::tagged(tag.parse().unwrap(), None)
 }
 
-fn event(tag: &str) -> NewEvent {
+pub(in crate::store) fn event(tag: &str) -> NewEvent {
     NewEvent {
         repository: repository(),
         tag: tag.parse().unwrap(),
@@ -87,7 +105,7 @@ fn event(tag: &str) -> NewEvent {
     }
 }
 
-fn hold(expires_at: Option<jiff::Timestamp>) -> NewHold {
+pub(in crate::store) fn hold(expires_at: Option<jiff::Timestamp>) -> NewHold {
     NewHold {
         environment: "staging".to_owned(),
         repository: repository(),
@@ -97,7 +115,7 @@ fn hold(expires_at: Option<jiff::Timestamp>) -> NewHold {
     }
 }
 
-fn rollback(to: &str, key: Option<&str>) -> NewRequest {
+pub(in crate::store) fn rollback(to: &str, key: Option<&str>) -> NewRequest {
     NewRequest {
         kind: RequestKind::Rollback,
         environment: "staging".to_owned(),
@@ -115,6 +133,7 @@ fn rollback(to: &str, key: Option<&str>) -> NewRequest {
         hold: Some(hold(None)),
         trace: TraceContext::random(),
         overridden: None,
+        overrides: false,
     }
 }
 
@@ -464,7 +483,7 @@ async fn what_came_before_a_rollback_does_not_come_back() {
     assert_eq!(fixture.event_state(&after).await, EventState::Pending);
 }
 
-fn attempt(update_id: &str) -> Attempt {
+pub(in crate::store) fn attempt(update_id: &str) -> Attempt {
     Attempt { update_id: update_id.to_owned(), commit: "c0ffee".into(), old: version("a"), changes: vec![] }
 }
 
@@ -475,7 +494,10 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     fixture.decide(&id, "b").await;
     let update = fixture.update_of(&id).await;
     let made = fixture.store.hold(hold(None)).await.unwrap();
-    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), vec![update.id.clone()]);
+    assert_eq!(
+        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
+        [(update.id.clone(), UpdateState::Waiting)]
+    );
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
     fixture.store.release_hold(&made.id, "oncall").await.unwrap();
     assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
@@ -493,8 +515,15 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     };
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
     assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
-    // But once its push has failed, it is not tried again.
-    assert_eq!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(), [update.id]);
+    // While nobody knows what became of its push, it stays; once that has failed, it is not tried again.
+    let in_doubt = HashSet::from([update.id.clone()]);
+    let dropped = fixture.store.record_attempts_in_doubt(vec![attempt(&update.id)], in_doubt).await.unwrap();
+    assert_eq!(dropped, [(update.id.clone(), UpdateState::Pending)]);
+    assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
+    assert_eq!(
+        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
+        [(update.id, UpdateState::Superseded)]
+    );
     assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
 }
 

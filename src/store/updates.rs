@@ -1,8 +1,10 @@
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, holds};
+use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -179,7 +181,7 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns the updates that wait for a hold to end, in the order in which they were taken.
+    /// Returns the updates that wait for a hold or freeze to end, in the order in which they were taken.
     ///
     /// # Errors
     ///
@@ -190,7 +192,8 @@ impl Store {
         Ok(updates)
     }
 
-    /// Records that the registry confirmed an update of a request: its writer may take it.
+    /// Records that the registry confirmed an update of a request: its writer may take it, or it waits for a freeze to end.
+    /// Returns its state then; `None` where nobody waited for the confirmation any more.
     ///
     /// # Errors
     ///
@@ -200,7 +203,7 @@ impl Store {
         id: &str,
         digest: Option<&Digest>,
         note: Option<String>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<UpdateState>, StoreError> {
         self.writes.run(Verified { id: id.to_owned(), digest: digest.cloned(), note }).await
     }
 
@@ -220,14 +223,28 @@ impl Store {
 
     /// Records what is about to be pushed, so that a restart in the middle of it knows what may be there.
     ///
-    /// Returns the updates that must not be pushed after all, because a hold or something newer came while they
-    /// were prepared: they have been parked or ended.
+    /// Returns the updates that must not be pushed after all, because a hold, a freeze or something newer came while they
+    /// were prepared, with the states that they have now.
     ///
     /// # Errors
     ///
     /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<String>, StoreError> {
-        self.writes.run(RecordAttempts(attempts)).await
+    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<(String, UpdateState)>, StoreError> {
+        self.record_attempts_in_doubt(attempts, HashSet::new()).await
+    }
+
+    /// As [`record_attempts`](Self::record_attempts), but of the updates in `in_doubt` an earlier attempt may still land:
+    /// where something newer came, they are returned and stay pending, so that they end as what they come to be.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored: then nothing must be pushed.
+    pub async fn record_attempts_in_doubt(
+        &self,
+        attempts: Vec<Attempt>,
+        in_doubt: HashSet<String>,
+    ) -> Result<Vec<(String, UpdateState)>, StoreError> {
+        self.writes.run(RecordAttempts { attempts, in_doubt }).await
     }
 
     /// Records which attempt of several it was that reached the branch.
@@ -345,6 +362,39 @@ pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, re
     Ok(())
 }
 
+/// Makes what is pending in an environment wait for a freeze, but for rollbacks and what overrides it.
+pub(super) async fn park_frozen(tx: &mut Transaction<'_>, environment: &str, reason: &str) -> Result<(), sqlx::Error> {
+    let causes: Vec<String> = sqlx::query_scalar(
+        "UPDATE updates INDEXED BY updates_pending SET state = 'waiting', reason = ?
+         WHERE environment = ? AND state = 'pending' AND cause <> 'rollback' AND override_reason IS NULL AND commit_id IS NULL RETURNING cause_id",
+    )
+    .bind(reason)
+    .bind(environment)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for cause in causes {
+        settle_event(tx, &cause).await?;
+    }
+    Ok(())
+}
+
+/// Says what the waiting updates of a place wait for, where that is something else than before.
+pub(super) async fn wait_for(tx: &mut Transaction<'_>, place: &Place<'_>, reason: &str) -> Result<(), sqlx::Error> {
+    let causes: Vec<String> = sqlx::query_scalar(
+        "UPDATE updates INDEXED BY updates_waiting SET reason = ?1
+         WHERE environment = ?2 AND repository = ?3 AND state = 'waiting' AND reason IS NOT ?1 RETURNING cause_id",
+    )
+    .bind(reason)
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for cause in causes {
+        settle_event(tx, &cause).await?;
+    }
+    Ok(())
+}
+
 /// Ends the updates of a place that are not written yet, because a rollback came after them.
 pub(super) async fn supersede_open(
     tx: &mut Transaction<'_>,
@@ -396,7 +446,7 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .await?;
         } else {
             sqlx::query("UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE id = ?")
-                .bind(format!("{} is newer and waited for the same hold", waiting[0].1))
+                .bind(format!("{} is newer and waited, too", waiting[0].1))
                 .bind(tx.now_milliseconds())
                 .bind(id)
                 .execute(&mut *tx.connection)
@@ -456,18 +506,21 @@ struct Verified {
 }
 
 impl Write for Verified {
-    type Output = ();
+    type Output = Option<UpdateState>;
 
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Option<UpdateState>, sqlx::Error> {
         let update: Option<Update> = sqlx::query_as("SELECT * FROM updates WHERE id = ? AND state = 'unverified'")
             .bind(&self.id)
             .fetch_optional(&mut *tx.connection)
             .await?;
-        let Some(update) = update else { return Ok(()) };
-        let (state, reason) = match newer_than(tx, &update).await? {
+        let Some(update) = update else { return Ok(None) };
+        let (state, reason) = if let Some(newer) = newer_than(tx, &update).await? {
             // The registry was asked for so long that something newer has taken the place.
-            Some(newer) => (UpdateState::Superseded, Some(overtaken(&newer, &update.environment))),
-            None => (UpdateState::Pending, self.note.clone()),
+            (UpdateState::Superseded, Some(overtaken(&newer, &update.environment)))
+        } else if let Some(frozen) = frozen_for(tx, &update).await? {
+            (UpdateState::Waiting, Some(frozen))
+        } else {
+            (UpdateState::Pending, self.note.clone())
         };
         sqlx::query(
             "UPDATE updates SET state = ?, digest = coalesce(?, digest), reason = ?, next_attempt_at = NULL,
@@ -480,8 +533,17 @@ impl Write for Verified {
         .bind(&self.id)
         .execute(&mut *tx.connection)
         .await?;
-        settle_cause(tx, &update.cause_id, state).await
+        settle_cause(tx, &update.cause_id, state).await?;
+        Ok(Some(state))
     }
+}
+
+/// Returns why an update has to wait for a freeze to end; `None`: nothing is frozen, or it passes.
+async fn frozen_for(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
+    if update.cause == Cause::Rollback || update.override_reason.is_some() {
+        return Ok(None);
+    }
+    Ok(freezes::frozen_in(tx, &update.environment).await?.map(|frozen| frozen.explanation()))
 }
 
 /// Returns why something is not written although it was asked for.
@@ -514,18 +576,21 @@ impl Write for PostponeUpdates {
     }
 }
 
-struct RecordAttempts(Vec<Attempt>);
+struct RecordAttempts {
+    attempts: Vec<Attempt>,
+    in_doubt: HashSet<String>,
+}
 
 impl Write for RecordAttempts {
-    type Output = Vec<String>;
+    type Output = Vec<(String, UpdateState)>;
 
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<String>, sqlx::Error> {
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<(String, UpdateState)>, sqlx::Error> {
         let mut dropped = Vec::new();
-        for attempt in &self.0 {
-            if may_be_written(tx, &attempt.update_id).await? {
-                record(tx, attempt).await?;
-            } else {
-                dropped.push(attempt.update_id.clone());
+        for attempt in &self.attempts {
+            let may_land = self.in_doubt.contains(&attempt.update_id);
+            match why_not_written(tx, &attempt.update_id, may_land).await? {
+                None => record(tx, attempt).await?,
+                Some(state) => dropped.push((attempt.update_id.clone(), state)),
             }
         }
         Ok(dropped)
@@ -545,21 +610,32 @@ impl Write for RecordLanded {
     }
 }
 
-/// Looks once more, in the transaction that comes before the push, whether an update may be written: a hold or a
-/// rollback may have been answered while it was prepared.
-async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx::Error> {
-    let update: Option<Update> = sqlx::query_as("SELECT * FROM updates WHERE id = ? AND state = 'pending'")
-        .bind(id)
-        .fetch_optional(&mut *tx.connection)
-        .await?;
-    let Some(update) = update else { return Ok(false) };
+/// Looks once more, in the transaction that comes before the push, whether an update may be written: a hold, a
+/// freeze or a rollback may have been answered while it was prepared. Returns the state that it has where it may not.
+async fn why_not_written(
+    tx: &mut Transaction<'_>,
+    id: &str,
+    may_land: bool,
+) -> Result<Option<UpdateState>, sqlx::Error> {
+    let update: Option<Update> =
+        sqlx::query_as("SELECT * FROM updates WHERE id = ?").bind(id).fetch_optional(&mut *tx.connection).await?;
+    // Decided again, and therefore deleted: as good as superseded by itself.
+    let Some(update) = update else { return Ok(Some(UpdateState::Superseded)) };
+    if update.state != UpdateState::Pending {
+        return Ok(Some(update.state));
+    }
     let place = Place { environment: &update.environment, repository: &update.repository };
     let (state, reason) = if let Some(newer) = newer_than(tx, &update).await? {
+        if may_land {
+            return Ok(Some(UpdateState::Pending));
+        }
         (UpdateState::Superseded, overtaken(&newer, &update.environment))
     } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
         (UpdateState::Waiting, hold.explanation())
+    } else if let Some(frozen) = frozen_for(tx, &update).await? {
+        (UpdateState::Waiting, frozen)
     } else {
-        return Ok(true);
+        return Ok(None);
     };
     sqlx::query("UPDATE updates SET state = ?, reason = ?, finished_at = ? WHERE id = ?")
         .bind(state.as_str())
@@ -569,7 +645,7 @@ async fn may_be_written(tx: &mut Transaction<'_>, id: &str) -> Result<bool, sqlx
         .execute(&mut *tx.connection)
         .await?;
     settle_cause(tx, &update.cause_id, state).await?;
-    Ok(false)
+    Ok(Some(state))
 }
 
 async fn record(tx: &mut Transaction<'_>, attempt: &Attempt) -> Result<(), sqlx::Error> {

@@ -4,8 +4,8 @@
 //! while a flush runs share the next one.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
@@ -15,6 +15,8 @@ use super::StoreError;
 use super::delivery::{self, Delivery};
 use super::ended::{self, Told};
 use super::ids::IdSource;
+use crate::clock::Clock;
+use crate::policy::FreezeCalendar;
 
 /// The most writes in one transaction: bounds how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -26,6 +28,8 @@ const QUEUE: usize = 4096;
 pub(super) struct Transaction<'c> {
     pub(super) connection: &'c mut SqliteConnection,
     pub(super) now: Timestamp,
+    /// The freezes of the settings in force.
+    pub(super) calendar: Arc<FreezeCalendar>,
     ids: &'c mut IdSource,
 }
 
@@ -39,6 +43,14 @@ impl Transaction<'_> {
     pub(super) fn now_milliseconds(&self) -> i64 {
         self.now.as_millisecond()
     }
+}
+
+/// What the writing task needs besides the store itself.
+pub(super) struct Surroundings {
+    /// Who is told what has ended.
+    pub(super) told: Told,
+    pub(super) clock: Clock,
+    pub(super) calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
 }
 
 /// One write: a value that says what to do, so that it can be done again when a batch has to be split.
@@ -69,10 +81,10 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn start(connection: SqliteConnection, ids: IdSource, told: Told) -> Self {
+    pub(super) fn start(connection: SqliteConnection, ids: IdSource, seen: Surroundings) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let last_failed = Arc::new(AtomicBool::new(false));
-        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed), told));
+        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed), seen));
         Self { jobs: sender, last_failed }
     }
 
@@ -163,12 +175,12 @@ async fn write_all(
     mut ids: IdSource,
     mut jobs: mpsc::Receiver<Job>,
     last_failed: Arc<AtomicBool>,
-    told: Told,
+    seen: Surroundings,
 ) {
     let mut batch: Vec<Job> = Vec::new();
     while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let alone = batch.len() == 1;
-        let result = commit(&mut connection, &mut ids, &mut batch, &told).await;
+        let result = commit(&mut connection, &mut ids, &mut batch, &seen).await;
         last_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) => batch.drain(..).for_each(Job::committed),
@@ -181,7 +193,7 @@ async fn write_all(
             Err(_) => {
                 for job in batch.drain(..) {
                     let mut single = [job];
-                    let result = commit(&mut connection, &mut ids, &mut single, &told).await;
+                    let result = commit(&mut connection, &mut ids, &mut single, &seen).await;
                     let [job] = single;
                     last_failed.store(result.is_err(), Ordering::Relaxed);
                     match result {
@@ -198,11 +210,16 @@ async fn commit(
     connection: &mut SqliteConnection,
     ids: &mut IdSource,
     jobs: &mut [Job],
-    told: &Told,
+    seen: &Surroundings,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let result = async {
-        let mut tx = Transaction { connection: &mut *connection, now: now_in_milliseconds(), ids: &mut *ids };
+        let mut tx = Transaction {
+            connection: &mut *connection,
+            now: in_milliseconds(seen.clock.now()),
+            calendar: Arc::clone(&seen.calendar.read().unwrap_or_else(PoisonError::into_inner)),
+            ids: &mut *ids,
+        };
         let mut deliveries = Vec::new();
         let mut others = Vec::new();
         for job in jobs {
@@ -227,7 +244,7 @@ async fn commit(
     match result {
         Ok(endings) => {
             // Fails when nobody tells: then there is nobody to be told either.
-            endings.into_iter().for_each(|ending| drop(told.send(ending)));
+            endings.into_iter().for_each(|ending| drop(seen.told.send(ending)));
             Ok(())
         }
         Err(error) => {
@@ -238,7 +255,7 @@ async fn commit(
     }
 }
 
-/// The time as the tables keep it, so that what a write returns equals what is read back later.
-fn now_in_milliseconds() -> Timestamp {
-    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
+/// Returns a time as the tables keep it, so that what a write returns equals what is read back later.
+fn in_milliseconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -105,6 +105,9 @@ pub enum GitOperation {
     /// Asking for the tip and, where it has moved, fetching it.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     refresh,
+    /// Asking which commits lie below the tip, after the answer to a push was lost.
+    #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
+    history,
     /// Editing manifests and making commits, on our side only.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     prepare,

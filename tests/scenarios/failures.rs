@@ -149,6 +149,58 @@ async fn what_protects_one_environment_does_not_stop_another() {
 }
 
 #[tokio::test]
+async fn what_declines_one_service_does_not_stop_the_others() {
+    let services: Vec<String> = (0..12).map(|number| format!("service-{number}")).collect();
+    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    for service in &services {
+        builder = builder.service(service);
+    }
+    let fleet = builder.start().await;
+    // Says no to whatever changes the fifth, beside whatever else.
+    let only_the_others = "read old new name; git diff --name-only $old $new | grep -q service-5 || exit 0\n\
+                           echo 'service-5 is frozen' >&2; exit 1";
+    fleet.upstream.hook("pre-receive", only_the_others);
+    for service in &services {
+        fleet.push_image(service, &sha('a')).await;
+    }
+    let mut events = Vec::new();
+    for service in &services {
+        events.push(fleet.announce(service, &sha('a')).await);
+    }
+    for (service, event) in services.iter().zip(&events) {
+        let event = fleet.settled(event).await;
+        let expected = if service == "service-5" { "refused" } else { "committed" };
+        assert_eq!(event["state"], expected, "{service}: {event:#}");
+        let runs = if service == "service-5" { sha('0') } else { sha('a') };
+        assert_eq!(fleet.running("staging", service), runs, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn what_declines_everything_is_asked_a_few_times() {
+    let services: Vec<String> = (0..40).map(|number| format!("service-{number}")).collect();
+    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    for service in &services {
+        builder = builder.service(service);
+    }
+    let fleet = builder.start().await;
+    let asked = fleet.folder().join("asked");
+    fleet.upstream.hook("pre-receive", &format!("echo asked >> {}; exit 1", asked.display()));
+    let mut events = Vec::new();
+    for service in &services {
+        fleet.push_image(service, &sha('a')).await;
+    }
+    for service in &services {
+        events.push(fleet.announce(service, &sha('a')).await);
+    }
+    for event in &events {
+        assert_eq!(fleet.settled(event).await["state"], "refused");
+    }
+    let asked = std::fs::read_to_string(asked).unwrap().lines().count();
+    assert!((2..60).contains(&asked), "{asked} pushes of {} updates were declined", services.len());
+}
+
+#[tokio::test]
 async fn a_registry_that_is_away_holds_up_nobody_else() {
     let away = format!("127.0.0.1:{}", super::fleet::free_port());
     let settings =
@@ -269,9 +321,9 @@ async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    // A mirror one commit deep does not know whether ours is below theirs, and says so.
-    assert_eq!(event["state"], "superseded", "{event:#}");
-    assert!(event["reason"].as_str().unwrap().contains("somebody has changed the version again"), "{event:#}");
+    // Ours is below theirs, which the commits of the branch tell.
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(event["updates"][0]["commit"], fleet.upstream.git(&["rev-parse", "main~"]).trim());
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
     assert_eq!(fleet.upstream.subjects().len(), 3);
 }

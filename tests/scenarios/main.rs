@@ -20,6 +20,7 @@ mod bad_input;
 mod dead_letters;
 mod failures;
 mod follow_up;
+mod freezes;
 mod git_hosts;
 mod late_registry;
 mod limits;

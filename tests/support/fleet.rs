@@ -181,6 +181,7 @@ pub struct Builder {
     log: String,
     authority: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
 }
 
 /// The running program in its surroundings.
@@ -195,6 +196,7 @@ pub struct Fleet {
     /// A file of certificates that the program trusts in the place of the system's.
     authority: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    launcher: Vec<String>,
     process: Option<Process>,
     pub client: reqwest::Client,
 }
@@ -264,6 +266,12 @@ impl Builder {
     /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the program by another one, which gets it and its arguments after these.
+    pub fn launcher(mut self, words: &[&str]) -> Self {
+        self.launcher = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -370,6 +378,7 @@ permissions = ["read"]
         // Each request on a connection of its own: one that is kept may be cut just when it is used again.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
+        let launcher = self.launcher.clone();
         let process = None;
         let mut fleet = Fleet {
             registry,
@@ -380,6 +389,7 @@ permissions = ["read"]
             log,
             authority,
             environment,
+            launcher,
             process,
             client,
         };
@@ -423,6 +433,7 @@ impl Fleet {
             log: "debug".to_owned(),
             authority: None,
             environment: Vec::new(),
+            launcher: Vec::new(),
         }
     }
 
@@ -452,7 +463,9 @@ impl Fleet {
 
     /// Starts the program and waits until it answers.
     pub async fn start(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+        let mut words = self.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_tagrelay")]);
+        let mut child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["serve", "--log-format", "json", "--config"])
             .arg(self.settings_file())
             .env("TAGRELAY_LOG", &self.log)

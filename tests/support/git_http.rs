@@ -29,6 +29,16 @@ pub enum Fault {
     None,
     /// Pushes are carried out, and the connection breaks before the answer.
     LoseAnswer,
+    /// The server dies before it has taken in anything of a push.
+    DieBefore,
+    /// The server dies in the middle of a pack: the program that takes it in is killed, too.
+    DieDuring,
+    /// The connection breaks, and the program behind it goes on with the push a moment later.
+    LandLate,
+    /// Pushes are answered with a status and these words.
+    Says(u16, &'static str),
+    /// Pushes are carried out, and a gateway says that it got no answer.
+    GatewayTimeout,
     /// Everything is answered with 503 and `Retry-After: 7`.
     Unavailable,
     /// Everything is answered by the page of a gateway that gave up.
@@ -101,22 +111,50 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             let to = format!("https://elsewhere.example{path}?{query}");
             return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response();
         }
-        Fault::None | Fault::LoseAnswer | Fault::OldProtocol => {}
+        _ => {}
     }
     if parts.headers.get(header::AUTHORIZATION).is_none_or(|value| value.as_bytes() != inner.authorization.as_bytes()) {
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")], "wrong password")
             .into_response();
     }
-    let lose_answer = fault == Fault::LoseAnswer && path.ends_with("/git-receive-pack");
+    let is_push = path.ends_with("/git-receive-pack");
+    match fault {
+        Fault::DieBefore if is_push => cut(),
+        Fault::Says(status, words) if is_push => {
+            return (StatusCode::from_u16(status).unwrap(), words).into_response();
+        }
+        _ => {}
+    }
     let mut headers = parts.headers;
     if fault == Fault::OldProtocol {
         headers.remove("git-protocol");
     }
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { cut() };
+    if fault == Fault::DieDuring && is_push {
+        let mut child = backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, body.len());
+        // Also where the client goes away first: a backend that is left with half a body never ends.
+        let mut child = child.kill_on_drop(true).spawn().expect("git http-backend starts");
+        // The command and the beginning of the pack; the rest never comes.
+        let _ = child.stdin.as_mut().unwrap().write_all(&body[..body.len() - 30]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let _ = child.kill().await;
+        cut();
+    }
+    if fault == Fault::LandLate && is_push {
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            let response = run_backend(&inner.folder, "POST", &path, &query, &headers, &body).await;
+            let _ = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        });
+        cut();
+    }
     let response = run_backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, &body).await;
-    if lose_answer {
+    if is_push && matches!(fault, Fault::LoseAnswer | Fault::GatewayTimeout) {
         // To its end, so that the push has happened for certain.
         let _ = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        if fault == Fault::GatewayTimeout {
+            return (StatusCode::GATEWAY_TIMEOUT, "no answer from upstream").into_response();
+        }
         let broken = futures_util::stream::once(async { Err::<bytes::Bytes, _>(io::Error::other("lost")) });
         let content_type = "application/x-git-receive-pack-result";
         return ([(header::CONTENT_TYPE, content_type)], Body::from_stream(broken)).into_response();
@@ -124,16 +162,15 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     response
 }
 
-async fn run_backend(
-    folder: &Path,
-    method: &str,
-    path: &str,
-    query: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Response {
+/// Ends the connection without a word: the task that serves it ends, and nothing is printed.
+fn cut() -> ! {
+    std::panic::resume_unwind(Box::new("the connection is cut"))
+}
+
+fn backend(folder: &Path, method: &str, path: &str, query: &str, headers: &HeaderMap, length: usize) -> Command {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let mut child = Command::new("git")
+    let mut command = Command::new("git");
+    command
         .arg("http-backend")
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
@@ -146,15 +183,26 @@ async fn run_backend(
         .env("PATH_INFO", path)
         .env("QUERY_STRING", query)
         .env("CONTENT_TYPE", header("content-type"))
-        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("CONTENT_LENGTH", length.to_string())
         .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
         .env("REMOTE_USER", "tagrelay")
         .env("REMOTE_ADDR", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("git http-backend starts");
+        .stderr(Stdio::null());
+    command
+}
+
+async fn run_backend(
+    folder: &Path,
+    method: &str,
+    path: &str,
+    query: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    let mut child = backend(folder, method, path, query, headers, body.len());
+    let mut child = child.spawn().expect("git http-backend starts");
     let mut input = child.stdin.take().unwrap();
     let body = body.to_owned();
     tokio::spawn(async move {

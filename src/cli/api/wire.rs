@@ -32,6 +32,9 @@ pub(in crate::cli) struct Environment {
     pub update: String,
     pub promote_from: Vec<String>,
     pub health: Option<Health>,
+    /// An older server has none.
+    #[serde(default)]
+    pub freeze: Option<Frozen>,
     pub tip: Option<String>,
     pub unread_because: Option<String>,
     pub repositories: Vec<Running>,
@@ -96,6 +99,49 @@ pub(in crate::cli) struct Hold {
     pub actor: String,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+}
+
+/// That an environment is frozen.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Frozen {
+    pub until: Option<Timestamp>,
+    pub by: Vec<FrozenBy>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct FrozenBy {
+    pub id: Option<String>,
+    pub window: Option<String>,
+    pub reason: Option<String>,
+    pub actor: Option<String>,
+}
+
+/// `GET /api/v1/freezes`.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Freezes {
+    pub freezes: Vec<Freeze>,
+    pub windows: Vec<Window>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Freeze {
+    pub id: String,
+    pub environment: String,
+    pub reason: String,
+    pub actor: String,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A window of the settings in which an environment is frozen.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Window {
+    pub environment: String,
+    pub window: String,
+    pub reason: Option<String>,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub active: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! The history of a repository: its branches and its commits, without what is in them.
 //!
-//! For the room of source repositories, which keeps nothing else.
+//! For the room of source repositories, which keeps nothing else, and for what became of a push (`ancestry`).
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,9 @@ use super::protocol::{self, AGENT, Advertisement, Capabilities, Service};
 use super::stream::StreamReading;
 use super::{Reading, Remote};
 use crate::config_repo::error::{OpenError, RemoteError};
-use crate::config_repo::mirror::{self, PackReceiver};
-use crate::config_repo::object::CommitId;
+use crate::config_repo::folder::{MirrorError, git_error, open_objects};
+use crate::config_repo::object::{CommitId, ObjectId, commit_parents};
+use crate::config_repo::receive::PackReceiver;
 use crate::config_repo::settings::{Authentication, CommitSettings, RemoteSettings};
 
 const HEADS: &str = "refs/heads/";
@@ -67,7 +68,14 @@ impl History {
     }
 
     pub(crate) async fn read(&self) -> Result<HistoryReading<'_>, RemoteError> {
-        let (reading, capabilities) = match (&self.0.remote, self.0.read().await?) {
+        self.0.read_history().await
+    }
+}
+
+impl Transport {
+    /// Begins to read the history of the remote.
+    pub(in crate::config_repo) async fn read_history(&self) -> Result<HistoryReading<'_>, RemoteError> {
+        let (reading, capabilities) = match (&self.remote, self.read().await?) {
             (Remote::Http(remote), Reading::Http(mut reading)) => {
                 match remote.advertisement(Service::UploadPack, HEADS).await? {
                     Advertisement::Version2(capabilities) => (Reading::Http(reading), Known::Version2(capabilities)),
@@ -141,17 +149,17 @@ impl HistoryReading<'_> {
         };
         let pack_folder = folder.join("objects/pack");
         let made = std::fs::create_dir_all(&pack_folder);
-        made.map_err(|source| mirror::MirrorError::Disk { path: pack_folder.clone(), source })?;
+        made.map_err(|source| MirrorError::Disk { path: pack_folder.clone(), source })?;
         let mut receiver = PackReceiver::start(folder.to_owned());
         let received = self.receive(body, &mut receiver).await;
         let finished = receiver.finish(received.is_ok()).await;
         let place = folder.to_owned();
         let commits = tokio::task::spawn_blocking(move || {
-            let commits = finished.and_then(|()| mirror::commits_in(&place));
+            let commits = finished.and_then(|()| commits_in(&place));
             let _ = std::fs::remove_dir_all(&place);
             commits
         });
-        let commits = commits.await.map_err(mirror::MirrorError::from)?;
+        let commits = commits.await.map_err(MirrorError::from)?;
         // First whether our side failed: a disk that is full also breaks the conversation off.
         let commits = if received.is_ok() { commits? } else { Vec::new() };
         let boundary = received?;
@@ -244,4 +252,27 @@ fn put_limits(out: &mut Vec<u8>, request: &HistoryRequest) {
 
 fn put_haves(out: &mut Vec<u8>, request: &HistoryRequest) {
     request.haves.iter().take(MAX_HAVES).for_each(|have| put_line(out, &format!("have {have}")));
+}
+
+/// Returns the commits below a folder with `objects`, with their parents.
+fn commits_in(folder: &Path) -> Result<Vec<(CommitId, Vec<CommitId>)>, MirrorError> {
+    let git = |source| git_error(folder, source);
+    let objects = open_objects(folder)?;
+    let mut ids = Vec::new();
+    objects
+        .foreach(|id| {
+            ids.push(*id);
+            true
+        })
+        .map_err(git)?;
+    let mut commits = Vec::new();
+    for id in ids {
+        // A server that cannot filter sends files and folders too; of those not more than the header is read.
+        if objects.read_header(id).map_err(git)?.1 == git2::ObjectType::Commit {
+            let object = objects.read(id).map_err(git)?;
+            let own = ObjectId::from_bytes(id.as_bytes()).map(CommitId);
+            commits.extend(own.map(|own| (own, commit_parents(object.data()))));
+        }
+    }
+    Ok(commits)
 }

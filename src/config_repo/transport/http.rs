@@ -14,12 +14,12 @@ use url::Url;
 
 use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
-use super::{CONNECT_PATIENCE, PATIENCE, Push};
+use super::{CONNECT_PATIENCE, PATIENCE, Push, patience_for, report};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::github_app::{self, InstallationTokens};
-use crate::config_repo::mirror::PackReceiver;
 use crate::config_repo::object::CommitId;
 use crate::config_repo::pack::Deltas;
+use crate::config_repo::receive::PackReceiver;
 use crate::config_repo::settings::{Authentication, RemoteSettings};
 use crate::retry_after::retry_after;
 use crate::secret::{ExposeSecret as _, Secret};
@@ -60,6 +60,8 @@ impl HttpRemote {
             .pool_idle_timeout(Duration::from_secs(90))
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30))
+            // A gateway that has forgotten the connection answers nothing at all: then what was sent is not received.
+            .tcp_user_timeout(Duration::from_secs(20))
             // A redirect would carry the credentials to wherever it points; the settings are to name the real place.
             .redirect(redirect::Policy::none())
             .user_agent(format!("git/{}", protocol::AGENT));
@@ -160,9 +162,10 @@ impl HttpRemote {
             Some(capabilities) => capabilities,
             None => self.push_capabilities(reference, push).await?,
         };
-        let command = protocol::push_command(reference, push.old, push.new, &capabilities)?;
-        let body = protocol::push_body(command, push.pack(&capabilities, deltas)?);
-        let response = match send(self.post(Service::ReceivePack, body).await?).await {
+        let command = report::push_command(reference, push.old, push.new, &capabilities)?;
+        let body = report::push_body(command, push.pack(&capabilities, deltas)?);
+        let patience = patience_for(body.len());
+        let response = match send_within(patience, self.post(Service::ReceivePack, body).await?).await {
             Ok(response) => response,
             Err(error) => return Err(error.into_push_error()),
         };
@@ -178,9 +181,13 @@ impl HttpRemote {
                 let ask_again_after = error.ask_again_after();
                 return Err(PushError::Unknown { reason: error.to_string(), ask_again_after });
             }
+            // A limit of the server or of a proxy before it: fewer changes make a smaller push.
+            Err(error) if status == StatusCode::PAYLOAD_TOO_LARGE => {
+                return Err(PushError::Refused { reason: format!("the push is too large: {error}") });
+            }
             Err(error) => return Err(error.into()),
         };
-        let report = protocol::read_report(&mut reader, reference, capabilities.has("side-band-64k"))
+        let report = report::read_report(&mut reader, reference, capabilities.has("side-band-64k"))
             .await
             .map_err(|error| PushError::unknown(explain(error).to_string()))?;
         if report.pack_was_refused() {
@@ -201,9 +208,7 @@ impl HttpRemote {
                     Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) })
                 }
             }
-            Advertisement::Version2(_) => {
-                Err(PushError::Refused { reason: protocol::UNKNOWN_PUSH_PROTOCOL.to_owned() })
-            }
+            Advertisement::Version2(_) => Err(PushError::Refused { reason: report::UNKNOWN_PUSH_PROTOCOL.to_owned() }),
         }
     }
 }
@@ -307,14 +312,18 @@ impl SendError {
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, SendError> {
-    match tokio::time::timeout(PATIENCE, request.send()).await {
+    send_within(PATIENCE, request).await
+}
+
+async fn send_within(patience: Duration, request: RequestBuilder) -> Result<Response, SendError> {
+    match tokio::time::timeout(patience, request.send()).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let not_sent = error.is_connect() || error.is_builder();
             let reason = in_full(&error.without_url());
             Err(if not_sent { SendError::NotSent(reason) } else { SendError::NoAnswer(reason) })
         }
-        Err(_) => Err(SendError::NoAnswer(format!("no answer in {} seconds", PATIENCE.as_secs()))),
+        Err(_) => Err(SendError::NoAnswer(format!("no answer in {} seconds", patience.as_secs()))),
     }
 }
 
@@ -335,7 +344,7 @@ async fn accepted(response: Response, content_type: &str) -> Result<PacketReader
 
 async fn explain_status(status: StatusCode, response: Response) -> RemoteError {
     let ask_again_after = retry_after(response.headers(), Timestamp::now(), LONGEST_WAIT);
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(without_query);
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(repository_at);
     let said = said(response).await;
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     match status {
@@ -360,9 +369,21 @@ async fn explain_status(status: StatusCode, response: Response) -> RemoteError {
     }
 }
 
-fn without_query(location: &str) -> String {
+/// Returns an address as it belongs in the settings: without what we asked for there, and without anybody's credentials.
+fn repository_at(location: &str) -> String {
     let end = location.find(['?', '#']).unwrap_or(location.len());
-    super::readable(location[..end].trim_end_matches("/info/refs").as_bytes())
+    let mut address = &location[..end];
+    for asked in ["/info/refs", "/git-receive-pack", "/git-upload-pack"] {
+        address = address.strip_suffix(asked).unwrap_or(address);
+    }
+    let shown = match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.find('/').unwrap_or(rest.len());
+            format!("{scheme}://{}", &rest[rest[..host].rfind('@').map_or(0, |at| at + 1)..])
+        }
+        None => address.to_owned(),
+    };
+    super::readable(shown.as_bytes())
 }
 
 /// Returns the beginning of an answer that is written for people.
@@ -402,4 +423,21 @@ pub(in crate::config_repo) fn in_full(error: &reqwest::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_told_has_nobodys_credentials() {
+        for (location, shown) in [
+            ("https://git.example.com/u/c.git/info/refs?service=git-receive-pack", "https://git.example.com/u/c.git"),
+            ("https://u:p@git.example.com:8443/u/c.git/git-receive-pack", "https://git.example.com:8443/u/c.git"),
+            ("http://h/u@x/c.git/git-upload-pack#x", "http://h/u@x/c.git"),
+            ("/u/c.git/info/refs", "/u/c.git"),
+        ] {
+            assert_eq!(repository_at(location), shown);
+        }
+    }
 }

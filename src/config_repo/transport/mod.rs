@@ -11,15 +11,16 @@ mod known_hosts;
 mod local;
 mod pktline;
 mod protocol;
+mod report;
 mod ssh;
 mod stream;
 
 use std::time::Duration;
 
 use super::error::{OpenError, PushError, RemoteError};
-use super::mirror::PackReceiver;
 use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
+use super::receive::PackReceiver;
 use super::settings::RemoteSettings;
 pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;
@@ -30,7 +31,15 @@ use stream::StreamRemote;
 /// How long a server may be silent. Hooks of a host run while we wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a push may take in all. A server that waits for a hook says now and then that it is still there.
+/// The slowest link that is worth waiting for, in bytes a second.
+const SLOWEST_LINK: u64 = 4 << 10;
+
+/// Returns how long a server may be silent that is sent so much: what is on its way gives no sign of its progress.
+fn patience_for(bytes: usize) -> Duration {
+    PATIENCE + Duration::from_secs(bytes as u64 / SLOWEST_LINK)
+}
+
+/// How long a push may take in all, besides the time of a slow link. A server that waits for a hook says now and then that it is still there.
 const PUSH_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a connection may take to come up.
@@ -98,9 +107,12 @@ impl Transport {
                 Remote::Stream(stream) => stream.push(&self.reference, push).await,
             }
         };
-        let minutes = PUSH_PATIENCE.as_secs() / 60;
+        // What is sent is packed, and not larger than that.
+        let bytes: usize = push.objects.iter().map(|object| object.data.len()).sum();
+        let patience = PUSH_PATIENCE + (patience_for(bytes) - PATIENCE);
+        let minutes = patience.as_secs() / 60;
         let unknown = |_| Err(PushError::unknown(format!("it had no end after {minutes} minutes")));
-        tokio::time::timeout(PUSH_PATIENCE, pushing).await.unwrap_or_else(unknown)
+        tokio::time::timeout(patience, pushing).await.unwrap_or_else(unknown)
     }
 }
 
@@ -182,6 +194,13 @@ mod tests {
             assert!(matches!(refusal(words), Some(RemoteError::Unauthorized { .. })), "{words}");
         }
         assert!(refusal("error: remote server is shutting down").is_none());
+    }
+
+    #[test]
+    fn a_slow_link_has_the_time_that_it_needs() {
+        assert_eq!(patience_for(500), PATIENCE);
+        // 20 MiB at 20 KiB/s are 1,024 seconds.
+        assert!(patience_for(20 << 20) > PATIENCE + Duration::from_secs(1_024));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! <https://git-scm.com/docs/protocol-common#_pkt_line_format>.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -32,11 +33,18 @@ pub(super) enum Packet {
 pub(super) struct PacketReader {
     incoming: Incoming,
     buffer: BytesMut,
+    /// How long the server may be silent.
+    patience: Duration,
 }
 
 impl PacketReader {
     pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming, buffer: BytesMut::new() }
+        Self { incoming, buffer: BytesMut::new(), patience: super::PATIENCE }
+    }
+
+    /// Waits so long for the next piece, as where much is sent before the server has reason to speak.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Returns the next packet, or `None` where the stream ends between two packets.
@@ -73,8 +81,8 @@ impl PacketReader {
 
     async fn fill(&mut self, bytes: usize) -> io::Result<bool> {
         while self.buffer.len() < bytes {
-            let next = tokio::time::timeout(super::PATIENCE, self.incoming.next()).await.map_err(|_| {
-                let reason = format!("no answer in {} seconds", super::PATIENCE.as_secs());
+            let next = tokio::time::timeout(self.patience, self.incoming.next()).await.map_err(|_| {
+                let reason = format!("no answer in {} seconds", self.patience.as_secs());
                 io::Error::new(io::ErrorKind::TimedOut, reason)
             })?;
             match next.transpose()? {

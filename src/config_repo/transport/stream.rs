@@ -9,13 +9,14 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::local::LocalRemote;
 use super::pktline::{PacketReader, put_flush};
-use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Report, Service};
+use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
+use super::report::{self, Report};
 use super::ssh::SshRemote;
-use super::{PATIENCE, Push};
+use super::{Push, patience_for};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
-use crate::config_repo::mirror::PackReceiver;
 use crate::config_repo::object::CommitId;
 use crate::config_repo::pack::Deltas;
+use crate::config_repo::receive::PackReceiver;
 use crate::config_repo::settings::RemoteSettings;
 
 /// What a program wrote to its standard error; it explains an end that nothing else explains.
@@ -67,13 +68,13 @@ impl Duplex {
             self.writer.write_all(bytes).await?;
             self.writer.flush().await
         };
-        within_patience(sending).await
+        within(patience_for(bytes.len()), sending).await
     }
 }
 
-async fn within_patience<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} seconds", PATIENCE.as_secs())))
+async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} seconds", patience.as_secs())))
     })
 }
 
@@ -111,8 +112,8 @@ impl StreamRemote {
     pub(super) async fn push(&self, reference: &str, push: &Push<'_>) -> Result<(), PushError> {
         let mut duplex = self.open(Service::ReceivePack).await?;
         let capabilities = push_capabilities(&mut duplex, reference, push).await?;
-        let command = protocol::push_command(reference, push.old, push.new, &capabilities)?;
-        let body = protocol::push_body(command, push.pack(&capabilities, Deltas::Allowed)?);
+        let command = report::push_command(reference, push.old, push.new, &capabilities)?;
+        let body = report::push_body(command, push.pack(&capabilities, Deltas::Allowed)?);
         exchange(duplex, body, reference, capabilities.has("side-band-64k")).await?.judge()
     }
 }
@@ -124,7 +125,7 @@ async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push<'_>
         Err(error) => return Err(duplex.complaints.explain(error).await.into()),
     };
     let Advertisement::Version0 { capabilities, references } = advertisement else {
-        return Err(PushError::Refused { reason: protocol::UNKNOWN_PUSH_PROTOCOL.to_owned() });
+        return Err(PushError::Refused { reason: report::UNKNOWN_PUSH_PROTOCOL.to_owned() });
     };
     if references.tip == Some(push.old.0) {
         return Ok(capabilities);
@@ -137,16 +138,18 @@ async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push<'_>
 /// Sends the command and the pack, and returns what the server says of them.
 async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) -> Result<Report, PushError> {
     let Duplex { mut reader, mut writer, complaints } = duplex;
+    let patience = patience_for(body.len());
+    reader.set_patience(patience);
     // A server that refuses early talks before it has read everything, so both pipes must flow.
     let sending = tokio::spawn(async move {
-        let sent = within_patience(async {
+        let sent = within(patience, async {
             writer.write_all(&body).await?;
             writer.flush().await
         });
         // Given back, because closing the pipe before the answer has come would end the conversation.
         (sent.await, writer)
     });
-    let report = protocol::read_report(&mut reader, reference, sideband).await;
+    let report = report::read_report(&mut reader, reference, sideband).await;
     let (sent, _writer) = sending.await.map_err(|error| PushError::unknown(error.to_string()))?;
     match (report, sent) {
         (Ok(report), _) => {

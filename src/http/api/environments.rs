@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::views::{HoldView, RolloutView, UpdateView, VersionView, time};
+use super::views::{FrozenView, HoldView, RolloutView, UpdateView, VersionView, time};
 use super::{App, Caller, Problem};
 use crate::relay::{EnvironmentRow, MatrixCell, Relay};
 use crate::store::{ApplicationHealth, Update};
@@ -38,8 +38,8 @@ struct EnvironmentView {
     tip: Option<String>,
     /// Why the branch has not been read; `null` where it has been.
     unread_because: Option<String>,
-    /// The freeze that is in force; `null`: none.
-    freeze: Option<String>,
+    /// What freezes it now; `null`: nothing.
+    freeze: Option<FrozenView>,
     repositories: Vec<CellView>,
     /// Files that could not be read.
     problems: Vec<ProblemView>,
@@ -85,7 +85,7 @@ struct CellView {
     /// What became of that commit in Argo CD; `null` where nobody follows it.
     rollout: Option<RolloutView>,
     holds: Vec<HoldView>,
-    /// Updates that wait for a hold to end.
+    /// Updates that wait for a hold or freeze to end.
     waiting: Vec<UpdateView>,
     sites: Vec<SiteView>,
 }
@@ -154,7 +154,7 @@ impl EnvironmentView {
             soak_seconds: row.environment.soak.map(|soak| soak.as_secs()).filter(|seconds| *seconds > 0),
             health: HealthView::new(&row.health),
             tip: row.tip.clone(),
-            freeze: None,
+            freeze: row.frozen.as_ref().map(Into::into),
             repositories: row.cells.iter().map(CellView::from).collect(),
             problems: row
                 .problems

@@ -49,7 +49,7 @@ pub(super) async fn create(
     Body(order): Body<HoldOrder>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
     caller.must(&Permission::Hold(one(&order.environment)))?;
-    let span = order.hold_for.as_deref().map(hold_for).transpose()?;
+    let span = order.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?;
     let expires_at = match span {
         Some(span) => Some(Timestamp::now().checked_add(span).map_err(|_| too_long())?),
         None => None,
@@ -85,16 +85,16 @@ pub(super) async fn release(
     }
 }
 
-/// Parses a span of time as people write it: `90s`, `30m`, `4h`, `2d`, `1h 30m`.
+/// Parses the span of time of a member as people write it: `90s`, `30m`, `4h`, `2d`, `1h 30m`.
 ///
 /// # Errors
 ///
 /// When it is none, or is not above zero.
-pub(super) fn hold_for(text: &str) -> Result<Duration, Problem> {
+pub(super) fn span(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = |why: &str| {
         // Whatever was sent comes back, so only the beginning of it.
         let shown: String = text.chars().take(40).collect();
-        let detail = format!("`hold_for`: `{}` {why}; write 30m, 4h or 2d", shown.escape_debug());
+        let detail = format!("`{name}`: `{}` {why}; write 30m, 4h or 2d", shown.escape_debug());
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     };
     let no_span = || wrong("is no span of time");
@@ -129,7 +129,7 @@ mod tests {
             ("1h 30m", 5400),
             ("PT1H", 3600),
         ] {
-            assert_eq!(hold_for(text).unwrap(), Duration::from_secs(seconds), "{text}");
+            assert_eq!(span("hold_for", text).unwrap(), Duration::from_secs(seconds), "{text}");
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
             ("1 month", "`1 month` counts in months or years, which are not all of one length"),
             ("99y", "`99y` counts in months or years, which are not all of one length"),
         ] {
-            let problem = serde_json::to_value(hold_for(text).unwrap_err()).unwrap();
+            let problem = serde_json::to_value(span("hold_for", text).unwrap_err()).unwrap();
             assert_eq!(problem["detail"], format!("`hold_for`: {why}; write 30m, 4h or 2d"));
             assert_eq!(problem["status"], 422);
         }

@@ -2,6 +2,7 @@
 
 mod environments;
 mod events;
+mod freezes;
 mod history;
 mod holds;
 mod promotions;
@@ -60,6 +61,8 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(rollbacks::create))
         .routes(routes!(holds::list, holds::create))
         .routes(routes!(holds::release))
+        .routes(routes!(freezes::list, freezes::create))
+        .routes(routes!(freezes::thaw))
         .routes(routes!(history::list))
         .routes(routes!(receivers::list))
         .routes(routes!(reload::create))

@@ -44,8 +44,8 @@ pub(super) struct PromotionBody {
     #[serde(default)]
     dry_run: bool,
     reason: Option<String>,
-    /// Promote although the source is not as healthy as `promote_when` and `soak` want it. Needs a `reason`, which goes into
-    /// the commit, and the permission `override:NAME`.
+    /// Promote although the source is not as healthy as `promote_when` and `soak` want it, and although `to` is frozen. Needs
+    /// a `reason`, which goes into the commit, and the permission `override:NAME`.
     #[serde(default, rename = "override")]
     overrides: bool,
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::super::auth::one;
 use super::super::trace::RequestTrace;
-use super::holds::hold_for;
+use super::holds::span;
 use super::promotions::{accepted, by};
 use super::views::RequestView;
 use super::{App, Body, Caller, Problem, parse_option};
@@ -47,7 +47,7 @@ pub(super) async fn create(
     caller.must(&Permission::Rollback(one(&body.environment)))?;
     let order = RollbackOrder {
         to: parse_option("to", body.to.as_deref())?,
-        hold_for: body.hold_for.as_deref().map(hold_for).transpose()?,
+        hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
         environment: body.environment,
         repository: body.repository,
         reason: body.reason,

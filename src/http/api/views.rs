@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use crate::image::{Digest, Version};
 use crate::store::{
-    Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Hold, Request, RequestState, Update, UpdateState,
+    Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Freeze, Frozen, FrozenBy, Hold, Request,
+    RequestState, Update, UpdateState,
 };
 
 /// A version: tag, digest or both.
@@ -364,7 +365,7 @@ pub(super) struct RequestView {
     updates: Vec<UpdateView>,
     /// What became of its commits in Argo CD; `null` where nobody follows them.
     rollout: Option<RolloutSummary>,
-    /// What stood in the way of a promotion that was made all the same, with `override`.
+    /// What stood in the way of a promotion that was made all the same, with `override`, or the freeze that a rollback passes.
     overridden: Option<String>,
     /// What its log lines, its spans and the commit have in common: 32 hexadecimal digits.
     trace_id: String,
@@ -464,6 +465,80 @@ impl From<&Hold> for HoldView {
             created_at: hold.created_at.to_string(),
             expires_at: time(hold.expires_at),
         }
+    }
+}
+
+/// A freeze that somebody has switched on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FreezeView {
+    id: String,
+    environment: String,
+    reason: String,
+    actor: String,
+    created_at: String,
+    /// When it ends by itself; `null`: when it is thawed.
+    expires_at: Option<String>,
+}
+
+impl From<&Freeze> for FreezeView {
+    fn from(freeze: &Freeze) -> Self {
+        Self {
+            id: freeze.id.clone(),
+            environment: freeze.environment.clone(),
+            reason: freeze.reason.clone(),
+            actor: freeze.actor.clone(),
+            created_at: freeze.created_at.to_string(),
+            expires_at: time(freeze.expires_at),
+        }
+    }
+}
+
+/// That an environment is frozen.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FrozenView {
+    /// When the last of what follows on each other ends; `null`: when it is thawed.
+    until: Option<String>,
+    /// By what and until when, for people.
+    reason: String,
+    by: Vec<FrozenByView>,
+}
+
+/// What freezes an environment.
+#[derive(Debug, Serialize, ToSchema)]
+struct FrozenByView {
+    /// `window` (of the settings) or `freeze` (switched on).
+    kind: &'static str,
+    /// Of a freeze: with it, it is thawed.
+    id: Option<String>,
+    /// Of a window: `Fri 16:00 to Mon 08:00 Europe/Berlin`.
+    window: Option<String>,
+    reason: Option<String>,
+    /// The name of the API token that made a freeze.
+    actor: Option<String>,
+    until: Option<String>,
+}
+
+impl From<&Frozen> for FrozenView {
+    fn from(frozen: &Frozen) -> Self {
+        let by = frozen.by.iter().map(|by| match by {
+            FrozenBy::Window { window, reason, until } => FrozenByView {
+                kind: "window",
+                id: None,
+                window: Some(window.clone()),
+                reason: reason.clone(),
+                actor: None,
+                until: Some(until.to_string()),
+            },
+            FrozenBy::Switch(freeze) => FrozenByView {
+                kind: "freeze",
+                id: Some(freeze.id.clone()),
+                window: None,
+                reason: Some(freeze.reason.clone()),
+                actor: Some(freeze.actor.clone()),
+                until: time(freeze.expires_at),
+            },
+        });
+        Self { until: time(frozen.until), reason: frozen.explanation(), by: by.collect() }
     }
 }
 

@@ -94,7 +94,7 @@ impl Relay {
         Ok(made)
     }
 
-    fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {
+    pub(in crate::relay) fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {
         self.branch_of(environment).ok_or_else(|| RequestError::UnknownEnvironment {
             name: environment.to_owned(),
             known: list(self.0.branches.iter().flat_map(Branch::environments).map(|found| found.name.as_str())),

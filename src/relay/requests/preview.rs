@@ -39,6 +39,8 @@ pub struct PreviewedUpdate {
 pub enum Fate {
     /// Its manifests would change.
     Changed,
+    /// They would, once a freeze has ended.
+    Waiting,
     /// It runs the version already.
     Unchanged,
     /// It would be refused.
@@ -50,6 +52,7 @@ impl Fate {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Changed => "changed",
+            Self::Waiting => "waiting",
             Self::Unchanged => "unchanged",
             Self::Refused => "refused",
         }
@@ -95,6 +98,11 @@ impl Relay {
                     (update.fate, update.reason) = (Fate::Refused, Some(reason.clone()));
                 }
             }
+        }
+        let frozen = self.0.store.frozen().await?.into_iter().find(|frozen| frozen.environment == order.to);
+        if let Some(frozen) = frozen.filter(|_| !order.overrides) {
+            let waits = updates.iter_mut().filter(|update| update.fate == Fate::Changed);
+            waits.for_each(|update| (update.fate, update.reason) = (Fate::Waiting, Some(frozen.explanation())));
         }
         let diff = prepared.unified_diff().map_err(|error| RequestError::Unreachable(error.to_string()))?;
         Ok(Preview { parent: prepared.parent().to_string(), diff, updates })

@@ -25,7 +25,7 @@ pub struct PromotionOrder {
     pub expect: BTreeMap<String, Tag>,
     /// Why.
     pub reason: Option<String>,
-    /// Promote although the source is not as healthy as the settings want it. Needs a reason.
+    /// Promote although the source is not as healthy as the settings want it, or the target is frozen. Needs a reason.
     #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub overrides: bool,
 }
@@ -55,6 +55,7 @@ impl Relay {
             fingerprint,
             updates: plan.updates,
             hold: None,
+            overrides: order.overrides,
         })
         .await
     }

@@ -58,6 +58,7 @@ impl Relay {
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
             overridden: None,
+            overrides: false,
             fingerprint,
             updates: vec![NewRequestedUpdate {
                 repository: repository.clone(),

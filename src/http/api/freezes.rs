@@ -1,0 +1,132 @@
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::auth::one;
+use super::holds::span;
+use super::views::FreezeView;
+use super::{App, Body, Caller, Problem, parse_option};
+use crate::relay::{Branch, Environment};
+use crate::settings::Permission;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Freezes {
+    /// Those that somebody has switched on.
+    freezes: Vec<FreezeView>,
+    /// Those of the settings, as long as they are not over.
+    windows: Vec<WindowView>,
+}
+
+/// A window of the settings in which an environment is frozen.
+#[derive(Serialize, ToSchema)]
+struct WindowView {
+    environment: String,
+    /// As in `Fri 16:00 to Mon 08:00 Europe/Berlin`.
+    window: String,
+    reason: Option<String>,
+    /// When it begins next, or began where it is now.
+    from: String,
+    /// When it ends then.
+    until: String,
+    /// Whether it is now.
+    active: bool,
+}
+
+/// A freeze that is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FreezeOrder {
+    environment: String,
+    reason: String,
+    /// When it ends by itself, as `2027-01-04T08:00:00+01:00`; when it is thawed where both this and `freeze_for` are left out.
+    until: Option<String>,
+    /// How long, as `30m`, `4h` or `2d`.
+    freeze_for: Option<String>,
+}
+
+/// The freezes that are switched on, and the windows of the settings.
+#[utoipa::path(get, path = "/freezes", responses((status = 200, body = Freezes)))]
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Freezes>, Problem> {
+    caller.must_read()?;
+    let freezes = app.0.relay.store().freezes().await?;
+    let now = app.0.relay.store().clock().now();
+    let environments = app.0.relay.branches().iter().flat_map(Branch::environments);
+    let windows = environments.flat_map(|environment| windows(environment, now)).collect();
+    Ok(Json(Freezes { freezes: freezes.iter().map(Into::into).collect(), windows }))
+}
+
+fn windows(environment: &Environment, now: Timestamp) -> Vec<WindowView> {
+    let view = |window: &crate::policy::FreezeWindow| {
+        let (from, until) = window.span.now_or_next(now)?;
+        Some(WindowView {
+            environment: environment.name.clone(),
+            window: window.span.to_string(),
+            reason: window.reason.clone(),
+            from: from.to_string(),
+            until: until.to_string(),
+            active: from <= now,
+        })
+    };
+    environment.freezes.windows().iter().filter_map(view).collect()
+}
+
+/// Freezes an environment: what comes by itself waits, and so do promotions.
+#[utoipa::path(post, path = "/freezes", request_body = FreezeOrder, responses(
+    (status = 201, body = FreezeView),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Body(order): Body<FreezeOrder>,
+) -> Result<(StatusCode, Json<FreezeView>), Problem> {
+    caller.must(&Permission::Freeze(one(&order.environment)))?;
+    let wrong = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let reason = order.reason.trim();
+    if reason.is_empty() {
+        return Err(wrong("`reason` is empty: say to whoever waits why"));
+    }
+    let now = app.0.relay.store().clock().now();
+    let expires_at = match (parse_option::<Timestamp>("until", order.until.as_deref())?, &order.freeze_for) {
+        (Some(_), Some(_)) => return Err(wrong("`until` and `freeze_for` say the same: leave one out")),
+        (Some(until), None) if until <= now => return Err(wrong("`until` is over already")),
+        (until, None) => until,
+        (None, Some(text)) => {
+            let end = now.checked_add(span("freeze_for", text)?);
+            Some(end.map_err(|_| wrong("`freeze_for` reaches beyond the end of the calendar"))?)
+        }
+    };
+    let freeze = crate::relay::FreezeOrder {
+        environment: order.environment,
+        reason: reason.to_owned(),
+        actor: caller.name,
+        expires_at,
+    };
+    let made = app.0.relay.freeze(freeze).await?;
+    Ok((StatusCode::CREATED, Json((&made).into())))
+}
+
+/// Ends a freeze: the newest update of each repository that waited for it goes, all of them as one commit.
+#[utoipa::path(delete, path = "/freezes/{id}", responses(
+    (status = 204),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn thaw(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let freezes = app.0.relay.store().freezes().await?;
+    let freeze =
+        freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;
+    caller.must(&Permission::Freeze(one(&freeze.environment)))?;
+    match app.0.relay.thaw(&id, &caller.name).await? {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(Problem::nothing_at("active freeze", &id)),
+    }
+}

@@ -1,0 +1,207 @@
+//! Freezes: by the API and by the settings, with everything that waits for them and what passes.
+
+use serde_json::{Value, json};
+
+use super::fleet::{Builder, Fleet, READ_TOKEN, sha};
+
+const TOKEN: &str = "freezer-token-51aa";
+
+fn builder() -> Builder {
+    Fleet::builder().service("user-service").service("order-service").settings(&format!(
+        "\n[[api_token]]\nname = \"freezer\"\ntoken = {{ value = \"{TOKEN}\" }}\n\
+         permissions = [\"read\", \"freeze:*\", \"promote:*\", \"rollback:*\", \"hold:*\", \"override:production\"]\n"
+    ))
+}
+
+async fn api(fleet: &Fleet, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    fleet.api_as(TOKEN, method, path, body, &[]).await
+}
+
+async fn freeze(fleet: &Fleet, body: Value) -> String {
+    let (status, made) = api(fleet, "POST", "/freezes", Some(body)).await;
+    assert_eq!(status, 201, "{made}");
+    made["id"].as_str().unwrap().to_owned()
+}
+
+async fn thaw(fleet: &Fleet, id: &str) {
+    let (status, answer) = api(fleet, "DELETE", &format!("/freezes/{id}"), None).await;
+    assert_eq!(status, 204, "{answer}");
+}
+
+/// Asks for a promotion or rollback, and returns it once it is not pending any more.
+async fn asked(fleet: &Fleet, path: &str, body: Value) -> Value {
+    let (status, taken) = api(fleet, "POST", path, Some(body)).await;
+    assert_eq!(status, 202, "{taken}");
+    let id = taken["id"].as_str().unwrap();
+    let (_, ended) = api(fleet, "GET", &format!("/promotions/{id}?wait=60"), None).await;
+    assert_ne!(ended["state"], "pending", "{ended:#}\n{}", fleet.log());
+    ended
+}
+
+async fn environment(fleet: &Fleet, name: &str) -> Value {
+    let (_, matrix) = fleet.api("GET", "/environments", None).await;
+    matrix["environments"].as_array().unwrap().iter().find(|found| found["name"] == name).unwrap().clone()
+}
+
+fn trailer(fleet: &Fleet, key: &str) -> String {
+    fleet.upstream.git(&["log", "-1", &format!("--format=%(trailers:key={key},valueonly)"), "main"]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn what_arrives_waits_and_the_newest_leave_as_one_commit() {
+    let mut fleet = builder().start().await;
+    let id = freeze(&fleet, json!({"environment": "staging", "reason": "incident 42"})).await;
+    let first = fleet.announce("user-service", &sha('1')).await;
+    let event = fleet.settled(&first).await;
+    let reason = format!("`staging` is frozen until it is thawed by {id} (freezer: incident 42)");
+    assert_eq!((&event["state"], &event["reason"]), (&json!("waiting"), &json!(reason)), "{event:#}");
+
+    // A restart in the middle changes nothing.
+    fleet.kill();
+    fleet.start().await;
+    let second = fleet.announce("user-service", &sha('2')).await;
+    let other = fleet.announce("order-service", &sha('3')).await;
+    for id in [&first, &second, &other] {
+        assert_eq!(fleet.settled(id).await["state"], "waiting");
+    }
+    let staging = environment(&fleet, "staging").await;
+    assert_eq!(staging["freeze"]["reason"], reason);
+    assert_eq!((&staging["freeze"]["until"], &staging["freeze"]["by"][0]["id"]), (&Value::Null, &json!(id)));
+    let waiting = |cell: usize| staging["repositories"][cell]["waiting"].as_array().unwrap().clone();
+    assert_eq!((waiting(0).len(), waiting(1).len()), (1, 2), "{staging:#}");
+    assert_eq!((&waiting(0)[0]["tag"], &waiting(0)[0]["reason"]), (&json!(sha('3')), &json!(reason)));
+    assert_eq!(environment(&fleet, "production").await["freeze"], Value::Null);
+    assert_eq!(fleet.upstream.subjects(), ["begin"]);
+
+    thaw(&fleet, &id).await;
+    for (id, state) in [(&first, "superseded"), (&second, "committed"), (&other, "committed")] {
+        assert_eq!(fleet.settled(id).await["state"], state, "{}", fleet.log());
+    }
+    assert_eq!(fleet.upstream.subjects(), ["staging: 2 images", "begin"]);
+    assert_eq!(fleet.running("staging", "user-service"), sha('2'));
+    assert_eq!(environment(&fleet, "staging").await["freeze"], Value::Null);
+    let (_, list) = fleet.api("GET", "/freezes", None).await;
+    assert_eq!(list, json!({"freezes": [], "windows": []}));
+    assert_eq!(api(&fleet, "DELETE", &format!("/freezes/{id}"), None).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_promotion_waits_unless_it_overrides_and_a_rollback_passes() {
+    let fleet = builder().start().await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+        assert_eq!(fleet.settled(&fleet.announce(service, &sha('1')).await).await["state"], "committed");
+    }
+    let id = freeze(&fleet, json!({"environment": "production", "reason": "sales week"})).await;
+    let promotion = |service: &str| json!({"to": "production", "repositories": [service]});
+    let mut dry = promotion("user-service");
+    dry["dry_run"] = json!(true);
+    let (status, preview) = api(&fleet, "POST", "/promotions", Some(dry)).await;
+    assert_eq!((status, &preview["updates"][0]["state"]), (200, &json!("waiting")), "{preview:#}");
+    assert!(preview["diff"].as_str().unwrap().contains(&sha('1')), "what it would change is shown all the same");
+
+    let waiting = asked(&fleet, "/promotions", promotion("user-service")).await;
+    assert_eq!(waiting["state"], "waiting", "{waiting:#}");
+    let reason = format!("`production` is frozen until it is thawed by {id} (freezer: sales week)");
+    assert_eq!(waiting["updates"][0]["reason"], reason);
+    assert_eq!(fleet.running("production", "user-service"), sha('0'));
+
+    // Not without the permission, and not without a reason.
+    let mut urgent = promotion("order-service");
+    urgent["override"] = json!(true);
+    assert_eq!(api(&fleet, "POST", "/promotions", Some(urgent.clone())).await.0, 422);
+    urgent["reason"] = json!("hotfix");
+    assert_eq!(fleet.api("POST", "/promotions", Some(urgent.clone())).await.0, 403);
+    let done = asked(&fleet, "/promotions", urgent).await;
+    assert_eq!((&done["state"], &done["overridden"]), (&json!("committed"), &json!(reason)), "{done:#}");
+    assert_eq!(trailer(&fleet, "Tagrelay-Override"), "hotfix");
+    assert_eq!(fleet.running("production", "order-service"), sha('1'));
+
+    let back = json!({"environment": "production", "repository": "order-service", "reason": "worse"});
+    let back = asked(&fleet, "/rollbacks", back).await;
+    assert_eq!(back["state"], "committed", "{back:#}");
+    assert_eq!(back["overridden"], format!("{reason}; a rollback passes"));
+    assert_eq!(trailer(&fleet, "Tagrelay-Override"), "worse");
+    assert_eq!(fleet.running("production", "order-service"), sha('0'));
+
+    thaw(&fleet, &id).await;
+    let waited = format!("/promotions/{}?wait=60", waiting["id"].as_str().unwrap());
+    let (_, ended) = api(&fleet, "GET", &waited, None).await;
+    assert_eq!(ended["state"], "committed", "{ended:#}");
+    assert_eq!(fleet.running("production", "user-service"), sha('1'));
+}
+
+#[tokio::test]
+async fn a_window_of_the_settings_ends_with_new_settings() {
+    let window = "freeze = [{ from = \"2026-01-01T00:00:00Z\", until = 2099-01-01T00:00:00Z, reason = \"moving\" }]";
+    let mut fleet = builder().environment_settings("staging", window).start().await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    let found = fleet.settled(&event).await;
+    let reason = "`staging` is frozen until 2099-01-01T00:00:00Z by the settings (moving: 2026-01-01T00:00:00Z to \
+                  2099-01-01T00:00:00Z)";
+    assert_eq!((&found["state"], &found["reason"]), (&json!("waiting"), &json!(reason)), "{found:#}");
+    let (_, list) = fleet.api("GET", "/freezes", None).await;
+    assert_eq!(list["windows"][0]["active"], true, "{list:#}");
+    fleet.kill();
+    fleet.start().await;
+    assert_eq!(fleet.settled(&event).await["state"], "waiting");
+    assert_eq!(fleet.upstream.subjects(), ["begin"]);
+
+    let text = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    std::fs::write(fleet.settings_file(), text.replace(window, "")).unwrap();
+    let pid = fleet.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    fleet.eventually("it goes", async || fleet.running("staging", "user-service") == sha('1')).await;
+    assert_eq!(fleet.settled(&event).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn a_freeze_stops_what_is_not_pushed_yet_and_ends_by_itself() {
+    let fleet = builder().repository_settings("quiet_period = \"2s\"").start().await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("it is pending", async || {
+            fleet.api("GET", &format!("/events/{event}"), None).await.1["state"] == "pending"
+        })
+        .await;
+    let id = freeze(&fleet, json!({"environment": "staging", "reason": "audit", "freeze_for": "4s"})).await;
+    let found = fleet.settled(&event).await;
+    assert_eq!(found["state"], "waiting", "{found:#}");
+    assert!(found["reason"].as_str().unwrap().contains(&id), "{found:#}");
+    fleet.eventually("it goes", async || fleet.running("staging", "user-service") == sha('1')).await;
+    assert_eq!(fleet.settled(&event).await["state"], "committed");
+    assert!(fleet.log().contains("environment thawed"));
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_no_freeze() {
+    let fleet = builder().start().await;
+    let body = |more: Value| {
+        let mut body = json!({"environment": "staging", "reason": "audit"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (more, detail) in [
+        (json!({"environment": "stagin"}), "there is no environment `stagin`"),
+        (json!({"reason": " "}), "`reason` is empty"),
+        (json!({"until": "tomorrow"}), "`until`"),
+        (json!({"until": "2020-01-01T00:00:00Z"}), "`until` is over already"),
+        (json!({"freeze_for": "1 month"}), "`freeze_for`"),
+        (json!({"freeze_for": "1h", "until": "2099-01-01T00:00:00Z"}), "leave one out"),
+        (json!({"fro": "1h"}), "fro"),
+    ] {
+        let (status, problem) = api(&fleet, "POST", "/freezes", Some(body(more))).await;
+        assert_eq!(status, 422, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{detail}: {problem}");
+    }
+    assert_eq!(fleet.api_as(READ_TOKEN, "POST", "/freezes", Some(body(json!({}))), &[]).await.0, 403);
+    let id = freeze(&fleet, body(json!({"until": "2099-01-01T00:00:00+01:00"}))).await;
+    assert_eq!(fleet.api_as(READ_TOKEN, "DELETE", &format!("/freezes/{id}"), None, &[]).await.0, 403);
+    let (_, list) = fleet.api_as(READ_TOKEN, "GET", "/freezes", None, &[]).await;
+    assert_eq!(list["freezes"][0]["expires_at"], "2098-12-31T23:00:00Z", "{list:#}");
+    let (_, document) = fleet.api("GET", "/openapi.json", None).await;
+    for (path, method) in [("/api/v1/freezes", "post"), ("/api/v1/freezes", "get"), ("/api/v1/freezes/{id}", "delete")]
+    {
+        assert!(document["paths"][path][method].is_object(), "{method} {path}");
+    }
+}
