@@ -204,6 +204,8 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         ("[server]", "listen", defaults.server.listen.to_string()),
         ("[server]", "max_body_bytes", defaults.server.max_body_bytes.to_string()),
         ("[server]", "max_connections", defaults.server.max_connections.to_string()),
+        ("[server]", "catch_up", format!("{}m", defaults.catch_up.every.unwrap().as_secs() / 60)),
+        ("[server]", "catch_up_concurrency", defaults.catch_up.at_once.to_string()),
         (
             "[[receiver]]",
             "duplicate_window",
@@ -231,6 +233,24 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
 }
 
 /// Returns the first receiver of each section of the guides, by the heading.
+#[test]
+fn catching_up_has_its_own_pace_or_is_off() {
+    let every = |lines: &str| {
+        let text = format!(
+            "config_repository = [{{ name = \"a\", url = \"file:///a\" }}]\n\
+             environment = [{{ name = \"e\", paths = [\"a\"] }}]\n\
+             image = [{{ repository = \"docker.io/a/*\" }}]\n[server]\n{lines}"
+        );
+        let settings = Settings::parse("t.toml", &text, &|_| Err(VarError::NotPresent)).unwrap();
+        (settings.catch_up.every.map(|every| every.as_secs()), settings.catch_up.at_once)
+    };
+    assert_eq!(every("listen = \"127.0.0.1:1\""), (Some(900), 4));
+    assert_eq!(every("catch_up = \"2h\"\ncatch_up_concurrency = 1"), (Some(7200), 1));
+    for off in ["off", "0", "0s"] {
+        assert_eq!(every(&format!("catch_up = \"{off}\"")), (None, 4), "{off}");
+    }
+}
+
 fn receivers_of_the_guide() -> Vec<(&'static str, &'static str)> {
     const GUIDES: [&str; 2] = [include_str!("../docs/registries.md"), include_str!("../docs/git-hosts.md")];
     let sections = GUIDES.iter().flat_map(|guide| guide.split("\n## ").skip(1));

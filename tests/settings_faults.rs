@@ -35,7 +35,12 @@ fn unknown_names_come_with_the_nearest_known_one() {
         (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
         (
             with("[server]\nport = 1"),
-            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`",
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`, `catch_up`, `catch_up_concurrency`",
+        ),
+        (
+            with("[server]\ncatch_up = \"10s\"\ncatch_up_concurrency = 0"),
+            "t.toml:18:12: `catch_up`: `10s` is no span of time from 1m to 7d; write \"24h\" or \"7d\"\n\
+             t.toml:19:24: `catch_up_concurrency` in [server] must be 1 to 64",
         ),
         (
             changed("promote_from = [\"staging\"]", "promote_from = [\"stagin\"]"),

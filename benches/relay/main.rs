@@ -1,6 +1,6 @@
 //! The whole program, from the webhook to the branch: the built binary between a registry and a Git server.
 //!
-//! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle`.
+//! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle catch-up`.
 //! docs/benchmarks.md tells what the figures mean.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, dead_code)]
 
@@ -17,6 +17,7 @@ mod wire;
 
 mod accept;
 mod burst;
+mod catch_up;
 mod latency;
 mod size;
 mod world;
@@ -31,7 +32,7 @@ fn main() {
     }
     // Cargo adds options of its own, such as `--bench`.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let parts = ["latency", "burst", "accept", "memory", "idle"];
+    let parts = ["latency", "burst", "accept", "memory", "idle", "catch-up"];
     if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {
         panic!("there is no part {unknown:?}; there are {}", parts.join(", "));
     }
@@ -42,6 +43,7 @@ fn main() {
                 "burst" => burst::run().await,
                 "accept" => accept::run().await,
                 "memory" => size::memory().await,
+                "catch-up" => catch_up::run().await,
                 _ => size::idle().await,
             }
         }

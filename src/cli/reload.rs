@@ -81,6 +81,9 @@ impl Reloader {
                 tracing::warn!("{warning}");
             }
             server.reload(settings).await.map_err(|error| self.fault(&error))?;
+        } else {
+            // Whoever asks for a reload that changes nothing wants something to happen.
+            server.relay().catch_up_now();
         }
         Ok(changes)
     }

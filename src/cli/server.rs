@@ -103,6 +103,7 @@ impl Server {
             metrics,
             traces,
             retention,
+            catch_up: settings.catch_up,
         });
         let parts = http_parts(&settings, relay.clone(), receivers, self.reloads.clone());
         let same_bodies = self.settings.server.max_body_bytes == settings.server.max_body_bytes;
@@ -198,6 +199,7 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
         metrics,
         traces,
         retention,
+        catch_up: settings.catch_up,
     });
     let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::api::{Api, Environment, Hold, Matrix, Running, ServerOptions};
+use super::api::{Api, Environment, Hold, Matrix, Registry, Running, ServerOptions};
 use super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, relative, short_commit};
 
 /// Shows what every environment runs, what is held or frozen, what waits, and what is wrong.
@@ -74,6 +74,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     parts.extend(waiting(&environments));
     parts.extend(rollouts(&environments));
     parts.extend(ill_applications(&environments));
+    parts.extend(not_caught_up(matrix));
     parts.extend(unread(&environments));
     parts.extend(problems(&environments));
     parts.join("\n")
@@ -285,6 +286,25 @@ fn ill_applications(environments: &[&Environment]) -> Option<String> {
     any.then(|| format!("{HEAD}Applications that are not healthy{HEAD:#}\n{}", table.render(2)))
 }
 
+/// Registries in which nobody finds what a lost webhook would have told.
+fn not_caught_up(matrix: &Matrix) -> Option<String> {
+    let mut table = Table::bare();
+    let mut any = false;
+    for Registry { registry, catch_up } in &matrix.registries {
+        let word = match catch_up.state.as_str() {
+            "listed" | "waiting" => continue,
+            "unsupported" => "lists no tags",
+            "not_allowed" => "may not be listed",
+            "not_now" => "does not answer now",
+            other => other,
+        };
+        any = true;
+        let reason = Cell::plain(catch_up.reason.as_deref().unwrap_or_default());
+        table.row(vec![Cell::plain(registry), Cell::new(word, WARN), reason]);
+    }
+    any.then(|| format!("{HEAD}Registries that catch-up leaves out{HEAD:#}\n{}", table.render(2)))
+}
+
 fn unread(environments: &[&Environment]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
@@ -400,6 +420,20 @@ mod tests {
           production   in 3d  Fri 16:00 to Mon 08:00 Europe/Berlin       weekend
           production   in 3d  ops                                   01F  audit
         ");
+    }
+
+    #[test]
+    fn registries_that_are_left_out_are_said() {
+        let registry = |host: &str, state: &str, reason: Option<&str>| json!({ "registry": host, "catch_up": { "state": state, "reason": reason } });
+        let registries = json!([
+            registry("docker.io", "listed", None),
+            registry("public.example.com", "unsupported", Some("it answered 405")),
+        ]);
+        let mut matrix = matrix(&["staging"]);
+        matrix.registries = serde_json::from_value(registries).unwrap();
+        let (plain, _) = shown(&matrix, &[]);
+        let expected = "Registries that catch-up leaves out\n  public.example.com  lists no tags  it answered 405\n";
+        assert!(plain.ends_with(expected), "{plain}");
     }
 
     #[test]

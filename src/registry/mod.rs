@@ -8,6 +8,8 @@
 //! - [`Registries`] knows the registries, each of which is asked by one `Registry` (`one.rs`);
 //! - `auth.rs` answers challenges (`challenge.rs`) and keeps tokens;
 //! - `built.rs` reads when an image was built;
+//! - `tags.rs` lists the tags of a repository, over as many pages as it has (`link.rs`);
+//! - `patience.rs` knows when a registry wants to be left alone;
 //! - `setback.rs` says in words why there is no answer, and when to ask again;
 //! - `client.rs` says what is trusted and how long is waited.
 //!
@@ -21,9 +23,12 @@ mod body;
 mod built;
 mod challenge;
 mod client;
+mod link;
 mod one;
+mod patience;
 mod setback;
 mod settings;
+mod tags;
 mod verified;
 
 use std::collections::HashMap;
@@ -39,8 +44,9 @@ use client::ClientFor;
 use jiff::Timestamp;
 use one::{Held, Registry};
 use setback::{Setback, is_loopback};
+use tags::Listed;
 
-use crate::image::{Digest, InvalidRepository, Repository};
+use crate::image::{Digest, InvalidRepository, Repository, Tag};
 
 /// From this many registries without settings on, what is known of them is forgotten: connections and tokens are made
 /// anew, and no stream of made-up hosts fills the memory.
@@ -118,6 +124,48 @@ impl BuildTime {
         match self {
             Self::At(_) | Self::Unsaid => "there",
             Self::Gone { .. } | Self::Incomplete { .. } => "not_there",
+            Self::NotAllowed { .. } => "not_allowed",
+            Self::NotNow { .. } => "not_now",
+        }
+    }
+}
+
+/// What a registry says about which tags a repository has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Listing {
+    /// These, sorted, each once. None, where the registry does not have the repository.
+    Tags {
+        /// The tags.
+        tags: Vec<Tag>,
+        /// How many pages they came on.
+        pages: usize,
+    },
+    /// The registry does not list tags.
+    Unsupported {
+        /// What it answered.
+        reason: String,
+    },
+    /// The registry does not let us look, or its list makes no sense. Asking again changes nothing until somebody acts.
+    NotAllowed {
+        /// What, where, and what to do. Never a credential.
+        reason: String,
+    },
+    /// The registry could not answer now, or wants to be left alone.
+    NotNow {
+        /// What, where, and what to do. Never a credential.
+        reason: String,
+        /// How long the registry asks to be left alone, at most six hours; `None` where it does not say.
+        ask_again_after: Option<Duration>,
+    },
+}
+
+impl Listing {
+    /// Returns the outcome as metrics and logs name it.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Tags { .. } => "listed",
+            Self::Unsupported { .. } => "unsupported",
             Self::NotAllowed { .. } => "not_allowed",
             Self::NotNow { .. } => "not_now",
         }
@@ -228,6 +276,27 @@ impl Registries {
             Err(Setback::NotAllowed { reason }) => BuildTime::NotAllowed { reason },
             Err(Setback::NotNow { reason, ask_again_after }) => BuildTime::NotNow { reason, ask_again_after },
         }
+    }
+
+    /// Asks the registry which tags a repository has: one request for each page, up to a thousand.
+    pub async fn tags(&self, repository: &Repository) -> Listing {
+        let registry = match self.registry(repository.registry()) {
+            Ok(registry) => registry,
+            Err(error) => return Listing::NotAllowed { reason: error.to_string() },
+        };
+        match registry.tags(repository.path()).await {
+            Ok(Listed::Tags { tags, requests }) => Listing::Tags { tags, pages: requests },
+            Ok(Listed::Unsupported { reason }) => Listing::Unsupported { reason },
+            Err(Setback::NotAllowed { reason }) => Listing::NotAllowed { reason },
+            Err(Setback::NotNow { reason, ask_again_after }) => Listing::NotNow { reason, ask_again_after },
+        }
+    }
+
+    /// Returns why, and for how long, a registry is to be left alone by whoever can wait: by what it has answered to
+    /// any request. `None` where nothing speaks against asking it.
+    pub fn quiet(&self, registry: &str) -> Option<(String, Duration)> {
+        let quiet = self.registry(registry).ok()?.quiet()?;
+        Some((format!("registry {registry} is not asked for now: {}", quiet.reason), quiet.wait))
     }
 
     /// Takes the sender's word, for trials without a way to the registry. The image has no digest.

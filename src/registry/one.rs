@@ -1,5 +1,8 @@
 //! One registry: requests that carry what the registry wants to see, and what its answers mean.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oci_distribution::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -10,6 +13,7 @@ use url::Url;
 use super::auth::{Authority, Context};
 use super::body::read_at_most;
 use super::client::TimeLimits;
+use super::patience::{Patience, Quiet};
 use super::setback::{Setback, passing, unanswered};
 use super::{Credentials, UnverifiedImage};
 use crate::image::Digest;
@@ -24,6 +28,10 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 /// Requests that one registry gets at a time: a thousand pushes at once neither flood it nor use up our files.
 const MAX_REQUESTS_AT_ONCE: usize = 64;
 
+/// What an answer about a tag may be.
+const MANIFESTS: [&str; 4] =
+    [OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE];
+
 /// One registry and what is known of it.
 pub(super) struct Registry {
     host: String,
@@ -32,6 +40,9 @@ pub(super) struct Registry {
     limits: TimeLimits,
     authority: Authority,
     places: Semaphore,
+    patience: Patience,
+    /// Whether it has ever given a link to a next page.
+    gives_links: AtomicBool,
 }
 
 /// What a registry holds under a tag.
@@ -53,7 +64,16 @@ impl Registry {
         let base = Url::parse(&format!("{scheme}://{answering}/v2/"))?;
         let context = Context { host: host.to_owned(), plain_http, credentials, client: client.clone(), limits };
         let (authority, places) = (Authority::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
-        Ok(Self { host: host.to_owned(), base, client, limits, authority, places })
+        Ok(Self {
+            host: host.to_owned(),
+            base,
+            client,
+            limits,
+            authority,
+            places,
+            patience: Patience::default(),
+            gives_links: AtomicBool::new(false),
+        })
     }
 
     /// Returns the digest of what the tag points at: one `HEAD`, unless the registry leaves the digest out.
@@ -94,18 +114,54 @@ impl Registry {
         }
     }
 
-    /// Sends one request about the repository `path` (two after a challenge) and returns what is no 401.
+    /// Returns the registry as references write it.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the address of a place behind `/v2/`.
+    pub(super) fn address(&self, place: &str) -> Result<Url, Setback> {
+        self.base.join(place).map_err(|error| {
+            Setback::not_allowed(format!("registry {} cannot be asked for {place}: {error}", self.host))
+        })
+    }
+
+    pub(super) fn note_link(&self, is_there: bool) {
+        self.gives_links.fetch_or(is_there, Ordering::Relaxed);
+    }
+
+    pub(super) fn gives_links(&self) -> bool {
+        self.gives_links.load(Ordering::Relaxed)
+    }
+
+    /// Returns why and how long nobody but whoever confirms images is to ask the registry.
+    pub(super) fn quiet(&self) -> Option<Quiet> {
+        self.patience.quiet(Instant::now())
+    }
+
+    /// Asks for a manifest or blob of the repository `path`, as [`Registry::ask_at`] does.
     pub(super) async fn ask(&self, method: Method, path: &str, place: &str) -> Result<reqwest::Response, Setback> {
+        self.ask_at(method, path, &self.address(place)?, &MANIFESTS).await
+    }
+
+    /// Sends one request about the repository `path` (two after a challenge) and returns what is no 401.
+    pub(super) async fn ask_at(
+        &self,
+        method: Method,
+        path: &str,
+        address: &Url,
+        accept: &[&str],
+    ) -> Result<reqwest::Response, Setback> {
         let scope = format!("repository:{path}:pull");
         let pass = self.authority.pass(&scope).await?;
-        let response = self.send(method.clone(), place, pass.header()).await?;
+        let response = self.send(method.clone(), address, accept, pass.header()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         let pass = self.authority.pass_after(pass, response.headers(), &scope).await?;
         // The connection is free for the second request once the answer to the first is gone.
         drop(response);
-        let response = self.send(method, place, pass.header()).await?;
+        let response = self.send(method, address, accept, pass.header()).await?;
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(self.authority.refused()),
             _ => Ok(response),
@@ -115,27 +171,22 @@ impl Registry {
     async fn send(
         &self,
         method: Method,
-        place: &str,
+        address: &Url,
+        accept: &[&str],
         authorization: Option<HeaderValue>,
     ) -> Result<reqwest::Response, Setback> {
-        let address = self.base.join(place).map_err(|error| {
-            Setback::not_allowed(format!("registry {} cannot be asked for {place}: {error}", self.host))
-        })?;
-        let mut request = self.client.request(method, address);
-        for media_type in [
-            OCI_IMAGE_INDEX_MEDIA_TYPE,
-            OCI_IMAGE_MEDIA_TYPE,
-            IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-            IMAGE_MANIFEST_MEDIA_TYPE,
-        ] {
-            request = request.header(header::ACCEPT, media_type);
+        let mut request = self.client.request(method, address.clone());
+        for media_type in accept {
+            request = request.header(header::ACCEPT, *media_type);
         }
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         // The time limit begins with the place. Nobody closes the semaphore, so there is always one.
         let _place = self.places.acquire().await;
-        request.send().await.map_err(|error| self.unanswered(error))
+        let response = request.send().await.map_err(|error| self.unanswered(error))?;
+        self.patience.hear(response.status(), response.headers(), Instant::now());
+        Ok(response)
     }
 
     pub(super) fn unanswered(&self, error: reqwest::Error) -> Setback {
@@ -152,10 +203,6 @@ impl Registry {
                 .no_registry(place, "400 Bad Request to plain HTTP (it may want HTTPS: then remove plain_http = true)"),
             _ => self.no_registry(place, status.as_str()),
         }
-    }
-
-    pub(super) fn host(&self) -> &str {
-        &self.host
     }
 
     /// Returns the host that answered in the place of the registry, to which the registry has redirected us.

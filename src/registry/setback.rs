@@ -11,7 +11,7 @@ use super::client::TimeLimits;
 use crate::retry_after::retry_after;
 
 /// The longest wait that a registry can ask for: Docker Hub's limits are counted over six hours.
-const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Why there is no answer to build on. Cheap to clone, because everybody who waits for one token gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]

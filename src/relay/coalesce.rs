@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::matrix::is_same;
 use crate::image::{Repository, Version};
-use crate::store::{Cause, Outcome, Update};
+use crate::store::{Outcome, Update};
 
 /// Splits updates, which are in the order in which they were taken, into the newest of each place and the others.
 ///
@@ -20,7 +20,7 @@ pub(super) fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outco
             let compared = update.compared.as_deref();
             compared.is_some_and(|compared| !is_among(&there.version, &update.version, compared))
         };
-        if newest.get(&place).is_some_and(|there| there.cause != Cause::Push && unaware(there)) {
+        if newest.get(&place).is_some_and(|there| !there.cause.is_event() && unaware(there)) {
             continue;
         }
         let by = update.cause_id.clone();
@@ -44,6 +44,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::store::Cause;
     use crate::store::UpdateState;
     use crate::telemetry::TraceContext;
 

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::policy::{FreezeCalendar, FreezeSchedule, FreezeSpan, FreezeWindow};
-    use crate::relay::{Notice, Parts};
+    use crate::relay::{CatchUpSettings, Notice, Parts};
     use crate::store::{Decision, NewEvent, PlannedUpdate, Retention, Store, StoreSettings, Verdict};
     use crate::telemetry::{Metrics, TraceContext, Traces};
 
@@ -250,6 +250,7 @@ mod tests {
             metrics: Metrics::new(),
             traces: Traces::off(),
             retention: Retention { ended: day, history: day },
+            catch_up: CatchUpSettings { every: None, ..CatchUpSettings::default() },
         });
         let mut notices = relay.notices();
         let state = async || store.updates_of(&event).await.unwrap()[0].state;

@@ -9,9 +9,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, broadcast, mpsc, watch};
 
 use super::arrivals::Arrivals;
+use super::catch_up::Board;
 use super::{Inner, Notice, Relay};
 use crate::store::Ending;
 
@@ -21,6 +22,10 @@ pub(super) struct Lineage {
     pub(super) arrivals: Arc<Arrivals>,
     /// What comes to its end, for whoever has the turn to tell it.
     pub(super) endings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>,
+    /// How catching up goes.
+    pub(super) board: Board,
+    /// Rung when somebody wants to be caught up with now.
+    pub(super) catch_up: Notify,
     turns: Turns,
     /// The pipeline that works: whoever still holds an older one wakes its tasks all the same.
     current: RwLock<Weak<Inner>>,
@@ -36,6 +41,8 @@ impl Lineage {
             notices,
             arrivals: Arc::default(),
             endings: tokio::sync::Mutex::new(endings),
+            board: Board::default(),
+            catch_up: Notify::new(),
             turns: Turns::default(),
             current: RwLock::default(),
             failure: watch::Sender::new(None),

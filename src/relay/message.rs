@@ -148,13 +148,15 @@ impl Moved<'_> {
             tag: version.tag().cloned(),
             digest: version.digest().cloned(),
         };
-        let by = match cause {
-            Cause::Push => "via",
-            Cause::Promotion | Cause::Rollback => "by",
+        let (by, whom) = match cause {
+            Cause::Push => ("via", actor.as_str()),
+            // Nobody told: the registry was asked.
+            Cause::CatchUp => ("via", repository.registry()),
+            Cause::Promotion | Cause::Rollback => ("by", actor.as_str()),
         };
         let _ = write!(
             text,
-            "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {actor}\n",
+            "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {whom}\n",
         );
         if let Some(reason) = override_reason {
             let _ = writeln!(text, "Tagrelay-Override: {}", one_line(reason));

@@ -2,6 +2,7 @@
 //!
 //! - `intake` asks the registry whether an event or a request is true, and makes updates of it;
 //! - `ordering` says whether a build is newer than what runs;
+//! - `catch_up` finds what no webhook told of;
 //! - `writer` takes everything that is pending for a branch, and commits and pushes it;
 //! - `requests` turns promotions and rollbacks into updates;
 //! - `freezes` lets what waits go when a freeze ends;
@@ -13,6 +14,7 @@
 
 mod arrivals;
 mod branch;
+mod catch_up;
 mod coalesce;
 mod endings;
 mod follow_up;
@@ -42,13 +44,14 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 
 pub use branch::{Branch, BranchNews};
+pub use catch_up::RegistryNews;
 pub use follow_up::Following;
 pub use freezes::FreezeOrder;
 use lineage::Lineage;
 pub use matrix::{EnvironmentRow, MatrixCell};
 pub use notice::{Notice, Subject};
 pub use requests::{Fate, HoldOrder, Order, Preview, PreviewedUpdate, PromotionOrder, RequestError, RollbackOrder};
-pub use settings::{Environment, MessageSettings, UpdateMode, WritingSettings};
+pub use settings::{CatchUpSettings, Environment, MessageSettings, UpdateMode, WritingSettings};
 pub use template::{InvalidTemplate, MessageTemplate};
 
 use arrivals::Arrivals;
@@ -90,6 +93,8 @@ pub struct Parts {
     pub traces: Traces,
     /// How long what has ended is kept.
     pub retention: Retention,
+    /// How registries are asked for what no webhook told of.
+    pub catch_up: CatchUpSettings,
 }
 
 /// The pipeline. Cheap to clone.
@@ -108,6 +113,7 @@ struct Inner {
     metrics: Metrics,
     traces: Traces,
     retention: Retention,
+    catch_up: CatchUpSettings,
     notices: broadcast::Sender<Notice>,
     arrivals: Arc<Arrivals>,
     /// Rung when a freeze was switched on or off.
@@ -145,7 +151,8 @@ impl Relay {
     }
 
     fn start_in(lineage: Arc<Lineage>, parts: Parts) -> (Self, Running) {
-        let Parts { store, registries, images, sources, branches, following, metrics, traces, retention } = parts;
+        let Parts { store, registries, images, sources, branches, following, metrics, traces, retention, catch_up } =
+            parts;
         let branch_of = branches
             .iter()
             .enumerate()
@@ -162,6 +169,7 @@ impl Relay {
             metrics,
             traces,
             retention,
+            catch_up,
             notices: lineage.notices.clone(),
             arrivals: Arc::clone(&lineage.arrivals),
             freezes_changed: Notify::new(),
@@ -183,6 +191,7 @@ impl Relay {
         spawn_alone("left behind", Box::pin(left_behind::run(relay.clone(), stopped.clone())));
         spawn_alone("retention", Box::pin(retention::run(relay.clone(), stopped.clone())));
         spawn_alone("freezes", Box::pin(freezes::run(relay.clone(), stopped.clone())));
+        spawn_alone("catch-up", Box::pin(catch_up::run(relay.clone(), stopped.clone())));
         spawn_alone("follow-up", Box::pin(follow_up::run(relay.clone(), stopped.clone())));
         for (index, branch) in relay.0.branches.iter().enumerate() {
             let task = writer::run(relay.clone(), index, stopped.clone());

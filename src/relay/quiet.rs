@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Relay;
 use super::branch::Branch;
 use super::writer::MAX_BATCH;
-use crate::store::{Cause, StoreError, Update};
+use crate::store::{StoreError, Update};
 
 /// A stream of updates that never ends holds them up for so many quiet periods at the most.
 const MOST_PERIODS: u32 = 10;
@@ -47,5 +47,5 @@ pub(super) async fn wait(
 
 fn may_wait(pending: &[Update]) -> bool {
     let is_full = pending.len() >= MAX_BATCH as usize;
-    !is_full && pending.iter().all(|update| update.cause == Cause::Push)
+    !is_full && pending.iter().all(|update| update.cause.is_event())
 }

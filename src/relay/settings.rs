@@ -4,6 +4,22 @@ use super::MessageTemplate;
 use crate::config_repo::Identity;
 use crate::policy::FreezeSchedule;
 
+/// How registries are asked for what no webhook told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatchUpSettings {
+    /// How often each repository is looked at; `None`: never.
+    pub every: Option<Duration>,
+    /// How many repositories are looked at at once.
+    pub at_once: usize,
+}
+
+impl Default for CatchUpSettings {
+    /// Every 15 minutes, four at once.
+    fn default() -> Self {
+        Self { every: Some(Duration::from_secs(15 * 60)), at_once: 4 }
+    }
+}
+
 /// When a branch is written to, and in which words.
 #[derive(Debug, Clone, Default)]
 pub struct WritingSettings {

@@ -18,8 +18,18 @@ pub(super) const TOP: KeySet = key_set(
     "the settings",
     &["server", "store", "config_repository", "environment", "argocd", "image", "registry", "receiver", "api_token"],
 );
-pub(super) const SERVER: KeySet =
-    key_set("[server]", &["listen", "operations_listen", "max_body_bytes", "max_connections", "stop_timeout"]);
+pub(super) const SERVER: KeySet = key_set(
+    "[server]",
+    &[
+        "listen",
+        "operations_listen",
+        "max_body_bytes",
+        "max_connections",
+        "stop_timeout",
+        "catch_up",
+        "catch_up_concurrency",
+    ],
+);
 pub(super) const STORE: KeySet =
     KeySet { section: "[store]", keys: &["url", "keep", "keep_history"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = key_set(

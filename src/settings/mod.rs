@@ -42,7 +42,7 @@ use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
-use crate::relay::WritingSettings;
+use crate::relay::{CatchUpSettings, WritingSettings};
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// How long the store keeps what has ended.
     pub retention: Retention,
+    /// How registries are asked for what no webhook told of: in `[server]`.
+    pub catch_up: CatchUpSettings,
     /// Each `[[config_repository]]`; at least one.
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
@@ -271,8 +273,10 @@ fn read(top: Section<'_>) -> Settings {
     let (store, retention) = server::read_store(top);
     let image_names = Arc::new(image_names::read(&images));
     let images = image::read(&images, &store.path);
+    let (server, catch_up) = server::read(top);
     let settings = Settings {
-        server: server::read(top),
+        server,
+        catch_up,
         config_repositories: each(&config_repositories, |section| config_repository::read(section, &store.path)),
         environments: each(&environments, |section| environment::read(section, &names, &image_names)),
         argocd: argocd::read(top),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
+use crate::relay::CatchUpSettings;
 use crate::store::{Retention, StoreSettings};
 
 /// `[server]`: where we listen.
@@ -49,9 +50,28 @@ impl Default for ServerSettings {
     }
 }
 
-pub(super) fn read(top: Section<'_>) -> ServerSettings {
+/// A minute is more often than any registry likes; what is not found within a week was found by somebody else.
+const CATCH_UP: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=DAY.saturating_mul(7);
+const CATCH_UP_CONCURRENCY: std::ops::RangeInclusive<usize> = 1..=64;
+
+pub(super) fn read(top: Section<'_>) -> (ServerSettings, CatchUpSettings) {
+    match top.table("server", &keys::SERVER, "[server]") {
+        Some(section) => (read_server(section), read_catch_up(section)),
+        None => (ServerSettings::default(), CatchUpSettings::default()),
+    }
+}
+
+fn read_catch_up(section: Section<'_>) -> CatchUpSettings {
+    let default = CatchUpSettings::default();
+    let text = section.value("catch_up").and_then(|found| found.value.as_str());
+    let is_off = matches!(text, Some("off" | "0" | "0s"));
+    let every = if is_off { None } else { duration::read(section, "catch_up", CATCH_UP).or(default.every) };
+    let at_once = section.number("catch_up_concurrency", CATCH_UP_CONCURRENCY);
+    CatchUpSettings { every, at_once: at_once.map_or(default.at_once, |number| number.value) }
+}
+
+fn read_server(section: Section<'_>) -> ServerSettings {
     let default = ServerSettings::default();
-    let Some(section) = top.table("server", &keys::SERVER, "[server]") else { return default };
     let listen = address(section, "listen");
     let operations = address(section, "operations_listen");
     let listen_value = listen.map_or(default.listen, |listen| listen.value);

@@ -265,7 +265,7 @@ async fn insert_push_update(
     let row = updates::NewUpdate {
         place,
         version,
-        cause: super::Cause::Push,
+        cause: event.cause,
         cause_id: &event.id,
         actor: &event.receiver,
         state,

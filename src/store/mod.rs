@@ -9,6 +9,7 @@
 
 mod attempts;
 mod backlog;
+mod catch_up;
 mod delivery;
 mod due;
 mod ended;
@@ -41,6 +42,7 @@ use crate::policy::FreezeCalendar;
 
 pub use attempts::FailedAttempt;
 pub use backlog::Backlog;
+pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
 pub use due::Outlook;
 pub use ended::Ending;
 pub use events::{

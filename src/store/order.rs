@@ -198,7 +198,7 @@ impl Write for DecideAgain {
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         for id in &self.0 {
             let event: Option<String> = sqlx::query_scalar(
-                "DELETE FROM updates WHERE id = ? AND state = 'pending' AND cause = 'push' RETURNING cause_id",
+                "DELETE FROM updates WHERE id = ? AND state = 'pending' AND cause IN ('push', 'catch-up') RETURNING cause_id",
             )
             .bind(id)
             .fetch_optional(&mut *tx.connection)

@@ -102,10 +102,22 @@ words! {
     Cause {
         /// A registry announced a push.
         Push = "push",
+        /// Nobody announced it, and the registry's list of tags has it.
+        CatchUp = "catch-up",
         /// Somebody moved a version from one environment to another.
         Promotion = "promotion",
         /// Somebody went back to an older version.
         Rollback = "rollback",
+    }
+}
+
+impl Cause {
+    /// Returns whether an event is behind it, and nobody's wish: it is compared with what runs, and holds make it wait.
+    pub fn is_event(self) -> bool {
+        match self {
+            Self::Push | Self::CatchUp => true,
+            Self::Promotion | Self::Rollback => false,
+        }
     }
 }
 
@@ -114,7 +126,9 @@ words! {
 pub struct Event {
     /// A ULID: sorts by arrival.
     pub id: String,
-    /// The receiver that took it.
+    /// Whether a receiver was told of it, or it was found in the registry's list of tags.
+    pub cause: Cause,
+    /// The receiver that took it; `catch-up` where nobody told.
     pub receiver: String,
     /// What was pushed.
     pub repository: Repository,
@@ -152,6 +166,7 @@ impl FromRow<'_, SqliteRow> for Event {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             id: row.try_get("id")?,
+            cause: parsed(row, "cause")?,
             receiver: row.try_get("receiver")?,
             repository: parsed(row, "repository")?,
             tag: parsed(row, "tag")?,

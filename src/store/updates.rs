@@ -319,15 +319,15 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
 pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
-            AND (?4 = 'push' OR cause_id > ?5)
-            AND (state IN ('pending', 'committed', 'unchanged') OR (state = 'waiting' AND ?4 = 'push')
+            AND (?4 OR cause_id > ?5)
+            AND (state IN ('pending', 'committed', 'unchanged') OR (state = 'waiting' AND ?4)
                 OR (state = 'unverified' AND cause = 'rollback'))
          ORDER BY id DESC LIMIT 1",
     )
     .bind(&update.environment)
     .bind(update.repository.as_str())
     .bind(&update.id)
-    .bind(update.cause.as_str())
+    .bind(update.cause.is_event())
     .bind(&update.cause_id)
     .fetch_optional(&mut *tx.connection)
     .await
@@ -349,7 +349,7 @@ pub(super) async fn is_being_pushed(tx: &mut Transaction<'_>, place: &Place<'_>)
 pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, reason: &str) -> Result<(), sqlx::Error> {
     let events: Vec<String> = sqlx::query_scalar(
         "UPDATE updates SET state = 'waiting', reason = ? WHERE environment = ? AND repository = ?
-            AND state = 'pending' AND cause = 'push' AND commit_id IS NULL RETURNING cause_id",
+            AND state = 'pending' AND cause IN ('push', 'catch-up') AND commit_id IS NULL RETURNING cause_id",
     )
     .bind(reason)
     .bind(place.environment)
@@ -630,7 +630,7 @@ async fn why_not_written(
             return Ok(Some(UpdateState::Pending));
         }
         (UpdateState::Superseded, overtaken(&newer, &update.environment))
-    } else if let (Cause::Push, Some(hold)) = (update.cause, holds::active_for(tx, &place).await?) {
+    } else if let (true, Some(hold)) = (update.cause.is_event(), holds::active_for(tx, &place).await?) {
         (UpdateState::Waiting, hold.explanation())
     } else if let Some(frozen) = frozen_for(tx, &update).await? {
         (UpdateState::Waiting, frozen)

@@ -40,6 +40,8 @@ pub struct Metrics {
     git_operations: Family<GitLabels, Histogram>,
     git_push_retries: Counter,
     registry_requests: Family<RegistryLabels, Counter>,
+    catch_up_looks: Family<RegistryLabels, Counter>,
+    catch_up_found: Family<FoundLabels, Counter>,
     pending_updates: Gauge,
     oldest_pending_update_age: Gauge<f64, AtomicU64>,
     oldest_queued_event_age: Gauge<f64, AtomicU64>,
@@ -81,6 +83,11 @@ struct GitLabels {
 struct RegistryLabels {
     registry: String,
     outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FoundLabels {
+    registry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,6 +143,8 @@ impl Metrics {
             git_operations: Family::new_with_constructor(|| Histogram::new(LATENCY_SECONDS)),
             git_push_retries: Counter::default(),
             registry_requests: Family::default(),
+            catch_up_looks: Family::default(),
+            catch_up_found: Family::default(),
             pending_updates: Gauge::default(),
             oldest_pending_update_age: Gauge::default(),
             oldest_queued_event_age: Gauge::default(),
@@ -179,6 +188,12 @@ impl Metrics {
         registry.register("git_operation_seconds", "Work on config repositories", self.git_operations.clone());
         registry.register("git_push_retries", "Pushes that lost a race and ran again", self.git_push_retries.clone());
         registry.register("registry_requests", "Confirmations asked of registries", self.registry_requests.clone());
+        registry.register(
+            "catch_up_looks",
+            "Repositories whose tags a registry was asked for, by what it answered",
+            self.catch_up_looks.clone(),
+        );
+        registry.register("catch_up_found", "Events that no webhook told of", self.catch_up_found.clone());
         registry.register("pending_updates", "Updates that are in no final state", self.pending_updates.clone());
         registry.register(
             "oldest_pending_update_age_seconds",
@@ -241,6 +256,11 @@ impl Metrics {
             let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
             self.registry_requests.get_or_create(&labels).inc_by(0);
         }
+        for outcome in ["listed", "unsupported", "not_allowed", "not_now"] {
+            let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
+            self.catch_up_looks.get_or_create(&labels).inc_by(0);
+        }
+        self.catch_up_found(registry, 0);
     }
 
     /// Counts a reading of changed settings, and tells whether what is in force is what was read.
@@ -298,6 +318,17 @@ impl Metrics {
     pub fn registry_request(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.registry_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a look at the tags of a repository by what the registry answered.
+    pub fn catch_up_look(&self, registry: &str, outcome: &str) {
+        let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
+        self.catch_up_looks.get_or_create(&labels).inc();
+    }
+
+    /// Counts events that no webhook told of.
+    pub fn catch_up_found(&self, registry: &str, count: usize) {
+        self.catch_up_found.get_or_create(&FoundLabels { registry: registry.to_owned() }).inc_by(count as u64);
     }
 
     /// Makes the counters of Argo CD begin at zero.
@@ -390,6 +421,8 @@ mod tests {
         metrics.git_operation(GitOperation::push, "ok", Duration::from_millis(5));
         metrics.push_retry();
         metrics.registry_request("docker.io", "there");
+        metrics.catch_up_look("docker.io", "unsupported");
+        metrics.catch_up_found("docker.io", 2);
         metrics.pending_updates(7);
         metrics.oldest_open(Duration::from_millis(1500), Duration::ZERO);
         metrics.config_reload(false);
@@ -406,6 +439,8 @@ mod tests {
             r#"tagrelay_git_operation_seconds_count{operation="push",outcome="ok"} 1"#,
             "tagrelay_git_push_retries_total 1",
             r#"tagrelay_registry_requests_total{registry="docker.io",outcome="there"} 1"#,
+            r#"tagrelay_catch_up_looks_total{registry="docker.io",outcome="unsupported"} 1"#,
+            r#"tagrelay_catch_up_found_total{registry="docker.io"} 2"#,
             "tagrelay_pending_updates 7",
             "tagrelay_commit_updates_sum 2",
             "tagrelay_oldest_pending_update_age_seconds 1.5",

@@ -17,6 +17,7 @@ mod issuer;
 mod source;
 
 mod bad_input;
+mod catch_up;
 mod dead_letters;
 mod failures;
 mod follow_up;

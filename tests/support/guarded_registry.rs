@@ -191,7 +191,8 @@ impl Guard {
     /// Returns what the request lacks.
     fn challenge(&self, request: &Request, path: &str) -> Option<String> {
         let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let repository = path.strip_prefix("/v2/").unwrap_or_default().split("/manifests/").next().unwrap_or_default();
+        let place = path.strip_prefix("/v2/").unwrap_or_default();
+        let repository = place.split("/manifests/").next().unwrap_or_default().trim_end_matches("/tags/list");
         let scope = format!("repository:{repository}:pull");
         match self.sign_in {
             SignIn::None => None,

@@ -22,6 +22,22 @@ impl Version {
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Matrix {
     pub environments: Vec<Environment>,
+    /// An older server has none.
+    #[serde(default)]
+    pub registries: Vec<Registry>,
+}
+
+/// A registry that is asked for what no webhook told of.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct Registry {
+    pub registry: String,
+    pub catch_up: CatchUp,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct CatchUp {
+    pub state: String,
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::registries::{self, RegistryView};
 use super::views::{FrozenView, HoldView, RolloutView, UpdateView, VersionView, time};
 use super::{App, Caller, Problem};
 use crate::relay::{EnvironmentRow, MatrixCell, Relay};
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Serialize, ToSchema)]
 pub(super) struct Matrix {
     environments: Vec<EnvironmentView>,
+    /// The registries that are asked for what no webhook told of.
+    registries: Vec<RegistryView>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -117,7 +120,8 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
         let reason = unread.remove(&row.environment.name).filter(|_| row.tip.is_none());
         EnvironmentView::new(row, reason)
     };
-    Ok(Json(Matrix { environments: rows.iter().map(view).collect() }))
+    let registries = registries::views(&app.0.relay);
+    Ok(Json(Matrix { environments: rows.iter().map(view).collect(), registries }))
 }
 
 /// Asks for the branches that have never been read, and returns why they still are not, by environment.

@@ -7,6 +7,7 @@ mod history;
 mod holds;
 mod promotions;
 mod receivers;
+mod registries;
 mod reload;
 mod rollbacks;
 mod stream;
@@ -65,6 +66,7 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(freezes::thaw))
         .routes(routes!(history::list))
         .routes(routes!(receivers::list))
+        .routes(routes!(registries::list))
         .routes(routes!(reload::create))
         .routes(routes!(stream::watch))
 }

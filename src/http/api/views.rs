@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::image::{Digest, Version};
 use crate::store::{
-    Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Freeze, Frozen, FrozenBy, Hold, Request,
+    Cause, Event, FailedAttempt, FollowState, FollowUp, FollowedApplication, Freeze, Frozen, FrozenBy, Hold, Request,
     RequestState, Update, UpdateState,
 };
 
@@ -181,6 +181,9 @@ impl From<&Update> for UpdateView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventView {
     id: String,
+    /// `push`, or `catch-up`: no webhook told of it, and the registry was asked.
+    cause: String,
+    /// The receiver that took it; `catch-up` where none did.
     receiver: String,
     repository: String,
     tag: String,
@@ -214,6 +217,7 @@ impl From<&Event> for EventView {
         let digest = event.verified_digest.as_ref().or(event.announced_digest.as_ref());
         Self {
             id: event.id.clone(),
+            cause: event.cause.to_string(),
             receiver: event.receiver.clone(),
             repository: event.repository.to_string(),
             tag: event.tag.to_string(),
@@ -301,7 +305,11 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
     let digest = event.announced_digest.as_ref().map(Digest::short);
     let digest = digest.map(|digest| format!(" with {digest}")).unwrap_or_default();
     let (repository, tag) = (&event.repository, &event.tag);
-    tell("received", Some(event.received_at), format!("receiver `{}`: {repository}:{tag}{digest}", event.receiver));
+    let by = match event.cause {
+        Cause::CatchUp => "found in the registry, no webhook told of it".to_owned(),
+        _ => format!("receiver `{}`", event.receiver),
+    };
+    tell("received", Some(event.received_at), format!("{by}: {repository}:{tag}{digest}"));
     if let Some(rule) = &event.matched_rule {
         tell("matched", None, format!("the [[image]] rule of `{rule}`"));
     }

@@ -1,0 +1,217 @@
+//! Which tags a repository has: `GET /v2/<name>/tags/list`, page by page
+//! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags>).
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use url::Url;
+
+use super::body::read_at_most;
+use super::link::{BadLink, next_page};
+use super::one::Registry;
+use super::setback::Setback;
+use crate::image::Tag;
+
+/// How many tags are asked for at once: the most that Amazon ECR gives
+/// (<https://github.com/google/go-containerregistry/issues/681>). Others give what they want, with a link to the rest.
+const PAGE_TAGS: usize = 1000;
+
+/// The most pages of one list. Docker Hub and Harbor may give a hundred tags with each.
+const MAX_PAGES: usize = 1000;
+
+/// The most tags of one repository.
+const MAX_TAGS: usize = 100_000;
+
+/// A registry that knows no pages writes all tags into one: 100,000 of 128 characters fit.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+
+/// So many pages in a row may hold nothing new. A registry that filters what it shows may have empty ones.
+const MAX_IDLE_PAGES: usize = 8;
+
+/// Bodies of errors are short.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
+const JSON: [&str; 1] = ["application/json"];
+
+/// What a registry says about the tags of a repository.
+pub(super) enum Listed {
+    Tags { tags: Vec<Tag>, requests: usize },
+    Unsupported { reason: String },
+}
+
+/// What a page has.
+enum Page {
+    Names {
+        names: Vec<String>,
+        next: Option<Url>,
+    },
+    /// The repository is not there, or not yet.
+    Nothing,
+    Unsupported(String),
+    /// It does not like the number of tags that it is asked for.
+    TooMany,
+}
+
+impl Registry {
+    /// Returns all tags of the repository `path`, sorted, each once. What no tag may be called is left out.
+    pub(super) async fn tags(&self, path: &str) -> Result<Listed, Setback> {
+        let place = format!("{path}/tags/list");
+        let bare = self.address(&place)?;
+        let mut next = Some(with_query(&bare, &[("n", &PAGE_TAGS.to_string())]));
+        let mut tags = BTreeSet::new();
+        let mut asked = HashSet::new();
+        let mut idle = 0;
+        while let Some(address) = next.take() {
+            if !asked.insert(address.clone()) || idle > MAX_IDLE_PAGES {
+                return Err(self.no_list(&place, "pages that lead back to each other"));
+            }
+            if asked.len() > MAX_PAGES {
+                return Err(self.no_list(&place, "more than 1,000 pages"));
+            }
+            match self.page(path, &place, &address).await? {
+                Page::Nothing => break,
+                Page::Unsupported(reason) => return Ok(Listed::Unsupported { reason }),
+                Page::TooMany if asked.len() == 1 => next = Some(bare.clone()),
+                Page::TooMany => return Err(self.no_list(&place, "400 Bad Request")),
+                Page::Names { names, next: linked } => {
+                    let (before, count) = (tags.len(), names.len());
+                    let last = names.last().cloned();
+                    tags.extend(names.into_iter().filter_map(|name| name.parse::<Tag>().ok()));
+                    let has_news = tags.len() > before;
+                    idle = if has_news { 0 } else { idle + 1 };
+                    if tags.len() > MAX_TAGS {
+                        return Err(self.no_list(&place, "more than 100,000 tags, which are too many to look through"));
+                    }
+                    // Links may be left out, so that a full page need not be the last one. Whoever has ever given a
+                    // link gives them.
+                    self.note_link(linked.is_some());
+                    let is_cut_off = !self.gives_links() && has_news && count == PAGE_TAGS;
+                    next = linked.or_else(|| {
+                        let last = last.filter(|_| is_cut_off)?;
+                        Some(with_query(&bare, &[("n", &PAGE_TAGS.to_string()), ("last", &last)]))
+                    });
+                }
+            }
+        }
+        Ok(Listed::Tags { tags: tags.into_iter().collect(), requests: asked.len() })
+    }
+
+    async fn page(&self, path: &str, place: &str, address: &Url) -> Result<Page, Setback> {
+        let response = self.ask_at(Method::GET, path, address, &JSON).await?;
+        let status = response.status();
+        if status.is_success() {
+            let next = next_page(response.headers(), address)
+                .map_err(|BadLink(what)| self.no_list(place, &format!("a link to {what}")))?;
+            let body = read_at_most(response, MAX_PAGE_BYTES).await.map_err(|error| self.unanswered(error))?;
+            let Some(body) = body else { return Err(self.no_list(place, "more than 16 MiB")) };
+            // Milliseconds for a long list.
+            let names = tokio::task::spawn_blocking(move || read_names(&body)).await.ok().flatten();
+            let names = names.ok_or_else(|| self.no_list(place, "something that is no list of tags"))?;
+            return Ok(Page::Names { names, next });
+        }
+        let headers = response.headers().clone();
+        let code = match status {
+            StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_IMPLEMENTED => {
+                let body = read_at_most(response, MAX_ERROR_BYTES).await.map_err(|error| self.unanswered(error))?;
+                body.and_then(|body| error_code(&body))
+            }
+            _ => None,
+        };
+        let says = |code: &str| format!("registry {} answered {status} {code} when asked for /v2/{place}", self.host());
+        match (status, code.as_deref()) {
+            // A page that is gone behind one that was there is a list that changed, and its end.
+            (StatusCode::NOT_FOUND, Some("NAME_UNKNOWN" | "NAME_INVALID")) => Ok(Page::Nothing),
+            (StatusCode::BAD_REQUEST, code) if code != Some("UNSUPPORTED") => Ok(Page::TooMany),
+            // Amazon ECR says UNSUPPORTED to a number that it does not like.
+            (StatusCode::BAD_REQUEST, _) if address.query().is_some() => Ok(Page::TooMany),
+            (
+                StatusCode::BAD_REQUEST
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED,
+                code,
+            ) => Ok(Page::Unsupported(says(code.unwrap_or_default()))),
+            _ => Err(self.unexpected(status, &headers, place)),
+        }
+    }
+
+    fn no_list(&self, place: &str, answer: &str) -> Setback {
+        Setback::not_allowed(format!("registry {} answered {answer} when asked for /v2/{place}", self.host()))
+    }
+}
+
+fn with_query(address: &Url, pairs: &[(&str, &str)]) -> Url {
+    let mut address = address.clone();
+    address.query_pairs_mut().extend_pairs(pairs);
+    address
+}
+
+/// Returns the names in a list of tags. An old registry writes `null` where there are none.
+fn read_names(body: &Bytes) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct List {
+        // Required: any other object is no list.
+        #[serde(deserialize_with = "Option::deserialize")]
+        tags: Option<Vec<serde_json::Value>>,
+    }
+    let list: List = serde_json::from_slice(body).ok()?;
+    let names = list.tags.unwrap_or_default().into_iter();
+    Some(
+        names
+            .filter_map(|name| match name {
+                serde_json::Value::String(name) => Some(name),
+                _ => None,
+            })
+            .collect(),
+    )
+}
+
+/// Returns the code of an error
+/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>), which is a word in capitals.
+fn error_code(body: &Bytes) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let errors: Errors = serde_json::from_slice(body).ok()?;
+    let code = errors.errors.into_iter().next()?.code;
+    let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    is_word.then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Option<Vec<String>> {
+        read_names(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn lists_are_told_from_everything_else() {
+        assert_eq!(names(r#"{"name":"a","tags":["1","2"]}"#), Some(vec!["1".to_owned(), "2".to_owned()]));
+        assert_eq!(names(r#"{"name":"a","tags":null}"#), Some(Vec::new()));
+        assert_eq!(names(r#"{"tags":["1",2,null,{"a":[]}]}"#), Some(vec!["1".to_owned()]));
+        for text in ["", "<html></html>", "{}", "[]", r#"{"tags":"1"}"#, r#"{"tags":{"1":{}}}"#, "null"] {
+            assert_eq!(names(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn codes_are_words() {
+        let code = |text: &str| error_code(&Bytes::copy_from_slice(text.as_bytes()));
+        assert_eq!(code(r#"{"errors":[{"code":"NAME_UNKNOWN","message":"x"}]}"#).as_deref(), Some("NAME_UNKNOWN"));
+        for text in ["", "{}", r#"{"errors":[]}"#, r#"{"errors":[{"code":"<script>"}]}"#] {
+            assert_eq!(code(text), None, "{text}");
+        }
+    }
+}

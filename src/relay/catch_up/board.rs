@@ -1,0 +1,338 @@
+//! What is known of each registry: for those who plan looks into it, and for people.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::rounds::Names;
+use crate::image::Repository;
+
+/// The first pause of a registry that does not answer. It is doubled with each further time, up to the period.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+
+/// When a registry that does not list tags, or does not let us, is tried again.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// The list was given.
+    Listed,
+    /// The registry has said what a tag points at, which says nothing about lists.
+    Answered,
+    /// The registry does not list tags.
+    Unsupported { reason: String },
+    /// Nothing changes until somebody acts.
+    NotAllowed { reason: String },
+    /// There may be an answer later.
+    NotNow { reason: String, ask_again_after: Option<Duration> },
+    /// No rule wants anybody to ask.
+    NotWanted,
+}
+
+/// How catching up with a registry goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryNews {
+    /// The host, as references write it.
+    pub registry: String,
+    /// How many of its repositories are managed and run somewhere.
+    pub repositories: usize,
+    /// `waiting` until it was asked, then `listed`, `unsupported`, `not_allowed` or `not_now`.
+    pub state: &'static str,
+    /// Why it is not `listed`.
+    pub reason: Option<String>,
+    /// When it last answered.
+    pub listed_at: Option<Timestamp>,
+    /// When it will be asked again, where that is not the next round.
+    pub ask_again_at: Option<Timestamp>,
+}
+
+/// Shared by all generations: a registry that wants to be left alone does not care about our settings.
+#[derive(Default)]
+pub(in crate::relay) struct Board(Mutex<Notes>);
+
+#[derive(Default)]
+struct Notes {
+    registries: BTreeMap<String, RegistryNotes>,
+    /// Repositories that are left alone although their registry is not.
+    skipped: HashMap<Repository, Instant>,
+}
+
+#[derive(Default)]
+struct RegistryNotes {
+    repositories: usize,
+    state: State,
+    listed_at: Option<Timestamp>,
+    failures: u32,
+    quiet_until: Option<Instant>,
+    /// Whether it is the registry that wants the quiet.
+    wants_quiet: bool,
+    has_listed: bool,
+    /// Until when it is taken for one without lists.
+    no_lists_until: Option<Instant>,
+    /// What was said of it in the log.
+    told: State,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Waiting,
+    Listed,
+    Unsupported(String),
+    NotAllowed(String),
+    NotNow(String),
+}
+
+impl State {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Listed => "listed",
+            Self::Unsupported(_) => "unsupported",
+            Self::NotAllowed(_) => "not_allowed",
+            Self::NotNow(_) => "not_now",
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Waiting | Self::Listed => None,
+            Self::Unsupported(reason) | Self::NotAllowed(reason) | Self::NotNow(reason) => Some(reason),
+        }
+    }
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins anew under other settings: what was skipped is tried again, because an account may have been set. What a
+    /// registry has asked for still holds.
+    pub(super) fn begin(&self) {
+        let mut notes = self.lock();
+        notes.skipped.clear();
+        for registry in notes.registries.values_mut() {
+            if !(matches!(registry.state, State::NotNow(_)) && registry.wants_quiet) {
+                (registry.state, registry.quiet_until) = (State::Waiting, None);
+                registry.no_lists_until = None;
+            }
+        }
+    }
+
+    /// Takes the repositories that there are.
+    pub(super) fn name(&self, names: &Names) {
+        let mut notes = self.lock();
+        notes.registries.values_mut().for_each(|registry| registry.repositories = 0);
+        for repository in &names.repositories {
+            notes.registries.entry(repository.registry().to_owned()).or_default().repositories += 1;
+        }
+        notes.registries.retain(|_, registry| registry.repositories > 0);
+        notes.skipped.retain(|repository, _| names.repositories.contains(repository));
+    }
+
+    /// Returns until when a registry is left alone.
+    pub(super) fn quiet_until(&self, registry: &str) -> Option<Instant> {
+        self.lock().registries.get(registry)?.quiet_until
+    }
+
+    /// Returns whether a repository is left alone; `by_list`: its registry would be asked for a list.
+    pub(super) fn is_skipped(&self, repository: &Repository, by_list: bool, now: Instant) -> bool {
+        let notes = self.lock();
+        let no_lists = notes.registries.get(repository.registry()).and_then(|registry| registry.no_lists_until);
+        let skipped = notes.skipped.get(repository).copied();
+        [skipped, no_lists.filter(|_| by_list)].into_iter().flatten().any(|until| until > now)
+    }
+
+    /// Takes note of what a look came to. `every` is the period, and the longest pause that nobody has asked for.
+    pub(super) fn looked(&self, repository: &Repository, looked: &Looked, now: Instant, every: Duration) {
+        let mut notes = self.lock();
+        let host = repository.registry();
+        let registry = notes.registries.entry(host.to_owned()).or_default();
+        let mut skip = false;
+        match looked {
+            Looked::NotWanted => return,
+            Looked::Listed | Looked::Answered => {
+                (registry.failures, registry.quiet_until) = (0, None);
+                registry.listed_at = Some(Timestamp::now());
+                registry.has_listed |= *looked == Looked::Listed;
+                if registry.has_listed || !matches!(registry.state, State::Unsupported(_)) {
+                    (registry.state, registry.no_lists_until) = (State::Listed, None);
+                }
+            }
+            // One that has listed another repository is not without lists.
+            Looked::Unsupported { reason } | Looked::NotAllowed { reason } if registry.has_listed => {
+                tracing::warn!(%repository, reason, "catch-up leaves a repository out");
+                skip = true;
+            }
+            Looked::Unsupported { reason } => {
+                registry.state = State::Unsupported(reason.clone());
+                registry.no_lists_until = Some(now + LONG);
+            }
+            Looked::NotAllowed { reason } => {
+                registry.state = State::NotAllowed(reason.clone());
+                skip = true;
+            }
+            Looked::NotNow { reason, ask_again_after } => {
+                let is_paused = registry.quiet_until.is_some_and(|until| until > now);
+                if !is_paused {
+                    registry.failures += 1;
+                }
+                let doubled = 2u32.saturating_pow(registry.failures.saturating_sub(1).min(16));
+                let pause = ask_again_after.unwrap_or_else(|| FIRST_PAUSE.saturating_mul(doubled).min(every));
+                // Not to the moment at which everybody else comes back, too.
+                let until = now + pause + pause.mul_f64(super::super::writer::jitter() / 10.0);
+                registry.wants_quiet = ask_again_after.is_some() || (is_paused && registry.wants_quiet);
+                registry.quiet_until = registry.quiet_until.max(Some(until));
+                registry.state = State::NotNow(reason.clone());
+            }
+        }
+        registry.tell(host);
+        if skip {
+            notes.skipped.insert(repository.clone(), now + LONG);
+        }
+    }
+
+    /// Returns how catching up goes, registry by registry.
+    pub(in crate::relay) fn news(&self) -> Vec<RegistryNews> {
+        let now = Instant::now();
+        let at = |until: Instant| until.checked_duration_since(now).map(|wait| Timestamp::now() + wait);
+        let notes = self.lock();
+        let news = notes.registries.iter().map(|(host, registry)| RegistryNews {
+            registry: host.clone(),
+            repositories: registry.repositories,
+            state: registry.state.word(),
+            reason: registry.state.reason().map(str::to_owned),
+            listed_at: registry.listed_at,
+            ask_again_at: registry.quiet_until.max(registry.no_lists_until).and_then(at),
+        });
+        news.collect()
+    }
+}
+
+impl RegistryNotes {
+    /// Says once what is wrong, and once that it is over.
+    fn tell(&mut self, registry: &str) {
+        if self.told.word() == self.state.word() {
+            return;
+        }
+        match &self.state {
+            State::Unsupported(reason) => {
+                tracing::warn!(registry, reason, "catch-up leaves the registry out, because it lists no tags");
+            }
+            State::NotAllowed(reason) => tracing::warn!(registry, reason, "catch-up may not list tags"),
+            State::NotNow(reason) => tracing::warn!(registry, reason, "catch-up waits for the registry"),
+            State::Listed if self.told != State::Waiting => tracing::info!(registry, "catch-up goes on"),
+            State::Listed | State::Waiting => {}
+        }
+        self.told = self.state.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(900);
+
+    fn repository(name: &str) -> Repository {
+        format!("r.test/uyou/{name}").parse().unwrap()
+    }
+
+    fn board(names: &[&str]) -> Board {
+        let board = Board::default();
+        board.name(&Names { repositories: names.iter().map(|name| repository(name)).collect(), is_unread: false });
+        board
+    }
+
+    fn not_now(seconds: Option<u64>) -> Looked {
+        Looked::NotNow { reason: "away".to_owned(), ask_again_after: seconds.map(Duration::from_secs) }
+    }
+
+    fn unsupported() -> Looked {
+        Looked::Unsupported { reason: "404".to_owned() }
+    }
+
+    /// How long the registry is left alone from `now` on, in seconds.
+    fn pause(board: &Board, now: Instant) -> u64 {
+        board.quiet_until("r.test").map_or(0, |until| (until - now).as_secs())
+    }
+
+    #[test]
+    fn a_registry_gets_the_quiet_that_it_asks_for() {
+        let (board, now) = (board(&["a", "b"]), Instant::now());
+        board.looked(&repository("a"), &not_now(Some(600)), now, EVERY);
+        assert!((600..=660).contains(&pause(&board, now)), "{}", pause(&board, now));
+        // The other look that was under way says less, and the settings change: it still holds.
+        board.looked(&repository("b"), &not_now(Some(5)), now, EVERY);
+        board.begin();
+        assert!(pause(&board, now) >= 600);
+        let news = board.news().remove(0);
+        assert_eq!((news.state, news.reason.as_deref(), news.repositories), ("not_now", Some("away"), 2));
+        assert!(news.ask_again_at.is_some());
+        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
+        assert_eq!((pause(&board, now), board.news().remove(0).state), (0, "listed"));
+    }
+
+    #[test]
+    fn pauses_that_nobody_asked_for_grow_up_to_the_period() {
+        let (board, mut now) = (board(&["a"]), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            // Several looks fail at the same moment: that is one failure.
+            for _ in 0..4 {
+                board.looked(&repository("a"), &not_now(None), now, EVERY);
+            }
+            pauses.push(pause(&board, now));
+            now += EVERY * 2;
+        }
+        for (pause, expected) in pauses.iter().zip([30, 60, 120, 240, 480, 900, 900, 900]) {
+            assert!((expected..=expected + expected / 10).contains(pause), "{pauses:?}");
+        }
+        // Nor does anybody mind when somebody wants it to be tried now.
+        now -= EVERY * 2;
+        assert!(pause(&board, now) >= 900);
+        board.begin();
+        assert_eq!(pause(&board, now), 0);
+    }
+
+    #[test]
+    fn a_registry_without_lists_is_left_alone_for_a_day_or_until_settings_change() {
+        let (board, now) = (board(&["a", "b"]), Instant::now());
+        let skips = |by_list, now| board.is_skipped(&repository("b"), by_list, now);
+        board.looked(&repository("a"), &unsupported(), now, EVERY);
+        assert!(skips(true, now) && !skips(true, now + LONG));
+        assert!(!skips(false, now), "a tag that moves needs no list");
+        board.looked(&repository("b"), &Looked::Answered, now, EVERY);
+        assert_eq!((pause(&board, now), board.news()[0].state), (0, "unsupported"));
+        board.begin();
+        assert!(!skips(true, now));
+        assert_eq!(board.news()[0].state, "waiting");
+    }
+
+    #[test]
+    fn one_repository_that_is_not_listed_is_not_the_registry() {
+        let (board, now) = (board(&["a", "b"]), Instant::now());
+        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
+        board.looked(&repository("b"), &unsupported(), now, EVERY);
+        assert_eq!((pause(&board, now), board.news()[0].state), (0, "listed"));
+        assert!(board.is_skipped(&repository("b"), true, now) && !board.is_skipped(&repository("a"), true, now));
+        assert!(!board.is_skipped(&repository("b"), true, now + LONG));
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_about_one_repository() {
+        let (board, now) = (board(&["a", "b"]), Instant::now());
+        board.looked(&repository("a"), &Looked::NotAllowed { reason: "401".to_owned() }, now, EVERY);
+        assert!(board.is_skipped(&repository("a"), false, now) && !board.is_skipped(&repository("b"), false, now));
+        assert_eq!((pause(&board, now), board.news()[0].state), (0, "not_allowed"));
+        board.looked(&repository("b"), &Looked::Listed, now, EVERY);
+        assert_eq!(board.news()[0].state, "listed");
+        board.name(&Names { repositories: Default::default(), is_unread: false });
+        assert_eq!(board.news(), []);
+    }
+}

@@ -1,0 +1,194 @@
+//! Which tags of a list are news, and in which order they become events. Pure.
+
+use jiff::Timestamp;
+
+use crate::image::{Tag, Version};
+use crate::policy::{ImageRule, TagFacts, TagVersion, order};
+use crate::store::SeenTags;
+
+/// The most events of one look. What is more is found by the next one.
+const MAX_FOUND: usize = 100;
+
+/// More than this is not remembered of one repository: as many as are listed.
+const MAX_SEEN: usize = 100_000;
+
+/// What a list of tags comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    /// What becomes events, in that order: of those that the tags order, the newest comes last.
+    pub(super) found: Vec<Tag>,
+    /// What counts as seen from now on.
+    pub(super) seen: SeenTags,
+}
+
+/// Compares a list of tags with what was seen before.
+///
+/// Where nothing was, the list says nothing about when its tags came: all but the newest by what the tags say
+/// themselves are taken for old, and so is that one unless it is newer than something that runs.
+pub(super) fn of_list(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> News {
+    let is_new = |tag: &&Tag| before.is_none_or(|before| !before.contains(tag));
+    let read = |tag: &'_ Tag| rule.check_tag(tag).ok().map(|facts| (tag.clone(), facts));
+    let mut taken: Vec<(Tag, TagFacts)> = listed.iter().filter(is_new).filter_map(read).collect();
+    // A repository that was not there, or hidden from us, and now has all its history at once.
+    let before = before.filter(|before| !before.is_empty() || listed.len() <= MAX_FOUND);
+    // Stable, so that what the tags do not order stays in the order of their names.
+    taken.sort_by_cached_key(|(_, facts)| Rank::of(facts));
+    let Some(before) = before else {
+        let newest = taken.pop().filter(|(_, facts)| is_newer_than_some(rule, facts, running));
+        return News { found: newest.into_iter().map(|(tag, _)| tag).collect(), seen: listed.iter().collect() };
+    };
+    let too_many = taken.len().saturating_sub(MAX_FOUND);
+    let left: Vec<Tag> = taken.drain(..too_many).map(|(tag, _)| tag).collect();
+    let left: SeenTags = left.iter().collect();
+    let seen = listed.iter().filter(|tag| !left.contains(tag)).collect();
+    News { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, listed, seen) }
+}
+
+/// What is no longer listed is forgotten. A list that lacks more than half of what was there is not believed in that: a
+/// registry that is being restored would have everything that it gets back taken for new.
+fn remembered(before: &SeenTags, listed: &[Tag], now: SeenTags) -> SeenTags {
+    let still_there = listed.iter().filter(|tag| before.contains(tag)).count();
+    let all = before.union(&now);
+    if still_there * 2 < before.len() && all.len() <= MAX_SEEN { all } else { now }
+}
+
+fn is_newer_than_some(rule: &ImageRule, facts: &TagFacts, running: &[Version]) -> bool {
+    let runs = running.iter().filter_map(|version| rule.tag.read(version.tag()?).ok());
+    runs.filter_map(|runs| order::by_tag(facts, &runs)).any(|(ordering, _)| ordering.is_gt())
+}
+
+/// What a tag says about its place among others, in the order of the criteria. `order::by_tag` compares two tags and is
+/// silent where one says nothing; sorting needs an answer for any two.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    number: Option<u128>,
+    time: Option<Timestamp>,
+    semantic: Option<semver::Version>,
+    calendar: Option<Vec<u64>>,
+}
+
+impl Rank {
+    fn of(facts: &TagFacts) -> Self {
+        let (semantic, calendar) = match &facts.version {
+            Some(TagVersion::Semantic(version)) => (Some(version.clone()), None),
+            Some(TagVersion::Calendar(parts)) => (None, Some(parts.clone())),
+            None => (None, None),
+        };
+        Self { number: facts.number, time: facts.time, semantic, calendar }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{TagRule, Verification};
+
+    fn rule(tag: TagRule) -> ImageRule {
+        ImageRule {
+            pattern: "docker.io/uyou/*".parse().unwrap(),
+            tag,
+            verify: Verification::Exists,
+            source: None,
+            allow_older: false,
+        }
+    }
+
+    fn semver() -> ImageRule {
+        rule(TagRule::semver("", "", None, false).unwrap())
+    }
+
+    fn tags(texts: &[&str]) -> Vec<Tag> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn seen(texts: &[&str]) -> SeenTags {
+        tags(texts).iter().collect()
+    }
+
+    fn versions(texts: &[&str]) -> Vec<Version> {
+        tags(texts).into_iter().map(|tag| Version::tagged(tag, None)).collect()
+    }
+
+    fn found(rule: &ImageRule, listed: &[&str], before: Option<&SeenTags>, running: &[&str]) -> Vec<String> {
+        let news = of_list(rule, &tags(listed), before, &versions(running));
+        news.found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_was_never_seen_and_a_rule_takes_is_news() {
+        let before = seen(&["1.0.0", "latest"]);
+        let listed = ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1", "latest", "nightly"];
+        assert_eq!(found(&semver(), &listed, Some(&before), &["1.0.0"]), ["1.9.0", "1.10.0"], "the newest comes last");
+        let news = of_list(&semver(), &tags(&listed), Some(&before), &[]);
+        assert_eq!(news.seen, seen(&listed), "what no rule takes is seen all the same");
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let news = of_list(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
+        assert_eq!(news, News { found: Vec::new(), seen: seen(&["1.1.0"]) });
+    }
+
+    #[test]
+    fn a_list_that_has_lost_most_is_not_believed() {
+        let before = seen(&["1.0.0", "1.1.0", "1.2.0"]);
+        let news = of_list(&semver(), &tags(&["1.3.0"]), Some(&before), &[]);
+        assert_eq!(news, News { found: tags(&["1.3.0"]), seen: seen(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]) });
+        let back = of_list(&semver(), &tags(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]), Some(&news.seen), &[]);
+        assert_eq!(back.found, []);
+    }
+
+    #[test]
+    fn the_first_pushes_of_a_new_repository_are_news_and_a_whole_history_is_not() {
+        let few: Vec<Tag> = (0..100).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
+        assert_eq!(of_list(&semver(), &few, Some(&SeenTags::default()), &[]).found.len(), 100);
+        let many: Vec<Tag> = (0..101).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
+        assert_eq!(of_list(&semver(), &many, Some(&SeenTags::default()), &[]).found, []);
+    }
+
+    #[test]
+    fn the_first_list_is_old_but_for_the_newest_that_is_newer_than_what_runs() {
+        let listed = ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1", "latest"];
+        assert_eq!(found(&semver(), &listed, None, &["1.9.0"]), ["1.10.0"]);
+        assert_eq!(found(&semver(), &listed, None, &["1.10.0", "1.9.0"]), ["1.10.0"], "one environment is behind");
+        for running in [&["1.10.0"][..], &["3.0.0"], &["latest"], &[]] {
+            assert_eq!(found(&semver(), &listed, None, running), Vec::<String>::new(), "{running:?}");
+        }
+        let news = of_list(&semver(), &tags(&listed), None, &versions(&["1.10.0"]));
+        assert_eq!(news.seen, seen(&listed));
+    }
+
+    #[test]
+    fn tags_that_tell_no_order_are_all_old_in_the_first_list() {
+        let sha = rule(TagRule::commit_sha("", "", 7).unwrap());
+        let listed = ["1111111", "2222222"];
+        assert_eq!(found(&sha, &listed, None, &["0000000"]), Vec::<String>::new());
+        assert_eq!(found(&sha, &listed, Some(&seen(&["1111111"])), &["0000000"]), ["2222222"]);
+        let numbered = rule(TagRule::commit_sha("", "-{number}", 7).unwrap());
+        assert_eq!(found(&numbered, &["fffffff-9", "aaaaaaa-10"], None, &["0000000-8"]), ["aaaaaaa-10"]);
+    }
+
+    #[test]
+    fn a_flood_is_taken_in_parts_and_nothing_of_it_is_lost() {
+        let listed: Vec<Tag> = (0..250).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
+        let mut before = seen(&["latest"]);
+        let mut all = Vec::new();
+        for expected in [100, 100, 50, 0] {
+            let news = of_list(&semver(), &listed, Some(&before), &[]);
+            assert_eq!(news.found.len(), expected);
+            all.extend(news.found);
+            before = news.seen;
+        }
+        assert_eq!(all[99].as_str(), "1.0.249", "the newest first of all");
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 250);
+    }
+
+    #[test]
+    fn signatures_are_no_news() {
+        let any = rule(TagRule::Any);
+        let signature = format!("sha256-{}.sig", "0".repeat(64));
+        assert_eq!(found(&any, &["1", &signature], Some(&SeenTags::default()), &[]), ["1"]);
+    }
+}

@@ -1,0 +1,305 @@
+//! When which repository is looked at. Times are values, so that this can be tried without waiting.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::image::Repository;
+
+/// Between two looks into one registry lies at least this: at the start, and after a pause of it, everything is due.
+pub(super) const GAP: Duration = Duration::from_millis(100);
+
+/// How often it is looked up which repositories there are: manifests may name new ones.
+const NAMES_AGE: Duration = Duration::from_secs(60);
+
+/// How often, until every branch has been read.
+const UNREAD_AGE: Duration = Duration::from_secs(1);
+
+/// How often a repository is tried in one round.
+const MAX_TRIES: u32 = 3;
+
+/// The repositories that there are.
+pub(super) struct Names {
+    pub(super) repositories: BTreeSet<Repository>,
+    /// Whether a branch has not been read yet, so that there may be more.
+    pub(super) is_unread: bool,
+}
+
+/// One look that is to be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) repository: Repository,
+    due: Instant,
+    tries: u32,
+}
+
+/// Looks that are to be taken, and those under way.
+///
+/// What is met for the first time is due at once. Besides, each round gives every repository a time of its own, evenly
+/// over the period, so that nothing is left unlooked at for longer than a period and a place.
+pub(super) struct Rounds {
+    every: Duration,
+    at_once: usize,
+    names: BTreeSet<Repository>,
+    met: HashSet<Repository>,
+    waiting: Vec<Turn>,
+    under_way: usize,
+    /// When each registry may be looked into again.
+    free_at: HashMap<String, Instant>,
+    names_due: Instant,
+    round_due: Instant,
+}
+
+impl Rounds {
+    pub(super) fn new(every: Duration, at_once: usize, now: Instant) -> Self {
+        Self {
+            every,
+            at_once,
+            names: BTreeSet::new(),
+            met: HashSet::new(),
+            waiting: Vec::new(),
+            under_way: 0,
+            free_at: HashMap::new(),
+            names_due: now,
+            round_due: now,
+        }
+    }
+
+    /// Returns whether it is time to say which repositories there are.
+    pub(super) fn wants_names(&self, now: Instant) -> bool {
+        self.names_due <= now
+    }
+
+    /// Takes the repositories that there are. `jitter` gives numbers from 0 to 1. Returns whether a round has begun.
+    pub(super) fn name(&mut self, names: Names, now: Instant, mut jitter: impl FnMut() -> f64) -> bool {
+        let Names { repositories, is_unread } = names;
+        self.names = repositories;
+        self.names_due = now + if is_unread { UNREAD_AGE } else { NAMES_AGE };
+        let names = &self.names;
+        self.waiting.retain(|turn| names.contains(&turn.repository));
+        self.met.retain(|repository| names.contains(repository));
+        let due: HashSet<Repository> =
+            self.waiting.iter().filter(|turn| turn.due <= now).map(|turn| turn.repository.clone()).collect();
+        for repository in names {
+            if self.met.insert(repository.clone()) && !due.contains(repository) {
+                self.waiting.push(Turn { repository: repository.clone(), due: now, tries: 0 });
+            }
+        }
+        // A round of those that are known when only half of them are would leave the others out.
+        if is_unread || self.round_due > now {
+            return false;
+        }
+        self.round_due = now + self.every;
+        let late: HashSet<Repository> =
+            self.waiting.iter().filter(|turn| turn.due < now).map(|turn| turn.repository.clone()).collect();
+        let place = self.every / u32::try_from(self.names.len().max(1)).unwrap_or(u32::MAX);
+        for (number, repository) in (1u32..).zip(&self.names) {
+            if !late.contains(repository) {
+                let due = now + place.saturating_mul(number) - place.mul_f64(jitter() / 2.0);
+                self.waiting.push(Turn { repository: repository.clone(), due, tries: 0 });
+            }
+        }
+        true
+    }
+
+    /// Makes every repository due now.
+    pub(super) fn again(&mut self, now: Instant) {
+        self.met.clear();
+        self.names_due = now;
+    }
+
+    /// Returns a look to take now, if there is one. `quiet_until` says until when a registry is to be left alone.
+    pub(super) fn take(&mut self, now: Instant, quiet_until: impl Fn(&str) -> Option<Instant>) -> Option<Turn> {
+        if self.under_way >= self.at_once {
+            return None;
+        }
+        let ready = |turn: &&Turn| self.ready_at(turn, &quiet_until) <= now;
+        let first = self.waiting.iter().filter(ready).min_by_key(|turn| turn.due)?.clone();
+        self.waiting.retain(|turn| *turn != first);
+        self.free_at.insert(first.repository.registry().to_owned(), now + GAP);
+        self.under_way += 1;
+        Some(first)
+    }
+
+    /// Returns when there may be something to do without anybody saying so.
+    pub(super) fn wake_at(&self, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
+        let is_full = self.under_way >= self.at_once;
+        let turns = self.waiting.iter().filter(|_| !is_full).map(|turn| self.ready_at(turn, &quiet_until));
+        turns.chain([self.names_due]).min().unwrap_or(self.names_due)
+    }
+
+    fn ready_at(&self, turn: &Turn, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
+        let registry = turn.repository.registry();
+        let free_at = self.free_at.get(registry).copied();
+        [free_at, quiet_until(registry)].into_iter().flatten().fold(turn.due, Instant::max)
+    }
+
+    /// Takes note that a look has ended.
+    pub(super) fn done(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// Takes note that a look has ended without an answer: it is tried again, but not for ever.
+    pub(super) fn failed(&mut self, turn: Turn, now: Instant) {
+        self.done();
+        let tries = turn.tries + 1;
+        if tries < MAX_TRIES {
+            // Behind the others of the registry, which may fare better.
+            self.waiting.push(Turn { due: now, tries, ..turn });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(900);
+
+    fn names(registry: &str, count: usize) -> Names {
+        let name = |number: usize| format!("{registry}/uyou/a{number:04}").parse().unwrap();
+        Names { repositories: (0..count).map(name).collect(), is_unread: false }
+    }
+
+    fn never_quiet(_: &str) -> Option<Instant> {
+        None
+    }
+
+    /// Takes everything that comes until `end`, each look lasting no time. Returns when each was taken.
+    fn run(rounds: &mut Rounds, from: Instant, until: Duration, source: impl Fn() -> Names) -> Vec<Duration> {
+        let mut now = from;
+        let mut taken = Vec::new();
+        while now < from + until {
+            if rounds.wants_names(now) {
+                rounds.name(source(), now, || 0.5);
+            }
+            while rounds.take(now, never_quiet).is_some() {
+                taken.push(now - from);
+                rounds.done();
+            }
+            now = rounds.wake_at(never_quiet).max(now + Duration::from_millis(1));
+        }
+        taken
+    }
+
+    #[test]
+    fn the_start_is_quick_and_bounded_and_rounds_are_even() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        let taken = run(&mut rounds, start, EVERY * 3, || names("r.test", 500));
+        let within = |from: u64, to: u64| {
+            let range = Duration::from_secs(from)..Duration::from_secs(to);
+            taken.iter().filter(|at| range.contains(at)).count()
+        };
+        // Ten each second until all have been looked at once, and the first of the even ones among them.
+        assert!((500..=530).contains(&within(0, 51)), "{}", within(0, 51));
+        assert!(within(0, 1) <= 10);
+        // Then 500 in 900 s: in any minute a fifteenth of them.
+        for minute in 1..44 {
+            let count = within(minute * 60, minute * 60 + 60);
+            assert!((32..=35).contains(&count), "minute {minute}: {count}");
+        }
+        assert!((1998..=2000).contains(&taken.len()), "a round at the start and three even ones: {}", taken.len());
+    }
+
+    #[test]
+    fn a_single_repository_is_looked_at_at_once_and_then_every_period() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        let taken: Vec<u64> =
+            run(&mut rounds, start, EVERY * 3, || names("r.test", 1)).iter().map(Duration::as_secs).collect();
+        assert_eq!(taken, [0, 675, 1575, 2475]);
+    }
+
+    #[test]
+    fn who_asks_for_it_gets_a_look_at_once_and_only_one() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        rounds.name(names("r.test", 1), start, || 0.0);
+        assert!(rounds.take(start, never_quiet).is_some());
+        rounds.done();
+        let now = start + Duration::from_secs(10);
+        for _ in 0..3 {
+            rounds.again(now);
+            assert!(rounds.wants_names(now));
+            rounds.name(names("r.test", 1), now, || 0.0);
+        }
+        assert!(rounds.take(now, never_quiet).is_some());
+        rounds.done();
+        assert!(rounds.take(now + GAP, never_quiet).is_none());
+    }
+
+    #[test]
+    fn no_more_than_so_many_at_once() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 3, start);
+        // Of ten registries, so that the gap holds nobody up.
+        let of_many = (0..10).flat_map(|number| names(&format!("r{number}.test"), 5).repositories).collect();
+        rounds.name(Names { repositories: of_many, is_unread: false }, start, || 0.0);
+        let taken = std::iter::from_fn(|| rounds.take(start, never_quiet)).count();
+        assert_eq!(taken, 3);
+        assert_eq!(rounds.wake_at(never_quiet), start + NAMES_AGE, "nothing but an end makes room");
+        rounds.done();
+        assert!(rounds.take(start, never_quiet).is_some());
+        assert!(rounds.take(start, never_quiet).is_none());
+    }
+
+    #[test]
+    fn a_registry_that_wants_quiet_holds_up_no_other_and_is_not_stormed_afterwards() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        let both = [names("a.test", 3).repositories, names("b.test", 3).repositories].into_iter().flatten().collect();
+        rounds.name(Names { repositories: both, is_unread: false }, start, || 0.0);
+        let pause_ends = start + Duration::from_secs(30);
+        let quiet = |registry: &str| (registry == "a.test").then_some(pause_ends);
+        let mut now = start;
+        let mut taken = Vec::new();
+        while now < start + Duration::from_secs(40) {
+            while let Some(turn) = rounds.take(now, quiet) {
+                taken.push((turn.repository.registry().to_owned(), now - start));
+                rounds.done();
+            }
+            now += Duration::from_millis(50);
+        }
+        let of = |registry: &str| -> Vec<u128> {
+            taken.iter().filter(|(found, _)| found == registry).map(|(_, at)| at.as_millis()).collect()
+        };
+        assert_eq!(of("b.test"), [0, 100, 200]);
+        assert_eq!(of("a.test"), [30_000, 30_100, 30_200]);
+    }
+
+    #[test]
+    fn what_fails_is_tried_three_times_in_a_round() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        rounds.name(names("r.test", 1), start, || 0.0);
+        let mut now = start;
+        let mut tries = 0;
+        while now < start + Duration::from_secs(60) {
+            if let Some(turn) = rounds.take(now, never_quiet) {
+                tries += 1;
+                rounds.failed(turn, now);
+            }
+            now += Duration::from_millis(100);
+        }
+        assert_eq!(tries, 3);
+    }
+
+    #[test]
+    fn what_is_new_is_looked_at_soon_and_what_is_gone_is_not() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        assert!(!rounds.name(Names { is_unread: true, ..names("r.test", 1) }, start, || 0.0), "there may be more");
+        assert!(rounds.take(start, never_quiet).is_some());
+        rounds.done();
+        assert_eq!(rounds.wake_at(never_quiet), start + UNREAD_AGE);
+        let later = start + UNREAD_AGE;
+        assert!(rounds.name(names("r.test", 2), later, || 0.0));
+        let turn = rounds.take(later, never_quiet).unwrap();
+        assert_eq!(turn.repository.as_str(), "r.test/uyou/a0001");
+        rounds.done();
+        rounds.name(names("r.test", 0), later + NAMES_AGE, || 0.0);
+        assert_eq!(rounds.wake_at(never_quiet), later + NAMES_AGE * 2);
+    }
+}

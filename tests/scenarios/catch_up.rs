@@ -1,0 +1,340 @@
+//! What no webhook told of, and is found all the same.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
+
+use super::docker_registry::{DockerRegistry, Options};
+use super::fleet::{Builder, Fleet, deployment, sha};
+
+/// A registry of the tests whose requests are noted, and that answers some of them otherwise.
+struct Front {
+    registry: EmbeddedRegistry,
+    state: Arc<Mutex<FrontState>>,
+}
+
+#[derive(Default)]
+struct FrontState {
+    /// `GET /v2/uyou/user-service/tags/list?n=1000`.
+    requests: Vec<String>,
+    /// Answers to lists, in the place of the right ones.
+    lists: Option<(StatusCode, &'static str, &'static str)>,
+}
+
+async fn front(State(state): State<Arc<Mutex<FrontState>>>, request: Request, next: Next) -> Response {
+    let answer = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(format!("{} {}", request.method(), request.uri()));
+        let is_list = request.method() == Method::GET && request.uri().path().ends_with("/tags/list");
+        state.lists.filter(|_| is_list)
+    };
+    match answer {
+        Some((status, header, value)) => (status, [(header, value)]).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+impl Front {
+    async fn start() -> Self {
+        let state: Arc<Mutex<FrontState>> = Arc::default();
+        let layer = from_fn_with_state(Arc::clone(&state), front);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let registry = EmbeddedRegistry::start_behind(address, None, |routes: axum::Router| routes.layer(layer));
+        Self { registry: registry.await.unwrap(), state }
+    }
+
+    fn host(&self) -> String {
+        self.registry.host()
+    }
+
+    /// Answers lists like this from now on.
+    fn answer_lists(&self, status: u16, header: &'static str, value: &'static str) {
+        self.state.lock().unwrap().lists = Some((StatusCode::from_u16(status).unwrap(), header, value));
+    }
+
+    fn answer_lists_rightly(&self) {
+        self.state.lock().unwrap().lists = None;
+    }
+
+    fn lists(&self) -> usize {
+        self.state.lock().unwrap().requests.iter().filter(|request| request.contains("/tags/list")).count()
+    }
+}
+
+async fn registry_news(fleet: &Fleet) -> Value {
+    let (status, answer) = fleet.api("GET", "/registries", None).await;
+    assert_eq!(status, 200, "{answer}");
+    answer["registries"][0]["catch_up"].clone()
+}
+
+async fn state_is(fleet: &Fleet, state: &str) {
+    let what = format!("catch-up is {state}");
+    fleet.eventually(&what, async || registry_news(fleet).await["state"] == state).await;
+}
+
+async fn commits(fleet: &Fleet, environment: &str, service: &str, version: &str) {
+    let what = format!("{environment} runs {version} of {service}");
+    fleet.eventually(&what, async || fleet.running(environment, service) == version).await;
+}
+
+async fn events(fleet: &Fleet) -> Vec<Value> {
+    let (_, answer) = fleet.api("GET", "/events", None).await;
+    answer["events"].as_array().unwrap().clone()
+}
+
+fn hang_up(fleet: &Fleet) {
+    assert!(std::process::Command::new("kill").args(["-HUP", &fleet.pid().to_string()]).status().unwrap().success());
+}
+
+async fn metric(fleet: &Fleet, line: &str) -> f64 {
+    let text = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("there is no {line} in\n{text}")).parse().unwrap()
+}
+
+/// The whole of it: with the real registry, and no webhook at all.
+#[tokio::test]
+async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start() {
+    let Some(registry) = DockerRegistry::start(Options::default()) else { return };
+    let mut fleet = Fleet::builder().registry(&registry.host).service("user-service").start().await;
+    fleet.push_image("user-service", &sha('0')).await;
+    // The repository is known, with or without a tag, once it has been listed.
+    state_is(&fleet, "listed").await;
+    assert_eq!(fleet.terminate(), Some(0));
+    let digest = fleet.push_image("user-service", &sha('1')).await;
+    fleet.start().await;
+    commits(&fleet, "staging", "user-service", &sha('1')).await;
+    let message = fleet.upstream.git(&["log", "-1", "--format=%B", "main"]);
+    assert_eq!(fleet.running("production", "user-service"), sha('0'), "promotions only");
+
+    let found: Vec<Value> = events(&fleet).await.into_iter().filter(|event| event["tag"] == sha('1')).collect();
+    let [event] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!((&event["cause"], &event["receiver"]), (&"catch-up".into(), &"catch-up".into()), "{event:#}");
+    assert_eq!(event["digest"], digest.to_string());
+    let id = event["id"].as_str().unwrap();
+    let trailer = format!("Tagrelay-Cause: catch-up {id} via {}", registry.host);
+    assert!(message.lines().any(|line| line == trailer), "{message}");
+    let event = fleet.settled(id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    let received = event["explanation"][0]["text"].as_str().unwrap().to_owned();
+    assert!(received.starts_with("found in the registry, no webhook told of it: "), "{received}");
+    let (_, history) = fleet.api("GET", "/history", None).await;
+    assert_eq!(history["changes"][0]["cause"], "catch-up", "{history:#}");
+    let label = format!("{{registry=\"{}\"}}", registry.host);
+    assert!(metric(&fleet, &format!("tagrelay_catch_up_found_total{label}")).await >= 1.0);
+
+    // A webhook that comes all the same makes no second commit.
+    let before = fleet.upstream.tip();
+    let (status, answer) = fleet.deliver("user-service", &sha('1')).await;
+    assert_eq!(status, 202, "{answer}");
+    let late = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+    assert_eq!(late["state"], "unchanged", "{late:#}");
+    assert_eq!(fleet.upstream.tip(), before);
+}
+
+#[tokio::test]
+async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
+    let front = Front::start().await;
+    let builder = Fleet::builder().registry(&front.host()).service("user-service");
+    for digit in ['2', '3', '4'] {
+        push(&front, "user-service", &sha(digit)).await;
+    }
+    let fleet = builder.start().await;
+    state_is(&fleet, "listed").await;
+    assert_eq!(events(&fleet).await, Vec::<Value>::new(), "commits say nothing about their order");
+    // One that a webhook tells of, and one that none does.
+    let told = fleet.announce("user-service", &sha('5')).await;
+    assert_eq!(fleet.settled(&told).await["state"], "committed");
+    fleet.push_image("user-service", &sha('6')).await;
+    hang_up(&fleet);
+    commits(&fleet, "staging", "user-service", &sha('6')).await;
+    let events = events(&fleet).await;
+    let seen: Vec<_> = events.iter().map(|event| (event["tag"].clone(), event["cause"].clone())).collect();
+    let expected = [(sha('6'), "catch-up"), (sha('5'), "push")].map(|(tag, cause)| (tag.into(), cause.into()));
+    assert_eq!(seen, expected);
+}
+
+async fn push(front: &Front, service: &str, tag: &str) {
+    use tagrelay::cli::demo::push::{TinyImage, push};
+    let created = "2026-11-20T08:00:00Z".parse().unwrap();
+    let image = TinyImage { revision: None, created, text: format!("{service} {tag}") };
+    let repository = format!("{}/uyou/{service}", front.host()).parse().unwrap();
+    push(&repository, &tag.parse().unwrap(), &image, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_of_a_first_list_is_taken_where_tags_tell_it() {
+    let front = Front::start().await;
+    for tag in ["1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1"] {
+        push(&front, "user-service", tag).await;
+    }
+    let fleet = Fleet::builder()
+        .registry(&front.host())
+        .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:1.9.0"))
+        .image("tag = { kind = \"semver\" }")
+        .start()
+        .await;
+    commits(&fleet, "staging", "user-service", "1.10.0").await;
+    let tags: Vec<Value> = events(&fleet).await.into_iter().map(|event| event["tag"].clone()).collect();
+    assert_eq!(tags, ["1.10.0"]);
+}
+
+fn following_latest(front: &Front, digest: &str) -> Builder {
+    Fleet::builder()
+        .registry(&front.host())
+        .file(
+            "environments/staging/user-service.yaml",
+            &deployment(&format!("REGISTRY/uyou/user-service:latest@{digest}")),
+        )
+        .image("tag = { kind = \"digest\", name = \"latest\" }")
+}
+
+#[tokio::test]
+async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
+    let front = Front::start().await;
+    front.answer_lists(404, "x-test", "no lists here");
+    let mut fleet = following_latest(&front, &format!("sha256:{}", "0".repeat(64))).start().await;
+    // Not there yet, and then pushed while nobody listens.
+    state_is(&fleet, "listed").await;
+    assert_eq!(fleet.terminate(), Some(0));
+    let digest = fleet.push_image("user-service", "latest").await;
+    fleet.start().await;
+    commits(&fleet, "staging", "user-service", &format!("latest@{digest}")).await;
+    assert_eq!(fleet.terminate(), Some(0));
+    fleet.start().await;
+    state_is(&fleet, "listed").await;
+    let digest = fleet.push_image("user-service", "latest").await;
+    hang_up(&fleet);
+    commits(&fleet, "staging", "user-service", &format!("latest@{digest}")).await;
+    let found = events(&fleet).await;
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(front.lists(), 0);
+}
+
+#[tokio::test]
+async fn a_registry_without_lists_is_left_out_and_said_so() {
+    let front = Front::start().await;
+    front.answer_lists(405, "x-test", "no lists here");
+    let fleet = Fleet::builder().registry(&front.host()).service("user-service").service("order-service").start().await;
+    state_is(&fleet, "unsupported").await;
+    let news = registry_news(&fleet).await;
+    assert!(news["reason"].as_str().unwrap().contains("405"), "{news:#}");
+    assert_eq!(news["repositories"], 2);
+    let asked = front.lists();
+    assert!(asked <= 2, "once, and the one that was under way: {asked}");
+    let left_out = "catch-up leaves the registry out";
+    assert_eq!(fleet.log().matches(left_out).count(), 1);
+    let label = format!("{{registry=\"{}\",outcome=\"unsupported\"}}", front.host());
+    assert!(metric(&fleet, &format!("tagrelay_catch_up_looks_total{label}")).await >= 1.0);
+    // Webhooks work as ever.
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    // Other settings may have made it possible; the log has said it, and says no more.
+    hang_up(&fleet);
+    fleet.eventually("it is asked again", async || front.lists() > asked).await;
+    state_is(&fleet, "unsupported").await;
+    assert_eq!(fleet.log().matches(left_out).count(), 1);
+}
+
+#[tokio::test]
+async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
+    let front = Front::start().await;
+    front.answer_lists(429, "retry-after", "3600");
+    let mut builder = Fleet::builder().registry(&front.host());
+    for number in 0..8 {
+        builder = builder.service(&format!("service-{number}"));
+    }
+    let fleet = builder.start().await;
+    state_is(&fleet, "not_now").await;
+    let asked = front.lists();
+    assert!(asked <= 4, "those that were under way: {asked}");
+    front.answer_lists_rightly();
+    hang_up(&fleet);
+    fleet
+        .eventually("the settings are read again", async || {
+            metric(&fleet, "tagrelay_config_reload_total{outcome=\"ok\"}").await >= 1.0
+        })
+        .await;
+    // An event goes its way meanwhile, so that there was time enough to ask.
+    let id = fleet.announce("service-1", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    assert_eq!(front.lists(), asked);
+    let news = registry_news(&fleet).await;
+    assert_eq!(news["state"], "not_now");
+    let again: jiff::Timestamp = news["ask_again_at"].as_str().unwrap().parse().unwrap();
+    assert!(again > jiff::Timestamp::now() + Duration::from_secs(3000), "{again}");
+}
+
+#[tokio::test]
+async fn turned_off_it_asks_nobody() {
+    let front = Front::start().await;
+    let fleet = Fleet::builder()
+        .registry(&front.host())
+        .service("user-service")
+        .server("max_body_bytes = 65536\ncatch_up = \"off\"")
+        .start()
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    assert_eq!(front.lists(), 0);
+    assert_eq!(registry_news(&fleet).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_hold_makes_what_is_found_wait() {
+    let front = Front::start().await;
+    push(&front, "user-service", &sha('0')).await;
+    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    state_is(&fleet, "listed").await;
+    let hold = serde_json::json!({
+        "environment": "staging", "repository": fleet.repository("user-service"), "reason": "the bad hour"
+    });
+    let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
+    assert_eq!(status, 201, "{hold}");
+    fleet.push_image("user-service", &sha('1')).await;
+    hang_up(&fleet);
+    fleet.eventually("it waits", async || events(&fleet).await.iter().any(|event| event["state"] == "waiting")).await;
+    let (status, answer) = fleet.api("DELETE", &format!("/holds/{}", hold["id"].as_str().unwrap()), None).await;
+    assert!(matches!(status, 200 | 204), "{status} {answer}");
+    commits(&fleet, "staging", "user-service", &sha('1')).await;
+}
+
+#[tokio::test]
+async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
+    let front = Front::start().await;
+    push(&front, "user-service", &sha('0')).await;
+    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    state_is(&fleet, "listed").await;
+    for digit in ['1', '2', '3', '4', '5'] {
+        fleet.push_image("user-service", &sha(digit)).await;
+        hang_up(&fleet);
+        let (status, answer) = fleet.deliver("user-service", &sha(digit)).await;
+        assert_eq!(status, 202, "{answer}");
+        fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+        commits(&fleet, "staging", "user-service", &sha(digit)).await;
+    }
+    let is_over =
+        async || events(&fleet).await.iter().all(|event| event["state"] != "queued" && event["state"] != "pending");
+    fleet.eventually("all events have ended", is_over).await;
+    assert_eq!(fleet.upstream.subjects().len(), 6, "{:#?}", events(&fleet).await);
+}
+
+#[tokio::test]
+async fn other_settings_begin_with_a_look_of_their_own() {
+    let front = Front::start().await;
+    push(&front, "user-service", &sha('0')).await;
+    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    state_is(&fleet, "listed").await;
+    fleet.push_image("user-service", &sha('1')).await;
+    let text = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    let text = text.replacen("max_body_bytes = 65536", "max_body_bytes = 65536\ncatch_up = \"1h\"", 1);
+    std::fs::write(fleet.settings_file(), text).unwrap();
+    commits(&fleet, "staging", "user-service", &sha('1')).await;
+    assert!(fleet.log().contains("[server]: changed"));
+}
