@@ -34,6 +34,10 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
 impl Relay {
     async fn end_left_behind(&self) -> Result<(), StoreError> {
         let known: Vec<String> = self.0.branches.iter().flat_map(Branch::environment_names).collect();
+        if known.is_empty() {
+            // No settings have none: nobody has told which there are.
+            return Ok(());
+        }
         let found = self.0.store.open_updates_elsewhere(&known, AT_ONCE).await?;
         let gone: BTreeSet<&str> = found.iter().map(|update| update.environment.as_str()).collect();
         if gone.is_empty() {

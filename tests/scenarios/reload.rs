@@ -248,10 +248,14 @@ async fn a_burst_during_many_reloads_loses_nothing_and_no_request_fails() {
         })
         .await;
     let (_, all) = fleet.api("GET", "/events?limit=1000", None).await;
-    let states: Vec<_> =
-        all["events"].as_array().unwrap().iter().map(|event| event["state"].as_str().unwrap()).collect();
-    assert_eq!(states.len(), SERVICES * TAGS.len());
-    assert!(states.iter().all(|state| matches!(*state, "committed" | "superseded")), "{all:#}");
+    let events = all["events"].as_array().unwrap();
+    assert_eq!(events.len(), SERVICES * TAGS.len());
+    // On a busy machine a newer build may be decided first.
+    let is_fine = |event: &Value| match event["state"].as_str().unwrap() {
+        "refused" => event["reason"].as_str().unwrap().starts_with("older: "),
+        state => matches!(state, "committed" | "superseded"),
+    };
+    assert!(events.iter().all(is_fine), "{all:#}");
     assert_eq!(reloads(&fleet, "failed").await, 0);
     assert!(!fleet.log().contains("panicked"), "{}", fleet.log());
 }
