@@ -117,9 +117,43 @@ fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
     assert_eq!(text(workplace.path("manifests/pinned.yaml")), format!("image: uyou/api@{digest}\n"));
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD.replace("api:1.0", "api:2"));
 
+    // What else the refused file names was found.
+    let both = format!("image: uyou/api@sha256:{}\nb: {{image: uyou/web:1}}\n", "ab".repeat(32));
+    std::fs::write(workplace.path("manifests/pinned.yaml"), both).unwrap();
+    let one = run(&mut workplace.tagrelay("sites --set uyou/api=2 --set uyou/web=2 manifests")).expect_code(1);
+    assert!(one.stderr.contains("refused: pinned.yaml") && !one.stderr.contains("not found"), "{one:?}");
+
     let template =
         run(&mut workplace.tagrelay("sites --set uyou/api=2 manifests/chart/templates/a.yaml")).expect_code(1);
     assert!(template.stderr.contains("template"), "{template:?}");
+}
+
+#[test]
+fn settings_say_what_markers_mean_and_how_versions_are_written() {
+    let workplace = Workplace::new();
+    let settings =
+        cli_support::SETTINGS.replacen("name = \"production\"", "name = \"production\"\npin = \"digest\"", 1);
+    workplace.write_settings(&settings);
+    let text = "image: uyou/api:1.0\nrelease: v1 # tagrelay: api\n";
+    let files =
+        ["environments/staging/a.yaml", "environments/production/a.yaml"].map(|file| workplace.path("work").join(file));
+    for file in &files {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    // The marker names an image of the settings: without them it is left alone, and that is told.
+    let digest = format!("sha256:{}", "cd".repeat(32));
+    let command = format!("sites --set uyou/api=v2@{digest} work");
+    let without = run(&mut workplace.tagrelay(&command)).expect_code(0);
+    assert!(
+        without.stderr.contains("left alone: environments/staging/a.yaml: line 2: the marker names `api`"),
+        "{without:?}"
+    );
+    assert!(!without.stdout.contains("+release"), "{without:?}");
+    run(&mut workplace.tagrelay(&format!("{command} --config tagrelay.toml --write"))).expect_code(0);
+    let set = text.replace("1.0", "v2").replace(" v1", " v2");
+    let written = files.map(|file| std::fs::read_to_string(file).unwrap());
+    assert_eq!(written, [set.clone(), set.replace("api:v2", &format!("api:v2@{digest}"))]);
 }
 
 #[test]
@@ -165,7 +199,6 @@ fn what_cannot_be_meant_is_a_usage_error() {
         "--set uyou/api= manifests",
         "--set uyou/api=1@sha256:0 manifests",
         "--write manifests",
-        "--set uyou/api=2 --config tagrelay.toml manifests",
         "--set uyou/api=2 --branch main manifests",
     ] {
         let answer = run(&mut workplace.tagrelay(&format!("sites {arguments}"))).expect_code(2);

@@ -1,10 +1,14 @@
 //! Input that is meant to hurt: deep, wide, long, repeated and broken. It is refused or read, in bounded time
 //! and on a small stack, and never a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tagrelay::manifest::{Refused, Site, Unreadable, Wanted, edit, scan};
+use tagrelay::manifest::{
+    Beside, ManifestSettings, Overlay, Refused, RulePart, Site, SiteRule, Surroundings, Unreadable, Wanted, edit,
+    edit_overlay, read, read_overlay, scan,
+};
 
 /// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -169,4 +173,234 @@ fn texts_inside_files_have_the_same_bounds() {
     let text = format!("image: a:1\n{}", "- v1 # tagrelay: docker.io/library/a:tag\n".repeat(50_000))
         .replacen('\n', "\nb:\n", 1);
     assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 50_001);
+}
+
+// ---- Growth ---------------------------------------------------------------------------------------------------
+
+/// Returns the time for which a processor worked on this thread, which other tests and programs do not make longer.
+fn worked() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times. `size` grows to the
+/// largest, or until it takes some ticks of the clock.
+fn assert_linear(largest: usize, work: impl Fn(usize)) {
+    let time = |size| {
+        let begin = worked();
+        work(size);
+        worked() - begin
+    };
+    // Noise makes a run longer, never shorter.
+    let best = |size| time(size).min(time(size));
+    let mut size = largest / 64;
+    let mut one = best(size);
+    while one < Duration::from_millis(30) && size < largest {
+        size *= 2;
+        one = best(size);
+    }
+    let four = best(4 * size);
+    assert!(four < one * 8 + Duration::from_millis(30), "{size}: {one:?}, four times as much: {four:?}");
+}
+
+fn scan_and_edit(text: &str) {
+    scan("kustomization.yaml", text.as_bytes()).unwrap();
+    edit("kustomization.yaml", text.as_bytes(), &wanted()).unwrap();
+}
+
+#[test]
+fn time_grows_with_the_file() {
+    assert_linear(64_000, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
+    assert_linear(32_000, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
+    // Many markers in one comment, and behind one another after many blanks.
+    assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
+    let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
+    assert_linear(64_000, |size| scan_and_edit(&lines(size)));
+    // As many policies as markers that ask for one.
+    let flux = |number: usize| {
+        format!(
+            "- b/c{number} # {{\"$imagepolicy\": \"x:p{number}:name\"}}\n\
+             - v1 # {{\"$imagepolicy\": \"x:p{number}:tag\"}}\n"
+        )
+    };
+    assert_linear(16_000, |size| scan_and_edit(&(0..size).map(flux).collect::<String>()));
+}
+
+#[test]
+fn time_of_rules_grows_with_the_file() {
+    let rule = |path: &str| {
+        let rule = SiteRule::new("**", path, None, RulePart::Reference).unwrap();
+        ManifestSettings { rules: vec![rule], ..ManifestSettings::default() }
+    };
+    for path in ["$.b[*].k0", "$.b[*][*]", "$.b[?k0=='x'].k0", "$.c[?m.k0=='x'].k0"] {
+        assert_linear(1_024, |size| {
+            let keys: String = (0..size).map(|number| format!("k{number}: v, ")).collect();
+            let (aliases, holders) = ("*m, ".repeat(size), "{m: *m}, ".repeat(size));
+            let text = format!("m: &m {{{keys}}}\nb: [{aliases}]\nc: [{holders}]\n");
+            read("a.yaml", text.as_bytes(), &rule(path)).unwrap();
+        });
+    }
+}
+
+/// A repository in memory, of which `env/` is the environment's own.
+struct Repo(BTreeMap<String, String>);
+
+impl Repo {
+    fn overlay(&self) -> Overlay {
+        read_overlay("env/kustomization.yaml", self.0["env/kustomization.yaml"].as_bytes(), self)
+    }
+
+    /// An overlay that says more about images, upon a base with these.
+    fn upon(overlay: &str, images: impl Iterator<Item = String>) -> Self {
+        let containers: String = images.map(|image| format!("- image: {image}\n")).collect();
+        Self(BTreeMap::from([
+            ("env/kustomization.yaml".to_owned(), format!("resources: [../base.yaml]\n{overlay}")),
+            ("base.yaml".to_owned(), format!("kind: Pod\ncontainers:\n{containers}")),
+        ]))
+    }
+}
+
+impl Surroundings for Repo {
+    fn at(&self, path: &str) -> Beside {
+        self.0.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        path.starts_with("env/")
+    }
+}
+
+#[test]
+fn time_grows_with_what_a_kustomization_builds_upon() {
+    let distinct = |size: usize| (0..size).map(|number| format!("a{number}:1"));
+    assert_linear(2_048, |size| assert_eq!(Repo::upon("", distinct(size)).overlay().inherited.len(), size));
+    let more = |size: usize| format!("x: [{}]\n", "b, ".repeat(size));
+    assert_linear(32_000, |size| {
+        let equal = std::iter::repeat_n("a:1".to_owned(), size);
+        assert_eq!(Repo::upon(&more(size), equal).overlay().inherited.len(), 1);
+    });
+    let entries =
+        |size: usize| format!("images:\n{}", "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(size));
+    assert_linear(2_048, |size| {
+        let tags = (0..100).map(|number| format!("a:{number}"));
+        assert_eq!(Repo::upon(&entries(size), tags).overlay().inherited.len(), 0);
+    });
+    assert_linear(2_048, |size| {
+        let repo = Repo::upon("", distinct(size));
+        let wanted: Vec<Wanted> = (0..size)
+            .map(|number| Wanted { repository: format!("a{number}").parse().unwrap(), ..wanted().remove(0) })
+            .collect();
+        let (path, settings) = ("env/kustomization.yaml", ManifestSettings::default());
+        let edited = edit_overlay(path, repo.0[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
+        assert_eq!(edited.unwrap().changes.len(), size);
+    });
+}
+
+#[test]
+fn one_resource_is_read_once_however_often_it_is_named() {
+    let begin = worked();
+    let again = format!("more:\n- x\nresources:\n{}", "- ../base.yaml\n".repeat(2_000));
+    let mut repo = Repo::upon("", (0..2_000).map(|number| format!("a{number}:1")));
+    repo.0.insert("env/kustomization.yaml".to_owned(), again);
+    assert_eq!(repo.overlay().inherited.len(), 2_000);
+    assert!(worked() - begin < Duration::from_secs(10), "{:?}", worked() - begin);
+}
+
+#[test]
+fn what_is_beyond_the_limits_of_overlays_is_told() {
+    let reasons = |overlay: &Overlay| overlay.notes.iter().map(|note| note.reason.clone()).collect::<Vec<_>>();
+    let many = Repo::upon("", (0..10_001).map(|number| format!("a{number}:1"))).overlay();
+    assert_eq!(many.inherited.len(), 10_000);
+    assert!(reasons(&many)[0].contains("more than 10000 images"), "{:?}", many.notes);
+
+    // Every entry meets every image, and changes all of their names.
+    let entries = "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(5_000);
+    let meetings = Repo::upon(&format!("images:\n{entries}"), (0..5_000).map(|number| format!("a:{number}")));
+    assert!(reasons(&meetings.overlay())[0].contains("a million"), "{:?}", meetings.overlay().notes);
+
+    let resources = |list: &str| {
+        let mut repo = Repo::upon("", std::iter::empty());
+        repo.0.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
+        repo.0.insert("broken.yaml".to_owned(), "containers: [".to_owned());
+        repo.overlay()
+    };
+    let lookups = resources(&(0..6_000).map(|number| format!("- ../x{number}\n")).collect::<String>());
+    assert!(lookups.looked_at.len() == 5_000 && reasons(&lookups)[0].contains("more than 5000 files"));
+    let long = resources(&format!("- {}\n", "a/".repeat(30_000)));
+    assert!(long.notes[0].line == 3 && long.notes[0].reason.contains("longer than any path"), "{:?}", long.notes);
+    let broken = resources("- y\n- ../broken.yaml\n");
+    assert!(broken.notes[0].line == 4 && broken.notes[0].reason.contains("`broken.yaml` brings no images: line 1"));
+}
+
+#[test]
+fn tags_that_are_expanded_are_refused() {
+    let text = format!("%TAG !e! tag:{}\n---\nimage: a:1\nb: [{}]\n", "x".repeat(1_000), "!e!a,".repeat(100_000));
+    assert!(reason_of(text).contains("too many explicit tags"));
+    let usual = format!("image: a:1\nb: [{}]\n", "!Ref a,".repeat(20_000));
+    assert_eq!(on_small_stack(usual.into()).0.unwrap().len(), 1);
+}
+
+#[test]
+fn large_mappings_behind_many_aliases_are_refused() {
+    let keys: String = (0..5_000).map(|number| format!("k{number}: v, ")).collect();
+    let aliases = "*m, ".repeat(5_000);
+    for document in [
+        format!("m: &m {{{keys}}}\nimages: [{aliases}]\n"),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\nhelm: {{parameters: [{aliases}]}}\n"
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{helm: *m}, ".repeat(5_000)
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{kustomize: *m}, ".repeat(5_000)
+        ),
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: Application\nm: &m {{{keys}}}\nimage: a:1\ns: [{}]\n",
+            "{global: *m}, ".repeat(5_000)
+        ),
+    ] {
+        assert!(reason_of(document).contains("uses its aliases so often"));
+    }
+}
+
+// ---- Memory ---------------------------------------------------------------------------------------------------
+
+/// Returns a file that is dear to hold; `None` behind the last.
+fn dear(case: usize) -> Option<String> {
+    let list = |item: &str, count: usize| format!("image: a:1\nb: [{}]\n", item.repeat(count));
+    Some(match case {
+        0 => list("a,", 999_000),
+        1 => list("\"\\x61\",", 999_000),
+        2 => list("!a b,", 100_000),
+        3 => format!("%TAG !e! tag:{}\n---\n{}", "x".repeat(1_000), list("!e!a,", 700_000)),
+        4 => {
+            let values = format!("- helm: {{values: \"b: [{}]\"}}\n", "a,".repeat(400_000)).repeat(8);
+            format!("apiVersion: argoproj.io/v1alpha1\nkind: Application\nimage: a:1\ns:\n{values}")
+        }
+        _ => return None,
+    })
+}
+
+/// Each file is read and edited in a process of its own, which tells the most memory that it had.
+#[test]
+fn memory_is_bounded() {
+    const CASE: &str = "TAGRELAY_TEST_MEMORY_OF";
+    if let Ok(case) = std::env::var(CASE) {
+        let text = dear(case.parse().unwrap()).unwrap();
+        let _ = edit("a.yaml", text.as_bytes(), &wanted());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+        return;
+    }
+    for case in (0..).take_while(|case| dear(*case).is_some()) {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
+        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let peak = told.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect(&told);
+        let kilobytes: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(kilobytes < 300 << 10, "{case}: {kilobytes} kB");
+    }
 }

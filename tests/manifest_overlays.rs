@@ -165,6 +165,11 @@ fn only_images_from_outside_are_inherited() {
     let overlay = repo.overlay("env/kustomization.yaml");
     assert_eq!(versions(&overlay), ["1 a 1", "1 a 2", "1 deep 3"]);
     assert_eq!(versions(&repo.overlay("env/inner/kustomization.yaml")), ["2 deep 3"]);
+    // Named as a resource, which kustomize refuses, a kustomization is still that of its folder.
+    let own = ("env/kustomization.yaml", "resources: [../base/kustomization.yaml, ../base]\n");
+    let base = [("base/kustomization.yaml", "resources: [a.yaml]"), ("base/a.yaml", both.as_str())];
+    let twice = Repo::new("env/", &[own, base[0], base[1]]);
+    assert_eq!(versions(&twice.overlay(own.0)), ["1 a 1", "1 a 2"]);
     for path in
         ["base", "base/kustomization.yaml", "base/a.yaml", "deeper/kustomization.yaml", "deeper/x.yaml", "more.yaml"]
     {
@@ -229,6 +234,11 @@ fn tag_and_digest_follow_the_base_and_the_settings() {
         entry("  digest: $\n")
     );
     assert_eq!(edited("a:v2", ":v2@$", Pin::Keep), Ok(String::new()));
+    // One entry is about all images of its name, whatever each of them says.
+    for two in ["a:1\n  - image: a:1@$", "a:1@$\n  - image: a:1"] {
+        assert_eq!(edited(two, ":v2@$", Pin::Keep), entry("  newTag: v2\n  digest: $\n"), "{two}");
+    }
+    assert_eq!(edited("a@$\n  - image: a:v2", ":v2@$", Pin::Keep), Ok(String::new()));
     assert!(matches!(edited("a:1", ":v2", Pin::Digest), Err(Refused::DigestUnknown { line: 2, .. })));
     assert!(matches!(edited("a:1@$", ":v2", Pin::Keep), Err(Refused::DigestUnknown { .. })));
     assert!(matches!(edited("a:1", "@$", Pin::Keep), Err(Refused::TagUnknown { .. })));

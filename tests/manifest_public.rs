@@ -3,6 +3,9 @@
 //! and what came of it is looked at by means that have nothing to do with the editor: line by line, and by PyYAML.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/pyyaml.rs"]
+mod pyyaml;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -173,11 +176,7 @@ fn every_site_of_public_manifests_can_be_set() {
 
 /// Fails unless PyYAML reads each file after its edit as it did before, but for the versions, which are strings.
 fn ask_pyyaml(pairs: &[(&File, Edited)]) {
-    let is_there = Command::new("python3").args(["-c", "import yaml"]).stderr(Stdio::null()).status();
-    if !is_there.is_ok_and(|status| status.success()) {
-        // Past the capture of the test's output, so that it is seen.
-        let mut stderr = std::io::stderr();
-        writeln!(stderr, "LEFT OUT: python3 with PyYAML is not installed, so it has read no public manifest").unwrap();
+    if pyyaml::is_left_out() {
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/same_but_scalars.py");

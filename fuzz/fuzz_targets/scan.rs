@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tagrelay_fuzz::manifest::{ManifestSettings, may_hold_sites, read};
+use tagrelay_fuzz::manifest::{ManifestSettings, RulePart, SiteRule, read};
 
 fuzz_target!(|input: &[u8]| {
     let Some((path, settings, bytes)) = tagrelay_fuzz::file(input) else { return };
@@ -16,7 +16,11 @@ fuzz_target!(|input: &[u8]| {
         }
         Err(unreadable) => assert!(unreadable.line.is_none_or(|line| line as usize <= lines + 1), "{unreadable}"),
     }
-    if let Ok(reading) = read(path, bytes, &ManifestSettings::default()) {
-        assert!(reading.sites.is_empty() || may_hold_sites(bytes), "the byte search misses a site");
+    // A rule that meets nothing has the file read past the byte search.
+    let rule = SiteRule::new("**", "$.nothing.is.here", None, RulePart::Reference).unwrap();
+    let unfiltered = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
+    if let Ok(unfiltered) = read(path, bytes, &unfiltered) {
+        let filtered = read(path, bytes, &ManifestSettings::default()).expect("read past the search");
+        assert_eq!(filtered.sites, unfiltered.sites, "the byte search misses a site");
     }
 });

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::embedded::Content;
 use super::find::{Finder, Part};
 use super::site::{Format, Unreadable};
 use super::slots::Slot;
@@ -21,7 +22,8 @@ impl<'tree> Finder<'tree, '_, '_> {
     /// `kustomize.images`: `name=new:tag@digest`, `new:tag@digest`.
     pub(super) fn take_kustomize_images(&mut self, kustomize: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
-        let Some(images) = tree.value_of(tree.resolve(kustomize), "images") else { return Ok(()) };
+        let kustomize = self.reader.follow(kustomize)?;
+        let Some(images) = tree.value_of(kustomize, "images") else { return Ok(()) };
         let images = tree.resolve(images);
         if !matches!(tree.node(images).kind, Kind::Sequence(_)) {
             return Ok(());
@@ -34,7 +36,7 @@ impl<'tree> Finder<'tree, '_, '_> {
                     Some(end) if text[end..].starts_with('=') => end + 1,
                     _ => 0,
                 };
-                self.take_reference_from(images, at, node, text, start);
+                self.take_reference(images, at, node, text, start, None);
             }
         }
         Ok(())
@@ -43,7 +45,7 @@ impl<'tree> Finder<'tree, '_, '_> {
     /// `helm.parameters`, and `helm.values` with YAML inside. `helm.valuesObject` is met on the way.
     pub(super) fn take_helm(&mut self, helm: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
-        let helm = tree.resolve(helm);
+        let helm = self.reader.follow(helm)?;
         if let Some(values) = tree.value_of(helm, "values") {
             self.take_values_text(values);
         }
@@ -55,7 +57,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         self.reader.revisit(list)?;
         let mut parameters = BTreeMap::new();
         for entry in tree.children(list) {
-            let entry = tree.resolve(entry);
+            let entry = self.reader.follow(entry)?;
             let name = self.reader.slot(tree.value_of(entry, "name"));
             let value = self.reader.slot(tree.value_of(entry, "value"));
             if let (Slot::Text(_, _, name), Slot::Text(at, node, text)) = (name, value) {
@@ -72,7 +74,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let (prefix, last) = name.split_at(name.rfind('.').map_or(0, |dot| dot + 1));
             let beside = |key: &str| parameters.get(format!("{prefix}{key}").as_str());
             match last {
-                "image" => self.take_reference_from(list, parameter.at, parameter.node, parameter.text, 0),
+                "image" => self.take_reference(list, parameter.at, parameter.node, parameter.text, 0, None),
                 // `image.name` is what Argo CD Image Updater writes where it is told nothing else.
                 "repository" => {}
                 "name" if beside("repository").is_none() => {}
@@ -96,7 +98,7 @@ impl<'tree> Finder<'tree, '_, '_> {
     /// Notes a scalar whose text is Helm values.
     pub(super) fn take_values_text(&mut self, at: NodeId) {
         if let Slot::Text(at, node, _) = self.reader.slot(Some(at)) {
-            self.note_embedded(at, node).is_values = true;
+            self.note_embedded(at, node).content = Content::Values;
         }
     }
 }

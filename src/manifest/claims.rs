@@ -4,6 +4,7 @@
 //! one changes nothing: a repository that was made for Flux works as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::embedded::Rule;
 use super::find::{Finder, Found, Part, Role, Task, Written};
@@ -34,6 +35,7 @@ impl<'task> Finder<'_, '_, 'task> {
         if markers.is_empty() && task.rules.is_empty() {
             return;
         }
+        self.ignore_what_is_beside(&markers);
         let policies = Policies::of(self.tree, &markers);
         let mut claims = Claims { sites: BTreeMap::new(), ignored: BTreeSet::new(), policies };
         for (place, found) in self.found.iter().enumerate() {
@@ -72,8 +74,36 @@ impl<'task> Finder<'_, '_, 'task> {
         self.notes.push(Note { line, reason });
     }
 
+    /// Takes away the sites that `# tagrelay: ignore` stands beside: behind one on its line, behind the name of the
+    /// repository of one, or behind the key of what holds them.
+    fn ignore_what_is_beside(&mut self, markers: &[Marker<'_>]) {
+        let tree = self.tree;
+        let ignoring = || markers.iter().filter(|marker| marker.says == Says::Ignore);
+        let lines: BTreeSet<u32> = ignoring().filter(|marker| marker.at.is_some()).map(|marker| marker.line).collect();
+        let below = |key: NodeId| key + 1..tree.node(key + 1).subtree_end;
+        let below: Vec<Range<NodeId>> = ignoring().filter_map(|marker| marker.above).map(below).collect();
+        if lines.is_empty() && below.is_empty() {
+            return;
+        }
+        let is_beside =
+            |node: NodeId| lines.contains(&tree.node(node).line) || below.iter().any(|range| range.contains(&node));
+        let names_it = |home: &NodeId| {
+            let named = |key: NodeId| matches!(&*tree.node(key).value, "repository" | "registry" | "name" | "newName");
+            tree.entries(*home).any(|(key, value)| named(key) && lines.contains(&tree.node(value).line))
+        };
+        self.found.retain(|found| {
+            let is_ignored = |part: &Part| is_beside(part.node) || part.reached_by.iter().any(|at| is_beside(*at));
+            !found.parts().any(is_ignored) && !(found.is_beside_its_name() && found.homes.iter().any(names_it))
+        });
+        self.embedded
+            .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
+    }
+
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
         let Some(at) = marker.at else {
+            if marker.says == Says::Ignore && marker.above.is_some() {
+                return;
+            }
             return self
                 .note(marker.line, "a marker stands behind no value: write it at the end of its line".to_owned());
         };
@@ -171,10 +201,7 @@ impl<'task> Finder<'_, '_, 'task> {
         let whole = (text, Part::whole(at, node, text));
         let (name, tag, digest): (_, Option<Written<'_>>, Option<Written<'_>>) = match part {
             _ if is_reference => {
-                let behind = name.len() + 1;
-                let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
-                let start = |digest: &str| text.len() - digest.len();
-                let digest = digest.map(|digest| (digest, Part::inside(at, node, start(digest)..text.len())));
+                let (name, tag, digest) = Part::of_reference(at, node, text, 0);
                 (Some(name), tag, digest)
             }
             Some(RulePart::Digest) => (None, None, Some(whole)),
@@ -246,23 +273,25 @@ impl NotTaken {
 
 /// What the markers of a file say of Flux's policies: the repository stands where one marks a name.
 struct Policies<'text> {
-    named: Vec<(&'text str, Repository)>,
+    named: BTreeMap<&'text str, Repository>,
 }
 
 impl<'text> Policies<'text> {
     fn of(tree: &Tree<'_>, markers: &[Marker<'text>]) -> Self {
-        let named = markers.iter().filter_map(|marker| match (marker.at, marker.says) {
-            (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) => {
-                let text = &tree.node(tree.resolve(at)).value;
-                Some((policy, text.parse().ok()?))
+        let mut named = BTreeMap::new();
+        for marker in markers {
+            if let (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) = (marker.at, marker.says)
+                && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
+            {
+                // Of several the first counts.
+                named.entry(policy).or_insert(repository);
             }
-            _ => None,
-        });
-        Self { named: named.collect() }
+        }
+        Self { named }
     }
 
     fn repository_of(&self, policy: &str) -> Option<Repository> {
-        self.named.iter().find(|(named, _)| *named == policy).map(|(_, repository)| repository.clone())
+        self.named.get(policy).cloned()
     }
 }
 
@@ -329,6 +358,19 @@ mod tests {
         }
         let ignored = "image: a:1 # tagrelay: ignore\nb: {image: &x a:1}\nc: {image: *x} # tagrelay: ignore\n";
         assert_eq!(found(ignored, &settings()), [""; 0]);
+        for ignored in [
+            "f: {tag: v1, repository: a/b} # tagrelay: ignore",
+            "r: {a: {image: a:v1}, b: {image: b:v2}} # tagrelay: ignore",
+            "repository: a/b # tagrelay: ignore\ntag: v1",
+            "d: # tagrelay: ignore\n  image: a:1\n  e: [{repository: b, tag: v1}]\n",
+            "image: |- # tagrelay: ignore\n  a:1\n",
+        ] {
+            assert_eq!(found(ignored, &settings()), [""; 0], "{ignored}");
+        }
+        let one_of_two = "a: {image: a:1} # tagrelay: ignore\nb: {image: a:2}\n";
+        assert_eq!(found(one_of_two, &settings()), ["2 helm-values docker.io/library/a 2"]);
+        let by_name = "b: {image: a:2} # tagrelay: ignored";
+        assert!(found(by_name, &settings()).iter().any(|note| note.contains("is not understood")));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) enum DocumentKind {
     Compose,
     /// Helm values, and anything that says nothing of itself.
     Values,
+    /// A patch of a kustomization: a part of an object, or operations on one.
+    Patch,
     /// A document in which only rules find sites.
     Foreign,
 }
@@ -29,7 +31,7 @@ impl DocumentKind {
     /// The form of a reference.
     pub(super) fn format(self) -> Format {
         match self {
-            Self::Kubernetes | Self::HelmChart => Format::Kubernetes,
+            Self::Kubernetes | Self::HelmChart | Self::Patch => Format::Kubernetes,
             Self::Argocd => Format::Argocd,
             Self::Compose => Format::Compose,
             Self::Kustomization | Self::HelmRelease | Self::Values | Self::Foreign => Format::HelmValues,
@@ -72,13 +74,25 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Tells what a document is by its root and by what the text is.
-pub(super) fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind {
-    let path = match role {
-        Role::File(path) => path,
-        Role::Values => return DocumentKind::Values,
-        Role::Unknown => return DocumentKind::Foreign,
+/// Returns what a document holds, and what that is: the objects of a `List`, and otherwise the document itself.
+pub(super) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(NodeId, DocumentKind)> {
+    let kind = document_kind(tree, root, role);
+    let items = match type_of(tree, root) {
+        (Some("List"), Some("v1")) if kind == DocumentKind::Kubernetes => tree.value_of(root, "items"),
+        _ => None,
     };
+    let Some(items) = items.filter(|items| matches!(tree.node(*items).kind, Kind::Sequence(_))) else {
+        return vec![(root, kind)];
+    };
+    let of_item = |item| match type_of(tree, item) {
+        (Some(kind), Some(api_version)) => of_object(kind, api_version),
+        _ => DocumentKind::Kubernetes,
+    };
+    tree.children(items).map(|item| (item, of_item(item))).collect()
+}
+
+/// Returns `kind` and `apiVersion` of an object.
+fn type_of<'tree>(tree: &'tree Tree<'_>, root: NodeId) -> (Option<&'tree str>, Option<&'tree str>) {
     let (mut kind, mut api_version) = (None, None);
     if matches!(tree.node(root).kind, Kind::Mapping(_)) {
         for (key, value) in tree.entries(root) {
@@ -89,6 +103,18 @@ pub(super) fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Do
             }
         }
     }
+    (kind, api_version)
+}
+
+/// Tells what a document is by its root and by what the text is.
+fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind {
+    let path = match role {
+        Role::File(path) => path,
+        Role::Values => return DocumentKind::Values,
+        Role::Patch => return DocumentKind::Patch,
+        Role::Unknown => return DocumentKind::Foreign,
+    };
+    let (kind, api_version) = type_of(tree, root);
     match (kind, api_version) {
         (Some("Kustomization"), _) => DocumentKind::Kustomization,
         // kustomize fills in both when they are missing.

@@ -2,27 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use granit_parser::ScalarStyle;
+
 use crate::image::{Repository, Version};
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
 use super::find::{Found, Part, Sites, Task};
 use super::notation::{self, Quotes, Replacement};
+use super::plain::reads_as_string;
 use super::prefilter::must_be_read;
-use super::proof::proof;
-use super::settings::{ManifestSettings, Pin};
+use super::proof::{Unproven, proof};
+use super::read::{Contents, Inside, parse};
+use super::refused::{Place, Refused};
+use super::settings::ManifestSettings;
+use super::shape::{Order, Wanted};
 use super::sharing::stray_use;
-use super::site::{Format, Unreadable, parse};
-use super::tree::{NodeId, Tree};
-
-/// The version that every site of a repository shall name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// The repository whose sites are set.
-    pub repository: Repository,
-    /// The version that they get.
-    pub version: Version,
-}
+use super::site::{Format, Reading, Unreadable};
+use super::tree::{Kind, NodeId, Tree};
 
 /// A file after an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +28,8 @@ pub struct Edited {
     pub bytes: Vec<u8>,
     /// What the edit did, in the order of the text. Sites that named the wanted version already are not in it.
     pub changes: Vec<SiteChange>,
+    /// What the file held before.
+    pub before: Reading,
 }
 
 /// What an edit did to one site.
@@ -46,122 +45,6 @@ pub struct SiteChange {
     pub old: Version,
     /// What the site says now: a tag, a digest or both, just as before.
     pub new: Version,
-}
-
-/// Why a file was left alone.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The file could not be read.
-    #[error("{0}")]
-    Unreadable(#[from] Unreadable),
-    /// Two different versions of one repository were asked for at once.
-    #[error("two different versions of {repository} are wanted at once")]
-    Contradiction {
-        /// The repository of both.
-        repository: Repository,
-    },
-    /// The site names a digest and none is known for the wanted version.
-    #[error(
-        "line {line}: {repository} is named by its digest here, and no digest is known for the wanted version: tag \
-         and digest would disagree"
-    )]
-    DigestUnknown {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the site.
-        line: u32,
-    },
-    /// The site names a tag and the wanted version is only a digest.
-    #[error("line {line}: {repository} is named by a tag here, and the wanted version has only a digest")]
-    TagUnknown {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the site.
-        line: u32,
-    },
-    /// The scalar is anchored, and an alias would carry the change to something that shall not change.
-    #[error(
-        "line {line}: the version of {repository} is shared through an anchor, and a change would reach line {other_line} \
-         too, where it would change something else: write the version out in both places"
-    )]
-    Shared {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the site.
-        line: u32,
-        /// The line that would change as well.
-        other_line: u32,
-    },
-    /// The scalar is written in a way in which the new value has no place.
-    #[error("line {line}: the version of {repository} is written in a way that cannot be edited: write it in one line")]
-    Notation {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the site.
-        line: u32,
-    },
-    /// The site is in a text inside the file, and the lines of the text are not those of the file.
-    #[error(
-        "line {line}: the version of {repository} is in a text that is folded or quoted, which cannot be edited in \
-         place: write the text as a literal block (`|`)"
-    )]
-    NotLiteral {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the site.
-        line: u32,
-    },
-    /// The image comes from a base, and the kustomization is written in a way that has no place for an entry.
-    #[error(
-        "line {line}: {repository} comes from here and has no entry under `images`, and none can be added: {reason}"
-    )]
-    NoPlace {
-        /// The repository of the site.
-        repository: Repository,
-        /// The line of the reference to the base.
-        line: u32,
-        /// Why not, and what to do.
-        reason: &'static str,
-    },
-    /// The new bytes did not pass the proof. This is a defect of the editor; the file is left alone.
-    #[error("the edit could not be proven to change only the version: {reason}")]
-    Unprovable {
-        /// What the proof found.
-        reason: String,
-    },
-}
-
-impl Refused {
-    /// Returns the repository to blame, without which the rest of an edit may go on; `None` when it is the file.
-    pub fn repository(&self) -> Option<&Repository> {
-        match self {
-            Self::Unreadable(_) | Self::Unprovable { .. } => None,
-            Self::Contradiction { repository }
-            | Self::DigestUnknown { repository, .. }
-            | Self::TagUnknown { repository, .. }
-            | Self::Shared { repository, .. }
-            | Self::NotLiteral { repository, .. }
-            | Self::NoPlace { repository, .. }
-            | Self::Notation { repository, .. } => Some(repository),
-        }
-    }
-
-    /// Returns the same with its lines moved to where they are in the file.
-    fn at(mut self, in_file: impl Fn(u32) -> u32) -> Self {
-        match &mut self {
-            Self::Unreadable(_) | Self::Unprovable { .. } | Self::Contradiction { .. } => {}
-            Self::Shared { line, other_line, .. } => {
-                *line = in_file(*line);
-                *other_line = in_file(*other_line);
-            }
-            Self::DigestUnknown { line, .. }
-            | Self::TagUnknown { line, .. }
-            | Self::NotLiteral { line, .. }
-            | Self::NoPlace { line, .. }
-            | Self::Notation { line, .. } => *line = in_file(*line),
-        }
-        self
-    }
 }
 
 /// Sets every site of the wanted repositories, where the settings say nothing about the file.
@@ -183,29 +66,40 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
 ///
 /// See [`Refused`].
 pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &ManifestSettings) -> Result<Edited, Refused> {
-    let order = Order { wanted: by_repository(wanted)?, settings };
-    let unchanged = || Edited { bytes: bytes.to_vec(), changes: Vec::new() };
+    let order = Order::new(wanted, settings)?;
+    let unchanged = |before| Edited { bytes: bytes.to_vec(), changes: Vec::new(), before };
     if !must_be_read(path, bytes, settings) {
-        return Ok(unchanged());
+        return Ok(unchanged(Reading::default()));
     }
     let tree = parse(path, bytes)?;
+    let task = Task::of_file(path, settings);
+    let contents = Contents::of(&tree, &task)?;
     let quotes = if is_json(path) { Quotes::JSON } else { Quotes::of(&tree) };
-    let Some(rewritten) = rewrite(&tree, &Task::of_file(path, settings), &order, quotes)? else {
-        return Ok(unchanged());
+    let Some(Rewritten { text, replacements, changes }) =
+        rewrite(&tree, &contents.sites, &contents.inside, &order, quotes)?
+    else {
+        return Ok(unchanged(contents.reading(&tree)));
     };
-    let Rewritten { text, replacements, changes } = rewritten;
-    let unprovable = |reason| Refused::Unprovable { reason };
-    proof(&tree, &text, &replacements).map_err(unprovable)?;
-    if is_json(path) && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
-        return Err(unprovable("the new text is not JSON".to_owned()));
-    }
-    Ok(Edited { bytes: text.into_bytes(), changes })
+    proof(&tree, &contents, &task, &order, &text, &replacements).map_err(|unproven| unproven.refused(&changes))?;
+    Ok(Edited { bytes: text.into_bytes(), changes, before: contents.reading(&tree) })
 }
 
-/// What is wanted of a file.
-struct Order<'order> {
-    wanted: BTreeMap<&'order Repository, &'order Version>,
-    settings: &'order ManifestSettings,
+impl Unproven {
+    /// Returns the refusal, which blames one of the sites that would have changed where it can.
+    fn refused(self, changes: &[SiteChange]) -> Refused {
+        match self {
+            Self::Defect(reason) => Refused::Unprovable { reason },
+            Self::OtherSites(repository) => {
+                let is_there = |change: &&SiteChange| Some(&change.repository) == repository.as_ref();
+                match changes.iter().find(is_there).or(changes.first()) {
+                    Some(SiteChange { repository, line, .. }) => {
+                        Refused::OtherSites { repository: repository.clone(), line: *line }
+                    }
+                    None => Refused::Unprovable { reason: "sites changed, and none was to change".to_owned() },
+                }
+            }
+        }
+    }
 }
 
 /// A text after an edit that is not proven yet.
@@ -216,14 +110,22 @@ struct Rewritten {
 }
 
 /// Sets the sites of a text, and of the texts inside it; `None` where nothing changes.
-fn rewrite(tree: &Tree<'_>, task: &Task<'_>, order: &Order<'_>, quotes: Quotes) -> Result<Option<Rewritten>, Refused> {
-    let sites = Sites::find(tree, task)?;
-    let mut plan = Plan { tree, sites: &sites, order, values: BTreeMap::new(), changes: Vec::new() };
+fn rewrite(
+    tree: &Tree<'_>,
+    sites: &Sites<'_>,
+    inside: &[Result<Inside<'_, '_>, Unreadable>],
+    order: &Order<'_>,
+    quotes: Quotes,
+) -> Result<Option<Rewritten>, Refused> {
+    let mut plan = Plan { tree, sites, order, values: BTreeMap::new(), changes: Vec::new() };
     for found in &sites.found {
         plan.set(found)?;
     }
-    for embedded in &sites.embedded {
-        plan.set_inside(embedded)?;
+    for (embedded, inside) in sites.embedded.iter().zip(inside) {
+        // What cannot be read has no sites; it was noted when the file was.
+        if let Ok(inside) = inside {
+            plan.set_inside(embedded, inside)?;
+        }
     }
     if plan.changes.is_empty() {
         return Ok(None);
@@ -232,16 +134,6 @@ fn rewrite(tree: &Tree<'_>, task: &Task<'_>, order: &Order<'_>, quotes: Quotes) 
     let replacements = plan.replacements(quotes)?;
     plan.changes.sort_by_key(|change| change.line);
     Ok(Some(Rewritten { text: splice(tree.text(), &replacements), replacements, changes: plan.changes }))
-}
-
-pub(super) fn by_repository(wanted: &[Wanted]) -> Result<BTreeMap<&Repository, &Version>, Refused> {
-    let mut versions = BTreeMap::new();
-    for Wanted { repository, version } in wanted {
-        if versions.insert(repository, version).is_some_and(|other| other != version) {
-            return Err(Refused::Contradiction { repository: repository.clone() });
-        }
-    }
-    Ok(versions)
 }
 
 fn splice(text: &str, replacements: &[Replacement]) -> String {
@@ -257,8 +149,8 @@ fn splice(text: &str, replacements: &[Replacement]) -> String {
 }
 
 /// What an edit will do.
-struct Plan<'plan, 'text> {
-    tree: &'plan Tree<'text>,
+struct Plan<'plan> {
+    tree: &'plan Tree<'plan>,
     sites: &'plan Sites<'plan>,
     order: &'plan Order<'plan>,
     /// What each scalar of a wanted site shall be, whether it is that already or not.
@@ -275,21 +167,16 @@ struct Value {
     site: Place,
 }
 
-/// A site, for the reasons of a refusal.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) repository: Repository,
-    pub(super) line: u32,
-}
-
-impl<'plan> Plan<'plan, '_> {
+impl Plan<'_> {
     /// Plans that a site shall name the wanted version of its repository, if there is one.
     fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
-        let Some(version) = self.order.wanted.get(&site.repository) else { return Ok(()) };
+        let Some(new) = self.order.version_of(found) else { return Ok(()) };
         let place = Place { repository: site.repository.clone(), line: site.line };
-        let pins = found.is_pinnable && self.order.settings.pin == Pin::Digest;
-        let new = shaped_like(&site.version, version, pins).map_err(|missing| missing.at(&place))?;
+        let new = new.map_err(|missing| missing.at(&place))?;
+        if let Some(line) = self.line_of_overlap(found) {
+            return Err(place.shared(line));
+        }
         for (node, text) in self.new_values(found, &new).ok_or_else(|| place.notation())? {
             let value = Value { text, inside: Vec::new(), site: place.clone() };
             let planned = self.values.entry(node).or_insert(Value { text: value.text.clone(), ..value });
@@ -297,7 +184,7 @@ impl<'plan> Plan<'plan, '_> {
                 return Err(planned.site.shared(site.line));
             }
         }
-        if new != site.version {
+        if new != site.version || found.parts().any(|part| self.is_no_string(part.node)) {
             self.changes.push(SiteChange {
                 repository: site.repository.clone(),
                 format: site.format,
@@ -309,17 +196,26 @@ impl<'plan> Plan<'plan, '_> {
         Ok(())
     }
 
+    /// Returns whether readers may take a scalar for a number, a date or the like: `1.10` is 1.1 to them.
+    fn is_no_string(&self, node: NodeId) -> bool {
+        let node = self.tree.node(node);
+        node.kind == Kind::Scalar(ScalarStyle::Plain) && !reads_as_string(&node.value)
+    }
+
+    /// Returns where a scalar that is the tag is used as the digest, too: a tag would be written over the digest.
+    fn line_of_overlap(&self, found: &Found) -> Option<u32> {
+        let (tag, digest) = (found.tag.as_ref()?, found.digest.as_ref()?);
+        let overlaps = tag.range.start < digest.range.end && digest.range.start < tag.range.end;
+        let places = tag.reached_by.iter().chain(&digest.reached_by);
+        (tag.node == digest.node && overlaps).then(|| places.map(|place| self.tree.node(*place).line).max())?
+    }
+
     /// Plans that the sites in the text of a scalar shall name the wanted versions.
-    fn set_inside(&mut self, embedded: &Embedded<'plan>) -> Result<(), Refused> {
+    fn set_inside(&mut self, embedded: &Embedded<'_>, inside: &Inside<'_, '_>) -> Result<(), Refused> {
         let scalar = self.tree.node(embedded.node);
-        // What cannot be read has no sites; it was noted when the file was.
-        let Ok(tree) = Tree::parse(scalar.value.as_bytes()) else { return Ok(()) };
-        let task = Task::of_embedded(embedded, &self.order.settings.names);
-        let rewritten = match rewrite(&tree, &task, self.order, Quotes::of(&tree)) {
-            Ok(Some(rewritten)) => rewritten,
-            Ok(None) | Err(Refused::Unreadable(_)) => return Ok(()),
-            Err(refused) => return Err(refused.at(|line| line_in_file(scalar, line))),
-        };
+        let rewritten = rewrite(&inside.tree, &inside.sites, &[], self.order, Quotes::of(&inside.tree));
+        let rewritten = rewritten.map_err(|refused| refused.at(|line| line_in_file(scalar, line)))?;
+        let Some(rewritten) = rewritten else { return Ok(()) };
         let Rewritten { text, replacements: inside, changes } = rewritten;
         let in_file = |change: SiteChange| SiteChange { line: line_in_file(scalar, change.line), ..change };
         let changes: Vec<SiteChange> = changes.into_iter().map(in_file).collect();
@@ -360,8 +256,7 @@ impl<'plan> Plan<'plan, '_> {
             return Ok(());
         }
         let changing = self.changing().map(|(node, _)| node).collect();
-        let is_wanted = |repository: &Repository| self.order.wanted.contains_key(repository);
-        match stray_use(self.tree, self.sites, &changing, is_wanted) {
+        match stray_use(self.tree, self.sites, &changing, |repository| self.order.wants(repository)) {
             Some(stray) => Err(self.values[&stray.node].site.shared(self.tree.node(stray.place).line)),
             None => Ok(()),
         }
@@ -370,7 +265,10 @@ impl<'plan> Plan<'plan, '_> {
     /// Returns the scalars that do not have their value yet, in the order of the text.
     fn changing(&self) -> impl Iterator<Item = (NodeId, &Value)> {
         let values = self.values.iter().map(|(node, value)| (*node, value));
-        values.filter(|(node, value)| value.text != self.tree.node(*node).value)
+        let is_other = |(node, value): &(NodeId, &Value)| {
+            value.text != self.tree.node(*node).value || (value.inside.is_empty() && self.is_no_string(*node))
+        };
+        values.filter(is_other)
     }
 
     fn replacements(&self, quotes: Quotes) -> Result<Vec<Replacement>, Refused> {
@@ -388,55 +286,12 @@ impl<'plan> Plan<'plan, '_> {
     }
 }
 
-impl Place {
-    fn shared(&self, other_line: u32) -> Refused {
-        Refused::Shared { repository: self.repository.clone(), line: self.line, other_line }
-    }
-
-    fn notation(&self) -> Refused {
-        Refused::Notation { repository: self.repository.clone(), line: self.line }
-    }
-
-    fn not_literal(&self) -> Refused {
-        Refused::NotLiteral { repository: self.repository.clone(), line: self.line }
-    }
-}
-
 impl Part {
     /// Returns how the part writes a tag or a digest; `None` when a bare digest is not of the one algorithm
     /// that needs no name.
     fn text_of<'version>(&self, text: &'version str) -> Option<&'version str> {
         if self.is_bare { text.strip_prefix("sha256:") } else { Some(text) }
     }
-}
-
-/// What the wanted version lacks.
-pub(super) enum Missing {
-    Tag,
-    Digest,
-}
-
-impl Missing {
-    pub(super) fn at(self, place: &Place) -> Refused {
-        let (repository, line) = (place.repository.clone(), place.line);
-        match self {
-            Self::Tag => Refused::TagUnknown { repository, line },
-            Self::Digest => Refused::DigestUnknown { repository, line },
-        }
-    }
-}
-
-/// Returns the parts of `version` that a site which says `old` says, and the digest where it pins.
-pub(super) fn shaped_like(old: &Version, version: &Version, pins: bool) -> Result<Version, Missing> {
-    let tag = match old.tag() {
-        Some(_) => Some(version.tag().cloned().ok_or(Missing::Tag)?),
-        None => None,
-    };
-    let digest = match old.digest() {
-        None if !pins => None,
-        _ => Some(version.digest().cloned().ok_or(Missing::Digest)?),
-    };
-    Version::from_parts(tag, digest).ok_or(Missing::Tag)
 }
 
 #[cfg(test)]
@@ -511,6 +366,10 @@ mod tests {
         assert_eq!(set("repository: a\ntag: 1.27\n", "a:v2"), "repository: a\ntag: v2\n");
         assert_eq!(set("image: 12:v1", "12:34"), "image: \"12:34\"");
         assert_eq!(set("image: a:v1", "a:1234567"), "image: a:1234567");
+        // What stands there already is something else to those who read it.
+        assert_eq!(set("{repository: a, tag: 1.10}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
+        assert_eq!(set("repository: a\ntag: 0123\n", "a:0123"), "repository: a\ntag: \"0123\"\n");
+        assert_eq!(set("{repository: a, tag: \"1.10\"}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
     }
 
     #[test]
@@ -559,6 +418,9 @@ mod tests {
             "b: &b {x: [{repository: a, tag: v1}]}\nc: *b\nd: [*b]\n",
             ".anchors: {t: [&t v1]}\na: {repository: a, tag: *t}\n",
             "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: [*b], repository: index.docker.io/library/a}\n",
+            "x-common: &b {tag: v1}\nc: {<<: *b, repository: a}\nd: {<<: *b, name: z, tag: v9}\n",
+            "x-a: &a {tag: v1}\nx-b: &b {<<: *a, x: y}\nc: {<<: *b, repository: a}\n",
+            "b: &b {x: {repository: a, tag: v1}}\nc: {<<: *b, y: z}\n",
             "c: {repository: a, tag: &t v1}\nd: {repository: docker.io/a, tag: *t}\n",
         ] {
             assert_eq!(set(text, "a:2"), text.replace("v1", "\"2\""));
@@ -576,6 +438,11 @@ mod tests {
             ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
+            // A merge key carries the tag to where it means something else.
+            ("a: &i {repository: a, tag: v1}\nf:\n  {<<: *i, repository: https://z.example}\n", 3),
+            ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nh:\n  {<<: *m, name: z}\n", 4),
+            ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nj: {labels:\n  {<<: *m}}\n", 4),
+            ("x-t: &m {t: {repository: a, tag: &t v1}}\nb: {<<: *m}\nc:\n  {<<: *m, d: *t}\n", 4),
         ] {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");
@@ -584,6 +451,25 @@ mod tests {
         let text = "b: {repository: a, tag: &t v1}\nc: {repository: z, tag: *t}\n";
         assert_eq!(set_in("a.yaml", text, &["a:v2", "z:v2"]).unwrap(), text.replace("v1", "v2"));
         assert!(set_in("a.yaml", text, &["a:v2", "z:v3"]).is_err());
+    }
+
+    #[test]
+    fn refuses_to_write_a_tag_over_a_digest() {
+        let both = format!("a:v2@{NEW}");
+        let refused = refused(&format!("repository: a\ntag: &x {}\nsha: *x\n", &OLD[7..]), &both);
+        assert!(matches!(refused, Refused::Shared { line: 2, other_line: 3, .. }), "{refused}");
+    }
+
+    #[test]
+    fn refuses_what_makes_other_sites_of_the_file() {
+        // The marked value decides what the keys around it mean.
+        let text = "kind: Kustomization # tagrelay: docker.io/library/b:tag\nimages: [{name: a, newTag: v1}]\n";
+        let refused = refused(text, "b:v2");
+        assert!(
+            matches!(&refused, Refused::OtherSites { line: 1, repository } if repository.name() == "b"),
+            "{refused}"
+        );
+        assert_eq!(set(text, "a:v2"), text.replace("v1", "v2"));
     }
 
     #[test]

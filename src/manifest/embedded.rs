@@ -19,10 +19,21 @@ pub(super) struct Embedded<'rules> {
     pub(super) node: NodeId,
     /// Every node through which it is reached: the scalar itself, or aliases of it.
     pub(super) reached_by: Vec<NodeId>,
-    /// Whether the text is Helm values, whose sites are found by their keys.
-    pub(super) is_values: bool,
+    /// What the text is.
+    pub(super) content: Content,
     /// The rules of the settings that lead into it.
     pub(super) rules: Vec<Rule<'rules>>,
+}
+
+/// What a text inside a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Something in which only rules of the settings find sites.
+    Unknown,
+    /// Helm values.
+    Values,
+    /// A patch of a kustomization.
+    Patch,
 }
 
 /// A rule of the settings, from some place on.

@@ -4,15 +4,17 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use granit_parser::StructureStyle;
+
 use crate::image::{Digest, ImageReference, Tag, Version};
 
-use super::document::{DocumentKind, document_kind};
-use super::embedded::{Embedded, Rule};
-use super::registries::GlobalRegistry;
+use super::document::{DocumentKind, is_json, objects};
+use super::embedded::{Content, Embedded, Rule};
+use super::registries::{GlobalRegistry, has_host};
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Reader, Slot, Slots};
-use super::tree::{Kind, NodeId, Tree};
+use super::slots::{Reader, Slot, Slots, twice};
+use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
 
 /// What is to be found in a text.
 pub(super) struct Task<'task> {
@@ -29,6 +31,8 @@ pub(super) enum Role<'task> {
     File(&'task str),
     /// Helm values inside another file, which hold no further file.
     Values,
+    /// A patch inside a kustomization.
+    Patch,
     /// Something inside another file, in which only rules find sites.
     Unknown,
 }
@@ -45,9 +49,18 @@ impl<'task> Task<'task> {
         Self { role: Role::File(path), names: &settings.names, rules: rules.collect() }
     }
 
+    /// Returns whether the text is JSON.
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self.role, Role::File(path) if is_json(path))
+    }
+
     /// The task for a text inside a file.
     pub(super) fn of_embedded(embedded: &Embedded<'task>, names: &'task ImageNames) -> Self {
-        let role = if embedded.is_values { Role::Values } else { Role::Unknown };
+        let role = match embedded.content {
+            Content::Values => Role::Values,
+            Content::Patch => Role::Patch,
+            Content::Unknown => Role::Unknown,
+        };
         Self { role, names, rules: embedded.rules.clone() }
     }
 }
@@ -108,17 +121,64 @@ impl<'task> Sites<'task> {
             embedded: BTreeMap::new(),
             notes: Vec::new(),
         };
+        if matches!(task.role, Role::File(_)) {
+            refuse_template(tree)?;
+        }
         for document in &tree.documents {
-            finder.document = document_kind(tree, document.root, task.role);
-            if finder.document != DocumentKind::Foreign {
-                finder.walk(document.root)?;
+            for (root, kind) in objects(tree, document.root, task.role) {
+                finder.document = kind;
+                if kind != DocumentKind::Foreign {
+                    finder.walk(root)?;
+                }
+                match kind {
+                    DocumentKind::Kustomization => finder.take_patches(root)?,
+                    DocumentKind::Patch => finder.take_operations(root)?,
+                    _ => {}
+                }
             }
         }
         finder.in_order();
+        refuse_duplicates_above(tree, &finder.found)?;
         finder.take_claims(task);
         let Finder { found, embedded, notes, reader, .. } = finder;
         Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
     }
+}
+
+/// Refuses what only looks like YAML: `{{ .Values.x }}` reads as a mapping whose key is a mapping, which nobody writes.
+/// Texts inside a file may be templates all the same: Argo CD renders those of an ApplicationSet.
+fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
+    let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
+    let opens_twice =
+        |pair: &&[Node<'_>]| is_flow(&pair[0]) && is_flow(&pair[1]) && pair[0].span().start + 1 == pair[1].span().start;
+    match tree.nodes.windows(2).find(opens_twice) {
+        Some(pair) => Err(Unreadable { line: Some(pair[0].line), reason: format!("holds `{{{{`{TEMPLATE_HINT}") }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a key that is there twice on the way to a site: readers differ on which of the two counts.
+fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Result<(), Unreadable> {
+    let mut parts: Vec<NodeId> = found.iter().flat_map(Found::parts).map(|part| part.node).collect();
+    parts.sort_unstable();
+    let leads_to_a_site = |id: NodeId| {
+        let behind = parts.partition_point(|part| *part < id);
+        parts.get(behind).is_some_and(|part| *part < tree.node(id).subtree_end)
+    };
+    let is_above = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_)) && leads_to_a_site(*id);
+    for mapping in (0..tree.nodes.len() as NodeId).filter(is_above) {
+        let mut keys: BTreeMap<&str, bool> = BTreeMap::new();
+        for (key, value) in tree.entries(mapping) {
+            let text = &*tree.node(tree.resolve(key)).value;
+            let is_scalar = matches!(tree.node(tree.resolve(key)).kind, Kind::Scalar(_));
+            let leads = leads_to_a_site(value);
+            // Several merge keys are merged one after another.
+            if is_scalar && text != "<<" && keys.insert(text, leads).is_some_and(|other| other || leads) {
+                return Err(twice(tree, key));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Found {
@@ -144,6 +204,11 @@ impl Found {
             }
         }
         is_same
+    }
+
+    /// Returns whether the repository stands under a key beside the tag, and not before it in one text.
+    pub(super) fn is_beside_its_name(&self) -> bool {
+        self.parts().all(|part| part.range.start == 0)
     }
 
     /// The tag and the digest, those that are there.
@@ -207,7 +272,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     ) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let slots = self.reader.read(mapping)?;
         let global = match slots.global {
-            Some(below) if self.document.holds_values() => self.global_registry(below).or(global),
+            Some(below) if self.document.holds_values() => self.global_registry(below)?.or(global),
             _ => global,
         };
         self.visit_special(&slots)?;
@@ -217,7 +282,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         self.reader.refuse_duplicate(&slots)?;
         let image = self.reader.slot(slots.image);
         if let Slot::Text(at, node, text) = image {
-            self.take_reference_from(mapping, at, node, text, 0);
+            self.take_reference_beside(mapping, at, node, text, &slots);
         }
         match (self.reader.slot(slots.repository), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
@@ -231,7 +296,8 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
                 self.reader.revisit(images)?;
                 for entry in tree.children(images) {
-                    self.take_entry(tree.resolve(entry))?;
+                    let entry = self.reader.follow(entry)?;
+                    self.take_entry(entry)?;
                 }
             }
         }
@@ -261,19 +327,36 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
 
     /// Returns the entry for a scalar whose text holds sites, which is made when it is not there.
     pub(super) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
-        let new = || Embedded { node, reached_by: Vec::new(), is_values: false, rules: Vec::new() };
+        let new = || Embedded { node, reached_by: Vec::new(), content: Content::Unknown, rules: Vec::new() };
         let embedded = self.embedded.entry(node).or_insert_with(new);
         embedded.reached_by.push(at);
         embedded
     }
 
-    /// `repository:tag@digest`, from some byte of the text on.
-    pub(super) fn take_reference_from(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, start: usize) {
-        let (name, tag, digest) = ImageReference::split(&text[start..]);
-        let behind = start + name.len() + 1;
-        let tag = tag.map(|tag| (tag, Part::inside(at, node, behind..behind + tag.len())));
-        let digest = digest.map(|digest| (digest, Part::inside(at, node, text.len() - digest.len()..text.len())));
-        self.add(home, self.document.format(), tag, digest, name);
+    /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
+    fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
+        let is_alone = !self.document.holds_values() || has_host(ImageReference::split(text).0);
+        match self.reader.slot(slots.registry) {
+            Slot::Text(_, _, registry) if !is_alone => self.take_reference(home, at, node, text, 0, Some(registry)),
+            // A registry that cannot be read: nobody can say whose image it is.
+            Slot::Other if !is_alone => {}
+            _ => self.take_reference(home, at, node, text, 0, None),
+        }
+    }
+
+    /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
+    pub(super) fn take_reference(
+        &mut self,
+        home: NodeId,
+        at: NodeId,
+        node: NodeId,
+        text: &str,
+        start: usize,
+        registry: Option<&str>,
+    ) {
+        let (name, tag, digest) = Part::of_reference(at, node, text, start);
+        let repository = below(registry, name);
+        self.add(home, self.document.format(), tag, digest, &repository);
     }
 
     /// `repository`, `tag` and `digest` beside each other.
@@ -287,11 +370,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             Some(global) => global.over(registry, name),
             None => registry,
         };
-        let repository = match registry {
-            None => Cow::Borrowed(name),
-            // As the charts join them, so a path behind the host is fine.
-            Some(registry) => Cow::Owned(format!("{registry}/{name}")),
-        };
+        let repository = below(registry, name);
         let (tag, inner_digest) = match self.reader.slot(slots.tag) {
             Slot::Absent => (None, None),
             // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
@@ -374,6 +453,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     }
 }
 
+/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
+fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
+    match registry {
+        None => Cow::Borrowed(name),
+        Some(registry) => Cow::Owned(format!("{registry}/{name}")),
+    }
+}
+
 impl Part {
     /// The part that is all of the scalar.
     pub(super) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
@@ -383,6 +470,20 @@ impl Part {
     /// The part that is these bytes of the scalar's value.
     pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
+    }
+
+    /// The name of a reference from some byte of the text on, its tag and its digest.
+    pub(super) fn of_reference(
+        at: NodeId,
+        node: NodeId,
+        text: &str,
+        start: usize,
+    ) -> (&str, Option<Written<'_>>, Option<Written<'_>>) {
+        let (name, tag, digest) = ImageReference::split(&text[start..]);
+        let behind = start + name.len() + 1;
+        let tag = tag.map(|tag| (tag, Self::inside(at, node, behind..behind + tag.len())));
+        let digest = digest.map(|digest| (digest, Self::inside(at, node, text.len() - digest.len()..text.len())));
+        (name, tag, digest)
     }
 
     /// The tag, and the digest that may stand behind it in the same scalar.
@@ -432,6 +533,18 @@ mod tests {
     }
 
     #[test]
+    fn looks_into_lists_of_objects() {
+        let application =
+            "{apiVersion: argoproj.io/v1alpha1, kind: Application, spec: {source: {kustomize: {images: ['a:1']}}}}";
+        let release = "{apiVersion: helm.toolkit.fluxcd.io/v2, kind: HelmRelease, spec: {values: {image: {repository: b, tag: v1}}}}";
+        let text =
+            format!("apiVersion: v1\nkind: List\nitems:\n- {application}\n- {release}\n- {{kind: Pod, image: c:1}}\n");
+        assert_eq!(sites(&text), ["4 argocd a 1", "5 helm-values b v1", "6 kubernetes c 1"]);
+        // Named as a kustomization, it is none for that.
+        assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
+    }
+
+    #[test]
     fn reads_versions_as_they_are_written() {
         assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
         assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
@@ -463,6 +576,15 @@ mod tests {
         ] {
             assert_eq!(sites(&format!("{{{text}, tag: v1}}")), [format!("1 helm-values {expected} v1")]);
         }
+        for (text, expected) in [
+            ("registry: ghcr.io, image: 'x/a:v1'", "1 helm-values ghcr.io/x/a v1"),
+            ("registry: ghcr.io/y, image: 'a:v1'", "1 helm-values ghcr.io/y/a v1"),
+            ("registry: ghcr.io, image: 'quay.io/x/a:v1'", "1 helm-values quay.io/x/a v1"),
+            ("registry: ghcr.io, image: 'a:v1', apiVersion: v1, kind: X", "1 kubernetes a v1"),
+        ] {
+            assert_eq!(sites(&format!("{{{text}}}")), [expected]);
+        }
+        assert_eq!(sites("{registry: [a], image: 'x/a:v1'}"), [""; 0]);
         for text in ["registry: [a], repository: a", "registry: '{{ x }}', repository: a", "repository: [a]", "tag: v2"]
         {
             assert!(scan("a.yaml", format!("{{{text}, tag: v1}}").as_bytes()).unwrap_or_default().is_empty(), "{text}");
@@ -481,12 +603,14 @@ mod tests {
 
     #[test]
     fn leaves_templates_alone() {
-        assert_eq!(
-            sites("image: {{ .image }}\na: {{ image: a:1 }}\n? {image: a:1}\n: {image: b:1}\n"),
-            ["4 helm-values b 1"]
-        );
-        let unreadable = scan("a.yaml", b"image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n").unwrap_err();
-        assert!(unreadable.line == Some(2) && unreadable.reason.contains("template"), "{unreadable}");
+        assert_eq!(sites("? {image: a:1}\n: {image: b:1}\n"), ["2 helm-values b 1"]);
+        for text in ["image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n", "image: a:1\na: {{ image: a:1 }}\n"] {
+            let unreadable = scan("a.yaml", text.as_bytes()).unwrap_err();
+            assert!(unreadable.line == Some(2) && unreadable.reason.contains("template"), "{unreadable}");
+        }
+        let inside = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nspec: {template: {spec: {source:\n  \
+                      {helm: {values: \"a: {{ .x }}\\nimage: a:1\"}}}}}\n";
+        assert_eq!(sites(inside).len(), 1, "Argo CD renders it");
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! `# {"$imagepolicy": "<namespace>:<name>"}` with `:tag`, `:digest` or `:name` behind the name
 //! (<https://fluxcd.io/flux/guides/image-update/#configure-image-update-for-custom-resources>).
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memchr2, memmem};
 
 use super::tree::{Kind, NodeId, Tree};
 
@@ -20,6 +21,8 @@ pub(super) const FLUX: &[u8] = b"\"$imagepolicy\"";
 pub(super) struct Marker<'text> {
     /// The value that stands before it on its line; `None` where none does.
     pub(super) at: Option<NodeId>,
+    /// The key on its line whose value begins on a later one, where no value stands before the marker.
+    pub(super) above: Option<NodeId>,
     /// The line, counted from 1.
     pub(super) line: u32,
     /// What it says.
@@ -66,15 +69,32 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
         }
     }
     found.sort_unstable();
-    let mut lines = LineCounter { text, position: 0, line: 1 };
+    let keys = if found.is_empty() { BTreeSet::new() } else { keys(tree) };
+    let mut lines = LineCounter { text, position: 0, line: 1, start: 0 };
     let mut markers = Vec::new();
+    // Where the line ends on which the last one stood: what follows in the same comment is its text.
+    let mut line_end = 0;
     for (hash, start) in found {
+        if hash < line_end {
+            continue;
+        }
         let line = lines.of(hash);
-        if let Some(at) = value_before(tree, hash) {
-            markers.push(Marker { at, line, says: says(&text[start..]) });
+        if let Some(at) = value_before(tree, hash, lines.start) {
+            line_end = memchr2(b'\n', b'\r', &text.as_bytes()[start..]).map_or(text.len(), |length| start + length);
+            let behind = tree.nodes.partition_point(|node| node.span().start <= hash) as NodeId;
+            let key = behind.checked_sub(1).filter(|key| keys.contains(key) && tree.node(*key).line == line);
+            let above = key.filter(|key| tree.node(*key + 1).subtree_end > *key + 1);
+            let at = at.filter(|at| !keys.contains(at));
+            markers.push(Marker { at, above, line, says: says(&text[start..line_end]) });
         }
     }
     markers
+}
+
+/// Returns the keys of all mappings: a marker is about a value.
+fn keys(tree: &Tree<'_>) -> BTreeSet<NodeId> {
+    let mappings = (0..tree.nodes.len() as NodeId).filter(|id| matches!(tree.node(*id).kind, Kind::Mapping(_)));
+    mappings.flat_map(|mapping| tree.entries(mapping)).map(|(key, _)| key).collect()
 }
 
 /// Returns where the comment begins whose first word stands at `start`, behind `opener` and blanks.
@@ -87,14 +107,17 @@ fn hash_before(text: &str, start: usize, opener: &str) -> Option<usize> {
     (hash.is_empty() || hash.ends_with([' ', '\t', '\n', '\r', '\u{feff}'])).then_some(hash.len())
 }
 
-/// Returns the last value before a comment on its line: `Some(None)` where there is none, `None` where it is no
-/// comment but a part of a scalar.
-fn value_before(tree: &Tree<'_>, hash: usize) -> Option<Option<NodeId>> {
+/// Returns the last value before a comment on its line, which begins at `line_start`: `Some(None)` where there is none,
+/// `None` where it is no comment but a part of a scalar.
+fn value_before(tree: &Tree<'_>, hash: usize, line_start: usize) -> Option<Option<NodeId>> {
     let behind = tree.nodes.partition_point(|node| node.span().start <= hash);
     let Some(id) = behind.checked_sub(1) else { return Some(None) };
     let span: Range<usize> = tree.nodes[id].span();
     if span.contains(&hash) && matches!(tree.nodes[id].kind, Kind::Scalar(_)) {
         return None;
+    }
+    if span.end < line_start {
+        return Some(None);
     }
     let between = tree.text().get(span.end..hash).unwrap_or("\n");
     let is_same_line = between.chars().all(|character| matches!(character, ' ' | '\t' | '}' | ']' | ','));
@@ -102,12 +125,12 @@ fn value_before(tree: &Tree<'_>, hash: usize) -> Option<Option<NodeId>> {
     Some((is_same_line && is_value).then_some(id as NodeId))
 }
 
-/// Reads what stands behind the hash, from the word on.
-fn says(text: &str) -> Says<'_> {
-    let line = text.split(['\n', '\r']).next().unwrap_or(text);
+/// Reads what stands behind the hash, from the word to the end of the line.
+fn says(line: &str) -> Says<'_> {
     if let Some(rest) = line.strip_prefix("tagrelay:") {
         return match rest.split_whitespace().next() {
             Some("ignore") => Says::Ignore,
+            Some(word) if word.starts_with("ignor") => Says::Unclear,
             // A registry's port makes a colon as well, so only the known words are parts.
             Some(word) => match word.rsplit_once(':') {
                 Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {
@@ -149,6 +172,8 @@ struct LineCounter<'text> {
     text: &'text str,
     position: usize,
     line: u32,
+    /// Where the line begins.
+    start: usize,
 }
 
 impl LineCounter<'_> {
@@ -157,7 +182,10 @@ impl LineCounter<'_> {
         let bytes = self.text.as_bytes();
         let is_end =
             |index: &usize| bytes[*index] == b'\n' || (bytes[*index] == b'\r' && bytes.get(*index + 1) != Some(&b'\n'));
-        self.line += (self.position..position).filter(is_end).count() as u32;
+        for end in (self.position..position).filter(is_end) {
+            self.line += 1;
+            self.start = end + 1;
+        }
         self.position = position;
         self.line
     }
@@ -202,6 +230,10 @@ mod tests {
             ("\u{feff}# tagrelay: x\na: v1", "1 - x None"),
             ("a: &a v1\nb: *a # tagrelay: x", "2 v1 x None"),
             ("a: v1 # tagrelay: x\nb: v2", "1 v1 x None"),
+            // One to a comment: the rest is its text.
+            ("a: v1 # tagrelay: x # tagrelay: y # {\"$imagepolicy\": \"ns:x\"}\r\nb: v2", "1 v1 x None"),
+            ("? v1 # tagrelay: x\n: v2", "1 - x None"),
+            ("{v1: # tagrelay: x\n v2}", "1 - x None"),
         ] {
             assert_eq!(found(text), [expected], "{text}");
         }

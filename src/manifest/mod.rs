@@ -16,7 +16,8 @@
 //! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
 //! found in it (`find`), each scalar that must change is written anew in its own style (`notation`, which
 //! knows from `plain` what has to be quoted), and the result is only handed out after `proof` has read it
-//! back. A block scalar whose text is YAML goes the same way once more (`embedded`), and so does its proof. Anything
+//! back: the bytes, the nodes, and the sites, which say what was wanted (`shape`). A block scalar whose text is YAML goes the
+//! same way once more (`embedded`), and so does its proof. Anything
 //! but the addressed scalars, comments and line ends included, is copied and never written.
 //!
 //! Beside what the keys say there is what somebody says (`claims`): markers in comments, and rules of the settings.
@@ -36,20 +37,27 @@ mod find;
 mod markers;
 mod notation;
 mod overlay;
+mod patches;
 mod plain;
 mod prefilter;
 mod proof;
+mod read;
+mod refused;
 mod registries;
 mod settings;
+mod shape;
 mod sharing;
 mod site;
 mod site_path;
 mod slots;
 mod tree;
 
-pub use edit::{Edited, Refused, SiteChange, Wanted, edit, edit_with};
+pub use edit::{Edited, SiteChange, edit, edit_with};
 pub use overlay::{Beside, Inherited, Overlay, Overlays, Surroundings, edit_overlay, is_overlay_path, read_overlay};
 pub use prefilter::{is_manifest_path, may_hold_sites};
+pub use read::{read, scan};
+pub use refused::Refused;
 pub use settings::{ImageNames, InvalidSiteRule, ManifestSettings, Pin, RulePart, SiteRule};
-pub use site::{Format, Note, Reading, Site, Unreadable, read, scan};
+pub use shape::Wanted;
+pub use site::{Format, Note, Reading, Site, Unreadable};
 pub use site_path::InvalidSitePath;

@@ -6,6 +6,9 @@ use super::document::{is_json, is_values_json};
 use super::markers;
 use super::settings::ManifestSettings;
 
+/// The longest escape of YAML behind its backslash: `U0000000a`.
+const MAX_ESCAPE: usize = 10;
+
 /// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml`, `.json` and `Kustomization`.
 ///
 /// Case counts, as it does for Argo CD and kustomize: neither reads `Deployment.YAML`.
@@ -30,11 +33,11 @@ pub(super) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings
 }
 
 /// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there, a list of
-/// Helm parameters that name one of them, or a marker.
+/// Helm parameters that name one of them, a patch of an image, or a marker.
 ///
 /// A byte search at the speed of memory, so that only files which may hold a site meet the parser. It may
 /// say yes for a file without sites (the word in a comment), and says no only for files that have none.
-/// A key that is written with escapes (`"im\u0061ge"`) is not looked for; nobody has been seen writing one.
+/// A key of which a letter is escaped (`"im\u0061ge"`) is not looked for; nobody has been seen writing one.
 pub fn may_hold_sites(bytes: &[u8]) -> bool {
     // UTF-16 is YAML too; the parser's answer is better than silence.
     bytes.starts_with(b"\xff\xfe")
@@ -42,6 +45,7 @@ pub fn may_hold_sites(bytes: &[u8]) -> bool {
         || has_key(bytes, b"image")
         || has_key(bytes, b"repository")
         || may_hold_parameters(bytes)
+        || may_hold_operations(bytes)
         || may_hold_markers(bytes)
 }
 
@@ -51,31 +55,44 @@ fn may_hold_parameters(bytes: &[u8]) -> bool {
         && ["image", "repository", "name"].iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some())
 }
 
+/// Returns whether a patch may be there that sets an image: `path: /spec/…/image`.
+fn may_hold_operations(bytes: &[u8]) -> bool {
+    has_key(bytes, b"patch") && memmem::find(bytes, b"/image").is_some()
+}
+
 /// Returns whether a marker may be there.
 pub(super) fn may_hold_markers(bytes: &[u8]) -> bool {
-    memmem::find(bytes, markers::OWN).is_some() || memmem::find(bytes, markers::FLUX).is_some()
+    // Without the quotes of Flux's, which are escaped in a text between quotes.
+    memmem::find(bytes, markers::OWN).is_some() || memmem::find(bytes, b"$imagepolicy").is_some()
 }
 
 /// Returns whether `word`, or its plural, stands in `bytes` where a key could be.
 fn has_key(bytes: &[u8], word: &[u8]) -> bool {
     memmem::find_iter(bytes, word).any(|start| {
-        let starts_word = start == 0 || !is_word_byte(bytes[start - 1]);
         let rest = &bytes[start + word.len()..];
         let rest = rest.strip_prefix(b"s").unwrap_or(rest);
-        starts_word && may_end_key(rest)
+        may_begin_key(&bytes[..start]) && may_end_key(rest)
     })
+}
+
+/// Returns whether what is before the word lets it be a key: nothing that belongs to the word, or an escape of a text
+/// between double quotes (`\n`, `\u000a`), in which the key begins a line.
+fn may_begin_key(before: &[u8]) -> bool {
+    match before.iter().rev().take(MAX_ESCAPE).find(|byte| !is_word_byte(**byte)) {
+        Some(byte) if *byte == b'\\' => true,
+        _ => before.last().is_none_or(|byte| !is_word_byte(*byte)),
+    }
 }
 
 fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/')
 }
 
-/// Returns whether what follows the word lets it be a key: a colon, or the end of the line for the explicit
-/// form (`? image`), behind an optional quote and blanks.
+/// Returns whether what follows the word lets it be a key: a colon, or the end of the line for the explicit form
+/// (`? image`), behind quotes and blanks. Inside a text between quotes, these are escaped.
 fn may_end_key(rest: &[u8]) -> bool {
-    let rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest);
-    match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t')) {
-        Some(byte) => matches!(byte, b':' | b'\n' | b'\r' | b'#'),
+    match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'')) {
+        Some(byte) => matches!(byte, b':' | b'\n' | b'\r' | b'#' | b'\\'),
         None => false,
     }
 }
@@ -109,6 +126,14 @@ mod tests {
             "imagePullPolicy: x\nimage:\t a",
             "\u{feff}image: a",
             "parameters:\n- name: image.tag\n  value: v1",
+            "values: \"foo: 1\\nimage: a\"",
+            "values: \"foo: 1\\x0Aimage: a\"",
+            "values: \"foo: 1\\U0000000Aimage: a\"",
+            "values: \"{\\\"image\\\": 1}\"",
+            "values: \"? image\\n: a\"",
+            "values: '{''image'': 1}'",
+            "values: \"v: v1 # {\\\"$imagepolicy\\\": \\\"ns:a\\\"}\"",
+            "patches:\n- patch: |\n    - path: /x/image\n      value: a:1",
             "version: v1 # tagrelay: a:tag",
             "version: v1 # {\"$imagepolicy\": \"ns:a:tag\"}",
         ] {
@@ -123,7 +148,6 @@ mod tests {
             "a.image: b",
             "x-images: a",
             "tagrelay",
-            "$imagepolicy",
             "parameters: []",
         ] {
             assert!(!may_hold_sites(text.as_bytes()), "{text}");

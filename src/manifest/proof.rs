@@ -1,21 +1,65 @@
-//! The proof that an edit changed the addressed scalars and nothing else.
+//! The proof that an edit changed the addressed scalars and nothing else, and that the file says what was wanted.
 //!
-//! It trusts nothing that came between the two texts: not the places that were found, not the quoting, not
-//! the splicing.
+//! It trusts nothing that came between the two texts: not the values that were planned, not the quoting, not the
+//! splicing. What was wanted it asks anew, of the sites that the new text has.
 
 use granit_parser::ScalarStyle;
 
+use crate::image::Repository;
+
+use super::find::Task;
 use super::notation::Replacement;
 use super::plain::reads_as_string;
-use super::tree::{Kind, Node, NodeId, Tree};
+use super::read::Contents;
+use super::shape::Order;
+use super::tree::{Kind, Node, Tree};
 
-/// Proves that `new` is the old text with the scalars of `replacements` (in the order of the text) set to
-/// their values, and with not another byte changed.
+/// What an edit did not pass.
+pub(super) enum Unproven {
+    /// Something else would have changed: a defect of the editor.
+    Defect(String),
+    /// The new text has other sites, or one of them does not say what was wanted. The first is of this repository.
+    OtherSites(Option<Repository>),
+}
+
+/// Proves that `new` is the old text with the scalars of `replacements` (in the order of the text) set to their values
+/// and with not another byte changed, and that it has the same sites, which say what the order wants of them.
+///
+/// # Errors
+///
+/// The first thing that is not so.
+pub(super) fn proof(
+    old: &Tree<'_>,
+    before: &Contents<'_, '_>,
+    task: &Task<'_>,
+    order: &Order<'_>,
+    new: &str,
+    replacements: &[Replacement],
+) -> Result<(), Unproven> {
+    // 1. and 2. Bytes and nodes.
+    let new = same_but_for(old, new, replacements).map_err(Unproven::Defect)?;
+    if task.is_json() && serde_json::from_str::<serde::de::IgnoredAny>(new.text()).is_err() {
+        return Err(Unproven::Defect("the new text is not JSON".to_owned()));
+    }
+
+    // 3. Every site is still there, the wanted ones say the wanted version and the others what they said.
+    let after = Contents::of(&new, task).map_err(|_| Unproven::OtherSites(None))?;
+    let (mut old_sites, mut new_sites) = (before.found(), after.found());
+    loop {
+        match (old_sites.next(), new_sites.next()) {
+            (None, None) => return Ok(()),
+            (Some(old), Some(new)) if order.is_carried_out(old, new) => {}
+            (old, _) => return Err(Unproven::OtherSites(old.map(|old| old.site.repository.clone()))),
+        }
+    }
+}
+
+/// Proves that `new` is the old text but for the values of some scalars, and returns what is read in it.
 ///
 /// # Errors
 ///
 /// The first thing that is not so, as a sentence.
-pub(super) fn proof(old: &Tree<'_>, new: &str, replacements: &[Replacement]) -> Result<(), String> {
+fn same_but_for<'new>(old: &Tree<'_>, new: &'new str, replacements: &[Replacement]) -> Result<Tree<'new>, String> {
     // 1. Around the replaced spans, every byte is equal.
     let (mut old_rest, mut new_rest, mut position) = (old.text(), new, 0);
     for Replacement { span, token, .. } in replacements {
@@ -45,7 +89,7 @@ pub(super) fn proof(old: &Tree<'_>, new: &str, replacements: &[Replacement]) -> 
     }
     match addressed.next() {
         Some(missed) => Err(format!("there is no scalar at the bytes {:?}", missed.span)),
-        None => Ok(()),
+        None => Ok(new),
     }
 }
 
@@ -64,7 +108,7 @@ fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> R
     // A text with sites is a string anyway, and the same proof holds for what is in it.
     if !inside.is_empty() {
         let text = Tree::parse(old.value.as_bytes()).map_err(|error| error.to_string())?;
-        return proof(&text, value, inside);
+        return same_but_for(&text, value, inside).map(drop);
     }
     // What is plain must be a string under every schema. The second reader alone would not do: it takes
     // `123e456`, which overflows, for a string, and `017` and `yes`, which its schema does not know.
@@ -81,110 +125,6 @@ fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> R
     }
 }
 
-/// Something that is put into a text.
-pub(super) struct Insertion<'a> {
-    /// The byte before which it is put.
-    pub(super) at: usize,
-    pub(super) text: String,
-    /// The node behind it.
-    pub(super) before: NodeId,
-    /// The collections that it becomes a part of.
-    pub(super) around: Vec<NodeId>,
-    /// The nodes that it is.
-    pub(super) expected: Vec<Expected<'a>>,
-}
-
-/// A node that is put into a text. Collections reach to the end of what is put there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expected<'a> {
-    Sequence,
-    Mapping,
-    Scalar(&'a str),
-}
-
-impl Insertion<'_> {
-    /// Returns the text with this in it.
-    pub(super) fn applied_to(&self, text: &str) -> String {
-        let (before, behind) = text.split_at(self.at);
-        [before, &self.text, behind].concat()
-    }
-}
-
-/// Proves that `new` is the old text with the expected nodes in one place and with not another byte or node changed.
-///
-/// # Errors
-///
-/// The first thing that is not so, as a sentence.
-pub(super) fn proof_of_insertion(old: &Tree<'_>, new: &str, insertion: &Insertion<'_>) -> Result<(), String> {
-    // 1. Around the insertion, every byte is equal.
-    let before = old.text().get(..insertion.at).ok_or("the insertion is behind the file")?;
-    let behind = new.strip_prefix(before).and_then(|rest| rest.strip_prefix(insertion.text.as_str()));
-    if behind != old.text().get(insertion.at..) {
-        return Err("bytes around the insertion changed".to_owned());
-    }
-
-    // 2. Parsed again, the new text is the old nodes with the expected ones before `insertion.before`.
-    let new = Tree::parse(new.as_bytes()).map_err(|error| format!("the new text cannot be read: {error}"))?;
-    let (start, count) = (insertion.before, insertion.expected.len() as NodeId);
-    if old.documents.len() != 1 || old.documents != new.documents || new.nodes.len() != old.nodes.len() + count as usize
-    {
-        return Err("the new text has other documents, keys or values".to_owned());
-    }
-    let moved = |id: NodeId| if id < start { id } else { id + count };
-    for (id, old_node) in (0..).zip(&old.nodes) {
-        let new_node = new.node(moved(id));
-        let kind = match old_node.kind {
-            Kind::Alias(target) => Kind::Alias(moved(target)),
-            other => other,
-        };
-        let grown = if id >= start || insertion.around.contains(&id) { count } else { 0 };
-        let is_same = kind == new_node.kind && old_node.value == new_node.value && old_node.is_marked_like(new_node);
-        if !is_same || old_node.subtree_end + grown != new_node.subtree_end {
-            return Err(format!("line {} reads differently", old_node.line));
-        }
-    }
-    for (id, expected) in (start..).zip(&insertion.expected) {
-        let node = new.node(id);
-        let is_expected = match (expected, node.kind) {
-            (Expected::Sequence, Kind::Sequence(_)) | (Expected::Mapping, Kind::Mapping(_)) => {
-                node.subtree_end == start + count
-            }
-            (Expected::Scalar(value), Kind::Scalar(style)) => {
-                node.value == *value && (style != ScalarStyle::Plain || reads_as_string(value))
-            }
-            _ => false,
-        };
-        if !is_expected || !node.is_bare() {
-            return Err(format!("{expected:?} reads back as something else"));
-        }
-    }
-
-    // 3. A second reader takes what was inserted for the same.
-    match serde_yaml::from_str::<serde_yaml::Value>(&insertion.text) {
-        Ok(second) if second == second_reading(&insertion.expected) => Ok(()),
-        _ => Err("what is inserted is something else to a second reader".to_owned()),
-    }
-}
-
-/// Returns the expected nodes as a second reader gives them.
-fn second_reading(expected: &[Expected<'_>]) -> serde_yaml::Value {
-    let text = |text: &str| serde_yaml::Value::String(text.to_owned());
-    match expected {
-        [Expected::Scalar(key), rest @ ..] if !rest.is_empty() => {
-            serde_yaml::Value::Mapping([(text(key), second_reading(rest))].into_iter().collect())
-        }
-        [Expected::Sequence, rest @ ..] => second_reading(rest),
-        [Expected::Mapping, rest @ ..] => {
-            let pairs = rest.chunks_exact(2).filter_map(|pair| match pair {
-                [Expected::Scalar(key), Expected::Scalar(value)] => Some((text(key), text(value))),
-                _ => None,
-            });
-            serde_yaml::Value::Sequence(vec![serde_yaml::Value::Mapping(pairs.collect())])
-        }
-        _ => serde_yaml::Value::Null,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +135,7 @@ mod tests {
     fn prove(new: &str, token: &str, value: &str) -> Result<(), String> {
         let replacement =
             Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned(), inside: Vec::new() };
-        proof(&Tree::parse(OLD.as_bytes()).unwrap(), new, &[replacement])
+        same_but_for(&Tree::parse(OLD.as_bytes()).unwrap(), new, &[replacement]).map(drop)
     }
 
     #[test]
@@ -235,7 +175,35 @@ mod tests {
         for span in spans.map(|(start, end)| start..end) {
             let token = OLD.get(span.clone()).unwrap_or_default().to_owned();
             let replacement = Replacement { span: span.clone(), value: token.clone(), token, inside: Vec::new() };
-            assert!(proof(&tree, OLD, &[replacement]).is_err(), "{span:?}");
+            assert!(same_but_for(&tree, OLD, &[replacement]).is_err(), "{span:?}");
+        }
+    }
+
+    /// Proves `new` after `text` was edited at the spans, for somebody who wants `a:v2`.
+    fn prove_sites(text: &str, new: &str, replacements: &[(&str, &str)]) -> Result<(), Unproven> {
+        let version = crate::image::Version::tagged("v2".parse().unwrap(), None);
+        let wanted = [super::super::Wanted { repository: "a".parse().unwrap(), version }];
+        let settings = super::super::ManifestSettings::default();
+        let (order, task) = (Order::new(&wanted, &settings).ok().unwrap(), Task::of_file("a.yaml", &settings));
+        let tree = Tree::parse(text.as_bytes()).unwrap();
+        let replacement = |(old, value): &(&str, &str)| {
+            let start = text.find(old).unwrap();
+            let (token, value) = ((*value).to_owned(), (*value).to_owned());
+            Replacement { span: start..start + old.len(), token, value, inside: Vec::new() }
+        };
+        let replacements: Vec<Replacement> = replacements.iter().map(replacement).collect();
+        proof(&tree, &Contents::of(&tree, &task).unwrap(), &task, &order, new, &replacements)
+    }
+
+    #[test]
+    fn wants_every_site_to_say_what_was_wanted() {
+        let text = "x: {image: a:v1}\ny: {image: b:v1}\n";
+        prove_sites(text, &text.replace("a:v1", "a:v2"), &[("a:v1", "a:v2")]).ok().unwrap();
+        // Each is well written, and not what was wanted: another version, another repository, no site any more, one
+        // left behind, one too many.
+        for (old, new) in [("a:v1", "a:v3"), ("a:v1", "c:v2"), ("a:v1", "a"), ("x", "z"), ("b:v1", "b:v2")] {
+            let outcome = prove_sites(text, &text.replace(old, new), &[(old, new)]);
+            assert!(matches!(outcome, Err(Unproven::OtherSites(_))), "{new}");
         }
     }
 }

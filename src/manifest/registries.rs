@@ -1,6 +1,7 @@
 //! Registries that Helm values set for every image at once.
 
 use super::find::Finder;
+use super::site::Unreadable;
 use super::slots::Slot;
 use super::tree::NodeId;
 
@@ -29,23 +30,28 @@ impl<'tree> GlobalRegistry<'tree> {
 }
 
 /// Returns whether a repository says its registry itself.
-fn has_host(name: &str) -> bool {
+pub(super) fn has_host(name: &str) -> bool {
     name.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
 }
 
 impl<'tree> Finder<'tree, '_, '_> {
     /// Returns the registry that the values under a key `global` set.
-    pub(super) fn global_registry(&self, global: NodeId) -> Option<GlobalRegistry<'tree>> {
+    ///
+    /// # Errors
+    ///
+    /// When aliases are used too often.
+    pub(super) fn global_registry(&mut self, global: NodeId) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let tree = self.tree;
-        let global = tree.resolve(global);
+        let global = self.reader.follow(global)?;
         if let Slot::Text(_, _, registry) = self.reader.slot(tree.value_of(global, "imageRegistry")) {
-            return Some(GlobalRegistry { registry, overrides: true });
+            return Ok(Some(GlobalRegistry { registry, overrides: true }));
         }
-        let image = tree.resolve(tree.value_of(global, "image")?);
-        match self.reader.slot(tree.value_of(image, "registry")) {
+        let Some(image) = tree.value_of(global, "image") else { return Ok(None) };
+        let image = self.reader.follow(image)?;
+        Ok(match self.reader.slot(tree.value_of(image, "registry")) {
             Slot::Text(_, _, registry) => Some(GlobalRegistry { registry, overrides: false }),
             Slot::Absent | Slot::Other => None,
-        }
+        })
     }
 }
 

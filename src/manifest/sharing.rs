@@ -8,8 +8,9 @@
 //!   `.…`, `_…`; what stands there has no meaning of its own);
 //! - every alias of the scalar;
 //! - every alias of a collection around the scalar. As long as the whole site stands in the collection, the
-//!   copy is the same site once more. Mappings that are merged make sites with what surrounds them; the
-//!   finder has followed those.
+//!   copy is the same site once more;
+//! - every mapping into which a merge key brings it, where the mapping does not say the key itself: it has to be one
+//!   of the mappings that have the site.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,6 +18,7 @@ use std::ops::Range;
 use crate::image::Repository;
 
 use super::find::Sites;
+use super::slots::merge_sources;
 use super::tree::{Kind, NodeId, Tree};
 
 /// A scalar that cannot change alone.
@@ -72,6 +74,19 @@ pub(super) fn stray_use(
     if let Some(node) = shared.iter().find(|node| !reached.contains(node) && !is_apart(**node)) {
         return Some(Stray { node: *node, place: *node });
     }
+    let is_whole = |node: &NodeId, target: NodeId| homes[node].iter().any(|home| subtree(target).contains(home));
+    for mapping in merging(tree, sites).filter(|mapping| !is_apart(*mapping)) {
+        for value in merged_values(tree, mapping) {
+            let target = tree.resolve(value);
+            let strays = |node: &&NodeId| match **node == target {
+                true => !homes[*node].contains(&mapping),
+                false => !is_whole(node, target),
+            };
+            if let Some(node) = shared.range(subtree(target)).find(strays) {
+                return Some(Stray { node: *node, place: mapping });
+            }
+        }
+    }
     let mut copied = BTreeSet::new();
     for alias in &tree.aliases {
         let target = tree.resolve(*alias);
@@ -79,14 +94,45 @@ pub(super) fn stray_use(
             return Some(Stray { node: target, place: *alias });
         }
         if sites.merges.binary_search(alias).is_err() && copied.insert(target) {
-            let is_whole = |node: &NodeId| homes[node].iter().any(|home| subtree(target).contains(home));
             let inside = subtree(target).start + 1..subtree(target).end;
-            if let Some(node) = shared.range(inside).find(|node| !is_whole(node)) {
+            if let Some(node) = shared.range(inside).find(|node| !is_whole(node, target)) {
                 return Some(Stray { node: *node, place: *alias });
             }
         }
     }
     None
+}
+
+/// Returns the mappings that have a merge key. The finder has bounded how much they merge.
+fn merging<'a>(tree: &'a Tree<'_>, sites: &Sites<'_>) -> impl Iterator<Item = NodeId> + 'a {
+    let ids = if sites.merges.is_empty() { 0..0 } else { 0..tree.nodes.len() as NodeId };
+    let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
+    ids.filter(is_mapping).filter(|id| tree.entries(*id).any(|(key, _)| tree.node(key).value == "<<"))
+}
+
+/// Returns the values that merge keys bring into a mapping: those of keys that nothing before them has.
+fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    let mut values = Vec::new();
+    let mut seen: BTreeSet<NodeId> = BTreeSet::new();
+    let mut waiting = vec![mapping];
+    while let Some(source) = waiting.pop() {
+        if !seen.insert(source) || !matches!(tree.node(source).kind, Kind::Mapping(_)) {
+            continue;
+        }
+        let before = waiting.len();
+        for (key, value) in tree.entries(source) {
+            let text = &*tree.node(tree.resolve(key)).value;
+            if text == "<<" {
+                waiting.extend(merge_sources(tree, value).map(|id| tree.resolve(id)));
+            } else if known.insert(text) && source != mapping {
+                values.push(value);
+            }
+        }
+        // The first that is named counts before the others.
+        waiting[before..].reverse();
+    }
+    values
 }
 
 /// Returns the subtrees below keys that are there to hold anchors, in the order of the text, none in another.

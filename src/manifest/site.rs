@@ -1,13 +1,8 @@
+//! What is found in a file, and why one cannot be read.
+
 use serde::{Deserialize, Serialize};
 
 use crate::image::{Repository, Version};
-
-use super::document::is_json;
-use super::embedded::{Embedded, line_in_file};
-use super::find::{Sites, Task};
-use super::prefilter::must_be_read;
-use super::settings::{ImageNames, ManifestSettings};
-use super::tree::{Node, NodeId, Tree};
 
 /// One place in a file that names a version of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,72 +88,4 @@ pub struct Reading {
     pub sites: Vec<Site>,
     /// What is left alone.
     pub notes: Vec<Note>,
-}
-
-/// Returns every site of a file, in the order of the text, where the settings say nothing about it.
-///
-/// # Errors
-///
-/// See [`read`].
-pub fn scan(path: &str, bytes: &[u8]) -> Result<Vec<Site>, Unreadable> {
-    read(path, bytes, &ManifestSettings::default()).map(|reading| reading.sites)
-}
-
-/// Returns what a file holds.
-///
-/// Of `path` the last component counts (`kustomization.yaml` is a kustomization without saying so), and all of it for
-/// the rules of the settings. A file that the byte search of [`may_hold_sites`](super::may_hold_sites) denies is not parsed, so nothing is said
-/// about whether it could be.
-///
-/// # Errors
-///
-/// When the bytes are no UTF-8, no YAML, beyond a limit, or ambiguous (a key twice where a site would be).
-pub fn read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> Result<Reading, Unreadable> {
-    if !must_be_read(path, bytes, settings) {
-        return Ok(Reading::default());
-    }
-    let tree = parse(path, bytes)?;
-    let sites = Sites::find(&tree, &Task::of_file(path, settings))?;
-    let mut found: Vec<(NodeId, Site)> = sites.found.into_iter().map(|found| (found.place().0, found.site)).collect();
-    let mut notes = sites.notes;
-    for embedded in &sites.embedded {
-        let scalar = tree.node(embedded.node);
-        match read_embedded(scalar, embedded, &settings.names) {
-            Ok(inner) => {
-                found.extend(inner.sites.into_iter().map(|site| (embedded.node, site)));
-                notes.extend(inner.notes);
-            }
-            Err(Unreadable { line, reason }) => {
-                let line = line_in_file(scalar, line.unwrap_or(1));
-                notes.push(Note { line, reason: format!("the text that begins here {reason}") });
-            }
-        }
-    }
-    if !sites.embedded.is_empty() {
-        found.sort_by_key(|(node, _)| *node);
-        notes.sort_by_key(|note| note.line);
-    }
-    Ok(Reading { sites: found.into_iter().map(|(_, site)| site).collect(), notes })
-}
-
-/// Parses a file; one that is JSON by its name has to be JSON.
-pub(super) fn parse<'text>(path: &str, bytes: &'text [u8]) -> Result<Tree<'text>, Unreadable> {
-    if is_json(path)
-        && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-    {
-        let line = u32::try_from(error.line()).ok().filter(|line| *line > 0);
-        return Err(Unreadable { line, reason: format!("is not JSON: {error}") });
-    }
-    Tree::parse(bytes)
-}
-
-fn read_embedded(scalar: &Node<'_>, embedded: &Embedded<'_>, names: &ImageNames) -> Result<Reading, Unreadable> {
-    let tree = Tree::parse(scalar.value.as_bytes())?;
-    let sites = Sites::find(&tree, &Task::of_embedded(embedded, names))?;
-    let in_file = |site: Site| Site { line: line_in_file(scalar, site.line), ..site };
-    let note_in_file = |note: Note| Note { line: line_in_file(scalar, note.line), ..note };
-    Ok(Reading {
-        sites: sites.found.into_iter().map(|found| in_file(found.site)).collect(),
-        notes: sites.notes.into_iter().map(note_in_file).collect(),
-    })
 }

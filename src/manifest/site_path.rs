@@ -4,6 +4,8 @@
 //! `[?key=='text']` (also `[?(@.key.inner == "text")]`), which keeps the items and values whose key says that text. A
 //! step into a block scalar reads it as YAML.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::tree::{Kind, NodeId, Tree};
 
 /// The longest path that is read, in bytes.
@@ -53,14 +55,20 @@ pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
     let mut inside = Vec::new();
     for (done, step) in steps.iter().enumerate() {
         let mut next = Vec::new();
+        let (mut entered, mut known) = (BTreeSet::new(), Known::new());
         for place in places {
             let node = tree.resolve(place);
+            // However many aliases lead to a collection, the same places are behind it.
+            let is_scalar = matches!(tree.node(node).kind, Kind::Scalar(_));
+            if !is_scalar && !entered.insert(node) {
+                continue;
+            }
             match tree.node(node).kind {
                 Kind::Scalar(_) => inside.push(Place::Inside(place, &steps[done..])),
-                Kind::Mapping(_) => step.take(tree, tree.entries(node), &mut next),
+                Kind::Mapping(_) => step.take(tree, tree.entries(node), &mut known, &mut next),
                 Kind::Sequence(_) => match step {
                     Step::Index(index) => next.extend(tree.children(node).nth(*index)),
-                    _ => step.take(tree, tree.children(node).map(|item| (node, item)), &mut next),
+                    _ => step.take(tree, tree.children(node).map(|item| (node, item)), &mut known, &mut next),
                 },
                 Kind::Alias(_) => {}
             }
@@ -75,25 +83,34 @@ pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
 
 impl Step {
     /// Adds those of the entries that the step takes. The key of an item is the node of its sequence, which is no text.
-    fn take(&self, tree: &Tree<'_>, entries: impl Iterator<Item = (NodeId, NodeId)>, next: &mut Vec<NodeId>) {
+    fn take(
+        &self,
+        tree: &Tree<'_>,
+        entries: impl Iterator<Item = (NodeId, NodeId)>,
+        known: &mut Known,
+        next: &mut Vec<NodeId>,
+    ) {
         let takes = |(key, value): &(NodeId, NodeId)| match self {
             Self::Key(wanted) => {
                 let key = tree.node(*key);
                 matches!(key.kind, Kind::Scalar(_)) && key.value == *wanted
             }
             Self::All => true,
-            Self::Filter(keys, wanted) => says(tree, *value, keys, wanted),
+            Self::Filter(keys, wanted) => says(tree, *value, keys, wanted, known),
             Self::Index(_) => false,
         };
         next.extend(entries.filter(takes).map(|(_, value)| value));
     }
 }
 
+/// What stands under a key of a node, by the place of the key in the path: aliases ask for the same again and again.
+type Known = BTreeMap<(NodeId, usize), Option<NodeId>>;
+
 /// Returns whether the value at `keys` below a node is this text.
-fn says(tree: &Tree<'_>, node: NodeId, keys: &[String], wanted: &str) -> bool {
+fn says(tree: &Tree<'_>, node: NodeId, keys: &[String], wanted: &str, known: &mut Known) -> bool {
     let mut node = tree.resolve(node);
-    for key in keys {
-        match tree.value_of(node, key) {
+    for (depth, key) in keys.iter().enumerate() {
+        match *known.entry((node, depth)).or_insert_with(|| tree.value_of(node, key)) {
             Some(value) => node = tree.resolve(value),
             None => return false,
         }

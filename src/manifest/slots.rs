@@ -94,6 +94,21 @@ impl<'tree> Slot<'tree> {
     }
 }
 
+/// Returns why a file with the same key for the second time is not read.
+pub(super) fn twice(tree: &Tree<'_>, key: NodeId) -> Unreadable {
+    let name = &tree.node(tree.resolve(key)).value;
+    let reason =
+        format!("has the key `{name}` twice in one mapping, and readers differ on which one counts: remove one");
+    Unreadable { line: Some(tree.node(key).line), reason }
+}
+
+/// Returns what the value of a merge key names: itself, or each item of a list.
+pub(super) fn merge_sources<'a>(tree: &'a Tree<'_>, value: NodeId) -> impl Iterator<Item = NodeId> + 'a {
+    let is_list = matches!(tree.node(value).kind, Kind::Sequence(_));
+    let items = if is_list { Some(tree.children(value)) } else { None };
+    items.into_iter().flatten().chain((!is_list).then_some(value))
+}
+
 /// Reads mappings of one file, and counts what that costs.
 pub(super) struct Reader<'tree, 'text> {
     tree: &'tree Tree<'text>,
@@ -163,16 +178,11 @@ impl<'tree, 'text> Reader<'tree, 'text> {
     /// Puts the mappings that a merge key names onto `merged`, and notes its aliases as merges.
     fn sources(&mut self, value: NodeId, merged: &mut Vec<NodeId>) {
         let tree = self.tree;
-        let mut take = |id: NodeId| {
+        for id in merge_sources(tree, value) {
             if matches!(tree.node(id).kind, Kind::Alias(_)) {
                 self.merges.push(id);
             }
             merged.push(tree.resolve(id));
-        };
-        if matches!(tree.node(value).kind, Kind::Sequence(_)) {
-            tree.children(value).for_each(take)
-        } else {
-            take(value)
         }
     }
 
@@ -187,14 +197,17 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Ok(())
     }
 
+    /// Returns what a place stands for, and counts its nodes when that is reached through an alias.
+    pub(super) fn follow(&mut self, at: NodeId) -> Result<NodeId, Unreadable> {
+        let id = self.tree.resolve(at);
+        if id != at {
+            self.revisit(id)?;
+        }
+        Ok(id)
+    }
+
     pub(super) fn refuse_duplicate(&self, slots: &Slots) -> Result<(), Unreadable> {
-        let Some(duplicate) = slots.duplicate else { return Ok(()) };
-        let key = self.tree.node(duplicate);
-        let reason = format!(
-            "has the key `{}` twice in one mapping, and readers differ on which one counts: remove one",
-            key.value
-        );
-        Err(Unreadable { line: Some(key.line), reason })
+        slots.duplicate.map_or(Ok(()), |duplicate| Err(twice(self.tree, duplicate)))
     }
 
     pub(super) fn slot(&self, at: Option<NodeId>) -> Slot<'tree> {

@@ -13,14 +13,22 @@ use super::site::Unreadable;
 /// The largest file that is read, in bytes. The largest bundles of CRDs in the field have about 4 MiB.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The most nodes of one file, which bounds the memory that a hostile file can take to about 50 MB.
-const MAX_NODES: usize = 1_000_000;
+/// The most nodes of one file, which bounds the memory that a hostile file can take: an edit of such a file, which holds it
+/// before and after, was seen to take 220 MB.
+pub(super) const MAX_NODES: usize = 1_000_000;
+
+/// The most bytes that the explicit tags (`!!str`, `!Ref`) of one file take: enough for some 100,000 of them.
+const MAX_TAG_BYTES: usize = 8 << 20;
 
 /// The most aliases of one file. A hand-written file has a few dozen; a billion-laughs file has millions.
 const MAX_ALIASES: usize = 10_000;
 
 /// The deepest nesting of block or of flow collections, which is what the parser's own stack takes.
 const MAX_DEPTH: usize = 255;
+
+/// What to say behind "it holds `{{`".
+pub(super) const TEMPLATE_HINT: &str =
+    ", so it may be a template, which is not YAML until it is rendered: leave it out of the environment's paths";
 
 /// The place of a node in the list of its file.
 pub(super) type NodeId = u32;
@@ -205,6 +213,8 @@ struct Builder<'text> {
     open: Vec<NodeId>,
     /// The parser's numbers of anchors with their nodes; the numbers ascend.
     anchors: Vec<(usize, NodeId)>,
+    /// The bytes of the explicit tags so far.
+    tag_bytes: usize,
 }
 
 impl<'text> Builder<'text> {
@@ -212,7 +222,7 @@ impl<'text> Builder<'text> {
         // Manifests have a node for every 10 to 20 bytes; a bad guess costs one more allocation.
         let nodes = Vec::with_capacity((text.len() / 10).clamp(16, 4096));
         let tree = Tree { text, nodes, documents: Vec::new(), aliases: Vec::new() };
-        Self { tree, open: Vec::new(), anchors: Vec::new() }
+        Self { tree, open: Vec::new(), anchors: Vec::new(), tag_bytes: 0 }
     }
 
     fn take(&mut self, event: Event<'text>, span: &Span) -> Result<(), Unreadable> {
@@ -270,7 +280,16 @@ impl<'text> Builder<'text> {
             return Err(Unreadable { line, reason: format!("has more than {MAX_NODES} keys and values") });
         }
         let id = self.tree.nodes.len() as NodeId;
-        let bytes = span.byte_range().unwrap_or_default();
+        let Some(bytes) = span.byte_range() else {
+            return Err(Unreadable { line, reason: "has a place that the parser does not know".to_owned() });
+        };
+        if let Some(tag) = &tag {
+            // A prefix of `%TAG` is written once, and is a part of every tag that uses it.
+            self.tag_bytes += size_of::<Tag>() + tag.handle().len() + tag.suffix().len();
+            if self.tag_bytes > MAX_TAG_BYTES {
+                return Err(Unreadable { line, reason: "has too many explicit tags (`!…`)".to_owned() });
+            }
+        }
         if anchor != 0 {
             self.anchors.push((anchor, id));
         }
@@ -302,11 +321,6 @@ fn not_yaml(text: &str, error: &granit_parser::ScanError) -> Unreadable {
     if *error.kind() == ErrorKind::RecursionLimitExceeded {
         return Unreadable { line, reason: format!("is nested deeper than {MAX_DEPTH} levels") };
     }
-    let hint = if text.contains("{{") {
-        "; it holds `{{`, so it may be a template, which is not YAML until it is rendered: leave it out of the \
-         environment's paths"
-    } else {
-        ""
-    };
+    let hint = if text.contains("{{") { format!("; it holds `{{{{`{TEMPLATE_HINT}") } else { String::new() };
     Unreadable { line, reason: format!("is not YAML: {}{hint}", error.info()) }
 }

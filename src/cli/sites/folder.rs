@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use super::{Found, FoundSite, UnreadFile};
 use crate::manifest::{self, ManifestSettings, is_manifest_path, is_overlay_path};
 
-/// Larger files are not read: manifests are kilobytes.
-pub(super) const MAX_FILE_BYTES: u64 = 5 << 20;
+/// Larger files are not read, as in a config repository: manifests are kilobytes.
+pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// The place that means standard input.
 pub(super) const STDIN: &str = "-";
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(sites, [("deep/er/a.yml", 5), ("z.yaml", 5)]);
         let problems: Vec<_> = found.problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(problems, ["broken.yaml", "large.yaml", "nowhere.yaml"]);
-        assert_eq!(found.problems[1].reason, "it is larger than 5 MiB");
+        assert_eq!(found.problems[1].reason, "it is larger than 8 MiB");
     }
 
     #[test]

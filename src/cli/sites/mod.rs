@@ -45,14 +45,15 @@ pub(super) struct Options {
     /// --config, give the top folder of the config repository: the paths of environments begin there
     #[arg(value_name = "PATH|URL")]
     place: String,
-    /// Settings: tells of each site which environment it is in and which [[image]] rule manages it
+    /// Settings: tells of each site which environment it is in and which [[image]] rule manages it. With --set: names in
+    /// markers, [[environment.site]] and `pin` count
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The branch of the repository [default: main, or that of the settings]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
     /// Give every place of an image this version, and print the diff. May be repeated
-    #[arg(long, value_name = "IMAGE=TAG[@DIGEST]", value_parser = set::parse_wanted, conflicts_with_all = ["config", "branch"])]
+    #[arg(long, value_name = "IMAGE=TAG[@DIGEST]", value_parser = set::parse_wanted, conflicts_with = "branch")]
     set: Vec<Wanted>,
     /// Write what --set changes to the files; of standard input, print all of the new text
     #[arg(long, requires = "set")]
@@ -129,9 +130,6 @@ impl Found {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    if !options.set.is_empty() {
-        return set::run(options).await;
-    }
     let settings = match options.config.as_deref().map(Settings::load).transpose() {
         Ok(settings) => settings,
         Err(faults) => {
@@ -139,6 +137,9 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
+    if !options.set.is_empty() {
+        return set::run(options, settings.as_ref()).await;
+    }
     let (mut found, territory) = if let Some(url) = as_url(&options.place)? {
         remote::read(&url, options.branch, settings.as_ref()).await?
     } else {

@@ -1,6 +1,6 @@
 //! `tagrelay sites --set`: other versions for the sites of a folder, a file or standard input.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +9,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::folder::{self, Manifest, STDIN};
+use super::management::Territory;
 use super::replace::replace_file;
 use super::{Options, UnreadFile, as_url};
 use crate::cli::output::{self, BAD, WARN, clean, colour_diff};
 use crate::config_repo::unified_diff;
 use crate::image::{Repository, Version};
-use crate::manifest::{ManifestSettings, SiteChange, Wanted, edit, scan};
+use crate::manifest::{ManifestSettings, Reading, Refused, SiteChange, Wanted, edit_with, read};
+use crate::settings::Settings;
 
 /// Reads `repository=tag`, `repository=tag@digest` or `repository=@digest`.
 pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
@@ -44,7 +46,7 @@ struct Outcome {
     not_found: Vec<Repository>,
     /// Files with a place that cannot be changed, or that could not be written.
     refused: Vec<UnreadFile>,
-    /// Files that could not be read, so that nobody knows what they name.
+    /// Files that could not be read, so that nobody knows what they name, and places in others that are left alone.
     problems: Vec<UnreadFile>,
     /// All of standard input after the changes, where that is what was read.
     #[serde(skip)]
@@ -67,19 +69,46 @@ impl Outcome {
     }
 }
 
-pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
+/// What the settings say about each file.
+#[derive(Default)]
+struct Manifests {
+    /// Of files that are in no environment.
+    any: ManifestSettings,
+    environments: BTreeMap<String, ManifestSettings>,
+    territory: Option<Territory>,
+}
+
+impl Manifests {
+    fn of(settings: &Settings) -> anyhow::Result<Self> {
+        let environments = settings.environments.iter();
+        Ok(Self {
+            any: settings.manifests(),
+            environments: environments.map(|each| (each.name.clone(), each.manifests.clone())).collect(),
+            territory: Some(Territory::new(&settings.environments)?),
+        })
+    }
+
+    /// Returns what is said about a file: by its first environment, where it is in several.
+    fn about(&self, path: &str) -> &ManifestSettings {
+        let names = self.territory.iter().flat_map(|territory| territory.environments_of(path));
+        names.filter_map(|name| self.environments.get(&name)).next().unwrap_or(&self.any)
+    }
+}
+
+pub(super) async fn run(options: Options, settings: Option<&Settings>) -> anyhow::Result<ExitCode> {
     let is_filter = options.place == STDIN && options.write;
     if options.place != STDIN && as_url(&options.place)?.is_some() {
         anyhow::bail!("--set is for folders, files and standard input: clone the repository and give its folder");
     }
     anyhow::ensure!(!(is_filter && options.json), "with --write, standard input is printed anew: leave out --json");
     let (wanted, place) = (options.set, PathBuf::from(options.place));
+    let manifests = settings.map(Manifests::of).transpose()?.unwrap_or_default();
     let outcome = tokio::task::spawn_blocking(move || {
-        let mut outcome = plan(&place, &wanted)?;
+        let mut outcome = plan(&place, &wanted, &manifests)?;
         if options.write && outcome.is_good() {
             outcome.written = true;
             if !is_filter {
-                write_files(&mut outcome);
+                write_files(&mut outcome)?;
             }
         }
         anyhow::Ok(outcome)
@@ -97,23 +126,38 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Finds out what would change below `place`, and changes nothing.
-fn plan(place: &Path, wanted: &[Wanted]) -> anyhow::Result<Outcome> {
+fn plan(place: &Path, wanted: &[Wanted], manifests: &Manifests) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
+    let mut notes = Vec::new();
     let mut missing: BTreeSet<Repository> = wanted.iter().map(|wanted| wanted.repository.clone()).collect();
-    outcome.problems = folder::walk(place, &ManifestSettings::default(), &mut |manifest| {
-        let sites = scan(&manifest.shown, &manifest.bytes).map_err(|unreadable| unreadable.to_string())?;
-        for site in &sites {
-            missing.remove(&site.repository);
-        }
-        match edit(&manifest.shown, &manifest.bytes, wanted) {
-            Ok(edited) if edited.changes.is_empty() && manifest.shown != STDIN => {}
-            Ok(edited) => outcome.files.push(ChangedFile {
+    outcome.problems = folder::walk(place, &manifests.any, &mut |manifest| {
+        let about = manifests.about(&manifest.shown);
+        let mut note = |reading: &Reading| {
+            for site in &reading.sites {
+                missing.remove(&site.repository);
+            }
+            notes.extend(reading.notes.iter().map(|note| UnreadFile {
+                path: manifest.shown.clone(),
+                reason: format!("line {}: {}", note.line, note.reason),
+            }));
+        };
+        let edited = match edit_with(&manifest.shown, &manifest.bytes, wanted, about) {
+            Ok(edited) => edited,
+            Err(Refused::Unreadable(unreadable)) => return Err(unreadable.to_string()),
+            Err(refused) => {
+                note(&read(&manifest.shown, &manifest.bytes, about).unwrap_or_default());
+                outcome.refused.push(UnreadFile { path: manifest.shown, reason: refused.to_string() });
+                return Ok(());
+            }
+        };
+        note(&edited.before);
+        if !edited.changes.is_empty() || manifest.shown == STDIN {
+            outcome.files.push(ChangedFile {
                 path: manifest.shown.clone(),
                 changes: edited.changes,
                 new: edited.bytes,
                 manifest,
-            }),
-            Err(refused) => outcome.refused.push(UnreadFile { path: manifest.shown, reason: refused.to_string() }),
+            });
         }
         Ok(())
     })?;
@@ -125,25 +169,40 @@ fn plan(place: &Path, wanted: &[Wanted]) -> anyhow::Result<Outcome> {
     if !place.is_dir() {
         outcome.refused.append(&mut outcome.problems);
     }
+    outcome.problems.append(&mut notes);
     outcome.files.sort_by(|a, b| a.path.cmp(&b.path));
     outcome.refused.sort_by(|a, b| a.path.cmp(&b.path));
     outcome.problems.sort_by(|a, b| a.path.cmp(&b.path));
     outcome.not_found = missing.into_iter().collect();
-    for file in &outcome.files {
-        let path = file.path.trim_start_matches('/');
-        outcome.diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
-    }
+    outcome.diff = diff_of(&outcome.files)?;
     Ok(outcome)
 }
 
-/// Writes every file that changes. What fails is told with what was refused, and keeps no other from being written.
-fn write_files(outcome: &mut Outcome) {
-    for file in &outcome.files {
-        if let Err(error) = replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
-            let reason = format!("it was not written: {error:#}");
-            outcome.refused.push(UnreadFile { path: file.path.clone(), reason });
-        }
+fn diff_of(files: &[ChangedFile]) -> anyhow::Result<String> {
+    let mut diff = String::new();
+    for file in files {
+        let path = file.path.trim_start_matches('/');
+        diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
     }
+    Ok(diff)
+}
+
+/// Writes every file that changes. What fails is told with what was refused, is no longer among what changes, and keeps
+/// no other from being written.
+fn write_files(outcome: &mut Outcome) -> anyhow::Result<()> {
+    let refused = &mut outcome.refused;
+    outcome.files.retain(|file| match replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
+        Ok(()) => true,
+        Err(error) => {
+            refused.push(UnreadFile { path: file.path.clone(), reason: format!("it was not written: {error:#}") });
+            false
+        }
+    });
+    if !outcome.refused.is_empty() {
+        outcome.written = !outcome.files.is_empty();
+        outcome.diff = diff_of(&outcome.files)?;
+    }
+    Ok(())
 }
 
 /// Prints a diff: in colours where somebody sees them, and elsewhere byte for byte, so that `git apply` takes it.
@@ -199,5 +258,26 @@ mod tests {
         for text in ["a", "a=", "=v1", "a=v1@", "a=@", "a=v1@sha256:1", "A b=v1", "a=v 1", "a:v1=v2"] {
             assert!(parse_wanted(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let changed = |name: &str, on_disk: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, on_disk).unwrap();
+            let manifest = Manifest { shown: name.to_owned(), path, bytes: b"old\n".to_vec() };
+            ChangedFile { path: name.to_owned(), changes: Vec::new(), manifest, new: b"new\n".to_vec() }
+        };
+        let files = vec![changed("a.yaml", "old\n"), changed("b.yaml", "somebody was faster\n")];
+        let mut outcome = Outcome { files, written: true, ..Outcome::default() };
+        write_files(&mut outcome).unwrap();
+        assert!(outcome.written && outcome.diff.contains("a.yaml") && !outcome.diff.contains("b.yaml"));
+        assert_eq!((outcome.files.len(), outcome.refused[0].path.as_str()), (1, "b.yaml"));
+
+        outcome.files.clear();
+        outcome.files.push(changed("b.yaml", "somebody was faster\n"));
+        write_files(&mut outcome).unwrap();
+        assert!(!outcome.written && outcome.files.is_empty() && outcome.diff.is_empty());
     }
 }

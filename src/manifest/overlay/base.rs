@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use memchr::memmem;
 
-use crate::image::{ImageReference, Repository, Tag, Version};
-
 use super::super::markers::{Says, markers};
 use super::super::prefilter::may_hold_markers;
+use super::super::site::Unreadable;
 use super::super::slots::{Reader, Slot};
 use super::super::tree::{Kind, NodeId, Tree};
+use super::images::Image;
+use super::insert::NewEntry;
+use crate::image::ImageReference;
 
 /// The parts of a kustomization that decide which images it runs.
 #[derive(Debug)]
@@ -35,23 +37,14 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) line: u32,
     pub(super) new_name: Option<String>,
-    tag: Option<String>,
-    digest: Option<String>,
-}
-
-/// An image as a rendered base names it.
-#[derive(Debug, Clone)]
-pub(super) struct Image {
-    /// The name as it is written, which is what kustomize compares.
-    pub(super) name: String,
-    tag: Option<String>,
-    digest: Option<String>,
-    /// Whether an entry in the environment's own paths is about it.
-    pub(super) is_set: bool,
+    pub(super) tag: Option<String>,
+    pub(super) digest: Option<String>,
+    /// The line of the tag, or of the digest where there is no tag.
+    pub(super) version_line: u32,
 }
 
 impl Kustomization {
-    /// Reads a kustomization; `None` where it is no single mapping.
+    /// Reads a kustomization; `None` where it is no single mapping, or goes too far with aliases.
     pub(super) fn of(tree: &Tree<'_>) -> Option<Self> {
         let [document] = tree.documents.as_slice() else { return None };
         let root = document.root;
@@ -63,29 +56,46 @@ impl Kustomization {
         Some(Self {
             resources: references("resources").into_iter().chain(references("bases")).collect(),
             components: references("components"),
-            entries: entries(tree, tree.value_of(root, "images")),
+            entries: entries(tree, tree.value_of(root, "images")).ok()?,
             is_component: kind == Some("Component"),
         })
     }
 }
 
+impl Kustomization {
+    /// Returns whether it builds upon the same.
+    pub(super) fn builds_upon_like(&self, other: &Self) -> bool {
+        let paths = |references: &[Reference]| -> Vec<String> {
+            references.iter().map(|reference| reference.path.clone()).collect()
+        };
+        paths(&self.resources) == paths(&other.resources)
+            && paths(&self.components) == paths(&other.components)
+            && self.is_component == other.is_component
+    }
+}
+
 fn references(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Reference> {
-    items(tree, list)
+    children_of_list(tree, list)
+        .map(|item| tree.resolve(item))
         .filter(|item| matches!(tree.node(*item).kind, Kind::Scalar(_)))
         .map(|item| Reference { path: tree.node(item).value.clone().into_owned(), line: tree.node(item).line })
         .collect()
 }
 
-fn items<'tree>(tree: &'tree Tree<'_>, list: Option<NodeId>) -> impl Iterator<Item = NodeId> + 'tree {
+fn children_of_list<'tree>(tree: &'tree Tree<'_>, list: Option<NodeId>) -> impl Iterator<Item = NodeId> + 'tree {
     let list = list.map(|list| tree.resolve(list)).filter(|list| matches!(tree.node(*list).kind, Kind::Sequence(_)));
-    list.into_iter().flat_map(|list| tree.children(list)).map(|item| tree.resolve(item))
+    list.into_iter().flat_map(|list| tree.children(list))
 }
 
-fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Entry> {
+fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadable> {
     let mut reader = Reader::new(tree);
     let mut found = Vec::new();
-    for item in items(tree, list).filter(|item| matches!(tree.node(*item).kind, Kind::Mapping(_))) {
-        let Ok(slots) = reader.read(item) else { return found };
+    for item in children_of_list(tree, list) {
+        let item = reader.follow(item)?;
+        if !matches!(tree.node(item).kind, Kind::Mapping(_)) {
+            continue;
+        }
+        let slots = reader.read(item)?;
         let text = |slot| match reader.slot(slot) {
             Slot::Text(_, _, text) => Some(text.to_owned()),
             Slot::Absent | Slot::Other => None,
@@ -99,59 +109,48 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Entry> {
             None => (None, None),
         };
         let digest = text(slots.digest).or(inner);
-        found.push(Entry { name, line: tree.node(item).line, new_name: text(slots.new_name), tag, digest });
+        let line = tree.node(item).line;
+        let version_line = slots.new_tag.or(slots.digest).map_or(line, |version| tree.node(version).line);
+        found.push(Entry { name, line, new_name: text(slots.new_name), tag, digest, version_line });
     }
-    found
+    Ok(found)
 }
 
 impl Entry {
+    /// Returns whether the other entry, of another text, says the same.
+    pub(super) fn says_like(&self, other: &Self) -> bool {
+        let Self { name, line: _, new_name, tag, digest, version_line: _ } = self;
+        (name, new_name, tag, digest) == (&other.name, &other.new_name, &other.tag, &other.digest)
+    }
+
+    /// Returns whether this is the entry that was to be added.
+    pub(super) fn is(&self, wanted: &NewEntry<'_>) -> bool {
+        self.name == wanted.name
+            && self.new_name.is_none()
+            && self.tag.as_deref() == wanted.version.tag().map(|tag| tag.as_str())
+            && self.digest.as_deref() == wanted.version.digest().map(|digest| digest.as_str())
+    }
+
     /// Whether it says a version at all, and not only another name.
     pub(super) fn has_version(&self) -> bool {
         self.tag.is_some() || self.digest.is_some()
-    }
-
-    /// Does to images what kustomize's image transformer does
-    /// (<https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>). Returns whether
-    /// the entry is about any of them.
-    pub(super) fn apply(&self, images: &mut [Image], is_own: bool) -> bool {
-        let mut matched = false;
-        for image in images.iter_mut().filter(|image| image.name == self.name) {
-            matched = true;
-            image.is_set |= is_own;
-            if let Some(name) = &self.new_name {
-                image.name.clone_from(name);
-            }
-            if self.has_version() {
-                image.tag.clone_from(&self.tag);
-                image.digest.clone_from(&self.digest);
-            }
-        }
-        matched
-    }
-}
-
-impl Image {
-    /// Returns the repository and what runs of it; `None` for what is no reference, such as a placeholder. An image
-    /// without a version runs `latest`.
-    pub(super) fn parts(&self) -> Option<(Repository, Version)> {
-        let repository = self.name.parse().ok()?;
-        let tag = self.tag.as_deref().map(str::parse::<Tag>).transpose().ok()?;
-        let digest = self.digest.as_deref().map(str::parse).transpose().ok()?;
-        let version = Version::from_parts(tag, digest);
-        Some((repository, version.or_else(|| Version::from_parts("latest".parse().ok(), None))?))
     }
 }
 
 /// Returns the images that kustomize would find in a resource: those of `containers` and `initContainers`, at any
 /// depth, but for what a marker excludes.
-pub(super) fn images(bytes: &[u8]) -> Vec<Image> {
+///
+/// # Errors
+///
+/// When the resource cannot be read.
+pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
     // Both keys end so, and most resources have neither.
     if memmem::find(bytes, b"ontainers").is_none() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(tree) = Tree::parse(bytes) else { return Vec::new() };
+    let tree = Tree::parse(bytes)?;
     let ignored = ignored(&tree);
-    let reader = Reader::new(&tree);
+    let mut reader = Reader::new(&tree);
     let mut found = Vec::new();
     for document in &tree.documents {
         let kind = tree.value_of(document.root, "kind").map(|kind| &*tree.node(kind).value);
@@ -163,17 +162,21 @@ pub(super) fn images(bytes: &[u8]) -> Vec<Image> {
                 continue;
             }
             let lists = tree.entries(mapping).filter(|(key, _)| is_list_of_containers(&tree.node(*key).value));
-            for container in lists.flat_map(|(_, list)| items(&tree, Some(list))) {
-                let Slot::Text(at, node, text) = reader.slot(tree.value_of(container, "image")) else { continue };
-                if !ignored.contains(&at) && !ignored.contains(&node) {
-                    let (name, tag, digest) = ImageReference::split(text);
-                    let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
-                    found.push(Image { name: name.to_owned(), tag, digest, is_set: false });
+            for (_, list) in lists {
+                reader.follow(list)?;
+                for container in children_of_list(&tree, Some(list)) {
+                    let container = reader.follow(container)?;
+                    let Slot::Text(at, node, text) = reader.slot(tree.value_of(container, "image")) else { continue };
+                    if !ignored.contains(&at) && !ignored.contains(&node) {
+                        let (name, tag, digest) = ImageReference::split(text);
+                        let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
+                        found.push(Image { name: name.to_owned(), tag, digest, is_set: false });
+                    }
                 }
             }
         }
     }
-    found
+    Ok(found)
 }
 
 fn is_list_of_containers(key: &str) -> bool {

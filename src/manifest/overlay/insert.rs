@@ -1,25 +1,28 @@
 //! Adds entries to the `images` of a kustomization, in the file's own style.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use granit_parser::{ScalarStyle, StructureStyle};
 
 use crate::image::Version;
 
-use super::super::edit::{Edited, Place, Refused, SiteChange, Wanted, by_repository, edit_with, shaped_like};
+use super::super::edit::{Edited, SiteChange, edit_with};
+use super::super::find::{Sites, Task};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
-use super::super::proof::{Expected, Insertion, proof_of_insertion};
-use super::super::settings::{ManifestSettings, Pin};
-use super::super::site::{Format, Unreadable, read};
+use super::super::refused::{Place, Refused};
+use super::super::settings::ManifestSettings;
+use super::super::shape::{Order, Wanted};
+use super::super::site::{Format, Site, Unreadable};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::Inherited;
+use super::addition::{Expected, Insertion, proof_of_insertion};
 
 /// Sets every site of the wanted repositories as [`edit_with`] does, and adds an entry for those of `inherited`.
 ///
 /// An entry has what the base's reference has: a tag, a digest or both; where the settings pin, a tag gets its digest.
-/// An image that runs the wanted version already gets none. Each entry is proven to be the only difference.
+/// An image that runs the wanted version already gets none. The entries are proven to be the only difference.
 ///
 /// # Errors
 ///
@@ -32,49 +35,71 @@ pub fn edit_overlay(
     inherited: &[Inherited],
 ) -> Result<Edited, Refused> {
     let mut edited = edit_with(path, bytes, wanted, settings)?;
-    let wanted = by_repository(wanted)?;
-    let mut names: BTreeSet<&str> = BTreeSet::new();
-    for image in inherited {
-        let Some(version) = wanted.get(&image.site.repository) else { continue };
-        let place = Place { repository: image.site.repository.clone(), line: image.site.line };
-        let new = shaped_like(&image.site.version, version, settings.pin == Pin::Digest)
-            .map_err(|missing| missing.at(&place))?;
-        if new == image.site.version || !names.insert(&image.name) {
-            continue;
-        }
-        let added = add(&edited.bytes, &image.name, &new).map_err(|failure| failure.at(&place))?;
-        for change in edited.changes.iter_mut().filter(|change| change.line >= added.lines.start) {
-            change.line += added.lines.end - added.lines.start;
-        }
-        edited.bytes = added.text.into_bytes();
-        edited.changes.push(SiteChange {
-            repository: place.repository,
-            format: image.site.format,
-            line: added.line,
-            old: image.site.version.clone(),
-            new,
-        });
+    let order = Order::new(wanted, settings)?;
+    let entries = new_entries(inherited, &order)?;
+    let Some(first) = entries.first() else { return Ok(edited) };
+    let added = add(path, &edited.bytes, settings, &entries).map_err(|failure| failure.at(&first.place))?;
+    for change in edited.changes.iter_mut().filter(|change| change.line >= added.new_lines.start) {
+        change.line += added.new_lines.end - added.new_lines.start;
     }
+    edited.bytes = added.text.into_bytes();
+    edited.changes.extend(entries.into_iter().zip(added.lines).map(|(entry, line)| SiteChange {
+        repository: entry.place.repository,
+        format: Format::Inherited,
+        line,
+        old: entry.old,
+        new: entry.version,
+    }));
     edited.changes.sort_by_key(|change| change.line);
-    let first =
-        edited.changes.iter().filter(|change| change.format == Format::Inherited).map(|change| change.line).min();
-    if let Some(first) = first {
-        // It has a site only now: what could not be read the next time is refused this time.
-        read(path, &edited.bytes, settings).map_err(|Unreadable { line, reason }| {
-            // Lines behind the entry are not those of the file as it is.
-            Unreadable { line: line.filter(|line| *line < first), reason }
-        })?;
-    }
     Ok(edited)
 }
 
-/// A text with one more entry.
+/// An entry that shall be there.
+pub(super) struct NewEntry<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: Version,
+    /// What runs without it.
+    old: Version,
+    place: Place,
+    /// Whether one of the images runs something else.
+    is_needed: bool,
+}
+
+/// Returns the entries that are missing for what is wanted, in the order of the images. One is about all images of its
+/// name, so it says whatever one of them says.
+fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<NewEntry<'a>>, Refused> {
+    let mut entries: Vec<NewEntry<'a>> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for image in inherited {
+        let Some(version) = order.version_beside(&image.site.repository, &image.site.version) else { continue };
+        let place = Place { repository: image.site.repository.clone(), line: image.site.line };
+        let version = version.map_err(|missing| missing.at(&place))?;
+        let old = image.site.version.clone();
+        let is_needed = old != version;
+        let Some(index) = places.get(image.name.as_str()) else {
+            places.insert(&image.name, entries.len());
+            entries.push(NewEntry { name: &image.name, version, old, place, is_needed });
+            continue;
+        };
+        let entry = &mut entries[*index];
+        if is_needed && !entry.is_needed {
+            (entry.old, entry.is_needed) = (old, true);
+        }
+        let tag = entry.version.tag().or(version.tag()).cloned();
+        let digest = entry.version.digest().or(version.digest()).cloned();
+        entry.version = Version::from_parts(tag, digest).unwrap_or(version);
+    }
+    entries.retain(|entry| entry.is_needed);
+    Ok(entries)
+}
+
+/// A text with more entries.
 struct Added {
     text: String,
     /// The lines that are new.
-    lines: Range<u32>,
-    /// The line of the tag, or of the digest where there is no tag.
-    line: u32,
+    new_lines: Range<u32>,
+    /// For each entry the line of the tag, or of the digest where there is no tag.
+    lines: Vec<u32>,
 }
 
 /// Why no entry can be added.
@@ -95,7 +120,7 @@ impl Failure {
     }
 }
 
-fn add(bytes: &[u8], name: &str, version: &Version) -> Result<Added, Failure> {
+fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntry<'_>]) -> Result<Added, Failure> {
     let tree = Tree::parse(bytes).map_err(|unreadable| Failure::Refused(unreadable.into()))?;
     let [document] = tree.documents.as_slice() else {
         return Err(Failure::NoPlace("the file has several documents"));
@@ -103,6 +128,9 @@ fn add(bytes: &[u8], name: &str, version: &Version) -> Result<Added, Failure> {
     let root = document.root;
     if tree.node(root).kind != Kind::Mapping(StructureStyle::Block) {
         return Err(Failure::NoPlace("the file is not written line by line"));
+    }
+    if tree.value_of(root, "<<").is_some() {
+        return Err(Failure::NoPlace("its keys come through a merge key (`<<`): write them out"));
     }
     let gap = match tree.value_of(root, "images") {
         Some(images) => behind_the_last(&tree, root, images)?,
@@ -114,19 +142,32 @@ fn add(bytes: &[u8], name: &str, version: &Version) -> Result<Added, Failure> {
     if gap.starts_line && ends_in_text(gap.before - 1) {
         return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
     }
-    let tag = version.tag().map(|tag| tag.as_str());
-    let digest = version.digest().map(|digest| digest.as_str());
-    let values = [("name", Some(name)), ("newTag", tag), ("digest", digest)];
-    let values: Vec<(&str, &str)> = values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    let lines = gap.lines(&values).ok_or(Failure::NoPlace("its name or version needs escapes"))?;
-    let insertion = gap.insertion(&lines, &values);
+    let lines = gap.lines(entries).ok_or(Failure::NoPlace("its name or version needs escapes"))?;
+    let insertion = gap.insertion(&lines, entries);
     let text = insertion.applied_to(tree.text());
-    proof_of_insertion(&tree, &text, &insertion).map_err(|reason| Failure::Refused(Refused::Unprovable { reason }))?;
+    let unprovable = |reason| Failure::Refused(Refused::Unprovable { reason });
+    let (new, after) = proof_of_insertion(&tree, &text, &insertion, entries).map_err(unprovable)?;
     // Where the file ends without a line end, its last line ends with what is inserted.
-    let before = line_breaks(&tree.text()[..gap.at]) + u32::from(gap.starts_line) + 1;
-    let header = gap.header_lines();
-    let line = if gap.is_flow { before + header } else { before + header + 1 };
-    Ok(Added { text, lines: before..before + lines.len() as u32, line })
+    let start = line_breaks(&tree.text()[..gap.at]) + u32::from(gap.starts_line) + 1;
+    let new_lines = start..start + lines.len() as u32;
+
+    // They are sites only now: what could not be read the next time is refused this time.
+    let sites = Sites::find(&new, &Task::of_file(path, settings)).map_err(|Unreadable { line, reason }| {
+        // Lines behind the entries are not those of the file as it is.
+        Failure::Refused(Unreadable { line: line.filter(|line| *line < new_lines.start), reason }.into())
+    })?;
+    let inserted = gap.before..gap.before + insertion.expected.len() as NodeId;
+    let mut found = sites.found.iter().filter(|found| inserted.contains(&found.place().0));
+    let is_site = |entry: &NewEntry<'_>| {
+        let is_it = |site: &Site| (&site.repository, &site.version) == (&entry.place.repository, &entry.version);
+        found.next().is_some_and(|found| found.site.format == Format::Kustomization && is_it(&found.site))
+    };
+    if !entries.iter().all(is_site) {
+        let reason = "an entry is no site of the image in this file, by its `kind` or by a rule of the settings";
+        return Err(Failure::NoPlace(reason));
+    }
+    let lines = after.entries.iter().rev().take(entries.len()).rev().map(|entry| entry.version_line);
+    Ok(Added { lines: lines.collect(), new_lines, text })
 }
 
 fn line_breaks(text: &str) -> u32 {
@@ -138,7 +179,7 @@ fn line_breaks(text: &str) -> u32 {
     breaks.count() as u32
 }
 
-/// Where an entry goes, and how it is written.
+/// Where entries go, and how they are written.
 struct Gap {
     /// The byte before which it is put.
     at: usize,
@@ -184,6 +225,9 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
         Kind::Scalar(_) | Kind::Sequence(_) | Kind::Alias(_) => return Err(no_style),
     };
     let Some((indentation, distance)) = dash_before(tree, last) else { return Err(no_style) };
+    if is_flow && !closes_in_line(tree, last) {
+        return Err(Failure::NoPlace("the last entry of `images` is written over several lines: write it in one"));
+    }
     // Of the values that need no quotes: those that need some say nothing about what the author likes.
     let style_of = |keys: &[&str]| {
         let values =
@@ -253,35 +297,32 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
 }
 
 impl Gap {
-    /// How many lines come before the entry's first one.
-    fn header_lines(&self) -> u32 {
-        self.key.as_ref().map_or(0, |(_, has_blank_line)| 1 + u32::from(*has_blank_line))
-    }
-
     /// Returns the new lines, without their ends; `None` where a value cannot be written.
-    fn lines(&self, values: &[(&str, &str)]) -> Option<Vec<String>> {
+    fn lines(&self, entries: &[NewEntry<'_>]) -> Option<Vec<String>> {
         let mut lines = Vec::new();
         if let Some((indentation, has_blank_line)) = &self.key {
             lines.extend(has_blank_line.then(String::new));
             lines.push(format!("{indentation}images:"));
         }
-        let mut fields = Vec::new();
-        for (key, value) in values {
-            let style = if *key == "name" { self.name_style } else { self.version_style };
-            fields.push(format!("{key}: {}", token(value, style, self.quotes)?));
-        }
         let dash = format!("{}-{}", self.indentation, " ".repeat(self.distance));
-        if self.is_flow {
-            lines.push(format!("{dash}{{{}}}", fields.join(", ")));
-        } else {
-            let below = " ".repeat(dash.len());
-            let starts = std::iter::once(&dash).chain(std::iter::repeat(&below));
-            lines.extend(starts.zip(fields).map(|(start, field)| format!("{start}{field}")));
+        let below = " ".repeat(dash.len());
+        for entry in entries {
+            let mut fields = Vec::new();
+            for (key, value) in entry.fields() {
+                let style = if key == "name" { self.name_style } else { self.version_style };
+                fields.push(format!("{key}: {}", token(value, style, self.quotes)?));
+            }
+            if self.is_flow {
+                lines.push(format!("{dash}{{{}}}", fields.join(", ")));
+            } else {
+                let starts = std::iter::once(&dash).chain(std::iter::repeat(&below));
+                lines.extend(starts.zip(fields).map(|(start, field)| format!("{start}{field}")));
+            }
         }
         Some(lines)
     }
 
-    fn insertion<'a>(&self, lines: &[String], values: &[(&'a str, &'a str)]) -> Insertion<'a> {
+    fn insertion<'a>(&self, lines: &[String], entries: &'a [NewEntry<'a>]) -> Insertion<'a> {
         let mut inserted = lines.join(self.line_end);
         if self.starts_line {
             // The file had no line end at its end, and keeps it so.
@@ -293,10 +334,31 @@ impl Gap {
         if self.key.is_some() {
             expected.extend([Expected::Scalar("images"), Expected::Sequence]);
         }
-        expected.push(Expected::Mapping);
-        expected.extend(values.iter().flat_map(|(key, value)| [Expected::Scalar(key), Expected::Scalar(value)]));
+        for entry in entries {
+            expected.push(Expected::Mapping(entry.fields().count() as NodeId));
+            expected.extend(entry.fields().flat_map(|(key, value)| [Expected::Scalar(key), Expected::Scalar(value)]));
+        }
         Insertion { at: self.at, text: inserted, before: self.before, around: self.around.clone(), expected }
     }
+}
+
+impl NewEntry<'_> {
+    /// Returns its keys with their values.
+    fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let tag = self.version.tag().map(|tag| tag.as_str());
+        let digest = self.version.digest().map(|digest| digest.as_str());
+        let fields = [("name", Some(self.name)), ("newTag", tag), ("digest", digest)];
+        fields.into_iter().filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
+/// Returns whether a mapping between braces ends on the line on which it begins.
+fn closes_in_line(tree: &Tree<'_>, mapping: NodeId) -> bool {
+    let (text, start) = (tree.text(), tree.node(mapping).span().start);
+    let end = (mapping..tree.node(mapping).subtree_end).map(|id| tree.node(id).span().end).max().unwrap_or(start);
+    // Behind the last value nothing but the brace, with a comma before it perhaps.
+    let behind = text[end..].find('}').map_or(text.len(), |length| end + length);
+    !text[start..behind].contains(['\n', '\r'])
 }
 
 /// Returns the blanks before and behind the dash of an item, where nothing else stands before the item on its line.

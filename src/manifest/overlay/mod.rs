@@ -7,30 +7,29 @@
 //! through [`Surroundings`] and tells which paths it looked at, and [`Overlays`] knows what else of the environment
 //! may decide the version.
 
+mod addition;
 mod base;
+mod images;
 mod insert;
 mod overlays;
+mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::image::Repository;
 
-use self::base::{Image, Kustomization, Reference};
+use self::base::Kustomization;
+use self::images::Images;
+use self::walk::Walk;
 use super::document::is_kustomization;
+use super::find::Task;
+use super::read::Contents;
+use super::settings::ManifestSettings;
 use super::site::{Format, Note, Site};
 use super::tree::{Kind, Tree};
 
 pub use insert::edit_overlay;
 pub use overlays::Overlays;
-
-/// How many kustomizations may build upon each other.
-const MAX_DEPTH: usize = 32;
-
-/// How many files and folders are looked at for one kustomization.
-const MAX_LOOKUPS: usize = 5_000;
-
-/// The names of a kustomization, in the order in which they are looked for.
-const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// What stands at a path of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,204 +80,80 @@ pub fn is_overlay_path(path: &str) -> bool {
     is_kustomization(path)
 }
 
-/// Returns what the kustomization at `path` takes from outside of the environment. What cannot be read takes nothing:
-/// [`read`](super::read) says why.
+/// Returns what the kustomization at `path` takes from outside of the environment.
+///
+/// Of what it builds upon, notes tell what cannot be read or is beyond a limit. What cannot be read itself takes nothing:
+/// [`read`](super::read()) says why.
 pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -> Overlay {
     let Ok(tree) = Tree::parse(bytes) else { return Overlay::default() };
     let Some(kustomization) = Kustomization::of(&tree) else { return Overlay::default() };
-    let folder = folder_of(path);
-    let mut walk = Walk { surroundings, overlay: Overlay::default(), entered: BTreeSet::from([folder.to_owned()]) };
+    let mut walk = Walk::new(path, surroundings);
     walk.overlay.names = kustomization.entries.iter().filter_map(|entry| entry.name.parse().ok()).collect();
-    let mut images: Vec<(Image, u32)> = Vec::new();
-    for reference in &kustomization.resources {
-        let found = walk.resource(folder, reference, 0);
-        images.extend(found.into_iter().map(|image| (image, reference.line)));
-    }
-    // Components see all that was gathered before them.
-    let (mut gathered, mut lines): (Vec<Image>, Vec<u32>) = images.into_iter().unzip();
-    for reference in &kustomization.components {
-        walk.component(folder, reference, 0, &mut gathered);
-        lines.resize(gathered.len(), reference.line);
-    }
-    walk.note_entries(&kustomization, &mut gathered);
+    let mut images = walk.images_of(folder_of(path), &kustomization);
+    walk.apply_entries(&kustomization, &mut images);
+    let mut overlay = walk.overlay;
     if !kustomization.is_component {
-        for (image, line) in gathered.iter().zip(lines).filter(|(image, _)| !image.is_set) {
-            walk.offer(&tree, image, line);
-        }
+        overlay.offer(path, &tree, &images);
     }
-    walk.overlay
+    overlay
 }
 
-struct Walk<'a> {
-    surroundings: &'a dyn Surroundings,
-    overlay: Overlay,
-    /// The folders whose kustomizations were read: kustomize refuses to take one twice.
-    entered: BTreeSet<String>,
-}
-
-impl Walk<'_> {
-    fn look(&mut self, path: &str) -> Beside {
-        if self.overlay.looked_at.len() >= MAX_LOOKUPS && !self.overlay.looked_at.contains(path) {
-            return Beside::Nothing;
-        }
-        self.overlay.looked_at.insert(path.to_owned());
-        self.surroundings.at(path)
-    }
-
-    /// Returns the images that a resource brings.
-    fn resource(&mut self, folder: &str, reference: &Reference, depth: usize) -> Vec<Image> {
-        let mut images = Vec::new();
-        let Some(path) = resolve(folder, &reference.path) else { return images };
-        match self.look(&path) {
-            Beside::Nothing => {}
-            // What the environment holds itself has sites of its own.
-            Beside::File(bytes) if !self.surroundings.is_own(&path) => images = base::images(&bytes),
-            Beside::File(_) => {}
-            Beside::Folder => {
-                if let Some((kustomization, is_own)) = self.enter(&path, depth)
-                    && !is_own
-                {
-                    self.gather(&path, &kustomization, is_own, depth, &mut images);
-                }
-            }
-        }
-        images
-    }
-
-    /// Lets a component work on images.
-    fn component(&mut self, folder: &str, reference: &Reference, depth: usize, images: &mut Vec<Image>) {
-        let Some(path) = resolve(folder, &reference.path) else { return };
-        if self.look(&path) == Beside::Folder
-            && let Some((kustomization, is_own)) = self.enter(&path, depth)
-        {
-            self.gather(&path, &kustomization, is_own, depth, images);
-        }
-    }
-
-    /// Adds the images of a kustomization, and applies its entries to all of them.
-    fn gather(
-        &mut self,
-        folder: &str,
-        kustomization: &Kustomization,
-        is_own: bool,
-        depth: usize,
-        images: &mut Vec<Image>,
-    ) {
-        let mut below = Vec::new();
-        for reference in &kustomization.resources {
-            below.extend(self.resource(folder, reference, depth + 1));
-        }
-        // A component works on what came before it, a base on nothing but its own.
-        let start = if kustomization.is_component { 0 } else { images.len() };
-        images.append(&mut below);
-        let mut sees = images.split_off(start);
-        for reference in &kustomization.components {
-            self.component(folder, reference, depth + 1, &mut sees);
-        }
-        for entry in &kustomization.entries {
-            entry.apply(&mut sees, is_own);
-        }
-        images.append(&mut sees);
-    }
-
-    /// Returns the kustomization of a folder and whether it is the environment's own; each is entered once.
-    fn enter(&mut self, folder: &str, depth: usize) -> Option<(Kustomization, bool)> {
-        if depth >= MAX_DEPTH || !self.entered.insert(folder.to_owned()) {
-            return None;
-        }
-        for name in NAMES {
-            let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-            let Beside::File(bytes) = self.look(&path) else { continue };
-            let is_own = self.surroundings.is_own(&path);
-            if is_own {
-                self.overlay.children.insert(folder.to_owned());
-            }
-            return Some((Kustomization::of(&Tree::parse(&bytes).ok()?)?, is_own));
-        }
-        None
-    }
-
-    /// Applies the overlay's own entries, and tells of those that do not do what they seem to do.
-    fn note_entries(&mut self, kustomization: &Kustomization, images: &mut [Image]) {
-        for entry in &kustomization.entries {
-            if entry.apply(images, true) {
-                if !entry.has_version() && entry.new_name.is_none() {
-                    let reason = format!("the entry of `{}` says no version: add `newTag` to it", entry.name);
-                    self.overlay.notes.push(Note { line: entry.line, reason });
-                }
-                continue;
-            }
-            let Ok(repository) = entry.name.parse::<Repository>() else { continue };
-            let other = images.iter().find(|image| image.name.parse().as_ref() == Ok(&repository));
-            if let Some(other) = other.filter(|other| !other.is_set) {
-                let reason = format!(
-                    "the entry of `{}` is about no image: the base calls it `{}`, and kustomize compares letter by letter",
-                    entry.name, other.name
-                );
-                self.overlay.notes.push(Note { line: entry.line, reason });
-            }
-        }
-    }
-
-    /// Offers an image, unless the overlay names it in some other way.
-    fn offer(&mut self, tree: &Tree<'_>, image: &Image, line: u32) {
-        let Some((repository, version)) = image.parts() else { return };
-        if self.overlay.names.contains(&repository) {
-            return;
-        }
-        if let Some(node) =
-            tree.nodes.iter().find(|node| matches!(node.kind, Kind::Scalar(_)) && node_names(&node.value, &image.name))
-        {
+impl Overlay {
+    /// Offers the images that no entry is about, but for those that the kustomization names in some other way.
+    fn offer(&mut self, path: &str, tree: &Tree<'_>, images: &Images) {
+        let mut known = BTreeSet::new();
+        let offered = images.unset().into_iter().filter_map(|(image, line)| {
+            let (repository, version) = image.parts()?;
+            let is_new = !self.names.contains(&repository) && known.insert((&image.name, version.to_string()));
+            is_new.then(|| Inherited {
+                name: image.name.clone(),
+                site: Site { repository, version, format: Format::Inherited, line },
+            })
+        });
+        let offered: Vec<Inherited> = offered.collect();
+        let named = named_in(tree, &offered.iter().map(|image| image.name.as_str()).collect());
+        // What a patch in the kustomization says is a site of its own.
+        let own = if named.is_empty() { BTreeSet::new() } else { own_repositories(path, tree) };
+        for (name, line) in named.iter().filter(|(name, _)| name.parse().is_ok_and(|name| !own.contains(&name))) {
             let reason = format!(
-                "`{}` comes from a base and is named here outside of `images`, as a patch does: which version counts \
-                 is not clear, so no entry is added; add one",
-                image.name
+                "`{name}` comes from a base and is named here outside of `images`: which version counts is not clear, \
+                 so no entry is added; add one"
             );
-            let note = Note { line: node.line, reason };
-            if !self.overlay.notes.contains(&note) {
-                self.overlay.notes.push(note);
-            }
-            return;
+            self.notes.push(Note { line: *line, reason });
         }
-        let site = Site { repository, version, format: Format::Inherited, line };
-        let inherited = Inherited { name: image.name.clone(), site };
-        let is_known = |known: &Inherited| known.name == inherited.name && known.site.version == inherited.site.version;
-        if !self.overlay.inherited.iter().any(is_known) {
-            self.overlay.inherited.push(inherited);
-        }
+        let unnamed = offered.iter().filter(|image| !named.contains_key(image.name.as_str()));
+        self.inherited.extend(unnamed.cloned());
     }
 }
 
-/// Returns whether a text holds a reference of this name with a version.
-fn node_names(text: &str, name: &str) -> bool {
-    text.match_indices(name).any(|(start, _)| {
-        let is_free = text[..start]
-            .chars()
-            .next_back()
-            .is_none_or(|before| !before.is_ascii_alphanumeric() && !"/-_.:".contains(before));
-        let mut rest = text[start + name.len()..].chars();
-        is_free && matches!(rest.next(), Some(':' | '@')) && rest.next().is_some_and(|next| !next.is_whitespace())
-    })
+/// Returns the repositories of which the kustomization has a site itself.
+fn own_repositories(path: &str, tree: &Tree<'_>) -> BTreeSet<Repository> {
+    let settings = ManifestSettings::default();
+    let contents = Contents::of(tree, &Task::of_file(path, &settings));
+    contents.iter().flat_map(Contents::found).map(|found| found.site.repository.clone()).collect()
+}
+
+/// Returns which of the names stand with a version in the text of a scalar, and the line of the first.
+fn named_in<'names>(tree: &Tree<'_>, names: &BTreeSet<&'names str>) -> BTreeMap<&'names str, u32> {
+    let mut named = BTreeMap::new();
+    if names.is_empty() {
+        return named;
+    }
+    let is_outside = |character: char| !character.is_ascii_alphanumeric() && !"/-_.:@".contains(character);
+    for node in tree.nodes.iter().filter(|node| matches!(node.kind, Kind::Scalar(_))) {
+        for word in node.value.split_inclusive(is_outside) {
+            // A name has one colon at most, before a port.
+            for (end, _) in word.match_indices([':', '@']).take(2) {
+                let has_version = word[end + 1..].starts_with(|next: char| !next.is_whitespace());
+                if let Some(name) = names.get(&word[..end]).filter(|_| has_version) {
+                    named.entry(*name).or_insert(node.line);
+                }
+            }
+        }
+    }
+    named
 }
 
 fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Returns the path that a reference in a kustomization of `folder` means; `None` where it leads out of the repository.
-fn resolve(folder: &str, reference: &str) -> Option<String> {
-    if reference.is_empty() || reference.starts_with('/') || reference.contains("://") {
-        return None;
-    }
-    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in reference.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }
