@@ -142,6 +142,35 @@ async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
 }
 
 #[tokio::test]
+async fn where_branches_are_named_a_commit_must_still_be_on_one() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let gone = source.commit("main", Some(&first), "gone");
+    let kept = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", source.path().display());
+    let asked = Asked::new(settings(&url, &["main"], kept.path()));
+    let any = Asked::new(settings(&url, &[], &kept.path().join("any")));
+    assert!(asked.is_on_branch(&gone).await && any.is_on_branch(&gone).await);
+    source.git(&["update-ref", "refs/heads/main", &first], "");
+    assert!(!asked.is_on_branch(&gone).await);
+    // Nobody has said which branches count.
+    assert!(any.is_on_branch(&gone).await);
+}
+
+#[tokio::test]
+async fn no_is_said_of_what_the_branch_is_now() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let kept = tempfile::tempdir().unwrap();
+    let asked = Asked::new(settings(&format!("file://{}", source.path().display()), &["main"], kept.path()));
+    let mut last = first;
+    for subject in ["second", "third", "fourth"] {
+        last = source.commit("main", Some(&last), subject);
+        assert!(asked.is_on_branch(&last).await, "{subject}");
+    }
+}
+
+#[tokio::test]
 async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
     let source = Source::new("user-service", true);
     let commits = source.commits(3);

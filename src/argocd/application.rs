@@ -117,7 +117,7 @@ impl Health {
     }
 }
 
-/// An application as Argo CD shows it. A list shows no revisions and no operation.
+/// An application as Argo CD shows it. A list shows no revisions, and of an operation only how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
     /// Its name.
@@ -140,6 +140,9 @@ pub struct Application {
     pub trouble: Option<String>,
     /// Whether a sync is running.
     pub is_syncing: bool,
+    /// Why the last sync of the commits that it is at failed, or a hook of it. Argo CD may call the application Synced
+    /// and Healthy all the same.
+    pub failed_sync: Option<String>,
 }
 
 /// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document).
@@ -212,9 +215,25 @@ struct WireHealth {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WireOperation {
     phase: Option<String>,
     message: Option<String>,
+    sync_result: Option<WireRevisions>,
+}
+
+#[derive(Deserialize)]
+struct WireRevisions {
+    revision: Option<String>,
+    revisions: Option<Vec<String>>,
+}
+
+impl WireRevisions {
+    /// Returns the commit of each source; none where that is not told.
+    fn all(self) -> Vec<String> {
+        let several = self.revisions.filter(|revisions| !revisions.is_empty());
+        several.unwrap_or_else(|| self.revision.filter(|revision| !revision.is_empty()).into_iter().collect())
+    }
 }
 
 #[derive(Deserialize)]
@@ -238,20 +257,24 @@ impl From<WireApplication> for Application {
         let sources = several.unwrap_or_else(|| spec.source.into_iter().collect());
         let sources: Vec<Source> = sources.into_iter().map(Source::from).collect();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let revisions = match sync.revisions {
-            Some(revisions) if !revisions.is_empty() => revisions,
-            _ => said(sync.revision).into_iter().collect(),
-        };
+        let revisions = WireRevisions { revision: sync.revision, revisions: sync.revisions }.all();
         let operation = status.operation_state;
         let phase = operation.as_ref().and_then(|operation| operation.phase.as_deref()).unwrap_or_default();
         let is_syncing = matches!(phase, "Running" | "Terminating");
         let failed = matches!(phase, "Failed" | "Error");
         let conditions = status.conditions.unwrap_or_default();
         let condition = conditions.into_iter().find(|condition| condition.kind.ends_with("Error"));
-        let trouble = condition.map(|condition| format!("{}: {}", condition.kind, condition.message)).or_else(|| {
-            let message = operation.and_then(|operation| operation.message).unwrap_or_default();
-            failed.then(|| format!("the last sync failed: {message}"))
+        let failure = operation.filter(|_| failed).map(|operation| {
+            let message = operation.message.unwrap_or_default();
+            let synced = operation.sync_result.map(WireRevisions::all).unwrap_or_default();
+            // One of an earlier commit says nothing about what is there now.
+            let is_current = synced.is_empty() || revisions.is_empty() || synced == revisions;
+            (format!("the last sync failed: {message}"), is_current)
         });
+        let failed_sync = failure.as_ref().filter(|(_, is_current)| *is_current).map(|(text, _)| shorten(text));
+        let trouble = condition
+            .map(|condition| format!("{}: {}", condition.kind, condition.message))
+            .or_else(|| failure.map(|(text, _)| text));
         Self {
             name: ApplicationName { namespace: said(metadata.namespace), name: metadata.name },
             generate_paths: said(metadata.annotations.and_then(|mut found| found.remove(GENERATE_PATHS))),
@@ -272,14 +295,19 @@ impl From<WireApplication> for Application {
             health_message: said(health.message),
             health_since: health.last_transition_time,
             revisions,
-            trouble: trouble.map(|trouble| trouble.chars().take(MAX_TROUBLE).collect()),
+            trouble: trouble.as_deref().map(shorten),
             is_syncing,
+            failed_sync,
         }
     }
 }
 
 /// The longest text of Argo CD's that is kept, in characters: errors of manifests can be pages.
 const MAX_TROUBLE: usize = 500;
+
+fn shorten(text: &str) -> String {
+    text.chars().take(MAX_TROUBLE).collect()
+}
 
 impl From<WireSource> for Source {
     fn from(wire: WireSource) -> Self {
@@ -339,6 +367,19 @@ mod tests {
         let failed = application(json!({"metadata": {"name": "a"},
             "status": {"operationState": {"phase": "Failed", "message": "one or more objects failed to apply"}}}));
         assert_eq!(failed.trouble.unwrap(), "the last sync failed: one or more objects failed to apply");
+        assert!(failed.failed_sync.is_some());
+        let of = |synced: &str| {
+            application(json!({"metadata": {"name": "a"}, "status": {
+            "sync": {"status": "Synced", "revision": "b"}, "health": {"status": "Healthy"},
+            "operationState": {"phase": "Error", "message": "smoke test", "syncResult": {"revision": synced}}}}))
+        };
+        assert_eq!(
+            (of("b").is_healthy(), of("b").failed_sync.as_deref()),
+            (false, Some("the last sync failed: smoke test"))
+        );
+        // It went on to another commit since, which changed nothing there.
+        assert_eq!((of("a").is_healthy(), of("a").failed_sync), (true, None));
+        assert!(of("a").trouble.is_some());
         let broken = application(json!({"metadata": {"name": "a"}, "status": {"operationState": {"phase": "Running"},
             "conditions": [{"type": "OrphanedResourceWarning"}, {"type": "ComparisonError", "message": "no such file"}]}}));
         assert!(broken.is_syncing);

@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// What a list has to tell: of everything that an application has it is the smaller part by far. Servers that do not know
 /// the parameter send everything.
 const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,items.spec,\
-                      items.status.sync.status,items.status.health";
+                      items.status.sync.status,items.status.health,items.status.operationState.phase";
 
 /// Whether Argo CD is to look at the repository first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,13 @@ impl ArgoCd {
         if let Some(selector) = selector {
             url.query_pairs_mut().append_pair("selector", selector);
         }
-        let list: WireList = self.ask(self.http.get(url), None, "the applications").await?;
+        let listed = self.ask(self.http.get(url), None, "the applications").await;
+        let list: WireList = listed.map_err(|error| match error {
+            ArgoCdError::NoApplication(_) => {
+                ArgoCdError::Unauthorized("the token may not list applications (403, or no such API)".to_owned())
+            }
+            error => error,
+        })?;
         Ok(list.items.unwrap_or_default().into_iter().map(Application::from).collect())
     }
 

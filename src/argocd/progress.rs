@@ -18,7 +18,7 @@ pub enum Progress {
 pub enum End {
     /// Synced, and everything is as it should be.
     Healthy,
-    /// Synced, and something has failed.
+    /// Synced, and something has failed, if only a hook of the sync.
     Degraded(String),
 }
 
@@ -38,7 +38,10 @@ impl Application {
             (SyncStatus::Synced, Health::Healthy) if self.is_syncing => {
                 Progress::Underway("Synced, and the sync is still running".to_owned())
             }
-            (SyncStatus::Synced, Health::Healthy) => Progress::Ended(End::Healthy),
+            (SyncStatus::Synced, Health::Healthy) => match &self.failed_sync {
+                Some(reason) => Progress::Ended(End::Degraded(reason.clone())),
+                None => Progress::Ended(End::Healthy),
+            },
             (SyncStatus::Synced, Health::Degraded) => {
                 let reason = self.health_message.clone().unwrap_or_else(|| "Degraded".to_owned());
                 Progress::Ended(End::Degraded(reason))
@@ -52,7 +55,7 @@ impl Application {
 
     /// Returns whether it runs what its manifests say, and everything is as it should be.
     pub fn is_healthy(&self) -> bool {
-        self.sync == SyncStatus::Synced && self.health == Health::Healthy
+        self.sync == SyncStatus::Synced && self.health == Health::Healthy && self.failed_sync.is_none()
     }
 
     fn explain(&self, what: &str) -> String {
@@ -92,6 +95,14 @@ mod tests {
             assert_eq!(progress("Synced", "Healthy", revision, "Succeeded"), Progress::Ended(End::Healthy));
             let degraded = progress("Synced", "Degraded", revision, "Succeeded");
             assert_eq!(degraded, Progress::Ended(End::Degraded("Degraded".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_sync_that_has_failed_is_not_healthy_whatever_is_called_so() {
+        for phase in ["Failed", "Error"] {
+            let reason = "the last sync failed: ".to_owned();
+            assert_eq!(progress("Synced", "Healthy", "ours", phase), Progress::Ended(End::Degraded(reason)), "{phase}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -19,6 +19,9 @@ use crate::source_repo::Sources;
 use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Traces};
 use crate::webhook::Receiver;
+
+/// How long the last spans get where nothing is left of `stop_timeout`.
+const LAST_SPANS: Duration = Duration::from_millis(200);
 
 /// How long answers that are under way may take once we stop. Who waits for a promotion, or watches the stream, is cut
 /// off then and can ask the next process.
@@ -133,7 +136,7 @@ impl Server {
     /// says at the most.
     pub async fn stop(self) {
         let Self { relay, running, mut earlier, mut listeners, stop, settings, .. } = self;
-        let limit = settings.server.stop_timeout;
+        let (begun, limit) = (Instant::now(), settings.server.stop_timeout);
         stop.send_replace(true);
         let answers = async {
             let ended = async { while listeners.join_next().await.is_some() {} };
@@ -151,7 +154,8 @@ impl Server {
             }
         };
         tokio::join!(answers, pipeline);
-        relay.traces().stop().await;
+        // Whoever stops us counts from the signal, too, and knows no more than `stop_timeout`.
+        relay.traces().stop(limit.saturating_sub(begun.elapsed()).max(LAST_SPANS)).await;
     }
 }
 

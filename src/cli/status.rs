@@ -217,13 +217,17 @@ fn holds(environments: &[&Environment], now: Timestamp) -> Option<String> {
 fn waiting(environments: &[&Environment]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
-    for update in environments.iter().flat_map(|environment| &environment.repositories).flat_map(|cell| &cell.waiting) {
+    for cell in environments.iter().flat_map(|environment| &environment.repositories) {
+        // Only the newest goes when it may.
+        let Some((newest, older)) = cell.waiting.split_last() else { continue };
         any = true;
+        let reason = newest.reason.as_deref().unwrap_or_default();
+        let before = if older.is_empty() { String::new() } else { format!(" (and {} older)", older.len()) };
         table.row(vec![
-            Cell::plain(&update.environment),
-            Cell::plain(&update.repository),
-            Cell::new(&update.short_version(), WARN),
-            Cell::plain(update.reason.as_deref().unwrap_or_default()),
+            Cell::plain(&newest.environment),
+            Cell::plain(&newest.repository),
+            Cell::new(&newest.short_version(), WARN),
+            Cell::plain(&format!("{reason}{before}")),
         ]);
     }
     any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
@@ -382,6 +386,23 @@ mod tests {
         ");
         assert!(coloured.contains(&format!("{WARN}1111111{WARN:#}")), "production is behind");
         assert!(coloured.contains(&format!("{GOOD}v1{GOOD:#}")), "production runs what staging runs");
+    }
+
+    #[test]
+    fn of_what_waits_the_newest_is_listed() {
+        let mut environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
+            "update": "automatic", "promote_from": [], "tip": null, "problems": [] });
+        let update = |tag: &str| {
+            json!({ "environment": "staging", "repository": "docker.io/uyou/tool", "tag": tag, "digest": null,
+                "state": "waiting", "reason": "held by 01H" })
+        };
+        let mut held = cell("docker.io/uyou/tool", "v1");
+        held["waiting"] = json!([update("v2"), update("v3"), update("v4")]);
+        environment["repositories"] = json!([held]);
+        let matrix = serde_json::from_value(json!({ "environments": [environment] })).unwrap();
+        let (plain, _) = shown(&matrix, &[]);
+        let (_, waiting) = plain.split_once("Waiting\n").unwrap();
+        assert_eq!(waiting.trim(), "staging  docker.io/uyou/tool  v4  held by 01H (and 2 older)");
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl TagRule {
     /// The longest commit id in a tag: SHA-1, as `git rev-parse HEAD` prints it.
     pub const FULL_SHA_LENGTH: usize = 40;
 
+    /// Returns whether one tag names one build after the other.
+    pub fn moves(&self) -> bool {
+        matches!(self, Self::Digest { .. })
+    }
+
     /// Returns the rule of tags that name the commit of the build.
     ///
     /// In `prefix` and `suffix`, `*` is anything, `{number}` is a number that orders builds and `{time}` a time.

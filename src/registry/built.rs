@@ -17,10 +17,12 @@ const CREATED: &str = "org.opencontainers.image.created";
 const MAX_CONFIG_BYTES: usize = 8 << 20;
 
 /// What an image says about its making.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Saying {
     /// The registry does not have it any more.
     NotThere,
+    /// The registry has its manifest, and not the config that the manifest names: nobody can pull it.
+    Incomplete(Digest),
     /// It says nothing that could be true, and never will: a digest names its content.
     Nothing,
     At(Timestamp),
@@ -56,7 +58,7 @@ impl Registry {
         }
         let Some(digest) = manifest.get("config").and_then(digest_of) else { return Ok(Saying::Nothing) };
         let Some(config) = self.document(path, "blobs", digest.as_str(), MAX_CONFIG_BYTES).await? else {
-            return Ok(Saying::NotThere);
+            return Ok(Saying::Incomplete(digest));
         };
         let labelled = time_at(&config, "/config/Labels", now);
         let created = || plausible(config.get("created"), now);
@@ -68,11 +70,18 @@ impl Registry {
         let place = format!("{path}/{kind}/{digest}");
         let response = self.ask(Method::GET, path, &place).await?;
         let status = response.status();
-        if status == StatusCode::NOT_FOUND {
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(None);
         }
         if !status.is_success() {
-            return Err(self.unexpected(status, response.headers(), &place));
+            return Err(match self.storage_behind(&response) {
+                Some(storage) => Setback::not_now(format!(
+                    "{storage}, where registry {} keeps its blobs, answered {status} when asked for {digest}: it is \
+                     asked again; check that it can be reached from here if this lasts",
+                    self.host()
+                )),
+                None => self.unexpected(status, response.headers(), &place),
+            });
         }
         let body = read_at_most(response, max).await.map_err(|error| self.unanswered(error))?;
         // What is no JSON says nothing, whatever else it is: an artifact that only looks like an image.

@@ -94,9 +94,19 @@ pub enum BuildTime {
     At(Timestamp),
     /// The image says nothing that could be true. It never will: a digest names its content.
     Unsaid,
-    /// The registry does not have it, or does not let us look.
-    Unknown {
-        /// Why. Never a credential.
+    /// The registry does not have the image any more.
+    Gone {
+        /// What it does not have.
+        reason: String,
+    },
+    /// The registry has the manifest, and not the config that it names: nobody can pull the image.
+    Incomplete {
+        /// What it does not have.
+        reason: String,
+    },
+    /// The registry does not let us look. Asking again changes nothing until somebody acts.
+    NotAllowed {
+        /// What, where, and what to do. Never a credential.
         reason: String,
     },
     /// The registry could not answer now.
@@ -113,7 +123,8 @@ impl BuildTime {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::At(_) | Self::Unsaid => "there",
-            Self::Unknown { .. } => "not_there",
+            Self::Gone { .. } | Self::Incomplete { .. } => "not_there",
+            Self::NotAllowed { .. } => "not_allowed",
             Self::NotNow { .. } => "not_now",
         }
     }
@@ -253,15 +264,16 @@ impl Registries {
     pub async fn build_time(&self, repository: &Repository, digest: &Digest) -> BuildTime {
         let registry = match self.registry(repository.registry()) {
             Ok(registry) => registry,
-            Err(error) => return BuildTime::Unknown { reason: error.to_string() },
+            Err(error) => return BuildTime::NotAllowed { reason: error.to_string() },
         };
+        let missing =
+            |what: &str, digest: &Digest| format!("{} has no {what} {}", repository.registry(), digest.short());
         match registry.built_at(repository.path(), digest, Timestamp::now()).await {
             Ok(Saying::At(at)) => BuildTime::At(at),
             Ok(Saying::Nothing) => BuildTime::Unsaid,
-            Ok(Saying::NotThere) => {
-                BuildTime::Unknown { reason: format!("{} has no {}", repository.registry(), digest.short()) }
-            }
-            Err(Setback::NotAllowed { reason }) => BuildTime::Unknown { reason },
+            Ok(Saying::NotThere) => BuildTime::Gone { reason: missing("manifest", digest) },
+            Ok(Saying::Incomplete(config)) => BuildTime::Incomplete { reason: missing("config", &config) },
+            Err(Setback::NotAllowed { reason }) => BuildTime::NotAllowed { reason },
             Err(Setback::NotNow { reason, ask_again_after }) => BuildTime::NotNow { reason, ask_again_after },
         }
     }

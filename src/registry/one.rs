@@ -205,6 +205,13 @@ impl Registry {
         }
     }
 
+    /// Returns the host that answered in the place of the registry, to which the registry has redirected us.
+    pub(super) fn storage_behind(&self, response: &reqwest::Response) -> Option<String> {
+        let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
+        let answered = place(response.url())?;
+        (Some(&answered) != place(&self.base).as_ref()).then_some(answered.0)
+    }
+
     fn no_registry(&self, place: &str, answer: &str) -> Setback {
         Setback::not_allowed(format!(
             "registry {} answered {answer} when asked for /v2/{place}: check that the host is a registry",

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
@@ -19,6 +19,8 @@ pub struct Branch {
     metrics: Metrics,
     /// When the remote was asked last. Held while it is asked, so that callers share one question.
     asked: Mutex<Option<Instant>>,
+    /// When it last answered.
+    read: std::sync::Mutex<Option<Instant>>,
     /// Rung when there may be something to write.
     pub(super) wake: Notify,
     /// Rung when somebody says that the branch has moved.
@@ -64,6 +66,7 @@ impl Branch {
             writing,
             metrics,
             asked: Mutex::new(None),
+            read: std::sync::Mutex::new(None),
             wake: Notify::new(),
             moved: Notify::new(),
         }
@@ -91,7 +94,7 @@ impl Branch {
 
     /// Returns what no two writers may work on at once: the branch, and the updates of its environments.
     pub(super) fn turns(&self) -> Vec<String> {
-        let environments = self.environments.iter().map(|environment| format!("environment {}", environment.name));
+        let environments = self.environments.iter().map(|environment| turn_of(&environment.name));
         environments.chain([format!("branch {}", self.title())]).collect()
     }
 
@@ -133,7 +136,28 @@ impl Branch {
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.git_operation(GitOperation::refresh, outcome, begun.elapsed());
         *asked = Some(Instant::now());
+        if result.is_ok() {
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        }
         result
+    }
+
+    /// Brings the mirror up to the remote's tip for an answer that is final, unless what is known of it is less than
+    /// `age` old.
+    ///
+    /// # Errors
+    ///
+    /// Why the remote could not be read.
+    pub(super) async fn read_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
+        let mut asked = self.asked.lock().await;
+        let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = read.is_some_and(|read| read.elapsed() < age);
+        if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
+    }
+
+    /// Returns the commit that the mirror is at.
+    pub(super) fn tip(&self) -> Option<CommitId> {
+        self.snapshot().map(|snapshot| snapshot.tip)
     }
 
     /// Brings the mirror up to the remote's tip, unless that was done less than `age` ago.
@@ -179,6 +203,11 @@ impl Branch {
     pub(super) fn automatic(&self) -> impl Iterator<Item = &Environment> {
         self.environments.iter().filter(|environment| environment.mode == UpdateMode::Automatic)
     }
+}
+
+/// Returns the name of the turn at writing the updates of an environment.
+pub(super) fn turn_of(environment: &str) -> String {
+    format!("environment {environment}")
 }
 
 pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {

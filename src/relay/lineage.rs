@@ -72,6 +72,11 @@ impl Lineage {
         }
     }
 
+    /// Waits until nobody works on any of these, and has the turn until what is returned is dropped.
+    pub(super) async fn turns(&self, names: Vec<String>) -> Vec<OwnedMutexGuard<()>> {
+        self.turns.take(names).await
+    }
+
     /// Runs a task of the pipeline once it has its turns, unless it is told to stop before.
     ///
     /// A task that ends by itself, or panics, ends the process: it would be missed by nobody, and what it had to do would

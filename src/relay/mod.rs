@@ -20,6 +20,7 @@ mod endings;
 mod follow_up;
 mod freezes;
 mod intake;
+mod left_behind;
 mod lineage;
 mod matrix;
 mod message;
@@ -56,7 +57,7 @@ pub use template::{InvalidTemplate, MessageTemplate};
 use arrivals::Arrivals;
 
 use crate::image::{Repository, Tag};
-use crate::policy::ImageRule;
+use crate::policy::{ImageRule, rule_for};
 use crate::registry::Registries;
 use crate::source_repo::Sources;
 use crate::store::{
@@ -187,6 +188,7 @@ impl Relay {
         let mut spawn_alone = |name: &str, task| spawn(name.to_owned(), vec![name.to_owned()], task);
         spawn_alone("intake", Box::pin(intake::run(relay.clone(), stopped.clone())));
         spawn_alone("endings", Box::pin(endings::run(relay.clone(), stopped.clone())));
+        spawn_alone("left behind", Box::pin(left_behind::run(relay.clone(), stopped.clone())));
         spawn_alone("retention", Box::pin(retention::run(relay.clone(), stopped.clone())));
         spawn_alone("freezes", Box::pin(freezes::run(relay.clone(), stopped.clone())));
         spawn_alone("catch-up", Box::pin(catch_up::run(relay.clone(), stopped.clone())));
@@ -274,7 +276,11 @@ impl Relay {
     ) -> Result<Vec<Received>, StoreError> {
         // A window that reaches behind the calendar's beginning has no beginning.
         let since = Timestamp::now().checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
-        let rows = events.iter().map(|event| new_event(receiver, event, since, *trace)).collect();
+        let row = |event: &PushEvent| {
+            let moves = rule_for(&self.0.images, &event.repository).is_some_and(|rule| rule.tag.moves());
+            new_event(receiver, event, moves, since, *trace)
+        };
+        let rows = events.iter().map(row).collect();
         let received = self.0.store.receive(receiver, rows).await?;
         for (event, row) in events.iter().zip(&received) {
             let state = match row.state {
@@ -424,8 +430,15 @@ fn describe(span: &mut Span, update: &Update) {
 /// Returns the row of a push event.
 ///
 /// Two deliveries are the same event when the sender's own id says so, or, for senders that have none, when
-/// everything that they tell is equal.
-fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, trace: TraceContext) -> NewEvent {
+/// everything that they tell is equal. Of a tag that `moves` nothing is equal that tells neither id nor time: it may
+/// have moved between the two, and back.
+fn new_event(
+    receiver: &str,
+    event: &PushEvent,
+    moves: bool,
+    duplicates_since: Timestamp,
+    trace: TraceContext,
+) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
     let occasion = match (&event.delivery, event.pushed_at) {
         (Some(delivery), _) => delivery.clone(),
@@ -434,7 +447,12 @@ fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, tra
     };
     let parts = [receiver, event.repository.as_str(), event.tag.as_str(), &digest, &occasion];
     let is_bare = digest.is_empty() && occasion.is_empty();
-    let bare_since = Timestamp::now().checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH);
+    let bare_since = match moves && occasion.is_empty() {
+        // No delivery is as late as that.
+        true => Timestamp::MAX,
+        false if is_bare => Timestamp::now().checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH),
+        false => duplicates_since,
+    };
     NewEvent {
         repository: event.repository.clone(),
         tag: event.tag.clone(),
@@ -442,7 +460,7 @@ fn new_event(receiver: &str, event: &PushEvent, duplicates_since: Timestamp, tra
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
         duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
-        duplicates_since: if is_bare { duplicates_since.max(bare_since) } else { duplicates_since },
+        duplicates_since: duplicates_since.max(bare_since),
         trace,
     }
 }
@@ -452,7 +470,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_that_tells_little_is_a_repetition_for_a_short_time_only() {
+    fn an_event_that_tells_little_is_a_repetition_for_a_short_time_at_most() {
         let bare = PushEvent {
             repository: "uyou/user-service".parse().unwrap(),
             tag: "1234567".parse().unwrap(),
@@ -463,10 +481,13 @@ mod tests {
         let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
         let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
         let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
-        let event = |pushed: &PushEvent| new_event("ci", pushed, week, TraceContext::random());
+        let event = |pushed: &PushEvent| new_event("ci", pushed, false, week, TraceContext::random());
         assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));
         assert_eq!(event(&named).duplicates_since, week);
         assert_eq!(event(&pinned).duplicates_since, week);
+        // A tag that moves may have been built again, unless the sender tells its pushes apart.
+        let moving = |pushed: &PushEvent| new_event("ci", pushed, true, week, TraceContext::random()).duplicates_since;
+        assert_eq!([&bare, &named, &pinned].map(moving), [Timestamp::MAX, week, Timestamp::MAX]);
         let keys = [&bare, &named, &pinned].map(|pushed| event(pushed).duplicate_key);
         assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
     }

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::Relay;
 use super::branch::sites;
-use super::matrix::{is_same, versions};
+use super::matrix::{is_same, runs, versions};
 use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, order};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
@@ -21,8 +21,18 @@ use crate::store::{Cause, Event, PlannedUpdate, StoreError, Update, Verdict};
 use crate::telemetry::{SpanKind, TraceContext};
 
 /// How long after an event came a commit that the source repository does not have is looked for: the source may be a
-/// replica that is a moment behind, or the branch moves only once the build is done.
-const PATIENCE_WITH_SOURCE: SignedDuration = SignedDuration::from_secs(10);
+/// replica that is a moment behind, or the branch moves only once the build is done. The same for the config of an
+/// image.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+
+/// The pause before a build is compared again that came while the registry was asked about a promotion of its place.
+const PROMOTION_IS_ASKED: Duration = Duration::from_millis(500);
+
+/// How old what is known of a branch may be when it is said for good that something else runs there.
+const TIP_AGE: Duration = Duration::from_secs(1);
+
+/// How a reason begins for which nobody knows when something was built.
+const UNREADABLE: &str = "nobody can see when it was built:";
 
 /// What comparing came to.
 pub(super) enum Judged {
@@ -50,6 +60,21 @@ impl Turns {
 enum Setback {
     Store(StoreError),
     NotNow { reason: String, ask_again_after: Option<Duration> },
+    Refused { reason: String },
+}
+
+impl Setback {
+    /// Somebody has asked for another version before, and nobody knows yet whether there is one.
+    fn unconfirmed(promotion: &Update) -> Self {
+        let (version, environment, id) = (promotion.version.short(), &promotion.environment, &promotion.cause_id);
+        let mut reason =
+            format!("{version} was asked for in {environment} before (promotion {id}) and is not confirmed yet");
+        if let Some(why) = &promotion.reason {
+            reason.push_str(&format!(": {why}"));
+        }
+        let asked_now = promotion.attempts == 0;
+        Self::NotNow { reason, ask_again_after: asked_now.then_some(PROMOTION_IS_ASKED) }
+    }
 }
 
 impl From<StoreError> for Setback {
@@ -78,6 +103,12 @@ pub(super) struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     pub(super) fn new(event: &'a Event, rule: &'a ImageRule, facts: TagFacts, version: Version) -> Self {
         Self { event, rule, facts, version, trace: event.trace, built_at: OnceCell::new() }
+    }
+
+    /// Returns for how long what it needs may still be on its way; `None`: it was announced too long ago.
+    fn patience(&self) -> Option<Duration> {
+        let left = PATIENCE - Timestamp::now().duration_since(self.event.received_at);
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 }
 
@@ -119,6 +150,7 @@ impl Relay {
             Ok(judged) => Ok(judged),
             Err(Setback::Store(error)) => Err(error),
             Err(Setback::NotNow { reason, ask_again_after }) => Ok(Judged::NotNow { reason, ask_again_after }),
+            Err(Setback::Refused { reason }) => Ok(Judged::Refused { reason }),
         }
     }
 
@@ -133,17 +165,43 @@ impl Relay {
             Membership::Elsewhere { reason } => reason,
         };
         drop(span);
-        if Timestamp::now().duration_since(candidate.event.received_at) < PATIENCE_WITH_SOURCE {
+        if let Some(left) = candidate.patience() {
             let reason = format!("{reason}; it is looked for again");
-            return Err(Setback::NotNow { reason, ask_again_after: None });
+            // The last look is when the time is over, and no later.
+            let next = Duration::from_secs(1 << candidate.event.attempts.min(4));
+            return Err(Setback::NotNow { reason, ask_again_after: (left < next).then_some(left) });
         }
         Ok(Some(reason))
     }
 
+    /// Decides about one environment. What is final because of what runs is decided on what the branch says now: whoever
+    /// has gone back by hand wants to hear of the next build.
     async fn plan(&self, candidate: &Candidate<'_>, environment: &str) -> Result<PlannedUpdate, Setback> {
+        let Some(branch) = self.branch_of(environment) else { return self.compare_all(candidate, environment).await };
+        let tip = branch.tip();
+        let planned = self.compare_all(candidate, environment).await?;
+        let is_final = match &planned.verdict {
+            Verdict::Refuse { .. } | Verdict::Unchanged { .. } => true,
+            // The writer will find that there is nothing to write.
+            Verdict::Go => runs(&self.running(environment, &candidate.event.repository), &candidate.version),
+        };
+        if !is_final || tip.is_none() {
+            return Ok(planned);
+        }
+        branch.read_if_older_than(TIP_AGE).await.map_err(|error| Setback::NotNow {
+            reason: format!("it is not known what {environment} runs now: {error}"),
+            ask_again_after: None,
+        })?;
+        if branch.tip() == tip { Ok(planned) } else { self.compare_all(candidate, environment).await }
+    }
+
+    async fn compare_all(&self, candidate: &Candidate<'_>, environment: &str) -> Result<PlannedUpdate, Setback> {
         let repository = &candidate.event.repository;
         // The store first: what is no longer open by the time the snapshot is read is in the snapshot.
         let standing = self.0.store.standing(environment, repository).await?;
+        if let Some(promotion) = standing.unconfirmed.first() {
+            return Err(Setback::unconfirmed(promotion));
+        }
         let running = self.running(environment, repository);
         let mut others = Vec::new();
         for version in &running {
@@ -242,22 +300,60 @@ impl Relay {
         if candidate.rule.verify == Verification::Nothing {
             return Ok(None);
         }
-        let repository = &candidate.event.repository;
-        let new = candidate.built_at.get_or_try_init(|| self.built_at(candidate, candidate.version.digest())).await?;
-        let old = match (new, &other.digest, other.version.tag()) {
-            (None, ..) => None,
-            (Some(_), Some(digest), _) => self.built_at(candidate, Some(digest)).await?,
-            (Some(_), None, Some(tag)) => {
-                let image = UnverifiedImage { repository: repository.clone(), tag: tag.clone() };
-                let digest = self.digest_of(&image, &candidate.trace).await?;
-                self.built_at(candidate, digest.as_ref()).await?
-            }
-            (Some(_), None, None) => None,
+        let new = candidate.built_at.get_or_try_init(|| self.own_build_time(candidate)).await?;
+        let old = match new {
+            Some(_) => self.build_time_of(candidate, other, silent).await?,
+            None => None,
         };
-        if new.is_none() || old.is_none() {
+        if (new.is_none() || old.is_none()) && !silent.iter().any(|why| why.starts_with(UNREADABLE)) {
             silent.push("no build time is known".to_owned());
         }
         Ok(order::by_build_time(*new, old))
+    }
+
+    /// Returns when the candidate was built. As long as its registry does not let us see that, it is not known whether
+    /// it is older, and nothing goes on.
+    async fn own_build_time(&self, candidate: &Candidate<'_>) -> Result<Option<Timestamp>, Setback> {
+        let Some(digest) = candidate.version.digest() else { return Ok(None) };
+        match self.built_at(candidate, digest).await? {
+            BuildTime::At(at) => Ok(Some(at)),
+            BuildTime::Unsaid | BuildTime::Gone { .. } => Ok(None),
+            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            BuildTime::Incomplete { reason } if candidate.patience().is_none() => {
+                Err(Setback::Refused { reason: format!("the image cannot be pulled: {reason}") })
+            }
+            BuildTime::NotAllowed { reason } | BuildTime::Incomplete { reason } => {
+                Err(Setback::NotNow { reason: format!("{UNREADABLE} {reason}"), ask_again_after: None })
+            }
+        }
+    }
+
+    /// Returns when what runs, or is on its way, was built. That its registry does not have it any more, or does not
+    /// let anybody pull it any more, must not stop what comes after it.
+    async fn build_time_of(
+        &self,
+        candidate: &Candidate<'_>,
+        other: &Other,
+        silent: &mut Vec<String>,
+    ) -> Result<Option<Timestamp>, Setback> {
+        let repository = &candidate.event.repository;
+        let confirmed = match (&other.digest, other.version.tag()) {
+            (None, Some(tag)) => {
+                let image = UnverifiedImage { repository: repository.clone(), tag: tag.clone() };
+                self.digest_of(&image, &candidate.trace).await?
+            }
+            _ => None,
+        };
+        let Some(digest) = other.digest.as_ref().or(confirmed.as_ref()) else { return Ok(None) };
+        match self.built_at(candidate, digest).await? {
+            BuildTime::At(at) => Ok(Some(at)),
+            BuildTime::Unsaid => Ok(None),
+            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            BuildTime::Gone { reason } | BuildTime::Incomplete { reason } | BuildTime::NotAllowed { reason } => {
+                silent.push(format!("{UNREADABLE} {reason}"));
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the digest of what runs, where the manifest names none.
@@ -269,12 +365,11 @@ impl Relay {
         }
     }
 
-    /// Returns when an image was built, from the store where it was asked for before.
-    async fn built_at(&self, candidate: &Candidate<'_>, digest: Option<&Digest>) -> Result<Option<Timestamp>, Setback> {
-        let Some(digest) = digest else { return Ok(None) };
+    /// Returns what is known of when an image was built, from the store where it was asked for before.
+    async fn built_at(&self, candidate: &Candidate<'_>, digest: &Digest) -> Result<BuildTime, StoreError> {
         let repository = &candidate.event.repository;
         if let Some(known) = self.0.store.build_time(repository, digest).await? {
-            return Ok(known);
+            return Ok(known.map_or(BuildTime::Unsaid, BuildTime::At));
         }
         let mut span = self.0.traces.begin(SpanKind::Client, "registry build time", Some(&candidate.trace));
         span.set("server.address", repository.registry());
@@ -282,23 +377,22 @@ impl Relay {
         span.set("tagrelay.version", digest);
         let answer = self.0.registries.build_time(repository, digest).await;
         span.set("tagrelay.outcome", answer.outcome());
-        if let BuildTime::Unknown { reason } | BuildTime::NotNow { reason, .. } = &answer {
-            span.fail(reason);
-        }
-        drop(span);
         self.0.metrics.registry_request(repository.registry(), answer.outcome());
-        let at = match answer {
-            BuildTime::At(at) => Some(at),
+        // What may change when somebody acts is not kept.
+        let said = match &answer {
+            BuildTime::At(at) => Some(*at),
             BuildTime::Unsaid => None,
-            // May change when somebody acts, so that it is not kept.
-            BuildTime::Unknown { reason } => {
-                tracing::debug!(%repository, %digest, reason, "no build time");
-                return Ok(None);
+            BuildTime::Gone { reason }
+            | BuildTime::Incomplete { reason }
+            | BuildTime::NotAllowed { reason }
+            | BuildTime::NotNow { reason, .. } => {
+                span.fail(reason);
+                return Ok(answer);
             }
-            BuildTime::NotNow { reason, ask_again_after } => return Err(Setback::NotNow { reason, ask_again_after }),
         };
-        self.0.store.keep_build_time(repository, digest, at).await?;
-        Ok(at)
+        drop(span);
+        self.0.store.keep_build_time(repository, digest, said).await?;
+        Ok(answer)
     }
 }
 

@@ -165,7 +165,10 @@ fn read_affix(tag: Section<'_>, key: &str, sample: impl Fn(&str) -> String) -> O
 
 /// Returns the shortest text that an affix matches.
 fn shortest(affix: &str) -> String {
-    affix.replace("{number}", "0").replace("{time}", "20260101").replace('*', "")
+    let shortest = affix.replace("{number}", "0").replace("{time}", "20260101").replace('*', "");
+    // What no tag begins with may stand behind anything else.
+    let is_inside = affix.starts_with('*') && shortest.starts_with(['-', '.']);
+    if is_inside { format!("0{shortest}") } else { shortest }
 }
 
 /// Reports affixes with which no tag is short enough.
@@ -176,5 +179,17 @@ fn must_fit(tag: Section<'_>, prefix: &str, version: &str, suffix: &str) -> Opti
             tag.report().fault(tag.offset, format!("no tag can match: {error}"));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anything_may_stand_before_what_no_tag_begins_with() {
+        let begins = |prefix: &str| format!("{}1234567", shortest(prefix)).parse::<Tag>().is_ok();
+        assert!(["*-", "*.", "*-sha-", "*", "main-"].into_iter().all(begins));
+        assert!(!["-", ".", "-*"].into_iter().any(begins));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Of each repository only the commits are kept, with their parents and nothing else: no tree, no file, no message. A
 //! server that can filter sends no more than that (`filter tree:0`); from others the history is fetched a hundred
-//! commits deep, and deeper when that does not answer a question. Questions about commits that are known are answered
-//! from memory; only a commit that nobody has seen yet makes a request.
+//! commits deep, and deeper when that does not answer a question. How commits that are known descend is answered from
+//! memory; a commit that nobody has seen yet makes a request, and where the settings name the branches that count, the
+//! question whether one of them has a commit.
 //!
 //! - [`Sources`] are all of them, as the settings name them;
 //! - [`CommitGraph`] knows how commits descend from each other;

@@ -12,7 +12,7 @@ use super::settings::SourceSettings;
 use super::{Membership, Relation};
 use crate::config_repo::{CommitId, Fetched, History, HistoryRequest};
 
-/// Questions that come together share one reading of the remote.
+/// Questions about what runs share one reading of the remote for so long.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a running commit that the source does not have is not looked for again.
@@ -89,13 +89,18 @@ impl SourceRepository {
         Ok(heads.into_iter().map(|(branch, _)| branch).filter(|branch| self.branches.count(branch)).collect())
     }
 
-    /// Returns whether a branch that counts has the commit. Asks the remote only where that is not known.
+    /// Returns whether a branch that counts has the commit.
+    ///
+    /// Where the settings name branches, the remote is asked: a commit may have been forced off them. Where they do
+    /// not, only if the commit is not known. What it is asked is begun after the question, because the branch may have
+    /// moved just before; questions that wait for it share the answer.
     pub(super) async fn membership(&self, sha: &str) -> Result<Membership, SourceError> {
+        let asked = Instant::now();
         self.load().await?;
-        if self.is_on_branch(sha) {
+        if self.branches.patterns.is_empty() && self.is_on_branch(sha) {
             return Ok(Membership::OnBranch);
         }
-        self.refresh().await?;
+        self.refresh(Some(asked)).await?;
         while !self.is_on_branch(sha) {
             if !self.deepen().await? {
                 return Ok(Membership::Elsewhere { reason: self.why_not(sha) });
@@ -108,7 +113,7 @@ impl SourceRepository {
     pub(super) async fn relation(&self, new: &str, old: &str) -> Result<Relation, SourceError> {
         self.load().await?;
         if matches!(self.find(old), Found::None) && !self.was_looked_for(old) {
-            self.refresh().await?;
+            self.refresh(None).await?;
             if matches!(self.find(old), Found::None) {
                 self.note_unknown(old);
             }
@@ -182,12 +187,16 @@ impl SourceRepository {
         known.unknown.push((sha.to_owned(), Instant::now()));
     }
 
-    /// Learns what the remote has that is not known yet, unless that was done a moment ago.
-    async fn refresh(&self) -> Result<(), SourceError> {
+    /// Learns what the remote has that is not known yet, unless that was done after `since`; `None`: a moment ago.
+    async fn refresh(&self, since: Option<Instant>) -> Result<(), SourceError> {
         let begun = Instant::now();
         let mut conversation = self.conversation.lock().await;
         // Whoever waited for the lock was answered by the reading that held it, if that began later.
-        if conversation.last.is_some_and(|last| last > begun || last.elapsed() < FRESH) {
+        let is_fresh = |last: Instant| match since {
+            Some(since) => last > since,
+            None => last > begun || last.elapsed() < FRESH,
+        };
+        if conversation.last.is_some_and(is_fresh) {
             return Ok(());
         }
         let began = Instant::now();

@@ -241,7 +241,7 @@ pub(super) async fn end_of_request(tx: &mut Transaction<'_>, request_id: &str) -
         .fetch_all(&mut *tx.connection)
         .await?;
     for hold in &holds {
-        end(tx, hold, "the rollback was refused").await?;
+        end(tx, hold, "the rollback did not happen").await?;
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ pub struct Standing {
     /// The updates that are on their way to the branch, oldest first. A promotion that waits for the registry is not
     /// yet; a rollback is from the beginning.
     pub open: Vec<Update>,
+    /// Promotions that wait for the registry: nobody knows yet whether there is anything to compare with.
+    pub unconfirmed: Vec<Update>,
 }
 
 impl Store {
@@ -39,12 +41,15 @@ impl Store {
         .fetch_all(&self.reads)
         .await?;
         let mark = updates.last().map(|update| update.id.clone());
-        let is_open = |update: &Update| match update.state {
-            UpdateState::Pending | UpdateState::Waiting => true,
-            UpdateState::Unverified => update.cause == Cause::Rollback,
-            UpdateState::Committed | UpdateState::Unchanged | UpdateState::Superseded | UpdateState::Refused => false,
-        };
-        Ok(Standing { mark, open: updates.into_iter().filter(is_open).collect() })
+        let mut standing = Standing { mark, open: Vec::new(), unconfirmed: Vec::new() };
+        for update in updates {
+            match update.state {
+                UpdateState::Unverified if update.cause != Cause::Rollback => standing.unconfirmed.push(update),
+                UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting => standing.open.push(update),
+                UpdateState::Committed | UpdateState::Unchanged | UpdateState::Superseded | UpdateState::Refused => {}
+            }
+        }
+        Ok(standing)
     }
 
     /// Returns the last update that gave a place this version, or found that it has it. A version without a digest

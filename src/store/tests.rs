@@ -400,6 +400,73 @@ async fn a_refused_rollback_leaves_no_hold() {
     assert_eq!(Request::state(&fixture.store.updates_of(&request.id).await.unwrap()), RequestState::Refused);
 }
 
+async fn make(fixture: &Fixture, request: NewRequest) -> String {
+    match fixture.store.make_request(request).await.unwrap() {
+        RequestMade::New { request, .. } => request.id,
+        RequestMade::Repeated(_) => panic!("without a key every request is new"),
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_the_hold_of_a_rollback_does_not_end_it() {
+    let fixture = Fixture::new().await;
+    let rollback = make(&fixture, rollback("a", None)).await;
+    let later = fixture.receive("c").await;
+    assert_eq!(fixture.decide(&later, "c").await, UpdateState::Waiting);
+    // The registry answers only now.
+    let update = fixture.update_of(&rollback).await;
+    fixture.store.verify_update(&update.id, None, None).await.unwrap();
+    assert_eq!(fixture.update_of(&rollback).await.state, UpdateState::Pending);
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    fixture.finish(&rollback, Outcome::Committed).await;
+    assert_eq!(fixture.event_state(&later).await, EventState::Waiting);
+    assert_eq!(fixture.store.holds().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_rollback_that_did_not_happen_leaves_no_hold() {
+    let fixture = Fixture::new().await;
+    let first = make(&fixture, rollback("a", None)).await;
+    make(&fixture, rollback("b", None)).await;
+    assert_eq!(fixture.update_of(&first).await.state, UpdateState::Superseded);
+    let holds = fixture.store.holds().await.unwrap();
+    assert_eq!(holds.len(), 1);
+    assert_ne!(holds[0].request_id, Some(first));
+    // Somebody releases it before the registry has answered, and a push goes.
+    fixture.store.release_hold(&holds[0].id, "oncall").await.unwrap();
+    let third = make(&fixture, rollback("c", None)).await;
+    fixture.finish(&third, Outcome::Superseded { reason: "d came later".into() }).await;
+    assert!(fixture.store.holds().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_promotion_that_is_not_confirmed_yet_is_no_rival_and_known() {
+    let fixture = Fixture::new().await;
+    let promotion = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback("a", None) };
+    let promotion = fixture.update_of(&make(&fixture, promotion).await).await;
+    let standing = fixture.store.standing("staging", &repository()).await.unwrap();
+    assert_eq!((standing.open.len(), standing.unconfirmed), (0, vec![promotion.clone()]));
+    fixture.store.verify_update(&promotion.id, None, None).await.unwrap();
+    let standing = fixture.store.standing("staging", &repository()).await.unwrap();
+    assert_eq!((standing.open.len(), standing.unconfirmed.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_no_environment_of_the_settings_waits_for_is_found() {
+    let fixture = Fixture::new().await;
+    let known = async |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        fixture.store.open_updates_elsewhere(&names, 10).await.unwrap().len()
+    };
+    for (tag, left) in [("a", 1), ("b", 2)] {
+        let event = fixture.receive(tag).await;
+        fixture.decide(&event, tag).await;
+        assert_eq!((known(&["production"]).await, known(&["production", "staging"]).await), (left, 0));
+    }
+    make(&fixture, rollback("c", None)).await;
+    assert_eq!(known(&[]).await, 1);
+}
+
 #[tokio::test]
 async fn what_came_before_a_rollback_does_not_come_back() {
     let fixture = Fixture::new().await;

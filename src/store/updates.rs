@@ -1,12 +1,10 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds, parsed};
+use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -104,6 +102,28 @@ impl Store {
                     SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id
                         AND other.state = 'unverified' AND other.attempts = 0)
              ORDER BY id LIMIT ?",
+        )
+        .bind(names)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
+    /// Returns updates that have not come to an end, of environments other than these.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open_updates_elsewhere(&self, known: &[String], limit: u32) -> Result<Vec<Update>, StoreError> {
+        let names = serde_json::to_string(known).unwrap_or_default();
+        let updates = sqlx::query_as(
+            // One look for each state, because a list of them would not use the index.
+            "SELECT * FROM updates WHERE id IN (
+                SELECT id FROM updates WHERE state = 'unverified'
+                UNION ALL SELECT id FROM updates WHERE state = 'pending'
+                UNION ALL SELECT id FROM updates WHERE state = 'waiting')
+                AND environment NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
         )
         .bind(names)
         .bind(limit)
@@ -294,12 +314,14 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
 /// way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
 ///
 /// A push was compared when it was taken, so that one that is taken later is newer, whichever was announced first. For
-/// what somebody asked for, only what was also announced later counts.
+/// what somebody asked for, only what was also announced later counts, and what waits does not: a push that waits for
+/// the hold of a rollback must not end that rollback.
 pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
             AND (?4 OR cause_id > ?5)
-            AND (state IN ('pending', 'waiting', 'committed', 'unchanged') OR (state = 'unverified' AND cause = 'rollback'))
+            AND (state IN ('pending', 'committed', 'unchanged') OR (state = 'waiting' AND ?4)
+                OR (state = 'unverified' AND cause = 'rollback'))
          ORDER BY id DESC LIMIT 1",
     )
     .bind(&update.environment)
@@ -379,7 +401,7 @@ pub(super) async fn supersede_open(
     place: &Place<'_>,
     request_id: &str,
 ) -> Result<(), sqlx::Error> {
-    let events: Vec<String> = sqlx::query_scalar(
+    let causes: Vec<String> = sqlx::query_scalar(
         "UPDATE updates SET state = 'superseded', reason = ?, finished_at = ? WHERE environment = ? AND repository = ?
             AND state IN ('unverified', 'pending', 'waiting') AND cause_id <> ? AND commit_id IS NULL RETURNING cause_id",
     )
@@ -390,10 +412,19 @@ pub(super) async fn supersede_open(
     .bind(request_id)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for event in events {
-        settle_event(tx, &event).await?;
+    for cause in causes {
+        settle_cause(tx, &cause, UpdateState::Superseded).await?;
     }
     Ok(())
+}
+
+/// Draws the conclusions of the end of an update for what it is of: an event gets its state, and a rollback that did
+/// not happen loses its hold.
+async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateState) -> Result<(), sqlx::Error> {
+    if matches!(state, UpdateState::Refused | UpdateState::Superseded) {
+        holds::end_of_request(tx, cause_id).await?;
+    }
+    settle_event(tx, cause_id).await
 }
 
 /// Lets the newest waiting update of a place go, and supersedes the others.
@@ -502,6 +533,7 @@ impl Write for Verified {
         .bind(&self.id)
         .execute(&mut *tx.connection)
         .await?;
+        settle_cause(tx, &update.cause_id, state).await?;
         Ok(Some(state))
     }
 }
@@ -612,7 +644,7 @@ async fn why_not_written(
         .bind(id)
         .execute(&mut *tx.connection)
         .await?;
-    settle_event(tx, &update.cause_id).await?;
+    settle_cause(tx, &update.cause_id, state).await?;
     Ok(Some(state))
 }
 
@@ -662,11 +694,11 @@ impl Write for FinishUpdates {
                 Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
             };
             let keeps_commit = state == UpdateState::Committed;
-            let row: Option<SqliteRow> = sqlx::query(
+            let cause_id: Option<String> = sqlx::query_scalar(
                 "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
                     commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
                     old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
-                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause, cause_id",
+                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause_id",
             )
             .bind(state.as_str())
             .bind(reason)
@@ -675,16 +707,11 @@ impl Write for FinishUpdates {
             .bind(&finish.update_id)
             .fetch_optional(&mut *tx.connection)
             .await?;
-            let Some(row) = row else { continue };
-            let (cause, cause_id): (Cause, String) = (parsed(&row, "cause")?, row.try_get("cause_id")?);
+            let Some(cause_id) = cause_id else { continue };
             if keeps_commit && finish.follow {
                 follow_ups::begin(tx, &finish.update_id).await?;
             }
-            if cause.is_event() {
-                settle_event(tx, &cause_id).await?;
-            } else if cause == Cause::Rollback && state == UpdateState::Refused {
-                holds::end_of_request(tx, &cause_id).await?;
-            }
+            settle_cause(tx, &cause_id, state).await?;
         }
         Ok(())
     }

@@ -485,3 +485,26 @@ async fn argo_cd_may_come_and_go_with_the_settings() {
     assert_eq!(fleet.settled(&third).await["updates"][0]["rollout"], Value::Null);
     assert_eq!(argocd.refreshed(), ["user-service-staging"]);
 }
+
+#[tokio::test]
+async fn a_failed_hook_is_not_healthy_though_argo_cd_calls_the_application_so() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| {
+        app.script = vec![("OutOfSync", "Healthy"), ("Synced", "Healthy")];
+        app.failed_sync = "one or more synchronization tasks completed unsuccessfully".to_owned();
+    });
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    let rollout = rollout(&fleet, &event, "degraded").await;
+    let expected = "the last sync failed: one or more synchronization tasks completed unsuccessfully";
+    assert!(rollout["reason"].as_str().unwrap().contains(expected), "{rollout:#}");
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
+    // Somebody has synced it again.
+    argocd.change("user-service-staging", |app| app.failed_sync.clear());
+    let promoted = fleet.request("/promotions", body).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+}

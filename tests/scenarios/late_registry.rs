@@ -1,17 +1,19 @@
 //! Registries that are behind their own webhook, and what comes of it. Nothing else happens meanwhile, so that nothing
 //! but the clock can make the event go on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
-use super::fleet::{Fleet, sha};
+use super::fleet::{Builder, Fleet, deployment, sha};
 
 /// Answers the first `left` questions for a manifest with `status`.
 #[derive(Clone)]
@@ -61,4 +63,153 @@ async fn what_stays_away_is_refused() {
     assert_eq!(event["state"], "refused", "{event:#}");
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.ends_with(&format!("has no uyou/user-service:{}", sha('1'))), "{reason}");
+}
+
+/// Keeps a tag back for a while.
+#[derive(Clone, Default)]
+struct Slow(Arc<Mutex<Option<String>>>);
+
+async fn answer_late(State(Slow(tag)): State<Slow>, request: Request, next: Next) -> Response {
+    let is_slow = tag.lock().unwrap().as_ref().is_some_and(|tag| request.uri().path().ends_with(tag.as_str()));
+    if is_slow {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    next.run(request).await
+}
+
+/// A fleet that runs the first three builds of a service after one another, in the order of the numbers in their tags.
+async fn third_of(builder: Builder, slow: &Slow) -> (EmbeddedRegistry, Fleet) {
+    let layer = from_fn_with_state(slow.clone(), answer_late);
+    let front = |routes: axum::Router| routes.layer(layer);
+    let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
+    let rule = "tag = { kind = \"regex\", pattern = \"v(?<number>[0-9]+)\" }";
+    let fleet = builder.registry(&registry.host()).image(rule).start().await;
+    for tag in ["v1", "v2", "v3"] {
+        let id = fleet.announce("user-service", tag).await;
+        assert_eq!(fleet.settled(&id).await["state"], "committed");
+    }
+    *slow.0.lock().unwrap() = Some("v2".to_owned());
+    (registry, fleet)
+}
+
+fn deployed(tag: &str) -> String {
+    deployment(&format!("REGISTRY/uyou/user-service:{tag}"))
+}
+
+#[tokio::test]
+async fn a_rollback_is_not_ended_by_a_push_that_waits_for_its_hold() {
+    let slow = Slow::default();
+    let builder = Fleet::builder().file("environments/staging/user-service.yaml", &deployed("v0"));
+    let (registry, fleet) = third_of(builder, &slow).await;
+    let body = json!({"environment": "staging", "repository": "user-service", "to": "v2"});
+    let (status, taken) = fleet.api("POST", "/rollbacks", Some(body)).await;
+    assert_eq!(status, 202, "{taken}");
+    // The registry is still being asked about v2.
+    let waiting = fleet.announce("user-service", "v4").await;
+    assert_eq!(fleet.settled(&waiting).await["state"], "waiting");
+    let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
+    let (_, done) = fleet.api("GET", &path, None).await;
+    assert_eq!(done["state"], "committed", "{done:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v2");
+    // The hold is released, and what waited goes.
+    let (_, holds) = fleet.api("GET", "/holds", None).await;
+    let hold = holds["holds"][0]["id"].as_str().unwrap();
+    assert_eq!(fleet.api("DELETE", &format!("/holds/{hold}"), None).await.0, 204);
+    assert_eq!(fleet.settled(&waiting).await["state"], "committed");
+    assert_eq!(fleet.running("staging", "user-service"), "v4");
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
+    const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n\
+                      promote_from = [\"staging\"]\n\n[[api_token]]\nname = \"qa\"\ntoken = { value = \"qa-token-41bb\" }\n\
+                      permissions = [\"read\", \"promote:qa\"]\n";
+    for (pushed, expected) in [("v4", "v4"), ("v1", "v2")] {
+        let slow = Slow::default();
+        let builder = Fleet::builder()
+            .file("environments/staging/user-service.yaml", &deployed("v0"))
+            .file("environments/qa/user-service.yaml", &deployed("v0"))
+            .settings(QA);
+        let (registry, fleet) = third_of(builder, &slow).await;
+        let body = json!({"to": "qa", "repositories": ["user-service"], "tag": "v2"});
+        let (status, taken) = fleet.api_as("qa-token-41bb", "POST", "/promotions", Some(body), &[]).await;
+        assert_eq!(status, 202, "{taken}");
+        fleet.push_image("user-service", pushed).await;
+        // Another delivery than that of before.
+        let image = format!("{}:{pushed}", fleet.repository("user-service"));
+        let (_, answer) = fleet.deliver_body(&json!({"image": image, "id": "again"}).to_string()).await;
+        let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+        let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
+        let (_, done) = fleet.api("GET", &path, None).await;
+        let state = done["updates"][0]["state"].as_str().unwrap();
+        // Where the push came before the promotion was written, both are one step.
+        let is_expected = state == "committed" || (state == "superseded" && pushed == "v4");
+        assert!(is_expected, "{pushed}: {done:#} {event:#}");
+        assert_eq!(fleet.running("qa", "user-service"), expected, "{pushed}: {event:#}");
+        registry.stop().await;
+    }
+}
+
+/// Answers for the config blobs of images, in the place of the registry.
+#[derive(Clone, Default)]
+struct Blobs(Arc<Mutex<Option<StatusCode>>>);
+
+async fn refuse_blobs(State(Blobs(status)): State<Blobs>, request: Request, next: Next) -> Response {
+    let status = *status.lock().unwrap();
+    let is_read = request.method() == Method::GET
+        && request.uri().path().starts_with("/v2/")
+        && request.uri().path().contains("/blobs/");
+    match status.filter(|_| is_read) {
+        Some(StatusCode::TEMPORARY_REDIRECT) => {
+            // Storage behind the registry, whose links have expired.
+            let host = request.headers()["host"].to_str().unwrap().replace("127.0.0.1", "localhost");
+            let location = format!("http://{host}/expired{}", request.uri().path());
+            (StatusCode::TEMPORARY_REDIRECT, [("location", location)]).into_response()
+        }
+        Some(status) => status.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+#[tokio::test]
+async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() {
+    let blobs = Blobs::default();
+    let layer = from_fn_with_state(blobs.clone(), refuse_blobs);
+    let front = |routes: axum::Router| routes.fallback(async || StatusCode::FORBIDDEN).layer(layer);
+    let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
+    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let built = |day: i64| Timestamp::from_second(1_760_000_000 + day * 86_400).unwrap();
+    for (digit, day) in [('1', 100), ('2', 101)] {
+        fleet.push_image_built("user-service", &sha(digit), built(day)).await;
+        let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
+        let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+        assert_eq!(event["state"], "committed", "{event:#}");
+    }
+    let mut held = Vec::new();
+    for (digit, status) in [('3', 400), ('4', 401), ('5', 403), ('6', 307)] {
+        *blobs.0.lock().unwrap() = Some(StatusCode::from_u16(status).unwrap());
+        fleet.push_image_built("user-service", &sha(digit), built(i64::from(digit as u32))).await;
+        let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
+        let id = answer["events"][0]["id"].as_str().unwrap().to_owned();
+        fleet
+            .eventually("it waits, and says why", async || {
+                let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+                assert_ne!(event["state"], "committed", "{status}: {event:#}");
+                event["state"] == "queued" && event["reason"].is_string()
+            })
+            .await;
+        let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+        let reason = event["reason"].as_str().unwrap();
+        let expected = if status == 307 { "where registry" } else { "nobody can see when it was built" };
+        assert!(reason.contains(expected), "{status}: {reason}");
+        held.push(id);
+    }
+    assert_eq!(fleet.running("staging", "user-service"), sha('2'));
+    *blobs.0.lock().unwrap() = None;
+    for id in held {
+        let event = fleet.settled(&id).await;
+        assert_eq!((&event["state"], &event["updates"][0]["decided_by"]), (&json!("refused"), &json!("build_time")));
+    }
+    registry.stop().await;
 }

@@ -92,6 +92,10 @@ async fn ancestry_decides_over_smart_http() {
         reason.starts_with(&format!("the commit {} is on none of the branches `main` of http://", &aside[..7])),
         "{reason}"
     );
+    // Looked for during ten seconds, whatever the pauses in between.
+    let time = |key: &str| event[key].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let looked_for = time("finished_at").duration_since(time("received_at")).as_secs();
+    assert!((10..14).contains(&looked_for), "{event:#}");
 
     // Away: nothing goes on without it, and nothing is lost.
     server.set_fault(Fault::Unavailable);
@@ -258,6 +262,60 @@ async fn a_moving_tag_is_followed_by_its_digest() {
     assert!(event["reason"].as_str().unwrap().contains("without a digest"), "{event:#}");
     let event = settle(&fleet, "tool", "main").await;
     assert!(event["reason"].as_str().unwrap().contains("digest (the tag `latest`, by its digest)"), "{event:#}");
+}
+
+#[tokio::test]
+async fn a_moving_tag_that_moves_again_at_once_is_not_a_repetition() {
+    let old = "0".repeat(64);
+    let fleet = Fleet::builder()
+        .file("environments/staging/tool.yaml", &deployment(&format!("REGISTRY/uyou/tool:main@sha256:{old}")))
+        .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:main"))
+        .image("tag = { kind = \"digest\", name = \"main\" }")
+        .start()
+        .await;
+    let mut digests = Vec::new();
+    // A sender that tells nothing but repository and tag, as Quay does, and one that tells the digest, too.
+    for built in ["first", "second", "first"] {
+        let minute = if built == "first" { 0 } else { 1 };
+        let at = Timestamp::from_second(1_750_000_000 + minute * 60).unwrap();
+        digests.push(fleet.push_image_built("tool", "main", at).await);
+        let event = deliver(&fleet, "tool", "main").await;
+        assert_eq!(event["digest"], json!(digests.last().unwrap().to_string()), "{event:#}");
+    }
+    assert_eq!(digests[0], digests[2]);
+    assert_eq!(fleet.running("staging", "tool"), format!("main@{}", digests[1]), "the first is older by build time");
+    // The same again is nothing new.
+    let event = deliver(&fleet, "tool", "main").await;
+    assert_ne!(event["state"], "committed", "{event:#}");
+}
+
+#[tokio::test]
+async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again() {
+    let fleet = Fleet::builder()
+        .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:v1"))
+        .image("tag = { kind = \"regex\", pattern = \"v(?<number>[0-9]+)\" }")
+        .start()
+        .await;
+    let by_hand = async |tag: &str| {
+        let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
+        fleet.upstream.commit("by hand", &[("environments/staging/user-service.yaml", &text)]);
+        // What was read of the branch is believed for a second.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    };
+    let again = async |tag: &str, id: &str| {
+        let image = format!("{}:{tag}", fleet.repository("user-service"));
+        let (_, answer) = fleet.deliver_body(&json!({"image": image, "id": id}).to_string()).await;
+        fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await
+    };
+    assert_eq!(settle(&fleet, "user-service", "v20").await["state"], "committed");
+    by_hand("v2").await;
+    let event = again("v20", "again").await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v20");
+    by_hand("v10").await;
+    let event = settle(&fleet, "user-service", "v15").await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v15");
 }
 
 #[tokio::test]

@@ -204,6 +204,29 @@ async fn sites_that_are_apart_are_not_promoted_blindly() {
 }
 
 #[tokio::test]
+async fn what_was_tried_out_is_promoted_though_its_tag_has_moved() {
+    let pinned = deployment(&format!("REGISTRY/uyou/tool:v1@sha256:{}", "0".repeat(64)));
+    let fleet = Fleet::builder()
+        .file("environments/staging/tool.yaml", &deployment("REGISTRY/uyou/tool:v1"))
+        .file("environments/production/tool.yaml", &pinned)
+        .image("tag = { kind = \"any\" }")
+        .start()
+        .await;
+    let built = |second: i64| jiff::Timestamp::from_second(1_750_000_000 + second).unwrap();
+    let tried = fleet.push_image_built("tool", "v2", built(1)).await;
+    let (_, answer) = fleet.deliver("tool", "v2").await;
+    assert_eq!(fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await["state"], "committed");
+    let moved = fleet.push_image_built("tool", "v2", built(2)).await;
+    assert_ne!(tried, moved);
+    let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    assert_eq!(fleet.running("production", "tool"), format!("v2@{tried}"));
+    // The same once more changes nothing.
+    let again = fleet.request("/promotions", json!({"to": "production"})).await;
+    assert_eq!(again["updates"][0]["state"], "unchanged", "{again:#}");
+}
+
+#[tokio::test]
 async fn a_tag_with_its_digest_and_without_it_is_one_version() {
     let pinned = format!("image: REGISTRY/uyou/user-service:{}@sha256:{}\n", sha('0'), "0".repeat(64));
     let fleet = Fleet::builder()

@@ -56,3 +56,23 @@ async fn a_push_under_way_may_end_and_a_second_signal_ends_at_once() {
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
 }
+
+#[tokio::test]
+async fn a_collector_that_hangs_does_not_make_the_end_longer_than_it_may_be() {
+    // It accepts connections, and never answers.
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let mut fleet = Fleet::builder()
+        .server("stop_timeout = \"1s\"")
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+        .service("user-service")
+        .start()
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let asked = Instant::now();
+    assert_eq!(fleet.terminate(), Some(0));
+    // Five seconds more, without the limit.
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    drop(collector);
+}

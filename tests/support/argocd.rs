@@ -32,6 +32,8 @@ pub struct App {
     pub sync: String,
     pub health: String,
     pub message: String,
+    /// Why the last sync failed; empty: it did not.
+    pub failed_sync: String,
     pub revision: String,
     /// What it comes to after the next refresh, one step for each question.
     pub script: Vec<(&'static str, &'static str)>,
@@ -91,6 +93,7 @@ impl FakeArgoCd {
             sync: "Synced".to_owned(),
             health: "Healthy".to_owned(),
             message: String::new(),
+            failed_sync: String::new(),
             revision: "0".repeat(40),
             script: vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Healthy")],
             steps: Vec::new(),
@@ -183,8 +186,21 @@ async fn list(
         .map(|text| text.split(',').filter_map(|one| one.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
         .unwrap_or_default();
     let is_selected = |app: &App| wanted.iter().all(|(key, value)| app.labels.get(key) == Some(value));
-    // With `fields` a list holds what is asked for and no more; revisions are not among what can be asked for.
-    assert!(query["fields"].split(',').all(|field| field.starts_with("items.")));
+    // With `fields` a list holds what is asked for and no more; what Argo CD does not know by name it leaves out. Neither
+    // revisions nor messages of an operation can be asked for:
+    // https://github.com/argoproj/argo-cd/blob/v3.0.0/pkg/apiclient/application/forwarder_overwrite.go
+    let mut fields: Vec<&str> = query["fields"].split(',').collect();
+    fields.sort_unstable();
+    let known = [
+        "metadata.annotations",
+        "metadata.name",
+        "metadata.namespace",
+        "spec",
+        "status.health",
+        "status.operationState.phase",
+        "status.sync.status",
+    ];
+    assert_eq!(fields, known.map(|field| format!("items.{field}")));
     let items: Vec<Value> = inside
         .apps
         .iter()
@@ -192,11 +208,23 @@ async fn list(
         .map(|(name, app)| {
             json!({"metadata": {"name": name, "namespace": app.namespace, "annotations": app.annotations},
                 "spec": spec(app),
-                "status": {"sync": {"status": app.sync}, "health": health(app)}})
+                "status": {"sync": {"status": app.sync}, "health": health(app),
+                    "operationState": {"phase": operation(app)["phase"]}}})
         })
         .collect();
     let items = if items.is_empty() { Value::Null } else { items.into() };
     Json(json!({"metadata": {"resourceVersion": "4711"}, "items": items})).into_response()
+}
+
+/// The last sync, of the commit that the application is at.
+fn operation(app: &App) -> Value {
+    let (phase, message) = match (app.failed_sync.as_str(), app.sync.as_str()) {
+        ("", "OutOfSync") => ("Running", "waiting for completion of hook"),
+        ("", _) => ("Succeeded", "successfully synced (all tasks run)"),
+        (message, _) => ("Failed", message),
+    };
+    json!({"operation": {"sync": {"revision": app.revision}}, "phase": phase, "message": message,
+        "syncResult": {"revision": app.revision}, "startedAt": "2026-11-23T10:00:00Z"})
 }
 
 fn spec(app: &App) -> Value {
@@ -240,7 +268,6 @@ async fn show(
         let (sync, health) = app.steps.remove(0);
         (app.sync, app.health) = (sync.to_owned(), health.to_owned());
     }
-    let phase = if app.sync == "OutOfSync" { "Running" } else { "Succeeded" };
     let revisions = match app.spec.get("sources") {
         Some(sources) => json!({"status": app.sync, "comparedTo": {"source": {"repoURL": ""}, "destination": {}},
             "revisions": vec![app.revision.clone(); sources.as_array().unwrap().len()]}),
@@ -258,8 +285,7 @@ async fn show(
                 "status": app.sync, "health": health(app)}],
             "history": [],
             "reconciledAt": "2026-11-23T10:00:00Z",
-            "operationState": {"operation": {"sync": {"revision": app.revision}}, "phase": phase,
-                "message": "successfully synced (all tasks run)", "startedAt": "2026-11-23T10:00:00Z"},
+            "operationState": operation(app),
             "sourceType": "Directory",
             "summary": {},
         },

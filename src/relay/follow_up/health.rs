@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Following, elapsed};
-use crate::argocd::{Application, ArgoCdError};
+use crate::argocd::{Application, ArgoCdError, Health, Refresh, SyncStatus};
 use crate::relay::Relay;
 use crate::store::{ApplicationHealth, StoreError};
 
@@ -82,13 +82,29 @@ impl Relay {
         }
         let managed = self.managed(branch, environment);
         let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
-        let apps = following.select(&list, environment, watched, &files);
+        let mut apps: Vec<Application> =
+            following.select(&list, environment, watched, &files).into_iter().cloned().collect();
+        self.look_closer(following, &mut apps).await;
         let _health = following.health.lock().await;
         let before = self.health_of(environment).await?;
         let rows: Vec<ApplicationHealth> =
-            apps.into_iter().map(|app| row(environment, app, before.get(&app.name.to_string()), false, now)).collect();
+            apps.iter().map(|app| row(environment, app, before.get(&app.name.to_string()), false, now)).collect();
         self.0.store.record_application_health(rows.clone(), Some(environment.to_owned())).await?;
         Ok(Ok(rows))
+    }
+
+    /// Asks for each application of a list that is well but for a sync that has failed: a list does not say of which
+    /// commit that was.
+    async fn look_closer(&self, following: &Following, apps: &mut [Application]) {
+        let is_well = |app: &&mut Application| app.sync == SyncStatus::Synced && app.health == Health::Healthy;
+        for app in apps.iter_mut().filter(is_well).filter(|app| app.failed_sync.is_some()) {
+            let asked = following.argocd.application(&app.name, Refresh::No, None).await;
+            self.count("get", asked.as_ref().err());
+            // Where it does not answer, the list's word stands.
+            if let Ok(found) = asked {
+                *app = found;
+            }
+        }
     }
 
     /// Records how an application fares that was asked for. In `restarted` it has just begun to run a new commit.
@@ -119,7 +135,7 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::argocd::{ApplicationName, Health, SyncStatus};
+    use crate::argocd::ApplicationName;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -137,6 +153,7 @@ mod tests {
             revisions: Vec::new(),
             trouble: None,
             is_syncing: false,
+            failed_sync: None,
         }
     }
 

@@ -84,6 +84,11 @@ impl Relay {
                 planned => planned?,
             });
         }
+        if let (Some(source), None) = (source, &order.tag) {
+            for update in &mut updates {
+                self.pin_to_what_was_brought(source, update, &running).await?;
+            }
+        }
         let elsewhere = offered.as_ref().and_then(|(_, offered)| {
             let runs_it = |update: &&NewRequestedUpdate| {
                 let places = offered.get(&update.repository).map(Vec::as_slice).unwrap_or_default();
@@ -93,6 +98,26 @@ impl Relay {
             named.clone().find(|update| !runs_it(update)).map(|update| update.repository.clone())
         });
         Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere })
+    }
+
+    /// Gives an update the digest with which its source got the version, where the manifests of the source name the tag
+    /// alone: the tag may have moved since, and what was tried out there is what is promoted.
+    async fn pin_to_what_was_brought(
+        &self,
+        source: &str,
+        update: &mut NewRequestedUpdate,
+        running: &Sites,
+    ) -> Result<(), RequestError> {
+        let (Some(tag), None) = (update.version.tag(), update.version.digest()) else { return Ok(()) };
+        if update.state == UpdateState::Refused {
+            return Ok(());
+        }
+        let brought = self.0.store.brought(source, &update.repository, &update.version).await?;
+        let Some(digest) = brought.and_then(|brought| brought.version.digest().cloned()) else { return Ok(()) };
+        update.version = Version::tagged(tag.clone(), Some(digest));
+        let running = versions(running.get(&update.repository).map(Vec::as_slice).unwrap_or_default());
+        update.state = if runs(&running, &update.version) { UpdateState::Unchanged } else { UpdateState::Unverified };
+        Ok(())
     }
 
     /// Asks whether the source is as healthy as the settings want it. Returns what stands in the way of a promotion that is

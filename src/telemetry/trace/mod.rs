@@ -10,8 +10,12 @@ mod otel;
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::time::Duration;
 
 pub use context::{InvalidTraceParent, TraceContext, TraceId};
+
+/// How long the end of the program waits at the most for the last spans to be sent.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Where spans go. Cheap to clone; all clones share one exporter.
 #[derive(Clone, Default)]
@@ -97,14 +101,17 @@ impl Traces {
         }
     }
 
-    /// Sends what has not been sent yet, for five seconds at the most, and ends the exporter.
-    pub async fn stop(&self) {
+    /// Sends what has not been sent yet, for `limit` at the most and never more than five seconds, and ends the exporter.
+    pub async fn stop(&self, limit: Duration) {
+        let limit = limit.min(STOP_TIME);
         #[cfg(feature = "otel")]
         if let Some(exporter) = self.exporter.clone()
-            && let Ok(Err(error)) = tokio::task::spawn_blocking(move || exporter.stop()).await
+            && let Ok(Err(error)) = tokio::task::spawn_blocking(move || exporter.stop(limit)).await
         {
             tracing::warn!(%error, "the last spans may be lost");
         }
+        #[cfg(not(feature = "otel"))]
+        let _ = limit;
     }
 }
 
@@ -156,12 +163,29 @@ impl Span {
     }
 }
 
+/// What the SDK can sample by; of other words it says nothing, and takes everything
+/// (<https://opentelemetry.io/docs/languages/sdk-configuration/general/#otel_traces_sampler>).
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+];
+
 /// Returns whether the variables ask for an export: they name an endpoint, or the exporter itself, and nothing
 /// forbids it.
 fn asks_for_export(variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     let set = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(false);
+    }
+    if let Some(sampler) = set("OTEL_TRACES_SAMPLER").filter(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
+        return Err(format!(
+            "OTEL_TRACES_SAMPLER is `{sampler}`; there are {}",
+            SAMPLERS.map(|one| format!("`{one}`")).join(", ")
+        ));
     }
     match set("OTEL_TRACES_EXPORTER").as_deref() {
         Some("none") => Ok(false),
@@ -195,6 +219,10 @@ mod tests {
         assert_eq!(asks(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), Ok(false));
         assert_eq!(asks(&[("OTEL_TRACES_EXPORTER", "otlp")]), Ok(true));
         assert!(asks(&[endpoint, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err().contains("zipkin"));
+        assert_eq!(asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "traceidratio")]), Ok(true));
+        assert!(
+            asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "bogus")]).unwrap_err().contains("`bogus`; there are `always_on`")
+        );
     }
 
     #[test]

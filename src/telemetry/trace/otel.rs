@@ -19,9 +19,6 @@ use super::{SpanKind, TraceContext, asks_for_export};
 /// The most links of one span, unless the environment says otherwise: one for each update of the largest commit.
 const MAX_LINKS: u32 = 1000;
 
-/// How long the end of the program waits for the last spans to be sent.
-const STOP_TIME: Duration = Duration::from_secs(5);
-
 /// Sends spans in batches, from a thread of its own.
 #[derive(Clone)]
 pub(super) struct Exporter {
@@ -70,8 +67,8 @@ impl Exporter {
         (context, Recorded(span))
     }
 
-    pub(super) fn stop(&self) -> Result<(), OTelSdkError> {
-        self.provider.shutdown_with_timeout(STOP_TIME)
+    pub(super) fn stop(&self, limit: Duration) -> Result<(), OTelSdkError> {
+        self.provider.shutdown_with_timeout(limit)
     }
 }
 

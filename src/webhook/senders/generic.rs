@@ -5,7 +5,8 @@
 //! Without a host the receiver's `registry` is meant, and without that Docker Hub, as everywhere.
 //!
 //! `"sent_at"` is the time of the request. Where it is told it is checked, and as the signature covers it nobody can
-//! send the same request again later.
+//! send the same request again later. Where neither `"id"` nor `"pushed_at"` is told, requests that were sent at other
+//! times are not repetitions of each other.
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use crate::image::{ImageReference, Repository};
 use crate::webhook::findings::{Findings, Push};
+use crate::webhook::json::Node;
 use crate::webhook::sample::{SampleMessage, SamplePush};
 use crate::webhook::sender::{Credential, Hash, Host, Message, Sender, Signed};
 
@@ -78,8 +80,15 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         tag: tag.or(member_tag.as_deref()),
         digest: digest.or(member_digest.as_deref()),
         pushed_at: body.get("pushed_at").time(),
-        delivery: body.get("id").text().map(Cow::into_owned),
+        delivery: body.get("id").text().map(Cow::into_owned).or_else(|| unnamed(body)),
     });
+}
+
+/// Returns what tells a request without id and time of the push from the next one: curl repeats the body as it is, and
+/// a job that runs again writes another time.
+fn unnamed(body: Node<'_>) -> Option<String> {
+    let sent_at = body.get("sent_at").text().filter(|_| !body.get("pushed_at").is_present());
+    sent_at.map(|sent_at| format!("sent {sent_at}"))
 }
 
 /// Returns the path as it was written: `library/` belongs to Docker Hub only, and `registry` may name another one.
