@@ -93,7 +93,8 @@ impl<'task> Finder<'_, '_, 'task> {
         };
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_beside(part.node) || part.reached_by.iter().any(|at| is_beside(*at));
-            !found.parts().any(is_ignored) && !(found.is_beside_its_name() && found.homes.iter().any(names_it))
+            let is_named = found.is_beside_its_name() && found.homes.iter().any(names_it);
+            !is_named && !found.parts().any(is_ignored)
         });
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));

@@ -16,6 +16,9 @@ use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
 
+/// How old what is known of the branch may be where an update ends by that alone.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// How often it is said that a push is still under way.
 const LONG_PUSH: Duration = Duration::from_secs(60);
 
@@ -101,6 +104,9 @@ impl<'a> Batch<'a> {
             let prepared = self.prepare().await?;
             if settled_at.is_some_and(|tip| tip != prepared.parent()) {
                 // Somebody else has read the branch meanwhile: what was in doubt may be on it now.
+                continue;
+            }
+            if self.is_outrun(&prepared).await? {
                 continue;
             }
             if self.finish_unwritten(&prepared).await? {
@@ -306,6 +312,17 @@ impl<'a> Batch<'a> {
             wanted: wanted_of(&environment.name),
         });
         Plan { environments: environments.filter(|plan| !plan.wanted.is_empty()).collect() }
+    }
+
+    /// Returns whether the branch is no longer where it was when something was found that is to end without a push: what
+    /// is written is compared by the remote, and these words are final, too.
+    async fn is_outrun(&self, prepared: &Prepared) -> Result<bool, Setback> {
+        let is_final = |outcome: &config_repo::Outcome| !matches!(outcome, config_repo::Outcome::Changed { .. });
+        if !prepared.outcomes().iter().any(|(_, outcome)| is_final(outcome)) {
+            return Ok(false);
+        }
+        self.branch.read_if_older_than(FRESH).await?;
+        Ok(self.branch.tip() != Some(prepared.parent()))
     }
 
     /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
