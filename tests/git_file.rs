@@ -316,6 +316,26 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
     assert_eq!(std::fs::read_to_string(fleet.mirror().join("description")).unwrap(), "mine");
 }
 
+#[tokio::test]
+async fn what_a_killed_process_left_in_a_mirror_is_no_reason_to_refuse_it() {
+    let remote = platform();
+    let fleet = Fleet::new(&remote.file_url());
+    fleet.open().await.refresh().await.unwrap();
+    for left in ["history/objects/pack", "compaction", "odd"] {
+        std::fs::create_dir_all(fleet.mirror().join(left)).unwrap();
+    }
+    std::fs::write(fleet.mirror().join("shallow.lock"), "").unwrap();
+    fleet.open().await.refresh().await.unwrap();
+    // Nothing but its name is left of it.
+    std::fs::remove_dir_all(fleet.mirror().join("objects")).unwrap();
+    let repository = fleet.open().await;
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    drop(repository);
+    std::fs::write(fleet.mirror().join("HEAD"), "").unwrap();
+    fleet.open().await.refresh().await.unwrap();
+}
+
 /// A file system in memory, which is unmounted with this.
 struct Small(std::path::PathBuf);
 

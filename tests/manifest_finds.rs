@@ -1,9 +1,13 @@
 //! What the fuzz targets found, made small: one test for each find.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use tagrelay::image::{ImageReference, Version};
+#[path = "../fuzz/src/checks.rs"]
+mod checks;
+
+use tagrelay::image::{self, ImageReference, Version};
 use tagrelay::manifest::{
-    Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
+    self, Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read,
+    read_overlay, scan,
 };
 
 /// A kustomization of an environment upon a base with the image `a:1`.
@@ -100,5 +104,28 @@ fn notes_are_about_lines_of_the_file() {
         let lines = 1 + text.matches(['\r', '\n']).count() as u32;
         let reading = read("values.yaml", text.as_bytes(), &settings).unwrap_or_default();
         assert!(reading.notes.iter().all(|note| note.line <= lines), "{text:?}: {:?}", reading.notes);
+    }
+}
+
+/// What the fuzzers kept, because each input goes a way of its own through the code.
+#[test]
+fn the_inputs_that_were_kept_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus.tar.gz");
+    let unpacked = std::process::Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder.path()).status();
+    assert!(unpacked.unwrap().success());
+    for target in ["scan", "edit", "insert"] {
+        let check = match target {
+            "scan" => checks::scan,
+            "edit" => checks::edit,
+            _ => checks::insert,
+        };
+        let inputs: Vec<_> = std::fs::read_dir(folder.path().join(target)).unwrap().collect();
+        assert!(inputs.len() > 1_000, "{target}: {}", inputs.len());
+        for input in inputs {
+            let path = input.unwrap().path();
+            println!("{}", path.display());
+            check(&std::fs::read(path).unwrap());
+        }
     }
 }

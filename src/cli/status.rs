@@ -292,7 +292,8 @@ fn not_caught_up(matrix: &Matrix) -> Option<String> {
     let mut any = false;
     for Registry { registry, catch_up } in &matrix.registries {
         let word = match catch_up.state.as_str() {
-            "listed" | "waiting" => continue,
+            "listed" | "waiting" if catch_up.reason.is_none() => continue,
+            "listed" | "waiting" => "lists not all",
             "unsupported" => "lists no tags",
             "not_allowed" => "may not be listed",
             "not_now" => "does not answer now",

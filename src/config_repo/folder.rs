@@ -89,19 +89,28 @@ pub(super) fn lay_out(folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder.join(part))?;
     }
     fs::write(folder.join("config"), "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
-    fs::write(folder.join("HEAD"), format!("ref: {TIP_REFERENCE}\n"))
+    fs::write(folder.join("HEAD"), head_of_a_mirror())
 }
 
-/// Refuses a folder that holds what no mirror holds: a working copy, a repository of somebody else, any files.
+/// Refuses a folder that is not a mirror and holds what no mirror holds: a working copy, a repository of somebody else,
+/// any files. A mirror is known by the branch that its `HEAD` names, whatever else was left in it.
 pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
-    const OURS: [&str; 8] = ["HEAD", "config", "objects", "refs", "shallow", "HEAD.new", "shallow.new", WORKSHOP];
+    const OURS: [&str; 7] = ["HEAD", "config", "objects", "refs", "shallow", "history", WORKSHOP];
+    if fs::read_to_string(folder.join("HEAD")).is_ok_and(|head| head == head_of_a_mirror()) {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if !OURS.iter().any(|ours| name == *ours) {
-            return Err(MirrorError::NotOurs { path: folder.to_owned(), found: name.to_string_lossy().into_owned() });
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_half_done = [".new", ".lock"].iter().any(|end| name.ends_with(end));
+        if !is_half_done && !OURS.contains(&name.as_str()) {
+            return Err(MirrorError::NotOurs { path: folder.to_owned(), found: name });
         }
     }
     Ok(())
+}
+
+fn head_of_a_mirror() -> String {
+    format!("ref: {TIP_REFERENCE}\n")
 }
 
 /// Removes what a process left behind that ended while it took in a pack.

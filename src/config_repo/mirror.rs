@@ -67,7 +67,7 @@ impl Mirror {
         fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
         refuse_foreign(folder)?;
         let lock = lock(folder)?;
-        if !folder.join("HEAD").is_file() {
+        if !folder.join("HEAD").is_file() || !folder.join("objects/pack").is_dir() {
             lay_out(folder).map_err(disk)?;
         }
         remove_half_packs(&folder.join("objects/pack"));

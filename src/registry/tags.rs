@@ -71,7 +71,9 @@ impl Registry {
                 return Err(self.no_list(&place, "more than 1,000 pages"));
             }
             match self.page(path, &place, &address).await? {
-                Page::Nothing => break,
+                Page::Nothing if tags.is_empty() => break,
+                // Half a list would have the other half taken for deleted.
+                Page::Nothing => return Err(self.no_list(&place, "404 Not Found for a further page")),
                 Page::Unsupported(reason) => return Ok(Listed::Unsupported { reason }),
                 Page::TooMany if asked.len() == 1 => next = Some(bare.clone()),
                 Page::TooMany => return Err(self.no_list(&place, "400 Bad Request")),
@@ -124,7 +126,6 @@ impl Registry {
         };
         let says = |code: &str| format!("registry {} answered {status} {code} when asked for /v2/{place}", self.host());
         match (status, code.as_deref()) {
-            // A page that is gone behind one that was there is a list that changed, and its end.
             (StatusCode::NOT_FOUND, Some("NAME_UNKNOWN" | "NAME_INVALID")) => Ok(Page::Nothing),
             (StatusCode::BAD_REQUEST, code) if code != Some("UNSUPPORTED") => Ok(Page::TooMany),
             // Amazon ECR says UNSUPPORTED to a number that it does not like.

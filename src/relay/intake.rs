@@ -142,6 +142,10 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     in_flight.tasks.shutdown().await;
 }
 
+/// How long what is in the store may go unseen when nobody rings: the request that stored it may have been given up by
+/// its sender before it could, and clocks are set while holds wait for their end.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// Waits until there is something to fetch.
 async fn wait(
     relay: &Relay,
@@ -150,7 +154,7 @@ async fn wait(
     stopped: &mut watch::Receiver<bool>,
 ) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
-    let mut deadline = tokio::time::Instant::now() + next.unwrap_or(Duration::from_secs(3600));
+    let mut deadline = tokio::time::Instant::now() + next.map_or(LOOK_AGAIN, |next| next.min(LOOK_AGAIN));
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),

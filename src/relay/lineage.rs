@@ -4,6 +4,7 @@
 //! rules, registries and branches of its own. The old one ends what it has begun; what both would work on is handed over
 //! by turns.
 
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -22,6 +23,8 @@ pub(super) struct Lineage {
     pub(super) arrivals: Arc<Arrivals>,
     /// What comes to its end, for whoever has the turn to tell it.
     pub(super) endings: tokio::sync::Mutex<mpsc::UnboundedReceiver<Ending>>,
+    /// When the process began.
+    pub(super) begun: Timestamp,
     /// How catching up goes.
     pub(super) board: Board,
     /// Rung when somebody wants to be caught up with now.
@@ -41,6 +44,7 @@ impl Lineage {
             notices,
             arrivals: Arc::default(),
             endings: tokio::sync::Mutex::new(endings),
+            begun: Timestamp::now(),
             board: Board::default(),
             catch_up: Notify::new(),
             turns: Turns::default(),

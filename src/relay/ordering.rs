@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use ulid::Ulid;
 
 use super::Relay;
 use super::branch::sites;
@@ -117,8 +118,8 @@ struct Other {
     version: Version,
     /// What brought it, where that is ours.
     cause_id: Option<String>,
-    /// Whether somebody went back to it: what was announced before that must not come back.
-    is_rollback: bool,
+    /// Why it came, where that is ours.
+    cause: Option<Cause>,
     digest: Option<Digest>,
     /// "which staging runs".
     place: String,
@@ -242,7 +243,8 @@ impl Relay {
 
     async fn compare(&self, candidate: &Candidate<'_>, other: &Other) -> Result<Comparison, Setback> {
         let later = other.cause_id.as_ref().is_some_and(|cause_id| *cause_id > candidate.event.id);
-        if later && other.is_rollback {
+        // What was announced before somebody went back must not come back.
+        if later && other.cause == Some(Cause::Rollback) {
             let text = format!("{}, {}, was gone back to after it was announced", other.version.short(), other.place);
             return Ok(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
         }
@@ -260,9 +262,37 @@ impl Relay {
                 return Ok(told(candidate, (ordering, Criterion::BuildTime), other, &silent));
             }
         }
+        if !later && !candidate.rule.allow_older && self.may_have_come_before(candidate, other) {
+            let text = format!(
+                "{}, {}, came while nobody had looked, and nothing tells which of the two is newer ({}): promote it if it is",
+                other.version.short(),
+                other.place,
+                silent.join("; ")
+            );
+            return Ok(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
+        }
         // What somebody else has written was there before the event came.
         let ordering = if later { Ordering::Less } else { Ordering::Greater };
         Ok(told(candidate, (ordering, Criterion::Arrival), other, &silent))
+    }
+
+    /// Returns whether what catch-up has found may have been pushed before the other was announced to this process: the
+    /// look before may have been two rounds ago, and the id of what is found says when it was found. Of what catch-up
+    /// found both times, the later look found the later one.
+    fn may_have_come_before(&self, candidate: &Candidate<'_>, other: &Other) -> bool {
+        if other.cause == Some(Cause::CatchUp) {
+            return false;
+        }
+        let Some(every) = self.0.catch_up.every.filter(|_| candidate.event.cause == Cause::CatchUp) else {
+            return false;
+        };
+        let at = |id: &str| Ulid::from_string(id).map(|id| Duration::from_millis(id.timestamp_ms())).ok();
+        let (found, announced) = (at(&candidate.event.id), other.cause_id.as_deref().and_then(at));
+        let begun = Duration::from_millis(u64::try_from(self.0.lineage.begun.as_millisecond()).unwrap_or_default());
+        let is_late = |(found, announced): (Duration, Duration)| {
+            announced >= begun && found.saturating_sub(announced) < every * 2
+        };
+        found.zip(announced).is_some_and(is_late)
     }
 
     async fn by_ancestry(
@@ -401,7 +431,7 @@ impl Other {
         let digest = version.digest().or_else(|| brought.as_ref()?.version.digest()).cloned();
         Self {
             version: version.clone(),
-            is_rollback: brought.as_ref().is_some_and(|update| update.cause == Cause::Rollback),
+            cause: brought.as_ref().map(|update| update.cause),
             cause_id: brought.map(|update| update.cause_id),
             digest,
             place: format!("which {environment} runs"),
@@ -412,7 +442,7 @@ impl Other {
     fn open(update: &Update) -> Self {
         Self {
             version: update.version.clone(),
-            is_rollback: update.cause == Cause::Rollback,
+            cause: Some(update.cause),
             cause_id: Some(update.cause_id.clone()),
             digest: update.version.digest().cloned(),
             place: format!("which was taken for {}", update.environment),

@@ -160,6 +160,27 @@ async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
     assert_eq!(seen, expected);
 }
 
+/// Reproducible builds say 1970, and commits without a source say nothing: what was pushed first is not known.
+#[tokio::test]
+async fn what_may_be_older_than_a_push_that_was_told_is_not_put_over_it() {
+    let front = Front::start().await;
+    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    state_is(&fleet, "listed").await;
+    let reproducible = "1970-01-01T00:00:00Z".parse().unwrap();
+    // The webhook of the first is lost.
+    fleet.push_image_built("user-service", &sha('2'), reproducible).await;
+    fleet.push_image_built("user-service", &sha('3'), reproducible).await;
+    let (_, told) = fleet.deliver("user-service", &sha('3')).await;
+    let told = told["events"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.settled(&told).await["state"], "committed");
+    hang_up(&fleet);
+    fleet.eventually("it is found", async || events(&fleet).await.len() == 2).await;
+    let found = fleet.settled(events(&fleet).await[0]["id"].as_str().unwrap()).await;
+    assert_eq!((&found["tag"], &found["state"]), (&sha('2').into(), &"refused".into()), "{found:#}");
+    assert!(found["reason"].as_str().unwrap().contains("promote it if it is"), "{found:#}");
+    assert_eq!(fleet.running("staging", "user-service"), sha('3'));
+}
+
 async fn push(front: &Front, service: &str, tag: &str) {
     use tagrelay::cli::demo::push::{TinyImage, push};
     let created = "2026-11-20T08:00:00Z".parse().unwrap();

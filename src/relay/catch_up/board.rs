@@ -1,6 +1,6 @@
 //! What is known of each registry: for those who plan looks into it, and for people.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
 /// When a registry that does not list tags, or does not let us, is tried again.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a repository is left alone that may not be listed: a permission that has lapsed comes back.
+const NOT_ALLOWED: Duration = Duration::from_secs(60 * 60);
 
 /// What a look came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +61,12 @@ pub(in crate::relay) struct Board(Mutex<Notes>);
 struct Notes {
     registries: BTreeMap<String, RegistryNotes>,
     /// Repositories that are left alone although their registry is not.
-    skipped: HashMap<Repository, Instant>,
+    skipped: BTreeMap<Repository, Skipped>,
+}
+
+struct Skipped {
+    until: Instant,
+    reason: String,
 }
 
 #[derive(Default)]
@@ -144,7 +152,7 @@ impl Board {
     pub(super) fn is_skipped(&self, repository: &Repository, by_list: bool, now: Instant) -> bool {
         let notes = self.lock();
         let no_lists = notes.registries.get(repository.registry()).and_then(|registry| registry.no_lists_until);
-        let skipped = notes.skipped.get(repository).copied();
+        let skipped = notes.skipped.get(repository).map(|skipped| skipped.until);
         [skipped, no_lists.filter(|_| by_list)].into_iter().flatten().any(|until| until > now)
     }
 
@@ -153,7 +161,7 @@ impl Board {
         let mut notes = self.lock();
         let host = repository.registry();
         let registry = notes.registries.entry(host.to_owned()).or_default();
-        let mut skip = false;
+        let mut skip = None;
         match looked {
             Looked::NotWanted => return,
             Looked::Listed | Looked::Answered => {
@@ -167,7 +175,7 @@ impl Board {
             // One that has listed another repository is not without lists.
             Looked::Unsupported { reason } | Looked::NotAllowed { reason } if registry.has_listed => {
                 tracing::warn!(%repository, reason, "catch-up leaves a repository out");
-                skip = true;
+                skip = Some(reason.clone());
             }
             Looked::Unsupported { reason } => {
                 registry.state = State::Unsupported(reason.clone());
@@ -175,7 +183,7 @@ impl Board {
             }
             Looked::NotAllowed { reason } => {
                 registry.state = State::NotAllowed(reason.clone());
-                skip = true;
+                skip = Some(reason.clone());
             }
             Looked::NotNow { reason, ask_again_after } => {
                 let is_paused = registry.quiet_until.is_some_and(|until| until > now);
@@ -192,8 +200,8 @@ impl Board {
             }
         }
         registry.tell(host);
-        if skip {
-            notes.skipped.insert(repository.clone(), now + LONG);
+        if let Some(reason) = skip {
+            notes.skipped.insert(repository.clone(), Skipped { until: now + NOT_ALLOWED, reason });
         }
     }
 
@@ -202,13 +210,28 @@ impl Board {
         let now = Instant::now();
         let at = |until: Instant| until.checked_duration_since(now).map(|wait| Timestamp::now() + wait);
         let notes = self.lock();
-        let news = notes.registries.iter().map(|(host, registry)| RegistryNews {
-            registry: host.clone(),
-            repositories: registry.repositories,
-            state: registry.state.word(),
-            reason: registry.state.reason().map(str::to_owned),
-            listed_at: registry.listed_at,
-            ask_again_at: registry.quiet_until.max(registry.no_lists_until).and_then(at),
+        let news = notes.registries.iter().map(|(host, registry)| {
+            let is_here =
+                |(repository, skipped): &(&Repository, &Skipped)| repository.registry() == host && skipped.until > now;
+            let left_out: Vec<_> = notes.skipped.iter().filter(is_here).collect();
+            let (mut state, mut reason) = (registry.state.word(), registry.state.reason().map(str::to_owned));
+            // One that lists others may not list these.
+            if let (None, Some((repository, skipped))) = (&reason, left_out.first()) {
+                let (count, all) = (left_out.len(), registry.repositories);
+                if count >= all {
+                    state = State::NotAllowed(String::new()).word();
+                }
+                reason = Some(format!("{count} of {all} repositories: {}: {}", repository.name(), skipped.reason));
+            }
+            let soonest = left_out.iter().map(|(_, skipped)| skipped.until).min();
+            RegistryNews {
+                registry: host.clone(),
+                repositories: registry.repositories,
+                state,
+                reason,
+                listed_at: registry.listed_at,
+                ask_again_at: registry.quiet_until.max(registry.no_lists_until).or(soonest).and_then(at),
+            }
         });
         news.collect()
     }
@@ -320,6 +343,13 @@ mod tests {
         board.looked(&repository("a"), &Looked::Listed, now, EVERY);
         board.looked(&repository("b"), &unsupported(), now, EVERY);
         assert_eq!((pause(&board, now), board.news()[0].state), (0, "listed"));
+        assert!(board.news()[0].reason.as_ref().is_some_and(|reason| reason.starts_with("1 of 2 repositories: ")));
+        // All of them, as when a permission has lapsed.
+        board.looked(&repository("a"), &Looked::NotAllowed { reason: "401".to_owned() }, now, EVERY);
+        assert_eq!(board.news()[0].state, "not_allowed");
+        board.begin();
+        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
+        board.looked(&repository("b"), &unsupported(), now, EVERY);
         assert!(board.is_skipped(&repository("b"), true, now) && !board.is_skipped(&repository("a"), true, now));
         assert!(!board.is_skipped(&repository("b"), true, now + LONG));
     }

@@ -41,15 +41,14 @@ pub(super) fn of_list(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags
     let left: Vec<Tag> = taken.drain(..too_many).map(|(tag, _)| tag).collect();
     let left: SeenTags = left.iter().collect();
     let seen = listed.iter().filter(|tag| !left.contains(tag)).collect();
-    News { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, listed, seen) }
+    News { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, seen) }
 }
 
-/// What is no longer listed is forgotten. A list that lacks more than half of what was there is not believed in that: a
-/// registry that is being restored would have everything that it gets back taken for new.
-fn remembered(before: &SeenTags, listed: &[Tag], now: SeenTags) -> SeenTags {
-    let still_there = listed.iter().filter(|tag| before.contains(tag)).count();
+/// What is no longer listed is remembered: a registry that is being restored, or leaves a page out, would have what it
+/// gets back taken for new. Only where that becomes too much is forgotten what the list does not have.
+fn remembered(before: &SeenTags, now: SeenTags) -> SeenTags {
     let all = before.union(&now);
-    if still_there * 2 < before.len() && all.len() <= MAX_SEEN { all } else { now }
+    if all.len() <= MAX_SEEN { all } else { now }
 }
 
 fn is_newer_than_some(rule: &ImageRule, facts: &TagFacts, running: &[Version]) -> bool {
@@ -124,9 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_forgotten() {
+    fn what_is_gone_for_a_while_is_no_news_when_it_is_back() {
         let news = of_list(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
-        assert_eq!(news, News { found: Vec::new(), seen: seen(&["1.1.0"]) });
+        assert_eq!(news, News { found: Vec::new(), seen: seen(&["1.0.0", "1.1.0"]) });
+        assert_eq!(of_list(&semver(), &tags(&["1.0.0", "1.1.0"]), Some(&news.seen), &[]).found, []);
     }
 
     #[test]

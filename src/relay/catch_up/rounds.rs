@@ -49,6 +49,7 @@ pub(super) struct Rounds {
     free_at: HashMap<String, Instant>,
     names_due: Instant,
     round_due: Instant,
+    begun: Instant,
 }
 
 impl Rounds {
@@ -63,6 +64,7 @@ impl Rounds {
             free_at: HashMap::new(),
             names_due: now,
             round_due: now,
+            begun: now,
         }
     }
 
@@ -86,8 +88,10 @@ impl Rounds {
                 self.waiting.push(Turn { repository: repository.clone(), due: now, tries: 0 });
             }
         }
-        // A round of those that are known when only half of them are would leave the others out.
-        if is_unread || self.round_due > now {
+        // A round of those that are known when only half of them are would leave the others out; but a branch that
+        // cannot be read for long keeps nobody else waiting.
+        let may_come = is_unread && now < self.begun + NAMES_AGE;
+        if may_come || self.round_due > now {
             return false;
         }
         self.round_due = now + self.every;
@@ -301,5 +305,14 @@ mod tests {
         rounds.done();
         rounds.name(names("r.test", 0), later + NAMES_AGE, || 0.0);
         assert_eq!(rounds.wake_at(never_quiet), later + NAMES_AGE * 2);
+    }
+
+    #[test]
+    fn a_branch_that_cannot_be_read_keeps_nobody_waiting() {
+        let start = Instant::now();
+        let mut rounds = Rounds::new(EVERY, 4, start);
+        let unread = || Names { is_unread: true, ..names("r.test", 2) };
+        let taken = run(&mut rounds, start, EVERY * 3, unread);
+        assert!(taken.len() >= 6, "{taken:?}");
     }
 }
