@@ -162,7 +162,7 @@ async fn round(fleet: &Fleet, shared: &Shared, title: &str, lost: usize) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let elapsed = begun.elapsed();
-    let mut counts = shared.lock().unwrap().counts;
+    let mut counts = std::mem::take(&mut shared.lock().unwrap().counts);
     counts.lists += before.lists;
     counts.tokens += before.tokens;
     counts.challenges += before.challenges;
