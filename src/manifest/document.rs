@@ -85,6 +85,7 @@ pub(super) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(Nod
         return vec![(root, kind)];
     };
     let of_item = |item| match type_of(tree, item) {
+        (Some("Kustomization"), _) => DocumentKind::Kustomization,
         (Some(kind), Some(api_version)) => of_object(kind, api_version),
         _ => DocumentKind::Kubernetes,
     };

@@ -540,6 +540,8 @@ mod tests {
         let text =
             format!("apiVersion: v1\nkind: List\nitems:\n- {application}\n- {release}\n- {{kind: Pod, image: c:1}}\n");
         assert_eq!(sites(&text), ["4 argocd a 1", "5 helm-values b v1", "6 kubernetes c 1"]);
+        let flux = "{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, spec: {images: [{name: d, newTag: v1}]}}";
+        assert_eq!(sites(&format!("apiVersion: v1\nkind: List\nitems: [{flux}]\n")), ["3 kustomization d v1"]);
         // Named as a kustomization, it is none for that.
         assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
     }
