@@ -7,8 +7,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use memchr::{memchr2, memmem};
+use memchr::memmem;
 
+use super::lines::{LineCounter, line_length};
 use super::tree::{Kind, NodeId, Tree};
 
 /// What begins our own markers.
@@ -70,7 +71,7 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     }
     found.sort_unstable();
     let keys = if found.is_empty() { BTreeSet::new() } else { keys(tree) };
-    let mut lines = LineCounter { text, position: 0, line: 1, start: 0 };
+    let mut lines = LineCounter::new(text.as_bytes());
     let mut markers = Vec::new();
     // Where the line ends on which the last one stood: what follows in the same comment is its text.
     let mut line_end = 0;
@@ -80,7 +81,7 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
         }
         let line = lines.of(hash);
         if let Some(at) = value_before(tree, hash, lines.start) {
-            line_end = memchr2(b'\n', b'\r', &text.as_bytes()[start..]).map_or(text.len(), |length| start + length);
+            line_end = start + line_length(&text[start..]);
             let behind = tree.nodes.partition_point(|node| node.span().start <= hash) as NodeId;
             let key = behind.checked_sub(1).filter(|key| keys.contains(key) && tree.node(*key).line == line);
             let above = key.filter(|key| tree.node(*key + 1).subtree_end > *key + 1);
@@ -164,30 +165,6 @@ fn part_of(word: &str) -> Option<Part> {
         "digest" => Some(Part::Digest),
         "name" => Some(Part::Name),
         _ => None,
-    }
-}
-
-/// Counts lines as the parser does: line feeds, and carriage returns without one.
-struct LineCounter<'text> {
-    text: &'text str,
-    position: usize,
-    line: u32,
-    /// Where the line begins.
-    start: usize,
-}
-
-impl LineCounter<'_> {
-    /// Returns the line of a position that is not before the last one.
-    fn of(&mut self, position: usize) -> u32 {
-        let bytes = self.text.as_bytes();
-        let is_end =
-            |index: &usize| bytes[*index] == b'\n' || (bytes[*index] == b'\r' && bytes.get(*index + 1) != Some(&b'\n'));
-        for end in (self.position..position).filter(is_end) {
-            self.line += 1;
-            self.start = end + 1;
-        }
-        self.position = position;
-        self.line
     }
 }
 

@@ -34,6 +34,7 @@ mod document;
 mod edit;
 mod embedded;
 mod find;
+mod lines;
 mod markers;
 mod notation;
 mod overlay;
