@@ -129,6 +129,30 @@ fn an_entry_stands_on_lines_of_its_own_however_they_end() {
     assert_eq!(inserted(text).unwrap(), text.replace("v1\r", "v1\r- name: a\r  newTag: v2\r"));
 }
 
+/// A rule that met nothing in a text had its markers taken for those of the file.
+#[test]
+fn a_rule_that_reads_a_text_takes_no_markers_in_it() {
+    let rule = |path, repository: Option<&str>, part| {
+        let repository = repository.map(|repository| repository.parse().unwrap());
+        let rules = vec![SiteRule::new("**", path, repository, part).unwrap()];
+        ManifestSettings { rules, ..ManifestSettings::default() }
+    };
+    let text = "|+\ry:image: nginx:1.27 # tagrelay: ignogm\rx: v1 # tagrelay: docker.io/library/a\r";
+    for text in [text.to_owned(), text.replace('\r', "\n"), format!("x: {}", text.replace('\r', "\n  "))] {
+        for path in ["$.nothing.is.here", "$.x.nothing"] {
+            let settings = rule(path, None, RulePart::Reference);
+            assert_eq!(read(".argocd-source-a.yaml", text.as_bytes(), &settings).unwrap().sites, [], "{text:?}");
+        }
+        checks::scan(&[b"+", text.as_bytes()].concat());
+    }
+    // What the rule is about is found, and may be excluded.
+    let settings = rule("$.x.y", Some("a"), RulePart::Tag);
+    let text = "x: |\n  y: v1 # c\n  z: v2 # tagrelay: docker.io/library/a\n";
+    assert_eq!(read("a.yaml", text.as_bytes(), &settings).unwrap().sites.len(), 1);
+    let ignored = text.replace("# c", "# tagrelay: ignore");
+    assert_eq!(read("a.yaml", ignored.as_bytes(), &settings).unwrap().sites, []);
+}
+
 /// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
 #[test]
 fn notes_are_about_lines_of_the_file() {

@@ -28,10 +28,14 @@ struct Claims<'text> {
 impl<'task> Finder<'_, '_, 'task> {
     /// Adds what markers and rules name, and takes away what a marker excludes.
     pub(super) fn take_claims(&mut self, task: &Task<'task>) {
-        let markers = match may_hold_markers(self.tree.text().as_bytes()) {
+        let mut markers = match may_hold_markers(self.tree.text().as_bytes()) {
             true => markers(self.tree),
             false => Vec::new(),
         };
+        if task.role == Role::Unknown {
+            // A rule that leads into a text is about one place in it, and makes nothing of what else stands there.
+            markers.retain(|marker| marker.says == Says::Ignore);
+        }
         if markers.is_empty() && task.rules.is_empty() {
             return;
         }
