@@ -13,7 +13,7 @@ use super::embedded::{Content, Embedded, Rule};
 use super::registries::{GlobalRegistry, has_host};
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Reader, Slot, Slots, twice};
+use super::slots::{Key, Reader, Slot, Slots, twice};
 use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
 
 /// What is to be found in a text.
@@ -271,26 +271,26 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         global: Option<GlobalRegistry<'tree>>,
     ) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let slots = self.reader.read(mapping)?;
-        let global = match slots.global {
+        let global = match slots[Key::Global] {
             Some(below) if self.document.holds_values() => self.global_registry(below)?.or(global),
             _ => global,
         };
         self.visit_special(&slots)?;
-        if slots.image.is_none() && slots.images.is_none() && slots.repository.is_none() {
+        if slots[Key::Image].is_none() && slots[Key::Images].is_none() && slots[Key::Repository].is_none() {
             return Ok(global);
         }
         self.reader.refuse_duplicate(&slots)?;
-        let image = self.reader.slot(slots.image);
+        let image = self.reader.slot(slots[Key::Image]);
         if let Slot::Text(at, node, text) = image {
             self.take_reference_beside(mapping, at, node, text, &slots);
         }
-        match (self.reader.slot(slots.repository), image) {
+        match (self.reader.slot(slots[Key::Repository]), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
             // Some charts say `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
             (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots, global),
             _ => {}
         }
-        if let (true, Some(images)) = (self.document.has_image_entries(), slots.images) {
+        if let (true, Some(images)) = (self.document.has_image_entries(), slots[Key::Images]) {
             let tree = self.tree;
             let images = tree.resolve(images);
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
@@ -308,15 +308,15 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     fn visit_special(&mut self, slots: &Slots) -> Result<(), Unreadable> {
         match self.document {
             DocumentKind::Argocd => {
-                if let Some(kustomize) = slots.kustomize {
+                if let Some(kustomize) = slots[Key::Kustomize] {
                     self.take_kustomize_images(kustomize)?;
                 }
-                if let Some(helm) = slots.helm {
+                if let Some(helm) = slots[Key::Helm] {
                     self.take_helm(helm)?;
                 }
             }
             DocumentKind::HelmChart => {
-                if let Some(values) = slots.values_content {
+                if let Some(values) = slots[Key::ValuesContent] {
                     self.take_values_text(values);
                 }
             }
@@ -336,7 +336,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
     fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
         let is_alone = !self.document.holds_values() || has_host(ImageReference::split(text).0);
-        match self.reader.slot(slots.registry) {
+        match self.reader.slot(slots[Key::Registry]) {
             Slot::Text(_, _, registry) if !is_alone => self.take_reference(home, at, node, text, 0, Some(registry)),
             // A registry that cannot be read: nobody can say whose image it is.
             Slot::Other if !is_alone => {}
@@ -361,7 +361,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
 
     /// `repository`, `tag` and `digest` beside each other.
     fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
-        let registry = match self.reader.slot(slots.registry) {
+        let registry = match self.reader.slot(slots[Key::Registry]) {
             Slot::Absent => None,
             Slot::Text(_, _, registry) => Some(registry),
             Slot::Other => return,
@@ -371,7 +371,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             None => registry,
         };
         let repository = below(registry, name);
-        let (tag, inner_digest) = match self.reader.slot(slots.tag) {
+        let (tag, inner_digest) = match self.reader.slot(slots[Key::Tag]) {
             Slot::Absent => (None, None),
             // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
             Slot::Text(at, node, text) => {
@@ -381,7 +381,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             Slot::Other => return,
         };
         let mut digests = inner_digest.into_iter().collect::<Vec<_>>();
-        for (slot, may_be_bare) in [(slots.digest, false), (slots.sha, true)] {
+        for (slot, may_be_bare) in [(slots[Key::Digest], false), (slots[Key::Sha], true)] {
             match self.reader.slot(slot) {
                 Slot::Absent => {}
                 Slot::Text(at, node, text) => {
@@ -404,11 +404,11 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         }
         let slots = self.reader.read(entry)?;
         self.reader.refuse_duplicate(&slots)?;
-        let name = match (self.reader.slot(slots.new_name), self.reader.slot(slots.name)) {
+        let name = match (self.reader.slot(slots[Key::NewName]), self.reader.slot(slots[Key::Name])) {
             (Slot::Text(_, _, name), _) | (Slot::Absent, Slot::Text(_, _, name)) => name,
             _ => return Ok(()),
         };
-        let (tag, digest) = match (self.reader.slot(slots.new_tag), self.reader.slot(slots.digest)) {
+        let (tag, digest) = match (self.reader.slot(slots[Key::NewTag]), self.reader.slot(slots[Key::Digest])) {
             (Slot::Other, _) | (_, Slot::Other) => return Ok(()),
             (Slot::Text(at, node, text), digest) => {
                 let (tag, inner) = Part::tag_and_digest(at, node, text);

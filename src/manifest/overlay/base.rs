@@ -7,7 +7,7 @@ use memchr::memmem;
 use super::super::markers::{Says, markers};
 use super::super::prefilter::may_hold_markers;
 use super::super::site::Unreadable;
-use super::super::slots::{Reader, Slot};
+use super::super::slots::{Key, Reader, Slot};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::images::Image;
 use super::insert::NewEntry;
@@ -100,18 +100,18 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadab
             Slot::Text(_, _, text) => Some(text.to_owned()),
             Slot::Absent | Slot::Other => None,
         };
-        let Some(name) = text(slots.name) else { continue };
-        let (tag, inner) = match text(slots.new_tag) {
+        let Some(name) = text(slots[Key::Name]) else { continue };
+        let (tag, inner) = match text(slots[Key::NewTag]) {
             Some(tag) => match tag.split_once('@') {
                 Some((tag, digest)) => (Some(tag.to_owned()), Some(digest.to_owned())),
                 None => (Some(tag), None),
             },
             None => (None, None),
         };
-        let digest = text(slots.digest).or(inner);
+        let digest = text(slots[Key::Digest]).or(inner);
         let line = tree.node(item).line;
-        let version_line = slots.new_tag.or(slots.digest).map_or(line, |version| tree.node(version).line);
-        found.push(Entry { name, line, new_name: text(slots.new_name), tag, digest, version_line });
+        let version_line = slots[Key::NewTag].or(slots[Key::Digest]).map_or(line, |version| tree.node(version).line);
+        found.push(Entry { name, line, new_name: text(slots[Key::NewName]), tag, digest, version_line });
     }
     Ok(found)
 }
