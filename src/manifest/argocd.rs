@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::embedded::Content;
-use super::find::{Finder, Part};
+use super::find::Finder;
+use super::found::Part;
 use super::site::{Format, Unreadable};
 use super::slots::Slot;
 use super::tree::{Kind, NodeId};

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::embedded::Rule;
-use super::find::{Finder, Found, Part, Role, Task, Written};
+use super::find::{Finder, Role, Task};
+use super::found::{Found, Part, Written};
 use super::markers::{self, Marker, Name, Says, markers};
 use super::prefilter::may_hold_markers;
 use super::settings::RulePart;

@@ -8,7 +8,8 @@ use crate::image::{Repository, Version};
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Found, Part, Sites, Task};
+use super::find::{Sites, Task};
+use super::found::{Found, Part};
 use super::notation::{self, Quotes, Replacement};
 use super::plain::reads_as_string;
 use super::prefilter::must_be_read;

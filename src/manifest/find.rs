@@ -1,20 +1,19 @@
 //! Finds the sites in the nodes of a file.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use granit_parser::StructureStyle;
+use crate::image::{Digest, Tag, Version};
 
-use crate::image::{Digest, ImageReference, Tag, Version};
-
+use super::ambiguous::{refuse_duplicates_above, refuse_template};
 use super::document::{DocumentKind, is_json, objects};
 use super::embedded::{Content, Embedded, Rule};
-use super::registries::{GlobalRegistry, has_host};
+use super::found::{Found, Part, Written};
+use super::registries::GlobalRegistry;
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Key, Reader, Slot, Slots, twice};
-use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
+use super::slots::{Key, Reader, Slot, Slots};
+use super::tree::{Kind, NodeId, Tree};
+use super::values::below;
 
 /// What is to be found in a text.
 pub(super) struct Task<'task> {
@@ -78,34 +77,6 @@ pub(super) struct Sites<'task> {
     pub(super) notes: Vec<Note>,
 }
 
-/// A site with the scalars that it is made of.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) site: Site,
-    /// The mappings that have this site, with everything that an alias or a merge key brings them.
-    pub(super) homes: Vec<NodeId>,
-    pub(super) tag: Option<Part>,
-    pub(super) digest: Option<Part>,
-    /// Whether `@digest` may be added behind the tag.
-    pub(super) is_pinnable: bool,
-}
-
-/// Where a tag or a digest stands.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    /// The scalar.
-    pub(super) node: NodeId,
-    /// Every node through which sites reach the scalar: the scalar itself, or aliases of it.
-    pub(super) reached_by: Vec<NodeId>,
-    /// The bytes of the scalar's value that are the tag or the digest.
-    pub(super) range: Range<usize>,
-    /// Whether a digest is written without `sha256:` in front, as under the key `sha`.
-    pub(super) is_bare: bool,
-}
-
-/// A tag or a digest as it is written, with its place.
-pub(super) type Written<'tree> = (&'tree str, Part);
-
 impl<'task> Sites<'task> {
     /// Finds every site of a text.
     ///
@@ -142,78 +113,6 @@ impl<'task> Sites<'task> {
         finder.take_claims(task);
         let Finder { found, embedded, notes, reader, .. } = finder;
         Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
-    }
-}
-
-/// Refuses what only looks like YAML: `{{ .Values.x }}` reads as a mapping whose key is a mapping, which nobody writes.
-/// Texts inside a file may be templates all the same: Argo CD renders those of an ApplicationSet.
-fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
-    let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
-    let opens_twice =
-        |pair: &&[Node<'_>]| is_flow(&pair[0]) && is_flow(&pair[1]) && pair[0].span().start + 1 == pair[1].span().start;
-    match tree.nodes.windows(2).find(opens_twice) {
-        Some(pair) => Err(Unreadable { line: Some(pair[0].line), reason: format!("holds `{{{{`{TEMPLATE_HINT}") }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a key that is there twice on the way to a site: readers differ on which of the two counts.
-fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Result<(), Unreadable> {
-    let mut parts: Vec<NodeId> = found.iter().flat_map(Found::parts).map(|part| part.node).collect();
-    parts.sort_unstable();
-    let leads_to_a_site = |id: NodeId| {
-        let behind = parts.partition_point(|part| *part < id);
-        parts.get(behind).is_some_and(|part| *part < tree.node(id).subtree_end)
-    };
-    let is_above = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_)) && leads_to_a_site(*id);
-    for mapping in (0..tree.nodes.len() as NodeId).filter(is_above) {
-        let mut keys: BTreeMap<&str, bool> = BTreeMap::new();
-        for (key, value) in tree.entries(mapping) {
-            let text = &*tree.node(tree.resolve(key)).value;
-            let is_scalar = matches!(tree.node(tree.resolve(key)).kind, Kind::Scalar(_));
-            let leads = leads_to_a_site(value);
-            // Several merge keys are merged one after another.
-            if is_scalar && text != "<<" && keys.insert(text, leads).is_some_and(|other| other || leads) {
-                return Err(twice(tree, key));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Found {
-    /// The scalars of the site, which order it in the text.
-    pub(super) fn place(&self) -> (NodeId, NodeId) {
-        let node = |part: &Option<Part>| part.as_ref().map(|part| part.node);
-        let tag = node(&self.tag);
-        let digest = node(&self.digest);
-        (tag.or(digest).unwrap_or_default(), digest.or(tag).unwrap_or_default())
-    }
-
-    /// Takes in `copy` when it is this very site, reached in another way.
-    fn joins(&mut self, copy: &mut Self) -> bool {
-        let is_same = self.place() == copy.place() && self.site == copy.site;
-        if is_same {
-            if !self.homes.ends_with(&copy.homes) {
-                self.homes.append(&mut copy.homes);
-            }
-            for (part, other) in [(&mut self.tag, &mut copy.tag), (&mut self.digest, &mut copy.digest)] {
-                if let (Some(part), Some(other)) = (part, other) {
-                    part.reached_by.append(&mut other.reached_by);
-                }
-            }
-        }
-        is_same
-    }
-
-    /// Returns whether the repository stands under a key beside the tag, and not before it in one text.
-    pub(super) fn is_beside_its_name(&self) -> bool {
-        self.parts().all(|part| part.range.start == 0)
-    }
-
-    /// The tag and the digest, those that are there.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.tag.iter().chain(&self.digest)
     }
 }
 
@@ -333,17 +232,6 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         embedded
     }
 
-    /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
-    fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
-        let is_alone = !self.document.holds_values() || has_host(ImageReference::split(text).0);
-        match self.reader.slot(slots[Key::Registry]) {
-            Slot::Text(_, _, registry) if !is_alone => self.take_reference(home, at, node, text, 0, Some(registry)),
-            // A registry that cannot be read: nobody can say whose image it is.
-            Slot::Other if !is_alone => {}
-            _ => self.take_reference(home, at, node, text, 0, None),
-        }
-    }
-
     /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
     pub(super) fn take_reference(
         &mut self,
@@ -357,44 +245,6 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let (name, tag, digest) = Part::of_reference(at, node, text, start);
         let repository = below(registry, name);
         self.add(home, self.document.format(), tag, digest, &repository);
-    }
-
-    /// `repository`, `tag` and `digest` beside each other.
-    fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
-        let registry = match self.reader.slot(slots[Key::Registry]) {
-            Slot::Absent => None,
-            Slot::Text(_, _, registry) => Some(registry),
-            Slot::Other => return,
-        };
-        let registry = match global {
-            Some(global) => global.over(registry, name),
-            None => registry,
-        };
-        let repository = below(registry, name);
-        let (tag, inner_digest) = match self.reader.slot(slots[Key::Tag]) {
-            Slot::Absent => (None, None),
-            // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
-            Slot::Text(at, node, text) => {
-                let (tag, digest) = Part::tag_and_digest(at, node, text);
-                (Some(tag), digest)
-            }
-            Slot::Other => return,
-        };
-        let mut digests = inner_digest.into_iter().collect::<Vec<_>>();
-        for (slot, may_be_bare) in [(slots[Key::Digest], false), (slots[Key::Sha], true)] {
-            match self.reader.slot(slot) {
-                Slot::Absent => {}
-                Slot::Text(at, node, text) => {
-                    let is_bare = may_be_bare && !text.contains(':');
-                    digests.push((text, Part { is_bare, ..Part::whole(at, node, text) }));
-                }
-                Slot::Other => return,
-            }
-        }
-        // With two digests nobody can say which one counts.
-        if digests.len() < 2 {
-            self.add(home, self.document.values_format(), tag, digests.pop(), &repository);
-        }
     }
 
     /// An entry of a kustomization's `images`.
@@ -453,53 +303,8 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     }
 }
 
-/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
-fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
-    match registry {
-        None => Cow::Borrowed(name),
-        Some(registry) => Cow::Owned(format!("{registry}/{name}")),
-    }
-}
-
-impl Part {
-    /// The part that is all of the scalar.
-    pub(super) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
-        Self::inside(at, node, 0..text.len())
-    }
-
-    /// The part that is these bytes of the scalar's value.
-    pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
-        Self { node, reached_by: vec![at], range, is_bare: false }
-    }
-
-    /// The name of a reference from some byte of the text on, its tag and its digest.
-    pub(super) fn of_reference(
-        at: NodeId,
-        node: NodeId,
-        text: &str,
-        start: usize,
-    ) -> (&str, Option<Written<'_>>, Option<Written<'_>>) {
-        let (name, tag, digest) = ImageReference::split(&text[start..]);
-        let behind = start + name.len() + 1;
-        let tag = tag.map(|tag| (tag, Self::inside(at, node, behind..behind + tag.len())));
-        let digest = digest.map(|digest| (digest, Self::inside(at, node, text.len() - digest.len()..text.len())));
-        (name, tag, digest)
-    }
-
-    /// The tag, and the digest that may stand behind it in the same scalar.
-    pub(super) fn tag_and_digest(at: NodeId, node: NodeId, text: &str) -> (Written<'_>, Option<Written<'_>>) {
-        match text.split_once('@') {
-            Some((tag, digest)) => (
-                (tag, Self::inside(at, node, 0..tag.len())),
-                Some((digest, Self::inside(at, node, tag.len() + 1..text.len()))),
-            ),
-            None => ((text, Self::whole(at, node, text)), None),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Unreadable, scan};
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -515,7 +320,7 @@ mod tests {
         sites.iter().map(describe).collect()
     }
 
-    fn sites(text: &str) -> Vec<String> {
+    pub(in super::super) fn sites(text: &str) -> Vec<String> {
         sites_in("a.yaml", text)
     }
 
@@ -544,53 +349,6 @@ mod tests {
         assert_eq!(sites(&format!("apiVersion: v1\nkind: List\nitems: [{flux}]\n")), ["3 kustomization d v1"]);
         // Named as a kustomization, it is none for that.
         assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
-    }
-
-    #[test]
-    fn reads_versions_as_they_are_written() {
-        assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
-        assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
-        assert_eq!(sites("repository: a\n\ntag: 1.20 # c\n"), ["3 helm-values a 1.20"]);
-        assert_eq!(sites("{repository: a, tag: yes, digest: $}"), ["1 helm-values a yes@D"]);
-        assert_eq!(sites("{repository: a, tag: , digest: $}"), ["1 helm-values a @D"]);
-        assert_eq!(sites("{repository: a, tag: 1@$}"), ["1 helm-values a 1@D"]);
-        assert_eq!(sites("{repository: a, sha: $}"), ["1 helm-values a @D"]);
-        for nothing in ["null", "~", "", "''", "\"\"", "!!int 1", "!x v1", "[v1]", "{a: b}", "'{{ x }}'", "a b", "1@x"]
-        {
-            assert_eq!(sites(&format!("{{repository: a, tag: {nothing}}}")), [""; 0], "{nothing}");
-        }
-        // What is not understood is not half edited.
-        for half in ["tag: '{{ x }}', digest: $", "tag: v1, digest: x", "tag: v1@$, digest: $", "tag: v1, digest: [$]"]
-        {
-            assert_eq!(sites(&format!("{{repository: a, {half}}}")), [""; 0], "{half}");
-        }
-    }
-
-    #[test]
-    fn joins_registry_and_repository_as_charts_do() {
-        for (text, expected) in [
-            ("registry: ghcr.io, repository: x/a", "ghcr.io/x/a"),
-            ("registry: ghcr.io/x, repository: a", "ghcr.io/x/a"),
-            ("registry: docker.io, repository: a", "a"),
-            ("registry: '', repository: ghcr.io/a", "ghcr.io/a"),
-            ("registry: 'localhost:5000', repository: a", "localhost:5000/a"),
-            ("registry: registry.k8s.io, image: ingress-nginx/controller", "registry.k8s.io/ingress-nginx/controller"),
-        ] {
-            assert_eq!(sites(&format!("{{{text}, tag: v1}}")), [format!("1 helm-values {expected} v1")]);
-        }
-        for (text, expected) in [
-            ("registry: ghcr.io, image: 'x/a:v1'", "1 helm-values ghcr.io/x/a v1"),
-            ("registry: ghcr.io/y, image: 'a:v1'", "1 helm-values ghcr.io/y/a v1"),
-            ("registry: ghcr.io, image: 'quay.io/x/a:v1'", "1 helm-values quay.io/x/a v1"),
-            ("registry: ghcr.io, image: 'a:v1', apiVersion: v1, kind: X", "1 kubernetes a v1"),
-        ] {
-            assert_eq!(sites(&format!("{{{text}}}")), [expected]);
-        }
-        assert_eq!(sites("{registry: [a], image: 'x/a:v1'}"), [""; 0]);
-        for text in ["registry: [a], repository: a", "registry: '{{ x }}', repository: a", "repository: [a]", "tag: v2"]
-        {
-            assert!(scan("a.yaml", format!("{{{text}, tag: v1}}").as_bytes()).unwrap_or_default().is_empty(), "{text}");
-        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Found, Sites, Task};
+use super::find::{Sites, Task};
+use super::found::Found;
 use super::prefilter::must_be_read;
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Note, Reading, Site, Unreadable};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::image::{Repository, Version};
 
-use super::find::Found;
+use super::found::Found;
 use super::refused::{Place, Refused};
 use super::settings::{ManifestSettings, Pin};
 

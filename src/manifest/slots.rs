@@ -2,7 +2,7 @@
 
 use std::ops::Index;
 
-use super::find::Part;
+use super::found::Part;
 use super::site::Unreadable;
 use super::tree::{Kind, NodeId, Tree};
 
