@@ -103,6 +103,7 @@ impl<'task> Finder<'_, '_, 'task> {
         });
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
+        self.unclear.retain(|node, _| !is_beside(*node));
     }
 
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {

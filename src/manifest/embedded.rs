@@ -35,6 +35,8 @@ pub(super) enum Content {
     Values,
     /// A patch of a kustomization.
     Patch,
+    /// A part of an ApplicationSet: the patch of its template, or the elements of a list generator.
+    Argocd,
 }
 
 /// A rule of the settings, from some place on.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::image::{Digest, Tag, Version};
+use crate::image::{Tag, Version};
 
 use super::ambiguous::{refuse_duplicates_above, refuse_template};
 use super::document::{DocumentKind, is_json, objects};
@@ -32,6 +32,8 @@ pub(super) enum Role<'task> {
     Values,
     /// A patch inside a kustomization.
     Patch,
+    /// A part of an ApplicationSet inside it.
+    Argocd,
     /// Something inside another file, in which only rules find sites.
     Unknown,
 }
@@ -58,6 +60,7 @@ impl<'task> Task<'task> {
         let role = match embedded.content {
             Content::Values => Role::Values,
             Content::Patch => Role::Patch,
+            Content::Argocd => Role::Argocd,
             Content::Unknown => Role::Unknown,
         };
         Self { role, names, rules: embedded.rules.clone() }
@@ -91,6 +94,7 @@ impl<'task> Sites<'task> {
             found: Vec::new(),
             embedded: BTreeMap::new(),
             notes: Vec::new(),
+            unclear: BTreeMap::new(),
         };
         if matches!(task.role, Role::File(_)) {
             refuse_template(tree)?;
@@ -111,7 +115,12 @@ impl<'task> Sites<'task> {
         finder.in_order();
         refuse_duplicates_above(tree, &finder.found)?;
         finder.take_claims(task);
-        let Finder { found, embedded, notes, reader, .. } = finder;
+        if !matches!(task.role, Role::File(_)) {
+            finder.leave_texts();
+        }
+        let Finder { found, embedded, mut notes, unclear, reader, .. } = finder;
+        notes.extend(unclear.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason }));
+        notes.sort_by_key(|note| note.line);
         Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
     }
 }
@@ -123,6 +132,8 @@ pub(super) struct Finder<'tree, 'text, 'task> {
     pub(super) found: Vec<Found>,
     pub(super) embedded: BTreeMap<NodeId, Embedded<'task>>,
     pub(super) notes: Vec<Note>,
+    /// The scalars that would be parts of sites, and why they are none.
+    pub(super) unclear: BTreeMap<NodeId, String>,
 }
 
 impl<'tree, 'task> Finder<'tree, '_, 'task> {
@@ -182,6 +193,8 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let image = self.reader.slot(slots[Key::Image]);
         if let Slot::Text(at, node, text) = image {
             self.take_reference_beside(mapping, at, node, text, &slots);
+        } else if let (Some(image), Format::Kubernetes) = (slots[Key::Image], self.document.format()) {
+            self.take_volume(image)?;
         }
         match (self.reader.slot(slots[Key::Repository]), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
@@ -213,6 +226,9 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
                 if let Some(helm) = slots[Key::Helm] {
                     self.take_helm(helm)?;
                 }
+                for key in [Key::ElementsYaml, Key::TemplatePatch] {
+                    self.take_part_of_set(slots[key]);
+                }
             }
             DocumentKind::HelmChart => {
                 if let Some(values) = slots[Key::ValuesContent] {
@@ -230,6 +246,16 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let embedded = self.embedded.entry(node).or_insert_with(new);
         embedded.reached_by.push(at);
         embedded
+    }
+
+    /// The image of a volume: `image: {reference: repository:tag}`
+    /// (<https://kubernetes.io/docs/concepts/storage/volumes/#image>).
+    fn take_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
+        let image = self.reader.follow(image)?;
+        if let Slot::Text(at, node, text) = self.reader.slot(self.tree.value_of(image, "reference")) {
+            self.take_reference(image, at, node, text, 0, None);
+        }
+        Ok(())
     }
 
     /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
@@ -287,13 +313,15 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             None => Some(None),
         };
         let parse_digest = |digest: &Option<Written<'_>>| match digest {
-            Some((text, part)) if part.is_bare => format!("sha256:{text}").parse::<Digest>().ok().map(Some),
-            Some((text, _)) => text.parse::<Digest>().ok().map(Some),
+            Some((text, part)) => part.digest_of(text).map(Some),
             None => Some(None),
         };
-        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else { return false };
-        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
         let Ok(repository) = repository.parse() else { return false };
+        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else {
+            self.tell_unclear(tag.as_ref(), digest.as_ref());
+            return false;
+        };
+        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
         let (tag, digest) = (tag.map(|(_, part)| part), digest.map(|(_, part)| part));
         let line = tag.as_ref().or(digest.as_ref()).map_or(1, |part| self.tree.node(part.node).line);
         let is_pinnable = tag.is_some() && digest.is_none();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::image::ImageReference;
+use crate::image::{Digest, ImageReference};
 
 use super::site::Site;
 use super::tree::NodeId;
@@ -80,6 +80,11 @@ impl Part {
     /// The part that is these bytes of the scalar's value.
     pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
+    }
+
+    /// Returns the digest that the text of the part is.
+    pub(super) fn digest_of(&self, text: &str) -> Option<Digest> {
+        if self.is_bare { format!("sha256:{text}").parse().ok() } else { text.parse().ok() }
     }
 
     /// The name of a reference from some byte of the text on, its tag and its digest.

@@ -54,6 +54,7 @@ mod site;
 mod site_path;
 mod slots;
 mod tree;
+mod unclear;
 mod values;
 
 pub use edit::{Edited, SiteChange, edit, edit_with};

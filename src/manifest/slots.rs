@@ -30,10 +30,12 @@ pub(super) enum Key {
     Helm,
     Kustomize,
     ValuesContent,
+    ElementsYaml,
+    TemplatePatch,
 }
 
 impl Key {
-    const COUNT: usize = Self::ValuesContent as usize + 1;
+    const COUNT: usize = Self::TemplatePatch as usize + 1;
 
     fn of(text: &str) -> Option<Self> {
         Some(match text {
@@ -51,6 +53,8 @@ impl Key {
             "helm" => Self::Helm,
             "kustomize" => Self::Kustomize,
             "valuesContent" => Self::ValuesContent,
+            "elementsYaml" => Self::ElementsYaml,
+            "templatePatch" => Self::TemplatePatch,
             _ => return None,
         })
     }

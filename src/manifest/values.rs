@@ -65,7 +65,8 @@ impl Finder<'_, '_, '_> {
 pub(super) fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
     match registry {
         None => Cow::Borrowed(name),
-        Some(registry) => Cow::Owned(format!("{registry}/{name}")),
+        // With a slash at its end a chart adds none.
+        Some(registry) => Cow::Owned(format!("{}/{name}", registry.strip_suffix('/').unwrap_or(registry))),
     }
 }
 
@@ -99,6 +100,7 @@ mod tests {
         for (text, expected) in [
             ("registry: ghcr.io, repository: x/a", "ghcr.io/x/a"),
             ("registry: ghcr.io/x, repository: a", "ghcr.io/x/a"),
+            ("registry: ghcr.io/x/, repository: a", "ghcr.io/x/a"),
             ("registry: docker.io, repository: a", "a"),
             ("registry: '', repository: ghcr.io/a", "ghcr.io/a"),
             ("registry: 'localhost:5000', repository: a", "localhost:5000/a"),
