@@ -217,6 +217,13 @@ fn time_grows_with_the_file() {
     assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
     let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
     assert_linear(64_000, |size| scan_and_edit(&lines(size)));
+    assert_linear(8_192, |size| scan_and_edit(&"- k: # tagrelay: ignore\n    image: a:1\n- image: a:1\n".repeat(size)));
+    // Brackets that are opened and closed beside markers.
+    for item in
+        ["{ # tagrelay: ignore\n image: a:1},\n", "{image: a:1\n }, # tagrelay: ignore\n", "[], # tagrelay: ignore\n"]
+    {
+        assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
+    }
     // As many policies as markers that ask for one.
     let flux = |number: usize| {
         format!(

@@ -4,12 +4,11 @@
 //! one changes nothing: a repository that was made for Flux works as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use super::embedded::Rule;
 use super::find::{Finder, Role, Task};
 use super::found::{Found, Part, Written};
-use super::markers::{self, Marker, Name, Says, markers};
+use super::markers::{self, Ignored, Marker, Name, Says, markers};
 use super::prefilter::may_hold_markers;
 use super::settings::RulePart;
 use super::site::{Format, Note};
@@ -83,18 +82,14 @@ impl<'task> Finder<'_, '_, 'task> {
     /// repository of one, or behind the key of what holds them.
     fn ignore_what_is_beside(&mut self, markers: &[Marker<'_>]) {
         let tree = self.tree;
-        let ignoring = || markers.iter().filter(|marker| marker.says == Says::Ignore);
-        let lines: BTreeSet<u32> = ignoring().filter(|marker| marker.at.is_some()).map(|marker| marker.line).collect();
-        let below = |key: NodeId| key + 1..tree.node(key + 1).subtree_end;
-        let below: Vec<Range<NodeId>> = ignoring().filter_map(|marker| marker.above).map(below).collect();
-        if lines.is_empty() && below.is_empty() {
+        let ignored = Ignored::of(tree, markers);
+        if ignored.is_nothing() {
             return;
         }
-        let is_beside =
-            |node: NodeId| lines.contains(&tree.node(node).line) || below.iter().any(|range| range.contains(&node));
+        let is_beside = |node: NodeId| ignored.takes(tree, node);
         let names_it = |home: &NodeId| {
             let named = |key: NodeId| matches!(&*tree.node(key).value, "repository" | "registry" | "name" | "newName");
-            tree.entries(*home).any(|(key, value)| named(key) && lines.contains(&tree.node(value).line))
+            tree.entries(*home).any(|(key, value)| named(key) && ignored.takes_line_of(tree, value))
         };
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_beside(part.node) || part.reached_by.iter().any(|at| is_beside(*at));
@@ -108,7 +103,7 @@ impl<'task> Finder<'_, '_, 'task> {
 
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
         let Some(at) = marker.at else {
-            if marker.says == Says::Ignore && marker.above.is_some() {
+            if marker.says == Says::Ignore && marker.around.is_some() {
                 return;
             }
             return self
@@ -371,11 +366,20 @@ mod tests {
             "repository: a/b # tagrelay: ignore\ntag: v1",
             "d: # tagrelay: ignore\n  image: a:1\n  e: [{repository: b, tag: v1}]\n",
             "image: |- # tagrelay: ignore\n  a:1\n",
+            // Between brackets over several lines, at their beginning or at their end.
+            "f: {repository: a/b, tag: v1,\n  x: y} # tagrelay: ignore",
+            "f: {\n  repository: a/b,\n  tag: v1, # why\n} # tagrelay: ignore",
+            "f: { # tagrelay: ignore\n  repository: a/b,\n  tag: v1\n}",
+            "f: [{ # tagrelay: ignore\n  image: a:1}, {image: b:1}]",
+            "f: [{image: a:1,\n x: []\n # }\n}, [y: {image: b:1\n}]\n] # tagrelay: ignore",
         ] {
             assert_eq!(found(ignored, &settings()), [""; 0], "{ignored}");
         }
         let one_of_two = "a: {image: a:1} # tagrelay: ignore\nb: {image: a:2}\n";
         assert_eq!(found(one_of_two, &settings()), ["2 helm-values docker.io/library/a 2"]);
+        let inner = "f: [{image: a:1}, {image: a:2,\n x: y}, # tagrelay: ignore\n {image: a:3}]";
+        let kept = ["1 helm-values docker.io/library/a 1", "3 helm-values docker.io/library/a 3"];
+        assert_eq!(found(inner, &settings()), kept);
         let by_name = "b: {image: a:2} # tagrelay: ignored";
         assert!(found(by_name, &settings()).iter().any(|note| note.contains("is not understood")));
     }

@@ -4,6 +4,7 @@
 //! cannot overflow a stack), and an alias is a number that is followed where needed and never expanded.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle, Tag, YamlVersion};
@@ -307,6 +308,19 @@ impl<'text> Builder<'text> {
         });
         Ok(id)
     }
+}
+
+/// Returns the ranges that are in no other one, in the order of the text. They are subtrees, so none overlaps another.
+pub(super) fn outermost(mut ranges: Vec<Range<NodeId>>) -> Vec<Range<NodeId>> {
+    ranges.sort_unstable_by_key(|range| (range.start, Reverse(range.end)));
+    ranges.dedup_by(|inner, outer| inner.end <= outer.end);
+    ranges
+}
+
+/// Returns whether a node is in one of the [`outermost`] ranges.
+pub(super) fn is_in(ranges: &[Range<NodeId>], id: NodeId) -> bool {
+    let before = ranges.partition_point(|range| range.start <= id);
+    before > 0 && ranges[before - 1].contains(&id)
 }
 
 fn line_of(span: &Span) -> Option<u32> {

@@ -1,10 +1,8 @@
 //! What an overlay builds upon, as kustomize sees it: kustomizations, and the images of resources.
 
-use std::collections::BTreeSet;
-
 use memchr::memmem;
 
-use super::super::markers::{Says, markers};
+use super::super::markers::{Ignored, markers};
 use super::super::prefilter::may_hold_markers;
 use super::super::site::Unreadable;
 use super::super::slots::{Key, Reader, Slot};
@@ -149,7 +147,8 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
         return Ok(Vec::new());
     }
     let tree = Tree::parse(bytes)?;
-    let ignored = ignored(&tree);
+    let markers = if may_hold_markers(bytes) { markers(&tree) } else { Vec::new() };
+    let ignored = Ignored::of(&tree, &markers);
     let mut reader = Reader::new(&tree);
     let mut found = Vec::new();
     for document in &tree.documents {
@@ -167,7 +166,7 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
                 for container in children_of_list(&tree, Some(list)) {
                     let container = reader.follow(container)?;
                     let Slot::Text(at, node, text) = reader.slot(tree.value_of(container, "image")) else { continue };
-                    if !ignored.contains(&at) && !ignored.contains(&node) {
+                    if !ignored.takes(&tree, at) && !ignored.takes(&tree, node) {
                         let (name, tag, digest) = ImageReference::split(text);
                         let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
                         found.push(Image { name: name.to_owned(), tag, digest, is_set: false });
@@ -181,11 +180,4 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
 
 fn is_list_of_containers(key: &str) -> bool {
     matches!(key, "containers" | "initContainers")
-}
-
-fn ignored(tree: &Tree<'_>) -> BTreeSet<NodeId> {
-    if !may_hold_markers(tree.text().as_bytes()) {
-        return BTreeSet::new();
-    }
-    markers(tree).iter().filter(|marker| marker.says == Says::Ignore).filter_map(|marker| marker.at).collect()
 }
