@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::embedded::Rule;
 use super::find::{Finder, Role, Task};
 use super::found::{Found, Part, Written};
-use super::markers::{self, Ignored, Marker, Name, Says, markers};
+use super::markers::{Ignored, Marked, Marker, Name, Says, markers};
 use super::prefilter::may_hold_markers;
 use super::settings::RulePart;
 use super::site::{Format, Note};
-use super::site_path::{Place, select};
+use super::site_path::{Reached, select};
 use super::slots::Slot;
 use super::tree::{NodeId, Tree};
 use crate::image::{ImageReference, Repository};
@@ -135,9 +135,9 @@ impl<'task> Finder<'_, '_, 'task> {
         let owner = Owner { known: known.as_ref(), guess: guess.as_ref() };
         let part = match part {
             // It never changes; what it says was read before.
-            Some(markers::Part::Name) => return,
-            Some(markers::Part::Tag) => Some(RulePart::Tag),
-            Some(markers::Part::Digest) => Some(RulePart::Digest),
+            Some(Marked::Name) => return,
+            Some(Marked::Tag) => Some(RulePart::Tag),
+            Some(Marked::Digest) => Some(RulePart::Digest),
             None => None,
         };
         match self.take_scalar(at, part, owner, Format::Marker) {
@@ -161,9 +161,15 @@ impl<'task> Finder<'_, '_, 'task> {
     }
 
     /// Returns whether a version stands where a rule leads to.
-    fn take_rule(&mut self, place: Place<'task>, rule: &Rule<'task>, role: Role<'_>, claims: &mut Claims<'_>) -> bool {
+    fn take_rule(
+        &mut self,
+        place: Reached<'task>,
+        rule: &Rule<'task>,
+        role: Role<'_>,
+        claims: &mut Claims<'_>,
+    ) -> bool {
         match place {
-            Place::Node(at) => {
+            Reached::Node(at) => {
                 if self.is_claimed(at, rule.repository, claims) {
                     return true;
                 }
@@ -175,7 +181,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 is_taken
             }
             // A text inside a text inside a text is out of reach.
-            Place::Inside(at, steps) => match self.reader.slot(Some(at)) {
+            Reached::Inside(at, steps) => match self.reader.slot(Some(at)) {
                 Slot::Text(at, node, _) if matches!(role, Role::File(_)) => {
                     self.note_embedded(at, node).rules.push(Rule { steps, ..*rule });
                     true
@@ -282,7 +288,7 @@ impl<'text> Policies<'text> {
     fn of(tree: &Tree<'_>, markers: &[Marker<'text>]) -> Self {
         let mut named = BTreeMap::new();
         for marker in markers {
-            if let (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) = (marker.at, marker.says)
+            if let (Some(at), Says::Is(Name::Policy(policy), Some(Marked::Name))) = (marker.at, marker.says)
                 && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
             {
                 // Of several the first counts.

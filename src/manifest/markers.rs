@@ -38,7 +38,7 @@ pub(super) enum Says<'text> {
     /// The value is no site.
     Ignore,
     /// The value is this part of the image of this name.
-    Is(Name<'text>, Option<Part>),
+    Is(Name<'text>, Option<Marked>),
     /// Nothing that is understood.
     Unclear,
 }
@@ -54,7 +54,7 @@ pub(super) enum Name<'text> {
 
 /// What the value is, where the marker says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Marked {
     Tag,
     Digest,
     Name,
@@ -229,11 +229,11 @@ fn policy_of(line: &str) -> Option<Says<'_>> {
     (!namespace.is_empty() && !name.is_empty()).then(|| Says::Is(Name::Policy(&policy[..length]), part))
 }
 
-fn part_of(word: &str) -> Option<Part> {
+fn part_of(word: &str) -> Option<Marked> {
     match word {
-        "tag" => Some(Part::Tag),
-        "digest" => Some(Part::Digest),
-        "name" => Some(Part::Name),
+        "tag" => Some(Marked::Tag),
+        "digest" => Some(Marked::Digest),
+        "name" => Some(Marked::Name),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use super::super::find::{Sites, Task};
 use super::super::lines::{count_ends, first_end, last_end, last_line, line_length};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
-use super::super::refused::{Place, Refused};
+use super::super::refused::{Blamed, Refused};
 use super::super::settings::ManifestSettings;
 use super::super::shape::{Order, Wanted};
 use super::super::site::{Format, Site, Unreadable};
@@ -61,7 +61,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) version: Version,
     /// What runs without it.
     old: Version,
-    place: Place,
+    place: Blamed,
     /// Whether one of the images runs something else.
     is_needed: bool,
 }
@@ -73,7 +73,7 @@ fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for image in inherited {
         let Some(version) = order.version_beside(&image.site.repository, &image.site.version) else { continue };
-        let place = Place { repository: image.site.repository.clone(), line: image.site.line };
+        let place = Blamed { repository: image.site.repository.clone(), line: image.site.line };
         let version = version.map_err(|missing| missing.at(&place))?;
         let old = image.site.version.clone();
         let is_needed = old != version;
@@ -111,7 +111,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn at(self, place: &Place) -> Refused {
+    fn at(self, place: &Blamed) -> Refused {
         match self {
             Self::NoPlace(reason) => {
                 Refused::NoPlace { repository: place.repository.clone(), line: place.line, reason }
