@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::{MAX_FILE_BYTES, read_bounded};
-use super::management::Territory;
+use super::management::environments_of;
 use super::{Found, FoundSite, UnreadFile};
+use crate::config_repo::Territory;
 use crate::image::Repository;
 use crate::manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
 
@@ -70,6 +71,6 @@ impl Surroundings for Folder<'_> {
     }
 
     fn is_own(&self, path: &str) -> bool {
-        self.territory.environments_of(path).iter().any(|name| name == self.environment)
+        environments_of(self.territory, path).iter().any(|name| name == self.environment)
     }
 }
