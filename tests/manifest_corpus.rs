@@ -2,8 +2,10 @@
 //! `pinned/` have an `original/` and an `expected/` of their own, for settings that have rules and that pin.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+#[path = "support/folder.rs"]
+mod folder;
+
+use std::collections::BTreeMap;
 
 use tagrelay::image::{ImageReference, Version};
 use tagrelay::manifest::{
@@ -28,23 +30,9 @@ fn wanted() -> Vec<Wanted> {
     WANTED.iter().map(|reference| wanted(with_digest(reference))).collect()
 }
 
-/// Returns the files below a folder of the corpus by their paths in it.
-fn files(part: &str) -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(part);
-    let mut files = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push((path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), path));
-            }
-        }
-    }
-    files.sort();
-    files
+/// Returns the files of a folder of the corpus.
+fn files(part: &str) -> BTreeMap<String, Vec<u8>> {
+    folder::files(&format!("tests/corpus/{part}"))
 }
 
 #[test]
@@ -77,16 +65,15 @@ fn pinned_tags_get_their_digests() {
 fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
     let originals = files(&format!("{part}original"));
     assert!(!originals.is_empty());
-    let names = |files: &[(String, PathBuf)]| files.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
-    assert_eq!(names(&originals), names(&files(&format!("{part}expected"))));
-    for (name, path) in originals {
+    let expected = files(&format!("{part}expected"));
+    assert!(originals.keys().eq(expected.keys()));
+    for (name, original) in originals {
         assert!(is_manifest_path(&name), "{name}");
-        let original = std::fs::read(&path).unwrap();
-        let expected = std::fs::read(path.to_str().unwrap().replace("/original/", "/expected/")).unwrap();
-        assert_ne!(original, expected, "{name} belongs to leave/");
+        let expected = &expected[&name];
+        assert_ne!(original, *expected, "{name} belongs to leave/");
         let edited =
             edit_with(&name, &original, &wanted(), settings).unwrap_or_else(|refused| panic!("{name}: {refused}"));
-        assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(&expected), "{name}");
+        assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(expected), "{name}");
 
         // What is written is read back, the change says so, and once more changes nothing.
         let sites = read(&name, &edited.bytes, settings).unwrap().sites;
@@ -107,8 +94,7 @@ fn what_must_stay_stays() {
 }
 
 /// Says in one line what became of a file of `leave/`, and that is never a change.
-fn outcome((name, path): (String, PathBuf)) -> String {
-    let bytes = std::fs::read(path).unwrap();
+fn outcome((name, bytes): (String, Vec<u8>)) -> String {
     match edit(&name, &bytes, &wanted()) {
         Ok(edited) => {
             assert!(edited.bytes == bytes && edited.changes.is_empty(), "{name}: {:?}", edited.changes);
