@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
@@ -199,9 +201,7 @@ impl Write for NewRequest {
             }
         }
         let request = self.insert(tx).await?;
-        for wanted in &self.updates {
-            self.insert_update(tx, &request, wanted).await?;
-        }
+        self.insert_updates(tx, &request).await?;
         let hold = match &self.hold {
             Some(hold) => Some(holds::make(tx, hold, Some(&request.id)).await?),
             None => None,
@@ -260,41 +260,47 @@ impl NewRequest {
         Ok(request)
     }
 
-    async fn insert_update(
-        &self,
-        tx: &mut Transaction<'_>,
-        request: &Request,
-        wanted: &NewRequestedUpdate,
-    ) -> Result<(), sqlx::Error> {
-        let place = Place { environment: &self.environment, repository: &wanted.repository };
-        let (mut state, mut reason) = (wanted.state, wanted.reason.clone());
+    async fn insert_updates(&self, tx: &mut Transaction<'_>, request: &Request) -> Result<(), sqlx::Error> {
+        let places: Vec<Place<'_>> = self.updates.iter().map(|wanted| self.place(wanted)).collect();
         // Looked at here, so that a hold that was made a moment ago counts. A rollback is what holds are for.
-        if self.kind == RequestKind::Promotion
-            && matches!(state, UpdateState::Unverified | UpdateState::Pending)
-            && let Some(hold) = holds::active_for(tx, &place).await?
-        {
-            (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
-        }
-        if state == UpdateState::Unchanged && is_being_pushed(tx, &place).await? {
-            state = UpdateState::Unverified;
-        }
-        let unexplained = (self.kind == RequestKind::Rollback).then_some(UNEXPLAINED);
-        let update = NewUpdate {
-            place,
-            version: &wanted.version,
-            cause: match self.kind {
-                RequestKind::Promotion => Cause::Promotion,
-                RequestKind::Rollback => Cause::Rollback,
-            },
-            cause_id: &request.id,
-            actor: &self.actor,
-            state,
-            reason,
-            pushed_at: None,
-            received_at: tx.now,
-            trace: &request.trace,
-            override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
+        let holds = match self.kind {
+            RequestKind::Promotion => holds::active_at(tx, &places).await?,
+            RequestKind::Rollback => HashMap::new(),
         };
-        insert(tx, &update).await.map(|_| ())
+        let unexplained = (self.kind == RequestKind::Rollback).then_some(UNEXPLAINED);
+        let mut rows = Vec::with_capacity(self.updates.len());
+        for (wanted, place) in self.updates.iter().zip(&places) {
+            let (mut state, mut reason) = (wanted.state, wanted.reason.clone());
+            if matches!(state, UpdateState::Unverified | UpdateState::Pending)
+                && let Some(hold) = holds.get(place)
+            {
+                (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
+            }
+            if state == UpdateState::Unchanged && is_being_pushed(tx, place).await? {
+                state = UpdateState::Unverified;
+            }
+            rows.push(NewUpdate {
+                place: *place,
+                version: &wanted.version,
+                cause: match self.kind {
+                    RequestKind::Promotion => Cause::Promotion,
+                    RequestKind::Rollback => Cause::Rollback,
+                },
+                cause_id: &request.id,
+                actor: &self.actor,
+                state,
+                reason,
+                pushed_at: None,
+                received_at: tx.now,
+                trace: &request.trace,
+                override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
+                decided: None,
+            });
+        }
+        insert(tx, &rows).await.map(|_| ())
+    }
+
+    fn place<'a>(&'a self, wanted: &'a NewRequestedUpdate) -> Place<'a> {
+        Place { environment: &self.environment, repository: &wanted.repository }
     }
 }
