@@ -252,6 +252,8 @@ impl Race<'_> {
         let repository = self.repository.clone();
         // What the others pushed meanwhile, outside of the time: no fetch precedes a push.
         self.client.spawn(async move { repository.refresh().await.unwrap() }).await.unwrap();
+        // The processes that served it end a moment after their answer, and must not count here and there alone.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let repository = self.repository.clone();
         let work = Work::of_threads(std::process::id(), CLIENT);
         let update = async move {

@@ -7,8 +7,7 @@
 
 use std::io::Write;
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 use sha1::{Digest as _, Sha1};
 
 use super::object::{Delta, Kind, NewObject};
@@ -41,13 +40,17 @@ pub(super) struct PackWriter<W> {
     hash: Sha1,
     /// The entry that is being written, kept for its memory.
     entry: Vec<u8>,
+    /// Kept for its memory, too: a compressor has some hundred kilobytes, which most objects are far from.
+    compress: Compress,
 }
 
 impl<W: Write> PackWriter<W> {
     /// Begins a pack of so many objects.
     pub(super) fn begin(out: W, count: usize) -> std::io::Result<Self> {
         let count = u32::try_from(count).map_err(|_| std::io::Error::other("too many objects for one pack"))?;
-        let mut writer = Self { out, hash: Sha1::new(), entry: Vec::new() };
+        // Fast: what we send is a few kilobytes, and the round trip costs more than the bytes.
+        let compress = Compress::new(Compression::fast(), true);
+        let mut writer = Self { out, hash: Sha1::new(), entry: Vec::new(), compress };
         writer.entry.extend_from_slice(b"PACK\0\0\0\x02");
         writer.entry.extend_from_slice(&count.to_be_bytes());
         writer.flush_entry()?;
@@ -67,11 +70,18 @@ impl<W: Write> PackWriter<W> {
     }
 
     fn deflate(&mut self, data: &[u8]) -> std::io::Result<()> {
-        // Fast: what we send is a few kilobytes, and the round trip costs more than the bytes.
-        let mut encoder = ZlibEncoder::new(std::mem::take(&mut self.entry), Compression::fast());
-        encoder.write_all(data)?;
-        self.entry = encoder.finish()?;
-        self.flush_entry()
+        self.compress.reset();
+        let mut rest = data;
+        loop {
+            // It writes into what is free, and no more.
+            self.entry.reserve(rest.len() / 2 + 64);
+            let before = self.compress.total_in();
+            let status = self.compress.compress_vec(rest, &mut self.entry, FlushCompress::Finish)?;
+            rest = rest.get((self.compress.total_in() - before) as usize..).unwrap_or_default();
+            if status == Status::StreamEnd {
+                return self.flush_entry();
+            }
+        }
     }
 
     fn flush_entry(&mut self) -> std::io::Result<()> {

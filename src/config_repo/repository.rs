@@ -247,7 +247,9 @@ impl ConfigRepository {
             return Err(PushError::Outdated { reason: format!("{} is not the commit we know", prepared.parent) });
         }
         let Prepared { parent, tip, objects, known, .. } = prepared;
-        self.inner.transport.push(&Push { old: parent, new: tip, objects: &objects }).await?;
+        let push = Push { old: parent, new: tip, objects: Arc::new(objects) };
+        self.inner.transport.push(&push).await?;
+        let objects = Arc::unwrap_or_clone(push.objects);
         let local = self.inner.local.clone();
         match blocking(move || local.note_pushed(objects, known, tip)).await {
             Ok(false) => {}

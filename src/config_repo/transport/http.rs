@@ -153,7 +153,7 @@ impl HttpRemote {
         self.authorised(request).await
     }
 
-    pub(super) async fn push(&self, reference: &str, push: &Push<'_>) -> Result<(), PushError> {
+    pub(super) async fn push(&self, reference: &str, push: &Push) -> Result<(), PushError> {
         let (remembered, deltas) = {
             let remembered = self.remembered();
             (remembered.push.clone(), if remembered.whole_packs { Deltas::Whole } else { Deltas::Allowed })
@@ -163,7 +163,7 @@ impl HttpRemote {
             None => self.push_capabilities(reference, push).await?,
         };
         let command = report::push_command(reference, push.old, push.new, &capabilities)?;
-        let body = report::push_body(command, push.pack(&capabilities, deltas)?);
+        let body = report::push_body(command, push.pack(&capabilities, deltas).await?);
         let patience = patience_for(body.len());
         let response = match send_within(patience, self.post(Service::ReceivePack, body).await?).await {
             Ok(response) => response,
@@ -198,7 +198,7 @@ impl HttpRemote {
         report.judge()
     }
 
-    async fn push_capabilities(&self, reference: &str, push: &Push<'_>) -> Result<Capabilities, PushError> {
+    async fn push_capabilities(&self, reference: &str, push: &Push) -> Result<Capabilities, PushError> {
         match self.advertisement(Service::ReceivePack, reference).await? {
             Advertisement::Version0 { capabilities, references } => {
                 self.remembered().push = Some(capabilities.clone());

@@ -15,6 +15,7 @@ mod report;
 mod ssh;
 mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{OpenError, PushError, RemoteError};
@@ -59,16 +60,32 @@ enum Remote {
 }
 
 /// One push: a branch, where it stands, where it shall stand, and what the server lacks.
-pub(super) struct Push<'a> {
+pub(super) struct Push {
     pub(super) old: CommitId,
     pub(super) new: CommitId,
-    pub(super) objects: &'a [NewObject],
+    pub(super) objects: Arc<Vec<NewObject>>,
 }
 
-impl Push<'_> {
-    fn pack(&self, capabilities: &Capabilities, deltas: Deltas) -> Result<Vec<u8>, PushError> {
+/// The most bytes that are packed at once on an async thread: some tenths of a millisecond, and to hand less over to
+/// another thread costs as much.
+const SMALL: usize = 32 << 10;
+
+impl Push {
+    async fn pack(&self, capabilities: &Capabilities, deltas: Deltas) -> Result<Vec<u8>, PushError> {
         let deltas = if capabilities.has("no-thin") { Deltas::Whole } else { deltas };
-        pack::write(self.objects, deltas).map_err(|error| PushError::Refused { reason: error.to_string() })
+        let pack = if self.size() <= SMALL {
+            pack::write(&self.objects, deltas)
+        } else {
+            let objects = self.objects.clone();
+            let packing = tokio::task::spawn_blocking(move || pack::write(&objects, deltas)).await;
+            packing.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        };
+        pack.map_err(|error| PushError::Refused { reason: error.to_string() })
+    }
+
+    /// Returns how many bytes the objects have.
+    fn size(&self) -> usize {
+        self.objects.iter().map(|object| object.data.len()).sum()
     }
 }
 
@@ -100,7 +117,7 @@ impl Transport {
     }
 
     /// Moves the branch from `old` to `new`, or says why not. One attempt.
-    pub(super) async fn push(&self, push: &Push<'_>) -> Result<(), PushError> {
+    pub(super) async fn push(&self, push: &Push) -> Result<(), PushError> {
         let pushing = async {
             match &self.remote {
                 Remote::Http(http) => http.push(&self.reference, push).await,
@@ -108,8 +125,7 @@ impl Transport {
             }
         };
         // What is sent is packed, and not larger than that.
-        let bytes: usize = push.objects.iter().map(|object| object.data.len()).sum();
-        let patience = PUSH_PATIENCE + (patience_for(bytes) - PATIENCE);
+        let patience = PUSH_PATIENCE + (patience_for(push.size()) - PATIENCE);
         let minutes = patience.as_secs() / 60;
         let unknown = |_| Err(PushError::unknown(format!("it had no end after {minutes} minutes")));
         tokio::time::timeout(patience, pushing).await.unwrap_or_else(unknown)

@@ -109,17 +109,17 @@ impl StreamRemote {
         Ok(StreamReading { duplex, advertisement, branch: branch.to_owned(), reference: reference.to_owned() })
     }
 
-    pub(super) async fn push(&self, reference: &str, push: &Push<'_>) -> Result<(), PushError> {
+    pub(super) async fn push(&self, reference: &str, push: &Push) -> Result<(), PushError> {
         let mut duplex = self.open(Service::ReceivePack).await?;
         let capabilities = push_capabilities(&mut duplex, reference, push).await?;
         let command = report::push_command(reference, push.old, push.new, &capabilities)?;
-        let body = report::push_body(command, push.pack(&capabilities, Deltas::Allowed)?);
+        let body = report::push_body(command, push.pack(&capabilities, Deltas::Allowed).await?);
         exchange(duplex, body, reference, capabilities.has("side-band-64k")).await?.judge()
     }
 }
 
 /// Hears what the server can do and where the branch is.
-async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push<'_>) -> Result<Capabilities, PushError> {
+async fn push_capabilities(duplex: &mut Duplex, reference: &str, push: &Push) -> Result<Capabilities, PushError> {
     let advertisement = match protocol::read_advertisement(&mut duplex.reader, reference).await {
         Ok(advertisement) => advertisement,
         Err(error) => return Err(duplex.complaints.explain(error).await.into()),
