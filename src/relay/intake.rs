@@ -125,14 +125,15 @@ impl InFlight {
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let mut in_flight = InFlight::default();
     loop {
-        let next = match fetch(&relay, &mut in_flight).await {
+        let seen = relay.now();
+        let next = match fetch(&relay, &mut in_flight, seen).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "the intake cannot read the store; trying again");
-                Some(STORE_PAUSE)
+                Some(seen + STORE_PAUSE)
             }
         };
-        if wait(&relay, &mut in_flight, next, &mut stopped).await.is_break() {
+        if wait(&relay, &mut in_flight, (next, seen), &mut stopped).await.is_break() {
             break;
         }
     }
@@ -146,16 +147,23 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
 /// its sender before it could, and clocks are set while holds wait for their end.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Waits until there is something to fetch.
+/// Waits until there is something to fetch: when `next` is there, or something has happened. The clock showed `seen` when it
+/// was worked out.
 async fn wait(
     relay: &Relay,
     in_flight: &mut InFlight,
-    next: Option<Duration>,
+    (mut next, seen): (Option<Timestamp>, Timestamp),
     stopped: &mut watch::Receiver<bool>,
 ) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
-    let mut deadline = tokio::time::Instant::now() + next.map_or(LOOK_AGAIN, |next| next.min(LOOK_AGAIN));
+    let look_again = tokio::time::Instant::now() + LOOK_AGAIN;
     loop {
+        let due = async {
+            match next {
+                Some(at) => relay.0.store.clock().doze_until(at, seen).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
             news = relay.0.arrivals.wait() => {
@@ -163,13 +171,14 @@ async fn wait(
                     return Continue(());
                 }
             }
-            () = tokio::time::sleep_until(deadline) => return Continue(()),
+            () = tokio::time::sleep_until(look_again) => return Continue(()),
+            () = due => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {
                     Ok(done) => {
                         in_flight.finished(&done);
                         // What was put off since the store was read.
-                        deadline = deadline.min(done.due_again.map_or(deadline, |at| tokio::time::Instant::now() + until(at)));
+                        next = next.into_iter().chain(done.due_again).min();
                     }
                     // Panics are caught where they happen, so that this says only that the runtime ends.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
@@ -182,10 +191,9 @@ async fn wait(
     }
 }
 
-/// Starts what is due. Returns how long it is until something else will be.
-async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duration>, StoreError> {
+/// Starts what is due at `now`. Returns when something else will be.
+async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let store = &relay.0.store;
-    let now = Timestamp::now();
     if in_flight.hold_expiry.is_some_and(|at| at <= now) && store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
@@ -215,7 +223,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
                 };
                 let due_again = result.unwrap_or_else(|error| {
                     tracing::error!(%error, id, "the store did not take what became of it; trying again");
-                    Some(Timestamp::now() + STORE_PAUSE)
+                    Some(relay.now() + STORE_PAUSE)
                 });
                 Done { id, registry, due_again }
             });
@@ -224,12 +232,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
     let outlook = store.outlook(now).await?;
     in_flight.hold_expiry = outlook.next_hold_expiry;
     let next = [outlook.next_attempt, outlook.next_hold_expiry];
-    Ok(next.into_iter().flatten().map(until).min())
-}
-
-/// Returns how long it is until then. The store counts in milliseconds, so that a little more makes certain.
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default() + Duration::from_millis(1)
+    Ok(next.into_iter().flatten().min())
 }
 
 /// What asking the registry came to, apart from "not now".
@@ -299,7 +302,7 @@ impl Relay {
                 return self.decide(Candidate::new(event, rule, facts, version), note, span).await;
             }
             Asked::No { reason } => self.refuse(event, Some(rule), reason, true, span).await?,
-            Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
+            Asked::NotThere { reason } => match not_yet(event, self.now()) {
                 Some(pause) => {
                     return self.postpone(event, pause, format!("{reason} yet: it is asked again"), span).await;
                 }
@@ -319,7 +322,7 @@ impl Relay {
         reason: String,
         span: &mut Span,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let until = Timestamp::now() + pause;
+        let until = self.now() + pause;
         let trace_id = event.trace.trace_id();
         tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, %trace_id, "event postponed");
         span.set("tagrelay.outcome", "postponed");
@@ -367,7 +370,7 @@ impl Relay {
             }
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
             Asked::NotNow { reason, ask_again_after } => {
-                let until = Timestamp::now() + pause(update.attempts, ask_again_after);
+                let until = self.now() + pause(update.attempts, ask_again_after);
                 let trace_id = update.trace.trace_id();
                 tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, %trace_id, "update postponed");
                 span.set("tagrelay.outcome", "postponed");

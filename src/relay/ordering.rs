@@ -106,9 +106,9 @@ impl<'a> Candidate<'a> {
         Self { event, rule, facts, version, trace: event.trace, built_at: OnceCell::new() }
     }
 
-    /// Returns for how long what it needs may still be on its way; `None`: it was announced too long ago.
-    fn patience(&self) -> Option<Duration> {
-        let left = PATIENCE - Timestamp::now().duration_since(self.event.received_at);
+    /// Returns for how long what it needs may still be on its way at `now`; `None`: it was announced too long ago.
+    fn patience(&self, now: Timestamp) -> Option<Duration> {
+        let left = PATIENCE - now.duration_since(self.event.received_at);
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 }
@@ -166,7 +166,7 @@ impl Relay {
             Membership::Elsewhere { reason } => reason,
         };
         drop(span);
-        if let Some(left) = candidate.patience() {
+        if let Some(left) = candidate.patience(self.now()) {
             let reason = format!("{reason}; it is looked for again");
             // The last look is when the time is over, and no later.
             let next = Duration::from_secs(1 << candidate.event.attempts.min(4));
@@ -349,7 +349,7 @@ impl Relay {
             BuildTime::At(at) => Ok(Some(at)),
             BuildTime::Unsaid | BuildTime::Gone { .. } => Ok(None),
             BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
-            BuildTime::Incomplete { reason } if candidate.patience().is_none() => {
+            BuildTime::Incomplete { reason } if candidate.patience(self.now()).is_none() => {
                 Err(Setback::Refused { reason: format!("the image cannot be pulled: {reason}") })
             }
             BuildTime::NotAllowed { reason } | BuildTime::Incomplete { reason } => {

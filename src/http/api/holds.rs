@@ -3,7 +3,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -51,7 +50,7 @@ pub(super) async fn create(
     caller.must(&Permission::Hold(one(&order.environment)))?;
     let span = order.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?;
     let expires_at = match span {
-        Some(span) => Some(Timestamp::now().checked_add(span).map_err(|_| too_long())?),
+        Some(span) => Some(app.0.relay.store().clock().now().checked_add(span).map_err(|_| too_long())?),
         None => None,
     };
     let hold = crate::relay::HoldOrder {

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::matrix::{runs, versions};
@@ -138,7 +137,7 @@ impl Relay {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
             }
-            (Some(source), None) => self.gate(source, soak, Timestamp::now()).await?.map(|closed| closed.0),
+            (Some(source), None) => self.gate(source, soak, self.now()).await?.map(|closed| closed.0),
             (None, _) => {
                 Some("a version that is named by its tag alone comes from no environment: name one".to_owned())
             }
