@@ -271,6 +271,32 @@ async fn what_is_still_rolling_out_is_not_healthy_yet() {
 }
 
 #[tokio::test]
+async fn what_argo_cd_never_reached_keeps_the_gate_closed_until_it_does() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| app.is_stuck = true);
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = builder.settings(&(argocd.settings() + "timeout = \"10s\"\n")).start().await;
+    argocd.reads(fleet.upstream.path());
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "timed_out").await;
+    // Synced and Healthy, with what it ran before.
+    assert_eq!(environment(&fleet, "staging").await["health"]["state"], "healthy");
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    let expected = "user-service 1111111 timed out, and application argocd/user-service-staging has not come to it: it is \
+                    at 0000000";
+    assert!(detail.contains(expected), "{detail}");
+
+    // Somebody else commits on top, and Argo CD goes on with that.
+    fleet.upstream.commit("docs", &[("README.md", "hello")]);
+    let tip = fleet.upstream.tip();
+    argocd.change("user-service-staging", |app| app.revision = tip);
+    assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
+}
+
+#[tokio::test]
 async fn without_a_token_argo_cd_hears_of_the_push_as_from_a_git_host() {
     let argocd = FakeArgoCd::start().await;
     argocd.wants_secret("webhook-secret-81");

@@ -35,6 +35,8 @@ pub struct App {
     /// Why the last sync failed; empty: it did not.
     pub failed_sync: String,
     pub revision: String,
+    /// It cannot read its source, so that a refresh leaves it as it is.
+    pub is_stuck: bool,
     /// What it comes to after the next refresh, one step for each question.
     pub script: Vec<(&'static str, &'static str)>,
     steps: Vec<(&'static str, &'static str)>,
@@ -95,6 +97,7 @@ impl FakeArgoCd {
             message: String::new(),
             failed_sync: String::new(),
             revision: "0".repeat(40),
+            is_stuck: false,
             script: vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Healthy")],
             steps: Vec::new(),
         };
@@ -257,7 +260,7 @@ async fn show(
     let Some(app) = inside.apps.get_mut(&name).filter(|app| app.namespace == namespace) else {
         return refusal(StatusCode::FORBIDDEN, 7, "permission denied");
     };
-    if query.get("refresh").map(String::as_str) == Some("normal") {
+    if query.get("refresh").map(String::as_str) == Some("normal") && !app.is_stuck {
         let tip = tip(upstream.expect("somebody refreshes an application whose branch nobody reads"));
         if tip != app.revision {
             app.revision = tip;
