@@ -389,6 +389,34 @@ async fn one_key_makes_one_request() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn what_may_have_landed_is_not_superseded_by_what_waited_with_it() {
+    let fixture = Fixture::new().await;
+    let lost = fixture.receive("a").await;
+    fixture.decide(&lost, "a").await;
+    let update = fixture.update_of(&lost).await;
+    // The answer to its push is lost, and a hold comes before it is sent again.
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(
+        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
+        [(update.id.clone(), UpdateState::Waiting)]
+    );
+    let newer = fixture.receive("b").await;
+    assert_eq!(fixture.decide(&newer, "b").await, UpdateState::Waiting);
+    let in_doubt = fixture.store.waiting_in_doubt(&["staging".to_owned()]).await.unwrap();
+    assert_eq!(in_doubt.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), [update.id.as_str()]);
+    // Both go: the writer looks at the branch before it writes the newer one.
+    fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert_eq!(fixture.update_of(&lost).await.state, UpdateState::Pending);
+    assert_eq!(fixture.update_of(&lost).await.commit, update_attempt_commit(&update.id));
+    assert_eq!(fixture.update_of(&newer).await.state, UpdateState::Pending);
+}
+
+fn update_attempt_commit(id: &str) -> Option<String> {
+    Some(attempt(id).commit)
+}
+
 async fn a_refused_rollback_leaves_no_hold() {
     let fixture = Fixture::new().await;
     let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {

@@ -194,6 +194,24 @@ impl Store {
 
     /// Records that the registry confirmed an update of a request: its writer may take it, or it waits for a freeze to end.
     /// Returns its state then; `None` where nobody waited for the confirmation any more.
+    /// Returns those updates of these environments that wait for a hold or freeze to end and may be on the branch already,
+    /// because the answer to their push was lost before they had to wait.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn waiting_in_doubt(&self, environments: &[String]) -> Result<Vec<Update>, StoreError> {
+        let names = serde_json::to_string(environments).unwrap_or_default();
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates INDEXED BY updates_waiting WHERE state = 'waiting' AND commit_id IS NOT NULL
+                AND environment IN (SELECT value FROM json_each(?)) ORDER BY id",
+        )
+        .bind(names)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
     ///
     /// # Errors
     ///
@@ -427,18 +445,19 @@ async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateSta
     settle_event(tx, cause_id).await
 }
 
-/// Lets the newest waiting update of a place go, and supersedes the others.
+/// Lets the newest waiting update of a place go, and supersedes the others. What may be on the branch already, because the
+/// answer to its push was lost, goes, too: its writer looks there first.
 pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<(), sqlx::Error> {
-    let waiting: Vec<(String, String)> = sqlx::query_as(
-        "SELECT id, cause_id FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
+    let waiting: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT id, cause_id, commit_id IS NOT NULL FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
          ORDER BY id DESC",
     )
     .bind(place.environment)
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
     .await?;
-    for (index, (id, cause_id)) in waiting.iter().enumerate() {
-        if index == 0 {
+    for (index, (id, cause_id, may_be_there)) in waiting.iter().enumerate() {
+        if index == 0 || *may_be_there {
             sqlx::query("UPDATE updates SET state = 'pending', reason = NULL, released_at = ? WHERE id = ?")
                 .bind(tx.now_milliseconds())
                 .bind(id)
@@ -670,7 +689,7 @@ impl Write for ForgetAttempts {
         for id in &self.0 {
             sqlx::query(
                 "UPDATE updates SET commit_id = NULL, old_tag = NULL, old_digest = NULL, changes = NULL
-                 WHERE id = ? AND state = 'pending'",
+                 WHERE id = ? AND state IN ('pending', 'waiting')",
             )
             .bind(id)
             .execute(&mut *tx.connection)

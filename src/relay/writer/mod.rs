@@ -89,6 +89,9 @@ async fn write_pending(
     refresh_first: bool,
     stopped: &mut watch::Receiver<bool>,
 ) -> Result<Round, Setback> {
+    let in_doubt = relay.0.store.waiting_in_doubt(environments).await?;
+    // What it wrote may be on the branch, or come there, while it waits: then it waits no more.
+    finish_found(relay, branch, in_doubt).await?;
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
     if pending.is_empty() {
         if branch.snapshot().is_none() {
