@@ -274,6 +274,7 @@ async fn insert_push_update(
         received_at: event.received_at,
         trace: &event.trace,
         override_reason: None,
+        compared: None,
     };
     let id = updates::insert(tx, &row).await?;
     order::note(tx.connection, &id, planned).await?;

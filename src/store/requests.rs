@@ -3,7 +3,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
 use super::rows::words;
-use super::updates::{NewUpdate, Place, insert, is_being_pushed};
+use super::updates::{NewUpdate, Place, insert, is_being_pushed, supersede_waiting};
 use super::writer::{Transaction, Write};
 use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, freezes, holds, parsed, time};
 use crate::image::{Repository, Version};
@@ -115,6 +115,8 @@ pub struct NewRequestedUpdate {
     pub state: UpdateState,
     /// Why, for a final state.
     pub reason: Option<String>,
+    /// What the environment runs of it.
+    pub running: Vec<Version>,
 }
 
 /// What became of a new request.
@@ -294,7 +296,13 @@ impl NewRequest {
             received_at: tx.now,
             trace: &request.trace,
             override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
+            compared: Some(&wanted.running),
         };
-        insert(tx, &update).await.map(|_| ())
+        let id = insert(tx, &update).await?;
+        if state == UpdateState::Unchanged {
+            // It runs what was asked for last: what was asked for before is not to come over it later.
+            supersede_waiting(tx, &place, (&id, &request.id, &wanted.version.short())).await?;
+        }
+        Ok(())
     }
 }

@@ -129,6 +129,7 @@ pub(in crate::store) fn rollback(to: &str, key: Option<&str>) -> NewRequest {
             version: version(to),
             state: UpdateState::Unverified,
             reason: None,
+            running: vec![version("0")],
         }],
         hold: Some(hold(None)),
         trace: TraceContext::random(),
@@ -389,7 +390,6 @@ async fn one_key_makes_one_request() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn what_may_have_landed_is_not_superseded_by_what_waited_with_it() {
     let fixture = Fixture::new().await;
     let lost = fixture.receive("a").await;
@@ -417,6 +417,7 @@ fn update_attempt_commit(id: &str) -> Option<String> {
     Some(attempt(id).commit)
 }
 
+#[tokio::test]
 async fn a_refused_rollback_leaves_no_hold() {
     let fixture = Fixture::new().await;
     let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
@@ -536,6 +537,7 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
         version: version("a"),
         state: UpdateState::Unchanged,
         reason: None,
+        running: vec![version("a")],
     };
     let request = NewRequest { updates: vec![unchanged], ..rollback("a", None) };
     let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {

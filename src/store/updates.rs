@@ -28,6 +28,8 @@ pub(super) struct NewUpdate<'a> {
     pub(super) received_at: Timestamp,
     pub(super) trace: &'a TraceContext,
     pub(super) override_reason: Option<&'a str>,
+    /// What the place ran when somebody asked for it; `None` where that is noted with the decision.
+    pub(super) compared: Option<&'a [Version]>,
 }
 
 /// What is about to be pushed for an update.
@@ -192,8 +194,6 @@ impl Store {
         Ok(updates)
     }
 
-    /// Records that the registry confirmed an update of a request: its writer may take it, or it waits for a freeze to end.
-    /// Returns its state then; `None` where nobody waited for the confirmation any more.
     /// Returns those updates of these environments that wait for a hold or freeze to end and may be on the branch already,
     /// because the answer to their push was lost before they had to wait.
     ///
@@ -212,6 +212,8 @@ impl Store {
         Ok(updates)
     }
 
+    /// Records that the registry confirmed an update of a request: its writer may take it, or it waits for a freeze to end.
+    /// Returns its state then; `None` where nobody waited for the confirmation any more.
     ///
     /// # Errors
     ///
@@ -301,11 +303,13 @@ impl Store {
 
 pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> Result<String, sqlx::Error> {
     let id = tx.next_id();
+    let compared = update.compared.map(serde_json::to_string).transpose();
+    let compared = compared.map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
     sqlx::query(
         "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
-            pushed_at, received_at, finished_at, trace_parent, override_reason)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            pushed_at, received_at, finished_at, trace_parent, override_reason, compared)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&id)
     .bind(update.place.environment)
@@ -323,6 +327,7 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> 
     .bind((!is_open).then(|| tx.now_milliseconds()))
     .bind(update.trace.to_string())
     .bind(update.override_reason)
+    .bind(compared)
     .execute(&mut *tx.connection)
     .await?;
     Ok(id)
@@ -428,6 +433,32 @@ pub(super) async fn supersede_open(
     .bind(place.environment)
     .bind(place.repository.as_str())
     .bind(request_id)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for cause in causes {
+        settle_cause(tx, &cause, UpdateState::Superseded).await?;
+    }
+    Ok(())
+}
+
+/// Ends the updates of a place that wait and that this one, which the place runs now, is newer than: they could not be
+/// written any more.
+pub(super) async fn supersede_waiting(
+    tx: &mut Transaction<'_>,
+    place: &Place<'_>,
+    (id, cause_id, version): (&str, &str, &str),
+) -> Result<(), sqlx::Error> {
+    let causes: Vec<String> = sqlx::query_scalar(
+        "UPDATE updates INDEXED BY updates_waiting SET state = 'superseded', reason = ?1, finished_at = ?2
+         WHERE environment = ?3 AND repository = ?4 AND state = 'waiting' AND commit_id IS NULL AND id < ?5
+            AND (cause IN ('push', 'catch-up') OR cause_id < ?6) RETURNING cause_id",
+    )
+    .bind(overtaken(version, place.environment))
+    .bind(tx.now_milliseconds())
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .bind(id)
+    .bind(cause_id)
     .fetch_all(&mut *tx.connection)
     .await?;
     for cause in causes {
@@ -713,11 +744,11 @@ impl Write for FinishUpdates {
                 Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
             };
             let keeps_commit = state == UpdateState::Committed;
-            let cause_id: Option<String> = sqlx::query_scalar(
+            let ended: Option<Update> = sqlx::query_as(
                 "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
                     commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
                     old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
-                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING cause_id",
+                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING *",
             )
             .bind(state.as_str())
             .bind(reason)
@@ -726,11 +757,16 @@ impl Write for FinishUpdates {
             .bind(&finish.update_id)
             .fetch_optional(&mut *tx.connection)
             .await?;
-            let Some(cause_id) = cause_id else { continue };
+            let Some(ended) = ended else { continue };
             if keeps_commit && finish.follow {
                 follow_ups::begin(tx, &finish.update_id).await?;
             }
-            settle_cause(tx, &cause_id, state).await?;
+            settle_cause(tx, &ended.cause_id, state).await?;
+            if matches!(state, UpdateState::Committed | UpdateState::Unchanged) {
+                let place = Place { environment: &ended.environment, repository: &ended.repository };
+                let newer = (ended.id.as_str(), ended.cause_id.as_str(), &*ended.version.short());
+                supersede_waiting(tx, &place, newer).await?;
+            }
         }
         Ok(())
     }

@@ -132,6 +132,53 @@ async fn a_promotion_waits_unless_it_overrides_and_a_rollback_passes() {
 }
 
 #[tokio::test]
+async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
+    let fleet = builder().start().await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+        assert_eq!(fleet.settled(&fleet.announce(service, &sha('1')).await).await["state"], "committed");
+    }
+    let freeze = freeze(&fleet, json!({"environment": "production", "reason": "sales week"})).await;
+    let promotion = |service: &str| json!({"to": "production", "repositories": [service]});
+    let waiting = asked(&fleet, "/promotions", json!({"to": "production"})).await;
+    assert_eq!((&waiting["state"], waiting["updates"].as_array().unwrap().len()), (&json!("waiting"), 2));
+
+    // A newer one passes, and the older one is over: nothing shows it as waiting any more.
+    assert_eq!(fleet.settled(&fleet.announce("order-service", &sha('2')).await).await["state"], "committed");
+    let mut urgent = promotion("order-service");
+    urgent.as_object_mut().unwrap().extend([("override".into(), true.into()), ("reason".into(), "hotfix".into())]);
+    assert_eq!(asked(&fleet, "/promotions", urgent).await["state"], "committed");
+    let row = environment(&fleet, "production").await;
+    let shown = |cell: usize| row["repositories"][cell]["waiting"].as_array().map_or(0, Vec::len);
+    assert_eq!((shown(0), shown(1)), (0, 1), "{row:#}");
+
+    // What somebody writes by hand is newer than what was asked for before.
+    fleet.push_image("user-service", &sha('7')).await;
+    let text = super::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
+    fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);
+    thaw(&fleet, &freeze).await;
+    let id = waiting["id"].as_str().unwrap();
+    fleet
+        .eventually("it is over", async || {
+            api(&fleet, "GET", &format!("/promotions/{id}"), None).await.1["state"] == "refused"
+        })
+        .await;
+    let (_, ended) = api(&fleet, "GET", &format!("/promotions/{id}"), None).await;
+    let reasons: Vec<&str> =
+        ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
+    let by_hand = "somebody else has changed production to 7777777 since this was asked for, and while it waited: ask again \
+                   if it is still wanted";
+    assert!(
+        reasons.contains(&by_hand) && reasons.contains(&"older: 2222222 was taken later for production"),
+        "{ended:#}"
+    );
+    assert_eq!(fleet.running("production", "user-service"), sha('7'));
+    assert_eq!(fleet.running("production", "order-service"), sha('2'));
+    assert_eq!(asked(&fleet, "/promotions", promotion("user-service")).await["state"], "committed");
+    assert_eq!(fleet.running("production", "user-service"), sha('1'));
+}
+
+#[tokio::test]
 async fn a_window_of_the_settings_ends_with_new_settings() {
     let window = "freeze = [{ from = \"2026-01-01T00:00:00Z\", until = 2099-01-01T00:00:00Z, reason = \"moving\" }]";
     let mut fleet = builder().environment_settings("staging", window).start().await;

@@ -211,7 +211,7 @@ impl Relay {
         let running = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
         let runs_it = runs(&running, &version);
         let state = if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified };
-        Ok(NewRequestedUpdate { repository, version, state, reason: None })
+        Ok(NewRequestedUpdate { repository, version, state, reason: None, running })
     }
 }
 
@@ -267,7 +267,8 @@ fn refused(
     match (&error, found.into_iter().next()) {
         (RequestError::SeveralVersions { .. } | RequestError::TagRefused(_), Some(version)) => {
             let reason = Some(error.to_string());
-            Ok(NewRequestedUpdate { repository, version, state: UpdateState::Refused, reason })
+            let (state, running) = (UpdateState::Refused, Vec::new());
+            Ok(NewRequestedUpdate { repository, version, state, reason, running })
         }
         _ => Err(error),
     }

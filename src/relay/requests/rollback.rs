@@ -66,6 +66,7 @@ impl Relay {
                 version,
                 state: if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified },
                 reason: None,
+                running,
             }],
             hold: Some(NewHold {
                 environment: order.environment.clone(),
