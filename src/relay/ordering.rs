@@ -29,7 +29,8 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// The pause before a build is compared again that came while the registry was asked about a promotion of its place.
 const PROMOTION_IS_ASKED: Duration = Duration::from_millis(500);
 
-/// How old what is known of a branch may be when it is said for good that something else runs there.
+/// How old what is known of a branch may be when it is said for good that something else runs there. It must have been read
+/// since the event came in any case.
 const TIP_AGE: Duration = Duration::from_secs(1);
 
 /// How a reason begins for which nobody knows when something was built.
@@ -189,7 +190,9 @@ impl Relay {
         if !is_final || tip.is_none() {
             return Ok(planned);
         }
-        branch.read_if_older_than(TIP_AGE).await.map_err(|error| Setback::NotNow {
+        let age = self.now().duration_since(candidate.event.received_at);
+        let age = TIP_AGE.min(Duration::try_from(age).unwrap_or_default());
+        branch.read_if_older_than(age).await.map_err(|error| Setback::NotNow {
             reason: format!("it is not known what {environment} runs now: {error}"),
             ask_again_after: None,
         })?;

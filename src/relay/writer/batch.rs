@@ -346,7 +346,11 @@ impl<'a> Batch<'a> {
         if !prepared.outcomes().iter().any(|(_, outcome)| is_final(outcome)) {
             return Ok(false);
         }
-        self.branch.read_if_older_than(FRESH).await?;
+        // What somebody wrote since the youngest of them could go is to be seen, however fresh the last reading is.
+        let now = self.relay.now();
+        let went = self.updates.values().map(|update| update.released_at.unwrap_or(update.received_at));
+        let age = went.map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default()).min();
+        self.branch.read_if_older_than(FRESH.min(age.unwrap_or(FRESH))).await?;
         Ok(self.branch.tip() != Some(prepared.parent()))
     }
 
