@@ -121,6 +121,7 @@ impl Relay {
             Looked::Listed
             | Looked::Answered
             | Looked::Unsupported { .. }
+            | Looked::NoList { .. }
             | Looked::NotAllowed { .. }
             | Looked::NotWanted => {
                 rounds.done();
@@ -190,6 +191,7 @@ impl Relay {
                 tags
             }
             Listing::Unsupported { reason } => return Ok(Looked::Unsupported { reason }),
+            Listing::NoList { reason } => return Ok(Looked::NoList { reason }),
             Listing::NotAllowed { reason } => return Ok(Looked::NotAllowed { reason }),
             Listing::NotNow { reason, ask_again_after } => return Ok(Looked::NotNow { reason, ask_again_after }),
         };
