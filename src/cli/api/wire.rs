@@ -260,7 +260,8 @@ pub(in crate::cli) struct Request {
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Preview {
     pub parent: String,
-    pub diff: String,
+    /// `None` where the token may not read.
+    pub diff: Option<String>,
     pub updates: Vec<Previewed>,
 }
 
