@@ -1,4 +1,5 @@
-//! Ends the updates of environments that the settings do not have any more: no writer looks after them.
+//! Ends what there is of environments that the settings do not have any more: updates, which no writer looks after, and freezes,
+//! which would come back with the name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,6 +38,10 @@ impl Relay {
         if known.is_empty() {
             // No settings have none: nobody has told which there are.
             return Ok(());
+        }
+        for freeze in self.0.store.end_freezes_elsewhere(&known).await? {
+            let (environment, reason) = (&freeze.environment, &freeze.reason);
+            tracing::warn!(freeze = %freeze.id, environment, actor = %freeze.actor, reason, "freeze ended: the settings have no such environment any more");
         }
         let found = self.0.store.open_updates_elsewhere(&known, AT_ONCE).await?;
         let gone: BTreeSet<&str> = found.iter().map(|update| update.environment.as_str()).collect();

@@ -252,3 +252,36 @@ async fn what_makes_no_sense_is_no_freeze() {
         assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn a_freeze_does_not_come_back_with_the_name_of_its_environment() {
+    let fleet = builder().start().await;
+    let frozen = freeze(&fleet, json!({"environment": "production", "reason": "audit"})).await;
+    let kept = freeze(&fleet, json!({"environment": "staging", "reason": "incident"})).await;
+    let hang_up = |text: &str| {
+        std::fs::write(fleet.settings_file(), text).unwrap();
+        let pid = fleet.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let ids = async || -> Vec<Value> {
+        let (_, list) = fleet.api("GET", "/freezes", None).await;
+        list["freezes"].as_array().unwrap().iter().map(|freeze| freeze["id"].clone()).collect()
+    };
+    let with = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    assert_eq!(with.matches("name = \"production\"").count(), 1);
+    hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
+    fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
+    let log = fleet.log();
+    let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
+    assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");
+    hang_up(&with);
+    fleet.eventually("it is back", async || environment_names(&fleet).await.contains(&"production".to_owned())).await;
+    assert_eq!(environment(&fleet, "production").await["freeze"], Value::Null);
+    assert_eq!(ids().await, [json!(kept)]);
+}
+
+async fn environment_names(fleet: &Fleet) -> Vec<String> {
+    let (_, matrix) = fleet.api("GET", "/environments", None).await;
+    let rows = matrix["environments"].as_array().unwrap().iter();
+    rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
