@@ -246,6 +246,26 @@ pub(super) async fn end_of_request(tx: &mut Transaction<'_>, request_id: &str) -
     Ok(())
 }
 
+/// Ends the holds that earlier rollbacks of a place have made, because this one has happened: its hold keeps the place.
+pub(super) async fn replace_earlier(
+    tx: &mut Transaction<'_>,
+    place: &Place<'_>,
+    request_id: &str,
+) -> Result<(), sqlx::Error> {
+    let earlier: Vec<Hold> = sqlx::query_as(
+        "SELECT * FROM holds WHERE environment = ? AND repository = ? AND released_at IS NULL AND request_id < ?",
+    )
+    .bind(place.environment)
+    .bind(place.repository.as_str())
+    .bind(request_id)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for hold in &earlier {
+        end(tx, hold, &format!("rollback {request_id}")).await?;
+    }
+    Ok(())
+}
+
 async fn end(tx: &mut Transaction<'_>, hold: &Hold, by: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE holds SET released_at = ?, released_by = ? WHERE id = ?")
         .bind(tx.now_milliseconds())

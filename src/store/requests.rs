@@ -205,7 +205,14 @@ impl Write for NewRequest {
             self.insert_update(tx, &request, wanted).await?;
         }
         let hold = match &self.hold {
-            Some(hold) => Some(holds::make(tx, hold, Some(&request.id)).await?),
+            Some(hold) => {
+                let made = holds::make(tx, hold, Some(&request.id)).await?;
+                if self.updates.iter().all(|update| update.state == UpdateState::Unchanged) {
+                    let place = Place { environment: &made.environment, repository: &made.repository };
+                    holds::replace_earlier(tx, &place, &request.id).await?;
+                }
+                Some(made)
+            }
             None => None,
         };
         Ok(RequestMade::New { request, hold })

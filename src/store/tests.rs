@@ -453,6 +453,28 @@ async fn what_waits_for_the_hold_of_a_rollback_does_not_end_it() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn a_rollback_that_happened_takes_the_place_of_the_one_before() {
+    let fixture = Fixture::new().await;
+    let own = fixture.store.hold(hold(None)).await.unwrap();
+    let first = make(&fixture, rollback("a", None)).await;
+    fixture.finish(&first, Outcome::Committed).await;
+    let holders = async || -> Vec<Option<String>> {
+        fixture.store.holds().await.unwrap().into_iter().map(|hold| hold.request_id).collect()
+    };
+    // One that does not happen leaves the hold of the one that did.
+    let refused = make(&fixture, rollback("b", None)).await;
+    fixture.finish(&refused, Outcome::Refused { reason: "not there".into() }).await;
+    assert_eq!(holders().await, [None, Some(first.clone())]);
+    let waiting = fixture.receive("d").await;
+    assert_eq!(fixture.decide(&waiting, "d").await, UpdateState::Waiting);
+    let second = make(&fixture, rollback("c", None)).await;
+    assert_eq!(holders().await, [None, Some(first), Some(second.clone())]);
+    fixture.finish(&second, Outcome::Committed).await;
+    assert_eq!(holders().await, [None, Some(second)]);
+    assert_eq!(fixture.store.holds().await.unwrap()[0].id, own.id, "what somebody holds is held");
+}
+
 async fn a_rollback_that_did_not_happen_leaves_no_hold() {
     let fixture = Fixture::new().await;
     let first = make(&fixture, rollback("a", None)).await;

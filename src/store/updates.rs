@@ -771,3 +771,6 @@ impl Write for FinishUpdates {
         Ok(())
     }
 }
+                if ended.cause == Cause::Rollback {
+                    holds::replace_earlier(tx, &place, &ended.cause_id).await?;
+                }
