@@ -271,6 +271,23 @@ async fn what_is_still_rolling_out_is_not_healthy_yet() {
 }
 
 #[tokio::test]
+async fn whoever_promotes_does_not_wait_for_an_argo_cd_that_does_not_answer() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    argocd.stalls(true);
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let begun = std::time::Instant::now();
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("Argo CD has not answered within 5 s"), "{detail}");
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn what_argo_cd_never_reached_keeps_the_gate_closed_until_it_does() {
     let argocd = four_applications().await;
     argocd.change("user-service-staging", |app| app.is_stuck = true);

@@ -52,6 +52,7 @@ struct Inside {
     webhooks: Vec<(HeaderMap, String)>,
     webhook_secret: Option<String>,
     is_away: bool,
+    is_stalled: bool,
 }
 
 /// A running Argo CD.
@@ -115,6 +116,11 @@ impl FakeArgoCd {
 
     pub fn goes_away(&self, is_away: bool) {
         self.inside.lock().unwrap().is_away = is_away;
+    }
+
+    /// Lets lists wait for an answer that does not come.
+    pub fn stalls(&self, is_stalled: bool) {
+        self.inside.lock().unwrap().is_stalled = is_stalled;
     }
 
     pub fn wants_secret(&self, secret: &str) {
@@ -182,6 +188,10 @@ async fn list(
 ) -> Response {
     if let Some(refusal) = obstacle(&fake, &headers, format!("GET {uri}")) {
         return refusal;
+    }
+    let is_stalled = fake.inside.lock().unwrap().is_stalled;
+    if is_stalled {
+        std::future::pending::<()>().await;
     }
     let inside = fake.inside.lock().unwrap();
     let wanted: Vec<(String, String)> = query

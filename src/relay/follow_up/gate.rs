@@ -12,6 +12,9 @@ use crate::config_repo::Below;
 use crate::relay::{Branch, Relay};
 use crate::store::{ApplicationHealth, FollowUp, StoreError, Update};
 
+/// How long whoever asks for a promotion waits for Argo CD.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The most applications and rollouts that a reason names.
 const NAMED: usize = 3;
 
@@ -105,6 +108,22 @@ impl Relay {
         let Some(following) = &self.0.following else {
             return Ok(Some(Closed("there is no Argo CD that knows whether it is healthy".to_owned())));
         };
+        let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, soak, now));
+        asked.await.unwrap_or_else(|_| {
+            let patience = PATIENCE.as_secs();
+            Ok(Some(Closed(format!(
+                "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s"
+            ))))
+        })
+    }
+
+    async fn ask_gate(
+        &self,
+        following: &Following,
+        environment: &str,
+        soak: Duration,
+        now: Timestamp,
+    ) -> Result<Option<Closed>, StoreError> {
         // What is just being pushed may be on the branch already, and nobody follows it yet.
         let pending = self.0.store.pending_updates(&[environment.to_owned()], 1).await?;
         if let Some(update) = pending.first() {
