@@ -19,7 +19,9 @@ use super::ordering::{Candidate, Judged};
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
-use crate::store::{Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, StoreError, Update, UpdateState};
+use crate::store::{
+    Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, Party, StoreError, Update, UpdateState,
+};
 use crate::telemetry::{Span, SpanKind, TraceContext};
 
 /// How many events of one registry are looked at together.
@@ -258,11 +260,11 @@ impl Relay {
         match work {
             Work::Event(event) => {
                 let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
-                self.refuse(event, None, reason, true, &mut span).await
+                self.refuse(event, None, (reason, Party::Rules), true, &mut span).await
             }
             Work::Update(update) => {
                 let mut span = self.0.traces.begin(SpanKind::Consumer, "take update", Some(&update.trace));
-                self.refuse_update(update, reason, &mut span).await
+                self.refuse_update(update, (reason, Party::Rules), &mut span).await
             }
         }
     }
@@ -285,13 +287,13 @@ impl Relay {
     async fn judge_event(&self, event: &Event, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let Some(rule) = rule_for(&self.0.images, &event.repository) else {
             let reason = format!("no [[image]] rule manages {}", event.repository);
-            self.refuse(event, None, reason, true, span).await?;
+            self.refuse(event, None, (reason, Party::Rules), true, span).await?;
             return Ok(None);
         };
         let facts = match rule.check_tag(&event.tag) {
             Ok(facts) => facts,
             Err(refused) => {
-                self.refuse(event, Some(rule), refused.to_string(), false, span).await?;
+                self.refuse(event, Some(rule), (refused.to_string(), Party::Rules), false, span).await?;
                 return Ok(None);
             }
         };
@@ -301,15 +303,17 @@ impl Relay {
             Asked::Confirmed { version, note } => {
                 return self.decide(Candidate::new(event, rule, facts, version), note, span).await;
             }
-            Asked::No { reason } => self.refuse(event, Some(rule), reason, true, span).await?,
+            Asked::No { reason } => self.refuse(event, Some(rule), (reason, Party::Registry), true, span).await?,
             Asked::NotThere { reason } => match not_yet(event, self.now()) {
                 Some(pause) => {
-                    return self.postpone(event, pause, format!("{reason} yet: it is asked again"), span).await;
+                    let reason = format!("{reason} yet: it is asked again");
+                    return self.postpone(event, pause, (reason, Party::Registry), span).await;
                 }
-                None => self.refuse(event, Some(rule), reason, true, span).await?,
+                None => self.refuse(event, Some(rule), (reason, Party::Registry), true, span).await?,
             },
             Asked::NotNow { reason, ask_again_after } => {
-                return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
+                let pause = pause(event.attempts, ask_again_after);
+                return self.postpone(event, pause, (reason, Party::Registry), span).await;
             }
         }
         Ok(None)
@@ -319,7 +323,7 @@ impl Relay {
         &self,
         event: &Event,
         pause: Duration,
-        reason: String,
+        (reason, asked): (String, Party),
         span: &mut Span,
     ) -> Result<Option<Timestamp>, StoreError> {
         let until = self.now() + pause;
@@ -328,7 +332,7 @@ impl Relay {
         span.set("tagrelay.outcome", "postponed");
         span.fail(&reason);
         self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
-        self.0.store.postpone_event(&event.id, until, reason).await?;
+        self.0.store.postpone_event(&event.id, until, asked, reason).await?;
         Ok(Some(until))
     }
 
@@ -346,7 +350,8 @@ impl Relay {
     async fn judge_update(&self, update: &Update, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let store = &self.0.store;
         let Some(rule) = rule_for(&self.0.images, &update.repository) else {
-            self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository), span).await?;
+            let reason = format!("no [[image]] rule manages {}", update.repository);
+            self.refuse_update(update, (reason, Party::Rules), span).await?;
             return Ok(None);
         };
         let Some(tag) = update.version.tag() else {
@@ -365,7 +370,7 @@ impl Relay {
                 return Ok(None);
             }
             Asked::No { reason } | Asked::NotThere { reason } => {
-                self.refuse_update(update, reason, span).await?;
+                self.refuse_update(update, (reason, Party::Registry), span).await?;
                 return Ok(None);
             }
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
@@ -466,21 +471,21 @@ impl Relay {
         if takers.is_empty() {
             let reason = self.why_nobody_takes(&event.repository);
             decision_span.set("tagrelay.outcome", "refused");
-            self.refuse(event, Some(rule), reason, true, span).await?;
+            self.refuse(event, Some(rule), (reason, Party::Rules), true, span).await?;
             return Ok(None);
         }
         let mut turn = None;
         for _ in 0..MAX_COMPARISONS {
             let updates = match self.judge(&candidate, &takers).await? {
                 Judged::Plans(plans) => plans,
-                Judged::Refused { reason } => {
+                Judged::Refused { reason, asked } => {
                     decision_span.set("tagrelay.outcome", "refused");
-                    self.refuse(event, Some(rule), reason, true, span).await?;
+                    self.refuse(event, Some(rule), (reason, asked), true, span).await?;
                     return Ok(None);
                 }
-                Judged::NotNow { reason, ask_again_after } => {
+                Judged::NotNow { reason, ask_again_after, asked } => {
                     decision_span.set("tagrelay.outcome", "postponed");
-                    return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
+                    return self.postpone(event, pause(event.attempts, ask_again_after), (reason, asked), span).await;
                 }
             };
             let by: Vec<String> =
@@ -507,7 +512,8 @@ impl Relay {
                 turn = Some(self.0.turns.take(&event.repository).await);
             }
         }
-        self.postpone(event, RETRY.0, "others were decided at the same moment".to_owned(), span).await
+        let reason = "others were decided at the same moment".to_owned();
+        self.postpone(event, RETRY.0, (reason, Party::Rules), span).await
     }
 
     fn tell_decided(&self, event: &Event, states: &[(String, UpdateState)]) {
@@ -581,7 +587,7 @@ impl Relay {
         &self,
         event: &Event,
         rule: Option<&ImageRule>,
-        reason: String,
+        (reason, asked): (String, Party),
         redeliverable: bool,
         span: &mut Span,
     ) -> Result<(), StoreError> {
@@ -594,27 +600,43 @@ impl Relay {
             reason,
             matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
             redeliverable,
+            asked,
         };
         self.0.store.refuse_event(refusal).await
     }
 
-    async fn refuse_update(&self, update: &Update, reason: String, span: &mut Span) -> Result<(), StoreError> {
+    async fn refuse_update(
+        &self,
+        update: &Update,
+        (reason, asked): (String, Party),
+        span: &mut Span,
+    ) -> Result<(), StoreError> {
         span.set("tagrelay.outcome", "refused");
         span.set("tagrelay.reason", &reason);
-        self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await?;
+        self.finish_as(vec![(update.clone(), Outcome::Refused { reason })], Some(asked)).await?;
         // The others of its request may have waited for this answer.
         self.wake_writer(&update.environment);
         Ok(())
     }
 
-    /// Records how updates ended.
+    /// Records how updates ended, by the word of the registry or the branch.
     pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
+        self.finish_as(finished, None).await
+    }
+
+    /// Records how updates ended, and whose word that was where it was not that of the registry or the branch.
+    pub(super) async fn finish_as(
+        &self,
+        finished: Vec<(Update, Outcome)>,
+        asked: Option<Party>,
+    ) -> Result<(), StoreError> {
         let rows = finished
             .iter()
             .map(|(update, outcome)| Finish {
                 update_id: update.id.clone(),
                 outcome: outcome.clone(),
                 follow: self.0.following.is_some(),
+                asked,
             })
             .collect();
         self.0.store.finish(rows).await?;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::branch::turn_of;
 use super::{Branch, Relay};
-use crate::store::{Outcome, StoreError};
+use crate::store::{Outcome, Party, StoreError};
 
 /// How often it is looked. What was taken under the settings before may come a moment after these are in force.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -55,6 +55,6 @@ impl Relay {
             let reason = format!("there is no environment `{}` in the settings any more", update.environment);
             (update, Outcome::Refused { reason })
         });
-        self.finish(refused.collect()).await
+        self.finish_as(refused.collect(), Some(Party::Rules)).await
     }
 }

@@ -323,7 +323,9 @@ impl Relay {
     pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.0.store.replay(event_id).await?;
         if replayed == Replayed::Queued {
-            tracing::info!(event = event_id, "event replayed");
+            let event = self.0.store.event(event_id).await?;
+            let trace_id = event.map(|event| event.trace.trace_id().to_string());
+            tracing::info!(event = event_id, trace_id, "event replayed");
         }
         self.0.arrivals.other();
         Ok(replayed)
@@ -339,9 +341,11 @@ impl Relay {
         let mut replayed = Vec::new();
         for chunk in events.chunks(REPLAYED_AT_ONCE) {
             let ids: Vec<String> = chunk.iter().map(|event| event.id.clone()).collect();
-            let answers = self.0.store.replay_all(ids.clone()).await?;
-            let queued = ids.into_iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued);
-            replayed.extend(queued.map(|(id, _)| id).inspect(|id| tracing::info!(event = id, "event replayed")));
+            let answers = self.0.store.replay_all(ids).await?;
+            for (event, _) in chunk.iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued) {
+                tracing::info!(event = %event.id, trace_id = %event.trace.trace_id(), "event replayed");
+                replayed.push(event.id.clone());
+            }
             self.0.arrivals.other();
         }
         Ok(replayed)

@@ -18,7 +18,7 @@ use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, order};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
 use crate::source_repo::{Membership, Relation, SourceError};
-use crate::store::{Cause, Event, PlannedUpdate, StoreError, Update, Verdict};
+use crate::store::{Cause, Event, Party, PlannedUpdate, StoreError, Update, Verdict};
 use crate::telemetry::{SpanKind, TraceContext};
 
 /// How long after an event came a commit that the source repository does not have is looked for: the source may be a
@@ -39,8 +39,8 @@ const UNREADABLE: &str = "nobody can see when it was built:";
 /// What comparing came to.
 pub(super) enum Judged {
     Plans(Vec<PlannedUpdate>),
-    Refused { reason: String },
-    NotNow { reason: String, ask_again_after: Option<Duration> },
+    Refused { reason: String, asked: Party },
+    NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
 }
 
 /// Turns at deciding, one at a time for each repository. Some share theirs.
@@ -61,8 +61,8 @@ impl Turns {
 /// Why there is no comparison now.
 enum Setback {
     Store(StoreError),
-    NotNow { reason: String, ask_again_after: Option<Duration> },
-    Refused { reason: String },
+    NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
+    Refused { reason: String, asked: Party },
 }
 
 impl Setback {
@@ -75,7 +75,8 @@ impl Setback {
             reason.push_str(&format!(": {why}"));
         }
         let asked_now = promotion.attempts == 0;
-        Self::NotNow { reason, ask_again_after: asked_now.then_some(PROMOTION_IS_ASKED) }
+        let ask_again_after = asked_now.then_some(PROMOTION_IS_ASKED);
+        Self::NotNow { reason, ask_again_after, asked: Party::Registry }
     }
 }
 
@@ -87,7 +88,7 @@ impl From<StoreError> for Setback {
 
 impl From<SourceError> for Setback {
     fn from(error: SourceError) -> Self {
-        Self::NotNow { reason: error.to_string(), ask_again_after: error.ask_again_after() }
+        Self::NotNow { reason: error.to_string(), ask_again_after: error.ask_again_after(), asked: Party::Source }
     }
 }
 
@@ -140,7 +141,7 @@ impl Relay {
     pub(super) async fn judge(&self, candidate: &Candidate<'_>, environments: &[String]) -> Result<Judged, StoreError> {
         let judged = async {
             if let Some(reason) = self.refused_by_source(candidate).await? {
-                return Ok(Judged::Refused { reason });
+                return Ok(Judged::Refused { reason, asked: Party::Source });
             }
             let mut plans = Vec::with_capacity(environments.len());
             for environment in environments {
@@ -151,8 +152,10 @@ impl Relay {
         match judged.await {
             Ok(judged) => Ok(judged),
             Err(Setback::Store(error)) => Err(error),
-            Err(Setback::NotNow { reason, ask_again_after }) => Ok(Judged::NotNow { reason, ask_again_after }),
-            Err(Setback::Refused { reason }) => Ok(Judged::Refused { reason }),
+            Err(Setback::NotNow { reason, ask_again_after, asked }) => {
+                Ok(Judged::NotNow { reason, ask_again_after, asked })
+            }
+            Err(Setback::Refused { reason, asked }) => Ok(Judged::Refused { reason, asked }),
         }
     }
 
@@ -171,7 +174,8 @@ impl Relay {
             let reason = format!("{reason}; it is looked for again");
             // The last look is when the time is over, and no later.
             let next = Duration::from_secs(1 << candidate.event.attempts.min(4));
-            return Err(Setback::NotNow { reason, ask_again_after: (left < next).then_some(left) });
+            let ask_again_after = (left < next).then_some(left);
+            return Err(Setback::NotNow { reason, ask_again_after, asked: Party::Source });
         }
         Ok(Some(reason))
     }
@@ -195,6 +199,7 @@ impl Relay {
         branch.read_if_older_than(age).await.map_err(|error| Setback::NotNow {
             reason: format!("it is not known what {environment} runs now: {error}"),
             ask_again_after: None,
+            asked: Party::Branch,
         })?;
         if branch.tip() == tip { Ok(planned) } else { self.compare_all(candidate, environment).await }
     }
@@ -351,12 +356,16 @@ impl Relay {
         match self.built_at(candidate, digest).await? {
             BuildTime::At(at) => Ok(Some(at)),
             BuildTime::Unsaid | BuildTime::Gone { .. } => Ok(None),
-            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            BuildTime::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
             BuildTime::Incomplete { reason } if candidate.patience(self.now()).is_none() => {
-                Err(Setback::Refused { reason: format!("the image cannot be pulled: {reason}") })
+                let reason = format!("the image cannot be pulled: {reason}");
+                Err(Setback::Refused { reason, asked: Party::Registry })
             }
             BuildTime::NotAllowed { reason } | BuildTime::Incomplete { reason } => {
-                Err(Setback::NotNow { reason: format!("{UNREADABLE} {reason}"), ask_again_after: None })
+                let reason = format!("{UNREADABLE} {reason}");
+                Err(Setback::NotNow { reason, ask_again_after: None, asked: Party::Registry })
             }
         }
     }
@@ -381,7 +390,9 @@ impl Relay {
         match self.built_at(candidate, digest).await? {
             BuildTime::At(at) => Ok(Some(at)),
             BuildTime::Unsaid => Ok(None),
-            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            BuildTime::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
             BuildTime::Gone { reason } | BuildTime::Incomplete { reason } | BuildTime::NotAllowed { reason } => {
                 silent.push(format!("{UNREADABLE} {reason}"));
                 Ok(None)
@@ -394,7 +405,9 @@ impl Relay {
         match self.confirm("registry running digest", image, trace).await {
             Confirmation::There(image) => Ok(image.digest().cloned()),
             Confirmation::NotThere | Confirmation::NotAllowed { .. } => Ok(None),
-            Confirmation::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            Confirmation::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
         }
     }
 

@@ -170,6 +170,29 @@ impl Store {
         Ok(sqlx::query_as("SELECT * FROM requests WHERE id = ?").bind(id).fetch_optional(&self.reads).await?)
     }
 
+    /// Returns the promotions and rollbacks that failed for good, in whole or in part, newest first; of a repository, those in
+    /// which it did.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn failed_requests(
+        &self,
+        repository: Option<&Repository>,
+        limit: u32,
+    ) -> Result<Vec<Request>, StoreError> {
+        let requests = sqlx::query_as(
+            "SELECT * FROM requests WHERE id IN (
+                SELECT cause_id FROM updates WHERE state = 'refused' AND (?1 IS NULL OR repository = ?1))
+             ORDER BY id DESC LIMIT ?2",
+        )
+        .bind(repository.map(Repository::as_str))
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(requests)
+    }
+
     /// Returns the request that an actor made with a key before.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl Fixture {
 
     pub(in crate::store) async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
-        self.store.finish(vec![Finish { update_id, outcome, follow: false }]).await.unwrap();
+        self.store.finish(vec![Finish { update_id, outcome, follow: false, asked: None }]).await.unwrap();
     }
 }
 
@@ -199,6 +199,7 @@ async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered(
         reason: "not there".to_owned(),
         matched_rule: None,
         redeliverable,
+        asked: Party::Registry,
     };
     fixture.store.refuse_event(refuse(true)).await.unwrap();
     let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
@@ -216,7 +217,7 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     let id = fixture.receive("a").await;
     fixture.receive("b").await;
     let until = jiff::Timestamp::now() + Duration::from_secs(60);
-    fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
+    fixture.store.postpone_event(&id, until, Party::Registry, "429".to_owned()).await.unwrap();
     let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
     let next = async |now| fixture.store.outlook(now).await.unwrap().next_attempt.map(jiff::Timestamp::as_millisecond);
@@ -453,7 +454,6 @@ async fn what_waits_for_the_hold_of_a_rollback_does_not_end_it() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn a_rollback_that_happened_takes_the_place_of_the_one_before() {
     let fixture = Fixture::new().await;
     let own = fixture.store.hold(hold(None)).await.unwrap();
@@ -475,6 +475,7 @@ async fn a_rollback_that_happened_takes_the_place_of_the_one_before() {
     assert_eq!(fixture.store.holds().await.unwrap()[0].id, own.id, "what somebody holds is held");
 }
 
+#[tokio::test]
 async fn a_rollback_that_did_not_happen_leaves_no_hold() {
     let fixture = Fixture::new().await;
     let first = make(&fixture, rollback("a", None)).await;
@@ -710,7 +711,7 @@ async fn what_runs_again_does_so_once_for_a_delivery_that_names_it_twice() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("a").await;
     let (event_id, reason) = (id.clone(), "not there".to_owned());
-    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true };
+    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true, asked: Party::Rules };
     fixture.store.refuse_event(refusal).await.unwrap();
     let received = fixture.store.receive("hub", vec![event("a"), event("a")]).await.unwrap();
     let expected = [ReceivedState::Queued, ReceivedState::Duplicate].map(|state| Received { id: id.clone(), state });

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
+use super::{Cause, Event, EventState, Party, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
@@ -54,6 +54,8 @@ pub struct Finish {
     pub outcome: Outcome,
     /// Whether Argo CD is followed when it is committed.
     pub follow: bool,
+    /// Who refused it, where that is not the registry of what it has not confirmed, or else the branch.
+    pub asked: Option<Party>,
 }
 
 /// How an update ended.
@@ -144,6 +146,22 @@ impl Store {
             .bind(cause_id)
             .fetch_all(&self.reads)
             .await?;
+        Ok(updates)
+    }
+
+    /// Returns the refused updates of these events and requests, in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn refused_updates_of(&self, cause_ids: &[&str]) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates INDEXED BY updates_refused WHERE state = 'refused'
+                AND cause_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        )
+        .bind(serde_json::json!(cause_ids).to_string())
+        .fetch_all(&self.reads)
+        .await?;
         Ok(updates)
     }
 
@@ -747,7 +765,7 @@ impl Write for FinishUpdates {
             let ended: Option<Update> = sqlx::query_as(
                 "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
                     commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
-                    old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END
+                    old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END, asked = ?6
                  WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING *",
             )
             .bind(state.as_str())
@@ -755,6 +773,7 @@ impl Write for FinishUpdates {
             .bind(tx.now_milliseconds())
             .bind(keeps_commit)
             .bind(&finish.update_id)
+            .bind(finish.asked.map(Party::as_str))
             .fetch_optional(&mut *tx.connection)
             .await?;
             let Some(ended) = ended else { continue };
@@ -766,11 +785,11 @@ impl Write for FinishUpdates {
                 let place = Place { environment: &ended.environment, repository: &ended.repository };
                 let newer = (ended.id.as_str(), ended.cause_id.as_str(), &*ended.version.short());
                 supersede_waiting(tx, &place, newer).await?;
+                if ended.cause == Cause::Rollback {
+                    holds::replace_earlier(tx, &place, &ended.cause_id).await?;
+                }
             }
         }
         Ok(())
     }
 }
-                if ended.cause == Cause::Rollback {
-                    holds::replace_earlier(tx, &place, &ended.cause_id).await?;
-                }
