@@ -145,8 +145,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     in_flight.tasks.shutdown().await;
 }
 
-/// How long what is in the store may go unseen when nobody rings: the request that stored it may have been given up by
-/// its sender before it could, and clocks are set while holds wait for their end.
+/// How long what is in the store may go unseen when nobody rings: clocks are set while holds wait for their end.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Waits until there is something to fetch: when `next` is there, or something has happened. The clock showed `seen` when it
