@@ -418,6 +418,41 @@ fn update_attempt_commit(id: &str) -> Option<String> {
     Some(attempt(id).commit)
 }
 
+/// Commits a version in an environment, and follows it.
+async fn followed(fixture: &Fixture, environment: &str, tag: &str) -> String {
+    let id = fixture.receive(&format!("{tag} for {environment}").replace(' ', "-")).await;
+    let mut decision = decision(&id, tag, None);
+    decision.updates[0].environment = environment.to_owned();
+    decision.updates[0].mark = fixture.store.standing(environment, &repository()).await.unwrap().mark;
+    assert!(matches!(fixture.store.decide(decision).await.unwrap(), Decided::Done(_)));
+    let update_id = fixture.update_of(&id).await.id;
+    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
+    let finish = Finish { update_id: update_id.clone(), outcome: Outcome::Committed, follow: true, asked: None };
+    fixture.store.finish(vec![finish]).await.unwrap();
+    update_id
+}
+
+#[tokio::test]
+async fn the_rollouts_of_one_environment_are_found_among_those_of_all() {
+    let fixture = Fixture::new().await;
+    followed(&fixture, "qa", "a").await;
+    let first = followed(&fixture, "staging", "a").await;
+    let ids =
+        |found: Vec<(FollowUp, Update)>| -> Vec<String> { found.into_iter().map(|(row, _)| row.update_id).collect() };
+    assert_ne!(ids(fixture.store.open_follow_ups(1).await.unwrap()), [first.clone()]);
+    assert_eq!(ids(fixture.store.open_follow_ups_in("staging", 1).await.unwrap()), [first.clone()]);
+
+    let mut late = fixture.store.open_follow_ups_in("staging", 1).await.unwrap().remove(0).0;
+    (late.state, late.ended_at) = (FollowState::TimedOut, Some(late.started_at));
+    fixture.store.record_follow_ups(vec![late]).await.unwrap();
+    assert!(fixture.store.open_follow_ups_in("staging", 1).await.unwrap().is_empty());
+    assert_eq!(ids(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap()), [first]);
+    assert!(fixture.store.timed_out_follow_ups("qa", 9).await.unwrap().is_empty());
+    // What came after it is asked for instead.
+    followed(&fixture, "staging", "b").await;
+    assert!(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_refused_rollback_leaves_no_hold() {
     let fixture = Fixture::new().await;

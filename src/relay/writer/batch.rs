@@ -432,6 +432,9 @@ impl<'a> Batch<'a> {
         if let Err(error) = &result {
             span.fail(&error.to_string());
         }
+        if result.is_ok() {
+            self.branch.pushed(begun);
+        }
         result.map(|()| sizes)
     }
 

@@ -22,6 +22,7 @@ use super::branch::Branch;
 use super::coalesce::coalesce;
 use super::setback::Setback;
 use super::{Relay, quiet};
+use crate::config_repo::CommitId;
 use crate::store::{Outcome, Update};
 use crate::telemetry::{Span, SpanKind};
 
@@ -35,8 +36,11 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let Some(branch) = relay.0.branches.get(index) else { return };
     let environments = branch.environment_names();
     let mut failures: u32 = 0;
+    // Where the branch was when what waits in doubt was last looked for.
+    let mut looked_at = None;
     while !*stopped.borrow() {
         // After a setback the branch is read anew: the mirror may have been the trouble.
+        look_for_waiting(&relay, branch, &environments, &mut looked_at).await;
         let pause = match write_pending(&relay, branch, &environments, failures > 0, &mut stopped).await {
             Ok(Round::Idle) => {
                 failures = 0;
@@ -77,6 +81,27 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     }
 }
 
+/// Ends what waits for a hold or freeze and is found on the branch: the answer to its push was lost before it had to wait. It is
+/// looked for each time that the branch has moved.
+async fn look_for_waiting(relay: &Relay, branch: &Branch, environments: &[String], looked_at: &mut Option<CommitId>) {
+    let tip = branch.tip();
+    if tip.is_none() || tip == *looked_at {
+        return;
+    }
+    let looked = async {
+        let waiting = relay.0.store.waiting_in_doubt(environments).await?;
+        finish_found(relay, branch, waiting).await
+    };
+    match looked.await {
+        Ok(_) => *looked_at = tip,
+        // Nothing waits for it: it is looked for again with the next round.
+        Err(Setback::Store(error)) => tracing::error!(%error, "the writer cannot use the store"),
+        Err(Setback::Remote { reason, .. }) => {
+            tracing::debug!(reason, repository = branch.repository_name(), "the branch cannot be read");
+        }
+    }
+}
+
 enum Round {
     Idle,
     Written,
@@ -89,9 +114,6 @@ async fn write_pending(
     refresh_first: bool,
     stopped: &mut watch::Receiver<bool>,
 ) -> Result<Round, Setback> {
-    let in_doubt = relay.0.store.waiting_in_doubt(environments).await?;
-    // What it wrote may be on the branch, or come there, while it waits: then it waits no more.
-    finish_found(relay, branch, in_doubt).await?;
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
     if pending.is_empty() {
         if branch.snapshot().is_none() {
