@@ -4,10 +4,12 @@
 //! supersedes all but the newest of what waited. Triggers of the writing connection note each of them, so that it is told
 //! and counted once.
 
+use std::collections::HashMap;
+
 use sqlx::SqliteConnection;
 use tokio::sync::mpsc;
 
-use super::{Event, EventState, Update, UpdateState};
+use super::{Event, EventState, Update, UpdateState, json_text};
 
 /// Something that has come to its end and is on disk.
 #[derive(Debug, Clone)]
@@ -44,20 +46,36 @@ pub(super) async fn watch(connection: &mut SqliteConnection) -> Result<(), sqlx:
 pub(super) async fn take(connection: &mut SqliteConnection) -> Result<Vec<Ending>, sqlx::Error> {
     let mut ended: Vec<(i64, String, String, bool)> =
         sqlx::query_as("DELETE FROM ended RETURNING number, id, state, is_event").fetch_all(&mut *connection).await?;
+    if ended.is_empty() {
+        return Ok(Vec::new());
+    }
     ended.sort();
+    let ids = |of_events: bool| {
+        let those = ended.iter().filter(|(.., is_event)| *is_event == of_events);
+        json_text(those.map(|(_, id, ..)| id).collect::<Vec<_>>())
+    };
+    let (events, updates) = (ids(true)?, ids(false)?);
+    let events: Vec<Event> = sqlx::query_as("SELECT * FROM events WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(events)
+        .fetch_all(&mut *connection)
+        .await?;
+    let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(updates)
+        .fetch_all(&mut *connection)
+        .await?;
+    let events: HashMap<&str, &Event> = events.iter().map(|event| (event.id.as_str(), event)).collect();
+    let updates: HashMap<&str, &Update> = updates.iter().map(|update| (update.id.as_str(), update)).collect();
     let mut endings = Vec::with_capacity(ended.len());
-    for (_, id, state, is_event) in ended {
+    for (_, id, state, is_event) in &ended {
         // The row may have begun anew in the same transaction: what counts is how it ended.
-        if is_event {
-            let event: Option<Event> =
-                sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(&id).fetch_optional(&mut *connection).await?;
+        if *is_event {
             let state: EventState = state.parse().map_err(|error| super::decode_error("state", error))?;
-            endings.extend(event.map(|event| Ending::Event(Box::new(Event { state, ..event }))));
+            let event = events.get(id.as_str()).map(|event| Event { state, ..(*event).clone() });
+            endings.extend(event.map(|event| Ending::Event(Box::new(event))));
         } else {
-            let update: Option<Update> =
-                sqlx::query_as("SELECT * FROM updates WHERE id = ?").bind(&id).fetch_optional(&mut *connection).await?;
             let state: UpdateState = state.parse().map_err(|error| super::decode_error("state", error))?;
-            endings.extend(update.map(|update| Ending::Update(Box::new(Update { state, ..update }))));
+            let update = updates.get(id.as_str()).map(|update| Update { state, ..(*update).clone() });
+            endings.extend(update.map(|update| Ending::Update(Box::new(update))));
         }
     }
     Ok(endings)

@@ -2,8 +2,8 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::writer::{Transaction, Write};
-use super::{Event, EventState, Party, Store, StoreError, UpdateState, freezes, order, updates};
-use crate::image::{Digest, Repository, Tag, Version};
+use super::{Event, EventState, Party, Store, StoreError};
+use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
 
 /// A push event that has just been authenticated.
@@ -41,64 +41,6 @@ pub enum ReceivedState {
     Queued,
     /// Delivered before.
     Duplicate,
-}
-
-/// What the registry and the policy made of an event.
-#[derive(Debug, Clone)]
-pub struct Decision {
-    /// The event.
-    pub event_id: String,
-    /// The pattern of the image rule that takes it.
-    pub matched_rule: String,
-    /// What the registry confirmed.
-    pub version: Version,
-    /// What else there is to say.
-    pub note: Option<String>,
-    /// One update for each environment that takes it.
-    pub updates: Vec<PlannedUpdate>,
-}
-
-/// What the policy made of an event for one environment, before holds and freezes are looked at.
-#[derive(Debug, Clone)]
-pub struct PlannedUpdate {
-    /// The environment.
-    pub environment: String,
-    /// The [`Standing::mark`](super::Standing::mark) of what the version was compared with.
-    pub mark: Option<String>,
-    /// What shall become of it.
-    pub verdict: Verdict,
-    /// The criterion that decided which build is newer.
-    pub decided_by: &'static str,
-    /// What it was compared with and how that came out, for people.
-    pub decided_because: String,
-    /// The versions that it is not older than. Where something else runs, it has to be compared anew.
-    pub compared: Vec<Version>,
-}
-
-/// What shall become of an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is to be written, or waits for a hold or freeze.
-    Go,
-    /// There is nothing to do.
-    Unchanged {
-        /// Why.
-        reason: String,
-    },
-    /// A final no.
-    Refuse {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What became of a decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decided {
-    /// It is stored, with these environments and the states of their updates. Empty when it had been stored before.
-    Done(Vec<(String, UpdateState)>),
-    /// Something else was stored for one of the places after it was compared: compare again.
-    Outrun,
 }
 
 /// What a list of events is narrowed down to.
@@ -157,18 +99,6 @@ impl Store {
         Ok(events)
     }
 
-    /// Records that the registry confirmed an event, and makes its updates.
-    ///
-    /// Inside the transaction it is looked at whether each place still is as it was compared with, and whether it is
-    /// held or frozen: what was stored a moment ago counts. An environment that has an update of the event keeps it.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored.
-    pub async fn decide(&self, decision: Decision) -> Result<Decided, StoreError> {
-        self.writes.run(decision).await
-    }
-
     /// Records a final no for an event. A later delivery of it runs anew when `redeliverable`.
     ///
     /// # Errors
@@ -211,80 +141,6 @@ impl Store {
     pub async fn replay_all(&self, ids: Vec<String>) -> Result<Vec<Replayed>, StoreError> {
         self.writes.run(Replay { ids }).await
     }
-}
-
-impl Write for Decision {
-    type Output = Decided;
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Decided, sqlx::Error> {
-        let event: Option<Event> = sqlx::query_as("SELECT * FROM events WHERE id = ? AND state = 'queued'")
-            .bind(&self.event_id)
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-        // Decided already: a second run of the same work is harmless.
-        let Some(event) = event else { return Ok(Decided::Done(Vec::new())) };
-        for planned in &self.updates {
-            let place = updates::Place { environment: &planned.environment, repository: &event.repository };
-            if order::mark(tx.connection, &place).await? != planned.mark {
-                return Ok(Decided::Outrun);
-            }
-        }
-        sqlx::query(
-            "UPDATE events SET matched_rule = ?, verified_digest = ?, verified_at = ?, note = ?, reason = NULL,
-                next_attempt_at = NULL WHERE id = ?",
-        )
-        .bind(&self.matched_rule)
-        .bind(self.version.digest().map(Digest::as_str))
-        .bind(tx.now_milliseconds())
-        .bind(&self.note)
-        .bind(&self.event_id)
-        .execute(&mut *tx.connection)
-        .await?;
-        let mut states = Vec::with_capacity(self.updates.len());
-        for planned in &self.updates {
-            if !order::has_update(tx.connection, &self.event_id, &planned.environment).await? {
-                let state = insert_push_update(tx, &event, &self.version, planned).await?;
-                states.push((planned.environment.clone(), state));
-            }
-        }
-        updates::settle_event(tx, &self.event_id).await?;
-        Ok(Decided::Done(states))
-    }
-}
-
-/// Inserts one update of an event in the state that the verdict, holds and freezes give it.
-async fn insert_push_update(
-    tx: &mut Transaction<'_>,
-    event: &Event,
-    version: &Version,
-    planned: &PlannedUpdate,
-) -> Result<UpdateState, sqlx::Error> {
-    let place = updates::Place { environment: &planned.environment, repository: &event.repository };
-    let (state, reason) = match &planned.verdict {
-        Verdict::Refuse { reason } => (UpdateState::Refused, Some(reason.clone())),
-        Verdict::Unchanged { reason } => (UpdateState::Unchanged, Some(reason.clone())),
-        Verdict::Go => match freezes::kept_back(tx, &place).await? {
-            Some(reason) => (UpdateState::Waiting, Some(reason)),
-            None => (UpdateState::Pending, None),
-        },
-    };
-    let row = updates::NewUpdate {
-        place,
-        version,
-        cause: event.cause,
-        cause_id: &event.id,
-        actor: &event.receiver,
-        state,
-        reason,
-        pushed_at: event.pushed_at,
-        received_at: event.received_at,
-        trace: &event.trace,
-        override_reason: None,
-        compared: None,
-    };
-    let id = updates::insert(tx, &row).await?;
-    order::note(tx.connection, &id, planned).await?;
-    Ok(state)
 }
 
 /// A final no for an event.

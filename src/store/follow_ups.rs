@@ -304,13 +304,17 @@ impl Store {
 }
 
 /// Begins the follow-up of an update that has just been committed.
-pub(super) async fn begin(tx: &mut Transaction<'_>, update_id: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn begin(tx: &mut Transaction<'_>, update_ids: &[&String]) -> Result<(), sqlx::Error> {
+    if update_ids.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT OR IGNORE INTO follow_ups (update_id, environment, commit_id, state, started_at)
-         SELECT id, environment, commit_id, 'waiting', ? FROM updates WHERE id = ? AND commit_id IS NOT NULL",
+         SELECT id, environment, commit_id, 'waiting', ? FROM updates
+         WHERE id IN (SELECT value FROM json_each(?)) AND commit_id IS NOT NULL",
     )
     .bind(tx.now_milliseconds())
-    .bind(update_id)
+    .bind(super::json_text(update_ids)?)
     .execute(&mut *tx.connection)
     .await
     .map(|_| ())

@@ -8,15 +8,16 @@
 //!
 //! What is open is looked for by the indexes of what is open, which SQLite would not take by itself: the history is long.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row, SqliteConnection};
+use sqlx::{FromRow, Row};
 
 use super::updates::{self, Place};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, holds, time, time_option};
+use super::{Store, StoreError, holds, json_text, time, time_option};
 use crate::clock::Clock;
 use crate::image::Repository;
 use crate::policy::{FreezeCalendar, frozen_until};
@@ -282,25 +283,50 @@ impl Store {
 
 /// Returns what freezes an environment at the time of the transaction.
 pub(super) async fn frozen_in(tx: &mut Transaction<'_>, environment: &str) -> Result<Option<Frozen>, sqlx::Error> {
-    let rows = rows_of(tx.connection, environment).await?;
-    Ok(Frozen::of(&tx.calendar, environment, rows, tx.now))
+    Ok(frozen_now(tx, [environment]).await?.remove(environment))
 }
 
-async fn rows_of(connection: &mut SqliteConnection, environment: &str) -> Result<Vec<Freeze>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM freezes WHERE environment = ? AND ended_at IS NULL ORDER BY id")
-        .bind(environment)
-        .fetch_all(connection)
-        .await
+/// Returns which of the environments are frozen at the time of the transaction.
+pub(super) async fn frozen_now<'a>(
+    tx: &mut Transaction<'_>,
+    environments: impl IntoIterator<Item = &'a str>,
+) -> Result<HashMap<&'a str, Frozen>, sqlx::Error> {
+    let environments: BTreeSet<&str> = environments.into_iter().collect();
+    let rows: Vec<Freeze> = sqlx::query_as(
+        "SELECT * FROM freezes WHERE ended_at IS NULL AND environment IN (SELECT value FROM json_each(?)) ORDER BY id",
+    )
+    .bind(json_text(&environments)?)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    let frozen = |environment: &'a str| {
+        let own = rows.iter().filter(|row| row.environment == environment).cloned().collect();
+        Some((environment, Frozen::of(&tx.calendar, environment, own, tx.now)?))
+    };
+    Ok(environments.into_iter().filter_map(frozen).collect())
 }
 
 /// Returns why what comes by itself has to wait at a place: for holds, for freezes, or for both.
 pub(super) async fn kept_back(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<Option<String>, sqlx::Error> {
-    let hold = holds::active_for(tx, place).await?.map(|hold| hold.explanation());
-    let frozen = frozen_in(tx, place.environment).await?.map(|frozen| frozen.explanation());
-    Ok(match (hold, frozen) {
-        (Some(hold), Some(frozen)) => Some(format!("{hold}; and {frozen}")),
-        (hold, frozen) => hold.or(frozen),
-    })
+    Ok(kept_back_at(tx, std::slice::from_ref(place)).await?.remove(place))
+}
+
+/// Returns at which of the places what comes by itself has to wait, and why.
+pub(super) async fn kept_back_at<'a>(
+    tx: &mut Transaction<'_>,
+    places: &[Place<'a>],
+) -> Result<HashMap<Place<'a>, String>, sqlx::Error> {
+    let holds = holds::active_at(tx, places).await?;
+    let frozen = frozen_now(tx, places.iter().map(|place| place.environment)).await?;
+    let why = |place: &Place<'a>| {
+        let hold = holds.get(place).map(|hold| hold.explanation());
+        let frozen = frozen.get(place.environment).map(Frozen::explanation);
+        let why = match (hold, frozen) {
+            (Some(hold), Some(frozen)) => Some(format!("{hold}; and {frozen}")),
+            (hold, frozen) => hold.or(frozen),
+        };
+        Some((*place, why?))
+    };
+    Ok(places.iter().filter_map(why).collect())
 }
 
 /// Lets what waits at a place go where nothing keeps it back any more; else says what does. Returns whether it goes.

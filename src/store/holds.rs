@@ -1,10 +1,12 @@
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
 use super::updates::Place;
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, freezes, parsed, time, time_option, updates};
+use super::{Store, StoreError, freezes, json_text, parsed, time, time_option, updates};
 use crate::image::Repository;
 
 /// A pin: automation leaves the repository in the environment alone until it is released or expires.
@@ -183,18 +185,25 @@ pub(super) async fn make(
     Ok(made)
 }
 
-/// Returns the hold on a place that ends last.
-pub(super) async fn active_for(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<Option<Hold>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT * FROM holds WHERE environment = ? AND repository = ? AND released_at IS NULL
-            AND (expires_at IS NULL OR expires_at > ?)
-         ORDER BY coalesce(expires_at, 9223372036854775807) DESC LIMIT 1",
+/// Returns of each place the hold that ends last.
+pub(super) async fn active_at<'a>(
+    tx: &mut Transaction<'_>,
+    places: &[Place<'a>],
+) -> Result<HashMap<Place<'a>, Hold>, sqlx::Error> {
+    let wanted: Vec<_> = places.iter().map(|place| (place.environment, place.repository.as_str())).collect();
+    let holds: Vec<Hold> = sqlx::query_as(
+        "SELECT holds.* FROM json_each(?1) AS wanted CROSS JOIN holds
+            ON environment = wanted.value ->> 0 AND repository = wanted.value ->> 1
+         WHERE released_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)
+         ORDER BY coalesce(expires_at, 9223372036854775807)",
     )
-    .bind(place.environment)
-    .bind(place.repository.as_str())
+    .bind(json_text(&wanted)?)
     .bind(tx.now_milliseconds())
-    .fetch_optional(&mut *tx.connection)
-    .await
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    let known: HashMap<(&str, &str), Place<'a>> = wanted.into_iter().zip(places.iter().copied()).collect();
+    let of = |hold: Hold| Some((*known.get(&(hold.environment.as_str(), hold.repository.as_str()))?, hold));
+    Ok(holds.into_iter().filter_map(of).collect())
 }
 
 struct Release {
@@ -234,34 +243,36 @@ impl Write for Expire {
     }
 }
 
-/// Ends the holds that a rollback made, because the rollback did not happen.
-pub(super) async fn end_of_request(tx: &mut Transaction<'_>, request_id: &str) -> Result<(), sqlx::Error> {
-    let holds: Vec<Hold> = sqlx::query_as("SELECT * FROM holds WHERE request_id = ? AND released_at IS NULL")
-        .bind(request_id)
-        .fetch_all(&mut *tx.connection)
-        .await?;
+/// Ends the holds that these rollbacks made, because they did not happen.
+pub(super) async fn end_of_requests(tx: &mut Transaction<'_>, request_ids: &[&String]) -> Result<(), sqlx::Error> {
+    let holds: Vec<Hold> = sqlx::query_as(
+        "SELECT * FROM holds WHERE released_at IS NULL AND request_id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(json_text(request_ids)?)
+    .fetch_all(&mut *tx.connection)
+    .await?;
     for hold in &holds {
         end(tx, hold, "the rollback did not happen").await?;
     }
     Ok(())
 }
 
-/// Ends the holds that earlier rollbacks of a place have made, because this one has happened: its hold keeps the place.
-pub(super) async fn replace_earlier(
-    tx: &mut Transaction<'_>,
-    place: &Place<'_>,
-    request_id: &str,
-) -> Result<(), sqlx::Error> {
+/// Ends the holds that earlier rollbacks have made at the places of these updates of rollbacks, because these have happened:
+/// their holds keep the places.
+pub(super) async fn replace_earlier(tx: &mut Transaction<'_>, update_ids: &[&String]) -> Result<(), sqlx::Error> {
+    if update_ids.is_empty() {
+        return Ok(());
+    }
     let earlier: Vec<Hold> = sqlx::query_as(
-        "SELECT * FROM holds WHERE environment = ? AND repository = ? AND released_at IS NULL AND request_id < ?",
+        "SELECT holds.* FROM updates JOIN holds
+            ON holds.environment = updates.environment AND holds.repository = updates.repository
+         WHERE updates.id IN (SELECT value FROM json_each(?)) AND holds.released_at IS NULL AND holds.request_id < updates.cause_id",
     )
-    .bind(place.environment)
-    .bind(place.repository.as_str())
-    .bind(request_id)
+    .bind(json_text(update_ids)?)
     .fetch_all(&mut *tx.connection)
     .await?;
     for hold in &earlier {
-        end(tx, hold, &format!("rollback {request_id}")).await?;
+        end(tx, hold, "a later rollback").await?;
     }
     Ok(())
 }

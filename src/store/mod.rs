@@ -10,6 +10,7 @@
 mod attempts;
 mod backlog;
 mod catch_up;
+mod decisions;
 mod delivery;
 mod due;
 mod ended;
@@ -26,6 +27,7 @@ mod rows;
 mod settings;
 mod updates;
 mod writer;
+mod writing;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -43,11 +45,10 @@ use crate::policy::FreezeCalendar;
 pub use attempts::{FailedAttempt, Party};
 pub use backlog::Backlog;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
+pub use decisions::{Decided, Decision, PlannedUpdate, Verdict};
 pub use due::Outlook;
 pub use ended::Ending;
-pub use events::{
-    Decided, Decision, EventFilter, EventRefusal, NewEvent, PlannedUpdate, Received, ReceivedState, Replayed, Verdict,
-};
+pub use events::{EventFilter, EventRefusal, NewEvent, Received, ReceivedState, Replayed};
 pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use freezes::{Freeze, FreezeReview, Frozen, FrozenBy, NewFreeze};
 pub use holds::{Hold, NewHold};
@@ -57,7 +58,8 @@ pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, Request
 pub use retention::Retention;
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
-pub use updates::{Attempt, Finish, HistoryFilter, Outcome};
+pub use updates::HistoryFilter;
+pub use writing::{Attempt, Finish, Outcome};
 
 /// The store. Cheap to clone; all clones share one writer.
 #[derive(Clone)]
@@ -218,6 +220,11 @@ fn time_option(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<Op
     milliseconds
         .map(|value| jiff::Timestamp::from_millisecond(value).map_err(|error| decode_error(column, error)))
         .transpose()
+}
+
+/// Writes values as the one parameter of a statement that is about all of them (<https://sqlite.org/json1.html#jeach>).
+fn json_text(values: impl serde::Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(&values).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
 
 fn decode_error(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -1,11 +1,9 @@
 //! What the order of builds is decided by: what is under way for a place, what brought a version, build times.
 
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
 
-use super::updates::Place;
 use super::writer::{Transaction, Write};
-use super::{Cause, PlannedUpdate, Store, StoreError, Update, UpdateState};
+use super::{Cause, Store, StoreError, Update, UpdateState};
 use crate::image::{Digest, Repository, Tag, Version};
 
 /// What is under way for a repository in an environment.
@@ -120,48 +118,6 @@ impl Store {
     pub async fn decide_again(&self, update_ids: Vec<String>) -> Result<(), StoreError> {
         self.writes.run(DecideAgain(update_ids)).await
     }
-}
-
-/// Returns the newest update of a place that was not refused.
-pub(super) async fn mark(connection: &mut SqliteConnection, place: &Place<'_>) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT max(id) FROM updates WHERE environment = ? AND repository = ? AND state != 'refused'")
-        .bind(place.environment)
-        .bind(place.repository.as_str())
-        .fetch_one(connection)
-        .await
-}
-
-/// Returns whether an environment has an update of the event that counts.
-pub(super) async fn has_update(
-    connection: &mut SqliteConnection,
-    event_id: &str,
-    environment: &str,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM updates WHERE cause_id = ? AND environment = ?
-            AND NOT (state = 'superseded' AND coalesce(reason, '') LIKE 'replayed; before: %'))",
-    )
-    .bind(event_id)
-    .bind(environment)
-    .fetch_one(connection)
-    .await
-}
-
-/// Notes how an update was decided.
-pub(super) async fn note(
-    connection: &mut SqliteConnection,
-    id: &str,
-    planned: &PlannedUpdate,
-) -> Result<(), sqlx::Error> {
-    let compared = serde_json::to_string(&planned.compared).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    sqlx::query("UPDATE updates SET decided_by = ?, decided_because = ?, compared = ? WHERE id = ?")
-        .bind(planned.decided_by)
-        .bind(&planned.decided_because)
-        .bind(compared)
-        .bind(id)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 struct KeepBuildTime {

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
@@ -224,16 +226,11 @@ impl Write for NewRequest {
             }
         }
         let request = self.insert(tx).await?;
-        for wanted in &self.updates {
-            self.insert_update(tx, &request, wanted).await?;
-        }
+        let unchanged = self.insert_updates(tx, &request).await?;
         let hold = match &self.hold {
             Some(hold) => {
                 let made = holds::make(tx, hold, Some(&request.id)).await?;
-                if self.updates.iter().all(|update| update.state == UpdateState::Unchanged) {
-                    let place = Place { environment: &made.environment, repository: &made.repository };
-                    holds::replace_earlier(tx, &place, &request.id).await?;
-                }
+                holds::replace_earlier(tx, &unchanged.iter().collect::<Vec<_>>()).await?;
                 Some(made)
             }
             None => None,
@@ -292,47 +289,54 @@ impl NewRequest {
         Ok(request)
     }
 
-    async fn insert_update(
-        &self,
-        tx: &mut Transaction<'_>,
-        request: &Request,
-        wanted: &NewRequestedUpdate,
-    ) -> Result<(), sqlx::Error> {
-        let place = Place { environment: &self.environment, repository: &wanted.repository };
-        let (mut state, mut reason) = (wanted.state, wanted.reason.clone());
+    /// Returns the ids of those that change nothing.
+    async fn insert_updates(&self, tx: &mut Transaction<'_>, request: &Request) -> Result<Vec<String>, sqlx::Error> {
+        let places: Vec<Place<'_>> = self.updates.iter().map(|wanted| self.place(wanted)).collect();
         // Looked at here, so that a hold that was made a moment ago counts. A rollback is what holds are for.
-        if self.kind == RequestKind::Promotion
-            && matches!(state, UpdateState::Unverified | UpdateState::Pending)
-            && let Some(hold) = holds::active_for(tx, &place).await?
-        {
-            (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
-        }
-        if state == UpdateState::Unchanged && is_being_pushed(tx, &place).await? {
-            state = UpdateState::Unverified;
-        }
-        let unexplained = (self.kind == RequestKind::Rollback).then_some(UNEXPLAINED);
-        let update = NewUpdate {
-            place,
-            version: &wanted.version,
-            cause: match self.kind {
-                RequestKind::Promotion => Cause::Promotion,
-                RequestKind::Rollback => Cause::Rollback,
-            },
-            cause_id: &request.id,
-            actor: &self.actor,
-            state,
-            reason,
-            pushed_at: None,
-            received_at: tx.now,
-            trace: &request.trace,
-            override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
-            compared: Some(&wanted.running),
+        let holds = match self.kind {
+            RequestKind::Promotion => holds::active_at(tx, &places).await?,
+            RequestKind::Rollback => HashMap::new(),
         };
-        let id = insert(tx, &update).await?;
-        if state == UpdateState::Unchanged {
-            // It runs what was asked for last: what was asked for before is not to come over it later.
-            supersede_waiting(tx, &place, (&id, &request.id, &wanted.version.short())).await?;
+        let unexplained = (self.kind == RequestKind::Rollback).then_some(UNEXPLAINED);
+        let mut rows = Vec::with_capacity(self.updates.len());
+        for (wanted, place) in self.updates.iter().zip(&places) {
+            let (mut state, mut reason) = (wanted.state, wanted.reason.clone());
+            if matches!(state, UpdateState::Unverified | UpdateState::Pending)
+                && let Some(hold) = holds.get(place)
+            {
+                (state, reason) = (UpdateState::Refused, Some(hold.explanation()));
+            }
+            if state == UpdateState::Unchanged && is_being_pushed(tx, place).await? {
+                state = UpdateState::Unverified;
+            }
+            rows.push(NewUpdate {
+                place: *place,
+                version: &wanted.version,
+                cause: match self.kind {
+                    RequestKind::Promotion => Cause::Promotion,
+                    RequestKind::Rollback => Cause::Rollback,
+                },
+                cause_id: &request.id,
+                actor: &self.actor,
+                state,
+                reason,
+                pushed_at: None,
+                received_at: tx.now,
+                trace: &request.trace,
+                override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
+                decided: None,
+                compared: Some(&wanted.running),
+            });
         }
-        Ok(())
+        let ids = insert(tx, &rows).await?;
+        // They run what was asked for last: what was asked for before is not to come over it later.
+        let unchanged = |(row, _): &(&NewUpdate<'_>, &String)| row.state == UpdateState::Unchanged;
+        let unchanged: Vec<&String> = rows.iter().zip(&ids).filter(unchanged).map(|(_, id)| id).collect();
+        supersede_waiting(tx, &unchanged).await?;
+        Ok(unchanged.into_iter().cloned().collect())
+    }
+
+    fn place<'a>(&'a self, wanted: &'a NewRequestedUpdate) -> Place<'a> {
+        Place { environment: &self.environment, repository: &wanted.repository }
     }
 }

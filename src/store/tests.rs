@@ -253,6 +253,32 @@ async fn a_decision_that_was_outrun_changes_nothing() {
 }
 
 #[tokio::test]
+async fn decisions_of_one_transaction_are_as_if_one_came_after_the_other() {
+    let fixture = Fixture::new().await;
+    let (first, second, third) = (fixture.receive("a").await, fixture.receive("b").await, fixture.receive("c").await);
+    let mut both = decision(&third, "c", None);
+    both.updates.push(PlannedUpdate { environment: "qa".to_owned(), ..both.updates[0].clone() });
+    let mut refused = decision(&second, "b", None);
+    refused.updates[0].verdict = Verdict::Refuse { reason: "no".to_owned() };
+    // One thread: all are handed over before the writing task runs.
+    let (no, yes, twice, late) = tokio::join!(
+        fixture.store.decide(refused),
+        fixture.store.decide(decision(&first, "a", None)),
+        fixture.store.decide(decision(&first, "a", None)),
+        fixture.store.decide(both),
+    );
+    // What is refused stands in nobody's way.
+    assert_eq!(no.unwrap(), Decided::Done(vec![("staging".to_owned(), UpdateState::Refused)]));
+    assert_eq!(yes.unwrap(), Decided::Done(vec![("staging".to_owned(), UpdateState::Pending)]));
+    assert_eq!(twice.unwrap(), Decided::Done(Vec::new()));
+    assert_eq!(late.unwrap(), Decided::Outrun);
+    assert_eq!(fixture.event_state(&first).await, EventState::Pending);
+    assert_eq!(fixture.event_state(&second).await, EventState::Refused);
+    assert_eq!(fixture.event_state(&third).await, EventState::Queued);
+    assert!(fixture.store.updates_of(&third).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_was_taken_later_is_written_last_whichever_was_announced_first() {
     let fixture = Fixture::new().await;
     let (newer, older) = (fixture.receive("b").await, fixture.receive("a").await);

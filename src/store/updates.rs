@@ -1,18 +1,23 @@
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::rows::SiteChange;
 use super::writer::{Transaction, Write};
-use super::{Cause, Event, EventState, Party, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds};
+use super::{Cause, PlannedUpdate, Store, StoreError, Update, UpdateState, freezes, holds, json_text};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
 
 /// Where an update goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place<'a> {
     pub(super) environment: &'a str,
     pub(super) repository: &'a Repository,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(update: &'a Update) -> Self {
+        Self { environment: &update.environment, repository: &update.repository }
+    }
 }
 
 /// A row of `updates` before it has an id.
@@ -28,53 +33,10 @@ pub(super) struct NewUpdate<'a> {
     pub(super) received_at: Timestamp,
     pub(super) trace: &'a TraceContext,
     pub(super) override_reason: Option<&'a str>,
+    /// How it was compared; `None` for what somebody asked for.
+    pub(super) decided: Option<&'a PlannedUpdate>,
     /// What the place ran when somebody asked for it; `None` where that is noted with the decision.
     pub(super) compared: Option<&'a [Version]>,
-}
-
-/// What is about to be pushed for an update.
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    /// The update.
-    pub update_id: String,
-    /// The commit that shall carry it.
-    pub commit: String,
-    /// What the environment runs before it.
-    pub old: Version,
-    /// The edited sites.
-    pub changes: Vec<SiteChange>,
-}
-
-/// The end of an update.
-#[derive(Debug, Clone)]
-pub struct Finish {
-    /// The update.
-    pub update_id: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Whether Argo CD is followed when it is committed.
-    pub follow: bool,
-    /// Who refused it, where that is not the registry of what it has not confirmed, or else the branch.
-    pub asked: Option<Party>,
-}
-
-/// How an update ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The commit of its last attempt is on the branch.
-    Committed,
-    /// The environment runs the version already.
-    Unchanged,
-    /// A newer update took its place.
-    Superseded {
-        /// Which.
-        reason: String,
-    },
-    /// A final no.
-    Refused {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// What history is narrowed down to.
@@ -101,7 +63,8 @@ impl Store {
     pub async fn pending_updates(&self, environments: &[String], limit: u32) -> Result<Vec<Update>, StoreError> {
         let names = serde_json::to_string(environments).unwrap_or_default();
         let updates = sqlx::query_as(
-            "SELECT * FROM updates WHERE state = 'pending' AND environment IN (SELECT value FROM json_each(?))
+            "SELECT * FROM updates INDEXED BY updates_pending
+             WHERE state = 'pending' AND environment IN (SELECT value FROM json_each(?))
                 AND NOT EXISTS (
                     SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id
                         AND other.state = 'unverified' AND other.attempts = 0)
@@ -208,7 +171,9 @@ impl Store {
     /// When the store cannot be read.
     pub async fn waiting_updates(&self) -> Result<Vec<Update>, StoreError> {
         let updates =
-            sqlx::query_as("SELECT * FROM updates WHERE state = 'waiting' ORDER BY id").fetch_all(&self.reads).await?;
+            sqlx::query_as("SELECT * FROM updates INDEXED BY updates_waiting WHERE state = 'waiting' ORDER BY id")
+                .fetch_all(&self.reads)
+                .await?;
         Ok(updates)
     }
 
@@ -258,120 +223,82 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.writes.run(PostponeUpdates { ids, until, reason }).await
     }
-
-    /// Records what is about to be pushed, so that a restart in the middle of it knows what may be there.
-    ///
-    /// Returns the updates that must not be pushed after all, because a hold, a freeze or something newer came while they
-    /// were prepared, with the states that they have now.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<(String, UpdateState)>, StoreError> {
-        self.record_attempts_in_doubt(attempts, HashSet::new()).await
-    }
-
-    /// As [`record_attempts`](Self::record_attempts), but of the updates in `in_doubt` an earlier attempt may still land:
-    /// where something newer came, they are returned and stay pending, so that they end as what they come to be.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts_in_doubt(
-        &self,
-        attempts: Vec<Attempt>,
-        in_doubt: HashSet<String>,
-    ) -> Result<Vec<(String, UpdateState)>, StoreError> {
-        self.writes.run(RecordAttempts { attempts, in_doubt }).await
-    }
-
-    /// Records which attempt of several it was that reached the branch.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored.
-    pub async fn record_landed(&self, attempts: Vec<Attempt>) -> Result<(), StoreError> {
-        self.writes.run(RecordLanded(attempts)).await
-    }
-
-    /// Takes back the attempts of updates whose push certainly changed nothing.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored.
-    pub async fn forget_attempts(&self, ids: Vec<String>) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        self.writes.run(ForgetAttempts(ids)).await
-    }
-
-    /// Records how updates ended, and what that means for their events and holds.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored.
-    pub async fn finish(&self, finished: Vec<Finish>) -> Result<(), StoreError> {
-        if finished.is_empty() {
-            return Ok(());
-        }
-        self.writes.run(FinishUpdates(finished)).await
-    }
 }
 
-pub(super) async fn insert(tx: &mut Transaction<'_>, update: &NewUpdate<'_>) -> Result<String, sqlx::Error> {
-    let id = tx.next_id();
-    let compared = update.compared.map(serde_json::to_string).transpose();
-    let compared = compared.map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
+/// Inserts updates, in this order. Returns their ids.
+pub(super) async fn insert(tx: &mut Transaction<'_>, updates: &[NewUpdate<'_>]) -> Result<Vec<String>, sqlx::Error> {
+    if updates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<String> = updates.iter().map(|_| tx.next_id()).collect();
+    let now = tx.now_milliseconds();
+    let row = |(id, update): (&String, &NewUpdate<'_>)| {
+        let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
+        let asked = || update.compared.map(|compared| (None, None, compared));
+        let decided = update
+            .decided
+            .map(|planned| (Some(planned.decided_by), Some(&planned.decided_because), planned.compared.as_slice()));
+        let decided = decided.or_else(asked);
+        serde_json::json!([
+            id,
+            update.place.environment,
+            update.place.repository.registry(),
+            update.place.repository.as_str(),
+            update.version.tag().map(Tag::as_str),
+            update.version.digest().map(Digest::as_str),
+            update.cause.as_str(),
+            update.cause_id,
+            update.actor,
+            update.state.as_str(),
+            update.reason,
+            update.pushed_at.map(Timestamp::as_millisecond),
+            update.received_at.as_millisecond(),
+            (!is_open).then_some(now),
+            update.trace.to_string(),
+            update.override_reason,
+            decided,
+        ])
+    };
     sqlx::query(
         "INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, reason,
-            pushed_at, received_at, finished_at, trace_parent, override_reason, compared)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            pushed_at, received_at, finished_at, trace_parent, override_reason, decided_by, decided_because, compared)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+            value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
+            value ->> 15, value ->> '$[16][0]', value ->> '$[16][1]', value -> '$[16][2]'
+         FROM json_each(?)",
     )
-    .bind(&id)
-    .bind(update.place.environment)
-    .bind(update.place.repository.registry())
-    .bind(update.place.repository.as_str())
-    .bind(update.version.tag().map(Tag::as_str))
-    .bind(update.version.digest().map(Digest::as_str))
-    .bind(update.cause.as_str())
-    .bind(update.cause_id)
-    .bind(update.actor)
-    .bind(update.state.as_str())
-    .bind(&update.reason)
-    .bind(update.pushed_at.map(Timestamp::as_millisecond))
-    .bind(update.received_at.as_millisecond())
-    .bind((!is_open).then(|| tx.now_milliseconds()))
-    .bind(update.trace.to_string())
-    .bind(update.override_reason)
-    .bind(compared)
+    .bind(json_text(ids.iter().zip(updates).map(row).collect::<Vec<_>>())?)
     .execute(&mut *tx.connection)
     .await?;
-    Ok(id)
+    Ok(ids)
 }
 
-/// Returns the version of an update of the same place that was taken later and counts: it is on the branch or on its
+/// The version of an update of the same place as `this` that was taken later and counts: it is on the branch or on its
 /// way there. A promotion that waits for the registry does not count yet; a rollback does from the beginning.
 ///
 /// A push was compared when it was taken, so that one that is taken later is newer, whichever was announced first. For
 /// what somebody asked for, only what was also announced later counts, and what waits does not: a push that waits for
 /// the hold of a rollback must not end that rollback.
-pub(super) async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT coalesce(tag, digest) FROM updates WHERE environment = ?1 AND repository = ?2 AND id > ?3
-            AND (?4 OR cause_id > ?5)
-            AND (state IN ('pending', 'committed', 'unchanged') OR (state = 'waiting' AND ?4)
+macro_rules! NEWER {
+    () => {
+        "SELECT coalesce(tag, digest) FROM updates AS newer
+         WHERE environment = this.environment AND repository = this.repository AND id > this.id
+            AND (this.cause IN ('push', 'catch-up') OR cause_id > this.cause_id)
+            AND (state IN ('pending', 'committed', 'unchanged')
+                OR (state = 'waiting' AND this.cause IN ('push', 'catch-up'))
                 OR (state = 'unverified' AND cause = 'rollback'))
-         ORDER BY id DESC LIMIT 1",
-    )
-    .bind(&update.environment)
-    .bind(update.repository.as_str())
-    .bind(&update.id)
-    .bind(update.cause.is_event())
-    .bind(&update.cause_id)
-    .fetch_optional(&mut *tx.connection)
-    .await
+         ORDER BY id DESC LIMIT 1"
+    };
+}
+pub(super) use NEWER;
+
+/// Returns the version that is `NEWER` than an update.
+async fn newer_than(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(concat!("SELECT (", NEWER!(), ") FROM updates AS this WHERE id = ?"))
+        .bind(&update.id)
+        .fetch_optional(&mut *tx.connection)
+        .await
+        .map(Option::flatten)
 }
 
 /// Returns whether a push of another update of the place is under way, so that what runs there is about to change.
@@ -397,10 +324,7 @@ pub(super) async fn park_pending(tx: &mut Transaction<'_>, place: &Place<'_>, re
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
     .await?;
-    for event in events {
-        settle_event(tx, &event).await?;
-    }
-    Ok(())
+    settle_events(tx, &events).await
 }
 
 /// Makes what is pending in an environment wait for a freeze, but for rollbacks and what overrides it.
@@ -413,10 +337,7 @@ pub(super) async fn park_frozen(tx: &mut Transaction<'_>, environment: &str, rea
     .bind(environment)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for cause in causes {
-        settle_event(tx, &cause).await?;
-    }
-    Ok(())
+    settle_events(tx, &causes).await
 }
 
 /// Says what the waiting updates of a place wait for, where that is something else than before.
@@ -430,10 +351,7 @@ pub(super) async fn wait_for(tx: &mut Transaction<'_>, place: &Place<'_>, reason
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
     .await?;
-    for cause in causes {
-        settle_event(tx, &cause).await?;
-    }
-    Ok(())
+    settle_events(tx, &causes).await
 }
 
 /// Ends the updates of a place that are not written yet, because a rollback came after them.
@@ -453,45 +371,49 @@ pub(super) async fn supersede_open(
     .bind(request_id)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for cause in causes {
-        settle_cause(tx, &cause, UpdateState::Superseded).await?;
-    }
-    Ok(())
+    let causes: Vec<(&String, UpdateState)> = causes.iter().map(|cause| (cause, UpdateState::Superseded)).collect();
+    settle_causes(tx, &causes).await
 }
 
-/// Ends the updates of a place that wait and that this one, which the place runs now, is newer than: they could not be
-/// written any more.
-pub(super) async fn supersede_waiting(
-    tx: &mut Transaction<'_>,
-    place: &Place<'_>,
-    (id, cause_id, version): (&str, &str, &str),
-) -> Result<(), sqlx::Error> {
+/// Ends what waits and is older than one of these updates, which their places run now: it could not be written any more.
+pub(super) async fn supersede_waiting(tx: &mut Transaction<'_>, ids: &[&String]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let causes: Vec<String> = sqlx::query_scalar(
-        "UPDATE updates INDEXED BY updates_waiting SET state = 'superseded', reason = ?1, finished_at = ?2
-         WHERE environment = ?3 AND repository = ?4 AND state = 'waiting' AND commit_id IS NULL AND id < ?5
-            AND (cause IN ('push', 'catch-up') OR cause_id < ?6) RETURNING cause_id",
+        // In the words of `overtaken`.
+        "UPDATE updates AS older INDEXED BY updates_waiting SET state = 'superseded', finished_at = ?2,
+            reason = 'older: ' || newer.version || ' was taken later for ' || older.environment
+         FROM (
+            SELECT id AS newer_id, cause_id AS newer_cause, environment AS place, repository AS image,
+                coalesce(tag, digest) AS version
+            FROM updates WHERE id IN (SELECT value FROM json_each(?1))
+         ) AS newer
+         WHERE older.state = 'waiting' AND older.environment = newer.place AND older.repository = newer.image
+            AND older.commit_id IS NULL AND older.id < newer.newer_id
+            AND (older.cause IN ('push', 'catch-up') OR older.cause_id < newer.newer_cause)
+         RETURNING cause_id",
     )
-    .bind(overtaken(version, place.environment))
+    .bind(json_text(ids)?)
     .bind(tx.now_milliseconds())
-    .bind(place.environment)
-    .bind(place.repository.as_str())
-    .bind(id)
-    .bind(cause_id)
     .fetch_all(&mut *tx.connection)
     .await?;
-    for cause in causes {
-        settle_cause(tx, &cause, UpdateState::Superseded).await?;
-    }
-    Ok(())
+    let causes: Vec<(&String, UpdateState)> = causes.iter().map(|cause| (cause, UpdateState::Superseded)).collect();
+    settle_causes(tx, &causes).await
 }
 
-/// Draws the conclusions of the end of an update for what it is of: an event gets its state, and a rollback that did
+/// Draws the conclusions of the ends of updates for what they are of: an event gets its state, and a rollback that did
 /// not happen loses its hold.
-async fn settle_cause(tx: &mut Transaction<'_>, cause_id: &str, state: UpdateState) -> Result<(), sqlx::Error> {
-    if matches!(state, UpdateState::Refused | UpdateState::Superseded) {
-        holds::end_of_request(tx, cause_id).await?;
+pub(super) async fn settle_causes(
+    tx: &mut Transaction<'_>,
+    causes: &[(&String, UpdateState)],
+) -> Result<(), sqlx::Error> {
+    let failed = |(_, state): &&(&String, UpdateState)| matches!(state, UpdateState::Refused | UpdateState::Superseded);
+    let failed: Vec<&String> = causes.iter().filter(failed).map(|(cause, _)| *cause).collect();
+    if !failed.is_empty() {
+        holds::end_of_requests(tx, &failed).await?;
     }
-    settle_event(tx, cause_id).await
+    settle_events(tx, &causes.iter().map(|(cause, _)| *cause).collect::<Vec<_>>()).await
 }
 
 /// Lets the newest waiting update of a place go, and supersedes the others. What may be on the branch already, because the
@@ -505,7 +427,7 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
     .await?;
-    for (index, (id, cause_id, may_be_there)) in waiting.iter().enumerate() {
+    for (index, (id, _, may_be_there)) in waiting.iter().enumerate() {
         if index == 0 || *may_be_there {
             sqlx::query("UPDATE updates SET state = 'pending', reason = NULL, released_at = ? WHERE id = ?")
                 .bind(tx.now_milliseconds())
@@ -520,51 +442,37 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .execute(&mut *tx.connection)
                 .await?;
         }
-        settle_event(tx, cause_id).await?;
     }
-    Ok(())
+    settle_events(tx, &waiting.iter().map(|(_, cause_id, _)| cause_id).collect::<Vec<_>>()).await
 }
 
-/// Gives an event the state that its updates add up to. Does nothing for ids that are no event's.
-pub(super) async fn settle_event(tx: &mut Transaction<'_>, event_id: &str) -> Result<(), sqlx::Error> {
-    let event: Option<Event> =
-        sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event_id).fetch_optional(&mut *tx.connection).await?;
-    if event.is_none() {
+/// Gives events the states that their updates add up to: what is open first, then the best that came of it, and of
+/// several of a kind the latest. Does nothing for ids that are no event's.
+pub(super) async fn settle_events<S: AsRef<str>>(tx: &mut Transaction<'_>, ids: &[S]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
         return Ok(());
     }
-    let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE cause_id = ? ORDER BY id")
-        .bind(event_id)
-        .fetch_all(&mut *tx.connection)
-        .await?;
-    let (state, reason) = event_state(&updates);
-    let is_final = !matches!(state, EventState::Queued | EventState::Pending | EventState::Waiting);
-    sqlx::query("UPDATE events SET state = ?, reason = ?, finished_at = ? WHERE id = ?")
-        .bind(state.as_str())
-        .bind(reason)
-        .bind(is_final.then(|| tx.now_milliseconds()))
-        .bind(event_id)
-        .execute(&mut *tx.connection)
-        .await?;
-    Ok(())
-}
-
-/// Returns what the updates of an event add up to: what is open first, then the best that came of it.
-fn event_state(updates: &[Update]) -> (EventState, Option<String>) {
-    let order = [
-        (UpdateState::Unverified, EventState::Pending),
-        (UpdateState::Pending, EventState::Pending),
-        (UpdateState::Waiting, EventState::Waiting),
-        (UpdateState::Committed, EventState::Committed),
-        (UpdateState::Unchanged, EventState::Unchanged),
-        (UpdateState::Refused, EventState::Refused),
-        (UpdateState::Superseded, EventState::Superseded),
-    ];
-    for (update_state, event_state) in order {
-        if let Some(update) = updates.iter().rev().find(|update| update.state == update_state) {
-            return (event_state, update.reason.clone());
-        }
-    }
-    (EventState::Unchanged, None)
+    let ids: BTreeSet<&str> = ids.iter().map(AsRef::as_ref).collect();
+    sqlx::query(
+        "UPDATE events SET state = best.state, reason = best.reason,
+            finished_at = CASE WHEN best.state IN ('pending', 'waiting') THEN NULL ELSE ?2 END
+         FROM (
+            SELECT event_id, reason, CASE state WHEN 'unverified' THEN 'pending' ELSE coalesce(state, 'unchanged') END
+                AS state
+            FROM (
+                SELECT wanted.value AS event_id, updates.state, updates.reason, row_number() OVER (
+                    PARTITION BY wanted.value ORDER BY CASE updates.state
+                        WHEN 'unverified' THEN 0 WHEN 'pending' THEN 1 WHEN 'waiting' THEN 2 WHEN 'committed' THEN 3
+                        WHEN 'unchanged' THEN 4 WHEN 'refused' THEN 5 ELSE 6 END, updates.id DESC) AS place
+                FROM json_each(?1) AS wanted LEFT JOIN updates ON updates.cause_id = wanted.value)
+            WHERE place = 1
+         ) AS best WHERE events.id = best.event_id",
+    )
+    .bind(json_text(&ids)?)
+    .bind(tx.now_milliseconds())
+    .execute(&mut *tx.connection)
+    .await
+    .map(|_| ())
 }
 
 struct Verified {
@@ -601,17 +509,22 @@ impl Write for Verified {
         .bind(&self.id)
         .execute(&mut *tx.connection)
         .await?;
-        settle_cause(tx, &update.cause_id, state).await?;
+        settle_causes(tx, &[(&update.cause_id, state)]).await?;
         Ok(Some(state))
     }
 }
 
 /// Returns why an update has to wait for a freeze to end; `None`: nothing is frozen, or it passes.
 async fn frozen_for(tx: &mut Transaction<'_>, update: &Update) -> Result<Option<String>, sqlx::Error> {
-    if update.cause == Cause::Rollback || update.override_reason.is_some() {
+    if passes_freezes(update) {
         return Ok(None);
     }
     Ok(freezes::frozen_in(tx, &update.environment).await?.map(|frozen| frozen.explanation()))
+}
+
+/// Returns whether freezes do not keep an update back.
+pub(super) fn passes_freezes(update: &Update) -> bool {
+    update.cause == Cause::Rollback || update.override_reason.is_some()
 }
 
 /// Returns why something is not written although it was asked for.
@@ -639,156 +552,6 @@ impl Write for PostponeUpdates {
             .bind(id)
             .execute(&mut *tx.connection)
             .await?;
-        }
-        Ok(())
-    }
-}
-
-struct RecordAttempts {
-    attempts: Vec<Attempt>,
-    in_doubt: HashSet<String>,
-}
-
-impl Write for RecordAttempts {
-    type Output = Vec<(String, UpdateState)>;
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<(String, UpdateState)>, sqlx::Error> {
-        let mut dropped = Vec::new();
-        for attempt in &self.attempts {
-            let may_land = self.in_doubt.contains(&attempt.update_id);
-            match why_not_written(tx, &attempt.update_id, may_land).await? {
-                None => record(tx, attempt).await?,
-                Some(state) => dropped.push((attempt.update_id.clone(), state)),
-            }
-        }
-        Ok(dropped)
-    }
-}
-
-struct RecordLanded(Vec<Attempt>);
-
-impl Write for RecordLanded {
-    type Output = ();
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        for attempt in &self.0 {
-            record(tx, attempt).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Looks once more, in the transaction that comes before the push, whether an update may be written: a hold, a
-/// freeze or a rollback may have been answered while it was prepared. Returns the state that it has where it may not.
-async fn why_not_written(
-    tx: &mut Transaction<'_>,
-    id: &str,
-    may_land: bool,
-) -> Result<Option<UpdateState>, sqlx::Error> {
-    let update: Option<Update> =
-        sqlx::query_as("SELECT * FROM updates WHERE id = ?").bind(id).fetch_optional(&mut *tx.connection).await?;
-    // Decided again, and therefore deleted: as good as superseded by itself.
-    let Some(update) = update else { return Ok(Some(UpdateState::Superseded)) };
-    if update.state != UpdateState::Pending {
-        return Ok(Some(update.state));
-    }
-    let place = Place { environment: &update.environment, repository: &update.repository };
-    let (state, reason) = if let Some(newer) = newer_than(tx, &update).await? {
-        if may_land {
-            return Ok(Some(UpdateState::Pending));
-        }
-        (UpdateState::Superseded, overtaken(&newer, &update.environment))
-    } else if let (true, Some(hold)) = (update.cause.is_event(), holds::active_for(tx, &place).await?) {
-        (UpdateState::Waiting, hold.explanation())
-    } else if let Some(frozen) = frozen_for(tx, &update).await? {
-        (UpdateState::Waiting, frozen)
-    } else {
-        return Ok(None);
-    };
-    sqlx::query("UPDATE updates SET state = ?, reason = ?, finished_at = ? WHERE id = ?")
-        .bind(state.as_str())
-        .bind(reason)
-        .bind((state == UpdateState::Superseded).then(|| tx.now_milliseconds()))
-        .bind(id)
-        .execute(&mut *tx.connection)
-        .await?;
-    settle_cause(tx, &update.cause_id, state).await?;
-    Ok(Some(state))
-}
-
-async fn record(tx: &mut Transaction<'_>, attempt: &Attempt) -> Result<(), sqlx::Error> {
-    let changes = serde_json::to_string(&attempt.changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    sqlx::query("UPDATE updates SET commit_id = ?, old_tag = ?, old_digest = ?, changes = ? WHERE id = ?")
-        .bind(&attempt.commit)
-        .bind(attempt.old.tag().map(Tag::as_str))
-        .bind(attempt.old.digest().map(Digest::as_str))
-        .bind(changes)
-        .bind(&attempt.update_id)
-        .execute(&mut *tx.connection)
-        .await
-        .map(|_| ())
-}
-
-struct ForgetAttempts(Vec<String>);
-
-impl Write for ForgetAttempts {
-    type Output = ();
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        for id in &self.0 {
-            sqlx::query(
-                "UPDATE updates SET commit_id = NULL, old_tag = NULL, old_digest = NULL, changes = NULL
-                 WHERE id = ? AND state IN ('pending', 'waiting')",
-            )
-            .bind(id)
-            .execute(&mut *tx.connection)
-            .await?;
-        }
-        Ok(())
-    }
-}
-
-struct FinishUpdates(Vec<Finish>);
-
-impl Write for FinishUpdates {
-    type Output = ();
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        for finish in &self.0 {
-            let (state, reason) = match &finish.outcome {
-                Outcome::Committed => (UpdateState::Committed, None),
-                Outcome::Unchanged => (UpdateState::Unchanged, None),
-                Outcome::Superseded { reason } => (UpdateState::Superseded, Some(reason)),
-                Outcome::Refused { reason } => (UpdateState::Refused, Some(reason)),
-            };
-            let keeps_commit = state == UpdateState::Committed;
-            let ended: Option<Update> = sqlx::query_as(
-                "UPDATE updates SET state = ?1, reason = ?2, finished_at = ?3, next_attempt_at = NULL,
-                    commit_id = CASE WHEN ?4 THEN commit_id END, changes = CASE WHEN ?4 THEN changes END,
-                    old_tag = CASE WHEN ?4 THEN old_tag END, old_digest = CASE WHEN ?4 THEN old_digest END, asked = ?6
-                 WHERE id = ?5 AND state IN ('unverified', 'pending', 'waiting') RETURNING *",
-            )
-            .bind(state.as_str())
-            .bind(reason)
-            .bind(tx.now_milliseconds())
-            .bind(keeps_commit)
-            .bind(&finish.update_id)
-            .bind(finish.asked.map(Party::as_str))
-            .fetch_optional(&mut *tx.connection)
-            .await?;
-            let Some(ended) = ended else { continue };
-            if keeps_commit && finish.follow {
-                follow_ups::begin(tx, &finish.update_id).await?;
-            }
-            settle_cause(tx, &ended.cause_id, state).await?;
-            if matches!(state, UpdateState::Committed | UpdateState::Unchanged) {
-                let place = Place { environment: &ended.environment, repository: &ended.repository };
-                let newer = (ended.id.as_str(), ended.cause_id.as_str(), &*ended.version.short());
-                supersede_waiting(tx, &place, newer).await?;
-                if ended.cause == Cause::Rollback {
-                    holds::replace_earlier(tx, &place, &ended.cause_id).await?;
-                }
-            }
         }
         Ok(())
     }

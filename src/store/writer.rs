@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::decisions::{self, Deciding};
 use super::delivery::{self, Delivery};
 use super::ended::{self, Told};
 use super::ids::IdSource;
@@ -110,14 +111,20 @@ impl Writes {
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), StoreError> {
         self.jobs.send(Job::Deliver(delivery)).await.map_err(|_| StoreError::Closed)
     }
+
+    /// Hands over a decision, which tells by itself what becomes of it.
+    pub(super) async fn decide(&self, deciding: Deciding) -> Result<(), StoreError> {
+        self.jobs.send(Job::Decide(deciding)).await.map_err(|_| StoreError::Closed)
+    }
 }
 
 type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
 
 /// What is to be written.
 enum Job {
-    /// By far the most common under load, so that those of a transaction are written together.
+    // The two that come in floods, so that those of a transaction are written together.
     Deliver(Delivery),
+    Decide(Deciding),
     Any(Box<dyn AnyWrite>),
 }
 
@@ -125,6 +132,7 @@ impl Job {
     fn committed(self) {
         match self {
             Self::Deliver(delivery) => delivery.committed(),
+            Self::Decide(deciding) => deciding.committed(),
             Self::Any(write) => write.committed(),
         }
     }
@@ -132,6 +140,7 @@ impl Job {
     fn failed(self, error: StoreError) {
         match self {
             Self::Deliver(delivery) => delivery.failed(error),
+            Self::Decide(deciding) => deciding.failed(error),
             Self::Any(write) => write.failed(error),
         }
     }
@@ -220,11 +229,11 @@ async fn commit(
             calendar: Arc::clone(&seen.calendar.read().unwrap_or_else(PoisonError::into_inner)),
             ids: &mut *ids,
         };
-        let mut deliveries = Vec::new();
-        let mut others = Vec::new();
+        let (mut deliveries, mut decisions, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {
                 Job::Deliver(delivery) => deliveries.push(delivery),
+                Job::Decide(deciding) => decisions.push(deciding),
                 Job::Any(write) => others.push(write),
             }
         }
@@ -232,7 +241,10 @@ async fn commit(
             delivery::write(&mut tx, &mut deliveries).await?;
         }
         // What comes in ends nothing, and under a flood each statement counts.
-        let may_end = !others.is_empty();
+        let may_end = !others.is_empty() || !decisions.is_empty();
+        if !decisions.is_empty() {
+            decisions::write(&mut tx, &mut decisions).await?;
+        }
         for write in others {
             write.run(&mut tx).await?;
         }

@@ -159,8 +159,13 @@ async fn commits_go_on_while_argo_cd_is_away() {
     let waiting = rollout(&fleet, &event, "waiting").await;
     assert_eq!(waiting["applications"], json!([]));
     fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
-    let waiting = rollout(&fleet, &event, "waiting").await;
-    assert!(waiting["reason"].as_str().unwrap().contains("503"), "{waiting:#}");
+    // The log has it a moment before the store.
+    fleet
+        .eventually("the reason is told", async || {
+            let waiting = rollout(&fleet, &event, "waiting").await;
+            waiting["reason"].as_str().is_some_and(|reason| reason.contains("503"))
+        })
+        .await;
     argocd.goes_away(false);
     rollout(&fleet, &event, "healthy").await;
 }
