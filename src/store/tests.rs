@@ -465,14 +465,15 @@ async fn the_rollouts_of_one_environment_are_found_among_those_of_all() {
     let first = followed(&fixture, "staging", "a").await;
     let ids =
         |found: Vec<(FollowUp, Update)>| -> Vec<String> { found.into_iter().map(|(row, _)| row.update_id).collect() };
-    assert_ne!(ids(fixture.store.open_follow_ups(1).await.unwrap()), [first.clone()]);
-    assert_eq!(ids(fixture.store.open_follow_ups_in("staging", 1).await.unwrap()), [first.clone()]);
+    let own = [first];
+    assert_ne!(ids(fixture.store.open_follow_ups(1).await.unwrap()), own);
+    assert_eq!(ids(fixture.store.open_follow_ups_in("staging", 1).await.unwrap()), own);
 
     let mut late = fixture.store.open_follow_ups_in("staging", 1).await.unwrap().remove(0).0;
     (late.state, late.ended_at) = (FollowState::TimedOut, Some(late.started_at));
     fixture.store.record_follow_ups(vec![late]).await.unwrap();
     assert!(fixture.store.open_follow_ups_in("staging", 1).await.unwrap().is_empty());
-    assert_eq!(ids(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap()), [first]);
+    assert_eq!(ids(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap()), own);
     assert!(fixture.store.timed_out_follow_ups("qa", 9).await.unwrap().is_empty());
     // What came after it is asked for instead.
     followed(&fixture, "staging", "b").await;
