@@ -2,12 +2,13 @@
 //! and on a small stack, and never a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use tagrelay::image::Repository;
 use tagrelay::manifest::{
-    Beside, ManifestSettings, Overlay, Refused, RulePart, Site, SiteRule, Surroundings, Unreadable, Wanted, edit,
-    edit_overlay, read, read_overlay, scan,
+    Beside, ManifestSettings, Overlay, Overlays, Refused, RulePart, Site, SiteRule, Surroundings, Unreadable, Wanted,
+    edit, edit_overlay, read, read_overlay, scan,
 };
 
 /// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
@@ -216,6 +217,13 @@ fn time_grows_with_the_file() {
     assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
     let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
     assert_linear(64_000, |size| scan_and_edit(&lines(size)));
+    assert_linear(8_192, |size| scan_and_edit(&"- k: # tagrelay: ignore\n    image: a:1\n- image: a:1\n".repeat(size)));
+    // Brackets that are opened and closed beside markers.
+    for item in
+        ["{ # tagrelay: ignore\n image: a:1},\n", "{image: a:1\n }, # tagrelay: ignore\n", "[], # tagrelay: ignore\n"]
+    {
+        assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
+    }
     // As many policies as markers that ask for one.
     let flux = |number: usize| {
         format!(
@@ -293,6 +301,25 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
         let (path, settings) = ("env/kustomization.yaml", ManifestSettings::default());
         let edited = edit_overlay(path, repo.0[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
         assert_eq!(edited.unwrap().changes.len(), size);
+    });
+    // What an environment runs of each image, of one overlay and of many.
+    let offers = |overlays: &Overlays, touched: &BTreeSet<Repository>| {
+        touched.iter().map(|repository| overlays.sites_of(repository, &[]).count()).sum::<usize>()
+    };
+    assert_linear(8_192, |size| {
+        let mut overlays = Overlays::default();
+        let touched = overlays.put("env/kustomization.yaml", Some(Repo::upon("", distinct(size)).overlay()));
+        assert_eq!(offers(&overlays, &touched), size);
+        overlays.put("env/kustomization.yaml", None);
+        assert_eq!(offers(&overlays, &touched), 0);
+    });
+    let overlay = Repo::upon("", distinct(4)).overlay();
+    assert_linear(8_192, |size| {
+        let mut overlays = Overlays::default();
+        for number in 0..size {
+            overlays.put(&format!("env/{number}/kustomization.yaml"), Some(overlay.clone()));
+        }
+        assert_eq!(offers(&overlays, &distinct(4).map(|image| image[..2].parse().unwrap()).collect()), 4 * size);
     });
 }
 

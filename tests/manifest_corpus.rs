@@ -1,11 +1,16 @@
-//! Walks `tests/corpus`: every file of `original/` becomes that of `expected/`, every file of `leave/` stays.
+//! Walks `tests/corpus`: every file of `original/` becomes that of `expected/`, every file of `leave/` stays. `rules/` and
+//! `pinned/` have an `original/` and an `expected/` of their own, for settings that have rules and that pin.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+#[path = "support/folder.rs"]
+mod folder;
+
+use std::collections::BTreeMap;
 
 use tagrelay::image::{ImageReference, Version};
-use tagrelay::manifest::{ManifestSettings, Refused, Wanted, edit, is_manifest_path, read, scan};
+use tagrelay::manifest::{
+    ManifestSettings, Pin, Refused, RulePart, SiteRule, Wanted, edit, edit_with, is_manifest_path, read, scan,
+};
 
 /// What every file of the corpus is asked for.
 const WANTED: [&str; 4] = [
@@ -25,46 +30,59 @@ fn wanted() -> Vec<Wanted> {
     WANTED.iter().map(|reference| wanted(with_digest(reference))).collect()
 }
 
-/// Returns the files below a folder of the corpus by their paths in it.
-fn files(part: &str) -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(part);
-    let mut files = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push((path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), path));
-            }
-        }
-    }
-    files.sort();
-    files
+/// Returns the files of a folder of the corpus.
+fn files(part: &str) -> BTreeMap<String, Vec<u8>> {
+    folder::files(&format!("tests/corpus/{part}"))
 }
 
 #[test]
 fn originals_become_what_is_expected() {
-    let originals = files("original");
-    let names = |files: &[(String, PathBuf)]| files.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
-    assert_eq!(names(&originals), names(&files("expected")));
-    for (name, path) in originals {
+    become_what_is_expected("", &ManifestSettings::default());
+}
+
+#[test]
+fn rules_reach_what_they_name() {
+    let rule = |file: &str, path: &str, repository: Option<&str>, part| {
+        let repository = repository.map(|repository| repository.parse().unwrap());
+        SiteRule::new(file, path, repository, part).unwrap()
+    };
+    let shop = |name: &str| format!("registry.example.com/shop/{name}");
+    let (user, order) = (shop("user-service"), shop("order-service"));
+    let rules = vec![
+        rule("helmfile.yaml", "$.releases[?name=='user'].version", Some(&user), RulePart::Tag),
+        rule("config-map.yaml", "$.data['edge.yaml'].proxy.image", None, RulePart::Reference),
+        rule("config-map.yaml", "$.data['edge.yaml'].proxy.build", Some("localhost:5000/gateway"), RulePart::Tag),
+        rule("*.json", "$.order.digest", Some(&order), RulePart::Digest),
+    ];
+    become_what_is_expected("rules/", &ManifestSettings { rules, ..ManifestSettings::default() });
+}
+
+#[test]
+fn pinned_tags_get_their_digests() {
+    become_what_is_expected("pinned/", &ManifestSettings { pin: Pin::Digest, ..ManifestSettings::default() });
+}
+
+fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
+    let originals = files(&format!("{part}original"));
+    assert!(!originals.is_empty());
+    let expected = files(&format!("{part}expected"));
+    assert!(originals.keys().eq(expected.keys()));
+    for (name, original) in originals {
         assert!(is_manifest_path(&name), "{name}");
-        let original = std::fs::read(&path).unwrap();
-        let expected = std::fs::read(path.to_str().unwrap().replace("/original/", "/expected/")).unwrap();
-        assert_ne!(original, expected, "{name} belongs to leave/");
-        let edited = edit(&name, &original, &wanted()).unwrap_or_else(|refused| panic!("{name}: {refused}"));
-        assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(&expected), "{name}");
+        let expected = &expected[&name];
+        assert_ne!(original, *expected, "{name} belongs to leave/");
+        let edited =
+            edit_with(&name, &original, &wanted(), settings).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(expected), "{name}");
 
         // What is written is read back, the change says so, and once more changes nothing.
-        let sites = scan(&name, &edited.bytes).unwrap();
+        let sites = read(&name, &edited.bytes, settings).unwrap().sites;
         for change in &edited.changes {
             let says_it = sites.iter().any(|site| site.line == change.line && site.version == change.new);
             assert!(says_it && change.old != change.new, "{name}: {change:?}");
         }
-        assert_eq!(scan(&name, &original).unwrap().len(), sites.len(), "{name}");
-        let again = edit(&name, &edited.bytes, &wanted()).unwrap();
+        assert_eq!(read(&name, &original, settings).unwrap().sites.len(), sites.len(), "{name}");
+        let again = edit_with(&name, &edited.bytes, &wanted(), settings).unwrap();
         assert_eq!((again.changes.as_slice(), again.bytes == edited.bytes), (&[][..], true), "{name}");
     }
 }
@@ -76,8 +94,7 @@ fn what_must_stay_stays() {
 }
 
 /// Says in one line what became of a file of `leave/`, and that is never a change.
-fn outcome((name, path): (String, PathBuf)) -> String {
-    let bytes = std::fs::read(path).unwrap();
+fn outcome((name, bytes): (String, Vec<u8>)) -> String {
     match edit(&name, &bytes, &wanted()) {
         Ok(edited) => {
             assert!(edited.bytes == bytes && edited.changes.is_empty(), "{name}: {:?}", edited.changes);

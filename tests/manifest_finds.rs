@@ -95,6 +95,64 @@ fn no_blank_line_is_added_to_a_text_that_keeps_them() {
     assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
 }
 
+/// Sets the image that comes from the base, and checks what comes of it in every way that the target knows.
+fn inserted(text: &str) -> Result<String, Refused> {
+    checks::insert(&[b"\x03", text.as_bytes()].concat());
+    let path = "env/kustomization.yaml";
+    let overlay = read_overlay(path, text.as_bytes(), &UponBase);
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
+    let edited = edit_overlay(path, text.as_bytes(), &[wanted], &ManifestSettings::default(), &overlay.inherited)?;
+    Ok(String::from_utf8(edited.bytes).unwrap())
+}
+
+/// The reader that the target compares with took the BOM for a column; and a carriage return alone ends a line, too.
+#[test]
+fn an_entry_stands_on_lines_of_its_own_however_they_end() {
+    const ENTRY: &str = "images:\n- name: a\n  newTag: v2\n";
+    for bom in ["", "\u{feff}"] {
+        for (text, expected) in [
+            ("resources: [../base]\r#image: nx:1.0\n", ENTRY.to_owned()),
+            ("resources: [../base]\n", ENTRY.to_owned()),
+            ("resources: [../base]\r", ENTRY.replace('\n', "\r")),
+            ("resources: [../base]\r\rx: y\r", format!("\r{}", ENTRY.replace('\n', "\r"))),
+            ("resources: [../base]\r\n", ENTRY.replace('\n', "\r\n")),
+        ] {
+            let text = format!("{bom}{text}");
+            assert_eq!(inserted(&text).as_deref(), Ok(format!("{text}{expected}").as_str()), "{text:?}");
+        }
+    }
+    // The end of a document, which is not seen by looking for line feeds.
+    for text in ["resources: [../base]\r...\r", "x: y\rresources:\r- ../base\r...\n"] {
+        assert!(matches!(inserted(text), Err(Refused::NoPlace { .. })), "{text:?}");
+    }
+    let text = "resources:\r- ../base\rimages:\r- name: b\r  newTag: v1\rx: y\r";
+    assert_eq!(inserted(text).unwrap(), text.replace("v1\r", "v1\r- name: a\r  newTag: v2\r"));
+}
+
+/// A rule that met nothing in a text had its markers taken for those of the file.
+#[test]
+fn a_rule_that_reads_a_text_takes_no_markers_in_it() {
+    let rule = |path, repository: Option<&str>, part| {
+        let repository = repository.map(|repository| repository.parse().unwrap());
+        let rules = vec![SiteRule::new("**", path, repository, part).unwrap()];
+        ManifestSettings { rules, ..ManifestSettings::default() }
+    };
+    let text = "|+\ry:image: nginx:1.27 # tagrelay: ignogm\rx: v1 # tagrelay: docker.io/library/a\r";
+    for text in [text.to_owned(), text.replace('\r', "\n"), format!("x: {}", text.replace('\r', "\n  "))] {
+        for path in ["$.nothing.is.here", "$.x.nothing"] {
+            let settings = rule(path, None, RulePart::Reference);
+            assert_eq!(read(".argocd-source-a.yaml", text.as_bytes(), &settings).unwrap().sites, [], "{text:?}");
+        }
+        checks::scan(&[b"+", text.as_bytes()].concat());
+    }
+    // What the rule is about is found, and may be excluded.
+    let settings = rule("$.x.y", Some("a"), RulePart::Tag);
+    let text = "x: |\n  y: v1 # c\n  z: v2 # tagrelay: docker.io/library/a\n";
+    assert_eq!(read("a.yaml", text.as_bytes(), &settings).unwrap().sites.len(), 1);
+    let ignored = text.replace("# c", "# tagrelay: ignore");
+    assert_eq!(read("a.yaml", ignored.as_bytes(), &settings).unwrap().sites, []);
+}
+
 /// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
 #[test]
 fn notes_are_about_lines_of_the_file() {

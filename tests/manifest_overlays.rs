@@ -2,8 +2,10 @@
 //! environment. Each of `original/` becomes that of `expected/`, each of `leave/` stays; and generated ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -30,21 +32,7 @@ impl Repo {
     }
 
     fn corpus(own: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/overlays");
-        let mut files = BTreeMap::new();
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                    files.insert(name, std::fs::read(path).unwrap());
-                }
-            }
-        }
-        Self { files, own: own.to_owned() }
+        Self { files: folder::files("tests/corpus/overlays"), own: own.to_owned() }
     }
 
     fn overlay(&self, path: &str) -> Overlay {

@@ -3,6 +3,8 @@
 //! and what came of it is looked at by means that have nothing to do with the editor: line by line, and by PyYAML.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "support/pyyaml.rs"]
 mod pyyaml;
 
@@ -28,22 +30,8 @@ struct File {
 
 /// Returns the files, ordered by path.
 fn files() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/public");
-    let mut files = Vec::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if is_manifest_path(&name) {
-                files.push(File { bytes: std::fs::read(&path).unwrap(), name });
-            }
-        }
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    files
+    let files = folder::files("tests/public").into_iter().filter(|(name, _)| is_manifest_path(name));
+    files.map(|(name, bytes)| File { name, bytes }).collect()
 }
 
 /// Returns what sets every site of these repositories to `tag`.

@@ -347,12 +347,7 @@ pub(super) async fn open(
 }
 
 fn paths(environments: &[EnvironmentSettings]) -> Vec<EnvironmentPaths> {
-    let paths = environments.iter().map(|environment| EnvironmentPaths {
-        name: environment.name.clone(),
-        paths: environment.paths.clone(),
-        manifests: environment.manifests.clone(),
-    });
-    paths.collect()
+    environments.iter().map(EnvironmentSettings::in_repository).collect()
 }
 
 fn cannot_be_opened(name: &str, branch: &str) -> String {

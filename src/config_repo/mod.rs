@@ -46,7 +46,7 @@ pub use folder::MirrorError;
 pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
 pub use object::{CommitId, InvalidCommitId};
-pub use paths::EnvironmentPaths;
+pub use paths::{EnvironmentPaths, Territory};
 pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion, unified_diff};
 pub use repository::ConfigRepository;
 pub use settings::{Authentication, CommitSettings, Grouping, Identity, RemoteSettings};

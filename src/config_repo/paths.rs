@@ -17,7 +17,7 @@ pub struct EnvironmentPaths {
 
 /// Which environments a file of the repository belongs to.
 #[derive(Debug)]
-pub(super) struct Territory {
+pub struct Territory {
     names: Vec<String>,
     manifests: Vec<ManifestSettings>,
     globs: GlobSet,
@@ -29,7 +29,12 @@ pub(super) struct Territory {
 }
 
 impl Territory {
-    pub(super) fn new(environments: &[EnvironmentPaths]) -> Result<Self, OpenError> {
+    /// Returns the territory of these environments.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Path`].
+    pub fn new(environments: &[EnvironmentPaths]) -> Result<Self, OpenError> {
         let mut set = GlobSetBuilder::new();
         let mut owners = Vec::new();
         let mut roots = Vec::new();
@@ -64,12 +69,12 @@ impl Territory {
     }
 
     /// Returns the names of the environments, by their numbers.
-    pub(super) fn names(&self) -> &[String] {
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 
     /// Returns the numbers of the environments that a file belongs to, each once.
-    pub(super) fn owners_of(&self, path: &[u8]) -> Vec<usize> {
+    pub fn owners_of(&self, path: &[u8]) -> Vec<usize> {
         let matched = self.globs.matches_candidate(&Candidate::from_bytes(path));
         let mut owners: Vec<usize> = matched.into_iter().map(|glob| self.owners[glob]).collect();
         owners.sort_unstable();

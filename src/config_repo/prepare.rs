@@ -244,7 +244,7 @@ impl Edits {
         draft: &mut Draft<'_>,
     ) -> Result<Self, PrepareError> {
         let mut edits = Self { results: BTreeMap::new(), refused: BTreeMap::new() };
-        let mut inherited: BTreeSet<(Arc<str>, &Repository)> = BTreeSet::new();
+        let mut inherited: BTreeMap<Arc<str>, BTreeSet<&Repository>> = BTreeMap::new();
         let mut last: HashMap<&Repository, usize> = HashMap::new();
         for (number, wanted) in plan.wanted.iter().enumerate() {
             last.insert(&wanted.repository, number);
@@ -264,7 +264,7 @@ impl Edits {
                     let new = || FileEdit { updates: Vec::new(), inherited: Vec::new(), edited: None };
                     let file = file.or_insert_with(new);
                     if place.format == Format::Inherited {
-                        inherited.insert((place.path.clone(), &wanted.repository));
+                        inherited.entry(place.path.clone()).or_default().insert(&wanted.repository);
                     }
                     if file.updates.last() != Some(&number) {
                         file.updates.push(number);
@@ -282,14 +282,15 @@ impl Edits {
     /// Finds out once more what kustomizations take from elsewhere: earlier environments of the plan may have changed it.
     fn find_inherited(
         &mut self,
-        wanted: &BTreeSet<(Arc<str>, &Repository)>,
+        wanted: &BTreeMap<Arc<str>, BTreeSet<&Repository>>,
         around: &Around<'_>,
         owner: usize,
     ) -> Result<(), Unreadable> {
-        for (path, repository) in wanted {
+        for (path, repositories) in wanted {
             let Some(file) = self.results.get_mut(path) else { continue };
             let overlay = around.overlay(owner, path)?.unwrap_or_default();
-            file.inherited.extend(overlay.inherited.into_iter().filter(|image| image.site.repository == **repository));
+            file.inherited = overlay.inherited;
+            file.inherited.retain(|image| repositories.contains(&image.site.repository));
         }
         Ok(())
     }

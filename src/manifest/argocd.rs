@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 use super::embedded::Content;
-use super::find::{Finder, Part};
+use super::find::Finder;
+use super::found::Part;
+use super::prefilter::may_hold_sites;
 use super::site::{Format, Unreadable};
 use super::slots::Slot;
 use super::tree::{Kind, NodeId};
+use super::values::below;
 
 /// A Helm parameter: `name` and `value` of an entry.
 struct Parameter<'tree> {
@@ -80,11 +83,7 @@ impl<'tree> Finder<'tree, '_, '_> {
                 "name" if beside("repository").is_none() => {}
                 _ => continue,
             }
-            let registry = beside("registry").map(|registry| registry.text);
-            let repository = match registry {
-                Some(registry) => format!("{registry}/{}", parameter.text),
-                None => parameter.text.to_owned(),
-            };
+            let repository = below(beside("registry").map(|registry| registry.text), parameter.text);
             let tag = beside("tag").map(|tag| Part::tag_and_digest(tag.at, tag.node, tag.text));
             let digest = beside("digest").map(|digest| (digest.text, Part::whole(digest.at, digest.node, digest.text)));
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
@@ -92,6 +91,16 @@ impl<'tree> Finder<'tree, '_, '_> {
             if inner.is_none() || digest.is_none() {
                 self.add(list, Format::Argocd, tag, inner.or(digest), &repository);
             }
+        }
+    }
+
+    /// Notes a scalar whose text is a part of an ApplicationSet, where it can hold sites: most are templates, which are no
+    /// YAML.
+    pub(super) fn take_part_of_set(&mut self, at: Option<NodeId>) {
+        if let Slot::Text(at, node, text) = self.reader.slot(at)
+            && may_hold_sites(text.as_bytes())
+        {
+            self.note_embedded(at, node).content = Content::Argocd;
         }
     }
 

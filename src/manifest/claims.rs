@@ -4,15 +4,15 @@
 //! one changes nothing: a repository that was made for Flux works as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use super::embedded::Rule;
-use super::find::{Finder, Found, Part, Role, Task, Written};
-use super::markers::{self, Marker, Name, Says, markers};
+use super::find::{Finder, Role, Task};
+use super::found::{Found, Part, Written};
+use super::markers::{Ignored, Marked, Marker, Name, Says, markers};
 use super::prefilter::may_hold_markers;
 use super::settings::RulePart;
 use super::site::{Format, Note};
-use super::site_path::{Place, select};
+use super::site_path::{Reached, select};
 use super::slots::Slot;
 use super::tree::{NodeId, Tree};
 use crate::image::{ImageReference, Repository};
@@ -28,10 +28,14 @@ struct Claims<'text> {
 impl<'task> Finder<'_, '_, 'task> {
     /// Adds what markers and rules name, and takes away what a marker excludes.
     pub(super) fn take_claims(&mut self, task: &Task<'task>) {
-        let markers = match may_hold_markers(self.tree.text().as_bytes()) {
+        let mut markers = match may_hold_markers(self.tree.text().as_bytes()) {
             true => markers(self.tree),
             false => Vec::new(),
         };
+        if task.role == Role::Unknown {
+            // A rule that leads into a text is about one place in it, and makes nothing of what else stands there.
+            markers.retain(|marker| marker.says == Says::Ignore);
+        }
         if markers.is_empty() && task.rules.is_empty() {
             return;
         }
@@ -78,18 +82,14 @@ impl<'task> Finder<'_, '_, 'task> {
     /// repository of one, or behind the key of what holds them.
     fn ignore_what_is_beside(&mut self, markers: &[Marker<'_>]) {
         let tree = self.tree;
-        let ignoring = || markers.iter().filter(|marker| marker.says == Says::Ignore);
-        let lines: BTreeSet<u32> = ignoring().filter(|marker| marker.at.is_some()).map(|marker| marker.line).collect();
-        let below = |key: NodeId| key + 1..tree.node(key + 1).subtree_end;
-        let below: Vec<Range<NodeId>> = ignoring().filter_map(|marker| marker.above).map(below).collect();
-        if lines.is_empty() && below.is_empty() {
+        let ignored = Ignored::of(tree, markers);
+        if ignored.is_nothing() {
             return;
         }
-        let is_beside =
-            |node: NodeId| lines.contains(&tree.node(node).line) || below.iter().any(|range| range.contains(&node));
+        let is_beside = |node: NodeId| ignored.takes(tree, node);
         let names_it = |home: &NodeId| {
             let named = |key: NodeId| matches!(&*tree.node(key).value, "repository" | "registry" | "name" | "newName");
-            tree.entries(*home).any(|(key, value)| named(key) && lines.contains(&tree.node(value).line))
+            tree.entries(*home).any(|(key, value)| named(key) && ignored.takes_line_of(tree, value))
         };
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_beside(part.node) || part.reached_by.iter().any(|at| is_beside(*at));
@@ -98,11 +98,12 @@ impl<'task> Finder<'_, '_, 'task> {
         });
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
+        self.unclear.retain(|node, _| !is_beside(*node));
     }
 
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
         let Some(at) = marker.at else {
-            if marker.says == Says::Ignore && marker.above.is_some() {
+            if marker.says == Says::Ignore && marker.around.is_some() {
                 return;
             }
             return self
@@ -134,9 +135,9 @@ impl<'task> Finder<'_, '_, 'task> {
         let owner = Owner { known: known.as_ref(), guess: guess.as_ref() };
         let part = match part {
             // It never changes; what it says was read before.
-            Some(markers::Part::Name) => return,
-            Some(markers::Part::Tag) => Some(RulePart::Tag),
-            Some(markers::Part::Digest) => Some(RulePart::Digest),
+            Some(Marked::Name) => return,
+            Some(Marked::Tag) => Some(RulePart::Tag),
+            Some(Marked::Digest) => Some(RulePart::Digest),
             None => None,
         };
         match self.take_scalar(at, part, owner, Format::Marker) {
@@ -160,9 +161,15 @@ impl<'task> Finder<'_, '_, 'task> {
     }
 
     /// Returns whether a version stands where a rule leads to.
-    fn take_rule(&mut self, place: Place<'task>, rule: &Rule<'task>, role: Role<'_>, claims: &mut Claims<'_>) -> bool {
+    fn take_rule(
+        &mut self,
+        place: Reached<'task>,
+        rule: &Rule<'task>,
+        role: Role<'_>,
+        claims: &mut Claims<'_>,
+    ) -> bool {
         match place {
-            Place::Node(at) => {
+            Reached::Node(at) => {
                 if self.is_claimed(at, rule.repository, claims) {
                     return true;
                 }
@@ -174,7 +181,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 is_taken
             }
             // A text inside a text inside a text is out of reach.
-            Place::Inside(at, steps) => match self.reader.slot(Some(at)) {
+            Reached::Inside(at, steps) => match self.reader.slot(Some(at)) {
                 Slot::Text(at, node, _) if matches!(role, Role::File(_)) => {
                     self.note_embedded(at, node).rules.push(Rule { steps, ..*rule });
                     true
@@ -281,7 +288,7 @@ impl<'text> Policies<'text> {
     fn of(tree: &Tree<'_>, markers: &[Marker<'text>]) -> Self {
         let mut named = BTreeMap::new();
         for marker in markers {
-            if let (Some(at), Says::Is(Name::Policy(policy), Some(markers::Part::Name))) = (marker.at, marker.says)
+            if let (Some(at), Says::Is(Name::Policy(policy), Some(Marked::Name))) = (marker.at, marker.says)
                 && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
             {
                 // Of several the first counts.
@@ -365,11 +372,20 @@ mod tests {
             "repository: a/b # tagrelay: ignore\ntag: v1",
             "d: # tagrelay: ignore\n  image: a:1\n  e: [{repository: b, tag: v1}]\n",
             "image: |- # tagrelay: ignore\n  a:1\n",
+            // Between brackets over several lines, at their beginning or at their end.
+            "f: {repository: a/b, tag: v1,\n  x: y} # tagrelay: ignore",
+            "f: {\n  repository: a/b,\n  tag: v1, # why\n} # tagrelay: ignore",
+            "f: { # tagrelay: ignore\n  repository: a/b,\n  tag: v1\n}",
+            "f: [{ # tagrelay: ignore\n  image: a:1}, {image: b:1}]",
+            "f: [{image: a:1,\n x: []\n # }\n}, [y: {image: b:1\n}]\n] # tagrelay: ignore",
         ] {
             assert_eq!(found(ignored, &settings()), [""; 0], "{ignored}");
         }
         let one_of_two = "a: {image: a:1} # tagrelay: ignore\nb: {image: a:2}\n";
         assert_eq!(found(one_of_two, &settings()), ["2 helm-values docker.io/library/a 2"]);
+        let inner = "f: [{image: a:1}, {image: a:2,\n x: y}, # tagrelay: ignore\n {image: a:3}]";
+        let kept = ["1 helm-values docker.io/library/a 1", "3 helm-values docker.io/library/a 3"];
+        assert_eq!(found(inner, &settings()), kept);
         let by_name = "b: {image: a:2} # tagrelay: ignored";
         assert!(found(by_name, &settings()).iter().any(|note| note.contains("is not understood")));
     }

@@ -74,20 +74,28 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Returns what a document holds, and what that is: the objects of a `List`, and otherwise the document itself.
+/// Returns what a document holds, and what that is: the objects of a `List` or of a list of one kind (`ApplicationList`),
+/// and otherwise the document itself.
 pub(super) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(NodeId, DocumentKind)> {
     let kind = document_kind(tree, root, role);
-    let items = match type_of(tree, root) {
-        (Some("List"), Some("v1")) if kind == DocumentKind::Kubernetes => tree.value_of(root, "items"),
+    // Items of a list of one kind need not say what they are.
+    let of_items = match type_of(tree, root) {
+        _ if kind != DocumentKind::Kubernetes => None,
+        (Some("List"), Some("v1")) => Some(DocumentKind::Kubernetes),
+        (Some(list), Some(api_version)) => {
+            let of_items = list.strip_suffix("List").map(|item| of_object(item, api_version));
+            of_items.filter(|of_items| *of_items != DocumentKind::Kubernetes)
+        }
         _ => None,
     };
+    let items = of_items.and_then(|_| tree.value_of(root, "items"));
     let Some(items) = items.filter(|items| matches!(tree.node(*items).kind, Kind::Sequence(_))) else {
         return vec![(root, kind)];
     };
     let of_item = |item| match type_of(tree, item) {
         (Some("Kustomization"), _) => DocumentKind::Kustomization,
         (Some(kind), Some(api_version)) => of_object(kind, api_version),
-        _ => DocumentKind::Kubernetes,
+        _ => of_items.unwrap_or(kind),
     };
     tree.children(items).map(|item| (item, of_item(item))).collect()
 }
@@ -113,6 +121,7 @@ fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind 
         Role::File(path) => path,
         Role::Values => return DocumentKind::Values,
         Role::Patch => return DocumentKind::Patch,
+        Role::Argocd => return DocumentKind::Argocd,
         Role::Unknown => return DocumentKind::Foreign,
     };
     let (kind, api_version) = type_of(tree, root);
@@ -132,6 +141,7 @@ fn of_object(kind: &str, api_version: &str) -> DocumentKind {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     match (group, kind) {
         ("argoproj.io", "Application" | "ApplicationSet") => DocumentKind::Argocd,
+        ("kustomize.toolkit.fluxcd.io", "Kustomization") => DocumentKind::Kustomization,
         ("helm.toolkit.fluxcd.io", "HelmRelease") => DocumentKind::HelmRelease,
         ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => DocumentKind::HelmChart,
         _ => DocumentKind::Kubernetes,

@@ -8,13 +8,14 @@ use crate::image::{Repository, Version};
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Found, Part, Sites, Task};
+use super::find::{Sites, Task};
+use super::found::{Found, Part};
 use super::notation::{self, Quotes, Replacement};
 use super::plain::reads_as_string;
 use super::prefilter::must_be_read;
 use super::proof::{Unproven, proof};
 use super::read::{Contents, Inside, parse};
-use super::refused::{Place, Refused};
+use super::refused::{Blamed, Refused};
 use super::settings::ManifestSettings;
 use super::shape::{Order, Wanted};
 use super::sharing::stray_use;
@@ -164,7 +165,7 @@ struct Value {
     /// What changes inside it, where it is a text with sites.
     inside: Vec<Replacement>,
     /// The site that is set, the first where there are several.
-    site: Place,
+    site: Blamed,
 }
 
 impl Plan<'_> {
@@ -172,7 +173,7 @@ impl Plan<'_> {
     fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
         let Some(new) = self.order.version_of(found) else { return Ok(()) };
-        let place = Place { repository: site.repository.clone(), line: site.line };
+        let place = Blamed { repository: site.repository.clone(), line: site.line };
         let new = new.map_err(|missing| missing.at(&place))?;
         if let Some(line) = self.line_of_overlap(found) {
             return Err(place.shared(line));
@@ -220,7 +221,7 @@ impl Plan<'_> {
         let in_file = |change: SiteChange| SiteChange { line: line_in_file(scalar, change.line), ..change };
         let changes: Vec<SiteChange> = changes.into_iter().map(in_file).collect();
         let Some(first) = changes.first() else { return Ok(()) };
-        let site = Place { repository: first.repository.clone(), line: first.line };
+        let site = Blamed { repository: first.repository.clone(), line: first.line };
         if self.values.insert(embedded.node, Value { text, inside, site: site.clone() }).is_some() {
             return Err(site.notation());
         }

@@ -6,6 +6,7 @@
 
 use granit_parser::ScalarStyle;
 
+use super::lines::{first_end, line_length};
 use super::site_path::Step;
 use super::tree::{Kind, Node, NodeId};
 use crate::image::Repository;
@@ -34,6 +35,8 @@ pub(super) enum Content {
     Values,
     /// A patch of a kustomization.
     Patch,
+    /// A part of an ApplicationSet: the patch of its template, or the elements of a list generator.
+    Argocd,
 }
 
 /// A rule of the settings, from some place on.
@@ -66,16 +69,16 @@ pub(super) fn write_lines(raw: &str, old: &str, new: &str) -> Option<String> {
     let mut written = String::with_capacity(raw.len() + 64);
     let mut rest = raw;
     for (old, new) in old_lines.zip(new_lines) {
-        let (line, behind) = rest.split_at(end_of_line(rest));
+        let (line, behind) = rest.split_at(line_length(rest));
         if old == new {
             written.push_str(line);
         } else {
             let indentation = line.strip_suffix(old).filter(|before| before.bytes().all(|byte| byte == b' '))?;
             written.extend([indentation, new]);
         }
-        let end = if behind.starts_with("\r\n") { 2 } else { behind.len().min(1) };
-        written.push_str(&behind[..end]);
-        rest = &behind[end..];
+        let end = first_end(behind).unwrap_or_default();
+        written.push_str(end);
+        rest = &behind[end.len()..];
     }
     // Blank lines at the end belong to the bytes even where the value leaves them out.
     written.push_str(rest);
@@ -84,10 +87,6 @@ pub(super) fn write_lines(raw: &str, old: &str, new: &str) -> Option<String> {
 
 fn blank_lines(value: &str) -> usize {
     value.len() - value.trim_start_matches('\n').len()
-}
-
-fn end_of_line(text: &str) -> usize {
-    text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
 #[cfg(test)]

@@ -1,20 +1,19 @@
 //! Finds the sites in the nodes of a file.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use granit_parser::StructureStyle;
+use crate::image::{Tag, Version};
 
-use crate::image::{Digest, ImageReference, Tag, Version};
-
+use super::ambiguous::{refuse_duplicates_above, refuse_template};
 use super::document::{DocumentKind, is_json, objects};
 use super::embedded::{Content, Embedded, Rule};
-use super::registries::{GlobalRegistry, has_host};
+use super::found::{Found, Part, Written};
+use super::registries::GlobalRegistry;
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Reader, Slot, Slots, twice};
-use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
+use super::slots::{Key, Reader, Slot, Slots};
+use super::tree::{Kind, NodeId, Tree};
+use super::values::below;
 
 /// What is to be found in a text.
 pub(super) struct Task<'task> {
@@ -33,6 +32,8 @@ pub(super) enum Role<'task> {
     Values,
     /// A patch inside a kustomization.
     Patch,
+    /// A part of an ApplicationSet inside it.
+    Argocd,
     /// Something inside another file, in which only rules find sites.
     Unknown,
 }
@@ -59,6 +60,7 @@ impl<'task> Task<'task> {
         let role = match embedded.content {
             Content::Values => Role::Values,
             Content::Patch => Role::Patch,
+            Content::Argocd => Role::Argocd,
             Content::Unknown => Role::Unknown,
         };
         Self { role, names, rules: embedded.rules.clone() }
@@ -78,34 +80,6 @@ pub(super) struct Sites<'task> {
     pub(super) notes: Vec<Note>,
 }
 
-/// A site with the scalars that it is made of.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) site: Site,
-    /// The mappings that have this site, with everything that an alias or a merge key brings them.
-    pub(super) homes: Vec<NodeId>,
-    pub(super) tag: Option<Part>,
-    pub(super) digest: Option<Part>,
-    /// Whether `@digest` may be added behind the tag.
-    pub(super) is_pinnable: bool,
-}
-
-/// Where a tag or a digest stands.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    /// The scalar.
-    pub(super) node: NodeId,
-    /// Every node through which sites reach the scalar: the scalar itself, or aliases of it.
-    pub(super) reached_by: Vec<NodeId>,
-    /// The bytes of the scalar's value that are the tag or the digest.
-    pub(super) range: Range<usize>,
-    /// Whether a digest is written without `sha256:` in front, as under the key `sha`.
-    pub(super) is_bare: bool,
-}
-
-/// A tag or a digest as it is written, with its place.
-pub(super) type Written<'tree> = (&'tree str, Part);
-
 impl<'task> Sites<'task> {
     /// Finds every site of a text.
     ///
@@ -120,6 +94,7 @@ impl<'task> Sites<'task> {
             found: Vec::new(),
             embedded: BTreeMap::new(),
             notes: Vec::new(),
+            unclear: BTreeMap::new(),
         };
         if matches!(task.role, Role::File(_)) {
             refuse_template(tree)?;
@@ -140,80 +115,13 @@ impl<'task> Sites<'task> {
         finder.in_order();
         refuse_duplicates_above(tree, &finder.found)?;
         finder.take_claims(task);
-        let Finder { found, embedded, notes, reader, .. } = finder;
+        if !matches!(task.role, Role::File(_)) {
+            finder.leave_texts();
+        }
+        let Finder { found, embedded, mut notes, unclear, reader, .. } = finder;
+        notes.extend(unclear.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason }));
+        notes.sort_by_key(|note| note.line);
         Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
-    }
-}
-
-/// Refuses what only looks like YAML: `{{ .Values.x }}` reads as a mapping whose key is a mapping, which nobody writes.
-/// Texts inside a file may be templates all the same: Argo CD renders those of an ApplicationSet.
-fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
-    let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
-    let opens_twice =
-        |pair: &&[Node<'_>]| is_flow(&pair[0]) && is_flow(&pair[1]) && pair[0].span().start + 1 == pair[1].span().start;
-    match tree.nodes.windows(2).find(opens_twice) {
-        Some(pair) => Err(Unreadable { line: Some(pair[0].line), reason: format!("holds `{{{{`{TEMPLATE_HINT}") }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a key that is there twice on the way to a site: readers differ on which of the two counts.
-fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Result<(), Unreadable> {
-    let mut parts: Vec<NodeId> = found.iter().flat_map(Found::parts).map(|part| part.node).collect();
-    parts.sort_unstable();
-    let leads_to_a_site = |id: NodeId| {
-        let behind = parts.partition_point(|part| *part < id);
-        parts.get(behind).is_some_and(|part| *part < tree.node(id).subtree_end)
-    };
-    let is_above = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_)) && leads_to_a_site(*id);
-    for mapping in (0..tree.nodes.len() as NodeId).filter(is_above) {
-        let mut keys: BTreeMap<&str, bool> = BTreeMap::new();
-        for (key, value) in tree.entries(mapping) {
-            let text = &*tree.node(tree.resolve(key)).value;
-            let is_scalar = matches!(tree.node(tree.resolve(key)).kind, Kind::Scalar(_));
-            let leads = leads_to_a_site(value);
-            // Several merge keys are merged one after another.
-            if is_scalar && text != "<<" && keys.insert(text, leads).is_some_and(|other| other || leads) {
-                return Err(twice(tree, key));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Found {
-    /// The scalars of the site, which order it in the text.
-    pub(super) fn place(&self) -> (NodeId, NodeId) {
-        let node = |part: &Option<Part>| part.as_ref().map(|part| part.node);
-        let tag = node(&self.tag);
-        let digest = node(&self.digest);
-        (tag.or(digest).unwrap_or_default(), digest.or(tag).unwrap_or_default())
-    }
-
-    /// Takes in `copy` when it is this very site, reached in another way.
-    fn joins(&mut self, copy: &mut Self) -> bool {
-        let is_same = self.place() == copy.place() && self.site == copy.site;
-        if is_same {
-            if !self.homes.ends_with(&copy.homes) {
-                self.homes.append(&mut copy.homes);
-            }
-            for (part, other) in [(&mut self.tag, &mut copy.tag), (&mut self.digest, &mut copy.digest)] {
-                if let (Some(part), Some(other)) = (part, other) {
-                    part.reached_by.append(&mut other.reached_by);
-                }
-            }
-        }
-        is_same
-    }
-
-    /// Returns whether the repository stands under a key beside the tag, and not before it in one text.
-    pub(super) fn is_beside_its_name(&self) -> bool {
-        self.parts().all(|part| part.range.start == 0)
-    }
-
-    /// The tag and the digest, those that are there.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.tag.iter().chain(&self.digest)
     }
 }
 
@@ -224,6 +132,8 @@ pub(super) struct Finder<'tree, 'text, 'task> {
     pub(super) found: Vec<Found>,
     pub(super) embedded: BTreeMap<NodeId, Embedded<'task>>,
     pub(super) notes: Vec<Note>,
+    /// The scalars that would be parts of sites, and why they are none.
+    pub(super) unclear: BTreeMap<NodeId, String>,
 }
 
 impl<'tree, 'task> Finder<'tree, '_, 'task> {
@@ -271,26 +181,28 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         global: Option<GlobalRegistry<'tree>>,
     ) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let slots = self.reader.read(mapping)?;
-        let global = match slots.global {
+        let global = match slots[Key::Global] {
             Some(below) if self.document.holds_values() => self.global_registry(below)?.or(global),
             _ => global,
         };
         self.visit_special(&slots)?;
-        if slots.image.is_none() && slots.images.is_none() && slots.repository.is_none() {
+        if slots[Key::Image].is_none() && slots[Key::Images].is_none() && slots[Key::Repository].is_none() {
             return Ok(global);
         }
         self.reader.refuse_duplicate(&slots)?;
-        let image = self.reader.slot(slots.image);
+        let image = self.reader.slot(slots[Key::Image]);
         if let Slot::Text(at, node, text) = image {
             self.take_reference_beside(mapping, at, node, text, &slots);
+        } else if let (Some(image), Format::Kubernetes) = (slots[Key::Image], self.document.format()) {
+            self.take_volume(image)?;
         }
-        match (self.reader.slot(slots.repository), image) {
+        match (self.reader.slot(slots[Key::Repository]), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
             // Some charts say `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
             (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots, global),
             _ => {}
         }
-        if let (true, Some(images)) = (self.document.has_image_entries(), slots.images) {
+        if let (true, Some(images)) = (self.document.has_image_entries(), slots[Key::Images]) {
             let tree = self.tree;
             let images = tree.resolve(images);
             if matches!(tree.node(images).kind, Kind::Sequence(_)) {
@@ -308,15 +220,18 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     fn visit_special(&mut self, slots: &Slots) -> Result<(), Unreadable> {
         match self.document {
             DocumentKind::Argocd => {
-                if let Some(kustomize) = slots.kustomize {
+                if let Some(kustomize) = slots[Key::Kustomize] {
                     self.take_kustomize_images(kustomize)?;
                 }
-                if let Some(helm) = slots.helm {
+                if let Some(helm) = slots[Key::Helm] {
                     self.take_helm(helm)?;
+                }
+                for key in [Key::ElementsYaml, Key::TemplatePatch] {
+                    self.take_part_of_set(slots[key]);
                 }
             }
             DocumentKind::HelmChart => {
-                if let Some(values) = slots.values_content {
+                if let Some(values) = slots[Key::ValuesContent] {
                     self.take_values_text(values);
                 }
             }
@@ -333,15 +248,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         embedded
     }
 
-    /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
-    fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
-        let is_alone = !self.document.holds_values() || has_host(ImageReference::split(text).0);
-        match self.reader.slot(slots.registry) {
-            Slot::Text(_, _, registry) if !is_alone => self.take_reference(home, at, node, text, 0, Some(registry)),
-            // A registry that cannot be read: nobody can say whose image it is.
-            Slot::Other if !is_alone => {}
-            _ => self.take_reference(home, at, node, text, 0, None),
+    /// The image of a volume: `image: {reference: repository:tag}`
+    /// (<https://kubernetes.io/docs/concepts/storage/volumes/#image>).
+    fn take_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
+        let image = self.reader.follow(image)?;
+        if let Slot::Text(at, node, text) = self.reader.slot(self.tree.value_of(image, "reference")) {
+            self.take_reference(image, at, node, text, 0, None);
         }
+        Ok(())
     }
 
     /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
@@ -359,44 +273,6 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         self.add(home, self.document.format(), tag, digest, &repository);
     }
 
-    /// `repository`, `tag` and `digest` beside each other.
-    fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
-        let registry = match self.reader.slot(slots.registry) {
-            Slot::Absent => None,
-            Slot::Text(_, _, registry) => Some(registry),
-            Slot::Other => return,
-        };
-        let registry = match global {
-            Some(global) => global.over(registry, name),
-            None => registry,
-        };
-        let repository = below(registry, name);
-        let (tag, inner_digest) = match self.reader.slot(slots.tag) {
-            Slot::Absent => (None, None),
-            // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
-            Slot::Text(at, node, text) => {
-                let (tag, digest) = Part::tag_and_digest(at, node, text);
-                (Some(tag), digest)
-            }
-            Slot::Other => return,
-        };
-        let mut digests = inner_digest.into_iter().collect::<Vec<_>>();
-        for (slot, may_be_bare) in [(slots.digest, false), (slots.sha, true)] {
-            match self.reader.slot(slot) {
-                Slot::Absent => {}
-                Slot::Text(at, node, text) => {
-                    let is_bare = may_be_bare && !text.contains(':');
-                    digests.push((text, Part { is_bare, ..Part::whole(at, node, text) }));
-                }
-                Slot::Other => return,
-            }
-        }
-        // With two digests nobody can say which one counts.
-        if digests.len() < 2 {
-            self.add(home, self.document.values_format(), tag, digests.pop(), &repository);
-        }
-    }
-
     /// An entry of a kustomization's `images`.
     fn take_entry(&mut self, entry: NodeId) -> Result<(), Unreadable> {
         if !matches!(self.tree.node(entry).kind, Kind::Mapping(_)) {
@@ -404,11 +280,11 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         }
         let slots = self.reader.read(entry)?;
         self.reader.refuse_duplicate(&slots)?;
-        let name = match (self.reader.slot(slots.new_name), self.reader.slot(slots.name)) {
+        let name = match (self.reader.slot(slots[Key::NewName]), self.reader.slot(slots[Key::Name])) {
             (Slot::Text(_, _, name), _) | (Slot::Absent, Slot::Text(_, _, name)) => name,
             _ => return Ok(()),
         };
-        let (tag, digest) = match (self.reader.slot(slots.new_tag), self.reader.slot(slots.digest)) {
+        let (tag, digest) = match (self.reader.slot(slots[Key::NewTag]), self.reader.slot(slots[Key::Digest])) {
             (Slot::Other, _) | (_, Slot::Other) => return Ok(()),
             (Slot::Text(at, node, text), digest) => {
                 let (tag, inner) = Part::tag_and_digest(at, node, text);
@@ -437,13 +313,15 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             None => Some(None),
         };
         let parse_digest = |digest: &Option<Written<'_>>| match digest {
-            Some((text, part)) if part.is_bare => format!("sha256:{text}").parse::<Digest>().ok().map(Some),
-            Some((text, _)) => text.parse::<Digest>().ok().map(Some),
+            Some((text, part)) => part.digest_of(text).map(Some),
             None => Some(None),
         };
-        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else { return false };
-        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
         let Ok(repository) = repository.parse() else { return false };
+        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else {
+            self.tell_unclear(tag.as_ref(), digest.as_ref());
+            return false;
+        };
+        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
         let (tag, digest) = (tag.map(|(_, part)| part), digest.map(|(_, part)| part));
         let line = tag.as_ref().or(digest.as_ref()).map_or(1, |part| self.tree.node(part.node).line);
         let is_pinnable = tag.is_some() && digest.is_none();
@@ -453,53 +331,8 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     }
 }
 
-/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
-fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
-    match registry {
-        None => Cow::Borrowed(name),
-        Some(registry) => Cow::Owned(format!("{registry}/{name}")),
-    }
-}
-
-impl Part {
-    /// The part that is all of the scalar.
-    pub(super) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
-        Self::inside(at, node, 0..text.len())
-    }
-
-    /// The part that is these bytes of the scalar's value.
-    pub(super) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
-        Self { node, reached_by: vec![at], range, is_bare: false }
-    }
-
-    /// The name of a reference from some byte of the text on, its tag and its digest.
-    pub(super) fn of_reference(
-        at: NodeId,
-        node: NodeId,
-        text: &str,
-        start: usize,
-    ) -> (&str, Option<Written<'_>>, Option<Written<'_>>) {
-        let (name, tag, digest) = ImageReference::split(&text[start..]);
-        let behind = start + name.len() + 1;
-        let tag = tag.map(|tag| (tag, Self::inside(at, node, behind..behind + tag.len())));
-        let digest = digest.map(|digest| (digest, Self::inside(at, node, text.len() - digest.len()..text.len())));
-        (name, tag, digest)
-    }
-
-    /// The tag, and the digest that may stand behind it in the same scalar.
-    pub(super) fn tag_and_digest(at: NodeId, node: NodeId, text: &str) -> (Written<'_>, Option<Written<'_>>) {
-        match text.split_once('@') {
-            Some((tag, digest)) => (
-                (tag, Self::inside(at, node, 0..tag.len())),
-                Some((digest, Self::inside(at, node, tag.len() + 1..text.len()))),
-            ),
-            None => ((text, Self::whole(at, node, text)), None),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Unreadable, scan};
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -515,7 +348,7 @@ mod tests {
         sites.iter().map(describe).collect()
     }
 
-    fn sites(text: &str) -> Vec<String> {
+    pub(in super::super) fn sites(text: &str) -> Vec<String> {
         sites_in("a.yaml", text)
     }
 
@@ -544,53 +377,6 @@ mod tests {
         assert_eq!(sites(&format!("apiVersion: v1\nkind: List\nitems: [{flux}]\n")), ["3 kustomization d v1"]);
         // Named as a kustomization, it is none for that.
         assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
-    }
-
-    #[test]
-    fn reads_versions_as_they_are_written() {
-        assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
-        assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
-        assert_eq!(sites("repository: a\n\ntag: 1.20 # c\n"), ["3 helm-values a 1.20"]);
-        assert_eq!(sites("{repository: a, tag: yes, digest: $}"), ["1 helm-values a yes@D"]);
-        assert_eq!(sites("{repository: a, tag: , digest: $}"), ["1 helm-values a @D"]);
-        assert_eq!(sites("{repository: a, tag: 1@$}"), ["1 helm-values a 1@D"]);
-        assert_eq!(sites("{repository: a, sha: $}"), ["1 helm-values a @D"]);
-        for nothing in ["null", "~", "", "''", "\"\"", "!!int 1", "!x v1", "[v1]", "{a: b}", "'{{ x }}'", "a b", "1@x"]
-        {
-            assert_eq!(sites(&format!("{{repository: a, tag: {nothing}}}")), [""; 0], "{nothing}");
-        }
-        // What is not understood is not half edited.
-        for half in ["tag: '{{ x }}', digest: $", "tag: v1, digest: x", "tag: v1@$, digest: $", "tag: v1, digest: [$]"]
-        {
-            assert_eq!(sites(&format!("{{repository: a, {half}}}")), [""; 0], "{half}");
-        }
-    }
-
-    #[test]
-    fn joins_registry_and_repository_as_charts_do() {
-        for (text, expected) in [
-            ("registry: ghcr.io, repository: x/a", "ghcr.io/x/a"),
-            ("registry: ghcr.io/x, repository: a", "ghcr.io/x/a"),
-            ("registry: docker.io, repository: a", "a"),
-            ("registry: '', repository: ghcr.io/a", "ghcr.io/a"),
-            ("registry: 'localhost:5000', repository: a", "localhost:5000/a"),
-            ("registry: registry.k8s.io, image: ingress-nginx/controller", "registry.k8s.io/ingress-nginx/controller"),
-        ] {
-            assert_eq!(sites(&format!("{{{text}, tag: v1}}")), [format!("1 helm-values {expected} v1")]);
-        }
-        for (text, expected) in [
-            ("registry: ghcr.io, image: 'x/a:v1'", "1 helm-values ghcr.io/x/a v1"),
-            ("registry: ghcr.io/y, image: 'a:v1'", "1 helm-values ghcr.io/y/a v1"),
-            ("registry: ghcr.io, image: 'quay.io/x/a:v1'", "1 helm-values quay.io/x/a v1"),
-            ("registry: ghcr.io, image: 'a:v1', apiVersion: v1, kind: X", "1 kubernetes a v1"),
-        ] {
-            assert_eq!(sites(&format!("{{{text}}}")), [expected]);
-        }
-        assert_eq!(sites("{registry: [a], image: 'x/a:v1'}"), [""; 0]);
-        for text in ["registry: [a], repository: a", "registry: '{{ x }}', repository: a", "repository: [a]", "tag: v2"]
-        {
-            assert!(scan("a.yaml", format!("{{{text}, tag: v1}}").as_bytes()).unwrap_or_default().is_empty(), "{text}");
-        }
     }
 
     #[test]

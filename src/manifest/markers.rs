@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use memchr::{memchr2, memmem};
+use granit_parser::StructureStyle;
+use memchr::memmem;
 
-use super::tree::{Kind, NodeId, Tree};
+use super::lines::{LineCounter, line_length};
+use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
 /// What begins our own markers.
 pub(super) const OWN: &[u8] = b"tagrelay:";
@@ -21,8 +23,9 @@ pub(super) const FLUX: &[u8] = b"\"$imagepolicy\"";
 pub(super) struct Marker<'text> {
     /// The value that stands before it on its line; `None` where none does.
     pub(super) at: Option<NodeId>,
-    /// The key on its line whose value begins on a later one, where no value stands before the marker.
-    pub(super) above: Option<NodeId>,
+    /// What it stands at the edge of: the value of the key on its line, where that begins on a later one; between
+    /// brackets, the outermost collection that is opened or closed on its line.
+    pub(super) around: Option<NodeId>,
     /// The line, counted from 1.
     pub(super) line: u32,
     /// What it says.
@@ -35,7 +38,7 @@ pub(super) enum Says<'text> {
     /// The value is no site.
     Ignore,
     /// The value is this part of the image of this name.
-    Is(Name<'text>, Option<Part>),
+    Is(Name<'text>, Option<Marked>),
     /// Nothing that is understood.
     Unclear,
 }
@@ -51,7 +54,7 @@ pub(super) enum Name<'text> {
 
 /// What the value is, where the marker says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Marked {
     Tag,
     Digest,
     Name,
@@ -70,7 +73,7 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     }
     found.sort_unstable();
     let keys = if found.is_empty() { BTreeSet::new() } else { keys(tree) };
-    let mut lines = LineCounter { text, position: 0, line: 1, start: 0 };
+    let mut lines = LineCounter::new(text.as_bytes());
     let mut markers = Vec::new();
     // Where the line ends on which the last one stood: what follows in the same comment is its text.
     let mut line_end = 0;
@@ -80,12 +83,16 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
         }
         let line = lines.of(hash);
         if let Some(at) = value_before(tree, hash, lines.start) {
-            line_end = memchr2(b'\n', b'\r', &text.as_bytes()[start..]).map_or(text.len(), |length| start + length);
+            line_end = start + line_length(&text[start..]);
             let behind = tree.nodes.partition_point(|node| node.span().start <= hash) as NodeId;
-            let key = behind.checked_sub(1).filter(|key| keys.contains(key) && tree.node(*key).line == line);
-            let above = key.filter(|key| tree.node(*key + 1).subtree_end > *key + 1);
+            let last = behind.checked_sub(1);
+            let key = last.filter(|last| keys.contains(last) && tree.node(*last).line == line);
+            let value = key.map(|key| key + 1).filter(|value| tree.node(*value).subtree_end > *value);
+            let edge =
+                || last.and_then(|last| opened(tree, last, line).or_else(|| closed(tree, last, lines.start, hash)));
+            let around = value.or_else(edge);
             let at = at.filter(|at| !keys.contains(at));
-            markers.push(Marker { at, above, line, says: says(&text[start..line_end]) });
+            markers.push(Marker { at, around, line, says: says(&text[start..line_end]) });
         }
     }
     markers
@@ -95,6 +102,70 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
 fn keys(tree: &Tree<'_>) -> BTreeSet<NodeId> {
     let mappings = (0..tree.nodes.len() as NodeId).filter(|id| matches!(tree.node(*id).kind, Kind::Mapping(_)));
     mappings.flat_map(|mapping| tree.entries(mapping)).map(|(key, _)| key).collect()
+}
+
+/// Returns the outermost of the collections whose brackets open on the line, the last of which is `last`.
+fn opened(tree: &Tree<'_>, last: NodeId, line: u32) -> Option<NodeId> {
+    let opens = |id: &NodeId| {
+        let node = tree.node(*id);
+        node.line == line && node.subtree_end > last + 1 && is_between_brackets(tree, *id)
+    };
+    (0..=last).rev().take_while(opens).last()
+}
+
+/// Returns the outermost of the collections whose brackets close on the line before the hash, of which `last` is the last
+/// node.
+fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Option<NodeId> {
+    let end = tree.node(last).span().end;
+    let between = tree.text().get(end..hash)?;
+    let closing = |line: &str| {
+        let (before_comment, _) = line.split_once('#').unwrap_or((line, ""));
+        before_comment.matches([']', '}']).count()
+    };
+    // Where there are none on this line, those before it are nobody's business.
+    if closing(&between[line_start.saturating_sub(end).min(between.len())..]) == 0 {
+        return None;
+    }
+    let count: usize = between.split(['\n', '\r']).map(closing).sum();
+    let ends = |id: &NodeId| is_between_brackets(tree, *id) && tree.node(*id).subtree_end == last + 1;
+    (0..=last).rev().filter(ends).nth(count - 1)
+}
+
+/// Returns whether a node is a collection with brackets of its own: that of one pair in a sequence has none.
+fn is_between_brackets(tree: &Tree<'_>, id: NodeId) -> bool {
+    let node = tree.node(id);
+    matches!(node.kind, Kind::Mapping(StructureStyle::Flow) | Kind::Sequence(StructureStyle::Flow))
+        && tree.text()[node.span().start..].starts_with(['{', '['])
+}
+
+/// What `# tagrelay: ignore` takes away: what stands on its line, and what it stands at the edge of.
+pub(super) struct Ignored {
+    lines: BTreeSet<u32>,
+    /// In the order of the text, none in another.
+    ranges: Vec<Range<NodeId>>,
+}
+
+impl Ignored {
+    pub(super) fn of(tree: &Tree<'_>, markers: &[Marker<'_>]) -> Self {
+        let ignoring = || markers.iter().filter(|marker| marker.says == Says::Ignore);
+        let lines = ignoring().filter(|marker| marker.at.is_some()).map(|marker| marker.line).collect();
+        let around = ignoring().filter_map(|marker| marker.around);
+        Self { lines, ranges: outermost(around.map(|id| id..tree.node(id).subtree_end).collect()) }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.lines.is_empty() && self.ranges.is_empty()
+    }
+
+    /// Returns whether a node stands where something is ignored.
+    pub(super) fn takes(&self, tree: &Tree<'_>, id: NodeId) -> bool {
+        self.lines.contains(&tree.node(id).line) || is_in(&self.ranges, id)
+    }
+
+    /// Returns whether a marker stands on the line of a node.
+    pub(super) fn takes_line_of(&self, tree: &Tree<'_>, id: NodeId) -> bool {
+        self.lines.contains(&tree.node(id).line)
+    }
 }
 
 /// Returns where the comment begins whose first word stands at `start`, behind `opener` and blanks.
@@ -158,36 +229,12 @@ fn policy_of(line: &str) -> Option<Says<'_>> {
     (!namespace.is_empty() && !name.is_empty()).then(|| Says::Is(Name::Policy(&policy[..length]), part))
 }
 
-fn part_of(word: &str) -> Option<Part> {
+fn part_of(word: &str) -> Option<Marked> {
     match word {
-        "tag" => Some(Part::Tag),
-        "digest" => Some(Part::Digest),
-        "name" => Some(Part::Name),
+        "tag" => Some(Marked::Tag),
+        "digest" => Some(Marked::Digest),
+        "name" => Some(Marked::Name),
         _ => None,
-    }
-}
-
-/// Counts lines as the parser does: line feeds, and carriage returns without one.
-struct LineCounter<'text> {
-    text: &'text str,
-    position: usize,
-    line: u32,
-    /// Where the line begins.
-    start: usize,
-}
-
-impl LineCounter<'_> {
-    /// Returns the line of a position that is not before the last one.
-    fn of(&mut self, position: usize) -> u32 {
-        let bytes = self.text.as_bytes();
-        let is_end =
-            |index: &usize| bytes[*index] == b'\n' || (bytes[*index] == b'\r' && bytes.get(*index + 1) != Some(&b'\n'));
-        for end in (self.position..position).filter(is_end) {
-            self.line += 1;
-            self.start = end + 1;
-        }
-        self.position = position;
-        self.line
     }
 }
 

@@ -28,12 +28,15 @@
 //! Everything is pure, bounded and free of panics for any input: files, nesting, nodes and aliases have limits,
 //! and aliases are followed but never expanded.
 
+mod ambiguous;
 mod argocd;
 mod claims;
 mod document;
 mod edit;
 mod embedded;
 mod find;
+mod found;
+mod lines;
 mod markers;
 mod notation;
 mod overlay;
@@ -51,6 +54,8 @@ mod site;
 mod site_path;
 mod slots;
 mod tree;
+mod unclear;
+mod values;
 
 pub use edit::{Edited, SiteChange, edit, edit_with};
 pub use overlay::{Beside, Inherited, Overlay, Overlays, Surroundings, edit_overlay, is_overlay_path, read_overlay};

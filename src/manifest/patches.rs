@@ -53,7 +53,7 @@ impl Finder<'_, '_, '_> {
             let path = self.reader.slot(tree.value_of(operation, "path"));
             let value = self.reader.slot(tree.value_of(operation, "value"));
             if let (Slot::Text(_, _, path), Slot::Text(at, node, text)) = (path, value)
-                && path.ends_with("/image")
+                && (path.ends_with("/image") || path.ends_with("/image/reference"))
             {
                 self.take_reference(operation, at, node, text, 0, None);
             }

@@ -2,11 +2,12 @@
 
 use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Found, Sites, Task};
+use super::find::{Sites, Task};
+use super::found::Found;
 use super::prefilter::must_be_read;
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Note, Reading, Site, Unreadable};
-use super::tree::{MAX_NODES, Node, NodeId, Tree};
+use super::tree::{MAX_NODES, Node, NodeId, TEMPLATE_HINT, Tree};
 
 /// Returns every site of a file, in the order of the text, where the settings say nothing about it.
 ///
@@ -105,6 +106,9 @@ impl<'tree, 'task> Contents<'tree, 'task> {
                     // The parser may blame the line behind the last one, where nothing stands.
                     let lines = scalar.value.lines().count().max(1) as u32;
                     let line = line_in_file(scalar, line.unwrap_or(1).min(lines));
+                    // It is the file that can be left out.
+                    let reason =
+                        reason.replace(TEMPLATE_HINT, ", so it may be a template: nothing in it is looked into");
                     notes.push(Note { line, reason: format!("the text that begins here {reason}") });
                 }
             }

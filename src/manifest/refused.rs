@@ -136,12 +136,12 @@ impl Refused {
 
 /// A site, for the reasons of a refusal.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Blamed {
     pub(super) repository: Repository,
     pub(super) line: u32,
 }
 
-impl Place {
+impl Blamed {
     pub(super) fn shared(&self, other_line: u32) -> Refused {
         Refused::Shared { repository: self.repository.clone(), line: self.line, other_line }
     }

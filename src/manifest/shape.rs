@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::image::{Repository, Version};
 
-use super::find::Found;
-use super::refused::{Place, Refused};
+use super::found::Found;
+use super::refused::{Blamed, Refused};
 use super::settings::{ManifestSettings, Pin};
 
 /// The version that every site of a repository shall name.
@@ -71,7 +71,7 @@ pub(super) enum Missing {
 }
 
 impl Missing {
-    pub(super) fn at(self, place: &Place) -> Refused {
+    pub(super) fn at(self, place: &Blamed) -> Refused {
         let (repository, line) = (place.repository.clone(), place.line);
         match self {
             Self::Tag => Refused::TagUnknown { repository, line },

@@ -19,7 +19,7 @@ use crate::image::Repository;
 
 use super::find::Sites;
 use super::slots::merge_sources;
-use super::tree::{Kind, NodeId, Tree};
+use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
 /// A scalar that cannot change alone.
 pub(super) struct Stray {
@@ -67,10 +67,7 @@ pub(super) fn stray_use(
     }
 
     let apart = set_apart(tree);
-    let is_apart = |id: NodeId| {
-        let before = apart.partition_point(|range| range.start <= id);
-        before > 0 && apart[before - 1].contains(&id)
-    };
+    let is_apart = |id: NodeId| is_in(&apart, id);
     if let Some(node) = shared.iter().find(|node| !reached.contains(node) && !is_apart(**node)) {
         return Some(Stray { node: *node, place: *node });
     }
@@ -139,13 +136,8 @@ fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
 fn set_apart(tree: &Tree<'_>) -> Vec<Range<NodeId>> {
     let is_apart = |key: &str| key.starts_with("x-") || key.starts_with('.') || key.starts_with('_');
     let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
-    let mut ranges: Vec<Range<NodeId>> = (0..tree.nodes.len() as NodeId)
-        .filter(is_mapping)
-        .flat_map(|mapping| tree.entries(mapping))
-        .filter(|(key, _)| is_apart(&tree.node(*key).value))
-        .map(|(_, value)| value..tree.node(value).subtree_end)
-        .collect();
-    ranges.sort_unstable_by_key(|range| range.start);
-    ranges.dedup_by(|inner, outer| inner.end <= outer.end);
-    ranges
+    let mappings = (0..tree.nodes.len() as NodeId).filter(is_mapping);
+    let entries = mappings.flat_map(|mapping| tree.entries(mapping));
+    let apart = entries.filter(|(key, _)| is_apart(&tree.node(*key).value));
+    outermost(apart.map(|(_, value)| value..tree.node(value).subtree_end).collect())
 }

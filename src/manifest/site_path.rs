@@ -42,7 +42,7 @@ pub struct InvalidSitePath {
 
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place<'path> {
+pub(super) enum Reached<'path> {
     /// A node: the place in its collection, which may be an alias.
     Node(NodeId),
     /// Some place inside the text of a scalar, by the rest of the path.
@@ -50,7 +50,7 @@ pub(super) enum Place<'path> {
 }
 
 /// Returns what the steps lead to from `root`, each place once, in the order of the text.
-pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step]) -> Vec<Place<'path>> {
+pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step]) -> Vec<Reached<'path>> {
     let mut places = vec![root];
     let mut inside = Vec::new();
     for (done, step) in steps.iter().enumerate() {
@@ -64,7 +64,7 @@ pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
                 continue;
             }
             match tree.node(node).kind {
-                Kind::Scalar(_) => inside.push(Place::Inside(place, &steps[done..])),
+                Kind::Scalar(_) => inside.push(Reached::Inside(place, &steps[done..])),
                 Kind::Mapping(_) => step.take(tree, tree.entries(node), &mut known, &mut next),
                 Kind::Sequence(_) => match step {
                     Step::Index(index) => next.extend(tree.children(node).nth(*index)),
@@ -78,7 +78,7 @@ pub(super) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
         next.dedup();
         places = next;
     }
-    places.into_iter().map(Place::Node).chain(inside).collect()
+    places.into_iter().map(Reached::Node).chain(inside).collect()
 }
 
 impl Step {
@@ -123,7 +123,7 @@ impl std::str::FromStr for SitePath {
     type Err = InvalidSitePath;
 
     fn from_str(text: &str) -> Result<Self, InvalidSitePath> {
-        let mut reader = Reader { text, position: 0 };
+        let mut reader = PathReader { text, position: 0 };
         if text.len() > MAX_BYTES {
             return Err(reader.fault("it has more than 1024 bytes"));
         }
@@ -141,12 +141,12 @@ impl std::str::FromStr for SitePath {
     }
 }
 
-struct Reader<'text> {
+struct PathReader<'text> {
     text: &'text str,
     position: usize,
 }
 
-impl Reader<'_> {
+impl PathReader<'_> {
     fn rest(&self) -> &str {
         &self.text[self.position..]
     }
@@ -273,9 +273,9 @@ mod tests {
         let tree = Tree::parse(text.as_bytes()).unwrap();
         let path: SitePath = path.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
         let places = select(&tree, tree.documents[0].root, &path.steps);
-        let value = |place: &Place<'_>| match place {
-            Place::Node(node) => tree.node(tree.resolve(*node)).value.to_string(),
-            Place::Inside(node, rest) => format!("inside {node}, {} more", rest.len()),
+        let value = |place: &Reached<'_>| match place {
+            Reached::Node(node) => tree.node(tree.resolve(*node)).value.to_string(),
+            Reached::Inside(node, rest) => format!("inside {node}, {} more", rest.len()),
         };
         places.iter().map(value).collect()
     }

@@ -1,6 +1,8 @@
 //! Reads the keys of a mapping that sites are made of, those that merge keys (`<<`) bring included.
 
-use super::find::Part;
+use std::ops::Index;
+
+use super::found::Part;
 use super::site::Unreadable;
 use super::tree::{Kind, NodeId, Tree};
 
@@ -11,65 +13,75 @@ const MAX_MERGED: usize = 64;
 /// some hundreds; without a bound, a few thousand aliases of a large list would make millions of sites.
 const MAX_REVISITED: usize = 200_000;
 
+/// A key that sites are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Image,
+    Images,
+    Repository,
+    Registry,
+    Tag,
+    Digest,
+    Sha,
+    Name,
+    NewName,
+    NewTag,
+    Global,
+    Helm,
+    Kustomize,
+    ValuesContent,
+    ElementsYaml,
+    TemplatePatch,
+}
+
+impl Key {
+    const COUNT: usize = Self::TemplatePatch as usize + 1;
+
+    fn of(text: &str) -> Option<Self> {
+        Some(match text {
+            "image" => Self::Image,
+            "images" => Self::Images,
+            "repository" => Self::Repository,
+            "registry" => Self::Registry,
+            "tag" => Self::Tag,
+            "digest" => Self::Digest,
+            "sha" => Self::Sha,
+            "name" => Self::Name,
+            "newName" => Self::NewName,
+            "newTag" => Self::NewTag,
+            "global" => Self::Global,
+            "helm" => Self::Helm,
+            "kustomize" => Self::Kustomize,
+            "valuesContent" => Self::ValuesContent,
+            "elementsYaml" => Self::ElementsYaml,
+            "templatePatch" => Self::TemplatePatch,
+            _ => return None,
+        })
+    }
+}
+
 /// The values of the keys of one mapping that sites are made of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slots {
-    pub(super) image: Option<NodeId>,
-    pub(super) images: Option<NodeId>,
-    pub(super) repository: Option<NodeId>,
-    pub(super) registry: Option<NodeId>,
-    pub(super) tag: Option<NodeId>,
-    pub(super) digest: Option<NodeId>,
-    pub(super) sha: Option<NodeId>,
-    pub(super) name: Option<NodeId>,
-    pub(super) new_name: Option<NodeId>,
-    pub(super) new_tag: Option<NodeId>,
-    pub(super) global: Option<NodeId>,
-    pub(super) helm: Option<NodeId>,
-    pub(super) kustomize: Option<NodeId>,
-    pub(super) values_content: Option<NodeId>,
+    values: [Option<NodeId>; Key::COUNT],
     /// The second of two equal keys.
     duplicate: Option<NodeId>,
 }
 
-impl Slots {
-    fn of_key(&mut self, key: &str) -> Option<&mut Option<NodeId>> {
-        Some(match key {
-            "image" => &mut self.image,
-            "images" => &mut self.images,
-            "repository" => &mut self.repository,
-            "registry" => &mut self.registry,
-            "tag" => &mut self.tag,
-            "digest" => &mut self.digest,
-            "sha" => &mut self.sha,
-            "name" => &mut self.name,
-            "newName" => &mut self.new_name,
-            "newTag" => &mut self.new_tag,
-            "global" => &mut self.global,
-            "helm" => &mut self.helm,
-            "kustomize" => &mut self.kustomize,
-            "valuesContent" => &mut self.values_content,
-            _ => return None,
-        })
-    }
+impl Index<Key> for Slots {
+    type Output = Option<NodeId>;
 
+    fn index(&self, key: Key) -> &Option<NodeId> {
+        &self.values[key as usize]
+    }
+}
+
+impl Slots {
     /// Takes the values of `merged` for the keys that are not there yet.
     fn fill(&mut self, merged: &Self) {
-        let fill = |mine: &mut Option<NodeId>, theirs: Option<NodeId>| *mine = mine.or(theirs);
-        fill(&mut self.image, merged.image);
-        fill(&mut self.images, merged.images);
-        fill(&mut self.repository, merged.repository);
-        fill(&mut self.registry, merged.registry);
-        fill(&mut self.tag, merged.tag);
-        fill(&mut self.digest, merged.digest);
-        fill(&mut self.sha, merged.sha);
-        fill(&mut self.name, merged.name);
-        fill(&mut self.new_name, merged.new_name);
-        fill(&mut self.new_tag, merged.new_tag);
-        fill(&mut self.global, merged.global);
-        fill(&mut self.helm, merged.helm);
-        fill(&mut self.kustomize, merged.kustomize);
-        fill(&mut self.values_content, merged.values_content);
+        for (mine, theirs) in self.values.iter_mut().zip(merged.values) {
+            *mine = mine.or(theirs);
+        }
     }
 }
 
@@ -163,12 +175,10 @@ impl<'tree, 'text> Reader<'tree, 'text> {
             let text = &*tree.node(key).value;
             if text == "<<" {
                 self.sources(value, merged);
-            } else if let Some(slot) = slots.of_key(text) {
-                let is_duplicate = slot.is_some();
-                *slot = Some(value);
-                if is_duplicate {
-                    slots.duplicate = slots.duplicate.or(Some(key));
-                }
+            } else if let Some(known) = Key::of(text)
+                && slots.values[known as usize].replace(value).is_some()
+            {
+                slots.duplicate = slots.duplicate.or(Some(key));
             }
         }
         merged[merged_before..].reverse();

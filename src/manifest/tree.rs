@@ -4,10 +4,12 @@
 //! cannot overflow a stack), and an alias is a number that is followed where needed and never expanded.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle, Tag, YamlVersion};
 
+use super::lines::{count_ends, refuse_unclear_ends};
 use super::site::Unreadable;
 
 /// The largest file that is read, in bytes. The largest bundles of CRDs in the field have about 4 MiB.
@@ -144,7 +146,7 @@ impl<'text> Tree<'text> {
     ///
     /// # Errors
     ///
-    /// When the bytes are no UTF-8, no YAML, or beyond a limit.
+    /// When the bytes are no UTF-8, no YAML, beyond a limit, or lines to some readers that they are not to others.
     pub(super) fn parse(bytes: &'text [u8]) -> Result<Self, Unreadable> {
         if bytes.len() > MAX_BYTES {
             let reason = format!("has {} bytes, and files of at most {MAX_BYTES} are read", bytes.len());
@@ -156,6 +158,7 @@ impl<'text> Tree<'text> {
             let (event, span) = event.map_err(|error| not_yaml(text, &error))?;
             builder.take(event, &span)?;
         }
+        refuse_unclear_ends(&builder.tree)?;
         Ok(builder.tree)
     }
 
@@ -307,13 +310,26 @@ impl<'text> Builder<'text> {
     }
 }
 
+/// Returns the ranges that are in no other one, in the order of the text. They are subtrees, so none overlaps another.
+pub(super) fn outermost(mut ranges: Vec<Range<NodeId>>) -> Vec<Range<NodeId>> {
+    ranges.sort_unstable_by_key(|range| (range.start, Reverse(range.end)));
+    ranges.dedup_by(|inner, outer| inner.end <= outer.end);
+    ranges
+}
+
+/// Returns whether a node is in one of the [`outermost`] ranges.
+pub(super) fn is_in(ranges: &[Range<NodeId>], id: NodeId) -> bool {
+    let before = ranges.partition_point(|range| range.start <= id);
+    before > 0 && ranges[before - 1].contains(&id)
+}
+
 fn line_of(span: &Span) -> Option<u32> {
     u32::try_from(span.start.line()).ok()
 }
 
 fn not_utf8(bytes: &[u8], valid_up_to: usize) -> Unreadable {
-    let line = 1 + bytes[..valid_up_to].iter().filter(|byte| **byte == b'\n').count();
-    Unreadable { line: u32::try_from(line).ok(), reason: "is not UTF-8 text; save it as UTF-8".to_owned() }
+    let line = 1 + count_ends(&bytes[..valid_up_to]);
+    Unreadable { line: Some(line), reason: "is not UTF-8 text; save it as UTF-8".to_owned() }
 }
 
 fn not_yaml(text: &str, error: &granit_parser::ScanError) -> Unreadable {

@@ -8,6 +8,7 @@ use super::paths;
 use super::reader::Section;
 use super::{argocd, duration, freeze, site};
 use crate::argocd::Selection;
+use crate::config_repo::EnvironmentPaths;
 use crate::manifest::{ImageNames, ManifestSettings, Pin};
 use crate::policy::FreezeSchedule;
 
@@ -38,6 +39,13 @@ pub struct EnvironmentSettings {
     pub applications: Selection,
     /// The line of the settings on which it begins, from 1.
     pub line: u32,
+}
+
+impl EnvironmentSettings {
+    /// Returns what its config repository has to know of it.
+    pub fn in_repository(&self) -> EnvironmentPaths {
+        EnvironmentPaths { name: self.name.clone(), paths: self.paths.clone(), manifests: self.manifests.clone() }
+    }
 }
 
 /// What an environment does with a version that a registry announces.

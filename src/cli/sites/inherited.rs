@@ -1,13 +1,15 @@
 //! The images that kustomizations of a folder take from bases outside of their environment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::{MAX_FILE_BYTES, read_bounded};
-use super::management::Territory;
+use super::management::environments_of;
 use super::{Found, FoundSite, UnreadFile};
+use crate::config_repo::Territory;
+use crate::image::Repository;
 use crate::manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
 
 /// Adds them to what was found in the folder `root`, for every environment.
@@ -26,10 +28,12 @@ pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
             found.problems.extend(overlay.notes.iter().map(problem));
             touched.append(&mut overlays.put(path, Some(overlay)));
         }
+        let mut places: BTreeMap<&Repository, Vec<(Arc<str>, Format)>> = BTreeMap::new();
+        for site in found.sites.iter().filter(|site| touched.contains(&site.repository) && folder.is_own(&site.path)) {
+            places.entry(&site.repository).or_default().push((site.path.as_str().into(), site.format));
+        }
         for repository in &touched {
-            let own = found.sites.iter().filter(|site| site.repository == *repository && folder.is_own(&site.path));
-            let places: Vec<(Arc<str>, Format)> = own.map(|site| (site.path.as_str().into(), site.format)).collect();
-            for (path, image) in overlays.sites_of(repository, &places) {
+            for (path, image) in overlays.sites_of(repository, places.get(repository).map_or(&[], Vec::as_slice)) {
                 let site = &image.site;
                 sites.push(FoundSite::new(path, site.line, site.format, repository, &site.version));
             }
@@ -67,6 +71,6 @@ impl Surroundings for Folder<'_> {
     }
 
     fn is_own(&self, path: &str) -> bool {
-        self.territory.environments_of(path).iter().any(|name| name == self.environment)
+        environments_of(self.territory, path).iter().any(|name| name == self.environment)
     }
 }

@@ -1,9 +1,9 @@
 //! Who manages a site: its environments by the paths, its rule by the repository.
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Serialize;
 
 use super::FoundSite;
+use crate::config_repo::{EnvironmentPaths, OpenError, Territory};
 use crate::policy::{ImageRule, rule_for};
 use crate::settings::EnvironmentSettings;
 
@@ -20,7 +20,7 @@ pub(super) struct Management {
 
 impl Management {
     pub(super) fn of(site: &FoundSite, rules: &[ImageRule], territory: &Territory) -> Self {
-        let environments = territory.environments_of(&site.path);
+        let environments = environments_of(territory, &site.path);
         let rule = rule_for(rules, &site.repository);
         let (rule, reason) = match rule {
             _ if environments.is_empty() => (None, Some("it is in the paths of no [[environment]]".to_owned())),
@@ -36,54 +36,21 @@ impl Management {
     }
 }
 
-/// Which environments a file belongs to.
-pub(super) struct Territory {
-    globs: GlobSet,
-    /// The environment of each glob of the set.
-    owners: Vec<String>,
+/// Returns which environments a file belongs to.
+///
+/// # Errors
+///
+/// When a path is no glob, which the settings have checked before.
+pub(super) fn territory<'a>(
+    environments: impl IntoIterator<Item = &'a EnvironmentSettings>,
+) -> Result<Territory, OpenError> {
+    let paths: Vec<EnvironmentPaths> = environments.into_iter().map(EnvironmentSettings::in_repository).collect();
+    Territory::new(&paths)
 }
 
-impl Territory {
-    /// Returns the territory of these environments.
-    ///
-    /// # Errors
-    ///
-    /// When a path is no glob, which the settings have checked before.
-    pub(super) fn new<'a>(
-        environments: impl IntoIterator<Item = &'a EnvironmentSettings>,
-    ) -> Result<Self, globset::Error> {
-        let mut set = GlobSetBuilder::new();
-        let mut owners = Vec::new();
-        for environment in environments {
-            for path in &environment.paths {
-                // A folder means everything below it.
-                for pattern in [path.clone(), format!("{path}/**")] {
-                    set.add(glob(&pattern)?);
-                    owners.push(environment.name.clone());
-                }
-            }
-        }
-        Ok(Self { globs: set.build()?, owners })
-    }
-
-    /// Returns the names of the environments.
-    pub(super) fn names(&self) -> std::collections::BTreeSet<&str> {
-        self.owners.iter().map(String::as_str).collect()
-    }
-
-    pub(super) fn environments_of(&self, path: &str) -> Vec<String> {
-        let mut environments: Vec<String> = Vec::new();
-        for index in self.globs.matches(path) {
-            if let Some(name) = self.owners.get(index).filter(|name| !environments.contains(name)) {
-                environments.push(name.clone());
-            }
-        }
-        environments
-    }
-}
-
-fn glob(pattern: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(pattern).literal_separator(true).build()
+/// Returns the names of the environments that a file belongs to, in the order of the settings.
+pub(super) fn environments_of(territory: &Territory, path: &str) -> Vec<String> {
+    territory.owners_of(path.as_bytes()).into_iter().map(|owner| territory.names()[owner].clone()).collect()
 }
 
 #[cfg(test)]
@@ -105,7 +72,7 @@ mod tests {
     #[test]
     fn a_site_has_its_environments_and_its_rule() {
         let settings = Settings::parse("t.toml", SETTINGS, &|_| Err(std::env::VarError::NotPresent)).unwrap();
-        let territory = Territory::new(&settings.environments).unwrap();
+        let territory = territory(&settings.environments).unwrap();
         let of = |path: &str, repository: &str, tag: &str| {
             let version = crate::image::Version::tagged(tag.parse().unwrap(), None);
             let site = FoundSite::new(path, 1, Format::Kubernetes, &repository.parse().unwrap(), &version);

@@ -19,7 +19,7 @@ use super::output::{self, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, short_diges
 use crate::image::{Repository, Version};
 use crate::manifest::{Format, Wanted};
 use crate::settings::Settings;
-use management::{Management, Territory};
+use management::{Management, territory};
 
 /// Lists the places in manifests that name an image's version: what Tagrelay could change. With --set, changes them.
 ///
@@ -149,7 +149,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(options.branch.is_none(), "--branch is for URLs; check the branch out and give its folder");
         let place = PathBuf::from(options.place);
         let manifests = settings.as_ref().map(Settings::manifests).unwrap_or_default();
-        let territory = settings.as_ref().map(|settings| Territory::new(&settings.environments)).transpose()?;
+        let territory = settings.as_ref().map(|settings| territory(&settings.environments)).transpose()?;
         let reading = tokio::task::spawn_blocking(move || {
             let mut found = folder::read(&place, &manifests)?;
             if let Some(territory) = &territory {

@@ -3,9 +3,11 @@
 use anyhow::Context as _;
 use url::Url;
 
-use super::management::Territory;
+use super::management::territory;
 use super::{Found, FoundSite, UnreadFile};
-use crate::config_repo::{Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings};
+use crate::config_repo::{
+    Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings, Territory,
+};
 use crate::manifest::{Format, ManifestSettings};
 use crate::registry::install_tls_provider;
 use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
@@ -52,7 +54,7 @@ pub(super) async fn read(
         settings.iter().flat_map(|settings| &settings.environments).filter(is_there).collect();
     let manifests = settings.map(Settings::manifests).unwrap_or_default();
     let found = read_everything(remote, manifests, &environments).await?;
-    let territory = settings.map(|_| Territory::new(environments));
+    let territory = settings.map(|_| territory(environments));
     Ok((found, territory.transpose()?))
 }
 
@@ -70,11 +72,7 @@ async fn read_everything(
     manifests: ManifestSettings,
     environments: &[&EnvironmentSettings],
 ) -> anyhow::Result<Found> {
-    let own = environments.iter().map(|environment| EnvironmentPaths {
-        name: environment.name.clone(),
-        paths: environment.paths.clone(),
-        manifests: environment.manifests.clone(),
-    });
+    let own = environments.iter().map(|environment| environment.in_repository());
     let everything = EnvironmentPaths { name: EVERYTHING.to_owned(), paths: vec!["**".to_owned()], manifests };
     let repository = ConfigRepository::open(remote, own.chain([everything]).collect()).await?;
     repository.refresh().await?;

@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::folder::{self, Manifest, STDIN};
-use super::management::Territory;
+use super::management::{environments_of, territory};
 use super::replace::replace_file;
 use super::{Options, UnreadFile, as_url};
 use crate::cli::output::{self, BAD, WARN, clean, colour_diff};
-use crate::config_repo::unified_diff;
+use crate::config_repo::{Territory, unified_diff};
 use crate::image::{Repository, Version};
 use crate::manifest::{ManifestSettings, Reading, Refused, SiteChange, Wanted, edit_with, read};
 use crate::settings::Settings;
@@ -84,13 +84,13 @@ impl Manifests {
         Ok(Self {
             any: settings.manifests(),
             environments: environments.map(|each| (each.name.clone(), each.manifests.clone())).collect(),
-            territory: Some(Territory::new(&settings.environments)?),
+            territory: Some(territory(&settings.environments)?),
         })
     }
 
     /// Returns what is said about a file: by its first environment, where it is in several.
     fn about(&self, path: &str) -> &ManifestSettings {
-        let names = self.territory.iter().flat_map(|territory| territory.environments_of(path));
+        let names = self.territory.iter().flat_map(|territory| environments_of(territory, path));
         names.filter_map(|name| self.environments.get(&name)).next().unwrap_or(&self.any)
     }
 }

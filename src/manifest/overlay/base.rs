@@ -1,13 +1,11 @@
 //! What an overlay builds upon, as kustomize sees it: kustomizations, and the images of resources.
 
-use std::collections::BTreeSet;
-
 use memchr::memmem;
 
-use super::super::markers::{Says, markers};
+use super::super::markers::{Ignored, markers};
 use super::super::prefilter::may_hold_markers;
 use super::super::site::Unreadable;
-use super::super::slots::{Reader, Slot};
+use super::super::slots::{Key, Reader, Slot};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::images::Image;
 use super::insert::NewEntry;
@@ -100,18 +98,18 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadab
             Slot::Text(_, _, text) => Some(text.to_owned()),
             Slot::Absent | Slot::Other => None,
         };
-        let Some(name) = text(slots.name) else { continue };
-        let (tag, inner) = match text(slots.new_tag) {
+        let Some(name) = text(slots[Key::Name]) else { continue };
+        let (tag, inner) = match text(slots[Key::NewTag]) {
             Some(tag) => match tag.split_once('@') {
                 Some((tag, digest)) => (Some(tag.to_owned()), Some(digest.to_owned())),
                 None => (Some(tag), None),
             },
             None => (None, None),
         };
-        let digest = text(slots.digest).or(inner);
+        let digest = text(slots[Key::Digest]).or(inner);
         let line = tree.node(item).line;
-        let version_line = slots.new_tag.or(slots.digest).map_or(line, |version| tree.node(version).line);
-        found.push(Entry { name, line, new_name: text(slots.new_name), tag, digest, version_line });
+        let version_line = slots[Key::NewTag].or(slots[Key::Digest]).map_or(line, |version| tree.node(version).line);
+        found.push(Entry { name, line, new_name: text(slots[Key::NewName]), tag, digest, version_line });
     }
     Ok(found)
 }
@@ -149,7 +147,8 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
         return Ok(Vec::new());
     }
     let tree = Tree::parse(bytes)?;
-    let ignored = ignored(&tree);
+    let markers = if may_hold_markers(bytes) { markers(&tree) } else { Vec::new() };
+    let ignored = Ignored::of(&tree, &markers);
     let mut reader = Reader::new(&tree);
     let mut found = Vec::new();
     for document in &tree.documents {
@@ -167,7 +166,7 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
                 for container in children_of_list(&tree, Some(list)) {
                     let container = reader.follow(container)?;
                     let Slot::Text(at, node, text) = reader.slot(tree.value_of(container, "image")) else { continue };
-                    if !ignored.contains(&at) && !ignored.contains(&node) {
+                    if !ignored.takes(&tree, at) && !ignored.takes(&tree, node) {
                         let (name, tag, digest) = ImageReference::split(text);
                         let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
                         found.push(Image { name: name.to_owned(), tag, digest, is_set: false });
@@ -181,11 +180,4 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
 
 fn is_list_of_containers(key: &str) -> bool {
     matches!(key, "containers" | "initContainers")
-}
-
-fn ignored(tree: &Tree<'_>) -> BTreeSet<NodeId> {
-    if !may_hold_markers(tree.text().as_bytes()) {
-        return BTreeSet::new();
-    }
-    markers(tree).iter().filter(|marker| marker.says == Says::Ignore).filter_map(|marker| marker.at).collect()
 }

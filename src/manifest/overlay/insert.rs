@@ -9,9 +9,10 @@ use crate::image::Version;
 
 use super::super::edit::{Edited, SiteChange, edit_with};
 use super::super::find::{Sites, Task};
+use super::super::lines::{count_ends, first_end, last_end, last_line, line_length};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
-use super::super::refused::{Place, Refused};
+use super::super::refused::{Blamed, Refused};
 use super::super::settings::ManifestSettings;
 use super::super::shape::{Order, Wanted};
 use super::super::site::{Format, Site, Unreadable};
@@ -60,7 +61,7 @@ pub(super) struct NewEntry<'a> {
     pub(super) version: Version,
     /// What runs without it.
     old: Version,
-    place: Place,
+    place: Blamed,
     /// Whether one of the images runs something else.
     is_needed: bool,
 }
@@ -72,7 +73,7 @@ fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for image in inherited {
         let Some(version) = order.version_beside(&image.site.repository, &image.site.version) else { continue };
-        let place = Place { repository: image.site.repository.clone(), line: image.site.line };
+        let place = Blamed { repository: image.site.repository.clone(), line: image.site.line };
         let version = version.map_err(|missing| missing.at(&place))?;
         let old = image.site.version.clone();
         let is_needed = old != version;
@@ -110,7 +111,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn at(self, place: &Place) -> Refused {
+    fn at(self, place: &Blamed) -> Refused {
         match self {
             Self::NoPlace(reason) => {
                 Refused::NoPlace { repository: place.repository.clone(), line: place.line, reason }
@@ -146,7 +147,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
     let unprovable = |reason| Failure::Refused(Refused::Unprovable { reason });
     let (new, after) = proof_of_insertion(&tree, &text, &insertion, entries).map_err(unprovable)?;
     // Where the file ends without a line end, its last line ends with what is inserted.
-    let start = line_breaks(&tree.text()[..gap.at]) + u32::from(gap.starts_line) + 1;
+    let start = count_ends(&tree.text().as_bytes()[..gap.at]) + u32::from(gap.starts_line) + 1;
     let new_lines = start..start + lines.len() as u32;
 
     // They are sites only now: what could not be read the next time is refused this time.
@@ -166,15 +167,6 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
     }
     let lines = after.entries.iter().rev().take(entries.len()).rev().map(|entry| entry.version_line);
     Ok(Added { lines: lines.collect(), new_lines, text })
-}
-
-fn line_breaks(text: &str) -> u32 {
-    let breaks = text.bytes().zip(text.bytes().skip(1).chain([0])).filter(|(byte, next)| match byte {
-        b'\n' => true,
-        b'\r' => *next != b'\n',
-        _ => false,
-    });
-    breaks.count() as u32
 }
 
 /// Where entries go, and how they are written.
@@ -259,7 +251,7 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
 fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     let text = tree.text();
     let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
-    let before_key = |key: NodeId| line_before(text, tree.node(key).span().start).trim_start_matches('\u{feff}');
+    let before_key = |key: NodeId| last_line(&text[..tree.node(key).span().start]).trim_start_matches('\u{feff}');
     let indentation = before_key(root + 1);
     if !is_blank(indentation) {
         return Err(Failure::NoPlace("its first key does not stand at the beginning of a line"));
@@ -268,16 +260,14 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     let lists = lists.filter(|list| tree.node(*list).kind == Kind::Sequence(StructureStyle::Block));
     let style = lists.filter_map(|list| dash_before(tree, tree.children(list).next()?)).next();
     let (dash, distance) = style.unwrap_or_else(|| (indentation.to_owned(), 1));
-    if text.lines().any(|line| line.starts_with("...")) {
+    if text.split(['\n', '\r']).any(|line| line.starts_with("...")) {
         return Err(Failure::NoPlace("the file says with `...` that it ends: remove that line"));
     }
     // Keys that are set apart by blank lines stay so.
     let is_apart = tree.entries(root).skip(1).last().is_some_and(|(key, _)| {
         let start = tree.node(key).span().start - before_key(key).len();
-        let above = text[..start].strip_suffix('\n').map(|above| above.strip_suffix('\r').unwrap_or(above));
-        above.is_some_and(|above| above.is_empty() || above.ends_with('\n'))
+        ends_blank(&text[..start])
     });
-    let ends_blank = text.ends_with("\n\n") || text.ends_with("\n\r\n");
     // A blank line behind `|+` belongs to its text.
     let ends_in_text = is_block_scalar(tree, tree.nodes.len() as NodeId - 1);
     Ok(Gap {
@@ -287,7 +277,7 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
         indentation: dash,
         distance,
         is_flow: false,
-        key: Some((indentation.to_owned(), is_apart && !ends_blank && !ends_in_text)),
+        key: Some((indentation.to_owned(), is_apart && !ends_blank(text) && !ends_in_text)),
         name_style: ScalarStyle::Plain,
         version_style: ScalarStyle::Plain,
         quotes: Quotes::of(tree),
@@ -372,43 +362,31 @@ fn dash_before(tree: &Tree<'_>, item: NodeId) -> Option<(String, usize)> {
         Kind::Mapping(StructureStyle::Flow) | Kind::Scalar(_) => item,
         Kind::Sequence(_) | Kind::Alias(_) => return None,
     };
-    let before = line_before(tree.text(), tree.node(first).span().start);
+    let before = last_line(&tree.text()[..tree.node(first).span().start]);
     let (indentation, blanks) = before.split_once('-')?;
     let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
     (is_blank(indentation) && is_blank(blanks) && !blanks.is_empty()).then(|| (indentation.to_owned(), blanks.len()))
 }
 
-fn line_before(text: &str, at: usize) -> &str {
-    let start = text[..at].rfind(['\n', '\r']).map_or(0, |end| end + 1);
-    &text[start..at]
+fn ends_line(text: &str) -> bool {
+    text.is_empty() || last_end(text).is_some()
 }
 
-fn ends_line(text: &str) -> bool {
-    text.is_empty() || text.ends_with(['\n', '\r'])
+/// Returns whether the last line is blank.
+fn ends_blank(text: &str) -> bool {
+    last_end(text).is_some_and(|end| ends_line(&text[..text.len() - end.len()]))
 }
 
 /// Returns the first byte behind the line in which `at` stands; `at` itself where a line has just ended there.
 fn end_of_line(text: &str, at: usize) -> usize {
-    if at > 0 && ends_line(&text[..at]) {
+    if ends_line(&text[..at]) {
         return at;
     }
-    let rest = &text[at..];
-    match rest.find(['\n', '\r']) {
-        Some(end) if rest[end..].starts_with("\r\n") => at + end + 2,
-        Some(end) => at + end + 1,
-        None => text.len(),
-    }
+    let end = at + line_length(&text[at..]);
+    end + first_end(&text[end..]).map_or(0, str::len)
 }
 
 /// Returns how the line before `at` ends, or else the first one of the file.
 fn line_end(text: &str, at: usize) -> &'static str {
-    let before = &text[..at];
-    match (before.ends_with("\r\n"), before.ends_with('\n')) {
-        (true, _) => "\r\n",
-        (false, true) => "\n",
-        (false, false) => match text.find('\n') {
-            Some(end) if text[..end].ends_with('\r') => "\r\n",
-            _ => "\n",
-        },
-    }
+    last_end(&text[..at]).or_else(|| first_end(&text[line_length(text)..])).unwrap_or("\n")
 }

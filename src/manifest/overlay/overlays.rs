@@ -16,8 +16,8 @@ pub struct Overlays {
     dependents: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// The overlays that build upon the kustomization of a folder of the environment.
     parents: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// The overlays that inherit an image.
-    heirs: BTreeMap<Repository, BTreeSet<Arc<str>>>,
+    /// The overlays that inherit an image, and where in the lists of each it is.
+    heirs: BTreeMap<Repository, BTreeMap<Arc<str>, Vec<usize>>>,
 }
 
 impl Overlays {
@@ -31,7 +31,7 @@ impl Overlays {
             touched.extend(old.repositories());
             old.looked_at.iter().for_each(|at| remove(&mut self.dependents, at, &path));
             old.children.iter().for_each(|child| remove(&mut self.parents, child, &path));
-            old.inherited.iter().for_each(|image| remove(&mut self.heirs, &image.site.repository, &path));
+            old.inherited.iter().for_each(|image| self.disinherit(&image.site.repository, &path));
         }
         if let Some(new) = overlay {
             touched.extend(new.repositories());
@@ -40,8 +40,9 @@ impl Overlays {
             };
             new.looked_at.iter().for_each(|at| insert(&mut self.dependents, at));
             new.children.iter().for_each(|child| insert(&mut self.parents, child));
-            for image in &new.inherited {
-                self.heirs.entry(image.site.repository.clone()).or_default().insert(path.clone());
+            for (index, image) in new.inherited.iter().enumerate() {
+                let heirs = self.heirs.entry(image.site.repository.clone()).or_default();
+                heirs.entry(path.clone()).or_default().push(index);
             }
             self.by_path.insert(path, Arc::new(new));
         }
@@ -74,13 +75,20 @@ impl Overlays {
         places: &'a [(Arc<str>, Format)],
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Inherited)> {
         let heirs = self.heirs.get(repository).into_iter().flatten();
-        let undecided = heirs.filter(move |path| !self.is_decided_elsewhere(path, repository, places));
-        undecided.filter_map(|path| self.by_path.get(path).map(|overlay| (path, overlay))).flat_map(
-            move |(path, overlay)| {
-                let images = overlay.inherited.iter().filter(move |image| image.site.repository == *repository);
-                images.map(move |image| (path, image))
-            },
-        )
+        let undecided = heirs.filter(move |(path, _)| !self.is_decided_elsewhere(path, repository, places));
+        undecided.flat_map(|(path, indices)| {
+            let images = indices.iter().filter_map(|index| self.by_path.get(path)?.inherited.get(*index));
+            images.map(move |image| (path, image))
+        })
+    }
+
+    fn disinherit(&mut self, repository: &Repository, path: &Arc<str>) {
+        if let Some(heirs) = self.heirs.get_mut(repository) {
+            heirs.remove(path);
+            if heirs.is_empty() {
+                self.heirs.remove(repository);
+            }
+        }
     }
 
     fn is_decided_elsewhere(&self, path: &str, repository: &Repository, places: &[(Arc<str>, Format)]) -> bool {
@@ -116,7 +124,7 @@ impl Overlay {
     }
 }
 
-fn remove<K: Ord>(map: &mut BTreeMap<K, BTreeSet<Arc<str>>>, key: &K, path: &Arc<str>) {
+fn remove(map: &mut BTreeMap<String, BTreeSet<Arc<str>>>, key: &str, path: &Arc<str>) {
     if let Some(paths) = map.get_mut(key) {
         paths.remove(path);
         if paths.is_empty() {
