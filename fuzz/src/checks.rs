@@ -61,6 +61,8 @@ fn set(path: &str, bytes: &[u8], settings: &ManifestSettings, before: &Reading, 
     };
     assert_eq!(edited.changes.is_empty(), edited.bytes == bytes, "changes that are none");
     let after = read(path, &edited.bytes, settings).expect("what was edited can be read");
+    assert_eq!(edited.before, *before, "what an edit says was there");
+    assert_eq!(edited.after.as_ref(), Some(&after), "what an edit says is there now");
     assert_eq!(before.sites.len(), after.sites.len(), "other sites");
     for (old, new) in before.sites.iter().zip(&after.sites) {
         assert_eq!((&old.repository, old.format), (&new.repository, new.format));

@@ -1,7 +1,8 @@
 //! The files of a tree that may hold sites: finding them and reading them.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::folder::MirrorError;
 use super::mirror::{Mirror, Reader};
@@ -28,6 +29,31 @@ pub(super) struct File {
 
 /// What a file holds, or why it is left alone.
 pub(super) type FileSites = Result<Reading, String>;
+
+/// What is known of files already, because they were edited a moment ago.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known(HashMap<ObjectId, KnownFile>);
+
+#[derive(Debug, Clone)]
+struct KnownFile {
+    path: Arc<str>,
+    /// The number of an environment that reads it in this way.
+    owner: usize,
+    reading: Reading,
+}
+
+impl Known {
+    pub(super) fn note(&mut self, id: ObjectId, path: &Arc<str>, owner: usize, reading: Reading) {
+        self.0.insert(id, KnownFile { path: path.clone(), owner, reading });
+    }
+
+    /// Returns what a file holds as [`read`] would, if that is known. It is not known a second time.
+    pub(super) fn take(&mut self, file: &File) -> Option<Reading> {
+        let known = self.0.get(&file.id)?;
+        let is_same = known.path.as_bytes() == file.path && file.owners.contains(&known.owner);
+        if is_same { self.0.remove(&file.id).map(|known| known.reading) } else { None }
+    }
+}
 
 /// A folder that lies too deep to be read, and whether it is in the new tree.
 pub(super) type TooDeep = (Vec<u8>, bool);

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::{self, File, FileSites, Side, TooDeep, Watch, shown};
+use super::files::{self, File, FileSites, Known, Side, TooDeep, Watch, shown};
 use super::mirror::Mirror;
 use super::object::{CommitId, ObjectId};
 use super::paths::Territory;
@@ -125,7 +125,7 @@ impl Watch for Dependents<'_> {
     }
 }
 
-/// Reads the files that differ between two trees, and nothing else.
+/// Reads the files that differ between two trees, and nothing else; not even those of which is known what they hold.
 ///
 /// What stood in a file before is read from its old bytes: no list of sites by file is kept, but for what kustomizations
 /// take from elsewhere. Those are read again when something that they looked at differs.
@@ -133,8 +133,8 @@ pub(super) fn difference(
     mirror: &Mirror,
     territory: &Territory,
     snapshot: &Snapshot,
-    old: ObjectId,
-    new: ObjectId,
+    (old, new): (ObjectId, ObjectId),
+    mut known_files: Known,
 ) -> Result<Update, Unreadable> {
     let (mut gone, mut there, mut kustomizations) = (Vec::new(), Vec::new(), BTreeSet::new());
     let names = territory.names().iter().enumerate();
@@ -144,7 +144,10 @@ pub(super) fn difference(
         if is_overlay_path(&shown(&file.path)) {
             kustomizations.extend(file.owners.iter().map(|owner| (*owner, shown(&file.path))));
         }
-        let sites = files::read(mirror, territory, &file)?;
+        let sites = match known_files.take(&file) {
+            Some(reading) => Ok(reading),
+            None => files::read(mirror, territory, &file)?,
+        };
         match side {
             Side::Old => gone.push((file, sites)),
             Side::New => there.push((file, sites)),

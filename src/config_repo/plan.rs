@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::files::Known;
 use super::object::{CommitId, NewObject};
 use crate::image::{Repository, Version};
 use crate::manifest::Format;
@@ -92,6 +93,8 @@ pub struct Prepared {
     pub(super) objects: Vec<NewObject>,
     /// The files that differ between `parent` and `tip`: path, old and new bytes.
     pub(super) files: Vec<ChangedFile>,
+    /// What these hold, for the index.
+    pub(super) known: Known,
 }
 
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::PrepareError;
+use super::files::Known;
 use super::index::{EnvironmentSites, Snapshot};
 use super::mirror::Mirror;
 use super::object::{CommitId, Kind, NewObject, ObjectId};
@@ -15,7 +16,7 @@ use super::settings::{CommitSettings, Grouping, Identity};
 use super::surroundings::Around;
 use super::tree::{self, ReadObject, Unreadable};
 use crate::image::Repository;
-use crate::manifest::{Format, Inherited, ManifestSettings, SiteChange, Wanted, edit_overlay};
+use crate::manifest::{self, Format, Inherited, ManifestSettings, Reading, SiteChange, Wanted, edit_overlay};
 
 /// Writes the message of a commit.
 pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
@@ -42,7 +43,7 @@ pub(super) fn prepare(
             .number_of(&environment.environment)
             .ok_or_else(|| PrepareError::UnknownEnvironment(environment.environment.clone()))?;
         let edits = Edits::of(environment, sites, territory, number, &mut draft)?;
-        group.add(environment, edits, &mut draft);
+        group.add(environment, number, edits, &mut draft);
         if settings.grouping == Grouping::PerEnvironment || index + 1 == plan.environments.len() {
             let (judged, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
             outcomes.extend(judged);
@@ -55,6 +56,7 @@ pub(super) fn prepare(
         outcomes,
         commits,
         files: draft.changed_files(),
+        known: draft.known,
         objects: draft.objects,
     })
 }
@@ -68,13 +70,13 @@ struct Group {
 }
 
 impl Group {
-    fn add(&mut self, environment: &EnvironmentPlan, edits: Edits, draft: &mut Draft<'_>) {
+    fn add(&mut self, environment: &EnvironmentPlan, number: usize, edits: Edits, draft: &mut Draft<'_>) {
         let (judged, changes) = edits.judge(environment);
         self.judged.extend(judged);
         if !changes.is_empty() {
             self.environments.push(environment.environment.clone());
             self.changes.extend(changes);
-            draft.stage(edits.results);
+            draft.stage(edits.results, number);
         }
     }
 
@@ -113,12 +115,16 @@ struct Draft<'a> {
     /// The files that were read, as they were and as they are in the draft.
     files: BTreeMap<Arc<str>, DraftFile>,
     /// The files of the next commit.
-    staged: BTreeMap<Arc<str>, Bytes>,
+    staged: BTreeMap<Arc<str>, NewObject>,
+    /// What the files hold that were edited.
+    known: Known,
 }
 
 struct DraftFile {
     old: Bytes,
     new: Bytes,
+    /// The object with the bytes of `new`.
+    id: ObjectId,
 }
 
 impl<'a> Draft<'a> {
@@ -132,6 +138,7 @@ impl<'a> Draft<'a> {
             made: HashMap::new(),
             files: BTreeMap::new(),
             staged: BTreeMap::new(),
+            known: Known::default(),
         })
     }
 
@@ -142,7 +149,7 @@ impl<'a> Draft<'a> {
         let ids = tree::find_blobs(self, self.tree, &names)?;
         for (path, id) in missing.into_iter().zip(ids) {
             let old = self.mirror.read(id, Kind::Blob)?;
-            self.files.insert(path.clone(), DraftFile { new: old.clone(), old });
+            self.files.insert(path.clone(), DraftFile { new: old.clone(), old, id });
         }
         Ok(())
     }
@@ -156,14 +163,19 @@ impl<'a> Draft<'a> {
         id
     }
 
-    /// Takes new bytes of files into the next commit.
-    fn stage(&mut self, results: BTreeMap<Arc<str>, FileEdit>) {
+    /// Takes new bytes of files of an environment into the next commit.
+    fn stage(&mut self, results: BTreeMap<Arc<str>, FileEdit>, owner: usize) {
         for (path, edit) in results {
             let Some(edited) = edit.edited.filter(|edited| !edited.changes.is_empty()) else { continue };
+            let blob = NewObject::new(Kind::Blob, edited.bytes.clone());
             if let Some(file) = self.files.get_mut(&path) {
-                file.new = edited.bytes.clone();
+                self.known.note(file.id, &path, owner, edited.before);
+                if let Some(after) = edited.after {
+                    self.known.note(blob.id, &path, owner, after);
+                }
+                (file.new, file.id) = (edited.bytes, blob.id);
             }
-            self.staged.insert(path, edited.bytes);
+            self.staged.insert(path, blob);
         }
     }
 
@@ -174,10 +186,8 @@ impl<'a> Draft<'a> {
         message: impl FnOnce() -> String,
     ) -> Result<Option<CommitId>, PrepareError> {
         let staged = std::mem::take(&mut self.staged);
-        let blobs: BTreeMap<&[u8], ObjectId> = staged
-            .iter()
-            .map(|(path, bytes)| (path.as_bytes(), self.add(NewObject::new(Kind::Blob, bytes.clone()))))
-            .collect();
+        let blobs: Vec<(Arc<str>, ObjectId)> = staged.into_iter().map(|(path, blob)| (path, self.add(blob))).collect();
+        let blobs: BTreeMap<&[u8], ObjectId> = blobs.iter().map(|(path, id)| (path.as_bytes(), *id)).collect();
         let edited = tree::replace_blobs(self, self.tree, &blobs)?;
         if edited.id == self.tree {
             return Ok(None);
@@ -233,6 +243,9 @@ struct FileEdit {
 struct Edited {
     bytes: Bytes,
     changes: Vec<SiteChange>,
+    /// What the file held and holds.
+    before: Reading,
+    after: Option<Reading>,
 }
 
 impl Edits {
@@ -398,8 +411,10 @@ fn edit(
         .map(|wanted| Wanted { repository: wanted.repository.clone(), version: wanted.version.clone() })
         .collect();
     match edit_overlay(path, bytes, &wanted, manifests, inherited) {
-        Ok(edited) if edited.changes.is_empty() => Ok(Edited { bytes: bytes.clone(), changes: Vec::new() }),
-        Ok(edited) => Ok(Edited { bytes: edited.bytes.into(), changes: edited.changes }),
+        Ok(manifest::Edited { bytes: new, changes, before, after }) => {
+            let bytes = if changes.is_empty() { bytes.clone() } else { new.into() };
+            Ok(Edited { bytes, changes, before, after })
+        }
         Err(refused) => Err(refused.to_string()),
     }
 }

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::ancestry::{Ancestry, Below};
 use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::files::Known;
 use super::folder::MirrorError;
 use super::index::{self, Snapshot};
 use super::mirror::Mirror;
@@ -245,10 +246,10 @@ impl ConfigRepository {
         if self.tip() != Some(prepared.parent) {
             return Err(PushError::Outdated { reason: format!("{} is not the commit we know", prepared.parent) });
         }
-        let Prepared { parent, tip, objects, .. } = prepared;
+        let Prepared { parent, tip, objects, known, .. } = prepared;
         self.inner.transport.push(&Push { old: parent, new: tip, objects: &objects }).await?;
         let local = self.inner.local.clone();
-        match blocking(move || local.note_pushed(objects, tip)).await {
+        match blocking(move || local.note_pushed(objects, known, tip)).await {
             Ok(false) => {}
             Ok(true) => self.compact(),
             Err(error) => tracing::error!("a pushed commit could not be noted: {error}"),
@@ -434,7 +435,7 @@ impl Local {
     fn read_mirror(&self, newest: Option<CommitId>) -> Result<(), Unreadable> {
         let state = self.state();
         match newest.or_else(|| state.mirror.stored_tip()) {
-            Some(tip) => self.move_index(&state.mirror, tip),
+            Some(tip) => self.move_index(&state.mirror, tip, Known::default()),
             None => Ok(()),
         }
     }
@@ -443,17 +444,17 @@ impl Local {
     fn note_fetched(&self, tip: CommitId) -> Result<(), Failed> {
         let mut state = self.state();
         state.mirror.find_new_packs()?;
-        self.move_index(&state.mirror, tip)?;
+        self.move_index(&state.mirror, tip, Known::default())?;
         state.mirror.store_tip(tip)?;
         state.damage = None;
         Ok(())
     }
 
     /// Notes that the remote has taken in commits of ours. Returns whether the disk was written to.
-    fn note_pushed(&self, objects: Vec<NewObject>, tip: CommitId) -> bool {
+    fn note_pushed(&self, objects: Vec<NewObject>, known: Known, tip: CommitId) -> bool {
         let mut state = self.state();
         state.mirror.add(objects);
-        if let Err(error) = self.move_index(&state.mirror, tip) {
+        if let Err(error) = self.move_index(&state.mirror, tip, known) {
             state.damage = Some(error.to_string());
             return false;
         }
@@ -464,7 +465,7 @@ impl Local {
         })
     }
 
-    fn move_index(&self, mirror: &Mirror, tip: CommitId) -> Result<(), Unreadable> {
+    fn move_index(&self, mirror: &Mirror, tip: CommitId, files: Known) -> Result<(), Unreadable> {
         let begun = Instant::now();
         let tree = mirror.tree_of(tip)?;
         let known = self.snapshot();
@@ -476,7 +477,7 @@ impl Local {
                 *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
             }
             Some((snapshot, old_tree)) => {
-                let update = index::difference(mirror, &self.territory, snapshot, old_tree, tree)?;
+                let update = index::difference(mirror, &self.territory, snapshot, (old_tree, tree), files)?;
                 drop(known);
                 let mut place = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
                 if let Some(snapshot) = place.as_mut() {

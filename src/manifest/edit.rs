@@ -31,6 +31,8 @@ pub struct Edited {
     pub changes: Vec<SiteChange>,
     /// What the file held before.
     pub before: Reading,
+    /// What it holds now; `None` where entries were added.
+    pub after: Option<Reading>,
 }
 
 /// What an edit did to one site.
@@ -68,7 +70,8 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
 /// See [`Refused`].
 pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &ManifestSettings) -> Result<Edited, Refused> {
     let order = Order::new(wanted, settings)?;
-    let unchanged = |before| Edited { bytes: bytes.to_vec(), changes: Vec::new(), before };
+    let unchanged =
+        |before: Reading| Edited { bytes: bytes.to_vec(), changes: Vec::new(), after: Some(before.clone()), before };
     if !must_be_read(path, bytes, settings) {
         return Ok(unchanged(Reading::default()));
     }
@@ -81,8 +84,9 @@ pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &Manifes
     else {
         return Ok(unchanged(contents.reading(&tree)));
     };
-    proof(&tree, &contents, &task, &order, &text, &replacements).map_err(|unproven| unproven.refused(&changes))?;
-    Ok(Edited { bytes: text.into_bytes(), changes, before: contents.reading(&tree) })
+    let after = proof(&tree, &contents, &task, &order, &text, &replacements);
+    let after = Some(after.map_err(|unproven| unproven.refused(&changes))?);
+    Ok(Edited { bytes: text.into_bytes(), changes, before: contents.reading(&tree), after })
 }
 
 impl Unproven {

@@ -12,6 +12,7 @@ use super::notation::Replacement;
 use super::plain::reads_as_string;
 use super::read::Contents;
 use super::shape::Order;
+use super::site::Reading;
 use super::tree::{Kind, Node, Tree};
 
 /// What an edit did not pass.
@@ -23,7 +24,7 @@ pub(super) enum Unproven {
 }
 
 /// Proves that `new` is the old text with the scalars of `replacements` (in the order of the text) set to their values
-/// and with not another byte changed, and that it has the same sites, which say what the order wants of them.
+/// and with not another byte changed, and that it has the same sites, which say what the order wants of them. Returns what is read in it.
 ///
 /// # Errors
 ///
@@ -35,7 +36,7 @@ pub(super) fn proof(
     order: &Order<'_>,
     new: &str,
     replacements: &[Replacement],
-) -> Result<(), Unproven> {
+) -> Result<Reading, Unproven> {
     // 1. and 2. Bytes and nodes.
     let new = same_but_for(old, new, replacements).map_err(Unproven::Defect)?;
     if task.is_json() && serde_json::from_str::<serde::de::IgnoredAny>(new.text()).is_err() {
@@ -47,11 +48,13 @@ pub(super) fn proof(
     let (mut old_sites, mut new_sites) = (before.found(), after.found());
     loop {
         match (old_sites.next(), new_sites.next()) {
-            (None, None) => return Ok(()),
+            (None, None) => break,
             (Some(old), Some(new)) if order.is_carried_out(old, new) => {}
             (old, _) => return Err(Unproven::OtherSites(old.map(|old| old.site.repository.clone()))),
         }
     }
+    drop(new_sites);
+    Ok(after.reading(&new))
 }
 
 /// Proves that `new` is the old text but for the values of some scalars, and returns what is read in it.
@@ -192,7 +195,7 @@ mod tests {
             Replacement { span: start..start + old.len(), token, value, inside: Vec::new() }
         };
         let replacements: Vec<Replacement> = replacements.iter().map(replacement).collect();
-        proof(&tree, &Contents::of(&tree, &task).unwrap(), &task, &order, new, &replacements)
+        proof(&tree, &Contents::of(&tree, &task).unwrap(), &task, &order, new, &replacements).map(drop)
     }
 
     #[test]

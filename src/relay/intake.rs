@@ -143,6 +143,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
     in_flight.tasks.shutdown().await;
+    relay.0.in_hand.send_replace(0);
 }
 
 /// How long what is in the store may go unseen when nobody rings: clocks are set while holds wait for their end.
@@ -178,6 +179,7 @@ async fn wait(
                 match done {
                     Ok(done) => {
                         in_flight.finished(&done);
+                        relay.0.in_hand.send_replace(in_flight.ids.len());
                         // What was put off since the store was read.
                         next = next.into_iter().chain(done.due_again).min();
                     }
@@ -230,6 +232,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Resul
             });
         }
     }
+    relay.0.in_hand.send_replace(in_flight.ids.len());
     let outlook = store.outlook(now).await?;
     in_flight.hold_expiry = outlook.next_hold_expiry;
     let next = [outlook.next_attempt, outlook.next_hold_expiry];

@@ -116,6 +116,8 @@ struct Inner {
     catch_up: CatchUpSettings,
     notices: broadcast::Sender<Notice>,
     arrivals: Arc<Arrivals>,
+    /// How much the intake has in its hands.
+    in_hand: watch::Sender<usize>,
     /// Rung when a freeze was switched on or off.
     freezes_changed: Notify,
     turns: ordering::Turns,
@@ -172,6 +174,7 @@ impl Relay {
             catch_up,
             notices: lineage.notices.clone(),
             arrivals: Arc::clone(&lineage.arrivals),
+            in_hand: watch::Sender::new(0),
             freezes_changed: Notify::new(),
             turns: ordering::Turns::new(),
             lineage,

@@ -214,7 +214,10 @@ impl Relay {
         let running = self.running(environment, repository);
         let mut others = Vec::new();
         for version in &running {
-            let brought = self.0.store.brought(environment, repository, version).await?;
+            let brought = match standing.brought(version) {
+                Some(known) => known.cloned(),
+                None => self.0.store.brought(environment, repository, version).await?,
+            };
             others.push(Other::running(environment, version, brought));
         }
         others.extend(standing.open.iter().map(Other::open));

@@ -1,8 +1,8 @@
-//! Waiting for calm before a push, for people who want fewer commits.
+//! Waiting for calm before a push: for people who want fewer commits, and in a burst, where fewer pushes are sooner done.
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Relay;
@@ -15,6 +15,56 @@ const MOST_PERIODS: u32 = 10;
 
 /// How many times in a quiet period the store is asked what there is, at the most.
 const LOOKS: u32 = 10;
+
+/// The longest that a push waits for what the intake is deciding.
+const MOST_GATHERING: Duration = Duration::from_millis(250);
+
+/// The part of the time that the last push took in which something new has to come for the next one to wait on.
+const GATHERING_LOOKS: u32 = 4;
+
+/// The push before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastPush {
+    pub(super) ended: Instant,
+    pub(super) took: Duration,
+}
+
+/// Returns what is pending once the intake has nothing in its hands, or has let nothing go for a moment.
+///
+/// The first update of a burst goes at once. What comes while that is pushed would leave with the next push however
+/// little it is, and each costs the server the same: so the next one waits while the intake is busy, and never longer
+/// than the last one took.
+pub(super) async fn gather(
+    relay: &Relay,
+    branch: &Branch,
+    environments: &[String],
+    pending: Vec<Update>,
+    last: Option<LastPush>,
+    stopped: &mut watch::Receiver<bool>,
+) -> Result<Vec<Update>, StoreError> {
+    let mut in_hand = relay.0.in_hand.subscribe();
+    let Some(LastPush { ended, took }) = last else { return Ok(pending) };
+    let (end, look) = (ended + took.min(MOST_GATHERING), took.min(MOST_GATHERING) / GATHERING_LOOKS);
+    if end <= Instant::now() || *in_hand.borrow() == 0 || !may_wait(&pending) {
+        return Ok(pending);
+    }
+    tokio::select! {
+        _ = stopped.wait_for(|stop| *stop) => {}
+        () = tokio::time::sleep_until(end) => {}
+        () = calm(&mut in_hand, &branch.wake, look) => {}
+    }
+    relay.0.store.pending_updates(environments, MAX_BATCH).await
+}
+
+/// Returns when nothing is in hand, or nothing has rung for so long.
+async fn calm(in_hand: &mut watch::Receiver<usize>, wake: &Notify, look: Duration) {
+    loop {
+        tokio::select! {
+            _ = in_hand.wait_for(|count| *count == 0) => return,
+            rung = tokio::time::timeout(look, wake.notified()) => if rung.is_err() { return },
+        }
+    }
+}
 
 /// Returns what is pending once nothing new has come for the quiet period of the branch. Promotions and rollbacks wait
 /// for nobody, and take along what is there.
@@ -48,4 +98,31 @@ pub(super) async fn wait(
 fn may_wait(pending: &[Update]) -> bool {
     let is_full = pending.len() >= MAX_BATCH as usize;
     !is_full && pending.iter().all(|update| update.cause.is_event())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calm_is_when_nothing_is_in_hand_or_nothing_rings() {
+        let (in_hand, wake) = (watch::Sender::new(3), Notify::new());
+        // A registry hangs: nobody waits for it.
+        let (begun, look) = (Instant::now(), Duration::from_millis(25));
+        calm(&mut in_hand.subscribe(), &wake, look).await;
+        assert!(begun.elapsed() >= look);
+
+        // As long as it rings it is not calm, and at once when the last is decided.
+        let (begun, look) = (Instant::now(), Duration::from_secs(60));
+        let mut hands = in_hand.subscribe();
+        let ringing = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                wake.notify_one();
+            }
+            in_hand.send_replace(0);
+        };
+        tokio::join!(ringing, calm(&mut hands, &wake, look));
+        assert!(begun.elapsed() >= Duration::from_millis(50) && begun.elapsed() < look);
+    }
 }

@@ -16,6 +16,24 @@ pub struct Standing {
     pub open: Vec<Update>,
     /// Promotions that wait for the registry: nobody knows yet whether there is anything to compare with.
     pub unconfirmed: Vec<Update>,
+    /// The update that is the mark, where it has come to an end.
+    newest_ended: Option<Update>,
+}
+
+impl Standing {
+    /// Returns what [`Store::brought`] would, where that can be told from what is here; else `None`.
+    pub fn brought(&self, version: &Version) -> Option<Option<&Update>> {
+        if self.mark.is_none() {
+            return Some(None);
+        }
+        // The newest of all is the newest of those that brought it, too.
+        let newest = self.newest_ended.as_ref()?;
+        let is_there = matches!(newest.state, UpdateState::Committed | UpdateState::Unchanged);
+        let is_tag = version.tag().is_none() || version.tag() == newest.version.tag();
+        let digests = version.digest().zip(newest.version.digest());
+        let is_digest = digests.is_none_or(|(wanted, brought)| wanted == brought);
+        (is_there && is_tag && is_digest).then_some(Some(newest))
+    }
 }
 
 impl Store {
@@ -39,12 +57,14 @@ impl Store {
         .fetch_all(&self.reads)
         .await?;
         let mark = updates.last().map(|update| update.id.clone());
-        let mut standing = Standing { mark, open: Vec::new(), unconfirmed: Vec::new() };
+        let mut standing = Standing { mark, open: Vec::new(), unconfirmed: Vec::new(), newest_ended: None };
         for update in updates {
             match update.state {
                 UpdateState::Unverified if update.cause != Cause::Rollback => standing.unconfirmed.push(update),
                 UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting => standing.open.push(update),
-                UpdateState::Committed | UpdateState::Unchanged | UpdateState::Superseded | UpdateState::Refused => {}
+                UpdateState::Committed | UpdateState::Unchanged | UpdateState::Superseded | UpdateState::Refused => {
+                    standing.newest_ended = Some(update);
+                }
             }
         }
         Ok(standing)

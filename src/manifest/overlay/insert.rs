@@ -44,6 +44,7 @@ pub fn edit_overlay(
         change.line += added.new_lines.end - added.new_lines.start;
     }
     edited.bytes = added.text.into_bytes();
+    edited.after = None;
     edited.changes.extend(entries.into_iter().zip(added.lines).map(|(entry, line)| SiteChange {
         repository: entry.place.repository,
         format: Format::Inherited,

@@ -13,15 +13,17 @@ mod batch;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(super) use attempts::stands_on;
 use attempts::{Doubt, Fate, Whereabouts, last_attempt};
 use batch::Batch;
 
+use super::Relay;
 use super::branch::Branch;
 use super::coalesce::coalesce;
+use super::quiet::{self, LastPush};
 use super::setback::Setback;
-use super::{Relay, quiet};
 use crate::config_repo::CommitId;
 use crate::store::{Outcome, Update};
 use crate::telemetry::{Span, SpanKind};
@@ -38,16 +40,19 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let mut failures: u32 = 0;
     // Where the branch was when what waits in doubt was last looked for.
     let mut looked_at = None;
+    let mut last_push = None;
     while !*stopped.borrow() {
-        // After a setback the branch is read anew: the mirror may have been the trouble.
         look_for_waiting(&relay, branch, &environments, &mut looked_at).await;
-        let pause = match write_pending(&relay, branch, &environments, failures > 0, &mut stopped).await {
+        // After a setback the branch is read anew: the mirror may have been the trouble.
+        let before = Before { failed: failures > 0, push: last_push };
+        let pause = match write_pending(&relay, branch, &environments, before, &mut stopped).await {
             Ok(Round::Idle) => {
                 failures = 0;
                 None
             }
-            Ok(Round::Written) => {
+            Ok(Round::Written { push }) => {
                 failures = 0;
+                last_push = Some(push);
                 continue;
             }
             Err(setback) => {
@@ -104,14 +109,21 @@ async fn look_for_waiting(relay: &Relay, branch: &Branch, environments: &[String
 
 enum Round {
     Idle,
-    Written,
+    Written { push: LastPush },
+}
+
+/// What the rounds before have left.
+struct Before {
+    /// The last one failed: the branch is read first.
+    failed: bool,
+    push: Option<LastPush>,
 }
 
 async fn write_pending(
     relay: &Relay,
     branch: &Branch,
     environments: &[String],
-    refresh_first: bool,
+    before: Before,
     stopped: &mut watch::Receiver<bool>,
 ) -> Result<Round, Setback> {
     let pending = relay.0.store.pending_updates(environments, MAX_BATCH).await?;
@@ -129,6 +141,7 @@ async fn write_pending(
     } else {
         pending
     };
+    let pending = quiet::gather(relay, branch, environments, pending, before.push, stopped).await?;
     let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
@@ -137,13 +150,14 @@ async fn write_pending(
     }
     relay.finish(superseded).await?;
     let ids: Vec<String> = newest.iter().map(|update| update.id.clone()).collect();
-    match Batch::new(relay, branch, newest).write(refresh_first).await {
+    let begun = Instant::now();
+    match Batch::new(relay, branch, newest).write(before.failed).await {
         Err(Setback::Remote { reason, ask_again_after }) => {
             relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
             Err(Setback::Remote { reason, ask_again_after })
         }
         Err(error) => Err(error),
-        Ok(()) => Ok(Round::Written),
+        Ok(()) => Ok(Round::Written { push: LastPush { ended: Instant::now(), took: begun.elapsed() } }),
     }
 }
 
