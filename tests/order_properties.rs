@@ -115,7 +115,7 @@ impl World {
         for update in pending {
             if let Some(older) = newest.insert(update.repository.to_string(), update) {
                 let outcome = Outcome::Superseded { reason: String::new() };
-                finished.push(Finish { update_id: older.id, outcome, follow: false });
+                finished.push(Finish { update_id: older.id, outcome, follow: false, asked: None });
             }
         }
         for update in newest.into_values() {
@@ -125,7 +125,7 @@ impl World {
             assert!(number(&new) >= number(&self.running[image]), "{new} over {}", self.running[image]);
             // The snapshot moves before the store learns of it.
             self.running[image] = new;
-            finished.push(Finish { update_id: update.id, outcome: Outcome::Committed, follow: false });
+            finished.push(Finish { update_id: update.id, outcome: Outcome::Committed, follow: false, asked: None });
         }
         self.store.finish(finished).await.unwrap();
     }

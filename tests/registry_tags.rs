@@ -110,6 +110,14 @@ fn tags(listing: Listing) -> Vec<String> {
 }
 
 #[track_caller]
+fn no_list(listing: Listing) -> String {
+    match listing {
+        Listing::NoList { reason } => reason,
+        other => panic!("not what was expected: {other:?}"),
+    }
+}
+
+#[track_caller]
 fn not_allowed(listing: Listing) -> String {
     match listing {
         Listing::NotAllowed { reason } => reason,
@@ -199,12 +207,16 @@ async fn no_link_leads_elsewhere() {
         "<http://169.254.169.254/v2/a/tags/list>; rel=\"next\"".to_owned(),
     ] {
         let lists = Lists::answering([page(&["a"], Some(&link))]).await;
-        let reason = not_allowed(lists.list().await);
+        let reason = no_list(lists.list().await);
         assert!(reason.contains("a link to another host") && reason.contains("/v2/uyou/a/tags/list"), "{reason}");
     }
     assert_eq!(elsewhere.asked(), Vec::<String>::new());
     let lists = Lists::answering([page(&["a"], Some("</v2/>; rel=\"next\""))]).await;
-    assert!(not_allowed(lists.list().await).contains("no tag list"));
+    assert!(no_list(lists.list().await).contains("a link to another list"));
+    assert_eq!(lists.asked().len(), 1);
+    // The list of another repository of the same registry: its tags are none of this one.
+    let lists = Lists::answering([page(&["a"], Some("</v2/uyou/b/tags/list?last=a>; rel=\"next\""))]).await;
+    assert!(no_list(lists.list().await).contains("a link to another list"));
     assert_eq!(lists.asked().len(), 1);
 }
 
@@ -212,19 +224,19 @@ async fn no_link_leads_elsewhere() {
 async fn pages_without_end_have_one() {
     // The same page again.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\""))]).await;
-    assert!(not_allowed(lists.list().await).contains("lead back to each other"));
+    assert!(no_list(lists.list().await).contains("lead back to each other"));
     assert_eq!(lists.asked().len(), 2);
     // Always another address, and nothing new behind it.
     let answers = (0..50).map(|number| page(&["a"], Some(&format!("</v2/uyou/a/tags/list?p={number}>; rel=\"next\""))));
     let lists = Lists::answering(answers).await;
-    assert!(not_allowed(lists.list().await).contains("lead back to each other"));
+    assert!(no_list(lists.list().await).contains("lead back to each other"));
     assert!(lists.asked().len() <= 10);
     // Something new on each page, for ever.
     let answers = (0..1100).map(|number| {
         page(&[&format!("v{number}")], Some(&format!("</v2/uyou/a/tags/list?last=v{number}>; rel=\"next\"")))
     });
     let lists = Lists::answering(answers).await;
-    assert!(not_allowed(lists.list().await).contains("more than 1,000 pages"));
+    assert!(no_list(lists.list().await).contains("more than 1,000 pages"));
     assert_eq!(lists.asked().len(), 1000);
 }
 
@@ -232,7 +244,7 @@ async fn pages_without_end_have_one() {
 async fn more_tags_than_anybody_has_are_not_taken() {
     let names: Vec<String> = (0..100_001).map(|number| number.to_string()).collect();
     let lists = Lists::answering([page(&names.iter().map(String::as_str).collect::<Vec<_>>(), None)]).await;
-    assert!(not_allowed(lists.list().await).contains("more than 100,000 tags"));
+    assert!(no_list(lists.list().await).contains("more than 100,000 tags"));
     let few = &names[..100_000];
     let lists = Lists::answering([page(&few.iter().map(String::as_str).collect::<Vec<_>>(), None)]).await;
     assert_eq!(tags(lists.list().await).len(), 100_000);
@@ -242,7 +254,7 @@ async fn more_tags_than_anybody_has_are_not_taken() {
 async fn a_body_of_a_hundred_megabytes_is_not_read() {
     let huge = Answer { endless_mib: 100, ..text(200, "") };
     let lists = Lists::answering([huge]).await;
-    assert!(not_allowed(lists.list().await).contains("more than 16 MiB"));
+    assert!(no_list(lists.list().await).contains("more than 16 MiB"));
     let huge = Answer { endless_mib: 100, ..text(404, "") };
     let lists = Lists::answering([huge]).await;
     assert!(matches!(lists.list().await, Listing::Unsupported { .. }));
@@ -252,7 +264,7 @@ async fn a_body_of_a_hundred_megabytes_is_not_read() {
 async fn what_is_no_list_is_not_taken_for_an_empty_one() {
     for body in ["", "<html>Please sign in</html>", "{}", "[]", r#"{"tags":{"a":1}}"#, r#"{"tags":["a""#] {
         let lists = Lists::answering([text(200, body)]).await;
-        assert!(not_allowed(lists.list().await).contains("no list of tags"), "{body}");
+        assert!(no_list(lists.list().await).contains("no list of tags"), "{body}");
     }
 }
 
@@ -276,6 +288,10 @@ async fn registries_without_lists_are_known() {
     for status in [401, 403] {
         let lists = Lists::answering([text(status, "")]).await;
         not_allowed(lists.list().await);
+    }
+    for status in [204, 302, 418] {
+        let lists = Lists::answering([text(status, "")]).await;
+        no_list(lists.list().await);
     }
 }
 

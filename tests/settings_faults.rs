@@ -443,6 +443,14 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
              req; write \">=1.2, <2\", \"^1.2\" or \"1.*\"",
         ),
         (
+            with("tag = { kind = \"semver\", range = \">=2, <1\" }"),
+            "t.toml:17:7: no tag can match: no version is in the range `>=2, <1`",
+        ),
+        (
+            with(&format!("tag = {{ kind = \"digest\", name = \"sha256-{}\" }}", "a".repeat(64))),
+            "t.toml:17:33: no tag can match: it is that of a signature, an attestation or an SBOM, and no version",
+        ),
+        (
             with("tag = { kind = \"calver\", format = \"DD.MM.YYYY\" }"),
             "t.toml:17:35: `DD.MM.YYYY` is no calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, \
              0W, DD, 0D, MAJOR, MINOR and MICRO may follow, with `.`, `_` and `-` between them",

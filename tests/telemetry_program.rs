@@ -371,6 +371,37 @@ async fn wrong_variables_are_told_and_stop_nothing() {
     assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
 }
 
+/// The log lines about spans, whoever wrote them.
+fn about_spans(fleet: &Fleet) -> Vec<String> {
+    let log = fleet.log();
+    let is_about = |line: &&str| line.contains("opentelemetry") || line.contains("spans ");
+    log.lines().filter(is_about).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_is_one_line_in_the_log() {
+    for protocol in ["http/protobuf", "grpc"] {
+        let fleet = Fleet::builder()
+            .service("user-service")
+            .variable("TAGRELAY_LOG", "info")
+            .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+            .variable("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .variable("OTEL_BSP_SCHEDULE_DELAY", "50")
+            .start()
+            .await;
+        for digit in ['1', '2', '3'] {
+            let event = fleet.settled(&fleet.announce("user-service", &sha(digit)).await).await;
+            assert_eq!(event["state"], "committed");
+            // Some batches.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        fleet.eventually("it is told", async || !about_spans(&fleet).is_empty()).await;
+        let told = about_spans(&fleet);
+        assert_eq!(told.len(), 1, "{protocol}: {told:#?}");
+        assert!(told[0].contains("spans cannot be sent and are lost"), "{told:#?}");
+    }
+}
+
 #[tokio::test]
 async fn the_trace_goes_on_to_the_health_of_the_application() {
     let collector = Collector::start().await;

@@ -178,27 +178,47 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let events: Events = answer.read()?;
-    if events.events.is_empty() {
+    if events.events.is_empty() && events.requests.is_empty() {
         output::note("no such events; a registry that says nothing may lack its webhook");
         return Ok(ExitCode::SUCCESS);
     }
-    output::print(&table(&events.events, Timestamp::now()).render(0))?;
+    output::print(&table(&events, Timestamp::now()).render(0))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(events: &[Event], now: Timestamp) -> Table {
-    let mut table = Table::new(&["id", "received", "image", "state", "because"]);
+fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
+    let mut rows = Vec::new();
     for event in events {
         let image = format!("{}:{}", event.repository, short_version(Some(&event.tag), None));
+        rows.push((&event.id, Some(event.received_at), image, &event.state, because(event)));
+    }
+    for request in requests {
+        let because = request.reason.clone().unwrap_or_default();
+        let what = format!("{} in {}", request.kind, request.to);
+        rows.push((&request.id, request.created_at, what, &request.state, because));
+    }
+    // Ids sort by the order in which things came.
+    rows.sort_by(|a, b| b.0.cmp(a.0));
+    let mut table = Table::new(&["id", "received", "image", "state", "because"]);
+    for (id, at, image, state, because) in rows {
         table.row(vec![
-            Cell::new(&event.id, DIM),
-            Cell::plain(&relative(event.received_at, now)),
+            Cell::new(id, DIM),
+            Cell::plain(&at.map(|at| relative(at, now)).unwrap_or_default()),
             Cell::plain(&image),
-            Cell::new(&event.state, state_style(&event.state)),
-            Cell::plain(&one_line(event.reason.as_deref().unwrap_or_default())),
+            Cell::new(state, state_style(state)),
+            Cell::plain(&one_line(&because)),
         ]);
     }
     table
+}
+
+/// Returns why an event is where it is, or why some environments have refused what others took.
+fn because(event: &Event) -> String {
+    let refused = event.refused_in.iter().map(|refused| {
+        let reason = refused.reason.as_deref().unwrap_or_default();
+        format!("refused in {}: {reason}", refused.environment)
+    });
+    event.reason.clone().unwrap_or_else(|| refused.collect::<Vec<_>>().join("; "))
 }
 
 /// The longest reason in the table, in characters. `events show` and `--json` have the whole.

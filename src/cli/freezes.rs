@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::api::{Api, Freeze, Freezes, ServerOptions, Window};
-use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, relative};
+use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, end, relative};
+
+/// When a freeze ends that has no end of its own.
+const THAWED: &str = "when thawed";
 
 /// Lists the freezes: environments in which nothing moves by itself, now and by the settings.
 #[derive(Args)]
@@ -103,7 +106,7 @@ pub(super) async fn freeze(options: FreezeOptions) -> anyhow::Result<ExitCode> {
         answer.print()?;
     } else {
         let freeze: Freeze = answer.read()?;
-        let end = end(&freeze, Timestamp::now());
+        let end = end(freeze.expires_at, THAWED, Timestamp::now());
         output::print(&format!("frozen  {}  {end}  {DIM}{}{DIM:#}\n", clean(&freeze.environment), clean(&freeze.id)))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -122,7 +125,7 @@ fn render(freezes: &Freezes, now: Timestamp) -> String {
         for freeze in &freezes.freezes {
             table.row(vec![
                 Cell::plain(&freeze.environment),
-                Cell::plain(&end(freeze, now)),
+                Cell::plain(&end(freeze.expires_at, THAWED, now)),
                 Cell::plain(&relative(freeze.created_at, now)),
                 Cell::plain(&freeze.actor),
                 Cell::new(&freeze.id, DIM),
@@ -152,10 +155,6 @@ fn next(window: &Window, now: Timestamp) -> Cell {
     } else {
         Cell::new(&format!("begins {}", relative(window.from, now)), DIM)
     }
-}
-
-fn end(freeze: &Freeze, now: Timestamp) -> String {
-    freeze.expires_at.map_or_else(|| "when thawed".to_owned(), |at| relative(at, now))
 }
 
 #[cfg(test)]

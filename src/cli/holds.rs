@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::api::{Api, Hold, Holds, ServerOptions};
-use super::output::{self, Cell, DIM, Table, clean, relative};
+use super::output::{self, Cell, DIM, Table, clean, end, relative};
 use crate::image::Repository;
+
+/// When a hold ends that has no end of its own.
+const RELEASED: &str = "when released";
 
 /// Lists the holds: what automation leaves alone, since when and why.
 #[derive(Args)]
@@ -128,7 +131,12 @@ pub(super) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
     } else {
         let hold: Hold = answer.read()?;
         let (now, place) = (Timestamp::now(), format!("{} in {}", hold.repository, hold.environment));
-        output::print(&format!("held  {}  {}  {DIM}{}{DIM:#}\n", clean(&place), end(&hold, now), clean(&hold.id)))?;
+        output::print(&format!(
+            "held  {}  {}  {DIM}{}{DIM:#}\n",
+            clean(&place),
+            end(hold.expires_at, RELEASED, now),
+            clean(&hold.id)
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -146,7 +154,7 @@ pub(super) fn table(holds: &[&Hold], now: Timestamp) -> Table {
         table.row(vec![
             Cell::plain(&hold.environment),
             Cell::plain(&hold.repository),
-            Cell::plain(&end(hold, now)),
+            Cell::plain(&end(hold.expires_at, RELEASED, now)),
             Cell::plain(&relative(hold.created_at, now)),
             Cell::plain(&hold.actor),
             Cell::new(&hold.id, DIM),
@@ -164,8 +172,4 @@ pub(super) fn parse_whole_repository(text: &str) -> Result<String, String> {
         return Err(format!("write it whole, as in docker.io/uyou/{text}"));
     }
     text.parse::<Repository>().map(|repository| repository.to_string()).map_err(|error| error.to_string())
-}
-
-fn end(hold: &Hold, now: Timestamp) -> String {
-    hold.expires_at.map_or_else(|| "when released".to_owned(), |at| relative(at, now))
 }

@@ -148,6 +148,11 @@ impl Table {
     }
 }
 
+/// Returns when something ends: at a time, or as `otherwise` says.
+pub(super) fn end(at: Option<Timestamp>, otherwise: &str, now: Timestamp) -> String {
+    at.map_or_else(|| otherwise.to_owned(), |at| relative(at, now))
+}
+
 /// Returns how long ago or how far ahead a time is, in its largest unit: `12s ago`, `in 4h`.
 pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(at.as_second());

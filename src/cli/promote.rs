@@ -108,7 +108,10 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 fn render(preview: &Preview) -> String {
-    let mut text = colour_diff(&preview.diff);
+    let mut text = match &preview.diff {
+        Some(diff) => colour_diff(diff),
+        None => format!("{DIM}no diff: the token lacks the permission read{DIM:#}\n"),
+    };
     if !text.is_empty() {
         text.push('\n');
     }

@@ -295,6 +295,7 @@ fn not_caught_up(matrix: &Matrix) -> Option<String> {
             "listed" | "waiting" if catch_up.reason.is_none() => continue,
             "listed" | "waiting" => "lists not all",
             "unsupported" => "lists no tags",
+            "no_list" => "gives no list of tags",
             "not_allowed" => "may not be listed",
             "not_now" => "does not answer now",
             other => other,

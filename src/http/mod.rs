@@ -8,6 +8,7 @@ mod api;
 mod auth;
 mod bodies;
 mod connections;
+mod detach;
 mod gate;
 mod operations;
 mod problem;
@@ -156,5 +157,6 @@ fn finish(router: Router<App>, app: &App) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), trace::trace))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(axum::middleware::from_fn(access_log::log))
+        .layer(axum::middleware::from_fn(detach::detach))
         .with_state(app.clone())
 }

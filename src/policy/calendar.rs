@@ -7,6 +7,8 @@ pub struct CalendarFormat {
     text: String,
     /// The parts in the order of the tag, each with its weight: the heaviest is compared first.
     weights: Vec<u8>,
+    /// Whether it has year, month and day, and so names days.
+    has_days: bool,
     pattern: String,
 }
 
@@ -50,12 +52,13 @@ impl std::str::FromStr for CalendarFormat {
 
     fn from_str(text: &str) -> Result<Self, InvalidCalendarFormat> {
         let invalid = || InvalidCalendarFormat(text.to_owned());
-        let (mut weights, mut pattern) = (Vec::new(), String::new());
+        let (mut weights, mut names, mut pattern) = (Vec::new(), Vec::new(), String::new());
         let mut rest = text;
         while !rest.is_empty() {
             if let Some((name, digits, weight)) = PARTS.iter().find(|(name, ..)| rest.starts_with(name)) {
                 pattern.push_str(&format!("(?<part{}>{digits})", weights.len()));
                 weights.push(*weight);
+                names.push(*name);
                 rest = &rest[name.len()..];
             } else if rest.starts_with(['.', '_', '-']) {
                 pattern.push_str(&regex::escape(&rest[..1]));
@@ -71,7 +74,9 @@ impl std::str::FromStr for CalendarFormat {
         if weights.first() != Some(&0) || sorted.len() != weights.len() {
             return Err(invalid());
         }
-        Ok(Self { text: text.to_owned(), weights, pattern })
+        let has = |wanted: [&str; 2]| names.iter().any(|name| wanted.contains(name));
+        let has_days = has(["MM", "0M"]) && has(["DD", "0D"]);
+        Ok(Self { text: text.to_owned(), weights, has_days, pattern })
     }
 }
 
@@ -80,26 +85,59 @@ pub(super) fn pattern(format: Option<&CalendarFormat>) -> &str {
     format.map_or(USUAL, |format| &format.pattern)
 }
 
-/// Returns the parts of a tag that matched, the heaviest first.
+/// The weights of year, month and day.
+const DATE: [u8; 3] = [0, 1, 2];
+
+/// The years that a short one leaves out.
+const CENTURY: u64 = 2000;
+
+/// Returns the parts of a tag that matched, the heaviest first. A day that the calendar does not have is an error.
 pub(super) fn read(
     format: Option<&CalendarFormat>,
     captures: &regex::Captures<'_>,
 ) -> Result<Vec<u64>, InvalidTagRule> {
-    let parts = (0..).map_while(|index| captures.name(&format!("part{index}")));
+    let parts: Vec<&str> =
+        (0..).map_while(|index| captures.name(&format!("part{index}"))).map(|part| part.as_str()).collect();
     let mut numbers = Vec::new();
-    for (index, part) in parts.enumerate() {
+    for (index, part) in parts.iter().enumerate() {
         let weight = format.and_then(|format| format.weights.get(index).copied()).unwrap_or(0);
-        let number = part.as_str().parse::<u64>().map_err(|error| InvalidTagRule(error.to_string()))?;
+        let number = part.parse::<u64>().map_err(|error| InvalidTagRule(error.to_string()))?;
         numbers.push((weight, number));
+    }
+    let date = match format {
+        Some(format) if format.has_days => {
+            let part = |weight: u8| numbers.iter().find(|(found, _)| *found == weight).map(|(_, number)| *number);
+            let [year, month, day] = DATE.map(part);
+            year.zip(month).zip(day).map(|((year, month), day)| (year, month, day))
+        }
+        // As ISO 8601 writes a date. Whoever counts builds writes `2026.2.30`.
+        None => match (parts.as_slice(), numbers.as_slice()) {
+            ([_, month, day, ..], [(_, y), (_, m), (_, d), ..]) if month.len() == 2 && day.len() == 2 => {
+                let is_dashed =
+                    captures.get(0).is_some_and(|whole| whole.as_str().contains(&format!("-{month}-{day}")));
+                is_dashed.then_some((*y, *m, *d))
+            }
+            _ => None,
+        },
+        Some(_) => None,
+    };
+    if let Some((year, month, day)) = date.filter(|date| !is_date(*date)) {
+        return Err(InvalidTagRule(format!("there is no day {day} in month {month} of {year}")));
     }
     // Stable: without a format all weights are equal, and the parts stay as they stand.
     numbers.sort_by_key(|(weight, _)| *weight);
     Ok(numbers.into_iter().map(|(_, number)| number).collect())
 }
 
+fn is_date((year, month, day): (u64, u64, u64)) -> bool {
+    let year = if year < 1000 { year + CENTURY } else { year };
+    let parts = i16::try_from(year).ok().zip(i8::try_from(month).ok()).zip(i8::try_from(day).ok());
+    parts.is_some_and(|((year, month), day)| jiff::civil::Date::new(year, month, day).is_ok())
+}
+
 /// Compiles the shape of tags with a calendar version between `prefix` and `suffix`, which are patterns.
 pub(super) fn shape(prefix: &str, format: Option<&CalendarFormat>, suffix: &str) -> Result<Shape, InvalidTagRule> {
-    Shape::new(&format!("{prefix}[vV]?(?:{}){suffix}", pattern(format)))
+    Shape::new(&format!("{prefix}v?(?:{}){suffix}", pattern(format)))
 }
 
 #[cfg(test)]
@@ -109,7 +147,7 @@ mod tests {
     fn parts(format: Option<&str>, tag: &str) -> Option<Vec<u64>> {
         let format = format.map(|format| format.parse::<CalendarFormat>().unwrap());
         let shape = shape("", format.as_ref(), "").unwrap();
-        shape.captures(tag).map(|captures| read(format.as_ref(), &captures).unwrap())
+        shape.captures(tag).and_then(|captures| read(format.as_ref(), &captures).ok())
     }
 
     #[test]
@@ -120,6 +158,35 @@ mod tests {
         for tag in ["26.11.1", "2026.13", "2026", "2026.11.23-rc", "1.2.3", "latest"] {
             assert_eq!(parts(None, tag), None, "{tag}");
         }
+    }
+
+    #[test]
+    fn days_that_the_calendar_does_not_have_are_no_versions() {
+        for tag in ["2026-02-30", "v2026-02-29", "2026-11-31", "2026-11-45", "2026-02-30-2"] {
+            assert_eq!(parts(None, tag), None, "{tag}");
+        }
+        // A leap day, and months with a running number.
+        for (tag, expected) in [
+            ("2028-02-29", vec![2028, 2, 29]),
+            ("2026.2.30", vec![2026, 2, 30]),
+            ("2026.02.30", vec![2026, 2, 30]),
+            ("2026-2-30", vec![2026, 2, 30]),
+            ("2026-02-131", vec![2026, 2, 131]),
+        ] {
+            assert_eq!(parts(None, tag), Some(expected), "{tag}");
+        }
+        for (format, tag) in [
+            ("YYYY.0M.0D", "2026.02.30"),
+            ("YYYY0M0D", "20260230"),
+            ("YY.MM.DD", "26.2.29"),
+            ("0Y.0M.0D.MICRO", "26.04.31.7"),
+            ("YYYY-DD-MM", "2026-30-2"),
+        ] {
+            assert_eq!(parts(Some(format), tag), None, "{format}: {tag}");
+        }
+        assert_eq!(parts(Some("YY.MM.DD"), "28.2.29"), Some(vec![28, 2, 29]));
+        // A week has no such days.
+        assert_eq!(parts(Some("YYYY.WW.DD"), "2026.9.31"), Some(vec![2026, 9, 31]));
     }
 
     #[test]

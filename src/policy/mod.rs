@@ -8,6 +8,7 @@
 mod calendar;
 mod freeze;
 pub mod order;
+mod range;
 mod rule;
 mod shape;
 mod tag_rule;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use semver::{BuildMetadata, Prerelease, VersionReq};
 
 use super::calendar::{self, CalendarFormat};
+use super::range;
 use super::shape::{Shape, affix};
 use crate::image::Tag;
 
@@ -142,14 +143,17 @@ impl TagRule {
     ///
     /// # Errors
     ///
-    /// As [`TagRule::commit_sha`].
+    /// As [`TagRule::commit_sha`], and a range without versions.
     pub fn semver(
         prefix: &str,
         suffix: &str,
         range: Option<VersionReq>,
         prereleases: bool,
     ) -> Result<Self, InvalidTagRule> {
-        let version = "[vV]?(?<version>[0-9]+\\.[0-9]+\\.[0-9]+(?:-[0-9A-Za-z.-]+)?)";
+        if let Some(range) = range.as_ref().filter(|range| range::is_empty(range)) {
+            return Err(InvalidTagRule(format!("no version is in the range `{range}`")));
+        }
+        let version = "v?(?<version>[0-9]+\\.[0-9]+\\.[0-9]+(?:-[0-9A-Za-z.-]+)?)";
         let shape = between(prefix, version, suffix)?;
         Ok(Self::Semver { prefix: prefix.to_owned(), suffix: suffix.to_owned(), range, prereleases, shape })
     }
@@ -428,7 +432,7 @@ mod tests {
         assert_eq!(reads(&rule, "1.2.3").unwrap().version, semantic("1.2.3"));
         assert_eq!(reads(&rule, "v1.2.3").unwrap().version, semantic("1.2.3"));
         // Tags such as `1.2` move with each release: they are no versions.
-        for text in ["1.2", "1", "1.2.3-rc.1", "01.2.3", "1.2.3.4", "latest", "vv1.2.3"] {
+        for text in ["1.2", "1", "V1.2.3", "1.2.3-rc.1", "01.2.3", "1.2.3.4", "latest", "vv1.2.3"] {
             assert_eq!(reads(&rule, text), None, "{text}");
         }
         let reason = rule.read(&tag("1.2.3-rc.1")).unwrap_err().unwrap();

@@ -11,7 +11,7 @@ pub(super) struct BadLink(pub(super) String);
 ///
 /// `Link: </v2/a/tags/list?last=x>; rel="next"`, relative to the page or absolute
 /// (<https://www.rfc-editor.org/rfc/rfc8288#section-3>). What is asked next stays with the registry that is asked: the
-/// host must be that of `page`, and the path another tag list. The scheme stays that of `page`, because a registry
+/// host and path must be those of `page`: another path is the list of another repository, or none. The scheme stays that of `page`, because a registry
 /// behind a proxy that ends TLS writes `http`.
 pub(super) fn next_page(headers: &HeaderMap, page: &Url) -> Result<Option<Url>, BadLink> {
     let values = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
@@ -24,8 +24,8 @@ pub(super) fn next_page(headers: &HeaderMap, page: &Url) -> Result<Option<Url>, 
         let host = next.host_str().unwrap_or_default();
         return Err(BadLink(format!("another host ({}), which is not asked", host.escape_debug())));
     }
-    if !next.path().ends_with("/tags/list") {
-        return Err(BadLink("an address that is no tag list".to_owned()));
+    if next.path() != page.path() {
+        return Err(BadLink("another list, or to none, which is not asked for".to_owned()));
     }
     if next.set_scheme(page.scheme()).is_err() || next.set_username("").is_err() || next.set_password(None).is_err() {
         return Err(BadLink("an address that cannot be asked".to_owned()));
@@ -119,7 +119,12 @@ mod tests {
             let reason = next(link).unwrap_err();
             assert!(reason.starts_with("another host"), "{link}: {reason}");
         }
-        assert!(next(r#"</admin/delete-everything>; rel="next""#).unwrap_err().contains("no tag list"));
+        for path in
+            ["/admin/delete-everything", "/v2/a/c/tags/list", "/v2/b/a/b/tags/list", "/v2/a/b/tags/list/", "../../x"]
+        {
+            let reason = next(&format!("<{path}?last=x>; rel=\"next\"")).unwrap_err();
+            assert!(reason.starts_with("another list"), "{path}: {reason}");
+        }
         assert!(next(r#"<https://[::1/v2/a/tags/list>; rel="next""#).unwrap_err().contains("cannot be read"));
     }
 }

@@ -146,7 +146,12 @@ pub enum Listing {
         /// What it answered.
         reason: String,
     },
-    /// The registry does not let us look, or its list makes no sense. Asking again changes nothing until somebody acts.
+    /// The registry has answered, and not with a list of tags. Asking again changes nothing until somebody acts.
+    NoList {
+        /// What it answered.
+        reason: String,
+    },
+    /// The registry does not let us look. Asking again changes nothing until somebody acts.
     NotAllowed {
         /// What, where, and what to do. Never a credential.
         reason: String,
@@ -166,6 +171,7 @@ impl Listing {
         match self {
             Self::Tags { .. } => "listed",
             Self::Unsupported { .. } => "unsupported",
+            Self::NoList { .. } => "no_list",
             Self::NotAllowed { .. } => "not_allowed",
             Self::NotNow { .. } => "not_now",
         }
@@ -287,6 +293,7 @@ impl Registries {
         match registry.tags(repository.path()).await {
             Ok(Listed::Tags { tags, requests }) => Listing::Tags { tags, pages: requests },
             Ok(Listed::Unsupported { reason }) => Listing::Unsupported { reason },
+            Ok(Listed::NoList { reason }) => Listing::NoList { reason },
             Err(Setback::NotAllowed { reason }) => Listing::NotAllowed { reason },
             Err(Setback::NotNow { reason, ask_again_after }) => Listing::NotNow { reason, ask_again_after },
         }

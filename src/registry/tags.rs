@@ -37,8 +37,17 @@ const JSON: [&str; 1] = ["application/json"];
 
 /// What a registry says about the tags of a repository.
 pub(super) enum Listed {
-    Tags { tags: Vec<Tag>, requests: usize },
-    Unsupported { reason: String },
+    Tags {
+        tags: Vec<Tag>,
+        requests: usize,
+    },
+    Unsupported {
+        reason: String,
+    },
+    /// It has answered, and that is no list.
+    NoList {
+        reason: String,
+    },
 }
 
 /// What a page has.
@@ -50,6 +59,8 @@ enum Page {
     /// The repository is not there, or not yet.
     Nothing,
     Unsupported(String),
+    /// An answer that is no list.
+    NoList(String),
     /// It does not like the number of tags that it is asked for.
     TooMany,
 }
@@ -65,18 +76,19 @@ impl Registry {
         let mut idle = 0;
         while let Some(address) = next.take() {
             if !asked.insert(address.clone()) || idle > MAX_IDLE_PAGES {
-                return Err(self.no_list(&place, "pages that lead back to each other"));
+                return Ok(self.no_list(&place, "pages that lead back to each other"));
             }
             if asked.len() > MAX_PAGES {
-                return Err(self.no_list(&place, "more than 1,000 pages"));
+                return Ok(self.no_list(&place, "more than 1,000 pages"));
             }
             match self.page(path, &place, &address).await? {
                 Page::Nothing if tags.is_empty() => break,
                 // Half a list would have the other half taken for deleted.
-                Page::Nothing => return Err(self.no_list(&place, "404 Not Found for a further page")),
+                Page::Nothing => return Ok(self.no_list(&place, "404 Not Found for a further page")),
                 Page::Unsupported(reason) => return Ok(Listed::Unsupported { reason }),
+                Page::NoList(reason) => return Ok(Listed::NoList { reason }),
                 Page::TooMany if asked.len() == 1 => next = Some(bare.clone()),
-                Page::TooMany => return Err(self.no_list(&place, "400 Bad Request")),
+                Page::TooMany => return Ok(self.no_list(&place, "400 Bad Request")),
                 Page::Names { names, next: linked } => {
                     let (before, count) = (tags.len(), names.len());
                     let last = names.last().cloned();
@@ -84,7 +96,7 @@ impl Registry {
                     let has_news = tags.len() > before;
                     idle = if has_news { 0 } else { idle + 1 };
                     if tags.len() > MAX_TAGS {
-                        return Err(self.no_list(&place, "more than 100,000 tags, which are too many to look through"));
+                        return Ok(self.no_list(&place, "more than 100,000 tags, which are too many to look through"));
                     }
                     // Links may be left out, so that a full page need not be the last one. Whoever has ever given a
                     // link gives them.
@@ -104,14 +116,18 @@ impl Registry {
         let response = self.ask_at(Method::GET, path, address, &JSON).await?;
         let status = response.status();
         if status.is_success() {
-            let next = next_page(response.headers(), address)
-                .map_err(|BadLink(what)| self.no_list(place, &format!("a link to {what}")))?;
+            let next = match next_page(response.headers(), address) {
+                Ok(next) => next,
+                Err(BadLink(what)) => return Ok(Page::NoList(self.no_list_at(place, &format!("a link to {what}")))),
+            };
             let body = read_at_most(response, MAX_PAGE_BYTES).await.map_err(|error| self.unanswered(error))?;
-            let Some(body) = body else { return Err(self.no_list(place, "more than 16 MiB")) };
+            let Some(body) = body else { return Ok(Page::NoList(self.no_list_at(place, "more than 16 MiB"))) };
             // Milliseconds for a long list.
             let names = tokio::task::spawn_blocking(move || read_names(&body)).await.ok().flatten();
-            let names = names.ok_or_else(|| self.no_list(place, "something that is no list of tags"))?;
-            return Ok(Page::Names { names, next });
+            return Ok(match names {
+                Some(names) => Page::Names { names, next },
+                None => Page::NoList(self.no_list_at(place, "something that is no list of tags")),
+            });
         }
         let headers = response.headers().clone();
         let code = match status {
@@ -137,12 +153,20 @@ impl Registry {
                 | StatusCode::NOT_IMPLEMENTED,
                 code,
             ) => Ok(Page::Unsupported(says(code.unwrap_or_default()))),
-            _ => Err(self.unexpected(status, &headers, place)),
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Err(self.unexpected(status, &headers, place)),
+            _ => match self.unexpected(status, &headers, place) {
+                Setback::NotAllowed { reason } => Ok(Page::NoList(reason)),
+                not_now @ Setback::NotNow { .. } => Err(not_now),
+            },
         }
     }
 
-    fn no_list(&self, place: &str, answer: &str) -> Setback {
-        Setback::not_allowed(format!("registry {} answered {answer} when asked for /v2/{place}", self.host()))
+    fn no_list(&self, place: &str, answer: &str) -> Listed {
+        Listed::NoList { reason: self.no_list_at(place, answer) }
+    }
+
+    fn no_list_at(&self, place: &str, answer: &str) -> String {
+        format!("registry {} answered {answer} when asked for /v2/{place}", self.host())
     }
 }
 

@@ -155,6 +155,11 @@ impl Branch {
         if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
     }
 
+    /// Takes a push that was begun then and has succeeded for a reading: the remote has compared the branch with what we know.
+    pub(super) fn pushed(&self, begun: Instant) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+
     /// Returns the commit that the mirror is at.
     pub(super) fn tip(&self) -> Option<CommitId> {
         self.snapshot().map(|snapshot| snapshot.tip)

@@ -17,7 +17,7 @@ pub(super) fn coalesce(pending: Vec<Update>) -> (Vec<Update>, Vec<(Update, Outco
     for update in pending {
         let place = (update.environment.clone(), update.repository.clone());
         let unaware = |there: &Update| {
-            let compared = update.compared.as_deref();
+            let compared = update.compared.as_deref().filter(|_| update.cause.is_event());
             compared.is_some_and(|compared| !is_among(&there.version, &update.version, compared))
         };
         if newest.get(&place).is_some_and(|there| !there.cause.is_event() && unaware(there)) {
@@ -115,7 +115,7 @@ mod tests {
         // The same version is no rival, and a promotion that comes later is what somebody wants now.
         let same = update("2", Cause::Push, "p", Some(&["a"]));
         assert_eq!(written_and_superseded(vec![promotion(), same]), (vec!["2".to_owned()], vec!["1".to_owned()]));
-        let later = update("3", Cause::Promotion, "q", None);
+        let later = update("3", Cause::Promotion, "q", Some(&["a"]));
         assert_eq!(written_and_superseded(vec![unaware(), later]), (vec!["3".to_owned()], vec!["2".to_owned()]));
     }
 }

@@ -231,16 +231,10 @@ mod tests {
         assert_eq!(heard.await.unwrap(), expected);
     }
 
-    #[tokio::test]
-    async fn windows_that_begin_and_end_are_noticed_by_the_clock_alone() {
+    fn start(store: &Store) -> (Relay, crate::relay::Running) {
         crate::registry::install_tls_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::stopped_at(at(8));
-        let settings = StoreSettings { path: folder.path().join("tagrelay.db") };
-        let store = Store::open_with(&settings, clock.clone()).await.unwrap();
-        let event = decided(&store).await;
         let day = Duration::from_secs(24 * 3600);
-        let (relay, running) = Relay::start(Parts {
+        Relay::start(Parts {
             store: store.clone(),
             registries: Arc::new(crate::registry::Registries::new(Vec::new()).unwrap()),
             images: Vec::new(),
@@ -251,7 +245,50 @@ mod tests {
             traces: Traces::off(),
             retention: Retention { ended: day, history: day },
             catch_up: CatchUpSettings { every: None, ..CatchUpSettings::default() },
-        });
+        })
+    }
+
+    #[tokio::test]
+    async fn a_hold_ends_by_the_clock_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::stopped_at(at(8));
+        let settings = StoreSettings { path: folder.path().join("tagrelay.db") };
+        let store = Store::open_with(&settings, clock.clone()).await.unwrap();
+        let event = decided(&store).await;
+        let hold = crate::store::NewHold {
+            environment: "staging".to_owned(),
+            repository: "uyou/user-service".parse().unwrap(),
+            reason: None,
+            actor: "ops".to_owned(),
+            expires_at: Some(at(10)),
+        };
+        store.hold(hold).await.unwrap();
+        let state = async || store.updates_of(&event).await.unwrap()[0].state;
+        assert_eq!(state().await, UpdateState::Waiting);
+        let (_relay, running) = start(&store);
+        clock.set(at(9));
+        // By the time that the intake looks again it has seen nine o'clock.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(state().await, UpdateState::Waiting);
+        clock.set(at(10));
+        let goes = async {
+            while state().await != UpdateState::Pending {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Less than what the intake would look after in any case.
+        tokio::time::timeout(Duration::from_secs(10), goes).await.unwrap();
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn windows_that_begin_and_end_are_noticed_by_the_clock_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::stopped_at(at(8));
+        let settings = StoreSettings { path: folder.path().join("tagrelay.db") };
+        let store = Store::open_with(&settings, clock.clone()).await.unwrap();
+        let event = decided(&store).await;
+        let (relay, running) = start(&store);
         let mut notices = relay.notices();
         let state = async || store.updates_of(&event).await.unwrap()[0].state;
         // As new settings do it.

@@ -19,7 +19,9 @@ use super::ordering::{Candidate, Judged};
 use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
-use crate::store::{Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, StoreError, Update, UpdateState};
+use crate::store::{
+    Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, Party, StoreError, Update, UpdateState,
+};
 use crate::telemetry::{Span, SpanKind, TraceContext};
 
 /// How many events of one registry are looked at together.
@@ -125,14 +127,15 @@ impl InFlight {
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let mut in_flight = InFlight::default();
     loop {
-        let next = match fetch(&relay, &mut in_flight).await {
+        let seen = relay.now();
+        let next = match fetch(&relay, &mut in_flight, seen).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "the intake cannot read the store; trying again");
-                Some(STORE_PAUSE)
+                Some(seen + STORE_PAUSE)
             }
         };
-        if wait(&relay, &mut in_flight, next, &mut stopped).await.is_break() {
+        if wait(&relay, &mut in_flight, (next, seen), &mut stopped).await.is_break() {
             break;
         }
     }
@@ -143,20 +146,26 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     relay.0.in_hand.send_replace(0);
 }
 
-/// How long what is in the store may go unseen when nobody rings: the request that stored it may have been given up by
-/// its sender before it could, and clocks are set while holds wait for their end.
+/// How long what is in the store may go unseen when nobody rings: clocks are set while holds wait for their end.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Waits until there is something to fetch.
+/// Waits until there is something to fetch: when `next` is there, or something has happened. The clock showed `seen` when it
+/// was worked out.
 async fn wait(
     relay: &Relay,
     in_flight: &mut InFlight,
-    next: Option<Duration>,
+    (mut next, seen): (Option<Timestamp>, Timestamp),
     stopped: &mut watch::Receiver<bool>,
 ) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
-    let mut deadline = tokio::time::Instant::now() + next.map_or(LOOK_AGAIN, |next| next.min(LOOK_AGAIN));
+    let look_again = tokio::time::Instant::now() + LOOK_AGAIN;
     loop {
+        let due = async {
+            match next {
+                Some(at) => relay.0.store.clock().doze_until(at, seen).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return Break(()),
             news = relay.0.arrivals.wait() => {
@@ -164,14 +173,15 @@ async fn wait(
                     return Continue(());
                 }
             }
-            () = tokio::time::sleep_until(deadline) => return Continue(()),
+            () = tokio::time::sleep_until(look_again) => return Continue(()),
+            () = due => return Continue(()),
             Some(done) = in_flight.tasks.join_next() => {
                 match done {
                     Ok(done) => {
                         in_flight.finished(&done);
                         relay.0.in_hand.send_replace(in_flight.ids.len());
                         // What was put off since the store was read.
-                        deadline = deadline.min(done.due_again.map_or(deadline, |at| tokio::time::Instant::now() + until(at)));
+                        next = next.into_iter().chain(done.due_again).min();
                     }
                     // Panics are caught where they happen, so that this says only that the runtime ends.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
@@ -184,10 +194,9 @@ async fn wait(
     }
 }
 
-/// Starts what is due. Returns how long it is until something else will be.
-async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duration>, StoreError> {
+/// Starts what is due at `now`. Returns when something else will be.
+async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let store = &relay.0.store;
-    let now = Timestamp::now();
     if in_flight.hold_expiry.is_some_and(|at| at <= now) && store.expire_holds().await? > 0 {
         relay.0.branches.iter().for_each(|branch| branch.wake.notify_one());
     }
@@ -217,7 +226,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
                 };
                 let due_again = result.unwrap_or_else(|error| {
                     tracing::error!(%error, id, "the store did not take what became of it; trying again");
-                    Some(Timestamp::now() + STORE_PAUSE)
+                    Some(relay.now() + STORE_PAUSE)
                 });
                 Done { id, registry, due_again }
             });
@@ -227,12 +236,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight) -> Result<Option<Duratio
     let outlook = store.outlook(now).await?;
     in_flight.hold_expiry = outlook.next_hold_expiry;
     let next = [outlook.next_attempt, outlook.next_hold_expiry];
-    Ok(next.into_iter().flatten().map(until).min())
-}
-
-/// Returns how long it is until then. The store counts in milliseconds, so that a little more makes certain.
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default() + Duration::from_millis(1)
+    Ok(next.into_iter().flatten().min())
 }
 
 /// What asking the registry came to, apart from "not now".
@@ -258,11 +262,11 @@ impl Relay {
         match work {
             Work::Event(event) => {
                 let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
-                self.refuse(event, None, reason, true, &mut span).await
+                self.refuse(event, None, (reason, Party::Rules), true, &mut span).await
             }
             Work::Update(update) => {
                 let mut span = self.0.traces.begin(SpanKind::Consumer, "take update", Some(&update.trace));
-                self.refuse_update(update, reason, &mut span).await
+                self.refuse_update(update, (reason, Party::Rules), &mut span).await
             }
         }
     }
@@ -285,13 +289,13 @@ impl Relay {
     async fn judge_event(&self, event: &Event, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let Some(rule) = rule_for(&self.0.images, &event.repository) else {
             let reason = format!("no [[image]] rule manages {}", event.repository);
-            self.refuse(event, None, reason, true, span).await?;
+            self.refuse(event, None, (reason, Party::Rules), true, span).await?;
             return Ok(None);
         };
         let facts = match rule.check_tag(&event.tag) {
             Ok(facts) => facts,
             Err(refused) => {
-                self.refuse(event, Some(rule), refused.to_string(), false, span).await?;
+                self.refuse(event, Some(rule), (refused.to_string(), Party::Rules), false, span).await?;
                 return Ok(None);
             }
         };
@@ -301,15 +305,17 @@ impl Relay {
             Asked::Confirmed { version, note } => {
                 return self.decide(Candidate::new(event, rule, facts, version), note, span).await;
             }
-            Asked::No { reason } => self.refuse(event, Some(rule), reason, true, span).await?,
-            Asked::NotThere { reason } => match not_yet(event, Timestamp::now()) {
+            Asked::No { reason } => self.refuse(event, Some(rule), (reason, Party::Registry), true, span).await?,
+            Asked::NotThere { reason } => match not_yet(event, self.now()) {
                 Some(pause) => {
-                    return self.postpone(event, pause, format!("{reason} yet: it is asked again"), span).await;
+                    let reason = format!("{reason} yet: it is asked again");
+                    return self.postpone(event, pause, (reason, Party::Registry), span).await;
                 }
-                None => self.refuse(event, Some(rule), reason, true, span).await?,
+                None => self.refuse(event, Some(rule), (reason, Party::Registry), true, span).await?,
             },
             Asked::NotNow { reason, ask_again_after } => {
-                return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
+                let pause = pause(event.attempts, ask_again_after);
+                return self.postpone(event, pause, (reason, Party::Registry), span).await;
             }
         }
         Ok(None)
@@ -319,16 +325,16 @@ impl Relay {
         &self,
         event: &Event,
         pause: Duration,
-        reason: String,
+        (reason, asked): (String, Party),
         span: &mut Span,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let until = Timestamp::now() + pause;
+        let until = self.now() + pause;
         let trace_id = event.trace.trace_id();
         tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, %trace_id, "event postponed");
         span.set("tagrelay.outcome", "postponed");
         span.fail(&reason);
         self.notify_event(&event.id, &event.repository, &event.tag, "queued", Some(&reason));
-        self.0.store.postpone_event(&event.id, until, reason).await?;
+        self.0.store.postpone_event(&event.id, until, asked, reason).await?;
         Ok(Some(until))
     }
 
@@ -346,7 +352,8 @@ impl Relay {
     async fn judge_update(&self, update: &Update, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
         let store = &self.0.store;
         let Some(rule) = rule_for(&self.0.images, &update.repository) else {
-            self.refuse_update(update, format!("no [[image]] rule manages {}", update.repository), span).await?;
+            let reason = format!("no [[image]] rule manages {}", update.repository);
+            self.refuse_update(update, (reason, Party::Rules), span).await?;
             return Ok(None);
         };
         let Some(tag) = update.version.tag() else {
@@ -365,12 +372,12 @@ impl Relay {
                 return Ok(None);
             }
             Asked::No { reason } | Asked::NotThere { reason } => {
-                self.refuse_update(update, reason, span).await?;
+                self.refuse_update(update, (reason, Party::Registry), span).await?;
                 return Ok(None);
             }
             Asked::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
             Asked::NotNow { reason, ask_again_after } => {
-                let until = Timestamp::now() + pause(update.attempts, ask_again_after);
+                let until = self.now() + pause(update.attempts, ask_again_after);
                 let trace_id = update.trace.trace_id();
                 tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, %trace_id, "update postponed");
                 span.set("tagrelay.outcome", "postponed");
@@ -466,21 +473,21 @@ impl Relay {
         if takers.is_empty() {
             let reason = self.why_nobody_takes(&event.repository);
             decision_span.set("tagrelay.outcome", "refused");
-            self.refuse(event, Some(rule), reason, true, span).await?;
+            self.refuse(event, Some(rule), (reason, Party::Rules), true, span).await?;
             return Ok(None);
         }
         let mut turn = None;
         for _ in 0..MAX_COMPARISONS {
             let updates = match self.judge(&candidate, &takers).await? {
                 Judged::Plans(plans) => plans,
-                Judged::Refused { reason } => {
+                Judged::Refused { reason, asked } => {
                     decision_span.set("tagrelay.outcome", "refused");
-                    self.refuse(event, Some(rule), reason, true, span).await?;
+                    self.refuse(event, Some(rule), (reason, asked), true, span).await?;
                     return Ok(None);
                 }
-                Judged::NotNow { reason, ask_again_after } => {
+                Judged::NotNow { reason, ask_again_after, asked } => {
                     decision_span.set("tagrelay.outcome", "postponed");
-                    return self.postpone(event, pause(event.attempts, ask_again_after), reason, span).await;
+                    return self.postpone(event, pause(event.attempts, ask_again_after), (reason, asked), span).await;
                 }
             };
             let by: Vec<String> =
@@ -507,7 +514,8 @@ impl Relay {
                 turn = Some(self.0.turns.take(&event.repository).await);
             }
         }
-        self.postpone(event, RETRY.0, "others were decided at the same moment".to_owned(), span).await
+        let reason = "others were decided at the same moment".to_owned();
+        self.postpone(event, RETRY.0, (reason, Party::Rules), span).await
     }
 
     fn tell_decided(&self, event: &Event, states: &[(String, UpdateState)]) {
@@ -581,7 +589,7 @@ impl Relay {
         &self,
         event: &Event,
         rule: Option<&ImageRule>,
-        reason: String,
+        (reason, asked): (String, Party),
         redeliverable: bool,
         span: &mut Span,
     ) -> Result<(), StoreError> {
@@ -594,27 +602,43 @@ impl Relay {
             reason,
             matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
             redeliverable,
+            asked,
         };
         self.0.store.refuse_event(refusal).await
     }
 
-    async fn refuse_update(&self, update: &Update, reason: String, span: &mut Span) -> Result<(), StoreError> {
+    async fn refuse_update(
+        &self,
+        update: &Update,
+        (reason, asked): (String, Party),
+        span: &mut Span,
+    ) -> Result<(), StoreError> {
         span.set("tagrelay.outcome", "refused");
         span.set("tagrelay.reason", &reason);
-        self.finish(vec![(update.clone(), Outcome::Refused { reason })]).await?;
+        self.finish_as(vec![(update.clone(), Outcome::Refused { reason })], Some(asked)).await?;
         // The others of its request may have waited for this answer.
         self.wake_writer(&update.environment);
         Ok(())
     }
 
-    /// Records how updates ended.
+    /// Records how updates ended, by the word of the registry or the branch.
     pub(super) async fn finish(&self, finished: Vec<(Update, Outcome)>) -> Result<(), StoreError> {
+        self.finish_as(finished, None).await
+    }
+
+    /// Records how updates ended, and whose word that was where it was not that of the registry or the branch.
+    pub(super) async fn finish_as(
+        &self,
+        finished: Vec<(Update, Outcome)>,
+        asked: Option<Party>,
+    ) -> Result<(), StoreError> {
         let rows = finished
             .iter()
             .map(|(update, outcome)| Finish {
                 update_id: update.id.clone(),
                 outcome: outcome.clone(),
                 follow: self.0.following.is_some(),
+                asked,
             })
             .collect();
         self.0.store.finish(rows).await?;

@@ -1,4 +1,5 @@
-//! Ends the updates of environments that the settings do not have any more: no writer looks after them.
+//! Ends what there is of environments that the settings do not have any more: updates, which no writer looks after, and freezes,
+//! which would come back with the name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 
 use super::branch::turn_of;
 use super::{Branch, Relay};
-use crate::store::{Outcome, StoreError};
+use crate::store::{Outcome, Party, StoreError};
 
 /// How often it is looked. What was taken under the settings before may come a moment after these are in force.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -38,6 +39,10 @@ impl Relay {
             // No settings have none: nobody has told which there are.
             return Ok(());
         }
+        for freeze in self.0.store.end_freezes_elsewhere(&known).await? {
+            let (environment, reason) = (&freeze.environment, &freeze.reason);
+            tracing::warn!(freeze = %freeze.id, environment, actor = %freeze.actor, reason, "freeze ended: the settings have no such environment any more");
+        }
         let found = self.0.store.open_updates_elsewhere(&known, AT_ONCE).await?;
         let gone: BTreeSet<&str> = found.iter().map(|update| update.environment.as_str()).collect();
         if gone.is_empty() {
@@ -50,6 +55,6 @@ impl Relay {
             let reason = format!("there is no environment `{}` in the settings any more", update.environment);
             (update, Outcome::Refused { reason })
         });
-        self.finish(refused.collect()).await
+        self.finish_as(refused.collect(), Some(Party::Rules)).await
     }
 }

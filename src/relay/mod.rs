@@ -239,7 +239,7 @@ impl Relay {
                 return;
             }
         };
-        let now = Timestamp::now();
+        let now = self.now();
         let age = |at: Option<Timestamp>| {
             at.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default()
         };
@@ -250,6 +250,11 @@ impl Relay {
     /// Returns why a task of the pipeline ended that should not have, as soon as one does. Then the process is to end.
     pub async fn failed(&self) -> String {
         self.0.lineage.failed().await
+    }
+
+    /// Returns what time it is, by the clock by which the store decides.
+    fn now(&self) -> Timestamp {
+        self.0.store.clock().now()
     }
 
     /// Returns the branches with their environments.
@@ -278,10 +283,11 @@ impl Relay {
         trace: &TraceContext,
     ) -> Result<Vec<Received>, StoreError> {
         // A window that reaches behind the calendar's beginning has no beginning.
-        let since = Timestamp::now().checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
+        let now = self.now();
+        let since = now.checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
         let row = |event: &PushEvent| {
             let moves = rule_for(&self.0.images, &event.repository).is_some_and(|rule| rule.tag.moves());
-            new_event(receiver, event, moves, since, *trace)
+            new_event((receiver, event), moves, since, now, *trace)
         };
         let rows = events.iter().map(row).collect();
         let received = self.0.store.receive(receiver, rows).await?;
@@ -320,7 +326,9 @@ impl Relay {
     pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.0.store.replay(event_id).await?;
         if replayed == Replayed::Queued {
-            tracing::info!(event = event_id, "event replayed");
+            let event = self.0.store.event(event_id).await?;
+            let trace_id = event.map(|event| event.trace.trace_id().to_string());
+            tracing::info!(event = event_id, trace_id, "event replayed");
         }
         self.0.arrivals.other();
         Ok(replayed)
@@ -336,9 +344,11 @@ impl Relay {
         let mut replayed = Vec::new();
         for chunk in events.chunks(REPLAYED_AT_ONCE) {
             let ids: Vec<String> = chunk.iter().map(|event| event.id.clone()).collect();
-            let answers = self.0.store.replay_all(ids.clone()).await?;
-            let queued = ids.into_iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued);
-            replayed.extend(queued.map(|(id, _)| id).inspect(|id| tracing::info!(event = id, "event replayed")));
+            let answers = self.0.store.replay_all(ids).await?;
+            for (event, _) in chunk.iter().zip(answers).filter(|(_, answer)| *answer == Replayed::Queued) {
+                tracing::info!(event = %event.id, trace_id = %event.trace.trace_id(), "event replayed");
+                replayed.push(event.id.clone());
+            }
             self.0.arrivals.other();
         }
         Ok(replayed)
@@ -436,10 +446,10 @@ fn describe(span: &mut Span, update: &Update) {
 /// everything that they tell is equal. Of a tag that `moves` nothing is equal that tells neither id nor time: it may
 /// have moved between the two, and back.
 fn new_event(
-    receiver: &str,
-    event: &PushEvent,
+    (receiver, event): (&str, &PushEvent),
     moves: bool,
     duplicates_since: Timestamp,
+    now: Timestamp,
     trace: TraceContext,
 ) -> NewEvent {
     let digest = event.digest.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -453,7 +463,7 @@ fn new_event(
     let bare_since = match moves && occasion.is_empty() {
         // No delivery is as late as that.
         true => Timestamp::MAX,
-        false if is_bare => Timestamp::now().checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH),
+        false if is_bare => now.checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH),
         false => duplicates_since,
     };
     NewEvent {
@@ -484,12 +494,14 @@ mod tests {
         let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
         let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
         let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
-        let event = |pushed: &PushEvent| new_event("ci", pushed, false, week, TraceContext::random());
+        let now = Timestamp::now();
+        let event = |pushed: &PushEvent| new_event(("ci", pushed), false, week, now, TraceContext::random());
         assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));
         assert_eq!(event(&named).duplicates_since, week);
         assert_eq!(event(&pinned).duplicates_since, week);
         // A tag that moves may have been built again, unless the sender tells its pushes apart.
-        let moving = |pushed: &PushEvent| new_event("ci", pushed, true, week, TraceContext::random()).duplicates_since;
+        let moving =
+            |pushed: &PushEvent| new_event(("ci", pushed), true, week, now, TraceContext::random()).duplicates_since;
         assert_eq!([&bare, &named, &pinned].map(moving), [Timestamp::MAX, week, Timestamp::MAX]);
         let keys = [&bare, &named, &pinned].map(|pushed| event(pushed).duplicate_key);
         assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);

@@ -18,7 +18,7 @@ use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, order};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
 use crate::source_repo::{Membership, Relation, SourceError};
-use crate::store::{Cause, Event, PlannedUpdate, StoreError, Update, Verdict};
+use crate::store::{Cause, Event, Party, PlannedUpdate, StoreError, Update, Verdict};
 use crate::telemetry::{SpanKind, TraceContext};
 
 /// How long after an event came a commit that the source repository does not have is looked for: the source may be a
@@ -29,7 +29,8 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// The pause before a build is compared again that came while the registry was asked about a promotion of its place.
 const PROMOTION_IS_ASKED: Duration = Duration::from_millis(500);
 
-/// How old what is known of a branch may be when it is said for good that something else runs there.
+/// How old what is known of a branch may be when it is said for good that something else runs there. It must have been read
+/// since the event came in any case.
 const TIP_AGE: Duration = Duration::from_secs(1);
 
 /// How a reason begins for which nobody knows when something was built.
@@ -38,8 +39,8 @@ const UNREADABLE: &str = "nobody can see when it was built:";
 /// What comparing came to.
 pub(super) enum Judged {
     Plans(Vec<PlannedUpdate>),
-    Refused { reason: String },
-    NotNow { reason: String, ask_again_after: Option<Duration> },
+    Refused { reason: String, asked: Party },
+    NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
 }
 
 /// Turns at deciding, one at a time for each repository. Some share theirs.
@@ -60,8 +61,8 @@ impl Turns {
 /// Why there is no comparison now.
 enum Setback {
     Store(StoreError),
-    NotNow { reason: String, ask_again_after: Option<Duration> },
-    Refused { reason: String },
+    NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
+    Refused { reason: String, asked: Party },
 }
 
 impl Setback {
@@ -74,7 +75,8 @@ impl Setback {
             reason.push_str(&format!(": {why}"));
         }
         let asked_now = promotion.attempts == 0;
-        Self::NotNow { reason, ask_again_after: asked_now.then_some(PROMOTION_IS_ASKED) }
+        let ask_again_after = asked_now.then_some(PROMOTION_IS_ASKED);
+        Self::NotNow { reason, ask_again_after, asked: Party::Registry }
     }
 }
 
@@ -86,7 +88,7 @@ impl From<StoreError> for Setback {
 
 impl From<SourceError> for Setback {
     fn from(error: SourceError) -> Self {
-        Self::NotNow { reason: error.to_string(), ask_again_after: error.ask_again_after() }
+        Self::NotNow { reason: error.to_string(), ask_again_after: error.ask_again_after(), asked: Party::Source }
     }
 }
 
@@ -106,9 +108,9 @@ impl<'a> Candidate<'a> {
         Self { event, rule, facts, version, trace: event.trace, built_at: OnceCell::new() }
     }
 
-    /// Returns for how long what it needs may still be on its way; `None`: it was announced too long ago.
-    fn patience(&self) -> Option<Duration> {
-        let left = PATIENCE - Timestamp::now().duration_since(self.event.received_at);
+    /// Returns for how long what it needs may still be on its way at `now`; `None`: it was announced too long ago.
+    fn patience(&self, now: Timestamp) -> Option<Duration> {
+        let left = PATIENCE - now.duration_since(self.event.received_at);
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 }
@@ -139,7 +141,7 @@ impl Relay {
     pub(super) async fn judge(&self, candidate: &Candidate<'_>, environments: &[String]) -> Result<Judged, StoreError> {
         let judged = async {
             if let Some(reason) = self.refused_by_source(candidate).await? {
-                return Ok(Judged::Refused { reason });
+                return Ok(Judged::Refused { reason, asked: Party::Source });
             }
             let mut plans = Vec::with_capacity(environments.len());
             for environment in environments {
@@ -150,8 +152,10 @@ impl Relay {
         match judged.await {
             Ok(judged) => Ok(judged),
             Err(Setback::Store(error)) => Err(error),
-            Err(Setback::NotNow { reason, ask_again_after }) => Ok(Judged::NotNow { reason, ask_again_after }),
-            Err(Setback::Refused { reason }) => Ok(Judged::Refused { reason }),
+            Err(Setback::NotNow { reason, ask_again_after, asked }) => {
+                Ok(Judged::NotNow { reason, ask_again_after, asked })
+            }
+            Err(Setback::Refused { reason, asked }) => Ok(Judged::Refused { reason, asked }),
         }
     }
 
@@ -166,11 +170,12 @@ impl Relay {
             Membership::Elsewhere { reason } => reason,
         };
         drop(span);
-        if let Some(left) = candidate.patience() {
+        if let Some(left) = candidate.patience(self.now()) {
             let reason = format!("{reason}; it is looked for again");
             // The last look is when the time is over, and no later.
             let next = Duration::from_secs(1 << candidate.event.attempts.min(4));
-            return Err(Setback::NotNow { reason, ask_again_after: (left < next).then_some(left) });
+            let ask_again_after = (left < next).then_some(left);
+            return Err(Setback::NotNow { reason, ask_again_after, asked: Party::Source });
         }
         Ok(Some(reason))
     }
@@ -189,9 +194,12 @@ impl Relay {
         if !is_final || tip.is_none() {
             return Ok(planned);
         }
-        branch.read_if_older_than(TIP_AGE).await.map_err(|error| Setback::NotNow {
+        let age = self.now().duration_since(candidate.event.received_at);
+        let age = TIP_AGE.min(Duration::try_from(age).unwrap_or_default());
+        branch.read_if_older_than(age).await.map_err(|error| Setback::NotNow {
             reason: format!("it is not known what {environment} runs now: {error}"),
             ask_again_after: None,
+            asked: Party::Branch,
         })?;
         if branch.tip() == tip { Ok(planned) } else { self.compare_all(candidate, environment).await }
     }
@@ -351,12 +359,16 @@ impl Relay {
         match self.built_at(candidate, digest).await? {
             BuildTime::At(at) => Ok(Some(at)),
             BuildTime::Unsaid | BuildTime::Gone { .. } => Ok(None),
-            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
-            BuildTime::Incomplete { reason } if candidate.patience().is_none() => {
-                Err(Setback::Refused { reason: format!("the image cannot be pulled: {reason}") })
+            BuildTime::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
+            BuildTime::Incomplete { reason } if candidate.patience(self.now()).is_none() => {
+                let reason = format!("the image cannot be pulled: {reason}");
+                Err(Setback::Refused { reason, asked: Party::Registry })
             }
             BuildTime::NotAllowed { reason } | BuildTime::Incomplete { reason } => {
-                Err(Setback::NotNow { reason: format!("{UNREADABLE} {reason}"), ask_again_after: None })
+                let reason = format!("{UNREADABLE} {reason}");
+                Err(Setback::NotNow { reason, ask_again_after: None, asked: Party::Registry })
             }
         }
     }
@@ -381,7 +393,9 @@ impl Relay {
         match self.built_at(candidate, digest).await? {
             BuildTime::At(at) => Ok(Some(at)),
             BuildTime::Unsaid => Ok(None),
-            BuildTime::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            BuildTime::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
             BuildTime::Gone { reason } | BuildTime::Incomplete { reason } | BuildTime::NotAllowed { reason } => {
                 silent.push(format!("{UNREADABLE} {reason}"));
                 Ok(None)
@@ -394,7 +408,9 @@ impl Relay {
         match self.confirm("registry running digest", image, trace).await {
             Confirmation::There(image) => Ok(image.digest().cloned()),
             Confirmation::NotThere | Confirmation::NotAllowed { .. } => Ok(None),
-            Confirmation::NotNow { reason, ask_again_after } => Err(Setback::NotNow { reason, ask_again_after }),
+            Confirmation::NotNow { reason, ask_again_after } => {
+                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+            }
         }
     }
 

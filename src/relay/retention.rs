@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::Relay;
@@ -20,7 +19,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(pause) => {}
         }
-        pause = match relay.0.store.forget(&relay.0.retention, Timestamp::now()).await {
+        pause = match relay.0.store.forget(&relay.0.retention, relay.now()).await {
             Ok(true) => PAUSE,
             Ok(false) => TIMES.1,
             Err(error) => {

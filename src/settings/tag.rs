@@ -127,7 +127,12 @@ fn read_digest(tag: Section<'_>) -> Option<TagRule> {
         return DEFAULT_MOVING_TAG.parse().ok().map(|name| TagRule::Digest { name });
     }
     let name = tag.text("name").and_then(|text| tag.parse::<Tag>(text))?;
-    Some(TagRule::Digest { name: name.value })
+    let rule = TagRule::Digest { name: name.value.clone() };
+    if let Err(reason) = rule.read(&name.value) {
+        tag.report().fault(name.offset, format!("no tag can match: {}", reason.unwrap_or_default()));
+        return None;
+    }
+    Some(rule)
 }
 
 fn built(tag: Section<'_>, offset: usize, rule: Result<TagRule, InvalidTagRule>) -> Option<TagRule> {

@@ -1,10 +1,25 @@
-//! What was tried in vain. The tables' triggers write it (`0008_attempts.sql`).
+//! What was tried in vain. The tables' triggers write it (`0008_attempts.sql`, `0009_trust.sql`).
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _};
 
+use super::rows::words;
 use super::{Store, StoreError, time};
+
+words! {
+    /// Who was asked in vain.
+    Party {
+        /// The registry of the image.
+        Registry = "registry",
+        /// The source repository of the image.
+        Source = "source",
+        /// What the settings, the manifests and the order of builds say.
+        Rules = "rules",
+        /// The branch: it was read, or pushed to.
+        Branch = "branch",
+    }
+}
 
 /// Something that was tried for an event or a request, and failed or was begun anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +28,7 @@ pub struct FailedAttempt {
     pub environment: Option<String>,
     /// When.
     pub at: Timestamp,
-    /// Who was asked: `registry`, `rules`, `branch`, or `replay` when somebody had it run again.
+    /// Who was asked, as [`Party`] calls them, or `replay` when somebody had it run again.
     pub asked: String,
     /// What the answer was.
     pub answered: String,

@@ -320,7 +320,8 @@ mod tests {
 
         async fn refuse(&self, event_id: &str, redeliverable: bool) {
             let (event_id, reason) = (event_id.to_owned(), "no".to_owned());
-            let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable };
+            let refusal =
+                EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: crate::store::Party::Rules };
             self.store.refuse_event(refusal).await.unwrap();
         }
 

@@ -248,6 +248,7 @@ fn row<'a>(
         trace: &event.trace,
         override_reason: None,
         decided: Some(planned),
+        compared: None,
     }
 }
 

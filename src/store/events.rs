@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::writer::{Transaction, Write};
-use super::{Event, EventState, Store, StoreError};
+use super::{Event, EventState, Party, Store, StoreError};
 use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
 
@@ -108,13 +108,19 @@ impl Store {
         self.writes.run(refusal).await
     }
 
-    /// Records that the registry could not answer for an event, and when it is asked again.
+    /// Records that somebody who was asked could not answer for an event, and when it is tried again.
     ///
     /// # Errors
     ///
     /// When it could not be stored.
-    pub async fn postpone_event(&self, id: &str, until: Timestamp, reason: String) -> Result<(), StoreError> {
-        self.writes.run(Postpone { id: id.to_owned(), until, reason }).await
+    pub async fn postpone_event(
+        &self,
+        id: &str,
+        until: Timestamp,
+        asked: Party,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.writes.run(Postpone { id: id.to_owned(), until, asked, reason }).await
     }
 
     /// Queues an event again that has failed for good, itself or in an environment.
@@ -148,6 +154,8 @@ pub struct EventRefusal {
     pub matched_rule: Option<String>,
     /// Whether the same delivery may run again, because what was missing may have come by then.
     pub redeliverable: bool,
+    /// Who said it.
+    pub asked: Party,
 }
 
 impl Write for EventRefusal {
@@ -155,12 +163,13 @@ impl Write for EventRefusal {
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "UPDATE events SET state = 'refused', reason = ?, matched_rule = ?, redeliverable = ?, next_attempt_at = NULL,
-                finished_at = ? WHERE id = ? AND state = 'queued'",
+            "UPDATE events SET state = 'refused', reason = ?, matched_rule = ?, redeliverable = ?, asked = ?,
+                next_attempt_at = NULL, finished_at = ? WHERE id = ? AND state = 'queued'",
         )
         .bind(&self.reason)
         .bind(&self.matched_rule)
         .bind(self.redeliverable)
+        .bind(self.asked.as_str())
         .bind(tx.now_milliseconds())
         .bind(&self.event_id)
         .execute(&mut *tx.connection)
@@ -172,6 +181,7 @@ impl Write for EventRefusal {
 struct Postpone {
     id: String,
     until: Timestamp,
+    asked: Party,
     reason: String,
 }
 
@@ -180,9 +190,11 @@ impl Write for Postpone {
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "UPDATE events SET attempts = attempts + 1, next_attempt_at = ?, reason = ? WHERE id = ? AND state = 'queued'",
+            "UPDATE events SET attempts = attempts + 1, next_attempt_at = ?, asked = ?, reason = ?
+             WHERE id = ? AND state = 'queued'",
         )
         .bind(self.until.as_millisecond())
+        .bind(self.asked.as_str())
         .bind(&self.reason)
         .bind(&self.id)
         .execute(&mut *tx.connection)

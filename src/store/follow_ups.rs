@@ -149,6 +149,52 @@ impl Store {
         self.with_updates(rows).await
     }
 
+    /// Returns the follow-ups of an environment that have not come to an end, as [`Self::open_follow_ups`] does.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn open_follow_ups_in(
+        &self,
+        environment: &str,
+        limit: u32,
+    ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+        let rows: Vec<FollowUp> = sqlx::query_as(
+            "SELECT * FROM follow_ups WHERE environment = ? AND ended_at IS NULL ORDER BY update_id LIMIT ?",
+        )
+        .bind(environment)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        self.with_updates(rows).await
+    }
+
+    /// Returns the follow-ups of an environment that ran out of time and after which nothing else was committed for the same
+    /// repository, oldest first, with their updates; at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn timed_out_follow_ups(
+        &self,
+        environment: &str,
+        limit: u32,
+    ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+        let rows: Vec<FollowUp> = sqlx::query_as(
+            "SELECT follow_ups.* FROM follow_ups JOIN updates ON updates.id = update_id
+             WHERE follow_ups.environment = ? AND follow_ups.state = 'timed_out' AND NOT EXISTS (
+                SELECT 1 FROM updates AS later WHERE later.state = 'committed'
+                    AND later.environment = updates.environment AND later.repository = updates.repository
+                    AND (later.finished_at, later.id) > (updates.finished_at, updates.id))
+             ORDER BY update_id LIMIT ?",
+        )
+        .bind(environment)
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        self.with_updates(rows).await
+    }
+
     /// Returns those of the follow-ups of these updates that have not come to an end, oldest first, with their updates.
     ///
     /// # Errors

@@ -176,6 +176,21 @@ impl Store {
         self.writes.run(Thaw { id: id.to_owned(), actor: actor.to_owned() }).await
     }
 
+    /// Ends the freezes that are switched on for other environments than these: whoever gives a name to another environment
+    /// later does not expect it to be frozen. Returns them as they were.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be stored.
+    pub async fn end_freezes_elsewhere(&self, known: &[String]) -> Result<Vec<Freeze>, StoreError> {
+        // Asked first on the read side: idle costs no write.
+        let is_elsewhere = |freeze: &Freeze| !known.contains(&freeze.environment);
+        if !self.freezes().await?.iter().any(is_elsewhere) {
+            return Ok(Vec::new());
+        }
+        self.writes.run(EndElsewhere { known: known.to_vec() }).await
+    }
+
     /// Returns the freezes that are switched on, oldest first.
     ///
     /// # Errors
@@ -402,6 +417,26 @@ impl Write for NewFreeze {
         // What waits already waits for this one, too.
         review_waiting(tx, Some(&made.environment)).await?;
         Ok(made)
+    }
+}
+
+struct EndElsewhere {
+    known: Vec<String>,
+}
+
+impl Write for EndElsewhere {
+    type Output = Vec<Freeze>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Freeze>, sqlx::Error> {
+        sqlx::query_as(
+            "UPDATE freezes SET ended_at = ?1, ended_by = 'the settings have no such environment'
+             WHERE ended_at IS NULL AND (expires_at IS NULL OR expires_at > ?1)
+                AND environment NOT IN (SELECT value FROM json_each(?2)) RETURNING *",
+        )
+        .bind(tx.now_milliseconds())
+        .bind(serde_json::json!(self.known).to_string())
+        .fetch_all(&mut *tx.connection)
+        .await
     }
 }
 

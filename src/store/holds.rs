@@ -257,6 +257,26 @@ pub(super) async fn end_of_requests(tx: &mut Transaction<'_>, request_ids: &[&St
     Ok(())
 }
 
+/// Ends the holds that earlier rollbacks have made at the places of these updates of rollbacks, because these have happened:
+/// their holds keep the places.
+pub(super) async fn replace_earlier(tx: &mut Transaction<'_>, update_ids: &[&String]) -> Result<(), sqlx::Error> {
+    if update_ids.is_empty() {
+        return Ok(());
+    }
+    let earlier: Vec<Hold> = sqlx::query_as(
+        "SELECT holds.* FROM updates JOIN holds
+            ON holds.environment = updates.environment AND holds.repository = updates.repository
+         WHERE updates.id IN (SELECT value FROM json_each(?)) AND holds.released_at IS NULL AND holds.request_id < updates.cause_id",
+    )
+    .bind(json_text(update_ids)?)
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    for hold in &earlier {
+        end(tx, hold, "a later rollback").await?;
+    }
+    Ok(())
+}
+
 async fn end(tx: &mut Transaction<'_>, hold: &Hold, by: &str) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE holds SET released_at = ?, released_by = ? WHERE id = ?")
         .bind(tx.now_milliseconds())

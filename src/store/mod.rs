@@ -42,7 +42,7 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::policy::FreezeCalendar;
 
-pub use attempts::FailedAttempt;
+pub use attempts::{FailedAttempt, Party};
 pub use backlog::Backlog;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
 pub use decisions::{Decided, Decision, PlannedUpdate, Verdict};

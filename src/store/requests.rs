@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
 use super::rows::words;
-use super::updates::{NewUpdate, Place, insert, is_being_pushed};
+use super::updates::{NewUpdate, Place, insert, is_being_pushed, supersede_waiting};
 use super::writer::{Transaction, Write};
 use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, freezes, holds, parsed, time};
 use crate::image::{Repository, Version};
@@ -117,6 +117,8 @@ pub struct NewRequestedUpdate {
     pub state: UpdateState,
     /// Why, for a final state.
     pub reason: Option<String>,
+    /// What the environment runs of it.
+    pub running: Vec<Version>,
 }
 
 /// What became of a new request.
@@ -170,6 +172,29 @@ impl Store {
         Ok(sqlx::query_as("SELECT * FROM requests WHERE id = ?").bind(id).fetch_optional(&self.reads).await?)
     }
 
+    /// Returns the promotions and rollbacks that failed for good, in whole or in part, newest first; of a repository, those in
+    /// which it did.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn failed_requests(
+        &self,
+        repository: Option<&Repository>,
+        limit: u32,
+    ) -> Result<Vec<Request>, StoreError> {
+        let requests = sqlx::query_as(
+            "SELECT * FROM requests WHERE id IN (
+                SELECT cause_id FROM updates WHERE state = 'refused' AND (?1 IS NULL OR repository = ?1))
+             ORDER BY id DESC LIMIT ?2",
+        )
+        .bind(repository.map(Repository::as_str))
+        .bind(limit)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(requests)
+    }
+
     /// Returns the request that an actor made with a key before.
     ///
     /// # Errors
@@ -201,9 +226,13 @@ impl Write for NewRequest {
             }
         }
         let request = self.insert(tx).await?;
-        self.insert_updates(tx, &request).await?;
+        let unchanged = self.insert_updates(tx, &request).await?;
         let hold = match &self.hold {
-            Some(hold) => Some(holds::make(tx, hold, Some(&request.id)).await?),
+            Some(hold) => {
+                let made = holds::make(tx, hold, Some(&request.id)).await?;
+                holds::replace_earlier(tx, &unchanged.iter().collect::<Vec<_>>()).await?;
+                Some(made)
+            }
             None => None,
         };
         Ok(RequestMade::New { request, hold })
@@ -260,7 +289,8 @@ impl NewRequest {
         Ok(request)
     }
 
-    async fn insert_updates(&self, tx: &mut Transaction<'_>, request: &Request) -> Result<(), sqlx::Error> {
+    /// Returns the ids of those that change nothing.
+    async fn insert_updates(&self, tx: &mut Transaction<'_>, request: &Request) -> Result<Vec<String>, sqlx::Error> {
         let places: Vec<Place<'_>> = self.updates.iter().map(|wanted| self.place(wanted)).collect();
         // Looked at here, so that a hold that was made a moment ago counts. A rollback is what holds are for.
         let holds = match self.kind {
@@ -295,9 +325,15 @@ impl NewRequest {
                 trace: &request.trace,
                 override_reason: request.overridden.as_ref().and(request.reason.as_deref().or(unexplained)),
                 decided: None,
+                compared: Some(&wanted.running),
             });
         }
-        insert(tx, &rows).await.map(|_| ())
+        let ids = insert(tx, &rows).await?;
+        // They run what was asked for last: what was asked for before is not to come over it later.
+        let unchanged = |(row, _): &(&NewUpdate<'_>, &String)| row.state == UpdateState::Unchanged;
+        let unchanged: Vec<&String> = rows.iter().zip(&ids).filter(unchanged).map(|(_, id)| id).collect();
+        supersede_waiting(tx, &unchanged).await?;
+        Ok(unchanged.into_iter().cloned().collect())
     }
 
     fn place<'a>(&'a self, wanted: &'a NewRequestedUpdate) -> Place<'a> {

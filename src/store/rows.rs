@@ -243,7 +243,7 @@ pub struct Update {
     pub decided_by: Option<String>,
     /// What it was compared with and how that came out, for people.
     pub decided_because: Option<String>,
-    /// The versions that it is not older than; `None` for what somebody asked for.
+    /// What it was compared with: the versions that it is not older than or, for what somebody asked for, what ran then.
     pub compared: Option<Vec<Version>>,
     /// Which trace it belongs to: the span that everything that becomes of it is a child of.
     pub trace: TraceContext,

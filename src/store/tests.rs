@@ -63,7 +63,7 @@ impl Fixture {
 
     pub(in crate::store) async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
-        self.store.finish(vec![Finish { update_id, outcome, follow: false }]).await.unwrap();
+        self.store.finish(vec![Finish { update_id, outcome, follow: false, asked: None }]).await.unwrap();
     }
 }
 
@@ -129,6 +129,7 @@ pub(in crate::store) fn rollback(to: &str, key: Option<&str>) -> NewRequest {
             version: version(to),
             state: UpdateState::Unverified,
             reason: None,
+            running: vec![version("0")],
         }],
         hold: Some(hold(None)),
         trace: TraceContext::random(),
@@ -198,6 +199,7 @@ async fn an_event_refused_for_something_that_passes_runs_again_when_redelivered(
         reason: "not there".to_owned(),
         matched_rule: None,
         redeliverable,
+        asked: Party::Registry,
     };
     fixture.store.refuse_event(refuse(true)).await.unwrap();
     let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
@@ -215,7 +217,7 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     let id = fixture.receive("a").await;
     fixture.receive("b").await;
     let until = jiff::Timestamp::now() + Duration::from_secs(60);
-    fixture.store.postpone_event(&id, until, "429".to_owned()).await.unwrap();
+    fixture.store.postpone_event(&id, until, Party::Registry, "429".to_owned()).await.unwrap();
     let due = fixture.store.due_events(jiff::Timestamp::now(), 1, &[]).await.unwrap();
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
     let next = async |now| fixture.store.outlook(now).await.unwrap().next_attempt.map(jiff::Timestamp::as_millisecond);
@@ -415,6 +417,70 @@ async fn one_key_makes_one_request() {
 }
 
 #[tokio::test]
+async fn what_may_have_landed_is_not_superseded_by_what_waited_with_it() {
+    let fixture = Fixture::new().await;
+    let lost = fixture.receive("a").await;
+    fixture.decide(&lost, "a").await;
+    let update = fixture.update_of(&lost).await;
+    // The answer to its push is lost, and a hold comes before it is sent again.
+    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    let made = fixture.store.hold(hold(None)).await.unwrap();
+    assert_eq!(
+        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
+        [(update.id.clone(), UpdateState::Waiting)]
+    );
+    let newer = fixture.receive("b").await;
+    assert_eq!(fixture.decide(&newer, "b").await, UpdateState::Waiting);
+    let in_doubt = fixture.store.waiting_in_doubt(&["staging".to_owned()]).await.unwrap();
+    assert_eq!(in_doubt.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), [update.id.as_str()]);
+    // Both go: the writer looks at the branch before it writes the newer one.
+    fixture.store.release_hold(&made.id, "oncall").await.unwrap();
+    assert_eq!(fixture.update_of(&lost).await.state, UpdateState::Pending);
+    assert_eq!(fixture.update_of(&lost).await.commit, update_attempt_commit(&update.id));
+    assert_eq!(fixture.update_of(&newer).await.state, UpdateState::Pending);
+}
+
+fn update_attempt_commit(id: &str) -> Option<String> {
+    Some(attempt(id).commit)
+}
+
+/// Commits a version in an environment, and follows it.
+async fn followed(fixture: &Fixture, environment: &str, tag: &str) -> String {
+    let id = fixture.receive(&format!("{tag} for {environment}").replace(' ', "-")).await;
+    let mut decision = decision(&id, tag, None);
+    decision.updates[0].environment = environment.to_owned();
+    decision.updates[0].mark = fixture.store.standing(environment, &repository()).await.unwrap().mark;
+    assert!(matches!(fixture.store.decide(decision).await.unwrap(), Decided::Done(_)));
+    let update_id = fixture.update_of(&id).await.id;
+    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
+    let finish = Finish { update_id: update_id.clone(), outcome: Outcome::Committed, follow: true, asked: None };
+    fixture.store.finish(vec![finish]).await.unwrap();
+    update_id
+}
+
+#[tokio::test]
+async fn the_rollouts_of_one_environment_are_found_among_those_of_all() {
+    let fixture = Fixture::new().await;
+    followed(&fixture, "qa", "a").await;
+    let first = followed(&fixture, "staging", "a").await;
+    let ids =
+        |found: Vec<(FollowUp, Update)>| -> Vec<String> { found.into_iter().map(|(row, _)| row.update_id).collect() };
+    let own = [first];
+    assert_ne!(ids(fixture.store.open_follow_ups(1).await.unwrap()), own);
+    assert_eq!(ids(fixture.store.open_follow_ups_in("staging", 1).await.unwrap()), own);
+
+    let mut late = fixture.store.open_follow_ups_in("staging", 1).await.unwrap().remove(0).0;
+    (late.state, late.ended_at) = (FollowState::TimedOut, Some(late.started_at));
+    fixture.store.record_follow_ups(vec![late]).await.unwrap();
+    assert!(fixture.store.open_follow_ups_in("staging", 1).await.unwrap().is_empty());
+    assert_eq!(ids(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap()), own);
+    assert!(fixture.store.timed_out_follow_ups("qa", 9).await.unwrap().is_empty());
+    // What came after it is asked for instead.
+    followed(&fixture, "staging", "b").await;
+    assert!(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_refused_rollback_leaves_no_hold() {
     let fixture = Fixture::new().await;
     let RequestMade::New { request, .. } = fixture.store.make_request(rollback("a", None)).await.unwrap() else {
@@ -447,6 +513,28 @@ async fn what_waits_for_the_hold_of_a_rollback_does_not_end_it() {
     fixture.finish(&rollback, Outcome::Committed).await;
     assert_eq!(fixture.event_state(&later).await, EventState::Waiting);
     assert_eq!(fixture.store.holds().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_rollback_that_happened_takes_the_place_of_the_one_before() {
+    let fixture = Fixture::new().await;
+    let own = fixture.store.hold(hold(None)).await.unwrap();
+    let first = make(&fixture, rollback("a", None)).await;
+    fixture.finish(&first, Outcome::Committed).await;
+    let holders = async || -> Vec<Option<String>> {
+        fixture.store.holds().await.unwrap().into_iter().map(|hold| hold.request_id).collect()
+    };
+    // One that does not happen leaves the hold of the one that did.
+    let refused = make(&fixture, rollback("b", None)).await;
+    fixture.finish(&refused, Outcome::Refused { reason: "not there".into() }).await;
+    assert_eq!(holders().await, [None, Some(first.clone())]);
+    let waiting = fixture.receive("d").await;
+    assert_eq!(fixture.decide(&waiting, "d").await, UpdateState::Waiting);
+    let second = make(&fixture, rollback("c", None)).await;
+    assert_eq!(holders().await, [None, Some(first), Some(second.clone())]);
+    fixture.finish(&second, Outcome::Committed).await;
+    assert_eq!(holders().await, [None, Some(second)]);
+    assert_eq!(fixture.store.holds().await.unwrap()[0].id, own.id, "what somebody holds is held");
 }
 
 #[tokio::test]
@@ -534,6 +622,7 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
         version: version("a"),
         state: UpdateState::Unchanged,
         reason: None,
+        running: vec![version("a")],
     };
     let request = NewRequest { updates: vec![unchanged], ..rollback("a", None) };
     let RequestMade::New { request, .. } = fixture.store.make_request(request).await.unwrap() else {
@@ -684,7 +773,7 @@ async fn what_runs_again_does_so_once_for_a_delivery_that_names_it_twice() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("a").await;
     let (event_id, reason) = (id.clone(), "not there".to_owned());
-    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true };
+    let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable: true, asked: Party::Rules };
     fixture.store.refuse_event(refusal).await.unwrap();
     let received = fixture.store.receive("hub", vec![event("a"), event("a")]).await.unwrap();
     let expected = [ReceivedState::Queued, ReceivedState::Duplicate].map(|state| Received { id: id.clone(), state });

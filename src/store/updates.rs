@@ -35,6 +35,8 @@ pub(super) struct NewUpdate<'a> {
     pub(super) override_reason: Option<&'a str>,
     /// How it was compared; `None` for what somebody asked for.
     pub(super) decided: Option<&'a PlannedUpdate>,
+    /// What the place ran when somebody asked for it; `None` where that is noted with the decision.
+    pub(super) compared: Option<&'a [Version]>,
 }
 
 /// What history is narrowed down to.
@@ -110,6 +112,22 @@ impl Store {
         Ok(updates)
     }
 
+    /// Returns the refused updates of these events and requests, in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn refused_updates_of(&self, cause_ids: &[&str]) -> Result<Vec<Update>, StoreError> {
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates INDEXED BY updates_refused WHERE state = 'refused'
+                AND cause_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        )
+        .bind(serde_json::json!(cause_ids).to_string())
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
     /// Returns committed updates, newest first.
     ///
     /// # Errors
@@ -159,6 +177,24 @@ impl Store {
         Ok(updates)
     }
 
+    /// Returns those updates of these environments that wait for a hold or freeze to end and may be on the branch already,
+    /// because the answer to their push was lost before they had to wait.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn waiting_in_doubt(&self, environments: &[String]) -> Result<Vec<Update>, StoreError> {
+        let names = serde_json::to_string(environments).unwrap_or_default();
+        let updates = sqlx::query_as(
+            "SELECT * FROM updates INDEXED BY updates_waiting WHERE state = 'waiting' AND commit_id IS NOT NULL
+                AND environment IN (SELECT value FROM json_each(?)) ORDER BY id",
+        )
+        .bind(names)
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(updates)
+    }
+
     /// Records that the registry confirmed an update of a request: its writer may take it, or it waits for a freeze to end.
     /// Returns its state then; `None` where nobody waited for the confirmation any more.
     ///
@@ -198,7 +234,11 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, updates: &[NewUpdate<'_>]) 
     let now = tx.now_milliseconds();
     let row = |(id, update): (&String, &NewUpdate<'_>)| {
         let is_open = matches!(update.state, UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting);
-        let decided = update.decided.map(|planned| (planned.decided_by, &planned.decided_because, &planned.compared));
+        let asked = || update.compared.map(|compared| (None, None, compared));
+        let decided = update
+            .decided
+            .map(|planned| (Some(planned.decided_by), Some(&planned.decided_because), planned.compared.as_slice()));
+        let decided = decided.or_else(asked);
         serde_json::json!([
             id,
             update.place.environment,
@@ -335,6 +375,33 @@ pub(super) async fn supersede_open(
     settle_causes(tx, &causes).await
 }
 
+/// Ends what waits and is older than one of these updates, which their places run now: it could not be written any more.
+pub(super) async fn supersede_waiting(tx: &mut Transaction<'_>, ids: &[&String]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let causes: Vec<String> = sqlx::query_scalar(
+        // In the words of `overtaken`.
+        "UPDATE updates AS older INDEXED BY updates_waiting SET state = 'superseded', finished_at = ?2,
+            reason = 'older: ' || newer.version || ' was taken later for ' || older.environment
+         FROM (
+            SELECT id AS newer_id, cause_id AS newer_cause, environment AS place, repository AS image,
+                coalesce(tag, digest) AS version
+            FROM updates WHERE id IN (SELECT value FROM json_each(?1))
+         ) AS newer
+         WHERE older.state = 'waiting' AND older.environment = newer.place AND older.repository = newer.image
+            AND older.commit_id IS NULL AND older.id < newer.newer_id
+            AND (older.cause IN ('push', 'catch-up') OR older.cause_id < newer.newer_cause)
+         RETURNING cause_id",
+    )
+    .bind(json_text(ids)?)
+    .bind(tx.now_milliseconds())
+    .fetch_all(&mut *tx.connection)
+    .await?;
+    let causes: Vec<(&String, UpdateState)> = causes.iter().map(|cause| (cause, UpdateState::Superseded)).collect();
+    settle_causes(tx, &causes).await
+}
+
 /// Draws the conclusions of the ends of updates for what they are of: an event gets its state, and a rollback that did
 /// not happen loses its hold.
 pub(super) async fn settle_causes(
@@ -349,18 +416,19 @@ pub(super) async fn settle_causes(
     settle_events(tx, &causes.iter().map(|(cause, _)| *cause).collect::<Vec<_>>()).await
 }
 
-/// Lets the newest waiting update of a place go, and supersedes the others.
+/// Lets the newest waiting update of a place go, and supersedes the others. What may be on the branch already, because the
+/// answer to its push was lost, goes, too: its writer looks there first.
 pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Result<(), sqlx::Error> {
-    let waiting: Vec<(String, String)> = sqlx::query_as(
-        "SELECT id, cause_id FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
+    let waiting: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT id, cause_id, commit_id IS NOT NULL FROM updates WHERE environment = ? AND repository = ? AND state = 'waiting'
          ORDER BY id DESC",
     )
     .bind(place.environment)
     .bind(place.repository.as_str())
     .fetch_all(&mut *tx.connection)
     .await?;
-    for (index, (id, _)) in waiting.iter().enumerate() {
-        if index == 0 {
+    for (index, (id, _, may_be_there)) in waiting.iter().enumerate() {
+        if index == 0 || *may_be_there {
             sqlx::query("UPDATE updates SET state = 'pending', reason = NULL, released_at = ? WHERE id = ?")
                 .bind(tx.now_milliseconds())
                 .bind(id)
@@ -375,7 +443,7 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
                 .await?;
         }
     }
-    settle_events(tx, &waiting.iter().map(|(_, cause_id)| cause_id).collect::<Vec<_>>()).await
+    settle_events(tx, &waiting.iter().map(|(_, cause_id, _)| cause_id).collect::<Vec<_>>()).await
 }
 
 /// Gives events the states that their updates add up to: what is open first, then the best that came of it, and of

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::rows::SiteChange;
-use super::updates::{NEWER, Place, overtaken, passes_freezes, settle_causes};
+use super::updates::{NEWER, Place, overtaken, passes_freezes, settle_causes, supersede_waiting};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, Update, UpdateState, follow_ups, freezes, holds, json_text};
+use super::{Cause, Party, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds, json_text};
 use crate::image::{Digest, Tag, Version};
 
 /// What is about to be pushed for an update.
@@ -33,6 +33,8 @@ pub struct Finish {
     pub outcome: Outcome,
     /// Whether Argo CD is followed when it is committed.
     pub follow: bool,
+    /// Who refused it, where that is not the registry of what it has not confirmed, or else the branch.
+    pub asked: Option<Party>,
 }
 
 /// How an update ended.
@@ -242,7 +244,7 @@ impl Write for ForgetAttempts {
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         sqlx::query(
             "UPDATE updates SET commit_id = NULL, old_tag = NULL, old_digest = NULL, changes = NULL
-             WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending'",
+             WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('pending', 'waiting')",
         )
         .bind(json_text(&self.0)?)
         .execute(&mut *tx.connection)
@@ -259,18 +261,19 @@ impl Write for FinishUpdates {
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         let row = |finish: &Finish| {
             let (state, reason) = finish.outcome.parts();
-            serde_json::json!([finish.update_id, state.as_str(), reason, state == UpdateState::Committed])
+            let asked = finish.asked.map(Party::as_str);
+            serde_json::json!([finish.update_id, state.as_str(), reason, state == UpdateState::Committed, asked])
         };
-        let ended: Vec<(String, String, String)> = sqlx::query_as(
+        let ended: Vec<(String, String, String, String)> = sqlx::query_as(
             "UPDATE updates SET state = new.value ->> 1, reason = new.value ->> 2, finished_at = ?2,
-                next_attempt_at = NULL,
+                next_attempt_at = NULL, asked = new.value ->> 4,
                 commit_id = CASE WHEN new.value ->> 3 THEN commit_id END,
                 changes = CASE WHEN new.value ->> 3 THEN changes END,
                 old_tag = CASE WHEN new.value ->> 3 THEN old_tag END,
                 old_digest = CASE WHEN new.value ->> 3 THEN old_digest END
              FROM json_each(?1) AS new
              WHERE updates.id = new.value ->> 0 AND state IN ('unverified', 'pending', 'waiting')
-             RETURNING id, cause_id, state",
+             RETURNING id, cause_id, state, cause",
         )
         .bind(json_text(self.0.iter().map(row).collect::<Vec<_>>())?)
         .bind(tx.now_milliseconds())
@@ -278,17 +281,23 @@ impl Write for FinishUpdates {
         .await?;
         let followed: HashSet<&String> =
             self.0.iter().filter(|finish| finish.follow).map(|finish| &finish.update_id).collect();
-        let mut committed = Vec::new();
+        let (mut committed, mut runs, mut gone_back) = (Vec::new(), Vec::new(), Vec::new());
         let mut causes: Vec<(&String, UpdateState)> = Vec::with_capacity(ended.len());
-        for (id, cause_id, state) in &ended {
+        for (id, cause_id, state, cause) in &ended {
             let state = state.parse().map_err(|error| super::decode_error("state", error))?;
             causes.push((cause_id, state));
             if state == UpdateState::Committed && followed.contains(id) {
                 committed.push(id);
             }
+            if matches!(state, UpdateState::Committed | UpdateState::Unchanged) {
+                runs.push(id);
+                gone_back.extend((cause == Cause::Rollback.as_str()).then_some(id));
+            }
         }
         follow_ups::begin(tx, &committed).await?;
-        settle_causes(tx, &causes).await
+        settle_causes(tx, &causes).await?;
+        supersede_waiting(tx, &runs).await?;
+        holds::replace_earlier(tx, &gone_back).await
     }
 }
 

@@ -256,7 +256,7 @@ impl Metrics {
             let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
             self.registry_requests.get_or_create(&labels).inc_by(0);
         }
-        for outcome in ["listed", "unsupported", "not_allowed", "not_now"] {
+        for outcome in ["listed", "unsupported", "no_list", "not_allowed", "not_now"] {
             let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
             self.catch_up_looks.get_or_create(&labels).inc_by(0);
         }

@@ -138,6 +138,44 @@ async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start
     assert_eq!(fleet.upstream.tip(), before);
 }
 
+/// The real registry, and a webhook that is lost between two rounds.
+#[tokio::test]
+async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
+    let Some(registry) = DockerRegistry::start(Options::default()) else { return };
+    let builder = Fleet::builder().registry(&registry.host).service("user-service");
+    let repository = format!("{}/uyou/user-service", registry.host);
+    for digit in ['0', '8', '9'] {
+        push_to(&repository, &sha(digit), "2026-11-20T08:00:00Z").await;
+    }
+    let before = registry.requests().len();
+    let fleet = builder.start().await;
+    state_is(&fleet, "listed").await;
+    let lists = |requests: &[String]| requests.iter().filter(|request| request.contains("/tags/list?")).count();
+    let first = registry.requests().split_off(before);
+    assert_eq!((lists(&first), first.len()), (1, 1), "one list, and no look at old tags: {first:#?}");
+    assert_eq!(events(&fleet).await, Vec::<Value>::new());
+
+    for (digit, time) in [('1', "2026-11-21T08:00:00Z"), ('2', "2026-11-22T08:00:00Z")] {
+        push_to(&repository, &sha(digit), time).await;
+        let before = registry.requests().len();
+        hang_up(&fleet);
+        commits(&fleet, "staging", "user-service", &sha(digit)).await;
+        fleet.eventually("the round is over", async || lists(&registry.requests().split_off(before)) > 0).await;
+        let found = events(&fleet).await;
+        assert_eq!((&found[0]["tag"], &found[0]["cause"]), (&sha(digit).into(), &"catch-up".into()), "{found:#?}");
+        fleet.settled(found[0]["id"].as_str().unwrap()).await;
+        let asked = registry.requests().split_off(before);
+        assert_eq!(lists(&asked), 1, "{asked:#?}");
+        let names = |digit: char| asked.iter().filter(|request| request.contains(&sha(digit))).count();
+        assert_eq!((names('8'), names('9')), (0, 0), "seen in the first round: {asked:#?}");
+        assert!(names(digit) > 0, "{asked:#?}");
+        if digit == '2' {
+            assert_eq!((names('0'), names('1')), (0, 0), "what runs was asked for in the round before: {asked:#?}");
+        }
+    }
+    assert_eq!(events(&fleet).await.len(), 2);
+}
+
 #[tokio::test]
 async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
     let front = Front::start().await;
@@ -182,11 +220,13 @@ async fn what_may_be_older_than_a_push_that_was_told_is_not_put_over_it() {
 }
 
 async fn push(front: &Front, service: &str, tag: &str) {
+    push_to(&format!("{}/uyou/{service}", front.host()), tag, "2026-11-20T08:00:00Z").await;
+}
+
+async fn push_to(repository: &str, tag: &str, created: &str) {
     use tagrelay::cli::demo::push::{TinyImage, push};
-    let created = "2026-11-20T08:00:00Z".parse().unwrap();
-    let image = TinyImage { revision: None, created, text: format!("{service} {tag}") };
-    let repository = format!("{}/uyou/{service}", front.host()).parse().unwrap();
-    push(&repository, &tag.parse().unwrap(), &image, None).await.unwrap();
+    let image = TinyImage { revision: None, created: created.parse().unwrap(), text: format!("{repository} {tag}") };
+    push(&repository.parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
     assert!(tried.len() > 2, "it was asked for several times: {tried:?}");
     let (last, before) = tried.split_last().unwrap();
     assert!(before.iter().all(|attempt| attempt.1 == "registry" && attempt.2.contains(" has no ")), "{tried:?}");
-    assert_eq!((last.0, last.1), (None, "rules"));
+    assert_eq!((last.0, last.1), (None, "registry"));
     assert!(last.2.starts_with("refused: ") && last.2.contains(" has no "), "{tried:?}");
 
     let (done, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
@@ -72,6 +72,10 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
     let event = fleet.settled(id).await;
     assert_eq!(event["state"], "committed", "{event}");
     assert_eq!(attempts(&event).last().unwrap().1, "replay");
+    let trace_id = event["trace_id"].as_str().unwrap();
+    let log = fleet.log();
+    let told = log.lines().find(|line| line.contains("\"event replayed\"")).unwrap();
+    assert!(told.contains(trace_id), "{told}");
     assert_eq!(failed(&fleet).await, Vec::<String>::new());
     let (done, told) = tagrelay(&fleet, &["events", "replay", id]);
     assert!(!done && told.contains("only refused events"), "{told}");
@@ -98,6 +102,12 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
         ids.insert(0, id);
     }
     assert_eq!(failed(&fleet).await, ids);
+    let (_, list) = fleet.api("GET", "/events?state=failed", None).await;
+    assert_eq!(list["events"][0]["refused_in"][0]["environment"], "qa", "{list:#}");
+    let (_, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
+    let because = "committed  refused in qa: the remote refused the push";
+    assert_eq!(told.matches(because).count(), 2, "{told}");
+    let (_, before) = fleet.api("GET", &format!("/events/{}", ids[1]), None).await;
     let (_, refused) = fleet.api("GET", "/events?state=refused", None).await;
     assert_eq!(refused["events"], json!([]));
     let (status, problem) = fleet.api("POST", "/events/replay", Some(json!({ "state": "queued" }))).await;
@@ -107,7 +117,16 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
     let one = fleet.repository("user-service");
     let (done, told) = tagrelay(&fleet, &["events", "replay", "--all", "--repository", &one]);
     assert!(done && told.contains(&ids[1]) && !told.contains(&ids[0]), "{told}");
-    assert_eq!(fleet.settled(&ids[1]).await["state"], "committed");
+    let after = fleet.settled(&ids[1]).await;
+    assert_eq!(after["state"], "committed");
+    let decided = |event: &Value| -> Vec<(String, String)> {
+        let steps = event["explanation"].as_array().unwrap().iter().filter(|step| step["step"] == "decided");
+        steps.map(|step| (step["at"].to_string(), step["text"].to_string())).collect()
+    };
+    let (before, after) = (decided(&before), decided(&after));
+    assert_eq!((before.len(), after.len()), (2, 3), "{after:?}");
+    assert_eq!(after[..2], before, "what was decided before keeps its time");
+    assert!(after[2].0 > after[1].0, "{after:?}");
     fleet.eventually("qa has it", async || fleet.running("qa", "user-service") == sha('1')).await;
     assert_eq!(fleet.running("qa", "order-service"), sha('0'));
 
@@ -158,4 +177,50 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
         lines.filter(|line| is_end(line) && line["state"] == state).count()
     };
     assert_eq!(ended("superseded"), 2, "{}", fleet.log());
+}
+
+#[tokio::test]
+async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too() {
+    let fleet =
+        Fleet::builder().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
+    // The source cannot be read.
+    let id = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the source was asked", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+            attempts(&event).iter().any(|attempt| attempt.1 == "source")
+        })
+        .await;
+    // The registry does not have it, and no rule takes the other.
+    let (_, answer) = fleet.deliver("user-service", "latest").await;
+    let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+    assert_eq!(attempts(&event).last().unwrap().1, "rules", "{event:#}");
+
+    let body = json!({"to": "production", "repositories": ["user-service"], "tag": sha('9')});
+    let promoted = fleet.request("/promotions", body).await;
+    assert_eq!(promoted["state"], "refused", "{promoted:#}");
+    let promotion = promoted["id"].as_str().unwrap();
+    let body = json!({"environment": "production", "repository": "user-service", "to": sha('8')});
+    let rollback = fleet.request("/rollbacks", body).await;
+    assert_eq!(rollback["state"], "refused", "{rollback:#}");
+    let (_, list) = fleet.api("GET", "/events?state=failed", None).await;
+    let ids: Vec<&Value> = list["requests"].as_array().unwrap().iter().map(|request| &request["id"]).collect();
+    assert_eq!(ids, [&rollback["id"], &promoted["id"]], "{list:#}");
+    let (done, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
+    let line = told.lines().find(|line| line.contains(promotion)).unwrap();
+    assert!(done && line.contains("promotion in production") && line.contains(" has no uyou/user-service:9"), "{told}");
+    let (_, other) = fleet.api("GET", "/events?state=failed&repository=uyou/other", None).await;
+    assert_eq!((&other["events"], &other["requests"]), (&json!([]), &json!([])));
+    let (_, all) = fleet.api("GET", "/events", None).await;
+    assert_eq!(all["requests"], Value::Null);
+    // A rollback that did not happen leaves no hold, also when it is asked for again and after a crash.
+    let mut fleet = fleet;
+    for _ in 0..2 {
+        let body = json!({"environment": "production", "repository": "user-service", "to": sha('8'), "hold_for": "4h"});
+        assert_eq!(fleet.request("/rollbacks", body).await["state"], "refused");
+        fleet.kill();
+        fleet.start().await;
+        let (_, holds) = fleet.api("GET", "/holds", None).await;
+        assert_eq!(holds["holds"], json!([]));
+    }
 }

@@ -159,8 +159,13 @@ async fn commits_go_on_while_argo_cd_is_away() {
     let waiting = rollout(&fleet, &event, "waiting").await;
     assert_eq!(waiting["applications"], json!([]));
     fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
-    let waiting = rollout(&fleet, &event, "waiting").await;
-    assert!(waiting["reason"].as_str().unwrap().contains("503"), "{waiting:#}");
+    // The log has it a moment before the store.
+    fleet
+        .eventually("the reason is told", async || {
+            let waiting = rollout(&fleet, &event, "waiting").await;
+            waiting["reason"].as_str().is_some_and(|reason| reason.contains("503"))
+        })
+        .await;
     argocd.goes_away(false);
     rollout(&fleet, &event, "healthy").await;
 }
@@ -268,6 +273,49 @@ async fn what_is_still_rolling_out_is_not_healthy_yet() {
     let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("user-service 1111111 is being rolled out"), "{problem}");
+}
+
+#[tokio::test]
+async fn whoever_promotes_does_not_wait_for_an_argo_cd_that_does_not_answer() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    argocd.stalls(true);
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let begun = std::time::Instant::now();
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("Argo CD has not answered within 5 s"), "{detail}");
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_argo_cd_never_reached_keeps_the_gate_closed_until_it_does() {
+    let argocd = four_applications().await;
+    argocd.change("user-service-staging", |app| app.is_stuck = true);
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = builder.settings(&(argocd.settings() + "timeout = \"10s\"\n")).start().await;
+    argocd.reads(fleet.upstream.path());
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "timed_out").await;
+    // Synced and Healthy, with what it ran before.
+    assert_eq!(environment(&fleet, "staging").await["health"]["state"], "healthy");
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    let expected = "user-service 1111111 timed out, and application argocd/user-service-staging has not come to it: it is \
+                    at 0000000";
+    assert!(detail.contains(expected), "{detail}");
+
+    // Somebody else commits on top, and Argo CD goes on with that.
+    fleet.upstream.commit("docs", &[("README.md", "hello")]);
+    let tip = fleet.upstream.tip();
+    argocd.change("user-service-staging", |app| app.revision = tip);
+    assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
 }
 
 #[tokio::test]

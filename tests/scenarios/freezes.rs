@@ -132,6 +132,51 @@ async fn a_promotion_waits_unless_it_overrides_and_a_rollback_passes() {
 }
 
 #[tokio::test]
+async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
+    let fleet = builder().start().await;
+    for service in ["user-service", "order-service"] {
+        fleet.push_image(service, &sha('0')).await;
+        assert_eq!(fleet.settled(&fleet.announce(service, &sha('1')).await).await["state"], "committed");
+    }
+    let freeze = freeze(&fleet, json!({"environment": "production", "reason": "sales week"})).await;
+    let promotion = |service: &str| json!({"to": "production", "repositories": [service]});
+    let waiting = asked(&fleet, "/promotions", json!({"to": "production"})).await;
+    assert_eq!((&waiting["state"], waiting["updates"].as_array().unwrap().len()), (&json!("waiting"), 2));
+
+    // A newer one passes, and the older one is over: nothing shows it as waiting any more.
+    assert_eq!(fleet.settled(&fleet.announce("order-service", &sha('2')).await).await["state"], "committed");
+    let mut urgent = promotion("order-service");
+    urgent.as_object_mut().unwrap().extend([("override".into(), true.into()), ("reason".into(), "hotfix".into())]);
+    assert_eq!(asked(&fleet, "/promotions", urgent).await["state"], "committed");
+    let row = environment(&fleet, "production").await;
+    let shown = |cell: usize| row["repositories"][cell]["waiting"].as_array().map_or(0, Vec::len);
+    assert_eq!((shown(0), shown(1)), (0, 1), "{row:#}");
+
+    // What somebody writes by hand is newer than what was asked for before.
+    fleet.push_image("user-service", &sha('7')).await;
+    let text = super::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
+    fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);
+    thaw(&fleet, &freeze).await;
+    let id = waiting["id"].as_str().unwrap();
+    fleet
+        .eventually("it is over", async || {
+            api(&fleet, "GET", &format!("/promotions/{id}"), None).await.1["state"] == "refused"
+        })
+        .await;
+    let (_, ended) = api(&fleet, "GET", &format!("/promotions/{id}"), None).await;
+    let reasons: Vec<&str> =
+        ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
+    let overtaken = format!("older: {} was taken later for production", sha('2'));
+    let by_hand = "somebody else has changed production to 7777777 since this was asked for, and while it waited: ask again \
+                   if it is still wanted";
+    assert!(reasons.contains(&by_hand) && reasons.contains(&&*overtaken), "{ended:#}");
+    assert_eq!(fleet.running("production", "user-service"), sha('7'));
+    assert_eq!(fleet.running("production", "order-service"), sha('2'));
+    assert_eq!(asked(&fleet, "/promotions", promotion("user-service")).await["state"], "committed");
+    assert_eq!(fleet.running("production", "user-service"), sha('1'));
+}
+
+#[tokio::test]
 async fn a_window_of_the_settings_ends_with_new_settings() {
     let window = "freeze = [{ from = \"2026-01-01T00:00:00Z\", until = 2099-01-01T00:00:00Z, reason = \"moving\" }]";
     let mut fleet = builder().environment_settings("staging", window).start().await;
@@ -204,4 +249,37 @@ async fn what_makes_no_sense_is_no_freeze() {
     {
         assert!(document["paths"][path][method].is_object(), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn a_freeze_does_not_come_back_with_the_name_of_its_environment() {
+    let fleet = builder().start().await;
+    let frozen = freeze(&fleet, json!({"environment": "production", "reason": "audit"})).await;
+    let kept = freeze(&fleet, json!({"environment": "staging", "reason": "incident"})).await;
+    let hang_up = |text: &str| {
+        std::fs::write(fleet.settings_file(), text).unwrap();
+        let pid = fleet.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let ids = async || -> Vec<Value> {
+        let (_, list) = fleet.api("GET", "/freezes", None).await;
+        list["freezes"].as_array().unwrap().iter().map(|freeze| freeze["id"].clone()).collect()
+    };
+    let with = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    assert_eq!(with.matches("name = \"production\"").count(), 1);
+    hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
+    fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
+    let log = fleet.log();
+    let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
+    assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");
+    hang_up(&with);
+    fleet.eventually("it is back", async || environment_names(&fleet).await.contains(&"production".to_owned())).await;
+    assert_eq!(environment(&fleet, "production").await["freeze"], Value::Null);
+    assert_eq!(ids().await, [json!(kept)]);
+}
+
+async fn environment_names(fleet: &Fleet) -> Vec<String> {
+    let (_, matrix) = fleet.api("GET", "/environments", None).await;
+    let rows = matrix["environments"].as_array().unwrap().iter();
+    rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect()
 }

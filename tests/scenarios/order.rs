@@ -299,8 +299,6 @@ async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again()
     let by_hand = async |tag: &str| {
         let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
         fleet.upstream.commit("by hand", &[("environments/staging/user-service.yaml", &text)]);
-        // What was read of the branch is believed for a second.
-        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     };
     let again = async |tag: &str, id: &str| {
         let image = format!("{}:{tag}", fleet.repository("user-service"));
@@ -308,10 +306,13 @@ async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again()
         fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await
     };
     assert_eq!(settle(&fleet, "user-service", "v20").await["state"], "committed");
+    // The branch is read for this, a moment before somebody writes to it.
+    assert_eq!(again("v20", "once more").await["state"], "unchanged");
     by_hand("v2").await;
     let event = again("v20", "again").await;
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(fleet.running("staging", "user-service"), "v20");
+    assert_eq!(again("v20", "and again").await["state"], "unchanged");
     by_hand("v10").await;
     let event = settle(&fleet, "user-service", "v15").await;
     assert_eq!(event["state"], "committed", "{event:#}");

@@ -1,6 +1,6 @@
 //! Promotions, rollbacks and holds over the API.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
 
@@ -35,6 +35,21 @@ async fn a_dry_run_shows_the_change_and_makes_none() {
     }
     assert_eq!(preview["updates"][0]["state"], "changed");
     assert_eq!(fleet.upstream.tip(), tip);
+}
+
+#[tokio::test]
+async fn who_may_promote_and_not_read_sees_what_would_happen_and_no_manifest() {
+    let token = "promoter-token-6f21";
+    let settings = format!(
+        "\n[[api_token]]\nname = \"promoter\"\ntoken = {{ value = \"{token}\" }}\npermissions = [\"promote:production\"]\n"
+    );
+    let fleet = Fleet::builder().service("user-service").settings(&settings).start().await;
+    assert_eq!(fleet.settled(&fleet.announce("user-service", &sha('1')).await).await["state"], "committed");
+    let body = json!({"to": "production", "repositories": ["user-service"], "dry_run": true});
+    let (status, preview) = fleet.api_as(token, "POST", "/promotions", Some(body), &[]).await;
+    assert_eq!((status, &preview["updates"][0]["state"]), (200, &json!("changed")), "{preview:#}");
+    assert_eq!(preview["diff"], Value::Null);
+    assert!(!preview.to_string().contains("image:"), "{preview:#}");
 }
 
 #[tokio::test]

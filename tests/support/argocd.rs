@@ -35,6 +35,8 @@ pub struct App {
     /// Why the last sync failed; empty: it did not.
     pub failed_sync: String,
     pub revision: String,
+    /// It cannot read its source, so that a refresh leaves it as it is.
+    pub is_stuck: bool,
     /// What it comes to after the next refresh, one step for each question.
     pub script: Vec<(&'static str, &'static str)>,
     steps: Vec<(&'static str, &'static str)>,
@@ -50,6 +52,7 @@ struct Inside {
     webhooks: Vec<(HeaderMap, String)>,
     webhook_secret: Option<String>,
     is_away: bool,
+    is_stalled: bool,
 }
 
 /// A running Argo CD.
@@ -95,6 +98,7 @@ impl FakeArgoCd {
             message: String::new(),
             failed_sync: String::new(),
             revision: "0".repeat(40),
+            is_stuck: false,
             script: vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Healthy")],
             steps: Vec::new(),
         };
@@ -112,6 +116,11 @@ impl FakeArgoCd {
 
     pub fn goes_away(&self, is_away: bool) {
         self.inside.lock().unwrap().is_away = is_away;
+    }
+
+    /// Lets lists wait for an answer that does not come.
+    pub fn stalls(&self, is_stalled: bool) {
+        self.inside.lock().unwrap().is_stalled = is_stalled;
     }
 
     pub fn wants_secret(&self, secret: &str) {
@@ -179,6 +188,10 @@ async fn list(
 ) -> Response {
     if let Some(refusal) = obstacle(&fake, &headers, format!("GET {uri}")) {
         return refusal;
+    }
+    let is_stalled = fake.inside.lock().unwrap().is_stalled;
+    if is_stalled {
+        std::future::pending::<()>().await;
     }
     let inside = fake.inside.lock().unwrap();
     let wanted: Vec<(String, String)> = query
@@ -257,7 +270,7 @@ async fn show(
     let Some(app) = inside.apps.get_mut(&name).filter(|app| app.namespace == namespace) else {
         return refusal(StatusCode::FORBIDDEN, 7, "permission denied");
     };
-    if query.get("refresh").map(String::as_str) == Some("normal") {
+    if query.get("refresh").map(String::as_str) == Some("normal") && !app.is_stuck {
         let tip = tip(upstream.expect("somebody refreshes an application whose branch nobody reads"));
         if tip != app.revision {
             app.revision = tip;

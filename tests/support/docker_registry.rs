@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,6 +31,8 @@ pub struct DockerRegistry {
     /// The host as references write it: `127.0.0.1:41873`.
     pub host: String,
     process: Child,
+    /// What it has written to its log.
+    log: Arc<Mutex<Vec<String>>>,
     _folder: TempDir,
 }
 
@@ -61,8 +63,23 @@ impl DockerRegistry {
                      install docker-registry), or leave these tests out with TAGRELAY_TEST_WITHOUT=docker-registry"
                 )
             });
-        let host = wait_until_it_listens(&mut process);
-        Some(Self { host, process, _folder: folder })
+        let log = Arc::default();
+        let host = wait_until_it_listens(&mut process, &log);
+        Some(Self { host, process, log, _folder: folder })
+    }
+}
+
+impl DockerRegistry {
+    /// Returns method and target of each request that it has answered, in that order.
+    pub fn requests(&self) -> Vec<String> {
+        let field = |line: &str, name: &str| {
+            let (_, rest) = line.split_once(&format!("http.request.{name}="))?;
+            let text = rest.trim_start_matches('"').split(['"', ' ']).next()?;
+            Some(text.to_owned())
+        };
+        let log = self.log.lock().unwrap();
+        let answered = log.iter().filter(|line| line.contains("msg=\"response completed"));
+        answered.filter_map(|line| Some(format!("{} {}", field(line, "method")?, field(line, "uri")?))).collect()
     }
 }
 
@@ -113,11 +130,13 @@ impl Options {
 }
 
 /// Returns the address that the program says it listens on. Its log is read to the end, so that it never blocks.
-fn wait_until_it_listens(process: &mut Child) -> String {
+fn wait_until_it_listens(process: &mut Child, kept: &Arc<Mutex<Vec<String>>>) -> String {
     let log = process.stderr.take().unwrap();
+    let kept = Arc::clone(kept);
     let (said, heard) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
+            kept.lock().unwrap().push(line.clone());
             // Nobody listens any more once the address is known.
             let _ = said.send(line);
         }

@@ -190,6 +190,9 @@ pub(in crate::cli) struct Change {
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Events {
     pub events: Vec<Event>,
+    /// Promotions and rollbacks that failed; an older server tells none.
+    #[serde(default)]
+    pub requests: Vec<Request>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,6 +210,16 @@ pub(in crate::cli) struct Event {
     pub received_at: Timestamp,
     pub verified_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// An older server has none.
+    #[serde(default)]
+    pub refused_in: Vec<RefusedIn>,
+}
+
+/// An environment that has refused an event.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct RefusedIn {
+    pub environment: String,
+    pub reason: Option<String>,
 }
 
 /// `GET /api/v1/events/{id}`.
@@ -253,6 +266,8 @@ pub(in crate::cli) struct Request {
     pub commit: Option<String>,
     pub reason: Option<String>,
     pub overridden: Option<String>,
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
     pub updates: Vec<Update>,
 }
 
@@ -260,7 +275,8 @@ pub(in crate::cli) struct Request {
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Preview {
     pub parent: String,
-    pub diff: String,
+    /// `None` where the token may not read.
+    pub diff: Option<String>,
     pub updates: Vec<Previewed>,
 }
 

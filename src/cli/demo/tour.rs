@@ -215,13 +215,14 @@ async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
         let reason = update.reason.as_deref().unwrap_or_default();
         ensure!(update.state == "changed", "{} would be {}: {reason}", update.repository, update.state);
     }
-    ensure!(preview.diff.contains(service.new.as_str()), "the dry run does not show the new tag");
+    let diff = preview.diff.clone().unwrap_or_default();
+    ensure!(diff.contains(service.new.as_str()), "the dry run does not show the new tag");
     let log = commits::log(&stage.workspace.config_repository()).await?;
     ensure!(log.first().is_some_and(|tip| tip.id == preview.parent), "the dry run is not based on the branch's tip");
     stage.screen.say(&format!("On top of {:.7}:", preview.parent))?;
     stage.screen.gap()?;
-    stage.screen.diff(&preview.diff)?;
-    Ok(preview.diff)
+    stage.screen.diff(&diff)?;
+    Ok(diff)
 }
 
 /// Promotes. The commit has to do what the dry run said.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::views::{EventDetailView, EventView};
+use super::views::{EventDetailView, EventView, RequestView};
 use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
 use crate::settings::Permission;
 use crate::store::{EventFilter, EventState, Replayed};
@@ -23,6 +23,10 @@ pub(super) struct Filter {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Events {
     events: Vec<EventView>,
+    /// Where `failed` is asked for: promotions and rollbacks that failed for good, in whole or in part, newest first. They are not
+    /// run again but asked for again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<Vec<RequestView>>,
 }
 
 /// Push events, newest first.
@@ -37,8 +41,27 @@ pub(super) async fn list(
 ) -> Result<Json<Events>, Problem> {
     caller.must_read()?;
     let filter = event_filter(filter.repository.as_deref(), filter.state.as_deref(), limit(filter.limit)?)?;
-    let events = app.0.relay.store().events(&filter).await?;
-    Ok(Json(Events { events: events.iter().map(Into::into).collect() }))
+    let store = app.0.relay.store();
+    let events = store.events(&filter).await?;
+    let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    let refused = store.refused_updates_of(&ids).await?;
+    let view = |event: &crate::store::Event| {
+        EventView::new(event, refused.iter().filter(|update| update.cause_id == event.id))
+    };
+    let events = events.iter().map(view).collect();
+    let requests = if filter.failed { Some(failed_requests(&app, &filter).await?) } else { None };
+    Ok(Json(Events { events, requests }))
+}
+
+async fn failed_requests(app: &App, filter: &EventFilter) -> Result<Vec<RequestView>, Problem> {
+    let store = app.0.relay.store();
+    let mut views = Vec::new();
+    for request in store.failed_requests(filter.repository.as_ref(), filter.limit).await? {
+        let updates = store.updates_of(&request.id).await?;
+        let follow_ups = store.follow_ups_of(&updates).await?;
+        views.push(RequestView::new(&request, &updates, &follow_ups));
+    }
+    Ok(views)
 }
 
 const FAILED: &str = "failed";

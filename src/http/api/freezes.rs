@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::auth::one;
-use super::holds::span;
+use super::holds::end_of;
 use super::views::FreezeView;
 use super::{App, Body, Caller, Problem, parse_option};
 use crate::relay::{Branch, Environment};
@@ -95,10 +95,7 @@ pub(super) async fn create(
         (Some(_), Some(_)) => return Err(wrong("`until` and `freeze_for` say the same: leave one out")),
         (Some(until), None) if until <= now => return Err(wrong("`until` is over already")),
         (until, None) => until,
-        (None, Some(text)) => {
-            let end = now.checked_add(span("freeze_for", text)?);
-            Some(end.map_err(|_| wrong("`freeze_for` reaches beyond the end of the calendar"))?)
-        }
+        (None, Some(text)) => Some(end_of("freeze_for", text, now)?),
     };
     let freeze = crate::relay::FreezeOrder {
         environment: order.environment,

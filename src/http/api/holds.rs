@@ -49,11 +49,8 @@ pub(super) async fn create(
     Body(order): Body<HoldOrder>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
     caller.must(&Permission::Hold(one(&order.environment)))?;
-    let span = order.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?;
-    let expires_at = match span {
-        Some(span) => Some(Timestamp::now().checked_add(span).map_err(|_| too_long())?),
-        None => None,
-    };
+    let now = app.0.relay.store().clock().now();
+    let expires_at = order.hold_for.as_deref().map(|text| end_of("hold_for", text, now)).transpose()?;
     let hold = crate::relay::HoldOrder {
         environment: order.environment,
         repository: order.repository,
@@ -110,8 +107,15 @@ pub(super) fn span(name: &str, text: &str) -> Result<Duration, Problem> {
     }
 }
 
-fn too_long() -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "`hold_for` reaches beyond the end of the calendar")
+/// Returns when the span of time of a member is over that begins now.
+///
+/// # Errors
+///
+/// As [`span`], and when there is no such time.
+pub(super) fn end_of(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+    let too_long = || format!("`{name}` reaches beyond the end of the calendar");
+    let end = now.checked_add(span(name, text)?);
+    end.map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, too_long()))
 }
 
 #[cfg(test)]

@@ -56,8 +56,8 @@ pub(super) struct PreviewView {
     dry_run: bool,
     /// The commit that it would be applied to.
     parent: String,
-    /// The change as a unified diff.
-    diff: String,
+    /// The change as a unified diff; `null` for whoever may promote and lacks the permission `read`: it shows manifests.
+    diff: Option<String>,
     updates: Vec<PreviewedView>,
 }
 
@@ -106,7 +106,11 @@ pub(super) async fn create(
     if body.dry_run {
         caller.must_follow(&order.to)?;
         let preview = app.0.relay.preview_promotion(&order, &trace).await?;
-        return Ok(Json(PreviewView::from(preview)).into_response());
+        let mut view = PreviewView::from(preview);
+        if caller.must_read().is_err() {
+            view.diff = None;
+        }
+        return Ok(Json(view).into_response());
     }
     caller.must(&Permission::Promote(one(&order.to)))?;
     if order.overrides {
@@ -186,7 +190,7 @@ impl From<Preview> for PreviewView {
             dry_run: true,
             updates: preview.updates.iter().map(view).collect(),
             parent: preview.parent,
-            diff: preview.diff,
+            diff: Some(preview.diff),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct RegistryView {
 /// How catching up with a registry goes.
 #[derive(Serialize, ToSchema)]
 struct CatchUpView {
-    /// `listed`; `waiting` until it was asked; `unsupported`: it lists no tags; `not_allowed`: it does not let us;
+    /// `listed`; `waiting` until it was asked; `unsupported`: it lists no tags; `no_list`: its answer is no list of tags; `not_allowed`: it does not let us;
     /// `not_now`: it did not answer, or wants to be left alone.
     state: &'static str,
     /// Why it is not `listed`.

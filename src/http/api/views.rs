@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::image::{Digest, Version};
@@ -210,10 +211,24 @@ pub(super) struct EventView {
     next_attempt_at: Option<String>,
     /// What its log lines, its spans and the commit have in common: 32 hexadecimal digits.
     trace_id: String,
+    /// The environments that have refused it, whatever became of it in the others.
+    refused_in: Vec<RefusedIn>,
 }
 
-impl From<&Event> for EventView {
-    fn from(event: &Event) -> Self {
+/// An environment that has refused an event.
+#[derive(Debug, Serialize, ToSchema)]
+struct RefusedIn {
+    environment: String,
+    reason: Option<String>,
+}
+
+impl EventView {
+    /// `updates` are those of the event, all or the refused ones.
+    pub(super) fn new<'a>(event: &Event, updates: impl IntoIterator<Item = &'a Update>) -> Self {
+        let refused = updates.into_iter().filter(|update| update.state == UpdateState::Refused);
+        let refused_in = refused
+            .map(|update| RefusedIn { environment: update.environment.clone(), reason: update.reason.clone() })
+            .collect();
         let digest = event.verified_digest.as_ref().or(event.announced_digest.as_ref());
         Self {
             id: event.id.clone(),
@@ -234,6 +249,7 @@ impl From<&Event> for EventView {
             attempts: event.attempts,
             next_attempt_at: time(event.next_attempt_at),
             trace_id: event.trace.trace_id().to_string(),
+            refused_in,
         }
     }
 }
@@ -257,8 +273,8 @@ pub(super) struct AttemptView {
     at: String,
     /// `null`: it is about the event itself.
     environment: Option<String>,
-    /// Who was asked: `registry`, `rules` (image rules, order, manifests), `branch` (the push), or `replay` when somebody had it run
-    /// again.
+    /// Who was asked: `registry`, `source` (the source repository), `rules` (image rules, order, manifests), `branch` (the push,
+    /// or what runs), or `replay` when somebody had it run again.
     asked: String,
     /// What the answer was.
     answered: String,
@@ -291,7 +307,7 @@ impl EventDetailView {
             attempt_log: attempts.iter().map(Into::into).collect(),
             explanation: explain(event, updates, follow_ups),
             updates: updates.iter().map(|update| UpdateView::new(update, follow_ups)).collect(),
-            event: event.into(),
+            event: EventView::new(event, updates),
         }
     }
 }
@@ -328,7 +344,8 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
     for update in updates {
         let because = update.decided_because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
         let by = update.decided_by.as_ref().map(|by| format!(" (decided by {by})")).unwrap_or_default();
-        tell("decided", event.verified_at, format!("for {}{because}{by}", update.environment));
+        // Each by its own time: an event that runs again keeps what was decided before.
+        tell("decided", made_at(&update.id), format!("for {}{because}{by}", update.environment));
         let text = match (&update.reason, commit(update)) {
             (_, Some(commit)) => format!("{}: commit {commit}", update.environment),
             (Some(reason), None) => format!("{}: {reason}", update.environment),
@@ -344,6 +361,12 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
         tell(event.state.as_str(), event.finished_at, event.reason.clone().unwrap_or_default());
     }
     steps
+}
+
+/// Returns when a row was made, which its id tells.
+fn made_at(id: &str) -> Option<Timestamp> {
+    let milliseconds = Ulid::from_string(id).ok()?.timestamp_ms();
+    Timestamp::from_millisecond(i64::try_from(milliseconds).ok()?).ok()
 }
 
 /// A promotion or rollback.

@@ -28,6 +28,8 @@ pub(super) enum Looked {
     Answered,
     /// The registry does not list tags.
     Unsupported { reason: String },
+    /// The registry has answered with something else.
+    NoList { reason: String },
     /// Nothing changes until somebody acts.
     NotAllowed { reason: String },
     /// There may be an answer later.
@@ -43,7 +45,7 @@ pub struct RegistryNews {
     pub registry: String,
     /// How many of its repositories are managed and run somewhere.
     pub repositories: usize,
-    /// `waiting` until it was asked, then `listed`, `unsupported`, `not_allowed` or `not_now`.
+    /// `waiting` until it was asked, then `listed`, `unsupported`, `no_list`, `not_allowed` or `not_now`.
     pub state: &'static str,
     /// Why it is not `listed`.
     pub reason: Option<String>,
@@ -66,7 +68,8 @@ struct Notes {
 
 struct Skipped {
     until: Instant,
-    reason: String,
+    /// What it is left alone for.
+    state: State,
 }
 
 #[derive(Default)]
@@ -91,6 +94,7 @@ enum State {
     Waiting,
     Listed,
     Unsupported(String),
+    NoList(String),
     NotAllowed(String),
     NotNow(String),
 }
@@ -101,6 +105,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Listed => "listed",
             Self::Unsupported(_) => "unsupported",
+            Self::NoList(_) => "no_list",
             Self::NotAllowed(_) => "not_allowed",
             Self::NotNow(_) => "not_now",
         }
@@ -109,7 +114,9 @@ impl State {
     fn reason(&self) -> Option<&str> {
         match self {
             Self::Waiting | Self::Listed => None,
-            Self::Unsupported(reason) | Self::NotAllowed(reason) | Self::NotNow(reason) => Some(reason),
+            Self::Unsupported(reason) | Self::NoList(reason) | Self::NotAllowed(reason) | Self::NotNow(reason) => {
+                Some(reason)
+            }
         }
     }
 }
@@ -173,9 +180,15 @@ impl Board {
                 }
             }
             // One that has listed another repository is not without lists.
-            Looked::Unsupported { reason } | Looked::NotAllowed { reason } if registry.has_listed => {
+            Looked::Unsupported { reason } | Looked::NoList { reason } | Looked::NotAllowed { reason }
+                if registry.has_listed =>
+            {
                 tracing::warn!(%repository, reason, "catch-up leaves a repository out");
-                skip = Some(reason.clone());
+                skip = Some(match looked {
+                    Looked::Unsupported { .. } => State::Unsupported(reason.clone()),
+                    Looked::NoList { .. } => State::NoList(reason.clone()),
+                    _ => State::NotAllowed(reason.clone()),
+                });
             }
             Looked::Unsupported { reason } => {
                 registry.state = State::Unsupported(reason.clone());
@@ -183,7 +196,11 @@ impl Board {
             }
             Looked::NotAllowed { reason } => {
                 registry.state = State::NotAllowed(reason.clone());
-                skip = Some(reason.clone());
+                skip = Some(registry.state.clone());
+            }
+            Looked::NoList { reason } => {
+                registry.state = State::NoList(reason.clone());
+                skip = Some(registry.state.clone());
             }
             Looked::NotNow { reason, ask_again_after } => {
                 let is_paused = registry.quiet_until.is_some_and(|until| until > now);
@@ -200,8 +217,8 @@ impl Board {
             }
         }
         registry.tell(host);
-        if let Some(reason) = skip {
-            notes.skipped.insert(repository.clone(), Skipped { until: now + NOT_ALLOWED, reason });
+        if let Some(state) = skip {
+            notes.skipped.insert(repository.clone(), Skipped { until: now + NOT_ALLOWED, state });
         }
     }
 
@@ -219,9 +236,13 @@ impl Board {
             if let (None, Some((repository, skipped))) = (&reason, left_out.first()) {
                 let (count, all) = (left_out.len(), registry.repositories);
                 if count >= all {
-                    state = State::NotAllowed(String::new()).word();
+                    state = skipped.state.word();
                 }
-                reason = Some(format!("{count} of {all} repositories: {}: {}", repository.name(), skipped.reason));
+                reason = Some(format!(
+                    "{count} of {all} repositories: {}: {}",
+                    repository.name(),
+                    skipped.state.reason().unwrap_or_default()
+                ));
             }
             let soonest = left_out.iter().map(|(_, skipped)| skipped.until).min();
             RegistryNews {
@@ -248,6 +269,7 @@ impl RegistryNotes {
                 tracing::warn!(registry, reason, "catch-up leaves the registry out, because it lists no tags");
             }
             State::NotAllowed(reason) => tracing::warn!(registry, reason, "catch-up may not list tags"),
+            State::NoList(reason) => tracing::warn!(registry, reason, "catch-up cannot read the lists of tags"),
             State::NotNow(reason) => tracing::warn!(registry, reason, "catch-up waits for the registry"),
             State::Listed if self.told != State::Waiting => tracing::info!(registry, "catch-up goes on"),
             State::Listed | State::Waiting => {}

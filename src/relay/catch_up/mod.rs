@@ -107,7 +107,7 @@ impl Relay {
         let count = names.repositories.len();
         if rounds.name(names, Instant::now(), super::writer::jitter) {
             tracing::debug!(repositories = count, "a round of catch-up begins");
-            let before = Timestamp::now() - MEMORY;
+            let before = self.now() - MEMORY;
             if let Err(error) = self.0.store.forget_seen(before).await {
                 tracing::warn!(%error, "catch-up cannot forget in the store");
             }
@@ -121,6 +121,7 @@ impl Relay {
             Looked::Listed
             | Looked::Answered
             | Looked::Unsupported { .. }
+            | Looked::NoList { .. }
             | Looked::NotAllowed { .. }
             | Looked::NotWanted => {
                 rounds.done();
@@ -190,6 +191,7 @@ impl Relay {
                 tags
             }
             Listing::Unsupported { reason } => return Ok(Looked::Unsupported { reason }),
+            Listing::NoList { reason } => return Ok(Looked::NoList { reason }),
             Listing::NotAllowed { reason } => return Ok(Looked::NotAllowed { reason }),
             Listing::NotNow { reason, ask_again_after } => return Ok(Looked::NotNow { reason, ask_again_after }),
         };
@@ -206,7 +208,7 @@ impl Relay {
         };
         let found: Vec<FoundTag> = news.found.into_iter().map(|tag| FoundTag { tag, digest: None }).collect();
         let is_same = known.as_ref().is_some_and(|known| known.seen == news.seen);
-        if !found.is_empty() || !is_same || known.as_ref().is_some_and(is_stale) {
+        if !found.is_empty() || !is_same || known.as_ref().is_some_and(|known| is_stale(known, self.now())) {
             self.keep(repository, news.seen, None, found).await?;
         }
         Ok(Looked::Listed)
@@ -230,7 +232,7 @@ impl Relay {
         };
         let Some(digest) = digest else { return Ok(Looked::Answered) };
         let known = self.known(repository).await?;
-        if known.as_ref().is_some_and(|known| known.digest.as_ref() == Some(&digest) && !is_stale(known)) {
+        if known.as_ref().is_some_and(|known| known.digest.as_ref() == Some(&digest) && !is_stale(known, self.now())) {
             return Ok(Looked::Answered);
         }
         let running = self.running_automatically(repository);
@@ -243,7 +245,7 @@ impl Relay {
     }
 
     async fn known(&self, repository: &Repository) -> Result<Option<SeenRepository>, StoreError> {
-        self.0.store.seen(repository, Timestamp::now() - MEMORY).await
+        self.0.store.seen(repository, self.now() - MEMORY).await
     }
 
     /// Stores what was seen and makes events of what was found, all of it or nothing.
@@ -275,6 +277,6 @@ impl Relay {
     }
 }
 
-fn is_stale(known: &SeenRepository) -> bool {
-    known.listed_at < Timestamp::now() - REWRITTEN_AFTER
+fn is_stale(known: &SeenRepository, now: Timestamp) -> bool {
+    known.listed_at < now - REWRITTEN_AFTER
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Following, Worker, elapsed, files, now};
+use super::{Following, Worker, elapsed, files};
 use crate::argocd::{Application, ApplicationName, ArgoCdError, End, Progress, Refresh, Selection, SyncStatus};
 use crate::relay::branch::Branch;
 use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError, Update};
@@ -25,7 +25,7 @@ const REFRESH_AGAIN: Duration = Duration::from_secs(60);
 const TIP_AGE: Duration = Duration::from_secs(2);
 
 /// How much of the history is remembered of earlier processes, in updates.
-const LOADED: u32 = 2000;
+pub(super) const LOADED: u32 = 2000;
 
 /// When an application is asked next.
 pub(super) struct Poll {
@@ -129,7 +129,7 @@ impl Worker<'_> {
                 }
             }
         }
-        let now = now();
+        let now = self.now();
         let found: Vec<(FollowUp, Update)> = new
             .into_iter()
             .map(|(mut row, update)| {
@@ -165,7 +165,7 @@ impl Worker<'_> {
         if let Ok(app) = &result {
             self.read_branches(app, &open).await?;
         }
-        let now = now();
+        let now = self.now();
         let timeout = self.following.argocd.settings().timeout;
         let mut changed = Vec::new();
         let mut is_reached = true;
@@ -237,6 +237,7 @@ impl Worker<'_> {
 
     /// Reads the branches of these updates anew, where the application is at a commit that nobody knows.
     async fn read_branches(&mut self, app: &Application, open: &[(FollowUp, Update)]) -> Result<(), StoreError> {
+        let time = self.now();
         for (row, _) in open {
             let Some(&index) = self.relay.0.branch_of.get(&row.environment) else { continue };
             let (Some(watched), Some(branch), Some(lineage)) =
@@ -252,7 +253,7 @@ impl Worker<'_> {
             if lineage.knows(revision) {
                 continue;
             }
-            let before = now();
+            let before = time;
             // Argo CD may have seen it before we have; where the branch cannot be read, the next question tells.
             if branch.refresh_if_older_than(TIP_AGE).await.is_ok()
                 && let Some(snapshot) = branch.snapshot()

@@ -1,12 +1,19 @@
 //! Whether an environment is well enough for promotions from it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::elapsed;
-use crate::relay::Relay;
+use super::lineage::Lineage;
+use super::{Following, ask, elapsed, files};
+use crate::argocd::{Application, ApplicationName, Progress, Refresh};
+use crate::config_repo::Below;
+use crate::relay::{Branch, Relay};
 use crate::store::{ApplicationHealth, FollowUp, StoreError, Update};
+
+/// How long whoever asks for a promotion waits for Argo CD.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most applications and rollouts that a reason names.
 const NAMED: usize = 3;
@@ -19,10 +26,12 @@ pub struct Closed(pub String);
 pub type OpenFollowUps = [(FollowUp, Update)];
 
 /// Decides whether promotions may come from an environment: everything that was committed has been rolled out, and every
-/// application has been Synced and Healthy for `soak`. Zero asks for the moment only.
+/// application has been Synced and Healthy for `soak`. Zero asks for the moment only. `missed` are the rollouts that nobody
+/// has seen come to an end, in words.
 fn judge(
     environment: &str,
     open: &OpenFollowUps,
+    missed: Vec<String>,
     applications: &[ApplicationHealth],
     soak: Duration,
     now: Timestamp,
@@ -34,6 +43,9 @@ fn judge(
     });
     if !open.is_empty() {
         return closed(format!("`{environment}` is not healthy yet: {}", name(rollouts)));
+    }
+    if !missed.is_empty() {
+        return closed(format!("`{environment}` was not rolled out: {}", name(missed.into_iter())));
     }
     if applications.is_empty() {
         return closed(format!(
@@ -96,22 +108,105 @@ impl Relay {
         let Some(following) = &self.0.following else {
             return Ok(Some(Closed("there is no Argo CD that knows whether it is healthy".to_owned())));
         };
+        let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, soak, now));
+        asked.await.unwrap_or_else(|_| {
+            let patience = PATIENCE.as_secs();
+            Ok(Some(Closed(format!(
+                "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s"
+            ))))
+        })
+    }
+
+    async fn ask_gate(
+        &self,
+        following: &Following,
+        environment: &str,
+        soak: Duration,
+        now: Timestamp,
+    ) -> Result<Option<Closed>, StoreError> {
         // What is just being pushed may be on the branch already, and nobody follows it yet.
         let pending = self.0.store.pending_updates(&[environment.to_owned()], 1).await?;
         if let Some(update) = pending.first() {
             let (name, version) = (update.repository.name(), update.version.short());
             return Ok(Some(Closed(format!("{name} {version} is just being written to `{environment}`"))));
         }
-        let applications = match self.observe(following, environment, now).await? {
-            Ok(applications) => applications,
+        let (list, applications) = match self.observe(following, environment, now).await? {
+            Ok(observed) => observed,
             Err(error) => {
                 return Ok(Some(Closed(format!("nobody knows whether `{environment}` is healthy: {error}"))));
             }
         };
-        let open = self.0.store.open_follow_ups(super::MAX_OPEN).await?;
-        let open: Vec<_> = open.into_iter().filter(|(row, _)| row.environment == environment).collect();
-        Ok(judge(environment, &open, &applications, soak, now).err())
+        let open = self.0.store.open_follow_ups_in(environment, super::MAX_OPEN).await?;
+        let missed = self.missed_rollouts(following, environment, &list).await?;
+        Ok(judge(environment, &open, missed, &applications, soak, now).err())
     }
+
+    /// Returns the rollouts that ran out of time and that an application still has not reached, in words. `list` has the
+    /// applications of the environment.
+    ///
+    /// An application that Argo CD does not take from the branch any more, because its source cannot be read for instance,
+    /// stays Synced and Healthy: with what it ran before.
+    async fn missed_rollouts(
+        &self,
+        following: &Following,
+        environment: &str,
+        list: &[Application],
+    ) -> Result<Vec<String>, StoreError> {
+        let late = self.0.store.timed_out_follow_ups(environment, super::MAX_OPEN).await?;
+        let (Some(branch), Some(watched)) = (self.branch_of(environment), self.watched(following, environment)) else {
+            return Ok(Vec::new());
+        };
+        if late.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lineage = Lineage::default();
+        lineage.load(self.0.store.commits_on(&branch.environment_names(), ask::LOADED).await?);
+        let managed = self.managed(branch, environment);
+        let mut asked: HashMap<ApplicationName, Result<Application, String>> = HashMap::new();
+        let mut missed = Vec::new();
+        // Of a repository that somebody has taken out of the environment nothing is to be rolled out.
+        for (row, update) in late.iter().filter(|(_, update)| managed.contains_key(&update.repository)) {
+            let tip = tip_after(branch, row, update).await;
+            let follows = |revision: &str| {
+                tip.as_deref() == Some(revision) || lineage.follows(revision, &row.commit, row.started_at)
+            };
+            for app in following.select(list, environment, watched, &files(update)) {
+                if !asked.contains_key(&app.name) {
+                    let found = following.argocd.application(&app.name, Refresh::No, None).await;
+                    self.count("get", found.as_ref().err());
+                    asked.insert(app.name.clone(), found.map_err(|error| error.to_string()));
+                }
+                let why = match asked.get(&app.name) {
+                    Some(Ok(found)) => match found.progress(watched, follows) {
+                        Progress::NotReached(reason) => reason,
+                        // How it fares there is asked of every application.
+                        Progress::Underway(_) | Progress::Ended(_) => continue,
+                    },
+                    Some(Err(reason)) => reason.clone(),
+                    None => continue,
+                };
+                let (name, version) = (update.repository.name(), update.version.short());
+                missed.push(format!(
+                    "{name} {version} timed out, and application {} has not come to it: {why}",
+                    app.name
+                ));
+            }
+        }
+        Ok(missed)
+    }
+}
+
+/// Returns the commit that the branch is at, where a rollout's commit is on it and below.
+async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<String> {
+    let snapshot = branch.snapshot()?;
+    let tip = snapshot.tip.to_string();
+    if crate::relay::writer::stands_on(update, &snapshot) {
+        return Some(tip);
+    }
+    let commit = row.commit.parse().ok()?;
+    // Where the history cannot be read nobody knows, which keeps the gate closed.
+    let below = branch.below_tip(&[commit]).await.ok()?;
+    (below.get(&commit) == Some(&Below::Yes)).then_some(tip)
 }
 
 #[cfg(test)]
@@ -136,7 +231,8 @@ mod tests {
 
     fn at_noon(applications: &[ApplicationHealth], soak_minutes: u64) -> Result<(), String> {
         let noon = "2026-11-23T12:00:00Z".parse().unwrap();
-        judge("staging", &[], applications, Duration::from_secs(soak_minutes * 60), noon).map_err(|closed| closed.0)
+        let soak = Duration::from_secs(soak_minutes * 60);
+        judge("staging", &[], Vec::new(), applications, soak, noon).map_err(|closed| closed.0)
     }
 
     #[test]
@@ -162,5 +258,9 @@ mod tests {
             "`staging` is not healthy: application argocd/b is Synced and Degraded"
         );
         assert!(at_noon(&[], 0).unwrap_err().contains("no application"));
+        let (long, noon) = (app("a", Some(noon - 7200)), at(noon));
+        let missed = vec!["user-service timed out".to_owned()];
+        let closed = judge("staging", &[], missed, &[long], Duration::ZERO, noon).unwrap_err();
+        assert_eq!(closed.0, "`staging` was not rolled out: user-service timed out");
     }
 }

@@ -60,13 +60,14 @@ fn row(
 }
 
 impl Relay {
-    /// Asks Argo CD how the applications of an environment fare now, and records it.
+    /// Asks Argo CD how the applications of an environment fare now, and records it. Returns both: the applications, and how
+    /// they fare.
     pub(super) async fn observe(
         &self,
         following: &Following,
         environment: &str,
         now: Timestamp,
-    ) -> Result<Result<Vec<ApplicationHealth>, ArgoCdError>, StoreError> {
+    ) -> Result<Result<(Vec<Application>, Vec<ApplicationHealth>), ArgoCdError>, StoreError> {
         let listed = following.argocd.applications(following.selector(environment)).await;
         self.count("list", listed.as_ref().err());
         let list = match listed {
@@ -74,11 +75,11 @@ impl Relay {
             Err(error) => return Ok(Err(error)),
         };
         let (Some(branch), Some(watched)) = (self.branch_of(environment), self.watched(following, environment)) else {
-            return Ok(Ok(Vec::new()));
+            return Ok(Ok((Vec::new(), Vec::new())));
         };
         if branch.snapshot().is_none() {
             // Which files it has is not known yet: that is no reason to forget its applications.
-            return Ok(Ok(Vec::new()));
+            return Ok(Ok((Vec::new(), Vec::new())));
         }
         let managed = self.managed(branch, environment);
         let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
@@ -90,7 +91,7 @@ impl Relay {
         let rows: Vec<ApplicationHealth> =
             apps.iter().map(|app| row(environment, app, before.get(&app.name.to_string()), false, now)).collect();
         self.0.store.record_application_health(rows.clone(), Some(environment.to_owned())).await?;
-        Ok(Ok(rows))
+        Ok(Ok((apps, rows)))
     }
 
     /// Asks for each application of a list that is well but for a sync that has failed: a list does not say of which

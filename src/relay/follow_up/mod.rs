@@ -190,6 +190,12 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Returns the time as the store keeps it, so that what is told now and what is read back later are the same.
+    fn now(&self) -> Timestamp {
+        let now = self.relay.now();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
     fn remember(&mut self, open: &[(FollowUp, Update)]) {
         self.spans.retain(|id, _| open.iter().any(|(row, _)| row.update_id == *id));
         for (row, update) in open {
@@ -215,7 +221,7 @@ impl<'a> Worker<'a> {
         }
         self.watched_at = Some(Instant::now());
         for environment in sources {
-            match self.relay.observe(self.following, environment, now()).await? {
+            match self.relay.observe(self.following, environment, self.now()).await? {
                 Ok(_) => self.found(),
                 Err(error) => {
                     self.missed(&error);
@@ -251,7 +257,7 @@ impl<'a> Worker<'a> {
 
     /// Writes on everything that waits why it does, where that is not known yet; ends what has waited for too long.
     async fn explain(&mut self, open: Vec<(FollowUp, Update)>, error: &ArgoCdError) -> Result<(), StoreError> {
-        let now = now();
+        let now = self.now();
         let mut changed = Vec::new();
         for (mut row, update) in open {
             let reason = Some(error.to_string());
@@ -320,12 +326,6 @@ impl<'a> Worker<'a> {
             }
         }
     }
-}
-
-/// Returns the time as the store keeps it, so that what is told now and what is read back later are the same.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
 /// Returns how long ago something was; zero where it lies ahead.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Worker, files, now};
+use super::{Worker, files};
 use crate::argocd::PushedCommit;
 use crate::store::{FollowState, FollowUp, StoreError, Update};
 use crate::telemetry::SpanKind;
@@ -19,7 +19,7 @@ impl Worker<'_> {
                 Some(index) => branches.entry(*index).or_default().push((row, update)),
                 None => {
                     row.reason = Some("the settings have no such environment any more".to_owned());
-                    (row.state, row.ended_at) = (FollowState::Untracked, Some(now()));
+                    (row.state, row.ended_at) = (FollowState::Untracked, Some(self.now()));
                     self.record(vec![(row, update)]).await?;
                 }
             }
@@ -37,7 +37,7 @@ impl Worker<'_> {
             match told {
                 Ok(()) => {
                     self.found();
-                    let now = now();
+                    let now = self.now();
                     for (row, _) in &mut rows {
                         (row.state, row.reason, row.ended_at) = (FollowState::Told, None, Some(now));
                     }

@@ -114,7 +114,7 @@ impl Relay {
         update: NewRequestedUpdate,
         trace: &TraceContext,
     ) -> Result<PreviewedUpdate, RequestError> {
-        let NewRequestedUpdate { repository, version, state, reason } = update;
+        let NewRequestedUpdate { repository, version, state, reason, running: _ } = update;
         let mut preview = PreviewedUpdate { repository, version, fate: Fate::Changed, reason };
         if state == UpdateState::Refused {
             preview.fate = Fate::Refused;

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::matrix::{runs, versions};
@@ -138,7 +137,7 @@ impl Relay {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
             }
-            (Some(source), None) => self.gate(source, soak, Timestamp::now()).await?.map(|closed| closed.0),
+            (Some(source), None) => self.gate(source, soak, self.now()).await?.map(|closed| closed.0),
             (None, _) => {
                 Some("a version that is named by its tag alone comes from no environment: name one".to_owned())
             }
@@ -212,7 +211,7 @@ impl Relay {
         let running = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
         let runs_it = runs(&running, &version);
         let state = if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified };
-        Ok(NewRequestedUpdate { repository, version, state, reason: None })
+        Ok(NewRequestedUpdate { repository, version, state, reason: None, running })
     }
 }
 
@@ -268,7 +267,8 @@ fn refused(
     match (&error, found.into_iter().next()) {
         (RequestError::SeveralVersions { .. } | RequestError::TagRefused(_), Some(version)) => {
             let reason = Some(error.to_string());
-            Ok(NewRequestedUpdate { repository, version, state: UpdateState::Refused, reason })
+            let (state, running) = (UpdateState::Refused, Vec::new());
+            Ok(NewRequestedUpdate { repository, version, state, reason, running })
         }
         _ => Err(error),
     }

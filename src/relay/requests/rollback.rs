@@ -47,7 +47,8 @@ impl Relay {
         let repository = resolve(&managed, &order.environment, &order.repository)?;
         let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
         let version = self.version_before(order, &repository, &running).await?;
-        let expires_at = order.hold_for.map(|span| expiry(span).ok_or(RequestError::HoldTooLong)).transpose()?;
+        let expires_at =
+            order.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
         let runs_it = runs(&running, &version);
         self.make(NewRequest {
             kind: RequestKind::Rollback,
@@ -65,6 +66,7 @@ impl Relay {
                 version,
                 state: if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified },
                 reason: None,
+                running,
             }],
             hold: Some(NewHold {
                 environment: order.environment.clone(),
@@ -111,6 +113,7 @@ impl Relay {
         })
     }
 }
-fn expiry(span: Duration) -> Option<Timestamp> {
-    Timestamp::now().checked_add(jiff::SignedDuration::try_from(span).ok()?).ok()
+
+fn expiry(now: Timestamp, span: Duration) -> Option<Timestamp> {
+    now.checked_add(jiff::SignedDuration::try_from(span).ok()?).ok()
 }

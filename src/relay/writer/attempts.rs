@@ -114,11 +114,14 @@ fn now_and_then<'a>(
     })
 }
 
-/// Returns whether a site of an update's place holds a version that nobody has compared the update with.
-pub(super) fn was_not_compared(update: &Update, snapshot: &Snapshot) -> bool {
-    let Some(compared) = &update.compared else { return false };
+/// Returns the versions that the sites of an update's place hold and that nobody has compared the update with. What somebody
+/// asked for is to be written whatever runs, unless it had to wait: nobody knew then what would run now.
+pub(super) fn not_compared(update: &Update, snapshot: &Snapshot) -> Vec<Version> {
+    let counts = update.cause.is_event() || update.released_at.is_some();
+    let Some(compared) = update.compared.as_ref().filter(|_| counts) else { return Vec::new() };
     let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
-    places.is_some_and(|places| places.iter().any(|place| !is_among(&place.version, &update.version, compared)))
+    let found = places.into_iter().flat_map(|places| places.iter()).map(|place| &place.version);
+    found.filter(|version| !is_among(version, &update.version, compared)).cloned().collect()
 }
 
 /// Returns whether a site that an attempt was to change now holds neither what it held before nor what the attempt

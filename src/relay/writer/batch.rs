@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, was_not_compared};
+use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, not_compared};
 use super::{begin, describe_end, jitter};
 use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, WantedVersion};
+use crate::image::Version;
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
@@ -229,26 +230,50 @@ impl<'a> Batch<'a> {
     }
 
     /// Gives back updates whose place runs something else than they were compared with, because somebody else has
-    /// pushed meanwhile: that may be newer.
+    /// pushed meanwhile: that may be newer. A promotion that has waited for a freeze to end is not compared but ended: whoever
+    /// has changed the environment since knew what ran there, and whoever asked for the promotion did not.
     async fn return_outdated(&mut self) -> Result<(), Setback> {
         let Some(snapshot) = self.branch.snapshot() else { return Ok(()) };
-        let is_outdated = |id: &&String| {
-            let update = self.updates.get(*id);
-            !self.maybe_landed.contains_key(*id) && update.is_some_and(|update| was_not_compared(update, &snapshot))
-        };
-        let outdated: Vec<String> = self.order.iter().filter(is_outdated).cloned().collect();
-        if outdated.is_empty() {
-            return Ok(());
-        }
-        for id in &outdated {
-            if let Some(update) = self.take(id) {
-                let (environment, repository) = (&update.environment, &update.repository);
+        let (mut again, mut finished) = (Vec::new(), Vec::new());
+        for id in self.order.clone() {
+            let Some(update) = self.updates.get(&id).filter(|_| !self.maybe_landed.contains_key(&id)) else { continue };
+            let found = not_compared(update, &snapshot);
+            if found.is_empty() {
+                continue;
+            }
+            let (environment, repository) = (&update.environment, &update.repository);
+            if update.cause.is_event() {
                 tracing::info!(update = id, environment, %repository, "what runs was changed: it is compared again");
+                self.take(&id);
+                again.push(id);
+            } else if let Some(version) = self.written_by_others(update, found).await? {
+                let reason = format!(
+                    "somebody else has changed {environment} to {version} since this was asked for, and while it waited: ask \
+                     again if it is still wanted"
+                );
+                finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
             }
         }
-        self.relay.0.store.decide_again(outdated).await?;
-        self.relay.0.arrivals.other();
+        self.finish(finished).await?;
+        if !again.is_empty() {
+            self.relay.0.store.decide_again(again).await?;
+            self.relay.0.arrivals.other();
+        }
         Ok(())
+    }
+
+    /// Returns the first of these versions that none of our own updates has brought since `update` was asked for.
+    async fn written_by_others(&self, update: &Update, found: Vec<Version>) -> Result<Option<String>, Setback> {
+        for version in found {
+            let store = &self.relay.0.store;
+            let brought = store.brought(&update.environment, &update.repository, &version).await?;
+            // What was on its way to the branch when the freeze began was known to whoever asked.
+            let is_ours = |brought: Update| brought.finished_at.is_some_and(|at| at >= update.received_at);
+            if !brought.is_some_and(is_ours) {
+                return Ok(Some(version.short()));
+            }
+        }
+        Ok(None)
     }
 
     /// Ends updates as committed by these earlier attempts, which are on the branch.
@@ -321,7 +346,11 @@ impl<'a> Batch<'a> {
         if !prepared.outcomes().iter().any(|(_, outcome)| is_final(outcome)) {
             return Ok(false);
         }
-        self.branch.read_if_older_than(FRESH).await?;
+        // What somebody wrote since the youngest of them could go is to be seen, however fresh the last reading is.
+        let now = self.relay.now();
+        let went = self.updates.values().map(|update| update.released_at.unwrap_or(update.received_at));
+        let age = went.map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default()).min();
+        self.branch.read_if_older_than(FRESH.min(age.unwrap_or(FRESH))).await?;
         Ok(self.branch.tip() != Some(prepared.parent()))
     }
 
@@ -402,6 +431,9 @@ impl<'a> Batch<'a> {
         span.set("tagrelay.outcome", outcome);
         if let Err(error) = &result {
             span.fail(&error.to_string());
+        }
+        if result.is_ok() {
+            self.branch.pushed(begun);
         }
         result.map(|()| sizes)
     }

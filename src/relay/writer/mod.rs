@@ -24,6 +24,7 @@ use super::branch::Branch;
 use super::coalesce::coalesce;
 use super::quiet::{self, LastPush};
 use super::setback::Setback;
+use crate::config_repo::CommitId;
 use crate::store::{Outcome, Update};
 use crate::telemetry::{Span, SpanKind};
 
@@ -37,8 +38,11 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let Some(branch) = relay.0.branches.get(index) else { return };
     let environments = branch.environment_names();
     let mut failures: u32 = 0;
+    // Where the branch was when what waits in doubt was last looked for.
+    let mut looked_at = None;
     let mut last_push = None;
     while !*stopped.borrow() {
+        look_for_waiting(&relay, branch, &environments, &mut looked_at).await;
         // After a setback the branch is read anew: the mirror may have been the trouble.
         let before = Before { failed: failures > 0, push: last_push };
         let pause = match write_pending(&relay, branch, &environments, before, &mut stopped).await {
@@ -78,6 +82,27 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
         };
         if is_unread && let Err(error) = branch.refresh().await {
             tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
+        }
+    }
+}
+
+/// Ends what waits for a hold or freeze and is found on the branch: the answer to its push was lost before it had to wait. It is
+/// looked for each time that the branch has moved.
+async fn look_for_waiting(relay: &Relay, branch: &Branch, environments: &[String], looked_at: &mut Option<CommitId>) {
+    let tip = branch.tip();
+    if tip.is_none() || tip == *looked_at {
+        return;
+    }
+    let looked = async {
+        let waiting = relay.0.store.waiting_in_doubt(environments).await?;
+        finish_found(relay, branch, waiting).await
+    };
+    match looked.await {
+        Ok(_) => *looked_at = tip,
+        // Nothing waits for it: it is looked for again with the next round.
+        Err(Setback::Store(error)) => tracing::error!(%error, "the writer cannot use the store"),
+        Err(Setback::Remote { reason, .. }) => {
+            tracing::debug!(reason, repository = branch.repository_name(), "the branch cannot be read");
         }
     }
 }

@@ -4,7 +4,9 @@ use super::*;
 use crate::policy::{FreezeSchedule, FreezeSpan, FreezeWindow};
 use crate::store::requests::UNEXPLAINED;
 use crate::store::tests::{Fixture, attempt, decision, event, hold, rollback};
-use crate::store::{Decided, EventState, NewEvent, NewRequest, Request, RequestKind, RequestMade, Update, UpdateState};
+use crate::store::{
+    Decided, EventState, NewEvent, NewRequest, Outcome, Request, RequestKind, RequestMade, Update, UpdateState,
+};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -62,6 +64,14 @@ impl Fixture {
         self.verified(request).await
     }
 
+    async fn asked_for_what_runs(&self, tag: &str) -> (Request, Update) {
+        let mut request = NewRequest { kind: RequestKind::Promotion, hold: None, ..rollback(tag, None) };
+        request.updates[0].state = UpdateState::Unchanged;
+        let request = self.asked(request).await;
+        let update = self.update_of(&request.id).await;
+        (request, update)
+    }
+
     async fn verified(&self, request: NewRequest) -> (Request, Update) {
         let request = self.asked(request).await;
         let update = self.update_of(&request.id).await;
@@ -106,6 +116,29 @@ async fn what_comes_during_a_freeze_waits_and_the_newest_of_each_repository_goes
     assert_eq!(fixture.event_state(&before).await, EventState::Superseded);
     assert_eq!(fixture.store.thaw(&freeze.id, "oncall").await.unwrap(), None);
     assert_eq!(fixture.store.freezes().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_waits_ends_when_something_newer_is_written() {
+    let fixture = Fixture::new().await;
+    let freeze = fixture.store.freeze(switch(None)).await.unwrap();
+    let event = fixture.pushed("a").await;
+    let (older, _) = fixture.promoted("b", false).await;
+    let (urgent, update) = fixture.promoted("c", true).await;
+    let (later, _) = fixture.promoted("d", false).await;
+    let all = [&*event, &older.id, &urgent.id, &later.id];
+    assert_eq!(fixture.states(&all).await, ["waiting", "waiting", "pending", "waiting"]);
+    fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap();
+    fixture.finish(&urgent.id, Outcome::Committed).await;
+    assert_eq!(fixture.states(&all).await, ["superseded", "superseded", "committed", "waiting"]);
+    let reason = fixture.update_of(&older.id).await.reason.unwrap();
+    assert_eq!(reason, "older: c was taken later for staging");
+    // Somebody wants what runs, and not what was asked for before.
+    let (_, what_runs) = fixture.asked_for_what_runs("c").await;
+    assert_eq!(what_runs.state, UpdateState::Unchanged);
+    assert_eq!(fixture.states(&[&later.id]).await, ["superseded"]);
+    fixture.store.thaw(&freeze.id, "oncall").await.unwrap();
+    assert_eq!(fixture.states(&all).await, ["superseded", "superseded", "committed", "superseded"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The exporter: OpenTelemetry's SDK with OTLP over HTTP or gRPC.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceContextExt as _, TraceFlags,
@@ -11,8 +12,8 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData};
 
 use super::{SpanKind, TraceContext, asks_for_export};
 
@@ -36,7 +37,7 @@ impl Exporter {
         if !asks_for_export(&variable)? {
             return Ok(None);
         }
-        let exporter = exporter(&variable)?;
+        let exporter = Telling::new(exporter(&variable)?);
         let mut builder = SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter);
         if variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none() {
             builder = builder.with_max_links_per_span(MAX_LINKS);
@@ -83,6 +84,74 @@ impl Recorded {
 
     pub(super) fn fail(&mut self, reason: &str) {
         self.0.set_status(Status::error(reason.to_owned()));
+    }
+}
+
+/// How often it is said that spans still cannot be sent.
+const SAID_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// An exporter that says when a collector cannot be reached: once, once an hour while that lasts, and once when it is over.
+/// The SDK's own words, one for each batch and layer, are not among the log lines.
+#[derive(Debug)]
+struct Telling {
+    inner: SpanExporter,
+    /// Since when spans have been lost, and when that was said last.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    said: Instant,
+    lost: usize,
+}
+
+impl Telling {
+    fn new(inner: SpanExporter) -> Self {
+        Self { inner, trouble: Mutex::new(None) }
+    }
+
+    fn tell(&self, spans: usize, result: &OTelSdkResult, now: Instant) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match (result, *trouble) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(Trouble { lost, .. })) => {
+                tracing::info!(lost, "spans are sent again");
+                *trouble = None;
+            }
+            (Err(error), None) => {
+                tracing::warn!(%error, "spans cannot be sent and are lost; this is said again in an hour if it lasts");
+                *trouble = Some(Trouble { said: now, lost: spans });
+            }
+            (Err(error), Some(Trouble { said, lost })) => {
+                let lost = lost.saturating_add(spans);
+                let is_due = now.duration_since(said) >= SAID_AGAIN;
+                if is_due {
+                    tracing::warn!(%error, lost, "spans still cannot be sent");
+                }
+                *trouble = Some(Trouble { said: if is_due { now } else { said }, lost });
+            }
+        }
+    }
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Telling {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = self.inner.export(batch).await;
+        self.tell(spans, &result, Instant::now());
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
     }
 }
 
