@@ -95,6 +95,15 @@ fn no_blank_line_is_added_to_a_text_that_keeps_them() {
     assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
 }
 
+/// Behind the text stands the value that nobody wrote of a key that is written with a question mark.
+#[test]
+fn a_text_at_the_end_of_the_file_is_known_behind_a_value_that_is_not_written() {
+    let text = "resources: [../base]\n?\n- patch: |\n    b: 1";
+    let refused = inserted(text).unwrap_err();
+    assert!(refused.to_string().contains("ends inside a text"), "{refused}");
+    inserted(&format!("{text}\n")).unwrap();
+}
+
 /// Sets the image that comes from the base, and checks what comes of it in every way that the target knows.
 fn inserted(text: &str) -> Result<String, Refused> {
     checks::insert(&[b"\x03", text.as_bytes()].concat());

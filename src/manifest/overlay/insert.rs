@@ -139,7 +139,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         None => at_the_end(&tree, root)?,
     };
     // Readers differ on whether such a text has a line end; with a line behind it, it has one to all.
-    if gap.starts_line && is_block_scalar(&tree, gap.before - 1) {
+    if gap.starts_line && ends_in_text(&tree, gap.before) {
         return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
     }
     let lines = gap.lines(entries).ok_or(Failure::NoPlace("its name or version needs escapes"))?;
@@ -270,7 +270,7 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
         ends_blank(&text[..start])
     });
     // A blank line behind `|+` belongs to its text.
-    let ends_in_text = is_block_scalar(tree, tree.nodes.len() as NodeId - 1);
+    let ends_in_text = ends_in_text(tree, tree.nodes.len() as NodeId);
     Ok(Gap {
         at: text.len(),
         starts_line: !ends_line(text),
@@ -287,8 +287,12 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     })
 }
 
-fn is_block_scalar(tree: &Tree<'_>, id: NodeId) -> bool {
-    matches!(tree.node(id).kind, Kind::Scalar(ScalarStyle::Literal | ScalarStyle::Folded))
+/// Returns whether the last that is written before a node is a text over several lines. Values that nobody wrote, as
+/// that of the key behind a question mark, stand behind it in the tree.
+fn ends_in_text(tree: &Tree<'_>, before: NodeId) -> bool {
+    let mut nodes = (0..before).rev().map(|id| tree.node(id));
+    let last = nodes.find(|node| !node.span().is_empty());
+    last.is_some_and(|node| matches!(node.kind, Kind::Scalar(ScalarStyle::Literal | ScalarStyle::Folded)))
 }
 
 impl Gap {
