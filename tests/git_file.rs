@@ -314,6 +314,17 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
     let refused = ConfigRepository::open(fleet.settings.clone(), fleet.environments.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
     assert_eq!(std::fs::read_to_string(fleet.mirror().join("description")).unwrap(), "mine");
+
+    // Nor is anything made in one.
+    let mut inside = Fleet::new(&remote.file_url());
+    for (name, bare) in [("bare", true), ("copy", false)] {
+        let folder = inside.folder.path().join(name);
+        git(inside.folder.path(), &[&["init", "-q"][..], if bare { &["--bare"] } else { &[] }, &[name]].concat());
+        inside.settings.mirror = folder.join("main");
+        let refused = ConfigRepository::open(inside.settings.clone(), inside.environments.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
+        assert!(!folder.join("main").exists());
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,11 @@ pub(super) fn lay_out(folder: &Path) -> io::Result<()> {
 /// any files. A mirror is known by the branch that its `HEAD` names, whatever else was left in it.
 pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
     const OURS: [&str; 7] = ["HEAD", "config", "objects", "refs", "shallow", "history", WORKSHOP];
+    // The folder of the settings, in which each branch has one.
+    let above = folder.parent().unwrap_or(folder);
+    if let Some(found) = sign_of_a_repository(above) {
+        return Err(MirrorError::NotOurs { path: above.to_owned(), found: found.to_owned() });
+    }
     if fs::read_to_string(folder.join("HEAD")).is_ok_and(|head| head == head_of_a_mirror()) {
         return Ok(());
     }
@@ -107,6 +112,14 @@ pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
         }
     }
     Ok(())
+}
+
+/// Returns what shows that a folder is somebody's Git repository or working copy, in which no mirrors are to be made.
+pub fn sign_of_a_repository(folder: &Path) -> Option<&'static str> {
+    if folder.join(".git").exists() {
+        return Some(".git");
+    }
+    (folder.join("HEAD").is_file() && folder.join("objects").is_dir()).then_some("HEAD")
 }
 
 fn head_of_a_mirror() -> String {

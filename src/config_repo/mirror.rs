@@ -64,8 +64,8 @@ impl Mirror {
             return Err(MirrorError::NotText(folder.to_owned()));
         }
         let disk = |source| MirrorError::Disk { path: folder.to_owned(), source };
-        fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
         refuse_foreign(folder)?;
+        fs::create_dir_all(folder.parent().unwrap_or(folder)).map_err(disk)?;
         let lock = lock(folder)?;
         if !folder.join("HEAD").is_file() || !folder.join("objects/pack").is_dir() {
             lay_out(folder).map_err(disk)?;

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::report::Report;
+use crate::config_repo::sign_of_a_repository;
 use crate::settings::Settings;
 
 /// Looks at the store's file and at each mirror's folder. Locks and makes nothing: a running service may have them.
@@ -21,8 +22,16 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         Err(reason) => report.fault("store", format!("{} {reason}", store.display())),
     }
     for repository in &settings.config_repositories {
-        if let Err(reason) = writable_below(&repository.mirror) {
-            let message = format!("the mirror {} cannot be written: {reason}", repository.mirror.display());
+        let mirror = repository.mirror.display();
+        let fault = match sign_of_a_repository(&repository.mirror) {
+            Some(found) => {
+                Some(format!("the mirror {mirror} holds `{found}`, so it is a Git repository: choose an empty folder"))
+            }
+            None => writable_below(&repository.mirror)
+                .err()
+                .map(|reason| format!("the mirror {mirror} cannot be written: {reason}")),
+        };
+        if let Some(message) = fault {
             report.fault_at(repository.line, &format!("config repository {}", repository.name), message);
         }
     }
