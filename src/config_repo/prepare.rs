@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::PrepareError;
-use super::files::Known;
+use super::files::{Known, MAX_FILE_BYTES};
 use super::index::{EnvironmentSites, Snapshot};
 use super::mirror::Mirror;
 use super::object::{CommitId, Kind, NewObject, ObjectId};
@@ -170,7 +170,8 @@ impl<'a> Draft<'a> {
             let blob = NewObject::new(Kind::Blob, edited.bytes.clone());
             if let Some(file) = self.files.get_mut(&path) {
                 self.known.note(file.id, &path, owner, edited.before);
-                if let Some(after) = edited.after {
+                // What has become too large to be read is left alone from now on.
+                if let Some(after) = edited.after.filter(|_| edited.bytes.len() <= MAX_FILE_BYTES) {
                     self.known.note(blob.id, &path, owner, after);
                 }
                 (file.new, file.id) = (edited.bytes, blob.id);

@@ -78,7 +78,8 @@ impl Push {
         } else {
             let objects = self.objects.clone();
             let packing = tokio::task::spawn_blocking(move || pack::write(&objects, deltas)).await;
-            packing.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            // Nothing has been sent.
+            packing.map_err(|error| PushError::Unavailable { reason: error.to_string(), ask_again_after: None })?
         };
         pack.map_err(|error| PushError::Refused { reason: error.to_string() })
     }
