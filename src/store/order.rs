@@ -1,9 +1,10 @@
 //! What the order of builds is decided by: what is under way for a place, what brought a version, build times.
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
 use super::writer::{Transaction, Write};
-use super::{Cause, Store, StoreError, Update, UpdateState};
+use super::{Cause, Store, StoreError, Update, UpdateState, json_text};
 use crate::image::{Digest, Repository, Tag, Version};
 
 /// What is under way for a repository in an environment.
@@ -126,7 +127,10 @@ impl Store {
         digest: &Digest,
         at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        self.writes.run(KeepBuildTime { repository: repository.clone(), digest: digest.clone(), at }).await
+        let (reply, answer) = oneshot::channel();
+        let (repository, digest) = (repository.clone(), digest.clone());
+        self.writes.keep_build_time(KeepBuildTime { repository, digest, at, reply }).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Takes pending updates of events back, because what runs is no longer what they were compared with: their
@@ -140,26 +144,36 @@ impl Store {
     }
 }
 
-struct KeepBuildTime {
+/// When an image was built, on its way to the disk.
+pub(super) struct KeepBuildTime {
     repository: Repository,
     digest: Digest,
     at: Option<Timestamp>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
-impl Write for KeepBuildTime {
-    type Output = ();
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // Nanoseconds: two builds can be less than a millisecond apart. They reach to the year 2262.
-        let at = self.at.and_then(|at| i64::try_from(at.as_nanosecond()).ok());
-        sqlx::query("INSERT INTO build_times (repository, digest, built_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(self.repository.as_str())
-            .bind(self.digest.as_str())
-            .bind(at)
-            .execute(&mut *tx.connection)
-            .await?;
-        Ok(())
+impl KeepBuildTime {
+    /// Tells whether it is on disk. Nobody waits any more when the caller was cancelled.
+    pub(super) fn tell(self, result: Result<(), StoreError>) {
+        let _ = self.reply.send(result);
     }
+}
+
+/// Writes build times. May run more than once; only the last run is committed.
+pub(super) async fn write(tx: &mut Transaction<'_>, times: &[&KeepBuildTime]) -> Result<(), sqlx::Error> {
+    let row = |time: &&KeepBuildTime| {
+        // Nanoseconds: two builds can be less than a millisecond apart. They reach to the year 2262.
+        let at = time.at.and_then(|at| i64::try_from(at.as_nanosecond()).ok());
+        (time.repository.as_str().to_owned(), time.digest.as_str().to_owned(), at)
+    };
+    sqlx::query(
+        "INSERT INTO build_times (repository, digest, built_at)
+         SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(json_text(times.iter().map(row).collect::<Vec<_>>())?)
+    .execute(&mut *tx.connection)
+    .await
+    .map(|_| ())
 }
 
 /// How many milliseconds the intake may take to let go of an event that it has just decided. What it still has in its

@@ -77,6 +77,22 @@ impl Store {
         Ok(updates)
     }
 
+    /// Returns whether something that somebody asked for waits for the writer of these environments' branch.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn is_request_pending(&self, environments: &[String]) -> Result<bool, StoreError> {
+        let is_there = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM updates INDEXED BY updates_pending WHERE state = 'pending'
+                AND cause NOT IN ('push', 'catch-up') AND environment IN (SELECT value FROM json_each(?)))",
+        )
+        .bind(json_text(environments)?)
+        .fetch_one(&self.reads)
+        .await?;
+        Ok(is_there)
+    }
+
     /// Returns updates that have not come to an end, of environments other than these.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::decisions::{self, Deciding};
 use super::delivery::{self, Delivery};
 use super::ended::{self, Told};
 use super::ids::IdSource;
+use super::order::{self, KeepBuildTime};
 use crate::clock::Clock;
 use crate::policy::FreezeCalendar;
 
@@ -112,6 +113,11 @@ impl Writes {
         self.jobs.send(Job::Deliver(delivery)).await.map_err(|_| StoreError::Closed)
     }
 
+    /// Hands over a build time, which tells by itself that it is kept.
+    pub(super) async fn keep_build_time(&self, time: KeepBuildTime) -> Result<(), StoreError> {
+        self.jobs.send(Job::KeepBuildTime(time)).await.map_err(|_| StoreError::Closed)
+    }
+
     /// Hands over a decision, which tells by itself what becomes of it.
     pub(super) async fn decide(&self, deciding: Deciding) -> Result<(), StoreError> {
         self.jobs.send(Job::Decide(deciding)).await.map_err(|_| StoreError::Closed)
@@ -122,9 +128,10 @@ type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send
 
 /// What is to be written.
 enum Job {
-    // The two that come in floods, so that those of a transaction are written together.
+    // The three that come in floods, so that those of a transaction are written together.
     Deliver(Delivery),
     Decide(Deciding),
+    KeepBuildTime(KeepBuildTime),
     Any(Box<dyn AnyWrite>),
 }
 
@@ -133,6 +140,7 @@ impl Job {
         match self {
             Self::Deliver(delivery) => delivery.committed(),
             Self::Decide(deciding) => deciding.committed(),
+            Self::KeepBuildTime(time) => time.tell(Ok(())),
             Self::Any(write) => write.committed(),
         }
     }
@@ -141,6 +149,7 @@ impl Job {
         match self {
             Self::Deliver(delivery) => delivery.failed(error),
             Self::Decide(deciding) => deciding.failed(error),
+            Self::KeepBuildTime(time) => time.tell(Err(error)),
             Self::Any(write) => write.failed(error),
         }
     }
@@ -230,10 +239,12 @@ async fn commit(
             ids: &mut *ids,
         };
         let (mut deliveries, mut decisions, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut build_times: Vec<&KeepBuildTime> = Vec::new();
         for job in jobs {
             match job {
                 Job::Deliver(delivery) => deliveries.push(delivery),
                 Job::Decide(deciding) => decisions.push(deciding),
+                Job::KeepBuildTime(time) => build_times.push(time),
                 Job::Any(write) => others.push(write),
             }
         }
@@ -242,6 +253,9 @@ async fn commit(
         }
         // What comes in ends nothing, and under a flood each statement counts.
         let may_end = !others.is_empty() || !decisions.is_empty();
+        if !build_times.is_empty() {
+            order::write(&mut tx, &build_times).await?;
+        }
         if !decisions.is_empty() {
             decisions::write(&mut tx, &mut decisions).await?;
         }

@@ -5,7 +5,7 @@ use crate::policy::{FreezeSchedule, FreezeSpan, FreezeWindow};
 use crate::store::requests::UNEXPLAINED;
 use crate::store::tests::{Fixture, attempt, decision, event, hold, rollback};
 use crate::store::{
-    Decided, EventState, NewEvent, NewRequest, Outcome, Request, RequestKind, RequestMade, Update, UpdateState,
+    Decided, EventState, Finish, NewEvent, NewRequest, Outcome, Request, RequestKind, RequestMade, Update, UpdateState,
 };
 
 fn at(text: &str) -> Timestamp {
@@ -139,6 +139,57 @@ async fn what_waits_ends_when_something_newer_is_written() {
     assert_eq!(fixture.states(&[&later.id]).await, ["superseded"]);
     fixture.store.thaw(&freeze.id, "oncall").await.unwrap();
     assert_eq!(fixture.states(&all).await, ["superseded", "superseded", "committed", "superseded"]);
+}
+
+/// What is recorded and ended together comes to what each would come to alone.
+#[tokio::test]
+async fn a_push_of_many_is_recorded_and_ended_row_by_row() {
+    let clock = Clock::stopped_at(at(FRIDAY));
+    let fixture = Fixture::with(clock.clone()).await;
+    fixture.store.set_freeze_calendar(weekend());
+    let (old, new) = (fixture.pushed_to("uyou/one", "a").await, fixture.pushed_to("uyou/one", "b").await);
+    let (doubtful, _) = (fixture.pushed_to("uyou/two", "c").await, fixture.pushed_to("uyou/two", "d").await);
+    let back = fixture.asked(rollback("a", None)).await;
+    let id = async |cause: &str| fixture.update_of(cause).await.id;
+    let back = id(&back.id).await;
+    fixture.store.verify_update(&back, None, None).await.unwrap();
+    let (old, new, doubtful) = (id(&old).await, id(&new).await, id(&doubtful).await);
+
+    clock.set(at(SATURDAY));
+    let ids = [&old, &back, "gone", &doubtful, &new];
+    let attempts = ids.map(attempt).to_vec();
+    let dropped = fixture.store.record_attempts_in_doubt(attempts, [doubtful.clone()].into()).await.unwrap();
+    let dropped: Vec<(&str, UpdateState)> = dropped.iter().map(|(id, state)| (id.as_str(), *state)).collect();
+    let expected = [
+        (old.as_str(), UpdateState::Superseded),
+        ("gone", UpdateState::Superseded),
+        (&doubtful, UpdateState::Pending),
+        (&new, UpdateState::Waiting),
+    ];
+    assert_eq!(dropped, expected);
+    let commits: Vec<(String, Option<String>)> =
+        sqlx::query_as("SELECT id, commit_id FROM updates").fetch_all(&fixture.store.reads).await.unwrap();
+    for (id, commit) in commits {
+        assert_eq!(commit.is_some(), id == back, "{id}");
+    }
+
+    // The rollback is on the branch, and keeps its hold; the other ones get their own ends, and their events theirs.
+    let finish = |id: &str, outcome| Finish { update_id: id.to_owned(), outcome, follow: false, asked: None };
+    let refused = Outcome::Refused { reason: "no".to_owned() };
+    let ended = vec![finish(&doubtful, refused), finish(&back, Outcome::Committed), finish(&old, Outcome::Committed)];
+    fixture.store.finish(ended).await.unwrap();
+    assert_eq!(fixture.store.holds().await.unwrap().len(), 1);
+    let states: Vec<(String, String)> =
+        sqlx::query_as("SELECT id, state FROM updates").fetch_all(&fixture.store.reads).await.unwrap();
+    let state_of = |id: &str| states.iter().find(|(other, _)| other == id).map(|(_, state)| state.as_str());
+    assert_eq!(
+        [&doubtful, &back, &old, &new].map(|id| state_of(id)),
+        [Some("refused"), Some("committed"), Some("superseded"), Some("waiting")],
+        "what has ended before stays as it is"
+    );
+    let events: Vec<String> =
+        sqlx::query_scalar("SELECT state FROM events ORDER BY id").fetch_all(&fixture.store.reads).await.unwrap();
+    assert_eq!(events, ["superseded", "waiting", "refused", "pending"]);
 }
 
 #[tokio::test]

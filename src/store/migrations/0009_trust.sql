@@ -30,3 +30,7 @@ WHEN new.state = 'refused' AND old.state <> 'refused' BEGIN
         coalesce(new.asked, CASE old.state WHEN 'unverified' THEN 'registry' ELSE 'branch' END),
         'refused: ' || coalesce(new.reason, ''));
 END;
+
+-- What waits is asked for by its place, by whatever is written there.
+DROP INDEX updates_waiting;
+CREATE INDEX updates_waiting ON updates (environment, repository, id) WHERE state = 'waiting';
