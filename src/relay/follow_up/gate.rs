@@ -112,7 +112,8 @@ impl Relay {
         asked.await.unwrap_or_else(|_| {
             let patience = PATIENCE.as_secs();
             Ok(Some(Closed(format!(
-                "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s"
+                "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s, or the \
+                 config repository has not told which commits are below its tip"
             ))))
         })
     }

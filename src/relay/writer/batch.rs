@@ -11,7 +11,7 @@ use crate::image::Version;
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
-use crate::store::{Attempt, Outcome, SiteChange, Update, UpdateState};
+use crate::store::{Attempt, Outcome, Party, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// How often a race is run before the updates wait a little for calmer times.
@@ -83,12 +83,16 @@ impl<'a> Batch<'a> {
 
     /// Records how updates ended, here and in their traces.
     async fn finish(&mut self, finished: Vec<(Update, Outcome)>) -> Result<(), Setback> {
+        self.finish_as(finished, None).await
+    }
+
+    async fn finish_as(&mut self, finished: Vec<(Update, Outcome)>, asked: Option<Party>) -> Result<(), Setback> {
         for (update, outcome) in &finished {
             if let Some(span) = self.spans.get_mut(&update.id) {
                 describe_end(span, update, outcome);
             }
         }
-        Ok(self.relay.finish(finished).await?)
+        Ok(self.relay.finish_as(finished, asked).await?)
     }
 
     async fn write_all(&mut self, refresh_first: bool) -> Result<(), Setback> {
@@ -356,16 +360,22 @@ impl<'a> Batch<'a> {
 
     /// Ends what needs no push: what runs already and what is refused. Returns whether nothing is left.
     async fn finish_unwritten(&mut self, prepared: &Prepared) -> Result<bool, Setback> {
-        let mut finished = Vec::new();
+        let (mut unchanged, mut refused) = (Vec::new(), Vec::new());
         for (key, outcome) in prepared.outcomes() {
-            let outcome = match outcome {
-                config_repo::Outcome::Changed { .. } => continue,
-                config_repo::Outcome::Unchanged => Outcome::Unchanged,
-                config_repo::Outcome::Refused { reason } => Outcome::Refused { reason: reason.clone() },
-            };
-            finished.extend(self.take(key).map(|update| (update, outcome)));
+            match outcome {
+                config_repo::Outcome::Changed { .. } => {}
+                config_repo::Outcome::Unchanged => {
+                    unchanged.extend(self.take(key).map(|update| (update, Outcome::Unchanged)));
+                }
+                config_repo::Outcome::Refused { reason } => {
+                    let outcome = Outcome::Refused { reason: reason.clone() };
+                    refused.extend(self.take(key).map(|update| (update, outcome)));
+                }
+            }
         }
-        self.finish(finished).await?;
+        self.finish(unchanged).await?;
+        // The manifests have said it, and not the remote.
+        self.finish_as(refused, Some(Party::Rules)).await?;
         Ok(self.order.is_empty())
     }
 
@@ -404,6 +414,7 @@ impl<'a> Batch<'a> {
 
     /// Sends the commits. Returns how many updates each of them carries.
     async fn push(&self, prepared: Prepared) -> Result<Vec<usize>, PushError> {
+        let tip = prepared.tip();
         let sizes = prepared.commits().iter().map(|commit| commit.changes.len()).collect();
         let begun = Instant::now();
         let mut span = self.step(SpanKind::Client, "git push");
@@ -432,7 +443,8 @@ impl<'a> Batch<'a> {
         if let Err(error) = &result {
             span.fail(&error.to_string());
         }
-        if result.is_ok() {
+        // Where the index could not follow, what is known is not what was pushed.
+        if result.is_ok() && self.branch.tip() == Some(tip) {
             self.branch.pushed(begun);
         }
         result.map(|()| sizes)

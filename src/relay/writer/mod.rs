@@ -31,6 +31,9 @@ use crate::telemetry::{Span, SpanKind};
 /// The most updates in one push: bounds memory and the size of a commit.
 pub(super) const MAX_BATCH: u32 = 1000;
 
+/// The least time between two looks for what waits in doubt, each of which reads the branch and some of its history.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long the branch may go unread while there is nothing to write. Others write to it too, and what runs is shown.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -39,10 +42,10 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let environments = branch.environment_names();
     let mut failures: u32 = 0;
     // Where the branch was when what waits in doubt was last looked for.
-    let mut looked_at = None;
+    let mut looked = None;
     let mut last_push = None;
     while !*stopped.borrow() {
-        look_for_waiting(&relay, branch, &environments, &mut looked_at).await;
+        look_for_waiting(&relay, branch, &environments, &mut looked).await;
         // After a setback the branch is read anew: the mirror may have been the trouble.
         let before = Before { failed: failures > 0, push: last_push };
         let pause = match write_pending(&relay, branch, &environments, before, &mut stopped).await {
@@ -87,18 +90,25 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
 }
 
 /// Ends what waits for a hold or freeze and is found on the branch: the answer to its push was lost before it had to wait. It is
-/// looked for each time that the branch has moved.
-async fn look_for_waiting(relay: &Relay, branch: &Branch, environments: &[String], looked_at: &mut Option<CommitId>) {
-    let tip = branch.tip();
-    if tip.is_none() || tip == *looked_at {
+/// looked for each time that the branch has moved, and not again at once: our own pushes move it, too.
+async fn look_for_waiting(
+    relay: &Relay,
+    branch: &Branch,
+    environments: &[String],
+    looked: &mut Option<(CommitId, Instant)>,
+) {
+    let Some(tip) = branch.tip() else { return };
+    if looked.is_some_and(|(at, when)| at == tip || when.elapsed() < LOOK_AGAIN) {
         return;
     }
-    let looked = async {
+    let looking = async {
         let waiting = relay.0.store.waiting_in_doubt(environments).await?;
-        finish_found(relay, branch, waiting).await
+        let is_any = !waiting.is_empty();
+        finish_found(relay, branch, waiting).await.map(|_| is_any)
     };
-    match looked.await {
-        Ok(_) => *looked_at = tip,
+    match looking.await {
+        Ok(true) => *looked = Some((tip, Instant::now())),
+        Ok(false) => *looked = None,
         // Nothing waits for it: it is looked for again with the next round.
         Err(Setback::Store(error)) => tracing::error!(%error, "the writer cannot use the store"),
         Err(Setback::Remote { reason, .. }) => {
