@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::measure::{Work, median};
 use crate::wire::{Connection, webhook};
-use crate::world::{Transport, Watch, World, service, tag};
+use crate::world::{Order, Transport, Watch, World, service, tag};
 
 const SERVICES: usize = 1_000;
 const ROUNDS: usize = 3;
@@ -19,15 +19,15 @@ const PUSHES: usize = 10;
 
 pub async fn run() {
     println!(
-        "{SERVICES} events for {SERVICES} services at once, over {CONNECTIONS} connections, from the first byte sent until all"
+        "{SERVICES} events for {SERVICES} services at once, over {CONNECTIONS} connections, from the first 202 until all are"
     );
     println!(
-        "are on the branch; beside one bare `git push` for each, one after another (the median of {PUSHES}, times {SERVICES})."
+        "on the branch; beside one bare `git push` for each, one after another (the median of {PUSHES}, times {SERVICES})."
     );
     println!("`CPU` is the processor time of the program itself.");
-    for transport in Transport::ALL {
-        println!("\nover {}", transport.name());
-        let world = World::start(transport, SERVICES).await;
+    for (transport, order) in Transport::ALL.into_iter().flat_map(|way| Order::ALL.map(|order| (way, order))) {
+        println!("\nover {}, {}", transport.name(), order.name());
+        let world = World::start_ordered(transport, SERVICES, &[], order).await;
         let commits = world.twin.prepare(&(0..PUSHES).map(|number| (number, tag(0))).collect::<Vec<_>>());
         let mut one_by_one = Vec::new();
         for commit in &commits {
@@ -42,7 +42,7 @@ pub async fn run() {
         );
         let mut seconds = Vec::new();
         for round in 1..=ROUNDS {
-            seconds.push(burst(&world, round, one_by_one).await);
+            seconds.push(burst(&world, order.tag(round), round, one_by_one).await);
         }
         println!(
             "median {:.2} s, {:.0} updates/s; one by one {one_by_one:.1} s",
@@ -53,8 +53,7 @@ pub async fn run() {
     println!();
 }
 
-async fn burst(world: &World, round: usize, one_by_one: f64) -> f64 {
-    let tag = tag(round);
+async fn burst(world: &World, tag: String, round: usize, one_by_one: f64) -> f64 {
     world.push_images((0..SERVICES).map(|number| (number, tag.clone()))).await;
     let commits_before = commits(world);
     let before = committed(world).await;
@@ -63,8 +62,7 @@ async fn burst(world: &World, round: usize, one_by_one: f64) -> f64 {
     );
     let work = Work::of(world.fleet.pid());
     let watch = Watch::start(&world.fleet.upstream.path());
-    let begun = Instant::now();
-    send_all(world, requests).await;
+    let begun = send_all(world, requests).await;
     let answered = begun.elapsed().as_secs_f64();
     let all = before + SERVICES as f64;
     world
@@ -89,7 +87,8 @@ async fn burst(world: &World, round: usize, one_by_one: f64) -> f64 {
     seconds
 }
 
-async fn send_all(world: &World, requests: Arc<Vec<Vec<u8>>>) {
+/// Sends all of them. Returns when the first was answered.
+async fn send_all(world: &World, requests: Arc<Vec<Vec<u8>>>) -> Instant {
     let address = world.fleet.address();
     let next = Arc::new(AtomicUsize::new(0));
     let mut senders = tokio::task::JoinSet::new();
@@ -97,14 +96,19 @@ async fn send_all(world: &World, requests: Arc<Vec<Vec<u8>>>) {
         let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
         senders.spawn(async move {
             let mut connection = Connection::open(address).await;
+            let mut first = None;
             while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
                 assert_eq!(connection.send(request).await, 202);
+                first.get_or_insert_with(Instant::now);
             }
+            first
         });
     }
+    let mut first: Option<Instant> = None;
     while let Some(sender) = senders.join_next().await {
-        sender.unwrap();
+        first = first.into_iter().chain(sender.unwrap()).min();
     }
+    first.unwrap()
 }
 
 async fn committed(world: &World) -> f64 {

@@ -58,6 +58,40 @@ pub fn tag(round: usize) -> String {
     format!("{:040x}", 0xfeed_0000 + round)
 }
 
+/// What tells which of two builds is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// When they were built: the registry is asked twice more for each new image.
+    BuildTime,
+    /// The number of the run in the tag.
+    Number,
+}
+
+impl Order {
+    pub const ALL: [Self; 2] = [Self::Number, Self::BuildTime];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BuildTime => "ordered by build time",
+            Self::Number => "ordered by a number in the tag",
+        }
+    }
+
+    /// The tag of a round.
+    pub fn tag(self, round: usize) -> String {
+        match self {
+            Self::BuildTime => tag(round),
+            Self::Number => format!("{}-{round}", tag(round)),
+        }
+    }
+
+    /// What runs before the first round.
+    fn first(self) -> String {
+        let sha = "0".repeat(40);
+        if self == Self::BuildTime { sha } else { sha + "-0" }
+    }
+}
+
 pub fn service(number: usize) -> String {
     format!("service-{number}")
 }
@@ -80,14 +114,28 @@ impl World {
 
     /// As [`World::start`], with environment variables for the program.
     pub async fn start_with(transport: Transport, services: usize, variables: &[(&str, &str)]) -> Self {
+        Self::start_ordered(transport, services, variables, Order::BuildTime).await
+    }
+
+    /// As [`World::start_with`], with tags that are ordered in some way.
+    pub async fn start_ordered(
+        transport: Transport,
+        services: usize,
+        variables: &[(&str, &str)],
+        order: Order,
+    ) -> Self {
         let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let host = registry.host();
         let mut builder: Builder = Fleet::builder().registry(&host).variable("TAGRELAY_LOG", "info");
         for (name, value) in variables {
             builder = builder.variable(name, value);
         }
+        if order == Order::Number {
+            let pattern = "(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)";
+            builder = builder.image(&format!("tag = {{ kind = \"regex\", pattern = '{pattern}' }}"));
+        }
         for number in 0..services {
-            let text = manifest(&host, number, &"0".repeat(40));
+            let text = manifest(&host, number, &order.first());
             for environment in ["staging", "production"] {
                 builder = builder.file(&path(environment, number), &text);
             }
