@@ -66,6 +66,23 @@ async fn reading_and_pushing_share_a_connection() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_rotated_is_read_again() {
+    let remote = platform();
+    let mut sshd = Sshd::start(VERSION_2);
+    sshd.known_hosts("known", "host");
+    let repository = fleet(&remote, &sshd, "client", None, "known").open_kept().await;
+    repository.refresh().await.unwrap();
+    keygen(&sshd.path("next"), "ed25519", "");
+    std::fs::copy(sshd.path("next"), sshd.path("client")).unwrap();
+    std::fs::copy(sshd.path("next.pub"), sshd.path("authorized_keys")).unwrap();
+    // The connection that the old key opened is gone.
+    sshd.restart(VERSION_2);
+    repository.refresh().await.unwrap();
+    apply(&repository, plan("staging", &[(USER, "2.0")])).await;
+    assert_eq!(remote.log().len(), 2);
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_to_version_0_is_understood() {
     let remote = platform();
     let sshd = Sshd::start("");

@@ -309,6 +309,28 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
+    let builder = Fleet::builder().service("user-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    // It takes whole addresses, too, as a proxy does, and nobody else knows that host.
+    let proxy = Server::start(upstream.parent(), "tagrelay", "right");
+    let fleet = builder
+        .registry(&registry.host())
+        .remote("http://config.invalid/config.git", "username = \"tagrelay\"\npassword = { value = \"right\" }\n")
+        .variable("HTTP_PROXY", &proxy.url)
+        .variable("http_proxy", &proxy.url)
+        .variable("NO_PROXY", "127.0.0.1")
+        .variable("no_proxy", "127.0.0.1")
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    assert_eq!(fleet.running("staging", "user-service"), sha('1'));
+}
+
+#[tokio::test]
 async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
     let mut fleet = Fleet::builder().service("user-service").start().await;
     // The push lands, and the program dies before it learns that.

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -169,9 +169,13 @@ fn cut() -> ! {
 
 fn backend(folder: &Path, method: &str, path: &str, query: &str, headers: &HeaderMap, length: usize) -> Command {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let mut command = Command::new("git");
+    // Itself, and not by way of `git`, whose death it would outlive: with half a body it would turn for ever.
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = std::process::Command::new("git").arg("--exec-path").output().expect("git is installed").stdout;
+        Path::new(String::from_utf8(folder).unwrap().trim_end()).join("git-http-backend")
+    });
+    let mut command = Command::new(PROGRAM.as_path());
     command
-        .arg("http-backend")
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("GIT_CONFIG_NOSYSTEM", "1")
