@@ -224,6 +224,16 @@ fn time_grows_with_the_file() {
     {
         assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
     }
+    // What ends lines to some readers only, where it does no harm: between quotes, and at the end of a line.
+    for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
+        for (before, item, behind) in [("a: \"", "x", "\""), ("a: '", "x", "'"), ("# ", "", ""), ("a: |\n  b", "", "")]
+        {
+            assert_linear(64_000, |size| {
+                let items = format!("{item}{end}").repeat(size);
+                scan_and_edit(&format!("image: a:1\n{before}{items}{behind}\n"));
+            });
+        }
+    }
     // As many policies as markers that ask for one.
     let flux = |number: usize| {
         format!(

@@ -71,18 +71,26 @@ impl<'text> LineCounter<'text> {
 pub(super) fn refuse_unclear_ends(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let text = tree.text();
     let is_unclear = |character: char| matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}');
+    // Up to where it is known that nothing follows on the line, so that no line is gone through again for each of them.
+    let mut harmless_to = 0;
     for start in memchr2_iter(0xc2, 0xe2, text.as_bytes()) {
+        if start < harmless_to {
+            continue;
+        }
         let Some(found) = text.get(start..).and_then(|rest| rest.chars().next()).filter(|next| is_unclear(*next))
         else {
             continue;
         };
         let behind = tree.nodes.partition_point(|node| node.span().start <= start);
         let around = behind.checked_sub(1).map(|id| &tree.nodes[id]).filter(|node| node.span().contains(&start));
-        let rest = &text[start..start + line_length(&text[start..])];
         let is_harmless = match around.map(|node| node.kind) {
             Some(Kind::Scalar(ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)) => true,
             Some(Kind::Scalar(ScalarStyle::Plain)) => false,
-            _ => rest.chars().all(|character| is_unclear(character) || matches!(character, ' ' | '\t')),
+            _ => {
+                let rest = text[start..].trim_start_matches(|next| is_unclear(next) || matches!(next, ' ' | '\t'));
+                harmless_to = text.len() - rest.len();
+                rest.is_empty() || rest.starts_with(['\n', '\r'])
+            }
         };
         if !is_harmless {
             let line = LineCounter::new(text.as_bytes()).of(start);
