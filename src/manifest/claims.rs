@@ -99,6 +99,7 @@ impl<'task> Finder<'_, '_, 'task> {
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
         self.unclear.retain(|node, _| !is_beside(*node));
+        self.ignored_aliases = tree.aliases.iter().copied().filter(|alias| is_beside(*alias)).collect();
     }
 
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
@@ -229,6 +230,8 @@ impl<'task> Finder<'_, '_, 'task> {
         }
         if let Some(found) = self.found.last_mut() {
             found.is_pinnable &= is_reference;
+            // It is this place and no other: a copy of what is around it is not named with it.
+            found.homes.clear();
         }
         Ok(())
     }

@@ -76,6 +76,8 @@ pub(super) struct Sites<'task> {
     pub(super) embedded: Vec<Embedded<'task>>,
     /// The aliases that stand under a merge key, ascending.
     pub(super) merges: Vec<NodeId>,
+    /// The aliases that stand where `# tagrelay: ignore` takes away what is there, ascending.
+    pub(super) ignored_aliases: Vec<NodeId>,
     /// What is left alone although somebody may count on it.
     pub(super) notes: Vec<Note>,
 }
@@ -93,6 +95,7 @@ impl<'task> Sites<'task> {
             reader: Reader::new(tree),
             found: Vec::new(),
             embedded: BTreeMap::new(),
+            ignored_aliases: Vec::new(),
             notes: Vec::new(),
             unclear: BTreeMap::new(),
         };
@@ -118,10 +121,11 @@ impl<'task> Sites<'task> {
         if !matches!(task.role, Role::File(_)) {
             finder.leave_texts();
         }
-        let Finder { found, embedded, mut notes, unclear, reader, .. } = finder;
+        let Finder { found, embedded, ignored_aliases, mut notes, unclear, reader, .. } = finder;
         notes.extend(unclear.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason }));
         notes.sort_by_key(|note| note.line);
-        Ok(Self { found, embedded: embedded.into_values().collect(), notes, merges: reader.into_merges() })
+        let (embedded, merges) = (embedded.into_values().collect(), reader.into_merges());
+        Ok(Self { found, embedded, merges, ignored_aliases, notes })
     }
 }
 
@@ -131,6 +135,7 @@ pub(super) struct Finder<'tree, 'text, 'task> {
     pub(super) reader: Reader<'tree, 'text>,
     pub(super) found: Vec<Found>,
     pub(super) embedded: BTreeMap<NodeId, Embedded<'task>>,
+    pub(super) ignored_aliases: Vec<NodeId>,
     pub(super) notes: Vec<Note>,
     /// The scalars that would be parts of sites, and why they are none.
     pub(super) unclear: BTreeMap<NodeId, String>,

@@ -11,7 +11,8 @@ use super::tree::NodeId;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) site: Site,
-    /// The mappings that have this site, with everything that an alias or a merge key brings them.
+    /// The mappings that have this site, with everything that an alias or a merge key brings them; none where somebody
+    /// named the one place.
     pub(super) homes: Vec<NodeId>,
     pub(super) tag: Option<Part>,
     pub(super) digest: Option<Part>,

@@ -8,9 +8,11 @@
 //!   `.…`, `_…`; what stands there has no meaning of its own);
 //! - every alias of the scalar;
 //! - every alias of a collection around the scalar. As long as the whole site stands in the collection, the
-//!   copy is the same site once more;
+//!   copy is the same site once more. A site that somebody named by a marker or a rule is one place, and has no copies;
 //! - every mapping into which a merge key brings it, where the mapping does not say the key itself: it has to be one
 //!   of the mappings that have the site.
+//!
+//! What a marker says to ignore is none of them, in whichever of these ways it comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -54,7 +56,8 @@ pub(super) fn stray_use(
             }
             // A place is the site's own when it stands in the site's mapping, not in one that is merged in:
             // that one may mean something by itself.
-            let is_own = |at: &&NodeId| found.homes.iter().any(|home| subtree(*home).contains(at));
+            let is_own =
+                |at: &&NodeId| found.homes.is_empty() || found.homes.iter().any(|home| subtree(*home).contains(at));
             reached.extend(part.reached_by.iter().filter(is_own));
             homes.entry(part.node).or_default().extend(&found.homes);
         }
@@ -63,7 +66,9 @@ pub(super) fn stray_use(
     // A text with sites inside changes as a whole, and is the same wherever it is reached as such.
     for embedded in sites.embedded.iter().filter(|embedded| shared.contains(&embedded.node)) {
         reached.extend(&embedded.reached_by);
-        homes.entry(embedded.node).or_default().push(embedded.node);
+        let holders = homes.entry(embedded.node).or_default();
+        // A rule leads into this text and no copy of it.
+        holders.extend(embedded.rules.is_empty().then_some(embedded.node));
     }
 
     let apart = set_apart(tree);
@@ -72,10 +77,13 @@ pub(super) fn stray_use(
         return Some(Stray { node: *node, place: *node });
     }
     let is_whole = |node: &NodeId, target: NodeId| homes[node].iter().any(|home| subtree(target).contains(home));
+    let is_ignored = |alias: NodeId| sites.ignored_aliases.binary_search(&alias).is_ok();
     for mapping in merging(tree, sites).filter(|mapping| !is_apart(*mapping)) {
+        let merges_ignored = merged_by(tree, mapping).any(is_ignored);
         for value in merged_values(tree, mapping) {
             let target = tree.resolve(value);
             let strays = |node: &&NodeId| match **node == target {
+                _ if merges_ignored => true,
                 true => !homes[*node].contains(&mapping),
                 false => !is_whole(node, target),
             };
@@ -84,13 +92,17 @@ pub(super) fn stray_use(
             }
         }
     }
+    let is_merge = |alias: NodeId| sites.merges.binary_search(&alias).is_ok();
+    if let Some(stray) = ignored_copy(tree, &shared, sites.ignored_aliases.iter().filter(|alias| !is_merge(**alias))) {
+        return Some(stray);
+    }
     let mut copied = BTreeSet::new();
     for alias in &tree.aliases {
         let target = tree.resolve(*alias);
         if changing.contains(&target) && !reached.contains(alias) {
             return Some(Stray { node: target, place: *alias });
         }
-        if sites.merges.binary_search(alias).is_err() && copied.insert(target) {
+        if !is_merge(*alias) && copied.insert(target) {
             let inside = subtree(target).start + 1..subtree(target).end;
             if let Some(node) = shared.range(inside).find(|node| !is_whole(node, target)) {
                 return Some(Stray { node: *node, place: *alias });
@@ -98,6 +110,36 @@ pub(super) fn stray_use(
         }
     }
     None
+}
+
+/// Finds a scalar that an alias among `ignored` brings, also by way of further aliases.
+fn ignored_copy<'a>(
+    tree: &Tree<'_>,
+    shared: &BTreeSet<NodeId>,
+    ignored: impl Iterator<Item = &'a NodeId>,
+) -> Option<Stray> {
+    let mut seen = BTreeSet::new();
+    let mut waiting: Vec<(NodeId, NodeId)> = ignored.map(|alias| (*alias, *alias)).collect();
+    while let Some((alias, place)) = waiting.pop() {
+        let target = tree.resolve(alias);
+        if !seen.insert(target) {
+            continue;
+        }
+        let copied = target..tree.node(target).subtree_end;
+        if let Some(node) = shared.range(copied.clone()).next() {
+            return Some(Stray { node: *node, place });
+        }
+        let inner = tree.aliases.partition_point(|alias| *alias < copied.start);
+        let inner = tree.aliases[inner..].iter().take_while(|alias| copied.contains(alias));
+        waiting.extend(inner.map(|alias| (*alias, place)));
+    }
+    None
+}
+
+/// Returns what the merge keys of a mapping name.
+fn merged_by<'a>(tree: &'a Tree<'_>, mapping: NodeId) -> impl Iterator<Item = NodeId> + 'a {
+    let merges = tree.entries(mapping).filter(|(key, _)| tree.node(*key).value == "<<");
+    merges.flat_map(|(_, value)| merge_sources(tree, value))
 }
 
 /// Returns the mappings that have a merge key. The finder has bounded how much they merge.
@@ -140,4 +182,62 @@ fn set_apart(tree: &Tree<'_>) -> Vec<Range<NodeId>> {
     let entries = mappings.flat_map(|mapping| tree.entries(mapping));
     let apart = entries.filter(|(key, _)| is_apart(&tree.node(*key).value));
     outermost(apart.map(|(_, value)| value..tree.node(value).subtree_end).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ManifestSettings, Refused, RulePart, SiteRule, Wanted, edit_with};
+
+    /// Sets `a` to `v2`, which a rule may name at a path: the new text, or the two lines of a refusal.
+    fn set(text: &str, path: Option<&str>) -> Result<String, (u32, u32)> {
+        let rule = |path| SiteRule::new("*.yaml", path, Some("a".parse().unwrap()), RulePart::Tag).unwrap();
+        let settings = ManifestSettings { rules: path.map(rule).into_iter().collect(), ..ManifestSettings::default() };
+        let version = crate::image::Version::tagged("v2".parse().unwrap(), None);
+        let wanted = [Wanted { repository: "a".parse().unwrap(), version }];
+        match edit_with("a.yaml", text.as_bytes(), &wanted, &settings) {
+            Ok(edited) => Ok(String::from_utf8(edited.bytes).unwrap()),
+            Err(Refused::Shared { line, other_line, .. }) => Err((line, other_line)),
+            Err(refused) => panic!("{refused}\n{text}"),
+        }
+    }
+
+    #[test]
+    fn what_is_named_at_one_place_is_named_in_no_copy_of_it() {
+        for (text, path, lines) in [
+            ("a: &e\n  v: v1 # tagrelay: docker.io/library/a\nb: *e\n", None, (2, 3)),
+            ("a: &e [v1] # tagrelay: docker.io/library/a\nb: *e\n", None, (1, 2)),
+            ("a: &e\n  c: {v: v1} # tagrelay: docker.io/library/a\nb:\n  <<: *e\n", None, (2, 4)),
+            ("r: [&e {name: e, v: v1}]\no: *e\n", Some("$.r[?name=='e'].v"), (1, 2)),
+            ("r: &e\n  t: |\n    v: v1\no: *e\n", Some("$.r.t.v"), (3, 4)),
+        ] {
+            assert_eq!(set(text, path), Err(lines), "{text}");
+        }
+        for (text, path) in [
+            ("a: &e\n  v: v1 # tagrelay: docker.io/library/a\n", None),
+            ("a: &e {name: e}\nr: {v: v1, e: *e}\n", Some("$.r.v")),
+            ("v: &v v1 # tagrelay: docker.io/library/a\nw: *v # tagrelay: docker.io/library/a\n", None),
+        ] {
+            assert_eq!(set(text, path), Ok(text.replace("v1", "v2")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_ignored_changes_with_nothing() {
+        for (text, lines) in [
+            ("a: &x {repository: a, tag: v1}\nc: *x # tagrelay: ignore\n", (1, 2)),
+            ("a: &x {repository: a, tag: v1}\nb: # tagrelay: ignore\n  <<: *x\n", (1, 3)),
+            ("a: &x {repository: a, tag: v1}\nb: {<<: *x} # tagrelay: ignore\n", (1, 2)),
+            ("a: &x {repository: a, tag: v1}\nb: &y {<<: *x}\nc:\n  <<: [*y] # tagrelay: ignore\n", (1, 4)),
+            ("a: &x {repository: a, tag: v1}\nb: &y [*x]\nc: *y # tagrelay: ignore\n", (1, 3)),
+        ] {
+            assert_eq!(set(text, None), Err(lines), "{text}");
+        }
+        for text in [
+            "a: &x {repository: a, tag: v1}\nb: *x\n",
+            "a: &x {repository: a, tag: v1}\nb: {<<: *x, tag: v9} # tagrelay: ignore\n",
+            "a: &x {repository: a, tag: v1}\nb: *x\nc: &y {image: b:1}\nd: *y # tagrelay: ignore\n",
+        ] {
+            assert_eq!(set(text, None), Ok(text.replace("v1", "v2")), "{text}");
+        }
+    }
 }
