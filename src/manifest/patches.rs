@@ -8,16 +8,18 @@ use super::slots::Slot;
 use super::tree::{Kind, NodeId};
 
 impl Finder<'_, '_, '_> {
-    /// Notes the texts of `patches` and `patchesStrategicMerge`, in Flux's objects below `spec`.
+    /// Notes the texts of `patches`, `patchesJson6902` and `patchesStrategicMerge`, in Flux's objects below `spec`.
     pub(super) fn take_patches(&mut self, root: NodeId) -> Result<(), Unreadable> {
         let spec = match self.tree.value_of(root, "spec") {
             Some(spec) => Some(self.reader.follow(spec)?),
             None => None,
         };
         for holder in [Some(root), spec].into_iter().flatten() {
-            for patch in self.items(holder, "patches")? {
-                let patch = self.reader.follow(patch)?;
-                self.take_patch(self.tree.value_of(patch, "patch"));
+            for key in ["patches", "patchesJson6902"] {
+                for patch in self.items(holder, key)? {
+                    let patch = self.reader.follow(patch)?;
+                    self.take_patch(self.tree.value_of(patch, "patch"));
+                }
             }
             for patch in self.items(holder, "patchesStrategicMerge")? {
                 // One line is the path of a file.
@@ -52,7 +54,9 @@ impl Finder<'_, '_, '_> {
             let operation = self.reader.follow(operation)?;
             let path = self.reader.slot(tree.value_of(operation, "path"));
             let value = self.reader.slot(tree.value_of(operation, "value"));
-            if let (Slot::Text(_, _, path), Slot::Text(at, node, text)) = (path, value)
+            // The others set nothing: `test` only looks, and what `remove`, `copy` and `move` do needs no value.
+            let sets = matches!(self.reader.slot(tree.value_of(operation, "op")), Slot::Text(_, _, "add" | "replace"));
+            if let (true, Slot::Text(_, _, path), Slot::Text(at, node, text)) = (sets, path, value)
                 && (path.ends_with("/image") || path.ends_with("/image/reference"))
             {
                 self.take_reference(operation, at, node, text, 0, None);
@@ -106,7 +110,25 @@ patchesStrategicMerge:
         let quoted = "resources: [x]\npatches:\n- patch: '[{op: replace, path: /image, value: a:1}]'\n";
         let refused = edit("kustomization.yaml", quoted.as_bytes(), &wanted);
         assert!(matches!(refused, Err(Refused::NotLiteral { line: 3, .. })), "{refused:?}");
+        let json6902 = "resources: [x]\npatchesJson6902:\n- target: {kind: Deployment}\n  patch: |-\n    - op: replace\n      \
+                        path: /image\n      value: a:1\n";
+        let edited = edit("x/kustomization.yaml", json6902.as_bytes(), &wanted).unwrap();
+        assert_eq!(String::from_utf8(edited.bytes).unwrap(), json6902.replace("a:1", "a:v2"));
         // Elsewhere a list of that name is nothing.
         assert!(scan("x/values.yaml", TEXT.as_bytes()).unwrap().is_empty());
+    }
+    #[test]
+    fn operations_that_set_nothing_are_left_alone() {
+        let patch = |op: &str| {
+            format!(
+                "resources: [x]\npatches:\n- patch: |-\n    - {{{op}path: /spec/containers/0/image, value: 'a:1'}}\n"
+            )
+        };
+        for op in ["op: test, ", "op: remove, ", "op: copy, ", "op: move, ", "op: [add], ", ""] {
+            assert!(scan("kustomization.yaml", patch(op).as_bytes()).unwrap().is_empty(), "{op}");
+        }
+        for op in ["op: add, ", "op: replace, "] {
+            assert_eq!(scan("kustomization.yaml", patch(op).as_bytes()).unwrap().len(), 1, "{op}");
+        }
     }
 }
