@@ -32,7 +32,8 @@ fn is_number(bytes: &[u8]) -> bool {
     match bytes {
         [b'0', b'x' | b'X', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'_'),
         [b'0', b'o' | b'O' | b'b' | b'B', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'),
-        [b'0'..=b'9', ..] => is_sexagesimal(bytes) || is_float(bytes),
+        // The float pattern of a reader for JavaScript wants no digit before the exponent: `e5` is not a number to it.
+        [b'0'..=b'9' | b'e' | b'E', ..] => is_sexagesimal(bytes) || is_float(bytes),
         _ => false,
     }
 }
@@ -111,6 +112,11 @@ mod tests {
             "1E5",
             "1.5e-3",
             "1e",
+            "e5",
+            "E5",
+            "e123456",
+            "e-5",
+            "e1_0",
             "12:34",
             "190:20:30",
             "190:20:30.15",
@@ -181,7 +187,11 @@ mod tests {
             "1.2.3e4",
             "a@sha256:00",
             "12:3a",
-            "e5",
+            "e5f",
+            "edge",
+            "e5-1",
+            "ee5",
+            "e1.5",
             "1-2",
             "1.2-3",
         ] {
