@@ -201,7 +201,7 @@ fn says(line: &str) -> Says<'_> {
     if let Some(rest) = line.strip_prefix("tagrelay:") {
         return match rest.split_whitespace().next() {
             Some("ignore") => Says::Ignore,
-            Some(word) if word.starts_with("ignor") => Says::Unclear,
+            Some(word) if is_nearly_ignore(word) => Says::Unclear,
             // A registry's port makes a colon as well, so only the known words are parts.
             Some(word) => match word.rsplit_once(':') {
                 Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {
@@ -214,6 +214,14 @@ fn says(line: &str) -> Says<'_> {
         };
     }
     policy_of(line).unwrap_or(Says::Unclear)
+}
+
+/// Returns whether a word is likely to be a slip of the pen: in capitals, with more behind it, or with letters that are
+/// swapped or doubled.
+fn is_nearly_ignore(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let letters = |word: &str| word.bytes().collect::<BTreeSet<u8>>();
+    word.starts_with("ignor") || (word.starts_with('i') && word.len() <= 7 && letters(&word) == letters("ignore"))
 }
 
 /// `"$imagepolicy": "namespace:name:part"`.
@@ -272,6 +280,10 @@ mod tests {
             ("a: v1 # {\"$imagepolicy\": \"ns:x:what\"}", "1 v1 ?"),
             ("a: v1 # {\"$imagepolicy\": \"x\"}", "1 v1 ?"),
             ("a: v1 # tagrelay:", "1 v1 ?"),
+            ("a: v1 # tagrelay: IGNORE", "1 v1 ?"),
+            ("a: v1 # tagrelay: ingore", "1 v1 ?"),
+            ("a: v1 # tagrelay: ignored", "1 v1 ?"),
+            ("a: v1 # tagrelay: region", "1 v1 region None"),
             ("a: # tagrelay: x", "1 - x None"),
             ("# tagrelay: x\na: v1", "1 - x None"),
             ("\u{feff}# tagrelay: x\na: v1", "1 - x None"),
