@@ -14,7 +14,7 @@ use super::settings::RulePart;
 use super::site::{Format, Note};
 use super::site_path::{Reached, select};
 use super::slots::Slot;
-use super::tree::{NodeId, Tree};
+use super::tree::{Kind, NodeId, Tree};
 use crate::image::{ImageReference, Repository};
 
 /// Which sites a scalar is part of, and what markers exclude.
@@ -91,8 +91,10 @@ impl<'task> Finder<'_, '_, 'task> {
             let named = |key: NodeId| matches!(&*tree.node(key).value, "repository" | "registry" | "name" | "newName");
             tree.entries(*home).any(|(key, value)| named(key) && ignored.takes_line_of(tree, value))
         };
+        let parameters = self.ignored_parameters(&ignored);
+        let is_taken = |node: NodeId| is_beside(node) || parameters.contains(&node);
         self.found.retain(|found| {
-            let is_ignored = |part: &Part| is_beside(part.node) || part.reached_by.iter().any(|at| is_beside(*at));
+            let is_ignored = |part: &Part| is_taken(part.node) || part.reached_by.iter().any(|at| is_taken(*at));
             let is_named = found.is_beside_its_name() && found.homes.iter().any(names_it);
             !is_named && !found.parts().any(is_ignored)
         });
@@ -100,6 +102,18 @@ impl<'task> Finder<'_, '_, 'task> {
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
         self.unclear.retain(|node, _| !is_beside(*node));
         self.ignored_aliases = tree.aliases.iter().copied().filter(|alias| is_beside(*alias)).collect();
+    }
+
+    /// Returns the values of the Helm parameters that have a marker behind their `name`.
+    fn ignored_parameters(&self, ignored: &Ignored) -> BTreeSet<NodeId> {
+        let tree = self.tree;
+        let lists: BTreeSet<NodeId> = self.found.iter().flat_map(|found| &found.homes).copied().collect();
+        let lists = lists.into_iter().filter(|list| matches!(tree.node(*list).kind, Kind::Sequence(_)));
+        let entries = lists.flat_map(|list| tree.children(list)).map(|entry| tree.resolve(entry));
+        let is_named = |entry: &NodeId| {
+            tree.value_of(*entry, "name").is_some_and(|name| ignored.takes_line_of(tree, tree.resolve(name)))
+        };
+        entries.filter(is_named).filter_map(|entry| tree.value_of(entry, "value")).collect()
     }
 
     fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
@@ -384,6 +398,11 @@ mod tests {
         ] {
             assert_eq!(found(ignored, &settings()), [""; 0], "{ignored}");
         }
+        let parameters = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nhelm:\n  parameters:\n  \
+                          - {name: image.repository, value: a}\n  - name: image.tag # tagrelay: ignore\n    value: v1\n  \
+                          - {name: b.image, value: 'b:v2'}\n";
+        assert_eq!(found(parameters, &settings()), ["8 argocd docker.io/library/b v2"]);
+        assert_eq!(found(&parameters.replace(" # tagrelay: ignore", ""), &settings()).len(), 2);
         let one_of_two = "a: {image: a:1} # tagrelay: ignore\nb: {image: a:2}\n";
         assert_eq!(found(one_of_two, &settings()), ["2 helm-values docker.io/library/a 2"]);
         let inner = "f: [{image: a:1}, {image: a:2,\n x: y}, # tagrelay: ignore\n {image: a:3}]";
