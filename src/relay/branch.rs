@@ -142,16 +142,18 @@ impl Branch {
         result
     }
 
-    /// Brings the mirror up to the remote's tip for an answer that is final, unless what is known of it is less than
-    /// `age` old.
+    /// Brings the mirror up to the remote's tip for an answer that is final, unless a reading that was begun less than
+    /// `age` before this call has told what is there. All who wait for one that was begun after they called share it.
     ///
     /// # Errors
     ///
     /// Why the remote could not be read.
     pub(super) async fn read_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
+        // Before the wait for others, however long that is.
+        let called = Instant::now();
         let mut asked = self.asked.lock().await;
         let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_fresh = read.is_some_and(|read| read.elapsed() < age);
+        let is_fresh = read.is_some_and(|read| read + age > called);
         if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
     }
 

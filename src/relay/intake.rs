@@ -30,9 +30,8 @@ const PER_REGISTRY: u32 = 64;
 /// When fewer than this many of a registry are left, the next ones are fetched from the store.
 const LOW_WATER: usize = 16;
 
-/// How long a finding that an environment does not name an image is believed before the remote is asked again: where
-/// no environment does, and where another one does.
-const ABSENCE_AGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// How long a finding that an environment does not name an image is believed where another one does.
+const ABSENCE_AGE: Duration = Duration::from_secs(60);
 
 /// The first and the longest pause before a registry is asked again about the same image.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -469,7 +468,7 @@ impl Relay {
         let mut decision_span = self.0.traces.begin(SpanKind::Internal, "decide", Some(&span.context()));
         decision_span.set("tagrelay.rule", rule.pattern.as_str());
         candidate.trace = decision_span.context();
-        let takers = self.takers(&event.repository).await;
+        let takers = self.takers(event).await;
         if takers.is_empty() {
             let reason = self.why_nobody_takes(&event.repository);
             decision_span.set("tagrelay.outcome", "refused");
@@ -529,16 +528,24 @@ impl Relay {
 
     /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
     ///
-    /// Where one does not name it, its manifest may have come since the branch was last read: that is looked up soon
-    /// when nobody takes the image, and now and then when others do.
-    async fn takers(&self, repository: &Repository) -> Vec<String> {
-        let age = if self.known_takers(repository).is_empty() { ABSENCE_AGE.0 } else { ABSENCE_AGE.1 };
+    /// Where one does not name it, its manifest may have come since the branch was last read: that is looked up now and then
+    /// when others take the image. When nobody does, the answer is final, and rests on a reading since the event came.
+    async fn takers(&self, event: &Event) -> Vec<String> {
+        let repository = &event.repository;
+        let nobody = self.known_takers(repository).is_empty();
         for branch in &self.0.branches {
             let lacks_it = |environment: &super::Environment| {
                 matches!(branch.presence(&environment.name, repository), Presence::Absent)
             };
             let is_asked = branch.automatic().any(lacks_it);
-            if is_asked && let Err(error) = branch.refresh_if_older_than(age).await {
+            let reading = async {
+                if nobody {
+                    branch.read_if_older_than(self.age_for_final(event)).await
+                } else {
+                    branch.refresh_if_older_than(ABSENCE_AGE).await
+                }
+            };
+            if is_asked && let Err(error) = reading.await {
                 tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
             }
         }

@@ -194,14 +194,19 @@ impl Relay {
         if !is_final || tip.is_none() {
             return Ok(planned);
         }
-        let age = self.now().duration_since(candidate.event.received_at);
-        let age = TIP_AGE.min(Duration::try_from(age).unwrap_or_default());
-        branch.read_if_older_than(age).await.map_err(|error| Setback::NotNow {
+        branch.read_if_older_than(self.age_for_final(candidate.event)).await.map_err(|error| Setback::NotNow {
             reason: format!("it is not known what {environment} runs now: {error}"),
             ask_again_after: None,
             asked: Party::Branch,
         })?;
         if branch.tip() == tip { Ok(planned) } else { self.compare_all(candidate, environment).await }
+    }
+
+    /// Returns how old what is known of a branch may be for a final answer to an event: not older than that, and never more
+    /// than a second.
+    pub(super) fn age_for_final(&self, event: &Event) -> Duration {
+        let age = self.now().duration_since(event.received_at);
+        TIP_AGE.min(Duration::try_from(age).unwrap_or_default())
     }
 
     async fn compare_all(&self, candidate: &Candidate<'_>, environment: &str) -> Result<PlannedUpdate, Setback> {

@@ -252,14 +252,14 @@ fn row<'a>(
     }
 }
 
-/// Notes with the events what the registry and the rules said.
+/// Notes with the events what the registry and the rules said. They are queued no more, so that they can be settled.
 async fn note(tx: &mut Transaction<'_>, decisions: &[&Decision]) -> Result<(), sqlx::Error> {
     let row = |decision: &&Decision| {
         let digest = decision.version.digest().map(Digest::as_str);
         serde_json::json!([decision.event_id, decision.matched_rule, digest, decision.note])
     };
     sqlx::query(
-        "UPDATE events SET matched_rule = new.value ->> 1, verified_digest = new.value ->> 2, verified_at = ?2,
+        "UPDATE events SET state = 'pending', matched_rule = new.value ->> 1, verified_digest = new.value ->> 2, verified_at = ?2,
             note = new.value ->> 3, reason = NULL, next_attempt_at = NULL
          FROM json_each(?1) AS new WHERE events.id = new.value ->> 0",
     )

@@ -59,7 +59,7 @@ pub use retention::Retention;
 pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
 pub use settings::StoreSettings;
 pub use updates::HistoryFilter;
-pub use writing::{Attempt, Finish, Outcome};
+pub use writing::{Attempt, Finish, Outcome, Recording};
 
 /// The store. Cheap to clone; all clones share one writer.
 #[derive(Clone)]

@@ -61,6 +61,13 @@ impl Fixture {
         self.store.event(id).await.unwrap().unwrap().state
     }
 
+    pub(in crate::store) async fn record(
+        &self,
+        attempts: Vec<Attempt>,
+    ) -> Result<Vec<(String, UpdateState)>, StoreError> {
+        self.store.record(Recording { attempts, ..Recording::default() }).await
+    }
+
     pub(in crate::store) async fn finish(&self, cause_id: &str, outcome: Outcome) {
         let update_id = self.update_of(cause_id).await.id;
         self.store.finish(vec![Finish { update_id, outcome, follow: false, asked: None }]).await.unwrap();
@@ -294,6 +301,38 @@ async fn what_was_taken_later_is_written_last_whichever_was_announced_first() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_decided_again_waits_for_that_however_its_other_updates_end() {
+    let fixture = Fixture::new().await;
+    let id = fixture.receive("a").await;
+    let mut both = decision(&id, "a", None);
+    both.updates.push(PlannedUpdate { environment: "qa".to_owned(), ..both.updates[0].clone() });
+    fixture.store.decide(both.clone()).await.unwrap();
+    let updates = fixture.store.updates_of(&id).await.unwrap();
+    fixture.store.decide_again(vec![updates[0].id.clone()]).await.unwrap();
+    let outcome = Outcome::Refused { reason: "no such environment".to_owned() };
+    let finish = Finish { update_id: updates[1].id.clone(), outcome, follow: false, asked: None };
+    fixture.store.finish(vec![finish]).await.unwrap();
+    assert_eq!(fixture.event_state(&id).await, EventState::Queued);
+    let decided = fixture.store.decide(both).await.unwrap();
+    assert_eq!(decided, Decided::Done(vec![("staging".to_owned(), UpdateState::Pending)]));
+    assert_eq!(fixture.event_state(&id).await, EventState::Pending);
+}
+
+#[tokio::test]
+async fn what_newer_events_overtake_may_go_before_them() {
+    let fixture = Fixture::new().await;
+    let (older, newer) = (fixture.receive("a").await, fixture.receive("b").await);
+    fixture.decide(&older, "a").await;
+    fixture.decide(&newer, "b").await;
+    let id = fixture.update_of(&older).await.id;
+    let recording = Recording { attempts: vec![attempt(&id)], overtaken_may_go: true, ..Recording::default() };
+    assert!(fixture.store.record(recording.clone()).await.unwrap().is_empty());
+    // But not once the newer one is on the branch.
+    fixture.finish(&newer, Outcome::Committed).await;
+    assert_eq!(fixture.store.record(recording).await.unwrap(), [(id, UpdateState::Superseded)]);
+}
+
+#[tokio::test]
 async fn an_update_is_taken_back_and_its_event_decided_again() {
     let fixture = Fixture::new().await;
     let id = fixture.receive("a").await;
@@ -387,7 +426,7 @@ async fn a_committed_update_is_history_and_the_state_of_its_event() {
         old: version("a"),
         changes: vec![change.clone()],
     };
-    fixture.store.record_attempts(vec![attempt]).await.unwrap();
+    fixture.record(vec![attempt]).await.unwrap();
     assert!(fixture.store.history(&HistoryFilter { limit: 10, ..Default::default() }).await.unwrap().is_empty());
     fixture.finish(&id, Outcome::Committed).await;
     assert_eq!(fixture.event_state(&id).await, EventState::Committed);
@@ -423,12 +462,9 @@ async fn what_may_have_landed_is_not_superseded_by_what_waited_with_it() {
     fixture.decide(&lost, "a").await;
     let update = fixture.update_of(&lost).await;
     // The answer to its push is lost, and a hold comes before it is sent again.
-    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    assert!(fixture.record(vec![attempt(&update.id)]).await.unwrap().is_empty());
     let made = fixture.store.hold(hold(None)).await.unwrap();
-    assert_eq!(
-        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
-        [(update.id.clone(), UpdateState::Waiting)]
-    );
+    assert_eq!(fixture.record(vec![attempt(&update.id)]).await.unwrap(), [(update.id.clone(), UpdateState::Waiting)]);
     let newer = fixture.receive("b").await;
     assert_eq!(fixture.decide(&newer, "b").await, UpdateState::Waiting);
     let in_doubt = fixture.store.waiting_in_doubt(&["staging".to_owned()]).await.unwrap();
@@ -452,7 +488,7 @@ async fn followed(fixture: &Fixture, environment: &str, tag: &str) -> String {
     decision.updates[0].mark = fixture.store.standing(environment, &repository()).await.unwrap().mark;
     assert!(matches!(fixture.store.decide(decision).await.unwrap(), Decided::Done(_)));
     let update_id = fixture.update_of(&id).await.id;
-    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
+    fixture.record(vec![attempt(&update_id)]).await.unwrap();
     let finish = Finish { update_id: update_id.clone(), outcome: Outcome::Committed, follow: true, asked: None };
     fixture.store.finish(vec![finish]).await.unwrap();
     update_id
@@ -509,7 +545,7 @@ async fn what_waits_for_the_hold_of_a_rollback_does_not_end_it() {
     let update = fixture.update_of(&rollback).await;
     fixture.store.verify_update(&update.id, None, None).await.unwrap();
     assert_eq!(fixture.update_of(&rollback).await.state, UpdateState::Pending);
-    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    assert!(fixture.record(vec![attempt(&update.id)]).await.unwrap().is_empty());
     fixture.finish(&rollback, Outcome::Committed).await;
     assert_eq!(fixture.event_state(&later).await, EventState::Waiting);
     assert_eq!(fixture.store.holds().await.unwrap().len(), 1);
@@ -608,13 +644,10 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     fixture.decide(&id, "b").await;
     let update = fixture.update_of(&id).await;
     let made = fixture.store.hold(hold(None)).await.unwrap();
-    assert_eq!(
-        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
-        [(update.id.clone(), UpdateState::Waiting)]
-    );
+    assert_eq!(fixture.record(vec![attempt(&update.id)]).await.unwrap(), [(update.id.clone(), UpdateState::Waiting)]);
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Waiting);
     fixture.store.release_hold(&made.id, "oncall").await.unwrap();
-    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    assert!(fixture.record(vec![attempt(&update.id)]).await.unwrap().is_empty());
 
     // What is on its way to the branch is not taken back; the rollback is written behind it.
     let unchanged = NewRequestedUpdate {
@@ -632,13 +665,11 @@ async fn a_hold_or_a_rollback_stops_what_is_being_prepared() {
     assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Unverified);
     // While nobody knows what became of its push, it stays; once that has failed, it is not tried again.
     let in_doubt = HashSet::from([update.id.clone()]);
-    let dropped = fixture.store.record_attempts_in_doubt(vec![attempt(&update.id)], in_doubt).await.unwrap();
+    let recording = Recording { attempts: vec![attempt(&update.id)], in_doubt, ..Recording::default() };
+    let dropped = fixture.store.record(recording).await.unwrap();
     assert_eq!(dropped, [(update.id.clone(), UpdateState::Pending)]);
     assert_eq!(fixture.update_of(&id).await.state, UpdateState::Pending);
-    assert_eq!(
-        fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap(),
-        [(update.id, UpdateState::Superseded)]
-    );
+    assert_eq!(fixture.record(vec![attempt(&update.id)]).await.unwrap(), [(update.id, UpdateState::Superseded)]);
     assert_eq!(fixture.event_state(&id).await, EventState::Superseded);
 }
 
@@ -691,7 +722,7 @@ async fn an_attempt_that_reached_nobody_is_forgotten() {
     let id = fixture.receive("b").await;
     fixture.decide(&id, "b").await;
     let update_id = fixture.update_of(&id).await.id;
-    fixture.store.record_attempts(vec![attempt(&update_id)]).await.unwrap();
+    fixture.record(vec![attempt(&update_id)]).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.commit.as_deref(), Some("c0ffee"));
     fixture.store.forget_attempts(vec![update_id]).await.unwrap();
     let update = fixture.update_of(&id).await;

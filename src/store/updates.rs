@@ -297,13 +297,19 @@ pub(super) async fn insert(tx: &mut Transaction<'_>, updates: &[NewUpdate<'_>]) 
 /// the hold of a rollback must not end that rollback.
 macro_rules! NEWER {
     () => {
-        "SELECT coalesce(tag, digest) FROM updates AS newer
-         WHERE environment = this.environment AND repository = this.repository AND id > this.id
-            AND (this.cause IN ('push', 'catch-up') OR cause_id > this.cause_id)
-            AND (state IN ('pending', 'committed', 'unchanged')
-                OR (state = 'waiting' AND this.cause IN ('push', 'catch-up'))
-                OR (state = 'unverified' AND cause = 'rollback'))
-         ORDER BY id DESC LIMIT 1"
+        crate::store::updates::NEWER!("")
+    };
+    ($and:literal) => {
+        concat!(
+            "SELECT coalesce(tag, digest) FROM updates AS newer
+             WHERE environment = this.environment AND repository = this.repository AND id > this.id
+                AND (this.cause IN ('push', 'catch-up') OR cause_id > this.cause_id)
+                AND (state IN ('pending', 'committed', 'unchanged')
+                    OR (state = 'waiting' AND this.cause IN ('push', 'catch-up'))
+                    OR (state = 'unverified' AND cause = 'rollback'))",
+            $and,
+            " ORDER BY id DESC LIMIT 1"
+        )
     };
 }
 pub(super) use NEWER;
@@ -463,7 +469,8 @@ pub(super) async fn let_go(tx: &mut Transaction<'_>, place: &Place<'_>) -> Resul
 }
 
 /// Gives events the states that their updates add up to: what is open first, then the best that came of it, and of
-/// several of a kind the latest. Does nothing for ids that are no event's.
+/// several of a kind the latest. Does nothing for ids that are no event's, and leaves those that are queued: what is still to
+/// be decided of them is not among their updates.
 pub(super) async fn settle_events<S: AsRef<str>>(tx: &mut Transaction<'_>, ids: &[S]) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
@@ -482,7 +489,7 @@ pub(super) async fn settle_events<S: AsRef<str>>(tx: &mut Transaction<'_>, ids: 
                         WHEN 'unchanged' THEN 4 WHEN 'refused' THEN 5 ELSE 6 END, updates.id DESC) AS place
                 FROM json_each(?1) AS wanted LEFT JOIN updates ON updates.cause_id = wanted.value)
             WHERE place = 1
-         ) AS best WHERE events.id = best.event_id",
+         ) AS best WHERE events.id = best.event_id AND events.state <> 'queued'",
     )
     .bind(json_text(&ids)?)
     .bind(tx.now_milliseconds())

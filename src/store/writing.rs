@@ -24,6 +24,19 @@ pub struct Attempt {
     pub changes: Vec<SiteChange>,
 }
 
+/// What is about to be pushed, and what may be pushed although something has come between.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    /// For each update, what is about to be pushed.
+    pub attempts: Vec<Attempt>,
+    /// The updates of which an earlier attempt may still land: where something newer came, they are returned and stay
+    /// pending, so that they end as what they come to be.
+    pub in_doubt: HashSet<String>,
+    /// Whether an event's update goes although a newer event's is pending, which then goes with the next push. Else a stream
+    /// of events for one place could keep everything from the branch.
+    pub overtaken_may_go: bool,
+}
+
 /// The end of an update.
 #[derive(Debug, Clone)]
 pub struct Finish {
@@ -65,22 +78,8 @@ impl Store {
     /// # Errors
     ///
     /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<(String, UpdateState)>, StoreError> {
-        self.record_attempts_in_doubt(attempts, HashSet::new()).await
-    }
-
-    /// As [`record_attempts`](Self::record_attempts), but of the updates in `in_doubt` an earlier attempt may still land:
-    /// where something newer came, they are returned and stay pending, so that they end as what they come to be.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be stored: then nothing must be pushed.
-    pub async fn record_attempts_in_doubt(
-        &self,
-        attempts: Vec<Attempt>,
-        in_doubt: HashSet<String>,
-    ) -> Result<Vec<(String, UpdateState)>, StoreError> {
-        self.writes.run(RecordAttempts { attempts, in_doubt }).await
+    pub async fn record(&self, recording: Recording) -> Result<Vec<(String, UpdateState)>, StoreError> {
+        self.writes.run(recording).await
     }
 
     /// Records which attempt of several it was that reached the branch.
@@ -117,12 +116,7 @@ impl Store {
     }
 }
 
-struct RecordAttempts {
-    attempts: Vec<Attempt>,
-    in_doubt: HashSet<String>,
-}
-
-impl Write for RecordAttempts {
+impl Write for Recording {
     type Output = Vec<(String, UpdateState)>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<(String, UpdateState)>, sqlx::Error> {
@@ -150,25 +144,37 @@ impl Write for RecordLanded {
     }
 }
 
+/// The statement that finds what is newer than each of some pending updates.
+macro_rules! newer_of {
+    ($and:literal) => {
+        concat!(
+            "SELECT id, (",
+            NEWER!($and),
+            ") FROM updates AS this WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending'"
+        )
+    };
+}
+
 /// Looks once more, in the transaction that comes before the push, which updates may not be written: a hold, a freeze or
 /// a rollback may have been answered while they were prepared. Returns those with the states that they have now.
 async fn why_not_written(
     tx: &mut Transaction<'_>,
-    recorded: &RecordAttempts,
+    recorded: &Recording,
 ) -> Result<HashMap<String, UpdateState>, sqlx::Error> {
     let ids = json_text(recorded.attempts.iter().map(|attempt| &attempt.update_id).collect::<Vec<_>>())?;
     let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE id IN (SELECT value FROM json_each(?))")
         .bind(&ids)
         .fetch_all(&mut *tx.connection)
         .await?;
-    let newer: Vec<(String, Option<String>)> = sqlx::query_as(concat!(
-        "SELECT id, (",
-        NEWER!(),
-        ") FROM updates AS this WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending'"
-    ))
-    .bind(&ids)
-    .fetch_all(&mut *tx.connection)
-    .await?;
+    let newer = if recorded.overtaken_may_go {
+        // What is on the branch is no longer on its way there.
+        newer_of!(
+            " AND NOT (state = 'pending' AND cause IN ('push', 'catch-up') AND this.cause IN ('push', 'catch-up'))"
+        )
+    } else {
+        newer_of!("")
+    };
+    let newer: Vec<(String, Option<String>)> = sqlx::query_as(newer).bind(&ids).fetch_all(&mut *tx.connection).await?;
     let newer: HashMap<String, String> = newer.into_iter().filter_map(|(id, newer)| Some((id, newer?))).collect();
     let places: Vec<Place<'_>> = updates.iter().map(Place::of).collect();
     let holds = holds::active_at(tx, &places).await?;

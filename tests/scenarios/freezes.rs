@@ -167,7 +167,7 @@ async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
     let reasons: Vec<&str> =
         ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
     let overtaken = format!("older: {} was taken later for production", sha('2'));
-    let by_hand = "somebody else has changed production to 7777777 since this was asked for, and while it waited: ask again \
+    let by_hand = "somebody else has changed production to 7777777 since this was asked for: ask again \
                    if it is still wanted";
     assert!(reasons.contains(&by_hand) && reasons.contains(&&*overtaken), "{ended:#}");
     assert_eq!(fleet.running("production", "user-service"), sha('7'));

@@ -27,6 +27,7 @@ mod late_registry;
 mod limits;
 mod main_job;
 mod order;
+mod readings;
 mod receivers;
 mod reload;
 mod requests;

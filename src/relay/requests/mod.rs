@@ -6,6 +6,7 @@ mod promotion;
 mod rollback;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -104,9 +105,10 @@ impl Relay {
 
 type Sites = BTreeMap<Repository, Vec<Place>>;
 
-/// People decide on what runs now, so the remote is asked: one round trip, and no fetch when nothing has moved.
+/// People decide on what runs now, so the remote is asked: one round trip, and no fetch when nothing has moved. A reading that
+/// is begun for others meanwhile will do.
 async fn refresh(branch: &Branch) -> Result<(), RequestError> {
-    branch.refresh().await.map(|_| ()).map_err(|error| RequestError::Unreachable(error.to_string()))
+    branch.read_if_older_than(Duration::ZERO).await.map_err(|error| RequestError::Unreachable(error.to_string()))
 }
 
 /// Finds a repository by its whole name or, where that is unambiguous, by its last component.

@@ -7,7 +7,7 @@ use crate::image::Version;
 use crate::relay::branch::{Branch, sites};
 use crate::relay::coalesce::is_among;
 use crate::relay::setback::Setback;
-use crate::store::{Attempt, SiteChange, Update};
+use crate::store::{Attempt, Cause, SiteChange, Update};
 
 /// An attempt of which nobody knows whether it landed, or will: a server that was left in the middle of a push goes on
 /// with it.
@@ -115,9 +115,9 @@ fn now_and_then<'a>(
 }
 
 /// Returns the versions that the sites of an update's place hold and that nobody has compared the update with. What somebody
-/// asked for is to be written whatever runs, unless it had to wait: nobody knew then what would run now.
+/// asked for was compared with what ran when it was asked for. A rollback is for the bad hour: it is written whatever runs.
 pub(super) fn not_compared(update: &Update, snapshot: &Snapshot) -> Vec<Version> {
-    let counts = update.cause.is_event() || update.released_at.is_some();
+    let counts = update.cause != Cause::Rollback || update.released_at.is_some();
     let Some(compared) = update.compared.as_ref().filter(|_| counts) else { return Vec::new() };
     let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
     let found = places.into_iter().flat_map(|places| places.iter()).map(|place| &place.version);

@@ -11,11 +11,14 @@ use crate::image::Version;
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
-use crate::store::{Attempt, Outcome, Party, SiteChange, Update, UpdateState};
+use crate::store::{Attempt, Outcome, Party, Recording, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;
+
+/// How often a batch is prepared, for whatever reason, before what is pending is read anew.
+const MAX_ROUNDS: u32 = 2 * MAX_RACES;
 
 /// How old what is known of the branch may be where an update ends by that alone.
 const FRESH: Duration = Duration::from_secs(5);
@@ -41,6 +44,8 @@ pub(super) struct Batch<'a> {
     round: Span,
     /// The part of the round in the trace of each update.
     spans: HashMap<String, Span>,
+    /// Whether an event's update is written although a newer event's is pending.
+    overtaken_may_go: bool,
     /// How many pushes of the round were declined since one was taken, by all the parts that it was taken into.
     declined: Arc<AtomicU32>,
 }
@@ -61,7 +66,17 @@ impl<'a> Batch<'a> {
         let doubts = |update: &Update| Some(vec![Doubt { attempt: last_attempt(update)?, parent: None }]);
         let maybe_landed = updates.iter().filter_map(|update| Some((update.id.clone(), doubts(update)?))).collect();
         let updates = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        Self { relay, branch, updates, order, maybe_landed, round, spans, declined: Arc::default() }
+        Self {
+            relay,
+            branch,
+            updates,
+            order,
+            maybe_landed,
+            round,
+            spans,
+            overtaken_may_go: false,
+            declined: Arc::default(),
+        }
     }
 
     pub(super) async fn write(mut self, refresh_first: bool) -> Result<(), Setback> {
@@ -99,8 +114,8 @@ impl<'a> Batch<'a> {
         if refresh_first || self.branch.snapshot().is_none() || !self.maybe_landed.is_empty() {
             self.refresh().await?;
         }
-        let (mut lost, mut lost_answers) = (String::new(), 0);
-        for race in 0..MAX_RACES {
+        let (mut lost, mut lost_answers, mut race) = (String::new(), 0, 0);
+        for _ in 0..MAX_ROUNDS {
             let settled_at = self.settle_doubts().await?;
             self.return_outdated().await?;
             if self.order.is_empty() {
@@ -118,7 +133,9 @@ impl<'a> Batch<'a> {
                 return Ok(());
             }
             if self.record(&prepared).await? {
-                // A hold or something newer came meanwhile: what is left is prepared without it.
+                // A hold or something newer came meanwhile: what is left is prepared without it. In a stream of events there is
+                // always something newer, which has its turn with the next push.
+                self.overtaken_may_go = true;
                 continue;
             }
             let parent = prepared.parent();
@@ -129,6 +146,10 @@ impl<'a> Batch<'a> {
                     self.forget_attempts().await?;
                     lost = reason;
                     let pause = Duration::from_millis(20).mul_f64(f64::from(race) + jitter());
+                    race += 1;
+                    if race >= MAX_RACES {
+                        break;
+                    }
                     tokio::time::sleep(pause).await;
                 }
                 Err(PushError::Refused { reason }) => return self.refuse(reason).await,
@@ -156,6 +177,10 @@ impl<'a> Batch<'a> {
                 }
             }
             self.refresh().await?;
+        }
+        if race < MAX_RACES {
+            // Nobody is to blame: what is wanted changed each time that it was prepared.
+            return Ok(());
         }
         Err(Setback::remote(format_args!("{MAX_RACES} pushes in a row lost the race against others; the last: {lost}")))
     }
@@ -252,8 +277,8 @@ impl<'a> Batch<'a> {
                 again.push(id);
             } else if let Some(version) = self.written_by_others(update, found).await? {
                 let reason = format!(
-                    "somebody else has changed {environment} to {version} since this was asked for, and while it waited: ask \
-                     again if it is still wanted"
+                    "somebody else has changed {environment} to {version} since this was asked for: ask again if it is \
+                     still wanted"
                 );
                 finished.extend(self.take(&id).map(|update| (update, Outcome::Superseded { reason })));
             }
@@ -403,7 +428,8 @@ impl<'a> Batch<'a> {
         let is_waited_for = |doubts: &[Doubt]| doubts.iter().all(|doubt| doubt.parent.is_some());
         let in_doubt = self.maybe_landed.iter().filter(|(_, doubts)| is_waited_for(doubts));
         let in_doubt: HashSet<String> = in_doubt.map(|(id, _)| id.clone()).collect();
-        let dropped = self.relay.0.store.record_attempts_in_doubt(attempts, in_doubt).await?;
+        let recording = Recording { attempts, in_doubt, overtaken_may_go: self.overtaken_may_go };
+        let dropped = self.relay.0.store.record(recording).await?;
         for (id, state) in &dropped {
             if let Some(update) = self.take(id).filter(|_| *state == UpdateState::Waiting) {
                 self.relay.tell_waiting(&update);

@@ -5,7 +5,8 @@ use crate::policy::{FreezeSchedule, FreezeSpan, FreezeWindow};
 use crate::store::requests::UNEXPLAINED;
 use crate::store::tests::{Fixture, attempt, decision, event, hold, rollback};
 use crate::store::{
-    Decided, EventState, Finish, NewEvent, NewRequest, Outcome, Request, RequestKind, RequestMade, Update, UpdateState,
+    Decided, EventState, Finish, NewEvent, NewRequest, Outcome, Recording, Request, RequestKind, RequestMade, Update,
+    UpdateState,
 };
 
 fn at(text: &str) -> Timestamp {
@@ -128,7 +129,7 @@ async fn what_waits_ends_when_something_newer_is_written() {
     let (later, _) = fixture.promoted("d", false).await;
     let all = [&*event, &older.id, &urgent.id, &later.id];
     assert_eq!(fixture.states(&all).await, ["waiting", "waiting", "pending", "waiting"]);
-    fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap();
+    fixture.record(vec![attempt(&update.id)]).await.unwrap();
     fixture.finish(&urgent.id, Outcome::Committed).await;
     assert_eq!(fixture.states(&all).await, ["superseded", "superseded", "committed", "waiting"]);
     let reason = fixture.update_of(&older.id).await.reason.unwrap();
@@ -158,7 +159,8 @@ async fn a_push_of_many_is_recorded_and_ended_row_by_row() {
     clock.set(at(SATURDAY));
     let ids = [&old, &back, "gone", &doubtful, &new];
     let attempts = ids.map(attempt).to_vec();
-    let dropped = fixture.store.record_attempts_in_doubt(attempts, [doubtful.clone()].into()).await.unwrap();
+    let recording = Recording { attempts, in_doubt: [doubtful.clone()].into(), ..Recording::default() };
+    let dropped = fixture.store.record(recording).await.unwrap();
     let dropped: Vec<(&str, UpdateState)> = dropped.iter().map(|(id, state)| (id.as_str(), *state)).collect();
     let expected = [
         (old.as_str(), UpdateState::Superseded),
@@ -205,7 +207,7 @@ async fn a_window_counts_at_the_time_of_each_transaction() {
     // It begins while the commit is prepared.
     clock.set(at("2026-11-27T15:00:00Z"));
     let update = fixture.update_of(&prepared).await;
-    let dropped = fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap();
+    let dropped = fixture.record(vec![attempt(&update.id)]).await.unwrap();
     assert_eq!(dropped, [(update.id, UpdateState::Waiting)]);
     let frozen = fixture.store.frozen().await.unwrap();
     assert_eq!(frozen[0].until, Some(at(MONDAY)));
@@ -306,12 +308,12 @@ async fn a_rollback_and_what_overrides_pass_and_say_so() {
     let (request, update) = fixture.promoted("c", true).await;
     assert_eq!((request.overridden.as_deref(), update.state), (Some(frozen.as_str()), UpdateState::Pending));
     assert_eq!(update.override_reason.as_deref(), Some("hotfix"));
-    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    assert!(fixture.record(vec![attempt(&update.id)]).await.unwrap().is_empty());
 
     let (request, update) = fixture.verified(rollback("a", None)).await;
     assert_eq!(request.overridden, Some(format!("{frozen}; a rollback passes")));
     assert_eq!((update.state, update.override_reason.as_deref()), (UpdateState::Pending, Some(UNEXPLAINED)));
-    assert!(fixture.store.record_attempts(vec![attempt(&update.id)]).await.unwrap().is_empty());
+    assert!(fixture.record(vec![attempt(&update.id)]).await.unwrap().is_empty());
     assert_eq!(fixture.store.review_freezes().await.unwrap(), FreezeReview::default());
     assert_eq!(fixture.update_of(&request.id).await.state, UpdateState::Pending);
 }
