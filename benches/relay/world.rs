@@ -133,6 +133,8 @@ impl World {
         if order == Order::Number {
             let pattern = "(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)";
             builder = builder.image(&format!("tag = {{ kind = \"regex\", pattern = '{pattern}' }}"));
+            // It would find them by their numbers before anybody tells.
+            builder = builder.server("catch_up = \"off\"");
         }
         for number in 0..services {
             let text = manifest(&host, number, &order.first());
