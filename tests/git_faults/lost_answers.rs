@@ -67,8 +67,9 @@ async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() 
             server.take_requests().iter().any(|request| request.ends_with("/git-receive-pack"))
         })
         .await;
+    // In the same file; another version there would end the promotion.
     let file = FILE.replace("staging", "production");
-    let theirs = fleet.upstream.file(&file).replace(&sha('0'), &sha('9'));
+    let theirs = fleet.upstream.file(&file) + "# a note\n";
     fleet.upstream.commit("of others", &[(&file, &theirs)]);
     server.set_fault(Fault::None);
     let (_, ended) = fleet.api("GET", &format!("/promotions/{id}?wait=60"), None).await;
