@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The name of an application, with its namespace where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,15 +141,36 @@ pub struct Application {
     pub trouble: Option<String>,
     /// Whether a sync is running.
     pub is_syncing: bool,
+    /// When the last sync ended, however it did. What it brought has not run for longer.
+    pub last_sync: Option<Timestamp>,
     /// Why the last sync of the commits that it is at failed, or a hook of it. Argo CD may call the application Synced
     /// and Healthy all the same.
     pub failed_sync: Option<String>,
 }
 
-/// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document).
+/// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document). Its items are read one by one: one
+/// that is not as it should be leaves the others readable.
 #[derive(Deserialize)]
 pub(super) struct WireList {
-    pub(super) items: Option<Vec<WireApplication>>,
+    pub(super) items: Option<Vec<Value>>,
+}
+
+/// Reads an item of a list. Of one that is not what an application looks like no more is known than its name and what is
+/// wrong with it; `None`: not even its name.
+pub(super) fn listed(item: Value) -> Option<Application> {
+    let metadata = item.get("metadata").cloned().unwrap_or_default();
+    let error = match serde_json::from_value::<WireApplication>(item) {
+        Ok(wire) => return Some(wire.into()),
+        Err(error) => error,
+    };
+    let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (name, namespace) = (text("name"), text("namespace"));
+    let shown = name.clone().unwrap_or_else(|| "without a name".to_owned());
+    tracing::warn!(application = shown, %error, "Argo CD shows an application that cannot be read; the others are");
+    let metadata = WireMetadata { name: name?, namespace, annotations: None };
+    let bare = WireApplication { metadata, spec: WireSpec::default(), status: None };
+    let trouble = shorten(&format!("what Argo CD shows of it cannot be read: {error}"));
+    Some(Application { trouble: Some(trouble), ..bare.into() })
 }
 
 #[derive(Deserialize)]
@@ -211,7 +233,7 @@ struct WireSync {
 struct WireHealth {
     status: Option<String>,
     message: Option<String>,
-    last_transition_time: Option<Timestamp>,
+    last_transition_time: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -219,7 +241,18 @@ struct WireHealth {
 struct WireOperation {
     phase: Option<String>,
     message: Option<String>,
+    finished_at: Option<Value>,
     sync_result: Option<WireRevisions>,
+}
+
+/// Reads a time of Kubernetes'. What is none is left out, and noted in `faults`: it is no reason to know nothing.
+fn time(name: &str, value: Option<&Value>, faults: &mut Vec<String>) -> Option<Timestamp> {
+    let value = value.filter(|value| !value.is_null())?;
+    let read = value.as_str().and_then(|text| text.parse().ok());
+    if read.is_none() {
+        faults.push(format!("its {name} is no time: {value}"));
+    }
+    read
 }
 
 #[derive(Deserialize)]
@@ -259,6 +292,10 @@ impl From<WireApplication> for Application {
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         let revisions = WireRevisions { revision: sync.revision, revisions: sync.revisions }.all();
         let operation = status.operation_state;
+        let mut faults = Vec::new();
+        let health_since = time("lastTransitionTime", health.last_transition_time.as_ref(), &mut faults);
+        let finished = operation.as_ref().and_then(|operation| operation.finished_at.as_ref());
+        let last_sync = time("finishedAt", finished, &mut faults);
         let phase = operation.as_ref().and_then(|operation| operation.phase.as_deref()).unwrap_or_default();
         let is_syncing = matches!(phase, "Running" | "Terminating");
         let failed = matches!(phase, "Failed" | "Error");
@@ -274,7 +311,8 @@ impl From<WireApplication> for Application {
         let failed_sync = failure.as_ref().filter(|(_, is_current)| *is_current).map(|(text, _)| shorten(text));
         let trouble = condition
             .map(|condition| format!("{}: {}", condition.kind, condition.message))
-            .or_else(|| failure.map(|(text, _)| text));
+            .or_else(|| failure.map(|(text, _)| text))
+            .or_else(|| (!faults.is_empty()).then(|| faults.join("; ")));
         Self {
             name: ApplicationName { namespace: said(metadata.namespace), name: metadata.name },
             generate_paths: said(metadata.annotations.and_then(|mut found| found.remove(GENERATE_PATHS))),
@@ -293,10 +331,11 @@ impl From<WireApplication> for Application {
                 _ => Health::Unknown,
             },
             health_message: said(health.message),
-            health_since: health.last_transition_time,
+            health_since,
             revisions,
             trouble: trouble.as_deref().map(shorten),
             is_syncing,
+            last_sync,
             failed_sync,
         }
     }
@@ -341,6 +380,36 @@ mod tests {
             "spec": {"source": null, "sources": null},
             "status": {"sync": {"status": "Synced", "revision": ""}, "health": {}, "conditions": null}});
         assert_eq!(application(nulls).name.to_string(), "argocd/a");
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_said_and_leaves_the_rest_readable() {
+        let of = |transition: serde_json::Value, finished: serde_json::Value| {
+            application(json!({"metadata": {"name": "a"}, "status": {"sync": {"status": "Synced"},
+                "health": {"status": "Healthy", "lastTransitionTime": transition},
+                "operationState": {"phase": "Succeeded", "finishedAt": finished}}}))
+        };
+        let fine = of(json!("2026-11-23T10:00:00Z"), json!("2026-11-23T09:00:00Z"));
+        assert_eq!(fine.health_since, "2026-11-23T10:00:00Z".parse().ok());
+        assert_eq!((fine.last_sync, fine.trouble), ("2026-11-23T09:00:00Z".parse().ok(), None));
+        let bad = of(json!("yesterday"), json!(17));
+        assert!(bad.is_healthy());
+        assert_eq!((bad.health_since, bad.last_sync), (None, None));
+        let said = "its lastTransitionTime is no time: \"yesterday\"; its finishedAt is no time: 17";
+        assert_eq!(bad.trouble.as_deref(), Some(said));
+        assert_eq!(of(serde_json::Value::Null, serde_json::Value::Null).trouble, None);
+    }
+
+    #[test]
+    fn an_item_that_is_no_application_is_known_by_its_name_and_its_fault() {
+        let fine = listed(json!({"metadata": {"name": "a"}, "status": {"health": {"status": "Healthy"}}})).unwrap();
+        assert_eq!((fine.health, fine.trouble), (Health::Healthy, None));
+        let bad = listed(json!({"metadata": {"name": "b", "namespace": "argocd"}, "status": {"health": 7}})).unwrap();
+        assert_eq!((bad.name.to_string().as_str(), bad.is_healthy()), ("argocd/b", false));
+        assert!(bad.trouble.unwrap().starts_with("what Argo CD shows of it cannot be read: "));
+        for nameless in [json!(null), json!({"metadata": {"name": 7}}), json!([])] {
+            assert_eq!(listed(nameless), None);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::application::{WireApplication, WireList};
+use super::application::{WireApplication, WireList, listed};
 use super::webhook::{payload, signatures};
 use super::{Access, Application, ApplicationName, ArgoCdError, ArgoCdSettings, PushedCommit, WatchedBranch};
 use crate::secret::Secret;
@@ -21,7 +21,8 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// What a list has to tell: of everything that an application has it is the smaller part by far. Servers that do not know
 /// the parameter send everything.
 const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,items.spec,\
-                      items.status.sync.status,items.status.health,items.status.operationState.phase";
+                      items.status.sync.status,items.status.health,items.status.operationState.phase,\
+                      items.status.operationState.finishedAt";
 
 /// Whether Argo CD is to look at the repository first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +90,14 @@ impl ArgoCd {
         if let Some(selector) = selector {
             url.query_pairs_mut().append_pair("selector", selector);
         }
-        let listed = self.ask(self.http.get(url), None, "the applications").await;
-        let list: WireList = listed.map_err(|error| match error {
+        let answer = self.ask(self.http.get(url), None, "the applications").await;
+        let list: WireList = answer.map_err(|error| match error {
             ArgoCdError::NoApplication(_) => {
                 ArgoCdError::Unauthorized("the token may not list applications (403, or no such API)".to_owned())
             }
             error => error,
         })?;
-        Ok(list.items.unwrap_or_default().into_iter().map(Application::from).collect())
+        Ok(list.items.unwrap_or_default().into_iter().filter_map(listed).collect())
     }
 
     /// Returns an application. `trace` is the span on whose behalf it is asked for.

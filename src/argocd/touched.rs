@@ -39,8 +39,13 @@ impl Application {
     /// What it is made of is what its `manifest-generate-paths` says, else the folder of its source, else the value files
     /// that it takes from there.
     pub fn is_touched_by<'a>(&self, branch: &WatchedBranch, files: impl IntoIterator<Item = &'a str>) -> bool {
+        self.is_made_of(branch).is_some_and(|is_part| files.into_iter().any(is_part))
+    }
+
+    /// Returns which files of the branch it is made of, as [`Self::is_touched_by`] takes them; `None`: of none.
+    pub fn is_made_of(&self, branch: &WatchedBranch) -> Option<impl Fn(&str) -> bool + use<>> {
         let parts = self.parts(branch);
-        !parts.is_empty() && files.into_iter().any(|file| parts.iter().any(|part| part.holds(file)))
+        (!parts.is_empty()).then_some(move |file: &str| parts.iter().any(|part| part.holds(file)))
     }
 
     /// Returns the commit of the branch that it was compared at.

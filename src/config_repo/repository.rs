@@ -21,6 +21,8 @@ use super::settings::{CommitSettings, RemoteSettings};
 use super::transport::{Push, Transport};
 use super::tree::{Fault, ReadObject as _, Unreadable};
 
+mod past;
+
 /// How long reading the remote may take in all. A server may say every second that it is still there.
 const READ_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
@@ -53,6 +55,7 @@ struct Local {
     /// Shared by all that work with the same mirror.
     state: Arc<Mutex<State>>,
     snapshot: RwLock<Option<Arc<Snapshot>>>,
+    past: past::Past,
 }
 
 /// What all have in common that work with the same mirror.
@@ -127,7 +130,7 @@ impl ConfigRepository {
     fn join(settings: RemoteSettings, transport: Transport, territory: Territory, shared: Shared) -> Self {
         let RemoteSettings { commits, mirror, url, branch, .. } = settings;
         let Shared { state, conversation, compacting } = shared;
-        let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None) });
+        let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None), past: past::Past::default() });
         let ancestry = Mutex::default();
         let inner = Inner { commits, transport, local, conversation, compacting, ancestry, url, branch, mirror };
         Self { inner: Arc::new(inner) }

@@ -133,6 +133,11 @@ impl Relay {
         }
     }
 
+    /// Returns whether a rule manages a repository.
+    pub(super) fn manages(&self, repository: &Repository) -> bool {
+        rule_for(&self.0.images, repository).is_some()
+    }
+
     /// Returns the repositories that a rule manages and that an environment names, with their sites.
     pub(super) fn managed(&self, branch: &Branch, environment: &str) -> BTreeMap<Repository, Vec<Place>> {
         let Some(snapshot) = branch.snapshot() else { return BTreeMap::new() };
@@ -140,7 +145,7 @@ impl Relay {
         found
             .sites
             .iter()
-            .filter(|(repository, _)| rule_for(&self.0.images, repository).is_some())
+            .filter(|(repository, _)| self.manages(repository))
             .map(|(repository, places)| (repository.clone(), places.as_ref().clone()))
             .collect()
     }

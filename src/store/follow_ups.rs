@@ -118,6 +118,8 @@ pub struct ApplicationHealth {
     pub healthy_since: Option<Timestamp>,
     /// When that was.
     pub observed_at: Timestamp,
+    /// A digest of what the manifests named then that it is made of; `None`: not known.
+    pub named: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for ApplicationHealth {
@@ -130,6 +132,7 @@ impl FromRow<'_, SqliteRow> for ApplicationHealth {
             message: row.try_get("message")?,
             healthy_since: time_option(row, "healthy_since")?,
             observed_at: time(row, "observed_at")?,
+            named: row.try_get("named")?,
         })
     }
 }
@@ -367,8 +370,8 @@ impl Write for RecordHealth {
         for row in &self.rows {
             sqlx::query(
                 "INSERT OR REPLACE INTO application_health
-                    (environment, application, sync, health, message, healthy_since, observed_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (environment, application, sync, health, message, healthy_since, observed_at, named)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .bind(&row.environment)
             .bind(&row.application)
@@ -377,6 +380,7 @@ impl Write for RecordHealth {
             .bind(&row.message)
             .bind(row.healthy_since.map(Timestamp::as_millisecond))
             .bind(row.observed_at.as_millisecond())
+            .bind(&row.named)
             .execute(&mut *tx.connection)
             .await?;
         }

@@ -11,7 +11,7 @@ const INCIDENT_TOKEN: &str = "incident-token-44aa";
 const REPOSITORY: &str = "https://git.example.com/uyou/platform-config.git";
 
 /// A fleet with two services in folders of their own, each with an application in staging and one in production.
-fn with_folders() -> Builder {
+pub(super) fn with_folders() -> Builder {
     let mut builder = Fleet::builder();
     for service in ["user-service", "order-service"] {
         for environment in ["staging", "production"] {
@@ -25,7 +25,7 @@ fn with_folders() -> Builder {
     ))
 }
 
-async fn four_applications() -> FakeArgoCd {
+pub(super) async fn four_applications() -> FakeArgoCd {
     let argocd = FakeArgoCd::start().await;
     for service in ["user-service", "order-service"] {
         for environment in ["staging", "production"] {
@@ -39,14 +39,14 @@ async fn four_applications() -> FakeArgoCd {
     argocd
 }
 
-async fn start(builder: Builder, argocd: &FakeArgoCd) -> Fleet {
+pub(super) async fn start(builder: Builder, argocd: &FakeArgoCd) -> Fleet {
     let fleet = builder.settings(&argocd.settings()).start().await;
     argocd.reads(fleet.upstream.path());
     fleet
 }
 
 /// Waits until the rollout of an event's update is in a state, and returns it.
-async fn rollout(fleet: &Fleet, event: &str, state: &str) -> Value {
+pub(super) async fn rollout(fleet: &Fleet, event: &str, state: &str) -> Value {
     let mut last = Value::Null;
     for _ in 0..1500 {
         let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
@@ -59,7 +59,7 @@ async fn rollout(fleet: &Fleet, event: &str, state: &str) -> Value {
     panic!("the rollout is not {state}: {last:#}\n{}", fleet.log());
 }
 
-async fn environment(fleet: &Fleet, name: &str) -> Value {
+pub(super) async fn environment(fleet: &Fleet, name: &str) -> Value {
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     matrix["environments"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone()
 }
@@ -226,7 +226,7 @@ async fn an_environment_that_is_not_healthy_is_not_promoted_from_unless_somebody
 }
 
 /// Lets an hour go by for what the stopped program knows of the health of applications.
-async fn an_hour_later(fleet: &Fleet) {
+pub(super) async fn an_hour_later(fleet: &Fleet) {
     use sqlx::Connection as _;
     let url = format!("sqlite:{}", fleet.folder().join("tagrelay.db").display());
     let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
@@ -300,7 +300,12 @@ async fn what_argo_cd_never_reached_keeps_the_gate_closed_until_it_does() {
     let fleet = builder.settings(&(argocd.settings() + "timeout = \"10s\"\n")).start().await;
     argocd.reads(fleet.upstream.path());
     let event = fleet.announce("user-service", &sha('1')).await;
-    rollout(&fleet, &event, "timed_out").await;
+    let late = rollout(&fleet, &event, "timed_out").await;
+    // Noticed when the time is up, and not at the end of a pause: those are 15 s long by then.
+    let app = &late["applications"][0];
+    let time = |key: &str| app[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let took = time("ended_at").duration_since(time("refreshed_at")).as_secs_f64();
+    assert!((10.0..12.5).contains(&took), "{took} s");
     // Synced and Healthy, with what it ran before.
     assert_eq!(environment(&fleet, "staging").await["health"]["state"], "healthy");
     let body = json!({"to": "production", "repositories": ["user-service"]});

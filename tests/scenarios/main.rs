@@ -23,6 +23,7 @@ mod failures;
 mod follow_up;
 mod freezes;
 mod git_hosts;
+mod hand_commits;
 mod late_registry;
 mod limits;
 mod main_job;

@@ -35,6 +35,8 @@ pub struct App {
     /// Why the last sync failed; empty: it did not.
     pub failed_sync: String,
     pub revision: String,
+    /// `lastTransitionTime` of its health and `finishedAt` of its last sync, where it tells them.
+    pub times: (Value, Value),
     /// It cannot read its source, so that a refresh leaves it as it is.
     pub is_stuck: bool,
     /// What it comes to after the next refresh, one step for each question.
@@ -98,6 +100,7 @@ impl FakeArgoCd {
             message: String::new(),
             failed_sync: String::new(),
             revision: "0".repeat(40),
+            times: (Value::Null, Value::Null),
             is_stuck: false,
             script: vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Healthy")],
             steps: Vec::new(),
@@ -109,9 +112,12 @@ impl FakeArgoCd {
         change(self.inside.lock().unwrap().apps.get_mut(name).unwrap());
     }
 
-    /// Lets it read the branch.
+    /// Lets it read the branch. What it can read it has compared with the tip.
     pub fn reads(&self, upstream: PathBuf) {
-        self.inside.lock().unwrap().upstream = Some(upstream);
+        let mut inside = self.inside.lock().unwrap();
+        let tip = tip(upstream.clone());
+        inside.apps.values_mut().filter(|app| !app.is_stuck).for_each(|app| app.revision = tip.clone());
+        inside.upstream = Some(upstream);
     }
 
     pub fn goes_away(&self, is_away: bool) {
@@ -210,6 +216,7 @@ async fn list(
         "metadata.namespace",
         "spec",
         "status.health",
+        "status.operationState.finishedAt",
         "status.operationState.phase",
         "status.sync.status",
     ];
@@ -222,7 +229,7 @@ async fn list(
             json!({"metadata": {"name": name, "namespace": app.namespace, "annotations": app.annotations},
                 "spec": spec(app),
                 "status": {"sync": {"status": app.sync}, "health": health(app),
-                    "operationState": {"phase": operation(app)["phase"]}}})
+                    "operationState": {"phase": operation(app)["phase"], "finishedAt": app.times.1}}})
         })
         .collect();
     let items = if items.is_empty() { Value::Null } else { items.into() };
@@ -237,7 +244,7 @@ fn operation(app: &App) -> Value {
         (message, _) => ("Failed", message),
     };
     json!({"operation": {"sync": {"revision": app.revision}}, "phase": phase, "message": message,
-        "syncResult": {"revision": app.revision}, "startedAt": "2026-11-23T10:00:00Z"})
+        "syncResult": {"revision": app.revision}, "startedAt": "2026-11-23T10:00:00Z", "finishedAt": app.times.1})
 }
 
 fn spec(app: &App) -> Value {
@@ -248,10 +255,11 @@ fn spec(app: &App) -> Value {
 }
 
 fn health(app: &App) -> Value {
-    match app.message.as_str() {
-        "" => json!({"status": app.health}),
-        message => json!({"status": app.health, "message": message}),
+    let mut health = json!({"status": app.health, "lastTransitionTime": app.times.0});
+    if !app.message.is_empty() {
+        health["message"] = json!(app.message);
     }
+    health
 }
 
 async fn show(

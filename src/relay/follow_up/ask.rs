@@ -51,9 +51,13 @@ impl Worker<'_> {
             known.extend(self.find_applications(new).await?);
         }
         let mut due: BTreeMap<ApplicationName, Vec<(String, bool)>> = BTreeMap::new();
+        let mut time_left: HashMap<ApplicationName, Duration> = HashMap::new();
+        let (now, timeout) = (self.now(), self.following.argocd.settings().timeout);
         for (row, _) in &known {
             for app in row.applications.iter().filter(|app| !app.state.is_final()) {
                 due.entry(name(app)).or_default().push((row.update_id.clone(), app.refreshed_at.is_none()));
+                let left = until_late(app, row.started_at, timeout, now);
+                time_left.entry(name(app)).and_modify(|least| *least = left.min(*least)).or_insert(left);
             }
         }
         self.polls.retain(|name, _| due.contains_key(name));
@@ -68,6 +72,8 @@ impl Worker<'_> {
             let is_new = updates.iter().any(|(_, is_new)| *is_new);
             let now = Instant::now();
             let wait = self.polls.get(&name).map_or(Duration::ZERO, |poll| poll.next.saturating_duration_since(now));
+            // One last question when its time is up, however long the pause still is.
+            let wait = time_left.get(&name).map_or(wait, |left| wait.min(*left));
             if !is_new && !wait.is_zero() {
                 pause = pause.min(wait);
             } else if self.in_flight.len() < AT_ONCE {
@@ -333,10 +339,16 @@ fn begin(
     (row.state, row.ended_at) = (FollowState::Untracked, Some(now));
 }
 
+/// Returns how long it is until an application counts as late.
+fn until_late(followed: &FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) -> Duration {
+    let since = followed.refreshed_at.unwrap_or(committed_at);
+    // One that is there in just that time is there in time.
+    (timeout + Duration::from_millis(1)).saturating_sub(elapsed(since, now))
+}
+
 /// Ends an application that has not come to its end within the time from its refresh.
 fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) {
-    let since = followed.refreshed_at.unwrap_or(committed_at);
-    if !followed.state.is_final() && elapsed(since, now) > timeout {
+    if !followed.state.is_final() && until_late(followed, committed_at, timeout, now).is_zero() {
         (followed.state, followed.ended_at) = (FollowState::TimedOut, Some(now));
         let last = followed.reason.take().unwrap_or_default();
         followed.reason = Some(format!("not there within {} s: {last}", timeout.as_secs()));
@@ -417,6 +429,7 @@ mod tests {
     fn the_time_counts_from_the_refresh() {
         let timeout = Duration::from_secs(900);
         let mut waiting = app(FollowState::Following);
+        assert_eq!(until_late(&waiting, at(0), timeout, at(1000)), Duration::from_millis(1));
         time_out(&mut waiting, at(0), timeout, at(1000));
         assert_eq!((waiting.state, waiting.ended_at), (FollowState::Following, None));
         time_out(&mut waiting, at(0), timeout, at(1001));

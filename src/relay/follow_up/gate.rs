@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::lineage::Lineage;
+use super::running::Promoted;
 use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
@@ -25,13 +26,21 @@ pub struct Closed(pub String);
 /// What is still being rolled out in an environment.
 pub type OpenFollowUps = [(FollowUp, Update)];
 
-/// Decides whether promotions may come from an environment: everything that was committed has been rolled out, and every
-/// application has been Synced and Healthy for `soak`. Zero asks for the moment only. `missed` are the rollouts that nobody
-/// has seen come to an end, in words.
+/// What is not as it ought to be, in words.
+#[derive(Debug, Default)]
+struct Obstacles {
+    /// The rollouts that nobody has seen come to an end.
+    missed: Vec<String>,
+    /// The applications that do not run what is to be promoted.
+    behind: Vec<String>,
+}
+
+/// Decides whether promotions may come from an environment: everything that was committed has been rolled out, every
+/// application has been Synced and Healthy for `soak`, and runs what is to be promoted. Zero asks for the moment only.
 fn judge(
     environment: &str,
     open: &OpenFollowUps,
-    missed: Vec<String>,
+    Obstacles { missed, behind }: Obstacles,
     applications: &[ApplicationHealth],
     soak: Duration,
     now: Timestamp,
@@ -58,6 +67,9 @@ fn judge(
     });
     if applications.iter().any(|app| app.healthy_since.is_none()) {
         return closed(format!("`{environment}` is not healthy: {}", name(ill)));
+    }
+    if !behind.is_empty() {
+        return closed(format!("`{environment}` does not run it yet: {}", name(behind.into_iter())));
     }
     let since = applications.iter().filter_map(|app| app.healthy_since).max().unwrap_or(now);
     if elapsed(since, now) < soak {
@@ -93,8 +105,8 @@ impl Relay {
         sources
     }
 
-    /// Asks whether promotions may come from an environment that has to have been healthy for `soak` at `now`. `None`: they
-    /// may.
+    /// Asks whether a promotion of these versions may come from an environment that has to have been healthy for `soak` at
+    /// `now`. `None`: it may.
     ///
     /// # Errors
     ///
@@ -102,18 +114,19 @@ impl Relay {
     pub(in crate::relay) async fn gate(
         &self,
         environment: &str,
+        promoted: &[Promoted],
         soak: Duration,
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
         let Some(following) = &self.0.following else {
             return Ok(Some(Closed("there is no Argo CD that knows whether it is healthy".to_owned())));
         };
-        let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, soak, now));
+        let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, promoted, soak, now));
         asked.await.unwrap_or_else(|_| {
             let patience = PATIENCE.as_secs();
             Ok(Some(Closed(format!(
                 "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s, or the \
-                 config repository has not told which commits are below its tip"
+                 config repository has not told what its commits say"
             ))))
         })
     }
@@ -122,6 +135,7 @@ impl Relay {
         &self,
         following: &Following,
         environment: &str,
+        promoted: &[Promoted],
         soak: Duration,
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
@@ -139,7 +153,8 @@ impl Relay {
         };
         let open = self.0.store.open_follow_ups_in(environment, super::MAX_OPEN).await?;
         let missed = self.missed_rollouts(following, environment, &list).await?;
-        Ok(judge(environment, &open, missed, &applications, soak, now).err())
+        let behind = self.behind(following, environment, &list, promoted).await;
+        Ok(judge(environment, &open, Obstacles { missed, behind }, &applications, soak, now).err())
     }
 
     /// Returns the rollouts that ran out of time and that an application still has not reached, in words. `list` has the
@@ -227,13 +242,14 @@ mod tests {
             message: None,
             healthy_since: healthy_since.map(at),
             observed_at: at(0),
+            named: None,
         }
     }
 
     fn at_noon(applications: &[ApplicationHealth], soak_minutes: u64) -> Result<(), String> {
         let noon = "2026-11-23T12:00:00Z".parse().unwrap();
         let soak = Duration::from_secs(soak_minutes * 60);
-        judge("staging", &[], Vec::new(), applications, soak, noon).map_err(|closed| closed.0)
+        judge("staging", &[], Obstacles::default(), applications, soak, noon).map_err(|closed| closed.0)
     }
 
     #[test]
@@ -260,8 +276,13 @@ mod tests {
         );
         assert!(at_noon(&[], 0).unwrap_err().contains("no application"));
         let (long, noon) = (app("a", Some(noon - 7200)), at(noon));
-        let missed = vec!["user-service timed out".to_owned()];
-        let closed = judge("staging", &[], missed, &[long], Duration::ZERO, noon).unwrap_err();
-        assert_eq!(closed.0, "`staging` was not rolled out: user-service timed out");
+        let judged = |missed: &[&str], behind: &[&str]| {
+            let [missed, behind] = [missed, behind].map(|words| words.iter().map(ToString::to_string).collect());
+            let obstacles = Obstacles { missed, behind };
+            judge("staging", &[], obstacles, std::slice::from_ref(&long), Duration::ZERO, noon).unwrap_err().0
+        };
+        let timed_out = judged(&["user-service timed out"], &["a is behind"]);
+        assert_eq!(timed_out, "`staging` was not rolled out: user-service timed out");
+        assert_eq!(judged(&[], &["a is behind"]), "`staging` does not run it yet: a is behind");
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{Following, elapsed};
 use crate::argocd::{Application, ArgoCdError, Health, Refresh, SyncStatus};
 use crate::relay::Relay;
+use crate::relay::branch::sites;
 use crate::store::{ApplicationHealth, StoreError};
 
 /// How long nobody may have looked at an application that is believed to have been healthy all the time. Twice as long as
@@ -18,7 +19,7 @@ const UNWATCHED: Duration = Duration::from_secs(180);
 ///
 /// `before` is what was known of it. What it was while nobody looked is known only from Argo CD's own time of the last
 /// change, which newer versions tell; without that, it counts from now. `is_new` says that it has just begun to run
-/// something else.
+/// something else, or is about to. What Argo CD has synced last, whoever asked for that, has not run for longer than since then.
 fn healthy_since(
     before: Option<&ApplicationHealth>,
     app: &Application,
@@ -30,32 +31,38 @@ fn healthy_since(
     }
     let changed = app.health_since.map(|at| at.min(now));
     let known = before.and_then(|before| Some((before.healthy_since?, before.observed_at)));
-    match (known, changed) {
-        _ if is_new => Some(now),
+    let since = match (known, changed) {
+        _ if is_new => now,
         // A dip and a recovery between two looks.
-        (Some((since, _)), Some(changed)) => Some(since.max(changed)),
-        (Some((since, seen)), None) if elapsed(seen, now) <= UNWATCHED => Some(since),
+        (Some((since, _)), Some(changed)) => since.max(changed),
+        (Some((since, seen)), None) if elapsed(seen, now) <= UNWATCHED => since,
         // It was not synced when it was looked at last, whatever its health was.
-        (None, Some(changed)) if before.is_none() => Some(changed),
-        (_, _) => Some(now),
-    }
+        (None, Some(changed)) if before.is_none() => changed,
+        (_, _) => now,
+    };
+    Some(app.last_sync.map_or(since, |synced| since.max(synced.min(now))))
 }
 
 fn row(
     environment: &str,
-    app: &Application,
+    (app, named): (&Application, Option<String>),
     before: Option<&ApplicationHealth>,
     is_new: bool,
     now: Timestamp,
 ) -> ApplicationHealth {
+    let earlier = before.and_then(|before| before.named.as_ref());
+    // Of what an earlier version of the program has written nobody knows what was named.
+    let is_new = is_new || matches!((earlier, &named), (Some(earlier), Some(named)) if earlier != named);
+    let message = app.trouble.clone().or_else(|| app.health_message.clone());
     ApplicationHealth {
         environment: environment.to_owned(),
         application: app.name.to_string(),
         sync: app.sync.as_str().to_owned(),
         health: app.health.as_str().to_owned(),
-        message: app.trouble.clone().or_else(|| app.health_message.clone()),
+        message,
         healthy_since: healthy_since(before, app, is_new, now),
         observed_at: now,
+        named: named.or_else(|| earlier.cloned()),
     }
 }
 
@@ -88,8 +95,11 @@ impl Relay {
         self.look_closer(following, &mut apps).await;
         let _health = following.health.lock().await;
         let before = self.health_of(environment).await?;
-        let rows: Vec<ApplicationHealth> =
-            apps.iter().map(|app| row(environment, app, before.get(&app.name.to_string()), false, now)).collect();
+        let rows = apps.iter().map(|app| {
+            let named = self.named(following, environment, app);
+            row(environment, (app, named), before.get(&app.name.to_string()), false, now)
+        });
+        let rows: Vec<ApplicationHealth> = rows.collect();
         self.0.store.record_application_health(rows.clone(), Some(environment.to_owned())).await?;
         Ok(Ok((apps, rows)))
     }
@@ -121,10 +131,29 @@ impl Relay {
         for environment in environments {
             let before = self.health_of(&environment).await?;
             let is_new = restarted.contains(&environment);
-            let row = row(&environment, app, before.get(&app.name.to_string()), is_new, now);
+            let named = self.named(following, &environment, app);
+            let row = row(&environment, (app, named), before.get(&app.name.to_string()), is_new, now);
             self.0.store.record_application_health(vec![row], None).await?;
         }
         Ok(())
+    }
+
+    /// Returns a digest of what the branch names in the files that an application is made of; in all of the environment's, where
+    /// it is known to be made of none. `None`: the branch has not been read.
+    fn named(&self, following: &Following, environment: &str, app: &Application) -> Option<String> {
+        let snapshot = self.branch_of(environment)?.snapshot()?;
+        let found = sites(&snapshot, environment)?;
+        let is_part = app.is_made_of(self.watched(following, environment)?);
+        let managed = || found.sites.iter().filter(|(repository, _)| self.manages(repository));
+        let is_made_of_some =
+            is_part.as_ref().filter(|is_part| managed().any(|(_, places)| places.iter().any(|at| is_part(&at.path))));
+        let mut named = String::new();
+        for (repository, places) in managed() {
+            for place in places.iter().filter(|place| is_made_of_some.is_none_or(|is_part| is_part(&place.path))) {
+                named.push_str(&format!("{} {repository} {}\n", place.path, place.version));
+            }
+        }
+        Some(crate::image::Digest::of(named.as_bytes()).to_string())
     }
 
     async fn health_of(&self, environment: &str) -> Result<HashMap<String, ApplicationHealth>, StoreError> {
@@ -154,6 +183,7 @@ mod tests {
             revisions: Vec::new(),
             trouble: None,
             is_syncing: false,
+            last_sync: None,
             failed_sync: None,
         }
     }
@@ -161,7 +191,7 @@ mod tests {
     fn known(since: Option<i64>, seen: i64) -> ApplicationHealth {
         ApplicationHealth {
             healthy_since: since.map(at),
-            ..row("staging", &app(Health::Healthy, None), None, true, at(seen))
+            ..row("staging", (&app(Health::Healthy, None), Some("this".to_owned())), None, true, at(seen))
         }
     }
 
@@ -176,6 +206,32 @@ mod tests {
         assert_eq!(healthy_since(Some(&known(Some(50), 90)), &out_of_sync, false, at(100)), None);
         // What it runs is new.
         assert_eq!(healthy_since(Some(&known(Some(50), 90)), &healthy, true, at(100)), Some(at(100)));
+    }
+
+    #[test]
+    fn what_was_synced_last_has_not_run_for_longer() {
+        let synced = |at_second| Application { last_sync: Some(at(at_second)), ..app(Health::Healthy, Some(40)) };
+        let before = known(Some(50), 90);
+        for (last_sync, since) in [(45, 50), (80, 80), (900, 100)] {
+            assert_eq!(healthy_since(Some(&before), &synced(last_sync), false, at(100)), Some(at(since)));
+        }
+        assert_eq!(healthy_since(None, &synced(60), false, at(100)), Some(at(60)));
+    }
+
+    #[test]
+    fn it_counts_anew_when_the_manifests_name_something_else() {
+        let healthy = app(Health::Healthy, Some(40));
+        let before = known(Some(50), 90);
+        let since = |named: Option<&str>, before: &ApplicationHealth| {
+            row("staging", (&healthy, named.map(str::to_owned)), Some(before), false, at(100)).healthy_since
+        };
+        assert_eq!(since(Some("this"), &before), Some(at(50)));
+        assert_eq!(since(Some("that"), &before), Some(at(100)));
+        // Nobody knows what is named now, or what was when an earlier version of the program looked.
+        assert_eq!(since(None, &before), Some(at(50)));
+        assert_eq!(since(Some("that"), &ApplicationHealth { named: None, ..before.clone() }), Some(at(50)));
+        let unread = row("staging", (&healthy, None), Some(&before), false, at(100));
+        assert_eq!(since(Some("that"), &unread), Some(at(100)), "it is remembered");
     }
 
     #[test]

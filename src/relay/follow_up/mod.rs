@@ -7,6 +7,7 @@ mod ask;
 mod gate;
 mod health;
 mod lineage;
+mod running;
 mod tell;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -22,6 +23,7 @@ use crate::argocd::{Access, Application, ApplicationName, ArgoCd, ArgoCdError, S
 use crate::store::{FollowState, FollowUp, StoreError, Update};
 use crate::telemetry::{Span, SpanKind};
 use lineage::Lineage;
+pub(in crate::relay) use running::Promoted;
 
 /// The most follow-ups that are looked after at once; the others wait for their turn.
 const MAX_OPEN: u32 = 2000;

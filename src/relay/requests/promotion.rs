@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::super::follow_up::Promoted;
 use super::super::matrix::{runs, versions};
 use super::super::{Environment, Relay};
 use super::{Order, RequestError, Sites, fingerprint, list, refresh, resolve};
@@ -137,7 +138,10 @@ impl Relay {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
             }
-            (Some(source), None) => self.gate(source, soak, self.now()).await?.map(|closed| closed.0),
+            (Some(source), None) => {
+                let promoted = plan.promoted();
+                self.gate(source, &promoted, soak, self.now()).await?.map(|closed| closed.0)
+            }
             (None, _) => {
                 Some("a version that is named by its tag alone comes from no environment: name one".to_owned())
             }
@@ -220,6 +224,14 @@ pub(super) struct PromotionPlan {
     pub(super) updates: Vec<NewRequestedUpdate>,
     /// A repository whose version was named, and that the source does not run.
     elsewhere: Option<Repository>,
+}
+
+impl PromotionPlan {
+    /// Returns what changes, if the promotion is taken.
+    fn promoted(&self) -> Vec<Promoted> {
+        let changing = self.updates.iter().filter(|update| update.state == UpdateState::Unverified);
+        changing.map(|update| (update.repository.clone(), update.version.clone())).collect()
+    }
 }
 
 fn check_expectations(order: &PromotionOrder, running: &Sites) -> Result<(), RequestError> {

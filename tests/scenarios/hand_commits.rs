@@ -1,0 +1,161 @@
+//! Promotions from an environment that has to be healthy, of what others have committed to it.
+
+use serde_json::{Value, json};
+
+use super::argocd::FakeArgoCd;
+use super::fleet::{Fleet, deployment, sha};
+use super::follow_up::{an_hour_later, environment, four_applications, rollout, start, with_folders};
+
+const APPLICATION: &str = "user-service-staging";
+
+/// Lets somebody write a version into staging by hand, which the registry has.
+async fn write_by_hand(fleet: &Fleet, tag: &str) {
+    fleet.push_image("user-service", tag).await;
+    let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
+    fleet.upstream.commit("by hand", &[("environments/staging/user-service/deployment.yaml", &text)]);
+}
+
+fn order() -> Value {
+    json!({"to": "production", "repositories": ["user-service"]})
+}
+
+/// Asks for a promotion that is refused, and returns why.
+async fn refusal(fleet: &Fleet) -> String {
+    let (status, problem) = fleet.api("POST", "/promotions", Some(order())).await;
+    assert_eq!(status, 409, "{problem}");
+    problem["detail"].as_str().unwrap().to_owned()
+}
+
+async fn is_let_through(fleet: &Fleet) -> bool {
+    let mut dry = order();
+    dry["dry_run"] = json!(true);
+    fleet.api("POST", "/promotions", Some(dry)).await.0 == 200
+}
+
+fn goes_to(argocd: &FakeArgoCd, revision: &str) {
+    argocd.change(APPLICATION, |app| app.revision = revision.to_owned());
+}
+
+#[tokio::test]
+async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    assert!(is_let_through(&fleet).await);
+
+    let before = fleet.upstream.tip();
+    write_by_hand(&fleet, &sha('2')).await;
+    let by_hand = fleet.upstream.tip();
+    let said = refusal(&fleet).await;
+    let expected = format!(
+        "`staging` does not run it yet: application argocd/{APPLICATION} is at {}, where user-service is at 1111111; it has to \
+         come to 2222222, as at {}, where the branch is",
+        &before[..7],
+        &by_hand[..7]
+    );
+    assert!(said.contains(&expected), "{said}");
+    // What others go on to commit elsewhere changes nothing of that, and Argo CD need not come to the newest of it.
+    fleet.upstream.commit("docs", &[("README.md", "hello")]);
+    let said = refusal(&fleet).await;
+    assert!(said.contains("where user-service is at 1111111"), "{said}");
+    goes_to(&argocd, &by_hand);
+    assert!(is_let_through(&fleet).await);
+    argocd.change(APPLICATION, |app| app.sync = "OutOfSync".to_owned());
+    assert!(refusal(&fleet).await.contains("OutOfSync"));
+    argocd.change(APPLICATION, |app| app.sync = "Synced".to_owned());
+    goes_to(&argocd, &fleet.upstream.tip());
+    assert_eq!(fleet.request("/promotions", order()).await["state"], "committed");
+    assert!(fleet.upstream.file("environments/production/user-service/deployment.yaml").contains(&sha('2')));
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_knows_is_no_guess() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    write_by_hand(&fleet, &sha('2')).await;
+    for revision in ["4".repeat(40), String::new(), "2.10.0".to_owned()] {
+        goes_to(&argocd, &revision);
+        let said = refusal(&fleet).await;
+        let expected = if revision.is_empty() { "is at no commit yet" } else { "of which nobody knows what it says" };
+        assert!(said.contains(expected), "{said}");
+    }
+    goes_to(&argocd, &fleet.upstream.tip());
+    assert!(is_let_through(&fleet).await);
+}
+
+// The fake answers while the test waits for the end of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let mut fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    let (first, mirrors) = (fleet.upstream.tip(), fleet.folder().join("mirrors"));
+    assert_eq!(fleet.terminate(), Some(0));
+    write_by_hand(&fleet, &sha('2')).await;
+    let by_hand = fleet.upstream.tip();
+    write_by_hand(&fleet, &sha('3')).await;
+    // Commits that were never a tip here are asked of the Git server.
+    std::fs::remove_dir_all(mirrors).unwrap();
+    fleet.start().await;
+    for (revision, runs) in [(first, "1111111"), (by_hand, "2222222")] {
+        goes_to(&argocd, &revision);
+        let said = refusal(&fleet).await;
+        assert!(said.contains(&format!("where user-service is at {runs}; it has to come to 3333333")), "{said}");
+    }
+    goes_to(&argocd, &fleet.upstream.tip());
+    assert!(is_let_through(&fleet).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_soak_time_begins_anew_with_what_others_bring() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "soak = \"1h\"");
+    let mut fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    assert!(refusal(&fleet).await.contains("its soak time is 3600 s"));
+    assert_eq!(fleet.terminate(), Some(0));
+    an_hour_later(&fleet).await;
+    fleet.start().await;
+    assert!(is_let_through(&fleet).await);
+
+    // Argo CD may be there so soon that nobody saw it underway.
+    write_by_hand(&fleet, &sha('2')).await;
+    goes_to(&argocd, &fleet.upstream.tip());
+    assert!(refusal(&fleet).await.contains("its soak time is 3600 s"));
+    assert_eq!(fleet.terminate(), Some(0));
+    an_hour_later(&fleet).await;
+    // Neither does a restart begin it anew, nor what others commit elsewhere.
+    fleet.upstream.commit("docs", &[("README.md", "hello")]);
+    fleet.start().await;
+    assert!(is_let_through(&fleet).await);
+
+    // Argo CD's own word for when something was brought there last.
+    let now = jiff::Timestamp::now();
+    argocd.change(APPLICATION, |app| app.times.1 = json!(now.to_string()));
+    let said = refusal(&fleet).await;
+    assert!(said.contains(&format!("has been healthy since {now:.0} only")), "{said}");
+    argocd.change(APPLICATION, |app| app.times.1 = json!("2026-01-01T00:00:00Z"));
+    assert!(refusal(&fleet).await.contains("its soak time"), "it is remembered");
+}
+
+#[tokio::test]
+async fn a_time_that_is_none_hides_no_other_application() {
+    let argocd = four_applications().await;
+    argocd.change("order-service-staging", |app| app.times = (json!("soon"), json!("later")));
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    assert!(is_let_through(&fleet).await);
+    let row = environment(&fleet, "staging").await;
+    let messages: Vec<&Value> =
+        row["health"]["applications"].as_array().unwrap().iter().map(|app| &app["message"]).collect();
+    let said = "its lastTransitionTime is no time: \"soon\"; its finishedAt is no time: \"later\"";
+    assert_eq!(messages, [&json!(said), &Value::Null], "{row:#}");
+}
