@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::api::{Answer, Api, Event, EventDetail, Events, ReplayedEvents, ServerOptions, state_style};
+use super::api::{Answer, Api, Event, EventDetail, Events, ReplayedEvent, ReplayedEvents, ServerOptions, state_style};
 use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
 
 /// Lists what registries said, newest first, and explains what became of it.
@@ -19,7 +19,8 @@ Examples:
   tagrelay events --limit 10
   tagrelay events --repository docker.io/uyou/user-service --state failed
   tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      every step of one event
-  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again, or ask now
+                                                       about a queued one that waits
   tagrelay events replay --all                         run all again that failed
 
 The token from TAGRELAY_TOKEN or --token-file needs the permission read; for replay, replay."
@@ -144,7 +145,10 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
     let api = Api::new(server)?;
     if let Some(id) = id {
         let answer = api.post(&["events", &id, "replay"], &serde_json::Map::new()).await?;
-        output::note("it runs again; `tagrelay events show` tells what becomes of it");
+        match answer.read::<ReplayedEvent>()?.hastened {
+            Some(hastened) => output::note(&clean(&hastened)),
+            None => output::note("it runs again; `tagrelay events show` tells what becomes of it"),
+        }
         return print_one(&answer, json);
     }
     let state = match state {

@@ -318,14 +318,14 @@ impl Relay {
         BranchNews::Reading
     }
 
-    /// Runs an event again that has failed for good.
+    /// Runs an event again that has failed for good, and has one asked about at once that waits to be asked about again.
     ///
     /// # Errors
     ///
     /// When it could not be stored.
     pub async fn replay(&self, event_id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.0.store.replay(event_id).await?;
-        if replayed == Replayed::Queued {
+        if matches!(replayed, Replayed::Queued | Replayed::Hastened(_)) {
             let event = self.0.store.event(event_id).await?;
             let trace_id = event.map(|event| event.trace.trace_id().to_string());
             tracing::info!(event = event_id, trace_id, "event replayed");

@@ -61,6 +61,8 @@ pub struct EventFilter {
 pub enum Replayed {
     /// It is queued again.
     Queued,
+    /// It was to be asked about again at this time, and is at once. How long the answer wants it to wait counts again then.
+    Hastened(Timestamp),
     /// It is in a state from which there is nothing to run again.
     NotFinal(EventState),
     /// No such event.
@@ -223,6 +225,11 @@ async fn replay(tx: &mut Transaction<'_>, id: &str) -> Result<Replayed, sqlx::Er
     let Some(state) = state_of(tx.connection, id).await? else {
         return Ok(Replayed::Unknown);
     };
+    if state == EventState::Queued
+        && let Some(until) = hasten(tx, id).await?
+    {
+        return Ok(Replayed::Hastened(until));
+    }
     let is_open = matches!(state, EventState::Queued | EventState::Pending | EventState::Waiting);
     let has_failed = state == EventState::Refused
         || sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM updates WHERE cause_id = ? AND state = 'refused')")
@@ -234,6 +241,27 @@ async fn replay(tx: &mut Transaction<'_>, id: &str) -> Result<Replayed, sqlx::Er
     }
     requeue(tx, id).await?;
     Ok(Replayed::Queued)
+}
+
+/// Makes an event due that waits for its next attempt. Returns when that would have been; `None`: it is due already.
+async fn hasten(tx: &mut Transaction<'_>, id: &str) -> Result<Option<Timestamp>, sqlx::Error> {
+    let now = tx.now_milliseconds();
+    let next: Option<i64> = sqlx::query_scalar("SELECT next_attempt_at FROM events WHERE id = ?")
+        .bind(id)
+        .fetch_one(&mut *tx.connection)
+        .await?;
+    let Some(until) = next.filter(|at| *at > now).and_then(|at| Timestamp::from_millisecond(at).ok()) else {
+        return Ok(None);
+    };
+    // What it waited for stays its reason until there is another answer, and how often it has waited decides the next pause.
+    sqlx::query("UPDATE events SET next_attempt_at = NULL WHERE id = ?").bind(id).execute(&mut *tx.connection).await?;
+    sqlx::query("INSERT INTO attempts (cause_id, at, asked, answered) VALUES (?, ?, 'replay', ?)")
+        .bind(id)
+        .bind(now)
+        .bind(format!("asked now, and not at {until:.0}"))
+        .execute(&mut *tx.connection)
+        .await?;
+    Ok(Some(until))
 }
 
 /// Lets an event run again from the beginning.

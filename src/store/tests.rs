@@ -232,6 +232,20 @@ async fn a_postponed_event_is_due_later_and_hides_no_other() {
     // What is due now is no time to wait for.
     assert_eq!(next(until).await, None);
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().attempts, 1);
+
+    // Whoever wants that has it asked about now, once.
+    let hastened = fixture.store.replay(&id).await.unwrap();
+    let until = jiff::Timestamp::from_millisecond(until.as_millisecond()).unwrap();
+    assert_eq!(hastened, Replayed::Hastened(until));
+    let event = fixture.store.due_events(jiff::Timestamp::now(), 5, &[]).await.unwrap().remove(0);
+    assert_eq!((event.id.as_str(), event.attempts, event.reason.as_deref()), (id.as_str(), 1, Some("429")));
+    assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::NotFinal(EventState::Queued));
+    let attempts = fixture.store.failed_attempts(&id).await.unwrap();
+    let last = attempts.last().unwrap();
+    assert_eq!(
+        (last.asked.as_str(), last.answered.as_str()),
+        ("replay", format!("asked now, and not at {until:.0}").as_str())
+    );
 }
 
 #[tokio::test]

@@ -1,8 +1,14 @@
 //! What failed for good: listed, shown with every attempt, run again. And how what ended is told.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
 use super::fleet::{API_TOKEN, Fleet, deployment, sha};
 
@@ -223,4 +229,52 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
         let (_, holds) = fleet.api("GET", "/holds", None).await;
         assert_eq!(holds["holds"], json!([]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
+    let (is_limited, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (limited, questions) = (is_limited.clone(), asked.clone());
+    let front = |routes: axum::Router| {
+        routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+            let (limited, questions) = (limited.clone(), questions.clone());
+            async move {
+                if request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1')) {
+                    questions.fetch_add(1, Ordering::SeqCst);
+                    if limited.load(Ordering::SeqCst) {
+                        return (http::StatusCode::TOO_MANY_REQUESTS, [("retry-after", "86400")]).into_response();
+                    }
+                }
+                next.run(request).await
+            }
+        }))
+    };
+    let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
+    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
+    fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;
+    // As long as Docker Hub counts, and not for the day that was asked for.
+    let wait = |event: &Value| {
+        let time = |key: &str| event[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        time("next_attempt_at").duration_since(time("received_at")).as_secs()
+    };
+    let before = event().await;
+    assert!((6 * 3600..8 * 3600).contains(&wait(&before)), "{before:#}");
+
+    // The registry still wants time: that is heard once more, and kept.
+    let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
+    assert!(done && told.contains("it is asked about once now") && told.contains("answered 429"), "{told}");
+    fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert!(wait(&event().await) >= 6 * 3600);
+
+    is_limited.store(false, Ordering::SeqCst);
+    let (status, answer) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
+    assert_eq!(status, 202, "{answer}");
+    let hastened = answer["hastened"].as_str().unwrap();
+    assert!(hastened.starts_with("it would have been asked about at 20") && hastened.contains("429"), "{hastened}");
+    let event = fleet.settled(&id).await;
+    assert_eq!(event["state"], "committed", "{event:#}");
+    assert_eq!(attempts(&event).iter().filter(|attempt| attempt.1 == "replay").count(), 2);
 }

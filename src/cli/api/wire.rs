@@ -242,6 +242,13 @@ pub(in crate::cli) struct Attempt {
     pub answered: String,
 }
 
+/// `POST /api/v1/events/{id}/replay`, beside the event.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct ReplayedEvent {
+    /// Until when it would have waited, and what for; an older server tells it of none.
+    pub hastened: Option<String>,
+}
+
 /// `POST /api/v1/events/replay`.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct ReplayedEvents {

@@ -90,27 +90,49 @@ pub(super) async fn show(
     detail(&app, &id).await
 }
 
-/// Runs an event again that failed for good.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReplayedEvent {
+    #[serde(flatten)]
+    event: EventDetailView,
+    /// Where it was queued and waited for another attempt: until when, and what for. It is asked once now, and waits again as
+    /// long as the answer says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hastened: Option<String>,
+}
+
+/// Runs an event again that failed for good, or asks at once about one that waits to be asked about again.
 #[utoipa::path(post, path = "/events/{id}/replay", responses(
-    (status = 202, body = EventDetailView),
+    (status = 202, body = ReplayedEvent),
     (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It has not failed, or is not over yet", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed, or is being worked on", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn replay(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<EventDetailView>), Problem> {
+) -> Result<(StatusCode, Json<ReplayedEvent>), Problem> {
     caller.must(&Permission::Replay)?;
-    match app.0.relay.replay(&id).await? {
-        Replayed::Queued => {}
+    // What it waits for is overwritten as soon as there is another answer.
+    let before = app.0.relay.store().event(&id).await?;
+    let hastened = match app.0.relay.replay(&id).await? {
+        Replayed::Queued => None,
+        Replayed::Hastened(until) => {
+            let reason = before.and_then(|event| event.reason).unwrap_or_default();
+            Some(format!(
+                "it would have been asked about at {until:.0} ({reason}); it is asked about once now, and waits again as \
+                 long as the answer says"
+            ))
+        }
         Replayed::Unknown => return Err(Problem::nothing_at("event", &id)),
         Replayed::NotFinal(state) => {
-            let detail = format!("event {id} is {state}; only refused events can run again");
+            let detail = format!(
+                "event {id} is {state}; only refused events can run again, and queued ones that wait to be asked about again"
+            );
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
-    }
-    Ok((StatusCode::ACCEPTED, detail(&app, &id).await?))
+    };
+    let Json(event) = detail(&app, &id).await?;
+    Ok((StatusCode::ACCEPTED, Json(ReplayedEvent { event, hastened })))
 }
 
 #[derive(Deserialize, ToSchema)]
