@@ -32,6 +32,8 @@ words! {
         Committed = "committed",
         /// Nothing of it happened, for the reasons given.
         Refused = "refused",
+        /// Nothing of it happened, and nobody said no: something else took its place on the branch or before it.
+        Superseded = "superseded",
     }
 }
 
@@ -140,16 +142,22 @@ impl Request {
     ///
     /// A request without updates had nothing to do, which is as good as done.
     pub fn state(updates: &[Update]) -> RequestState {
-        let any = |states: &[UpdateState]| updates.iter().any(|update| states.contains(&update.state));
-        if any(&[UpdateState::Unverified, UpdateState::Pending]) {
-            RequestState::Pending
-        } else if any(&[UpdateState::Waiting]) {
-            RequestState::Waiting
-        } else if updates.is_empty() || any(&[UpdateState::Committed, UpdateState::Unchanged]) {
-            RequestState::Committed
-        } else {
-            RequestState::Refused
-        }
+        state_of(&updates.iter().map(|update| update.state).collect::<Vec<_>>())
+    }
+}
+
+fn state_of(updates: &[UpdateState]) -> RequestState {
+    let any = |states: &[UpdateState]| updates.iter().any(|state| states.contains(state));
+    if any(&[UpdateState::Unverified, UpdateState::Pending]) {
+        RequestState::Pending
+    } else if any(&[UpdateState::Waiting]) {
+        RequestState::Waiting
+    } else if updates.is_empty() || any(&[UpdateState::Committed, UpdateState::Unchanged]) {
+        RequestState::Committed
+    } else if any(&[UpdateState::Refused]) {
+        RequestState::Refused
+    } else {
+        RequestState::Superseded
     }
 }
 
@@ -338,5 +346,28 @@ impl NewRequest {
 
     fn place<'a>(&'a self, wanted: &'a NewRequestedUpdate) -> Place<'a> {
         Place { environment: &self.environment, repository: &wanted.repository }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_as_far_as_its_updates() {
+        use UpdateState::{Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+        for (states, expected) in [
+            (&[][..], RequestState::Committed),
+            (&[Committed, Unverified], RequestState::Pending),
+            (&[Pending, Waiting], RequestState::Pending),
+            (&[Refused, Waiting], RequestState::Waiting),
+            (&[Superseded, Committed], RequestState::Committed),
+            (&[Refused, Unchanged], RequestState::Committed),
+            (&[Superseded, Refused], RequestState::Refused),
+            (&[Superseded], RequestState::Superseded),
+            (&[Superseded, Superseded], RequestState::Superseded),
+        ] {
+            assert_eq!(state_of(states), expected, "{states:?}");
+        }
     }
 }

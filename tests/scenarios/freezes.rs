@@ -160,7 +160,7 @@ async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
     let id = waiting["id"].as_str().unwrap();
     fleet
         .eventually("it is over", async || {
-            api(&fleet, "GET", &format!("/promotions/{id}"), None).await.1["state"] == "refused"
+            api(&fleet, "GET", &format!("/promotions/{id}"), None).await.1["state"] == "superseded"
         })
         .await;
     let (_, ended) = api(&fleet, "GET", &format!("/promotions/{id}"), None).await;

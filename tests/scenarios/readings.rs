@@ -66,7 +66,14 @@ async fn a_promotion_that_loses_the_race_does_not_overwrite_what_somebody_wrote(
     let body = json!({"to": "production", "repositories": ["user-service"],
         "expect": {fleet.repository("user-service"): sha('0')}});
     let promoted = fleet.request("/promotions", body).await;
-    assert_eq!(promoted["updates"][0]["state"], "superseded", "{promoted:#}");
+    assert_eq!(
+        (&promoted["state"], &promoted["updates"][0]["state"]),
+        (&json!("superseded"), &json!("superseded")),
+        "{promoted:#}"
+    );
+    let (_, shown) = fleet.api("GET", &format!("/promotions/{}", promoted["id"].as_str().unwrap()), None).await;
+    assert_eq!(shown["state"], "superseded", "{shown:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("somebody else has changed"), "{shown:#}");
     assert!(promoted["updates"][0]["reason"].as_str().unwrap().contains("somebody else has changed"), "{promoted:#}");
     assert_eq!(fleet.running("production", "user-service"), sha('7'));
     assert_eq!(fleet.upstream.tip(), by_hand);

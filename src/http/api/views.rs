@@ -375,7 +375,7 @@ pub(super) struct RequestView {
     id: String,
     /// `promotion` or `rollback`.
     kind: String,
-    /// `pending`, `committed`, `refused`, `pull_request_open` or `waiting`.
+    /// `pending`, `committed`, `refused`, `superseded` (something else took its place), `pull_request_open` or `waiting`.
     state: String,
     /// The environment that changes.
     to: String,
