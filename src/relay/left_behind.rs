@@ -33,28 +33,40 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
 }
 
 impl Relay {
+    /// What waited for a freeze of an environment that is gone does not go as at its usual end: there is nowhere to go, so it is
+    /// refused. The freeze ends after that, and while nobody has the turn at writing there: a writer of the settings before
+    /// would take what it no longer keeps back.
     async fn end_left_behind(&self) -> Result<(), StoreError> {
         let known: Vec<String> = self.0.branches.iter().flat_map(Branch::environment_names).collect();
         if known.is_empty() {
             // No settings have none: nobody has told which there are.
             return Ok(());
         }
-        for freeze in self.0.store.end_freezes_elsewhere(&known).await? {
-            let (environment, reason) = (&freeze.environment, &freeze.reason);
-            tracing::warn!(freeze = %freeze.id, environment, actor = %freeze.actor, reason, "freeze ended: the settings have no such environment any more");
-        }
-        let found = self.0.store.open_updates_elsewhere(&known, AT_ONCE).await?;
-        let gone: BTreeSet<&str> = found.iter().map(|update| update.environment.as_str()).collect();
+        let store = &self.0.store;
+        let found = store.open_updates_elsewhere(&known, AT_ONCE).await?;
+        let frozen = store.freezes().await?.into_iter().map(|freeze| freeze.environment);
+        let mut gone: BTreeSet<String> = frozen.filter(|environment| !known.contains(environment)).collect();
+        gone.extend(found.into_iter().map(|update| update.environment));
         if gone.is_empty() {
             return Ok(());
         }
         // A writer of the settings before may be in the middle of a push of them.
-        let _turns = self.0.lineage.turns(gone.into_iter().map(turn_of).collect()).await;
-        let left = self.0.store.open_updates_elsewhere(&known, AT_ONCE).await?;
+        let _turns = self.0.lineage.turns(gone.iter().map(|environment| turn_of(environment)).collect()).await;
+        let left = store.open_updates_elsewhere(&known, AT_ONCE).await?;
+        let is_all = left.len() < AT_ONCE as usize;
         let refused = left.into_iter().map(|update| {
             let reason = format!("there is no environment `{}` in the settings any more", update.environment);
             (update, Outcome::Refused { reason })
         });
-        self.finish_as(refused.collect(), Some(Party::Rules)).await
+        self.finish_as(refused.collect(), Some(Party::Rules)).await?;
+        if !is_all {
+            // What they keep back is refused first, the next time.
+            return Ok(());
+        }
+        for freeze in store.end_freezes_elsewhere(&known).await? {
+            let (environment, reason) = (&freeze.environment, &freeze.reason);
+            tracing::warn!(freeze = %freeze.id, environment, actor = %freeze.actor, reason, "freeze ended: the settings have no such environment any more");
+        }
+        Ok(())
     }
 }

@@ -278,6 +278,43 @@ async fn a_freeze_does_not_come_back_with_the_name_of_its_environment() {
     assert_eq!(ids().await, [json!(kept)]);
 }
 
+#[tokio::test]
+async fn what_a_freeze_of_a_gone_environment_kept_back_is_refused_before_the_freeze_ends() {
+    let fleet = builder().start().await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let frozen = freeze(&fleet, json!({"environment": "production", "reason": "audit"})).await;
+    let promoted = asked(&fleet, "/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
+    assert_eq!(promoted["state"], "waiting", "{promoted:#}");
+    // The writer is in the middle of a push to production: a rollback passes the freeze.
+    let (begun, go_on) = (fleet.folder().join("begun"), fleet.folder().join("go-on"));
+    let script = format!("touch {}; while ! test -e {}; do sleep 0.05; done", begun.display(), go_on.display());
+    fleet.upstream.hook("pre-receive", &script);
+    fleet.push_image("order-service", &sha('3')).await;
+    let rollback = json!({"environment": "production", "repository": "order-service", "to": sha('3')});
+    let (status, taken) = api(&fleet, "POST", "/rollbacks", Some(rollback)).await;
+    assert_eq!(status, 202, "{taken}");
+    fleet.eventually("the push is under way", async || begun.exists()).await;
+
+    let with = std::fs::read_to_string(fleet.settings_file()).unwrap();
+    let without = with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\"");
+    std::fs::write(fleet.settings_file(), without).unwrap();
+    let pid = fleet.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    fleet.eventually("it is gone", async || environment_names(&fleet).await.contains(&"live".to_owned())).await;
+    let is_frozen = async || api(&fleet, "GET", "/freezes", None).await.1["freezes"][0]["id"] == frozen.as_str();
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    assert!(is_frozen().await, "somebody still writes there\n{}", fleet.log());
+    std::fs::write(&go_on, "").unwrap();
+    fleet.eventually("it ends", async || !is_frozen().await).await;
+    let path = format!("/promotions/{}", promoted["id"].as_str().unwrap());
+    let (_, ended) = api(&fleet, "GET", &path, None).await;
+    assert_eq!(ended["state"], "refused", "{ended:#}");
+    assert!(ended["reason"].as_str().unwrap().contains("there is no environment `production`"), "{ended:#}");
+    assert!(fleet.upstream.file("environments/production/user-service.yaml").contains(&sha('0')));
+    assert!(fleet.upstream.file("environments/production/order-service.yaml").contains(&sha('3')));
+}
+
 async fn environment_names(fleet: &Fleet) -> Vec<String> {
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     let rows = matrix["environments"].as_array().unwrap().iter();
