@@ -12,6 +12,7 @@ mod git_tls;
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use git::Remote;
 use git_fleet::{Fleet, Opened, apply, deployment, plan, prepare, versions};
 use git_http::{Fault, Server};
@@ -266,4 +267,88 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
         let opened = ConfigRepository::open(settings, Vec::new()).await;
         assert!(matches!(opened, Err(OpenError::Tls { .. })));
     }
+}
+
+/// A password with characters that URLs write in another way.
+const TOKEN: &str = "glpat-0f3a/9b+c77=e21";
+
+fn is_clean(said: &str) {
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("tagrelay:{TOKEN}"));
+    for form in [TOKEN, &pair, "glpat-0f3a%2F9b%2Bc77%3De21", &TOKEN[..14], &pair[..20]] {
+        assert!(!said.contains(form), "{form} is in: {said}");
+    }
+    assert!(said.contains("[redacted]"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_server_repeats_of_our_credentials_is_taken_out() {
+    let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
+    let server = Server::start(remote.root(), "tagrelay", TOKEN);
+    let repository = fleet(&server, TOKEN).open_kept().await;
+    repository.refresh().await.unwrap();
+    let push =
+        async || repository.push(prepare(&repository, plan("staging", &[(USER, "2.0")])).await).await.unwrap_err();
+    // The body of an answer.
+    server.set_fault(Fault::Echoes(true));
+    is_clean(&push().await.to_string());
+    is_clean(&repository.refresh().await.unwrap_err().to_string());
+    server.set_fault(Fault::None);
+    // The words of a hook, by the sideband, whole and where they are cut off.
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("tagrelay:{TOKEN}"));
+    remote.hook("pre-receive", &format!("echo 'not with {TOKEN}, not with {pair}' >&2; exit 1"));
+    is_clean(&push().await.to_string());
+    let filler = "x".repeat(983);
+    remote.hook("pre-receive", &format!("echo '{filler} {TOKEN}' >&2; exit 1"));
+    is_clean(&push().await.to_string());
+    remote.remove_hook("pre-receive");
+    // What is told of other branches.
+    let gone = Fleet::new(&format!("{}/config.git", server.url));
+    let password = Secret::inline(TOKEN).unwrap();
+    let gone = gone.with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password });
+    git::git(&remote.bare(), &["branch", "-m", "main", "glpat-0f3a/9b+c77=e21"]);
+    is_clean(&gone.open_kept().await.refresh().await.unwrap_err().to_string());
+}
+
+#[tokio::test]
+async fn an_earlier_commit_is_read_whoever_has_it() {
+    let (remote, server) = platform();
+    let commits: Vec<_> = ["2.0", "3.0", "4.0"]
+        .map(|tag| {
+            let text = deployment(&format!("uyou/user-service:{tag}"));
+            remote.commit(tag, &[("environments/staging/user.yaml", &text)]).parse().unwrap()
+        })
+        .into();
+    let repository = open(&server).await;
+    assert!(repository.snapshot_at(commits[0]).await.is_err(), "nothing is known yet");
+    repository.refresh().await.unwrap();
+    let tag_at = async |commit| {
+        let snapshot = repository.snapshot_at(commit).await.unwrap();
+        assert_eq!(snapshot.tip, commit);
+        snapshot.environments["staging"].sites[&USER.parse().unwrap()][0].version.to_string()
+    };
+    server.take_requests();
+    assert_eq!(tag_at(commits[2]).await, "4.0");
+    assert_eq!(server.take_requests(), Vec::<String>::new(), "that is where the branch is");
+    assert_eq!(tag_at(commits[0]).await, "2.0");
+    assert_eq!(server.take_requests(), [POST_READ, POST_READ]);
+    assert_eq!(tag_at(commits[0]).await, "2.0");
+    assert_eq!(server.take_requests(), Vec::<String>::new(), "it is remembered");
+    // What was the tip is still there, and of the branch nothing has changed.
+    apply(&repository, plan("staging", &[(USER, "5.0")])).await;
+    server.take_requests();
+    assert_eq!(tag_at(commits[2]).await, "4.0");
+    assert_eq!(server.take_requests(), Vec::<String>::new());
+    assert_eq!(versions(&repository, "staging", USER), ["5.0"]);
+
+    // What nobody has does no harm. A server of old gives out what can be reached, over HTTP.
+    let unknown = "1".repeat(40).parse().unwrap();
+    assert!(repository.snapshot_at(unknown).await.is_err());
+    server.set_fault(Fault::OldProtocol);
+    let of_old = open(&server).await;
+    of_old.refresh().await.unwrap();
+    assert!(of_old.snapshot_at(unknown).await.is_err());
+    let old = of_old.snapshot_at(commits[1]).await.unwrap();
+    assert_eq!(old.environments["staging"].sites[&USER.parse().unwrap()][0].version.to_string(), "3.0");
+    apply(&of_old, plan("staging", &[(USER, "6.0")])).await;
+    remote.assert_sound();
 }

@@ -5,6 +5,7 @@
 #[path = "support/guarded_registry.rs"]
 mod guarded_registry;
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -431,4 +432,46 @@ async fn a_server_that_hangs_up_or_says_nothing_is_explained() {
     hang_up.store(false, std::sync::atomic::Ordering::SeqCst);
     let (reason, _) = not_now(over_tls.confirm(&image).await);
     assert!(reason.contains("cannot be reached within 1s"), "{reason}");
+}
+
+/// A service on a port of its own that answers everything with `answer`, and the number of requests that came with an account.
+async fn service(answer: axum::response::Response<String>) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let shown = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = shown.clone();
+    let routes = axum::Router::new().fallback(move |headers: http::HeaderMap| async move {
+        count.fetch_add(headers.contains_key("authorization").into(), std::sync::atomic::Ordering::SeqCst);
+        answer
+    });
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    (port, shown)
+}
+
+#[tokio::test]
+async fn an_account_goes_over_plain_http_to_no_host_that_the_settings_do_not_know() {
+    let answer = |status: u16, realm: Option<String>, body: &str| {
+        let mut answer = http::Response::builder().status(status);
+        if let Some(realm) = realm {
+            answer = answer.header("www-authenticate", format!("Bearer realm=\"{realm}\",service=\"s\""));
+        }
+        answer.body(body.to_owned()).unwrap()
+    };
+    let (tokens, shown) = service(answer(200, None, "{\"token\":\"t\"}")).await;
+    // Another name than that of the registry, for the same machine.
+    let (port, _) = service(answer(401, Some(format!("http://localhost:{tokens}/token")), "")).await;
+    let host = format!("127.0.0.1:{port}");
+    let image = UnverifiedImage {
+        repository: Repository::from_str(&format!("{host}/a/b")).unwrap(),
+        tag: "1".parse().unwrap(),
+    };
+    let shown = || shown.load(std::sync::atomic::Ordering::SeqCst);
+    let registries = Registries::new(vec![with_password(&host, READER.1)]).unwrap();
+    let refused = not_allowed(registries.confirm(&image).await);
+    assert!(refused.contains("the account is not shown there"), "{refused}");
+    assert_eq!(shown(), 0);
+    let known = plain(&format!("localhost:{tokens}"));
+    let registries = Registries::new(vec![with_password(&host, READER.1), known]).unwrap();
+    not_allowed(registries.confirm(&image).await);
+    assert_eq!(shown(), 1, "the settings say that it goes there");
 }

@@ -8,7 +8,7 @@ use url::Url;
 use super::application::{WireApplication, WireList, listed};
 use super::webhook::{payload, signatures};
 use super::{Access, Application, ApplicationName, ArgoCdError, ArgoCdSettings, PushedCommit, WatchedBranch};
-use crate::secret::Secret;
+use crate::secret::{Redaction, Secret};
 use crate::telemetry::TraceContext;
 
 /// How long to connect, and how long one answer may take. A refresh is answered when the controller has looked at the
@@ -133,7 +133,8 @@ impl ArgoCd {
             #[serde(rename = "Version")]
             version: String,
         }
-        let version: Version = read(self.http.get(self.url(&["api", "version"])), "its version").await?;
+        let version: Version =
+            read(self.http.get(self.url(&["api", "version"])), "its version", &Redaction::none()).await?;
         Ok(version.version)
     }
 
@@ -151,6 +152,7 @@ impl ArgoCd {
             ArgoCdError::Unexpected(message.to_owned())
         })?;
         let body = body.to_string();
+        let mut redaction = Redaction::none();
         let mut request = self
             .http
             .post(url.clone())
@@ -159,6 +161,7 @@ impl ArgoCd {
             .header("X-GitHub-Delivery", ulid::Ulid::new().to_string());
         if let Some(secret) = secret {
             let secret = reveal(secret)?;
+            redaction = redaction.and("", secret.expose_secret());
             for (name, value) in signatures(secret.expose_secret().as_bytes(), body.as_bytes()) {
                 request = request.header(name, value);
             }
@@ -169,7 +172,7 @@ impl ArgoCd {
             // "Webhook processing failed": the secret is not the one that it has.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let text = answer.text().await.unwrap_or_default();
-                Err(ArgoCdError::Unauthorized(format!("its webhook says: {}", shorten(&text))))
+                Err(ArgoCdError::Unauthorized(format!("its webhook says: {}", shorten(&redaction.clean_whole(&text)))))
             }
             status => Err(by_status(status, "its webhook")),
         }
@@ -197,16 +200,23 @@ impl ArgoCd {
         let Access::Token(token) = &self.settings.access else {
             return Err(ArgoCdError::Unauthorized("there is no token".to_owned()));
         };
-        let request = request.bearer_auth(reveal(token)?.expose_secret());
+        let token = reveal(token)?;
+        let request = request.bearer_auth(token.expose_secret());
         let request = match trace {
             Some(trace) => request.header("traceparent", trace.to_string()),
             None => request,
         };
-        read(request, what).await
+        read(request, what, &Redaction::of("", token.expose_secret())).await
     }
 }
 
-async fn read<T: DeserializeOwned>(request: RequestBuilder, what: &str) -> Result<T, ArgoCdError> {
+/// Sends a request and reads the answer, out of which `redaction` takes what the request has shown: what applications say of
+/// themselves is kept.
+async fn read<T: DeserializeOwned>(
+    request: RequestBuilder,
+    what: &str,
+    redaction: &Redaction,
+) -> Result<T, ArgoCdError> {
     let mut answer = request.send().await.map_err(|error| unavailable(error, what))?;
     let status = answer.status();
     if !status.is_success() {
@@ -219,7 +229,8 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder, what: &str) -> Resul
             return Err(ArgoCdError::Unexpected(format!("more than {MAX_ANSWER} bytes for {what}")));
         }
     }
-    serde_json::from_slice(&body).map_err(|error| ArgoCdError::Unexpected(format!("for {what}: {error}")))
+    serde_json::from_slice(&redaction.clean_bytes(body))
+        .map_err(|error| ArgoCdError::Unexpected(format!("for {what}: {error}")))
 }
 
 fn by_status(status: StatusCode, what: &str) -> ArgoCdError {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::folder::MirrorError;
+use crate::secret::Redaction;
 
 /// Why a config repository cannot be used with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,21 @@ impl RemoteError {
     pub(super) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), ask_again_after: None }
     }
+
+    /// Takes our credentials out of what the server said.
+    pub(super) fn redacted(self, redaction: &Redaction) -> Self {
+        match self {
+            Self::Unauthorized { reason } => Self::Unauthorized { reason: redaction.clean(&reason) },
+            Self::NotFound { reason } => Self::NotFound { reason: redaction.clean(&reason) },
+            Self::NoBranch { branch, hint } => Self::NoBranch { branch, hint: redaction.clean(&hint) },
+            Self::Protocol { reason } => Self::Protocol { reason: redaction.clean(&reason) },
+            Self::Unavailable { reason, ask_again_after } => {
+                Self::Unavailable { reason: redaction.clean(&reason), ask_again_after }
+            }
+            // No server has a say in it.
+            Self::Mirror(error) => Self::Mirror(error),
+        }
+    }
 }
 
 /// Why nothing could be prepared at all. What is wrong with one update is an `Outcome` of that update.
@@ -169,6 +185,21 @@ pub enum PushError {
 impl PushError {
     pub(super) fn unknown(reason: impl Into<String>) -> Self {
         Self::Unknown { reason: reason.into(), ask_again_after: None }
+    }
+
+    /// Takes our credentials out of what the server said.
+    pub(super) fn redacted(self, redaction: &Redaction) -> Self {
+        match self {
+            Self::Outdated { reason } => Self::Outdated { reason: redaction.clean(&reason) },
+            Self::Refused { reason } => Self::Refused { reason: redaction.clean(&reason) },
+            Self::Unauthorized { reason } => Self::Unauthorized { reason: redaction.clean(&reason) },
+            Self::Unavailable { reason, ask_again_after } => {
+                Self::Unavailable { reason: redaction.clean(&reason), ask_again_after }
+            }
+            Self::Unknown { reason, ask_again_after } => {
+                Self::Unknown { reason: redaction.clean(&reason), ask_again_after }
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use url::Url;
 use super::error::RemoteError;
 use super::transport::in_full;
 use crate::retry_after::retry_after;
-use crate::secret::{ExposeSecret as _, Secret};
+use crate::secret::{ExposeSecret as _, Redaction, Secret};
 
 /// The user name beside a token of an installation.
 pub(super) const USERNAME: &str = "x-access-token";
@@ -180,7 +180,7 @@ impl InstallationTokens {
         let request = self
             .client
             .post(address)
-            .bearer_auth(proof)
+            .bearer_auth(&proof)
             .header("Accept", "application/vnd.github+json")
             .header("X-GitHub-Api-Version", "2022-11-28")
             .timeout(PATIENCE)
@@ -199,7 +199,7 @@ impl InstallationTokens {
             body.extend_from_slice(&chunk);
         }
         if status != StatusCode::CREATED {
-            return Err(refusal(status, ask_again_after, &body));
+            return Err(refusal(status, ask_again_after, &body).redacted(&Redaction::of("", &proof)));
         }
         let answer: Answer = serde_json::from_slice(&body)
             .map_err(|_| RemoteError::Protocol { reason: "GitHub's answer holds no token".to_owned() })?;

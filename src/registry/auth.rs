@@ -1,6 +1,6 @@
 //! Who asks: answers to a registry's challenge, and the tokens that are kept while they are valid.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
 use super::setback::{Setback, passing, unanswered};
-use crate::secret::ExposeSecret as _;
+use crate::secret::{ExposeSecret as _, Redaction};
 
 /// What a token is good for where the service does not say
 /// (<https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>).
@@ -78,6 +78,8 @@ pub(super) struct Context {
     /// The registry as references write it.
     pub(super) host: String,
     pub(super) plain_http: bool,
+    /// The hosts that the settings call plain HTTP, with their ports where those are not 80.
+    pub(super) insecure: Arc<HashSet<String>>,
     pub(super) credentials: Option<Credentials>,
     pub(super) client: reqwest::Client,
     pub(super) limits: TimeLimits,
@@ -149,6 +151,19 @@ impl Authority {
         self.context.refused("registry", &self.context.host)
     }
 
+    /// Takes the account out of a setback, whose words are partly those of the registry or of its token service.
+    pub(super) fn redacted(&self, setback: Setback) -> Setback {
+        let Some(credentials) = &self.context.credentials else { return setback };
+        let Ok(password) = credentials.password.reveal() else { return setback };
+        let redaction = Redaction::of(&credentials.username, password.expose_secret());
+        match setback {
+            Setback::NotAllowed { reason } => Setback::NotAllowed { reason: redaction.clean(&reason) },
+            Setback::NotNow { reason, ask_again_after } => {
+                Setback::NotNow { reason: redaction.clean(&reason), ask_again_after }
+            }
+        }
+    }
+
     fn basic(&self) -> Result<Pass, Setback> {
         match &self.context.credentials {
             Some(credentials) => Ok(Pass::Basic(basic_header(credentials, &self.context.host)?)),
@@ -216,7 +231,14 @@ impl Context {
         })
     }
 
-    /// Returns the address of the token service, if a password may be sent there.
+    /// Returns the address of the token service, if the account may be shown there.
+    ///
+    /// The registry names it in its 401, and Docker and containerd show the account to whatever it names
+    /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS so do we: registries
+    /// keep their token services where they like (Docker Hub, GitLab, clouds), and who speaks for the registry over HTTPS could
+    /// as well ask for the account itself. Over plain HTTP anybody on the way may have written the answer, so that the account
+    /// goes in the clear only to where the settings send it in the clear anyway: the registry's own host, at any port, or a host
+    /// that has `plain_http` too. A registry over HTTPS never leads to plain HTTP.
     fn realm(&self, bearer: &Bearer) -> Result<Url, Setback> {
         let host = &self.host;
         let realm = Url::parse(&bearer.realm).map_err(|error| {
@@ -225,18 +247,31 @@ impl Context {
                  own settings"
             ))
         })?;
-        // A registry that is asked over HTTPS, or somebody who forges its answer, must not be able to have the password
-        // sent in the clear.
+        let named = realm.host_str().unwrap_or_default();
         match realm.scheme() {
             "https" => Ok(realm),
-            "http" if self.plain_http => Ok(realm),
+            "http" if self.plain_http && (self.credentials.is_none() || self.is_insecure(&realm)) => Ok(realm),
+            "http" if self.plain_http => Err(Setback::not_allowed(format!(
+                "registry {host} names a token service at http://{named}, another host that is not HTTPS, so the account is not \
+                 shown there: correct the realm in the registry's own settings, or add a [[registry]] with the host and port of the \
+                 token service and plain_http = true"
+            ))),
             scheme => Err(Setback::not_allowed(format!(
-                "registry {host} names a token service at {scheme}://{}, which is not HTTPS, so nothing is sent there: \
+                "registry {host} names a token service at {scheme}://{named}, which is not HTTPS, so nothing is sent there: \
                  correct the realm in the registry's own settings, or set plain_http = true if the registry itself is \
-                 plain HTTP",
-                realm.host_str().unwrap_or_default()
+                 plain HTTP"
             ))),
         }
+    }
+
+    /// Returns whether the settings have it that what goes to this address over plain HTTP goes there so.
+    fn is_insecure(&self, address: &Url) -> bool {
+        let Some(name) = address.host_str() else { return false };
+        let own = Url::parse(&format!("http://{}", self.host)).ok();
+        let is_own = own.as_ref().and_then(Url::host_str) == Some(name);
+        let port = address.port_or_known_default().unwrap_or(80);
+        let written = [format!("{name}:{port}"), name.to_owned()];
+        is_own || written.iter().take(if port == 80 { 2 } else { 1 }).any(|host| self.insecure.contains(host))
     }
 }
 
@@ -310,6 +345,7 @@ fn keep(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn life(json: &str) -> Option<Duration> {
         let asked_at = Instant::now();
@@ -326,6 +362,27 @@ mod tests {
     }
 
     #[test]
+    fn an_account_that_a_registry_repeats_is_taken_out() {
+        let account = Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2222").unwrap() };
+        let client = super::super::client::ClientFor {
+            ca_bundle: None,
+            loopback: true,
+            plain_http: true,
+            limits: TimeLimits::default(),
+        };
+        let (client, limits) = (client.build().unwrap(), TimeLimits::default());
+        let (host, insecure) = ("r.example.com".to_owned(), Arc::default());
+        let context = Context { host, plain_http: false, insecure, credentials: Some(account), client, limits };
+        let authority = Authority::new(context);
+        let header = STANDARD.encode("reader:hunter2222");
+        for said in ["no hunter2222".to_owned(), format!("no {header}")] {
+            let clean = Setback::not_allowed("no [redacted]");
+            assert_eq!(authority.redacted(Setback::not_allowed(said.clone())), clean, "{said}");
+            assert_eq!(authority.redacted(Setback::not_now(said)), Setback::not_now("no [redacted]"));
+        }
+    }
+
+    #[test]
     fn what_is_no_token_is_none() {
         for json in ["{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"expires_in":60}"#] {
             assert_eq!(life(json), None, "{json}");
@@ -338,11 +395,15 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_over_https_only() {
+    fn a_password_goes_over_https_or_where_the_settings_have_it_go_without() {
+        let account = || Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2").unwrap() };
         let context = |plain_http| Context {
-            host: "r.example.com".to_owned(),
+            host: "r.example.com:5000".to_owned(),
             plain_http,
-            credentials: None,
+            insecure: Arc::new(HashSet::from(
+                ["r.example.com:5000", "t2.example.com:81", "t3.example.com"].map(str::to_owned),
+            )),
+            credentials: Some(account()),
             client: super::super::client::ClientFor {
                 ca_bundle: None,
                 loopback: true,
@@ -355,7 +416,28 @@ mod tests {
         };
         let bearer = |realm: &str| Bearer { realm: realm.to_owned(), service: None };
         assert!(context(false).realm(&bearer("https://t.example.com/token?a=b")).is_ok());
-        assert!(context(true).realm(&bearer("http://t.example.com/token")).is_ok());
+        for realm in [
+            "https://t.example.com/token",
+            "http://r.example.com:5000/token",
+            "http://R.example.com:5001/token",
+            "http://t2.example.com:81/token",
+            "http://t3.example.com/token",
+        ] {
+            assert!(context(true).realm(&bearer(realm)).is_ok(), "{realm}");
+            assert_eq!(context(false).realm(&bearer(realm)).is_ok(), realm.starts_with("https"), "{realm}");
+        }
+        for realm in [
+            "http://t.example.com/token",
+            "http://t2.example.com/token",
+            "http://t3.example.com:81/token",
+            "http://r.example.com.evil.example/token",
+            "http://r.example.com:5000@t.example.com/token",
+        ] {
+            let Err(Setback::NotAllowed { reason }) = context(true).realm(&bearer(realm)) else { panic!("{realm}") };
+            assert!(reason.contains("the account is not shown there"), "{reason}");
+            // Without an account there is nothing to show.
+            assert!(Context { credentials: None, ..context(true) }.realm(&bearer(realm)).is_ok(), "{realm}");
+        }
         for realm in ["http://user:hunter2@t.example.com/token", "file:///etc/passwd", "/token", ""] {
             let Err(Setback::NotAllowed { reason }) = context(false).realm(&bearer(realm)) else { panic!("{realm}") };
             assert!(!reason.contains("hunter2"), "{reason}");

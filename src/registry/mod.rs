@@ -31,7 +31,7 @@ mod settings;
 mod tags;
 mod verified;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -234,7 +234,9 @@ impl Registries {
     ///
     /// As [`Registries::new`].
     pub fn with_limits(settings: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
-        let clients = Clients::new(limits);
+        let insecure = settings.iter().filter(|settings| settings.plain_http);
+        let insecure = insecure.map(|settings| normal_host(&settings.host)).collect::<Result<_, _>>()?;
+        let clients = Clients::new(limits, insecure);
         let mut configured = HashMap::new();
         for settings in settings {
             let host = normal_host(&settings.host)?;
@@ -256,7 +258,7 @@ impl Registries {
             // Its client cannot be made, and the next one cannot be made either.
             Err(error) => return Confirmation::NotAllowed { reason: error.to_string() },
         };
-        match registry.look_up(image).await {
+        match registry.look_up(image).await.map_err(|setback| registry.redacted(setback)) {
             Ok(Held::Manifest(digest)) => Confirmation::There(VerifiedImage::confirmed(image, digest)),
             Ok(Held::Nothing) => Confirmation::NotThere,
             Err(Setback::NotAllowed { reason }) => Confirmation::NotAllowed { reason },
@@ -274,7 +276,8 @@ impl Registries {
         };
         let missing =
             |what: &str, digest: &Digest| format!("{} has no {what} {}", repository.registry(), digest.short());
-        match registry.built_at(repository.path(), digest, Timestamp::now()).await {
+        let built = registry.built_at(repository.path(), digest, Timestamp::now()).await;
+        match built.map_err(|setback| registry.redacted(setback)) {
             Ok(Saying::At(at)) => BuildTime::At(at),
             Ok(Saying::Nothing) => BuildTime::Unsaid,
             Ok(Saying::NotThere) => BuildTime::Gone { reason: missing("manifest", digest) },
@@ -290,7 +293,7 @@ impl Registries {
             Ok(registry) => registry,
             Err(error) => return Listing::NotAllowed { reason: error.to_string() },
         };
-        match registry.tags(repository.path()).await {
+        match registry.tags(repository.path()).await.map_err(|setback| registry.redacted(setback)) {
             Ok(Listed::Tags { tags, requests }) => Listing::Tags { tags, pages: requests },
             Ok(Listed::Unsupported { reason }) => Listing::Unsupported { reason },
             Ok(Listed::NoList { reason }) => Listing::NoList { reason },
@@ -349,11 +352,14 @@ struct Clients {
     /// A machine without authorities may still ask registries over plain HTTP or with a CA bundle.
     usual: Result<reqwest::Client, ClientError>,
     limits: TimeLimits,
+    /// The hosts that the settings call plain HTTP.
+    insecure: Arc<HashSet<String>>,
 }
 
 impl Clients {
-    fn new(limits: TimeLimits) -> Self {
-        Self { usual: ClientFor { ca_bundle: None, loopback: false, plain_http: false, limits }.build(), limits }
+    fn new(limits: TimeLimits, insecure: HashSet<String>) -> Self {
+        let usual = ClientFor { ca_bundle: None, loopback: false, plain_http: false, limits }.build();
+        Self { usual, limits, insecure: Arc::new(insecure) }
     }
 
     fn set_up(&self, host: &str, settings: RegistrySettings) -> Result<Registry, RegistriesError> {
@@ -364,7 +370,7 @@ impl Clients {
             _ => ClientFor { ca_bundle: ca_bundle.as_deref(), loopback, plain_http, limits }.build(),
         };
         let client = client.map_err(|reason| RegistriesError::Client { host: host.to_owned(), reason })?;
-        Registry::new(host, plain_http, credentials, client, limits)
+        Registry::new(host, (plain_http, self.insecure.clone()), credentials, client, limits)
             .map_err(|reason| RegistriesError::Address { host: host.to_owned(), reason })
     }
 }

@@ -1,5 +1,7 @@
 //! One registry: requests that carry what the registry wants to see, and what its answers mean.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -52,9 +54,10 @@ pub(super) enum Held {
 }
 
 impl Registry {
+    /// `insecure` are the hosts that the settings call plain HTTP.
     pub(super) fn new(
         host: &str,
-        plain_http: bool,
+        (plain_http, insecure): (bool, Arc<HashSet<String>>),
         credentials: Option<Credentials>,
         client: reqwest::Client,
         limits: TimeLimits,
@@ -62,7 +65,8 @@ impl Registry {
         let scheme = if plain_http { "http" } else { "https" };
         let answering = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         let base = Url::parse(&format!("{scheme}://{answering}/v2/"))?;
-        let context = Context { host: host.to_owned(), plain_http, credentials, client: client.clone(), limits };
+        let context =
+            Context { host: host.to_owned(), plain_http, insecure, credentials, client: client.clone(), limits };
         let (authority, places) = (Authority::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
         Ok(Self {
             host: host.to_owned(),
@@ -117,6 +121,11 @@ impl Registry {
     /// Returns the registry as references write it.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Takes our account out of the words of a setback.
+    pub(super) fn redacted(&self, setback: Setback) -> Setback {
+        self.authority.redacted(setback)
     }
 
     /// Returns the address of a place behind `/v2/`.
@@ -245,7 +254,8 @@ mod tests {
             reqwest::Client::builder().tls_certs_only([]).build().unwrap()
         };
         let base = |host: &str, plain_http| {
-            let registry = Registry::new(host, plain_http, None, client(), TimeLimits::default()).unwrap();
+            let registry =
+                Registry::new(host, (plain_http, Arc::default()), None, client(), TimeLimits::default()).unwrap();
             registry.base.to_string()
         };
         assert_eq!(base("docker.io", false), "https://registry-1.docker.io/v2/");

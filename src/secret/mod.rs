@@ -3,10 +3,13 @@
 //! A room that needs a credential holds a [`Secret`] and asks it for the text at the moment of use. A file is
 //! read anew each time, so that a rotated Kubernetes secret works without a restart.
 
+mod redact;
+
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+pub use redact::Redaction;
 pub use secrecy::ExposeSecret;
 
 /// A secret by the place where it lies. Its `Debug` form shows the place and never the text.

@@ -110,12 +110,15 @@ async fn a_rollout_that_goes_wrong_is_shown_and_stops_nothing() {
     let argocd = four_applications().await;
     argocd.change("user-service-staging", |app| {
         app.script = vec![("OutOfSync", "Healthy"), ("Synced", "Progressing"), ("Synced", "Degraded")];
-        app.message = "Deployment \"user-service\" exceeded its progress deadline".to_owned();
+        app.message = format!("Deployment \"user-service\" exceeded its progress deadline (Bearer {TOKEN})");
     });
     let fleet = start(with_folders(), &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     let rollout = rollout(&fleet, &event, "degraded").await;
-    assert!(rollout["reason"].as_str().unwrap().contains("exceeded its progress deadline"), "{rollout:#}");
+    // Whatever it says of our token is not kept.
+    let expected = "exceeded its progress deadline (Bearer [redacted])";
+    assert!(rollout["reason"].as_str().unwrap().contains(expected), "{rollout:#}");
+    assert!(!fleet.log().contains(TOKEN));
     let row = environment(&fleet, "staging").await;
     assert_eq!(row["health"]["state"], "unhealthy", "{row:#}");
     assert_eq!(row["health"]["applications"][0]["health"], "Degraded");

@@ -197,3 +197,47 @@ async fn a_host_that_asks_for_time_is_given_it() {
     assert_eq!(fleet.upstream.subjects().len(), 2);
     registry.stop().await;
 }
+
+#[tokio::test]
+async fn a_host_that_repeats_our_token_brings_it_nowhere() {
+    const TOKEN: &str = "glpat-5e1d/77+aa=90c";
+    let builder = Fleet::builder().service("user-service");
+    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = registry.await.unwrap();
+    let upstream = builder.upstream(&registry.host());
+    let server = Server::start(upstream.parent(), "tagrelay", TOKEN);
+    // A file, so that the token stands in no settings that are kept beside the store.
+    let secret = upstream.parent().join("token");
+    std::fs::write(&secret, TOKEN).unwrap();
+    let credentials = format!("username = \"tagrelay\"\npassword = {{ file = \"{}\" }}\n", secret.display());
+    let mut fleet = builder
+        .registry(&registry.host())
+        .remote(&format!("{}/config.git", server.url), &credentials)
+        .start_at(super::fleet::free_port(), upstream)
+        .await;
+    fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
+    server.set_fault(Fault::Echoes(false));
+    let id = fleet.announce("user-service", &sha('1')).await;
+    let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
+    fleet.eventually("the trouble is told", async || event().await["updates"][0]["reason"].is_string()).await;
+    let told = event().await.to_string();
+    assert!(told.contains("[redacted]"), "{told}");
+    let log = fleet.log();
+    let folder = fleet.folder().to_owned();
+    assert_eq!(fleet.terminate(), Some(0));
+    let mut kept = vec![("the API".to_owned(), told.into_bytes()), ("the log".to_owned(), log.into_bytes())];
+    for name in ["tagrelay.db", "tagrelay.db-wal"] {
+        kept.extend(std::fs::read(folder.join(name)).ok().map(|bytes| (name.to_owned(), bytes)));
+    }
+    assert!(kept.len() > 2);
+    let pair = {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(format!("tagrelay:{TOKEN}"))
+    };
+    for (name, bytes) in kept {
+        for form in [TOKEN, pair.as_str(), "glpat-5e1d%2F77%2Baa%3D90c"] {
+            assert!(!bytes.windows(form.len()).any(|window| window == form.as_bytes()), "{form} is in {name}");
+        }
+    }
+    registry.stop().await;
+}

@@ -47,6 +47,8 @@ pub enum Fault {
     Moved,
     /// The server does not know protocol version 2.
     OldProtocol,
+    /// Everything that may not be read is refused by words that repeat who asked: pushes, and with `true` all else, too.
+    Echoes(bool),
 }
 
 /// A running server.
@@ -118,6 +120,16 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             .into_response();
     }
     let is_push = path.ends_with("/git-receive-pack");
+    if let Fault::Echoes(all) = fault
+        && (all || is_push)
+    {
+        let pair = inner.authorization.trim_start_matches("Basic ");
+        let known = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(pair).unwrap()).unwrap();
+        let secret = known.split_once(':').unwrap().1;
+        let url = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>();
+        let words = format!("no: Authorization: Basic {pair} ({known}), http://x/?token={url}");
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
     match fault {
         Fault::DieBefore if is_push => cut(),
         Fault::Says(status, words) if is_push => {

@@ -75,6 +75,10 @@ impl History {
 impl Transport {
     /// Begins to read the history of the remote.
     pub(in crate::config_repo) async fn read_history(&self) -> Result<HistoryReading<'_>, RemoteError> {
+        self.begin_history().await.map_err(|error| error.redacted(&self.redaction()))
+    }
+
+    async fn begin_history(&self) -> Result<HistoryReading<'_>, RemoteError> {
         let (reading, capabilities) = match (&self.remote, self.read().await?) {
             (Remote::Http(remote), Reading::Http(mut reading)) => {
                 match remote.advertisement(Service::UploadPack, HEADS).await? {
@@ -117,6 +121,11 @@ pub(crate) struct HistoryReading<'a> {
 impl HistoryReading<'_> {
     /// Returns every branch, without `refs/heads/`, and where it stands.
     pub(crate) async fn heads(&mut self) -> Result<Vec<(String, CommitId)>, RemoteError> {
+        let heads = self.ask_heads().await;
+        heads.map_err(|error| error.redacted(&self.reading.redaction()))
+    }
+
+    async fn ask_heads(&mut self) -> Result<Vec<(String, CommitId)>, RemoteError> {
         if let Known::Version0(_, branches) = &self.known {
             return Ok(branches.clone());
         }
@@ -162,7 +171,7 @@ impl HistoryReading<'_> {
         let commits = commits.await.map_err(MirrorError::from)?;
         // First whether our side failed: a disk that is full also breaks the conversation off.
         let commits = if received.is_ok() { commits? } else { Vec::new() };
-        let boundary = received?;
+        let boundary = received.map_err(|error| error.redacted(&self.reading.redaction()))?;
         Ok(Fetched { commits, shallow: boundary.shallow, unshallow: boundary.unshallow })
     }
 

@@ -1,5 +1,6 @@
 //! Smart HTTP (<https://git-scm.com/docs/http-protocol>) over a connection that is kept.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
 use jiff::Timestamp;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
+use secrecy::SecretString;
 use url::Url;
 
 use super::pktline::PacketReader;
@@ -22,10 +24,13 @@ use crate::config_repo::pack::Deltas;
 use crate::config_repo::receive::PackReceiver;
 use crate::config_repo::settings::{Authentication, RemoteSettings};
 use crate::retry_after::retry_after;
-use crate::secret::{ExposeSecret as _, Secret};
+use crate::secret::{ExposeSecret as _, Redaction, Secret};
 
 /// The longest wait that a host can ask for: an hour is GitHub's, and what waits are people's deployments.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// How many of the credentials are remembered that the server was shown: pushes may end long after tokens do.
+const SHOWN_KEPT: usize = 4;
 
 /// A repository behind an HTTP server.
 pub(super) struct HttpRemote {
@@ -34,6 +39,9 @@ pub(super) struct HttpRemote {
     credentials: Credentials,
     /// What the server can do, from the last time it said so: asking again would be a round trip.
     remembered: Mutex<Remembered>,
+    /// The credentials that the server has been shown last, user name and secret: it may repeat them in what it says, though they
+    /// have been replaced since.
+    shown: Mutex<VecDeque<(String, SecretString)>>,
 }
 
 /// What we show the server.
@@ -92,7 +100,7 @@ impl HttpRemote {
             }
         };
         let base = base_address(&settings.url);
-        Ok(Self { client, base, credentials, remembered: Mutex::default() })
+        Ok(Self { client, base, credentials, remembered: Mutex::default(), shown: Mutex::default() })
     }
 
     pub(super) fn read<'a>(&'a self, branch: &'a str, reference: &'a str) -> HttpReading<'a> {
@@ -105,20 +113,34 @@ impl HttpRemote {
 
     async fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, RemoteError> {
         let unusable = |reason: String| RemoteError::Unauthorized { reason };
-        let pair = match &self.credentials {
+        let (username, password) = match &self.credentials {
             Credentials::None => return Ok(request),
             Credentials::Password { username, password } => {
-                let password = password.reveal().map_err(|error| unusable(error.to_string()))?;
-                format!("{username}:{}", password.expose_secret())
+                (username.as_str(), password.reveal().map_err(|error| unusable(error.to_string()))?)
             }
-            Credentials::Tokens(tokens) => {
-                format!("{}:{}", github_app::USERNAME, tokens.token().await?.expose_secret())
-            }
+            Credentials::Tokens(tokens) => (github_app::USERNAME, (*tokens.token().await?).clone()),
         };
+        let pair = format!("{username}:{}", password.expose_secret());
+        self.note_shown(username, password);
         let header = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
         let mut header = HeaderValue::from_str(&header).map_err(|error| unusable(error.to_string()))?;
         header.set_sensitive(true);
         Ok(request.header(AUTHORIZATION, header))
+    }
+
+    fn note_shown(&self, username: &str, password: SecretString) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.iter().any(|(_, known)| known.expose_secret() == password.expose_secret()) {
+            return;
+        }
+        shown.truncate(SHOWN_KEPT - 1);
+        shown.push_front((username.to_owned(), password));
+    }
+
+    /// Returns what takes out of the server's words what we have shown it.
+    pub(super) fn redaction(&self) -> Redaction {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.iter().fold(Redaction::none(), |all, (username, secret)| all.and(username, secret.expose_secret()))
     }
 
     /// Returns the answer's packets, or what the server says instead of the answer that was asked for.
@@ -215,7 +237,7 @@ impl HttpRemote {
 
 /// A conversation in which a remote is read: a request for each step.
 pub(in crate::config_repo) struct HttpReading<'a> {
-    remote: &'a HttpRemote,
+    pub(super) remote: &'a HttpRemote,
     branch: &'a str,
     reference: &'a str,
     /// What a server said that does not speak version 2.

@@ -23,6 +23,7 @@ use super::object::{CommitId, NewObject};
 use super::pack::{self, Deltas};
 use super::receive::PackReceiver;
 use super::settings::RemoteSettings;
+use crate::secret::Redaction;
 pub(crate) use history::{Fetched, History, HistoryRequest};
 use http::HttpRemote;
 pub(super) use http::in_full;
@@ -125,11 +126,22 @@ impl Transport {
                 Remote::Stream(stream) => stream.push(&self.reference, push).await,
             }
         };
+        // What the server says leaves this room without what we have shown it, here and in [`Reading`].
+        let pushing = async { pushing.await.map_err(|error| error.redacted(&self.redaction())) };
         // What is sent is packed, and not larger than that.
         let patience = PUSH_PATIENCE + (patience_for(push.size()) - PATIENCE);
         let minutes = patience.as_secs() / 60;
         let unknown = |_| Err(PushError::unknown(format!("it had no end after {minutes} minutes")));
         tokio::time::timeout(patience, pushing).await.unwrap_or_else(unknown)
+    }
+
+    /// Returns what takes out of a server's words what we have shown it.
+    fn redaction(&self) -> Redaction {
+        match &self.remote {
+            Remote::Http(http) => http.redaction(),
+            // A key proves itself by a signature: nothing that an SSH server sees is a secret.
+            Remote::Stream(_) => Redaction::none(),
+        }
     }
 }
 
@@ -142,9 +154,18 @@ pub(super) enum Reading<'a> {
 impl Reading<'_> {
     /// Returns where the branch stands.
     pub(super) async fn tip(&mut self) -> Result<CommitId, RemoteError> {
-        match self {
+        let tip = match self {
             Self::Http(http) => http.tip().await,
             Self::Stream(stream) => stream.tip().await,
+        };
+        tip.map_err(|error| error.redacted(&self.redaction()))
+    }
+
+    /// Returns what takes out of the server's words what we have shown it.
+    fn redaction(&self) -> Redaction {
+        match self {
+            Self::Http(http) => http.remote.redaction(),
+            Self::Stream(_) => Redaction::none(),
         }
     }
 
@@ -155,10 +176,11 @@ impl Reading<'_> {
         have: Option<CommitId>,
         receiver: &mut PackReceiver,
     ) -> Result<(), RemoteError> {
-        match self {
+        let fetched = match self {
             Self::Http(http) => http.fetch(want, have, receiver).await,
             Self::Stream(stream) => stream.fetch(want, have, receiver).await,
-        }
+        };
+        fetched.map_err(|error| error.redacted(&self.redaction()))
     }
 }
 
