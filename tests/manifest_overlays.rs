@@ -342,3 +342,94 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_json_patch_may_replace_gets_no_entry() {
+    let deployment = |name: &str, image: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  template:\n    spec:\n      \
+             containers:\n      - {{name: a, image: '{image}'}}\n      - {{name: b, image: 'sidecar:1'}}\n"
+        )
+    };
+    let base = format!("{}---\n{}", deployment("user", "shop/user:1"), deployment("order", "shop/order:1"));
+    let at = "/spec/template/spec/containers/0/image";
+    let patch = |target: &str, operations: &str| format!("target: {{{target}}}\n  patch: '{operations}'");
+    // What is done, what is inherited in the end, and what is told.
+    let replaces = |image: &str| format!("[{{op: replace, path: {at}, value: \"{image}\"}}]");
+    let (user, order, sidecar) = ("2 user 1", "2 order 1", "2 sidecar 1");
+    for (patch, inherited, told) in [
+        (patch("kind: Deployment, name: user", &replaces("other/user:2")), vec![sidecar, order], vec!["shop/user"]),
+        // It is a site, which has the version.
+        (patch("kind: Deployment, name: user", &replaces("shop/user:2")), vec![sidecar, order], vec![]),
+        (patch("kind: Deployment, name: prod-user", &replaces("x:2")), vec![sidecar, order], vec!["shop/user"]),
+        (patch("kind: Deployment", &replaces("x:2")), vec![sidecar], vec!["shop/user", "shop/order"]),
+        (patch("name: .*", &replaces("x:2")), vec![sidecar], vec!["shop/user", "shop/order"]),
+        (patch("kind: StatefulSet", &replaces("x:2")), vec![user, sidecar, order], vec![]),
+        (patch("kind: Deployment", "[{op: test, path: /spec, value: x}]"), vec![user, sidecar, order], vec![]),
+        (
+            patch("name: order", "[{op: remove, path: /spec/template/spec/containers/0}]"),
+            vec![user, sidecar],
+            vec!["shop/order"],
+        ),
+        (
+            patch("name: order", "[{op: add, path: /spec/template/spec/containers/0, value: {image: \"x:2\"}}]"),
+            vec![user, sidecar, order],
+            vec![],
+        ),
+        (
+            patch("name: order", "[{op: add, path: /spec/template/spec, value: {}}]"),
+            vec![user, sidecar],
+            vec!["shop/order", "sidecar"],
+        ),
+        ("target: {name: user}\n  path: user.yaml".to_owned(), vec![sidecar, order], vec!["shop/user"]),
+        ("path: user.yaml".to_owned(), vec![user, sidecar, order], vec![]),
+    ] {
+        let kustomization = format!("resources:\n- ../base.yaml\npatches:\n- {patch}\n");
+        let file = format!("- op: replace\n  path: {at}\n  value: other/user:2\n");
+        let files = [("env/kustomization.yaml", &*kustomization), ("base.yaml", &base), ("env/user.yaml", &file)];
+        let overlay = Repo::new("env/", &files).overlay("env/kustomization.yaml");
+        let mut found = versions(&overlay);
+        found.sort_unstable();
+        let mut expected = inherited;
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{patch}");
+        let named = |note: &tagrelay::manifest::Note| {
+            assert!(note.line == 2 && note.reason.contains("JSON Patch"), "{note:?}");
+            note.reason.split('`').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(overlay.notes.iter().map(named).collect::<Vec<_>>(), told, "{patch}");
+        assert_eq!(
+            overlay.looked_at.contains("env/user.yaml"),
+            patch.contains("path: user.yaml") && patch.contains("target")
+        );
+
+        // The same patch in the base, outside of the environment: it is no site there.
+        let files = [
+            ("env/kustomization.yaml", "resources:\n- ../base\n"),
+            ("base/kustomization.yaml", &*kustomization),
+            ("base/user.yaml", &*file),
+            ("base.yaml", &*base),
+        ];
+        let overlay = Repo::new("env/", &files).overlay("env/kustomization.yaml");
+        assert_eq!(versions(&overlay).len(), found.len(), "{patch}");
+    }
+}
+
+#[test]
+fn a_patch_of_a_component_is_told_where_it_sets_a_strange_image() {
+    let component = |image: &str| {
+        format!(
+            "kind: Component\npatches:\n- target: {{name: a}}\n  \
+             patch: '[{{op: replace, path: /spec/containers/0/image, value: \"{image}\"}}]'\n"
+        )
+    };
+    for (image, told) in [("b:2", 1), ("a:2", 0)] {
+        let files = [
+            ("env/kustomization.yaml", "resources:\n- ../base.yaml\ncomponents:\n- ../component\n"),
+            ("base.yaml", "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{image: 'a:1'}]}\n"),
+            ("component/kustomization.yaml", &*component(image)),
+        ];
+        let overlay = Repo::new("env/", &files).overlay("env/kustomization.yaml");
+        assert_eq!((versions(&overlay), overlay.notes.len()), (vec!["2 a 1".to_owned()], told), "{:?}", overlay.notes);
+    }
+}

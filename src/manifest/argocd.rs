@@ -12,7 +12,6 @@ use super::prefilter::may_hold_sites;
 use super::site::{Format, Unreadable};
 use super::slots::Slot;
 use super::tree::{Kind, NodeId};
-use super::values::below;
 
 /// A Helm parameter: `name` and `value` of an entry.
 struct Parameter<'tree> {
@@ -25,7 +24,6 @@ impl<'tree> Finder<'tree, '_, '_> {
     /// `kustomize.images`: `name=new:tag@digest`, `new:tag@digest`.
     pub(super) fn take_kustomize_images(&mut self, kustomize: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
-        let kustomize = self.reader.follow(kustomize)?;
         let Some(images) = tree.value_of(kustomize, "images") else { return Ok(()) };
         let images = tree.resolve(images);
         if !matches!(tree.node(images).kind, Kind::Sequence(_)) {
@@ -83,13 +81,16 @@ impl<'tree> Finder<'tree, '_, '_> {
                 "name" if beside("repository").is_none() => {}
                 _ => continue,
             }
-            let repository = below(beside("registry").map(|registry| registry.text), parameter.text);
+            let registry = beside("registry").map(|registry| registry.text);
             let tag = beside("tag").map(|tag| Part::tag_and_digest(tag.at, tag.node, tag.text));
             let digest = beside("digest").map(|digest| (digest.text, Part::whole(digest.at, digest.node, digest.text)));
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
-            // With two digests nobody can say which one counts.
-            if inner.is_none() || digest.is_none() {
-                self.add(list, Format::Argocd, tag, inner.or(digest), &repository);
+            match (inner, digest) {
+                // With two digests nobody can say which one counts.
+                (Some(_), Some((_, second))) => self.tell_two_digests(parameter.text, second.node),
+                (inner, digest) => {
+                    self.add_below(list, Format::Argocd, tag, inner.or(digest), (registry, parameter.text));
+                }
             }
         }
     }

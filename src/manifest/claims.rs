@@ -96,7 +96,9 @@ impl<'task> Finder<'_, '_, 'task> {
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_taken(part.node) || part.reached_by.iter().any(|at| is_taken(*at));
             let is_named = found.is_beside_its_name() && found.homes.iter().any(names_it);
-            !is_named && !found.parts().any(is_ignored)
+            // Its version may come from elsewhere by a merge key.
+            let is_held = !found.homes.is_empty() && found.homes.iter().all(|home| ignored.holds(*home));
+            !is_named && !is_held && !found.parts().any(is_ignored)
         });
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
@@ -394,6 +396,8 @@ mod tests {
             "f: {\n  repository: a/b,\n  tag: v1, # why\n} # tagrelay: ignore",
             "f: { # tagrelay: ignore\n  repository: a/b,\n  tag: v1\n}",
             "f: [{ # tagrelay: ignore\n  image: a:1}, {image: b:1}]",
+            "- # tagrelay: ignore\n  image: a:1\n  b: [{repository: b, tag: v1}]\n",
+            "f:\n  - # tagrelay: ignore\n    # why\n    - a: {image: a:1}\n  - x\n",
             "f: [{image: a:1,\n x: []\n # }\n}, [y: {image: b:1\n}]\n] # tagrelay: ignore",
         ] {
             assert_eq!(found(ignored, &settings()), [""; 0], "{ignored}");
@@ -408,6 +412,20 @@ mod tests {
         let inner = "f: [{image: a:1}, {image: a:2,\n x: y}, # tagrelay: ignore\n {image: a:3}]";
         let kept = ["1 helm-values docker.io/library/a 1", "3 helm-values docker.io/library/a 3"];
         assert_eq!(found(inner, &settings()), kept);
+        let items = "- # tagrelay: ignore\n  image: a:1\n- image: a:2\n- # tagrelay: ignore\n- image: a:3\n";
+        let told = "4: a marker stands behind no value: write it at the end of its line";
+        let kept = ["3 helm-values docker.io/library/a 2", "5 helm-values docker.io/library/a 3", told];
+        assert_eq!(found(items, &settings()), kept);
+        // What a merge key brings is taken away with the mapping that it makes a site.
+        for merged in [
+            "x: &x {repository: a, tag: v1}\ny: {<<: *x, repository: U} # tagrelay: ignore",
+            "x: &x {repository: a, tag: v1}\ny: {<<: *x, repository: b} # tagrelay: ignore",
+            "x: &x {repository: a, tag: v1}\ny: {<<: *x, repository: b,\n z: 1} # tagrelay: ignore",
+            "x: &x {repository: a, tag: v1}\ny: # tagrelay: ignore\n  <<: *x\n  repository: b\n",
+            "x: &x {repository: a, tag: v1}\nl:\n- # tagrelay: ignore\n  repository: b\n  <<: *x\n",
+        ] {
+            assert_eq!(found(merged, &settings()), ["1 helm-values docker.io/library/a v1"], "{merged}");
+        }
         let by_name = "b: {image: a:2} # tagrelay: ignored";
         assert!(found(by_name, &settings()).iter().any(|note| note.contains("is not understood")));
     }

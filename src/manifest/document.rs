@@ -1,6 +1,7 @@
 //! What a document is, which decides which of its keys make sites and what form they have.
 
 use super::find::Role;
+use super::patches::is_json_patch;
 use super::site::Format;
 use super::tree::{Kind, NodeId, Tree};
 
@@ -48,6 +49,11 @@ impl DocumentKind {
         matches!(self, Self::Argocd | Self::HelmRelease | Self::Values)
     }
 
+    /// Returns whether operations of JSON Patch may stand in it.
+    pub(super) fn has_operations(self) -> bool {
+        matches!(self, Self::Patch | Self::HelmRelease)
+    }
+
     /// Returns whether the entries of a list `images` are those of a kustomization.
     pub(super) fn has_image_entries(self) -> bool {
         matches!(self, Self::Kustomization | Self::HelmRelease)
@@ -75,29 +81,43 @@ fn file_name(path: &str) -> &str {
 }
 
 /// Returns what a document holds, and what that is: the objects of a `List` or of a list of one kind (`ApplicationList`),
-/// and otherwise the document itself.
+/// those of lists among them, and otherwise the document itself.
 pub(super) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(NodeId, DocumentKind)> {
-    let kind = document_kind(tree, root, role);
-    // Items of a list of one kind need not say what they are.
-    let of_items = match type_of(tree, root) {
-        _ if kind != DocumentKind::Kubernetes => None,
-        (Some("List"), Some("v1")) => Some(DocumentKind::Kubernetes),
-        (Some(list), Some(api_version)) => {
-            let of_items = list.strip_suffix("List").map(|item| of_object(item, api_version));
-            of_items.filter(|of_items| *of_items != DocumentKind::Kubernetes)
+    let mut found = Vec::new();
+    // Each item stands below its list, so that the nesting of the file bounds that of the lists.
+    let mut pending = vec![(root, document_kind(tree, root, role))];
+    while let Some((root, kind)) = pending.pop() {
+        let Some((items, of_items)) = list(tree, root, kind) else {
+            found.push((root, kind));
+            continue;
+        };
+        let of_item = |item| match type_of(tree, item) {
+            (Some("Kustomization"), _) => DocumentKind::Kustomization,
+            (Some(kind), Some(api_version)) => of_object(kind, api_version),
+            _ => of_items,
+        };
+        let before = pending.len();
+        pending.extend(tree.children(items).map(|item| (item, of_item(item))));
+        pending[before..].reverse();
+    }
+    found
+}
+
+/// Returns the items of a list of objects, and what those are that do not say it.
+fn list(tree: &Tree<'_>, root: NodeId, kind: DocumentKind) -> Option<(NodeId, DocumentKind)> {
+    if kind != DocumentKind::Kubernetes {
+        return None;
+    }
+    let (name, api_version) = type_of(tree, root);
+    let of_items = match (name?, api_version?) {
+        ("List", "v1") => kind,
+        (list, api_version) => {
+            let of_items = of_object(list.strip_suffix("List")?, api_version);
+            (of_items != kind).then_some(of_items)?
         }
-        _ => None,
     };
-    let items = of_items.and_then(|_| tree.value_of(root, "items"));
-    let Some(items) = items.filter(|items| matches!(tree.node(*items).kind, Kind::Sequence(_))) else {
-        return vec![(root, kind)];
-    };
-    let of_item = |item| match type_of(tree, item) {
-        (Some("Kustomization"), _) => DocumentKind::Kustomization,
-        (Some(kind), Some(api_version)) => of_object(kind, api_version),
-        _ => of_items.unwrap_or(kind),
-    };
-    tree.children(items).map(|item| (item, of_item(item))).collect()
+    let items = tree.value_of(root, "items")?;
+    matches!(tree.node(items).kind, Kind::Sequence(_)).then_some((items, of_items))
 }
 
 /// Returns `kind` and `apiVersion` of an object.
@@ -124,6 +144,9 @@ fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind 
         Role::Argocd => return DocumentKind::Argocd,
         Role::Unknown => return DocumentKind::Foreign,
     };
+    if is_json_patch(tree, root) {
+        return DocumentKind::Patch;
+    }
     let (kind, api_version) = type_of(tree, root);
     match (kind, api_version) {
         (Some("Kustomization"), _) => DocumentKind::Kustomization,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::image::{Tag, Version};
 
-use super::ambiguous::{refuse_duplicates_above, refuse_template};
+use super::ambiguous::{refuse_duplicates_above, refuse_stray_marks, refuse_template};
 use super::document::{DocumentKind, is_json, objects};
 use super::embedded::{Content, Embedded, Rule};
 use super::found::{Found, Part, Written};
@@ -13,7 +13,6 @@ use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Format, Note, Site, Unreadable};
 use super::slots::{Key, Reader, Slot, Slots};
 use super::tree::{Kind, NodeId, Tree};
-use super::values::below;
 
 /// What is to be found in a text.
 pub(super) struct Task<'task> {
@@ -102,6 +101,7 @@ impl<'task> Sites<'task> {
         if matches!(task.role, Role::File(_)) {
             refuse_template(tree)?;
         }
+        refuse_stray_marks(tree)?;
         for document in &tree.documents {
             for (root, kind) in objects(tree, document.root, task.role) {
                 finder.document = kind;
@@ -121,7 +121,9 @@ impl<'task> Sites<'task> {
         if !matches!(task.role, Role::File(_)) {
             finder.leave_texts();
         }
-        let Finder { found, embedded, ignored_aliases, mut notes, unclear, reader, .. } = finder;
+        let Finder { found, embedded, ignored_aliases, mut notes, mut unclear, reader, .. } = finder;
+        // What a marker or a rule has made clear.
+        found.iter().flat_map(Found::parts).for_each(|part| drop(unclear.remove(&part.node)));
         notes.extend(unclear.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason }));
         notes.sort_by_key(|note| note.line);
         let (embedded, merges) = (embedded.into_values().collect(), reader.into_merges());
@@ -149,6 +151,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let mut pending = vec![(root, None)];
         while let Some((id, global)) = pending.pop() {
             match tree.node(id).kind {
+                Kind::Mapping(_) if self.document.has_operations() && self.is_idle_operation(id) => {}
                 Kind::Mapping(_) => {
                     let global = self.visit(id, global)?;
                     let below = tree.entries(id).map(|(_, value)| value).filter(|value| self.is_collection(*value));
@@ -226,13 +229,22 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         match self.document {
             DocumentKind::Argocd => {
                 if let Some(kustomize) = slots[Key::Kustomize] {
+                    let kustomize = self.reader.follow(kustomize)?;
                     self.take_kustomize_images(kustomize)?;
+                    self.take_patches_of(kustomize)?;
                 }
                 if let Some(helm) = slots[Key::Helm] {
                     self.take_helm(helm)?;
                 }
                 for key in [Key::ElementsYaml, Key::TemplatePatch] {
                     self.take_part_of_set(slots[key]);
+                }
+            }
+            // A post-renderer, which is a kustomization in all but its name.
+            DocumentKind::HelmRelease => {
+                if let Some(kustomize) = slots[Key::Kustomize] {
+                    let kustomize = self.reader.follow(kustomize)?;
+                    self.take_patches_of(kustomize)?;
                 }
             }
             DocumentKind::HelmChart => {
@@ -274,8 +286,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         registry: Option<&str>,
     ) {
         let (name, tag, digest) = Part::of_reference(at, node, text, start);
-        let repository = below(registry, name);
-        self.add(home, self.document.format(), tag, digest, &repository);
+        self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
     /// An entry of a kustomization's `images`.
@@ -290,11 +301,18 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             _ => return Ok(()),
         };
         let (tag, digest) = match (self.reader.slot(slots[Key::NewTag]), self.reader.slot(slots[Key::Digest])) {
-            (Slot::Other, _) | (_, Slot::Other) => return Ok(()),
+            (Slot::Other, version) | (version, Slot::Other) => {
+                let has_version = matches!(version, Slot::Text(..));
+                self.tell_no_text(name, &slots, &[Key::NewTag, Key::Digest], has_version);
+                return Ok(());
+            }
             (Slot::Text(at, node, text), digest) => {
                 let (tag, inner) = Part::tag_and_digest(at, node, text);
                 match (inner, digest.whole()) {
-                    (Some(_), Some(_)) => return Ok(()),
+                    (Some(_), Some((_, second))) => {
+                        self.tell_two_digests(name, second.node);
+                        return Ok(());
+                    }
                     (inner, whole) => (Some(tag), inner.or(whole)),
                 }
             }
@@ -380,6 +398,14 @@ pub(super) mod tests {
         assert_eq!(sites(&text), ["4 argocd a 1", "5 helm-values b v1", "6 kubernetes c 1"]);
         let flux = "{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, spec: {images: [{name: d, newTag: v1}]}}";
         assert_eq!(sites(&format!("apiVersion: v1\nkind: List\nitems: [{flux}]\n")), ["3 kustomization d v1"]);
+        // Lists in lists, as deep as they are.
+        let applications =
+            format!("{{apiVersion: argoproj.io/v1alpha1, kind: ApplicationList, items: [{application}]}}");
+        let list = format!("{{apiVersion: v1, kind: List, items: [{applications}, {{kind: Pod, image: c:1}}]}}");
+        let nested = format!("apiVersion: v1\nkind: List\nitems:\n- {list}\n- {release}\n");
+        assert_eq!(sites(&nested), ["4 argocd a 1", "4 kubernetes c 1", "5 helm-values b v1"]);
+        let deep = format!("{}{application}{}", "{apiVersion: v1, kind: List, items: [".repeat(100), "]}".repeat(100));
+        assert_eq!(sites(&deep), ["1 argocd a 1"]);
         // Named as a kustomization, it is none for that.
         assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use granit_parser::StructureStyle;
 use memchr::memmem;
 
-use super::lines::{LineCounter, line_length};
+use super::lines::{LineCounter, last_line, line_length};
 use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
 /// What begins our own markers.
@@ -90,7 +90,7 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
             let value = key.map(|key| key + 1).filter(|value| tree.node(*value).subtree_end > *value);
             let edge =
                 || last.and_then(|last| opened(tree, last, line).or_else(|| closed(tree, last, lines.start, hash)));
-            let around = value.or_else(edge);
+            let around = value.or_else(|| item(tree, behind, hash, lines.start)).or_else(edge);
             let at = at.filter(|at| !keys.contains(at));
             markers.push(Marker { at, around, line, says: says(&text[start..line_end]) });
         }
@@ -102,6 +102,32 @@ pub(super) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
 fn keys(tree: &Tree<'_>) -> BTreeSet<NodeId> {
     let mappings = (0..tree.nodes.len() as NodeId).filter(|id| matches!(tree.node(*id).kind, Kind::Mapping(_)));
     mappings.flat_map(|mapping| tree.entries(mapping)).map(|(key, _)| key).collect()
+}
+
+/// Returns the item of a list whose `-` stands alone on its line before the hash, unless it is nothing. `behind` is the node
+/// behind the hash.
+fn item(tree: &Tree<'_>, behind: NodeId, hash: usize, line_start: usize) -> Option<NodeId> {
+    let text = tree.text();
+    let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    // Beside dashes there may be the anchor and the tag of the item.
+    let is_property = |word: &str| word.starts_with(['&', '!']);
+    let before = text.get(line_start..hash)?;
+    let mut words = before.split_ascii_whitespace();
+    let is_alone = words.next() == Some("-") && words.all(|word| word == "-" || is_property(word));
+    // The list begins behind its first dash, and so does one that is the first item of another.
+    let begins_here = |id: &NodeId| {
+        let node = &tree.nodes[*id as usize];
+        let is_list = matches!(node.kind, Kind::Sequence(_));
+        is_list && text.get(hash..node.span().start).is_some_and(|between| !between.contains(['\n', '\r']))
+    };
+    let behind = (behind..tree.nodes.len() as NodeId).find(|id| !begins_here(id))?;
+    let between = text.get(hash..tree.node(behind).span().start)?;
+    let line = last_line(between);
+    // What begins no further to the right, or with a dash of its own, is not in this item.
+    let is_inside = line.len() < between.len()
+        && indentation(line) > indentation(before)
+        && line.split_ascii_whitespace().all(is_property);
+    (is_alone && is_inside).then_some(behind)
 }
 
 /// Returns the outermost of the collections whose brackets open on the line, the last of which is `last`.
@@ -160,6 +186,11 @@ impl Ignored {
     /// Returns whether a node stands where something is ignored.
     pub(super) fn takes(&self, tree: &Tree<'_>, id: NodeId) -> bool {
         self.lines.contains(&tree.node(id).line) || is_in(&self.ranges, id)
+    }
+
+    /// Returns whether a node is in something that is ignored as a whole.
+    pub(super) fn holds(&self, id: NodeId) -> bool {
+        is_in(&self.ranges, id)
     }
 
     /// Returns whether a marker stands on the line of a node.
@@ -295,6 +326,33 @@ mod tests {
             ("{v1: # tagrelay: x\n v2}", "1 - x None"),
         ] {
             assert_eq!(found(text), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_dash_alone_on_its_line_stands_for_its_item() {
+        for (text, expected) in [
+            ("- # tagrelay: ignore\n  a: b\n- c", Some("a: b")),
+            ("x:\n-\t# tagrelay: ignore\n\n  # why\n  a: b\n", Some("a: b")),
+            ("- &x # tagrelay: ignore\r\n  a: b\r\n", Some("a: b")),
+            ("- # tagrelay: ignore\n  &x\n  a: b\n", Some("a: b")),
+            ("- - # tagrelay: ignore\n    a: b\n", Some("a: b")),
+            ("- # tagrelay: ignore\n  - a\n", Some("- a")),
+            ("- # tagrelay: ignore\n  a # b\n", Some("a")),
+            ("- # tagrelay: ignore\n- a\n", None),
+            ("- - # tagrelay: ignore\n  - a\n", None),
+            ("a: # tagrelay: ignore\n- a\n", None),
+            ("- # tagrelay: ignore\n", None),
+            ("- a: x\n- # tagrelay: ignore\nb: c", None),
+            ("a:\n  - # tagrelay: ignore\nb: c", None),
+            ("x # - # tagrelay: ignore", None),
+        ] {
+            let Ok(tree) = Tree::parse(text.as_bytes()) else { continue };
+            let hash = text.find("# tagrelay").unwrap();
+            let line_start = text[..hash].rfind('\n').map_or(0, |end| end + 1);
+            let behind = tree.nodes.partition_point(|node| node.span().start <= hash) as NodeId;
+            let found = item(&tree, behind, hash, line_start).map(|id| &text[tree.node(id).span().start..]);
+            assert_eq!(found.map(|found| found.starts_with(expected.unwrap_or("?"))), expected.map(|_| true), "{text}");
         }
     }
 

@@ -20,16 +20,14 @@ pub fn is_manifest_path(path: &str) -> bool {
 
 /// Returns whether a file has to be read: whether the settings name it, or its bytes can hold a site.
 ///
-/// Of JSON only what says that it is a Kubernetes object, or is called `values`, can hold any: a repository is full of
-/// dashboards, packages and schemas.
+/// Of JSON only what says that it is a Kubernetes object, a JSON Patch, or is called `values`, can hold any: a repository is
+/// full of dashboards, packages and schemas.
 pub(super) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> bool {
     if settings.rules.iter().any(|rule| rule.takes(path)) {
         return true;
     }
-    if is_json(path) && !is_values_json(path) && memmem::find(bytes, b"\"apiVersion\"").is_none() {
-        return false;
-    }
-    may_hold_sites(bytes)
+    let says_what_it_is = || [&b"\"apiVersion\""[..], b"\"op\""].iter().any(|key| memmem::find(bytes, key).is_some());
+    (!is_json(path) || is_values_json(path) || says_what_it_is()) && may_hold_sites(bytes)
 }
 
 /// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there, a list of
@@ -55,9 +53,10 @@ fn may_hold_parameters(bytes: &[u8]) -> bool {
         && ["image", "repository", "name"].iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some())
 }
 
-/// Returns whether a patch may be there that sets an image: `path: /spec/…/image`.
+/// Returns whether a JSON Patch may be there that sets an image: `path: /spec/…/image`.
 fn may_hold_operations(bytes: &[u8]) -> bool {
-    has_key(bytes, b"patch") && memmem::find(bytes, b"/image").is_some()
+    // In `/spec/values/webImage/tag` it is no part of its own.
+    memmem::find(bytes, b"mage").is_some() && has_key(bytes, b"op")
 }
 
 /// Returns whether a marker may be there.
@@ -133,7 +132,10 @@ mod tests {
             "values: \"? image\\n: a\"",
             "values: '{''image'': 1}'",
             "values: \"v: v1 # {\\\"$imagepolicy\\\": \\\"ns:a\\\"}\"",
-            "patches:\n- patch: |\n    - path: /x/image\n      value: a:1",
+            "patches:\n- patch: |\n    - op: add\n      path: /x/image\n      value: a:1",
+            "patches:\n- patch: \"[{\\\"op\\\": \\\"add\\\", \\\"path\\\": \\\"/image\\\"}]\"",
+            "- op: add\n  path: /x/image\n  value: a:1",
+            "[{\"op\":\"add\",\"path\":\"/x/image\"}]",
             "version: v1 # tagrelay: a:tag",
             "version: v1 # {\"$imagepolicy\": \"ns:a:tag\"}",
         ] {
@@ -149,6 +151,9 @@ mod tests {
             "x-images: a",
             "tagrelay",
             "parameters: []",
+            "path: /x/image",
+            "op: add\npath: /x/imag",
+            "op: add\npath: /x/y",
         ] {
             assert!(!may_hold_sites(text.as_bytes()), "{text}");
         }

@@ -227,6 +227,8 @@ mod tests {
             ("a: &x {repository: a, tag: v1}\nc: *x # tagrelay: ignore\n", (1, 2)),
             ("a: &x {repository: a, tag: v1}\nb: # tagrelay: ignore\n  <<: *x\n", (1, 3)),
             ("a: &x {repository: a, tag: v1}\nb: {<<: *x} # tagrelay: ignore\n", (1, 2)),
+            ("a: &x {repository: a, tag: v1}\nb: {<<: *x, repository: b} # tagrelay: ignore\n", (1, 2)),
+            ("a: &x {repository: a, tag: v1}\nb:\n- # tagrelay: ignore\n  <<: *x\n  repository: b\n", (1, 4)),
             ("a: &x {repository: a, tag: v1}\nb: &y {<<: *x}\nc:\n  <<: [*y] # tagrelay: ignore\n", (1, 4)),
             ("a: &x {repository: a, tag: v1}\nb: &y [*x]\nc: *y # tagrelay: ignore\n", (1, 3)),
         ] {

@@ -12,6 +12,8 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle,
 use super::lines::{count_ends, refuse_unclear_ends};
 use super::site::Unreadable;
 
+mod quick;
+
 /// The largest file that is read, in bytes. The largest bundles of CRDs in the field have about 4 MiB.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -49,7 +51,7 @@ pub(super) enum Kind {
 }
 
 /// One node.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Node<'text> {
     /// What the node is.
     pub(super) kind: Kind,
@@ -120,7 +122,7 @@ pub(super) struct Document {
 }
 
 /// A file that parsed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Tree<'text> {
     /// The text of the file.
     text: &'text str,
@@ -153,13 +155,31 @@ impl<'text> Tree<'text> {
             return Err(Unreadable { line: None, reason });
         }
         let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error.valid_up_to()))?;
+        let tree = match quick::read(text) {
+            Some(tree) => {
+                debug_assert_eq!(Ok(&tree), Self::of_events(text).as_ref(), "not what the parser reads");
+                tree
+            }
+            None => Self::of_events(text)?,
+        };
+        refuse_unclear_ends(&tree)?;
+        Ok(tree)
+    }
+
+    /// Parses a text that is any YAML.
+    fn of_events(text: &'text str) -> Result<Self, Unreadable> {
         let mut builder = Builder::new(text);
         for event in events(text) {
             let (event, span) = event.map_err(|error| not_yaml(text, &error))?;
             builder.take(event, &span)?;
         }
-        refuse_unclear_ends(&builder.tree)?;
         Ok(builder.tree)
+    }
+
+    fn new(text: &'text str) -> Self {
+        // Manifests have a node for every 10 to 20 bytes; a bad guess costs one more allocation.
+        let nodes = Vec::with_capacity((text.len() / 10).clamp(16, 4096));
+        Self { text, nodes, documents: Vec::new(), aliases: Vec::new() }
     }
 
     /// Returns the text of the file.
@@ -222,10 +242,7 @@ struct Builder<'text> {
 
 impl<'text> Builder<'text> {
     fn new(text: &'text str) -> Self {
-        // Manifests have a node for every 10 to 20 bytes; a bad guess costs one more allocation.
-        let nodes = Vec::with_capacity((text.len() / 10).clamp(16, 4096));
-        let tree = Tree { text, nodes, documents: Vec::new(), aliases: Vec::new() };
-        Self { tree, open: Vec::new(), anchors: Vec::new(), tag_bytes: 0 }
+        Self { tree: Tree::new(text), open: Vec::new(), anchors: Vec::new(), tag_bytes: 0 }
     }
 
     fn take(&mut self, event: Event<'text>, span: &Span) -> Result<(), Unreadable> {

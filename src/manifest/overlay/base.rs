@@ -6,9 +6,10 @@ use super::super::markers::{Ignored, markers};
 use super::super::prefilter::may_hold_markers;
 use super::super::site::Unreadable;
 use super::super::slots::{Key, Reader, Slot};
-use super::super::tree::{Kind, NodeId, Tree};
+use super::super::tree::{Kind, NodeId, Tree, is_in, outermost};
 use super::images::Image;
 use super::insert::NewEntry;
+use super::json_patches::JsonPatch;
 use crate::image::ImageReference;
 
 /// The parts of a kustomization that decide which images it runs.
@@ -20,6 +21,24 @@ pub(super) struct Kustomization {
     /// `images`.
     pub(super) entries: Vec<Entry>,
     pub(super) is_component: bool,
+    /// What of `patches` and `patchesJson6902` may be JSON Patches.
+    pub(super) patches: Vec<Patch>,
+}
+
+/// An entry of `patches`.
+#[derive(Debug)]
+pub(super) struct Patch {
+    pub(super) content: PatchContent,
+    /// `kind` and `name` of its `target`.
+    pub(super) kind: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+/// Where the operations of a patch are.
+#[derive(Debug)]
+pub(super) enum PatchContent {
+    Text(String),
+    File(Reference),
 }
 
 /// A path in a kustomization, from its folder on.
@@ -56,6 +75,10 @@ impl Kustomization {
             components: references("components"),
             entries: entries(tree, tree.value_of(root, "images")).ok()?,
             is_component: kind == Some("Component"),
+            patches: ["patches", "patchesJson6902"]
+                .iter()
+                .flat_map(|key| patches(tree, tree.value_of(root, key)))
+                .collect(),
         })
     }
 }
@@ -78,6 +101,27 @@ fn references(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Reference> {
         .filter(|item| matches!(tree.node(*item).kind, Kind::Scalar(_)))
         .map(|item| Reference { path: tree.node(item).value.clone().into_owned(), line: tree.node(item).line })
         .collect()
+}
+
+/// Returns the patches of a list. A JSON Patch without a target is none to kustomize.
+fn patches(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Patch> {
+    let text = |at: Option<NodeId>| {
+        let node = tree.node(tree.resolve(at?));
+        matches!(node.kind, Kind::Scalar(_)).then(|| (node.value.clone().into_owned(), node.line))
+    };
+    let patch = |item: NodeId| {
+        let target = tree.resolve(tree.value_of(item, "target")?);
+        let of_target = |key| text(tree.value_of(target, key)).map(|(text, _)| text);
+        let content = match text(tree.value_of(item, "patch")) {
+            Some((text, _)) => PatchContent::Text(text),
+            None => {
+                let (path, line) = text(tree.value_of(item, "path"))?;
+                PatchContent::File(Reference { path, line })
+            }
+        };
+        Some(Patch { content, kind: of_target("kind"), name: of_target("name") })
+    };
+    children_of_list(tree, list).filter_map(|item| patch(tree.resolve(item))).collect()
 }
 
 fn children_of_list<'tree>(tree: &'tree Tree<'_>, list: Option<NodeId>) -> impl Iterator<Item = NodeId> + 'tree {
@@ -136,12 +180,12 @@ impl Entry {
 }
 
 /// Returns the images that kustomize would find in a resource: those of `containers` and `initContainers`, at any
-/// depth, but for what a marker excludes.
+/// depth, but for what a marker excludes. `patches` are the JSON Patches that are applied to it.
 ///
 /// # Errors
 ///
 /// When the resource cannot be read.
-pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
+pub(super) fn images(bytes: &[u8], patches: &[JsonPatch]) -> Result<Vec<Image>, Unreadable> {
     // Both keys end so, and most resources have neither.
     if memmem::find(bytes, b"ontainers").is_none() {
         return Ok(Vec::new());
@@ -156,6 +200,8 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
         if matches!(kind, None | Some("CustomResourceDefinition")) {
             continue;
         }
+        let patched: Vec<_> = patches.iter().flat_map(|patch| patch.touched(&tree, document.root)).collect();
+        let patched = outermost(patched);
         for mapping in document.root..tree.node(document.root).subtree_end {
             if !matches!(tree.node(mapping).kind, Kind::Mapping(_)) {
                 continue;
@@ -169,7 +215,8 @@ pub(super) fn images(bytes: &[u8]) -> Result<Vec<Image>, Unreadable> {
                     if !ignored.takes(&tree, at) && !ignored.takes(&tree, node) {
                         let (name, tag, digest) = ImageReference::split(text);
                         let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
-                        found.push(Image { name: name.to_owned(), tag, digest, is_set: false });
+                        let is_patched = is_in(&patched, at);
+                        found.push(Image { name: name.to_owned(), tag, digest, is_set: false, is_patched });
                     }
                 }
             }

@@ -14,6 +14,8 @@ pub(super) struct Image {
     pub(super) digest: Option<String>,
     /// Whether an entry in the environment's own paths is about it.
     pub(super) is_set: bool,
+    /// Whether a JSON Patch may put another in its place.
+    pub(super) is_patched: bool,
 }
 
 /// Where an image comes from.
@@ -59,7 +61,7 @@ impl Images {
     /// (<https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>). Returns how many
     /// the entry is about.
     pub(super) fn apply(&mut self, entry: &Entry, is_own: bool) -> usize {
-        let first = Image { name: entry.name.clone(), tag: None, digest: None, is_set: false };
+        let first = Image { name: entry.name.clone(), tag: None, digest: None, is_set: false, is_patched: false };
         let named = self.all.range(&first..).take_while(|(image, _)| image.name == entry.name);
         let named: Vec<(Image, Origin)> = named.map(|(image, origin)| (image.clone(), *origin)).collect();
         for (image, _) in &named {

@@ -11,6 +11,7 @@ mod addition;
 mod base;
 mod images;
 mod insert;
+mod json_patches;
 mod overlays;
 mod walk;
 
@@ -91,9 +92,10 @@ pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -
     walk.overlay.names = kustomization.entries.iter().filter_map(|entry| entry.name.parse().ok()).collect();
     let mut images = walk.images_of(folder_of(path), &kustomization);
     walk.apply_entries(&kustomization, &mut images);
-    let mut overlay = walk.overlay;
+    let Walk { mut overlay, patched, .. } = walk;
     if !kustomization.is_component {
         overlay.offer(path, &tree, &images);
+        overlay.leave_patched(&images, &patched);
     }
     overlay
 }
@@ -102,7 +104,8 @@ impl Overlay {
     /// Offers the images that no entry is about, but for those that the kustomization names in some other way.
     fn offer(&mut self, path: &str, tree: &Tree<'_>, images: &Images) {
         let mut known = BTreeSet::new();
-        let offered = images.unset().into_iter().filter_map(|(image, line)| {
+        let unset = images.unset().into_iter().filter(|(image, _)| !image.is_patched);
+        let offered = unset.filter_map(|(image, line)| {
             let (repository, version) = image.parts()?;
             let is_new = !self.names.contains(&repository) && known.insert((&image.name, version.to_string()));
             is_new.then(|| Inherited {
@@ -123,6 +126,24 @@ impl Overlay {
         }
         let unnamed = offered.iter().filter(|image| !named.contains_key(image.name.as_str()));
         self.inherited.extend(unnamed.cloned());
+    }
+}
+
+impl Overlay {
+    /// Tells of the images that a JSON Patch may replace: no entry of theirs would be about what it wrote. `patched` are the
+    /// repositories that patches of the environment's own set, which are sites.
+    fn leave_patched(&mut self, images: &Images, patched: &BTreeSet<Repository>) {
+        for (image, line) in images.unset().into_iter().filter(|(image, _)| image.is_patched) {
+            let is_site = |(repository, _): (Repository, _)| patched.contains(&repository);
+            if image.parts().is_some_and(|parts| !self.names.contains(&parts.0) && !is_site(parts)) {
+                let reason = format!(
+                    "`{}` comes from a base, and a JSON Patch may put another image in its place: which version counts is \
+                     not clear, so no entry is added; add one",
+                    image.name
+                );
+                self.notes.push(Note { line, reason });
+            }
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::image::Repository;
 
-use super::base::{self, Kustomization, Reference};
+use super::base::{self, Kustomization, PatchContent, Reference};
 use super::images::{Image, Images};
+use super::json_patches::JsonPatch;
 use super::{Beside, Overlay, Surroundings, folder_of};
 use crate::manifest::site::Note;
 use crate::manifest::tree::Tree;
@@ -24,6 +25,9 @@ const MAX_IMAGES: usize = 10_000;
 
 /// How often entries may meet images.
 const MAX_MEETINGS: usize = 1_000_000;
+
+/// How many operations of JSON Patches are looked at: each is looked for in every object.
+const MAX_OPERATIONS: usize = 200;
 
 /// How many parts and bytes a path may have.
 const MAX_PARTS: usize = 128;
@@ -49,6 +53,11 @@ pub(super) struct Walk<'a> {
     gathered: usize,
     /// How often entries met images.
     meetings: usize,
+    /// The JSON Patches of the kustomizations on the way to what is read, and how many operations were met.
+    patches: Vec<JsonPatch>,
+    operations: usize,
+    /// The repositories that JSON Patches in the environment's own paths set.
+    pub(super) patched: BTreeSet<Repository>,
 }
 
 impl<'a> Walk<'a> {
@@ -63,12 +72,16 @@ impl<'a> Walk<'a> {
             read: 0,
             gathered: 0,
             meetings: 0,
+            patches: Vec::new(),
+            operations: 0,
+            patched: BTreeSet::new(),
         }
     }
 
     /// Returns what an overlay brings, with its components' entries and without its own.
     pub(super) fn images_of(&mut self, folder: &str, overlay: &Kustomization) -> Images {
         let mut images = Images::default();
+        self.enter_patches(folder, overlay, true);
         for reference in &overlay.resources {
             self.line = reference.line;
             self.resource(folder, reference, 0, &mut images);
@@ -128,7 +141,7 @@ impl<'a> Walk<'a> {
             Beside::Nothing => {}
             // What the environment holds itself has sites of its own.
             Beside::File(_) if self.surroundings.is_own(&path) => {}
-            Beside::File(bytes) => match base::images(&bytes) {
+            Beside::File(bytes) => match base::images(&bytes, &self.patches) {
                 Ok(found) => found.into_iter().for_each(|image| self.add(image, images)),
                 Err(unreadable) => self.note(format!("`{path}` brings no images: {unreadable}")),
             },
@@ -139,6 +152,43 @@ impl<'a> Walk<'a> {
                     self.gather(&path, &kustomization, is_own, depth, images);
                 }
             }
+        }
+    }
+
+    /// Adds the JSON Patches of a kustomization to those that are applied to what it brings.
+    fn enter_patches(&mut self, folder: &str, kustomization: &Kustomization, is_own: bool) {
+        for patch in &kustomization.patches {
+            let (bytes, is_own) = match &patch.content {
+                PatchContent::Text(text) => (text.clone().into_bytes(), is_own),
+                PatchContent::File(reference) => {
+                    let Ok(Some(path)) = resolve(folder, &reference.path) else { continue };
+                    let Beside::File(bytes) = self.look(&path) else { continue };
+                    (bytes, self.surroundings.is_own(&path))
+                }
+            };
+            let Some(patch) = JsonPatch::of(&bytes, patch.kind.clone(), patch.name.clone()) else { continue };
+            if is_own {
+                self.patched.extend(patch.repositories().cloned());
+            }
+            self.operations += patch.len();
+            if self.operations > MAX_OPERATIONS {
+                return self.note_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
+            }
+            self.patches.push(patch);
+        }
+    }
+
+    /// Tells of the patches of a component, those from `first` on, that set an image which nothing before it brings: what they
+    /// replace was read before.
+    fn tell_strange_patches(&mut self, folder: &str, first: usize, images: &Images) {
+        let known = images.names();
+        let set: BTreeSet<Repository> =
+            self.patches[first..].iter().flat_map(JsonPatch::repositories).cloned().collect();
+        for repository in set.into_iter().filter(|repository| !known.contains_key(repository)) {
+            self.note(format!(
+                "a JSON Patch of the component `{folder}` puts `{repository}` in the place of another image: whether the \
+                 environment runs that one is not clear"
+            ));
         }
     }
 
@@ -162,6 +212,11 @@ impl<'a> Walk<'a> {
     /// Adds the images of a kustomization, and applies its entries: a component's to what came before it as well, those
     /// of a base to nothing but its own.
     fn gather(&mut self, folder: &str, what: &Kustomization, is_own: bool, depth: usize, images: &mut Images) {
+        let patches = self.patches.len();
+        self.enter_patches(folder, what, is_own);
+        if what.is_component {
+            self.tell_strange_patches(folder, patches, images);
+        }
         let mut own = Images::default();
         let sees = if what.is_component { &mut *images } else { &mut own };
         for reference in &what.resources {
@@ -176,6 +231,7 @@ impl<'a> Walk<'a> {
             }
             self.meetings += 1 + sees.apply(entry, is_own);
         }
+        self.patches.truncate(patches);
         images.append(own);
     }
 
