@@ -14,6 +14,7 @@ use url::Url;
 
 use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
+use super::quiet::Quiet;
 use super::{CONNECT_PATIENCE, PATIENCE, Push, patience_for, report};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::github_app::{self, InstallationTokens};
@@ -34,6 +35,7 @@ pub(super) struct HttpRemote {
     credentials: Credentials,
     /// What the server can do, from the last time it said so: asking again would be a round trip.
     remembered: Mutex<Remembered>,
+    quiet: Quiet,
 }
 
 /// What we show the server.
@@ -92,7 +94,7 @@ impl HttpRemote {
             }
         };
         let base = base_address(&settings.url);
-        Ok(Self { client, base, credentials, remembered: Mutex::default() })
+        Ok(Self { client, base, credentials, remembered: Mutex::default(), quiet: Quiet::default() })
     }
 
     pub(super) fn read<'a>(&'a self, branch: &'a str, reference: &'a str) -> HttpReading<'a> {
@@ -103,7 +105,9 @@ impl HttpRemote {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds the credentials, unless the server is to be left alone. Every request comes through here.
     async fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, RemoteError> {
+        self.quiet.may_ask()?;
         let unusable = |reason: String| RemoteError::Unauthorized { reason };
         let pair = match &self.credentials {
             Credentials::None => return Ok(request),
@@ -112,7 +116,8 @@ impl HttpRemote {
                 format!("{username}:{}", password.expose_secret())
             }
             Credentials::Tokens(tokens) => {
-                format!("{}:{}", github_app::USERNAME, tokens.token().await?.expose_secret())
+                let token = tokens.token().await.inspect_err(|error| self.quiet.hear(error))?;
+                format!("{}:{}", github_app::USERNAME, token.expose_secret())
             }
         };
         let header = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
@@ -126,7 +131,7 @@ impl HttpRemote {
         if let (Credentials::Tokens(tokens), StatusCode::UNAUTHORIZED) = (&self.credentials, response.status()) {
             tokens.forget().await;
         }
-        accepted(response, content_type).await
+        accepted(response, content_type).await.inspect_err(|error| self.quiet.hear(error))
     }
 
     /// Asks what a service can do.
