@@ -196,3 +196,10 @@ fn the_inputs_that_were_kept_pass() {
         }
     }
 }
+
+/// Where a list between brackets ends over several lines is not known, so nothing is put behind it.
+#[test]
+fn no_entry_is_put_behind_a_list_between_brackets() {
+    let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();
+    assert!(refused.to_string().contains("the last entry of `images`"), "{refused}");
+}

@@ -219,6 +219,11 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
     if is_flow && !closes_in_line(tree, last) {
         return Err(Failure::NoPlace("the last entry of `images` is written over several lines: write it in one"));
     }
+    // Where a collection between brackets ends is not known, and an entry has none.
+    let is_nested = |id: NodeId| matches!(tree.node(id).kind, Kind::Sequence(_) | Kind::Mapping(_));
+    if (last + 1..tree.node(last).subtree_end).any(is_nested) {
+        return Err(Failure::NoPlace("the last entry of `images` has a value that is a list or a mapping: remove it"));
+    }
     // Of the values that need no quotes: those that need some say nothing about what the author likes.
     let style_of = |keys: &[&str]| {
         let values =

@@ -498,7 +498,7 @@ impl<'text> Reader<'text> {
         }
         let rest = &self.bytes[start..];
         let is_inside = |(index, byte): (usize, &u8)| {
-            is_clear(byte) || (*byte == b':' && rest.get(index + 1).is_some_and(|next| is_clear(next)))
+            is_clear(byte) || (*byte == b':' && rest.get(index + 1).is_some_and(is_clear))
         };
         let length = rest.iter().enumerate().take_while(|place| is_inside(*place)).count();
         (length <= MAX_KEY).then(|| self.scalar(start, start + length))?
