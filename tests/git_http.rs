@@ -10,7 +10,7 @@ mod git_http;
 #[path = "support/git_tls.rs"]
 mod git_tls;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use git::Remote;
@@ -131,6 +131,7 @@ async fn trouble_of_the_server_is_told_apart() {
     assert!(reason.contains("503") && reason.contains("maintenance"), "{reason}");
     assert_eq!(*ask_again_after, Some(Duration::from_secs(7)));
 
+    let repository = open(&server).await;
     server.set_fault(Fault::Moved);
     let error = repository.refresh().await.unwrap_err().to_string();
     assert!(error.contains("it has moved to https://elsewhere.example/config.git: write"), "{error}");
@@ -157,6 +158,36 @@ async fn trouble_of_the_server_is_told_apart() {
         .open_kept()
         .await;
     assert!(matches!(missing.refresh().await, Err(RemoteError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is_asked_nothing_before() {
+    let (remote, server) = platform();
+    let other = open(&server).await;
+    other.refresh().await.unwrap();
+    apply(&other, plan("staging", &[(USER, "1.5")])).await;
+    let repository = open(&server).await;
+    repository.refresh().await.unwrap();
+    let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
+    server.set_fault(Fault::Unavailable);
+    let below = ["1".repeat(40).parse().unwrap()];
+    let asked = Instant::now();
+    assert_eq!(repository.refresh().await.unwrap_err().ask_again_after(), Some(Duration::from_secs(7)));
+    server.set_fault(Fault::None);
+    server.take_requests();
+    // Neither the branch, nor its history, nor a push.
+    for _ in 0..3 {
+        let error = repository.refresh().await.unwrap_err();
+        assert!(error.to_string().contains("503") && error.ask_again_after() < Some(Duration::from_secs(7)), "{error}");
+        let error = repository.below_tip(&below).await.unwrap_err();
+        assert!(error.ask_again_after().is_some(), "{error}");
+        let error = repository.push(prepared.clone()).await.unwrap_err();
+        assert!(matches!(&error, PushError::Unavailable { ask_again_after: Some(_), .. }), "{error:?}");
+    }
+    assert_eq!(server.take_requests(), Vec::<String>::new());
+    tokio::time::sleep(Duration::from_secs(7).saturating_sub(asked.elapsed()) + Duration::from_millis(100)).await;
+    repository.push(prepared).await.unwrap();
+    assert_eq!(remote.log().len(), 3);
 }
 
 #[tokio::test]

@@ -12,13 +12,42 @@ use std::collections::BTreeMap;
 use git::{Remote, git, git_with_input};
 use git_fleet::{Fleet, apply, packs, plan};
 use proptest::prelude::*;
-use tagrelay::config_repo::{ConfigRepository, Outcome};
+use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, Outcome};
+use tagrelay::manifest::{ManifestSettings, RulePart, SiteRule};
 
 /// Names whose order in a tree is not that of the alphabet: a folder sorts as if a slash ended its name.
 const FOLDERS: [&str; 6] = ["a", "a-b", "a.b", "a0", "\u{e9}", "deep/a/b/c"];
 const FILES: [&str; 4] = ["a.yaml", "a-b.yaml", "z z.yaml", "Kustomization"];
-const IMAGES: [&str; 3] = ["uyou/one", "ghcr.io/uyou/two", "localhost:5000/three"];
-const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
+const IMAGES: [&str; 4] = ["uyou/one", "ghcr.io/uyou/two", "localhost:5000/three", "uyou/ruled"];
+/// The image of which only a rule knows where it stands.
+const RULED: usize = 3;
+const FOLDERS_OF_ENVIRONMENTS: [&str; 2] = ["staging", "production"];
+
+/// An environment: its name, what its paths begin with, and whether the rule is among its settings. Some share files, some
+/// the rule, some both.
+const ENVIRONMENTS: [(&str, &str, bool); 5] = [
+    ("staging", "environments/staging/", false),
+    ("production", "environments/production/", false),
+    ("whole", "environments/", true),
+    ("ruled", "environments/production/", true),
+    ("part", "environments/staging/a/", true),
+];
+
+fn environments() -> Vec<EnvironmentPaths> {
+    let environment = |(name, prefix, is_ruled): (&str, &str, bool)| {
+        let rule = || {
+            let repository = Some(IMAGES[RULED].parse().unwrap());
+            SiteRule::new("environments/**", "$.spec.release", repository, RulePart::Tag).unwrap()
+        };
+        let rules = is_ruled.then(rule).into_iter().collect();
+        EnvironmentPaths {
+            name: name.to_owned(),
+            paths: vec![format!("{prefix}**")],
+            manifests: ManifestSettings { rules, ..ManifestSettings::default() },
+        }
+    };
+    ENVIRONMENTS.map(environment).into()
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -48,14 +77,19 @@ enum Step {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let part = (0..ENVIRONMENTS.len(), 0..FOLDERS.len(), 0..FILES.len());
+    let part = (0..FOLDERS_OF_ENVIRONMENTS.len(), 0..FOLDERS.len(), 0..FILES.len());
     part.prop_map(|(environment, folder, file)| {
-        format!("environments/{}/{}/{}", ENVIRONMENTS[environment], FOLDERS[folder], FILES[file])
+        format!("environments/{}/{}/{}", FOLDERS_OF_ENVIRONMENTS[environment], FOLDERS[folder], FILES[file])
     })
 }
 
 fn images() -> impl Strategy<Value = Vec<(usize, u8)>> {
-    prop::collection::vec((0..IMAGES.len(), 0_u8..4), 0..4)
+    prop::collection::vec((0..IMAGES.len(), 0_u8..4), 0..4).prop_map(|mut images| {
+        // A key is there once.
+        let mut is_first = true;
+        images.retain(|(image, _)| *image != RULED || std::mem::take(&mut is_first));
+        images
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -73,10 +107,14 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A manifest with some images; the same text for the same images, so that files share blobs.
 fn manifest(images: &[(usize, u8)]) -> String {
-    let lines = images.iter().map(|(image, tag)| format!("  - image: {}:v{tag} # keep\r\n", IMAGES[*image]));
+    let containers = images.iter().filter(|(image, _)| *image != RULED);
+    let lines = containers.map(|(image, tag)| format!("  - image: {}:v{tag} # keep\r\n", IMAGES[*image]));
+    let release = images.iter().find(|(image, _)| *image == RULED);
+    let release = release.map(|(_, tag)| format!("\n  release: v{tag} # by the rule"));
     format!(
-        "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n{}  x: 1",
-        lines.collect::<String>().replace("\r\n", "\n")
+        "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n{}  x: 1{}",
+        lines.collect::<String>().replace("\r\n", "\n"),
+        release.unwrap_or_default()
     )
     .replace("containers:\n  x", "x")
 }
@@ -93,7 +131,7 @@ struct World {
 impl World {
     fn start(files: Files) -> Self {
         let remote = Remote::empty();
-        let fleet = Fleet::new(&remote.file_url());
+        let fleet = Fleet { environments: environments(), ..Fleet::new(&remote.file_url()) };
         let mut world = Self { remote, fleet, files, history: Vec::new() };
         world.commit_foreign();
         world
@@ -124,9 +162,10 @@ impl World {
 
     /// Sets the tag in the model. Returns whether anything changed, or `None` where there is no site.
     fn set(&mut self, environment: usize, image: usize, tag: u8) -> Option<bool> {
-        let prefix = format!("environments/{}/", ENVIRONMENTS[environment]);
-        let files = self.files.iter_mut().filter(|(path, _)| path.starts_with(&prefix));
-        let mut sites: Vec<_> = files.flat_map(|(_, images)| images).filter(|site| site.0 == image).collect();
+        let (_, prefix, is_ruled) = ENVIRONMENTS[environment];
+        let files = self.files.iter_mut().filter(|(path, _)| path.starts_with(prefix));
+        let is_site = |site: &&mut (usize, u8)| site.0 == image && (image != RULED || is_ruled);
+        let mut sites: Vec<_> = files.flat_map(|(_, images)| images).filter(is_site).collect();
         let changed = sites.iter().any(|site| site.1 != tag);
         sites.iter_mut().for_each(|site| site.1 = tag);
         (!sites.is_empty()).then_some(changed)
@@ -136,7 +175,7 @@ impl World {
         let expected = self.set(environment, image, tag);
         let parent = self.remote.tip();
         let tag = format!("v{tag}");
-        let outcomes = apply(repository, plan(ENVIRONMENTS[environment], &[(IMAGES[image], &tag)])).await;
+        let outcomes = apply(repository, plan(ENVIRONMENTS[environment].0, &[(IMAGES[image], &tag)])).await;
         match (&outcomes[0].1, expected) {
             (Outcome::Refused { .. }, None) | (Outcome::Unchanged, Some(false)) => return,
             (Outcome::Changed { commit, .. }, Some(true)) => assert_eq!(self.remote.tip(), commit.to_string()),

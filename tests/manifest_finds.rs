@@ -203,3 +203,12 @@ fn no_entry_is_put_behind_a_list_between_brackets() {
     let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();
     assert!(refused.to_string().contains("the last entry of `images`"), "{refused}");
 }
+
+/// The column of the keys was taken from a key behind a question mark, which stands further in.
+#[test]
+fn no_entry_is_added_in_the_column_of_a_key_behind_a_question_mark() {
+    for key in ["?\n  image: b\n", "?\n  b\n: c\n", "? b\n: c\n"] {
+        let refused = inserted(&format!("{key}resources:\n- ../base\n")).unwrap_err();
+        assert!(refused.to_string().contains("its first key"), "{key:?}: {refused}");
+    }
+}

@@ -7,6 +7,7 @@ mod git_http;
 mod source;
 
 use std::path::Path;
+use std::time::Duration;
 
 use git_http::{Fault, Server};
 use source::{CONTENT, Source};
@@ -183,6 +184,12 @@ async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
     assert!(error.to_string().starts_with(&format!("the source repository {url} cannot be reached: 503")), "{error}");
     assert_eq!(error.ask_again_after().unwrap().as_secs(), 7);
     server.set_fault(Fault::None);
+    server.take_requests();
+    // Whoever wants to know something else of it meanwhile waits as well.
+    let error = asked.0.membership(0, &image(), &commits[1]).await.unwrap_err();
+    assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 7), "{error}");
+    assert_eq!(server.take_requests(), Vec::<String>::new());
+    tokio::time::sleep(Duration::from_millis(7_100)).await;
     assert!(asked.is_on_branch(&commits[2]).await);
     server.set_fault(Fault::Unavailable);
     drop(asked);

@@ -98,9 +98,7 @@ pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
     const OURS: [&str; 7] = ["HEAD", "config", "objects", "refs", "shallow", "history", WORKSHOP];
     // The folder of the settings, in which each branch has one.
     let above = folder.parent().unwrap_or(folder);
-    if let Some(found) = sign_of_a_repository(above) {
-        return Err(MirrorError::NotOurs { path: above.to_owned(), found: found.to_owned() });
-    }
+    refuse_repository(above)?;
     if fs::read_to_string(folder.join("HEAD")).is_ok_and(|head| head == head_of_a_mirror()) {
         return Ok(());
     }
@@ -114,12 +112,18 @@ pub(super) fn refuse_foreign(folder: &Path) -> Result<(), MirrorError> {
     Ok(())
 }
 
-/// Returns what shows that a folder is somebody's Git repository or working copy, in which no mirrors are to be made.
-pub fn sign_of_a_repository(folder: &Path) -> Option<&'static str> {
-    if folder.join(".git").exists() {
-        return Some(".git");
-    }
-    (folder.join("HEAD").is_file() && folder.join("objects").is_dir()).then_some("HEAD")
+/// Refuses a folder that is somebody's Git repository or working copy, in which no mirrors are to be made.
+///
+/// # Errors
+///
+/// [`MirrorError::NotOurs`], with what shows it.
+pub fn refuse_repository(folder: &Path) -> Result<(), MirrorError> {
+    let found = match () {
+        () if folder.join(".git").exists() => ".git",
+        () if folder.join("HEAD").is_file() && folder.join("objects").is_dir() => "HEAD",
+        () => return Ok(()),
+    };
+    Err(MirrorError::NotOurs { path: folder.to_owned(), found: found.to_owned() })
 }
 
 fn head_of_a_mirror() -> String {

@@ -42,7 +42,7 @@ mod tree;
 
 pub use ancestry::Below;
 pub use error::{OpenError, PrepareError, PushError, RemoteError};
-pub use folder::{MirrorError, sign_of_a_repository};
+pub use folder::{MirrorError, refuse_repository};
 pub use github_app::{GitHubApp, InvalidAppKey};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
 pub use object::{CommitId, InvalidCommitId};

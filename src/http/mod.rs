@@ -28,6 +28,7 @@ pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
 pub use problem::Problem;
 
+use detach::Orphans;
 use gate::Gate;
 
 use crate::relay::Relay;
@@ -64,6 +65,7 @@ struct Inner {
     reloads: Option<Reloads>,
     /// Every config repository has been read at least once. One that comes with later settings does not change that.
     has_been_ready: Arc<AtomicBool>,
+    orphans: Orphans,
 }
 
 /// The routes, ready to be served.
@@ -88,7 +90,7 @@ impl Routes {
             .iter()
             .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
             .collect();
-        Ok(Self::join(parts, gates, errands, Arc::default()))
+        Ok(Self::join(parts, gates, errands, (Arc::default(), Orphans::default())))
     }
 
     /// Joins the parts to routes that take the place of these. Receivers of which `is_same` says that their settings have
@@ -101,14 +103,26 @@ impl Routes {
         };
         let gates = parts.receivers.iter().map(gate).collect();
         let old = &self.app.0;
-        Self::join(parts, gates, old.errands.clone(), Arc::clone(&old.has_been_ready))
+        let kept = (Arc::clone(&old.has_been_ready), old.orphans.clone());
+        Self::join(parts, gates, old.errands.clone(), kept)
     }
 
-    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, has_been_ready: Arc<AtomicBool>) -> Self {
+    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: (Arc<AtomicBool>, Orphans)) -> Self {
+        let (has_been_ready, orphans) = kept;
         let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
         let keeping_heard = AtomicBool::new(false);
-        let inner = Inner { relay, receivers, keeping_heard, tokens, max_body_bytes, errands, reloads, has_been_ready };
+        let inner = Inner {
+            relay,
+            receivers,
+            keeping_heard,
+            tokens,
+            max_body_bytes,
+            errands,
+            reloads,
+            has_been_ready,
+            orphans,
+        };
         Self { app: App(Arc::new(inner)) }
     }
 
@@ -157,6 +171,6 @@ fn finish(router: Router<App>, app: &App) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), trace::trace))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(axum::middleware::from_fn(access_log::log))
-        .layer(axum::middleware::from_fn(detach::detach))
+        .layer(axum::middleware::from_fn_with_state(app.0.orphans.clone(), detach::detach))
         .with_state(app.clone())
 }

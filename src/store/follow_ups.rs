@@ -231,9 +231,12 @@ impl Store {
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub async fn follow_ups_of(&self, updates: &[Update]) -> Result<HashMap<String, FollowUp>, StoreError> {
+    pub async fn follow_ups_of(
+        &self,
+        updates: impl IntoIterator<Item = &Update>,
+    ) -> Result<HashMap<String, FollowUp>, StoreError> {
         let ids: Vec<&str> =
-            updates.iter().filter(|update| update.commit.is_some()).map(|update| update.id.as_str()).collect();
+            updates.into_iter().filter(|update| update.commit.is_some()).map(|update| update.id.as_str()).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }

@@ -1,7 +1,9 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::image::{Repository, Version};
@@ -833,6 +835,77 @@ impl writer::Write for Broken {
     async fn run(&self, tx: &mut writer::Transaction<'_>) -> Result<(), sqlx::Error> {
         sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *tx.connection).await.map(|_| ())
     }
+}
+
+/// Holds its transaction open, so that what comes meanwhile shares the next one.
+struct Held {
+    begun: Arc<Notify>,
+    go: Arc<Notify>,
+}
+
+impl writer::Write for Held {
+    type Output = ();
+
+    async fn run(&self, _: &mut writer::Transaction<'_>) -> Result<(), sqlx::Error> {
+        self.begun.notify_one();
+        self.go.notified().await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_neighbours_of_a_write_that_fails_are_written_as_if_it_had_not_been_there() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let ids = [fixture.receive("a").await, fixture.receive("b").await, fixture.receive("c").await];
+    let refusal = EventRefusal {
+        event_id: ids[2].clone(),
+        reason: "not there".to_owned(),
+        matched_rule: None,
+        redeliverable: true,
+        asked: Party::Rules,
+    };
+    let [begun, go] = [(); 2].map(|()| Arc::new(Notify::new()));
+    let held = Held { begun: begun.clone(), go: go.clone() };
+    let held = {
+        let store = store.clone();
+        tokio::spawn(async move { store.writes.run(held).await })
+    };
+    begun.notified().await;
+    // Each is handed over when it is asked for the first time, one after the other.
+    let (first, newer, outrun, broken, second, refused, ()) = tokio::join!(
+        store.receive("hub", vec![event("d"), event("d"), event("e")]),
+        store.decide(decision(&ids[0], "a", None)),
+        store.decide(decision(&ids[1], "b", None)),
+        store.writes.run(Broken),
+        store.receive("hub", vec![event("d"), event("f")]),
+        store.refuse_event(refusal),
+        // All of them wait by now.
+        async { go.notify_one() },
+    );
+    held.await.unwrap().unwrap();
+    assert!(broken.is_err());
+    refused.unwrap();
+    assert_eq!(fixture.event_state(&ids[2]).await, EventState::Refused);
+
+    // Nothing is told of a run that was taken back, and nothing is there twice.
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let states = |received: &[Received]| received.iter().map(|one| one.state).collect::<Vec<_>>();
+    let all: Vec<_> = [states(&first), states(&second)].concat();
+    assert_eq!(all.iter().filter(|state| **state == ReceivedState::Queued).count(), 3, "{all:?}");
+    assert_eq!((first.len(), second.len()), (3, 2));
+    assert_eq!((&first[0].id, &first[0].id), (&first[1].id, &second[0].id));
+    for (received, tag) in first.iter().zip(["d", "d", "e"]).chain(second.iter().zip(["d", "f"])) {
+        assert_eq!(store.event(&received.id).await.unwrap().unwrap().tag.as_str(), tag);
+    }
+    let filter = EventFilter { repository: None, state: None, failed: false, limit: 100 };
+    assert_eq!(store.events(&filter).await.unwrap().len(), 6);
+    assert_eq!(newer.unwrap(), Decided::Done(vec![("staging".to_owned(), UpdateState::Pending)]));
+    assert_eq!(outrun.unwrap(), Decided::Outrun);
+    assert_eq!(store.updates_of(&ids[0]).await.unwrap().len(), 1);
+    assert_eq!(store.updates_of(&ids[1]).await.unwrap(), []);
+    // The one that was outrun is compared again.
+    assert_eq!(fixture.decide(&ids[1], "b").await, UpdateState::Pending);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -126,6 +126,24 @@ impl Store {
             .fetch_all(&self.reads)
             .await?;
         Ok(updates)
+    }
+
+    /// Returns the updates of these events and requests by their ids, those of each in the order in which they were made.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn updates_of_all(&self, cause_ids: &[&str]) -> Result<HashMap<String, Vec<Update>>, StoreError> {
+        let updates: Vec<Update> =
+            sqlx::query_as("SELECT * FROM updates WHERE cause_id IN (SELECT value FROM json_each(?)) ORDER BY id")
+                .bind(serde_json::json!(cause_ids).to_string())
+                .fetch_all(&self.reads)
+                .await?;
+        let mut by_cause: HashMap<String, Vec<Update>> = HashMap::new();
+        for update in updates {
+            by_cause.entry(update.cause_id.clone()).or_default().push(update);
+        }
+        Ok(by_cause)
     }
 
     /// Returns the refused updates of these events and requests, in the order in which they were made.

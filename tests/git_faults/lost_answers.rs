@@ -78,3 +78,44 @@ async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() 
     assert_eq!(commits_of(&fleet.upstream, &fleet.repository("user-service"), "production", &sha('1')), 1);
     assert_eq!(fleet.upstream.subjects()[1], "of others");
 }
+
+#[tokio::test]
+async fn a_hold_that_comes_while_the_answer_is_lost_stays_and_the_update_is_settled_by_a_look() {
+    for (fault, hook) in [(Fault::LoseAnswer, "pre-receive"), (Fault::GatewayTimeout, "post-receive")] {
+        let (fleet, server, _registry) = behind_http(Fleet::builder().service("user-service")).await;
+        fleet.upstream.hook(hook, "touch hooks/begun; sleep 1.5");
+        server.set_fault(fault);
+        let id = fleet.announce("user-service", &sha('1')).await;
+        let begun = fleet.upstream.path().join("hooks/begun");
+        fleet.eventually("the push is under way", async || begun.exists()).await;
+        let hold = json!({"environment": "staging", "repository": "user-service", "reason": "look at it"});
+        let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
+        assert_eq!(status, 201, "{hold}");
+
+        // What was on its way when the hold came has landed; it is neither waiting nor written once more.
+        let event = fleet.settled(&id).await;
+        assert_eq!(event["state"], "committed", "{fault:?}: {event:#}\n{}", fleet.log());
+        assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
+        server.set_fault(Fault::None);
+        fleet.upstream.hook(hook, "true");
+        let is_held = async || {
+            let (_, holds) = fleet.api("GET", "/holds", None).await;
+            holds["holds"].as_array().unwrap().iter().any(|held| held["id"] == hold["id"])
+        };
+        assert!(is_held().await);
+
+        // What comes now waits for it.
+        let next = fleet.announce("user-service", &sha('2')).await;
+        fleet
+            .eventually("the next one waits", async || {
+                let (_, event) = fleet.api("GET", &format!("/events/{next}"), None).await;
+                event["state"] == "waiting"
+            })
+            .await;
+        assert!(is_held().await);
+        assert_eq!(fleet.running("staging", "user-service"), sha('1'));
+        assert_eq!(commits_of(&fleet.upstream, &fleet.repository("user-service"), "staging", &sha('1')), 1);
+        assert_eq!(fleet.upstream.subjects().len(), 2, "{:?}", fleet.upstream.subjects());
+        assert_sound(&fleet.upstream);
+    }
+}

@@ -212,6 +212,13 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
     let (_, list) = fleet.api("GET", "/events?state=failed", None).await;
     let ids: Vec<&Value> = list["requests"].as_array().unwrap().iter().map(|request| &request["id"]).collect();
     assert_eq!(ids, [&rollback["id"], &promoted["id"]], "{list:#}");
+    for (request, tag) in list["requests"].as_array().unwrap().iter().zip(['8', '9']) {
+        let reason = request["reason"].as_str().unwrap();
+        assert!(
+            request["updates"].as_array().unwrap().len() == 1 && reason.contains(&format!(":{tag}")),
+            "{request:#}"
+        );
+    }
     let (done, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
     let line = told.lines().find(|line| line.contains(promotion)).unwrap();
     assert!(done && line.contains("promotion in production") && line.contains(" has no uyou/user-service:9"), "{told}");

@@ -269,6 +269,8 @@ async fn a_freeze_does_not_come_back_with_the_name_of_its_environment() {
     assert_eq!(with.matches("name = \"production\"").count(), 1);
     hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
     fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
+    // Once it is in the store, a moment later.
+    fleet.eventually("it is told", async || fleet.log().contains("freeze ended")).await;
     let log = fleet.log();
     let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
     assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::report::Report;
-use crate::config_repo::sign_of_a_repository;
+use crate::config_repo::refuse_repository;
 use crate::settings::Settings;
 
 /// Looks at the store's file and at each mirror's folder. Locks and makes nothing: a running service may have them.
@@ -22,15 +22,12 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
         Err(reason) => report.fault("store", format!("{} {reason}", store.display())),
     }
     for repository in &settings.config_repositories {
-        let mirror = repository.mirror.display();
-        let fault = match sign_of_a_repository(&repository.mirror) {
-            Some(found) => {
-                Some(format!("the mirror {mirror} holds `{found}`, so it is a Git repository: choose an empty folder"))
-            }
-            None => writable_below(&repository.mirror)
-                .err()
-                .map(|reason| format!("the mirror {mirror} cannot be written: {reason}")),
+        let mirror = &repository.mirror;
+        let writable = || {
+            writable_below(mirror)
+                .map_err(|reason| format!("the mirror {} cannot be written: {reason}", mirror.display()))
         };
+        let fault = refuse_repository(mirror).map_err(|error| error.to_string()).and_then(|()| writable()).err();
         if let Some(message) = fault {
             report.fault_at(repository.line, &format!("config repository {}", repository.name), message);
         }

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::pktline::PacketReader;
 use super::protocol::{self, Advertisement, Capabilities, ReadError, References, Service};
+use super::quiet::Quiet;
 use super::{CONNECT_PATIENCE, PATIENCE, Push, patience_for, report};
 use crate::config_repo::error::{OpenError, PushError, RemoteError};
 use crate::config_repo::github_app::{self, InstallationTokens};
@@ -42,6 +43,7 @@ pub(super) struct HttpRemote {
     /// The credentials that the server has been shown last, user name and secret: it may repeat them in what it says, though they
     /// have been replaced since.
     shown: Mutex<VecDeque<(String, SecretString)>>,
+    quiet: Quiet,
 }
 
 /// What we show the server.
@@ -100,7 +102,14 @@ impl HttpRemote {
             }
         };
         let base = base_address(&settings.url);
-        Ok(Self { client, base, credentials, remembered: Mutex::default(), shown: Mutex::default() })
+        Ok(Self {
+            client,
+            base,
+            credentials,
+            remembered: Mutex::default(),
+            shown: Mutex::default(),
+            quiet: Quiet::default(),
+        })
     }
 
     pub(super) fn read<'a>(&'a self, branch: &'a str, reference: &'a str) -> HttpReading<'a> {
@@ -111,14 +120,19 @@ impl HttpRemote {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds the credentials, unless the server is to be left alone. Every request comes through here.
     async fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, RemoteError> {
+        self.quiet.may_ask()?;
         let unusable = |reason: String| RemoteError::Unauthorized { reason };
         let (username, password) = match &self.credentials {
             Credentials::None => return Ok(request),
             Credentials::Password { username, password } => {
                 (username.as_str(), password.reveal().map_err(|error| unusable(error.to_string()))?)
             }
-            Credentials::Tokens(tokens) => (github_app::USERNAME, (*tokens.token().await?).clone()),
+            Credentials::Tokens(tokens) => {
+                let token = tokens.token().await.inspect_err(|error| self.quiet.hear(error))?;
+                (github_app::USERNAME, (*token).clone())
+            }
         };
         let pair = format!("{username}:{}", password.expose_secret());
         self.note_shown(username, password);
@@ -148,7 +162,7 @@ impl HttpRemote {
         if let (Credentials::Tokens(tokens), StatusCode::UNAUTHORIZED) = (&self.credentials, response.status()) {
             tokens.forget().await;
         }
-        accepted(response, content_type).await
+        accepted(response, content_type).await.inspect_err(|error| self.quiet.hear(error))
     }
 
     /// Asks what a service can do.

@@ -11,6 +11,7 @@ mod known_hosts;
 mod local;
 mod pktline;
 mod protocol;
+mod quiet;
 mod report;
 mod ssh;
 mod stream;

@@ -55,13 +55,15 @@ pub(super) async fn list(
 
 async fn failed_requests(app: &App, filter: &EventFilter) -> Result<Vec<RequestView>, Problem> {
     let store = app.0.relay.store();
-    let mut views = Vec::new();
-    for request in store.failed_requests(filter.repository.as_ref(), filter.limit).await? {
-        let updates = store.updates_of(&request.id).await?;
-        let follow_ups = store.follow_ups_of(&updates).await?;
-        views.push(RequestView::new(&request, &updates, &follow_ups));
-    }
-    Ok(views)
+    let requests = store.failed_requests(filter.repository.as_ref(), filter.limit).await?;
+    let ids: Vec<&str> = requests.iter().map(|request| request.id.as_str()).collect();
+    let updates = store.updates_of_all(&ids).await?;
+    let follow_ups = store.follow_ups_of(updates.values().flatten()).await?;
+    let view = |request: &crate::store::Request| {
+        let updates = updates.get(&request.id).map(Vec::as_slice).unwrap_or_default();
+        RequestView::new(request, updates, &follow_ups)
+    };
+    Ok(requests.iter().map(view).collect())
 }
 
 const FAILED: &str = "failed";

@@ -259,7 +259,9 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
     let before_key = |key: NodeId| last_line(&text[..tree.node(key).span().start]).trim_start_matches('\u{feff}');
     let indentation = before_key(root + 1);
-    if !is_blank(indentation) {
+    // A key behind a question mark begins somewhere else than its mapping, be it on a line of its own.
+    let begins = |id: NodeId| tree.node(id).span().start;
+    if !is_blank(indentation) || begins(root) != begins(root + 1) {
         return Err(Failure::NoPlace("its first key does not stand at the beginning of a line"));
     }
     let lists = tree.entries(root).map(|(_, value)| value);

@@ -22,7 +22,7 @@ use batch::Batch;
 use super::Relay;
 use super::branch::Branch;
 use super::coalesce::coalesce;
-use super::quiet::{self, LastPush};
+use super::quiet::{self, Bells, LastPush};
 use super::setback::Setback;
 use crate::config_repo::CommitId;
 use crate::store::{Outcome, Update};
@@ -151,7 +151,8 @@ async fn write_pending(
     } else {
         pending
     };
-    let pending = quiet::gather(relay, branch, environments, pending, before.push, stopped).await?;
+    let bells = Bells { in_hand: relay.0.in_hand.subscribe(), wake: &branch.wake };
+    let pending = quiet::gather(&relay.0.store, bells, environments, pending, before.push, stopped).await?;
     let pending = quiet::wait(relay, branch, environments, pending, stopped).await?;
     let pending = finish_found(relay, branch, pending).await?;
     let (newest, superseded) = coalesce(pending);
