@@ -9,8 +9,8 @@ use jiff::fmt::rfc2822;
 /// A number in `Retry-After` from here on is a moment and not a span: Docker Hub sends Unix times.
 const EARLIEST_UNIX_SECONDS: u64 = 1_000_000_000;
 
-/// Returns how long `Retry-After` asks to wait from `now` on, at most `longest`; `None` where it is absent or makes no
-/// sense.
+/// Returns how long `Retry-After` asks to wait from `now` on, at most `longest`; `None` where it is absent, makes
+/// no sense, or names no time to come: that is no leave to ask again and again.
 ///
 /// A number of seconds or a date (<https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>), and the Unix time that
 /// Docker Hub sends instead.
@@ -21,7 +21,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp, longest: Duration
         Ok(moment) => until(Timestamp::from_second(i64::try_from(moment).ok()?).ok()?, now),
         Err(_) => until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?, now),
     };
-    Some(wait.min(longest))
+    (!wait.is_zero()).then_some(wait.min(longest))
 }
 
 fn until(moment: Timestamp, now: Timestamp) -> Duration {
@@ -42,11 +42,9 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_a_date_or_a_unix_time() {
         assert_eq!(waits("30"), Some(30));
-        assert_eq!(waits("0"), Some(0));
         assert_eq!(waits("Mon, 23 Nov 2026 08:02:00 GMT"), Some(120));
-        assert_eq!(waits("Mon, 23 Nov 2026 07:00:00 GMT"), Some(0), "the past is now");
         assert_eq!(waits("1795420810"), Some(10));
-        for text in ["", "soon", "-1", "1.5"] {
+        for text in ["", "soon", "-1", "1.5", "0", "Mon, 23 Nov 2026 07:00:00 GMT", "1795420000"] {
             assert_eq!(waits(text), None, "{text}");
         }
     }

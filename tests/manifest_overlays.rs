@@ -433,3 +433,18 @@ fn a_patch_of_a_component_is_told_where_it_sets_a_strange_image() {
         assert_eq!((versions(&overlay), overlay.notes.len()), (vec!["2 a 1".to_owned()], told), "{:?}", overlay.notes);
     }
 }
+
+#[test]
+fn what_more_patches_than_are_read_may_replace_gets_no_entry() {
+    for (operations, inherited) in [(150, 1), (250, 0)] {
+        let label = "- {op: add, path: /metadata/labels/x, value: y}\n";
+        let kustomization = "resources:\n- ../base.yaml\npatches:\n- target: {name: a}\n  path: labels.yaml\n";
+        let files = [
+            ("env/kustomization.yaml", kustomization),
+            ("env/labels.yaml", &label.repeat(operations)),
+            ("base.yaml", "kind: Pod\nmetadata: {name: a}\nspec: {containers: [{image: 'a:1'}]}\n"),
+        ];
+        let overlay = Repo::new("env/", &files).overlay("env/kustomization.yaml");
+        assert_eq!(versions(&overlay).len(), inherited, "{operations}: {:?}", overlay.notes);
+    }
+}

@@ -148,6 +148,13 @@ pub struct Application {
     pub failed_sync: Option<String>,
 }
 
+impl Application {
+    /// Returns whether what Argo CD shows of it could not be read, so that nobody knows what it is made of.
+    pub fn is_unreadable(&self) -> bool {
+        self.trouble.is_some() && self.sources.is_empty()
+    }
+}
+
 /// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document). Its items are read one by one: one
 /// that is not as it should be leaves the others readable.
 #[derive(Deserialize)]

@@ -37,6 +37,10 @@ impl Redaction {
     #[must_use]
     pub fn and(mut self, username: &str, secret: &str) -> Self {
         let mut forms = vec![secret.to_owned(), percent_encoded(secret, true), percent_encoded(secret, false)];
+        // Some leave the slash as it is, which is allowed in a path.
+        forms.extend(
+            [("%2F", true), ("%2f", false)].map(|(slash, upper)| percent_encoded(secret, upper).replace(slash, "/")),
+        );
         // A space is a plus sign in a form's data.
         forms.push(percent_encoded(secret, true).replace("%20", "+"));
         let json = serde_json::Value::from(secret).to_string();
@@ -59,11 +63,18 @@ impl Redaction {
         let mut clean = self.clean_whole(text);
         for form in &self.0 {
             let form = form.expose_secret();
-            let Some(beginning) = form.get(..BEGINNING).filter(|_| form.len() > BEGINNING) else { continue };
+            // Where a character ends.
+            let Some(beginning) = (BEGINNING..form.len()).find_map(|length| form.get(..length)) else { continue };
             while let Some(at) = clean.find(beginning) {
                 let same = clean[at..].char_indices().zip(form.chars()).take_while(|((_, a), b)| a == b).last();
-                let end = same.map_or(at + BEGINNING, |((place, last), _)| at + place + last.len_utf8());
+                let end = same.map_or(at + beginning.len(), |((place, last), _)| at + place + last.len_utf8());
                 clean.replace_range(at..end, REDACTED);
+            }
+            // What has been cut off may end in a shorter one.
+            let is_rest = |length: &usize| form.get(..*length).is_some_and(|rest| clean.ends_with(rest));
+            if let Some(rest) = (SHORTEST..BEGINNING.min(form.len())).rev().find(is_rest) {
+                clean.truncate(clean.len() - rest);
+                clean.push_str(REDACTED);
             }
         }
         clean
@@ -127,6 +138,7 @@ mod tests {
             URL_SAFE_NO_PAD.encode(&pair),
             "p%40ss%20%22w%C3%B6rd%22%2F%2B%3Dx".to_owned(),
             "p%40ss%20%22w%c3%b6rd%22%2f%2b%3dx".to_owned(),
+            "p%40ss%20%22w%C3%B6rd%22/%2B%3Dx".to_owned(),
             "p%40ss+%22w%C3%B6rd%22%2F%2B%3Dx".to_owned(),
             serde_json::json!(SECRET).to_string().trim_matches('"').trim_end_matches('\\').to_owned(),
         ] {
@@ -145,6 +157,8 @@ mod tests {
         let redaction = Redaction::of("bot", "ghp_0123456789abcdefghij");
         assert_eq!(redaction.clean("not ghp_0123456789abcd"), "not [redacted]");
         assert_eq!(redaction.clean("ghp_01234567 and more"), "[redacted] and more");
+        assert_eq!(redaction.clean("the end is ghp_01234"), "the end is [redacted]");
+        assert_eq!(Redaction::of("bot", "pässwörtchäß").clean("no: pässwörtch, no"), "no: [redacted], no");
         assert_eq!(redaction.clean("ghp_0123456 is little"), "ghp_0123456 is little");
         let header = STANDARD.encode("bot:ghp_0123456789abcdefghij");
         assert_eq!(redaction.clean(&format!("Basic {}", &header[..20])), "Basic [redacted]");

@@ -159,3 +159,16 @@ async fn a_time_that_is_none_hides_no_other_application() {
     let said = "its lastTransitionTime is no time: \"soon\"; its finishedAt is no time: \"later\"";
     assert_eq!(messages, [&json!(said), &Value::Null], "{row:#}");
 }
+
+#[tokio::test]
+async fn an_application_that_cannot_be_read_may_be_of_the_environment() {
+    let argocd = four_applications().await;
+    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let fleet = start(builder, &argocd).await;
+    let event = fleet.announce("user-service", &sha('1')).await;
+    rollout(&fleet, &event, "healthy").await;
+    assert!(is_let_through(&fleet).await);
+    argocd.change("order-service-staging", |app| app.spec = json!({"source": 5}));
+    let said = refusal(&fleet).await;
+    assert!(said.contains("order-service-staging") && said.contains("cannot be read"), "{said}");
+}

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{ConfigRepository, Local, blocking};
 use crate::config_repo::error::RemoteError;
@@ -13,6 +14,9 @@ use crate::config_repo::tree::Unreadable;
 
 /// The most commits of which it is remembered what they say. What they have in common they share.
 const MAX_REMEMBERED: usize = 32;
+
+/// How long a server may take to give a commit that somebody asks for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The indexes of commits that somebody has asked for, oldest first.
 #[derive(Debug, Default)]
@@ -45,7 +49,12 @@ impl ConfigRepository {
     pub async fn snapshot_at(&self, commit: CommitId) -> Result<Arc<Snapshot>, RemoteError> {
         // In a task of its own, as every reading: a caller who stops waiting must leave the mirror whole.
         let repository = self.clone();
-        let reading = tokio::spawn(async move { repository.read_at(commit).await });
+        let reading = tokio::spawn(async move {
+            // Nothing else is asked of the remote meanwhile.
+            let late =
+                |_| Err(RemoteError::unavailable(format!("it has not given commit {commit} within {PATIENCE:?}")));
+            tokio::time::timeout(PATIENCE, repository.read_at(commit)).await.unwrap_or_else(late)
+        });
         reading.await.unwrap_or_else(|error| Err(MirrorError::from(error).into()))
     }
 

@@ -40,6 +40,12 @@ impl JsonPatch {
         Some(Self { kind, name, operations })
     }
 
+    /// Returns a patch that may replace anything.
+    pub(super) fn of_everything() -> Self {
+        let whole = Operation { pointer: String::new(), inserts: false, sets: None };
+        Self { kind: None, name: None, operations: vec![whole] }
+    }
+
     /// Returns how many operations the patch has.
     pub(super) fn len(&self) -> usize {
         self.operations.len()

@@ -172,6 +172,8 @@ impl<'a> Walk<'a> {
             }
             self.operations += patch.len();
             if self.operations > MAX_OPERATIONS {
+                // Nobody looks which images those are: none gets an entry that may be without effect.
+                self.patches.push(JsonPatch::of_everything());
                 return self.note_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
             }
             self.patches.push(patch);

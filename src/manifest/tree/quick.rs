@@ -454,8 +454,10 @@ impl<'text> Reader<'text> {
         self.skip_spaces();
         while self.peek()? != close {
             if is_mapping {
+                let key = self.position;
                 self.flow_scalar()?;
-                if self.peek()? != b':' || self.bytes.get(self.position + 1) != Some(&b' ') {
+                let is_long = self.position - key > MAX_KEY;
+                if is_long || self.peek()? != b':' || self.bytes.get(self.position + 1) != Some(&b' ') {
                     return None;
                 }
                 self.position += 1;
@@ -602,6 +604,24 @@ mod tests {
             "a: [b: c]\n",
         ] {
             assert!(read(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn leaves_long_keys_to_the_parser() {
+        for length in [900, 990, 1_010, 1_020, 1_021, 1_022, 1_023, 1_024, 1_025, 1_026, 2_000] {
+            let key = "x".repeat(length);
+            for text in [
+                "KEY: b\n",
+                "- 'KEY': b\n",
+                "a: {KEY: b}\n",
+                "a: {\"KEY\": b}\n",
+                "- {c: d, 'KEY': b}\n",
+                "a: [\"KEY\"]\n",
+            ] {
+                let is_read = is_read_the_same(&text.replace("KEY", &key));
+                assert!(is_read == (length < 1_000) || text.contains('['), "{text} {length}");
+            }
         }
     }
 

@@ -92,6 +92,11 @@ impl Relay {
         let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
         let mut apps: Vec<Application> =
             following.select(&list, environment, watched, &files).into_iter().cloned().collect();
+        // One that cannot be read may be made of anything, so nobody knows how the environment is.
+        let is_known = |app: &Application| apps.iter().any(|known| known.name == app.name);
+        let unreadable: Vec<Application> =
+            following.unreadable(&list, environment).filter(|app| !is_known(app)).cloned().collect();
+        apps.extend(unreadable);
         self.look_closer(following, &mut apps).await;
         let _health = following.health.lock().await;
         let before = self.health_of(environment).await?;

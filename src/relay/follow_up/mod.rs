@@ -91,6 +91,17 @@ impl Following {
         if touched.is_empty() { candidates } else { touched }
     }
 
+    /// Returns those of `all` that Argo CD shows in a way that cannot be read, and that may be of an environment.
+    fn unreadable<'a>(&'a self, all: &'a [Application], environment: &str) -> impl Iterator<Item = &'a Application> {
+        let names = match self.selection(environment) {
+            Selection::Named(names) => Some(names),
+            Selection::Paths | Selection::Labels(_) => None,
+        };
+        let may_be =
+            move |app: &&Application| names.is_none_or(|names| names.iter().any(|name| is_same(name, &app.name)));
+        all.iter().filter(|app| app.is_unreadable()).filter(may_be)
+    }
+
     /// Returns the selector with which Argo CD is asked for the applications of an environment.
     fn selector(&self, environment: &str) -> Option<&str> {
         match self.selection(environment) {

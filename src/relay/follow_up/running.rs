@@ -20,7 +20,7 @@ use crate::relay::{Branch, Relay};
 pub(in crate::relay) type Promoted = (Repository, Version);
 
 /// The most applications that are asked at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 
 /// What an application has to run: the version of each repository, in these files.
 type Wanted<'a> = BTreeMap<&'a Repository, (&'a Version, BTreeSet<Arc<str>>)>;
