@@ -147,24 +147,33 @@ async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
     for digit in ['0', '8', '9'] {
         push_to(&repository, &sha(digit), "2026-11-20T08:00:00Z").await;
     }
-    let before = registry.requests().len();
+    // What pushes send is left out by its kind: the registry answers before it writes its log, so the end of a push
+    // may stand there behind what was asked after it.
+    let questions = || {
+        let mut requests = registry.requests();
+        requests.retain(|request| {
+            request.starts_with("GET ") || request.starts_with("HEAD ") && request.contains("/manifests/")
+        });
+        requests
+    };
     let fleet = builder.start().await;
     state_is(&fleet, "listed").await;
     let lists = |requests: &[String]| requests.iter().filter(|request| request.contains("/tags/list?")).count();
-    let first = registry.requests().split_off(before);
+    fleet.eventually("the list is in the log", async || lists(&questions()) > 0).await;
+    let first = questions();
     assert_eq!((lists(&first), first.len()), (1, 1), "one list, and no look at old tags: {first:#?}");
     assert_eq!(events(&fleet).await, Vec::<Value>::new());
 
     for (digit, time) in [('1', "2026-11-21T08:00:00Z"), ('2', "2026-11-22T08:00:00Z")] {
         push_to(&repository, &sha(digit), time).await;
-        let before = registry.requests().len();
+        let before = questions().len();
         hang_up(&fleet);
         commits(&fleet, "staging", "user-service", &sha(digit)).await;
-        fleet.eventually("the round is over", async || lists(&registry.requests().split_off(before)) > 0).await;
+        fleet.eventually("the round is over", async || lists(&questions().split_off(before)) > 0).await;
         let found = events(&fleet).await;
         assert_eq!((&found[0]["tag"], &found[0]["cause"]), (&sha(digit).into(), &"catch-up".into()), "{found:#?}");
         fleet.settled(found[0]["id"].as_str().unwrap()).await;
-        let asked = registry.requests().split_off(before);
+        let asked = questions().split_off(before);
         assert_eq!(lists(&asked), 1, "{asked:#?}");
         let names = |digit: char| asked.iter().filter(|request| request.contains(&sha(digit))).count();
         assert_eq!((names('8'), names('9')), (0, 0), "seen in the first round: {asked:#?}");
