@@ -26,6 +26,7 @@ pub mod argocd;
 pub mod cli;
 pub mod clock;
 pub mod config_repo;
+pub mod domain;
 pub mod http;
 pub mod image;
 pub mod manifest;
