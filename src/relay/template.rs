@@ -47,6 +47,8 @@ pub(super) struct ChangeFields {
     pub(super) cause_id: String,
     /// The receiver, or who asked for it.
     pub(super) actor: String,
+    /// The reason of the promotion or rollback; empty for events.
+    pub(super) reason: String,
     pub(super) files: Vec<String>,
 }
 
@@ -105,6 +107,7 @@ impl Fields {
             cause: "push".to_owned(),
             cause_id: "01J".to_owned(),
             actor: "hub".to_owned(),
+            reason: String::new(),
             files: vec!["environments/staging/user-service/deployment.yaml".to_owned()],
         };
         Self {

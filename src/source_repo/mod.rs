@@ -100,6 +100,11 @@ impl Sources {
         }
     }
 
+    /// Returns what [`Self::relation`] would, if no network is needed for it.
+    pub fn known_relation(&self, source: usize, image: &Repository, new: &str, old: &str) -> Option<Relation> {
+        self.repository(source, image).ok().flatten()?.known_relation(new, old)
+    }
+
     /// Returns where the source of an image lies, and which of its branches count. Asks the remote each time, and
     /// keeps nothing.
     ///

@@ -11,7 +11,8 @@ use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
 use crate::relay::{Branch, Relay};
-use crate::store::{ApplicationHealth, FollowUp, StoreError, Update};
+use crate::domain::Update;
+use crate::store::{ApplicationHealth, FollowUp, StoreError};
 
 /// How long whoever asks for a promotion waits for Argo CD.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -216,7 +217,7 @@ impl Relay {
 async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<String> {
     let snapshot = branch.snapshot()?;
     let tip = snapshot.tip.to_string();
-    if crate::relay::writer::stands_on(update, &snapshot) {
+    if crate::relay::branch::stands_on(update, &snapshot) {
         return Some(tip);
     }
     let commit = row.commit.parse().ok()?;

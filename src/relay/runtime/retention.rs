@@ -1,18 +1,18 @@
-//! Forgets what is over, in small steps.
+//! Deletes what ended long ago from the store, in small steps.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Relay;
+use crate::relay::Relay;
 
-/// How soon after the start, and how often.
+/// The time from the start to the first round, and between rounds.
 const TIMES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 
-/// The pause between two steps, in which others write.
+/// The pause between two steps, in which other writes have their turn.
 const PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let mut pause = TIMES.0;
     loop {
         tokio::select! {
@@ -23,7 +23,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             Ok(true) => PAUSE,
             Ok(false) => TIMES.1,
             Err(error) => {
-                tracing::warn!(%error, "what is over cannot be deleted from the store");
+                tracing::warn!(%error, "old rows cannot be deleted from the store");
                 TIMES.1
             }
         };
