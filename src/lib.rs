@@ -18,10 +18,12 @@
 //! | [`argocd`] | commit -> applications refreshed, and what became of it |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
+//! | `api` | the wire types of the HTTP API, for `http` and `cli` |
 //! | [`telemetry`] | logs and metrics |
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
 
+mod api;
 pub mod argocd;
 pub mod cli;
 pub mod clock;
