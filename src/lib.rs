@@ -32,7 +32,6 @@ pub mod cli;
 pub mod clock;
 pub mod config_repo;
 pub mod http;
-pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
@@ -41,7 +40,8 @@ pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
-pub mod webhook;
 
 pub use tagrelay_image as image;
+pub use tagrelay_manifest as manifest;
 pub use tagrelay_secret as secret;
+pub use tagrelay_webhook as webhook;
