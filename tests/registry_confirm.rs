@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits, UnverifiedImage};
 use tagrelay::secret::Secret;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 fn plain(host: &str) -> RegistrySettings {
     RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None }
