@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::gather::{Build, Setback};
 use crate::domain::{Event, Party};
-use crate::image::{Digest, Repository};
+use crate::image::{Digest, Repository, Tag};
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::relay::branch::{Presence, sites};
@@ -221,7 +221,13 @@ impl Relay {
         span.set("server.address", registry);
         span.set("tagrelay.repository", &image.repository);
         span.set("tagrelay.tag", &image.tag);
-        let confirmation = self.0.registries.confirm(image).await;
+        let rule = rule_for(&self.0.images, &image.repository);
+        let reads = rule.is_some_and(|rule| compares_build_times(rule, &image.tag));
+        let confirmation = if reads {
+            self.0.registries.confirm_and_read(image).await
+        } else {
+            self.0.registries.confirm(image).await
+        };
         span.set("tagrelay.outcome", confirmation.outcome());
         match &confirmation {
             Confirmation::There(image) => span.set("tagrelay.version", image.version()),
@@ -299,6 +305,13 @@ impl Relay {
         }
         reason
     }
+}
+
+/// Whether the build time is the first criterion that can tell two builds with such a tag apart.
+fn compares_build_times(rule: &ImageRule, tag: &Tag) -> bool {
+    let facts = rule.tag.read(tag).unwrap_or_default();
+    let is_ordered = facts.number.is_some() || facts.time.is_some() || facts.version.is_some();
+    rule.verify == Verification::Exists && !rule.allow_older && rule.source.is_none() && !is_ordered
 }
 
 /// Returns the pause before the registry is asked again for an image that it does not have; `None`: its answer is final.
