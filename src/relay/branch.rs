@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::{Environment, UpdateMode, WritingSettings};
+use super::{Environment, UpdateMode};
 use crate::config_repo::{Below, CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
 use crate::domain::Update;
 use crate::image::Repository;
+use crate::settings::WritingSettings;
 use crate::telemetry::{GitOperation, Metrics};
 
 /// A branch of a config repository, with the environments that live on it. One writer works on it.

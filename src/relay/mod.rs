@@ -23,7 +23,6 @@ mod message;
 mod requests;
 mod runtime;
 mod settings;
-mod template;
 mod write;
 
 use std::collections::HashMap;
@@ -42,13 +41,13 @@ pub use requests::{
     RollbackOrder,
 };
 pub use runtime::Running;
-pub use settings::{CatchUpSettings, Environment, MessageSettings, UpdateMode, WritingSettings};
-pub use template::{InvalidTemplate, MessageTemplate};
+pub use settings::{Environment, UpdateMode};
 
 use crate::domain::{CatchUpDoubt, Update};
 use crate::image::{Repository, Version};
 use crate::policy::{FreezeCalendar, ImageRule};
 use crate::registry::Registries;
+use crate::settings::CatchUpSettings;
 use crate::source_repo::Sources;
 use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Span, Traces};

@@ -7,7 +7,8 @@ use super::nearest::hint;
 use super::reader::Section;
 use super::{duration, keys};
 use crate::config_repo::{CommitSettings, Grouping, Identity, SignatureFormat, Signer};
-use crate::relay::{MessageSettings, MessageTemplate, WritingSettings};
+use super::pipeline::{MessageSettings, WritingSettings};
+use super::template::MessageTemplate;
 
 /// No update should be delayed by more than a minute.
 const QUIET_PERIODS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);

@@ -7,7 +7,7 @@ use super::remote_url::{self, Transport, is_loopback};
 use super::report::At;
 use super::{commits, keys};
 use crate::config_repo::{Authentication, CommitSettings, GitHubApp};
-use crate::relay::WritingSettings;
+use super::pipeline::WritingSettings;
 
 /// `[[config_repository]]`: a Git repository that Argo CD watches.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
-use crate::relay::CatchUpSettings;
+use super::pipeline::CatchUpSettings;
 use crate::store::{Retention, StoreSettings};
 
 /// `[server]`: listeners and their limits.

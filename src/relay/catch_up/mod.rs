@@ -27,10 +27,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::branch::sites;
-use super::{CatchUpSettings, Relay};
+use super::Relay;
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, TagRule, Verification, rule_for};
 use crate::registry::{Confirmation, Listing, UnverifiedImage};
+use crate::settings::CatchUpSettings;
 use crate::store::{CaughtUp, FoundTag, SeenRepository, SeenTags, StoreError};
 use crate::telemetry::{SpanKind, TraceContext};
 

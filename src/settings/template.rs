@@ -1,10 +1,10 @@
-//! What people may say about the words of commits: templates for the subject and the body.
+//! Templates for the subject and the body of commit messages.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 
-/// How much work a template may be, in instructions: some hundred for each update of the largest batch.
+/// The most instructions of a template: some hundred for each update of the largest batch.
 const FUEL: u64 = 1_000_000;
 
 /// A template of the subject or the body of a commit message, in the language of Jinja
@@ -12,52 +12,52 @@ const FUEL: u64 = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageTemplate(String);
 
-/// A template that cannot be used.
+/// Why a template cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidTemplate(String);
 
-/// What a template can name.
+/// The variables of a template.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Fields {
-    /// The environments, with commas between them.
-    pub(super) environment: String,
-    pub(super) environments: Vec<String>,
-    /// What the subject says without a template, behind the environment.
-    pub(super) summary: String,
-    pub(super) changes: Vec<ChangeFields>,
+pub struct Fields {
+    /// The environments, joined with commas.
+    pub environment: String,
+    pub environments: Vec<String>,
+    /// The default subject without the environment.
+    pub summary: String,
+    pub changes: Vec<ChangeFields>,
 }
 
-/// What became of one image in one environment.
+/// One changed image in one environment.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct ChangeFields {
-    pub(super) environment: String,
-    pub(super) repository: String,
+pub struct ChangeFields {
+    pub environment: String,
+    pub repository: String,
     /// The last part of the repository.
-    pub(super) name: String,
-    /// The tag before, or the digest where there was no tag.
-    pub(super) old: String,
-    pub(super) old_short: String,
-    pub(super) new: String,
-    pub(super) new_short: String,
-    /// The digest now; empty where it is not known.
-    pub(super) digest: String,
-    /// `push`, `promotion` or `rollback`.
-    pub(super) cause: String,
-    pub(super) cause_id: String,
-    /// The receiver, or who asked for it.
-    pub(super) actor: String,
+    pub name: String,
+    /// The tag before, or the digest if there was no tag.
+    pub old: String,
+    pub old_short: String,
+    pub new: String,
+    pub new_short: String,
+    /// The new digest; empty if it is not known.
+    pub digest: String,
+    /// `push`, `catch-up`, `promotion` or `rollback`.
+    pub cause: String,
+    pub cause_id: String,
+    /// The receiver, or the name of the API token.
+    pub actor: String,
     /// The reason of the promotion or rollback; empty for events.
-    pub(super) reason: String,
-    pub(super) files: Vec<String>,
+    pub reason: String,
+    pub files: Vec<String>,
 }
 
 impl MessageTemplate {
-    /// Takes a template that renders with one change and with several.
+    /// Checks that a template renders with one change and with several.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Why it does not, or that its result is empty.
     pub fn new(source: &str) -> Result<Self, InvalidTemplate> {
         let template = Self(source.to_owned());
         for fields in [Fields::sample(1), Fields::sample(2)] {
@@ -69,7 +69,7 @@ impl MessageTemplate {
         Ok(template)
     }
 
-    pub(super) fn render(&self, fields: &Fields) -> Result<String, InvalidTemplate> {
+    pub fn render(&self, fields: &Fields) -> Result<String, InvalidTemplate> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
