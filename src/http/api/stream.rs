@@ -11,7 +11,7 @@ use crate::domain::{Change, Entry};
 
 /// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins behind it.
 ///
-/// The server keeps changes for an hour. If `Last-Event-ID` is older, the stream begins with an event `missed`.
+/// The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
 #[utoipa::path(get, path = "/stream",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has")),
     responses((status = 200, content_type = "text/event-stream")))]
@@ -32,7 +32,7 @@ pub(super) async fn watch(
         }
         None => (store.subscribe(), false),
     };
-    let missed = missed.then(|| Ok(Event::default().event("missed").data("changes are kept for an hour")));
+    let missed = missed.then(|| Ok(Event::default().event("missed").data("changes are kept for a day")));
     let entries = stream::unfold(subscriber, async |mut subscriber| {
         let entries: Vec<Result<Event, Infallible>> = subscriber.next().await.into_iter().map(|entry| Ok(event(entry))).collect();
         Some((stream::iter(entries), subscriber))

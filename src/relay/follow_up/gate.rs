@@ -140,9 +140,9 @@ impl Relay {
         soak: Duration,
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
-        // What is just being pushed may be on the branch already, and nobody follows it yet.
-        let pending = self.0.store.pending_updates(&[environment.to_owned()], 1).await?;
-        if let Some(update) = pending.first() {
+        // An update that is being pushed may be on the branch already, and its rollout has not begun.
+        let pending = self.0.store.claim(&[environment.to_owned()], 1).await?;
+        if let Some(update) = pending.updates.first() {
             let (name, version) = (update.repository.name(), update.version.short());
             return Ok(Some(Closed(format!("{name} {version} is just being written to `{environment}`"))));
         }
