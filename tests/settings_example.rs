@@ -4,10 +4,11 @@
 use std::env::VarError;
 use std::path::Path;
 
+use tagrelay::access::Permission;
 use tagrelay::config_repo::Authentication;
 use tagrelay::policy::{TagRule, Verification};
 use tagrelay::secret::ExposeSecret;
-use tagrelay::settings::{Faults, KEY_SETS, Permission, Settings, UpdateMode};
+use tagrelay::settings::{Faults, KEY_SETS, Settings, UpdateMode};
 use tagrelay::webhook::Kind;
 
 const EXAMPLE: &str = include_str!("../config.example.toml");

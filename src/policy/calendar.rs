@@ -1,5 +1,4 @@
-use super::shape::Shape;
-use super::tag_rule::InvalidTagRule;
+use super::shape::{InvalidTagRule, Shape};
 
 /// How the parts of a calendar version stand in a tag: `YYYY.0M.0D`, `YY.MM.MICRO` (<https://calver.org>).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,15 @@
 use regex::Regex;
 
-use super::tag_rule::InvalidTagRule;
-
 /// The compiled form of whole tags.
 ///
 /// Two are equal when they were written alike, which is what settings are compared by.
 #[derive(Debug, Clone)]
 pub struct Shape(Regex);
+
+/// Why a tag rule is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidTagRule(pub(super) String);
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {

@@ -1,21 +1,19 @@
-use super::nearest::nearest;
-
 /// What the bearer of an API token may do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Permission {
     /// Read everything.
     Read,
-    /// Ask for promotions to an environment.
+    /// Request promotions to an environment.
     Promote(EnvironmentScope),
-    /// Ask for rollbacks in an environment.
+    /// Request rollbacks in an environment.
     Rollback(EnvironmentScope),
-    /// Set and release holds in an environment.
+    /// Make and release holds in an environment.
     Hold(EnvironmentScope),
-    /// Freeze an environment and thaw it.
+    /// Freeze and thaw an environment.
     Freeze(EnvironmentScope),
     /// Promote to an environment although its gate is closed or it is frozen.
     Override(EnvironmentScope),
-    /// Run refused and failed events again.
+    /// Replay events.
     Replay,
     /// Everything.
     Admin,
@@ -24,44 +22,32 @@ pub enum Permission {
 /// The environments of a permission.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EnvironmentScope {
-    /// `*`: each, also those that are added later.
+    /// `*`: all environments, including later ones.
     All,
-    /// The one with this name.
     One(String),
 }
 
-/// Why a text is no permission.
+/// Why a text is not a permission.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPermission {
-    /// No permission begins like that.
-    #[error("there is no permission `{name}`{}", suggest(.nearest))]
-    Unknown {
-        /// What was written.
-        name: String,
-        /// What was probably meant.
-        nearest: Option<String>,
-    },
-    /// A permission that says nothing without an environment.
+    #[error("there is no permission `{0}`")]
+    Unknown(String),
     #[error("the permission `{0}` names no environment; write `{0}:NAME`, or `{0}:*` for each")]
-    NoEnvironment(&'static str),
-    /// A permission that knows no environments.
+    MissingEnvironment(&'static str),
     #[error("the permission `{0}` takes no environment")]
-    TakesNoEnvironment(&'static str),
-}
-
-fn suggest(nearest: &Option<String>) -> String {
-    match nearest {
-        Some(nearest) => format!("; did you mean `{nearest}`?"),
-        None => "; known: read, promote:NAME, rollback:NAME, hold:NAME, freeze:NAME, override:NAME, replay, admin"
-            .to_owned(),
-    }
+    UnexpectedEnvironment(&'static str),
 }
 
 const PLAIN: [&str; 3] = ["read", "replay", "admin"];
 const SCOPED: [&str; 5] = ["promote", "rollback", "hold", "freeze", "override"];
 
 impl EnvironmentScope {
-    /// Returns whether everything in `other` is in this one.
+    /// Returns the scope of one environment.
+    pub fn one(environment: &str) -> Self {
+        Self::One(environment.to_owned())
+    }
+
+    /// Returns whether this scope contains all of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         match self {
             Self::All => true,
@@ -71,7 +57,12 @@ impl EnvironmentScope {
 }
 
 impl Permission {
-    /// Returns the scope of a permission that has one.
+    /// Returns the names of all permissions, without their environments.
+    pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+        PLAIN.into_iter().chain(SCOPED)
+    }
+
+    /// Returns the scope; `None` for a permission without environments.
     pub fn scope(&self) -> Option<&EnvironmentScope> {
         match self {
             Self::Promote(scope)
@@ -83,7 +74,7 @@ impl Permission {
         }
     }
 
-    /// Returns whether who has this permission may do what `needed` says.
+    /// Returns whether this permission includes `needed`.
     pub fn covers(&self, needed: &Self) -> bool {
         match (self, needed) {
             (Self::Admin, _) | (Self::Read, Self::Read) | (Self::Replay, Self::Replay) => true,
@@ -107,7 +98,7 @@ impl std::str::FromStr for Permission {
         };
         if let Some(name) = PLAIN.into_iter().find(|plain| *plain == name) {
             if environment.is_some() {
-                return Err(InvalidPermission::TakesNoEnvironment(name));
+                return Err(InvalidPermission::UnexpectedEnvironment(name));
             }
             return Ok(match name {
                 "read" => Self::Read,
@@ -116,14 +107,10 @@ impl std::str::FromStr for Permission {
             });
         }
         let Some(name) = SCOPED.into_iter().find(|scoped| *scoped == name) else {
-            let nearest = nearest(name, PLAIN.into_iter().chain(SCOPED)).map(|near| match environment {
-                Some(environment) if SCOPED.contains(&near) => format!("{near}:{environment}"),
-                _ => near.to_owned(),
-            });
-            return Err(InvalidPermission::Unknown { name: text.to_owned(), nearest });
+            return Err(InvalidPermission::Unknown(text.to_owned()));
         };
         let scope = match environment {
-            None | Some("") => return Err(InvalidPermission::NoEnvironment(name)),
+            None | Some("") => return Err(InvalidPermission::MissingEnvironment(name)),
             Some("*") => EnvironmentScope::All,
             Some(environment) => EnvironmentScope::One(environment.to_owned()),
         };
@@ -146,7 +133,7 @@ impl std::fmt::Display for EnvironmentScope {
     }
 }
 
-/// Writes the permission as the settings do.
+/// In the notation of the settings: `promote:production`.
 impl std::fmt::Display for Permission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -171,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_writes() {
+    fn every_permission_reads_back_as_written() {
         for text in [
             "read",
             "promote:production",
@@ -188,14 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn says_what_was_meant() {
+    fn invalid_permissions_are_explained() {
         for (text, message) in [
-            ("promot:production", "there is no permission `promot:production`; did you mean `promote:production`?"),
-            ("raed", "there is no permission `raed`; did you mean `read`?"),
-            (
-                "write",
-                "there is no permission `write`; known: read, promote:NAME, rollback:NAME, hold:NAME, freeze:NAME, override:NAME, replay, admin",
-            ),
+            ("raed", "there is no permission `raed`"),
             ("promote", "the permission `promote` names no environment; write `promote:NAME`, or `promote:*` for each"),
             ("hold:", "the permission `hold` names no environment; write `hold:NAME`, or `hold:*` for each"),
             ("read:staging", "the permission `read` takes no environment"),
@@ -205,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn covers_what_it_says_and_no_more() {
+    fn permission_covers_only_its_own_kind_and_scope() {
         let covers = |has: &str, needed: &str| permission(has).covers(&permission(needed));
         assert!(covers("promote:production", "promote:production"));
         assert!(covers("promote:*", "promote:production"));

@@ -1,4 +1,4 @@
-//! Settings that change while the service runs.
+//! Reloads the settings while the daemon runs: when a file changes, at SIGHUP, or at a request of the API.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,34 +6,34 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::server::Server;
+use super::Server;
 use crate::settings::{Change, Fault, Faults, Fingerprint, Settings};
 
-/// How often the files are looked at. Asking for their metadata costs microseconds and works on every file system, which
-/// cannot be said of being told.
+/// How often the metadata of the files is compared. This costs microseconds and works on every file system, unlike
+/// notifications.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long files have to stay as they are before they are read: somebody may be just writing them.
+/// How long files must stay unchanged before they are read: they may be in the middle of a write.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// How often they are looked at until they are read in any case.
+/// After how many comparisons they are read even if they still change.
 const MAX_LOOKS: u32 = 20;
 
-/// Reads the settings again.
-pub(super) struct Reloader {
+/// Reads the settings again and has the server use them.
+pub(crate) struct Reloader {
     file: PathBuf,
-    /// Of the last reading, good or not.
+    /// The fingerprint of the last reading, even if that failed.
     seen: Arc<Fingerprint>,
 }
 
 impl Reloader {
-    /// Begins with settings that have been read from a file.
-    pub(super) fn new(file: PathBuf, settings: &Settings) -> Self {
+    /// `settings` are those that were read from `file` at the start.
+    pub(crate) fn new(file: PathBuf, settings: &Settings) -> Self {
         Self { file, seen: Arc::new(settings.fingerprint.clone()) }
     }
 
-    /// Returns when the settings, or a file that they name, have changed since they were last read.
-    pub(super) async fn changed(&self) {
+    /// Waits until the settings, or a file that they name, differ from the last reading.
+    pub(crate) async fn changed(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             if is_current(self.seen.clone()).await {
@@ -51,8 +51,8 @@ impl Reloader {
         }
     }
 
-    /// Reads the settings and has the server work by them, unless there is a fault. Returns what has changed.
-    pub(super) async fn reload(&mut self, server: &mut Server, because: &str) -> Result<Vec<Change>, Faults> {
+    /// Reads the settings and puts them in force unless they have a fault. Returns the changed sections.
+    pub(crate) async fn reload(&mut self, server: &mut Server, because: &str) -> Result<Vec<Change>, Faults> {
         let result = self.try_reload(server).await;
         server.relay().metrics().config_reload(result.is_ok());
         match &result {
@@ -62,7 +62,7 @@ impl Reloader {
             }
             Err(Faults(faults)) => {
                 for fault in faults {
-                    tracing::error!(because, %fault, "settings not reloaded; those in force stay");
+                    tracing::error!(because, %fault, "settings not reloaded; the old ones stay in force");
                 }
             }
         }
@@ -82,7 +82,7 @@ impl Reloader {
             }
             server.reload(settings).await.map_err(|error| self.fault(&error))?;
         } else {
-            // Whoever asks for a reload that changes nothing wants something to happen.
+            // A reload without changes still has a use: it starts catch-up at once.
             server.relay().catch_up_now();
         }
         Ok(changes)
