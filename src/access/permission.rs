@@ -11,7 +11,7 @@ pub enum Permission {
     Hold(EnvironmentScope),
     /// Freeze and thaw an environment.
     Freeze(EnvironmentScope),
-    /// Promote to an environment although its gate is closed or it is frozen.
+    /// Promote into an environment in spite of a closed gate or a freeze.
     Override(EnvironmentScope),
     /// Replay events.
     Replay,

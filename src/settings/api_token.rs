@@ -6,12 +6,12 @@ use crate::access::{ApiToken, EnvironmentScope, InvalidPermission, Permission, T
 pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
     let name = section.name();
     let secret = match (section.has("token"), section.has("sha256")) {
-        (_, false) => section.required_secret("token", "nobody could use it").map(TokenSecret::Secret),
+        (_, false) => section.required_secret("token", "no request could match it").map(TokenSecret::Secret),
         (false, true) => read_sha256(section).map(TokenSecret::Sha256),
         (true, true) => {
-            let message = "`token` and `sha256` both say what the token is";
+            let message = "`token` and `sha256` are both set";
             section.report().fault_with_hint(section.offset_of("sha256"), message, "leave one out".to_owned());
-            // Only to report what is wrong with it.
+            // Read it all the same, to report its faults.
             section.secret("token").map(TokenSecret::Secret)
         }
     };
@@ -19,7 +19,7 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
     Some(ApiToken { name: name?.value, secret: secret?, permissions: permissions? })
 }
 
-/// The message never shows the text: it may be the token, which somebody forgot to hash.
+/// Reads `sha256`. The message does not quote it, because it may be the token itself.
 fn read_sha256(section: Section<'_>) -> Option<[u8; 32]> {
     let text = section.text("sha256")?;
     let mut hash = [0; 32];
