@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, median};
-use crate::wire::{Connection, webhook};
+use tagrelay_test_support::measure::{Work, median};
+use tagrelay_test_support::wire::{Connection, webhook};
 use crate::world::{Order, Transport, Watch, World, service, tag};
 
 const SERVICES: usize = 1_000;

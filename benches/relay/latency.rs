@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, median, milliseconds, quantile};
+use tagrelay_test_support::measure::{Work, median, milliseconds, quantile};
 use crate::world::{Transport, Watch, World, service, tag};
 
 /// Pairs of an event and a bare push that are measured, after those that are not: the first of each makes connections

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, memory_mib};
+use tagrelay_test_support::measure::{Work, memory_mib};
 use crate::world::{LINES, Transport, World, service, tag};
 
 /// Each has two manifests.

@@ -1,6 +1,7 @@
 //! The rooms that read what others have written, and nothing else of the program: they build in a minute, all of it in
 //! ten.
 
+#[path = "../../tests/manifest/checks.rs"]
 pub mod checks;
 #[path = "../../src/image/mod.rs"]
 pub mod image;
