@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tagrelay::config_repo::{
-    Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Plan,
-    PlannedCommit, Prepared, RemoteSettings, WantedVersion,
+    Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Plan, PlannedCommit,
+    Prepared, RemoteSettings, WantedVersion,
 };
 use tagrelay::image::Version;
 use tagrelay::manifest::ManifestSettings;

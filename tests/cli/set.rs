@@ -131,8 +131,7 @@ fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
 #[test]
 fn settings_say_what_markers_mean_and_how_versions_are_written() {
     let workplace = workplace();
-    let settings =
-        COMMANDS.replacen("name = \"production\"", "name = \"production\"\npin = \"digest\"", 1);
+    let settings = COMMANDS.replacen("name = \"production\"", "name = \"production\"\npin = \"digest\"", 1);
     workplace.write_settings(&settings);
     let text = "image: uyou/api:1.0\nrelease: v1 # tagrelay: api\n";
     let files =

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tagrelay_test_support::promtool::promtool;
 use regex::Regex;
 use serde_yaml::Value;
 use tagrelay::telemetry::{GitOperation, Metrics};
+use tagrelay_test_support::promtool::promtool;
 
 const FOLDER: &str = "deploy/monitoring";
 

@@ -1,8 +1,8 @@
 //! Config repositories over `file`: Git's own programs and hooks, the mirror, the index.
 
-use tagrelay_test_support::git::{self, Remote, git};
 use crate::setup::{Setup, apply, deployment, environment_plan, packs, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Outcome, Plan, PrepareError, PushError, RemoteError};
+use tagrelay_test_support::git::{self, Remote, git};
 
 const USER: &str = "uyou/user-service";
 const ORDER: &str = "uyou/order-service";

@@ -4,20 +4,20 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::setup::{Setup, apply, deployment, plan};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use tagrelay_test_support::git::{self, Remote};
-use crate::setup::{Setup, apply, deployment, plan};
-use tagrelay_test_support::git_http::Server;
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tagrelay::config_repo::{Authentication, GitHubApp, RemoteError};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::git::{self, Remote};
+use tagrelay_test_support::git_http::Server;
 
 const TOKEN: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
 

@@ -1,8 +1,8 @@
 //! Repositories that hold what nobody expects: it is kept as it is, and refused or reported where it matters.
 
-use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, OpenError, Outcome, RemoteError};
+use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
 const USER: &str = "uyou/user-service";
 

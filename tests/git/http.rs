@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::setup::{Opened, Setup, apply, deployment, plan, prepare, versions};
 use base64::Engine as _;
-use tagrelay_test_support::git::{self, Remote};
-use crate::setup::{Setup, Opened, apply, deployment, plan, prepare, versions};
-use tagrelay_test_support::git_http::{Fault, Server};
 use tagrelay::config_repo::{Authentication, ConfigRepository, OpenError, PushError, RemoteError};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::git::{self, Remote};
+use tagrelay_test_support::git_http::{Fault, Server};
 
 const USER: &str = "uyou/user-service";
 const GET_PUSH: &str = "GET /config.git/info/refs";
@@ -267,7 +267,7 @@ async fn hooks_that_run_afterwards_are_not_waited_for() {
 #[tokio::test]
 async fn a_private_authority_is_trusted_where_it_is_named() {
     let (remote, server) = platform();
-    let door = git_tls::Door::open(&server.url).await;
+    let door = tagrelay_test_support::git_tls::Door::open(&server.url).await;
     let mut setup = setup(&server, "hunter2");
     setup.settings.url = format!("{}/config.git", door.url).parse().unwrap();
     let stranger = setup.open_rival("stranger").await;

@@ -1,11 +1,11 @@
 //! The answer to a push was lost and somebody has pushed since: whether ours is below is found in the commits alone.
 
-use tagrelay_test_support::git::{self, Remote, git};
 use crate::setup::{Setup, deployment, plan, prepare};
-use tagrelay_test_support::git_http::{Fault, Server};
-use tagrelay_test_support::git_ssh::{Sshd, VERSION_2};
 use tagrelay::config_repo::{Authentication, Below, CommitId, ConfigRepository};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::git::{self, Remote, git};
+use tagrelay_test_support::git_http::{Fault, Server};
+use tagrelay_test_support::git_ssh::{Sshd, VERSION_2};
 
 const USER: &str = "uyou/user-service";
 

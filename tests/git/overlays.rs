@@ -1,10 +1,10 @@
 //! Kustomizations over bases outside of the environment, rules and pinned digests, through real pushes.
 
-use tagrelay_test_support::git::{Remote, git};
 use crate::setup::{Setup, apply, deployment, environment_plan, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Grouping, Outcome, Plan};
 use tagrelay::image::Version;
 use tagrelay::manifest::{Format, ManifestSettings, Pin, RulePart, SiteRule};
+use tagrelay_test_support::git::{Remote, git};
 
 const USER: &str = "uyou/user-service";
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 use crate::setup::{self, Setup, apply, packs, plan};
 use proptest::prelude::*;
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, Outcome};
 use tagrelay::manifest::{ManifestSettings, RulePart, SiteRule};
+use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
 /// Names whose order in a tree is not that of the alphabet: a folder sorts as if a slash ended its name.
 const FOLDERS: [&str; 6] = ["a", "a-b", "a.b", "a0", "\u{e9}", "deep/a/b/c"];

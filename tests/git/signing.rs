@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tagrelay_test_support::git::{self, Remote};
 use crate::setup::{Setup, apply, deployment, plan};
 use tagrelay::config_repo::{SignatureFormat, Signer};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::git::{self, Remote};
 use tempfile::TempDir;
 
 const IDENTITY: &str = "tagrelay@example.com";

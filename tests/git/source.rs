@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tagrelay_test_support::git_http::{Fault, Server};
-use tagrelay_test_support::source::{CONTENT, Source};
 use tagrelay::config_repo::Authentication;
 use tagrelay::image::Repository;
 use tagrelay::secret::Secret;
 use tagrelay::source_repo::{Membership, Relation, SourceSettings, Sources};
+use tagrelay_test_support::git_http::{Fault, Server};
+use tagrelay_test_support::source::{CONTENT, Source};
 
 fn settings(url: &str, branches: &[&str], folder: &Path) -> SourceSettings {
     let password = Secret::inline("source-password-77".to_owned()).unwrap();

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use tagrelay_test_support::git::Remote;
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
-use tagrelay_test_support::git_ssh::{Sshd, VERSION_2, keygen};
 use tagrelay::config_repo::{Authentication, PushError, RemoteError};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::git::Remote;
+use tagrelay_test_support::git_ssh::{Sshd, VERSION_2, keygen};
 
 const USER: &str = "uyou/user-service";
 

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use tagrelay_test_support::folder;
 use tagrelay::image::{ImageReference, Version};
 use tagrelay::manifest::{
     ManifestSettings, Pin, Refused, RulePart, SiteRule, Wanted, edit, edit_with, is_manifest_path, read, scan,
 };
+use tagrelay_test_support::folder;
 
 /// What every file of the corpus is asked for.
 const WANTED: [&str; 4] = [

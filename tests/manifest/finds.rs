@@ -1,10 +1,9 @@
 //! What the fuzz targets found, made small: one test for each find.
 
 use crate::checks;
-use tagrelay::image::{self, ImageReference, Version};
+use tagrelay::image::{ImageReference, Version};
 use tagrelay::manifest::{
-    self, Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read,
-    read_overlay, scan,
+    Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
 };
 
 /// A kustomization of an environment upon a base with the image `a:1`.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tagrelay_test_support::folder;
 use tagrelay::image::{ImageReference, Repository, Version};
 use tagrelay::manifest::{
     Beside, Edited, Format, ManifestSettings, Overlay, Overlays, Pin, Refused, Surroundings, Wanted, edit,
     edit_overlay, read_overlay, scan,
 };
+use tagrelay_test_support::folder;
 
 const USER: &str = "registry.example.com/shop/user-service";
 const ORDER: &str = "registry.example.com/shop/order-service";

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use regex::Regex;
-use tagrelay_test_support::pyyaml;
 use tagrelay::image::{Tag, Version};
 use tagrelay::manifest::{ManifestSettings, RulePart, Site, SiteRule, Wanted, edit, read, scan};
+use tagrelay_test_support::pyyaml;
 
 const OLD_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const NEW_DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -5,12 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tagrelay_test_support::{folder, pyyaml};
 use tagrelay::image::{Repository, Version};
 use tagrelay::manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
+use tagrelay_test_support::{folder, pyyaml};
 
 /// A whole SHA, and what a number, an exponent, an octal, a binary, a date and a boolean look like.
 const TAGS: [&str; 7] =

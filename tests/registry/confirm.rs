@@ -1,16 +1,15 @@
 //! What the registries say, confirmed or not: against the embedded registry with its guard.
 
 #[allow(dead_code)]
-
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits, UnverifiedImage};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
 
 use crate::image;
 
@@ -89,7 +88,7 @@ async fn a_kept_token_makes_the_second_confirmation_one_head() {
         assert_eq!(registry.requests(), ["HEAD /v2/a/b/manifests/1"]);
     }
     // Another repository needs another token, and the challenge is known already.
-    assert_eq!(registries.confirm(&image(&registry.host(), "c", "1")).await, Confirmation::NotThere);
+    assert_eq!(registries.confirm(&crate::image(&registry.host(), "c", "1")).await, Confirmation::NotThere);
     assert_eq!(registry.requests(), ["GET /token", "HEAD /v2/c/manifests/1"]);
 }
 

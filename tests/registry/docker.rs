@@ -2,19 +2,18 @@
 
 #[allow(dead_code)]
 #[allow(dead_code)]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tagrelay_test_support::collector::Collector;
-use tagrelay_test_support::peer;
-use tagrelay_test_support::docker_registry::{DockerRegistry, Options, READER};
 use http::header;
 use serde_json::Value;
 use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::image::{Digest, Repository};
+use tagrelay::image::Digest;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, UnverifiedImage};
 use tagrelay::secret::Secret;
+use tagrelay_test_support::collector::Collector;
+use tagrelay_test_support::docker_registry::{DockerRegistry, Options, READER};
+use tagrelay_test_support::peer;
 
 use crate::image;
 

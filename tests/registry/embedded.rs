@@ -1,8 +1,5 @@
 //! The embedded registry, as other clients see it.
 
-#[allow(dead_code)]
-
-use tagrelay_test_support::collector::Collector;
 use http::{HeaderMap, StatusCode, header};
 use oci_distribution::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
 use oci_distribution::manifest::{IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
@@ -11,6 +8,8 @@ use serde_json::{Value, json};
 use tagrelay::cli::demo::push::{TinyImage, push};
 use tagrelay::cli::demo::registry::{EmbeddedRegistry, NotifyEndpoint};
 use tagrelay::image::{Digest, Repository, Tag};
+#[allow(dead_code)]
+use tagrelay_test_support::collector::Collector;
 
 async fn registry() -> EmbeddedRegistry {
     EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap()
@@ -220,7 +219,7 @@ async fn notifications_come_in_order_and_until_they_are_taken() {
         assert!(request.body.starts_with(b"{\n   \"events\": [\n      {\n         \"id\": \""));
         assert_eq!(request.events().len(), 1);
     }
-    let events: Vec<Value> = received.iter().flat_map(collector::Received::events).collect();
+    let events: Vec<Value> = received.iter().flat_map(tagrelay_test_support::collector::Received::events).collect();
     let tags: Vec<_> = events.iter().map(|event| event["target"]["tag"].as_str()).collect();
     assert_eq!(tags, [None, None, Some("1"), None, None, Some("2")]);
     let event = &events[2];

@@ -1,19 +1,17 @@
 //! What registries say about the tags of a repository, true or not.
 
 #[allow(dead_code)]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Listing, Registries, RegistrySettings};
+use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 
 use crate::image;
-
 
 /// A server that answers the requests for lists as it is told, one after the other, and the last answer for ever.
 struct Lists {

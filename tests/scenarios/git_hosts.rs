@@ -85,8 +85,11 @@ async fn commits_look_as_people_want_them() {
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let url = upstream.url();
-    let fleet =
-        builder.registry(&registry.host()).remote(&url, &settings).start_at(tagrelay_test_support::fleet::free_port(), upstream).await;
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&url, &settings)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
+        .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     let show = |format: &str| fleet.upstream.git(&["log", "-1", &format!("--format={format}"), "main"]);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use tagrelay_test_support::fleet::{API_TOKEN, Builder, Fleet, sha};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use tagrelay_test_support::otlp::{Collector, Span, tree};
 use serde_json::{Value, json};
+use tagrelay_test_support::fleet::{API_TOKEN, Builder, Fleet, sha};
+use tagrelay_test_support::otlp::{Collector, Span, tree};
 
 /// The trace of the pipeline in CI that pushed the image.
 const CI_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -141,7 +141,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
     for line in ["tagrelay_oldest_pending_update_age_seconds 0.0", "tagrelay_config_is_current 1"] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
-    promtool::promtool(&["check", "metrics"], &metrics);
+    tagrelay_test_support::promtool::promtool(&["check", "metrics"], &metrics);
     // Reading leaves no spans, and the last ones are sent before it ends.
     fleet.api("GET", "/environments", None).await;
     let (status, _) = fleet.deliver_body("{}").await;
@@ -394,7 +394,7 @@ async fn a_collector_that_is_away_is_one_line_in_the_log() {
 #[tokio::test]
 async fn the_trace_goes_on_to_the_health_of_the_application() {
     let collector = Collector::start().await;
-    let argocd = argocd::FakeArgoCd::start().await;
+    let argocd = tagrelay_test_support::argocd::FakeArgoCd::start().await;
     argocd.add("platform-staging", "https://git.example.com/uyou/platform.git", "environments/staging");
     let builder = crate::fleet()
         .service("user-service")

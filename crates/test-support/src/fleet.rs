@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tagrelay::cli::demo::push::{TinyImage, push};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
-use tagrelay::image::Digest;
+use tagrelay_image::Digest;
 use tempfile::TempDir;
 
-pub use crate::settings::{API_TOKEN, GENERIC_SECRET, READ_TOKEN};
 use crate::settings::{self, FleetSettings};
+pub use crate::settings::{API_TOKEN, GENERIC_SECRET, READ_TOKEN};
 pub use crate::upstream::Upstream;
 
 /// How long anything may take that is expected to happen.

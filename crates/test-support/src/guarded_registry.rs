@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tagrelay::cli::demo::push::{TinyImage, push};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
-use tagrelay::image::{Digest, Repository, Tag};
+use tagrelay_image::{Digest, Repository, Tag};
 
 /// Who may sign in.
 pub const READER: (&str, &str) = ("reader", "hunter2 is no password");

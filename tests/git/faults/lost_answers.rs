@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use tagrelay_test_support::fleet::{Fleet, sha};
-use tagrelay_test_support::git_http::Fault;
 use super::{assert_sound, behind_http, commits_of};
+use tagrelay_test_support::fleet::sha;
+use tagrelay_test_support::git_http::Fault;
 
 const FILE: &str = "environments/staging/user-service.yaml";
 

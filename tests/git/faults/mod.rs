@@ -7,9 +7,9 @@ mod rivals;
 mod room;
 mod slow;
 
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{Builder, Fleet, Upstream, free_port};
 use tagrelay_test_support::git_http::Server;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
 /// Begins a fleet of the built program.
 fn fleet() -> Builder {

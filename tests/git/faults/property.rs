@@ -7,10 +7,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use tagrelay_test_support::fleet::Fleet;
-use tagrelay_test_support::git_http::{Fault, Server};
 use super::{assert_sound, behind_http, commits_of};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_test_support::fleet::Fleet;
+use tagrelay_test_support::git_http::{Fault, Server};
 
 const SERVICES: [&str; 3] = ["one", "two", "three"];
 
@@ -223,7 +223,8 @@ impl World {
             }
         }
         for (service, name) in SERVICES.iter().enumerate().filter(|(service, _)| !self.overwritten[*service]) {
-            let expected = newest.get(&service).map_or_else(|| tagrelay_test_support::fleet::sha('0'), |tag| (*tag).to_owned());
+            let expected =
+                newest.get(&service).map_or_else(|| tagrelay_test_support::fleet::sha('0'), |tag| (*tag).to_owned());
             assert_eq!(self.fleet.running("staging", name), expected, "{name} after {steps:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! How often what is tried again, and what is never.
 
-use tagrelay_test_support::fleet::{Fleet, sha};
-use tagrelay_test_support::git_http::Fault;
 use super::{behind_http, commits_of};
+use tagrelay_test_support::fleet::sha;
+use tagrelay_test_support::git_http::Fault;
 
 #[tokio::test]
 async fn ten_lost_races_and_it_goes_back_to_the_queue() {

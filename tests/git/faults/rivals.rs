@@ -1,9 +1,9 @@
 //! Ten processes of the program, each with its own store and mirror, push to the same branch at once.
 
-use tagrelay_test_support::fleet::{Fleet, free_port, sha};
-use tagrelay_test_support::git_http::Server;
 use super::{CREDENTIALS, assert_sound, commits_of};
 use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_test_support::fleet::{free_port, sha};
+use tagrelay_test_support::git_http::Server;
 
 const PROCESSES: usize = 10;
 

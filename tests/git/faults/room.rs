@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
+use super::{assert_sound, behind_http, commits_of};
 use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::Fault;
-use super::{assert_sound, behind_http, commits_of};
 
 /// Sets how large a file of the running program may become: with nothing, no byte can be written to any file.
 fn set_room(fleet: &Fleet, has_room: bool) {

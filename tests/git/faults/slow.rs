@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::CREDENTIALS;
-use tagrelay_test_support::fleet::{Fleet, free_port, sha};
+use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_test_support::fleet::{free_port, sha};
 use tagrelay_test_support::git_http::Server;
 use tagrelay_test_support::slow_link::SlowLink;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 
 /// Text that does not become smaller when it is packed.
 fn noise(bytes: usize) -> String {
@@ -39,7 +39,13 @@ async fn over_a_slow_link_pushes_go_through_and_the_api_answers_at_once() {
     let event = loop {
         for path in ["/healthz", "/metrics", "/api/v1/events"] {
             let asked = Instant::now();
-            let answer = fleet.client.get(fleet.url(path)).bearer_auth(tagrelay_test_support::fleet::API_TOKEN).send().await.unwrap();
+            let answer = fleet
+                .client
+                .get(fleet.url(path))
+                .bearer_auth(tagrelay_test_support::fleet::API_TOKEN)
+                .send()
+                .await
+                .unwrap();
             assert_eq!(answer.status(), 200, "{path}");
             slowest = slowest.max(asked.elapsed());
         }
