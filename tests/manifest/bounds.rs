@@ -433,7 +433,7 @@ fn memory_is_bounded() {
     }
     for case in (0..).take_while(|case| dear(*case).is_some()) {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
+        command.args(["--exact", "bounds::memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
         let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
         // On a machine with one core, libtest has begun the line with the name of the test.
         let (_, peak) = told.lines().find_map(|line| line.split_once("VmHWM:")).expect(&told);
