@@ -18,6 +18,7 @@
 //! | [`argocd`] | commit -> applications refreshed, and what became of it |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
+//! | `api` | the wire types of the HTTP API, for `http` and `cli` |
 //! | [`telemetry`] | logs and metrics |
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
@@ -25,12 +26,12 @@
 // The tests see the inside of the daemon; nothing else depends on it.
 #![allow(missing_docs)]
 
+mod api;
 pub mod argocd;
 pub mod cli;
 pub mod clock;
 pub mod config_repo;
 pub mod http;
-pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
@@ -39,7 +40,8 @@ pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
-pub mod webhook;
 
 pub use tagrelay_image as image;
+pub use tagrelay_manifest as manifest;
 pub use tagrelay_secret as secret;
+pub use tagrelay_webhook as webhook;

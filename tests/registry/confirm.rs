@@ -1,14 +1,13 @@
 //! What the registries say, confirmed or not: against the embedded registry with its guard.
 
-#[allow(dead_code)]
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits, UnverifiedImage};
 use tagrelay::secret::Secret;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
 
 use crate::image;

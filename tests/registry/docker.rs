@@ -1,23 +1,21 @@
 //! Pushing, confirming and notifications against Debian's real `docker-registry`.
 
-#[allow(dead_code)]
-#[allow(dead_code)]
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use http::header;
 use serde_json::Value;
-use tagrelay::cli::demo::push::{TinyImage, push};
 use tagrelay::image::Digest;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, UnverifiedImage};
 use tagrelay::secret::Secret;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use tagrelay_test_support::collector::Collector;
 use tagrelay_test_support::docker_registry::{DockerRegistry, Options, READER};
 use tagrelay_test_support::peer;
 
 use crate::image;
 
-async fn push_tiny(image: &UnverifiedImage, credentials: Option<&Credentials>) -> anyhow::Result<Digest> {
+async fn push_tiny(image: &UnverifiedImage, credentials: Option<(&str, &str)>) -> anyhow::Result<Digest> {
     let created = "2026-11-23T08:00:00Z".parse().unwrap();
     let tiny = TinyImage { revision: Some(image.tag.to_string()), created, text: image.tag.to_string() };
     push(&image.repository, &image.tag, &tiny, credentials).await
@@ -70,7 +68,7 @@ async fn a_user_signs_in_with_a_password() {
     let Some(registry) = DockerRegistry::start(Options { sign_in: true, ..Options::default() }) else { return };
     let pushed = image(&registry.host, "a", "1");
     assert!(push_tiny(&pushed, None).await.is_err());
-    let digest = push_tiny(&pushed, Some(&reader(READER.1))).await.unwrap();
+    let digest = push_tiny(&pushed, Some(READER)).await.unwrap();
     let registries = asking(&registry.host, Some(reader(READER.1)));
     for _ in 0..2 {
         let Confirmation::There(verified) = registries.confirm(&pushed).await else { panic!() };

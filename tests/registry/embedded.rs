@@ -5,10 +5,9 @@ use oci_distribution::client::{ClientConfig, ClientProtocol, Config, ImageLayer}
 use oci_distribution::manifest::{IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use oci_distribution::secrets::RegistryAuth;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::{EmbeddedRegistry, NotifyEndpoint};
 use tagrelay::image::{Digest, Repository, Tag};
-#[allow(dead_code)]
+use tagrelay_embedded_registry::push::{TinyImage, push};
+use tagrelay_embedded_registry::{EmbeddedRegistry, NotifyEndpoint};
 use tagrelay_test_support::collector::Collector;
 
 async fn registry() -> EmbeddedRegistry {

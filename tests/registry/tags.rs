@@ -1,6 +1,5 @@
 //! What registries say about the tags of a repository, true or not.
 
-#[allow(dead_code)]
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

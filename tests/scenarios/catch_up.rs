@@ -8,7 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use tagrelay_test_support::docker_registry::{DockerRegistry, Options};
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
@@ -233,7 +233,7 @@ async fn push(front: &Front, service: &str, tag: &str) {
 }
 
 async fn push_to(repository: &str, tag: &str, created: &str) {
-    use tagrelay::cli::demo::push::{TinyImage, push};
+    use tagrelay_embedded_registry::push::{TinyImage, push};
     let image = TinyImage { revision: None, created: created.parse().unwrap(), text: format!("{repository} {tag}") };
     push(&repository.parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap();
 }

@@ -324,10 +324,10 @@ async fn the_same_image_under_another_tag_changes_nothing() {
     let fleet = crate::fleet().service("user-service").image("tag = { kind = \"any\" }").start().await;
     let at = Timestamp::now();
     let image = |tag: &'static str| {
-        tagrelay::cli::demo::push::push(
+        tagrelay_embedded_registry::push::push(
             Box::leak(Box::new(fleet.repository("user-service").parse().unwrap())),
             Box::leak(Box::new(tag.parse().unwrap())),
-            Box::leak(Box::new(tagrelay::cli::demo::push::TinyImage {
+            Box::leak(Box::new(tagrelay_embedded_registry::push::TinyImage {
                 revision: None,
                 created: at,
                 text: "one".into(),

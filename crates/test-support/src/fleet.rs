@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use hmac::{KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use tagrelay_image::Digest;
 use tempfile::TempDir;
 

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use tagrelay_image::{Digest, Repository, Tag};
 
 /// Who may sign in.

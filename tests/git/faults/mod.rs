@@ -7,7 +7,7 @@ mod rivals;
 mod room;
 mod slow;
 
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{Builder, Fleet, Upstream, free_port};
 use tagrelay_test_support::git_http::Server;
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{assert_sound, behind_http, commits_of};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::Fleet;
 use tagrelay_test_support::git_http::{Fault, Server};
 

@@ -1,7 +1,7 @@
 //! Ten processes of the program, each with its own store and mirror, push to the same branch at once.
 
 use super::{CREDENTIALS, assert_sound, commits_of};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{free_port, sha};
 use tagrelay_test_support::git_http::Server;
 

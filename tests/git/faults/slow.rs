@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::CREDENTIALS;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{free_port, sha};
 use tagrelay_test_support::git_http::Server;
 use tagrelay_test_support::slow_link::SlowLink;
