@@ -18,6 +18,7 @@
 //! | [`argocd`] | commit -> applications refreshed, and what became of it |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
+//! | `api` | the wire types of the HTTP API, for `http` and `cli` |
 //! | [`telemetry`] | logs and metrics |
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
@@ -25,6 +26,7 @@
 // The tests see the inside of the daemon; nothing else depends on it.
 #![allow(missing_docs)]
 
+mod api;
 pub mod argocd;
 pub mod cli;
 pub mod clock;
