@@ -1,21 +1,21 @@
 //! Tagrelay relays image tags from a container registry to the Git repository that Argo CD watches.
 //!
-//! The rooms, in the order in which an event walks through them (`docs/architecture.md` has the picture):
+//! The rooms, in the order in which an event passes through them (`docs/architecture.md` has a picture):
 //!
 //! | room | takes -> gives |
 //! |---|---|
 //! | [`image`] | text -> repositories, tags, digests, references. Pure |
 //! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
-//! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
+//! | [`policy`] | tag rules, the order of two builds, freeze windows. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that no log can show |
-//! | [`clock`] | what time it is |
-//! | `retry_after` | the header of an answer -> when to ask again. Pure |
+//! | [`clock`] | the current time |
+//! | `retry_after` | the `Retry-After` header -> time to wait. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
 //! | [`config_repo`] | versions wanted -> commit -> pushed branch |
 //! | [`source_repo`] | two commits -> which of them is the newer one |
-//! | [`argocd`] | commit -> applications refreshed, and what became of it |
+//! | [`argocd`] | commit -> applications refreshed, rollouts observed |
 //! | [`store`] | durable events, updates, promotions, holds, history |
 //! | [`relay`] | the pipeline that joins them: intake, writer |
 //! | `api` | the wire types of the HTTP API, for `http` and `cli` |

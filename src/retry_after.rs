@@ -1,4 +1,4 @@
-//! When a server asks to be asked again.
+//! The `Retry-After` header.
 
 use std::time::Duration;
 
@@ -6,14 +6,13 @@ use ::http::{HeaderMap, header};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-/// A number in `Retry-After` from here on is a moment and not a span: Docker Hub sends Unix times.
+/// A number from this value on is a Unix time, as Docker Hub sends it, and not a number of seconds to wait.
 const EARLIEST_UNIX_SECONDS: u64 = 1_000_000_000;
 
-/// Returns how long `Retry-After` asks to wait from `now` on, at most `longest`; `None` where it is absent, makes
-/// no sense, or names no time to come: that is no leave to ask again and again.
+/// Returns the wait that `Retry-After` asks for, at most `longest`. `None`: absent, invalid, zero or in the past, so the
+/// caller uses its own backoff.
 ///
-/// A number of seconds or a date (<https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>), and the Unix time that
-/// Docker Hub sends instead.
+/// Accepts seconds and dates (<https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>), and Docker Hub's Unix times.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp, longest: Duration) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -40,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_a_date_or_a_unix_time() {
+    fn seconds_dates_and_unix_times_are_accepted() {
         assert_eq!(waits("30"), Some(30));
         assert_eq!(waits("Mon, 23 Nov 2026 08:02:00 GMT"), Some(120));
         assert_eq!(waits("1795420810"), Some(10));
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_away_for_longer_than_the_caller_says() {
+    fn wait_is_bounded_by_the_caller() {
         assert_eq!(waits("999999999"), Some(21_600));
         assert_eq!(waits("Sun, 23 Nov 2036 08:02:00 GMT"), Some(21_600));
         assert_eq!(waits("18446744073709551615"), None);
