@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use url::Url;
 
 use super::api::{Client, Happenings};
 use super::peer::Peer;
 use super::platform::{self, Platform};
-use super::push::{TinyImage, push};
 use super::screen::Screen;
 use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
