@@ -192,6 +192,14 @@ impl Relay {
         &self.0.branches
     }
 
+    /// Has every rejected push tried again at once.
+    pub async fn try_rejected_again(&self) {
+        let environments: Vec<String> = self.0.branches.iter().flat_map(Branch::environment_names).collect();
+        if let Err(error) = self.0.store.end_rejections(&environments).await {
+            tracing::error!(%error, "rejected updates cannot be tried again now");
+        }
+    }
+
     /// Returns the environment of a name.
     pub fn environment(&self, name: &str) -> Option<&Environment> {
         self.branch_of(name)?.environments().iter().find(|environment| environment.name == name)

@@ -19,7 +19,6 @@ mod keys;
 mod names;
 mod nearest;
 mod paths;
-mod permission;
 mod pipeline;
 mod reader;
 mod receiver;
@@ -38,6 +37,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::access::ApiToken;
 use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
@@ -46,13 +46,11 @@ use crate::registry::RegistrySettings;
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
-pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
 pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
-pub use permission::{EnvironmentScope, InvalidPermission, Permission};
 pub use pipeline::{CatchUpSettings, MessageSettings, WritingSettings};
 pub use server::ServerSettings;
 pub use template::{ChangeFields, Fields, InvalidTemplate, MessageTemplate};
@@ -92,7 +90,7 @@ pub struct Settings {
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
-    pub api_tokens: Vec<ApiTokenSettings>,
+    pub api_tokens: Vec<ApiToken>,
     /// Valid but doubtful settings.
     pub warnings: Vec<Fault>,
     /// Compared with the files to detect a change.

@@ -8,15 +8,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-use super::super::auth::one;
 use super::super::trace::RequestTrace;
 use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
+use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
 use crate::domain::Change;
 use crate::image::{Repository, Tag};
 use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
-use crate::settings::Permission;
 use crate::domain::RequestState;
 use crate::store::RequestMade;
 use crate::telemetry::TraceContext;
@@ -60,7 +59,7 @@ pub(super) async fn create(
         overrides: body.overrides,
     };
     if body.dry_run {
-        caller.must_follow(&order.to)?;
+        caller.must_see_requests(&order.to)?;
         let preview = app.0.relay.preview_promotion(&order, &trace).await?;
         let mut view = PreviewView::from(preview);
         if caller.must_read().is_err() {
@@ -68,9 +67,9 @@ pub(super) async fn create(
         }
         return Ok(Json(view).into_response());
     }
-    caller.must(&Permission::Promote(one(&order.to)))?;
+    caller.must(&Permission::Promote(EnvironmentScope::one(&order.to)))?;
     if order.overrides {
-        caller.must(&Permission::Override(one(&order.to)))?;
+        caller.must(&Permission::Override(EnvironmentScope::one(&order.to)))?;
     }
     let (made, skipped) = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made, &skipped).await
@@ -92,7 +91,7 @@ pub(super) async fn show(
     let store = app.0.relay.store();
     let mut outbox = store.subscribe();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
-    caller.must_follow(&request.environment)?;
+    caller.must_see_requests(&request.environment)?;
     loop {
         let updates = store.updates_of(&id).await?;
         let state = RequestState::of(updates.iter().map(|update| update.state));
@@ -127,7 +126,7 @@ pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Re
             "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
-    Ok(Requester { actor: caller.name, idempotency_key: key.map(str::to_owned), trace })
+    Ok(Requester { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
 }
 
 /// Answers 202 with the request as it stands: the earlier one, if the key was used before.

@@ -26,7 +26,6 @@ use super::branch::Branch;
 use super::runtime::backoff;
 use crate::config_repo::{CommitId, RemoteError};
 use crate::store::{Claim, StoreError};
-use batch::Batch;
 use push::Pushed;
 use quiet::LastPush;
 use settle::Unconfirmed;
