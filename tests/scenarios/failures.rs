@@ -109,19 +109,25 @@ async fn the_commits_of_others_are_intact() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
+async fn push_that_a_hook_rejects_waits_and_goes_once_the_branch_moves() {
     let fleet = crate::fleet().service("user-service").start().await;
     fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
-    assert_eq!(event["state"], "refused", "{event:#}");
+    assert_eq!(event["state"], "waiting", "{event:#}");
     assert!(event["reason"].as_str().unwrap().contains("no deployments on Fridays"), "{event:#}");
-    fleet.upstream.remove_hook("pre-receive");
-    let (status, _) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
-    assert_eq!(status, 202);
-    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let ready: serde_json::Value = fleet.client.get(fleet.url("/readyz")).send().await.unwrap().json().await.unwrap();
+    assert!(ready["ready"] == true && ready["problems"].to_string().contains("no deployments on Fridays"), "{ready}");
     let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 409, "{problem}");
+    // The next try would come after half a minute. A reload brings it at once.
+    fleet.upstream.remove_hook("pre-receive");
+    let pid = fleet.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    fleet.eventually("it is on the branch", async || fleet.running("staging", "user-service") == sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let ready: serde_json::Value = fleet.client.get(fleet.url("/readyz")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["problems"], json!([]));
 }
 
 #[tokio::test]
@@ -140,12 +146,12 @@ async fn what_protects_one_environment_does_not_stop_another() {
     let (_, event) = fleet.deliver("order-service", &sha('1')).await;
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('1')});
     let refused = fleet.request("/promotions", promotion).await;
-    assert_eq!(refused["state"], "refused", "{refused:#}");
+    assert_eq!(refused["state"], "waiting", "{refused:#}");
     assert!(refused["reason"].as_str().unwrap().contains("production is protected"), "{refused:#}");
     let event = fleet.settled(event["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     let (_, first) = fleet.api("GET", &format!("/promotions/{}", first["id"].as_str().unwrap()), None).await;
-    assert_eq!(first["state"], "refused", "{first:#}");
+    assert_eq!(first["state"], "waiting", "{first:#}");
 }
 
 #[tokio::test]
@@ -169,7 +175,7 @@ async fn what_declines_one_service_does_not_stop_the_others() {
     }
     for (service, event) in services.iter().zip(&events) {
         let event = fleet.settled(event).await;
-        let expected = if service == "service-5" { "refused" } else { "committed" };
+        let expected = if service == "service-5" { "waiting" } else { "committed" };
         assert_eq!(event["state"], expected, "{service}: {event:#}");
         let runs = if service == "service-5" { sha('0') } else { sha('a') };
         assert_eq!(fleet.running("staging", service), runs, "{service}");
@@ -194,7 +200,7 @@ async fn what_declines_everything_is_asked_a_few_times() {
         events.push(fleet.announce(service, &sha('a')).await);
     }
     for event in &events {
-        assert_eq!(fleet.settled(event).await["state"], "refused");
+        assert_eq!(fleet.settled(event).await["state"], "waiting");
     }
     let asked = std::fs::read_to_string(asked).unwrap().lines().count();
     assert!((2..60).contains(&asked), "{asked} pushes of {} updates were declined", services.len());
@@ -367,8 +373,8 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let count = Arc::clone(&count);
             async move {
-                // What runs is asked for too, once.
-                let is_question = request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1'));
+                // The tag that runs is asked for, too.
+                let is_question = request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
                 }

@@ -167,8 +167,8 @@ async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
     let reasons: Vec<&str> =
         ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
     let overtaken = format!("older: {} was taken later for production", sha('2'));
-    let by_hand = "somebody else has changed production to 7777777 since this was asked for: ask again \
-                   if it is still wanted";
+    let by_hand = "production was changed to 7777777 by another commit after the request: promote again if it is still \
+                   wanted";
     assert!(reasons.contains(&by_hand) && reasons.contains(&&*overtaken), "{ended:#}");
     assert_eq!(fleet.running("production", "user-service"), sha('7'));
     assert_eq!(fleet.running("production", "order-service"), sha('2'));
@@ -273,7 +273,7 @@ async fn a_freeze_does_not_come_back_with_the_name_of_its_environment() {
     fleet.eventually("it is told", async || fleet.log().contains("freeze ended")).await;
     let log = fleet.log();
     let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
-    assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");
+    assert!(told.contains(&frozen) && told.contains("no longer have the environment"), "{told}");
     hang_up(&with);
     fleet.eventually("it is back", async || environment_names(&fleet).await.contains(&"production".to_owned())).await;
     assert_eq!(environment(&fleet, "production").await["freeze"], Value::Null);
@@ -312,7 +312,7 @@ async fn what_a_freeze_of_a_gone_environment_kept_back_is_refused_before_the_fre
     let path = format!("/promotions/{}", promoted["id"].as_str().unwrap());
     let (_, ended) = api(&fleet, "GET", &path, None).await;
     assert_eq!(ended["state"], "refused", "{ended:#}");
-    assert!(ended["reason"].as_str().unwrap().contains("there is no environment `production`"), "{ended:#}");
+    assert!(ended["reason"].as_str().unwrap().contains("no longer have the environment `production`"), "{ended:#}");
     assert!(fleet.upstream.file("environments/production/user-service.yaml").contains(&sha('0')));
     assert!(fleet.upstream.file("environments/production/order-service.yaml").contains(&sha('3')));
 }

@@ -282,6 +282,6 @@ async fn what_waits_for_an_environment_that_is_gone_is_refused() {
     let updates = event["updates"].as_array().unwrap();
     let of = |name: &str| updates.iter().find(|update| update["environment"] == name).unwrap();
     assert_eq!(of("staging")["state"], "committed", "{event:#}");
-    let reason = "there is no environment `qa` in the settings any more";
+    let reason = "the settings no longer have the environment `qa`";
     assert_eq!((&of("qa")["state"], &of("qa")["reason"]), (&json!("refused"), &json!(reason)), "{event:#}");
 }

@@ -74,15 +74,16 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
         "POST /webhooks/{receiver}\n\
          \x20 take event\n\
          \x20   registry confirm\n\
-         \x20   decide\n\
+         \x20   gather facts\n\
          \x20     registry build time\n\
          \x20     registry running digest\n\
+         \x20 decide\n\
          \x20 write update\n\
          \x20   write branch\n\
          \x20     git commit\n\
          \x20     git push\n"
     );
-    assert_eq!(spans.len(), 10, "{spans:#?}");
+    assert_eq!(spans.len(), 11, "{spans:#?}");
     for span in &spans {
         assert_eq!(span.failure, None, "{span:#?}");
         assert!(span.start <= span.end);
@@ -240,6 +241,7 @@ async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
         "POST /api/v1/promotions\n\
          \x20 take update\n\
          \x20   registry confirm\n\
+         \x20 decide\n\
          \x20 write update\n\
          \x20   write branch\n\
          \x20     git commit\n\
@@ -263,15 +265,15 @@ async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
     ready(&fleet).await;
     fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
     let refused = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
-    assert_eq!(fleet.settled(&refused).await["state"], "refused");
+    assert_eq!(fleet.settled(&refused).await["state"], "waiting");
     let spans = collector.wait(CI_TRACE, "write update", 1).await;
     assert!(named(&spans, "git push").failure.as_ref().unwrap().contains("no deployments on Fridays"));
     let update = named(&spans, "write update");
-    assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
+    assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("rejected", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
     // It is told a moment after it is on disk.
     fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
-    assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
+    assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("INFO", "update waits")]);
 
     // No such tag, and then no registry at all.
     let body = json!({ "image": format!("{}:{}", fleet.repository("user-service"), sha('2')) }).to_string();
@@ -325,7 +327,7 @@ async fn spans_go_over_grpc_too() {
     ready(&fleet).await;
     fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
     let spans = collector.wait(CI_TRACE, "write update", 1).await;
-    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 10);
+    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 11);
     assert!(spans.iter().all(|span| span.resource["service.name"] == "tagrelay-staging"));
     assert!(spans.iter().all(|span| span.tenant.as_deref() == Some("uyou")));
 }

@@ -144,6 +144,26 @@ impl Relay {
         Ok(())
     }
 
+    /// Learns a fact that the store holds, for the branch writer. Returns whether it did: it does after a restart, which forgets
+    /// the facts in memory.
+    pub(in crate::relay) async fn recall(&self, missing: &Missing, event_id: &str) -> Result<bool, StoreError> {
+        match missing {
+            Missing::Descent { .. } | Missing::TagDigest { .. } => Ok(false),
+            Missing::AnnouncedBefore { repository, digest, tag } => {
+                let before = self.0.store.announced_before(repository, digest, tag, event_id).await?;
+                let key = (repository.clone(), digest.clone(), tag.clone());
+                self.0.facts.learn_announced_before(key, before);
+                Ok(true)
+            }
+            Missing::BuildTime { repository, digest } => {
+                let Some(known) = self.0.store.build_time(repository, digest).await? else { return Ok(false) };
+                let time = known.map_or(BuildTime::Unsaid, BuildTime::At);
+                self.0.facts.learn_build_time(repository, digest, time);
+                Ok(true)
+            }
+        }
+    }
+
     /// Returns what the environment runs and the newest of what is on its way there.
     async fn others(&self, build: &Build<'_>, environment: &str, open: u32) -> Result<Vec<Other>, StoreError> {
         let repository = build.repository;

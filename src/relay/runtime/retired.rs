@@ -14,6 +14,10 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 const AT_ONCE: u32 = 1000;
 
+/// How long a push attempt of a removed environment is left to the writer of its branch. If the branch is gone from the settings,
+/// too, no writer settles it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(600);
+
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         if let Err(error) = relay.end_retired().await {
@@ -36,6 +40,12 @@ impl Relay {
         let store = &self.0.store;
         let left = store.open_updates_elsewhere(&known, AT_ONCE).await?;
         let is_all = left.len() < AT_ONCE as usize;
+        // A push of theirs that was cut off may land; the writer of the branch settles it.
+        let since = self.now().checked_sub(CONFIRMED_WITHIN).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let unconfirmed = store.unconfirmed(since).await?;
+        let (unconfirmed, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|update| unconfirmed.contains(&update.id));
+        let is_all = is_all && unconfirmed.is_empty();
         let ended = left.into_iter().map(|update| EndedUpdate {
             id: update.id,
             input: UpdateInput::Refuse,

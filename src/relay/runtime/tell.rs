@@ -56,6 +56,13 @@ impl Relay {
                         self.tell_update(update, (state, commit.as_deref(), reason.as_deref()), entry.at);
                     }
                 }
+                Change::Freeze { environment, state, reason } => {
+                    let reason = reason.as_deref();
+                    match state.as_str() {
+                        "frozen" => tracing::info!(environment, reason, "environment frozen"),
+                        _ => tracing::info!(environment, "environment thawed"),
+                    }
+                }
                 _ => {}
             }
         }

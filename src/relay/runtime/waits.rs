@@ -62,12 +62,10 @@ async fn look(
     let blocks = store.blocks().await?;
     let open = windows(&blocks, now);
     for (environment, reason) in open.iter().filter(|(name, _)| !open_windows.contains_key(*name)) {
-        tracing::info!(environment, reason, "environment frozen");
         store.record_freeze_change(environment, "frozen", Some(reason.clone())).await?;
     }
     for environment in open_windows.keys().filter(|name| !open.contains_key(*name)) {
         if blocks.frozen(environment, now).is_none() {
-            tracing::info!(environment, "environment thawed");
             store.record_freeze_change(environment, "thawed", None).await?;
         }
     }

@@ -56,7 +56,7 @@ impl<'a> Writer<'a> {
                 now: self.relay.now(),
                 catch_up: self.relay.catch_up_doubt(),
             };
-            let decided = decide(&place, &self.relay.0.facts);
+            let decided = self.decide_place(&place).await?;
             for (update, decided) in updates.iter().zip(decided) {
                 self.trace(update, &decided);
                 let one = (update.clone(), decided);
@@ -82,6 +82,22 @@ impl<'a> Writer<'a> {
         let bases = bases.collect();
         let updates = write.into_iter().map(|(update, _)| update).collect();
         Ok(Outcome::Write(Batch::new(self.relay, self.branch, updates, bases, claim.requests, claim.fence)))
+    }
+
+    /// Decides about a place, with the facts in memory and in the store.
+    async fn decide_place(&self, place: &Place<'_>) -> Result<Vec<Decided>, Setback> {
+        loop {
+            let decided = decide(place, &self.relay.0.facts);
+            let mut has_learned = false;
+            for (candidate, decided) in place.candidates.iter().zip(&decided) {
+                if let Decision::Ask(missing) = &decided.decision {
+                    has_learned |= self.relay.recall(missing, &candidate.update.cause_id).await?;
+                }
+            }
+            if !has_learned {
+                return Ok(decided);
+            }
+        }
     }
 
     /// Joins what runs with the updates that brought it.
