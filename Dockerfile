@@ -1,25 +1,33 @@
 # syntax=docker/dockerfile:1
 # make image, or: docker build --tag tagrelay .
 
-# The dependencies need a C compiler (libgit2, SQLite, ring), which the image of Rust has. No OpenSSL, no cmake.
+# The manifests of the workspace alone. The next stage copies them from here, so its cached layers stay valid until
+# one of them changes.
+FROM rust:1.95-slim-bookworm AS manifests
+WORKDIR /src
+COPY . .
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete
+
+# The dependencies need a C compiler (libgit2, SQLite, ring), which the Rust image has. No OpenSSL, no cmake.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
-# zlib is linked in, so that the final image needs none; no incremental state that nobody would read again.
+# zlib is linked in: the final image has none. Incremental state would never be used again.
 ENV LIBZ_SYS_STATIC=1 CARGO_INCREMENTAL=0
 
-# The dependencies are a layer of their own: Cargo.toml and Cargo.lock around empty sources. It is built again only
-# when one of the two changes. Cargo wants a file for every [[bench]] that Cargo.toml names. The empty program is
-# cleaned away: it is newer than the sources, and cargo would take it for theirs.
-COPY Cargo.toml Cargo.lock ./
+# The dependencies are a layer of their own, built from the manifests around empty sources. Cargo requires a file for
+# each [[bench]] in Cargo.toml. The empty packages are cleaned away: they are newer than the sources, so Cargo would
+# take them for up to date.
+COPY --from=manifests /src .
 RUN mkdir -p src benches \
     && echo 'fn main() {}' >src/main.rs \
     && : >src/lib.rs \
+    && for crate in crates/*/; do mkdir -p "$crate/src" && : >"$crate/src/lib.rs"; done \
     && for bench in $(sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' Cargo.toml); do \
          echo 'fn main() {}' >"benches/$bench.rs"; \
        done \
     && cargo build --release --locked \
-    && cargo clean --release --package tagrelay \
-    && rm -r src benches
+    && cargo clean --release --workspace \
+    && rm -r src benches crates/*/src
 
 COPY . .
 RUN cargo build --release --locked && mkdir /empty

@@ -29,15 +29,15 @@ setup: ## Install what the tests talk to, where this user may (make test does it
 .PHONY: test
 test: ## Run every test; those whose peer could not be installed say so
 	@without="$$(scripts/setup-tests.sh)"; \
-	TAGRELAY_TEST_WITHOUT="$$without" cargo test --locked
+	TAGRELAY_TEST_WITHOUT="$$without" cargo test --workspace --locked
 
 .PHONY: lint
 lint: ## Check format, warnings and documentation
 	@{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo check --no-default-features --locked
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo check --workspace --no-default-features --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 .PHONY: bench
 bench: ## Measure, beside a bare git push

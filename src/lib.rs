@@ -22,20 +22,24 @@
 //! | [`http`] | routes: webhooks, API, operations |
 //! | [`cli`] | commands |
 
+// The tests see the inside of the daemon; nothing else depends on it.
+#![allow(missing_docs)]
+
 pub mod argocd;
 pub mod cli;
 pub mod clock;
 pub mod config_repo;
 pub mod http;
-pub mod image;
 pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
 mod retry_after;
-pub mod secret;
 pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;
+
+pub use tagrelay_image as image;
+pub use tagrelay_secret as secret;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tagrelay::image::{Repository, Tag, Version};
-use tagrelay::policy::{TagRule, order};
+use tagrelay::policy::{TagRule, compare};
 use tagrelay::store::{
     Decided, Decision, EventState, Finish, NewEvent, Outcome, PlannedUpdate, Standing, Store, StoreSettings,
     UpdateState, Verdict,
@@ -85,7 +85,7 @@ impl World {
         let others: Vec<&Tag> = open.chain([&running]).collect();
         let older = others
             .iter()
-            .any(|other| order::by_tag(&facts(&tag), &facts(other)).is_some_and(|(ordering, _)| ordering.is_lt()));
+            .any(|other| compare::by_tag(&facts(&tag), &facts(other)).is_some_and(|(ordering, _)| ordering.is_lt()));
         let planned = PlannedUpdate {
             environment: STAGING.to_owned(),
             mark: standing.mark.clone(),

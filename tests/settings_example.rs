@@ -7,7 +7,7 @@ use std::path::Path;
 use tagrelay::config_repo::Authentication;
 use tagrelay::policy::{TagRule, Verification};
 use tagrelay::secret::ExposeSecret;
-use tagrelay::settings::{Faults, KEY_SETS, Permission, Settings, Update};
+use tagrelay::settings::{Faults, KEY_SETS, Permission, Settings, UpdateMode};
 use tagrelay::webhook::Kind;
 
 const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -50,7 +50,7 @@ fn the_example_is_right() {
     assert_eq!(password.reveal().unwrap().expose_secret(), "GIT_PASSWORD from the environment");
     let updates: Vec<_> =
         environments.iter().map(|environment| (environment.name.as_str(), environment.update)).collect();
-    assert_eq!(updates, [("staging", Update::Automatic), ("production", Update::Manual)]);
+    assert_eq!(updates, [("staging", UpdateMode::Automatic), ("production", UpdateMode::Manual)]);
     assert_eq!(environments[1].promote_from, ["staging"]);
 
     let TagRule::CommitSha { prefix, min_length, .. } = &settings.images[0].tag else { panic!("another rule") };
@@ -223,7 +223,7 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         (
             "[[environment]]",
             "update",
-            if defaults.environments[0].update == Update::Manual { "manual" } else { "" }.to_owned(),
+            if defaults.environments[0].update == UpdateMode::Manual { "manual" } else { "" }.to_owned(),
         ),
     ] {
         let start = format!("| `{key}` |");

@@ -2,11 +2,10 @@
 //! ten.
 
 pub mod checks;
-#[path = "../../src/image/mod.rs"]
-pub mod image;
 #[path = "../../src/manifest/mod.rs"]
 pub mod manifest;
-#[path = "../../src/secret/mod.rs"]
-pub mod secret;
 #[path = "../../src/webhook/mod.rs"]
 pub mod webhook;
+
+pub use tagrelay_image as image;
+pub use tagrelay_secret as secret;

@@ -143,7 +143,7 @@ impl ArgoCd {
     /// # Errors
     ///
     /// When it did not take it.
-    pub async fn tell(&self, branch: &WatchedBranch, push: &PushedCommit) -> Result<(), ArgoCdError> {
+    pub async fn announce(&self, branch: &WatchedBranch, push: &PushedCommit) -> Result<(), ArgoCdError> {
         let Access::Webhook { url, secret } = &self.settings.access else {
             return Err(ArgoCdError::Unexpected("there is no webhook beside a token".to_owned()));
         };

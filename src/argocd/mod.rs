@@ -18,7 +18,7 @@ mod webhook;
 pub use application::{Application, ApplicationName, Health, InvalidApplicationName, Source, SyncStatus};
 pub use client::{ArgoCd, Refresh};
 pub use error::ArgoCdError;
-pub use progress::{End, Progress};
+pub use progress::{Progress, RolloutEnd};
 pub use settings::{Access, ArgoCdSettings, Selection};
 pub use touched::WatchedBranch;
 pub use webhook::PushedCommit;

@@ -10,12 +10,12 @@ pub enum Progress {
     /// It knows the commit, and the cluster is not there yet.
     Underway(String),
     /// It runs the commit, or a later one.
-    Ended(End),
+    Ended(RolloutEnd),
 }
 
 /// How a rollout ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum RolloutEnd {
     /// Synced, and everything is as it should be.
     Healthy,
     /// Synced, and something has failed, if only a hook of the sync.
@@ -39,12 +39,12 @@ impl Application {
                 Progress::Underway("Synced, and the sync is still running".to_owned())
             }
             (SyncStatus::Synced, Health::Healthy) => match &self.failed_sync {
-                Some(reason) => Progress::Ended(End::Degraded(reason.clone())),
-                None => Progress::Ended(End::Healthy),
+                Some(reason) => Progress::Ended(RolloutEnd::Degraded(reason.clone())),
+                None => Progress::Ended(RolloutEnd::Healthy),
             },
             (SyncStatus::Synced, Health::Degraded) => {
                 let reason = self.health_message.clone().unwrap_or_else(|| "Degraded".to_owned());
-                Progress::Ended(End::Degraded(reason))
+                Progress::Ended(RolloutEnd::Degraded(reason))
             }
             (
                 SyncStatus::Synced,
@@ -92,9 +92,9 @@ mod tests {
     #[test]
     fn it_ends_with_our_commit_or_a_later_one_synced_and_healthy_or_degraded() {
         for revision in ["ours", "later"] {
-            assert_eq!(progress("Synced", "Healthy", revision, "Succeeded"), Progress::Ended(End::Healthy));
+            assert_eq!(progress("Synced", "Healthy", revision, "Succeeded"), Progress::Ended(RolloutEnd::Healthy));
             let degraded = progress("Synced", "Degraded", revision, "Succeeded");
-            assert_eq!(degraded, Progress::Ended(End::Degraded("Degraded".to_owned())));
+            assert_eq!(degraded, Progress::Ended(RolloutEnd::Degraded("Degraded".to_owned())));
         }
     }
 
@@ -102,7 +102,11 @@ mod tests {
     fn a_sync_that_has_failed_is_not_healthy_whatever_is_called_so() {
         for phase in ["Failed", "Error"] {
             let reason = "the last sync failed: ".to_owned();
-            assert_eq!(progress("Synced", "Healthy", "ours", phase), Progress::Ended(End::Degraded(reason)), "{phase}");
+            assert_eq!(
+                progress("Synced", "Healthy", "ours", phase),
+                Progress::Ended(RolloutEnd::Degraded(reason)),
+                "{phase}"
+            );
         }
     }
 

@@ -14,7 +14,7 @@ use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Branch, Environment, Following, Relay, Running, UpdateMode};
-use crate::settings::{EnvironmentSettings, Settings, Update};
+use crate::settings::{self, EnvironmentSettings, Settings};
 use crate::source_repo::Sources;
 use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Traces};
@@ -357,8 +357,8 @@ fn cannot_be_opened(name: &str, branch: &str) -> String {
 /// Returns what the pipeline knows of an environment.
 fn environment(settings: EnvironmentSettings) -> Environment {
     let mode = match settings.update {
-        Update::Automatic => UpdateMode::Automatic,
-        Update::Manual => UpdateMode::Manual,
+        settings::UpdateMode::Automatic => UpdateMode::Automatic,
+        settings::UpdateMode::Manual => UpdateMode::Manual,
     };
     let EnvironmentSettings { name, promote_from, soak, freezes, .. } = settings;
     Environment { name, mode, promote_from, soak, freezes }

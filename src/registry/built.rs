@@ -8,7 +8,7 @@ use super::body::read_at_most;
 use super::one::{MAX_MANIFEST_BYTES, Registry};
 use super::setback::Setback;
 use crate::image::Digest;
-use crate::policy::order::plausible_build_time;
+use crate::policy::compare::plausible_build_time;
 
 /// The annotation and the label (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
 const CREATED: &str = "org.opencontainers.image.created";

@@ -15,7 +15,7 @@ use super::Relay;
 use super::branch::sites;
 use super::matrix::{is_same, runs, versions};
 use crate::image::{Digest, Repository, Version};
-use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, order};
+use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, compare};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
 use crate::source_repo::{Membership, Relation, SourceError};
 use crate::store::{Cause, Event, Party, PlannedUpdate, StoreError, Update, Verdict};
@@ -271,7 +271,7 @@ impl Relay {
             if let Some(ordering) = self.by_ancestry(candidate, &facts, &mut silent).await? {
                 return Ok(told(candidate, (ordering, Criterion::Ancestry), other, &[]));
             }
-            if let Some((ordering, by)) = order::by_tag(&candidate.facts, &facts) {
+            if let Some((ordering, by)) = compare::by_tag(&candidate.facts, &facts) {
                 return Ok(told(candidate, (ordering, by), other, &silent));
             }
             if let Some(ordering) = self.by_build_time(candidate, other, &mut silent).await? {
@@ -354,7 +354,7 @@ impl Relay {
         if (new.is_none() || old.is_none()) && !silent.iter().any(|why| why.starts_with(UNREADABLE)) {
             silent.push("no build time is known".to_owned());
         }
-        Ok(order::by_build_time(*new, old))
+        Ok(compare::by_build_time(*new, old))
     }
 
     /// Returns when the candidate was built. As long as its registry does not let us see that, it is not known whether

@@ -25,7 +25,7 @@ pub struct EnvironmentSettings {
     /// means everything below it.
     pub paths: Vec<String>,
     /// What happens to new versions.
-    pub update: Update,
+    pub update: UpdateMode,
     /// The environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
     /// What is said about its manifests.
@@ -50,7 +50,7 @@ impl EnvironmentSettings {
 
 /// What an environment does with a version that a registry announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Update {
+pub enum UpdateMode {
     /// Takes it at once.
     Automatic,
     /// Waits for a promotion.
@@ -85,10 +85,10 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
 }
 
 /// The careful one is the default: nothing moves that nobody asked for.
-fn read_update(section: Section<'_>) -> Update {
-    let Some(text) = section.text("update") else { return Update::Manual };
+fn read_update(section: Section<'_>) -> UpdateMode {
+    let Some(text) = section.text("update") else { return UpdateMode::Manual };
     match text.value {
-        "automatic" => return Update::Automatic,
+        "automatic" => return UpdateMode::Automatic,
         "manual" => {}
         "pull-request" => {
             let hint = "use `automatic` or `manual` with this version".to_owned();
@@ -99,7 +99,7 @@ fn read_update(section: Section<'_>) -> Update {
             section.report().fault_with_hint(text.offset, message, hint(other, ["automatic", "manual"]));
         }
     }
-    Update::Manual
+    UpdateMode::Manual
 }
 
 fn read_pin(section: Section<'_>) -> Pin {

@@ -48,7 +48,7 @@ use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
 pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
-pub use environment::{EnvironmentSettings, Update};
+pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
 pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};

@@ -77,7 +77,7 @@ fn whole_folder(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Update;
+    use super::super::UpdateMode;
     use super::*;
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             config_repository: "r".into(),
             branch: None,
             paths: vec![path.into()],
-            update: Update::Manual,
+            update: UpdateMode::Manual,
             promote_from: vec![],
             manifests: Default::default(),
             soak: None,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::image::{Tag, Version};
-use crate::policy::{ImageRule, TagFacts, TagVersion, order};
+use crate::policy::{ImageRule, TagFacts, TagVersion, compare};
 use crate::store::SeenTags;
 
 /// The most events of one look. What is more is found by the next one.
@@ -53,10 +53,10 @@ fn remembered(before: &SeenTags, now: SeenTags) -> SeenTags {
 
 fn is_newer_than_some(rule: &ImageRule, facts: &TagFacts, running: &[Version]) -> bool {
     let runs = running.iter().filter_map(|version| rule.tag.read(version.tag()?).ok());
-    runs.filter_map(|runs| order::by_tag(facts, &runs)).any(|(ordering, _)| ordering.is_gt())
+    runs.filter_map(|runs| compare::by_tag(facts, &runs)).any(|(ordering, _)| ordering.is_gt())
 }
 
-/// What a tag says about its place among others, in the order of the criteria. `order::by_tag` compares two tags and is
+/// What a tag says about its place among others, in the order of the criteria. `compare::by_tag` compares two tags and is
 /// silent where one says nothing; sorting needs an answer for any two.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Following, Worker, elapsed, files};
-use crate::argocd::{Application, ApplicationName, ArgoCdError, End, Progress, Refresh, Selection, SyncStatus};
+use crate::argocd::{Application, ApplicationName, ArgoCdError, Progress, Refresh, RolloutEnd, Selection, SyncStatus};
 use crate::relay::branch::Branch;
 use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError, Update};
 use crate::telemetry::SpanKind;
@@ -230,8 +230,8 @@ impl Worker<'_> {
             Progress::NotReached(reason) | Progress::Underway(reason) => followed.reason = Some(reason),
             Progress::Ended(end) => {
                 (followed.state, followed.reason) = match end {
-                    End::Healthy => (FollowState::Healthy, None),
-                    End::Degraded(reason) => (FollowState::Degraded, Some(reason)),
+                    RolloutEnd::Healthy => (FollowState::Healthy, None),
+                    RolloutEnd::Degraded(reason) => (FollowState::Degraded, Some(reason)),
                 };
                 followed.ended_at = Some(now);
             }

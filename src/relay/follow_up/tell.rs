@@ -32,7 +32,7 @@ impl Worker<'_> {
             let parent = self.spans.get(&last.update_id).map(crate::telemetry::Span::context);
             let mut span = self.relay.0.traces.begin(SpanKind::Client, "argocd webhook", parent.as_ref());
             span.set("tagrelay.commit", &push.commit);
-            let told = self.following.argocd.tell(watched, &push).await;
+            let told = self.following.argocd.announce(watched, &push).await;
             self.relay.count("webhook", told.as_ref().err());
             match told {
                 Ok(()) => {

@@ -3,6 +3,8 @@
 //! A room that needs a credential holds a [`Secret`] and asks it for the text at the moment of use. A file is
 //! read anew each time, so that a rotated Kubernetes secret works without a restart.
 
+#![warn(unreachable_pub)]
+
 mod redact;
 
 use std::path::PathBuf;

@@ -6,6 +6,8 @@
 //! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests>) and, for
 //! what a Kubernetes manifest may hold, of <https://github.com/distribution/reference>.
 
+#![warn(unreachable_pub)]
+
 mod commit_sha;
 mod digest;
 mod reference;
