@@ -9,7 +9,6 @@
 //! | [`policy`] | is this tag allowed, is it newer, may it go now. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that no log can show |
 //! | [`clock`] | what time it is |
-//! | `retry_after` | the header of an answer -> when to ask again. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`registry`] | unverified image -> verified image |
@@ -34,7 +33,6 @@ pub mod manifest;
 pub mod policy;
 pub mod registry;
 pub mod relay;
-mod retry_after;
 pub mod settings;
 pub mod source_repo;
 pub mod store;

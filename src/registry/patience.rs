@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use super::setback::LONGEST_WAIT;
-use crate::retry_after::retry_after;
+use tagrelay_git::retry_after;
 
 /// Of a limit that a registry counts down, a tenth is left to those who confirm images.
 const RESERVED_PARTS: u64 = 10;

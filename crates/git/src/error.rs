@@ -27,7 +27,7 @@ pub enum RemoteError {
         reason: String,
     },
     /// No such repository, or the address is not that of a Git server.
-    #[error("repository not found: {reason}")]
+    #[error("not found: {reason}")]
     NotFound {
         /// The answer of the server.
         reason: String,

@@ -2,8 +2,7 @@
 
 use russh::keys::PrivateKey;
 
-const RSA_KEY: &str =
-    "RSA keys are not supported as SSH keys; create an ed25519 key (`ssh-keygen -t ed25519`)";
+const RSA_KEY: &str = "RSA keys are not supported as SSH keys; create an ed25519 key (`ssh-keygen -t ed25519`)";
 
 /// Reads a private key. Takes tens of milliseconds with a passphrase, because its derivation is slow by design.
 ///

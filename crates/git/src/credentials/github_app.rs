@@ -60,7 +60,8 @@ impl GitHubApp {
         let text = self.key.reveal().map_err(|error| InvalidAppKey(error.to_string()))?;
         let no_key = || {
             InvalidAppKey(
-                "the key of the GitHub App is not an RSA key in PEM form: use the file that GitHub generated".to_owned(),
+                "the key of the GitHub App is not an RSA key in PEM form: use the file that GitHub generated"
+                    .to_owned(),
             )
         };
         let pair = match PrivateKeyDer::from_pem_slice(text.expose_secret().as_bytes()) {

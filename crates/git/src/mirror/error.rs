@@ -8,7 +8,9 @@ pub enum MirrorError {
     #[error("the mirror {0} is in use by another process: give each process its own folder")]
     InUse(PathBuf),
     /// The folder contains other files, which a new mirror would delete.
-    #[error("the folder of the mirror {path} contains `{found}`, which is not part of a mirror: choose an empty folder")]
+    #[error(
+        "the folder of the mirror {path} contains `{found}`, which is not part of a mirror: choose an empty folder"
+    )]
     NotOurs {
         /// The folder.
         path: PathBuf,
@@ -19,7 +21,7 @@ pub enum MirrorError {
     #[error("the path of the mirror {0} is not valid UTF-8: choose another folder")]
     NotText(PathBuf),
     /// The file system failed.
-    #[error("the mirror {path} cannot be used: {source}")]
+    #[error("the folder {path} cannot be used: {source}")]
     Disk {
         /// The folder or file.
         path: PathBuf,
@@ -27,7 +29,7 @@ pub enum MirrorError {
         source: io::Error,
     },
     /// libgit2 failed.
-    #[error("the mirror {path} cannot be used: {source}")]
+    #[error("the folder {path} cannot be used: {source}")]
     Git {
         /// The folder.
         path: PathBuf,

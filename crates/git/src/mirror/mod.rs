@@ -19,9 +19,7 @@ use bytes::Bytes;
 use crate::object::{CommitId, Kind, NewObject, ObjectId, commit_parents, commit_tree};
 use crate::pack::{self, Deltas};
 use crate::tree::{self, EntryKind, ReadObject, Unreadable};
-use folder::{
-    TIP_REFERENCE, create_layout, lock, refuse_foreign, remove_partial_packs, replace_file, size_of_files,
-};
+use folder::{TIP_REFERENCE, create_layout, lock, refuse_foreign, remove_partial_packs, replace_file, size_of_files};
 
 pub use compaction::{Compacted, Compaction};
 pub use error::MirrorError;
@@ -73,7 +71,7 @@ impl Mirror {
     /// # Errors
     ///
     /// If the folder is in use, contains other files, or cannot be written.
-    pub(super) fn open(folder: &Path) -> Result<Self, MirrorError> {
+    pub fn open(folder: &Path) -> Result<Self, MirrorError> {
         if folder.to_str().is_none() {
             return Err(MirrorError::NotText(folder.to_owned()));
         }
@@ -353,7 +351,11 @@ impl Mirror {
                 (Kind::from_git2(object.kind()), Bytes::copy_from_slice(object.data()))
             }
         };
-        if found == Some(kind) { Ok(data) } else { Err(Unreadable::content(id, format!("it is not a {}", kind.name()))) }
+        if found == Some(kind) {
+            Ok(data)
+        } else {
+            Err(Unreadable::content(id, format!("it is not a {}", kind.name())))
+        }
     }
 
     fn size_from(&self, objects: &git2::Odb<'_>, id: ObjectId) -> Result<usize, Unreadable> {

@@ -136,9 +136,13 @@ fn refusal(status: StatusCode, ask_again_after: Option<Duration>, body: &[u8]) -
         RemoteError::Unavailable { reason, ask_again_after }
     } else {
         let advice = match status {
-            StatusCode::UNAUTHORIZED => "; do `app_id` and `private_key` belong to the same app, and is the clock right?",
+            StatusCode::UNAUTHORIZED => {
+                "; do `app_id` and `private_key` belong to the same app, and is the clock right?"
+            }
             StatusCode::NOT_FOUND => "; does `installation_id` belong to this app?",
-            StatusCode::UNPROCESSABLE_ENTITY => "; is the app installed on this repository with write access to contents?",
+            StatusCode::UNPROCESSABLE_ENTITY => {
+                "; is the app installed on this repository with write access to contents?"
+            }
             _ => "",
         };
         RemoteError::Unauthorized { reason: reason.trim_end().to_owned() + advice }

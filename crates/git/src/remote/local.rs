@@ -22,8 +22,9 @@ pub(super) struct LocalRemote {
 
 impl LocalRemote {
     pub(super) fn new(address: &Address) -> Result<Self, AddressError> {
-        let invalid =
-            |()| AddressError::Url(format!("`{}` is not the URL of a folder; write file:///absolute/path", address.url));
+        let invalid = |()| {
+            AddressError::Url(format!("`{}` is not the URL of a folder; write file:///absolute/path", address.url))
+        };
         Ok(Self { path: address.url.to_file_path().map_err(invalid)? })
     }
 

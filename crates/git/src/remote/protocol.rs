@@ -345,9 +345,7 @@ mod tests {
         put_line(&mut out, &format!("{id} refs/heads/main"));
         put_line(&mut out, &format!("{id} refs/tags/v1"));
         put_flush(&mut out);
-        let Ok(Advertisement::Version0 { capabilities, branches }) =
-            read_advertisement(&mut reader(out)).await
-        else {
+        let Ok(Advertisement::Version0 { capabilities, branches }) = read_advertisement(&mut reader(out)).await else {
             panic!("not version 0")
         };
         assert!(capabilities.has("agent") && !capabilities.has("side-band-64k"));
@@ -359,9 +357,7 @@ mod tests {
         let mut out = Vec::new();
         put_data(&mut out, format!("{} capabilities^{{}}\0report-status", ObjectId::ZERO).as_bytes());
         put_flush(&mut out);
-        let Ok(Advertisement::Version0 { capabilities, branches }) =
-            read_advertisement(&mut reader(out)).await
-        else {
+        let Ok(Advertisement::Version0 { capabilities, branches }) = read_advertisement(&mut reader(out)).await else {
             panic!("not version 0")
         };
         assert!(capabilities.has("report-status") && branches.0.is_empty());
@@ -371,16 +367,12 @@ mod tests {
             .iter()
             .for_each(|line| put_line(&mut out, line));
         put_flush(&mut out);
-        let Err(ReadError::Server(error)) = read_advertisement(&mut reader(out)).await else {
-            panic!("accepted")
-        };
+        let Err(ReadError::Server(error)) = read_advertisement(&mut reader(out)).await else { panic!("accepted") };
         assert!(error.to_string().contains("sha256"), "{error}");
 
         let mut out = Vec::new();
         put_line(&mut out, "ERR Repository not found.");
-        let Err(ReadError::Server(error)) = read_advertisement(&mut reader(out)).await else {
-            panic!("accepted")
-        };
+        let Err(ReadError::Server(error)) = read_advertisement(&mut reader(out)).await else { panic!("accepted") };
         assert!(matches!(error, RemoteError::NotFound { .. }), "{error}");
     }
 }

@@ -136,7 +136,10 @@ mod tests {
                 "Not allowed to push to protected branch main",
             ),
             ("error: User permission denied for writing.\n", "User permission denied for writing."),
-            ("\nGitea: Not allowed to push to protected branch main\n", "Gitea: Not allowed to push to protected branch main"),
+            (
+                "\nGitea: Not allowed to push to protected branch main\n",
+                "Gitea: Not allowed to push to protected branch main",
+            ),
             (
                 "Resolving deltas:   0% (0/3)\rResolving deltas: 100% (3/3)\rResolving deltas: 100% (3/3), completed with 3 \
                  local objects.\nerror: GH006: Protected branch update failed for refs/heads/main.\n\n- Changes must be made \

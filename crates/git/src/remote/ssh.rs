@@ -104,8 +104,9 @@ impl SshRemote {
         let opening = tokio::time::timeout(CONNECT_LIMIT, connection.channel_open_session()).await;
         let opening = opening.map_err(|_| "timed out".to_owned());
         let channel = opening.and_then(|channel| channel.map_err(|error| error.to_string()));
-        let channel = channel
-            .map_err(|reason| RemoteError::unavailable(format!("opening an SSH channel to {} failed: {reason}", self.host)))?;
+        let channel = channel.map_err(|reason| {
+            RemoteError::unavailable(format!("opening an SSH channel to {} failed: {reason}", self.host))
+        })?;
         *kept = Some(connection);
         Ok(channel)
     }

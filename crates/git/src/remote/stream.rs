@@ -97,9 +97,7 @@ async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) 
             Ok(report)
         }
         (Err(error), Ok(())) => Err(PushError::unknown(stderr.explain(error).await.to_string())),
-        (Err(error), Err(sending)) => {
-            Err(PushError::unknown(format!("{}; {sending}", stderr.explain(error).await)))
-        }
+        (Err(error), Err(sending)) => Err(PushError::unknown(format!("{}; {sending}", stderr.explain(error).await))),
     }
 }
 

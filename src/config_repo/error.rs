@@ -1,0 +1,60 @@
+use tagrelay_git::{AddressError, InvalidBranchName, MirrorError, SigningError};
+
+use tagrelay_git::tree::Unreadable;
+
+/// Why a config repository cannot be used with its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its URL, credentials or certificates cannot be used.
+    #[error("config repository `{name}`: {source}")]
+    Address {
+        /// `[[config_repository]] name`.
+        name: String,
+        /// What is wrong.
+        source: AddressError,
+    },
+    /// Its branch has an invalid name.
+    #[error("config repository `{name}`: {source}")]
+    Branch {
+        /// `[[config_repository]] name`.
+        name: String,
+        /// What is wrong.
+        source: InvalidBranchName,
+    },
+    /// A path of an environment is not a valid glob or leaves the repository.
+    #[error("environment `{environment}`: the path `{path}` {reason}")]
+    Path {
+        /// The environment.
+        environment: String,
+        /// The path as written in the settings.
+        path: String,
+        /// What is wrong and what to write instead.
+        reason: String,
+    },
+    /// The local mirror failed.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+}
+
+/// Why no commit could be prepared. A problem of a single update is its `Outcome` instead.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The branch was not fetched yet.
+    #[error("the config repository has not been read yet")]
+    NotRead,
+    /// The plan names an environment of another repository.
+    #[error("the environment `{0}` does not belong to this config repository")]
+    UnknownEnvironment(String),
+    /// The mirror lacks objects of the tip. The next refresh resets it.
+    #[error("the mirror is damaged and will be reset: {0}")]
+    Damaged(String),
+    /// The signing key cannot be used now.
+    #[error("the commit cannot be signed: {0}")]
+    Signing(#[from] SigningError),
+}
+
+impl From<Unreadable> for PrepareError {
+    fn from(error: Unreadable) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
