@@ -9,9 +9,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = {"dockerhub": "docker-hub", "harbor-cloudevents": "harbor", "acr-eventgrid": "acr"}
 
 # The order of the table, which chooses the sender in the fuzz target.
-table = (ROOT / "src/webhook/senders/mod.rs").read_text()
+table = (ROOT / "crates/webhook/src/senders/mod.rs").read_text()
 files = re.findall(r"=> (\w+),", table.split("\nsenders! {")[1].split("\n}")[0])
-sources = [(ROOT / f"src/webhook/senders/{file}.rs").read_text() for file in files]
+sources = [(ROOT / f"crates/webhook/src/senders/{file}.rs").read_text() for file in files]
 names = [re.search(r'name: "([\w-]+)"', source).group(1) for source in sources]
 
 senders = ROOT / "fuzz/corpus/senders"

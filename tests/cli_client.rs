@@ -112,10 +112,12 @@ impl Server {
 
 const OLD: &str = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
 const NEW: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
 fn promotion(state: &str) -> Value {
     json!({ "id": "01P", "kind": "promotion", "state": state, "to": "production", "from": "staging", "actor": "me",
-            "created_at": "2026-11-20T12:00:00Z", "commit": null, "changes": [], "reason": null, "updates": [] })
+            "created_at": "2026-11-20T12:00:00Z", "commit": null, "changes": [], "reason": null, "updates": [],
+            "trace_id": TRACE_ID })
 }
 
 fn update(state: &str, reason: Option<&str>) -> Value {
@@ -285,9 +287,9 @@ async fn a_rollback_makes_a_hold() {
 async fn json_is_what_the_api_said() {
     // Members and forms that no version of ours writes.
     let odd = |body: &str| body.replace('{', "{ ").replace("\"id\"", "\"new\":1.0,\"id\"");
-    let event = json!({ "id": "01E", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
+    let event = json!({ "id": "01E", "cause": "push", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
         "digest": null, "state": "committed", "reason": null, "received_at": "2026-11-20T12:00:00Z",
-        "updates": [], "explanation": [] });
+        "attempts": 0, "trace_id": TRACE_ID, "refused_in": [], "updates": [], "explanation": [], "attempt_log": [] });
     for (arguments, body, line) in [
         ("status", json!({ "environments": [] }), "GET /api/v1/environments"),
         ("events", json!({ "events": [event] }), "GET /api/v1/events?limit=50"),
@@ -298,7 +300,7 @@ async fn json_is_what_the_api_said() {
         ("promote --to production", committed(), "POST /api/v1/promotions"),
         (
             "promote --to production --dry-run",
-            json!({ "parent": OLD, "diff": "", "updates": [] }),
+            json!({ "dry_run": true, "parent": OLD, "diff": "", "updates": [] }),
             "POST /api/v1/promotions",
         ),
         ("rollback --environment production b", committed(), "POST /api/v1/rollbacks"),
@@ -368,9 +370,9 @@ async fn the_token_comes_from_a_file_or_the_environment() {
 
 #[tokio::test]
 async fn events_are_filtered_and_explained() {
-    let event = json!({ "id": "01E", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
+    let event = json!({ "id": "01E", "cause": "push", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
         "digest": null, "state": "refused", "reason": "not there", "received_at": "2026-11-20T12:00:00Z",
-        "updates": [], "explanation": [
+        "attempts": 0, "trace_id": TRACE_ID, "refused_in": [], "attempt_log": [], "updates": [], "explanation": [
             { "step": "received", "at": "2026-11-20T12:00:00Z", "text": "receiver `hub`" },
             { "step": "refused", "at": null, "text": "not there" } ] });
     let server = Server::answering([ok(&json!({ "events": [event] }))]).await;
@@ -445,7 +447,7 @@ async fn an_environment_that_is_not_there_is_told() {
     let environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
         "update": "automatic", "promote_from": [], "tip": null, "unread_because": "there is no folder /srv/p.git", "freeze": null, "repositories": [],
         "problems": [{ "path": "x.yaml", "reason": "line 3: no" }] });
-    let matrix = json!({ "environments": [environment] });
+    let matrix = json!({ "environments": [environment], "registries": [] });
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment prod", 1).await;
     assert_eq!(answer.stderr, "error: there is no environment `prod`; there are staging\n");

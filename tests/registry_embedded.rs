@@ -12,8 +12,8 @@ use oci_distribution::manifest::{IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_T
 use oci_distribution::secrets::RegistryAuth;
 use serde_json::{Value, json};
 use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::{EmbeddedRegistry, NotifyEndpoint};
 use tagrelay::image::{Digest, Repository, Tag};
+use tagrelay_embedded_registry::{EmbeddedRegistry, NotifyEndpoint};
 
 async fn registry() -> EmbeddedRegistry {
     EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap()

@@ -97,8 +97,8 @@ fn what_the_example_leaves_out_would_be_read() {
                 "duplicate key",
                 "does not fit the URL",
                 "cannot be read",
-                "has no use with",
-                "both say",
+                "has no effect with",
+                "are both set",
                 "not an RSA key",
             ];
             assert!(expected.iter().any(|part| fault.message.contains(part)), "{line}: {fault}");

@@ -39,7 +39,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         ),
         (
             with("[server]\ncatch_up = \"10s\"\ncatch_up_concurrency = 0"),
-            "t.toml:18:12: `catch_up`: `10s` is no span of time from 1m to 7d; write \"24h\" or \"7d\"\n\
+            "t.toml:18:12: `catch_up`: `10s` is not a span of time from 1m to 7d; write \"24h\" or \"7d\"\n\
              t.toml:19:24: `catch_up_concurrency` in [server] must be 1 to 64",
         ),
         (
@@ -52,7 +52,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         ),
         (
             changed("\"automatic\"", "\"automatc\""),
-            "t.toml:8:10: `update`: there is no way of updating called `automatc`; did you mean `automatic`?",
+            "t.toml:8:10: `update`: unknown value `automatc`; did you mean `automatic`?",
         ),
         (
             with("tag = { kind = \"commit-sah\" }"),
@@ -60,7 +60,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
         ),
         (
             with("[[receiver]]\nname = \"hub\"\nkind = \"dockerhub\"\nsecret = { env = \"TOKEN\" }"),
-            "t.toml:19:8: no sender is called `dockerhub`; did you mean `docker-hub`?",
+            "t.toml:19:8: there is no sender called `dockerhub`; did you mean `docker-hub`?",
         ),
         (
             with(
@@ -78,8 +78,8 @@ fn what_cannot_be_done_with_commits_is_said() {
     check(&[
         (
             platform("signing = { format = \"gpg\", key = { env = \"TOKEN\" } }\ncommit = \"singel\""),
-            "t.toml:3:22: `format`: there is nothing called `gpg`; known: `ssh`, `openpgp`\n\
-             t.toml:4:10: `commit`: there is nothing called `singel`; did you mean `single`?",
+            "t.toml:3:22: `format`: unknown value `gpg`; known: `ssh`, `openpgp`\n\
+             t.toml:4:10: `commit`: unknown value `singel`; did you mean `single`?",
         ),
         (
             platform("signing = { format = \"ssh\", key = { env = \"TOKEN\" } }"),
@@ -94,21 +94,19 @@ fn what_cannot_be_done_with_commits_is_said() {
         (
             platform("signing = {}"),
             "t.toml:3:11: `format` is missing in `signing` of [[config_repository]]; write format = \"ssh\"\n\
-             t.toml:3:11: `key` is missing in `signing` of [[config_repository]]: there is nothing to sign with; write \
+             t.toml:3:11: `key` is missing in `signing` of [[config_repository]]: it is the key to sign with; write \
              key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
         ),
         (
             platform("committer = \"nobody\"\nquiet_period = \"5m\"\nsigned_off_by = 1"),
             "t.toml:3:13: `committer`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"\n\
-             t.toml:4:16: `quiet_period`: `5m` is no span of time from 0s to 1m; write \"2s\"\n\
+             t.toml:4:16: `quiet_period`: `5m` is not a span of time from 0s to 1m; write \"2s\"\n\
              t.toml:5:17: `signed_off_by` in [[config_repository]] must be true or false, not a number",
         ),
         (
             platform("message = { subject = \"{{ enviroment }}\", body = \"{% if %}\" }"),
-            "t.toml:3:23: `subject` of `message`: it names something that there is not, in its line 1; docs/settings.md \
-             lists what a template can name\n\
-             t.toml:3:50: `body` of `message`: syntax error (unexpected end of block), in its line 1; docs/settings.md \
-             lists what a template can name",
+            "t.toml:3:23: `subject` of `message`: it names something that there is not, in its line 1; docs/settings.md lists the names for templates\n\
+             t.toml:3:50: `body` of `message`: syntax error (unexpected end of block), in its line 1; docs/settings.md lists the names for templates",
         ),
     ]);
 }
@@ -126,7 +124,7 @@ fn a_github_app_has_all_its_parts() {
              123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
              t.toml:4:14: `installation_id` is missing in `github_app` of [[config_repository]]; write github_app = { app_id \
              = 123456, installation_id = 12345678, private_key = { file = \"/run/secrets/github-app.pem\" } }\n\
-             t.toml:4:14: `private_key` is missing in `github_app` of [[config_repository]]: GitHub makes it for the app; \
+             t.toml:4:14: `private_key` is missing in `github_app` of [[config_repository]]: generate it in the app's settings on GitHub; \
              write private_key = { env = \"NAME\" } or { file = \"/run/secrets/name\" }",
         ),
         (
@@ -136,8 +134,8 @@ fn a_github_app_has_all_its_parts() {
                  username = \"x\"",
             ),
             "t.toml:4:46: `installation_id` in `github_app` of [[config_repository]] must be 1 to 9223372036854775807\n\
-             t.toml:4:90: `api_url` is no https URL without user and query; write \"https://github.example.com/api/v3\"\n\
-             t.toml:5:12: `username` has no use with `github_app`; leave one of them out",
+             t.toml:4:90: `api_url` must be an https URL without user name and query; write \"https://github.example.com/api/v3\"\n\
+             t.toml:5:12: `username` has no effect with `github_app`; leave one of them out",
         ),
         (
             with_app(github, "github_app = { app_id = \"Iv1\", installation_id = 1, private_key = { env = \"KEY\" } }"),
@@ -148,7 +146,7 @@ fn a_github_app_has_all_its_parts() {
                 "ssh://git@github.com/uyou/config.git",
                 "github_app = {}\nssh_key = { env = \"KEY\" }\nknown_hosts = \"/dev/null\"",
             ),
-            "t.toml:4:14: `github_app` does not fit the URL; ssh takes `ssh_key` and `known_hosts`, and the user name in the \
+            "t.toml:4:14: `github_app` does not fit the URL; ssh uses `ssh_key` and `known_hosts`, and the user name in the \
              URL",
         ),
     ]);
@@ -160,8 +158,8 @@ fn receivers_of_git_hosts_name_a_config_repository() {
     check(&[
         (
             receiver("kind = \"git-github\"\nregistry = \"ghcr.io\"\nduplicate_window = \"7d\""),
-            "t.toml:21:12: `registry` has no use for the kind `git-github`, which tells of commits; leave it out\n\
-             t.toml:22:20: `duplicate_window` has no use for the kind `git-github`, which tells of commits; leave it out",
+            "t.toml:21:12: `registry` has no effect for the kind `git-github`, which announces commits; leave it out\n\
+             t.toml:22:20: `duplicate_window` has no effect for the kind `git-github`, which announces commits; leave it out",
         ),
         (
             receiver("kind = \"git-gitea\"\nconfig_repository = \"plattform\""),
@@ -169,7 +167,7 @@ fn receivers_of_git_hosts_name_a_config_repository() {
         ),
         (
             receiver("kind = \"ghcr\"\nconfig_repository = \"platform\""),
-            "t.toml:21:21: `config_repository` has no use for the kind `ghcr`, which tells of images; leave it out",
+            "t.toml:21:21: `config_repository` has no effect for the kind `ghcr`, which announces images; leave it out",
         ),
     ]);
 }
@@ -187,7 +185,7 @@ fn what_is_planned_is_refused_and_not_ignored() {
         ),
         (
             with("[[receiver]]\nname = \"n\"\nkind = \"nexus\"\nsecret = { env = \"TOKEN\" }"),
-            "t.toml:19:8: Nexus Repository does not say which registry it is; set `registry` to its host",
+            "t.toml:19:8: the events of Nexus Repository do not name their registry; set `registry` to its host",
         ),
         (
             with("[store]\nurl = \"postgres://tagrelay:hunter2@db/tagrelay\""),
@@ -202,10 +200,9 @@ fn what_is_not_there_is_asked_for() {
     check(&[
         (
             faults(""),
-            "t.toml: there is no [[config_repository]]: there is no Git repository to write to; config.example.toml \
-             shows how it looks\n\
-             t.toml: there is no [[environment]]: nothing takes new versions; config.example.toml shows how it looks\n\
-             t.toml: there is no [[image]]: no repository is managed; config.example.toml shows how it looks",
+            "t.toml: there is no [[config_repository]]: there is no Git repository to write to; config.example.toml is an example\n\
+             t.toml: there is no [[environment]]: nothing takes new versions; config.example.toml is an example\n\
+             t.toml: there is no [[image]]: no repository is managed; config.example.toml is an example",
         ),
         (
             changed("name = \"platform\"\n", ""),
@@ -224,13 +221,12 @@ fn what_is_not_there_is_asked_for() {
         ),
         (
             with("[[receiver]]\nname = \"hub\"\nkind = \"docker-hub\""),
-            "t.toml:17:1: `secret` is missing in [[receiver]]: without it everybody could announce images \
-             (unauthenticated = true, if that is meant); write secret = { env = \"NAME\" } or { file = \
+            "t.toml:17:1: `secret` is missing in [[receiver]]: without it any client could announce images (set unauthenticated = true to allow that); write secret = { env = \"NAME\" } or { file = \
              \"/run/secrets/name\" }",
         ),
         (
             with("[[api_token]]\nname = \"a\"\npermissions = []"),
-            "t.toml:17:1: `token` is missing in [[api_token]]: nobody could use it; write token = { env = \"NAME\" } \
+            "t.toml:17:1: `token` is missing in [[api_token]]: no request could match it; write token = { env = \"NAME\" } \
              or { file = \"/run/secrets/name\" }\n\
              t.toml:19:15: `permissions` in [[api_token]] is an empty list; write permissions = [\"read\"]",
         ),
@@ -251,10 +247,7 @@ fn values_of_the_wrong_type_are_not_repeated() {
              t.toml:19:10: `listen`: `localhost:8080` is not an address with a port; write \"127.0.0.1:8080\", or \
              \"0.0.0.0:8080\" for every interface",
         ),
-        (
-            with("[registry]\nhost = \"docker.io\""),
-            "t.toml:17:1: `registry` can be there several times; write [[registry]]",
-        ),
+        (with("[registry]\nhost = \"docker.io\""), "t.toml:17:1: `registry` is a list of sections; write [[registry]]"),
         (with("[[server]]"), "t.toml:17:1: `server` in the settings must be a table, as in [server], not a list"),
         (
             changed("[\"environments/staging/**\"]", "\"environments/staging/**\""),
@@ -314,19 +307,19 @@ fn secrets_are_read_and_not_shown() {
         ),
         (
             receiver("{ hunter2 = true }"),
-            "t.toml:20:10: `secret` does not say where the secret is; write { env = \"NAME\" } or { file = \
+            "t.toml:20:10: `secret` names no source of the secret; write { env = \"NAME\" } or { file = \
              \"/run/secrets/name\" }\n\
              t.toml:20:12: unknown key in a secret; known: `env`, `file`, `value`",
         ),
         (
             receiver("{ vaule = \"hunter2\" }"),
-            "t.toml:20:10: `secret` does not say where the secret is; write { env = \"NAME\" } or { file = \
+            "t.toml:20:10: `secret` names no source of the secret; write { env = \"NAME\" } or { file = \
              \"/run/secrets/name\" }\n\
              t.toml:20:12: unknown key `vaule` in a secret; did you mean `value`?",
         ),
         (
             receiver("{ env = \"TOKEN\", value = \"hunter2\" }"),
-            "t.toml:20:10: `secret` says 2 times where the secret is; write { env = \"NAME\" } or { file = \
+            "t.toml:20:10: `secret` names 2 sources of the secret instead of one; write { env = \"NAME\" } or { file = \
              \"/run/secrets/name\" }",
         ),
         (
@@ -355,7 +348,7 @@ fn sections_are_checked_against_each_other() {
         (
             changed("name = \"production\"", "name = \"staging\""),
             "t.toml:11:8: the name `staging` is taken by the [[environment]] on line 6\n\
-             t.toml:13:17: `promote_from`: `staging` is this environment itself",
+             t.toml:13:17: `promote_from`: `staging` is the environment itself",
         ),
         (
             with("[server]\nlisten = \"127.0.0.1:9090\"\noperations_listen = \"0.0.0.0:9090\""),
@@ -372,9 +365,8 @@ fn sections_are_checked_against_each_other() {
                 "[[image]]\nrepository = \"docker.io/uyou/user-service\"\n[[image]]\nrepository = \"docker.io/uyou/*\"",
             ),
             "t.toml:18:14: the rule for `docker.io/uyou/user-service` is never reached: the rule on line 15 comes \
-             first; the first rule that matches decides; put the narrower one above\n\
-             t.toml:20:14: the rule for `docker.io/uyou/*` is never reached: the rule on line 15 comes first; the \
-             first rule that matches decides; put the narrower one above",
+             first; the first rule that matches applies; put the narrower one above\n\
+             t.toml:20:14: the rule for `docker.io/uyou/*` is never reached: the rule on line 15 comes first; the first rule that matches applies; put the narrower one above",
         ),
         (
             with("[[registry]]\nhost = \"ghcr.io\"\n[[registry]]\nhost = \"ghcr.io\""),
@@ -397,7 +389,7 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
     check(&[
         (
             changed("docker.io/uyou/*", "uyou/*"),
-            "t.toml:16:14: `uyou/*` matches no repository: `uyou` is no registry host; for Docker Hub write \
+            "t.toml:16:14: `uyou/*` matches no repository: `uyou` is not a registry host; for Docker Hub write \
              `docker.io/uyou/*`",
         ),
         (
@@ -416,10 +408,8 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
         ),
         (
             with("tag = { prefix = \"sha:\", suffix = \"+\", min_length = 6 }"),
-            "t.toml:17:18: `prefix`: no tag has `sha:` there; tags have letters, digits and `_`, and from the second \
-             place on `.` and `-`\n\
-             t.toml:17:35: `suffix`: no tag has `+` there; tags have letters, digits and `_`, and from the second \
-             place on `.` and `-`\n\
+            "t.toml:17:18: `prefix`: no tag can have `sha:` there; tags consist of letters, digits and `_`, and after the first character also `.` and `-`\n\
+             t.toml:17:35: `suffix`: no tag can have `+` there; tags consist of letters, digits and `_`, and after the first character also `.` and `-`\n\
              t.toml:17:53: `min_length` in `tag` of [[image]] must be 7 to 40",
         ),
         (
@@ -430,29 +420,29 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
         (
             with("tag = { kind = \"regex\", pattern = '(?<sha>[0-9a-f]{7}', prefix = \"a\" }"),
             "t.toml:17:35: no tag can match: the pattern does not parse: unclosed group\n\
-             t.toml:17:66: `prefix` has no use with the tag kind `regex`; it is for `commit-sha`, `semver`, `calver`",
+             t.toml:17:66: `prefix` has no effect with the tag kind `regex`; it is for `commit-sha`, `semver`, `calver`",
         ),
         (
             with("tag = { kind = \"regex\", pattern = '(?<build>.*)' }"),
-            "t.toml:17:35: no tag can match: nothing is read from a group `build`; there are `sha`, `number`, `time`, \
+            "t.toml:17:35: no tag can match: unknown group `build`; the known groups are `sha`, `number`, `time`, \
              `version`",
         ),
         (
             with("tag = { kind = \"semver\", range = \"1.x.y.z\" }"),
-            "t.toml:17:34: `range`: `1.x.y.z` is no range of versions: unexpected character after wildcard in version \
+            "t.toml:17:34: `range`: `1.x.y.z` is not a version range: unexpected character after wildcard in version \
              req; write \">=1.2, <2\", \"^1.2\" or \"1.*\"",
         ),
         (
             with("tag = { kind = \"semver\", range = \">=2, <1\" }"),
-            "t.toml:17:7: no tag can match: no version is in the range `>=2, <1`",
+            "t.toml:17:7: no tag can match: the range `>=2, <1` contains no version",
         ),
         (
             with(&format!("tag = {{ kind = \"digest\", name = \"sha256-{}\" }}", "a".repeat(64))),
-            "t.toml:17:33: no tag can match: it is that of a signature, an attestation or an SBOM, and no version",
+            "t.toml:17:33: no tag can match: it is the tag of a signature, an attestation or an SBOM",
         ),
         (
             with("tag = { kind = \"calver\", format = \"DD.MM.YYYY\" }"),
-            "t.toml:17:35: `DD.MM.YYYY` is no calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, \
+            "t.toml:17:35: `DD.MM.YYYY` is not a calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, \
              0W, DD, 0D, MAJOR, MINOR and MICRO may follow, with `.`, `_` and `-` between them",
         ),
         (
@@ -463,8 +453,7 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
         ),
         (
             with("tag = { prefix = \"{branch}-\" }"),
-            "t.toml:17:18: `prefix`: no tag has `{branch}-` there; tags have letters, digits and `_`, and from the \
-             second place on `.` and `-`",
+            "t.toml:17:18: `prefix`: no tag can have `{branch}-` there; tags consist of letters, digits and `_`, and after the first character also `.` and `-`",
         ),
         (
             with(&format!("tag = {{ prefix = \"{}\" }}", "a".repeat(100))),
@@ -476,8 +465,8 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
                   [[registry]]\nhost = \"harbor\"\n[[registry]]\nhost = \"a b\"",
             ),
             "t.toml:18:8: a registry is named by its host, not by a URL; write \"harbor.example.com\"\n\
-             t.toml:20:8: references call the registry `index.docker.io` differently; write \"docker.io\"\n\
-             t.toml:22:8: no reference can name the registry `harbor`: it has no dot and no port; write \"harbor:80\" \
+             t.toml:20:8: image references name the registry `index.docker.io` differently; write \"docker.io\"\n\
+             t.toml:22:8: no image reference can name the registry `harbor`: it has neither a dot nor a port; write \"harbor:80\" \
              or \"harbor:443\", as the references do\n\
              t.toml:24:8: `a b` is not a registry host; write \"host\" or \"host:port\"",
         ),
@@ -491,7 +480,7 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
         ),
         (
             changed("promote_from =", "branch = \"a..b\"\npromote_from ="),
-            "t.toml:13:10: `branch`: Git has no branches called `a..b`",
+            "t.toml:13:10: `branch`: `a..b` is not a valid name of a branch",
         ),
     ]);
 }
@@ -511,7 +500,7 @@ fn credentials_fit_the_url() {
     check(&[
         (
             repository("url = \"https://tagrelay:hunter2@git.example.com/a.git\""),
-            "t.toml:3:7: `url`: it holds a password; take it out, and write password = { env = \"NAME\" } beside the URL",
+            "t.toml:3:7: `url`: it contains a password; remove it, and write password = { env = \"NAME\" } beside the URL",
         ),
         (
             repository("url = \"git@git.example.com:uyou/platform.git\""),
@@ -523,8 +512,8 @@ fn credentials_fit_the_url() {
         ),
         (
             repository(&format!("{https}password = {{ env = \"TOKEN\" }}\nssh_key = {{ env = \"KEY\" }}")),
-            "t.toml:4:12: `password` has no `username`; write one; beside a token most hosts take any\n\
-             t.toml:5:11: `ssh_key` does not fit the URL; https takes `username` and `password`, or `github_app`",
+            "t.toml:4:12: `password` has no `username`; write one; with a token most hosts accept any user name\n\
+             t.toml:5:11: `ssh_key` does not fit the URL; https uses `username` and `password`, or `github_app`",
         ),
         (
             repository(&format!("{ssh}username = \"tagrelay\"")),
@@ -532,22 +521,22 @@ fn credentials_fit_the_url() {
              \"/run/secrets/ssh_key\" }\n\
              t.toml:1:1: `known_hosts` is missing in [[config_repository]], whose URL is ssh; write what `ssh-keyscan \
              HOST` prints into a file, check it, and name the file\n\
-             t.toml:4:12: `username` does not fit the URL; ssh takes `ssh_key` and `known_hosts`, and the user name in \
+             t.toml:4:12: `username` does not fit the URL; ssh uses `ssh_key` and `known_hosts`, and the user name in \
              the URL",
         ),
         (
             repository(&format!("{ssh}ssh_key = {{ env = \"TOKEN\" }}\nknown_hosts = \"/no/such/file\"")),
-            "t.toml:4:11: `ssh_key` is no private key in OpenSSH or PEM form\n\
+            "t.toml:4:11: `ssh_key` is not a private key in OpenSSH or PEM format\n\
              t.toml:5:15: `known_hosts`: the file /no/such/file cannot be read: No such file or directory (os error 2)",
         ),
         (
             repository("url = \"file:///srv/a.git\"\nusername = \"a\"\npassword = { env = \"TOKEN\" }"),
-            "t.toml:4:12: `username` does not fit the URL; a file URL takes no credentials\n\
-             t.toml:5:12: `password` does not fit the URL; a file URL takes no credentials",
+            "t.toml:4:12: `username` does not fit the URL; a file URL uses no credentials\n\
+             t.toml:5:12: `password` does not fit the URL; a file URL uses no credentials",
         ),
         (
             repository(&format!("{https}ca_bundle = '{}'", garbage.display())),
-            &format!("t.toml:4:13: `ca_bundle`: the file {} holds no PEM certificate", garbage.display()),
+            &format!("t.toml:4:13: `ca_bundle`: the file {} contains no PEM certificate", garbage.display()),
         ),
     ]);
 }
@@ -559,15 +548,15 @@ fn receivers_are_open_only_where_that_is_said() {
         (receiver("unauthenticated = true"), "none"),
         (
             receiver("unauthenticated = true\nsecret = { env = \"TOKEN\" }"),
-            "t.toml:21:10: `secret` has no use with unauthenticated = true; leave one of them out",
+            "t.toml:21:10: `secret` has no effect with unauthenticated = true; leave one of them out",
         ),
         (
             receiver("unauthenticated = true\nprevious_secret = { env = \"TOKEN\" }"),
-            "t.toml:21:19: `previous_secret` stands without `secret`",
+            "t.toml:21:19: `previous_secret` needs `secret`",
         ),
         (
             receiver("secret = { env = \"TOKEN\" }\nregistry = \"registry\""),
-            "t.toml:21:12: no reference can name the registry `registry`: it has no dot and no port; write \
+            "t.toml:21:12: no image reference can name the registry `registry`: it has neither a dot nor a port; write \
              \"registry:80\" or \"registry:443\", as the references do",
         ),
     ]);
@@ -586,7 +575,7 @@ fn what_a_receiver_takes_has_its_bounds() {
         ),
         (
             receiver("duplicate_window = \"5s\""),
-            "t.toml:21:20: `duplicate_window`: `5s` is no span of time from 1m to 3650d; write \"24h\" or \"7d\"",
+            "t.toml:21:20: `duplicate_window`: `5s` is not a span of time from 1m to 3650d; write \"24h\" or \"7d\"",
         ),
     ]);
 }
@@ -608,7 +597,7 @@ fn argo_cd_can_do_what_environments_want_of_it() {
         (argocd(""), "t.toml:17:1: `url` is missing in [argocd]; write url = \"https://argocd.example.com\""),
         (
             argocd("url = \"https://admin:hunter2@argocd.example.com\""),
-            "t.toml:18:7: `url` in [argocd]: it holds a user name or a password; write url = \"https://argocd.example.com\"",
+            "t.toml:18:7: `url` in [argocd]: it contains a user name or a password; write url = \"https://argocd.example.com\"",
         ),
         (
             argocd("url = \"argocd.example.com\""),
@@ -616,32 +605,32 @@ fn argo_cd_can_do_what_environments_want_of_it() {
         ),
         (
             argocd(&format!("{url}token = {{ value = \"t\" }}\nwebhook = {{ secret = {{ value = \"s\" }} }}")),
-            "t.toml:20:11: `webhook` has no use with `token`: whoever may ask need not be told; leave one of them out",
+            "t.toml:20:11: `webhook` has no effect with `token`: the API is used instead; leave one of them out",
         ),
         (
             argocd(&format!("{url}timeout = \"1s\"")),
-            "t.toml:19:11: `timeout`: `1s` is no span of time from 10s to 1d; write \"24h\" or \"7d\"",
+            "t.toml:19:11: `timeout`: `1s` is not a span of time from 10s to 1d; write \"24h\" or \"7d\"",
         ),
         (gated("promote_from = [\"a\"]\npromote_when = \"healthy\"\nsoak = \"30m\"", &token), "none"),
         (gated("argocd = { app = \"argocd/b\" }", &token), "none"),
         (gated("argocd = { app = [\"b\", \"c\"] }", &token), "none"),
         (
             gated("promote_from = [\"a\"]\npromote_when = \"healthy\"", &format!("[argocd]\n{url}")),
-            "t.toml:25:16: `promote_when` wants to know how applications fare, and there is no Argo CD to ask; write [argocd] \
-             with `url` and `token`",
+            "t.toml:25:16: `promote_when` needs the health of applications, which only Argo CD's API provides; write \
+             [argocd] with `url` and `token`",
         ),
         (gated("promote_when = \"healthy\"", &token), "none"),
         (
             gated("promote_from = [\"a\"]\npromote_when = \"helthy\"", &token),
-            "t.toml:25:16: `promote_when`: there is no condition called `helthy`; did you mean `healthy`?",
+            "t.toml:25:16: `promote_when`: unknown value `helthy`; did you mean `healthy`?",
         ),
         (
             gated("argocd = { app = \"Platform\" }", &token),
-            "t.toml:24:18: `Platform` names no application: write its name, or NAMESPACE/NAME",
+            "t.toml:24:18: `Platform` is not an application's name: write NAME or NAMESPACE/NAME",
         ),
         (
             gated("argocd = { app = \"a\", labels = \"b=c\" }", &token),
-            "t.toml:24:10: `app` and `labels` both say which applications it has; leave one of them out",
+            "t.toml:24:10: `app` and `labels` are both set; leave one of them out",
         ),
         (
             gated("argocd = { app = \"a\" }", ""),
@@ -672,7 +661,7 @@ fn identity_tokens_must_say_whose_they_are() {
         ),
         (
             receiver("gar", &format!("{right}, keys = {{ url = \"http://keys.example.com/\" }}")),
-            "t.toml:20:80: `url` of the keys must be an https address without user and password",
+            "t.toml:20:80: `url` of the keys must be an https address without user name and password",
         ),
         (
             receiver("gar", &format!("{right}, keys = {{ value = '{{\"keys\": []}}' }}")),
@@ -680,7 +669,7 @@ fn identity_tokens_must_say_whose_they_are() {
         ),
         (
             receiver("gar", &format!("issuer = \"https://u:p@i\", audience = \"a\", account = \"b\", {keys}")),
-            "t.toml:20:29: no user and no password may stand in this address",
+            "t.toml:20:29: this address must not contain a user name or password",
         ),
         (
             receiver("gar", right),
@@ -710,12 +699,11 @@ fn rules_over_sites_are_checked_where_they_stand() {
         ),
         (
             rule("file = \"environments/staging/a.yaml\"\npath = \"$.a\""),
-            "t.toml:16:8: `file`: `environments/staging/a.yaml` is in none of the environment's `paths`; only files of the \
-             environment are written",
+            "t.toml:16:8: `file`: `environments/staging/a.yaml` is in none of the environment's `paths`; only files of the environment are edited",
         ),
         (
             changed("promote_from =", "pin = \"digests\"\npromote_from ="),
-            "t.toml:13:7: `pin`: nothing is pinned by `digests`; did you mean `digest`?",
+            "t.toml:13:7: `pin`: unknown value `digests`; did you mean `digest`?",
         ),
     ]);
 }
@@ -727,17 +715,17 @@ fn names_of_images_mean_one_repository() {
         (image("name = \"api\"\nflux_policy = \"flux-system:api\""), "none"),
         (
             changed("[[image]]", "[[image]]\nname = \"api\""),
-            "t.toml:16:8: `name`: `api` would mean every repository that the pattern takes; give it to an [[image]] whose \
+            "t.toml:16:8: `name`: `api` would name every repository that the pattern matches; give it to an [[image]] whose \
              `repository` has no wildcard",
         ),
         (
             image("name = \"a:b\""),
             "t.toml:20:8: `a:b` cannot be the name of an image; use letters, digits, `.`, `_` and `-`",
         ),
-        (image("flux_policy = \"api\""), "t.toml:20:15: `api` is no policy of Flux; write `namespace:name`"),
+        (image("flux_policy = \"api\""), "t.toml:20:15: `api` is not a Flux image policy; write `namespace:name`"),
         (
             image("name = \"api\"\n\n[[image]]\nrepository = \"ghcr.io/x/web\"\nname = \"api\""),
-            "t.toml:24:8: `name`: `api` is another image already; a name means one repository",
+            "t.toml:24:8: `name`: `api` is already another image; each name must be unique",
         ),
     ]);
 }
@@ -759,7 +747,7 @@ fn freezes_that_make_no_sense_are_told() {
         (
             freeze("{ from = \"Frj 16:00\", until = \"Mon 8\", time_zone = \"Europe/Berln\" }, { until = \"soon\" }"),
             "t.toml:9:20: `from`: there is no day called `Frj`; did you mean `Fri`?\n\
-             t.toml:9:41: `until`: `8` is no time of the day; write it as in \"Fri 16:00\"\n\
+             t.toml:9:41: `until`: `8` is not a time of day; write it as in \"Fri 16:00\"\n\
              t.toml:9:62: `time_zone`: there is no time zone called `Europe/Berln`; did you mean `Europe/Berlin`?\n\
              t.toml:9:80: `from` is missing in `freeze` of [[environment]]; write from = \"Fri 16:00\"\n\
              t.toml:9:90: `until`: there is no day called `soon`; \
@@ -771,7 +759,7 @@ fn freezes_that_make_no_sense_are_told() {
         ),
         (
             freeze("{ from = \"Fri 16:00\", until = \"Friday 16:00\", time_zone = \"UTC\" }"),
-            "t.toml:9:41: `from` and `until` of a freeze are both `Fri 16:00`: always, or never?",
+            "t.toml:9:41: `from` and `until` of a freeze are both `Fri 16:00`",
         ),
         (
             freeze("{ from = \"Fri 16:00\", until = \"2026-12-18\", time_zone = \"UTC\" }"),
@@ -784,11 +772,11 @@ fn freezes_that_make_no_sense_are_told() {
         ),
         (
             freeze("{ from = \"2026-12-18T16:00:00Z\", until = \"2026-12-19T16:00:00Z\", time_zone = \"UTC\" }"),
-            "t.toml:9:88: `time_zone` says nothing beside times that have an offset; leave one of the two out",
+            "t.toml:9:88: `time_zone` has no effect: both times have an offset; leave one of the two out",
         ),
         (
             freeze("{ from = \"2026-02-30T16:00:00Z\", until = 7 }"),
-            "t.toml:9:20: `from`: `2026-02-30T16:00:00Z` is no time; \
+            "t.toml:9:20: `from`: `2026-02-30T16:00:00Z` is not a time; \
              write \"2026-12-18T16:00:00+01:00\", or \"Fri 16:00\" with a `time_zone`\n\
              t.toml:9:52: `until` in `freeze` of [[environment]] must be a string, not a number",
         ),

@@ -77,18 +77,18 @@ fn what_works_and_should_be_known_is_a_warning() {
         |host: &str| SMALLEST.replace("\"file:///srv/git/platform.git\"", &format!("\"http://{host}/a.git\"\n{basic}"));
     assert_eq!(
         warnings(&http("git.example.com")),
-        ["t.toml:3:7: the password of the config repository travels unencrypted over http; use https"]
+        ["t.toml:3:7: the password of the config repository is sent unencrypted over http; use https"]
     );
     assert!(warnings(&http("127.0.0.1:3000")).is_empty());
     let registry = |host: &str| format!("{SMALLEST}[[registry]]\nhost = \"{host}\"\nplain_http = true\n{basic}\n");
     assert_eq!(
         warnings(&registry("registry.internal:5000")),
-        ["t.toml:19:14: the password for `registry.internal:5000` travels unencrypted over http; use https"]
+        ["t.toml:19:14: the password for `registry.internal:5000` is sent unencrypted over http; use https"]
     );
     assert!(warnings(&registry("localhost:5000")).is_empty());
     assert_eq!(
         warnings(&SMALLEST.replace("environments/production/**", "environments/staging/api")),
-        ["t.toml:12:9: `environments/staging/api` of `production` is in `staging`, too: both write there"]
+        ["t.toml:12:9: `environments/staging/api` of `production` is also in `staging`: both environments write to it"]
     );
     let unused = SMALLEST.replace("paths =", "config_repository = \"platform\"\npaths =");
     assert_eq!(
@@ -144,7 +144,7 @@ fn files_that_cannot_be_read_say_so() {
         load().unwrap_err().to_string(),
         format!(
             "{}: the settings cannot be read: No such file or directory (os error 2); name the settings with --config \
-             FILE; config.example.toml shows how they look",
+             FILE; config.example.toml is an example",
             path.display()
         )
     );

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures_util::StreamExt as _;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use crate::fleet::{Builder, Fleet, Upstream, free_port};
 use crate::git_http;

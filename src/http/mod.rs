@@ -26,11 +26,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
-pub use problem::Problem;
 
 use detach::Orphans;
 use gate::Gate;
 
+use crate::api::Problem;
 use crate::relay::Relay;
 use crate::settings::ApiTokenSettings;
 use crate::webhook::Receiver;

@@ -7,39 +7,39 @@ use super::reader::Section;
 use super::{EnvironmentScope, Permission};
 use crate::secret::{ExposeSecret, Secret, SecretError};
 
-/// `[[api_token]]`: who may use the API.
+/// `[[api_token]]`: a token for the API.
 #[derive(Debug, Clone)]
 pub struct ApiTokenSettings {
-    /// The name of the bearer, which stands in commits and in the history.
+    /// The name of the bearer, shown in commits and history.
     pub name: String,
-    /// How the token is known again.
+    /// The token or its hash.
     pub secret: TokenSecret,
     /// What the bearer may do.
     pub permissions: Vec<Permission>,
 }
 
-/// How an API token is known again.
+/// An API token or its hash.
 #[derive(Debug, Clone)]
 pub enum TokenSecret {
     /// The token itself.
     Secret(Secret),
-    /// The SHA-256 of the token: enough for a long random one.
+    /// The SHA-256 of the token. Safe for a long random token.
     Sha256([u8; 32]),
 }
 
 impl ApiTokenSettings {
-    /// Returns whether the bearer may do what `needed` says.
+    /// Returns whether one of the permissions covers `needed`.
     pub fn may(&self, needed: &Permission) -> bool {
         self.permissions.iter().any(|permission| permission.covers(needed))
     }
 }
 
 impl TokenSecret {
-    /// Returns whether this is the token, in a time that tells nothing about it.
+    /// Returns whether `presented` is the token. Compares in constant time.
     ///
     /// # Errors
     ///
-    /// The [`SecretError`] of a token whose file can no longer be read.
+    /// [`SecretError`] if the token's file cannot be read any more.
     pub fn matches(&self, presented: &str) -> Result<bool, SecretError> {
         let expected: [u8; 32] = match self {
             Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
@@ -53,12 +53,12 @@ impl TokenSecret {
 pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiTokenSettings> {
     let name = section.name();
     let secret = match (section.has("token"), section.has("sha256")) {
-        (_, false) => section.required_secret("token", "nobody could use it").map(TokenSecret::Secret),
+        (_, false) => section.required_secret("token", "no request could match it").map(TokenSecret::Secret),
         (false, true) => read_sha256(section).map(TokenSecret::Sha256),
         (true, true) => {
-            let message = "`token` and `sha256` both say what the token is";
+            let message = "`token` and `sha256` are both set";
             section.report().fault_with_hint(section.offset_of("sha256"), message, "leave one out".to_owned());
-            // Only to report what is wrong with it.
+            // Read it all the same, to report its faults.
             section.secret("token").map(TokenSecret::Secret)
         }
     };
@@ -66,7 +66,7 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiTokenSettin
     Some(ApiTokenSettings { name: name?.value, secret: secret?, permissions: permissions? })
 }
 
-/// The message never shows the text: it may be the token, which somebody forgot to hash.
+/// Reads `sha256`. The message does not quote it, because it may be the token itself.
 fn read_sha256(section: Section<'_>) -> Option<[u8; 32]> {
     let text = section.text("sha256")?;
     let mut hash = [0; 32];

@@ -5,17 +5,17 @@ use super::nearest::nearest;
 pub enum Permission {
     /// Read everything.
     Read,
-    /// Ask for promotions to an environment.
+    /// Request promotions into an environment.
     Promote(EnvironmentScope),
-    /// Ask for rollbacks in an environment.
+    /// Request rollbacks in an environment.
     Rollback(EnvironmentScope),
     /// Set and release holds in an environment.
     Hold(EnvironmentScope),
-    /// Freeze an environment and thaw it.
+    /// Freeze and thaw an environment.
     Freeze(EnvironmentScope),
-    /// Promote to an environment although its gate is closed or it is frozen.
+    /// Promote into an environment in spite of a closed gate or a freeze.
     Override(EnvironmentScope),
-    /// Run refused and failed events again.
+    /// Replay refused and failed events.
     Replay,
     /// Everything.
     Admin,
@@ -24,27 +24,27 @@ pub enum Permission {
 /// The environments of a permission.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EnvironmentScope {
-    /// `*`: each, also those that are added later.
+    /// `*`: all environments, including later ones.
     All,
-    /// The one with this name.
+    /// The environment with this name.
     One(String),
 }
 
-/// Why a text is no permission.
+/// Why a text is not a permission.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPermission {
-    /// No permission begins like that.
+    /// The word before the colon is unknown.
     #[error("there is no permission `{name}`{}", suggest(.nearest))]
     Unknown {
-        /// What was written.
+        /// As written.
         name: String,
-        /// What was probably meant.
+        /// The most similar permission.
         nearest: Option<String>,
     },
-    /// A permission that says nothing without an environment.
+    /// The permission needs an environment.
     #[error("the permission `{0}` names no environment; write `{0}:NAME`, or `{0}:*` for each")]
     NoEnvironment(&'static str),
-    /// A permission that knows no environments.
+    /// The permission applies to the whole service.
     #[error("the permission `{0}` takes no environment")]
     TakesNoEnvironment(&'static str),
 }
@@ -61,7 +61,7 @@ const PLAIN: [&str; 3] = ["read", "replay", "admin"];
 const SCOPED: [&str; 5] = ["promote", "rollback", "hold", "freeze", "override"];
 
 impl EnvironmentScope {
-    /// Returns whether everything in `other` is in this one.
+    /// Returns whether this scope includes `other`.
     pub fn covers(&self, other: &Self) -> bool {
         match self {
             Self::All => true,
@@ -71,7 +71,7 @@ impl EnvironmentScope {
 }
 
 impl Permission {
-    /// Returns the scope of a permission that has one.
+    /// Returns the scope; `None`: the permission applies to the whole service.
     pub fn scope(&self) -> Option<&EnvironmentScope> {
         match self {
             Self::Promote(scope)
@@ -83,7 +83,7 @@ impl Permission {
         }
     }
 
-    /// Returns whether who has this permission may do what `needed` says.
+    /// Returns whether this permission includes `needed`.
     pub fn covers(&self, needed: &Self) -> bool {
         match (self, needed) {
             (Self::Admin, _) | (Self::Read, Self::Read) | (Self::Replay, Self::Replay) => true,
@@ -146,7 +146,7 @@ impl std::fmt::Display for EnvironmentScope {
     }
 }
 
-/// Writes the permission as the settings do.
+/// Writes the permission as in the settings.
 impl std::fmt::Display for Permission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_writes() {
+    fn display_parses_back() {
         for text in [
             "read",
             "promote:production",
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_was_meant() {
+    fn invalid_permission_is_reported_with_a_correction() {
         for (text, message) in [
             ("promot:production", "there is no permission `promot:production`; did you mean `promote:production`?"),
             ("raed", "there is no permission `raed`; did you mean `read`?"),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn covers_what_it_says_and_no_more() {
+    fn permission_covers_its_scope_only() {
         let covers = |has: &str, needed: &str| permission(has).covers(&permission(needed));
         assert!(covers("promote:production", "promote:production"));
         assert!(covers("promote:*", "promote:production"));

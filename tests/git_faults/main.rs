@@ -17,7 +17,7 @@ mod slow;
 
 use fleet::{Builder, Fleet, Upstream};
 use git_http::Server;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 /// A fleet whose config repository is behind a server that the test can make fail.
 async fn behind_http(builder: Builder) -> (Fleet, Server, EmbeddedRegistry) {

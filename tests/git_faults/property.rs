@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::fleet::Fleet;
 use super::git_http::{Fault, Server};
 use super::{assert_sound, behind_http, commits_of};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 const SERVICES: [&str; 3] = ["one", "two", "three"];
 

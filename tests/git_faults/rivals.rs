@@ -3,7 +3,7 @@
 use super::fleet::{Fleet, free_port, sha};
 use super::git_http::Server;
 use super::{CREDENTIALS, assert_sound, commits_of};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 const PROCESSES: usize = 10;
 

@@ -6,7 +6,7 @@ use super::CREDENTIALS;
 use super::fleet::{Fleet, free_port, sha};
 use super::git_http::Server;
 use super::slow_link::SlowLink;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 /// Text that does not become smaller when it is packed.
 fn noise(bytes: usize) -> String {

@@ -8,7 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use super::docker_registry::{DockerRegistry, Options};
 use super::fleet::{Builder, Fleet, deployment, sha};

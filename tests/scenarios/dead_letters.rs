@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use super::fleet::{API_TOKEN, Fleet, deployment, sha};
 

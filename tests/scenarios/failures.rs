@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use serde_json::json;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use super::fleet::{Fleet, sha};
 use super::git_http::{Fault, Server};
@@ -226,7 +226,7 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
         })
         .await;
     // It comes back: everything goes on by itself, and the newest wins.
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
     for digit in ['1', '2', '3'] {
         let image = tagrelay::cli::demo::push::TinyImage {
             revision: None,
@@ -248,7 +248,7 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_config_repository_that_is_away_loses_nothing() {
     let builder = Fleet::builder().service("user-service").service("order-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
@@ -285,7 +285,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_mended_without_a_restart() {
     let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "right");
@@ -311,7 +311,7 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 #[tokio::test]
 async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
     let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     // It takes whole addresses, too, as a proxy does, and nobody else knows that host.

@@ -451,7 +451,7 @@ async fn the_check_asks_argo_cd() {
     for part in [
         "answers; its version is v2.13.1",
         "argocd/order-service-staging, argocd/user-service-staging",
-        "Argo CD shows no application `nobody`",
+        "Argo CD has no application `nobody`",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -463,7 +463,7 @@ async fn the_check_asks_argo_cd() {
     std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap().replace(TOKEN, "wrong")).unwrap();
     let (code, text) = check(&[]);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("the token is not taken (401)") && !text.contains("wrong"), "{text}");
+    assert!(text.contains("the token was rejected (401)") && !text.contains("wrong"), "{text}");
     argocd.goes_away(true);
     assert!(check(&[]).1.contains("503"));
 }

@@ -81,7 +81,7 @@ async fn commits_look_as_people_want_them() {
         path.display()
     );
     let builder = Fleet::builder().service("user-service").service("order-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let url = upstream.url();
@@ -131,7 +131,7 @@ async fn commits_look_as_people_want_them() {
 #[tokio::test]
 async fn a_quiet_period_gathers_what_comes_and_lets_people_through() {
     let builder = (0..4).fold(Fleet::builder(), |builder, number| builder.service(&format!("service-{number}")));
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let url = upstream.url();
@@ -167,7 +167,7 @@ async fn a_quiet_period_gathers_what_comes_and_lets_people_through() {
 #[tokio::test]
 async fn a_host_that_asks_for_time_is_given_it() {
     let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
@@ -202,7 +202,7 @@ async fn a_host_that_asks_for_time_is_given_it() {
 async fn a_host_that_repeats_our_token_brings_it_nowhere() {
     const TOKEN: &str = "glpat-5e1d/77+aa=90c";
     let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", TOKEN);

@@ -156,7 +156,7 @@ async fn a_time_that_is_none_hides_no_other_application() {
     let row = environment(&fleet, "staging").await;
     let messages: Vec<&Value> =
         row["health"]["applications"].as_array().unwrap().iter().map(|app| &app["message"]).collect();
-    let said = "its lastTransitionTime is no time: \"soon\"; its finishedAt is no time: \"later\"";
+    let said = "lastTransitionTime is not a time: \"soon\"; finishedAt is not a time: \"later\"";
     assert_eq!(messages, [&json!(said), &Value::Null], "{row:#}");
 }
 

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use super::fleet::{Builder, Fleet, deployment, sha};
 

@@ -10,8 +10,8 @@ use hmac::{KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay::image::Digest;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 use tempfile::TempDir;
 
 /// What nothing may ever show again.

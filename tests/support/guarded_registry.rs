@@ -11,9 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tagrelay::cli::demo::push::{TinyImage, push};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
 use tagrelay::image::{Digest, Repository, Tag};
 use tagrelay::registry::UnverifiedImage;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
 /// Who may sign in.
 pub const READER: (&str, &str) = ("reader", "hunter2 is no password");

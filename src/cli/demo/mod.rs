@@ -1,7 +1,7 @@
 //! `tagrelay demo`: the whole way of an image on one machine, with a registry of its own.
 //!
 //! - `workspace` is the folder of the run, `platform` and `example` its config repository, `peer` its registry
-//!   ([`registry`] is the embedded one, [`push`] pushes to either);
+//!   ([`push`] pushes to it);
 //! - `stage` starts them together with the real server, `api` is the client that looks at it;
 //! - `tour` walks through the steps, `afterwards` stays and tells what happens by hand;
 //! - `screen` and `commits` show things.
@@ -16,7 +16,6 @@ mod example;
 mod peer;
 mod platform;
 pub mod push;
-pub mod registry;
 mod screen;
 mod stage;
 mod tour;

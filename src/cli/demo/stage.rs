@@ -14,8 +14,8 @@ use super::push::{TinyImage, push};
 use super::screen::Screen;
 use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
-use crate::cli::api::{Environment, Running, Version};
-use crate::cli::output::{Cell, Table};
+use crate::api::{CellView, EnvironmentView};
+use crate::cli::output::{Cell, Table, short};
 use crate::cli::server::{self, Server};
 use crate::image::{CommitSha, Digest, Repository, Tag};
 use crate::settings::Settings;
@@ -122,12 +122,12 @@ pub(super) async fn matrix(api: &Client) -> anyhow::Result<Table> {
 }
 
 /// Returns what the environment runs of a repository.
-pub(super) fn running_in<'e>(environment: &'e Environment, repository: &str) -> Option<&'e Running> {
+pub(super) fn running_in<'e>(environment: &'e EnvironmentView, repository: &str) -> Option<&'e CellView> {
     environment.repositories.iter().find(|running| running.repository == repository)
 }
 
-fn describe(running: &Running) -> String {
-    let versions: Vec<String> = running.versions.iter().map(Version::short).collect();
+fn describe(running: &CellView) -> String {
+    let versions: Vec<String> = running.versions.iter().map(short).collect();
     let mut text = versions.join(" and ");
     if let Some(cause) = &running.cause {
         text.push_str(&format!(" by {cause}"));

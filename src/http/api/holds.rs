@@ -4,30 +4,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::super::auth::one;
-use super::views::HoldView;
 use super::{App, Body, Caller, Problem};
+use crate::api::{HoldBody, HoldView, Holds};
 use crate::settings::Permission;
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Holds {
-    holds: Vec<HoldView>,
-}
-
-/// A hold that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HoldOrder {
-    environment: String,
-    /// A whole name, or a last component where that is unambiguous.
-    repository: String,
-    reason: Option<String>,
-    /// How long, as `30m`, `4h` or `2d`; until it is released when left out.
-    hold_for: Option<String>,
-}
 
 /// The holds that are active.
 #[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
@@ -38,7 +19,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
 }
 
 /// Pins a repository in an environment.
-#[utoipa::path(post, path = "/holds", request_body = HoldOrder, responses(
+#[utoipa::path(post, path = "/holds", request_body = HoldBody, responses(
     (status = 201, body = HoldView),
     (status = 403, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -46,7 +27,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
-    Body(order): Body<HoldOrder>,
+    Body(order): Body<HoldBody>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
     caller.must(&Permission::Hold(one(&order.environment)))?;
     let now = app.0.relay.store().clock().now();

@@ -1,20 +1,20 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::super::auth::one;
 use super::super::trace::RequestTrace;
-use super::views::RequestView;
+use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
+use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
 use crate::image::Tag;
-use crate::relay::{Order, Preview, PromotionOrder};
+use crate::relay::{Order, Preview, PreviewedUpdate, PromotionOrder};
 use crate::settings::Permission;
 use crate::store::{Request, RequestMade, RequestState};
 use crate::telemetry::TraceContext;
@@ -24,52 +24,6 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 255;
-
-/// A promotion that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PromotionBody {
-    /// The environment that changes.
-    to: String,
-    /// The environment whose versions it takes; may be left out where `promote_from` has one.
-    from: Option<String>,
-    /// Whole names, or last components where those are unambiguous; all that both environments run when left out.
-    repositories: Option<Vec<String>>,
-    /// A version to take instead of what `from` runs. Needs `repositories`.
-    tag: Option<String>,
-    /// Repository to the tag that the caller believes `to` runs. A mismatch is 409.
-    #[serde(default)]
-    expect: BTreeMap<String, String>,
-    /// Show what would happen instead of doing it.
-    #[serde(default)]
-    dry_run: bool,
-    reason: Option<String>,
-    /// Promote although the source is not as healthy as `promote_when` and `soak` want it, and although `to` is frozen. Needs
-    /// a `reason`, which goes into the commit, and the permission `override:NAME`.
-    #[serde(default, rename = "override")]
-    overrides: bool,
-}
-
-/// What a promotion would do.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PreviewView {
-    dry_run: bool,
-    /// The commit that it would be applied to.
-    parent: String,
-    /// The change as a unified diff; `null` for whoever may promote and lacks the permission `read`: it shows manifests.
-    diff: Option<String>,
-    updates: Vec<PreviewedView>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct PreviewedView {
-    repository: String,
-    tag: Option<String>,
-    digest: Option<String>,
-    /// `changed`, `unchanged` or `refused`.
-    state: &'static str,
-    reason: Option<String>,
-}
 
 /// Asks for a promotion.
 #[utoipa::path(post, path = "/promotions", request_body = PromotionBody,
@@ -141,7 +95,7 @@ pub(super) async fn show(
         let updates = store.updates_of(&id).await?;
         if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
             let follow_ups = store.follow_ups_of(&updates).await?;
-            return Ok(Json(RequestView::new(&request, &updates, &follow_ups)));
+            return Ok(Json(request_view(&request, &updates, &follow_ups)));
         }
         // Any notice is a reason to look again; so is having missed some.
         let _ = tokio::time::timeout_at(deadline, notices.recv()).await;
@@ -174,16 +128,16 @@ pub(super) async fn accepted(app: &App, made: RequestMade) -> Result<Response, P
     let store = app.0.relay.store();
     let updates = store.updates_of(&request.id).await?;
     let follow_ups = store.follow_ups_of(&updates).await?;
-    Ok((StatusCode::ACCEPTED, Json(RequestView::new(&request, &updates, &follow_ups))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(request_view(&request, &updates, &follow_ups))).into_response())
 }
 
 impl From<Preview> for PreviewView {
     fn from(preview: Preview) -> Self {
-        let view = |update: &crate::relay::PreviewedUpdate| PreviewedView {
+        let view = |update: &PreviewedUpdate| PreviewedView {
             repository: update.repository.to_string(),
             tag: update.version.tag().map(ToString::to_string),
             digest: update.version.digest().map(ToString::to_string),
-            state: update.fate.as_str(),
+            state: Word::read(update.fate.as_str()),
             reason: update.reason.clone(),
         };
         Self {

@@ -2,31 +2,15 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::super::auth::one;
 use super::super::trace::RequestTrace;
 use super::holds::span;
 use super::promotions::{accepted, by};
-use super::views::RequestView;
 use super::{App, Body, Caller, Problem, parse_option};
+use crate::api::{RequestView, RollbackBody};
 use crate::relay::RollbackOrder;
 use crate::settings::Permission;
-
-/// A rollback that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RollbackBody {
-    environment: String,
-    /// A whole name, or a last component where that is unambiguous.
-    repository: String,
-    /// The tag to go back to; the version before when left out.
-    to: Option<String>,
-    reason: Option<String>,
-    /// How long automation leaves it alone, as `30m`, `4h` or `2d`; until it is released when left out.
-    hold_for: Option<String>,
-}
 
 /// Asks for a rollback: an older version, and a hold. Follow it at `/api/v1/promotions/{id}`.
 #[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,

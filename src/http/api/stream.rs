@@ -7,7 +7,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use super::{App, Caller, Problem};
-use crate::relay::Notice;
+use crate::api::{StreamMessage, StreamSubject, Word};
+use crate::relay::{Notice, Subject};
 
 /// Everything that happens from now on, as server-sent events.
 ///
@@ -26,9 +27,33 @@ fn event(notice: Result<Notice, BroadcastStreamRecvError>) -> Event {
     match notice {
         Ok(notice) => {
             let kind = notice.kind();
-            // A notice is plain data: writing it as JSON cannot fail.
-            Event::default().event(kind).data(serde_json::to_string(&notice).unwrap_or_default())
+            // Plain data: writing it as JSON cannot fail.
+            Event::default().event(kind).data(serde_json::to_string(&message(notice)).unwrap_or_default())
         }
         Err(BroadcastStreamRecvError::Lagged(missed)) => Event::default().event("missed").data(missed.to_string()),
     }
+}
+
+fn message(notice: Notice) -> StreamMessage {
+    let subject = match notice.subject {
+        Subject::Event { id, repository, tag, state, reason } => {
+            StreamSubject::Event { id, repository, tag, state: Word::read(&state), reason }
+        }
+        Subject::Update { id, cause_id, environment, repository, version, state, commit, reason } => {
+            let state = Word::read(&state);
+            StreamSubject::Update { id, cause_id, environment, repository, version, state, commit, reason }
+        }
+        Subject::Rollout { update, cause_id, environment, repository, version, commit, state, reason } => {
+            let state = Word::read(&state);
+            StreamSubject::Rollout { update, cause_id, environment, repository, version, commit, state, reason }
+        }
+        Subject::Request { id, request, environment, actor } => {
+            StreamSubject::Request { id, request: Word::read(&request), environment, actor }
+        }
+        Subject::Hold { id, environment, repository, state } => {
+            StreamSubject::Hold { id, environment, repository, state }
+        }
+        Subject::Freeze { environment, state, reason } => StreamSubject::Freeze { environment, state, reason },
+    };
+    StreamMessage { at: notice.at, subject }
 }

@@ -1,0 +1,200 @@
+//! What would be a site and is none, because something about it is not understood: it is told, and left alone.
+
+use tagrelay_image::{Repository, Tag};
+
+use super::find::Finder;
+use super::found::Written;
+use super::prefilter::may_hold_sites;
+use super::slots::{Key, Slots};
+use super::tree::NodeId;
+
+/// The most places of one text that are told.
+const MAX_TOLD: usize = 100;
+
+/// How much of a value is told.
+const MAX_SHOWN: usize = 80;
+
+impl Finder<'_, '_, '_> {
+    /// Tells why a tag and a digest, of which at least one is not what it should be, make no site: where one of them is,
+    /// or both would be without a line break at the end. Anything else may well be about something else than an image.
+    pub(crate) fn tell_unclear(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
+        let is_tag = |text: &str| text.parse::<Tag>().is_ok();
+        let tags = tag.map(|(text, part)| (*text, part, is_tag(text), is_tag(text.trim_end_matches('\n'))));
+        let digests = digest.map(|(text, part)| {
+            let is_digest = |text: &str| part.digest_of(text).is_some();
+            (*text, part, is_digest(text), is_digest(text.trim_end_matches('\n')))
+        });
+        let broken = [tags, digests].into_iter().flatten().find(|(_, _, is_good, would_be)| !is_good && *would_be);
+        let (part, reason) = match (tags, digests) {
+            (Some((_, _, true, _)), Some((text, part, false, false))) => {
+                let shown = shown(text);
+                let reason = format!(
+                    "the digest `{shown}` is not understood, so the tag beside it is left alone: write `sha256:` and 64 hex \
+                     digits, or remove it"
+                );
+                (part, reason)
+            }
+            (Some((text, part, false, false)), Some((_, _, true, _))) => {
+                let shown = shown(text);
+                (part, format!("the tag `{shown}` is not understood, so the digest beside it is left alone"))
+            }
+            _ => match broken {
+                Some((_, part, ..)) => {
+                    let reason = "the value ends with a line break, which belongs to no version: write `|-` or `>-`, or \
+                                  the value behind its key";
+                    (part, reason.to_owned())
+                }
+                None => return,
+            },
+        };
+        let node = part.node;
+        self.tell(node, reason);
+    }
+
+    /// Tells that the first of the keys that is odd keeps an image from being a site, where it would be one. Without any
+    /// version but an odd tag there is something to tell, too.
+    pub(crate) fn tell_no_text(&mut self, name: &str, slots: &Slots, keys: &[Key], has_version: bool) {
+        let odd = keys.iter().find(|key| self.is_odd(slots, **key));
+        let Some((odd, at)) = odd.and_then(|odd| Some((*odd, slots[*odd]?))) else { return };
+        if name.parse::<Repository>().is_ok() && (has_version || matches!(odd, Key::Tag | Key::NewTag)) {
+            // A key that is known is one scalar, right before its value.
+            let (name, key) = (shown(name), &self.tree.node(at - 1).value);
+            let reason = format!(
+                "the value of `{key}` is no text, so the version of `{name}` is left alone: put it between quotes, or \
+                 remove it"
+            );
+            self.tell(at, reason);
+        }
+    }
+
+    /// Tells that an image has two digests.
+    pub(crate) fn tell_two_digests(&mut self, name: &str, second: NodeId) {
+        if name.parse::<Repository>().is_ok() {
+            let name = shown(name);
+            let reason = format!(
+                "`{name}` has two digests here, and which one counts is not clear: it is left alone; remove one"
+            );
+            self.tell(second, reason);
+        }
+    }
+
+    /// Tells that below a registry no repository can be, where there would be one without it.
+    pub(crate) fn tell_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
+        let Some((text, part)) = version else { return };
+        let is_version = text.parse::<Tag>().is_ok() || part.digest_of(text).is_some();
+        if is_version && name.parse::<Repository>().is_ok() {
+            let (registry, name, node) = (shown(registry), shown(name), part.node);
+            let reason = format!(
+                "the registry `{registry}` is not understood, so the version of `{name}` is left alone: write `host`, \
+                 `host:port` or `host/path`, without `https://`"
+            );
+            self.tell(node, reason);
+        }
+    }
+
+    /// Tells something about a node, at the most once.
+    pub(crate) fn tell(&mut self, node: NodeId, reason: String) {
+        if self.unclear.len() < MAX_TOLD {
+            self.unclear.insert(node, reason);
+        }
+    }
+
+    /// Tells of the texts in a text, which are not looked into.
+    pub(crate) fn leave_texts(&mut self) {
+        for node in std::mem::take(&mut self.embedded).into_keys() {
+            if may_hold_sites(self.tree.node(node).value.as_bytes()) {
+                self.tell(node, "this text is inside another text, and is not looked into".to_owned());
+            }
+        }
+    }
+}
+
+/// Returns the beginning of a text, without what is not to be seen.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ManifestSettings, read};
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Returns the notes of a file without sites.
+    fn notes(path: &str, text: &str) -> Vec<String> {
+        let reading = read(path, text.replace('$', DIGEST).as_bytes(), &ManifestSettings::default()).unwrap();
+        assert_eq!(reading.sites, [], "{text}");
+        reading.notes.into_iter().map(|note| format!("{}: {}", note.line, note.reason)).collect()
+    }
+
+    #[test]
+    fn what_is_half_understood_is_told() {
+        for (text, words) in [
+            ("repository: a\ntag: v1\ndigest: e3b0", "3: the digest `e3b0` is not understood"),
+            ("repository: a\ntag: v1\ndigest: '@$'", "3: the digest `@sha256:"),
+            ("repository: a\ntag: v1@x", "2: the digest `x` is not understood"),
+            ("image: a:v1@x", "1: the digest `x` is not understood"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1\n  digest: '{{x}}'", "5: the digest `{{x}}` is"),
+            ("repository: a\ntag: '{{ x }}'\ndigest: $", "2: the tag `{{ x }}` is not understood"),
+            ("repository: a\ntag: |\n  v1\n", "3: the value ends with a line break"),
+            ("image: >+\n  a:1\n\n", "2: the value ends with a line break"),
+            ("image: |\n  a@$\n", "2: the value ends with a line break"),
+            ("repository: a\ntag: v1\ndigest: |\n  $\n", "4: the value ends with a line break"),
+            ("repository: a\ntag: v1\ndigest: {a: b}", "3: the value of `digest` is no text, so the version of `a`"),
+            ("repository: a\ntag: v1\ndigest: ''\nsha: [x]", "4: the value of `sha` is no text"),
+            ("repository: a\ntag: [v1]", "2: the value of `tag` is no text"),
+            ("repository: a\ntag: !!int 1", "2: the value of `tag` is no text"),
+            ("x: &x [a]\nrepository: a\ntag: v1\ndigest: *x", "4: the value of `digest` is no text"),
+            ("x: &x {digest: [a]}\nrepository: a\ntag: v1\n<<: *x", "1: the value of `digest` is no text"),
+            ("repository: a\ntag: v1@$\ndigest: $", "3: `a` has two digests here"),
+            ("repository: a\ntag: v1\ndigest: $\nsha: $", "4: `a` has two digests here"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1\n  digest: {}", "5: the value of `digest` is no"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: [v1]", "4: the value of `newTag` is no text"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1@$\n  digest: $", "5: `a` has two digests here"),
+            ("registry: 5000\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
+            ("registry: true\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
+            ("registry: {a: b}\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
+            ("registry: {a: b}\nimage: a:v1", "1: the value of `registry` is no text"),
+            ("registry: https://x.io\nrepository: a\ntag: v1", "3: the registry `https://x.io` is not understood"),
+            ("registry: 'https://x.io'\nimage: a@$", "2: the registry `https://x.io` is not understood"),
+            ("registry: x.io//\nrepository: a\ntag: v1", "3: the registry `x.io//` is not understood"),
+            ("registry: '{{ x }}'\nrepository: a\ndigest: $", "3: the registry `{{ x }}` is not understood"),
+            ("global: {imageRegistry: 'http://x.io'}\na: {repository: a, tag: v1}", "2: the registry `http://x.io`"),
+        ] {
+            let notes = notes("a.yaml", text);
+            assert!(notes.len() == 1 && notes[0].starts_with(words), "{text}: {notes:?}");
+        }
+        // It is told once, and not where somebody says that it is meant so, or where it is no image.
+        assert_eq!(notes("a.yaml", "x: &x {repository: a, tag: v1, digest: x}\ny: *x\nz: {<<: *x}\n").len(), 1);
+        for text in [
+            "repository: a\ntag: v1\ndigest: x # tagrelay: ignore",
+            "repository: 'https://charts.example/a'\ntag: v1\ndigest: x",
+            "repository: a\ntag: '{{ x }}'",
+            "image: |\n  a text: of 1\n",
+            "repository: a\ntag: v1\ndigest: {a: b} # tagrelay: ignore",
+            "repository: a\ndigest: {a: b}",
+            "repository: a\nregistry: [x]",
+            "repository: 'https://charts.example/a'\ntag: v1\ndigest: {a: b}",
+            "repository: 'https://charts.example/a'\ntag: v1\nregistry: 'https://x.io'",
+            "repository: a\nregistry: 'https://x.io'\ntag: '{{ x }}'",
+        ] {
+            assert_eq!(notes("a.yaml", text), [""; 0], "{text}");
+        }
+        let parameters = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nhelm:\n  parameters:\n  \
+                          - {name: image.repository, value: a}\n  - {name: image.tag, value: v1}\n";
+        let odd = "  - {name: image.registry, value: 'https://x.io'}\n";
+        assert!(notes("a.yaml", &format!("{parameters}{odd}"))[0].starts_with("6: the registry `https://x.io`"));
+        let digests = parameters.replace("v1", "v1@$") + "  - {name: image.digest, value: $}\n";
+        assert!(notes("a.yaml", &digests)[0].starts_with("7: `a` has two digests here"));
+        let many = "- {repository: a, tag: v1, digest: x}\n".repeat(200);
+        assert_eq!(notes("a.yaml", &many).len(), 100);
+    }
+
+    #[test]
+    fn a_text_in_a_text_is_told() {
+        let text = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nspec:\n  templatePatch: |\n    spec:\n      \
+                    source:\n        helm:\n          values: |\n            image: a:1\n";
+        assert_eq!(notes("a.yaml", text), ["9: this text is inside another text, and is not looked into"]);
+        assert_eq!(notes("a.yaml", &text.replace("image", "x")), [""; 0]);
+    }
+}
