@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::embedded::Content;
-use super::find::Finder;
+use super::finder::Finder;
 use super::found::Part;
 use super::prefilter::may_hold_sites;
 use super::site::{Format, Unreadable};
@@ -87,7 +87,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
             match (inner, digest) {
                 // With two digests nobody can say which one counts.
-                (Some(_), Some((_, second))) => self.tell_two_digests(parameter.text, second.node),
+                (Some(_), Some((_, second))) => self.unclear.note_two_digests(parameter.text, second.node),
                 (inner, digest) => {
                     self.add_below(list, Format::Argocd, tag, inner.or(digest), (registry, parameter.text));
                 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::embedded::Rule;
-use super::find::{Finder, Role, Task};
+use super::finder::Finder;
 use super::found::{Found, Part, Written};
 use super::markers::{Ignored, Marked, Marker, Name, Says, markers};
 use super::prefilter::may_hold_markers;
@@ -14,6 +14,7 @@ use super::settings::RulePart;
 use super::site::{Format, Note};
 use super::site_path::{Reached, select};
 use super::slots::Slot;
+use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 
@@ -102,7 +103,7 @@ impl<'task> Finder<'_, '_, 'task> {
         });
         self.embedded
             .retain(|node, embedded| !is_beside(*node) && !embedded.reached_by.iter().any(|at| is_beside(*at)));
-        self.unclear.retain(|node, _| !is_beside(*node));
+        self.unclear.exclude(is_beside);
         self.ignored_aliases = tree.aliases.iter().copied().filter(|alias| is_beside(*alias)).collect();
     }
 

@@ -1,8 +1,9 @@
 //! What a document is, which decides which of its keys make sites and what form they have.
 
-use super::find::Role;
-use super::patches::is_json_patch;
+use super::file_name::{is_argocd_source, is_json, is_kustomization, is_values_json};
+use super::json_patch::is_json_patch;
 use super::site::Format;
+use super::task::Role;
 use super::tree::{Kind, NodeId, Tree};
 
 /// What a document is.
@@ -58,26 +59,6 @@ impl DocumentKind {
     pub(crate) fn has_image_entries(self) -> bool {
         matches!(self, Self::Kustomization | Self::HelmRelease)
     }
-}
-
-/// Returns whether a file is JSON by its name.
-pub(crate) fn is_json(path: &str) -> bool {
-    path.ends_with(".json")
-}
-
-/// Returns whether a JSON file is Helm values by its name: `values.json`, `values-staging.json`, `api.values.json`.
-pub(crate) fn is_values_json(path: &str) -> bool {
-    let stem = file_name(path).strip_suffix(".json").unwrap_or_default();
-    stem.starts_with("values") || stem.ends_with("values")
-}
-
-/// Returns whether a file is a kustomization by its name.
-pub(crate) fn is_kustomization(path: &str) -> bool {
-    matches!(file_name(path), "kustomization.yaml" | "kustomization.yml" | "Kustomization")
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Returns what a document holds, and what that is: the objects of a `List` or of a list of one kind (`ApplicationList`),
@@ -169,11 +150,6 @@ fn of_object(kind: &str, api_version: &str) -> DocumentKind {
         ("helm.cattle.io", "HelmChart" | "HelmChartConfig") => DocumentKind::HelmChart,
         _ => DocumentKind::Kubernetes,
     }
-}
-
-/// Returns whether a file is parameters of an Application, as Argo CD looks for them.
-fn is_argocd_source(path: &str) -> bool {
-    file_name(path).starts_with(".argocd-source")
 }
 
 /// Returns whether a document has `services` and nothing beside it that is foreign to a Compose file

@@ -6,9 +6,9 @@ use granit_parser::ScalarStyle;
 
 use tagrelay_image::{Repository, Version};
 
-use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Sites, Task};
+use super::file_name::is_json;
+use super::find::Sites;
 use super::found::{Found, Part};
 use super::notation::{self, Quotes, Replacement};
 use super::plain::reads_as_string;
@@ -20,6 +20,7 @@ use super::settings::ManifestSettings;
 use super::shape::{Order, Wanted};
 use super::sharing::stray_use;
 use super::site::{Format, Reading, Unreadable};
+use super::task::Task;
 use super::tree::{Kind, NodeId, Tree};
 
 /// A file after an edit.

@@ -1,70 +1,16 @@
 //! Finds the sites in the nodes of a file.
 
-use std::collections::BTreeMap;
-
-use tagrelay_image::{Tag, Version};
-
 use super::ambiguous::{refuse_duplicates_above, refuse_stray_marks, refuse_template};
-use super::document::{DocumentKind, is_json, objects};
-use super::embedded::{Content, Embedded, Rule};
-use super::found::{Found, Part, Written};
+use super::document::{DocumentKind, objects};
+use super::embedded::Embedded;
+use super::finder::Finder;
+use super::found::{Found, Part};
+use super::prefilter::may_hold_sites;
 use super::registries::GlobalRegistry;
-use super::settings::{ImageNames, ManifestSettings};
-use super::site::{Format, Note, Site, Unreadable};
-use super::slots::{Key, Reader, Slot, Slots};
+use super::site::{Format, Note, Unreadable};
+use super::slots::{Key, Slot, Slots};
+use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
-
-/// What is to be found in a text.
-pub(crate) struct Task<'task> {
-    pub(crate) role: Role<'task>,
-    pub(crate) names: &'task ImageNames,
-    /// The rules of the settings that are about the text.
-    pub(crate) rules: Vec<Rule<'task>>,
-}
-
-/// What the text is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role<'task> {
-    /// A file of this name.
-    File(&'task str),
-    /// Helm values inside another file, which hold no further file.
-    Values,
-    /// A patch inside a kustomization.
-    Patch,
-    /// A part of an ApplicationSet inside it.
-    Argocd,
-    /// Something inside another file, in which only rules find sites.
-    Unknown,
-}
-
-impl<'task> Task<'task> {
-    /// The task for a whole file.
-    pub(crate) fn of_file(path: &'task str, settings: &'task ManifestSettings) -> Self {
-        let takes = |rule: &&super::settings::SiteRule| rule.takes(path);
-        let rules = settings.rules.iter().filter(takes).map(|rule| Rule {
-            steps: &rule.path.steps,
-            repository: rule.repository.as_ref(),
-            part: rule.part,
-        });
-        Self { role: Role::File(path), names: &settings.names, rules: rules.collect() }
-    }
-
-    /// Returns whether the text is JSON.
-    pub(crate) fn is_json(&self) -> bool {
-        matches!(self.role, Role::File(path) if is_json(path))
-    }
-
-    /// The task for a text inside a file.
-    pub(crate) fn of_embedded(embedded: &Embedded<'task>, names: &'task ImageNames) -> Self {
-        let role = match embedded.content {
-            Content::Values => Role::Values,
-            Content::Patch => Role::Patch,
-            Content::Argocd => Role::Argocd,
-            Content::Unknown => Role::Unknown,
-        };
-        Self { role, names, rules: embedded.rules.clone() }
-    }
-}
 
 /// All sites of a text.
 pub(crate) struct Sites<'task> {
@@ -88,16 +34,7 @@ impl<'task> Sites<'task> {
     ///
     /// When a key that makes a site is there twice, or when merge keys go too far.
     pub(crate) fn find(tree: &Tree<'_>, task: &Task<'task>) -> Result<Self, Unreadable> {
-        let mut finder = Finder {
-            tree,
-            document: DocumentKind::Values,
-            reader: Reader::new(tree),
-            found: Vec::new(),
-            embedded: BTreeMap::new(),
-            ignored_aliases: Vec::new(),
-            notes: Vec::new(),
-            unclear: BTreeMap::new(),
-        };
+        let mut finder = Finder::new(tree);
         if matches!(task.role, Role::File(_)) {
             refuse_template(tree)?;
         }
@@ -119,28 +56,16 @@ impl<'task> Sites<'task> {
         refuse_duplicates_above(tree, &finder.found)?;
         finder.take_claims(task);
         if !matches!(task.role, Role::File(_)) {
-            finder.leave_texts();
+            finder.skip_nested_texts();
         }
         let Finder { found, embedded, ignored_aliases, mut notes, mut unclear, reader, .. } = finder;
-        // What a marker or a rule has made clear.
-        found.iter().flat_map(Found::parts).for_each(|part| drop(unclear.remove(&part.node)));
-        notes.extend(unclear.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason }));
+        // A marker or a rule has made these clear.
+        found.iter().flat_map(Found::parts).for_each(|part| unclear.remove(part.node));
+        notes.extend(unclear.into_notes());
         notes.sort_by_key(|note| note.line);
         let (embedded, merges) = (embedded.into_values().collect(), reader.into_merges());
         Ok(Self { found, embedded, merges, ignored_aliases, notes })
     }
-}
-
-pub(crate) struct Finder<'tree, 'text, 'task> {
-    pub(crate) tree: &'tree Tree<'text>,
-    pub(crate) document: DocumentKind,
-    pub(crate) reader: Reader<'tree, 'text>,
-    pub(crate) found: Vec<Found>,
-    pub(crate) embedded: BTreeMap<NodeId, Embedded<'task>>,
-    pub(crate) ignored_aliases: Vec<NodeId>,
-    pub(crate) notes: Vec<Note>,
-    /// The scalars that would be parts of sites, and why they are none.
-    pub(crate) unclear: BTreeMap<NodeId, String>,
 }
 
 impl<'tree, 'task> Finder<'tree, '_, 'task> {
@@ -165,6 +90,15 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             }
         }
         Ok(())
+    }
+
+    /// Notes the texts inside a text that is itself inside a file. They are not searched.
+    fn skip_nested_texts(&mut self) {
+        for node in std::mem::take(&mut self.embedded).into_keys() {
+            if may_hold_sites(self.tree.node(node).value.as_bytes()) {
+                self.unclear.note(node, "this text is inside another text, and is not looked into".to_owned());
+            }
+        }
     }
 
     fn is_collection(&self, id: NodeId) -> bool {
@@ -257,14 +191,6 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(())
     }
 
-    /// Returns the entry for a scalar whose text holds sites, which is made when it is not there.
-    pub(crate) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
-        let new = || Embedded { node, reached_by: Vec::new(), content: Content::Unknown, rules: Vec::new() };
-        let embedded = self.embedded.entry(node).or_insert_with(new);
-        embedded.reached_by.push(at);
-        embedded
-    }
-
     /// The image of a volume: `image: {reference: repository:tag}`
     /// (<https://kubernetes.io/docs/concepts/storage/volumes/#image>).
     fn take_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
@@ -273,20 +199,6 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             self.take_reference(image, at, node, text, 0, None);
         }
         Ok(())
-    }
-
-    /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
-    pub(crate) fn take_reference(
-        &mut self,
-        home: NodeId,
-        at: NodeId,
-        node: NodeId,
-        text: &str,
-        start: usize,
-        registry: Option<&str>,
-    ) {
-        let (name, tag, digest) = Part::of_reference(at, node, text, start);
-        self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
     /// An entry of a kustomization's `images`.
@@ -303,14 +215,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let (tag, digest) = match (self.reader.slot(slots[Key::NewTag]), self.reader.slot(slots[Key::Digest])) {
             (Slot::Other, version) | (version, Slot::Other) => {
                 let has_version = matches!(version, Slot::Text(..));
-                self.tell_no_text(name, &slots, &[Key::NewTag, Key::Digest], has_version);
+                self.unclear.note_no_text(&self.reader, name, &slots, &[Key::NewTag, Key::Digest], has_version);
                 return Ok(());
             }
             (Slot::Text(at, node, text), digest) => {
                 let (tag, inner) = Part::tag_and_digest(at, node, text);
                 match (inner, digest.whole()) {
                     (Some(_), Some((_, second))) => {
-                        self.tell_two_digests(name, second.node);
+                        self.unclear.note_two_digests(name, second.node);
                         return Ok(());
                     }
                     (inner, whole) => (Some(tag), inner.or(whole)),
@@ -321,42 +233,11 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         self.add(entry, Format::Kustomization, tag, digest, name);
         Ok(())
     }
-
-    /// Adds a site when all its parts are what they should be. Returns whether they are.
-    pub(crate) fn add(
-        &mut self,
-        home: NodeId,
-        format: Format,
-        tag: Option<Written<'_>>,
-        digest: Option<Written<'_>>,
-        repository: &str,
-    ) -> bool {
-        let parse_tag = |tag: &Option<Written<'_>>| match tag {
-            Some((text, _)) => text.parse::<Tag>().ok().map(Some),
-            None => Some(None),
-        };
-        let parse_digest = |digest: &Option<Written<'_>>| match digest {
-            Some((text, part)) => part.digest_of(text).map(Some),
-            None => Some(None),
-        };
-        let Ok(repository) = repository.parse() else { return false };
-        let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else {
-            self.tell_unclear(tag.as_ref(), digest.as_ref());
-            return false;
-        };
-        let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };
-        let (tag, digest) = (tag.map(|(_, part)| part), digest.map(|(_, part)| part));
-        let line = tag.as_ref().or(digest.as_ref()).map_or(1, |part| self.tree.node(part.node).line);
-        let is_pinnable = tag.is_some() && digest.is_none();
-        let site = Site { repository, version, format, line };
-        self.found.push(Found { site, homes: vec![home], tag, digest, is_pinnable });
-        true
-    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::{Unreadable, scan};
+    use super::super::{Site, Unreadable, scan};
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -364,7 +245,7 @@ pub(crate) mod tests {
     fn sites_in(path: &str, text: &str) -> Vec<String> {
         let text = text.replace('$', DIGEST);
         let sites = scan(path, text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let describe = |site: &super::Site| {
+        let describe = |site: &Site| {
             let repository = site.repository.as_str().replace("docker.io/library/", "");
             format!("{} {} {repository} {}", site.line, site.format, site.version).replace(DIGEST, "D")
         };

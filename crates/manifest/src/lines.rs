@@ -1,12 +1,6 @@
 //! Where lines end: at a line feed, at a carriage return, or at both of them, which is one end.
 //!
-//! That is so in every version of YAML. The first ones had three more (see [`refuse_unclear_ends`]), which are text here.
-
-use granit_parser::ScalarStyle;
-use memchr::memchr2_iter;
-
-use super::site::Unreadable;
-use super::tree::{Kind, Tree};
+//! That is so in every version of YAML. The first ones had three more (see `tree/line_breaks.rs`), which are text here.
 
 /// Returns the length of the first line, without its end.
 pub(crate) fn line_length(text: &str) -> usize {
@@ -65,46 +59,6 @@ impl<'text> LineCounter<'text> {
     }
 }
 
-/// Refuses the characters that end a line in YAML 1.1 and are text in YAML 1.2: what stands behind one is the rest of a
-/// comment here and a key to the readers of Argo CD and Helm (<https://yaml.org/spec/1.2.2/#54-line-break-characters>).
-/// Between quotes they do no harm, and at the end of a line of a comment or of a block scalar neither.
-pub(crate) fn refuse_unclear_ends(tree: &Tree<'_>) -> Result<(), Unreadable> {
-    let text = tree.text();
-    let is_unclear = |character: char| matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}');
-    // Up to where it is known that nothing follows on the line, so that no line is gone through again for each of them.
-    let mut harmless_to = 0;
-    for start in memchr2_iter(0xc2, 0xe2, text.as_bytes()) {
-        if start < harmless_to {
-            continue;
-        }
-        let Some(found) = text.get(start..).and_then(|rest| rest.chars().next()).filter(|next| is_unclear(*next))
-        else {
-            continue;
-        };
-        let behind = tree.nodes.partition_point(|node| node.span().start <= start);
-        let around = behind.checked_sub(1).map(|id| &tree.nodes[id]).filter(|node| node.span().contains(&start));
-        let is_harmless = match around.map(|node| node.kind) {
-            Some(Kind::Scalar(ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted)) => true,
-            Some(Kind::Scalar(ScalarStyle::Plain)) => false,
-            _ => {
-                let rest = text[start..].trim_start_matches(|next| is_unclear(next) || matches!(next, ' ' | '\t'));
-                harmless_to = text.len() - rest.len();
-                rest.is_empty() || rest.starts_with(['\n', '\r'])
-            }
-        };
-        if !is_harmless {
-            let line = LineCounter::new(text.as_bytes()).of(start);
-            let reason = format!(
-                "holds the character U+{:04X} outside of quotes, which ends a line to some readers and not to others: \
-                 remove it",
-                u32::from(found)
-            );
-            return Err(Unreadable { line: Some(line), reason });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,25 +73,5 @@ mod tests {
         let mut lines = LineCounter::new(b"a\r\nb\rc");
         let mut at = |position| (lines.of(position), lines.start);
         assert_eq!([at(0), at(1), at(3), at(4), at(5)], [(1, 0), (1, 0), (2, 3), (2, 3), (3, 5)]);
-    }
-
-    #[test]
-    fn line_ends_of_old_readers_are_refused_where_they_count() {
-        for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
-            for (before, behind) in
-                [("a: b\n# c", "image: a:1\n"), ("a: b", "c d\n"), ("a: |\n  b", "c\n"), ("a: b", "")]
-            {
-                let text = format!("{before}{end}{behind}");
-                let unreadable = Tree::parse(text.as_bytes()).unwrap_err();
-                assert_eq!(unreadable.line, Some(count_ends(before.as_bytes()) + 1), "{text:?}");
-                assert!(unreadable.reason.contains("outside of quotes"), "{}", unreadable.reason);
-            }
-            for (before, behind) in
-                [("a: \"b", "c\"\n"), ("a: 'b", "c'"), ("a: b # c", " \r\nd: e"), ("a: |\n  b", "\n  c")]
-            {
-                assert!(Tree::parse(format!("{before}{end}{behind}").as_bytes()).is_ok(), "{before:?}");
-            }
-        }
-        assert!(Tree::parse("a: “b” ©\n".as_bytes()).is_ok());
     }
 }

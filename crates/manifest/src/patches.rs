@@ -4,31 +4,13 @@
 
 use super::document::DocumentKind;
 use super::embedded::Content;
-use super::find::Finder;
+use super::finder::Finder;
+use super::json_patch::{OPERATIONS, is_pointer};
 use super::site::Unreadable;
 use super::slots::Slot;
-use super::tree::{Kind, NodeId, Tree};
+use super::tree::{Kind, NodeId};
 use super::unclear::shown;
 use tagrelay_image::ImageReference;
-
-/// What an operation of JSON Patch may do (<https://datatracker.ietf.org/doc/html/rfc6902#section-4>).
-const OPERATIONS: [&str; 6] = ["add", "remove", "replace", "move", "copy", "test"];
-
-/// Returns whether a node is a JSON Patch: a list of nothing but operations.
-pub(crate) fn is_json_patch(tree: &Tree<'_>, root: NodeId) -> bool {
-    let is_operation = |item: NodeId| {
-        let text = |key| tree.value_of(item, key).map(|value| &*tree.node(value).value);
-        text("op").is_some_and(|op| OPERATIONS.contains(&op)) && text("path").is_some_and(is_pointer)
-    };
-    matches!(tree.node(root).kind, Kind::Sequence(_))
-        && tree.node(root).subtree_end > root + 1
-        && tree.children(root).all(|item| is_operation(tree.resolve(item)))
-}
-
-/// Returns whether a text is a JSON Pointer (<https://datatracker.ietf.org/doc/html/rfc6901>).
-fn is_pointer(text: &str) -> bool {
-    text.is_empty() || text.starts_with('/')
-}
 
 impl Finder<'_, '_, '_> {
     /// Takes the patches of a kustomization, in Flux's objects below `spec`.
@@ -99,7 +81,7 @@ impl Finder<'_, '_, '_> {
                 if path.ends_with("/image") || path.ends_with("/image/reference") {
                     self.take_reference(operation, at, node, text, 0, None);
                 } else {
-                    self.tell_operation(path, node, text);
+                    self.note_half_image(path, node, text);
                 }
             }
         }
@@ -119,7 +101,7 @@ impl Finder<'_, '_, '_> {
     }
 
     /// Tells of an operation that sets the version of an image without saying of which: `/spec/values/image/tag`.
-    fn tell_operation(&mut self, path: &str, node: NodeId, text: &str) {
+    fn note_half_image(&mut self, path: &str, node: NodeId, text: &str) {
         let mut parts = path.rsplit('/');
         let (last, above) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let is_number = |part: &str| part == "-" || part.bytes().all(|byte| byte.is_ascii_digit());
@@ -134,7 +116,7 @@ impl Finder<'_, '_, '_> {
             let reason = format!(
                 "the operation at `{path}` does not say whose version it sets: mark its value (`# tagrelay: <image>`)"
             );
-            self.tell(node, reason);
+            self.unclear.note(node, reason);
         }
     }
 }

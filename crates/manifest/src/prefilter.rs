@@ -2,21 +2,12 @@
 
 use memchr::memmem;
 
-use super::document::{is_json, is_values_json};
+use super::file_name::{is_json, is_values_json};
 use super::markers;
 use super::settings::ManifestSettings;
 
 /// The longest escape of YAML behind its backslash: `U0000000a`.
 const MAX_ESCAPE: usize = 10;
-
-/// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml`, `.json` and `Kustomization`.
-///
-/// Case counts, as it does for Argo CD and kustomize: neither reads `Deployment.YAML`.
-pub fn is_manifest_path(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let stem = [".yaml", ".yml", ".json"].iter().find_map(|suffix| name.strip_suffix(suffix));
-    stem.is_some_and(|stem| !stem.is_empty()) || name == "Kustomization"
-}
 
 /// Returns whether a file has to be read: whether the settings name it, or its bytes can hold a site.
 ///
@@ -99,16 +90,6 @@ fn may_end_key(rest: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn knows_manifests_by_name() {
-        for path in ["a.yaml", "a/b.yml", "x/Kustomization", "a/.argocd-source-x.yaml", "a.json"] {
-            assert!(is_manifest_path(path), "{path}");
-        }
-        for path in ["", "a.toml", "a/.json", "a/.yaml", "yaml", "a.yaml.gz", "A.YAML", "kustomization", "a.yaml/b"] {
-            assert!(!is_manifest_path(path), "{path}");
-        }
-    }
 
     #[test]
     fn finds_keys_and_nothing_else() {

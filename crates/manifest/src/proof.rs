@@ -7,12 +7,12 @@ use granit_parser::ScalarStyle;
 
 use tagrelay_image::Repository;
 
-use super::find::Task;
 use super::notation::Replacement;
 use super::plain::reads_as_string;
 use super::read::Contents;
 use super::shape::Order;
 use super::site::Reading;
+use super::task::Task;
 use super::tree::{Kind, Node, Tree};
 
 /// What an edit did not pass.

@@ -1,12 +1,13 @@
 //! Reads a file: its sites, and those of the texts inside it.
 
-use super::document::is_json;
 use super::embedded::{Embedded, line_in_file};
-use super::find::{Sites, Task};
+use super::file_name::is_json;
+use super::find::Sites;
 use super::found::Found;
 use super::prefilter::must_be_read;
 use super::settings::{ImageNames, ManifestSettings};
 use super::site::{Note, Reading, Site, Unreadable};
+use super::task::Task;
 use super::tree::{MAX_NODES, Node, NodeId, TEMPLATE_HINT, Tree};
 
 /// Returns every site of a file, in the order of the text, where the settings say nothing about it.

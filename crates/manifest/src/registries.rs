@@ -1,6 +1,6 @@
 //! Registries that Helm values set for every image at once.
 
-use super::find::Finder;
+use super::finder::Finder;
 use super::site::Unreadable;
 use super::slots::Slot;
 use super::tree::NodeId;

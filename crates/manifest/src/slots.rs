@@ -2,7 +2,10 @@
 
 use std::ops::Index;
 
+use granit_parser::ScalarStyle;
+
 use super::found::Part;
+use super::plain::reads_as_string;
 use super::site::Unreadable;
 use super::tree::{Kind, NodeId, Tree};
 
@@ -218,6 +221,19 @@ impl<'tree, 'text> Reader<'tree, 'text> {
 
     pub(crate) fn refuse_duplicate(&self, slots: &Slots) -> Result<(), Unreadable> {
         slots.duplicate.map_or(Ok(()), |duplicate| Err(twice(self.tree, duplicate)))
+    }
+
+    /// Returns whether something stands under a key that no site can be made of: no text, or a registry that is a number.
+    pub(crate) fn is_odd(&self, slots: &Slots, key: Key) -> bool {
+        match self.slot(slots[key]) {
+            Slot::Absent => false,
+            Slot::Other => true,
+            Slot::Text(_, node, text) => {
+                let is_of_number = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
+                let is_plain = self.tree.node(node).kind == Kind::Scalar(ScalarStyle::Plain);
+                key == Key::Registry && is_plain && text.bytes().all(is_of_number) && !reads_as_string(text)
+            }
+        }
     }
 
     pub(crate) fn slot(&self, at: Option<NodeId>) -> Slot<'tree> {

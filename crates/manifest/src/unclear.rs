@@ -1,12 +1,13 @@
 //! What would be a site and is none, because something about it is not understood: it is told, and left alone.
 
+use std::collections::BTreeMap;
+
 use tagrelay_image::{Repository, Tag};
 
-use super::find::Finder;
 use super::found::Written;
-use super::prefilter::may_hold_sites;
-use super::slots::{Key, Slots};
-use super::tree::NodeId;
+use super::site::Note;
+use super::slots::{Key, Reader, Slots};
+use super::tree::{NodeId, Tree};
 
 /// The most places of one text that are told.
 const MAX_TOLD: usize = 100;
@@ -14,10 +15,35 @@ const MAX_TOLD: usize = 100;
 /// How much of a value is told.
 const MAX_SHOWN: usize = 80;
 
-impl Finder<'_, '_, '_> {
+/// The scalars that would be parts of sites, and why they are not.
+pub(crate) struct Unclear<'tree, 'text> {
+    tree: &'tree Tree<'text>,
+    reasons: BTreeMap<NodeId, String>,
+}
+
+impl<'tree, 'text> Unclear<'tree, 'text> {
+    pub(crate) fn new(tree: &'tree Tree<'text>) -> Self {
+        Self { tree, reasons: BTreeMap::new() }
+    }
+
+    /// Forgets a node that has become part of a site.
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.reasons.remove(&node);
+    }
+
+    /// Forgets the nodes that `is_excluded` names.
+    pub(crate) fn exclude(&mut self, is_excluded: impl Fn(NodeId) -> bool) {
+        self.reasons.retain(|node, _| !is_excluded(*node));
+    }
+
+    pub(crate) fn into_notes(self) -> impl Iterator<Item = Note> {
+        let tree = self.tree;
+        self.reasons.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason })
+    }
+
     /// Tells why a tag and a digest, of which at least one is not what it should be, make no site: where one of them is,
     /// or both would be without a line break at the end. Anything else may well be about something else than an image.
-    pub(crate) fn tell_unclear(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
+    pub(crate) fn note_bad_version(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
         let is_tag = |text: &str| text.parse::<Tag>().is_ok();
         let tags = tag.map(|(text, part)| (*text, part, is_tag(text), is_tag(text.trim_end_matches('\n'))));
         let digests = digest.map(|(text, part)| {
@@ -48,13 +74,20 @@ impl Finder<'_, '_, '_> {
             },
         };
         let node = part.node;
-        self.tell(node, reason);
+        self.note(node, reason);
     }
 
     /// Tells that the first of the keys that is odd keeps an image from being a site, where it would be one. Without any
     /// version but an odd tag there is something to tell, too.
-    pub(crate) fn tell_no_text(&mut self, name: &str, slots: &Slots, keys: &[Key], has_version: bool) {
-        let odd = keys.iter().find(|key| self.is_odd(slots, **key));
+    pub(crate) fn note_no_text(
+        &mut self,
+        reader: &Reader<'_, '_>,
+        name: &str,
+        slots: &Slots,
+        keys: &[Key],
+        has_version: bool,
+    ) {
+        let odd = keys.iter().find(|key| reader.is_odd(slots, **key));
         let Some((odd, at)) = odd.and_then(|odd| Some((*odd, slots[*odd]?))) else { return };
         if name.parse::<Repository>().is_ok() && (has_version || matches!(odd, Key::Tag | Key::NewTag)) {
             // A key that is known is one scalar, right before its value.
@@ -63,23 +96,23 @@ impl Finder<'_, '_, '_> {
                 "the value of `{key}` is no text, so the version of `{name}` is left alone: put it between quotes, or \
                  remove it"
             );
-            self.tell(at, reason);
+            self.note(at, reason);
         }
     }
 
     /// Tells that an image has two digests.
-    pub(crate) fn tell_two_digests(&mut self, name: &str, second: NodeId) {
+    pub(crate) fn note_two_digests(&mut self, name: &str, second: NodeId) {
         if name.parse::<Repository>().is_ok() {
             let name = shown(name);
             let reason = format!(
                 "`{name}` has two digests here, and which one counts is not clear: it is left alone; remove one"
             );
-            self.tell(second, reason);
+            self.note(second, reason);
         }
     }
 
     /// Tells that below a registry no repository can be, where there would be one without it.
-    pub(crate) fn tell_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
+    pub(crate) fn note_bad_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
         let Some((text, part)) = version else { return };
         let is_version = text.parse::<Tag>().is_ok() || part.digest_of(text).is_some();
         if is_version && name.parse::<Repository>().is_ok() {
@@ -88,23 +121,14 @@ impl Finder<'_, '_, '_> {
                 "the registry `{registry}` is not understood, so the version of `{name}` is left alone: write `host`, \
                  `host:port` or `host/path`, without `https://`"
             );
-            self.tell(node, reason);
+            self.note(node, reason);
         }
     }
 
     /// Tells something about a node, at the most once.
-    pub(crate) fn tell(&mut self, node: NodeId, reason: String) {
-        if self.unclear.len() < MAX_TOLD {
-            self.unclear.insert(node, reason);
-        }
-    }
-
-    /// Tells of the texts in a text, which are not looked into.
-    pub(crate) fn leave_texts(&mut self) {
-        for node in std::mem::take(&mut self.embedded).into_keys() {
-            if may_hold_sites(self.tree.node(node).value.as_bytes()) {
-                self.tell(node, "this text is inside another text, and is not looked into".to_owned());
-            }
+    pub(crate) fn note(&mut self, node: NodeId, reason: String) {
+        if self.reasons.len() < MAX_TOLD {
+            self.reasons.insert(node, reason);
         }
     }
 }

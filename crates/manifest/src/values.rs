@@ -1,18 +1,12 @@
 //! What Helm values say of images: `repository`, `tag` and `digest` beside each other, references below a `registry`.
 
-use std::borrow::Cow;
+use tagrelay_image::ImageReference;
 
-use granit_parser::ScalarStyle;
-
-use tagrelay_image::{ImageReference, Repository};
-
-use super::find::Finder;
-use super::found::{Part, Written};
-use super::plain::reads_as_string;
+use super::finder::Finder;
+use super::found::Part;
 use super::registries::{GlobalRegistry, has_host};
-use super::site::Format;
 use super::slots::{Key, Slot, Slots};
-use super::tree::{Kind, NodeId};
+use super::tree::NodeId;
 
 impl Finder<'_, '_, '_> {
     /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
@@ -23,9 +17,9 @@ impl Finder<'_, '_, '_> {
         }
         match self.reader.slot(slots[Key::Registry]) {
             // A registry that cannot be read: nobody can say whose image it is.
-            _ if self.is_odd(slots, Key::Registry) => {
+            _ if self.reader.is_odd(slots, Key::Registry) => {
                 if tag.is_some() || digest.is_some() {
-                    self.tell_no_text(name, slots, &[Key::Registry], true);
+                    self.unclear.note_no_text(&self.reader, name, slots, &[Key::Registry], true);
                 }
             }
             Slot::Text(_, _, registry) => self.take_reference(home, at, node, text, 0, Some(registry)),
@@ -36,9 +30,9 @@ impl Finder<'_, '_, '_> {
     /// `repository`, `tag` and `digest` beside each other.
     pub(crate) fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
         let parts = [Key::Registry, Key::Tag, Key::Digest, Key::Sha];
-        if parts.iter().any(|key| self.is_odd(slots, *key)) {
+        if parts.iter().any(|key| self.reader.is_odd(slots, *key)) {
             let has_version = parts.iter().any(|key| *key != Key::Registry && self.is_text(slots, *key));
-            return self.tell_no_text(name, slots, &parts, has_version);
+            return self.unclear.note_no_text(&self.reader, name, slots, &parts, has_version);
         }
         let registry = match self.reader.slot(slots[Key::Registry]) {
             Slot::Text(_, _, registry) => Some(registry),
@@ -66,55 +60,13 @@ impl Finder<'_, '_, '_> {
         let digest = digests.pop();
         match &digest {
             // With two digests nobody can say which one counts.
-            Some((_, part)) if !digests.is_empty() => self.tell_two_digests(name, part.node),
+            Some((_, part)) if !digests.is_empty() => self.unclear.note_two_digests(name, part.node),
             _ => self.add_below(home, self.document.values_format(), tag, digest, (registry, name)),
-        }
-    }
-
-    /// Adds a site of a repository that is called so below a registry, or tells that no repository can be there.
-    pub(crate) fn add_below(
-        &mut self,
-        home: NodeId,
-        format: Format,
-        tag: Option<Written<'_>>,
-        digest: Option<Written<'_>>,
-        (registry, name): (Option<&str>, &str),
-    ) {
-        let repository = below(registry, name);
-        match registry {
-            Some(registry) if repository.parse::<Repository>().is_err() => {
-                self.tell_registry(registry, name, tag.as_ref().or(digest.as_ref()));
-            }
-            _ => {
-                self.add(home, format, tag, digest, &repository);
-            }
         }
     }
 
     fn is_text(&self, slots: &Slots, key: Key) -> bool {
         matches!(self.reader.slot(slots[key]), Slot::Text(..))
-    }
-
-    /// Returns whether something stands under a key that no site can be made of: no text, or a registry that is a number.
-    pub(crate) fn is_odd(&self, slots: &Slots, key: Key) -> bool {
-        match self.reader.slot(slots[key]) {
-            Slot::Absent => false,
-            Slot::Other => true,
-            Slot::Text(_, node, text) => {
-                let is_of_number = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
-                let is_plain = self.tree.node(node).kind == Kind::Scalar(ScalarStyle::Plain);
-                key == Key::Registry && is_plain && text.bytes().all(is_of_number) && !reads_as_string(text)
-            }
-        }
-    }
-}
-
-/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
-pub(crate) fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
-    match registry {
-        None => Cow::Borrowed(name),
-        // With a slash at its end a chart adds none.
-        Some(registry) => Cow::Owned(format!("{}/{name}", registry.strip_suffix('/').unwrap_or(registry))),
     }
 }
 

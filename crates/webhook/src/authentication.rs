@@ -3,9 +3,10 @@ use hmac::{KeyInit as _, Mac as _};
 use sha2::Digest as _;
 use subtle::ConstantTimeEq as _;
 
+use super::credential::{Credential, Hash, Signed};
 use super::identity::IdentityTokens;
-use super::receiver::Request;
-use super::sender::{Credential, Hash, Sender, Signed};
+use super::request::Request;
+use super::sender::Sender;
 use tagrelay_secret::{ExposeSecret as _, Secret};
 
 const BEARER: &str = "Bearer realm=\"tagrelay\"";

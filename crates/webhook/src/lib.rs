@@ -67,12 +67,15 @@
 
 mod authentication;
 mod cloud_event;
+mod credential;
 mod delivery;
 mod findings;
 mod identity;
 mod json;
 mod receiver;
+mod request;
 mod sample;
+mod sample_request;
 mod sender;
 mod senders;
 mod settings;
@@ -82,8 +85,10 @@ mod time;
 pub use authentication::Unauthorized;
 pub use delivery::{Delivery, Errand, Ignored, IgnoredClass, MovedBranch, PushEvent, Reply};
 pub use identity::{IdentityTokens, InvalidKeys, SigningKeys};
-pub use receiver::{InvalidReceiver, Receiver, Request};
-pub use sample::{NoSample, SamplePush, SampleRequest};
+pub use receiver::{InvalidReceiver, Receiver};
+pub use request::Request;
+pub use sample::SamplePush;
+pub use sample_request::{NoSample, SampleRequest};
 pub use senders::{Kind, UnknownKind};
 pub use settings::{DEFAULT_DUPLICATE_WINDOW, InvalidRateLimit, RateLimit, ReceiverSettings};
 pub use sns::InvalidCertificate;

@@ -1,10 +1,13 @@
 use super::authentication::{self, Unauthorized};
 use super::delivery::Delivery;
 use super::findings::Findings;
+use super::identity::InvalidKeys;
 use super::json::{self, Node};
+use super::request::Request;
 use super::sender::Message;
+use super::senders::Kind;
+use super::settings::ReceiverSettings;
 use super::sns::{Certificates, InvalidCertificate};
-use super::{InvalidKeys, Kind, ReceiverSettings};
 use tagrelay_image::{InvalidRepository, Repository};
 use tagrelay_secret::Secret;
 
@@ -13,17 +16,6 @@ use tagrelay_secret::Secret;
 pub struct Receiver {
     settings: ReceiverSettings,
     certificates: Certificates,
-}
-
-/// A request to a receiver, as it came in.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The headers.
-    pub headers: &'a http::HeaderMap,
-    /// What follows the `?` of the URL, still encoded.
-    pub query: Option<&'a str>,
-    /// The bytes of the body. The caller limits their number.
-    pub body: &'a [u8],
 }
 
 /// Why a receiver cannot be had with these settings.

@@ -1,7 +1,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{IdentityTokens, Kind};
+use super::identity::IdentityTokens;
+use super::senders::Kind;
 use tagrelay_secret::Secret;
 
 /// For how long a delivery that was seen before is a duplicate where the settings do not say: 7 days.

@@ -4,8 +4,8 @@ use granit_parser::ScalarStyle;
 
 use super::super::plain::reads_as_string;
 use super::super::tree::{Kind, NodeId, Tree};
-use super::base::{Entry, Kustomization};
-use super::insert::NewEntry;
+use super::base::Kustomization;
+use super::entry::{Entry, NewEntry};
 
 /// Something that is put into a text.
 pub(super) struct Insertion<'a> {

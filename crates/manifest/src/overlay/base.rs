@@ -7,8 +7,8 @@ use super::super::prefilter::may_hold_markers;
 use super::super::site::Unreadable;
 use super::super::slots::{Key, Reader, Slot};
 use super::super::tree::{Kind, NodeId, Tree, is_in, outermost};
+use super::entry::Entry;
 use super::images::Image;
-use super::insert::NewEntry;
 use super::json_patches::JsonPatch;
 use tagrelay_image::ImageReference;
 
@@ -46,18 +46,6 @@ pub(super) enum PatchContent {
 pub(super) struct Reference {
     pub(super) path: String,
     pub(super) line: u32,
-}
-
-/// An entry of `images`.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) line: u32,
-    pub(super) new_name: Option<String>,
-    pub(super) tag: Option<String>,
-    pub(super) digest: Option<String>,
-    /// The line of the tag, or of the digest where there is no tag.
-    pub(super) version_line: u32,
 }
 
 impl Kustomization {
@@ -156,27 +144,6 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadab
         found.push(Entry { name, line, new_name: text(slots[Key::NewName]), tag, digest, version_line });
     }
     Ok(found)
-}
-
-impl Entry {
-    /// Returns whether the other entry, of another text, says the same.
-    pub(super) fn says_like(&self, other: &Self) -> bool {
-        let Self { name, line: _, new_name, tag, digest, version_line: _ } = self;
-        (name, new_name, tag, digest) == (&other.name, &other.new_name, &other.tag, &other.digest)
-    }
-
-    /// Returns whether this is the entry that was to be added.
-    pub(super) fn is(&self, wanted: &NewEntry<'_>) -> bool {
-        self.name == wanted.name
-            && self.new_name.is_none()
-            && self.tag.as_deref() == wanted.version.tag().map(|tag| tag.as_str())
-            && self.digest.as_deref() == wanted.version.digest().map(|digest| digest.as_str())
-    }
-
-    /// Whether it says a version at all, and not only another name.
-    pub(super) fn has_version(&self) -> bool {
-        self.tag.is_some() || self.digest.is_some()
-    }
 }
 
 /// Returns the images that kustomize would find in a resource: those of `containers` and `initContainers`, at any

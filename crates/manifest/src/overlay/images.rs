@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::base::Entry;
+use super::entry::Entry;
 use tagrelay_image::{Repository, Tag, Version};
 
 /// An image as a rendered base names it.

@@ -8,7 +8,7 @@ use granit_parser::{ScalarStyle, StructureStyle};
 use tagrelay_image::Version;
 
 use super::super::edit::{Edited, SiteChange, edit_with};
-use super::super::find::{Sites, Task};
+use super::super::find::Sites;
 use super::super::lines::{count_ends, first_end, last_end, last_line, line_length};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
@@ -16,9 +16,11 @@ use super::super::refused::{Blamed, Refused};
 use super::super::settings::ManifestSettings;
 use super::super::shape::{Order, Wanted};
 use super::super::site::{Format, Site, Unreadable};
+use super::super::task::Task;
 use super::super::tree::{Kind, NodeId, Tree};
-use super::Inherited;
 use super::addition::{Expected, Insertion, proof_of_insertion};
+use super::entry::NewEntry;
+use super::inherited::Inherited;
 
 /// Sets every site of the wanted repositories as [`edit_with`] does, and adds an entry for those of `inherited`.
 ///
@@ -54,17 +56,6 @@ pub fn edit_overlay(
     }));
     edited.changes.sort_by_key(|change| change.line);
     Ok(edited)
-}
-
-/// An entry that shall be there.
-pub(super) struct NewEntry<'a> {
-    pub(super) name: &'a str,
-    pub(super) version: Version,
-    /// What runs without it.
-    old: Version,
-    place: Blamed,
-    /// Whether one of the images runs something else.
-    is_needed: bool,
 }
 
 /// Returns the entries that are missing for what is wanted, in the order of the images. One is about all images of its
@@ -345,16 +336,6 @@ impl Gap {
             expected.extend(entry.fields().flat_map(|(key, value)| [Expected::Scalar(key), Expected::Scalar(value)]));
         }
         Insertion { at: self.at, text: inserted, before: self.before, around: self.around.clone(), expected }
-    }
-}
-
-impl NewEntry<'_> {
-    /// Returns its keys with their values.
-    fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let tag = self.version.tag().map(|tag| tag.as_str());
-        let digest = self.version.digest().map(|digest| digest.as_str());
-        let fields = [("name", Some(self.name)), ("newTag", tag), ("digest", digest)];
-        fields.into_iter().filter_map(|(key, value)| Some((key, value?)))
     }
 }
 

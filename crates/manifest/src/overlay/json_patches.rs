@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::super::patches::is_json_patch;
+use super::super::json_patch::is_json_patch;
 use super::super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tagrelay_image::Repository;
 
-use super::super::document::is_kustomization;
+use super::super::file_name::is_kustomization;
 use super::super::site::Format;
-use super::{Inherited, Overlay, folder_of};
+use super::inherited::{Inherited, Overlay};
+use super::surroundings::folder_of;
 
 /// The overlays of one environment, and what depends on what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use tagrelay_image::Repository;
 
 use super::base::{self, Kustomization, PatchContent, Reference};
 use super::images::{Image, Images};
+use super::inherited::Overlay;
 use super::json_patches::JsonPatch;
-use super::{Beside, Overlay, Surroundings, folder_of};
+use super::surroundings::{Beside, Surroundings, folder_of};
 use crate::site::Note;
 use crate::tree::Tree;
 

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use granit_parser::{ScalarStyle, StructureStyle};
 use memchr::memchr;
 
-use super::{Document, Kind, MAX_NODES, Node, NodeId, Tree};
+use super::nodes::{Document, Kind, MAX_NODES, Node, NodeId, Tree};
 
 /// The deepest nesting that is read here. The parser goes on to its own limit.
 const MAX_DEPTH: usize = 100;

@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::distribution;
 use crate::cloud_event::CloudEvent;
+use crate::credential::Credential;
 use crate::delivery::{IgnoredClass, Reply};
 use crate::findings::{Findings, quoted};
 use crate::json::{self, Node};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "acr",

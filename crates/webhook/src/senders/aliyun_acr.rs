@@ -5,9 +5,10 @@
 
 use serde_json::json;
 
+use crate::credential::Credential;
 use crate::findings::{Findings, Push};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Host, Message, Sender};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "aliyun-acr",

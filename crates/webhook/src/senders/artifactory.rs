@@ -6,11 +6,12 @@
 
 use serde_json::json;
 
+use crate::credential::{Credential, Hash, Signed};
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, host_of_url, quoted};
 use crate::json::Node;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Hash, Host, Message, Sender, Signed};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "artifactory",

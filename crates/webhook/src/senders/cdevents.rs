@@ -7,10 +7,11 @@
 use serde_json::json;
 
 use crate::cloud_event::CloudEvent;
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, quoted, split_reference};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Host, Message, Sender};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "cdevents",

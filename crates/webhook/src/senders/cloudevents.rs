@@ -12,11 +12,12 @@ use serde_json::json;
 
 use super::ecr;
 use crate::cloud_event::CloudEvent;
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, host_of_url, is_host, quoted, split_reference};
 use crate::json::Node;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Host, Message, Sender};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "cloudevents",

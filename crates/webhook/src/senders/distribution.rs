@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, host_of_url, quoted};
 use crate::json::Node;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "distribution",

@@ -5,10 +5,11 @@
 
 use serde_json::json;
 
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "docker-hub",

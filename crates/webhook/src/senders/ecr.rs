@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use serde_json::json;
 use url::Url;
 
+use crate::credential::Credential;
 use crate::delivery::{Errand, IgnoredClass};
 use crate::findings::{Findings, Push, quoted};
 use crate::json::{self, Node};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 use crate::sns::{self, Checked};
 
 pub(super) const SENDER: Sender = Sender {

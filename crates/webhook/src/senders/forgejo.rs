@@ -2,8 +2,9 @@
 //! (<https://forgejo.org/docs/latest/user/webhooks/>).
 
 use super::gitea;
+use crate::credential::{Credential, Hash, Signed};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Hash, Sender, Signed};
+use crate::sender::Sender;
 
 pub(super) const SENDER: Sender = Sender {
     name: "forgejo",

@@ -9,11 +9,12 @@ use base64::Engine as _;
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, quoted, split_reference};
 use crate::json::{self, Node};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Host, Message, Sender};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "gar",

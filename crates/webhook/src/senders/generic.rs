@@ -14,10 +14,11 @@ use jiff::SignedDuration;
 
 use serde_json::json;
 
+use crate::credential::{Credential, Hash, Signed};
 use crate::findings::{Findings, Push};
 use crate::json::Node;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Hash, Host, Message, Sender, Signed};
+use crate::sender::{Host, Message, Sender};
 use tagrelay_image::{ImageReference, Repository};
 
 pub(super) const SENDER: Sender = Sender {

@@ -6,10 +6,11 @@
 
 use serde_json::json;
 
+use crate::credential::{Credential, Hash, Signed};
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, quoted};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Hash, Host, Message, Sender, Signed};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "ghcr",

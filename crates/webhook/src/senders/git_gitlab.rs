@@ -3,9 +3,10 @@
 //! GitLab have the same body.
 
 use super::git_github;
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, quoted};
-use crate::sender::{Credential, Message, Sender};
+use crate::sender::{Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "git-gitlab",

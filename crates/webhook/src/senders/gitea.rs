@@ -5,10 +5,11 @@
 
 use serde_json::json;
 
+use crate::credential::{Credential, Hash, Signed};
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, host_of_url, quoted};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Hash, Host, Message, Sender, Signed};
+use crate::sender::{Host, Message, Sender};
 
 /// The signature in Gitea's own header.
 pub(super) const OWN_SIGNATURE: Credential =

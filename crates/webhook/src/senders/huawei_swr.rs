@@ -2,7 +2,8 @@
 //! (<https://support.huaweicloud.com/intl/en-us/api-swr/swr_03_0901.html>). Its bodies are not documented.
 
 use super::harbor;
-use crate::sender::{Credential, Sender};
+use crate::credential::Credential;
+use crate::sender::Sender;
 
 pub(super) const SENDER: Sender = Sender {
     name: "huawei-swr",

@@ -26,7 +26,8 @@ mod tencent_tcr;
 mod zot;
 
 use super::authentication;
-use super::sender::{Credential, Host, Sender};
+use super::credential::Credential;
+use super::sender::{Host, Sender};
 
 macro_rules! senders {
     ($($(#[$doc:meta])* $kind:ident => $file:ident,)*) => {

@@ -5,10 +5,11 @@
 
 use serde_json::json;
 
+use crate::credential::{Credential, Hash, Signed};
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, quoted};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Hash, Host, Message, Sender, Signed};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "nexus",

@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, split_reference};
 use crate::json::Node;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Host, Message, Sender};
+use crate::sender::{Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "quay",

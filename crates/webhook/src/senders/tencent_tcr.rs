@@ -2,8 +2,9 @@
 //! (<https://cloud.tencent.com/document/product/1051/37254>), with the headers that the trigger is given.
 
 use super::harbor;
+use crate::credential::Credential;
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, Sender};
+use crate::sender::Sender;
 
 pub(super) const SENDER: Sender = Sender {
     name: "tencent-tcr",

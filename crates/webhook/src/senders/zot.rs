@@ -5,11 +5,12 @@
 use serde_json::json;
 
 use crate::cloud_event::CloudEvent;
+use crate::credential::Credential;
 use crate::delivery::IgnoredClass;
 use crate::findings::{Findings, Push, quoted};
 use crate::json::{self, Node};
 use crate::sample::{SampleMessage, SamplePush};
-use crate::sender::{Credential, HELM_CONFIG, Host, Message, Sender};
+use crate::sender::{HELM_CONFIG, Host, Message, Sender};
 
 pub(super) const SENDER: Sender = Sender {
     name: "zot",
