@@ -7,9 +7,9 @@
 //! | [`image`] | text -> repositories, tags, digests, references. Pure |
 //! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
 //! | [`secret`] | a place named in the settings -> a secret that is never printed |
+//! | [`git`] | Git over the wire and as objects: fetch, push, mirror, history, signatures |
 //! | [`webhook`] | authenticated request -> push events |
 //! | [`clock`] | the current time |
-//! | `retry_after` | the header of a response -> when to retry. Pure |
 //! | [`policy`] | tag rules, the order of two versions, calendars. Pure |
 //! | [`access`] | API tokens, permissions -> may this token do that. Pure |
 //! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
@@ -38,13 +38,13 @@ pub mod http;
 pub mod policy;
 pub mod registry;
 pub mod relay;
-mod retry_after;
 pub mod server;
 pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
 
+pub use tagrelay_git as git;
 pub use tagrelay_image as image;
 pub use tagrelay_manifest as manifest;
 pub use tagrelay_secret as secret;
