@@ -249,7 +249,7 @@ fn a_secret_that_cannot_be_read_lets_nobody_in() {
         std::fs::write(&path, text).unwrap();
         for shown in ["the-secret", "", "\t"] {
             let refused = send(&receiver, Verbatim, shown, BODY).unwrap_err();
-            assert!(refused.to_string().starts_with("the receiver's secret cannot be had: "), "{refused}");
+            assert!(refused.to_string().starts_with("the receiver's secret cannot be read: "), "{refused}");
         }
     }
     std::fs::write(&path, "rotated").unwrap();
