@@ -686,11 +686,11 @@ fn rules_over_sites_are_checked_where_they_stand() {
         (rule(&format!("{file}\npath = \"$.a\"\nrepository = \"a/b\"")), "none"),
         (
             rule(&format!("{file}\npath = \"$.a..b\"\nrepository = \"a/b\"")),
-            "t.toml:17:14: `path` cannot be read at byte 5: `..` is not known here: name every level, or write `[*]`",
+            "t.toml:17:14: `path` is invalid at byte 5: `..` is not known here: name every level, or write `[*]`",
         ),
         (
             rule(&format!("{file}\npath = \"$.a\"\npart = \"tag\"")),
-            "t.toml:15:1: `repository` is missing: a tag or a digest alone does not say whose it is",
+            "t.toml:15:1: `repository` is missing: a tag or digest does not contain its repository",
         ),
         (
             rule(&format!("{file}\npath = \"$.a\"\npart = \"tags\"")),

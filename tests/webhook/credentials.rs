@@ -175,7 +175,7 @@ fn a_request_without_any_credential_is_refused_before_its_body_is_looked_at() {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for body in [&b"{}"[..], b"", b"no json", b"\xff\xfe"] {
             let refused = receiver.receive(&Request { headers: &HeaderMap::new(), query: None, body }).unwrap_err();
-            assert!(refused.to_string().starts_with("there is no credential: "), "{refused}");
+            assert!(refused.to_string().starts_with("no credential: "), "{refused}");
         }
     }
 }
