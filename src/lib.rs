@@ -1,32 +1,14 @@
 //! Tagrelay relays image tags from a container registry to the Git repository that Argo CD watches.
 //!
-//! The rooms, in the order in which an event passes through them (`docs/architecture.md` has a picture):
-//!
-//! | room | takes -> gives |
-//! |---|---|
-//! | [`image`] | text -> repositories, tags, digests, references. Pure |
-//! | [`manifest`] | YAML bytes -> sites; sites and versions -> new bytes and changes, with proof. Pure |
-//! | [`policy`] | tag rules, the order of two builds, freeze windows. Pure |
-//! | [`secret`] | a place named in the settings -> a secret that no log can show |
-//! | [`clock`] | the current time |
-//! | `retry_after` | the `Retry-After` header -> time to wait. Pure |
-//! | [`settings`] | `tagrelay.toml` -> typed settings for each room |
-//! | [`webhook`] | authenticated request -> push events |
-//! | [`registry`] | unverified image -> verified image |
-//! | [`config_repo`] | versions wanted -> commit -> pushed branch |
-//! | [`source_repo`] | two commits -> which of them is the newer one |
-//! | [`argocd`] | commit -> applications refreshed, rollouts observed |
-//! | [`store`] | durable events, updates, promotions, holds, history |
-//! | [`relay`] | the pipeline that joins them: intake, writer |
-//! | `api` | the wire types of the HTTP API, for `http` and `cli` |
-//! | [`telemetry`] | logs and metrics |
-//! | [`http`] | routes: webhooks, API, operations |
-//! | [`cli`] | commands |
+//! This is the table of contents of the daemon. `docs/architecture.md` says what each room takes and gives, and in which
+//! order an event passes through them.
 
 // The tests see the inside of the daemon; nothing else depends on it.
 #![allow(missing_docs)]
 
 mod api;
+#[cfg(test)]
+mod architecture;
 pub mod argocd;
 pub mod cli;
 pub mod clock;
