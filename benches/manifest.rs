@@ -4,17 +4,14 @@
 //! processor time, so that what else runs on the machine counts little.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
-#[path = "support/manifests.rs"]
-mod manifests;
-
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use manifests::fill;
 use tagrelay::image::Version;
 use tagrelay::manifest::{Wanted, edit, may_hold_sites, scan};
+use tagrelay_test_support::manifests::{self, fill};
 
 const FILES: usize = 10_000;
 const LINES: usize = 60;

@@ -36,19 +36,19 @@ for name, token in json.loads((ROOT / "tests/fixtures/webhook-signatures/tokens.
 for target in ("scan", "edit"):
     folder = ROOT / "fuzz/corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((ROOT / "tests/corpus").rglob("*")):
+    for path in sorted((ROOT / "tests/manifest/corpus").rglob("*")):
         if not path.is_file():
             continue
         name = path.name
         choice = 5 if name.endswith(".json") else 3 if name.startswith(".argocd") else 1 if "ustomization" in name else 0
-        label = "-".join(path.relative_to(ROOT / "tests/corpus").parts)
+        label = "-".join(path.relative_to(ROOT / "tests/manifest/corpus").parts)
         for more in (0, 8, 16):
             (folder / f"{label}-{more}").write_bytes(bytes([choice + more]) + path.read_bytes())
 
 # Kustomizations upon a base: fuzz_targets/insert.rs takes the three files with 0xff between them.
 insert = ROOT / "fuzz/corpus/insert"
 insert.mkdir(parents=True, exist_ok=True)
-overlays = ROOT / "tests/corpus/overlays"
+overlays = ROOT / "tests/manifest/corpus/overlays"
 bases = [path for path in sorted((overlays / "base").rglob("*.yaml")) if path.is_file() and "ustomization" not in path.name]
 for path in sorted(overlays.glob("*/*/*ustomization*")):
     for number, manifest in enumerate(bases):

@@ -6,6 +6,7 @@
 // The tests see the inside of the daemon; nothing else depends on it.
 #![allow(missing_docs)]
 
+pub mod access;
 mod api;
 #[cfg(test)]
 mod architecture;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod registry;
 pub mod relay;
 mod retry_after;
+pub mod server;
 pub mod settings;
 pub mod source_repo;
 pub mod store;

@@ -15,9 +15,9 @@ use http::{HeaderValue, StatusCode, header};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use crate::fleet::Fleet;
-use crate::measure::{Work, median, milliseconds, quantile};
-use crate::wire::{Connection, webhook_of_size};
+use tagrelay_test_support::fleet::Fleet;
+use tagrelay_test_support::measure::{Work, median, milliseconds, quantile};
+use tagrelay_test_support::wire::{Connection, webhook_of_size};
 
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
@@ -86,7 +86,7 @@ pub async fn run() {
 }
 
 async fn fleet(registry_host: &str) -> Fleet {
-    let mut builder = Fleet::builder().registry(registry_host).variable("TAGRELAY_LOG", "info");
+    let mut builder = crate::fleet().registry(registry_host).variable("TAGRELAY_LOG", "info");
     for number in 0..SERVICES {
         builder = builder.service(&format!("service-{number}"));
     }

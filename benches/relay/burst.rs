@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, median};
-use crate::wire::{Connection, webhook};
 use crate::world::{Order, Transport, Watch, World, service, tag};
+use tagrelay_test_support::measure::{Work, median};
+use tagrelay_test_support::wire::{Connection, webhook};
 
 const SERVICES: usize = 1_000;
 const ROUNDS: usize = 3;

@@ -10,8 +10,8 @@ use axum::response::Response;
 use http::Method;
 use tagrelay::image::Digest;
 
-use crate::fleet::{Builder, Fleet, deployment};
-use crate::measure::{Work, memory_mib};
+use tagrelay_test_support::fleet::{Builder, Fleet, deployment};
+use tagrelay_test_support::measure::{Work, memory_mib};
 
 const REPOSITORIES: usize = 500;
 const TAGS: usize = 1_000;
@@ -120,7 +120,7 @@ pub async fn run() {
     let routes = axum::Router::new().fallback(answer).with_state(Arc::clone(&shared));
     tokio::spawn(async move { axum::serve(listener, routes).await });
 
-    let mut builder: Builder = Fleet::builder().registry(&host).variable("TAGRELAY_LOG", "info");
+    let mut builder: Builder = crate::fleet().registry(&host).variable("TAGRELAY_LOG", "info");
     for number in 0..REPOSITORIES {
         let text = deployment(&format!("REGISTRY/uyou/{}:{}", service(number), "0".repeat(40)));
         builder = builder.file(&format!("environments/staging/{}.yaml", service(number)), &text);

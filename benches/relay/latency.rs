@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, median, milliseconds, quantile};
 use crate::world::{Transport, Watch, World, service, tag};
+use tagrelay_test_support::measure::{Work, median, milliseconds, quantile};
 
 /// Pairs of an event and a bare push that are measured, after those that are not: the first of each makes connections
 /// and learns what the server can do.

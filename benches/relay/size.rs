@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{Work, memory_mib};
 use crate::world::{LINES, Transport, World, service, tag};
+use tagrelay_test_support::measure::{Work, memory_mib};
 
 /// Each has two manifests.
 const SERVICES: usize = 15_000;

@@ -13,9 +13,9 @@ use base64::Engine as _;
 use futures_util::StreamExt as _;
 use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use crate::fleet::{Builder, Fleet, Upstream, free_port};
-use crate::git_http;
-use crate::manifests::deployment;
+use tagrelay_test_support::fleet::{Builder, Fleet, Upstream, free_port};
+use tagrelay_test_support::git_http;
+use tagrelay_test_support::manifests::deployment;
 
 /// How long the manifests are: a Deployment with probes, resources and some settings.
 pub const LINES: usize = 60;
@@ -126,7 +126,7 @@ impl World {
     ) -> Self {
         let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let host = registry.host();
-        let mut builder: Builder = Fleet::builder().registry(&host).variable("TAGRELAY_LOG", "info");
+        let mut builder: Builder = crate::fleet().registry(&host).variable("TAGRELAY_LOG", "info");
         for (name, value) in variables {
             builder = builder.variable(name, value);
         }

@@ -10,16 +10,15 @@ use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::fleet::{API_TOKEN, Fleet, deployment, sha};
-
-const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, deployment, sha};
+use tagrelay_test_support::settings::QA;
 
 /// The server takes no push that touches qa.
 const QA_IS_PROTECTED: &str = "while read old new ref; do\n  \
      if git diff --name-only $old $new | grep -q environments/qa; then echo 'qa is protected' >&2; exit 1; fi\ndone";
 
 fn tagrelay(fleet: &Fleet, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+    let output = Command::new(crate::PROGRAM)
         .args(arguments)
         .args(["--server", &fleet.url("/")])
         .env("TAGRELAY_TOKEN", API_TOKEN)
@@ -54,7 +53,7 @@ fn attempts(event: &Value) -> Vec<(Option<&str>, &str, &str)> {
 
 #[tokio::test]
 async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('1')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
     let event = fleet.settled(id).await;
@@ -91,7 +90,7 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
 async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
     let services = ["user-service", "order-service"];
     let qa = |service: &str| deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
-    let fleet = services.iter().fold(Fleet::builder().settings(QA), |builder, service| {
+    let fleet = services.iter().fold(crate::fleet().settings(QA), |builder, service| {
         builder.service(service).file(&format!("environments/qa/{service}.yaml"), &qa(service))
     });
     let fleet = fleet.start().await;
@@ -148,7 +147,7 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
 #[tokio::test]
 async fn every_end_is_told_and_an_event_is_counted_once_however_many_environments_take_it() {
     let qa = deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
-    let fleet = Fleet::builder().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
+    let fleet = crate::fleet().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
     let fleet = fleet.start().await;
     let repository = format!("repository=\"{}\"", fleet.repository("user-service"));
     let first = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
@@ -188,7 +187,7 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
 #[tokio::test]
 async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too() {
     let fleet =
-        Fleet::builder().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
+        crate::fleet().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
     // The source cannot be read.
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -257,7 +256,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
         }))
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
     fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;

@@ -11,8 +11,8 @@ use axum::response::IntoResponse as _;
 use serde_json::json;
 use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::fleet::{Fleet, sha};
-use super::git_http::{Fault, Server};
+use tagrelay_test_support::fleet::{Fleet, sha};
+use tagrelay_test_support::git_http::{Fault, Server};
 
 /// How many commits of the branch moved a service to a tag in staging.
 fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
@@ -23,7 +23,7 @@ fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
 
 #[tokio::test]
 async fn killed_after_the_answer_it_goes_on_where_it_was() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     // The hook keeps the push waiting, so that the kill falls into it.
     fleet.upstream.hook("pre-receive", "sleep 1");
     let id = fleet.announce("user-service", &sha('1')).await;
@@ -40,7 +40,7 @@ async fn killed_after_the_answer_it_goes_on_where_it_was() {
 #[tokio::test]
 async fn killed_again_and_again_it_commits_everything_once() {
     const SERVICES: usize = 12;
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for number in 0..SERVICES {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -73,7 +73,7 @@ async fn killed_again_and_again_it_commits_everything_once() {
 
 #[tokio::test]
 async fn the_commits_of_others_are_intact() {
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for number in 0..8 {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -110,7 +110,7 @@ async fn the_commits_of_others_are_intact() {
 
 #[tokio::test]
 async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
@@ -126,7 +126,7 @@ async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
 
 #[tokio::test]
 async fn what_protects_one_environment_does_not_stop_another() {
-    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     let settle = "while read old new ref; do git diff --name-only $old $new | grep -q ^environments/production/ && \
         { sleep 0.3; echo production is protected >&2; exit 1; }; done; exit 0";
     fleet.upstream.hook("pre-receive", settle);
@@ -151,7 +151,7 @@ async fn what_protects_one_environment_does_not_stop_another() {
 #[tokio::test]
 async fn what_declines_one_service_does_not_stop_the_others() {
     let services: Vec<String> = (0..12).map(|number| format!("service-{number}")).collect();
-    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
         builder = builder.service(service);
     }
@@ -179,7 +179,7 @@ async fn what_declines_one_service_does_not_stop_the_others() {
 #[tokio::test]
 async fn what_declines_everything_is_asked_a_few_times() {
     let services: Vec<String> = (0..40).map(|number| format!("service-{number}")).collect();
-    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
         builder = builder.service(service);
     }
@@ -202,10 +202,10 @@ async fn what_declines_everything_is_asked_a_few_times() {
 
 #[tokio::test]
 async fn a_registry_that_is_away_holds_up_nobody_else() {
-    let away = format!("127.0.0.1:{}", super::fleet::free_port());
+    let away = format!("127.0.0.1:{}", tagrelay_test_support::fleet::free_port());
     let settings =
         format!("\n[[image]]\nrepository = \"{away}/uyou/*\"\n\n[[registry]]\nhost = \"{away}\"\nplain_http = true\n");
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .file("environments/staging/away.yaml", &format!("image: {away}/uyou/away:{}\n", sha('0')))
         .settings(&settings)
@@ -228,13 +228,13 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
     // It comes back: everything goes on by itself, and the newest wins.
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
     for digit in ['1', '2', '3'] {
-        let image = tagrelay::cli::demo::push::TinyImage {
+        let image = tagrelay_embedded_registry::push::TinyImage {
             revision: None,
             created: jiff::Timestamp::now(),
             text: digit.to_string(),
         };
         let repository = format!("{away}/uyou/away").parse().unwrap();
-        tagrelay::cli::demo::push::push(&repository, &sha(digit).parse().unwrap(), &image, None).await.unwrap();
+        tagrelay_embedded_registry::push::push(&repository, &sha(digit).parse().unwrap(), &image, None).await.unwrap();
     }
     fleet.settled(&away_id).await;
     fleet
@@ -247,7 +247,7 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
 
 #[tokio::test]
 async fn a_config_repository_that_is_away_loses_nothing() {
-    let builder = Fleet::builder().service("user-service").service("order-service");
+    let builder = crate::fleet().service("user-service").service("order-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
@@ -257,7 +257,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
     let fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let ready = fleet.client.get(fleet.url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
@@ -284,7 +284,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_and_mended_without_a_restart() {
-    let builder = Fleet::builder().service("user-service");
+    let builder = crate::fleet().service("user-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
@@ -295,7 +295,7 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
     let fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), &credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -310,7 +310,7 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 
 #[tokio::test]
 async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
-    let builder = Fleet::builder().service("user-service");
+    let builder = crate::fleet().service("user-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
@@ -323,7 +323,7 @@ async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
         .variable("http_proxy", &proxy.url)
         .variable("NO_PROXY", "127.0.0.1")
         .variable("no_proxy", "127.0.0.1")
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
@@ -332,7 +332,7 @@ async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
 
 #[tokio::test]
 async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     // The push lands, and the program dies before it learns that.
     fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
@@ -352,7 +352,7 @@ async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
 
 #[tokio::test]
 async fn it_stops_when_it_is_asked_to() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.terminate(), Some(0));
     fleet.start().await;
@@ -377,7 +377,7 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
         }))
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     // One event and nothing after it that would wake anybody.
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::fleet::{Builder, Fleet, READ_TOKEN, sha};
+use tagrelay_test_support::fleet::{Builder, Fleet, READ_TOKEN, sha};
 
 const TOKEN: &str = "freezer-token-51aa";
 
 fn builder() -> Builder {
-    Fleet::builder().service("user-service").service("order-service").settings(&format!(
+    crate::fleet().service("user-service").service("order-service").settings(&format!(
         "\n[[api_token]]\nname = \"freezer\"\ntoken = {{ value = \"{TOKEN}\" }}\n\
          permissions = [\"read\", \"freeze:*\", \"promote:*\", \"rollback:*\", \"hold:*\", \"override:production\"]\n"
     ))
@@ -154,7 +154,7 @@ async fn a_promotion_that_waited_is_not_put_over_what_was_written_meanwhile() {
 
     // What somebody writes by hand is newer than what was asked for before.
     fleet.push_image("user-service", &sha('7')).await;
-    let text = super::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
+    let text = tagrelay_test_support::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
     fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);
     thaw(&fleet, &freeze).await;
     let id = waiting["id"].as_str().unwrap();

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::argocd::FakeArgoCd;
-use super::fleet::{Fleet, deployment, sha};
 use super::follow_up::{an_hour_later, environment, four_applications, rollout, start, with_folders};
+use tagrelay_test_support::argocd::FakeArgoCd;
+use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 const APPLICATION: &str = "user-service-staging";
 

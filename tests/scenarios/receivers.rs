@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tagrelay::webhook::Kind;
 
-use super::fleet::{Fleet, READ_TOKEN, sha};
-use super::git_tls::Door;
-use super::issuer::Issuer;
+use tagrelay_test_support::fleet::{Fleet, READ_TOKEN, sha};
+use tagrelay_test_support::git_tls::Door;
+use tagrelay_test_support::issuer::Issuer;
 
 const SECRET: &str = "a-secret-of-every-kind-41bd";
 
@@ -17,7 +17,7 @@ async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
         .filter(|kind| kind.tells_images())
-        .fold(Fleet::builder().service("user-service"), |builder, kind| {
+        .fold(crate::fleet().service("user-service"), |builder, kind| {
             let registry = if kind.needs_registry() { "registry = \"registry.example.com\"\n" } else { "" };
             let secret = format!("secret = {{ value = \"{SECRET}\" }}");
             builder.receiver(&format!("name = \"{kind}\"\nkind = \"{kind}\"\n{registry}{secret}"))
@@ -28,7 +28,7 @@ async fn fleet_of_all_kinds() -> Fleet {
 
 /// Runs `tagrelay webhook send` with the secret in the environment.
 fn send(fleet: &Fleet, kind: &str, receiver: &str, image: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+    Command::new(crate::PROGRAM)
         .args(["webhook", "send", "--kind", kind, "--image", image, "--url"])
         .arg(fleet.url(&format!("/webhooks/{receiver}")))
         .args(["--secret-env", "RECEIVER_SECRET"])
@@ -125,7 +125,7 @@ async fn the_same_id_again_is_the_same_event() {
 
 #[tokio::test]
 async fn what_was_heard_last_survives_the_process() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.settled(&id).await;
     let (status, _) = fleet.deliver_body("nonsense").await;
@@ -151,7 +151,7 @@ async fn what_was_heard_last_survives_the_process() {
 
 #[tokio::test]
 async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .receiver(
             "name = \"google\"\nkind = \"gar\"\nidentity_token = { issuer = \"https://accounts.google.com\", \
@@ -176,7 +176,7 @@ async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
     let door = Door::open(&issuer.url).await;
     let keys = format!("keys = {{ url = \"{}/certs\" }}", door.url);
     let token = format!("issuer = \"https://issuer.test\", audience = \"tagrelay\", account = \"pusher\", {keys}");
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .authority(door.authority())
         .receiver(&format!("name = \"google\"\nkind = \"gar\"\nidentity_token = {{ {token} }}"))

@@ -5,7 +5,8 @@
 //!
 //! - `storage.rs` keeps blobs, manifests and tags, and says what is wrong with new ones;
 //! - `blobs.rs`, `manifests.rs`, `tags.rs` are the routes, `problem.rs` their errors;
-//! - `notify.rs` sends the notifications, in order, until they are taken.
+//! - `notify.rs` sends the notifications, in order, until they are taken;
+//! - `push.rs` pushes small images, to this registry or another.
 
 #![warn(unreachable_pub)]
 
@@ -14,6 +15,7 @@ mod manifests;
 mod notify;
 mod place;
 mod problem;
+pub mod push;
 mod storage;
 mod tags;
 

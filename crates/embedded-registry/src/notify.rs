@@ -153,8 +153,8 @@ impl Notifier {
     }
 }
 
-/// Returns a client without proxy or certificate authorities: notifications go over plain HTTP on this machine.
-fn client() -> reqwest::Result<reqwest::Client> {
+/// Returns a client without proxy or certificate authorities, for plain HTTP on this machine.
+pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
     // reqwest wants a TLS provider all the same. An error means that the process has chosen one already.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_LIMIT).build()

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use url::Url;
 
 use super::api::{Client, Happenings};
 use super::peer::Peer;
 use super::platform::{self, Platform};
-use super::push::{TinyImage, push};
 use super::screen::Screen;
 use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
 use crate::api::{CellView, EnvironmentView};
 use crate::cli::output::{Cell, Table, short};
-use crate::cli::server::{self, Server};
 use crate::image::{CommitSha, Digest, Repository, Tag};
+use crate::server::{self, Server};
 use crate::settings::Settings;
 
 /// How long the server may take until it has read the config repository.
