@@ -18,13 +18,13 @@ pub mod http;
 pub mod policy;
 pub mod registry;
 pub mod relay;
-mod retry_after;
 pub mod server;
 pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
 
+pub use tagrelay_git as git;
 pub use tagrelay_image as image;
 pub use tagrelay_manifest as manifest;
 pub use tagrelay_secret as secret;
