@@ -3,7 +3,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, header};
 
 use super::notify::Pushed;
-use super::place::digest_of;
+use super::target::digest_of;
 use super::problem::Problem;
 use super::{Asked, MAX_BLOB_BYTES, Shared, read};
 use tagrelay_image::Digest;

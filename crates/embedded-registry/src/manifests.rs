@@ -4,7 +4,7 @@ use http::{Method, header};
 
 use super::blobs::{content, created};
 use super::notify::Pushed;
-use super::place::Reference;
+use super::target::Reference;
 use super::problem::Problem;
 use super::storage::Manifest;
 use super::{Asked, MAX_MANIFEST_BYTES, Shared, read};
