@@ -374,7 +374,7 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
             let count = Arc::clone(&count);
             async move {
                 // The tag that runs is asked for, too.
-                let is_question = request.uri().path().ends_with(&sha('1'));
+                let is_question = request.method() != http::Method::PUT && request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
                 }

@@ -102,7 +102,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
             SpanKind::Server,
             vec![("url.path", "/webhooks/ci"), ("http.response.status_code", "202")],
         ),
-        ("take event", SpanKind::Consumer, vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "decided")]),
+        ("take event", SpanKind::Consumer, vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")]),
         (
             "registry confirm",
             SpanKind::Client,
@@ -111,7 +111,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
         (
             "decide",
             SpanKind::Internal,
-            vec![("tagrelay.decision", "staging: pending"), ("tagrelay.decided_by", "staging: arrival")],
+            vec![("tagrelay.decision", "write"), ("tagrelay.decided_by", "arrival")],
         ),
         (
             "write update",

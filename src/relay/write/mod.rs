@@ -59,7 +59,7 @@ impl From<StoreError> for Setback {
 
 impl From<RemoteError> for Setback {
     fn from(error: RemoteError) -> Self {
-        Self::Remote { ask_again_after: error.ask_again_after(), reason: error.to_string() }
+        Self::Remote { ask_again_after: error.ask_again_after(), reason: format!("config repository: {error}") }
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
                 writer.failures = 0;
                 if unconfirmed { Pause::Look(LOOK_AGAIN) } else { Pause::Look(REFRESH_INTERVAL) }
             }
-            Err(setback) => Pause::Backoff(writer.backoff(setback)),
+            Err(setback) => Pause::Backoff(writer.backoff(setback).await),
         };
         let reads_first = tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => false,
@@ -168,16 +168,8 @@ impl<'a> Writer<'a> {
                 }
                 return Ok(Round::Idle { unconfirmed: !unconfirmed.is_empty() });
             }
-            let ids: Vec<String> = claim.updates.iter().map(|update| update.id.clone()).collect();
             let begun = Instant::now();
-            let pushed = match self.decide_and_push(claim, &unconfirmed).await {
-                Err(Setback::Remote { reason, ask_again_after }) => {
-                    self.relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
-                    return Err(Setback::Remote { reason, ask_again_after });
-                }
-                pushed => pushed?,
-            };
-            let reason = match pushed {
+            let reason = match self.decide_and_push(claim, &unconfirmed).await? {
                 Pushed::Landed => {
                     return Ok(Round::Written { push: LastPush { ended: Instant::now(), took: begun.elapsed() } });
                 }
@@ -198,7 +190,6 @@ impl<'a> Writer<'a> {
             self.branch.refresh().await?;
             if let Some(reason) = reason {
                 self.settle().await?;
-                self.relay.0.store.postpone_updates(ids, None, reason.clone()).await?;
                 return Err(Setback::remote(reason));
             }
         }
@@ -227,6 +218,12 @@ impl<'a> Writer<'a> {
         Ok(claim)
     }
 
+    async fn postpone_pending(&self, reason: String) -> Result<(), StoreError> {
+        let pending = self.relay.0.store.claim(&self.environments, MAX_UPDATES).await?.updates;
+        let ids: Vec<String> = pending.into_iter().map(|update| update.id).collect();
+        if ids.is_empty() { Ok(()) } else { self.relay.0.store.postpone_updates(ids, None, reason).await }
+    }
+
     /// Has rejected pushes tried again if others moved the branch: its protection may have changed with that.
     async fn notice_foreign_commits(&mut self) {
         let tip = self.branch.tip();
@@ -245,8 +242,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Logs a setback, and returns how long the writer pauses.
-    fn backoff(&mut self, setback: Setback) -> Duration {
+    /// Logs a setback, records it with the pending updates, and returns how long the writer pauses.
+    async fn backoff(&mut self, setback: Setback) -> Duration {
         self.failures = self.failures.saturating_add(1);
         match setback {
             Setback::Store(error) => {
@@ -258,6 +255,9 @@ impl<'a> Writer<'a> {
                 let pause = backoff::remote(self.failures, ask_again_after);
                 let (repository, branch) = (self.branch.repository_name(), self.branch.branch_name());
                 tracing::warn!(reason, ?pause, repository, branch, "the config repository cannot be written to; updates stay pending");
+                if let Err(error) = self.postpone_pending(reason).await {
+                    tracing::error!(%error, "the setback cannot be recorded with the pending updates");
+                }
                 pause
             }
         }

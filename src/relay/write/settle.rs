@@ -12,6 +12,7 @@ use crate::domain::{AttemptedUpdate, PushAttempt, PushInput, Update, UpdateInput
 use crate::image::Version;
 use crate::relay::branch::sites;
 use crate::store::EndedUpdate;
+use crate::telemetry::SpanKind;
 
 /// The updates of push attempts that may still land.
 pub(super) type Unconfirmed = HashSet<String>;
@@ -45,7 +46,10 @@ impl Writer<'_> {
         let mut unconfirmed = Unconfirmed::new();
         for push in open {
             match fate(&push, snapshot.tip, &below) {
-                Fate::Landed => store.end_push(&push.id, PushInput::FindLanded, follow).await?,
+                Fate::Landed => {
+                    self.trace_landed(&push).await?;
+                    store.end_push(&push.id, PushInput::FindLanded, follow).await?;
+                }
                 Fate::Lost => store.end_push(&push.id, PushInput::FindLost, follow).await?,
                 Fate::Open => unconfirmed.extend(push.updates.into_iter().map(|update| update.update_id)),
                 Fate::Unknown => self.settle_by_content(push, &snapshot).await?,
@@ -53,6 +57,21 @@ impl Writer<'_> {
         }
         self.may_be_open = !unconfirmed.is_empty();
         Ok(unconfirmed)
+    }
+
+    /// Completes the traces of updates whose push ended without an answer.
+    async fn trace_landed(&self, push: &PushAttempt) -> Result<(), Setback> {
+        let ids: Vec<&str> = push.updates.iter().map(|attempted| attempted.update_id.as_str()).collect();
+        for update in self.relay.0.store.updates_by_id(&ids).await? {
+            let mut span = self.relay.0.traces.begin(SpanKind::Consumer, "write update", Some(&update.trace));
+            crate::relay::describe(&mut span, &update);
+            span.set("tagrelay.outcome", "committed");
+            let attempted = push.updates.iter().find(|attempted| attempted.update_id == update.id);
+            if let Some(attempted) = attempted {
+                span.set("tagrelay.commit", &attempted.commit);
+            }
+        }
+        Ok(())
     }
 
     /// Asks which of the pushes' commits are below the tip, unless that is clear without asking.
