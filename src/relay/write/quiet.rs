@@ -116,7 +116,7 @@ async fn calm(in_hand: &mut watch::Receiver<usize>, wake: &Notify, look: Duratio
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn calm_comes_when_the_intake_is_done_or_lets_nothing_go() {
         let (in_hand, wake) = (watch::Sender::new(2usize), Notify::new());
         let look = Duration::from_millis(25);
