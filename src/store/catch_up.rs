@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_remembered_in_eight_bytes_each() {
+    fn tags_take_eight_bytes_each() {
         let tags: Vec<Tag> = (0..1000).map(|number| format!("v{number}").parse().unwrap()).collect();
         let seen: SeenTags = tags.iter().chain(tags.iter()).collect();
         assert_eq!((seen.len(), seen.bytes().len()), (1000, 8000));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_found_is_an_event_and_known_after_a_restart() {
+    async fn found_tags_become_events_and_are_known_after_a_restart() {
         let fixture = Fixture::new().await;
         assert_eq!(fixture.known().await, None);
         let found = fixture.find(&[("b", None), ("a", None)]).await;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_webhook_told_of_is_no_news() {
+    async fn tags_of_webhooks_are_known() {
         let fixture = Fixture::new().await;
         let told = fixture.deliver("a", None).await;
         assert_eq!(tags(&fixture.find(&[("a", None), ("b", None)]).await), ["b"]);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_refused_because_it_was_not_there_runs_again() {
+    async fn event_refused_for_a_passing_reason_runs_again() {
         let fixture = Fixture::new().await;
         let told = fixture.deliver("a", None).await;
         fixture.refuse(&told, true).await;
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_moved_tag_is_known_by_the_digest_of_its_newest_event() {
+    async fn moved_tag_is_known_by_the_digest_of_its_newest_event() {
         let fixture = Fixture::new().await;
         let told = fixture.deliver("latest", Some("one")).await;
         assert!(fixture.find(&[("latest", Some("one"))]).await.is_empty());
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_looked_at_for_long_is_forgotten() {
+    async fn repositories_that_were_not_listed_for_long_are_forgotten() {
         let fixture = Fixture::new().await;
         fixture.find(&[("a", None)]).await;
         let listed_at = fixture.known().await.unwrap().listed_at;
