@@ -229,8 +229,13 @@ impl CaughtUp {
         let id = tx.next_id();
         let digest = found.digest.as_ref();
         // No delivery has this key: those begin with a receiver.
-        let parts =
-            ["", RECEIVER, self.repository.as_str(), found.tag.as_str(), digest.map(Digest::as_str).unwrap_or_default()];
+        let parts = [
+            "",
+            RECEIVER,
+            self.repository.as_str(),
+            found.tag.as_str(),
+            digest.map(Digest::as_str).unwrap_or_default(),
+        ];
         let key = Digest::of(parts.join("\n").as_bytes());
         let event = QueuedEvent {
             id: id.clone(),
@@ -310,8 +315,7 @@ mod tests {
 
         async fn refuse(&self, event_id: &str, redeliverable: bool) {
             let (event_id, reason) = (event_id.to_owned(), "no".to_owned());
-            let refusal =
-                EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: Party::Rules };
+            let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: Party::Rules };
             self.store.refuse_event(refusal).await.unwrap();
         }
 

@@ -141,8 +141,7 @@ impl Store {
 pub(super) const LANDED_STATES: [UpdateState; 2] = [UpdateState::Committed, UpdateState::Unchanged];
 
 /// The open states, for statements. A test compares them with the enum.
-pub(super) const OPEN_STATES: [UpdateState; 3] =
-    [UpdateState::Unverified, UpdateState::Pending, UpdateState::Waiting];
+pub(super) const OPEN_STATES: [UpdateState; 3] = [UpdateState::Unverified, UpdateState::Pending, UpdateState::Waiting];
 
 async fn landed_at(
     connection: &mut Connection,

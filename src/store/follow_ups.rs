@@ -308,7 +308,10 @@ impl Store {
     }
 }
 
-async fn with_updates(connection: &mut Connection, rows: Vec<FollowUp>) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
+async fn with_updates(
+    connection: &mut Connection,
+    rows: Vec<FollowUp>,
+) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
     let updates: Vec<Update> = UPDATES.all_of(connection, values![], rows.iter().map(|row| &row.update_id)).await?;
     let mut updates: HashMap<String, Update> = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
     let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));

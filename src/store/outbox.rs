@@ -67,7 +67,9 @@ pub(super) async fn write(
 
 fn subject(change: &Change) -> &str {
     match change {
-        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => id,
+        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => {
+            id
+        }
         Change::Rollout { update, .. } => update,
         Change::Freeze { environment, .. } => environment,
     }

@@ -161,13 +161,7 @@ impl Write for Begin {
         let mut rows: Vec<Vec<Value>> = Vec::with_capacity(push.updates.len());
         for NewAttempt { attempted, .. } in &push.updates {
             let (tag, digest) = (attempted.old.tag(), attempted.old.digest());
-            rows.push(values![
-                &attempted.update_id,
-                &attempted.commit,
-                tag,
-                digest,
-                json_changes(&attempted.changes)?
-            ]);
+            rows.push(values![&attempted.update_id, &attempted.commit, tag, digest, json_changes(&attempted.changes)?]);
         }
         INSERT_UPDATES.execute_rows(tx.connection, values![&id], rows).await?;
         let bases = push.updates.iter().map(|update| (&update.attempted.update_id, update.basis.as_ref()));
@@ -233,10 +227,7 @@ async fn land(
 }
 
 /// Returns the repositories of an environment of which an open push attempt carries an update.
-pub(super) async fn under_way(
-    tx: &mut Transaction<'_>,
-    environment: &str,
-) -> Result<HashSet<String>, sqlx::Error> {
+pub(super) async fn under_way(tx: &mut Transaction<'_>, environment: &str) -> Result<HashSet<String>, sqlx::Error> {
     let rows: Vec<(String,)> = UNDER_WAY.all(tx.connection, values![environment]).await?;
     Ok(rows.into_iter().map(|(repository,)| repository).collect())
 }

@@ -5,9 +5,7 @@ use super::rows::request_columns;
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
-use crate::domain::{
-    Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState,
-};
+use crate::domain::{Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState};
 use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
 

@@ -100,8 +100,7 @@ impl Write for Review {
         let mut expired = block_rows::open(tx.connection).await?;
         expired.retain(|block| !block.is_active(tx.now));
         block_rows::end(tx, &expired, "expired").await?;
-        let due: Vec<(String,)> =
-            DUE.all(tx.connection, values![WaitCause::RejectedPush.as_str(), tx.now]).await?;
+        let due: Vec<(String,)> = DUE.all(tx.connection, values![WaitCause::RejectedPush.as_str(), tx.now]).await?;
         let due: Vec<String> = due.into_iter().map(|(id,)| id).collect();
         let mut steps = rejections::end(tx, &due).await?;
         let reviewed = review(tx, Scope::All).await?;

@@ -29,6 +29,13 @@ pub(super) use updates::apply;
 
 #[cfg(test)]
 pub(super) fn statements() -> Vec<super::statements::Listed> {
-    [effects::STATEMENTS, events::STATEMENTS, insert::STATEMENTS, review::STATEMENTS, settle::STATEMENTS, updates::STATEMENTS]
-        .concat()
+    [
+        effects::STATEMENTS,
+        events::STATEMENTS,
+        insert::STATEMENTS,
+        review::STATEMENTS,
+        settle::STATEMENTS,
+        updates::STATEMENTS,
+    ]
+    .concat()
 }

@@ -138,7 +138,10 @@ async fn confirmed_event_has_one_update_in_each_environment() {
     assert_eq!(fixture.store.record_facts(found).await.unwrap(), []);
     assert_eq!(fixture.store.updates_of(&id).await.unwrap().len(), 2);
     let event = fixture.store.event(&id).await.unwrap().unwrap();
-    assert_eq!((event.state, event.verified_digest, event.note.as_deref()), (EventState::Pending, Some(digest), Some("a remark")));
+    assert_eq!(
+        (event.state, event.verified_digest, event.note.as_deref()),
+        (EventState::Pending, Some(digest), Some("a remark"))
+    );
     assert!(event.verified_at.is_some() && event.finished_at.is_none());
     let without = fixture.store.event(&none).await.unwrap().unwrap();
     assert_eq!(without.state, EventState::Unchanged);

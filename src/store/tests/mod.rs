@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::domain::{
-    AttemptedUpdate, Block, BlockKind, Cause, Decided, Decision, Entry, EventState, Missing, NewBlock, Party, PushInput,
-    Request, RequestKind, RequestState, SiteChange, Update, UpdateInput, UpdateState, Wait, WaitCause, may_go,
+    AttemptedUpdate, Block, BlockKind, Cause, Decided, Decision, Entry, EventState, Missing, NewBlock, Party,
+    PushInput, Request, RequestKind, RequestState, SiteChange, Update, UpdateInput, UpdateState, Wait, WaitCause,
+    may_go,
 };
 use crate::image::{Digest, Repository, Version};
 use crate::policy::Criterion;
@@ -231,12 +232,7 @@ fn hold(expires_at: Option<Timestamp>) -> NewBlock {
 }
 
 fn freeze(expires_at: Option<Timestamp>) -> NewBlock {
-    NewBlock {
-        kind: BlockKind::Freeze,
-        repository: None,
-        reason: Some("incident".to_owned()),
-        ..hold(expires_at)
-    }
+    NewBlock { kind: BlockKind::Freeze, repository: None, reason: Some("incident".to_owned()), ..hold(expires_at) }
 }
 
 fn promotion(to: &str) -> NewRequest {

@@ -92,7 +92,8 @@ async fn push_of_an_update_that_has_ended_does_not_begin() {
 #[tokio::test]
 async fn decisions_end_updates_or_make_them_wait_and_keep_their_basis() {
     let fixture = Fixture::new().await;
-    let ids = [fixture.pushed("a").await, fixture.pushed("b").await, fixture.pushed("c").await, fixture.pushed("d").await];
+    let ids =
+        [fixture.pushed("a").await, fixture.pushed("b").await, fixture.pushed("c").await, fixture.pushed("d").await];
     let claim = fixture.claim().await;
     let missing = Missing::BuildTime { repository: repository(), digest: Digest::of(b"1") };
     let end = |state| Decision::End { state, reason: "older: d is newer".to_owned(), by_tip: true };
@@ -242,7 +243,10 @@ async fn rejected_push_is_retried_with_growing_pauses_and_given_up() {
     assert_eq!(reject().await, None);
     let update = fixture.update_of(&id).await;
     assert_eq!(update.state, UpdateState::Refused);
-    assert_eq!(update.reason.as_deref(), Some("the remote has rejected the push since 2026-11-27T12:00:00Z: protected branch"));
+    assert_eq!(
+        update.reason.as_deref(),
+        Some("the remote has rejected the push since 2026-11-27T12:00:00Z: protected branch")
+    );
     let tries = fixture.store.failed_attempts(&id).await.unwrap();
     assert_eq!((tries.len(), tries[5].asked.as_str()), (6, "branch"));
 }
@@ -312,13 +316,16 @@ async fn push_of_a_thousand_updates_lands_as_a_whole() {
     let claim = fixture.claim().await;
     assert_eq!(claim.updates.len(), 1000);
     let basis = Some((Criterion::Arrival, "nothing else runs".to_owned()));
-    let attempts = claim.updates.iter().map(|update| NewAttempt { attempted: attempted(&update.id), basis: basis.clone() });
+    let attempts =
+        claim.updates.iter().map(|update| NewAttempt { attempted: attempted(&update.id), basis: basis.clone() });
     let push = fixture.store.begin_push(push(attempts.collect()), claim.fence).await.unwrap().unwrap();
     let before = fixture.store.last_sequence();
     fixture.store.end_push(&push, PushInput::FindLanded, true).await.unwrap();
     let committed = fixture.store.history(&history(2000)).await.unwrap();
     assert_eq!(committed.len(), 1000);
-    assert!(committed.iter().all(|update| update.decided_by.as_deref() == Some("arrival") && update.changes.len() == 1));
+    assert!(
+        committed.iter().all(|update| update.decided_by.as_deref() == Some("arrival") && update.changes.len() == 1)
+    );
     assert_eq!(fixture.store.last_sequence() - before, 2000, "an entry for each update and for each event");
     let filter = EventFilter { state: Some(EventState::Committed), limit: 2000, ..EventFilter::default() };
     assert_eq!(fixture.store.events(&filter).await.unwrap().len(), 1000);

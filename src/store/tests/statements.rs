@@ -84,7 +84,8 @@ fn statements_name_no_state_and_nothing_of_one_database() {
         for word in words {
             assert!(!text.contains(&format!("'{word}'")), "{module}::{name} names the state {word}");
         }
-        for forbidden in ["?", "json_each", "INDEXED BY", "OR REPLACE", "OR IGNORE", "rowid", "unixepoch", "->", "SELECT *", "LIKE"]
+        for forbidden in
+            ["?", "json_each", "INDEXED BY", "OR REPLACE", "OR IGNORE", "rowid", "unixepoch", "->", "SELECT *", "LIKE"]
         {
             let found = text.replace("SELECT * FROM (SELECT", "").contains(forbidden);
             assert!(!found, "{module}::{name} has {forbidden}");
@@ -106,12 +107,19 @@ fn statements_prepare_on_postgresql() {
         let shapes: &[usize] = if statement.render(1) == statement.render(2) { &[1] } else { &[1, 2] };
         for size in shapes {
             prepared += 1;
-            script.push_str(&format!("\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};", statement.render(*size)));
+            script.push_str(&format!(
+                "\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};",
+                statement.render(*size)
+            ));
         }
     }
     let output = server.run(&script);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or(""));
+    assert!(
+        output.status.success(),
+        "{}\n{said}",
+        String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or("")
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().filter(|line| *line == "PREPARE").count(), prepared);
 }
 
@@ -134,11 +142,13 @@ impl Server {
             assert!(owned.success(), "the temporary folder cannot be given to the user postgres");
         }
         let data = server.data();
-        let made = server.program("initdb").args(["-D", &data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync"]);
+        let made =
+            server.program("initdb").args(["-D", &data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync"]);
         check("initdb", made.output().unwrap());
         let folder = server.folder.path().display();
         let options = format!("-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off");
-        let started = server.program("pg_ctl").args(["start", "-w", "-D", &data, "-o", &options, "-l"]).arg(server.log());
+        let started =
+            server.program("pg_ctl").args(["start", "-w", "-D", &data, "-o", &options, "-l"]).arg(server.log());
         check("pg_ctl start", started.stdout(Stdio::null()).output().unwrap());
         server
     }

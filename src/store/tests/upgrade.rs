@@ -91,11 +91,7 @@ async fn queued_and_refused_events_of_0_1_0_stay_what_they_are() {
 
     let refused = upgraded.event("refused").await;
     assert_eq!((refused.state, refused.reason.as_deref()), (EventState::Refused, Some("not found")));
-    let again = NewEvent {
-        repository: repo("refused"),
-        duplicate_key: "hub refused v1".to_owned(),
-        ..event("v1")
-    };
+    let again = NewEvent { repository: repo("refused"), duplicate_key: "hub refused v1".to_owned(), ..event("v1") };
     let again = store.receive("hub", vec![again]).await.unwrap().remove(0);
     assert_eq!(again, Received { id: refused.id, state: ReceivedState::Queued });
 }
@@ -106,7 +102,10 @@ async fn a_replayed_event_of_0_1_0_gets_a_new_update() {
     let replayed = upgraded.event("replayed").await;
     assert_eq!(replayed.state, EventState::Queued);
     let before = upgraded.update("replayed").await;
-    assert_eq!((before.state, before.reason.as_deref()), (UpdateState::Superseded, Some("replayed; before: no such place")));
+    assert_eq!(
+        (before.state, before.reason.as_deref()),
+        (UpdateState::Superseded, Some("replayed; before: no such place"))
+    );
     let made = upgraded.store.record_facts(facts(&replayed.id, "v1", &["staging"])).await.unwrap();
     assert_eq!(made, [("staging".to_owned(), UpdateState::Pending)]);
     assert_eq!(upgraded.event("replayed").await.state, EventState::Pending);
@@ -203,14 +202,20 @@ async fn requests_history_and_records_of_0_1_0_are_kept() {
     assert_eq!(open.iter().map(|(row, _)| &row.update_id).collect::<Vec<_>>(), [&done.id]);
     let history = store.history(&HistoryFilter { limit: 10, ..HistoryFilter::default() }).await.unwrap();
     assert_eq!(history.len(), 3);
-    assert_eq!(store.brought("staging", &repo("rolled"), &version("v0")).await.unwrap().unwrap().cause, Cause::Rollback);
+    assert_eq!(
+        store.brought("staging", &repo("rolled"), &version("v0")).await.unwrap().unwrap().cause,
+        Cause::Rollback
+    );
     assert_eq!(store.build_time(&repo("done"), &Digest::of(b"1")).await.unwrap(), Some(Some(at(FILLED))));
     let seen = store.seen(&repo("caught"), Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
     assert!(seen.seen.contains(&"v1".parse().unwrap()));
     assert_eq!(store.heard().await.unwrap().len(), 1);
     assert_eq!(store.application_health().await.unwrap().len(), 1);
     let pending = store.claim(&["staging".to_owned()], 100).await.unwrap().updates;
-    assert_eq!(pending.iter().map(|update| &update.repository).collect::<Vec<_>>(), [&repo("pending"), &repo("half"), &repo("partly")]);
+    assert_eq!(
+        pending.iter().map(|update| &update.repository).collect::<Vec<_>>(),
+        [&repo("pending"), &repo("half"), &repo("partly")]
+    );
 }
 
 fn promotion_of_0_1_0() -> NewRequest {
