@@ -23,9 +23,9 @@ statements! {
     REQUESTS = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list}");
     PENDING_REQUESTS = ("SELECT count(*) FROM updates WHERE state = $1 AND cause IN ($2, $3) AND environment IN {list}");
     PENDING_COUNT = ("SELECT count(*) FROM updates WHERE state = $1 AND environment IN {list}");
-    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state IN ($3, $4)
-        AND (CAST($5 AS TEXT) IS NULL OR tag = $5) AND (CAST($6 AS TEXT) IS NULL OR digest IS NULL OR digest = $6)
-        ORDER BY id DESC LIMIT 1");
+    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state = $3
+        AND (CAST($4 AS TEXT) IS NULL OR tag = $4) AND (CAST($5 AS TEXT) IS NULL OR digest IS NULL OR digest = $5)
+        ORDER BY finished_at DESC, id DESC LIMIT 1");
     OPEN_AT = ("SELECT ", update_columns!(), " FROM updates WHERE state IN ($1, $2, $3) AND environment = $4 AND repository = $5
         ORDER BY id DESC LIMIT $6");
 }
@@ -115,9 +115,15 @@ impl Store {
         repository: &Repository,
         version: &Version,
     ) -> Result<Option<Update>, StoreError> {
-        let [committed, unchanged] = LANDED_STATES.map(UpdateState::as_str);
-        let values = values![environment, repository, committed, unchanged, version.tag(), version.digest()];
-        Ok(BROUGHT.optional(&mut *self.reads.acquire().await?, values).await?)
+        let connection = &mut *self.reads.acquire().await?;
+        let mut newest: Option<Update> = None;
+        // One statement for each state: then the index has the order, and the first match is enough.
+        for state in LANDED_STATES {
+            let values = values![environment, repository, state.as_str(), version.tag(), version.digest()];
+            let found: Option<Update> = BROUGHT.optional(connection, values).await?;
+            newest = newest.into_iter().chain(found).max_by(|a, b| (a.finished_at, &a.id).cmp(&(b.finished_at, &b.id)));
+        }
+        Ok(newest)
     }
 
     /// Returns the open updates of a place, newest first.

@@ -30,13 +30,13 @@ statements! {
     FORGET_UPDATES = ("DELETE FROM push_attempt_updates WHERE update_id IN {list}");
     WITHOUT_UPDATES = ("SELECT id FROM push_attempts WHERE state = $1 AND NOT EXISTS (
         SELECT 1 FROM push_attempt_updates WHERE push_id = push_attempts.id)");
-    UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates JOIN updates ON updates.id = update_id
-        WHERE updates.environment = $1");
+    UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates CROSS JOIN updates
+        WHERE updates.id = update_id AND updates.environment = $1");
     OPEN_OF_BRANCH = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
         WHERE state = $1 AND config_repository = $2 AND branch = $3 ORDER BY id");
     OPEN_ELSEWHERE = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
         WHERE state = $1 AND config_repository = $2 AND branch = $3 AND id IN (
-            SELECT push_id FROM push_attempt_updates JOIN updates ON updates.id = update_id WHERE environment IN {list})
+            SELECT push_id FROM push_attempt_updates CROSS JOIN updates WHERE updates.id = update_id AND environment IN {list})
         ORDER BY id");
 }
 

@@ -15,8 +15,8 @@ use crate::domain::{Party, Update, UpdateInput, UpdateState, Wait, WaitCause};
 
 statements! {
     PENDING = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND id IN {list} ORDER BY id");
-    WAITING_IN = ("SELECT id FROM updates WHERE state = $1 AND id IN (
-        SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AND environment IN {list}");
+    WAITING_IN = ("SELECT id FROM (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AS w CROSS JOIN updates
+        WHERE updates.id = w.update_id AND state = $1 AND environment IN {list}");
 }
 
 /// How long a rejected push pauses.

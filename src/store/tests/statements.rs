@@ -231,3 +231,63 @@ fn programs() -> Option<PathBuf> {
     let folders = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     folders.filter(|folder| folder.join("initdb").exists()).max()
 }
+
+/// Statements that read a whole table, or its newest rows: lists for people, and what retention looks for once in a while.
+const SCANS: [&str; 4] = ["events::LIST", "follow_ups::OPEN", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
+
+/// The tables that grow with the history.
+const GROWING: [&str; 7] = ["events", "updates", "requests", "failures", "follow_ups", "outbox", "waits"];
+
+/// SQLite plans without statistics, so an empty store shows the plans of a full one.
+#[tokio::test]
+async fn statements_find_their_rows_by_an_index() {
+    let fixture = super::Fixture::new().await;
+    let mut connection = fixture.store.reads.acquire().await.unwrap();
+    let mut scans = Vec::new();
+    for (module, name, statement) in all() {
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
+        let table = |step: &str| step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+        let tables = plan.iter().filter_map(|(_, _, _, step)| table(step));
+        if tables.into_iter().any(|table| GROWING.contains(&table.as_str())) {
+            scans.push(format!("{}::{name}", module.rsplit("store::").next().unwrap_or(module)));
+        }
+    }
+    scans.sort();
+    assert_eq!(scans, SCANS);
+}
+
+/// A place with a long history is read by the newest rows, and the updates of a cause by the cause.
+#[tokio::test]
+async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() {
+    let fixture = super::Fixture::new().await;
+    let mut connection = fixture.store.reads.acquire().await.unwrap();
+    for (wanted, index) in [
+        ("claims::PENDING", "updates_by_state (state=? AND environment=?)"),
+        ("claims::PENDING", "updates_by_cause (cause_id=? AND state=?)"),
+        ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=?)"),
+        ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=?)"),
+        ("apply::effects::OLDER", "updates_by_state (state=? AND environment=? AND repository=?)"),
+        ("apply::events::REFUSED_UPDATES", "updates_by_cause (cause_id=? AND state=?)"),
+        ("apply::settle::UPDATES", "updates_by_cause (cause_id=?)"),
+        ("missing_facts::DUE", "sqlite_autoindex_updates_1 (id=?)"),
+        ("pushes::UNDER_WAY", "sqlite_autoindex_updates_1 (id=?)"),
+        ("events::ANNOUNCED_BEFORE", "events_announced (verified_digest=? AND repository=? AND id<?)"),
+        ("due::DUE_EVENTS", "events_due (state=? AND registry=? AND next_attempt_at<?)"),
+    ] {
+        let all = all();
+        let (_, _, statement) = all
+            .iter()
+            .find(|(module, name, _)| format!("{module}::{name}").ends_with(&format!("store::{wanted}")))
+            .unwrap();
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
+        let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+        assert!(steps.iter().any(|step| step.contains(index)), "{wanted}: {steps:#?}");
+        if wanted == "claims::BROUGHT" {
+            assert!(!steps.iter().any(|step| step.contains("ORDER BY")), "{wanted} sorts the history: {steps:#?}");
+        }
+    }
+}

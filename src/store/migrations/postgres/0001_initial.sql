@@ -90,8 +90,7 @@ CREATE TABLE updates (
     replayed         BIGINT NOT NULL DEFAULT 0
 );
 
-CREATE INDEX updates_by_cause ON updates (cause_id);
-CREATE INDEX updates_newest_of_place ON updates (environment, repository, id);
+CREATE INDEX updates_by_cause ON updates (cause_id, state);
 CREATE INDEX updates_by_state ON updates (state, environment, repository, id);
 CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id);
 CREATE INDEX updates_by_end ON updates (state, finished_at, id);
