@@ -30,10 +30,10 @@ statements! {
         ORDER BY id DESC LIMIT $6");
 }
 
-/// What a branch writer decides about in one round.
+/// The candidates of one round of a branch writer, and the rows that their decisions need.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
-    /// Moves when a block is made or ends and when a request is made: what was decided before is decided again.
+    /// Moves when a block is made or ends and when a request is made: earlier decisions are repeated.
     pub fence: u64,
     /// The pending updates, in the order in which they were made. Those of a request that still has unverified updates without a
     /// failed try are left out, so that a promotion of many repositories is one commit.
@@ -59,7 +59,8 @@ impl FromRow<'_, Row> for Pending {
 }
 
 impl Store {
-    /// Returns what the branch writer of these environments decides about, at most `limit` updates. Empty without pending updates.
+    /// Returns the pending updates of these environments, at most `limit`, and the rows that their decisions need. Empty without
+    /// pending updates.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Events and updates that the registry is asked about. Reading what is due costs what is read, however much waits.
+//! Events and updates that the registry is asked about. Reading them costs what is due, however many wait.
 
 use jiff::Timestamp;
 

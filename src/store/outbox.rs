@@ -171,7 +171,7 @@ impl Subscriber {
 
     /// Returns the next entries if there are any already.
     pub fn try_next(&mut self) -> Option<Vec<Entry>> {
-        // What has to be read from the table is left to `next`.
+        // Reading the table is left to `next`.
         while !self.behind {
             match self.receiver.try_recv() {
                 Ok(entries) => {

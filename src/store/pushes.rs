@@ -52,7 +52,7 @@ pub struct NewPush {
     pub updates: Vec<NewAttempt>,
 }
 
-/// One update of a push, with what decided about its order; `None` for requests.
+/// One update of a push, with the criterion that decided about its order; `None` for requests.
 #[derive(Debug, Clone)]
 pub struct NewAttempt {
     pub attempted: AttemptedUpdate,

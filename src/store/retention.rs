@@ -139,7 +139,7 @@ impl Write for Old {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // What was replayed meanwhile is open again.
+        // A row that was replayed meanwhile is open again.
         let open = OPEN_STATES.map(UpdateState::as_str);
         let updates = still_ended(tx, &STILL_ENDED_UPDATES, open, &self.updates).await?;
         let events = still_ended(tx, &STILL_ENDED_EVENTS, OPEN_EVENTS.map(EventState::as_str), &self.events).await?;

@@ -19,7 +19,7 @@ statements! {
         SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $1)");
 }
 
-/// What lies ahead of the waiting updates.
+/// The next change of a wait cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextWait {
     /// Whether a cause is over now, so that [`Store::review_waits`] has something to do.
