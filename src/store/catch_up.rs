@@ -34,27 +34,25 @@ statements! {
 /// The receiver of events that no webhook delivered.
 const RECEIVER: &str = "catch-up";
 
-/// Tags, each as eight bytes of its SHA-256. Two of 100,000 are taken for each other once in four billion times.
+/// Tags, each as eight bytes of its SHA-256. The chance that two of 100,000 tags collide is 1 in 4 billion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenTags(Vec<u64>);
 
 impl SeenTags {
-    /// Returns whether the tag is among them.
+    /// Whether the tag was seen.
     pub fn contains(&self, tag: &Tag) -> bool {
         self.0.binary_search(&hash(tag)).is_ok()
     }
 
-    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns those that are in one of the two.
+    /// Returns the tags of both.
     pub fn union(&self, other: &Self) -> Self {
         let mut hashes = [self.0.as_slice(), &other.0].concat();
         hashes.sort_unstable();
@@ -86,38 +84,35 @@ fn hash(tag: &Tag) -> u64 {
     first.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What is known of a repository from the last time that it was looked at.
+/// The last list of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenRepository {
-    /// When that was.
     pub listed_at: Timestamp,
     /// The tags in the registry's list.
     pub seen: SeenTags,
-    /// Where one tag is followed by its digest: the last one.
+    /// The digest of the followed tag; `None`: the rule follows tags.
     pub digest: Option<Digest>,
 }
 
-/// What a look at a repository came to.
+/// A new list of a repository.
 #[derive(Debug, Clone)]
 pub struct CaughtUp {
-    /// The repository.
     pub repository: Repository,
-    /// What counts as seen from now on.
+    /// The tags that count as seen from now on.
     pub seen: SeenTags,
-    /// Where one tag is followed by its digest: the one it has now.
+    /// The digest of the followed tag; `None`: the rule follows tags.
     pub digest: Option<Digest>,
-    /// What becomes events unless somebody has told of it meanwhile, in that order.
+    /// Tags that become events in this order, unless a webhook announced them meanwhile.
     pub found: Vec<FoundTag>,
-    /// The span of the look.
+    /// The span of the request for the list.
     pub trace: TraceContext,
 }
 
-/// A tag that nobody seems to have told of.
+/// A tag that no webhook seems to have announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundTag {
-    /// The tag.
     pub tag: Tag,
-    /// What it points at, where it is the digest that is new.
+    /// The digest, if the tag is followed by its digest.
     pub digest: Option<Digest>,
 }
 
@@ -126,7 +121,6 @@ pub struct FoundTag {
 pub struct FoundEvent {
     /// The id of the event.
     pub id: String,
-    /// The tag.
     pub tag: Tag,
 }
 
@@ -229,8 +223,13 @@ impl CaughtUp {
         let id = tx.next_id();
         let digest = found.digest.as_ref();
         // No delivery has this key: those begin with a receiver.
-        let parts =
-            ["", RECEIVER, self.repository.as_str(), found.tag.as_str(), digest.map(Digest::as_str).unwrap_or_default()];
+        let parts = [
+            "",
+            RECEIVER,
+            self.repository.as_str(),
+            found.tag.as_str(),
+            digest.map(Digest::as_str).unwrap_or_default(),
+        ];
         let key = Digest::of(parts.join("\n").as_bytes());
         let event = QueuedEvent {
             id: id.clone(),
@@ -310,8 +309,7 @@ mod tests {
 
         async fn refuse(&self, event_id: &str, redeliverable: bool) {
             let (event_id, reason) = (event_id.to_owned(), "no".to_owned());
-            let refusal =
-                EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: Party::Rules };
+            let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: Party::Rules };
             self.store.refuse_event(refusal).await.unwrap();
         }
 
@@ -333,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_remembered_in_eight_bytes_each() {
+    fn tags_take_eight_bytes_each() {
         let tags: Vec<Tag> = (0..1000).map(|number| format!("v{number}").parse().unwrap()).collect();
         let seen: SeenTags = tags.iter().chain(tags.iter()).collect();
         assert_eq!((seen.len(), seen.bytes().len()), (1000, 8000));
@@ -344,11 +342,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_found_is_an_event_and_known_after_a_restart() {
+    async fn found_tags_become_events_and_are_known_after_a_restart() {
         let fixture = Fixture::new().await;
         assert_eq!(fixture.known().await, None);
         let found = fixture.find(&[("b", None), ("a", None)]).await;
-        assert_eq!(tags(&found), ["b", "a"], "in the order in which they were handed over");
+        assert_eq!(tags(&found), ["b", "a"], "in the order of the list");
         assert!(found[0].id < found[1].id);
         let event = fixture.store.event(&found[0].id).await.unwrap().unwrap();
         assert_eq!(
@@ -358,7 +356,7 @@ mod tests {
         let Fixture { store, folder } = fixture;
         let known = store.seen(&repository(), Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
         drop(store);
-        // The task that writes ends a moment after the last handle.
+        // The writing task ends a moment after the last handle.
         let again = loop {
             match Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await {
                 Ok(store) => break store,
@@ -370,42 +368,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_webhook_told_of_is_no_news() {
+    async fn tags_of_webhooks_are_known() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("a", None).await;
+        let announced = fixture.deliver("a", None).await;
         assert_eq!(tags(&fixture.find(&[("a", None), ("b", None)]).await), ["b"]);
-        fixture.refuse(&told, false).await;
-        assert!(fixture.find(&[("a", None)]).await.is_empty(), "a final no stays one");
+        fixture.refuse(&announced, false).await;
+        assert!(fixture.find(&[("a", None)]).await.is_empty(), "a final refusal stays one");
     }
 
     #[tokio::test]
-    async fn what_was_refused_because_it_was_not_there_runs_again() {
+    async fn event_refused_for_a_passing_reason_runs_again() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("a", None).await;
-        fixture.refuse(&told, true).await;
+        let announced = fixture.deliver("a", None).await;
+        fixture.refuse(&announced, true).await;
         let found = fixture.find(&[("a", None)]).await;
-        assert_eq!(found, [FoundEvent { id: told.clone(), tag: "a".parse().unwrap() }]);
-        assert_eq!(fixture.store.event(&told).await.unwrap().unwrap().state, EventState::Queued);
+        assert_eq!(found, [FoundEvent { id: announced.clone(), tag: "a".parse().unwrap() }]);
+        assert_eq!(fixture.store.event(&announced).await.unwrap().unwrap().state, EventState::Queued);
     }
 
     #[tokio::test]
-    async fn a_moved_tag_is_known_by_the_digest_of_its_newest_event() {
+    async fn moved_tag_is_known_by_the_digest_of_its_newest_event() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("latest", Some("one")).await;
+        let announced = fixture.deliver("latest", Some("one")).await;
         assert!(fixture.find(&[("latest", Some("one"))]).await.is_empty());
-        assert_eq!(fixture.known().await.unwrap().digest, None, "its event is still to ask what the tag points at");
-        fixture.refuse(&told, false).await;
+        assert_eq!(fixture.known().await.unwrap().digest, None, "the digest of its event is not known yet");
+        fixture.refuse(&announced, false).await;
         assert!(fixture.find(&[("latest", Some("one"))]).await.is_empty());
         assert_eq!(fixture.known().await.unwrap().digest, Some(digest_of("one")));
         let found = fixture.find(&[("latest", Some("two"))]).await;
         assert_eq!(tags(&found), ["latest"]);
         fixture.refuse(&found[0].id, false).await;
-        // Back to what it was before: that is a move, too.
+        // A move back to the earlier digest is a move, too.
         assert_eq!(tags(&fixture.find(&[("latest", Some("one"))]).await), ["latest"]);
     }
 
     #[tokio::test]
-    async fn what_nobody_looked_at_for_long_is_forgotten() {
+    async fn repositories_that_were_not_listed_for_long_are_forgotten() {
         let fixture = Fixture::new().await;
         fixture.find(&[("a", None)]).await;
         let listed_at = fixture.known().await.unwrap().listed_at;

@@ -23,17 +23,17 @@ statements! {
     REQUESTS = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list}");
     PENDING_REQUESTS = ("SELECT count(*) FROM updates WHERE state = $1 AND cause IN ($2, $3) AND environment IN {list}");
     PENDING_COUNT = ("SELECT count(*) FROM updates WHERE state = $1 AND environment IN {list}");
-    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state IN ($3, $4)
-        AND (CAST($5 AS TEXT) IS NULL OR tag = $5) AND (CAST($6 AS TEXT) IS NULL OR digest IS NULL OR digest = $6)
-        ORDER BY id DESC LIMIT 1");
+    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state = $3
+        AND (CAST($4 AS TEXT) IS NULL OR tag = $4) AND (CAST($5 AS TEXT) IS NULL OR digest IS NULL OR digest = $5)
+        ORDER BY finished_at DESC, id DESC LIMIT 1");
     OPEN_AT = ("SELECT ", update_columns!(), " FROM updates WHERE state IN ($1, $2, $3) AND environment = $4 AND repository = $5
         ORDER BY id DESC LIMIT $6");
 }
 
-/// What a branch writer decides about in one round.
+/// The candidates of one round of a branch writer, and the rows that their decisions need.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
-    /// Moves when a block is made or ends and when a request is made: what was decided before is decided again.
+    /// Moves when a block is made or ends and when a request is made: earlier decisions are repeated.
     pub fence: u64,
     /// The pending updates, in the order in which they were made. Those of a request that still has unverified updates without a
     /// failed try are left out, so that a promotion of many repositories is one commit.
@@ -59,7 +59,8 @@ impl FromRow<'_, Row> for Pending {
 }
 
 impl Store {
-    /// Returns what the branch writer of these environments decides about, at most `limit` updates. Empty without pending updates.
+    /// Returns the pending updates of these environments, at most `limit`, and the rows that their decisions need. Empty without
+    /// pending updates.
     ///
     /// # Errors
     ///
@@ -115,9 +116,15 @@ impl Store {
         repository: &Repository,
         version: &Version,
     ) -> Result<Option<Update>, StoreError> {
-        let [committed, unchanged] = LANDED_STATES.map(UpdateState::as_str);
-        let values = values![environment, repository, committed, unchanged, version.tag(), version.digest()];
-        Ok(BROUGHT.optional(&mut *self.reads.acquire().await?, values).await?)
+        let connection = &mut *self.reads.acquire().await?;
+        let mut newest: Option<Update> = None;
+        // One statement for each state: then the index has the order, and the first match is enough.
+        for state in LANDED_STATES {
+            let values = values![environment, repository, state.as_str(), version.tag(), version.digest()];
+            let found: Option<Update> = BROUGHT.optional(connection, values).await?;
+            newest = newest.into_iter().chain(found).max_by(|a, b| (a.finished_at, &a.id).cmp(&(b.finished_at, &b.id)));
+        }
+        Ok(newest)
     }
 
     /// Returns the open updates of a place, newest first.
@@ -141,8 +148,7 @@ impl Store {
 pub(super) const LANDED_STATES: [UpdateState; 2] = [UpdateState::Committed, UpdateState::Unchanged];
 
 /// The open states, for statements. A test compares them with the enum.
-pub(super) const OPEN_STATES: [UpdateState; 3] =
-    [UpdateState::Unverified, UpdateState::Pending, UpdateState::Waiting];
+pub(super) const OPEN_STATES: [UpdateState; 3] = [UpdateState::Unverified, UpdateState::Pending, UpdateState::Waiting];
 
 async fn landed_at(
     connection: &mut Connection,

@@ -46,7 +46,7 @@ impl Write for Decisions {
     }
 }
 
-/// Stores what decided about the order of updates.
+/// Stores the criteria that decided about the order of updates.
 pub(super) async fn write_bases<'a>(
     tx: &mut Transaction<'_>,
     bases: impl Iterator<Item = (&'a String, Option<&'a (Criterion, String)>)>,

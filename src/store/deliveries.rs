@@ -137,25 +137,27 @@ impl Flood for Delivery {
             for event in &delivery.events {
                 let before = known.remove(&index);
                 index += 1;
-                received.push(if let Some(id) = queued.get(event.duplicate_key.as_str())
-                    && event.duplicates_since <= tx.now
-                {
-                    Received { id: id.clone(), state: ReceivedState::Duplicate }
-                } else if let Some(Known { id, runs_again: false }) = before {
-                    Received { id, state: ReceivedState::Duplicate }
-                } else {
-                    // An event that runs again keeps its id, and so its place in the order of arrival.
-                    let id = if let Some(Known { id, .. }) = before {
-                        again.insert(id.clone(), EventStep::Replay);
-                        id
+                received.push(
+                    if let Some(id) = queued.get(event.duplicate_key.as_str())
+                        && event.duplicates_since <= tx.now
+                    {
+                        Received { id: id.clone(), state: ReceivedState::Duplicate }
+                    } else if let Some(Known { id, runs_again: false }) = before {
+                        Received { id, state: ReceivedState::Duplicate }
                     } else {
-                        let id = tx.next_id();
-                        new.push(queued_event(id.clone(), &delivery.receiver, event));
-                        id
-                    };
-                    queued.insert(&event.duplicate_key, id.clone());
-                    Received { id, state: ReceivedState::Queued }
-                });
+                        // An event that runs again keeps its id, and so its place in the order of arrival.
+                        let id = if let Some(Known { id, .. }) = before {
+                            again.insert(id.clone(), EventStep::Replay);
+                            id
+                        } else {
+                            let id = tx.next_id();
+                            new.push(queued_event(id.clone(), &delivery.receiver, event));
+                            id
+                        };
+                        queued.insert(&event.duplicate_key, id.clone());
+                        Received { id, state: ReceivedState::Queued }
+                    },
+                );
             }
             answers.push(received);
         }

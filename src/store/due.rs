@@ -1,4 +1,4 @@
-//! Events and updates that the registry is asked about. Reading what is due costs what is read, however much waits.
+//! Events and updates that the registry is asked about. Reading them costs what is due, however many wait.
 
 use jiff::Timestamp;
 
@@ -25,18 +25,32 @@ macro_rules! registries {
 /// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
-        concat!("SELECT ", $columns!(), " FROM ", $table, " WHERE id IN (SELECT id FROM (
-            SELECT * FROM (SELECT id FROM ", $table, " WHERE state = $1 AND registry = $2 AND next_attempt_at <= $3
+        concat!(
+            "SELECT ",
+            $columns!(),
+            " FROM ",
+            $table,
+            " WHERE id IN (SELECT id FROM (
+            SELECT * FROM (SELECT id FROM ",
+            $table,
+            " WHERE state = $1 AND registry = $2 AND next_attempt_at <= $3
                 ORDER BY next_attempt_at, id LIMIT $4) AS again
-            UNION ALL SELECT * FROM (SELECT id FROM ", $table, " WHERE state = $1 AND registry = $2
-                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id")
+            UNION ALL SELECT * FROM (SELECT id FROM ",
+            $table,
+            " WHERE state = $1 AND registry = $2
+                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
+        )
     };
 }
 
 /// When the next row of registry $2 in state $1 is due after $3.
 macro_rules! next {
     ($table:literal) => {
-        concat!("SELECT min(next_attempt_at) FROM ", $table, " WHERE state = $1 AND registry = $2 AND next_attempt_at > $3")
+        concat!(
+            "SELECT min(next_attempt_at) FROM ",
+            $table,
+            " WHERE state = $1 AND registry = $2 AND next_attempt_at > $3"
+        )
     };
 }
 

@@ -185,8 +185,7 @@ impl Write for Replay {
     type Output = Vec<Replayed>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Replayed>, sqlx::Error> {
-        let rows: Vec<(String, String, Option<i64>)> =
-            TO_REPLAY.all_of(tx.connection, values![], &self.ids).await?;
+        let rows: Vec<(String, String, Option<i64>)> = TO_REPLAY.all_of(tx.connection, values![], &self.ids).await?;
         let mut known = BTreeMap::new();
         for (id, state, next) in rows {
             let state: EventState = parse(&state, "state")?;

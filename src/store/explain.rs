@@ -23,8 +23,7 @@ pub(super) async fn updates<'u>(
     calendar: Arc<FreezeCalendar>,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let waiting: Vec<&mut Update> =
-        updates.into_iter().filter(|update| update.state == UpdateState::Waiting).collect();
+    let waiting: Vec<&mut Update> = updates.into_iter().filter(|update| update.state == UpdateState::Waiting).collect();
     if waiting.is_empty() {
         return Ok(());
     }

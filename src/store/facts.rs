@@ -1,4 +1,4 @@
-//! What the intake learned of events. A burst of events is recorded in few transactions, and those of one are written together.
+//! Facts about events. A burst of events is recorded in few transactions, and those of one are written together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

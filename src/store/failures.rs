@@ -49,9 +49,7 @@ pub(super) struct NewFailure {
 
 /// Stores failed tries, and deletes all but the newest 50 of each cause.
 pub(super) async fn record(tx: &mut Transaction<'_>, failures: &[NewFailure]) -> Result<(), sqlx::Error> {
-    let row = |failure: &NewFailure| {
-        values![&failure.cause_id, &failure.environment, failure.asked, &failure.answered]
-    };
+    let row = |failure: &NewFailure| values![&failure.cause_id, &failure.environment, failure.asked, &failure.answered];
     INSERT.execute_rows(tx.connection, values![tx.now], failures.iter().map(row).collect()).await?;
     let causes: std::collections::BTreeSet<&String> = failures.iter().map(|failure| &failure.cause_id).collect();
     TRIM.execute_of(tx.connection, values![], causes).await.map(|_| ())

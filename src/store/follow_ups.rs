@@ -56,77 +56,70 @@ statements! {
 }
 
 words! {
-    /// How far Argo CD has come with a committed update.
+    /// The state of a rollout.
     FollowState {
-        /// Argo CD has not heard of it yet; `reason` says why, where it was asked in vain.
+        /// Argo CD was not told yet; `reason` has the last failed try.
         Waiting = "waiting",
-        /// Its applications have been refreshed, and are on their way.
+        /// Its applications were refreshed, and have not all ended.
         Following = "following",
-        /// Argo CD's webhook has heard of it. Without a token no more is known.
+        /// Argo CD's webhook was called. Without a token nothing else is known.
         Told = "told",
-        /// Every application runs it, Synced and Healthy.
+        /// Every application runs the commit, Synced and Healthy.
         Healthy = "healthy",
-        /// An application runs it and is Degraded.
+        /// An application runs the commit and is Degraded.
         Degraded = "degraded",
-        /// An application did not get there within the time that the settings give.
+        /// An application did not reach the commit within the time of the settings.
         TimedOut = "timed_out",
-        /// No application of Argo CD is made of the files that it changed.
+        /// No application of Argo CD uses the changed files.
         Untracked = "untracked",
     }
 }
 
 impl FollowState {
-    /// Returns whether nothing more comes of it.
+    /// Whether the rollout has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Waiting | Self::Following)
     }
 }
 
-/// What becomes of a committed update in Argo CD.
+/// The rollout of a committed update in Argo CD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowUp {
-    /// The update.
     pub update_id: String,
-    /// Its environment.
     pub environment: String,
-    /// Its commit.
     pub commit: String,
-    /// How far it has come: as far as the application that has come least far, or fared worst.
+    /// The least advanced or the worst state of its applications.
     pub state: FollowState,
-    /// Why it is not further, or what went wrong.
+    /// Why it has not ended, or what failed.
     pub reason: Option<String>,
     /// When the update was committed.
     pub started_at: Timestamp,
-    /// When it came to its end.
     pub ended_at: Option<Timestamp>,
-    /// The applications that it touches.
+    /// The applications that use the changed files.
     pub applications: Vec<FollowedApplication>,
 }
 
-/// What an application has come to with an update.
+/// The rollout in one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowedApplication {
     /// The namespace of the `Application`.
     pub namespace: Option<String>,
-    /// Its name.
     pub name: String,
-    /// How far it has come.
     pub state: FollowState,
-    /// Whether it is Synced, in Argo CD's word; `None` until it has been asked.
+    /// Argo CD's sync status; `None` until it was read.
     pub sync: Option<String>,
-    /// Its health, in Argo CD's word.
+    /// Argo CD's health status.
     pub health: Option<String>,
     /// The commit that it is at.
     pub revision: Option<String>,
-    /// Why it is not further, or what went wrong.
+    /// Why it has not ended, or what failed.
     pub reason: Option<String>,
-    /// When Argo CD was first asked to look at the repository.
+    /// When the first refresh was requested.
     pub refreshed_at: Option<Timestamp>,
     /// When it was first seen at our commit or a later one.
     pub reached_at: Option<Timestamp>,
     /// When it was first seen Synced there.
     pub synced_at: Option<Timestamp>,
-    /// When it came to its end.
     pub ended_at: Option<Timestamp>,
 }
 
@@ -146,24 +139,22 @@ impl FromRow<'_, Row> for FollowUp {
     }
 }
 
-/// How an application of an environment fared when it was looked at last.
+/// The last observed health of an application of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationHealth {
-    /// The environment.
     pub environment: String,
-    /// The application, as `namespace/name`.
+    /// `namespace/name`.
     pub application: String,
-    /// Argo CD's word for whether it is synced.
+    /// Argo CD's sync status.
     pub sync: String,
-    /// Argo CD's word for its health.
+    /// Argo CD's health status.
     pub health: String,
-    /// What Argo CD says about it.
+    /// Argo CD's message.
     pub message: Option<String>,
     /// Since when it has been Synced and Healthy without a break; `None`: it is not.
     pub healthy_since: Option<Timestamp>,
-    /// When that was.
     pub observed_at: Timestamp,
-    /// A digest of what the manifests named then that it is made of; `None`: not known.
+    /// A digest of the versions that its manifests named; `None`: not known.
     pub named: Option<String>,
 }
 
@@ -308,7 +299,10 @@ impl Store {
     }
 }
 
-async fn with_updates(connection: &mut Connection, rows: Vec<FollowUp>) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
+async fn with_updates(
+    connection: &mut Connection,
+    rows: Vec<FollowUp>,
+) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
     let updates: Vec<Update> = UPDATES.all_of(connection, values![], rows.iter().map(|row| &row.update_id)).await?;
     let mut updates: HashMap<String, Update> = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
     let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));

@@ -9,9 +9,9 @@ use super::{Store, StoreError};
 use crate::domain::{Update, UpdateInput, UpdateState, WaitCause};
 
 statements! {
-    DUE = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND id IN (
-        SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3))
-        ORDER BY id LIMIT $4");
+    DUE = ("SELECT ", update_columns!(), " FROM
+        (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY id LIMIT $4");
 }
 
 impl Store {

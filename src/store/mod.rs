@@ -11,7 +11,7 @@
 //! In reading order:
 //!
 //! - `database`, `statements`, `rows`, `ids`: the driver, SQL texts, rows as values;
-//! - `outbox`, `writer`: the writing task, and what subscribers get from it;
+//! - `outbox`, `writer`: the changes that subscribers read, and the writing task;
 //! - `wait_rows`, `block_rows`, `failures`, `explain`: parts of transactions;
 //! - `apply`: transitions and their effects;
 //! - one file for each topic of the API.

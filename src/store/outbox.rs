@@ -68,7 +68,9 @@ pub(super) async fn write(
 
 fn subject(change: &Change) -> &str {
     match change {
-        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => id,
+        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => {
+            id
+        }
         Change::Rollout { update, .. } => update,
         Change::Freeze { environment, .. } => environment,
     }
@@ -170,7 +172,7 @@ impl Subscriber {
 
     /// Returns the next entries if there are any already.
     pub fn try_next(&mut self) -> Option<Vec<Entry>> {
-        // What has to be read from the table is left to `next`.
+        // Reading the table is left to `next`.
         while !self.behind {
             match self.receiver.try_recv() {
                 Ok(entries) => {

@@ -33,13 +33,13 @@ statements! {
         SELECT 1 FROM push_attempt_updates WHERE push_id = push_attempts.id)");
     UNCONFIRMED = ("SELECT update_id FROM push_attempt_updates WHERE push_id IN (
         SELECT id FROM push_attempts WHERE state = $1 AND created_at > $2)");
-    UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates JOIN updates ON updates.id = update_id
-        WHERE updates.environment = $1");
+    UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates CROSS JOIN updates
+        WHERE updates.id = update_id AND updates.environment = $1");
     OPEN_OF_BRANCH = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
         WHERE state = $1 AND config_repository = $2 AND branch = $3 ORDER BY id");
     OPEN_ELSEWHERE = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
         WHERE state = $1 AND config_repository = $2 AND branch = $3 AND id IN (
-            SELECT push_id FROM push_attempt_updates JOIN updates ON updates.id = update_id WHERE environment IN {list})
+            SELECT push_id FROM push_attempt_updates CROSS JOIN updates WHERE updates.id = update_id AND environment IN {list})
         ORDER BY id");
 }
 
@@ -55,7 +55,7 @@ pub struct NewPush {
     pub updates: Vec<NewAttempt>,
 }
 
-/// One update of a push, with what decided about its order; `None` for requests.
+/// One update of a push, with the criterion that decided about its order; `None` for requests.
 #[derive(Debug, Clone)]
 pub struct NewAttempt {
     pub attempted: AttemptedUpdate,
@@ -175,13 +175,7 @@ impl Write for Begin {
         let mut rows: Vec<Vec<Value>> = Vec::with_capacity(push.updates.len());
         for NewAttempt { attempted, .. } in &push.updates {
             let (tag, digest) = (attempted.old.tag(), attempted.old.digest());
-            rows.push(values![
-                &attempted.update_id,
-                &attempted.commit,
-                tag,
-                digest,
-                json_changes(&attempted.changes)?
-            ]);
+            rows.push(values![&attempted.update_id, &attempted.commit, tag, digest, json_changes(&attempted.changes)?]);
         }
         INSERT_UPDATES.execute_rows(tx.connection, values![&id], rows).await?;
         let bases = push.updates.iter().map(|update| (&update.attempted.update_id, update.basis.as_ref()));
@@ -247,10 +241,7 @@ async fn land(
 }
 
 /// Returns the repositories of an environment of which an open push attempt carries an update.
-pub(super) async fn under_way(
-    tx: &mut Transaction<'_>,
-    environment: &str,
-) -> Result<HashSet<String>, sqlx::Error> {
+pub(super) async fn under_way(tx: &mut Transaction<'_>, environment: &str) -> Result<HashSet<String>, sqlx::Error> {
     let rows: Vec<(String,)> = UNDER_WAY.all(tx.connection, values![environment]).await?;
     Ok(rows.into_iter().map(|(repository,)| repository).collect())
 }

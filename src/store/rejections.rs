@@ -18,8 +18,8 @@ statements! {
     REASONS = ("SELECT updates.environment, min(waits.detail) FROM waits JOIN updates ON updates.id = waits.update_id
         WHERE updates.state = $1 AND waits.active = 1 AND waits.cause = $2
         GROUP BY updates.environment ORDER BY updates.environment");
-    WAITING_IN = ("SELECT id FROM updates WHERE state = $1 AND id IN (
-        SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AND environment IN {list}");
+    WAITING_IN = ("SELECT id FROM (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AS w CROSS JOIN updates
+        WHERE updates.id = w.update_id AND state = $1 AND environment IN {list}");
 }
 
 /// How long a rejected push pauses.

@@ -5,9 +5,7 @@ use super::rows::request_columns;
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
-use crate::domain::{
-    Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState,
-};
+use crate::domain::{Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState};
 use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
 
@@ -57,7 +55,7 @@ pub struct NewRequestedUpdate {
     pub state: UpdateState,
     /// Why it ends, for a final state.
     pub reason: Option<String>,
-    /// What the environment runs.
+    /// The versions that the environment runs.
     pub running: Vec<Version>,
 }
 
@@ -148,11 +146,11 @@ impl Write for NewRequest {
     }
 }
 
-/// What the commit says of a rollback that passes a freeze without a reason.
+/// The reason in the commit of a rollback that passes a freeze and gives none.
 pub(super) const UNEXPLAINED: &str = "a rollback passes a freeze";
 
 impl NewRequest {
-    /// Returns what the request passes. Freezes are read in the transaction, so that one that was made a moment ago is named.
+    /// Returns the freeze and the closed gate that the request passes. Freezes are read in the transaction, so that a new one counts.
     fn overridden_by(&self, blocks: &Blocks, now: Timestamp) -> Option<String> {
         let passes = self.overrides || self.kind == RequestKind::Rollback;
         let frozen = if passes { blocks.frozen(&self.environment, now) } else { None };
@@ -254,7 +252,7 @@ impl NewRequest {
             UpdateState::Superseded => Some((UpdateInput::Supersede, wanted.reason.clone())),
             UpdateState::Refused => Some((UpdateInput::Refuse, wanted.reason.clone())),
             UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting | UpdateState::Committed => {
-                // A hold that was made a moment ago counts. Rollbacks are what holds are for.
+                // A hold that was made a moment ago counts. A rollback brings its own.
                 let hold = match self.kind {
                     RequestKind::Promotion => blocks.hold(&self.environment, &wanted.repository, now),
                     RequestKind::Rollback => None,

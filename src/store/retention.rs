@@ -139,7 +139,7 @@ impl Write for Old {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // What was replayed meanwhile is open again.
+        // A row that was replayed meanwhile is open again.
         let open = OPEN_STATES.map(UpdateState::as_str);
         let updates = still_ended(tx, &STILL_ENDED_UPDATES, open, &self.updates).await?;
         let events = still_ended(tx, &STILL_ENDED_EVENTS, OPEN_EVENTS.map(EventState::as_str), &self.events).await?;
@@ -181,7 +181,7 @@ mod tests {
     struct Fixture {
         store: Store,
         connection: SqliteConnection,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     impl Fixture {
@@ -190,7 +190,7 @@ mod tests {
             let path = folder.path().join("tagrelay.db");
             let store = Store::open(&StoreSettings { path: path.clone() }).await.unwrap();
             let connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
-            Self { store, connection, _folder: folder }
+            Self { store, connection, folder }
         }
 
         async fn event(&mut self, id: &str, state: &str, ended_days_ago: Option<i64>) {
@@ -225,6 +225,14 @@ mod tests {
             .unwrap();
         }
 
+        async fn failure(&mut self, cause_id: &str) {
+            sqlx::query("INSERT INTO failures (cause_id, at, asked, answered) VALUES (?, 0, 'rules', 'refused: no')")
+                .bind(cause_id)
+                .execute(&mut self.connection)
+                .await
+                .unwrap();
+        }
+
         async fn forget(&self) -> bool {
             let days = |count: u64| Duration::from_secs(count * 86_400);
             let retention = Retention { ended: days(90), history: days(365) };
@@ -238,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_goes_and_what_is_open_or_known_last_stays() {
+    async fn old_rows_are_deleted_except_for_open_ones_and_the_newest_of_each_place() {
         let mut fixture = Fixture::new().await;
         fixture.event("1-open", "waiting", None).await;
         fixture.event("2-old", "superseded", Some(91)).await;
@@ -272,45 +280,59 @@ mod tests {
         assert_eq!(fixture.ids("updates").await, [kept.as_slice(), &others].concat());
         let followed: Vec<String> =
             sqlx::query_scalar("SELECT update_id FROM follow_ups").fetch_all(&mut fixture.connection).await.unwrap();
-        assert_eq!(followed, ["22"], "what is told of a rollout goes with its update");
+        assert_eq!(followed, ["22"], "a follow-up is deleted with its update");
         assert!(!fixture.forget().await);
     }
 
     #[tokio::test]
-    async fn much_goes_in_steps_and_takes_its_attempts_along() {
+    async fn many_rows_are_deleted_in_steps_and_with_their_failures() {
         let mut fixture = Fixture::new().await;
         for number in 0..BATCH + 1 {
             let id = format!("{number:04}");
-            fixture.event(&id, "queued", None).await;
+            fixture.event(&id, "refused", Some(100)).await;
             fixture.update(&id, "staging", "refused", Some(100)).await;
+            fixture.failure(&id).await;
         }
-        sqlx::query("UPDATE events SET state = 'refused', finished_at = ?")
-            .bind(NOW - 100 * DAY)
-            .execute(&mut fixture.connection)
-            .await
-            .unwrap();
-        assert_eq!(fixture.ids("attempts").await.len(), BATCH as usize + 1);
         assert!(fixture.forget().await);
-        assert_eq!((fixture.ids("events").await.len(), fixture.ids("updates").await.len()), (1, 1));
+        for table in ["events", "updates", "failures"] {
+            assert_eq!(fixture.ids(table).await.len(), 1, "{table}");
+        }
         assert!(!fixture.forget().await);
-        for table in ["events", "updates", "attempts"] {
+        for table in ["events", "updates", "failures"] {
             assert_eq!(fixture.ids(table).await, Vec::<String>::new(), "{table}");
         }
     }
 
     #[tokio::test]
-    async fn attempts_are_bounded() {
+    async fn old_entries_of_the_outbox_are_deleted_but_not_the_newest_ones() {
         let mut fixture = Fixture::new().await;
-        fixture.event("1", "queued", None).await;
-        for number in 0..60 {
-            sqlx::query("UPDATE events SET attempts = attempts + 1, reason = ?")
-                .bind(format!("no answer {number}"))
-                .execute(&mut fixture.connection)
-                .await
-                .unwrap();
-        }
-        let attempts = fixture.store.failed_attempts("1").await.unwrap();
-        assert_eq!(attempts.len(), 50);
-        assert_eq!((attempts[0].answered.as_str(), attempts[49].answered.as_str()), ("no answer 10", "no answer 59"));
+        let now = fixture.store.clock().now();
+        let (day, retention) = (Duration::from_secs(86_400), Retention { ended: DAYS_90, history: DAYS_90 });
+        sqlx::query(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10010)
+             INSERT INTO outbox (sequence, at, kind, subject_id, body) SELECT n, 0, 'freeze', 'e', '{}' FROM numbers",
+        )
+        .execute(&mut fixture.connection)
+        .await
+        .unwrap();
+        // The store counts on from the entries that it finds.
+        let Fixture { store, mut connection, folder } = fixture;
+        drop(store);
+        let store = Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await.unwrap();
+        store.record_freeze_change("staging", "frozen", None).await.unwrap();
+        assert_eq!(store.last_sequence(), 10_011);
+        store.forget(&retention, now - day).await.unwrap();
+        let first = async |connection: &mut SqliteConnection| -> (i64, i64) {
+            sqlx::query_as("SELECT min(sequence), count(*) FROM outbox").fetch_one(connection).await.unwrap()
+        };
+        assert_eq!(first(&mut connection).await, (12, 10_000));
+        assert_eq!(store.last_sequence(), 10_011);
+    }
+
+    const DAYS_90: Duration = Duration::from_secs(90 * 86_400);
+
+    #[test]
+    fn open_states_of_events_in_statements_are_those_of_the_enum() {
+        assert_eq!(OPEN_EVENTS.to_vec(), EventState::open().collect::<Vec<_>>());
     }
 }

@@ -6,7 +6,7 @@
 //! - `{rows:TI}` becomes `(CAST($3 AS TEXT), CAST($4 AS BIGINT)), ($5, $6), …`, for `VALUES`. `T` stands for text, `I` for integers.
 //!
 //! The numbers follow those of the other parameters. The numbers of entries are powers of four, so that the driver's
-//! cache holds them. What is left over is filled: a list with its last value, rows with `NULL`, which a statement skips because its
+//! cache holds them. The rest is filled: a list with its last value, rows with `NULL`, which a statement skips because its
 //! first column is a key.
 
 use std::sync::OnceLock;

@@ -55,9 +55,8 @@ impl Store {
     ///
     /// If it could not be stored.
     pub async fn end_updates(&self, ended: Vec<EndedUpdate>) -> Result<(), StoreError> {
-        let step = |ended: EndedUpdate| {
-            Step { party: ended.party, ..Step::new(ended.id, ended.input).because(ended.reason) }
-        };
+        let step =
+            |ended: EndedUpdate| Step { party: ended.party, ..Step::new(ended.id, ended.input).because(ended.reason) };
         let steps: Vec<Step> = ended.into_iter().map(step).collect();
         if steps.is_empty() { Ok(()) } else { self.writes.run(Steps(steps)).await.map(|_| ()) }
     }

@@ -19,7 +19,7 @@ statements! {
         SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $1)");
 }
 
-/// What lies ahead of the waiting updates.
+/// The next change of a wait cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextWait {
     /// Whether a cause is over now, so that [`Store::review_waits`] has something to do.
@@ -100,8 +100,7 @@ impl Write for Review {
         let mut expired = block_rows::open(tx.connection).await?;
         expired.retain(|block| !block.is_active(tx.now));
         block_rows::end(tx, &expired, "expired").await?;
-        let due: Vec<(String,)> =
-            DUE.all(tx.connection, values![WaitCause::RejectedPush.as_str(), tx.now]).await?;
+        let due: Vec<(String,)> = DUE.all(tx.connection, values![WaitCause::RejectedPush.as_str(), tx.now]).await?;
         let due: Vec<String> = due.into_iter().map(|(id,)| id).collect();
         let mut steps = rejections::end(tx, &due).await?;
         let reviewed = review(tx, Scope::All).await?;

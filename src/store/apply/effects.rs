@@ -88,7 +88,7 @@ fn failure(before: UpdateState, update: &Update, step: &Step) -> NewFailure {
 async fn older(tx: &mut Transaction<'_>, landed: &[Update]) -> Result<Vec<Step>, sqlx::Error> {
     let mut rows: Vec<Vec<Value>> = Vec::new();
     for update in landed {
-        // A rollback also takes the place of what is about to be written.
+        // A rollback also ends pending updates.
         let states: &[UpdateState] = match update.cause {
             Cause::Rollback => &[UpdateState::Waiting, UpdateState::Pending],
             Cause::Push | Cause::CatchUp | Cause::Promotion => &[UpdateState::Waiting],

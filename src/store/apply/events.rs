@@ -26,9 +26,22 @@ statements! {
 #[derive(Debug, Clone)]
 pub(in crate::store) enum EventStep {
     /// The registry confirmed it. Its updates have been made.
-    Confirm { matched_rule: String, digest: Option<Digest>, note: Option<String> },
-    Postpone { until: Timestamp, asked: Party, reason: String },
-    Refuse { reason: String, matched_rule: Option<String>, redeliverable: bool, asked: Party },
+    Confirm {
+        matched_rule: String,
+        digest: Option<Digest>,
+        note: Option<String>,
+    },
+    Postpone {
+        until: Timestamp,
+        asked: Party,
+        reason: String,
+    },
+    Refuse {
+        reason: String,
+        matched_rule: Option<String>,
+        redeliverable: bool,
+        asked: Party,
+    },
     Replay,
 }
 

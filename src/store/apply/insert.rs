@@ -30,7 +30,7 @@ pub(in crate::store) struct NewUpdate<'a> {
     pub(in crate::store) received_at: Timestamp,
     pub(in crate::store) trace: &'a TraceContext,
     pub(in crate::store) override_reason: Option<&'a str>,
-    /// What the environment ran; only for requests.
+    /// The versions that the environment ran; only for requests.
     pub(in crate::store) expected: Option<&'a [Version]>,
     /// Whether the outbox gets an entry: not if the update ends in the same transaction.
     pub(in crate::store) announced: bool,

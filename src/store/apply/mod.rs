@@ -6,9 +6,9 @@
 //!
 //! In reading order:
 //!
-//! - `step`: an input and what it brings along;
+//! - `step`: an input and its values;
 //! - `review`: which waiting updates may go;
-//! - `effects`: what transitions of updates bring about;
+//! - `effects`: the effects of transitions of updates;
 //! - `settle`: the states of events, which follow from their updates;
 //! - `updates`, `events`: transitions;
 //! - `insert`: new updates.
@@ -29,6 +29,13 @@ pub(super) use updates::apply;
 
 #[cfg(test)]
 pub(super) fn statements() -> Vec<super::statements::Listed> {
-    [effects::STATEMENTS, events::STATEMENTS, insert::STATEMENTS, review::STATEMENTS, settle::STATEMENTS, updates::STATEMENTS]
-        .concat()
+    [
+        effects::STATEMENTS,
+        events::STATEMENTS,
+        insert::STATEMENTS,
+        review::STATEMENTS,
+        settle::STATEMENTS,
+        updates::STATEMENTS,
+    ]
+    .concat()
 }

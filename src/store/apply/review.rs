@@ -5,10 +5,12 @@ use crate::store::writer::Transaction;
 use crate::store::{block_rows, wait_rows};
 
 statements! {
-    WAITING_FOR = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND id IN (
-        SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) ORDER BY id");
-    WAITING_AT = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND environment = $2 AND id IN (
-        SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $3) ORDER BY id");
+    WAITING_FOR = ("SELECT ", update_columns!(), " FROM
+        (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AS w CROSS JOIN updates
+        WHERE updates.id = w.update_id AND state = $1 ORDER BY id");
+    WAITING_AT = ("SELECT ", update_columns!(), " FROM
+        (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $3) AS w CROSS JOIN updates
+        WHERE updates.id = w.update_id AND state = $1 AND environment = $2 ORDER BY id");
 }
 
 /// Which waiting updates are looked at.

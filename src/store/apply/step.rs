@@ -15,9 +15,9 @@ pub(in crate::store) struct Step {
     pub(in crate::store) until: Option<Timestamp>,
     /// The digest that the registry confirmed.
     pub(in crate::store) digest: Option<Digest>,
-    /// What the causes are of an update that waits.
+    /// The causes, if it waits.
     pub(in crate::store) waits: Vec<Wait>,
-    /// What the branch has of an update that landed.
+    /// The commit and its changes, if it landed.
     pub(in crate::store) landed: Option<AttemptedUpdate>,
     /// Whether Argo CD is followed.
     pub(in crate::store) follow: bool,

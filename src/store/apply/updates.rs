@@ -42,7 +42,11 @@ pub(in crate::store) async fn apply(
 }
 
 /// Applies inputs, collects their effects, and returns the changed updates.
-async fn transit(tx: &mut Transaction<'_>, steps: Vec<Step>, effects: &mut Effects) -> Result<Vec<Update>, sqlx::Error> {
+async fn transit(
+    tx: &mut Transaction<'_>,
+    steps: Vec<Step>,
+    effects: &mut Effects,
+) -> Result<Vec<Update>, sqlx::Error> {
     let ids: BTreeSet<&str> = steps.iter().map(|step| step.update_id.as_str()).collect();
     let loaded: Vec<Update> = LOAD.all_of(tx.connection, values![], ids).await?;
     let mut updates: HashMap<String, Update> = loaded.into_iter().map(|update| (update.id.clone(), update)).collect();

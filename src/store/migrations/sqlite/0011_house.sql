@@ -15,6 +15,8 @@ CREATE INDEX failures_by_cause ON failures (cause_id, id);
 
 DROP INDEX events_due;
 DROP INDEX updates_by_place;
+DROP INDEX updates_by_cause;
+DROP INDEX updates_newest_of_place;
 DROP INDEX updates_pending;
 DROP INDEX updates_waiting;
 DROP INDEX updates_due;
@@ -33,6 +35,7 @@ UPDATE updates SET replayed = 1 WHERE state = 'superseded' AND reason LIKE 'repl
 
 CREATE INDEX events_due ON events (state, registry, next_attempt_at, id);
 CREATE INDEX events_announced ON events (verified_digest, repository, id) WHERE verified_digest IS NOT NULL;
+CREATE INDEX updates_by_cause ON updates (cause_id, state);
 CREATE INDEX updates_by_state ON updates (state, environment, repository, id);
 CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id);
 CREATE INDEX updates_by_end ON updates (state, finished_at, id);
