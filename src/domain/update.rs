@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
 use super::words;
 use crate::image::{Repository, Version};
@@ -130,6 +131,15 @@ pub struct Update {
 }
 
 impl Update {
+    /// Returns since when the update could be written: since its last wait cause ended, otherwise since it was made.
+    pub fn wanted_since(&self) -> Timestamp {
+        let made = || {
+            let milliseconds = Ulid::from_string(&self.id).ok()?.timestamp_ms();
+            Timestamp::from_millisecond(i64::try_from(milliseconds).ok()?).ok()
+        };
+        self.released_at.or_else(made).unwrap_or(self.received_at)
+    }
+
     /// Whether freezes do not keep the update back.
     pub fn passes_freezes(&self) -> bool {
         self.cause == Cause::Rollback || self.override_reason.is_some()

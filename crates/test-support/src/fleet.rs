@@ -437,7 +437,7 @@ impl Fleet {
         while Instant::now() < deadline {
             (_, last) = self.api("GET", &format!("/events/{id}"), None).await;
             // After a restart a build may wait a moment for a fact that is read again.
-            let lacks_fact = last["reason"].as_str().is_some_and(|reason| reason.contains("not known yet"));
+            let lacks_fact = last["reason"].as_str().is_none_or(|reason| reason.contains("not known yet"));
             let is_open = matches!(last["state"].as_str(), Some("queued" | "pending"));
             if !is_open && !(last["state"] == "waiting" && lacks_fact) {
                 return last;

@@ -138,7 +138,7 @@ impl Relay {
         let candidates: Vec<String> = candidates.into_iter().map(|(environment, _)| environment).collect();
         gathering.set("tagrelay.environments", candidates.join(", "));
         span.set("tagrelay.outcome", "confirmed");
-        tracing::debug!(event = %event.id, repository = %event.repository, tag = %event.tag, environments = candidates.join(", "), trace_id = %event.trace.trace_id(), "event confirmed");
+        tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environments = candidates.join(", "), trace_id = %event.trace.trace_id(), "event confirmed");
         Ok(None)
     }
 

@@ -129,7 +129,7 @@ impl<'a> Writer<'a> {
         let by_tip = decided.iter().filter(|(_, decided)| {
             matches!(decided.decision, Decision::End { by_tip: true, .. })
         });
-        let Some(youngest) = by_tip.map(|(update, _)| update.released_at.unwrap_or(update.received_at)).max() else {
+        let Some(youngest) = by_tip.map(|(update, _)| update.wanted_since()).max() else {
             return Ok(false);
         };
         self.reads_newer_tip(youngest, TIP_AGE, tip).await

@@ -55,7 +55,10 @@ impl Writer<'_> {
                 }
                 Ok(Sent::Pushed(Pushed::Landed)) => end = Pushed::Landed,
                 Ok(Sent::Pushed(Pushed::Nothing)) => {}
-                Ok(Sent::Pushed(other)) => return Ok(other),
+                Ok(Sent::Pushed(other)) => {
+                    batch.ids().iter().for_each(|id| batch.describe(id, "decided again", None, None));
+                    return Ok(other);
+                }
                 Err(setback) => {
                     batch.fail(&match &setback {
                         Setback::Store(error) => error.to_string(),
@@ -160,7 +163,7 @@ impl Writer<'_> {
         if !prepared.outcomes().iter().any(|(_, outcome)| is_final(outcome)) {
             return Ok(false);
         }
-        let youngest = batch.updates.iter().map(|update| update.released_at.unwrap_or(update.received_at)).max();
+        let youngest = batch.updates.iter().map(Update::wanted_since).max();
         let youngest = youngest.unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         self.reads_newer_tip(youngest, FRESH, prepared.parent()).await
     }
