@@ -157,7 +157,7 @@ impl SourceRepository {
         let commit = |sha: &str| -> Result<Commit, String> {
             match known.graph.find(sha) {
                 Found::One(commit) => Ok(commit),
-                Found::None => Err(format!("{} does not know {}", self.url, short(sha))),
+                Found::None => Err(format!("{} has no commit {}", self.url, short(sha))),
                 Found::Several => Err(format!("{} is ambiguous in {}", short(sha), self.url)),
             }
         };

@@ -16,7 +16,7 @@ const SECRET: &str = "a-secret-of-every-kind-41bd";
 async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
-        .filter(|kind| kind.tells_images())
+        .filter(|kind| kind.announces_images())
         .fold(crate::fleet().service("user-service"), |builder, kind| {
             let registry = if kind.needs_registry() { "registry = \"registry.example.com\"\n" } else { "" };
             let secret = format!("secret = {{ value = \"{SECRET}\" }}");
@@ -58,7 +58,7 @@ async fn receiver(fleet: &Fleet, name: &str) -> Value {
 #[tokio::test]
 async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
     let fleet = fleet_of_all_kinds().await;
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let name = kind.name();
         let before = receiver(&fleet, name).await;
         assert_eq!((&before["last_heard"], &before["last_accepted_at"]), (&Value::Null, &Value::Null));
@@ -98,7 +98,7 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("is no registry of ECR"), "{message}");
     let (code, message) = told(send(&fleet, "harbour", "harbor", &image(Kind::Harbor), &[]));
-    assert!(code == Some(2) && message.contains("no sender is called"), "{message}");
+    assert!(code == Some(2) && message.contains("there is no sender called"), "{message}");
     let refused = receiver(&fleet, "harbor").await;
     assert_eq!(refused["last_heard"]["outcome"], "unauthorized", "{refused}");
     assert_eq!(refused["last_accepted_at"], Value::Null);

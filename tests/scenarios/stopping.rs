@@ -28,7 +28,7 @@ async fn a_push_that_takes_too_long_is_left_and_done_by_the_next_start() {
     let asked = Instant::now();
     assert_eq!(fleet.terminate(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
-    assert!(fleet.log().contains("the pipeline did not stop in time"), "{}", fleet.log());
+    assert!(fleet.log().contains("the pipeline did not stop within stop_timeout"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
