@@ -10,7 +10,6 @@ pub enum OpenError {
     Address {
         /// `[[config_repository]] name`.
         name: String,
-        /// What is wrong.
         source: AddressError,
     },
     /// Its branch has an invalid name.
@@ -18,13 +17,11 @@ pub enum OpenError {
     Branch {
         /// `[[config_repository]] name`.
         name: String,
-        /// What is wrong.
         source: InvalidBranchName,
     },
     /// A path of an environment is not a valid glob or leaves the repository.
     #[error("environment `{environment}`: the path `{path}` {reason}")]
     Path {
-        /// The environment.
         environment: String,
         /// The path as written in the settings.
         path: String,

@@ -13,9 +13,7 @@ use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_pat
 /// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The commit.
     pub tip: CommitId,
-    /// The environments, by name.
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
@@ -37,9 +35,7 @@ pub struct Place {
     pub path: Arc<str>,
     /// The line, from 1.
     pub line: u32,
-    /// The kind of the site.
     pub format: Format,
-    /// The version that it names.
     pub version: Version,
 }
 
@@ -48,7 +44,6 @@ pub struct Place {
 pub struct FileProblem {
     /// The file. Bytes that are not printable are escaped.
     pub path: String,
-    /// Why it is skipped.
     pub reason: String,
 }
 

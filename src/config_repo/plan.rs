@@ -17,7 +17,6 @@ pub struct Plan {
 /// The updates of one environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentPlan {
-    /// The name of the environment.
     pub environment: String,
     /// The updates, oldest first.
     pub wanted: Vec<WantedVersion>,
@@ -28,28 +27,20 @@ pub struct EnvironmentPlan {
 pub struct WantedVersion {
     /// The caller's id of the update.
     pub key: String,
-    /// The image.
     pub repository: Repository,
-    /// The wanted version.
     pub version: Version,
 }
 
 /// The change of one site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The name of the environment.
     pub environment: String,
-    /// The file.
     pub path: String,
     /// The line of the site, from 1.
     pub line: u32,
-    /// The kind of the site.
     pub format: Format,
-    /// The image.
     pub repository: Repository,
-    /// The version before.
     pub old: Version,
-    /// The version after.
     pub new: Version,
 }
 
@@ -58,7 +49,6 @@ pub struct Change {
 pub enum Outcome {
     /// It changes sites, in a commit.
     Changed {
-        /// The commit.
         commit: CommitId,
         /// The changes of this update only.
         changes: Vec<Change>,
@@ -66,10 +56,7 @@ pub enum Outcome {
     /// Every site names the version already.
     Unchanged,
     /// It is impossible, and no site was changed for it.
-    Refused {
-        /// Why.
-        reason: String,
-    },
+    Refused { reason: String },
 }
 
 /// A commit and its changes.

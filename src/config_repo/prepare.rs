@@ -117,7 +117,6 @@ struct Draft<'a> {
 struct DraftFile {
     /// The bytes at the parent.
     old: Bytes,
-    /// The bytes in the draft.
     new: Bytes,
     /// The blob of `new`.
     id: ObjectId,
@@ -248,9 +247,7 @@ struct FileEdit {
 struct Edited {
     bytes: Bytes,
     changes: Vec<SiteChange>,
-    /// The sites before.
     before: Reading,
-    /// The sites after.
     after: Option<Reading>,
 }
 
