@@ -33,7 +33,7 @@ pub enum OpenError {
     Mirror(#[from] MirrorError),
 }
 
-/// Why no commit could be prepared. A problem of a single update is its `Outcome` instead.
+/// Why no commit could be prepared. A problem of a single update is its `EditOutcome` instead.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// The branch was not fetched yet.

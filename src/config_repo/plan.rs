@@ -46,7 +46,7 @@ pub struct Change {
 
 /// The result of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EditOutcome {
     /// It changes sites, in a commit.
     Changed {
         commit: CommitId,
@@ -75,7 +75,7 @@ pub struct PlannedCommit {
 pub struct Prepared {
     pub(super) parent: CommitId,
     pub(super) tip: CommitId,
-    pub(super) outcomes: Vec<(String, Outcome)>,
+    pub(super) outcomes: Vec<(String, EditOutcome)>,
     pub(super) commits: Vec<PlannedCommit>,
     pub(super) objects: Vec<NewObject>,
     /// The files that differ between `parent` and `tip`.
@@ -103,7 +103,7 @@ impl Prepared {
     }
 
     /// The result of each update by its key, in the order of the plan.
-    pub fn outcomes(&self) -> &[(String, Outcome)] {
+    pub fn outcomes(&self) -> &[(String, EditOutcome)] {
         &self.outcomes
     }
 
