@@ -1,5 +1,4 @@
-use super::shape::Shape;
-use super::tag_rule::InvalidTagRule;
+use super::shape::{InvalidTagRule, Shape};
 
 /// The format of calendar versions: `YYYY.0M.0D`, `YY.MM.MICRO` (<https://calver.org>).
 #[derive(Debug, Clone, PartialEq, Eq)]

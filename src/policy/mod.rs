@@ -17,5 +17,5 @@ pub use calendar::{CalendarFormat, InvalidCalendarFormat};
 pub use compare::Criterion;
 pub use freeze::{FreezeCalendar, FreezeSchedule, FreezeSpan, FreezeWindow, InvalidWeekTime, WeekTime, frozen_until};
 pub use rule::{ImageRule, InvalidPattern, RepositoryPattern, TagRefused, Verification, rule_for};
-pub use shape::Shape;
-pub use tag_rule::{InvalidTagRule, TagFacts, TagRule, TagVersion, is_attachment};
+pub use shape::{InvalidTagRule, Shape};
+pub use tag_rule::{TagFacts, TagRule, TagVersion, is_attachment};

@@ -1,12 +1,15 @@
 use regex::Regex;
 
-use super::tag_rule::InvalidTagRule;
-
 /// A compiled regular expression that must match a whole tag.
 ///
 /// Two shapes are equal if their expressions are the same text.
 #[derive(Debug, Clone)]
 pub struct Shape(Regex);
+
+/// Why a tag rule is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidTagRule(pub(super) String);
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {

@@ -5,7 +5,7 @@ use semver::{BuildMetadata, Prerelease, VersionReq};
 
 use super::calendar::{self, CalendarFormat};
 use super::range;
-use super::shape::{Shape, affix};
+use super::shape::{InvalidTagRule, Shape, affix};
 use crate::image::Tag;
 
 /// Which tags of a repository are versions.
@@ -61,11 +61,6 @@ pub enum TagRule {
         name: Tag,
     },
 }
-
-/// Why a tag rule is invalid.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidTagRule(pub(super) String);
 
 /// The facts that a tag contains about its build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

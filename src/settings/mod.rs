@@ -19,7 +19,6 @@ mod keys;
 mod names;
 mod nearest;
 mod paths;
-mod permission;
 mod reader;
 mod receiver;
 mod registry;
@@ -36,6 +35,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::access::ApiToken;
 use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
@@ -45,13 +45,11 @@ use crate::relay::{CatchUpSettings, WritingSettings};
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
-pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
 pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
-pub use permission::{EnvironmentScope, InvalidPermission, Permission};
 pub use server::ServerSettings;
 
 use names::{Names, report_twins};
@@ -89,7 +87,7 @@ pub struct Settings {
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
-    pub api_tokens: Vec<ApiTokenSettings>,
+    pub api_tokens: Vec<ApiToken>,
     /// Valid but doubtful settings.
     pub warnings: Vec<Fault>,
     /// Compared with the files to detect a change.

@@ -3,10 +3,11 @@
 use std::env::VarError;
 use std::path::Path;
 
+use tagrelay::access::Permission;
 use tagrelay::config_repo::Authentication;
 use tagrelay::policy::{TagRule, Verification};
 use tagrelay::secret::ExposeSecret;
-use tagrelay::settings::{Faults, KEY_SETS, Permission, Settings, UpdateMode};
+use tagrelay::settings::{Faults, KEY_SETS, Settings, UpdateMode};
 use tagrelay::webhook::Kind;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -98,7 +99,7 @@ fn what_the_example_leaves_out_would_be_read() {
                 "cannot be read",
                 "has no effect with",
                 "are both set",
-                "no RSA key",
+                "not an RSA key",
             ];
             assert!(expected.iter().any(|part| fault.message.contains(part)), "{line}: {fault}");
         }

@@ -16,8 +16,8 @@ use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
 use crate::api::{CellView, EnvironmentView};
 use crate::cli::output::{Cell, Table, short};
-use crate::cli::server::{self, Server};
 use crate::image::{CommitSha, Digest, Repository, Tag};
+use crate::server::{self, Server};
 use crate::settings::Settings;
 
 /// How long the server may take until it has read the config repository.

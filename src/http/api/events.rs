@@ -6,8 +6,8 @@ use utoipa::IntoParams;
 
 use super::views::{event_detail, event_view, request_view};
 use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
+use crate::access::Permission;
 use crate::api::{EventDetailView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents, RequestView};
-use crate::settings::Permission;
 use crate::store::{EventFilter, EventState, Replayed};
 
 #[derive(Deserialize, IntoParams)]

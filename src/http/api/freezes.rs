@@ -3,12 +3,11 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::super::auth::one;
 use super::holds::end_of;
 use super::{App, Body, Caller, Problem, parse_option};
+use crate::access::{EnvironmentScope, Permission};
 use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 use crate::relay::{Branch, Environment};
-use crate::settings::Permission;
 
 /// The freezes that are switched on, and the windows of the settings.
 #[utoipa::path(get, path = "/freezes", responses((status = 200, body = Freezes)))]
@@ -47,7 +46,7 @@ pub(super) async fn create(
     caller: Caller,
     Body(order): Body<FreezeBody>,
 ) -> Result<(StatusCode, Json<FreezeView>), Problem> {
-    caller.must(&Permission::Freeze(one(&order.environment)))?;
+    caller.must(&Permission::Freeze(EnvironmentScope::one(&order.environment)))?;
     let wrong = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let reason = order.reason.trim();
     if reason.is_empty() {
@@ -63,7 +62,7 @@ pub(super) async fn create(
     let freeze = crate::relay::FreezeOrder {
         environment: order.environment,
         reason: reason.to_owned(),
-        actor: caller.name,
+        actor: caller.name().to_owned(),
         expires_at,
     };
     let made = app.0.relay.freeze(freeze).await?;
@@ -84,8 +83,8 @@ pub(super) async fn thaw(
     let freezes = app.0.relay.store().freezes().await?;
     let freeze =
         freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;
-    caller.must(&Permission::Freeze(one(&freeze.environment)))?;
-    match app.0.relay.thaw(&id, &caller.name).await? {
+    caller.must(&Permission::Freeze(EnvironmentScope::one(&freeze.environment)))?;
+    match app.0.relay.thaw(&id, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active freeze", &id)),
     }

@@ -5,10 +5,9 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::super::auth::one;
 use super::{App, Body, Caller, Problem};
+use crate::access::{EnvironmentScope, Permission};
 use crate::api::{HoldBody, HoldView, Holds};
-use crate::settings::Permission;
 
 /// The holds that are active.
 #[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
@@ -29,14 +28,14 @@ pub(super) async fn create(
     caller: Caller,
     Body(order): Body<HoldBody>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
-    caller.must(&Permission::Hold(one(&order.environment)))?;
+    caller.must(&Permission::Hold(EnvironmentScope::one(&order.environment)))?;
     let now = app.0.relay.store().clock().now();
     let expires_at = order.hold_for.as_deref().map(|text| end_of("hold_for", text, now)).transpose()?;
     let hold = crate::relay::HoldOrder {
         environment: order.environment,
         repository: order.repository,
         reason: order.reason,
-        actor: caller.name,
+        actor: caller.name().to_owned(),
         expires_at,
     };
     let made = app.0.relay.hold(hold).await?;
@@ -56,8 +55,8 @@ pub(super) async fn release(
 ) -> Result<StatusCode, Problem> {
     let holds = app.0.relay.store().holds().await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
-    caller.must(&Permission::Hold(one(&hold.environment)))?;
-    match app.0.relay.release_hold(&id, &caller.name).await? {
+    caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;
+    match app.0.relay.release_hold(&id, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active hold", &id)),
     }

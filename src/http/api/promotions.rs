@@ -8,14 +8,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-use super::super::auth::one;
 use super::super::trace::RequestTrace;
 use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
+use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
 use crate::image::Tag;
 use crate::relay::{Order, Preview, PreviewedUpdate, PromotionOrder};
-use crate::settings::Permission;
 use crate::store::{Request, RequestMade, RequestState};
 use crate::telemetry::TraceContext;
 
@@ -58,7 +57,7 @@ pub(super) async fn create(
         overrides: body.overrides,
     };
     if body.dry_run {
-        caller.must_follow(&order.to)?;
+        caller.must_see_requests(&order.to)?;
         let preview = app.0.relay.preview_promotion(&order, &trace).await?;
         let mut view = PreviewView::from(preview);
         if caller.must_read().is_err() {
@@ -66,9 +65,9 @@ pub(super) async fn create(
         }
         return Ok(Json(view).into_response());
     }
-    caller.must(&Permission::Promote(one(&order.to)))?;
+    caller.must(&Permission::Promote(EnvironmentScope::one(&order.to)))?;
     if order.overrides {
-        caller.must(&Permission::Override(one(&order.to)))?;
+        caller.must(&Permission::Override(EnvironmentScope::one(&order.to)))?;
     }
     let made = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made).await
@@ -90,7 +89,7 @@ pub(super) async fn show(
     let mut notices = app.0.relay.notices();
     let store = app.0.relay.store();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
-    caller.must_follow(&request.environment)?;
+    caller.must_see_requests(&request.environment)?;
     loop {
         let updates = store.updates_of(&id).await?;
         if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
@@ -117,7 +116,7 @@ pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Re
             "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
-    Ok(Order { actor: caller.name, idempotency_key: key.map(str::to_owned), trace })
+    Ok(Order { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
 }
 
 /// Answers 202 with the request as it stands, which is the earlier one where the key was used before.

@@ -4,8 +4,9 @@ use http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{App, Caller, Problem};
+use crate::access::Permission;
 use crate::api::{Reloaded, SectionChange};
-use crate::settings::{Change, Faults, Permission};
+use crate::settings::{Change, Faults};
 
 /// The way to whoever reads the settings again.
 #[derive(Clone)]

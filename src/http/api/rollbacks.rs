@@ -3,14 +3,13 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 
-use super::super::auth::one;
 use super::super::trace::RequestTrace;
 use super::holds::span;
 use super::promotions::{accepted, by};
 use super::{App, Body, Caller, Problem, parse_option};
+use crate::access::{EnvironmentScope, Permission};
 use crate::api::{RequestView, RollbackBody};
 use crate::relay::RollbackOrder;
-use crate::settings::Permission;
 
 /// Asks for a rollback: an older version, and a hold. Follow it at `/api/v1/promotions/{id}`.
 #[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,
@@ -28,7 +27,7 @@ pub(super) async fn create(
     Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<RollbackBody>,
 ) -> Result<Response, Problem> {
-    caller.must(&Permission::Rollback(one(&body.environment)))?;
+    caller.must(&Permission::Rollback(EnvironmentScope::one(&body.environment)))?;
     let order = RollbackOrder {
         to: parse_option("to", body.to.as_deref())?,
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
