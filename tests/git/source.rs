@@ -60,7 +60,7 @@ fn contents(folder: &Path) -> String {
 
 /// A server with an abbreviated and with a full history, in both versions of the protocol.
 #[tokio::test]
-async fn every_server_tells_how_commits_descend() {
+async fn ancestry_is_known_from_every_server() {
     for (can_filter, fault) in
         [(true, Fault::None), (true, Fault::OldProtocol), (false, Fault::None), (false, Fault::OldProtocol)]
     {
@@ -92,7 +92,7 @@ async fn every_server_tells_how_commits_descend() {
 }
 
 #[tokio::test]
-async fn only_the_branches_that_count_count() {
+async fn only_configured_branches_count() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let release = source.commit("release/1", Some(&first), "release");
@@ -117,7 +117,7 @@ async fn only_the_branches_that_count_count() {
 }
 
 #[tokio::test]
-async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
+async fn force_pushed_branch_loses_its_commits() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let gone = source.commit("main", Some(&first), "gone");
@@ -135,7 +135,7 @@ async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
 }
 
 #[tokio::test]
-async fn where_branches_are_named_a_commit_must_still_be_on_one() {
+async fn commit_must_still_be_on_a_configured_branch() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let gone = source.commit("main", Some(&first), "gone");
@@ -151,7 +151,7 @@ async fn where_branches_are_named_a_commit_must_still_be_on_one() {
 }
 
 #[tokio::test]
-async fn no_is_said_of_what_the_branch_is_now() {
+async fn negative_answer_rests_on_a_new_reading() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let kept = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ async fn no_is_said_of_what_the_branch_is_now() {
 }
 
 #[tokio::test]
-async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
+async fn unreachable_source_is_reported_and_known_commits_stay_known() {
     let source = Source::new("user-service", true);
     let commits = source.commits(3);
     let server = Server::start(source.folder.path(), "reader", "source-password-77");
@@ -174,7 +174,7 @@ async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
     server.set_fault(Fault::Unavailable(2));
     let error = asked.0.membership(0, &image(), &commits[2]).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("source repository {url}: unavailable: 503")), "{error}");
-    assert_eq!(error.ask_again_after().unwrap().as_secs(), 7);
+    assert_eq!(error.ask_again_after().unwrap().as_secs(), 2);
     server.set_fault(Fault::None);
     server.take_requests();
     // Whoever wants to know something else of it meanwhile waits as well.
@@ -222,7 +222,7 @@ async fn failure_before_any_connection_names_the_source_repository() {
 }
 
 #[tokio::test]
-async fn a_cache_that_was_damaged_is_made_anew() {
+async fn damaged_cache_is_recreated() {
     let source = Source::new("user-service", true);
     let commits = source.commits(20);
     let kept = tempfile::tempdir().unwrap();

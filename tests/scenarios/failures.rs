@@ -153,9 +153,9 @@ async fn rejected_environment_does_not_stop_another() {
     fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     let (_, event) = fleet.deliver("order-service", &sha('1')).await;
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('1')});
-    let (status, second) = fleet.api("POST", "/promotions", Some(promotion)).await;
+    // The request may wait for the end of the push.
+    let ((status, second), ()) = tokio::join!(fleet.api("POST", "/promotions", Some(promotion)), async { gate.open() });
     assert_eq!(status, 202, "{second}");
-    gate.open();
     let (_, refused) = fleet.api("GET", &format!("/promotions/{}?wait=60", second["id"].as_str().unwrap()), None).await;
     assert_eq!(refused["state"], "refused", "{refused:#}");
     assert!(refused["reason"].as_str().unwrap().contains("production is protected"), "{refused:#}");

@@ -19,7 +19,7 @@ async fn push_cut_off_by_stop_timeout_is_finished_by_next_start() {
     // The gate stays closed, so the program can only end before the push.
     let (mut fleet, _gate, id) = pushing("1s").await;
     assert_eq!(fleet.terminate(), Some(0));
-    assert!(fleet.log().contains("the pipeline did not stop in time"), "{}", fleet.log());
+    assert!(fleet.log().contains("the pipeline did not stop within stop_timeout"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
