@@ -78,7 +78,7 @@ async fn ancestry_is_known_from_every_server() {
         assert_eq!(asked.relation(newest, newest).await, Relation::Same, "{case}");
         let unknown = asked.relation(newest, &"e".repeat(40)).await;
         assert!(
-            matches!(&unknown, Relation::Untold { reason } if reason.contains("does not know eeeeeee")),
+            matches!(&unknown, Relation::Untold { reason } if reason.contains("has no commit eeeeeee")),
             "{unknown:?}"
         );
 
