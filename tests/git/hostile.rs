@@ -63,8 +63,8 @@ async fn odd_tree_entries_stay_unchanged() {
         [
             r"environments/staging/new\nline.yaml has control characters in its name: rename it",
             r"environments/staging/not-utf-8-\xff.yaml has a name that is not valid UTF-8: rename it",
-            "environments/staging/submodule.yaml is a submodule, which is never followed",
-            "environments/staging/symlink.yaml is a symbolic link, which is never followed",
+            "environments/staging/submodule.yaml is a submodule: submodules are not read",
+            "environments/staging/symlink.yaml is a symbolic link: links are not followed",
         ]
     );
     let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;

@@ -223,7 +223,7 @@ async fn build_of_unreadable_age_waits() {
             .await;
         let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
         let reason = event["reason"].as_str().unwrap();
-        let expected = if status == 307 { "blob storage" } else { "nobody can see when it was built" };
+        let expected = if status == 307 { "the blob storage" } else { "nobody can see when it was built" };
         assert!(reason.contains(expected), "{status}: {reason}");
         held.push(id);
     }

@@ -120,7 +120,7 @@ async fn faulty_settings_are_reported_and_not_applied() {
     );
     assert!(problem["detail"].as_str().unwrap().contains(&format!("tagrelay.toml:{}:", line(9))), "{problem}");
     assert_eq!((reloads(&fleet, "failed").await, metric(&fleet, "tagrelay_config_is_current").await), (1, "0".into()));
-    assert!(fleet.log().contains("settings not reloaded; those in force stay"));
+    assert!(fleet.log().contains("settings not reloaded; the old ones stay in force"));
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     assert_eq!(matrix["environments"].as_array().unwrap().len(), 2, "none of it is in force");
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;

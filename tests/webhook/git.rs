@@ -88,7 +88,7 @@ fn other_events_of_git_hosts_are_ignored_with_reason() {
 
 #[test]
 fn git_hosts_have_no_sample_images() {
-    for kind in Kind::ALL.iter().filter(|kind| !kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| !kind.announces_images()) {
         let push = SamplePush {
             repository: "docker.io/uyou/user-service".parse().unwrap(),
             tag: "1234567".parse().unwrap(),
