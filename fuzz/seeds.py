@@ -9,9 +9,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = {"dockerhub": "docker-hub", "harbor-cloudevents": "harbor", "acr-eventgrid": "acr"}
 
 # The order of the table, which chooses the sender in the fuzz target.
-table = (ROOT / "src/webhook/senders/mod.rs").read_text()
+table = (ROOT / "crates/webhook/src/senders/mod.rs").read_text()
 files = re.findall(r"=> (\w+),", table.split("\nsenders! {")[1].split("\n}")[0])
-sources = [(ROOT / f"src/webhook/senders/{file}.rs").read_text() for file in files]
+sources = [(ROOT / f"crates/webhook/src/senders/{file}.rs").read_text() for file in files]
 names = [re.search(r'name: "([\w-]+)"', source).group(1) for source in sources]
 
 senders = ROOT / "fuzz/corpus/senders"
@@ -36,19 +36,19 @@ for name, token in json.loads((ROOT / "tests/fixtures/webhook-signatures/tokens.
 for target in ("scan", "edit"):
     folder = ROOT / "fuzz/corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((ROOT / "tests/corpus").rglob("*")):
+    for path in sorted((ROOT / "tests/manifest/corpus").rglob("*")):
         if not path.is_file():
             continue
         name = path.name
         choice = 5 if name.endswith(".json") else 3 if name.startswith(".argocd") else 1 if "ustomization" in name else 0
-        label = "-".join(path.relative_to(ROOT / "tests/corpus").parts)
+        label = "-".join(path.relative_to(ROOT / "tests/manifest/corpus").parts)
         for more in (0, 8, 16):
             (folder / f"{label}-{more}").write_bytes(bytes([choice + more]) + path.read_bytes())
 
 # Kustomizations upon a base: fuzz_targets/insert.rs takes the three files with 0xff between them.
 insert = ROOT / "fuzz/corpus/insert"
 insert.mkdir(parents=True, exist_ok=True)
-overlays = ROOT / "tests/corpus/overlays"
+overlays = ROOT / "tests/manifest/corpus/overlays"
 bases = [path for path in sorted((overlays / "base").rglob("*.yaml")) if path.is_file() and "ustomization" not in path.name]
 for path in sorted(overlays.glob("*/*/*ustomization*")):
     for number, manifest in enumerate(bases):

@@ -1,19 +1,8 @@
-//! The whole program, from the webhook to the branch: the built binary between a registry and a Git server.
+//! Measures the built program between a registry and a Git server, from the webhook to the branch.
 //!
 //! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle catch-up`.
-//! docs/benchmarks.md tells what the figures mean.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, dead_code)]
-
-#[path = "../../tests/support/fleet.rs"]
-mod fleet;
-#[path = "../../tests/support/git_http.rs"]
-mod git_http;
-#[path = "../support/manifests.rs"]
-mod manifests;
-#[path = "../support/measure.rs"]
-mod measure;
-#[path = "../support/wire.rs"]
-mod wire;
+//! docs/benchmarks.md explains the figures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod accept;
 mod burst;
@@ -21,6 +10,14 @@ mod catch_up;
 mod latency;
 mod size;
 mod world;
+
+use tagrelay_test_support::Fleet;
+use tagrelay_test_support::fleet::Builder;
+
+/// Begins a fleet of the built program.
+fn fleet() -> Builder {
+    Fleet::builder(env!("CARGO_BIN_EXE_tagrelay"))
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,7 +27,7 @@ fn main() {
     {
         return runtime.block_on(accept::serve(kind));
     }
-    // Cargo adds options of its own, such as `--bench`.
+    // Cargo adds options such as `--bench`.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let parts = ["latency", "burst", "accept", "memory", "idle", "catch-up"];
     if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {

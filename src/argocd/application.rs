@@ -6,18 +6,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The name of an application, with its namespace where that is known.
+/// The name of an application: `NAME` or `NAMESPACE/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ApplicationName {
-    /// The namespace of the `Application`; `None`: Argo CD's own.
+    /// The namespace of the `Application`; `None`: the one that Argo CD runs in.
     pub namespace: Option<String>,
-    /// Its name.
+    /// A DNS name, as Kubernetes requires.
     pub name: String,
 }
 
-/// Why a text names no application.
+/// The text is not an application's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no application: write its name, or NAMESPACE/NAME")]
+#[error("`{0}` is not an application's name: write NAME or NAMESPACE/NAME")]
 pub struct InvalidApplicationName(String);
 
 impl FromStr for ApplicationName {
@@ -49,52 +49,52 @@ impl fmt::Display for ApplicationName {
     }
 }
 
-/// Where an application takes its manifests from.
+/// One source of an application's manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Source {
-    /// The repository as Argo CD writes it.
+    /// The repository's URL as written in the application.
     pub repo_url: String,
-    /// The folder; empty for a Helm chart of a chart repository, and for a source that others only refer to.
+    /// The folder. `None`: a chart of a Helm repository, or a source that only provides value files.
     pub path: Option<String>,
     /// Branch, tag or commit; empty or `HEAD`: the repository's default branch.
     pub target_revision: String,
-    /// The name by which value files of other sources begin with `$name/`.
+    /// The name by which other sources refer to files of this one (`$name/…`).
     pub reference: Option<String>,
-    /// Value files, from the folder, from the top (`/…`) or from another source (`$name/…`).
+    /// Value files, relative to the folder, to the repository (`/…`) or to another source (`$name/…`).
     pub value_files: Vec<String>,
 }
 
-/// Whether the cluster is as the manifests say.
+/// Whether the cluster matches the manifests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncStatus {
-    /// It is.
+    /// It matches.
     Synced,
-    /// It is not.
+    /// It differs.
     OutOfSync,
-    /// The manifests could not be made, or nobody has looked yet.
+    /// Not compared yet, or the manifests could not be rendered.
     Unknown,
 }
 
-/// How what an application is made of fares
+/// The health of an application's resources, taken together
 /// (<https://argo-cd.readthedocs.io/en/stable/operator-manual/health/>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Everything is as it should be.
+    /// All resources are healthy.
     Healthy,
-    /// Not yet, and still on its way.
+    /// A resource is not healthy yet.
     Progressing,
-    /// Something has failed.
+    /// A resource failed.
     Degraded,
-    /// Something is paused.
+    /// A resource is suspended or paused.
     Suspended,
-    /// Something is not in the cluster.
+    /// A resource does not exist in the cluster.
     Missing,
-    /// Nobody knows.
+    /// The health could not be determined.
     Unknown,
 }
 
 impl SyncStatus {
-    /// Returns Argo CD's own word.
+    /// Returns Argo CD's word for the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Synced => "Synced",
@@ -105,7 +105,7 @@ impl SyncStatus {
 }
 
 impl Health {
-    /// Returns Argo CD's own word.
+    /// Returns Argo CD's word for the health.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "Healthy",
@@ -118,52 +118,52 @@ impl Health {
     }
 }
 
-/// An application as Argo CD shows it. A list shows no revisions, and of an operation only how it ended.
+/// An application as Argo CD reports it. A list omits the revisions and all of the operation but its phase and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
-    /// Its name.
+    /// Name and namespace.
     pub name: ApplicationName,
-    /// Its sources, one or several.
+    /// One or several.
     pub sources: Vec<Source>,
-    /// What `argocd.argoproj.io/manifest-generate-paths` says: the only files that it is made of.
+    /// The annotation `argocd.argoproj.io/manifest-generate-paths`: the files and folders that it reads.
     pub generate_paths: Option<String>,
-    /// Whether the cluster is as the manifests say.
+    /// Whether the cluster matches the manifests.
     pub sync: SyncStatus,
-    /// How it fares.
+    /// The health of all resources.
     pub health: Health,
-    /// What Argo CD says about its health.
+    /// Argo CD's explanation of the health.
     pub health_message: Option<String>,
-    /// Since when its health is that; only newer versions of Argo CD tell.
+    /// Since when the health has its value; `None` with older versions of Argo CD.
     pub health_since: Option<Timestamp>,
-    /// The commit that each source was compared at, in the order of the sources; empty: nobody has looked yet.
+    /// The commit that each source was compared at, in the order of the sources. Empty: not compared yet.
     pub revisions: Vec<String>,
-    /// A sync that is running, or that has failed.
+    /// An error condition, a failed sync or an unreadable field, at most 500 characters.
     pub trouble: Option<String>,
     /// Whether a sync is running.
     pub is_syncing: bool,
-    /// When the last sync ended, however it did. What it brought has not run for longer.
+    /// When the last sync ended, successful or not. The versions that it deployed have run since then at the longest.
     pub last_sync: Option<Timestamp>,
-    /// Why the last sync of the commits that it is at failed, or a hook of it. Argo CD may call the application Synced
-    /// and Healthy all the same.
+    /// The error of the last sync or one of its hooks, if that sync was for the current revisions. Argo CD may report
+    /// Synced and Healthy in spite of it.
     pub failed_sync: Option<String>,
 }
 
 impl Application {
-    /// Returns whether what Argo CD shows of it could not be read, so that nobody knows what it is made of.
+    /// Returns whether Argo CD's description could not be parsed, so that the files that it reads are unknown.
     pub fn is_unreadable(&self) -> bool {
         self.trouble.is_some() && self.sources.is_empty()
     }
 }
 
-/// The list as the API sends it (`v1alpha1ApplicationList` of Argo CD's OpenAPI document). Its items are read one by one: one
-/// that is not as it should be leaves the others readable.
+/// The list of the API (`v1alpha1ApplicationList` of Argo CD's OpenAPI document). Items are parsed one by one, so that a
+/// malformed one does not hide the others.
 #[derive(Deserialize)]
 pub(super) struct WireList {
     pub(super) items: Option<Vec<Value>>,
 }
 
-/// Reads an item of a list. Of one that is not what an application looks like no more is known than its name and what is
-/// wrong with it; `None`: not even its name.
+/// Parses an item of a list. A malformed item gives an application with its name and the error in `trouble`; `None`: it
+/// has no name.
 pub(super) fn listed(item: Value) -> Option<Application> {
     let metadata = item.get("metadata").cloned().unwrap_or_default();
     let error = match serde_json::from_value::<WireApplication>(item) {
@@ -173,10 +173,10 @@ pub(super) fn listed(item: Value) -> Option<Application> {
     let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
     let (name, namespace) = (text("name"), text("namespace"));
     let shown = name.clone().unwrap_or_else(|| "without a name".to_owned());
-    tracing::warn!(application = shown, %error, "Argo CD shows an application that cannot be read; the others are");
+    tracing::warn!(application = shown, %error, "Argo CD reports an application that cannot be parsed; ignoring it");
     let metadata = WireMetadata { name: name?, namespace, annotations: None };
     let bare = WireApplication { metadata, spec: WireSpec::default(), status: None };
-    let trouble = shorten(&format!("what Argo CD shows of it cannot be read: {error}"));
+    let trouble = shorten(&format!("Argo CD's description of it cannot be parsed: {error}"));
     Some(Application { trouble: Some(trouble), ..bare.into() })
 }
 
@@ -252,12 +252,12 @@ struct WireOperation {
     sync_result: Option<WireRevisions>,
 }
 
-/// Reads a time of Kubernetes'. What is none is left out, and noted in `faults`: it is no reason to know nothing.
+/// Parses a Kubernetes time. An unparseable time is recorded in `faults` and treated as absent.
 fn time(name: &str, value: Option<&Value>, faults: &mut Vec<String>) -> Option<Timestamp> {
     let value = value.filter(|value| !value.is_null())?;
     let read = value.as_str().and_then(|text| text.parse().ok());
     if read.is_none() {
-        faults.push(format!("its {name} is no time: {value}"));
+        faults.push(format!("{name} is not a time: {value}"));
     }
     read
 }
@@ -269,7 +269,7 @@ struct WireRevisions {
 }
 
 impl WireRevisions {
-    /// Returns the commit of each source; none where that is not told.
+    /// Returns the commit of each source; empty if the answer has none.
     fn all(self) -> Vec<String> {
         let several = self.revisions.filter(|revisions| !revisions.is_empty());
         several.unwrap_or_else(|| self.revision.filter(|revision| !revision.is_empty()).into_iter().collect())
@@ -284,7 +284,7 @@ struct WireCondition {
     message: String,
 }
 
-/// The annotation that narrows down which files an application is made of
+/// The annotation that restricts the files that an application reads
 /// (<https://argo-cd.readthedocs.io/en/stable/operator-manual/high_availability/#manifest-paths-annotation>).
 const GENERATE_PATHS: &str = "argocd.argoproj.io/manifest-generate-paths";
 
@@ -311,7 +311,7 @@ impl From<WireApplication> for Application {
         let failure = operation.filter(|_| failed).map(|operation| {
             let message = operation.message.unwrap_or_default();
             let synced = operation.sync_result.map(WireRevisions::all).unwrap_or_default();
-            // One of an earlier commit says nothing about what is there now.
+            // A failed sync of an earlier commit says nothing about the current one.
             let is_current = synced.is_empty() || revisions.is_empty() || synced == revisions;
             (format!("the last sync failed: {message}"), is_current)
         });
@@ -348,7 +348,7 @@ impl From<WireApplication> for Application {
     }
 }
 
-/// The longest text of Argo CD's that is kept, in characters: errors of manifests can be pages.
+/// Limit for texts of Argo CD, in characters. Errors in manifests can be pages long.
 const MAX_TROUBLE: usize = 500;
 
 fn shorten(text: &str) -> String {
@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_argo_cd_leaves_out_or_sends_as_null_is_no_error() {
+    fn missing_and_null_fields_are_accepted() {
         let bare = application(json!({"metadata": {"name": "a"}}));
         assert_eq!((bare.sync, bare.health), (SyncStatus::Unknown, Health::Unknown));
         assert!(bare.sources.is_empty() && bare.revisions.is_empty());
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_none_is_said_and_leaves_the_rest_readable() {
+    fn unparseable_time_is_reported_and_treated_as_absent() {
         let of = |transition: serde_json::Value, finished: serde_json::Value| {
             application(json!({"metadata": {"name": "a"}, "status": {"sync": {"status": "Synced"},
                 "health": {"status": "Healthy", "lastTransitionTime": transition},
@@ -402,25 +402,25 @@ mod tests {
         let bad = of(json!("yesterday"), json!(17));
         assert!(bad.is_healthy());
         assert_eq!((bad.health_since, bad.last_sync), (None, None));
-        let said = "its lastTransitionTime is no time: \"yesterday\"; its finishedAt is no time: 17";
+        let said = "lastTransitionTime is not a time: \"yesterday\"; finishedAt is not a time: 17";
         assert_eq!(bad.trouble.as_deref(), Some(said));
         assert_eq!(of(serde_json::Value::Null, serde_json::Value::Null).trouble, None);
     }
 
     #[test]
-    fn an_item_that_is_no_application_is_known_by_its_name_and_its_fault() {
+    fn malformed_item_keeps_its_name_and_the_error() {
         let fine = listed(json!({"metadata": {"name": "a"}, "status": {"health": {"status": "Healthy"}}})).unwrap();
         assert_eq!((fine.health, fine.trouble), (Health::Healthy, None));
         let bad = listed(json!({"metadata": {"name": "b", "namespace": "argocd"}, "status": {"health": 7}})).unwrap();
         assert_eq!((bad.name.to_string().as_str(), bad.is_healthy()), ("argocd/b", false));
-        assert!(bad.trouble.unwrap().starts_with("what Argo CD shows of it cannot be read: "));
+        assert!(bad.trouble.unwrap().starts_with("Argo CD's description of it cannot be parsed: "));
         for nameless in [json!(null), json!({"metadata": {"name": 7}}), json!([])] {
             assert_eq!(listed(nameless), None);
         }
     }
 
     #[test]
-    fn several_sources_have_a_revision_each() {
+    fn each_of_several_sources_has_a_revision() {
         let several = application(json!({"metadata": {"name": "a"},
             "spec": {"sources": [{"repoURL": "https://charts", "chart": "apisix"}, {"repoURL": "https://git", "ref": "config"}]},
             "status": {"sync": {"status": "Synced", "revisions": ["2.10.0", "abc"]}}}));
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn names_may_have_a_namespace() {
+    fn name_may_have_a_namespace() {
         for text in ["platform-staging", "argocd/platform-staging"] {
             assert_eq!(text.parse::<ApplicationName>().unwrap().to_string(), text);
         }
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_and_broken_manifests_are_told() {
+    fn failed_syncs_and_broken_manifests_are_reported() {
         let failed = application(json!({"metadata": {"name": "a"},
             "status": {"operationState": {"phase": "Failed", "message": "one or more objects failed to apply"}}}));
         assert_eq!(failed.trouble.unwrap(), "the last sync failed: one or more objects failed to apply");
@@ -453,7 +453,7 @@ mod tests {
             (of("b").is_healthy(), of("b").failed_sync.as_deref()),
             (false, Some("the last sync failed: smoke test"))
         );
-        // It went on to another commit since, which changed nothing there.
+        // The failed sync was for another commit.
         assert_eq!((of("a").is_healthy(), of("a").failed_sync), (true, None));
         assert!(of("a").trouble.is_some());
         let broken = application(json!({"metadata": {"name": "a"}, "status": {"operationState": {"phase": "Running"},

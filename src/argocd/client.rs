@@ -11,29 +11,28 @@ use super::{Access, Application, ApplicationName, ArgoCdError, ArgoCdSettings, P
 use crate::secret::{Redaction, Secret};
 use crate::telemetry::TraceContext;
 
-/// How long to connect, and how long one answer may take. A refresh is answered when the controller has looked at the
-/// application, which waits for the repository server to make the manifests.
+/// Time limits for the connection and for one request. The answer to a refresh comes only after the repository server has
+/// rendered the manifests.
 const LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
-/// The longest answer that is read, in bytes: a list of some thousand applications has a few megabytes.
+/// Limit for one answer, in bytes. A list of some thousand applications has a few megabytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// What a list has to tell: of everything that an application has it is the smaller part by far. Servers that do not know
-/// the parameter send everything.
+/// The fields requested in a list, a small part of each application. Servers that do not know the parameter send all.
 const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,items.spec,\
                       items.status.sync.status,items.status.health,items.status.operationState.phase,\
                       items.status.operationState.finishedAt";
 
-/// Whether Argo CD is to look at the repository first.
+/// Whether Argo CD fetches the repository before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// It is to look; answered when it has.
+    /// It fetches and compares first; the answer comes after that.
     Normal,
-    /// What it knows is enough.
+    /// It answers from its cache.
     No,
 }
 
-/// A client of one Argo CD. It keeps connections alive.
+/// A client of one Argo CD. Keeps connections alive.
 #[derive(Debug)]
 pub struct ArgoCd {
     http: reqwest::Client,
@@ -41,18 +40,18 @@ pub struct ArgoCd {
 }
 
 impl ArgoCd {
-    /// Makes a client. Asks nobody yet.
+    /// Creates a client. Sends nothing.
     ///
     /// # Errors
     ///
-    /// When no HTTP client can be made, for instance because the CA bundle has changed for the worse.
+    /// If the CA bundle or the system's CA certificates cannot be used.
     pub fn new(settings: ArgoCdSettings) -> Result<Self, ArgoCdError> {
         let failed = |reason: String| ArgoCdError::Unavailable(reason);
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("tagrelay/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(LIMITS.0)
             .timeout(LIMITS.1)
-            // A token is for the address that the settings give.
+            // The token must not reach any other host.
             .redirect(redirect::Policy::none());
         if let Some(path) = &settings.ca_bundle {
             let shown = path.display();
@@ -62,7 +61,7 @@ impl ArgoCd {
             builder = builder.tls_certs_merge(certificates);
         }
         let http = match builder.build() {
-            // Plain HTTP must work on a machine without CA certificates.
+            // Plain HTTP must work without the system's CA certificates.
             Err(_) if settings.url.scheme() == "http" && settings.ca_bundle.is_none() => reqwest::Client::builder()
                 .redirect(redirect::Policy::none())
                 .timeout(LIMITS.1)
@@ -70,7 +69,8 @@ impl ArgoCd {
                 .build(),
             built => built,
         };
-        let http = http.map_err(|error| failed(format!("no HTTPS client can be made: {}", innermost(&error))))?;
+        let http =
+            http.map_err(|error| failed(format!("the HTTPS client cannot be created: {}", innermost(&error))))?;
         Ok(Self { http, settings })
     }
 
@@ -79,11 +79,13 @@ impl ArgoCd {
         &self.settings
     }
 
-    /// Returns the applications that the token may see, without revisions; `selector` narrows them down by labels.
+    /// Lists the applications that the token may see, without revisions.
+    ///
+    /// `selector`: a Kubernetes label selector; `None`: all applications.
     ///
     /// # Errors
     ///
-    /// What came in the place of a list.
+    /// [`ArgoCdError`], of any kind but `NoApplication`.
     pub async fn applications(&self, selector: Option<&str>) -> Result<Vec<Application>, ArgoCdError> {
         let mut url = self.api(&["applications"]);
         url.query_pairs_mut().append_pair("fields", FIELDS);
@@ -93,18 +95,18 @@ impl ArgoCd {
         let answer = self.ask(self.http.get(url), None, "the applications").await;
         let list: WireList = answer.map_err(|error| match error {
             ArgoCdError::NoApplication(_) => {
-                ArgoCdError::Unauthorized("the token may not list applications (403, or no such API)".to_owned())
+                ArgoCdError::Unauthorized("the token may not list applications (403 or 404)".to_owned())
             }
             error => error,
         })?;
         Ok(list.items.unwrap_or_default().into_iter().filter_map(listed).collect())
     }
 
-    /// Returns an application. `trace` is the span on whose behalf it is asked for.
+    /// Fetches one application. `trace`: the span that the request belongs to.
     ///
     /// # Errors
     ///
-    /// What came in its place.
+    /// [`ArgoCdError`]; `NoApplication` if it does not exist or the token may not see it.
     pub async fn application(
         &self,
         name: &ApplicationName,
@@ -122,11 +124,11 @@ impl ArgoCd {
         Ok(wire.into())
     }
 
-    /// Returns the version of the server. Needs no token.
+    /// Returns the server's version. Needs no token.
     ///
     /// # Errors
     ///
-    /// What came in its place.
+    /// [`ArgoCdError`].
     pub async fn version(&self) -> Result<String, ArgoCdError> {
         #[derive(serde::Deserialize)]
         struct Version {
@@ -134,21 +136,21 @@ impl ArgoCd {
             version: String,
         }
         let version: Version =
-            read(self.http.get(self.url(&["api", "version"])), "its version", &Redaction::none()).await?;
+            read(self.http.get(self.url(&["api", "version"])), "the version", &Redaction::none()).await?;
         Ok(version.version)
     }
 
-    /// Tells Argo CD's webhook of a push.
+    /// Sends a push event to Argo CD's webhook.
     ///
     /// # Errors
     ///
-    /// When it did not take it.
+    /// [`ArgoCdError`]; `Unexpected` if the settings have a token instead of a webhook, or the repository has no host.
     pub async fn announce(&self, branch: &WatchedBranch, push: &PushedCommit) -> Result<(), ArgoCdError> {
         let Access::Webhook { url, secret } = &self.settings.access else {
-            return Err(ArgoCdError::Unexpected("there is no webhook beside a token".to_owned()));
+            return Err(ArgoCdError::Unexpected("the settings have a token and no webhook".to_owned()));
         };
         let body = payload(branch, push).ok_or_else(|| {
-            let message = "the config repository has no host that it could know it by: set its `argocd_url`";
+            let message = "the URL of the config repository has no host: set `argocd_url`";
             ArgoCdError::Unexpected(message.to_owned())
         })?;
         let body = body.to_string();
@@ -169,12 +171,12 @@ impl ArgoCd {
         let answer = request.body(body).send().await.map_err(|error| unavailable(error, "the webhook"))?;
         match answer.status() {
             status if status.is_success() => Ok(()),
-            // "Webhook processing failed": the secret is not the one that it has.
+            // "Webhook processing failed": the secrets differ.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let text = answer.text().await.unwrap_or_default();
-                Err(ArgoCdError::Unauthorized(format!("its webhook says: {}", shorten(&redaction.clean_whole(&text)))))
+                Err(ArgoCdError::Unauthorized(format!("webhook: {}", shorten(&redaction.clean_whole(&text)))))
             }
-            status => Err(by_status(status, "its webhook")),
+            status => Err(by_status(status, "the webhook")),
         }
     }
 
@@ -184,7 +186,7 @@ impl ArgoCd {
 
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.settings.url.clone();
-        // The settings take URLs that have a path only.
+        // The settings accept only URLs with a path, so this always succeeds.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -198,7 +200,7 @@ impl ArgoCd {
         what: &str,
     ) -> Result<T, ArgoCdError> {
         let Access::Token(token) = &self.settings.access else {
-            return Err(ArgoCdError::Unauthorized("there is no token".to_owned()));
+            return Err(ArgoCdError::Unauthorized("no token is configured".to_owned()));
         };
         let token = reveal(token)?;
         let request = request.bearer_auth(token.expose_secret());
@@ -210,8 +212,8 @@ impl ArgoCd {
     }
 }
 
-/// Sends a request and reads the answer, out of which `redaction` takes what the request has shown: what applications say of
-/// themselves is kept.
+/// Sends a request and parses the answer, after `redaction` has removed the token: an application may quote it, and parts
+/// of the answer are stored.
 async fn read<T: DeserializeOwned>(
     request: RequestBuilder,
     what: &str,
@@ -235,13 +237,13 @@ async fn read<T: DeserializeOwned>(
 
 fn by_status(status: StatusCode, what: &str) -> ArgoCdError {
     match status {
-        StatusCode::UNAUTHORIZED => ArgoCdError::Unauthorized("the token is not taken (401)".to_owned()),
-        // 403 is also the answer for an application that is not there.
+        StatusCode::UNAUTHORIZED => ArgoCdError::Unauthorized("the token was rejected (401)".to_owned()),
+        // Argo CD answers 403 also if the application does not exist.
         StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => ArgoCdError::NoApplication(what.to_owned()),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => ArgoCdError::Unavailable(status.to_string()),
         status if status.is_server_error() => ArgoCdError::Unavailable(status.to_string()),
         status if status.is_redirection() => {
-            ArgoCdError::Unexpected(format!("{status}: it redirects, so that `url` is not its address"))
+            ArgoCdError::Unexpected(format!("{status} (redirect): `url` is not the address of its API"))
         }
         status => ArgoCdError::Unexpected(format!("{status} for {what}")),
     }
@@ -258,7 +260,7 @@ fn unavailable(error: reqwest::Error, what: &str) -> ArgoCdError {
     ArgoCdError::Unavailable(innermost(&error.without_url()))
 }
 
-/// `reqwest` says "error sending request" and keeps the reason below it.
+/// Returns the innermost cause: the text of `reqwest`'s own error is only "error sending request".
 fn innermost(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

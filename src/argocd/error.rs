@@ -1,25 +1,25 @@
-/// Why Argo CD did not do what it was asked to.
+/// Why a request to Argo CD failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgoCdError {
-    /// It cannot be reached, or cannot answer now. Waiting may help.
-    #[error("Argo CD does not answer: {0}")]
+    /// Temporary: it cannot be reached, or it answered with a server error.
+    #[error("Argo CD is unavailable: {0}")]
     Unavailable(String),
-    /// An answer did not come in time; others may.
-    #[error("Argo CD took too long to answer for {0}")]
+    /// One request timed out. Other requests may still succeed.
+    #[error("Argo CD timed out on {0}")]
     TooSlow(String),
-    /// The token is not taken, or its file cannot be read.
-    #[error("Argo CD does not let us in: {0}")]
+    /// The token is invalid, lacks a permission, or its file cannot be read.
+    #[error("authentication to Argo CD failed: {0}")]
     Unauthorized(String),
-    /// There is no such application, or the token may not see it: Argo CD does not tell one from the other.
-    #[error("Argo CD shows no application `{0}`: it is not there, or the token may not `get` it")]
+    /// The application does not exist or the token may not see it. Argo CD's answer is the same for both.
+    #[error("Argo CD has no application `{0}`: it does not exist, or the token may not `get` it")]
     NoApplication(String),
-    /// Something else came back than the API promises.
-    #[error("Argo CD answers something unexpected: {0}")]
+    /// The answer does not follow the API.
+    #[error("unexpected answer of Argo CD: {0}")]
     Unexpected(String),
 }
 
 impl ArgoCdError {
-    /// Returns the word for the metrics.
+    /// Returns the `outcome` label of metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
@@ -30,7 +30,7 @@ impl ArgoCdError {
         }
     }
 
-    /// Returns whether it is about Argo CD as a whole, and not about one application.
+    /// Returns whether the error concerns all applications and not just one.
     pub fn is_general(&self) -> bool {
         !matches!(self, Self::NoApplication(_) | Self::TooSlow(_))
     }

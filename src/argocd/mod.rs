@@ -1,11 +1,11 @@
-//! Argo CD: which applications take a change, telling them, and what has become of it.
+//! Argo CD: finds the applications that a commit affects, refreshes them, and reports their rollouts.
 //!
-//! With a token, [`ArgoCd`] asks the API: the list of applications says what each is made of, so that exactly those
-//! that a commit touches are refreshed and asked again until they run it. Without one it sends Argo CD's own webhook
-//! what a Git host would send, and hears no more of it.
+//! With a token, [`ArgoCd`] uses the API: it lists the applications with the files that they read, refreshes exactly
+//! those that a commit affects, and polls them until they run it. Without a token it only sends a push event to Argo CD's
+//! webhook, as a Git host does.
 //!
-//! What an answer means is decided by pure functions over [`Application`]: does it read these files
-//! ([`Application::is_touched_by`]), and has it come to an end ([`Application::progress`])?
+//! Pure functions over [`Application`] interpret the answers: [`Application::is_touched_by`] (does it read these files?)
+//! and [`Application::progress`] (how far is the rollout?).
 
 mod application;
 mod client;

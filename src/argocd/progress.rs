@@ -2,39 +2,40 @@
 
 use super::{Application, Health, SyncStatus, WatchedBranch};
 
-/// How far an application has come with a commit.
+/// How far the rollout of a commit has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// It has not looked at the commit yet, or not gone on from what it was.
+    /// The application is still at an earlier commit. The text says which.
     NotReached(String),
-    /// It knows the commit, and the cluster is not there yet.
+    /// It is at the commit, and the cluster does not match yet. The text says why.
     Underway(String),
-    /// It runs the commit, or a later one.
+    /// It runs the commit or a later one.
     Ended(RolloutEnd),
 }
 
 /// How a rollout ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolloutEnd {
-    /// Synced, and everything is as it should be.
+    /// Synced, and all resources are healthy.
     Healthy,
-    /// Synced, and something has failed, if only a hook of the sync.
+    /// Synced, and a resource or a hook of the sync failed.
     Degraded(String),
 }
 
 impl Application {
-    /// Returns how far it has come with a commit of the branch. `follows` says of a revision whether it is that commit or a
-    /// later one.
+    /// Returns how far the rollout of a commit on `branch` has come.
+    ///
+    /// `follows` returns whether a revision is that commit or a later one.
     pub fn progress(&self, branch: &WatchedBranch, follows: impl Fn(&str) -> bool) -> Progress {
         let revisions = self.revisions_of(branch);
         if !revisions.iter().any(|revision| follows(revision)) {
             let at = revisions.first().map_or("no commit", |revision| revision.get(..7).unwrap_or(revision));
-            return Progress::NotReached(self.explain(&format!("it is at {at}, which is not ours or a later one")));
+            return Progress::NotReached(self.explain(&format!("it is at {at}, neither our commit nor a later one")));
         }
         match (self.sync, self.health) {
             (SyncStatus::OutOfSync, _) => Progress::Underway(self.explain("OutOfSync")),
-            (SyncStatus::Unknown, _) => Progress::Underway(self.explain("nobody knows whether it is synced")),
-            // Hooks of a sync run on when everything else is done.
+            (SyncStatus::Unknown, _) => Progress::Underway(self.explain("its sync status is Unknown")),
+            // Hooks of the sync may still run after all resources are healthy.
             (SyncStatus::Synced, Health::Healthy) if self.is_syncing => {
                 Progress::Underway("Synced, and the sync is still running".to_owned())
             }
@@ -53,7 +54,7 @@ impl Application {
         }
     }
 
-    /// Returns whether it runs what its manifests say, and everything is as it should be.
+    /// Returns whether it is synced and healthy and its last sync did not fail.
     pub fn is_healthy(&self) -> bool {
         self.sync == SyncStatus::Synced && self.health == Health::Healthy && self.failed_sync.is_none()
     }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_with_our_commit_or_a_later_one_synced_and_healthy_or_degraded() {
+    fn rollout_ends_when_synced_at_our_commit_or_a_later_one() {
         for revision in ["ours", "later"] {
             assert_eq!(progress("Synced", "Healthy", revision, "Succeeded"), Progress::Ended(RolloutEnd::Healthy));
             let degraded = progress("Synced", "Degraded", revision, "Succeeded");
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_has_failed_is_not_healthy_whatever_is_called_so() {
+    fn failed_sync_is_degraded_even_if_argo_cd_says_healthy() {
         for phase in ["Failed", "Error"] {
             let reason = "the last sync failed: ".to_owned();
             assert_eq!(
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_goes_on() {
+    fn other_states_do_not_end_the_rollout() {
         for (sync, health) in [("Synced", "Healthy"), ("OutOfSync", "Degraded"), ("Unknown", "Unknown")] {
             assert!(matches!(progress(sync, health, "earlier", ""), Progress::NotReached(_)), "{sync} {health}");
         }

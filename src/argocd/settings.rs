@@ -6,46 +6,46 @@ use url::Url;
 use super::ApplicationName;
 use crate::secret::Secret;
 
-/// `[argocd]`: the Argo CD that rolls out what we commit.
+/// `[argocd]`: the Argo CD that rolls out our commits.
 #[derive(Debug, Clone)]
 pub struct ArgoCdSettings {
-    /// Where its API server is, without `/api`.
+    /// URL of the API server, without `/api`.
     pub url: Url,
-    /// What we may do there.
+    /// API token or webhook.
     pub access: Access,
-    /// PEM certificates to trust besides the system's.
+    /// PEM file of CA certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// How long an application may take from its refresh to the end of the rollout.
+    /// Time limit of a rollout, from the refresh of the application.
     pub timeout: Duration,
 }
 
-/// What we may do at an Argo CD.
+/// How Tagrelay uses an Argo CD.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Ask its API, as an account that may `get` applications.
+    /// Through the API, as an account that may `get` applications.
     Token(Secret),
-    /// Tell its webhook of pushes, as a Git host does.
+    /// Through the webhook only, which receives a push event for each commit.
     Webhook {
-        /// Where that is, `https://argocd.example.com/api/webhook`.
+        /// For example `https://argocd.example.com/api/webhook`.
         url: Url,
-        /// Argo CD's `webhook.github.secret`, where it has one.
+        /// Argo CD's `webhook.github.secret`, if it is set.
         secret: Option<Secret>,
     },
 }
 
 impl ArgoCdSettings {
-    /// How long a follow-up lasts unless the settings say something else.
+    /// Default of [`Self::timeout`].
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 }
 
-/// Which applications are an environment's.
+/// Which applications belong to an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Selection {
-    /// Those that read its files from its branch.
+    /// The applications that read files below its paths on its branch.
     #[default]
     Paths,
-    /// Those with these names.
+    /// The applications with these names.
     Named(Vec<ApplicationName>),
-    /// Those with these labels: a selector of Kubernetes.
+    /// The applications that match this Kubernetes label selector.
     Labels(String),
 }

@@ -1,18 +1,18 @@
-//! Which applications are made of which files.
+//! Finds the applications that read given files.
 
 use globset::GlobBuilder;
 use url::Url;
 
 use super::{Application, Source};
 
-/// A branch of a config repository, as Argo CD knows it.
+/// A branch of a config repository as applications name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchedBranch {
-    /// The repository: ours, or the one that the settings give for Argo CD.
+    /// `argocd_url` of the config repository, else its `url`.
     pub repository: Url,
-    /// The branch, without `refs/heads/`.
+    /// Without `refs/heads/`.
     pub branch: String,
-    /// Whether it is what `HEAD` means there.
+    /// Whether it is the default branch, which `HEAD` names.
     pub is_default: bool,
 }
 
@@ -34,26 +34,27 @@ impl Application {
         self.sources.iter().any(|source| branch.feeds(source))
     }
 
-    /// Returns whether it is made of one of these files of the branch; they are written from the top, without `/`.
+    /// Returns whether it reads one of these files of the branch. Paths are relative to the repository, without `/` in
+    /// front.
     ///
-    /// What it is made of is what its `manifest-generate-paths` says, else the folder of its source, else the value files
-    /// that it takes from there.
+    /// It reads the paths in its `manifest-generate-paths`. Without that annotation it reads the folders of its sources and
+    /// its value files.
     pub fn is_touched_by<'a>(&self, branch: &WatchedBranch, files: impl IntoIterator<Item = &'a str>) -> bool {
         self.is_made_of(branch).is_some_and(|is_part| files.into_iter().any(is_part))
     }
 
-    /// Returns which files of the branch it is made of, as [`Self::is_touched_by`] takes them; `None`: of none.
+    /// Returns a predicate for the files of the branch that it reads; `None`: it reads none.
     pub fn is_made_of(&self, branch: &WatchedBranch) -> Option<impl Fn(&str) -> bool + use<>> {
         let parts = self.parts(branch);
         (!parts.is_empty()).then_some(move |file: &str| parts.iter().any(|part| part.holds(file)))
     }
 
-    /// Returns the commit of the branch that it was compared at.
+    /// Returns the commit of the branch that it was last compared at.
     pub fn revision_in(&self, branch: &WatchedBranch) -> Option<&str> {
         self.revisions_of(branch).first().copied()
     }
 
-    /// Returns the revisions of the sources that read the branch; all of them where none does.
+    /// Returns the revisions of the sources that read the branch, or all revisions if no source does.
     pub(super) fn revisions_of(&self, branch: &WatchedBranch) -> Vec<&str> {
         let all = || self.revisions.iter().map(String::as_str).collect();
         if self.sources.len() != self.revisions.len() || !self.reads(branch) {
@@ -90,11 +91,11 @@ impl Application {
     }
 }
 
-/// A part of a repository.
+/// Files of a repository.
 enum Part {
-    /// A folder with everything below it, or a file; empty: everything.
+    /// A file, or a folder with everything below it; empty: all files.
     Below(String),
-    /// What a glob matches.
+    /// All files that match a glob.
     Matching(globset::GlobMatcher),
 }
 
@@ -119,8 +120,8 @@ impl Part {
     }
 }
 
-/// Returns a path from the top: one that begins with `/` does so already, others begin in `folder`. `None`: it leads out
-/// of the repository.
+/// Returns a path relative to the repository: from its top if it begins with `/`, else from `folder`. `None`: it leaves
+/// the repository.
 fn resolve(folder: &str, path: &str) -> Option<String> {
     let begin = if path.starts_with('/') { "" } else { folder };
     let mut components: Vec<&str> = Vec::new();
@@ -136,19 +137,21 @@ fn resolve(folder: &str, path: &str) -> Option<String> {
     Some(components.join("/"))
 }
 
-/// Returns whether two URLs name one repository: what counts is host and path, not how it is reached. That is how Argo CD's
-/// own webhook compares them (<https://github.com/argoproj/argo-cd/blob/v2.13.0/util/webhook/webhook.go>, `getWebUrlRegex`).
+/// Returns whether two URLs name the same repository: same host and path, by any protocol and port.
+///
+/// Argo CD's webhook compares them like this (<https://github.com/argoproj/argo-cd/blob/v2.13.0/util/webhook/webhook.go>,
+/// `getWebUrlRegex`).
 fn same_repository(one: &str, other: &str) -> bool {
     matches!((place(one), place(other)), (Some(one), Some(other)) if one == other)
 }
 
-/// Returns host and path, in lower case and without `.git`.
+/// Returns host and path in lower case, without `.git`; `None`: the URL has no path.
 pub(super) fn place(url: &str) -> Option<(String, String)> {
     let (host, path) = match Url::parse(url) {
         Ok(url) if url.scheme() == "file" || url.has_host() => {
             (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned())
         }
-        // `git@host:path`, which is no URL.
+        // `git@host:path`, which is not a URL.
         _ => {
             let (host, path) = url.split_once(':')?;
             (host.rsplit('@').next()?.to_owned(), path.to_owned())
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_what_is_below_it() {
+    fn folder_includes_everything_below_it() {
         let touched = |path: &str, file: &str| made_of(source(path, "main")).is_touched_by(&branch(), [file]);
         assert!(touched("environments/staging", "environments/staging/user.yaml"));
         assert!(touched("environments/staging/", "environments/staging/a/b.yaml"));
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_branch_counts() {
+    fn only_sources_on_the_branch_count() {
         let touched = |revision: &str, is_default: bool| {
             let branch = WatchedBranch { is_default, ..branch() };
             made_of(source("a", revision)).is_touched_by(&branch, ["a/b.yaml"])
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_known_by_host_and_path() {
+    fn repositories_are_compared_by_host_and_path() {
         let ours = "https://git.example.com/uyou/platform-config.git";
         for other in [
             "https://git.example.com/uyou/platform-config",
@@ -227,8 +230,8 @@ mod tests {
     }
 
     #[test]
-    fn value_files_count_wherever_they_lie() {
-        // As deploy/argocd/apisix-staging.yaml has it.
+    fn value_files_count_in_any_folder_and_source() {
+        // As in deploy/argocd/apisix-staging.yaml.
         let apisix = made_of(json!({"sources": [
             {"repoURL": "https://apache.github.io/apisix-helm-chart", "chart": "apisix", "targetRevision": "2.10.0",
              "helm": {"valueFiles": ["$config/base/apisix/values.yaml", "$config/environments/staging/apisix/values.yaml"]}},
@@ -246,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_annotation_says_what_counts() {
+    fn annotation_restricts_the_files() {
         let annotated = |paths: &str, file: &str| {
             let mut app = made_of(source("environments/staging/overlay", "main"));
             app.generate_paths = Some(paths.to_owned());
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn revisions_are_those_of_the_branch() {
+    fn only_revisions_of_the_branch_are_returned() {
         let app = application(json!({"metadata": {"name": "a"},
             "spec": {"sources": [{"repoURL": "https://charts", "chart": "apisix"},
                 {"repoURL": "https://git.example.com/uyou/platform-config", "ref": "config"}]},

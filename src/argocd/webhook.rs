@@ -1,9 +1,8 @@
-//! What a Git host would tell Argo CD of a push.
+//! The push event that Argo CD's webhook receives, in GitHub's format.
 //!
-//! Argo CD takes the `push` event of GitHub from anybody who knows its secret, and reads of it `ref`, `before`, `after`, the
-//! files of `commits`, and of `repository` its `html_url` and `default_branch`
-//! (<https://github.com/argoproj/argo-cd/blob/v2.13.0/util/webhook/webhook.go>, `affectedRevisionInfo`). It looks for
-//! applications whose repository has the host and the path of `html_url`, however they reach it.
+//! Argo CD reads `ref`, `before`, `after`, the files of `commits`, and `html_url` and `default_branch` of `repository`
+//! (<https://github.com/argoproj/argo-cd/blob/v2.13.0/util/webhook/webhook.go>, `affectedRevisionInfo`). It refreshes the
+//! applications whose repository has the host and path of `html_url`, by any protocol.
 
 use hmac::{KeyInit as _, Mac as _};
 use serde_json::{Value, json};
@@ -11,16 +10,16 @@ use serde_json::{Value, json};
 use super::WatchedBranch;
 use super::touched::place;
 
-/// Commits that a push has brought to a branch.
+/// The commits of one push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedCommit {
-    /// The last of them.
+    /// The last commit.
     pub commit: String,
-    /// The files that they have changed, from the top.
+    /// The changed files of all commits, relative to the repository.
     pub files: Vec<String>,
 }
 
-/// Returns the payload; `None` where Argo CD could not tell whose it is, because the repository has no host.
+/// Returns the payload; `None`: the repository's URL has no host, so Argo CD could not find its applications.
 pub(super) fn payload(branch: &WatchedBranch, push: &PushedCommit) -> Option<Value> {
     let (host, _) = place(branch.repository.as_str()).filter(|(host, _)| !host.is_empty())?;
     let path = branch.repository.path().trim_matches('/');
@@ -38,9 +37,9 @@ pub(super) fn payload(branch: &WatchedBranch, push: &PushedCommit) -> Option<Val
     }))
 }
 
-/// Returns the headers that sign a body: SHA-256, and SHA-1 for versions of Argo CD that know no other.
+/// Returns the signature headers of a body: SHA-256, and SHA-1 for older versions of Argo CD.
 pub(super) fn signatures(secret: &[u8], body: &[u8]) -> [(&'static str, String); 2] {
-    // Both take keys of any length.
+    // HMAC accepts keys of any length, so neither fails.
     let sha256 = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret).map(|mac| mac.chain_update(body).finalize());
     let sha1 = hmac::Hmac::<sha1::Sha1>::new_from_slice(secret).map(|mac| mac.chain_update(body).finalize());
     [
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_is_named_as_a_browser_would() {
+    fn repository_is_named_by_its_web_url() {
         let push = PushedCommit { commit: "c".repeat(40), files: vec!["a/b.yaml".to_owned()] };
         for url in [
             "https://git.example.com/uyou/platform-config.git",
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signatures_are_those_of_github() {
+    fn signatures_match_githubs_example() {
         // The example of https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
         let [(_, sha256), (_, sha1)] = signatures(b"It's a Secret to Everybody", b"Hello, World!");
         assert_eq!(sha256, "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");

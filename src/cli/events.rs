@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::api::{Answer, Api, Event, EventDetail, Events, ReplayedEvent, ReplayedEvents, ServerOptions, state_style};
+use super::api::{Answer, Api, ServerOptions, state_style};
 use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
+use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents};
 
 /// Lists what registries said, newest first, and explains what became of it.
 #[derive(Args)]
@@ -155,7 +156,7 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
         FinalState::Failed => "failed",
         FinalState::Refused => "refused",
     };
-    let filter = serde_json::json!({ "repository": repository, "state": state });
+    let filter = ReplayFilter { repository, state: Some(state.to_owned()), limit: None };
     let answer = api.post(&["events", "replay"], &filter).await?;
     if json {
         answer.print()?;
@@ -182,7 +183,7 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let events: Events = answer.read()?;
-    if events.events.is_empty() && events.requests.is_empty() {
+    if events.events.is_empty() && events.requests.iter().flatten().next().is_none() {
         output::note("no such events; a registry that says nothing may lack its webhook");
         return Ok(ExitCode::SUCCESS);
     }
@@ -194,12 +195,12 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
     let mut rows = Vec::new();
     for event in events {
         let image = format!("{}:{}", event.repository, short_version(Some(&event.tag), None));
-        rows.push((&event.id, Some(event.received_at), image, &event.state, because(event)));
+        rows.push((&event.id, event.received_at, image, event.state.as_str(), because(event)));
     }
-    for request in requests {
+    for request in requests.iter().flatten() {
         let because = request.reason.clone().unwrap_or_default();
         let what = format!("{} in {}", request.kind, request.to);
-        rows.push((&request.id, request.created_at, what, &request.state, because));
+        rows.push((&request.id, request.created_at, what, request.state.as_str(), because));
     }
     // Ids sort by the order in which things came.
     rows.sort_by(|a, b| b.0.cmp(a.0));
@@ -207,7 +208,7 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
     for (id, at, image, state, because) in rows {
         table.row(vec![
             Cell::new(id, DIM),
-            Cell::plain(&at.map(|at| relative(at, now)).unwrap_or_default()),
+            Cell::plain(&relative(at, now)),
             Cell::plain(&image),
             Cell::new(state, state_style(state)),
             Cell::plain(&one_line(&because)),
@@ -217,7 +218,7 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
 }
 
 /// Returns why an event is where it is, or why some environments have refused what others took.
-fn because(event: &Event) -> String {
+fn because(event: &EventView) -> String {
     let refused = event.refused_in.iter().map(|refused| {
         let reason = refused.reason.as_deref().unwrap_or_default();
         format!("refused in {}: {reason}", refused.environment)
@@ -246,11 +247,11 @@ fn print_one(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(detail: &EventDetail) -> String {
-    let EventDetail { event, explanation, attempt_log } = detail;
-    let style = state_style(&event.state);
+fn render(detail: &EventDetailView) -> String {
+    let EventDetailView { event, updates: _, explanation, attempt_log } = detail;
+    let style = state_style(event.state.as_str());
     let mut text = String::new();
-    let (state, repository, tag) = (clean(&event.state), clean(&event.repository), clean(&event.tag));
+    let (state, repository, tag) = (clean(event.state.as_str()), clean(&event.repository), clean(&event.tag));
     let _ = writeln!(text, "{style}{state}{style:#}  {HEAD}{repository}:{tag}{HEAD:#}");
     let _ = writeln!(text, "{DIM}event {} via {}{DIM:#}", clean(&event.id), clean(&event.receiver));
     let mut steps = Table::bare();
@@ -280,7 +281,7 @@ fn render(detail: &EventDetail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EventState;
+    use crate::domain::EventState;
 
     #[test]
     fn reasons_are_cut_to_a_line() {

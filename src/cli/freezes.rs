@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::api::{Api, Freeze, Freezes, ServerOptions, Window};
+use super::api::{Api, ServerOptions};
 use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, end, relative};
+use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 
 /// When a freeze ends that has no end of its own.
 const THAWED: &str = "when thawed";
@@ -73,16 +73,6 @@ pub(super) struct ThawOptions {
     server: ServerOptions,
 }
 
-#[derive(Serialize)]
-struct Body {
-    environment: String,
-    reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    freeze_for: Option<String>,
-}
-
 pub(super) async fn list(options: Options) -> anyhow::Result<ExitCode> {
     let answer = Api::new(options.server)?.get(&["freezes"], &[]).await?;
     if options.json {
@@ -100,12 +90,12 @@ pub(super) async fn list(options: Options) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn freeze(options: FreezeOptions) -> anyhow::Result<ExitCode> {
     let FreezeOptions { environment, reason, freeze_for, until, json, server } = options;
-    let body = Body { environment, reason, until, freeze_for };
+    let body = FreezeBody { environment, reason, until, freeze_for };
     let answer = Api::new(server)?.post(&["freezes"], &body).await?;
     if json {
         answer.print()?;
     } else {
-        let freeze: Freeze = answer.read()?;
+        let freeze: FreezeView = answer.read()?;
         let end = end(freeze.expires_at, THAWED, Timestamp::now());
         output::print(&format!("frozen  {}  {end}  {DIM}{}{DIM:#}\n", clean(&freeze.environment), clean(&freeze.id)))?;
     }
@@ -149,7 +139,7 @@ fn render(freezes: &Freezes, now: Timestamp) -> String {
     parts.join("\n")
 }
 
-fn next(window: &Window, now: Timestamp) -> Cell {
+fn next(window: &WindowView, now: Timestamp) -> Cell {
     if window.active {
         Cell::new(&format!("frozen, ends {}", relative(window.until, now)), WARN)
     } else {

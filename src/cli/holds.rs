@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::api::{Api, Hold, Holds, ServerOptions};
+use super::api::{Api, ServerOptions};
 use super::output::{self, Cell, DIM, Table, clean, end, relative};
+use crate::api::{HoldBody, HoldView, Holds};
 use crate::image::Repository;
 
 /// When a hold ends that has no end of its own.
@@ -89,16 +89,6 @@ pub(super) struct ReleaseOptions {
     server: ServerOptions,
 }
 
-#[derive(Serialize)]
-struct Body {
-    environment: String,
-    repository: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hold_for: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
         None => list(options.list).await,
@@ -124,12 +114,12 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
     let AddOptions { repository, environment, hold_for, reason, json, server } = options;
-    let body = Body { environment, repository, hold_for, reason };
+    let body = HoldBody { environment, repository, hold_for, reason };
     let answer = Api::new(server)?.post(&["holds"], &body).await?;
     if json {
         answer.print()?;
     } else {
-        let hold: Hold = answer.read()?;
+        let hold: HoldView = answer.read()?;
         let (now, place) = (Timestamp::now(), format!("{} in {}", hold.repository, hold.environment));
         output::print(&format!(
             "held  {}  {}  {DIM}{}{DIM:#}\n",
@@ -148,7 +138,7 @@ pub(super) async fn release(options: ReleaseOptions) -> anyhow::Result<ExitCode>
 }
 
 /// Returns the holds as a table.
-pub(super) fn table(holds: &[&Hold], now: Timestamp) -> Table {
+pub(super) fn table(holds: &[&HoldView], now: Timestamp) -> Table {
     let mut table = Table::new(&["environment", "repository", "ends", "since", "by", "id", "reason"]);
     for hold in holds {
         table.row(vec![

@@ -10,6 +10,7 @@ use std::io::Write as _;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
+use crate::api::VersionView;
 use crate::image::{Digest, Tag};
 use crate::settings::Faults;
 
@@ -175,6 +176,11 @@ pub(super) fn short_commit(commit: &str) -> &str {
 pub(super) fn short_version(tag: Option<&str>, digest: Option<&str>) -> String {
     let tag = tag.map(|tag| tag.parse::<Tag>().map_or_else(|_| tag.to_owned(), |tag| tag.short().to_owned()));
     tag.or_else(|| digest.map(short_digest)).unwrap_or_else(|| "-".to_owned())
+}
+
+/// Returns a version for people, as [`short_version`].
+pub(super) fn short(version: &VersionView) -> String {
+    short_version(version.tag.as_deref(), version.digest.as_deref())
 }
 
 /// Returns a digest for people.

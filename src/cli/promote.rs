@@ -1,13 +1,12 @@
 //! `tagrelay promote`: the versions of one environment for another.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::api::{Api, FollowOptions, Preview, ServerOptions, follow, state_style};
+use super::api::{Api, FollowOptions, ServerOptions, follow, state_style};
 use super::output::{self, Cell, DIM, Table, clean, colour_diff, short_commit, short_version};
+use crate::api::{PreviewState, PreviewView, PromotionBody};
 
 /// Gives an environment the versions that another one runs, or a named one.
 ///
@@ -61,24 +60,6 @@ pub(super) struct Options {
     server: ServerOptions,
 }
 
-#[derive(Serialize)]
-struct Body {
-    to: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    repositories: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    expect: BTreeMap<String, String>,
-    dry_run: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
-    overrides: bool,
-}
-
 fn parse_expectation(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((repository, tag)) if !repository.is_empty() && !tag.is_empty() => {
@@ -92,22 +73,24 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let Options { repositories, to, from, tag, expect, dry_run, reason, overrides, json, follow: how, server } =
         options;
     let api = Api::new(server)?;
-    let body = Body { to, from, repositories, tag, expect: expect.into_iter().collect(), dry_run, reason, overrides };
+    let repositories = (!repositories.is_empty()).then_some(repositories);
+    let expect = expect.into_iter().collect();
+    let body = PromotionBody { to, from, repositories, tag, expect, dry_run, reason, overrides };
     if !dry_run {
         return follow(&api, "promotions", &body, how, json).await;
     }
     let answer = api.post(&["promotions"], &body).await?;
-    let preview: Preview = answer.read()?;
+    let preview: PreviewView = answer.read()?;
     if json {
         answer.print()?;
     } else {
         output::print(&render(&preview))?;
     }
-    let refused = preview.updates.iter().any(|update| update.state == "refused");
+    let refused = preview.updates.iter().any(|update| update.state == PreviewState::Refused);
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn render(preview: &Preview) -> String {
+fn render(preview: &PreviewView) -> String {
     let mut text = match &preview.diff {
         Some(diff) => colour_diff(diff),
         None => format!("{DIM}no diff: the token lacks the permission read{DIM:#}\n"),
@@ -120,7 +103,7 @@ fn render(preview: &Preview) -> String {
         table.row(vec![
             Cell::plain(&update.repository),
             Cell::plain(&short_version(update.tag.as_deref(), update.digest.as_deref())),
-            Cell::new(&update.state, state_style(&update.state)),
+            Cell::new(update.state.as_str(), state_style(update.state.as_str())),
             Cell::plain(update.reason.as_deref().unwrap_or_default()),
         ]);
     }

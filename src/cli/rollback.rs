@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::api::{Api, FollowOptions, ServerOptions, follow};
+use crate::api::RollbackBody;
 
 /// Puts an environment back to an earlier version of a repository, and holds it there.
 ///
@@ -44,20 +44,8 @@ pub(super) struct Options {
     server: ServerOptions,
 }
 
-#[derive(Serialize)]
-struct Body {
-    environment: String,
-    repository: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hold_for: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let Options { repository, environment, to, hold_for, reason, json, follow: how, server } = options;
     let api = Api::new(server)?;
-    follow(&api, "rollbacks", &Body { environment, repository, to, hold_for, reason }, how, json).await
+    follow(&api, "rollbacks", &RollbackBody { environment, repository, to, hold_for, reason }, how, json).await
 }

@@ -8,9 +8,8 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::reload::Reloader;
-use super::server;
 use crate::http::Reloads;
+use crate::server::{self, Reloader};
 use crate::settings::Settings;
 use crate::telemetry::{LogFormat, start_logs};
 

@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::api::{Api, Environment, Hold, Matrix, Registry, Running, ServerOptions};
-use super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, relative, short_commit};
+use super::api::{Api, ServerOptions};
+use super::output::{
+    self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, relative, short, short_commit, short_version,
+};
+use crate::api::{CellView, EnvironmentView, HealthState, HoldView, Matrix, RegistryView};
+use crate::store::FollowState;
 
 /// Shows what every environment runs, what is held or frozen, what waits, and what is wrong.
 ///
@@ -49,16 +53,16 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         anyhow::bail!("there is no environment `{unknown}`; there are {}", known.join(", "));
     }
     output::print(&render(&matrix, &wanted, Timestamp::now()))?;
-    let is_unread = |environment: &Environment| environment.tip.is_none() && is_wanted(&wanted, environment);
+    let is_unread = |environment: &EnvironmentView| environment.tip.is_none() && is_wanted(&wanted, environment);
     Ok(if matrix.environments.iter().any(is_unread) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn is_wanted(wanted: &[String], environment: &Environment) -> bool {
+fn is_wanted(wanted: &[String], environment: &EnvironmentView) -> bool {
     wanted.is_empty() || wanted.contains(&environment.name)
 }
 
 fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
-    let environments: Vec<&Environment> =
+    let environments: Vec<&EnvironmentView> =
         matrix.environments.iter().filter(|environment| is_wanted(wanted, environment)).collect();
     let mut parts = vec![overview(&environments, now).render(0)];
     let beside = side_by_side(matrix, &environments, now);
@@ -81,7 +85,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
 }
 
 /// Where each environment lives and who moves it.
-fn overview(environments: &[&Environment], now: Timestamp) -> Table {
+fn overview(environments: &[&EnvironmentView], now: Timestamp) -> Table {
     let is_watched = environments.iter().any(|environment| environment.health.is_some());
     let mut headings = vec!["environment", "moves by", "branch", "at"];
     headings.extend(is_watched.then_some("health"));
@@ -105,7 +109,7 @@ fn overview(environments: &[&Environment], now: Timestamp) -> Table {
     table
 }
 
-fn health_cell(environment: &Environment, now: Timestamp) -> Cell {
+fn health_cell(environment: &EnvironmentView, now: Timestamp) -> Cell {
     match &environment.health {
         None => Cell::new("-", DIM),
         Some(health) => {
@@ -113,14 +117,14 @@ fn health_cell(environment: &Environment, now: Timestamp) -> Cell {
                 .since
                 .map(|since| format!(" for {}", relative(since, now).trim_end_matches(" ago")))
                 .unwrap_or_default();
-            let style = if health.state == "healthy" { GOOD } else { BAD };
+            let style = if health.state == HealthState::Healthy { GOOD } else { BAD };
             Cell::new(&format!("{}{since}", health.state), style)
         }
     }
 }
 
 /// Repositories down, environments across.
-fn side_by_side(matrix: &Matrix, environments: &[&Environment], now: Timestamp) -> Table {
+fn side_by_side(matrix: &Matrix, environments: &[&EnvironmentView], now: Timestamp) -> Table {
     let mut headings = vec!["repository"];
     for environment in environments {
         headings.extend([environment.name.as_str(), ""]);
@@ -141,7 +145,7 @@ fn side_by_side(matrix: &Matrix, environments: &[&Environment], now: Timestamp) 
     table
 }
 
-fn one_below(matrix: &Matrix, environment: &Environment, now: Timestamp) -> String {
+fn one_below(matrix: &Matrix, environment: &EnvironmentView, now: Timestamp) -> String {
     let mut table = Table::bare();
     for cell in &environment.repositories {
         table.row(vec![
@@ -153,19 +157,19 @@ fn one_below(matrix: &Matrix, environment: &Environment, now: Timestamp) -> Stri
     format!("{HEAD}{}{HEAD:#}\n{}", output::clean(&environment.name), table.render(2))
 }
 
-fn running<'a>(environment: &'a Environment, repository: &str) -> Option<&'a Running> {
+fn running<'a>(environment: &'a EnvironmentView, repository: &str) -> Option<&'a CellView> {
     environment.repositories.iter().find(|cell| cell.repository == repository)
 }
 
 /// The version, in yellow where a promotion would change it and in red where the sites disagree.
-fn version_cell(matrix: &Matrix, environment: &Environment, cell: &Running) -> Cell {
+fn version_cell(matrix: &Matrix, environment: &EnvironmentView, cell: &CellView) -> Cell {
     let Some(version) = &cell.version else {
-        let versions: Vec<String> = cell.versions.iter().map(|version| version.short()).collect();
+        let versions: Vec<String> = cell.versions.iter().map(short).collect();
         return Cell::new(&versions.join(" and "), BAD);
     };
     let sources = matrix.environments.iter().filter(|other| environment.promote_from.contains(&other.name));
     let mut promotable = sources.filter_map(|source| running(source, &cell.repository));
-    let differs = |source: &Running| source.version.as_ref().is_some_and(|other| other.tag != version.tag);
+    let differs = |source: &CellView| source.version.as_ref().is_some_and(|other| other.tag != version.tag);
     let style = if environment.promote_from.is_empty() {
         PLAIN
     } else if promotable.any(differs) {
@@ -173,21 +177,24 @@ fn version_cell(matrix: &Matrix, environment: &Environment, cell: &Running) -> C
     } else {
         GOOD
     };
-    Cell::new(&version.short(), style)
+    Cell::new(&short(version), style)
 }
 
-fn remark(cell: &Running, now: Timestamp) -> String {
+fn remark(cell: &CellView, now: Timestamp) -> String {
     let when = cell.when.map(|at| relative(at, now));
     let held = (!cell.holds.is_empty()).then(|| "held".to_owned());
-    let waiting = cell.waiting.last().map(|update| format!("{} waits", update.short_version()));
-    let rollout = cell.rollout.as_ref().filter(|rollout| rollout.state != "untracked");
-    let rollout = rollout.map(|rollout| rollout_word(&rollout.state).to_owned());
+    let waiting = cell
+        .waiting
+        .last()
+        .map(|update| format!("{} waits", short_version(update.tag.as_deref(), update.digest.as_deref())));
+    let rollout = cell.rollout.as_ref().filter(|rollout| rollout.state != FollowState::Untracked);
+    let rollout = rollout.map(|rollout| rollout_word(rollout.state.as_str()).to_owned());
     let remarks: Vec<String> = [when, rollout, held, waiting].into_iter().flatten().collect();
     remarks.join(", ")
 }
 
 /// What is frozen, until when and why.
-fn freezes(environments: &[&Environment], now: Timestamp) -> Option<String> {
+fn freezes(environments: &[&EnvironmentView], now: Timestamp) -> Option<String> {
     let mut table = Table::new(&["environment", "ends", "by", "id", "reason"]);
     let mut any = false;
     for environment in environments {
@@ -208,13 +215,13 @@ fn freezes(environments: &[&Environment], now: Timestamp) -> Option<String> {
     any.then(|| format!("{HEAD}Frozen{HEAD:#}\n{}", table.render(2)))
 }
 
-fn holds(environments: &[&Environment], now: Timestamp) -> Option<String> {
+fn holds(environments: &[&EnvironmentView], now: Timestamp) -> Option<String> {
     let cells = environments.iter().flat_map(|environment| &environment.repositories);
-    let holds: Vec<&Hold> = cells.flat_map(|cell| &cell.holds).collect();
+    let holds: Vec<&HoldView> = cells.flat_map(|cell| &cell.holds).collect();
     (!holds.is_empty()).then(|| format!("{HEAD}Holds{HEAD:#}\n{}", super::holds::table(&holds, now).render(2)))
 }
 
-fn waiting(environments: &[&Environment]) -> Option<String> {
+fn waiting(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for cell in environments.iter().flat_map(|environment| &environment.repositories) {
@@ -226,7 +233,7 @@ fn waiting(environments: &[&Environment]) -> Option<String> {
         table.row(vec![
             Cell::plain(&newest.environment),
             Cell::plain(&newest.repository),
-            Cell::new(&newest.short_version(), WARN),
+            Cell::new(&short_version(newest.tag.as_deref(), newest.digest.as_deref()), WARN),
             Cell::plain(&format!("{reason}{before}")),
         ]);
     }
@@ -234,7 +241,7 @@ fn waiting(environments: &[&Environment]) -> Option<String> {
 }
 
 /// What Argo CD has not come to a good end with.
-fn rollouts(environments: &[&Environment]) -> Option<String> {
+fn rollouts(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for environment in environments {
@@ -249,7 +256,7 @@ fn rollouts(environments: &[&Environment]) -> Option<String> {
             table.row(vec![
                 Cell::plain(&environment.name),
                 Cell::plain(&cell.repository),
-                Cell::new(rollout_word(&rollout.state), style),
+                Cell::new(rollout_word(rollout.state.as_str()), style),
                 Cell::plain(rollout.reason.as_deref().unwrap_or_default()),
             ]);
         }
@@ -268,7 +275,7 @@ fn rollout_word(state: &str) -> &str {
     }
 }
 
-fn ill_applications(environments: &[&Environment]) -> Option<String> {
+fn ill_applications(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for environment in environments {
@@ -290,7 +297,7 @@ fn ill_applications(environments: &[&Environment]) -> Option<String> {
 fn not_caught_up(matrix: &Matrix) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
-    for Registry { registry, catch_up } in &matrix.registries {
+    for RegistryView { registry, catch_up } in &matrix.registries {
         let word = match catch_up.state.as_str() {
             "listed" | "waiting" if catch_up.reason.is_none() => continue,
             "listed" | "waiting" => "lists not all",
@@ -307,7 +314,7 @@ fn not_caught_up(matrix: &Matrix) -> Option<String> {
     any.then(|| format!("{HEAD}Registries that catch-up leaves out{HEAD:#}\n{}", table.render(2)))
 }
 
-fn unread(environments: &[&Environment]) -> Option<String> {
+fn unread(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for environment in environments {
@@ -319,7 +326,7 @@ fn unread(environments: &[&Environment]) -> Option<String> {
     any.then(|| format!("{HEAD}Branches that cannot be read{HEAD:#}\n{}", table.render(2)))
 }
 
-fn problems(environments: &[&Environment]) -> Option<String> {
+fn problems(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for environment in environments {
@@ -341,7 +348,7 @@ mod tests {
     fn cell(repository: &str, tag: &str) -> serde_json::Value {
         let version = json!({ "tag": tag, "digest": null });
         json!({ "repository": repository, "version": version, "versions": [version], "when": "2026-11-20T11:57:00Z",
-                "holds": [], "waiting": [] })
+                "holds": [], "waiting": [], "sites": [] })
     }
 
     fn matrix(names: &[&str]) -> Matrix {
@@ -353,14 +360,14 @@ mod tests {
                 let mut held = cell("docker.io/uyou/user-service", &sha(&index.to_string()));
                 held["holds"] = json!([{ "id": "01K", "environment": name, "repository": "docker.io/uyou/user-service",
                     "reason": "release freeze", "actor": "ops", "created_at": "2026-11-20T11:00:00Z",
-                    "expires_at": "2026-11-20T16:00:00Z" }]);
+                    "rollback": null, "expires_at": "2026-11-20T16:00:00Z" }]);
                 let promote_from: Vec<&str> = names.first().filter(|_| index > 0).into_iter().copied().collect();
                 json!({ "name": name, "config_repository": "platform", "branch": "main", "update": "automatic",
                         "promote_from": promote_from, "tip": sha("a"), "problems": [],
                         "repositories": [cell("docker.io/uyou/order-service", "v1"), held] })
             })
             .collect();
-        serde_json::from_value(json!({ "environments": environments })).unwrap()
+        serde_json::from_value(json!({ "environments": environments, "registries": [] })).unwrap()
     }
 
     fn shown(matrix: &Matrix, wanted: &[&str]) -> (String, String) {
@@ -395,13 +402,13 @@ mod tests {
         let mut environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
             "update": "automatic", "promote_from": [], "tip": null, "problems": [] });
         let update = |tag: &str| {
-            json!({ "environment": "staging", "repository": "docker.io/uyou/tool", "tag": tag, "digest": null,
-                "state": "waiting", "reason": "held by 01H" })
+            json!({ "id": "01U", "environment": "staging", "repository": "docker.io/uyou/tool", "tag": tag,
+                "digest": null, "state": "waiting", "reason": "held by 01H", "changes": [] })
         };
         let mut held = cell("docker.io/uyou/tool", "v1");
         held["waiting"] = json!([update("v2"), update("v3"), update("v4")]);
         environment["repositories"] = json!([held]);
-        let matrix = serde_json::from_value(json!({ "environments": [environment] })).unwrap();
+        let matrix = serde_json::from_value(json!({ "environments": [environment], "registries": [] })).unwrap();
         let (plain, _) = shown(&matrix, &[]);
         let (_, waiting) = plain.split_once("Waiting\n").unwrap();
         assert_eq!(waiting.trim(), "staging  docker.io/uyou/tool  v4  held by 01H (and 2 older)");
@@ -426,7 +433,7 @@ mod tests {
 
     #[test]
     fn registries_that_are_left_out_are_said() {
-        let registry = |host: &str, state: &str, reason: Option<&str>| json!({ "registry": host, "catch_up": { "state": state, "reason": reason } });
+        let registry = |host: &str, state: &str, reason: Option<&str>| json!({ "registry": host, "catch_up": { "state": state, "reason": reason, "repositories": 1 } });
         let registries = json!([
             registry("docker.io", "listed", None),
             registry("public.example.com", "unsupported", Some("it answered 405")),

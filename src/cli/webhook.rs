@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::Deserialize;
 use url::Url;
 
 use super::output::{self, BAD, Cell, GOOD, PLAIN, Table, WARN, clean};
+use crate::api::{Answer, DeliveryState, Problem};
 use crate::image::ImageReference;
 use crate::registry::install_tls_provider;
 use crate::secret::{ExposeSecret as _, Secret};
@@ -103,35 +103,6 @@ fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The receiver's answer.
-#[derive(Deserialize)]
-struct Taken {
-    #[serde(default)]
-    events: Vec<TakenEvent>,
-    #[serde(default)]
-    ignored: Vec<TakenIgnored>,
-}
-
-#[derive(Deserialize)]
-struct TakenEvent {
-    id: String,
-    repository: String,
-    tag: String,
-    state: String,
-}
-
-#[derive(Deserialize)]
-struct TakenIgnored {
-    class: String,
-    reason: String,
-}
-
-/// Why the receiver said no, as `application/problem+json`.
-#[derive(Deserialize)]
-struct Refusal {
-    detail: String,
-}
-
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
         Command::Send(options) => send(options).await,
@@ -186,11 +157,11 @@ async fn read(mut answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
 /// Prints what the receiver has said, and returns whether it has taken an event.
 fn report(status: StatusCode, body: &[u8], url: &Url, json: bool) -> anyhow::Result<ExitCode> {
     if !status.is_success() {
-        let reason = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.detail);
+        let reason = serde_json::from_slice::<Problem>(body).map(|problem| problem.detail);
         let reason = reason.unwrap_or_else(|_| "(it says no more)".to_owned());
         bail!("{url} says {status}: {}{}", clean(&reason), advice(status));
     }
-    let taken: Taken =
+    let taken: Answer =
         serde_json::from_slice(body).with_context(|| format!("{url} says {status}, but is no receiver of Tagrelay"))?;
     if json {
         output::print(&format!("{}\n", String::from_utf8_lossy(body).trim_end()))?;
@@ -198,8 +169,8 @@ fn report(status: StatusCode, body: &[u8], url: &Url, json: bool) -> anyhow::Res
         let mut table = Table::bare();
         for event in &taken.events {
             let image = format!("{}:{}", event.repository, event.tag);
-            let style = if event.state == "queued" { GOOD } else { WARN };
-            table.row(vec![Cell::new(&event.state, style), Cell::plain(&event.id), Cell::plain(&image)]);
+            let style = if event.state == DeliveryState::Queued { GOOD } else { WARN };
+            table.row(vec![Cell::new(event.state.as_str(), style), Cell::plain(&event.id), Cell::plain(&image)]);
         }
         for ignored in &taken.ignored {
             let style = if ignored.class == "malformed" { BAD } else { PLAIN };
@@ -236,7 +207,7 @@ mod tests {
         let mut command = SendOptions::augment_args(clap::Command::new("send"));
         let help = command.render_long_help().to_string();
         let (_, kinds) = help.split_once("Kinds: ").unwrap();
-        for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+        for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
             let named = |word: &str| word.trim_end_matches(['.', ',']) == kind.name();
             assert!(kinds.split_whitespace().any(named), "{kind} is not in the help");
         }

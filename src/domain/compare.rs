@@ -26,7 +26,7 @@ macro_rules! known {
         }
     };
 }
-pub(super) use known;
+
 
 /// Which fact is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ pub use event::{Event, EventState, Party};
 pub use explain::{overtaken, waiting as explain_waiting};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};
-pub use request::{Request, RequestKind, RequestState};
+pub use request::{Request, RequestKind, RequestState, first_state};
 pub use transition::{Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition};
 pub use update::{Cause, SiteChange, Update, UpdateState};
 pub use versions::{is_same, runs, versions_of};

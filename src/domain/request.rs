@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 
+use super::block::Block;
 use super::update::{Cause, UpdateState};
 use super::words;
 use crate::telemetry::TraceContext;
@@ -56,6 +57,19 @@ impl RequestState {
         } else {
             Self::Superseded
         }
+    }
+}
+
+/// Returns the first state of a promotion's update and its reason, for the promotion and its dry run alike.
+///
+/// `wanted` is `Unchanged` if the environment runs the version, and that wins over a hold: nothing is to be done. Otherwise a hold
+/// refuses.
+pub fn first_state(wanted: UpdateState, hold: Option<&Block>) -> (UpdateState, Option<String>) {
+    match (wanted, hold) {
+        (UpdateState::Unverified | UpdateState::Pending, Some(hold)) => {
+            (UpdateState::Refused, Some(hold.explanation()))
+        }
+        (wanted, _) => (wanted, None),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -5,52 +7,48 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 
 use super::{App, Problem};
-use crate::settings::{EnvironmentScope, Permission};
+use crate::access::{ApiToken, Permission};
 
-/// The bearer of an API token that is known.
+/// The bearer of a known API token.
 #[derive(Clone)]
-pub(super) struct Caller {
-    /// The name of the token.
-    pub(super) name: String,
-    permissions: Vec<Permission>,
-}
+pub(super) struct Caller(Arc<ApiToken>);
 
 impl Caller {
-    /// Returns an error unless the caller may do this.
+    /// Returns the name of the token.
+    pub(super) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Returns a 403 unless the caller has the permission.
     pub(super) fn must(&self, needed: &Permission) -> Result<(), Problem> {
-        if self.permissions.iter().any(|permission| permission.covers(needed)) {
-            Ok(())
-        } else {
-            let detail = format!("the token `{}` lacks the permission `{needed}`", self.name);
-            Err(Problem::new(StatusCode::FORBIDDEN, detail))
-        }
+        if self.0.may(needed) { Ok(()) } else { Err(self.lacks(needed)) }
     }
 
     pub(super) fn must_read(&self) -> Result<(), Problem> {
         self.must(&Permission::Read)
     }
 
-    /// Returns an error unless the caller may read, or may change this environment and so must see what that does.
-    pub(super) fn must_follow(&self, environment: &str) -> Result<(), Problem> {
-        let changes = [Permission::Promote(one(environment)), Permission::Rollback(one(environment))];
-        if changes.iter().any(|needed| self.must(needed).is_ok()) { Ok(()) } else { self.must_read() }
+    /// Returns a 403 unless the caller may see the promotions and rollbacks of an environment.
+    pub(super) fn must_see_requests(&self, environment: &str) -> Result<(), Problem> {
+        if self.0.may_see_requests(environment) { Ok(()) } else { Err(self.lacks(&Permission::Read)) }
     }
-}
 
-pub(super) fn one(environment: &str) -> EnvironmentScope {
-    EnvironmentScope::One(environment.to_owned())
+    fn lacks(&self, needed: &Permission) -> Problem {
+        let detail = format!("the token `{}` lacks the permission `{needed}`", self.name());
+        Problem::new(StatusCode::FORBIDDEN, detail)
+    }
 }
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
-    /// Returns whom [`authenticate`] has found.
+    /// Returns the caller that [`authenticate`] found.
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
     }
 }
 
-/// Lets nobody in without a token that is known. Handlers get its bearer as a [`Caller`].
+/// Rejects requests without a known token. Handlers get the bearer as a [`Caller`].
 pub(super) async fn authenticate(
     State(app): State<App>,
     mut request: Request,
@@ -62,7 +60,7 @@ pub(super) async fn authenticate(
 }
 
 impl Caller {
-    /// Compares the presented token with every token that there is, so that the time tells nothing.
+    /// Compares the presented token with every known one, so that the time does not depend on the match.
     fn of(headers: &HeaderMap, app: &App) -> Result<Self, Problem> {
         let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let presented = presented.and_then(bearer).ok_or_else(Problem::unauthorized)?;
@@ -74,12 +72,11 @@ impl Caller {
                 Err(error) => tracing::error!(token = token.name, %error, "an API token cannot be read"),
             }
         }
-        let token = found.ok_or_else(Problem::unauthorized)?;
-        Ok(Self { name: token.name.clone(), permissions: token.permissions.clone() })
+        found.map(|token| Self(Arc::clone(token))).ok_or_else(Problem::unauthorized)
     }
 }
 
-/// Returns the token behind the scheme, whose letter case does not matter (RFC 9110, section 11.1).
+/// Returns the token of an `Authorization` header. The case of the scheme does not matter (RFC 9110, section 11.1).
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
@@ -91,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheme_is_bearer_in_any_case() {
+    fn scheme_is_bearer_in_any_case() {
         assert_eq!(bearer("Bearer abc"), Some("abc"));
         assert_eq!(bearer("bearer  abc "), Some("abc"));
         for header in ["Basic abc", "Bearer", "Bearer ", "abc", ""] {

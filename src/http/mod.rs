@@ -26,13 +26,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
-pub use problem::Problem;
 
 use detach::Orphans;
 use gate::Gate;
 
+use crate::access::ApiToken;
+use crate::api::Problem;
 use crate::relay::Relay;
-use crate::settings::ApiTokenSettings;
 use crate::webhook::Receiver;
 
 /// What the routes are made of.
@@ -42,7 +42,7 @@ pub struct Parts {
     /// Who may send webhooks.
     pub receivers: Vec<Receiver>,
     /// Who may use the API.
-    pub tokens: Vec<ApiTokenSettings>,
+    pub tokens: Vec<ApiToken>,
     /// The largest body that is read, in bytes.
     pub max_body_bytes: usize,
     /// Who reads the settings again when the API is asked to; `None`: nobody.
@@ -58,7 +58,7 @@ struct Inner {
     receivers: BTreeMap<String, Arc<Gate>>,
     /// A write of what receivers have heard is on its way.
     keeping_heard: AtomicBool,
-    tokens: Vec<ApiTokenSettings>,
+    tokens: Vec<Arc<ApiToken>>,
     max_body_bytes: usize,
     /// For what a sender wants to be fetched: a certificate, or a visit that confirms a subscription.
     errands: reqwest::Client,
@@ -111,6 +111,7 @@ impl Routes {
         let (has_been_ready, orphans) = kept;
         let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
+        let tokens = tokens.into_iter().map(Arc::new).collect();
         let keeping_heard = AtomicBool::new(false);
         let inner = Inner {
             relay,

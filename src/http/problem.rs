@@ -4,56 +4,14 @@ use std::time::Duration;
 use axum::extract::OriginalUri;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
-use utoipa::ToSchema;
 
+use crate::api::{FaultView, Problem};
 use crate::relay::RequestError;
 use crate::settings::{Fault, Faults};
 use crate::store::StoreError;
 use crate::telemetry::panic_text;
 
-/// How long a client should wait after a 503, in seconds.
-const RETRY_AFTER_SECONDS: u64 = 5;
-
-/// An error as RFC 9457 wants it, sent as `application/problem+json`.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Problem {
-    /// Always `about:blank`: the status says what kind of problem it is.
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The words of the status.
-    title: &'static str,
-    /// The status.
-    status: u16,
-    /// What is wrong and what to do, for people.
-    detail: String,
-    /// Everything that is wrong with the settings, where it is about them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
-    faults: Vec<Fault>,
-    /// What a 401 asks for in `WWW-Authenticate`.
-    #[serde(skip)]
-    challenge: Option<&'static str>,
-    /// How long the client should wait, in seconds.
-    #[serde(skip)]
-    retry_after: Option<u64>,
-}
-
 impl Problem {
-    /// Returns the problem of a status.
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            detail: detail.into(),
-            faults: Vec::new(),
-            challenge: None,
-            // Who is told that it does not work now should know when to ask again.
-            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
-        }
-    }
-
     /// Adds how long the client should wait.
     pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(super::gate::whole_seconds(wait)), ..self }
@@ -63,7 +21,8 @@ impl Problem {
     pub(super) fn faulty_settings(faults: Faults) -> Self {
         let detail =
             format!("the settings have faults, and those in force stay: {}", faults.to_string().replace('\n', " | "));
-        Self { faults: faults.0, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        let faults = faults.0.into_iter().map(Into::into).collect();
+        Self { faults, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -98,6 +57,14 @@ impl Problem {
     }
 }
 
+impl From<Fault> for FaultView {
+    fn from(fault: Fault) -> Self {
+        let Fault { file, position, message, hint } = fault;
+        let (line, column) = position.map(|position| (position.line, position.column)).unzip();
+        Self { file, line, column, message, hint }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -129,7 +96,9 @@ impl From<RequestError> for Problem {
         let status = match &error {
             RequestError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::Unexpected { .. } | RequestError::GateClosed { .. } => StatusCode::CONFLICT,
+            RequestError::Unexpected { .. }
+            | RequestError::GateClosed { .. }
+            | RequestError::NothingInCommon { .. } => StatusCode::CONFLICT,
             RequestError::UnknownEnvironment { .. }
             | RequestError::SourceNotAllowed { .. }
             | RequestError::SourceMissing { .. }

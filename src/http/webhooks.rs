@@ -6,12 +6,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, StatusCode};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
+use crate::api::{Answer, AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState};
 use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
@@ -22,48 +21,10 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
 }
 
-/// What became of a request.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Answer {
-    events: Vec<AnswerEvent>,
-    /// The branches of the config repository that are told to have moved, for receivers of such news.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    branches: Vec<AnswerBranch>,
-    ignored: Vec<AnswerIgnored>,
-}
-
-/// A branch that is told to have moved.
-#[derive(Debug, Serialize, ToSchema)]
-struct AnswerBranch {
-    branch: String,
-    /// `reading`, `known` where we are at that commit already, or `foreign` where no environment is on it.
-    state: &'static str,
-}
-
-/// A push event that is stored.
-#[derive(Debug, Serialize, ToSchema)]
-struct AnswerEvent {
-    /// Of the first delivery, when this is a duplicate.
-    id: String,
-    repository: String,
-    tag: String,
-    /// The digest that the payload names.
-    digest: Option<String>,
-    /// `queued` or `duplicate`.
-    state: &'static str,
-}
-
-/// A part of the request that is no push of a tagged image.
-#[derive(Debug, Serialize, ToSchema)]
-struct AnswerIgnored {
-    class: &'static str,
-    reason: String,
-}
-
-impl Answer {
-    fn of(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> Self {
-        Self { events, branches: Vec::new(), ignored: answer_ignored(ignored) }
-    }
+fn answer(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> Answer {
+    let ignored = ignored.into_iter();
+    let ignored = ignored.map(|one| AnswerIgnored { class: one.class.name().to_owned(), reason: one.reason }).collect();
+    Answer { events, branches: Vec::new(), ignored }
 }
 
 async fn receive(
@@ -184,14 +145,14 @@ impl App {
         if events.is_empty() {
             let response = match reply {
                 Some(reply) => Json(reply.json).into_response(),
-                None => Json(Answer::of(Vec::new(), ignored)).into_response(),
+                None => Json(answer(Vec::new(), ignored)).into_response(),
             };
             return Ok((StatusCode::OK, response));
         }
         let window = receiver.settings().duplicate_window;
         let received = self.0.relay.receive(receiver.name(), &events, window, trace).await?;
         let events = events.iter().zip(received).map(|(event, row)| answer_event(event, row.id, row.state)).collect();
-        Ok((StatusCode::ACCEPTED, Json(Answer::of(events, ignored)).into_response()))
+        Ok((StatusCode::ACCEPTED, Json(answer(events, ignored)).into_response()))
     }
 
     /// Passes on which branches have moved. Nothing of it is stored: a branch is read every few minutes anyway.
@@ -210,9 +171,9 @@ impl App {
                 BranchNews::Foreign => "foreign",
             };
             tracing::debug!(receiver = receiver.name(), repository, branch, state, "a branch is told to have moved");
-            branches.push(AnswerBranch { branch: branch.clone(), state });
+            branches.push(AnswerBranch { branch: branch.clone(), state: state.to_owned() });
         }
-        (status, Json(Answer { branches, ..Answer::of(Vec::new(), ignored) }).into_response())
+        (status, Json(Answer { branches, ..answer(Vec::new(), ignored) }).into_response())
     }
 
     /// Fetches the keys of an issuer when a token names one that is not known. Where there are none at all nothing can
@@ -319,12 +280,9 @@ fn answer_event(event: &PushEvent, id: String, state: ReceivedState) -> AnswerEv
         tag: event.tag.to_string(),
         digest: event.digest.as_ref().map(ToString::to_string),
         state: match state {
-            ReceivedState::Queued => "queued",
-            ReceivedState::Duplicate => "duplicate",
-        },
+            ReceivedState::Queued => DeliveryState::Queued,
+            ReceivedState::Duplicate => DeliveryState::Duplicate,
+        }
+        .into(),
     }
-}
-
-fn answer_ignored(ignored: Vec<Ignored>) -> Vec<AnswerIgnored> {
-    ignored.into_iter().map(|one| AnswerIgnored { class: one.class.name(), reason: one.reason }).collect()
 }

@@ -1,26 +1,26 @@
-use super::shape::Shape;
-use super::tag_rule::InvalidTagRule;
+use super::shape::{InvalidTagRule, Shape};
 
-/// How the parts of a calendar version stand in a tag: `YYYY.0M.0D`, `YY.MM.MICRO` (<https://calver.org>).
+/// The format of calendar versions: `YYYY.0M.0D`, `YY.MM.MICRO` (<https://calver.org>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalendarFormat {
     text: String,
-    /// The parts in the order of the tag, each with its weight: the heaviest is compared first.
+    /// The weight of each part, in the order of the tag. Parts are compared by ascending weight.
     weights: Vec<u8>,
-    /// Whether it has year, month and day, and so names days.
+    /// Whether the format has year, month and day.
     has_days: bool,
     pattern: String,
 }
 
-/// Why a text is no calendar format.
+/// The text is not a calendar format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, 0W, DD, 0D, MAJOR, MINOR and \
+    "`{0}` is not a calendar format: it begins with a year (YYYY, YY, 0Y), and MM, 0M, WW, 0W, DD, 0D, MAJOR, MINOR and \
      MICRO may follow, with `.`, `_` and `-` between them"
 )]
 pub struct InvalidCalendarFormat(pub String);
 
-/// Every part with its digits and its weight. Longer names stand before those that they begin with.
+/// All parts with their digits and weights. A name precedes every name that is a prefix of it, because the first match
+/// wins.
 const PARTS: [(&str, &str, u8); 12] = [
     ("YYYY", "[12][0-9]{3}", 0),
     ("YY", "[1-9][0-9]{0,2}|0", 0),
@@ -36,12 +36,12 @@ const PARTS: [(&str, &str, u8); 12] = [
     ("0D", "0[1-9]|[12][0-9]|3[01]", 2),
 ];
 
-/// Year and month, and up to two numbers: what is taken where no format is given.
+/// The default format: year and month, and up to two numbers.
 const USUAL: &str = "(?<part0>[12][0-9]{3})[._-](?<part1>0?[1-9]|1[0-2])(?:[._-](?<part2>[0-9]{1,18}))?\
                      (?:[._-](?<part3>[0-9]{1,18}))?";
 
 impl CalendarFormat {
-    /// Returns the format as it was written.
+    /// Returns the format as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -70,7 +70,7 @@ impl std::str::FromStr for CalendarFormat {
         let mut sorted = weights.clone();
         sorted.sort_unstable();
         sorted.dedup();
-        // Without a year there is nothing of a calendar; a part that is there twice has no order.
+        // A calendar version begins with a year, and no part may occur twice.
         if weights.first() != Some(&0) || sorted.len() != weights.len() {
             return Err(invalid());
         }
@@ -88,10 +88,10 @@ pub(super) fn pattern(format: Option<&CalendarFormat>) -> &str {
 /// The weights of year, month and day.
 const DATE: [u8; 3] = [0, 1, 2];
 
-/// The years that a short one leaves out.
+/// Added to years below 1000 (`YY`, `0Y`).
 const CENTURY: u64 = 2000;
 
-/// Returns the parts of a tag that matched, the heaviest first. A day that the calendar does not have is an error.
+/// Returns the parts of a matching tag, in the order in which they are compared. A nonexistent day is an error.
 pub(super) fn read(
     format: Option<&CalendarFormat>,
     captures: &regex::Captures<'_>,
@@ -110,7 +110,7 @@ pub(super) fn read(
             let [year, month, day] = DATE.map(part);
             year.zip(month).zip(day).map(|((year, month), day)| (year, month, day))
         }
-        // As ISO 8601 writes a date. Whoever counts builds writes `2026.2.30`.
+        // Only `2026-02-30` is a date, as in ISO 8601. In `2026.2.30`, 30 may be a running number.
         None => match (parts.as_slice(), numbers.as_slice()) {
             ([_, month, day, ..], [(_, y), (_, m), (_, d), ..]) if month.len() == 2 && day.len() == 2 => {
                 let is_dashed =
@@ -124,7 +124,7 @@ pub(super) fn read(
     if let Some((year, month, day)) = date.filter(|date| !is_date(*date)) {
         return Err(InvalidTagRule(format!("there is no day {day} in month {month} of {year}")));
     }
-    // Stable: without a format all weights are equal, and the parts stay as they stand.
+    // The sort is stable: without a format all weights are equal and the parts keep their order.
     numbers.sort_by_key(|(weight, _)| *weight);
     Ok(numbers.into_iter().map(|(_, number)| number).collect())
 }
@@ -135,7 +135,7 @@ fn is_date((year, month, day): (u64, u64, u64)) -> bool {
     parts.is_some_and(|((year, month), day)| jiff::civil::Date::new(year, month, day).is_ok())
 }
 
-/// Compiles the shape of tags with a calendar version between `prefix` and `suffix`, which are patterns.
+/// Compiles the shape of tags with a calendar version between the patterns `prefix` and `suffix`.
 pub(super) fn shape(prefix: &str, format: Option<&CalendarFormat>, suffix: &str) -> Result<Shape, InvalidTagRule> {
     Shape::new(&format!("{prefix}v?(?:{}){suffix}", pattern(format)))
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_forms_need_no_format() {
+    fn common_forms_need_no_format() {
         assert_eq!(parts(None, "2026.11.23"), Some(vec![2026, 11, 23]));
         assert_eq!(parts(None, "v2026-11-23-2"), Some(vec![2026, 11, 23, 2]));
         assert_eq!(parts(None, "2026.1"), Some(vec![2026, 1]));
@@ -161,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn days_that_the_calendar_does_not_have_are_no_versions() {
+    fn nonexistent_days_are_not_versions() {
         for tag in ["2026-02-30", "v2026-02-29", "2026-11-31", "2026-11-45", "2026-02-30-2"] {
             assert_eq!(parts(None, tag), None, "{tag}");
         }
-        // A leap day, and months with a running number.
+        // A leap day, and running numbers after a month.
         for (tag, expected) in [
             ("2028-02-29", vec![2028, 2, 29]),
             ("2026.2.30", vec![2026, 2, 30]),
@@ -185,12 +185,12 @@ mod tests {
             assert_eq!(parts(Some(format), tag), None, "{format}: {tag}");
         }
         assert_eq!(parts(Some("YY.MM.DD"), "28.2.29"), Some(vec![28, 2, 29]));
-        // A week has no such days.
+        // With a week the last part is not a day of a month.
         assert_eq!(parts(Some("YYYY.WW.DD"), "2026.9.31"), Some(vec![2026, 9, 31]));
     }
 
     #[test]
-    fn formats_say_what_stands_where() {
+    fn format_determines_the_parts() {
         assert_eq!(parts(Some("YY.MM.MICRO"), "26.4.17"), Some(vec![26, 4, 17]));
         assert_eq!(parts(Some("YY.MM.MICRO"), "26.04.17"), None);
         assert_eq!(parts(Some("YYYY0M0D"), "20261123"), Some(vec![2026, 11, 23]));

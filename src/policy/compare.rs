@@ -1,4 +1,4 @@
-//! Which of two builds is newer, by what their tags and their images say.
+//! Decides which of two builds is newer, by their tags and build times.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::TagFacts;
 
-/// What decided which of two builds is newer, in the order in which they are asked.
+/// A criterion for which of two builds is newer. The first that distinguishes them decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Criterion {
     /// One commit descends from the other in the source repository.
@@ -17,18 +17,18 @@ pub enum Criterion {
     Time,
     /// The version in the tag.
     Version,
-    /// When the images were built, as they say themselves.
+    /// The build time that the image states.
     BuildTime,
-    /// Which of them was announced later.
+    /// The later announcement.
     Arrival,
 }
 
 impl Criterion {
-    /// Every criterion, in the order in which they are asked.
+    /// All criteria, in the order in which they apply.
     pub const ALL: [Self; 6] =
         [Self::Ancestry, Self::Number, Self::Time, Self::Version, Self::BuildTime, Self::Arrival];
 
-    /// Returns the word in the store and the API.
+    /// Returns the criterion's name in the store and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ancestry => "ancestry",
@@ -47,7 +47,7 @@ impl std::fmt::Display for Criterion {
     }
 }
 
-/// Compares what two tags say: number, time, version. `None` where they say nothing, or the same.
+/// Compares two tags by number, time and version. `None`: none of them is in both tags, or all are equal.
 pub fn by_tag(new: &TagFacts, old: &TagFacts) -> Option<(Ordering, Criterion)> {
     let number = new.number.zip(old.number).map(|(new, old)| (new.cmp(&old), Criterion::Number));
     let time = new.time.zip(old.time).map(|(new, old)| (new.cmp(&old), Criterion::Time));
@@ -56,20 +56,20 @@ pub fn by_tag(new: &TagFacts, old: &TagFacts) -> Option<(Ordering, Criterion)> {
     [number, time, version].into_iter().flatten().find(|(ordering, _)| ordering.is_ne())
 }
 
-/// Nothing was put into a container image before this: it is a date that a reproducible build has made up, such as
-/// 0001-01-01, 1970-01-01 or 1980-01-01.
+/// 2013-01-01. An earlier date is an invention of a reproducible build, such as 0001-01-01, 1970-01-01 or 1980-01-01,
+/// because container images did not exist yet.
 const FIRST_IMAGE: Timestamp = Timestamp::constant(1_356_998_400, 0);
 
-/// How far a builder's clock may be ahead of ours. What is dated later would be the newest for ever.
+/// How far a builder's clock may be ahead of ours. A build dated in the far future would otherwise stay the newest.
 const CLOCKS_APART: SignedDuration = SignedDuration::from_hours(24);
 
-/// Returns a build time if it can be one; `now` is the time of the question.
+/// Returns `at` if it is a plausible build time: after 2012, and at most 24 hours after `now`.
 pub fn plausible_build_time(at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at.duration_since(now) > CLOCKS_APART;
     (at >= FIRST_IMAGE && !is_future).then_some(at)
 }
 
-/// Compares when two images were built. `None` where one does not say, or they say the same.
+/// Compares two build times. `None`: one is unknown, or they are equal.
 pub fn by_build_time(new: Option<Timestamp>, old: Option<Timestamp>) -> Option<Ordering> {
     new.zip(old).map(|(new, old)| new.cmp(&old)).filter(|ordering| ordering.is_ne())
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_differs_decides() {
+    fn first_criterion_that_differs_decides() {
         use Criterion::{Number, Time, Version};
         use Ordering::{Greater, Less};
         for (new, old, expected) in [
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn calendars_are_no_semantic_versions() {
+    fn calendar_and_semantic_versions_are_not_compared() {
         let read = |rule: &TagRule, tag: &str| rule.read(&tag.parse().unwrap()).unwrap();
         let calver = TagRule::calver("", "", None).unwrap();
         let semver = TagRule::semver("", "", None, false).unwrap();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_dates_decide_nothing() {
+    fn implausible_build_times_are_ignored() {
         let now: Timestamp = "2026-11-23T08:00:00Z".parse().unwrap();
         for text in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1980-01-01T00:00:01Z", "2026-11-25T08:00:00Z"] {
             assert_eq!(plausible_build_time(text.parse().unwrap(), now), None, "{text}");

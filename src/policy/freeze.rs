@@ -1,8 +1,8 @@
-//! When an environment is frozen by its settings. Pure: the time comes in as a value.
+//! Freeze windows in the settings. Pure: the current time is a parameter.
 //!
-//! A window is either one span of time or comes back each week by the clock of a time zone. Where that clock is put forward or
-//! back, a window is rather too long than too short: it begins when the clock first shows its beginning (or first shows a later
-//! time, because that one is left out), and ends when the clock has passed its end for good.
+//! A window is one span of time or repeats every week in the local time of a zone. When local time jumps, the longer
+//! reading applies. A window begins when local time first reaches its start, or first jumps over it. It ends when local
+//! time reaches its end for the last time.
 
 use std::collections::HashMap;
 
@@ -10,67 +10,67 @@ use jiff::civil::{DateTime, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-/// How far from now, in weeks, windows of a week are looked for that reach to now.
+/// The weeks around the current one in which occurrences of a weekly window are computed.
 const WEEKS: std::ops::RangeInclusive<i64> = -2..=2;
 
-/// How many windows may follow on each other without a gap before nobody can say when the last one ends.
+/// The longest chain of adjoining windows that is followed. A longer freeze has no known end.
 const MAX_CHAIN: usize = 64;
 
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// The windows of every environment that has some.
+/// The freeze windows of all environments. Environments without windows are not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FreezeCalendar(HashMap<String, FreezeSchedule>);
 
-/// The windows of an environment, in the order of the settings.
+/// The freeze windows of one environment, in the order of the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FreezeSchedule(Vec<FreezeWindow>);
 
-/// A time in which an environment takes nothing by itself.
+/// A span of time in which an environment accepts no automatic updates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FreezeWindow {
-    /// When.
+    /// Start and end.
     pub span: FreezeSpan,
-    /// Why, for people.
+    /// Shown to users.
     pub reason: Option<String>,
 }
 
-/// When a window is.
+/// Start and end of a window. The start is inclusive, the end exclusive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FreezeSpan {
-    /// Once; `from` is before `until`.
+    /// Once.
     Once {
-        /// The first moment.
+        /// Before `until`.
         from: Timestamp,
-        /// The first moment after it.
+        /// The first instant after the window.
         until: Timestamp,
     },
-    /// Each week; `from` and `until` differ, and `until` is what comes first after `from`.
+    /// Every week, from `from` to the next `until`.
     Weekly {
-        /// When it begins.
+        /// Start; differs from `until`.
         from: WeekTime,
-        /// When it ends.
+        /// End; may lie in the next week.
         until: WeekTime,
-        /// By whose clock.
+        /// The zone of both times.
         zone: TimeZone,
     },
 }
 
-/// A time of the week, as `Fri 16:00`.
+/// A time of the week, such as `Fri 16:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeekTime {
     day: Weekday,
     time: Time,
 }
 
-/// Why a text is no time of the week.
+/// Why a text is not a time of the week.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWeekTime {
-    /// It does not begin with a day.
+    /// The first word is not a day.
     #[error("there is no day called `{}`", .0.escape_debug())]
     Day(String),
-    /// What comes after the day is no time.
-    #[error("`{}` is no time of the day", .0.escape_debug())]
+    /// The text after the day is not a time.
+    #[error("`{}` is not a time of day", .0.escape_debug())]
     Time(String),
 }
 
@@ -85,7 +85,7 @@ const DAYS: [(&str, &str, Weekday); 7] = [
 ];
 
 impl WeekTime {
-    /// The names of the days as they may be written, short and whole; letter case does not matter.
+    /// Returns the accepted names of days, short and long. Case is ignored.
     pub fn days() -> impl Iterator<Item = &'static str> + Clone {
         DAYS.iter().map(|(short, _, _)| *short).chain(DAYS.iter().map(|(_, whole, _)| *whole))
     }
@@ -128,12 +128,12 @@ impl std::fmt::Display for WeekTime {
 }
 
 impl FreezeSpan {
-    /// Returns the first moment at which a clock shows this time or a later one.
+    /// Returns the first instant at which local time is `at` or later.
     pub fn begins(zone: &TimeZone, at: DateTime) -> Option<Timestamp> {
         Self::moment(zone, at, |before, _| before)
     }
 
-    /// Returns the moment from which on a clock shows this time or a later one for good.
+    /// Returns the instant from which on local time stays at `at` or later.
     pub fn ends(zone: &TimeZone, at: DateTime) -> Option<Timestamp> {
         Self::moment(zone, at, |_, after| after)
     }
@@ -146,7 +146,7 @@ impl FreezeSpan {
         match zone.to_ambiguous_timestamp(at).offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(at).ok(),
             AmbiguousOffset::Fold { before, after } => in_fold(before, after).to_timestamp(at).ok(),
-            // No clock shows it: what counts is when the clock is put forward over it.
+            // Local time skips `at`: the instant of the jump counts.
             AmbiguousOffset::Gap { after, .. } => {
                 let earlier = after.to_timestamp(at).ok()?;
                 zone.following(earlier).next().map(|transition| transition.timestamp())
@@ -154,7 +154,7 @@ impl FreezeSpan {
         }
     }
 
-    /// Returns its times around a moment, at least those that it is in and the next one.
+    /// Returns the occurrences around `now`: at least the current ones and the next.
     fn times(&self, now: Timestamp) -> Vec<(Timestamp, Timestamp)> {
         match self {
             Self::Once { from, until } => vec![(*from, *until)],
@@ -165,19 +165,19 @@ impl FreezeSpan {
         }
     }
 
-    /// Returns when it ends that is at that moment; `None`: it is not.
+    /// Returns the end of the occurrence that contains `now`; `None`: no occurrence does.
     pub fn end_of(&self, now: Timestamp) -> Option<Timestamp> {
         let times = self.times(now).into_iter();
         times.filter(|(from, until)| *from <= now && now < *until).map(|(_, until)| until).max()
     }
 
-    /// Returns when it is now or next; `None`: it is over.
+    /// Returns the current or next occurrence; `None`: the last one is over.
     pub fn now_or_next(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         self.times(now).into_iter().filter(|(_, until)| now < *until).min()
     }
 }
 
-/// Returns the time of a weekly window that begins so many weeks after the week of `now`.
+/// Returns the occurrence of a weekly window that begins `week` weeks after the week of `now`.
 fn weekly(
     from: WeekTime,
     until: WeekTime,
@@ -207,7 +207,7 @@ impl std::fmt::Display for FreezeSpan {
 }
 
 impl FreezeSchedule {
-    /// Makes a schedule of windows.
+    /// Creates a schedule.
     pub fn new(windows: Vec<FreezeWindow>) -> Self {
         Self(windows)
     }
@@ -217,12 +217,12 @@ impl FreezeSchedule {
         &self.0
     }
 
-    /// Returns the windows that are at that moment, with the end of each.
+    /// Returns the windows that contain `now`, with the end of each.
     pub fn active(&self, now: Timestamp) -> impl Iterator<Item = (&FreezeWindow, Timestamp)> {
         self.0.iter().filter_map(move |window| Some((window, window.span.end_of(now)?)))
     }
 
-    /// Returns whether the windows of each week leave no moment free.
+    /// Returns whether the weekly windows together cover the whole week.
     pub fn is_endless(&self) -> bool {
         let weekly = self.0.iter().filter(|window| matches!(window.span, FreezeSpan::Weekly { .. }));
         let weekly = Self(weekly.cloned().collect());
@@ -232,20 +232,22 @@ impl FreezeSchedule {
             && frozen_until(some_day, |at| weekly.end(at)).is_none()
     }
 
-    /// Returns the last end of the windows that are at that moment.
+    /// Returns the latest end of the windows that contain `now`; `None`: no window does.
     pub fn end(&self, now: Timestamp) -> Option<Timestamp> {
         self.active(now).map(|(_, end)| end).max()
     }
 
-    /// Returns the next moment at which a window begins or ends.
+    /// Returns the next instant at which a window begins or ends.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let times = self.0.iter().flat_map(|window| window.span.times(now));
         times.flat_map(|(from, until)| [from, until]).filter(|at| *at > now).min()
     }
 }
 
-/// Returns when it is over what is at `now`: `end` gives the last end of what is at a moment,
-/// [`Timestamp::MAX`] where that has none. `None`: nobody knows when.
+/// Returns the end of the freeze at `now`, across adjoining windows. `None`: the end is unknown.
+///
+/// `end` returns the latest end of all freezes at an instant: `None` if there is none, [`Timestamp::MAX`] if it has no
+/// end.
 pub fn frozen_until(now: Timestamp, end: impl Fn(Timestamp) -> Option<Timestamp>) -> Option<Timestamp> {
     let mut at = now;
     for _ in 0..MAX_CHAIN {
@@ -259,7 +261,7 @@ pub fn frozen_until(now: Timestamp, end: impl Fn(Timestamp) -> Option<Timestamp>
 }
 
 impl FreezeCalendar {
-    /// Makes a calendar of the schedules of environments.
+    /// Creates a calendar from the schedules of environments.
     pub fn new(schedules: impl IntoIterator<Item = (String, FreezeSchedule)>) -> Self {
         Self(schedules.into_iter().filter(|(_, schedule)| !schedule.0.is_empty()).collect())
     }
@@ -274,7 +276,7 @@ impl FreezeCalendar {
         self.0.keys().map(String::as_str)
     }
 
-    /// Returns the next moment at which a window of some environment begins or ends.
+    /// Returns the next instant at which any window of any environment begins or ends.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         self.0.values().filter_map(|schedule| schedule.next_change(now)).min()
     }
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_the_week_are_read_as_people_write_them() {
+    fn times_of_the_week_are_parsed() {
         for (text, shown) in [
             ("Fri 16:00", "Fri 16:00"),
             ("friday 16:00", "Fri 16:00"),
@@ -315,18 +317,18 @@ mod tests {
         }
         for (text, message) in [
             ("Frday 16:00", "there is no day called `Frday`"),
-            ("Fri", "`` is no time of the day"),
-            ("Fri 24:00", "`24:00` is no time of the day"),
-            ("Fri 16", "`16` is no time of the day"),
-            ("Fri 16:0", "`16:0` is no time of the day"),
-            ("Fri +4:00", "`+4:00` is no time of the day"),
+            ("Fri", "`` is not a time of day"),
+            ("Fri 24:00", "`24:00` is not a time of day"),
+            ("Fri 16", "`16` is not a time of day"),
+            ("Fri 16:0", "`16:0` is not a time of day"),
+            ("Fri +4:00", "`+4:00` is not a time of day"),
         ] {
             assert_eq!(text.parse::<WeekTime>().unwrap_err().to_string(), message);
         }
     }
 
     #[test]
-    fn a_weekend_wraps_over_the_end_of_the_week() {
+    fn window_may_span_the_end_of_the_week() {
         let weekend = weekly("Fri 16:00", "Mon 08:00", "Europe/Berlin");
         // 2026-11-27 is a Friday; Berlin is an hour ahead of UTC in winter.
         assert_eq!(weekend.end_of(at("2026-11-27T14:59:59Z")), None);
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_change_of_the_clocks_moves_the_ends() {
+    fn daylight_saving_time_moves_start_and_end() {
         let weekend = weekly("Fri 16:00", "Mon 08:00", "Europe/Berlin");
         // Summer time begins on 2026-03-29 and ends on 2026-10-25.
         assert_eq!(weekend.end_of(at("2026-03-28T12:00:00Z")), Some(at("2026-03-30T06:00:00Z")));
@@ -350,8 +352,8 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_is_left_out_or_comes_twice_makes_no_window_shorter() {
-        // New York leaves out 2:00 to 3:00 on 2026-03-08, and has 1:00 to 2:00 twice on 2026-11-01.
+    fn skipped_and_repeated_hours_do_not_shorten_a_window() {
+        // New York skips 2:00 to 3:00 on 2026-03-08 and repeats 1:00 to 2:00 on 2026-11-01.
         let night = weekly("Sun 02:30", "Sun 04:00", "America/New_York");
         assert_eq!(
             night.now_or_next(at("2026-03-07T00:00:00Z")),
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_that_meet_are_one_freeze() {
+    fn adjoining_windows_are_one_freeze() {
         let windows = schedule(&[
             weekly("Fri 16:00", "Mon 08:00", "Europe/Berlin"),
             FreezeSpan::Once { from: at("2026-11-30T07:00:00Z"), until: at("2026-12-02T00:00:00Z") },
@@ -381,11 +383,11 @@ mod tests {
         assert!(!schedule(&whole[..1]).is_endless());
     }
 
-    // Minute by minute: frozen is what comes after the clock has shown the beginning, and before it shows the end for good.
+    // Compares every minute with the definition in the module's docstring.
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn a_weekly_window_is_what_the_clock_on_the_wall_says(
+        fn weekly_window_follows_local_time(
             place in prop::sample::select(vec![
                 ("Europe/Berlin", "2026-03-29T01:00:00Z"), ("Europe/Berlin", "2026-10-25T01:00:00Z"),
                 ("America/New_York", "2026-03-08T07:00:00Z"), ("America/New_York", "2026-11-01T06:00:00Z"),
@@ -399,7 +401,7 @@ mod tests {
             let zone = zone(place.0);
             let change = at(place.1);
             let clock_of = |at: Timestamp| zone.to_datetime(at);
-            // Half of the windows begin within three hours of the change.
+            // Half of the windows begin within three hours of the jump.
             let of_week = |at: DateTime| i64::from(at.weekday().to_monday_zero_offset()) * 1440
                 + i64::from(at.hour()) * 60 + i64::from(at.minute());
             let from = if near { (of_week(clock_of(change)) - 180 + from % 360).rem_euclid(10080) } else { from };
@@ -408,7 +410,7 @@ mod tests {
                 time: Time::new((minutes / 60 % 24) as i8, (minutes % 60) as i8, 0, 0).unwrap(),
             };
             let span = FreezeSpan::Weekly { from: time(from), until: time((from + length) % 10080), zone: zone.clone() };
-            // Each occurrence that can reach the two days around the change.
+            // All occurrences that can overlap the two days around the jump.
             let begin = change - SignedDuration::from_hours(24 * 16);
             let minutes = 24 * 60 * 24usize;
             let clock: Vec<DateTime> =

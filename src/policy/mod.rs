@@ -1,9 +1,9 @@
-//! Is this tag allowed, what does it say about its build, is it newer than what runs. Pure.
+//! Tag rules, the order of two builds, and freeze windows. Pure.
 //!
-//! - [`ImageRule`] says which repositories are managed, and [`TagRule`] which of their tags are versions;
-//! - a tag that is one is read into [`TagFacts`]: commit, number, time, version;
-//! - [`compare`] compares the facts of two builds, criterion by criterion ([`Criterion`]);
-//! - [`FreezeCalendar`] says when which environment is frozen by its settings.
+//! - [`ImageRule`]: which repositories are managed; [`TagRule`]: which of their tags are versions;
+//! - [`TagFacts`]: what a tag contains: commit, number, time, version;
+//! - [`compare`]: which of two builds is newer, criterion by criterion ([`Criterion`]);
+//! - [`FreezeCalendar`]: which environments are frozen by their settings, and until when.
 
 mod calendar;
 pub mod compare;
@@ -17,5 +17,5 @@ pub use calendar::{CalendarFormat, InvalidCalendarFormat};
 pub use compare::Criterion;
 pub use freeze::{FreezeCalendar, FreezeSchedule, FreezeSpan, FreezeWindow, InvalidWeekTime, WeekTime, frozen_until};
 pub use rule::{ImageRule, InvalidPattern, RepositoryPattern, TagRefused, Verification, rule_for};
-pub use shape::Shape;
-pub use tag_rule::{InvalidTagRule, TagFacts, TagRule, TagVersion, is_attachment};
+pub use shape::{InvalidTagRule, Shape};
+pub use tag_rule::{TagFacts, TagRule, TagVersion, is_attachment};

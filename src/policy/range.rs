@@ -1,11 +1,11 @@
-//! Whether a range of versions has any.
+//! Detects version ranges that contain no version.
 
 use semver::{Comparator, Op, VersionReq};
 
-/// Major, minor and patch. Pre-releases count as what they lead to, as where tags are read.
+/// Major, minor and patch. A pre-release counts as its release, as in `check_range` of `tag_rule.rs`.
 type Numbers = (u64, u64, u64);
 
-/// Returns whether no version is in the range, as in `>=2, <1`.
+/// Returns whether the range contains no version, such as `>=2, <1`.
 pub(super) fn is_empty(range: &VersionReq) -> bool {
     let (mut from, mut until): (Numbers, Option<Numbers>) = ((0, 0, 0), None);
     for (lower, upper) in range.comparators.iter().map(bounds) {
@@ -15,14 +15,14 @@ pub(super) fn is_empty(range: &VersionReq) -> bool {
     until.is_some_and(|until| from >= until)
 }
 
-/// Returns the first version that a comparator takes, and the first behind those
+/// Returns the lowest version that a comparator accepts and the lowest above it that it does not accept
 /// (<https://doc.rust-lang.org/cargo/reference/specifying-dependencies.html>).
 fn bounds(comparator: &Comparator) -> (Numbers, Option<Numbers>) {
     let Comparator { op, major, minor, patch, pre } = comparator;
     let (major, first) = (*major, (*major, minor.unwrap_or(0), patch.unwrap_or(0)));
     let next_major = || (major.saturating_add(1), 0, 0);
     let next_minor = |minor: u64| (major, minor.saturating_add(1), 0);
-    // What comes after all that the comparator names.
+    // The lowest version above all that the comparator names.
     let behind = match (minor, patch) {
         (None, _) => next_major(),
         (Some(minor), None) => next_minor(*minor),
@@ -30,7 +30,7 @@ fn bounds(comparator: &Comparator) -> (Numbers, Option<Numbers>) {
     };
     match op {
         Op::Exact | Op::Wildcard => (first, Some(behind)),
-        // Of a pre-release its release is greater.
+        // A release is greater than its pre-releases.
         Op::Greater if !pre.is_empty() => (first, None),
         Op::Greater => (behind, None),
         Op::GreaterEq => (first, None),
@@ -46,7 +46,7 @@ fn bounds(comparator: &Comparator) -> (Numbers, Option<Numbers>) {
             };
             (first, Some(until))
         }
-        // One that this crate does not have yet: it may take anything.
+        // An operator that a later version of the crate may add: assume that it accepts everything.
         _ => ((0, 0, 0), None),
     }
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_without_a_version_are_known() {
+    fn ranges_without_a_version_are_detected() {
         for text in [
             ">=2, <1",
             ">=1.2, <1.2",
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_with_one_are_not() {
+    fn ranges_with_a_version_are_not_empty() {
         for (text, version) in [
             ("*", "1.2.3"),
             (">=1.2, <2", "1.2.0"),

@@ -5,41 +5,41 @@ use crate::image::{Repository, Tag};
 
 /// A glob over normalised repositories: `docker.io/uyou/*`.
 ///
-/// `*` stays inside one path component and `**` does not, as in the paths of environments.
+/// `*` matches within one path component, `**` across components, as in the paths of environments.
 #[derive(Debug, Clone)]
 pub struct RepositoryPattern {
     text: String,
     matcher: GlobMatcher,
 }
 
-/// Why a text is no pattern over repositories.
+/// Why a text is not a repository pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// The glob does not parse.
     #[error("`{pattern}` is not a glob: {reason}")]
     Glob {
-        /// What was written.
+        /// As written.
         pattern: String,
-        /// What the glob parser says.
+        /// The glob parser's error.
         reason: String,
     },
-    /// No normalised repository can ever match.
+    /// The pattern matches no normalised repository.
     #[error("`{pattern}` matches no repository: {reason}")]
     NeverMatches {
-        /// What was written.
+        /// As written.
         pattern: String,
-        /// Why, and what to write instead.
+        /// The cause and a correct pattern.
         reason: String,
     },
 }
 
 impl RepositoryPattern {
-    /// Returns whether the pattern takes the repository.
+    /// Returns whether the repository matches.
     pub fn matches(&self, repository: &Repository) -> bool {
         self.matcher.is_match(repository.as_str())
     }
 
-    /// Returns the pattern as it was written.
+    /// Returns the pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -73,7 +73,7 @@ impl std::str::FromStr for RepositoryPattern {
     }
 }
 
-/// Returns why the literal first component of a glob is the host of no normalised repository.
+/// Returns why the first component of a glob can never be a registry host; `None`: it can.
 fn host_that_never_matches(text: &str) -> Option<String> {
     let (host, path) = match text.split_once('/') {
         Some(parts) => parts,
@@ -84,7 +84,7 @@ fn host_that_never_matches(text: &str) -> Option<String> {
         return None;
     }
     if !host.contains(['.', ':']) && host != "localhost" {
-        return Some(format!("`{host}` is no registry host; for Docker Hub write `docker.io/{host}/{path}`"));
+        return Some(format!("`{host}` is not a registry host; for Docker Hub write `docker.io/{host}/{path}`"));
     }
     match Repository::new(host, "a/b") {
         Ok(sample) if sample.registry() != host => {
@@ -95,48 +95,48 @@ fn host_that_never_matches(text: &str) -> Option<String> {
     }
 }
 
-/// Why a tag is no version under a rule.
+/// The tag is not a version under a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the tag `{tag}` does not match the rule of `{pattern}`: {rule}")]
 pub struct TagRefused {
-    /// The tag.
+    /// The refused tag.
     pub tag: Tag,
     /// The `[[image]] repository` of the rule.
     pub pattern: String,
-    /// The rule's name, what it asks for, and what else there is to say.
+    /// The rule's name and the form that it requires; also the reason, if the tag has that form.
     pub rule: String,
 }
 
-/// What is asked of the registry before a tag is believed.
+/// The registry's part in verifying an announced image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verification {
-    /// The image must be there; its digest is what the registry says.
+    /// The image must exist; the registry returns its digest.
     Exists,
-    /// Nothing: for air-gapped trials only.
+    /// No request is sent. For trials without network only.
     Nothing,
 }
 
 /// One `[[image]]`: which repositories are managed, and which of their tags are versions.
 #[derive(Debug, Clone)]
 pub struct ImageRule {
-    /// The repositories.
+    /// The managed repositories.
     pub pattern: RepositoryPattern,
-    /// Their tags.
+    /// Which tags are versions.
     pub tag: TagRule,
-    /// How they are verified.
+    /// Whether the registry is asked.
     pub verify: Verification,
-    /// The source repository of the images, as its place in the list of all of them.
+    /// Index of the source repository in the list of all sources; `None`: no `source`.
     pub source: Option<usize>,
-    /// Whether what was announced last wins, even where it is an older build.
+    /// Whether the last announced build wins, even if it is older.
     pub allow_older: bool,
 }
 
 impl ImageRule {
-    /// Returns what the tag says when the rule takes it.
+    /// Returns the facts in the tag, if it is a version under this rule.
     ///
     /// # Errors
     ///
-    /// [`TagRefused`], with the rule's name and what it asks for.
+    /// [`TagRefused`] if it is not.
     pub fn check_tag(&self, tag: &Tag) -> Result<TagFacts, TagRefused> {
         self.tag.read(tag).map_err(|reason| {
             let mut rule = self.tag.to_string();
@@ -149,7 +149,7 @@ impl ImageRule {
     }
 }
 
-/// Returns the rule that manages a repository: the first in the order of the settings that matches.
+/// Returns the first rule, in the order of the settings, that matches the repository.
 pub fn rule_for<'a>(rules: &'a [ImageRule], repository: &Repository) -> Option<&'a ImageRule> {
     rules.iter().find(|rule| rule.pattern.matches(repository))
 }
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_stay_inside_a_component() {
+    fn single_star_matches_within_a_component() {
         let pattern: RepositoryPattern = "docker.io/uyou/*".parse().unwrap();
         assert!(pattern.matches(&"uyou/user-service".parse().unwrap()));
         assert!(!pattern.matches(&"uyou/team/user-service".parse().unwrap()));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_match_nothing_say_what_to_write() {
+    fn pattern_that_never_matches_is_refused_with_a_correction() {
         for (pattern, hint) in [
             ("uyou/*", "docker.io/uyou/*"),
             ("nginx", "docker.io/library/nginx"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_matching_rule_manages() {
+    fn first_matching_rule_applies() {
         let rule = |pattern: &str, min_length| ImageRule {
             pattern: pattern.parse().unwrap(),
             tag: TagRule::commit_sha("", "", min_length).unwrap(),

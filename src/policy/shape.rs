@@ -1,12 +1,15 @@
 use regex::Regex;
 
-use super::tag_rule::InvalidTagRule;
-
-/// The compiled form of whole tags.
+/// A compiled regular expression that must match a whole tag.
 ///
-/// Two are equal when they were written alike, which is what settings are compared by.
+/// Two shapes are equal if their expressions are the same text.
 #[derive(Debug, Clone)]
 pub struct Shape(Regex);
+
+/// Why a tag rule is invalid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidTagRule(pub(super) String);
 
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
@@ -17,10 +20,10 @@ impl PartialEq for Shape {
 impl Eq for Shape {}
 
 impl Shape {
-    /// Compiles a pattern that must match a tag from its first character to its last.
+    /// Compiles a pattern and anchors it at both ends.
     pub(super) fn new(pattern: &str) -> Result<Self, InvalidTagRule> {
         let whole = format!("^(?:{pattern})$");
-        // Tags have at most 128 bytes: a pattern that needs more than this is a slip.
+        // Tags have at most 128 bytes, so a pattern above this limit is a mistake.
         let built = regex::RegexBuilder::new(&whole).size_limit(1 << 20).build();
         built.map(Self).map_err(|error| InvalidTagRule(describe(&error)))
     }
@@ -29,13 +32,13 @@ impl Shape {
         self.0.captures(text)
     }
 
-    /// Returns the names of the groups that have one.
+    /// Returns the names of the named groups.
     pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
         self.0.capture_names().flatten()
     }
 }
 
-/// The last line of the error says what is wrong; those before it draw where.
+/// Returns the last line of the error, which states the cause; the lines before it point at the position.
 fn describe(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "the pattern is too large".to_owned(),
@@ -47,8 +50,8 @@ fn describe(error: &regex::Error) -> String {
     }
 }
 
-/// Returns the pattern of what stands before or behind the version: literal text in which `*` is anything, and
-/// `{number}` and `{time}` are read.
+/// Returns the pattern for the text before or after the version. `*` matches any text; `{number}` and `{time}` are
+/// captured; everything else is literal.
 pub(super) fn affix(text: &str) -> Result<String, InvalidTagRule> {
     let mut pattern = String::new();
     let mut rest = text;
@@ -72,5 +75,5 @@ pub(super) fn affix(text: &str) -> Result<String, InvalidTagRule> {
     Ok(pattern)
 }
 
-/// A date with or without a time of day, or Unix seconds or milliseconds: what `captured_time` reads.
+/// The forms that `captured_time` parses: a date, a date with time of day, Unix seconds, Unix milliseconds.
 const TIME: &str = "(?<time>[0-9]{4}[._-]?[0-9]{2}[._-]?[0-9]{2}(?:[T._-]?[0-9]{2}[._-]?[0-9]{2}(?:[._-]?[0-9]{2})?Z?)?|[0-9]{10}|[0-9]{13})";

@@ -5,7 +5,7 @@ use semver::{BuildMetadata, Prerelease, VersionReq};
 
 use super::calendar::{self, CalendarFormat};
 use super::range;
-use super::shape::{Shape, affix};
+use super::shape::{InvalidTagRule, Shape, affix};
 use crate::image::Tag;
 
 /// Which tags of a repository are versions.
@@ -13,84 +13,79 @@ use crate::image::Tag;
 pub enum TagRule {
     /// The commit that the image was built from, as in `sha-860c190` or 40 digits alone.
     CommitSha {
-        /// What stands before the digits.
+        /// Text before the digits.
         prefix: String,
-        /// What stands behind them.
+        /// Text after the digits.
         suffix: String,
-        /// The fewest digits that are taken, 7 to 40.
+        /// The minimum number of digits, 7 to 40.
         min_length: usize,
-        /// All of it, compiled.
+        /// The compiled form.
         shape: Shape,
     },
     /// A regular expression with the groups `sha`, `number`, `time` and `version`.
     Regex {
-        /// The expression as it was written. It must match the whole tag.
+        /// The expression as written. It must match the whole tag.
         pattern: String,
-        /// It, compiled.
+        /// The compiled form.
         shape: Shape,
     },
     /// A semantic version of three numbers, with or without a `v` in front (<https://semver.org>).
     Semver {
-        /// What stands before the version.
+        /// Text before the version.
         prefix: String,
-        /// What stands behind it.
+        /// Text after the version.
         suffix: String,
-        /// Which versions are taken; all where there is none.
+        /// The accepted range; `None`: every version.
         range: Option<VersionReq>,
-        /// Whether versions such as `1.2.3-rc.1` are taken.
+        /// Whether versions such as `1.2.3-rc.1` are accepted.
         prereleases: bool,
-        /// The form, compiled.
+        /// The compiled form.
         shape: Shape,
     },
     /// A calendar version (<https://calver.org>), with or without a `v` in front.
     Calver {
-        /// What stands before the version.
+        /// Text before the version.
         prefix: String,
-        /// What stands behind it.
+        /// Text after the version.
         suffix: String,
-        /// Its parts; where there is none: year, month, and up to two numbers.
+        /// The parts; `None`: year, month, and up to two numbers.
         format: Option<CalendarFormat>,
-        /// The form, compiled.
+        /// The compiled form.
         shape: Shape,
     },
     /// Every tag.
     Any,
-    /// One tag that moves, and is followed by its digest.
+    /// One moving tag. Its versions are digests.
     Digest {
-        /// The tag.
+        /// The moving tag.
         name: Tag,
     },
 }
 
-/// Why a tag rule cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidTagRule(pub(super) String);
-
-/// What a tag says about the build that it names.
+/// The facts that a tag contains about its build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TagFacts {
-    /// The commit, 7 to 40 lower-case hexadecimal digits from its beginning.
+    /// The commit, or its first 7 to 40 hexadecimal digits, in lower case.
     pub sha: Option<String>,
     /// A number that grows from build to build.
     pub number: Option<u128>,
-    /// When it was built or committed.
+    /// The time of the build or commit.
     pub time: Option<Timestamp>,
-    /// Its version.
+    /// The semantic or calendar version.
     pub version: Option<TagVersion>,
 }
 
-/// A version that has an order of its own.
+/// A version with its own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagVersion {
     /// A semantic version.
     Semantic(semver::Version),
-    /// The parts of a calendar version, the heaviest first.
+    /// The parts of a calendar version, in the order in which they are compared.
     Calendar(Vec<u64>),
 }
 
 impl TagVersion {
-    /// Returns which of two versions is higher, or `None` where one is semantic and the other is not.
+    /// Compares two versions; `None`: one is semantic and the other a calendar version.
     pub fn compare(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Semantic(a), Self::Semantic(b)) => Some(a.cmp_precedence(b)),
@@ -100,50 +95,51 @@ impl TagVersion {
     }
 }
 
-/// The groups of a `regex` rule that are read.
+/// The groups that a `regex` rule may have.
 const GROUPS: [&str; 4] = ["sha", "number", "time", "version"];
 
 impl TagRule {
-    /// The longest commit id in a tag: SHA-1, as `git rev-parse HEAD` prints it.
+    /// Digits of a full commit id (SHA-1).
     pub const FULL_SHA_LENGTH: usize = 40;
 
-    /// Returns whether one tag names one build after the other.
+    /// Returns whether the rule follows one moving tag.
     pub fn moves(&self) -> bool {
         matches!(self, Self::Digest { .. })
     }
 
-    /// Returns the rule of tags that name the commit of the build.
+    /// Creates the rule for tags that contain the commit of the build.
     ///
-    /// In `prefix` and `suffix`, `*` is anything, `{number}` is a number that orders builds and `{time}` a time.
+    /// In `prefix` and `suffix`, `*` matches any text, `{number}` captures a number that orders builds, and `{time}`
+    /// captures a time.
     ///
     /// # Errors
     ///
-    /// Other braces, or a group that is there twice.
+    /// Other braces, or `{number}` or `{time}` twice.
     pub fn commit_sha(prefix: &str, suffix: &str, min_length: usize) -> Result<Self, InvalidTagRule> {
         let digits = format!("(?<sha>[0-9a-f]{{{min_length},{}}})", Self::FULL_SHA_LENGTH);
         let shape = between(prefix, &digits, suffix)?;
         Ok(Self::CommitSha { prefix: prefix.to_owned(), suffix: suffix.to_owned(), min_length, shape })
     }
 
-    /// Returns the rule of tags that a regular expression matches as a whole.
+    /// Creates the rule for tags that a regular expression matches as a whole.
     ///
     /// # Errors
     ///
-    /// An expression that does not parse, or a group with a name that nothing is read from.
+    /// An invalid expression, or a group with another name than `sha`, `number`, `time` and `version`.
     pub fn regex(pattern: &str) -> Result<Self, InvalidTagRule> {
         let shape = Shape::new(pattern)?;
         if let Some(group) = shape.groups().find(|group| !GROUPS.contains(group)) {
             let known = GROUPS.map(|group| format!("`{group}`")).join(", ");
-            return Err(InvalidTagRule(format!("nothing is read from a group `{group}`; there are {known}")));
+            return Err(InvalidTagRule(format!("unknown group `{group}`; the known groups are {known}")));
         }
         Ok(Self::Regex { pattern: pattern.to_owned(), shape })
     }
 
-    /// Returns the rule of semantic versions.
+    /// Creates the rule for semantic versions.
     ///
     /// # Errors
     ///
-    /// As [`TagRule::commit_sha`], and a range without versions.
+    /// As [`TagRule::commit_sha`], or a range that contains no version.
     pub fn semver(
         prefix: &str,
         suffix: &str,
@@ -151,14 +147,14 @@ impl TagRule {
         prereleases: bool,
     ) -> Result<Self, InvalidTagRule> {
         if let Some(range) = range.as_ref().filter(|range| range::is_empty(range)) {
-            return Err(InvalidTagRule(format!("no version is in the range `{range}`")));
+            return Err(InvalidTagRule(format!("the range `{range}` contains no version")));
         }
         let version = "v?(?<version>[0-9]+\\.[0-9]+\\.[0-9]+(?:-[0-9A-Za-z.-]+)?)";
         let shape = between(prefix, version, suffix)?;
         Ok(Self::Semver { prefix: prefix.to_owned(), suffix: suffix.to_owned(), range, prereleases, shape })
     }
 
-    /// Returns the rule of calendar versions.
+    /// Creates the rule for calendar versions.
     ///
     /// # Errors
     ///
@@ -180,7 +176,7 @@ impl TagRule {
         }
     }
 
-    /// Returns whether the tags of the rule name a commit.
+    /// Returns whether tags under the rule contain a commit.
     pub fn names_commits(&self) -> bool {
         match self {
             Self::CommitSha { .. } => true,
@@ -189,19 +185,19 @@ impl TagRule {
         }
     }
 
-    /// Returns whether the rule takes the tag.
+    /// Returns whether the tag is a version under the rule.
     pub fn accepts(&self, tag: &Tag) -> bool {
         self.read(tag).is_ok()
     }
 
-    /// Returns what the tag says, if the rule takes it.
+    /// Returns the facts in the tag, if it is a version under the rule.
     ///
     /// # Errors
     ///
-    /// Why not, where there is more to say than that it has another form.
+    /// `None` if the tag has another form, else the reason.
     pub fn read(&self, tag: &Tag) -> Result<TagFacts, Option<String>> {
         if is_attachment(tag) {
-            return Err(Some("it is that of a signature, an attestation or an SBOM, and no version".to_owned()));
+            return Err(Some("it is the tag of a signature, an attestation or an SBOM".to_owned()));
         }
         match self {
             Self::CommitSha { shape, .. } | Self::Regex { shape, .. } => {
@@ -231,17 +227,18 @@ impl TagRule {
 fn between(prefix: &str, version: &str, suffix: &str) -> Result<Shape, InvalidTagRule> {
     let shape = Shape::new(&format!("{}{version}{}", affix(prefix)?, affix(suffix)?));
     shape.map_err(|InvalidTagRule(reason)| {
-        // All else in it is ours or escaped.
-        let twice = reason.contains("duplicate").then(|| "`{number}` and `{time}` can be there once each".to_owned());
+        // The user's text is escaped, so a duplicate group is the only possible error.
+        let twice = reason.contains("duplicate").then(|| "`{number}` and `{time}` may occur once each".to_owned());
         InvalidTagRule(twice.unwrap_or(reason))
     })
 }
 
-/// Returns whether a tag is where registries without the referrers API keep what belongs to another image: the
-/// digest of that image with a dash, alone or with `.sig`, `.att` or `.sbom` behind it
-/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema>).
+/// Returns whether a tag belongs to a signature, attestation or SBOM of another image.
+///
+/// Registries without the referrers API store these under the image's digest, written with a dash, perhaps followed by
+/// `.sig`, `.att` or `.sbom` (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema>).
 pub fn is_attachment(tag: &Tag) -> bool {
-    // Of a longer digest these are the digits that the schema leaves.
+    // The schema truncates longer digests to this length.
     const DIGITS: usize = 64;
     let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     ["sha256-", "sha512-"].iter().any(|algorithm| {
@@ -252,7 +249,7 @@ pub fn is_attachment(tag: &Tag) -> bool {
 
 fn read_groups(captures: &regex::Captures<'_>) -> Result<TagFacts, Option<String>> {
     let group = |name: &str| captures.name(name).map(|group| group.as_str());
-    let wrong = |name: &str, text: &str, expected: &str| Some(format!("`{name}` is `{text}`, and not {expected}"));
+    let wrong = |name: &str, text: &str, expected: &str| Some(format!("`{name}` is `{text}`, not {expected}"));
     let sha = group("sha").map(|text| {
         let digits =
             text.bytes().all(|byte| byte.is_ascii_hexdigit()) && (7..=TagRule::FULL_SHA_LENGTH).contains(&text.len());
@@ -275,7 +272,7 @@ fn read_groups(captures: &regex::Captures<'_>) -> Result<TagFacts, Option<String
     })
 }
 
-/// Reads a date with or without a time of day (UTC), or Unix seconds (10 digits) or milliseconds (13).
+/// Parses a date with or without time of day (UTC), Unix seconds (10 digits) or Unix milliseconds (13 digits).
 fn captured_time(text: &str) -> Option<Timestamp> {
     let separator = |c: char| matches!(c, '-' | '_' | '.' | ':' | 'T' | 't' | 'Z' | 'z');
     let digits: String = text.chars().filter(|c| !separator(*c)).collect();
@@ -296,8 +293,8 @@ fn captured_time(text: &str) -> Option<Timestamp> {
     }
 }
 
-/// Checks a version against a range. A pre-release counts as the version that it leads to: a range names releases, and
-/// whoever asks for pre-releases wants those of the releases that it takes.
+/// Checks a version against a range. A pre-release is in the range if its release is: `prereleases = true` asks for the
+/// pre-releases of the accepted versions.
 fn check_range(version: &semver::Version, range: Option<&VersionReq>, prereleases: bool) -> Result<(), Option<String>> {
     if !version.pre.is_empty() && !prereleases {
         return Err(Some("it is a pre-release, and `prereleases` is not set".to_owned()));
@@ -364,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn commit_shas_are_counted() {
+    fn commit_sha_has_a_minimum_length() {
         let strict = TagRule::commit_sha("", "", 40).unwrap();
         assert_eq!(reads(&strict, FULL).unwrap().sha.as_deref(), Some(FULL));
         for text in ["latest", &FULL[..39], &FULL.to_uppercase(), &format!("{FULL}.sig"), &format!("sha256-{FULL}")] {
@@ -379,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tags_of_the_usual_ci_actions_are_read() {
+    fn tags_of_common_ci_actions_are_read() {
         let flux = TagRule::commit_sha("main-", "-{number}", 7).unwrap();
         let facts = reads(&flux, "main-860c190-1718").unwrap();
         assert_eq!((facts.sha.as_deref(), facts.number), (Some("860c190"), Some(1718)));
@@ -401,7 +398,7 @@ mod tests {
         assert!(rule.names_commits());
         assert_eq!(rule.read(&tag("x42.860c190")), Err(None), "the whole tag counts");
         let reason = rule.read(&tag("42.860c190-v1.2")).unwrap_err().unwrap();
-        assert_eq!(reason, "`version` is `1.2`, and not a version of three numbers");
+        assert_eq!(reason, "`version` is `1.2`, not a version of three numbers");
         assert!(rule.read(&tag(&format!("{}.860c190", "9".repeat(39)))).is_err());
         assert!(rule.read(&tag(&format!("1.{}", "a".repeat(41)))).is_err());
         assert!(TagRule::regex("(?<build>.*)").unwrap_err().to_string().contains("`number`"));
@@ -411,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_the_forms_that_ci_writes() {
+    fn times_are_read_in_the_common_forms() {
         let at = |text: &str| captured_time(text).map(|at| at.to_string());
         for text in ["20261123", "2026-11-23", "2026.11.23"] {
             assert_eq!(at(text).unwrap(), "2026-11-23T00:00:00Z", "{text}");
@@ -431,7 +428,7 @@ mod tests {
         let rule = TagRule::semver("", "", None, false).unwrap();
         assert_eq!(reads(&rule, "1.2.3").unwrap().version, semantic("1.2.3"));
         assert_eq!(reads(&rule, "v1.2.3").unwrap().version, semantic("1.2.3"));
-        // Tags such as `1.2` move with each release: they are no versions.
+        // A tag such as `1.2` moves with each release, so it is not a version.
         for text in ["1.2", "1", "V1.2.3", "1.2.3-rc.1", "01.2.3", "1.2.3.4", "latest", "vv1.2.3"] {
             assert_eq!(reads(&rule, text), None, "{text}");
         }
@@ -440,14 +437,14 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_pre_releases() {
+    fn range_applies_to_the_release_of_a_pre_release() {
         let range = || Some(">=1.2, <2".parse().unwrap());
         let releases = TagRule::semver("", "", range(), false).unwrap();
         assert!(reads(&releases, "1.2.0").is_some() && reads(&releases, "v1.99.0").is_some());
         assert!(reads(&releases, "1.1.9").is_none() && reads(&releases, "2.0.0").is_none());
         let all = TagRule::semver("", "", range(), true).unwrap();
         assert!(reads(&all, "1.3.0-rc.1").is_some());
-        assert!(reads(&all, "2.0.0-rc.1").is_none(), "it leads out of the range");
+        assert!(reads(&all, "2.0.0-rc.1").is_none(), "its release is outside the range");
         let variant = TagRule::semver("app-", "-alpine", None, true).unwrap();
         assert_eq!(reads(&variant, "app-1.2.3-rc.1-alpine").unwrap().version, semantic("1.2.3-rc.1"));
         assert_eq!(reads(&variant, "app-1.2.3-alpine").unwrap().version, semantic("1.2.3"));
@@ -466,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_attestations_and_sboms_are_no_versions() {
+    fn signatures_attestations_and_sboms_are_not_versions() {
         let digest = format!("sha256-{}", "0a".repeat(32));
         let long = format!("sha512-{}", "0a".repeat(32));
         let rules = [TagRule::Any, TagRule::regex(".*").unwrap(), TagRule::Digest { name: tag(&digest) }];

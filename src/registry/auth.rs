@@ -1,4 +1,4 @@
-//! Who asks: answers to a registry's challenge, and the tokens that are kept while they are valid.
+//! Authentication to a registry: answers to its challenges, and a cache of tokens.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,42 +16,43 @@ use super::Credentials;
 use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
-use super::setback::{Setback, passing, unanswered};
+use super::failure::{RegistryFailure, no_answer, temporary};
 use crate::secret::{ExposeSecret as _, Redaction};
 
-/// What a token is good for where the service does not say
+/// Lifetime of a token without `expires_in`
 /// (<https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
-/// No token is kept for longer, whatever the service says.
+/// Upper bound of a token's lifetime in the cache.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A token counts as expired this long before it is, or a tenth of its life if that is less: it has to arrive too.
+/// A token is replaced this long before it expires, or a tenth of its lifetime if that is less: the request that
+/// carries it still has to arrive.
 const LONGEST_MARGIN: Duration = Duration::from_secs(10);
 
-/// Tokens are a few kilobytes.
+/// Tokens have a few kilobytes.
 const MAX_TOKEN_ANSWER_BYTES: usize = 1 << 20;
 
-/// From this many kept tokens on, the expired ones are thrown away before another one is kept.
+/// Above this many cached tokens, expired ones are removed before another is added.
 const MANY_TOKENS: usize = 1024;
 
-/// A token and the moment from which on it is not used.
+/// A token and the time until which it is used.
 pub(super) struct Token {
     header: HeaderValue,
     until: Instant,
 }
 
-/// What a request carries to show who asks.
-pub(super) enum Pass {
-    /// Nothing: the registry has not asked yet.
+/// The credentials of one request.
+pub(super) enum Authorization {
+    /// None: the registry has not sent a challenge yet.
     Nothing,
     /// User name and password.
     Basic(HeaderValue),
-    /// A token, which was `kept` from before or fetched just now.
-    Bearer { token: Arc<Token>, kept: bool },
+    /// A token; `cached` unless it was fetched for this request.
+    Bearer { token: Arc<Token>, cached: bool },
 }
 
-impl Pass {
+impl Authorization {
     /// Returns the `Authorization` header.
     pub(super) fn header(&self) -> Option<HeaderValue> {
         match self {
@@ -62,57 +63,62 @@ impl Pass {
     }
 }
 
-/// Everything known about how one registry wants to be asked.
-pub(super) struct Authority {
+/// Authenticates requests to one registry.
+pub(super) struct Authenticator {
     context: Arc<Context>,
-    /// The last challenge: the next request answers it without being asked.
+    /// The last challenge. Later requests answer it at once, without a 401 first.
     challenge: Mutex<Option<Challenge>>,
-    /// By scope. A token on its way is shared by everybody who waits for it.
+    /// By scope. Concurrent requests share one fetch of a token.
     tokens: Mutex<HashMap<String, Shared<BoxFuture<'static, Answer>>>>,
 }
 
-type Answer = Result<Arc<Token>, Setback>;
+type Answer = Result<Arc<Token>, RegistryFailure>;
 
-/// What is needed to fetch a token.
+/// The parameters of token requests.
 pub(super) struct Context {
-    /// The registry as references write it.
+    /// The registry's host as in image references.
     pub(super) host: String,
     pub(super) plain_http: bool,
-    /// The hosts that the settings call plain HTTP, with their ports where those are not 80.
+    /// Hosts with `plain_http = true`, with the port unless it is 80.
     pub(super) insecure: Arc<HashSet<String>>,
     pub(super) credentials: Option<Credentials>,
     pub(super) client: reqwest::Client,
     pub(super) limits: TimeLimits,
 }
 
-impl Authority {
+impl Authenticator {
     pub(super) fn new(context: Context) -> Self {
         Self { context: Arc::new(context), challenge: Mutex::default(), tokens: Mutex::default() }
     }
 
-    /// Returns what the first request for `scope` carries, from what is known of the registry.
-    pub(super) async fn pass(&self, scope: &str) -> Result<Pass, Setback> {
+    /// Returns the credentials of the first request for `scope`, based on the last challenge.
+    pub(super) async fn authorization(&self, scope: &str) -> Result<Authorization, RegistryFailure> {
         let challenge = lock(&self.challenge).clone();
         match challenge {
-            None => Ok(Pass::Nothing),
-            Some(challenge) => self.meet(challenge, Pass::Nothing, scope).await,
+            None => Ok(Authorization::Nothing),
+            Some(challenge) => self.meet(challenge, Authorization::Nothing, scope).await,
         }
     }
 
-    /// Returns what the second request carries after the registry answered 401 to `rejected`.
+    /// Returns the credentials of the second request, after a 401 to `rejected`.
     ///
-    /// A kept token is replaced once. A token that was fetched for this very request is not, unless the registry names
-    /// another token service than before.
-    pub(super) async fn pass_after(&self, rejected: Pass, answer: &HeaderMap, scope: &str) -> Result<Pass, Setback> {
+    /// A cached token is replaced once. A token that was fetched for this request is replaced only if the registry now
+    /// names another token service.
+    pub(super) async fn authorization_after(
+        &self,
+        rejected: Authorization,
+        answer: &HeaderMap,
+        scope: &str,
+    ) -> Result<Authorization, RegistryFailure> {
         let Some(challenge) = choose(answer.get_all(header::WWW_AUTHENTICATE)) else {
-            return Err(Setback::not_allowed(format!(
-                "registry {} answered 401 and does not say how to sign in (WWW-Authenticate with Bearer or Basic): \
-                 check that the host is a registry",
+            return Err(RegistryFailure::not_allowed(format!(
+                "registry {} answered 401 without a usable challenge (WWW-Authenticate with Bearer or Basic): check \
+                 that the host is a registry",
                 self.context.host
             )));
         };
         let before = lock(&self.challenge).replace(challenge.clone());
-        let tried = matches!(rejected, Pass::Basic(_) | Pass::Bearer { kept: false, .. });
+        let tried = matches!(rejected, Authorization::Basic(_) | Authorization::Bearer { cached: false, .. });
         if tried && before.as_ref() == Some(&challenge) {
             self.forget(&challenge);
             return Err(self.refused());
@@ -120,25 +126,31 @@ impl Authority {
         self.meet(challenge, rejected, scope).await
     }
 
-    /// Returns what the registry asks for, other than `rejected`.
-    async fn meet(&self, challenge: Challenge, rejected: Pass, scope: &str) -> Result<Pass, Setback> {
-        let pass = match &challenge {
+    /// Returns credentials that answer the challenge, other than `rejected`.
+    async fn meet(
+        &self,
+        challenge: Challenge,
+        rejected: Authorization,
+        scope: &str,
+    ) -> Result<Authorization, RegistryFailure> {
+        let authorization = match &challenge {
             Challenge::Basic => self.basic(),
             Challenge::Bearer(bearer) => {
                 let rejected = match &rejected {
-                    Pass::Bearer { token, .. } => Some(token),
-                    Pass::Nothing | Pass::Basic(_) => None,
+                    Authorization::Bearer { token, .. } => Some(token),
+                    Authorization::Nothing | Authorization::Basic(_) => None,
                 };
                 self.token(bearer.clone(), scope, rejected).await
             }
         };
-        if pass.is_err() {
+        if authorization.is_err() {
             self.forget(&challenge);
         }
-        pass
+        authorization
     }
 
-    /// Lets the registry say anew how to sign in, because its token service may have moved, or it may be open now.
+    /// Forgets the challenge, so that the next request gets a new one: the token service may have moved, or the registry
+    /// may allow anonymous access now.
     fn forget(&self, challenge: &Challenge) {
         let mut known = lock(&self.challenge);
         if known.as_ref() == Some(challenge) {
@@ -146,38 +158,43 @@ impl Authority {
         }
     }
 
-    /// Returns the setback for a registry that knows who asks and says no.
-    pub(super) fn refused(&self) -> Setback {
+    /// Returns the failure for a registry that denies access.
+    pub(super) fn refused(&self) -> RegistryFailure {
         self.context.refused("registry", &self.context.host)
     }
 
-    /// Takes the account out of a setback, whose words are partly those of the registry or of its token service.
-    pub(super) fn redacted(&self, setback: Setback) -> Setback {
-        let Some(credentials) = &self.context.credentials else { return setback };
-        let Ok(password) = credentials.password.reveal() else { return setback };
+    /// Removes the credentials from a message, which may quote the registry or its token service.
+    pub(super) fn redacted(&self, failure: RegistryFailure) -> RegistryFailure {
+        let Some(credentials) = &self.context.credentials else { return failure };
+        let Ok(password) = credentials.password.reveal() else { return failure };
         let redaction = Redaction::of(&credentials.username, password.expose_secret());
-        match setback {
-            Setback::NotAllowed { reason } => Setback::NotAllowed { reason: redaction.clean(&reason) },
-            Setback::NotNow { reason, ask_again_after } => {
-                Setback::NotNow { reason: redaction.clean(&reason), ask_again_after }
+        match failure {
+            RegistryFailure::NotAllowed { reason } => RegistryFailure::NotAllowed { reason: redaction.clean(&reason) },
+            RegistryFailure::NotNow { reason, ask_again_after } => {
+                RegistryFailure::NotNow { reason: redaction.clean(&reason), ask_again_after }
             }
         }
     }
 
-    fn basic(&self) -> Result<Pass, Setback> {
+    fn basic(&self) -> Result<Authorization, RegistryFailure> {
         match &self.context.credentials {
-            Some(credentials) => Ok(Pass::Basic(basic_header(credentials, &self.context.host)?)),
+            Some(credentials) => Ok(Authorization::Basic(basic_header(credentials, &self.context.host)?)),
             None => Err(self.refused()),
         }
     }
 
-    /// Returns the kept token of `scope`, or one on its way to somebody else, or a new one.
-    async fn token(&self, bearer: Bearer, scope: &str, rejected: Option<&Arc<Token>>) -> Result<Pass, Setback> {
+    /// Returns the cached token of `scope`, or joins a fetch in flight, or starts one.
+    async fn token(
+        &self,
+        bearer: Bearer,
+        scope: &str,
+        rejected: Option<&Arc<Token>>,
+    ) -> Result<Authorization, RegistryFailure> {
         let shared = {
             let mut tokens = lock(&self.tokens);
             match tokens.get(scope).map(|shared| (usable(shared, rejected), shared.clone())) {
-                Some((Some(Use::Kept(token)), _)) => return Ok(Pass::Bearer { token, kept: true }),
-                Some((Some(Use::OnItsWay), shared)) => shared,
+                Some((Some(Reuse::Cached(token)), _)) => return Ok(Authorization::Bearer { token, cached: true }),
+                Some((Some(Reuse::InFlight), shared)) => shared,
                 Some((None, _)) | None => {
                     if tokens.len() >= MANY_TOKENS {
                         tokens.retain(|_, shared| usable(shared, None).is_some());
@@ -188,26 +205,26 @@ impl Authority {
                 }
             }
         };
-        // The lock is released: a slow token service holds up nobody but those who need this token.
-        Ok(Pass::Bearer { token: shared.await?, kept: false })
+        // The lock is released here, so a slow token service delays only requests for this scope.
+        Ok(Authorization::Bearer { token: shared.await?, cached: false })
     }
 }
 
-enum Use {
-    Kept(Arc<Token>),
-    OnItsWay,
+enum Reuse {
+    Cached(Arc<Token>),
+    InFlight,
 }
 
-/// Says what an entry is good for; `None` for a failure, an expired or rejected token, and a fetch that nobody waits
-/// for any more and that therefore stands still.
-fn usable(shared: &Shared<BoxFuture<'static, Answer>>, rejected: Option<&Arc<Token>>) -> Option<Use> {
+/// Returns how a cache entry can be reused; `None`: it failed, expired or was rejected, or it is a fetch whose callers
+/// were all dropped, so that it makes no progress.
+fn usable(shared: &Shared<BoxFuture<'static, Answer>>, rejected: Option<&Arc<Token>>) -> Option<Reuse> {
     match shared.peek() {
         Some(Ok(token)) => {
             let valid = token.until > Instant::now() && !rejected.is_some_and(|rejected| Arc::ptr_eq(rejected, token));
-            valid.then(|| Use::Kept(Arc::clone(token)))
+            valid.then(|| Reuse::Cached(Arc::clone(token)))
         }
         Some(Err(_)) => None,
-        None => (shared.strong_count().unwrap_or(0) > 1).then_some(Use::OnItsWay),
+        None => (shared.strong_count().unwrap_or(0) > 1).then_some(Reuse::InFlight),
     }
 }
 
@@ -216,34 +233,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
-    fn refused(&self, what: &str, name: &str) -> Setback {
+    fn refused(&self, what: &str, name: &str) -> RegistryFailure {
         let host = &self.host;
-        Setback::not_allowed(match &self.credentials {
+        RegistryFailure::not_allowed(match &self.credentials {
             Some(_) => format!(
-                "{what} {name} refuses the account that is set for [[registry]] host = \"{host}\": check username and \
-                 password, and that the account may pull from the repository; a repository that does not exist may \
-                 look the same"
+                "{what} {name} denied access with the credentials of [[registry]] host = \"{host}\": check username and \
+                 password, that the account may pull from the repository, and that the repository exists"
             ),
             None => format!(
-                "{what} {name} refuses anonymous requests for the repository: set username and password for \
-                 [[registry]] host = \"{host}\"; a repository that does not exist may look the same"
+                "{what} {name} denied anonymous access to the repository: set username and password for \
+                 [[registry]] host = \"{host}\", and check that the repository exists"
             ),
         })
     }
 
-    /// Returns the address of the token service, if the account may be shown there.
+    /// Returns the URL of the token service, if the credentials may be sent there.
     ///
-    /// The registry names it in its 401, and Docker and containerd show the account to whatever it names
-    /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS so do we: registries
-    /// keep their token services where they like (Docker Hub, GitLab, clouds), and who speaks for the registry over HTTPS could
-    /// as well ask for the account itself. Over plain HTTP anybody on the way may have written the answer, so that the account
-    /// goes in the clear only to where the settings send it in the clear anyway: the registry's own host, at any port, or a host
-    /// that has `plain_http` too. A registry over HTTPS never leads to plain HTTP.
-    fn realm(&self, bearer: &Bearer) -> Result<Url, Setback> {
+    /// The registry names the service in its 401, and Docker and containerd send the credentials to any service
+    /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS Tagrelay does
+    /// so too: token services may run on any host (Docker Hub, GitLab, clouds), and a malicious registry could ask for the
+    /// credentials itself.
+    ///
+    /// A 401 over plain HTTP may be forged. The credentials then go over plain HTTP only to hosts that get them this way
+    /// already: the registry's own host, on any port, or a host with `plain_http = true`. A registry with HTTPS never leads
+    /// to a token service with plain HTTP.
+    fn realm(&self, bearer: &Bearer) -> Result<Url, RegistryFailure> {
         let host = &self.host;
         let realm = Url::parse(&bearer.realm).map_err(|error| {
-            Setback::not_allowed(format!(
-                "registry {host} names a token service whose address cannot be read ({error}): check the registry's \
+            RegistryFailure::not_allowed(format!(
+                "registry {host} names a token service with an invalid URL ({error}): check the realm in the registry's \
                  own settings"
             ))
         })?;
@@ -251,20 +269,20 @@ impl Context {
         match realm.scheme() {
             "https" => Ok(realm),
             "http" if self.plain_http && (self.credentials.is_none() || self.is_insecure(&realm)) => Ok(realm),
-            "http" if self.plain_http => Err(Setback::not_allowed(format!(
-                "registry {host} names a token service at http://{named}, another host that is not HTTPS, so the account is not \
-                 shown there: correct the realm in the registry's own settings, or add a [[registry]] with the host and port of the \
-                 token service and plain_http = true"
+            "http" if self.plain_http => Err(RegistryFailure::not_allowed(format!(
+                "registry {host} names a token service at http://{named}, which is another host without HTTPS; no credentials \
+                 were sent there: correct the realm in the registry's own settings, or add a [[registry]] with the host and port \
+                 of the token service and plain_http = true"
             ))),
-            scheme => Err(Setback::not_allowed(format!(
-                "registry {host} names a token service at {scheme}://{named}, which is not HTTPS, so nothing is sent there: \
-                 correct the realm in the registry's own settings, or set plain_http = true if the registry itself is \
+            scheme => Err(RegistryFailure::not_allowed(format!(
+                "registry {host} names a token service at {scheme}://{named}, which is not HTTPS; nothing was sent there: \
+                 correct the realm in the registry's own settings, or set plain_http = true if the registry itself uses \
                  plain HTTP"
             ))),
         }
     }
 
-    /// Returns whether the settings have it that what goes to this address over plain HTTP goes there so.
+    /// Returns whether the settings allow plain HTTP for this URL.
     fn is_insecure(&self, address: &Url) -> bool {
         let Some(name) = address.host_str() else { return false };
         let own = Url::parse(&format!("http://{}", self.host)).ok();
@@ -275,15 +293,17 @@ impl Context {
     }
 }
 
-fn basic_header(credentials: &Credentials, host: &str) -> Result<HeaderValue, Setback> {
-    // Not a refusal: a mounted secret may be on its way.
-    let password = credentials
-        .password
-        .reveal()
-        .map_err(|error| Setback::not_now(format!("the password of registry {host} cannot be had: {error}")))?;
+fn basic_header(credentials: &Credentials, host: &str) -> Result<HeaderValue, RegistryFailure> {
+    // Temporary: the file of a mounted secret may appear later.
+    let password = credentials.password.reveal().map_err(|error| {
+        RegistryFailure::not_now(format!("the password of registry {host} cannot be read: {error}"))
+    })?;
     let pair = format!("{}:{}", credentials.username, password.expose_secret());
-    sensitive(&format!("Basic {}", STANDARD.encode(pair)))
-        .ok_or_else(|| Setback::not_allowed(format!("the account of registry {host} cannot be written into a header")))
+    sensitive(&format!("Basic {}", STANDARD.encode(pair))).ok_or_else(|| {
+        RegistryFailure::not_allowed(format!(
+            "the credentials of registry {host} contain characters invalid in a header"
+        ))
+    })
 }
 
 fn sensitive(text: &str) -> Option<HeaderValue> {
@@ -296,11 +316,11 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    /// Seconds. Any JSON value, because a service that says it badly is not to be refused for it.
+    /// Seconds. Any JSON value is accepted; all but a number count as absent.
     expires_in: Option<serde_json::Value>,
 }
 
-/// Asks the token service for a token to pull with.
+/// Fetches a token with the right to pull.
 async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
     let mut address = context.realm(&bearer)?;
     {
@@ -316,25 +336,28 @@ async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
     if let Some(credentials) = &context.credentials {
         request = request.header(header::AUTHORIZATION, basic_header(credentials, &context.host)?);
     }
-    // The life of a token begins before it is sent, so the time of the request itself is not lent to it.
+    // The lifetime counts from before the request, because the service issues the token before the answer arrives.
     let asked_at = Instant::now();
-    let unanswered = |error| unanswered(error, &who, &context.host, context.limits);
-    let response = request.send().await.map_err(unanswered)?;
+    let failed = |error| no_answer(error, &who, &context.host, context.limits);
+    let response = request.send().await.map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
-        return Err(passing(status, response.headers(), &who, &context.host).unwrap_or_else(|| match status {
+        return Err(temporary(status, response.headers(), &who, &context.host).unwrap_or_else(|| match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => context.refused("the token service", &service_host),
-            _ => Setback::not_allowed(format!("{who} answered {status} instead of a token: check the registry's host")),
+            _ => RegistryFailure::not_allowed(format!(
+                "{who} answered {status} instead of a token: check the registry's host"
+            )),
         }));
     }
-    let body = read_at_most(response, MAX_TOKEN_ANSWER_BYTES).await.map_err(unanswered)?;
+    let body = read_at_most(response, MAX_TOKEN_ANSWER_BYTES).await.map_err(failed)?;
     let answer = body.and_then(|body| serde_json::from_slice::<TokenAnswer>(&body).ok());
-    answer.and_then(|answer| keep(answer, asked_at)).map(Arc::new).ok_or_else(|| {
-        Setback::not_now(format!("{who} answered {status} without a token: it is asked again; see its own log"))
+    answer.and_then(|answer| read_token(answer, asked_at)).map(Arc::new).ok_or_else(|| {
+        RegistryFailure::not_now(format!("{who} answered {status} without a token; retrying; see its log"))
     })
 }
 
-fn keep(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
+/// Returns the token of an answer; `None`: it has none, or one that cannot stand in a header.
+fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
     let text = answer.token.or(answer.access_token).filter(|text| !text.is_empty())?;
     let seconds = answer.expires_in.as_ref().and_then(serde_json::Value::as_u64);
     let life = seconds.map_or(DEFAULT_LIFE, Duration::from_secs).min(LONGEST_LIFE);
@@ -349,11 +372,11 @@ mod tests {
 
     fn life(json: &str) -> Option<Duration> {
         let asked_at = Instant::now();
-        keep(serde_json::from_str(json).unwrap(), asked_at).map(|token| token.until - asked_at)
+        read_token(serde_json::from_str(json).unwrap(), asked_at).map(|token| token.until - asked_at)
     }
 
     #[test]
-    fn a_token_lives_a_little_shorter_than_it_says() {
+    fn token_is_replaced_before_it_expires() {
         assert_eq!(life(r#"{"token":"t"}"#), Some(Duration::from_secs(54)));
         assert_eq!(life(r#"{"access_token":"t","expires_in":300}"#), Some(Duration::from_secs(290)));
         assert_eq!(life(r#"{"token":"t","expires_in":0}"#), Some(Duration::ZERO));
@@ -362,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_a_registry_repeats_is_taken_out() {
+    fn credentials_quoted_by_the_registry_are_redacted() {
         let account = Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2222").unwrap() };
         let client = super::super::client::ClientFor {
             ca_bundle: None,
@@ -373,29 +396,32 @@ mod tests {
         let (client, limits) = (client.build().unwrap(), TimeLimits::default());
         let (host, insecure) = ("r.example.com".to_owned(), Arc::default());
         let context = Context { host, plain_http: false, insecure, credentials: Some(account), client, limits };
-        let authority = Authority::new(context);
+        let authenticator = Authenticator::new(context);
         let header = STANDARD.encode("reader:hunter2222");
         for said in ["no hunter2222".to_owned(), format!("no {header}")] {
-            let clean = Setback::not_allowed("no [redacted]");
-            assert_eq!(authority.redacted(Setback::not_allowed(said.clone())), clean, "{said}");
-            assert_eq!(authority.redacted(Setback::not_now(said)), Setback::not_now("no [redacted]"));
+            let clean = RegistryFailure::not_allowed("no [redacted]");
+            assert_eq!(authenticator.redacted(RegistryFailure::not_allowed(said.clone())), clean, "{said}");
+            assert_eq!(
+                authenticator.redacted(RegistryFailure::not_now(said)),
+                RegistryFailure::not_now("no [redacted]")
+            );
         }
     }
 
     #[test]
-    fn what_is_no_token_is_none() {
+    fn answers_without_a_usable_token_give_none() {
         for json in ["{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"expires_in":60}"#] {
             assert_eq!(life(json), None, "{json}");
         }
     }
 
     #[test]
-    fn headers_do_not_show_what_they_carry() {
+    fn authorization_header_is_not_printed() {
         assert_eq!(format!("{:?}", sensitive("Bearer hunter2").unwrap()), "Sensitive");
     }
 
     #[test]
-    fn a_password_goes_over_https_or_where_the_settings_have_it_go_without() {
+    fn password_needs_https_unless_the_settings_allow_plain_http() {
         let account = || Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2").unwrap() };
         let context = |plain_http| Context {
             host: "r.example.com:5000".to_owned(),
@@ -433,13 +459,17 @@ mod tests {
             "http://r.example.com.evil.example/token",
             "http://r.example.com:5000@t.example.com/token",
         ] {
-            let Err(Setback::NotAllowed { reason }) = context(true).realm(&bearer(realm)) else { panic!("{realm}") };
-            assert!(reason.contains("the account is not shown there"), "{reason}");
-            // Without an account there is nothing to show.
+            let Err(RegistryFailure::NotAllowed { reason }) = context(true).realm(&bearer(realm)) else {
+                panic!("{realm}")
+            };
+            assert!(reason.contains("no credentials were sent there"), "{reason}");
+            // Anonymous requests have no credentials to protect.
             assert!(Context { credentials: None, ..context(true) }.realm(&bearer(realm)).is_ok(), "{realm}");
         }
         for realm in ["http://user:hunter2@t.example.com/token", "file:///etc/passwd", "/token", ""] {
-            let Err(Setback::NotAllowed { reason }) = context(false).realm(&bearer(realm)) else { panic!("{realm}") };
+            let Err(RegistryFailure::NotAllowed { reason }) = context(false).realm(&bearer(realm)) else {
+                panic!("{realm}")
+            };
             assert!(!reason.contains("hunter2"), "{reason}");
         }
     }

@@ -1,72 +1,88 @@
-//! When an image was built, as it says itself.
+//! Reads the build time that an image states.
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::body::read_at_most;
+use super::failure::RegistryFailure;
 use super::one::{MAX_MANIFEST_BYTES, Registry};
-use super::setback::Setback;
 use crate::image::Digest;
 use crate::policy::compare::plausible_build_time;
 
-/// The annotation and the label (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
+/// Annotation and label of the build time (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
 const CREATED: &str = "org.opencontainers.image.created";
 
-/// Configs hold the history of the image; this is far above what anybody has seen.
+/// Configs contain the image's history, usually some kilobytes.
 const MAX_CONFIG_BYTES: usize = 8 << 20;
 
-/// What an image says about its making.
+/// The result of looking for a build time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Saying {
-    /// The registry does not have it any more.
-    NotThere,
-    /// The registry has its manifest, and not the config that the manifest names: nobody can pull it.
-    Incomplete(Digest),
-    /// It says nothing that could be true, and never will: a digest names its content.
-    Nothing,
+pub(super) enum Stated {
+    /// The registry does not have the manifest.
+    NoManifest,
+    /// The registry does not have the config with this digest, which the manifest names.
+    NoConfig(Digest),
+    /// The image states no plausible time.
+    NoTime,
+    /// The image states this time.
     At(Timestamp),
 }
 
 impl Registry {
-    /// Returns when the image of a digest was built: one request where an annotation says so, two where its config
-    /// does, one more for an image of several platforms.
-    pub(super) async fn built_at(&self, path: &str, digest: &Digest, now: Timestamp) -> Result<Saying, Setback> {
-        let Some(manifest) = self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await? else {
-            return Ok(Saying::NotThere);
+    /// Reads the build time of a digest. Takes one request if an annotation states it, two if the config does, and one
+    /// more for an image of several platforms.
+    pub(super) async fn built_at(
+        &self,
+        path: &str,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Result<Stated, RegistryFailure> {
+        let manifest = match self.take_manifest(path, digest) {
+            Some(body) => serde_json::from_slice(&body).unwrap_or_default(),
+            None => match self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await? {
+                Some(manifest) => manifest,
+                None => return Ok(Stated::NoManifest),
+            },
         };
         let annotated = |document: &Value| time_at(document, "/annotations", now);
         if let Some(at) = annotated(&manifest) {
-            return Ok(Saying::At(at));
+            return Ok(Stated::At(at));
         }
         let manifest = match first_image(&manifest) {
             None => manifest,
             Some(image) => {
                 if let Some(at) = annotated(image) {
-                    return Ok(Saying::At(at));
+                    return Ok(Stated::At(at));
                 }
-                let Some(digest) = digest_of(image) else { return Ok(Saying::Nothing) };
+                let Some(digest) = digest_of(image) else { return Ok(Stated::NoTime) };
                 let Some(manifest) = self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await?
                 else {
-                    return Ok(Saying::NotThere);
+                    return Ok(Stated::NoManifest);
                 };
                 manifest
             }
         };
         if let Some(at) = annotated(&manifest) {
-            return Ok(Saying::At(at));
+            return Ok(Stated::At(at));
         }
-        let Some(digest) = manifest.get("config").and_then(digest_of) else { return Ok(Saying::Nothing) };
+        let Some(digest) = manifest.get("config").and_then(digest_of) else { return Ok(Stated::NoTime) };
         let Some(config) = self.document(path, "blobs", digest.as_str(), MAX_CONFIG_BYTES).await? else {
-            return Ok(Saying::Incomplete(digest));
+            return Ok(Stated::NoConfig(digest));
         };
         let labelled = time_at(&config, "/config/Labels", now);
         let created = || plausible(config.get("created"), now);
-        Ok(labelled.or_else(created).map_or(Saying::Nothing, Saying::At))
+        Ok(labelled.or_else(created).map_or(Stated::NoTime, Stated::At))
     }
 
-    /// Returns a JSON document of the registry, or `None` when it is not there.
-    async fn document(&self, path: &str, kind: &str, digest: &str, max: usize) -> Result<Option<Value>, Setback> {
+    /// Fetches a manifest or blob as JSON; `None`: it does not exist. A body that is not JSON is returned as `null`.
+    async fn document(
+        &self,
+        path: &str,
+        kind: &str,
+        digest: &str,
+        max: usize,
+    ) -> Result<Option<Value>, RegistryFailure> {
         let place = format!("{path}/{kind}/{digest}");
         let response = self.ask(Method::GET, path, &place).await?;
         let status = response.status();
@@ -75,21 +91,21 @@ impl Registry {
         }
         if !status.is_success() {
             return Err(match self.storage_behind(&response) {
-                Some(storage) => Setback::not_now(format!(
-                    "{storage}, where registry {} keeps its blobs, answered {status} when asked for {digest}: it is \
-                     asked again; check that it can be reached from here if this lasts",
+                Some(storage) => RegistryFailure::not_now(format!(
+                    "the blob storage {storage} of registry {} answered {status} for {digest}; retrying; if this \
+                     lasts, check that Tagrelay can reach the storage",
                     self.host()
                 )),
                 None => self.unexpected(status, response.headers(), &place),
             });
         }
-        let body = read_at_most(response, max).await.map_err(|error| self.unanswered(error))?;
-        // What is no JSON says nothing, whatever else it is: an artifact that only looks like an image.
+        let body = read_at_most(response, max).await.map_err(|error| self.no_answer(error))?;
+        // An artifact of another kind may have a body that is not JSON. It states no time.
         Ok(Some(body.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default()))
     }
 }
 
-/// Returns the first image of an index that is no attestation; `None` for what is no index.
+/// Returns the first image of an index, skipping attestations; `None`: not an index, or an empty one.
 fn first_image(manifest: &Value) -> Option<&Value> {
     let manifests = manifest.get("manifests")?.as_array()?;
     let is_image = |entry: &&Value| entry.pointer("/platform/architecture").and_then(Value::as_str) != Some("unknown");
@@ -115,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attestations_are_no_images() {
+    fn attestations_are_skipped() {
         let digest = format!("sha256:{}", "0a".repeat(32));
         let index = json!({"manifests": [
             {"digest": "sha256:1", "platform": {"architecture": "unknown", "os": "unknown"}},
@@ -127,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn only_times_that_can_be_true_are_read() {
+    fn only_plausible_times_are_read() {
         let now = "2026-11-23T08:00:00Z".parse().unwrap();
         let read = |text: &str| time_at(&json!({"annotations": {CREATED: text}}), "/annotations", now);
         assert_eq!(read("2026-11-23T08:15:00.5+01:00").unwrap().to_string(), "2026-11-23T07:15:00.5Z");

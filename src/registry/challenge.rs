@@ -1,8 +1,8 @@
-//! What a registry asks for in `WWW-Authenticate`. Pure.
+//! Parses the `WWW-Authenticate` header of a 401. Pure.
 
 use http::HeaderValue;
 
-/// A way in which a registry wants to be told who asks.
+/// A form of authentication that a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User name and password with every request.
@@ -12,18 +12,18 @@ pub(super) enum Challenge {
     Bearer(Bearer),
 }
 
-/// Where the tokens of a registry come from.
+/// The parameters of a `Bearer` challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bearer {
-    /// The address of the token service.
+    /// The URL of the token service, unparsed.
     pub(super) realm: String,
-    /// What the token service calls the registry.
+    /// The token service's name for the registry.
     pub(super) service: Option<String>,
 }
 
 /// Returns the challenge to answer: the first usable `Bearer`, else `Basic`, else `None`.
 ///
-/// `Bearer` goes first wherever it stands, because a token opens one repository and a password opens everything.
+/// `Bearer` wins in any position, because a token gives access to one repository and a password to all.
 pub(super) fn choose<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> Option<Challenge> {
     let mut basic = None;
     for value in values {
@@ -43,7 +43,7 @@ pub(super) fn choose<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> O
     basic
 }
 
-/// One challenge as it is written: a scheme and its parameters.
+/// One challenge of the header: a scheme and its parameters.
 #[derive(Debug, PartialEq, Eq)]
 struct Written {
     scheme: String,
@@ -56,10 +56,10 @@ impl Written {
     }
 }
 
-/// Reads the challenges of one header field (<https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1>).
+/// Parses the challenges of one header field (<https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1>).
 ///
-/// The comma separates both challenges and parameters, so a word is a parameter when an `=` and a value follow it, and
-/// a new scheme otherwise. What cannot be read ends the list; what was read before it counts.
+/// Commas separate both challenges and parameters, so a word is a parameter if `=` and a value follow it, and a new
+/// scheme otherwise. A syntax error ends the list; challenges before it are kept.
 fn parse(value: &[u8]) -> Vec<Written> {
     let mut cursor = Cursor { rest: value };
     let mut challenges: Vec<Written> = Vec::new();
@@ -107,12 +107,12 @@ impl Cursor<'_> {
             self.rest = rest;
             return self.quoted();
         }
-        // Some registries leave the quotes of a URL out, so a bare value reaches to the next comma or space.
+        // Some registries send URLs without quotes, so an unquoted value ends at the next comma or space.
         let value = self.take(|byte| byte != b',' && byte != b'"' && !is_space(byte));
         (!value.is_empty() && !value.bytes().all(|byte| byte == b'=')).then_some(value)
     }
 
-    /// Reads to the closing quote; a backslash takes the next character as it is.
+    /// Reads up to the closing quote. A backslash escapes the next character.
     fn quoted(&mut self) -> Option<String> {
         let mut text = Vec::new();
         let mut bytes = self.rest.iter().enumerate();
@@ -129,7 +129,7 @@ impl Cursor<'_> {
         None
     }
 
-    /// Skips the blob that may stand behind a scheme instead of parameters (`Negotiate YII…==`).
+    /// Skips the `token68` that a scheme may have in place of parameters (`Negotiate YII…==`).
     fn skip_token68(&mut self) {
         let before = self.rest;
         self.skip(is_space);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_registries_send() {
+    fn challenges_of_real_registries_are_read() {
         let hub =
             r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull""#;
         assert_eq!(chosen(&[hub]), bearer("https://auth.docker.io/token", Some("registry.docker.io")));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_is_none() {
+    fn unusable_challenges_give_none() {
         for field in
             ["", "Negotiate", "Bearer", r#"Bearer service="s""#, r#"realm="https://t/""#, "Digest realm=x", "=,="]
         {
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_without_realm_leaves_room_for_the_next() {
+    fn bearer_without_realm_is_skipped() {
         assert_eq!(chosen(&[r#"Bearer service="s", Basic realm="b""#]), Some(Challenge::Basic));
     }
 
     proptest::proptest! {
         #[test]
-        fn no_header_breaks_it(bytes in proptest::collection::vec(0x20u8..0x7f, 0..80)) {
+        fn no_header_causes_a_panic(bytes in proptest::collection::vec(0x20u8..0x7f, 0..80)) {
             let _ = parse(&bytes);
         }
     }

@@ -1,4 +1,4 @@
-//! HTTP clients for registries: what they trust, how long they wait, where they follow.
+//! HTTP clients for registries: TLS trust, time limits, redirects.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,84 +8,84 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
-/// Redirects that one request follows.
+/// Redirects that one request may follow.
 const MAX_REDIRECTS: usize = 5;
 
-/// How long a registry is waited for.
+/// Time limits of requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// Until the connection stands, TLS included.
+    /// For the connection, including the TLS handshake.
     pub connect: Duration,
-    /// For one request from its start to the end of its answer.
+    /// For one request, from its start to the end of the answer.
     pub request: Duration,
 }
 
 impl Default for TimeLimits {
-    /// 5 seconds to connect, 15 for the whole request.
+    /// 5 seconds to connect, 15 seconds for the whole request.
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), request: Duration::from_secs(15) }
     }
 }
 
-/// Why no HTTP client could be made for a registry.
+/// Why the HTTP client of a registry cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The file cannot be read.
     #[error("the CA bundle {path} cannot be read: {reason}")]
     UnreadableBundle {
-        /// The file.
+        /// The CA bundle.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: String,
     },
-    /// A file without a single certificate: taken silently, it would look like a registry with a bad certificate.
-    #[error("the CA bundle {0} holds no certificate: it must be a PEM file with `-----BEGIN CERTIFICATE-----`")]
+    /// The file has no certificate. If it were accepted, requests would fail later as if the registry were at fault.
+    #[error("the CA bundle {0} contains no certificate: it must be a PEM file with `-----BEGIN CERTIFICATE-----`")]
     EmptyBundle(PathBuf),
-    /// A block that is no certificate.
+    /// A PEM block is not a certificate.
     #[error("certificate {number} of the CA bundle {path} cannot be read: {reason}")]
     BadCertificate {
-        /// The file.
+        /// The CA bundle.
         path: PathBuf,
-        /// Which of them, from 1.
+        /// Position in the file, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The parser's error.
         reason: String,
     },
-    /// No authorities to trust, or a TLS library that does not start.
+    /// The system has no CA certificates, or the TLS library failed to start.
     #[error(
-        "no HTTPS client can be made: {0}; install the system's CA certificates (Debian: ca-certificates), or set \
+        "the HTTPS client cannot be created: {0}; install the system's CA certificates (Debian: ca-certificates), or set \
          ca_bundle for the registry"
     )]
     Tls(String),
 }
 
-/// Makes ring the TLS provider of the process, unless there is one already.
+/// Makes ring the TLS provider of the process, unless a provider is installed already.
 ///
-/// `reqwest` and `rustls` are built without a provider of their own, and a client that finds none panics.
+/// `reqwest` and `rustls` are built without a default provider, and a client without one panics.
 pub fn install_tls_provider() {
-    // An error says that somebody was faster, which is as good.
+    // An error means that a provider is installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// What a client is for.
+/// The parameters of an HTTP client.
 pub(super) struct ClientFor<'a> {
-    /// Certificates to trust besides the system's.
+    /// CA certificates to trust in addition to the system's.
     pub(super) ca_bundle: Option<&'a Path>,
-    /// A registry on this machine is not asked through the proxy of the environment.
+    /// The registry is on this machine: ignore the proxy of the environment.
     pub(super) loopback: bool,
-    /// A registry over plain HTTP must work on a machine without CA certificates.
+    /// Plain HTTP: must work without the system's CA certificates.
     pub(super) plain_http: bool,
     pub(super) limits: TimeLimits,
 }
 
 impl ClientFor<'_> {
-    /// Returns the client. It keeps connections alive.
+    /// Creates the client. It keeps connections alive.
     pub(super) fn build(&self) -> Result<reqwest::Client, ClientError> {
         install_tls_provider();
         let certificates = self.ca_bundle.map(read_bundle).transpose()?.unwrap_or_default();
         let built = self.builder().tls_certs_merge(certificates).build();
         match built {
-            // Such a client trusts nobody: a token service over HTTPS is then refused, as it should be.
+            // Without CA certificates, requests to an HTTPS token service fail. Plain HTTP works.
             Err(_) if self.plain_http && self.ca_bundle.is_none() => self.builder().tls_certs_only([]).build(),
             built => built,
         }
@@ -97,7 +97,7 @@ impl ClientFor<'_> {
             .user_agent(concat!("tagrelay/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.limits.connect)
             .timeout(self.limits.request)
-            // The digest is that of the bytes as the registry keeps them.
+            // The digest is computed over the uncompressed bytes.
             .no_gzip()
             .referer(false)
             .redirect(redirect::Policy::custom(follow));
@@ -105,10 +105,10 @@ impl ClientFor<'_> {
     }
 }
 
-/// Follows a redirect unless it leaves HTTPS.
+/// Follows a redirect unless it leads from HTTPS to HTTP.
 ///
-/// `reqwest` takes `Authorization` off when scheme, host or port change, so a token never reaches the storage service
-/// that a registry redirects to; such services also refuse requests that are signed twice.
+/// `reqwest` removes `Authorization` if scheme, host or port change. So no token reaches the storage service behind a
+/// registry, which would also reject a request with two signatures.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     match refusal(attempt.previous(), attempt.url()) {
         Some(reason) => attempt.error(reason),
@@ -118,12 +118,12 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 
 fn refusal(previous: &[Url], next: &Url) -> Option<&'static str> {
     if next.scheme() != "https" && previous.last().is_some_and(|url| url.scheme() == "https") {
-        return Some("it redirects from HTTPS to plain HTTP");
+        return Some("redirect from HTTPS to plain HTTP");
     }
-    (previous.len() > MAX_REDIRECTS).then_some("it redirects too often")
+    (previous.len() > MAX_REDIRECTS).then_some("too many redirects")
 }
 
-/// Reads and tries every certificate, because `reqwest` takes a file without any silently.
+/// Reads and parses every certificate, because `reqwest` silently accepts a file without any.
 fn read_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
     let pem = std::fs::read(path)
         .map_err(|error| ClientError::UnreadableBundle { path: path.to_owned(), reason: error.to_string() })?;
@@ -138,7 +138,7 @@ fn read_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
     if certificates.is_empty() { Err(ClientError::EmptyBundle(path.to_owned())) } else { Ok(certificates) }
 }
 
-/// `reqwest` says "builder error" and keeps the reason below it.
+/// Returns the innermost cause: the text of `reqwest`'s own error is only "builder error".
 fn describe(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_does_not_leave_https() {
+    fn redirect_from_https_to_http_is_refused() {
         let url = |text: &str| Url::parse(text).unwrap();
         let refused = |previous: &str, next: &str| refusal(&[url(previous)], &url(next)).is_some();
         assert!(refused("https://r/v2/a", "http://r/v2/a"));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_certificates_is_an_error() {
+    fn ca_bundle_without_certificates_is_an_error() {
         for text in ["", "garbage", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
             assert!(matches!(bundle(text), Err(ClientError::EmptyBundle(_))), "{text}");
         }

@@ -1,34 +1,33 @@
-//! An image that a sender announced becomes an image that its registry has confirmed.
+//! Verifies announced images with their registry, and reads build times and tag lists from it.
 //!
-//! [`Registries::confirm`] asks the registry itself, with one `HEAD` by tag, over connections and with tokens that are
-//! kept. Its answer is one of four ([`Confirmation`]), so that the caller can tell "no" from "not now". The room has
-//! its own client and not that of `oci-client`, which hides `Retry-After`, turns every failure of a token service into
-//! "not authorized" and answers a failed `HEAD` by a `GET`; the media types are that crate's.
+//! [`Registries::confirm`] sends one `HEAD` by tag; connections and tokens are kept between requests. [`Confirmation`]
+//! separates "no" from "not now". The room has its own HTTP client, because `oci-client` hides `Retry-After`, reports
+//! every failure of a token service as "not authorized" and repeats a failed `HEAD` as `GET`. Only the media types come
+//! from that crate.
 //!
-//! - [`Registries`] knows the registries, each of which is asked by one `Registry` (`one.rs`);
-//! - `auth.rs` answers challenges (`challenge.rs`) and keeps tokens;
-//! - `built.rs` reads when an image was built;
-//! - `tags.rs` lists the tags of a repository, over as many pages as it has (`link.rs`);
-//! - `patience.rs` knows when a registry wants to be left alone;
-//! - `setback.rs` says in words why there is no answer, and when to ask again;
-//! - `client.rs` says what is trusted and how long is waited.
+//! - [`Registries`]: all registries; `one.rs`: requests to one of them;
+//! - `auth.rs`: authentication and cached tokens; `challenge.rs`: the `WWW-Authenticate` header;
+//! - `built.rs`: build times;
+//! - `tags.rs`: tag lists; `link.rs`: the link to the next page;
+//! - `throttle.rs`: pauses that a registry asks for;
+//! - `failure.rs`: failed requests in words, with the time of the next attempt;
+//! - `client.rs`: TLS trust, time limits, redirects.
 //!
-//! Credentials go to the registry over HTTPS, to the token service that it names if that is HTTPS too, and over plain
-//! HTTP only where the settings say `plain_http = true`; also `localhost` is asked over HTTPS without it. They do not
-//! follow a redirect to another host, and no redirect from HTTPS to HTTP is followed: a registry behind a proxy that
-//! somebody else controls could otherwise have them sent anywhere.
+//! Credentials are sent over HTTPS only, to the registry and to the token service that it names, unless the settings
+//! say `plain_http = true` (`localhost` needs it too). They are not sent to another host after a redirect, and redirects
+//! from HTTPS to HTTP are refused: otherwise a compromised proxy could collect them.
 
 mod auth;
 mod body;
 mod built;
 mod challenge;
 mod client;
+mod failure;
 mod link;
 mod one;
-mod patience;
-mod setback;
 mod settings;
 mod tags;
+mod throttle;
 mod verified;
 
 use std::collections::{HashMap, HashSet};
@@ -39,43 +38,43 @@ pub use client::{ClientError, TimeLimits, install_tls_provider};
 pub use settings::{Credentials, RegistrySettings};
 pub use verified::{UnverifiedImage, VerifiedImage};
 
-use built::Saying;
+use built::Stated;
 use client::ClientFor;
+use failure::{RegistryFailure, is_loopback};
 use jiff::Timestamp;
-use one::{Held, Registry};
-use setback::{Setback, is_loopback};
+use one::{Held, Read, Registry};
 use tags::Listed;
 
 use crate::image::{Digest, InvalidRepository, Repository, Tag};
 
-/// From this many registries without settings on, what is known of them is forgotten: connections and tokens are made
-/// anew, and no stream of made-up hosts fills the memory.
+/// Registries without settings that are kept. One more clears them all with their connections and tokens, so that
+/// events with invented hosts cannot fill the memory.
 const MANY_REGISTRIES: usize = 256;
 
-/// What a registry says about an image.
+/// A registry's answer about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Confirmation {
-    /// The tag is there and points at this digest.
+    /// The tag exists. The image carries the digest that it points at.
     There(VerifiedImage),
-    /// The registry answered, and the tag is not there.
+    /// The tag does not exist.
     NotThere,
-    /// The registry does not let us look, or is none. Asking again changes nothing until somebody acts.
+    /// Access denied, or the host is not a registry. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
     },
-    /// The registry could not answer now.
+    /// A temporary failure.
     NotNow {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// How long the registry asks to be left alone, at most six hours; `None` where it does not say.
+        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: it names none.
         ask_again_after: Option<Duration>,
     },
 }
 
 impl Confirmation {
-    /// Returns the outcome as metrics and logs name it.
+    /// Returns the `outcome` label of metrics and logs.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::There(_) => "there",
@@ -86,40 +85,40 @@ impl Confirmation {
     }
 }
 
-/// What a registry says about when an image was built.
+/// A registry's answer about the build time of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum BuildTime {
-    /// The image says that it was built then.
+    /// The time that the image states.
     At(Timestamp),
-    /// The image says nothing that could be true. It never will: a digest names its content.
+    /// The image states no plausible time. The answer is final, because a digest fixes the content.
     Unsaid,
-    /// The registry does not have the image any more.
+    /// The registry no longer has the manifest.
     Gone {
-        /// What it does not have.
+        /// The missing part and its digest.
         reason: String,
     },
-    /// The registry has the manifest, and not the config that it names: nobody can pull the image.
+    /// The registry has the manifest but not its config, so the image cannot be pulled.
     Incomplete {
-        /// What it does not have.
+        /// The missing part and its digest.
         reason: String,
     },
-    /// The registry does not let us look. Asking again changes nothing until somebody acts.
+    /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
     },
-    /// The registry could not answer now.
+    /// A temporary failure.
     NotNow {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// How long the registry asks to be left alone; `None` where it does not say.
+        /// The pause that the registry asks for (`Retry-After`); `None`: it names none.
         ask_again_after: Option<Duration>,
     },
 }
 
 impl BuildTime {
-    /// Returns the outcome as metrics and logs name it, in the words of [`Confirmation::outcome`].
+    /// Returns the `outcome` label of metrics and logs; the same words as [`Confirmation::outcome`].
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::At(_) | Self::Unsaid => "there",
@@ -130,43 +129,43 @@ impl BuildTime {
     }
 }
 
-/// What a registry says about which tags a repository has.
+/// A registry's answer about the tags of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Listing {
-    /// These, sorted, each once. None, where the registry does not have the repository.
+    /// The complete list. Empty if the repository does not exist.
     Tags {
-        /// The tags.
+        /// Sorted, without duplicates.
         tags: Vec<Tag>,
-        /// How many pages they came on.
+        /// Requests that the list took.
         pages: usize,
     },
-    /// The registry does not list tags.
+    /// The registry does not support tag lists.
     Unsupported {
-        /// What it answered.
+        /// The registry's answer.
         reason: String,
     },
-    /// The registry has answered, and not with a list of tags. Asking again changes nothing until somebody acts.
+    /// The answer is not a tag list. A retry fails too until the registry changes.
     NoList {
-        /// What it answered.
+        /// The registry's answer.
         reason: String,
     },
-    /// The registry does not let us look. Asking again changes nothing until somebody acts.
+    /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
     },
-    /// The registry could not answer now, or wants to be left alone.
+    /// A temporary failure, or the rate limit is reached.
     NotNow {
-        /// What, where, and what to do. Never a credential.
+        /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// How long the registry asks to be left alone, at most six hours; `None` where it does not say.
+        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: it names none.
         ask_again_after: Option<Duration>,
     },
 }
 
 impl Listing {
-    /// Returns the outcome as metrics and logs name it.
+    /// Returns the `outcome` label of metrics and logs.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Tags { .. } => "listed",
@@ -178,57 +177,57 @@ impl Listing {
     }
 }
 
-/// Why the settings of a registry cannot be used.
+/// Why the `[[registry]]` settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistriesError {
-    /// Not a host as references write it.
+    /// The host is not written as in image references.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Host {
-        /// What the settings say.
+        /// As the settings write it.
         host: String,
-        /// What is wrong with it.
+        /// The syntax error.
         reason: InvalidRepository,
     },
-    /// Two settings for one registry; Docker Hub has several names.
-    #[error("[[registry]] host = \"{0}\" is there twice: put the settings of a registry into one place")]
+    /// Two sections name the same registry, perhaps by two names of Docker Hub.
+    #[error("[[registry]] host = \"{0}\" is configured twice: merge the two sections")]
     Twice(String),
-    /// No address can be made of the host.
-    #[error("[[registry]] host = \"{host}\" makes no address: {reason}")]
+    /// The host does not form a URL.
+    #[error("[[registry]] host = \"{host}\" does not form a URL: {reason}")]
     Address {
-        /// The host.
+        /// As the settings write it.
         host: String,
-        /// What is wrong with it.
+        /// The syntax error.
         reason: url::ParseError,
     },
-    /// No client for this registry.
+    /// The HTTP client of this registry cannot be created.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Client {
-        /// The host.
+        /// As the settings write it.
         host: String,
-        /// Why not.
+        /// The client's error.
         reason: ClientError,
     },
 }
 
-/// All registries, those with settings and those without. Share it in an [`Arc`]: it keeps connections and tokens.
+/// All registries, with and without settings. Holds their connections and tokens: share it in an [`Arc`].
 pub struct Registries {
     configured: HashMap<String, Arc<Registry>>,
-    /// Registries without settings, as they are met.
+    /// Registries without settings, added on first use.
     others: Mutex<HashMap<String, Arc<Registry>>>,
     clients: Clients,
 }
 
 impl Registries {
-    /// Returns the registries with these settings and the usual time limits. Sends nothing.
+    /// Creates the registries with these settings and the default time limits. Sends nothing.
     ///
     /// # Errors
     ///
-    /// A host that is none or that is there twice, a CA bundle without certificates, no CA certificates at all.
+    /// An invalid or repeated host, an unusable CA bundle, or a missing set of system CA certificates.
     pub fn new(settings: Vec<RegistrySettings>) -> Result<Self, RegistriesError> {
         Self::with_limits(settings, TimeLimits::default())
     }
 
-    /// Returns the registries with these settings and time limits. Sends nothing.
+    /// Creates the registries with these settings and time limits. Sends nothing.
     ///
     /// # Errors
     ///
@@ -248,27 +247,41 @@ impl Registries {
         Ok(Self { configured, others: Mutex::default(), clients })
     }
 
-    /// Asks the registry of the image whether the tag is there and what it points at.
+    /// Asks the registry whether the tag exists and which digest it points at.
     ///
-    /// Costs one `HEAD` where the registry wants no token or its token is still valid. Any number may run at once: those
-    /// that need the same token share one request for it, and no registry waits for another.
+    /// Costs one `HEAD` if no token is needed or a cached one is still valid. Concurrent calls share one request for a
+    /// token, and a slow registry does not delay the others.
     pub async fn confirm(&self, image: &UnverifiedImage) -> Confirmation {
+        self.look_up(image, Read::Digest).await
+    }
+
+    /// Asks what [`Self::confirm`] does, and keeps the manifest for a question for the build time that follows.
+    ///
+    /// Costs one `GET`, which Docker Hub counts as a pull. The question for the build time costs one request less then.
+    pub async fn confirm_and_read(&self, image: &UnverifiedImage) -> Confirmation {
+        self.look_up(image, Read::Manifest).await
+    }
+
+    async fn look_up(&self, image: &UnverifiedImage, read: Read) -> Confirmation {
         let registry = match self.registry(image.repository.registry()) {
             Ok(registry) => registry,
-            // Its client cannot be made, and the next one cannot be made either.
+            // A client that cannot be created fails the same way on a retry.
             Err(error) => return Confirmation::NotAllowed { reason: error.to_string() },
         };
-        match registry.look_up(image).await.map_err(|setback| registry.redacted(setback)) {
+        match registry.look_up(image, read).await.map_err(|failure| registry.redacted(failure)) {
             Ok(Held::Manifest(digest)) => Confirmation::There(VerifiedImage::confirmed(image, digest)),
             Ok(Held::Nothing) => Confirmation::NotThere,
-            Err(Setback::NotAllowed { reason }) => Confirmation::NotAllowed { reason },
-            Err(Setback::NotNow { reason, ask_again_after }) => Confirmation::NotNow { reason, ask_again_after },
+            Err(RegistryFailure::NotAllowed { reason }) => Confirmation::NotAllowed { reason },
+            Err(RegistryFailure::NotNow { reason, ask_again_after }) => {
+                Confirmation::NotNow { reason, ask_again_after }
+            }
         }
     }
 
-    /// Asks the registry when the image of a digest was built: its annotation or label
-    /// `org.opencontainers.image.created`, else `created` of its config. Dates that reproducible builds make up are
-    /// none. One to three requests; keep the answer, which never changes.
+    /// Reads the build time of a digest: annotation or label `org.opencontainers.image.created`, else the config's
+    /// `created`. The invented dates of reproducible builds are ignored.
+    ///
+    /// Takes one to three requests. The answer never changes, so callers should store it.
     pub async fn build_time(&self, repository: &Repository, digest: &Digest) -> BuildTime {
         let registry = match self.registry(repository.registry()) {
             Ok(registry) => registry,
@@ -277,39 +290,40 @@ impl Registries {
         let missing =
             |what: &str, digest: &Digest| format!("{} has no {what} {}", repository.registry(), digest.short());
         let built = registry.built_at(repository.path(), digest, Timestamp::now()).await;
-        match built.map_err(|setback| registry.redacted(setback)) {
-            Ok(Saying::At(at)) => BuildTime::At(at),
-            Ok(Saying::Nothing) => BuildTime::Unsaid,
-            Ok(Saying::NotThere) => BuildTime::Gone { reason: missing("manifest", digest) },
-            Ok(Saying::Incomplete(config)) => BuildTime::Incomplete { reason: missing("config", &config) },
-            Err(Setback::NotAllowed { reason }) => BuildTime::NotAllowed { reason },
-            Err(Setback::NotNow { reason, ask_again_after }) => BuildTime::NotNow { reason, ask_again_after },
+        match built.map_err(|failure| registry.redacted(failure)) {
+            Ok(Stated::At(at)) => BuildTime::At(at),
+            Ok(Stated::NoTime) => BuildTime::Unsaid,
+            Ok(Stated::NoManifest) => BuildTime::Gone { reason: missing("manifest", digest) },
+            Ok(Stated::NoConfig(config)) => BuildTime::Incomplete { reason: missing("config", &config) },
+            Err(RegistryFailure::NotAllowed { reason }) => BuildTime::NotAllowed { reason },
+            Err(RegistryFailure::NotNow { reason, ask_again_after }) => BuildTime::NotNow { reason, ask_again_after },
         }
     }
 
-    /// Asks the registry which tags a repository has: one request for each page, up to a thousand.
+    /// Lists the tags of a repository, with one request per page and at most 1,000 pages.
     pub async fn tags(&self, repository: &Repository) -> Listing {
         let registry = match self.registry(repository.registry()) {
             Ok(registry) => registry,
             Err(error) => return Listing::NotAllowed { reason: error.to_string() },
         };
-        match registry.tags(repository.path()).await.map_err(|setback| registry.redacted(setback)) {
+        match registry.tags(repository.path()).await.map_err(|failure| registry.redacted(failure)) {
             Ok(Listed::Tags { tags, requests }) => Listing::Tags { tags, pages: requests },
             Ok(Listed::Unsupported { reason }) => Listing::Unsupported { reason },
             Ok(Listed::NoList { reason }) => Listing::NoList { reason },
-            Err(Setback::NotAllowed { reason }) => Listing::NotAllowed { reason },
-            Err(Setback::NotNow { reason, ask_again_after }) => Listing::NotNow { reason, ask_again_after },
+            Err(RegistryFailure::NotAllowed { reason }) => Listing::NotAllowed { reason },
+            Err(RegistryFailure::NotNow { reason, ask_again_after }) => Listing::NotNow { reason, ask_again_after },
         }
     }
 
-    /// Returns why, and for how long, a registry is to be left alone by whoever can wait: by what it has answered to
-    /// any request. `None` where nothing speaks against asking it.
+    /// Returns why and for how long requests that can wait must not be sent; `None`: they may be sent.
+    ///
+    /// Any answer of the registry can start such a pause (`throttle.rs`). Confirming an image does not wait for it.
     pub fn quiet(&self, registry: &str) -> Option<(String, Duration)> {
-        let quiet = self.registry(registry).ok()?.quiet()?;
-        Some((format!("registry {registry} is not asked for now: {}", quiet.reason), quiet.wait))
+        let pause = self.registry(registry).ok()?.pause()?;
+        Some((format!("registry {registry} is paused: {}", pause.reason), pause.wait))
     }
 
-    /// Takes the sender's word, for trials without a way to the registry. The image has no digest.
+    /// Accepts the image without a request (`verify = "nothing"`, for trials without network). It has no digest.
     pub fn take_unchecked(image: &UnverifiedImage) -> VerifiedImage {
         VerifiedImage::unchecked(image)
     }
@@ -339,20 +353,20 @@ impl std::fmt::Debug for Registries {
     }
 }
 
-/// Returns the host as [`Repository::registry`] writes it.
+/// Returns the host in the form of [`Repository::registry`].
 fn normal_host(host: &str) -> Result<String, RegistriesError> {
     let repository = Repository::new(host, "any/path");
     let repository = repository.map_err(|reason| RegistriesError::Host { host: host.to_owned(), reason })?;
     Ok(repository.registry().to_owned())
 }
 
-/// Makes registries, which share one client unless something is special about them: reading the system's authorities
-/// takes milliseconds and megabytes.
+/// Creates the HTTP client of each registry. Registries without special settings share one, because loading the system's
+/// CA certificates takes milliseconds and megabytes.
 struct Clients {
-    /// A machine without authorities may still ask registries over plain HTTP or with a CA bundle.
+    /// An error if the system has no CA certificates; plain HTTP and CA bundles still work then.
     usual: Result<reqwest::Client, ClientError>,
     limits: TimeLimits,
-    /// The hosts that the settings call plain HTTP.
+    /// Hosts with `plain_http = true`.
     insecure: Arc<HashSet<String>>,
 }
 
@@ -384,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_found_under_the_name_that_references_have() {
+    fn hosts_are_normalised_as_in_references() {
         let registries = Registries::new(vec![settings("index.docker.io"), settings("Localhost:5000")]).unwrap();
         let mut hosts: Vec<_> = registries.configured.keys().collect();
         hosts.sort();
@@ -392,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_used_are_refused() {
+    fn unusable_settings_are_refused() {
         let twice = Registries::new(vec![settings("docker.io"), settings("index.docker.io")]);
         assert!(matches!(twice, Err(RegistriesError::Twice(host)) if host == "docker.io"));
         assert!(matches!(Registries::new(vec![settings("https://r")]), Err(RegistriesError::Host { .. })));
@@ -410,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_hosts_do_not_pile_up() {
+    fn unknown_hosts_do_not_accumulate() {
         let registries = Registries::new(Vec::new()).unwrap();
         for number in 0..MANY_REGISTRIES + 1 {
             registries.registry(&format!("r{number}.example.com")).unwrap();

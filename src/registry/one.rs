@@ -1,10 +1,11 @@
-//! One registry: requests that carry what the registry wants to see, and what its answers mean.
+//! Requests to one registry: authentication, concurrency limit, interpretation of answers.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oci_distribution::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -12,49 +13,85 @@ use oci_distribution::manifest::{
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::auth::{Authority, Context};
+use super::auth::{Authenticator, Context};
 use super::body::read_at_most;
 use super::client::TimeLimits;
-use super::patience::{Patience, Quiet};
-use super::setback::{Setback, passing, unanswered};
+use super::failure::{RegistryFailure, no_answer, temporary};
+use super::throttle::{Pause, Throttle};
 use super::{Credentials, UnverifiedImage};
 use crate::image::Digest;
 
-/// Registries take manifests of at most 4 MiB
-/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>); this is twice that.
+/// Twice the 4 MiB that registries accept
+/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>).
 pub(super) const MAX_MANIFEST_BYTES: usize = 8 << 20;
 
-/// The host of Docker Hub in references, and the host that answers for it.
+/// Docker Hub's host in references, and the host of its API.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// Requests that one registry gets at a time: a thousand pushes at once neither flood it nor use up our files.
+/// Concurrent requests to one registry. Bounds the load and our open sockets when 1,000 events arrive at once.
 const MAX_REQUESTS_AT_ONCE: usize = 64;
 
-/// What an answer about a tag may be.
+/// Media types accepted as a manifest.
 const MANIFESTS: [&str; 4] =
     [OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE];
 
-/// One registry and what is known of it.
+/// One registry with its client, tokens and pauses.
 pub(super) struct Registry {
     host: String,
     base: Url,
     client: reqwest::Client,
     limits: TimeLimits,
-    authority: Authority,
-    places: Semaphore,
-    patience: Patience,
-    /// Whether it has ever given a link to a next page.
+    authenticator: Authenticator,
+    slots: Semaphore,
+    throttle: Throttle,
+    /// Whether any of its tag lists linked to a next page.
     gives_links: AtomicBool,
+    manifests: ManifestCache,
 }
 
-/// What a registry holds under a tag.
+/// The result of looking up a tag.
 pub(super) enum Held {
     Nothing,
     Manifest(Digest),
 }
 
+/// What a question for a tag reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The digest alone.
+    Digest,
+    /// The manifest, because the build time is asked for next.
+    Manifest,
+}
+
+/// The manifests that were read last, until the question for their build time takes them.
+#[derive(Default)]
+struct ManifestCache(Mutex<VecDeque<(String, Digest, Bytes)>>);
+
+impl ManifestCache {
+    /// The most manifests, and the most bytes of one: 4 MiB in all.
+    const MOST: (usize, usize) = (64, 64 << 10);
+
+    fn keep(&self, path: &str, digest: &Digest, body: Bytes) {
+        if body.len() > Self::MOST.1 {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= Self::MOST.0 {
+            kept.pop_front();
+        }
+        kept.push_back((path.to_owned(), digest.clone(), body));
+    }
+
+    fn take(&self, path: &str, digest: &Digest) -> Option<Bytes> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.iter().position(|(known, of, _)| known == path && of == digest)?;
+        kept.remove(index).map(|(_, _, body)| body)
+    }
+}
+
 impl Registry {
-    /// `insecure` are the hosts that the settings call plain HTTP.
+    /// `insecure`: the hosts with `plain_http = true`, also those of other registries.
     pub(super) fn new(
         host: &str,
         (plain_http, insecure): (bool, Arc<HashSet<String>>),
@@ -67,23 +104,30 @@ impl Registry {
         let base = Url::parse(&format!("{scheme}://{answering}/v2/"))?;
         let context =
             Context { host: host.to_owned(), plain_http, insecure, credentials, client: client.clone(), limits };
-        let (authority, places) = (Authority::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
+        let (authenticator, slots) = (Authenticator::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
         Ok(Self {
             host: host.to_owned(),
             base,
             client,
             limits,
-            authority,
-            places,
-            patience: Patience::default(),
+            authenticator,
+            slots,
+            throttle: Throttle::default(),
             gives_links: AtomicBool::new(false),
+            manifests: ManifestCache::default(),
         })
     }
 
-    /// Returns the digest of what the tag points at: one `HEAD`, unless the registry leaves the digest out.
-    pub(super) async fn look_up(&self, image: &UnverifiedImage) -> Result<Held, Setback> {
+    /// Returns the digest of a tag.
+    ///
+    /// With [`Read::Digest`] one `HEAD`, which Docker Hub does not count as a pull. With [`Read::Manifest`] one `GET`, whose body is
+    /// kept for the question for the build time, which saves a request.
+    pub(super) async fn look_up(&self, image: &UnverifiedImage, read: Read) -> Result<Held, RegistryFailure> {
         let path = image.repository.path();
         let place = format!("{path}/manifests/{}", image.tag);
+        if read == Read::Manifest {
+            return self.hash(path, &place).await;
+        }
         let response = self.ask(Method::HEAD, path, &place).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
@@ -99,8 +143,8 @@ impl Registry {
         self.hash(path, &place).await
     }
 
-    /// Fetches the manifest and hashes it, for registries that do not say the digest.
-    async fn hash(&self, path: &str, place: &str) -> Result<Held, Setback> {
+    /// Fetches the manifest and hashes it, for registries without a digest header.
+    async fn hash(&self, path: &str, place: &str) -> Result<Held, RegistryFailure> {
         let response = self.ask(Method::GET, path, place).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
@@ -109,33 +153,42 @@ impl Registry {
         if !status.is_success() {
             return Err(self.unexpected(status, response.headers(), place));
         }
-        let body = read_at_most(response, MAX_MANIFEST_BYTES).await.map_err(|error| self.unanswered(error))?;
-        // A login page is a 200 as well.
+        let body = read_at_most(response, MAX_MANIFEST_BYTES).await.map_err(|error| self.no_answer(error))?;
+        // A login page has status 200 too.
         match body {
-            Some(body) if is_manifest(&body) => Ok(Held::Manifest(Digest::of(&body))),
-            Some(_) => Err(self.no_registry(place, "something that is no manifest")),
-            None => Err(self.no_registry(place, "more than 8 MiB, which no manifest has")),
+            Some(body) if is_manifest(&body) => {
+                let digest = Digest::of(&body);
+                self.manifests.keep(path, &digest, body);
+                Ok(Held::Manifest(digest))
+            }
+            Some(_) => Err(self.no_registry(place, "with something other than a manifest")),
+            None => Err(self.no_registry(place, "with more than 8 MiB, too much for a manifest")),
         }
     }
 
-    /// Returns the registry as references write it.
+    /// Returns the host as in image references.
+    /// Takes a manifest that was read a moment ago.
+    pub(super) fn take_manifest(&self, path: &str, digest: &Digest) -> Option<Bytes> {
+        self.manifests.take(path, digest)
+    }
+
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// Takes our account out of the words of a setback.
-    pub(super) fn redacted(&self, setback: Setback) -> Setback {
-        self.authority.redacted(setback)
+    /// Removes our credentials from a message, which may quote the registry.
+    pub(super) fn redacted(&self, failure: RegistryFailure) -> RegistryFailure {
+        self.authenticator.redacted(failure)
     }
 
-    /// Returns the address of a place behind `/v2/`.
-    pub(super) fn address(&self, place: &str) -> Result<Url, Setback> {
+    /// Returns the URL of `place`, a path below `/v2/`.
+    pub(super) fn address(&self, place: &str) -> Result<Url, RegistryFailure> {
         self.base.join(place).map_err(|error| {
-            Setback::not_allowed(format!("registry {} cannot be asked for {place}: {error}", self.host))
+            RegistryFailure::not_allowed(format!("registry {}: /v2/{place} does not form a URL: {error}", self.host))
         })
     }
 
-    pub(super) fn note_link(&self, is_there: bool) {
+    pub(super) fn record_link(&self, is_there: bool) {
         self.gives_links.fetch_or(is_there, Ordering::Relaxed);
     }
 
@@ -143,36 +196,41 @@ impl Registry {
         self.gives_links.load(Ordering::Relaxed)
     }
 
-    /// Returns why and how long nobody but whoever confirms images is to ask the registry.
-    pub(super) fn quiet(&self) -> Option<Quiet> {
-        self.patience.quiet(Instant::now())
+    /// Returns the pause for requests that can wait; `None`: no pause.
+    pub(super) fn pause(&self) -> Option<Pause> {
+        self.throttle.pause(Instant::now())
     }
 
-    /// Asks for a manifest or blob of the repository `path`, as [`Registry::ask_at`] does.
-    pub(super) async fn ask(&self, method: Method, path: &str, place: &str) -> Result<reqwest::Response, Setback> {
+    /// Requests a manifest or blob of the repository `path`. See [`Registry::ask_at`].
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        place: &str,
+    ) -> Result<reqwest::Response, RegistryFailure> {
         self.ask_at(method, path, &self.address(place)?, &MANIFESTS).await
     }
 
-    /// Sends one request about the repository `path` (two after a challenge) and returns what is no 401.
+    /// Sends a request about the repository `path`, again after a 401 challenge, and returns any other answer.
     pub(super) async fn ask_at(
         &self,
         method: Method,
         path: &str,
         address: &Url,
         accept: &[&str],
-    ) -> Result<reqwest::Response, Setback> {
+    ) -> Result<reqwest::Response, RegistryFailure> {
         let scope = format!("repository:{path}:pull");
-        let pass = self.authority.pass(&scope).await?;
-        let response = self.send(method.clone(), address, accept, pass.header()).await?;
+        let sent = self.authenticator.authorization(&scope).await?;
+        let response = self.send(method.clone(), address, accept, sent.header()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let pass = self.authority.pass_after(pass, response.headers(), &scope).await?;
-        // The connection is free for the second request once the answer to the first is gone.
+        let next = self.authenticator.authorization_after(sent, response.headers(), &scope).await?;
+        // Dropping the first answer frees its connection for the second request.
         drop(response);
-        let response = self.send(method, address, accept, pass.header()).await?;
+        let response = self.send(method, address, accept, next.header()).await?;
         match response.status() {
-            StatusCode::UNAUTHORIZED => Err(self.authority.refused()),
+            StatusCode::UNAUTHORIZED => Err(self.authenticator.refused()),
             _ => Ok(response),
         }
     }
@@ -183,7 +241,7 @@ impl Registry {
         address: &Url,
         accept: &[&str],
         authorization: Option<HeaderValue>,
-    ) -> Result<reqwest::Response, Setback> {
+    ) -> Result<reqwest::Response, RegistryFailure> {
         let mut request = self.client.request(method, address.clone());
         for media_type in accept {
             request = request.header(header::ACCEPT, *media_type);
@@ -191,39 +249,40 @@ impl Registry {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        // The time limit begins with the place. Nobody closes the semaphore, so there is always one.
-        let _place = self.places.acquire().await;
-        let response = request.send().await.map_err(|error| self.unanswered(error))?;
-        self.patience.hear(response.status(), response.headers(), Instant::now());
+        // The request's time limit starts after this wait. The semaphore is never closed, so `acquire` cannot fail.
+        let _slot = self.slots.acquire().await;
+        let response = request.send().await.map_err(|error| self.no_answer(error))?;
+        self.throttle.record(response.status(), response.headers(), Instant::now());
         Ok(response)
     }
 
-    pub(super) fn unanswered(&self, error: reqwest::Error) -> Setback {
-        unanswered(error, &format!("registry {}", self.host), &self.host, self.limits)
+    pub(super) fn no_answer(&self, error: reqwest::Error) -> RegistryFailure {
+        no_answer(error, &format!("registry {}", self.host), &self.host, self.limits)
     }
 
-    pub(super) fn unexpected(&self, status: StatusCode, headers: &HeaderMap, place: &str) -> Setback {
-        if let Some(setback) = passing(status, headers, &format!("registry {}", self.host), &self.host) {
-            return setback;
+    pub(super) fn unexpected(&self, status: StatusCode, headers: &HeaderMap, place: &str) -> RegistryFailure {
+        if let Some(failure) = temporary(status, headers, &format!("registry {}", self.host), &self.host) {
+            return failure;
         }
         match status {
-            StatusCode::FORBIDDEN => self.authority.refused(),
-            StatusCode::BAD_REQUEST if self.base.scheme() == "http" => self
-                .no_registry(place, "400 Bad Request to plain HTTP (it may want HTTPS: then remove plain_http = true)"),
+            StatusCode::FORBIDDEN => self.authenticator.refused(),
+            StatusCode::BAD_REQUEST if self.base.scheme() == "http" => {
+                self.no_registry(place, "400 Bad Request to plain HTTP (if it needs HTTPS, remove plain_http = true)")
+            }
             _ => self.no_registry(place, status.as_str()),
         }
     }
 
-    /// Returns the host that answered in the place of the registry, to which the registry has redirected us.
+    /// Returns the storage host that answered after a redirect; `None`: the registry answered itself.
     pub(super) fn storage_behind(&self, response: &reqwest::Response) -> Option<String> {
         let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
         let answered = place(response.url())?;
         (Some(&answered) != place(&self.base).as_ref()).then_some(answered.0)
     }
 
-    fn no_registry(&self, place: &str, answer: &str) -> Setback {
-        Setback::not_allowed(format!(
-            "registry {} answered {answer} when asked for /v2/{place}: check that the host is a registry",
+    fn no_registry(&self, place: &str, answer: &str) -> RegistryFailure {
+        RegistryFailure::not_allowed(format!(
+            "registry {} answered {answer} for /v2/{place}: check that the host is a registry",
             self.host
         ))
     }
@@ -233,7 +292,7 @@ fn digest_header(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
-/// Every manifest and every index is a JSON object with a schema version.
+/// Returns whether the body is a JSON object with a schema version, as every manifest and index is.
 fn is_manifest(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -248,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn docker_hub_answers_elsewhere() {
+    fn docker_hub_has_its_own_api_host() {
         let client = || {
             super::super::client::install_tls_provider();
             reqwest::Client::builder().tls_certs_only([]).build().unwrap()
@@ -264,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_page_is_no_manifest() {
+    fn login_page_is_not_a_manifest() {
         assert!(is_manifest(br#"{"schemaVersion":2,"layers":[]}"#));
         for body in ["", "<html></html>", "{}", "[]", r#"{"schemaVersion":"2"}"#] {
             assert!(!is_manifest(body.as_bytes()), "{body}");

@@ -2,23 +2,23 @@ use std::path::PathBuf;
 
 use crate::secret::Secret;
 
-/// What is special about one registry. A registry without settings is asked over HTTPS, anonymously.
+/// The settings of one registry. A registry without settings is used over HTTPS, anonymously.
 #[derive(Debug, Clone)]
 pub struct RegistrySettings {
-    /// The host with its port, as references write it: `docker.io`, `registry.internal:5000`.
+    /// Host and port as in image references: `docker.io`, `registry.internal:5000`.
     pub host: String,
-    /// HTTP instead of HTTPS.
+    /// Plain HTTP instead of HTTPS.
     pub plain_http: bool,
-    /// Account for the registry or for its token service.
+    /// Account at the registry or its token service; `None`: anonymous.
     pub credentials: Option<Credentials>,
-    /// PEM certificates to trust besides the system's.
+    /// PEM file of CA certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,
 }
 
-/// An account of a registry.
+/// An account at a registry.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// User or robot name.
+    /// Name of the user or robot account.
     pub username: String,
     /// Password or token.
     pub password: Secret,

@@ -1,4 +1,4 @@
-//! Which tags a repository has: `GET /v2/<name>/tags/list`, page by page
+//! Lists the tags of a repository: `GET /v2/<name>/tags/list`, page by page
 //! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags>).
 
 use std::collections::{BTreeSet, HashSet};
@@ -9,33 +9,34 @@ use serde::Deserialize;
 use url::Url;
 
 use super::body::read_at_most;
+use super::failure::RegistryFailure;
 use super::link::{BadLink, next_page};
 use super::one::Registry;
-use super::setback::Setback;
 use crate::image::Tag;
 
-/// How many tags are asked for at once: the most that Amazon ECR gives
-/// (<https://github.com/google/go-containerregistry/issues/681>). Others give what they want, with a link to the rest.
+/// Tags requested per page: the maximum of Amazon ECR
+/// (<https://github.com/google/go-containerregistry/issues/681>). Other registries use their own limit and link to the
+/// next page.
 const PAGE_TAGS: usize = 1000;
 
-/// The most pages of one list. Docker Hub and Harbor may give a hundred tags with each.
+/// Limit for one list. Docker Hub and Harbor may send as few as 100 tags per page.
 const MAX_PAGES: usize = 1000;
 
-/// The most tags of one repository.
+/// Limit for one repository.
 const MAX_TAGS: usize = 100_000;
 
-/// A registry that knows no pages writes all tags into one: 100,000 of 128 characters fit.
+/// A registry without pages sends all tags at once: 100,000 tags of 128 characters fit.
 const MAX_PAGE_BYTES: usize = 16 << 20;
 
-/// So many pages in a row may hold nothing new. A registry that filters what it shows may have empty ones.
+/// Consecutive pages without a new tag. A registry that filters by permission may send empty pages.
 const MAX_IDLE_PAGES: usize = 8;
 
-/// Bodies of errors are short.
+/// Limit for the body of an error.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 const JSON: [&str; 1] = ["application/json"];
 
-/// What a registry says about the tags of a repository.
+/// A registry's answer about the tags of a repository.
 pub(super) enum Listed {
     Tags {
         tags: Vec<Tag>,
@@ -44,30 +45,30 @@ pub(super) enum Listed {
     Unsupported {
         reason: String,
     },
-    /// It has answered, and that is no list.
+    /// The answer is not a tag list.
     NoList {
         reason: String,
     },
 }
 
-/// What a page has.
+/// The answer to the request of one page.
 enum Page {
     Names {
         names: Vec<String>,
         next: Option<Url>,
     },
-    /// The repository is not there, or not yet.
+    /// The repository does not exist (yet).
     Nothing,
     Unsupported(String),
-    /// An answer that is no list.
+    /// The answer is not a tag list.
     NoList(String),
-    /// It does not like the number of tags that it is asked for.
+    /// The registry rejected the requested number of tags.
     TooMany,
 }
 
 impl Registry {
-    /// Returns all tags of the repository `path`, sorted, each once. What no tag may be called is left out.
-    pub(super) async fn tags(&self, path: &str) -> Result<Listed, Setback> {
+    /// Returns all tags of the repository `path`, sorted, without duplicates. Invalid tags are left out.
+    pub(super) async fn tags(&self, path: &str) -> Result<Listed, RegistryFailure> {
         let place = format!("{path}/tags/list");
         let bare = self.address(&place)?;
         let mut next = Some(with_query(&bare, &[("n", &PAGE_TAGS.to_string())]));
@@ -76,14 +77,14 @@ impl Registry {
         let mut idle = 0;
         while let Some(address) = next.take() {
             if !asked.insert(address.clone()) || idle > MAX_IDLE_PAGES {
-                return Ok(self.no_list(&place, "pages that lead back to each other"));
+                return Ok(self.no_list(&place, "with pages that link in a circle"));
             }
             if asked.len() > MAX_PAGES {
-                return Ok(self.no_list(&place, "more than 1,000 pages"));
+                return Ok(self.no_list(&place, "with more than 1,000 pages"));
             }
             match self.page(path, &place, &address).await? {
                 Page::Nothing if tags.is_empty() => break,
-                // Half a list would have the other half taken for deleted.
+                // An incomplete list would make the missing tags look deleted.
                 Page::Nothing => return Ok(self.no_list(&place, "404 Not Found for a further page")),
                 Page::Unsupported(reason) => return Ok(Listed::Unsupported { reason }),
                 Page::NoList(reason) => return Ok(Listed::NoList { reason }),
@@ -96,11 +97,11 @@ impl Registry {
                     let has_news = tags.len() > before;
                     idle = if has_news { 0 } else { idle + 1 };
                     if tags.len() > MAX_TAGS {
-                        return Ok(self.no_list(&place, "more than 100,000 tags, which are too many to look through"));
+                        return Ok(self.no_list(&place, "with more than 100,000 tags, the limit"));
                     }
-                    // Links may be left out, so that a full page need not be the last one. Whoever has ever given a
-                    // link gives them.
-                    self.note_link(linked.is_some());
+                    // Some registries never send links, so a full page may not be the last one. A registry that has
+                    // sent a link before sends one whenever a page follows.
+                    self.record_link(linked.is_some());
                     let is_cut_off = !self.gives_links() && has_news && count == PAGE_TAGS;
                     next = linked.or_else(|| {
                         let last = last.filter(|_| is_cut_off)?;
@@ -112,21 +113,23 @@ impl Registry {
         Ok(Listed::Tags { tags: tags.into_iter().collect(), requests: asked.len() })
     }
 
-    async fn page(&self, path: &str, place: &str, address: &Url) -> Result<Page, Setback> {
+    async fn page(&self, path: &str, place: &str, address: &Url) -> Result<Page, RegistryFailure> {
         let response = self.ask_at(Method::GET, path, address, &JSON).await?;
         let status = response.status();
         if status.is_success() {
             let next = match next_page(response.headers(), address) {
                 Ok(next) => next,
-                Err(BadLink(what)) => return Ok(Page::NoList(self.no_list_at(place, &format!("a link to {what}")))),
+                Err(BadLink(what)) => {
+                    return Ok(Page::NoList(self.no_list_at(place, &format!("with a link to {what}"))));
+                }
             };
-            let body = read_at_most(response, MAX_PAGE_BYTES).await.map_err(|error| self.unanswered(error))?;
-            let Some(body) = body else { return Ok(Page::NoList(self.no_list_at(place, "more than 16 MiB"))) };
-            // Milliseconds for a long list.
+            let body = read_at_most(response, MAX_PAGE_BYTES).await.map_err(|error| self.no_answer(error))?;
+            let Some(body) = body else { return Ok(Page::NoList(self.no_list_at(place, "with more than 16 MiB"))) };
+            // Parsing a long list takes milliseconds, too long for an async thread.
             let names = tokio::task::spawn_blocking(move || read_names(&body)).await.ok().flatten();
             return Ok(match names {
                 Some(names) => Page::Names { names, next },
-                None => Page::NoList(self.no_list_at(place, "something that is no list of tags")),
+                None => Page::NoList(self.no_list_at(place, "with something other than a tag list")),
             });
         }
         let headers = response.headers().clone();
@@ -135,16 +138,16 @@ impl Registry {
             | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::NOT_IMPLEMENTED => {
-                let body = read_at_most(response, MAX_ERROR_BYTES).await.map_err(|error| self.unanswered(error))?;
+                let body = read_at_most(response, MAX_ERROR_BYTES).await.map_err(|error| self.no_answer(error))?;
                 body.and_then(|body| error_code(&body))
             }
             _ => None,
         };
-        let says = |code: &str| format!("registry {} answered {status} {code} when asked for /v2/{place}", self.host());
+        let says = |code: &str| format!("registry {} answered {status} {code} for /v2/{place}", self.host());
         match (status, code.as_deref()) {
             (StatusCode::NOT_FOUND, Some("NAME_UNKNOWN" | "NAME_INVALID")) => Ok(Page::Nothing),
             (StatusCode::BAD_REQUEST, code) if code != Some("UNSUPPORTED") => Ok(Page::TooMany),
-            // Amazon ECR says UNSUPPORTED to a number that it does not like.
+            // Amazon ECR answers UNSUPPORTED if it rejects the requested number.
             (StatusCode::BAD_REQUEST, _) if address.query().is_some() => Ok(Page::TooMany),
             (
                 StatusCode::BAD_REQUEST
@@ -155,8 +158,8 @@ impl Registry {
             ) => Ok(Page::Unsupported(says(code.unwrap_or_default()))),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Err(self.unexpected(status, &headers, place)),
             _ => match self.unexpected(status, &headers, place) {
-                Setback::NotAllowed { reason } => Ok(Page::NoList(reason)),
-                not_now @ Setback::NotNow { .. } => Err(not_now),
+                RegistryFailure::NotAllowed { reason } => Ok(Page::NoList(reason)),
+                not_now @ RegistryFailure::NotNow { .. } => Err(not_now),
             },
         }
     }
@@ -166,7 +169,7 @@ impl Registry {
     }
 
     fn no_list_at(&self, place: &str, answer: &str) -> String {
-        format!("registry {} answered {answer} when asked for /v2/{place}", self.host())
+        format!("registry {} answered {answer} for /v2/{place}", self.host())
     }
 }
 
@@ -176,11 +179,11 @@ fn with_query(address: &Url, pairs: &[(&str, &str)]) -> Url {
     address
 }
 
-/// Returns the names in a list of tags. An old registry writes `null` where there are none.
+/// Parses a tag list; `None`: it is not one. Old registries send `null` for an empty list.
 fn read_names(body: &Bytes) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct List {
-        // Required: any other object is no list.
+        // Required: an object without `tags` is not a tag list.
         #[serde(deserialize_with = "Option::deserialize")]
         tags: Option<Vec<serde_json::Value>>,
     }
@@ -196,8 +199,8 @@ fn read_names(body: &Bytes) -> Option<Vec<String>> {
     )
 }
 
-/// Returns the code of an error
-/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>), which is a word in capitals.
+/// Returns the code of an error body, a word in capitals
+/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>).
 fn error_code(body: &Bytes) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_told_from_everything_else() {
+    fn only_tag_lists_are_read_as_lists() {
         assert_eq!(names(r#"{"name":"a","tags":["1","2"]}"#), Some(vec!["1".to_owned(), "2".to_owned()]));
         assert_eq!(names(r#"{"name":"a","tags":null}"#), Some(Vec::new()));
         assert_eq!(names(r#"{"tags":["1",2,null,{"a":[]}]}"#), Some(vec!["1".to_owned()]));
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_words() {
+    fn error_codes_are_words_in_capitals() {
         let code = |text: &str| error_code(&Bytes::copy_from_slice(text.as_bytes()));
         assert_eq!(code(r#"{"errors":[{"code":"NAME_UNKNOWN","message":"x"}]}"#).as_deref(), Some("NAME_UNKNOWN"));
         for text in ["", "{}", r#"{"errors":[]}"#, r#"{"errors":[{"code":"<script>"}]}"#] {

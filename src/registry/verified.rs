@@ -1,18 +1,18 @@
 use crate::image::{Digest, Repository, Tag, Version};
 
-/// An image as a sender announced it. Nothing about it has been checked.
+/// An image as a sender announced it, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnverifiedImage {
-    /// The repository.
+    /// The announced repository.
     pub repository: Repository,
-    /// The tag that is said to be there.
+    /// The announced tag.
     pub tag: Tag,
 }
 
-/// An image that its registry has confirmed, with the digest that the registry gave.
+/// An image that its registry has confirmed, with the digest that the registry returned.
 ///
-/// The fields are private and only this room fills them, so a function that asks for this type cannot be handed an
-/// image that nobody has asked the registry about:
+/// Its fields are private and only this room sets them, so a function that takes this type never gets an unverified
+/// image:
 ///
 /// ```compile_fail
 /// # use tagrelay::registry::{UnverifiedImage, VerifiedImage};
@@ -46,13 +46,13 @@ impl VerifiedImage {
         &self.tag
     }
 
-    /// Returns what the tag pointed at when the registry was asked; `None` only where nobody asked it
+    /// Returns the digest that the tag pointed at; `None` only if verification is off
     /// ([`Registries::take_unchecked`](super::Registries::take_unchecked)).
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Returns tag and digest as the version that an environment can run.
+    /// Returns tag and digest as a version.
     pub fn version(&self) -> Version {
         Version::tagged(self.tag.clone(), self.digest.clone())
     }

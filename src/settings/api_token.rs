@@ -1,72 +1,25 @@
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-
 use super::names::Names;
-use super::nearest::hint;
+use super::nearest::{hint, nearest};
 use super::reader::Section;
-use super::{EnvironmentScope, Permission};
-use crate::secret::{ExposeSecret, Secret, SecretError};
+use crate::access::{ApiToken, EnvironmentScope, InvalidPermission, Permission, TokenSecret};
 
-/// `[[api_token]]`: who may use the API.
-#[derive(Debug, Clone)]
-pub struct ApiTokenSettings {
-    /// The name of the bearer, which stands in commits and in the history.
-    pub name: String,
-    /// How the token is known again.
-    pub secret: TokenSecret,
-    /// What the bearer may do.
-    pub permissions: Vec<Permission>,
-}
-
-/// How an API token is known again.
-#[derive(Debug, Clone)]
-pub enum TokenSecret {
-    /// The token itself.
-    Secret(Secret),
-    /// The SHA-256 of the token: enough for a long random one.
-    Sha256([u8; 32]),
-}
-
-impl ApiTokenSettings {
-    /// Returns whether the bearer may do what `needed` says.
-    pub fn may(&self, needed: &Permission) -> bool {
-        self.permissions.iter().any(|permission| permission.covers(needed))
-    }
-}
-
-impl TokenSecret {
-    /// Returns whether this is the token, in a time that tells nothing about it.
-    ///
-    /// # Errors
-    ///
-    /// The [`SecretError`] of a token whose file can no longer be read.
-    pub fn matches(&self, presented: &str) -> Result<bool, SecretError> {
-        let expected: [u8; 32] = match self {
-            Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
-            Self::Sha256(hash) => *hash,
-        };
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        Ok(expected.ct_eq(&presented).into())
-    }
-}
-
-pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiTokenSettings> {
+pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
     let name = section.name();
     let secret = match (section.has("token"), section.has("sha256")) {
-        (_, false) => section.required_secret("token", "nobody could use it").map(TokenSecret::Secret),
+        (_, false) => section.required_secret("token", "no request could match it").map(TokenSecret::Secret),
         (false, true) => read_sha256(section).map(TokenSecret::Sha256),
         (true, true) => {
-            let message = "`token` and `sha256` both say what the token is";
+            let message = "`token` and `sha256` are both set";
             section.report().fault_with_hint(section.offset_of("sha256"), message, "leave one out".to_owned());
-            // Only to report what is wrong with it.
+            // Read it all the same, to report its faults.
             section.secret("token").map(TokenSecret::Secret)
         }
     };
     let permissions = read_permissions(section, names);
-    Some(ApiTokenSettings { name: name?.value, secret: secret?, permissions: permissions? })
+    Some(ApiToken { name: name?.value, secret: secret?, permissions: permissions? })
 }
 
-/// The message never shows the text: it may be the token, which somebody forgot to hash.
+/// Reads `sha256`. The message does not quote it, because it may be the token itself.
 fn read_sha256(section: Section<'_>) -> Option<[u8; 32]> {
     let text = section.text("sha256")?;
     let mut hash = [0; 32];
@@ -82,17 +35,38 @@ fn read_permissions(section: Section<'_>, names: &Names) -> Option<Vec<Permissio
     let texts = section.required_texts("permissions", "permissions = [\"read\"]")?;
     let mut permissions = Vec::new();
     for text in texts {
-        let Some(permission) = section.parse::<Permission>(text) else { continue };
-        if let Some(EnvironmentScope::One(name)) = permission.value.scope()
+        let permission = match text.value.parse::<Permission>() {
+            Ok(permission) => permission,
+            Err(error) => {
+                let hint = matches!(error, InvalidPermission::Unknown(_)).then(|| meant(text.value));
+                section.report().fault_with_hint(text.offset, error.to_string(), hint);
+                continue;
+            }
+        };
+        if let Some(EnvironmentScope::One(name)) = permission.scope()
             && !names.environments.contains(name)
         {
-            let message = format!("the permission `{}` names no [[environment]]", permission.value);
+            let message = format!("the permission `{permission}` names no [[environment]]");
             let hint = hint(name, names.environments.iter().map(String::as_str));
             section.report().fault_with_hint(text.offset, message, hint);
         }
-        permissions.push(permission.value);
+        permissions.push(permission);
     }
     Some(permissions)
+}
+
+/// Returns the hint for an unknown permission: the nearest one with the same environment, otherwise all of them.
+fn meant(text: &str) -> String {
+    let (name, environment) = text.split_once(':').map_or((text, None), |(name, scope)| (name, Some(scope)));
+    match (nearest(name, Permission::names()), environment) {
+        (Some(near), Some(environment)) if format!("{near}:{environment}").parse::<Permission>().is_ok() => {
+            format!("did you mean `{near}:{environment}`?")
+        }
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, _) => {
+            "known: read, promote:NAME, rollback:NAME, hold:NAME, freeze:NAME, override:NAME, replay, admin".to_owned()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -100,25 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_known_again() {
-        let plain = TokenSecret::Secret(Secret::inline("s3cret".to_owned()).unwrap());
-        let hashed = TokenSecret::Sha256(Sha256::digest("s3cret").into());
-        for token in [plain, hashed] {
-            assert!(token.matches("s3cret").unwrap());
-            for wrong in ["", "s3cre", "s3cret ", "S3cret"] {
-                assert!(!token.matches(wrong).unwrap(), "{wrong}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_token_file_that_is_gone_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        std::fs::write(&path, "s3cret\n").unwrap();
-        let token = TokenSecret::Secret(Secret::from_file(&path).unwrap());
-        assert!(token.matches("s3cret").unwrap());
-        std::fs::remove_file(&path).unwrap();
-        assert!(token.matches("s3cret").is_err());
+    fn nearest_permission_is_suggested_with_its_environment() {
+        assert_eq!(meant("promot:production"), "did you mean `promote:production`?");
+        assert_eq!(meant("raed"), "did you mean `read`?");
+        assert_eq!(meant("raed:production"), "did you mean `read`?");
+        assert!(meant("write").starts_with("known: read, promote:NAME, "));
     }
 }

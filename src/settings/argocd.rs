@@ -12,7 +12,7 @@ use crate::argocd::{Access, ApplicationName, ArgoCdSettings, Selection};
 const EXAMPLE: &str = "[argocd]";
 const URL_EXAMPLE: &str = "url = \"https://argocd.example.com\"";
 
-/// A rollout takes some seconds at least; what takes a day is watched by people.
+/// A rollout takes at least some seconds. One that takes a day needs a person's attention.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn read(top: Section<'_>) -> Option<ArgoCdSettings> {
@@ -25,12 +25,12 @@ pub(super) fn read(top: Section<'_>) -> Option<ArgoCdSettings> {
     let other = webhook.and_then(|webhook| webhook.text("url").and_then(|text| read_url(webhook, text)));
     let secret = webhook.and_then(|webhook| webhook.secret("secret"));
     if section.has("token") && section.has("webhook") {
-        let message = "`webhook` has no use with `token`: whoever may ask need not be told";
+        let message = "`webhook` has no effect with `token`: the API is used instead";
         section.report().fault_with_hint(section.offset_of("webhook"), message, "leave one of them out".to_owned());
     }
     let url = url?;
     if let (Some(_), "http", false) = (&token, url.scheme(), is_loopback(url.host())) {
-        let message = "the token of Argo CD travels unencrypted over http";
+        let message = "the token of Argo CD is sent unencrypted over http";
         section.report().warning(section.offset_of("url"), message, "use https".to_owned());
     }
     let access = match token {
@@ -49,7 +49,7 @@ fn webhook_of(url: &Url) -> Url {
     url
 }
 
-/// Returns the URL of a server. No message holds a part of it: it may hold a password.
+/// Returns the URL of a server. Messages do not quote it, because it may contain a password.
 fn read_url(section: Section<'_>, text: At<&str>) -> Option<Url> {
     let fault = |message: &str| {
         let message = format!("`url` in {}: {message}", section.section_name());
@@ -61,15 +61,15 @@ fn read_url(section: Section<'_>, text: At<&str>) -> Option<Url> {
         return fault("it must be https:// or http:// with a host");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return fault("it holds a user name or a password");
+        return fault("it contains a user name or a password");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return fault("it has a `?` or `#`");
+        return fault("it contains `?` or `#`");
     }
     Some(url)
 }
 
-/// Returns the URL under which Argo CD knows a config repository.
+/// Returns the URL of a config repository in Argo CD's applications.
 pub(super) fn read_repository_url(section: Section<'_>) -> Option<Url> {
     let text = section.text("argocd_url")?;
     match super::remote_url::parse(text.value) {
@@ -82,14 +82,14 @@ pub(super) fn read_repository_url(section: Section<'_>) -> Option<Url> {
     }
 }
 
-/// Returns the applications of an environment.
+/// Returns which applications belong to an environment.
 pub(super) fn read_selection(environment: Section<'_>) -> Selection {
     let example = "{ app = \"platform-staging\" } or { labels = \"team=a\" }";
     let Some(section) = environment.table("argocd", &keys::ENVIRONMENT_ARGOCD, example) else {
         return Selection::Paths;
     };
     if section.has("app") && section.has("labels") {
-        let message = "`app` and `labels` both say which applications it has";
+        let message = "`app` and `labels` are both set";
         section.report().fault_with_hint(section.offset, message, "leave one of them out".to_owned());
     }
     if let Some(labels) = section.text("labels") {
@@ -100,7 +100,7 @@ pub(super) fn read_selection(environment: Section<'_>) -> Selection {
     if names.is_empty() { Selection::Paths } else { Selection::Named(names) }
 }
 
-/// One name may stand without the brackets of a list.
+/// Returns the names in `app`, which is a string or a list of strings.
 fn names(section: Section<'_>) -> Vec<At<&str>> {
     match section.value("app").map(|found| found.value) {
         Some(DeValue::Array(_)) => section.required_texts("app", "app = [\"platform-staging\"]").unwrap_or_default(),

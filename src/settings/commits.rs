@@ -1,4 +1,4 @@
-//! What `[[config_repository]]` says of the commits.
+//! The keys of `[[config_repository]]` that concern commits.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use super::nearest::hint;
 use super::reader::Section;
 use super::{duration, keys};
 use crate::config_repo::{CommitSettings, Grouping, Identity, SignatureFormat, Signer};
-use crate::relay::{MessageSettings, MessageTemplate, WritingSettings};
+use super::pipeline::{MessageSettings, WritingSettings};
+use super::template::MessageTemplate;
 
-/// Longer than a minute nobody should wait for a version.
+/// No update should be delayed by more than a minute.
 const QUIET_PERIODS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 
 const SIGNING_EXAMPLE: &str = "{ format = \"ssh\", key = { file = \"/run/secrets/signing-key\" } }";
@@ -18,7 +19,7 @@ const MESSAGE_EXAMPLE: &str = "{ subject = \"deploy({{ environment }}): {{ summa
 const FORMATS: [(&str, SignatureFormat); 2] = [("ssh", SignatureFormat::Ssh), ("openpgp", SignatureFormat::OpenPgp)];
 const GROUPINGS: [(&str, Grouping); 2] = [("per-environment", Grouping::PerEnvironment), ("single", Grouping::Single)];
 
-/// Reads who makes the commits, and how many.
+/// Reads author, committer, signature and grouping.
 pub(super) fn read(section: Section<'_>) -> Option<CommitSettings> {
     let usual = CommitSettings::default();
     let author = read_person(section, "author");
@@ -35,7 +36,7 @@ pub(super) fn read(section: Section<'_>) -> Option<CommitSettings> {
     })
 }
 
-/// Reads when commits are made, and in which words. `commits` says who makes them, where that is right.
+/// Reads the quiet period and the message. `commits` provides the name to sign off with; `None`: it has a fault.
 pub(super) fn read_writing(section: Section<'_>, commits: Option<&CommitSettings>) -> WritingSettings {
     let signs_off = section.boolean("signed_off_by").is_some_and(|signs_off| signs_off.value);
     let message = section.table("message", &keys::MESSAGE, MESSAGE_EXAMPLE);
@@ -55,14 +56,14 @@ fn read_template(message: Section<'_>, key: &str) -> Option<MessageTemplate> {
     match MessageTemplate::new(text.value) {
         Ok(template) => Some(template),
         Err(error) => {
-            let hint = "docs/settings.md lists what a template can name".to_owned();
+            let hint = "docs/settings.md lists the names for templates".to_owned();
             message.report().fault_with_hint(text.offset, format!("`{key}` of `message`: {error}"), hint);
             None
         }
     }
 }
 
-/// Returns the key that commits are signed with, read and unlocked already.
+/// Returns the signing key, loaded and unlocked.
 fn read_signer(section: Section<'_>) -> Option<Signer> {
     let signing = section.table("signing", &keys::SIGNING, SIGNING_EXAMPLE)?;
     if !signing.has("format") {
@@ -70,7 +71,7 @@ fn read_signer(section: Section<'_>) -> Option<Signer> {
         signing.report().fault_with_hint(signing.offset, message, "write format = \"ssh\"".to_owned());
     }
     let format = read_word(signing, "format", &FORMATS);
-    let key = signing.required_secret("key", "there is nothing to sign with");
+    let key = signing.required_secret("key", "it is the key to sign with");
     let passphrase = signing.secret("passphrase");
     let passphrase = if signing.has("passphrase") { Some(passphrase?) } else { None };
     match Signer::new(format?, key?, passphrase) {
@@ -82,7 +83,7 @@ fn read_signer(section: Section<'_>) -> Option<Signer> {
     }
 }
 
-/// Returns what one of a few words means.
+/// Returns the value of one of `words`.
 fn read_word<T: Copy>(section: Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
     let text = section.text(key)?;
     if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
@@ -90,7 +91,7 @@ fn read_word<T: Copy>(section: Section<'_>, key: &str, words: &[(&str, T)]) -> O
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let shown = text.value.escape_debug();
-    let message = format!("`{key}`: there is nothing called `{shown}`");
+    let message = format!("`{key}`: unknown value `{shown}`");
     section.report().fault_with_hint(text.offset, message, hint(text.value, known));
     None
 }
@@ -106,7 +107,8 @@ fn read_person(section: Section<'_>, key: &str) -> Option<Identity> {
     person
 }
 
-/// Git takes any name and address without `<`, `>` and control characters; we also want neither empty.
+/// Parses `Name <address>`. Git accepts any name and address without `<`, `>` and control characters; here neither may
+/// be empty.
 fn parse_person(text: &str) -> Option<Identity> {
     let (name, rest) = text.split_once('<')?;
     let (name, email) = (name.trim(), rest.strip_suffix('>')?);

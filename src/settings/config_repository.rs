@@ -7,44 +7,44 @@ use super::remote_url::{self, Transport, is_loopback};
 use super::report::At;
 use super::{commits, keys};
 use crate::config_repo::{Authentication, CommitSettings, GitHubApp};
-use crate::relay::WritingSettings;
+use super::pipeline::WritingSettings;
 
-/// `[[config_repository]]`: a Git repository that Argo CD watches, and how it is reached.
+/// `[[config_repository]]`: a Git repository that Argo CD watches.
 #[derive(Debug, Clone)]
 pub struct ConfigRepositorySettings {
-    /// Its name in the settings.
+    /// The name that other sections refer to.
     pub name: String,
-    /// Where it is: `https`, `http`, `ssh` or `file`, without a password.
+    /// `https`, `http`, `ssh` or `file`, without a password.
     pub url: Url,
-    /// The branch of environments that name none, without `refs/heads/`.
+    /// Default branch of its environments, without `refs/heads/`.
     pub branch: String,
-    /// What we show the server.
+    /// Credentials for the server.
     pub authentication: Authentication,
-    /// PEM certificates to trust besides the system's.
+    /// PEM file of CA certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// How our commits look.
+    /// Author, committer, signature and grouping of commits.
     pub commits: CommitSettings,
-    /// When it is written to, and in which words.
+    /// Quiet period and commit messages.
     pub writing: WritingSettings,
-    /// The folder in which each branch has the folder of its mirror.
+    /// The folder with one mirror per branch.
     pub mirror: PathBuf,
-    /// The URL under which Argo CD knows it, where that is another.
+    /// Its URL in Argo CD's applications; `None`: the same as `url`.
     pub argocd_url: Option<Url>,
-    /// The line of the settings on which it begins, from 1.
+    /// Its first line in the settings, from 1.
     pub line: u32,
 }
 
 impl ConfigRepositorySettings {
-    /// Returns the folder of the mirror of one branch.
+    /// Returns the folder of one branch's mirror.
     pub fn mirror_of(&self, branch: &str) -> PathBuf {
-        // A branch is not a path: `a` and `a/b` cannot be a folder and a mirror in it at once.
+        // Slashes are escaped: otherwise the mirror of `a/b` would lie inside the mirror of `a`.
         self.mirror.join(branch.replace('%', "%25").replace('/', "%2F"))
     }
 }
 
 const DEFAULT_BRANCH: &str = "main";
 
-/// `store` is the SQLite file, beside which the mirrors are kept.
+/// `store`: the SQLite file; mirrors are stored beside it.
 pub(super) fn read(section: Section<'_>, store: &Path) -> Option<ConfigRepositorySettings> {
     let name = section.name();
     let url = read_url(section);
@@ -90,7 +90,7 @@ fn read_url(section: Section<'_>) -> Option<At<(Url, Transport)>> {
     }
 }
 
-/// Returns the branch under `branch`, which must be one that Git can hold.
+/// Returns `branch`, if it is a valid name of a branch.
 pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
     let branch = section.text("branch")?;
     let shown = branch.value.escape_debug();
@@ -99,15 +99,15 @@ pub(super) fn read_branch(section: Section<'_>) -> Option<String> {
         section.report().fault_with_hint(branch.offset, format!("`branch`: `{shown}` is a reference"), hint);
         return None;
     }
-    // An error would be a zero byte in the name.
+    // An error means that the name contains a zero byte.
     if git2::Branch::name_is_valid(branch.value).unwrap_or(false) {
         return Some(branch.value.to_owned());
     }
-    section.report().fault(branch.offset, format!("`branch`: Git has no branches called `{shown}`"));
+    section.report().fault(branch.offset, format!("`branch`: `{shown}` is not a valid name of a branch"));
     None
 }
 
-/// `url` is that of a repository which a GitHub App may be installed on; `None` where no app can be configured.
+/// Reads the credentials of a repository. `url`: its URL, used for a GitHub App; `None`: no app can be configured.
 pub(super) fn read_authentication(
     section: Section<'_>,
     transport: Option<Transport>,
@@ -138,7 +138,7 @@ pub(super) fn read_authentication(
         }
         Transport::Https | Transport::Http if section.has("github_app") => {
             for key in ["username", "password"].into_iter().filter(|key| section.has(key)) {
-                let message = format!("`{key}` has no use with `github_app`");
+                let message = format!("`{key}` has no effect with `github_app`");
                 section.report().fault_with_hint(section.offset_of(key), message, "leave one of them out".to_owned());
             }
             read_github_app(section, url?).map(Authentication::GitHubApp)
@@ -152,7 +152,7 @@ pub(super) fn read_authentication(
                 None
             }
             (false, true) => {
-                let hint = "write one; beside a token most hosts take any".to_owned();
+                let hint = "write one; with a token most hosts accept any user name".to_owned();
                 section.report().fault_with_hint(section.offset_of("password"), "`password` has no `username`", hint);
                 None
             }
@@ -169,7 +169,7 @@ fn read_github_app(section: Section<'_>, repository: &Url) -> Option<GitHubApp> 
         let message = format!("`{key}` is missing in `github_app` of [[config_repository]]");
         app.report().fault_with_hint(app.offset, message, format!("write github_app = {GITHUB_APP_EXAMPLE}"));
     }
-    // A client id is a text, and the number that an app has besides is one for many people.
+    // GitHub identifies an app by its numeric id or by its client id, which is a string.
     let is_number = app.value("app_id").is_some_and(|found| found.value.as_integer().is_some());
     let issuer = if is_number {
         app.number("app_id", 1..=usize::MAX >> 1).map(|number| number.value.to_string())
@@ -177,7 +177,7 @@ fn read_github_app(section: Section<'_>, repository: &Url) -> Option<GitHubApp> 
         app.text("app_id").map(|text| text.value.to_owned())
     };
     let installation = app.number("installation_id", 1..=usize::MAX >> 1);
-    let key = app.required_secret("private_key", "GitHub makes it for the app");
+    let key = app.required_secret("private_key", "generate it in the app's settings on GitHub");
     let api = match app.text("api_url") {
         None if app.has("api_url") => return None,
         None => None,
@@ -185,7 +185,8 @@ fn read_github_app(section: Section<'_>, repository: &Url) -> Option<GitHubApp> 
             Ok(url) if is_api(&url) => Some(url),
             _ => {
                 let hint = "write \"https://github.example.com/api/v3\"".to_owned();
-                app.report().fault_with_hint(text.offset, "`api_url` is no https URL without user and query", hint);
+                let message = "`api_url` must be an https URL without user name and query";
+                app.report().fault_with_hint(text.offset, message, hint);
                 return None;
             }
         },
@@ -199,25 +200,25 @@ fn read_github_app(section: Section<'_>, repository: &Url) -> Option<GitHubApp> 
     }
 }
 
-/// The proof of the app must not travel unencrypted, except to this machine.
+/// The app's JWT must not be sent unencrypted, except to this machine.
 fn is_api(url: &Url) -> bool {
     let is_safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback(url.host());
     is_safe && url.has_host() && url.username().is_empty() && url.password().is_none() && url.query().is_none()
 }
 
-/// Reports credentials that the transport has no use for.
+/// Reports credentials that the transport does not use.
 fn report_misplaced(section: Section<'_>, transport: Option<Transport>) {
     const HTTP_KEYS: [&str; 3] = ["username", "password", "github_app"];
     const SSH_KEYS: [&str; 3] = ["ssh_key", "ssh_key_passphrase", "known_hosts"];
     let (keys, hint): (Vec<&str>, &str) = match transport {
         None => return,
         Some(Transport::Ssh) => {
-            (HTTP_KEYS.to_vec(), "ssh takes `ssh_key` and `known_hosts`, and the user name in the URL")
+            (HTTP_KEYS.to_vec(), "ssh uses `ssh_key` and `known_hosts`, and the user name in the URL")
         }
         Some(Transport::Https | Transport::Http) => {
-            (SSH_KEYS.to_vec(), "https takes `username` and `password`, or `github_app`")
+            (SSH_KEYS.to_vec(), "https uses `username` and `password`, or `github_app`")
         }
-        Some(Transport::File) => ([HTTP_KEYS.as_slice(), &SSH_KEYS].concat(), "a file URL takes no credentials"),
+        Some(Transport::File) => ([HTTP_KEYS.as_slice(), &SSH_KEYS].concat(), "a file URL uses no credentials"),
     };
     for key in keys.into_iter().filter(|key| section.has(key)) {
         let message = format!("`{key}` does not fit the URL");
@@ -225,20 +226,20 @@ fn report_misplaced(section: Section<'_>, transport: Option<Transport>) {
     }
 }
 
-/// Catches the public half and other files in the place of the key before the first connection does.
+/// Reports a public key or another file in place of the private key, before the first connection fails.
 fn check_private_key(section: Section<'_>, key: &crate::secret::Secret) -> Option<()> {
     use crate::secret::ExposeSecret;
     let text = key.reveal().ok()?;
     if text.expose_secret().contains("PRIVATE KEY-----") {
         return Some(());
     }
-    section.report().fault(section.offset_of("ssh_key"), "`ssh_key` is no private key in OpenSSH or PEM form");
+    section.report().fault(section.offset_of("ssh_key"), "`ssh_key` is not a private key in OpenSSH or PEM format");
     None
 }
 
 fn warn_of_plain_http(section: Section<'_>, url: &Url) {
     if url.scheme() == "http" && !is_loopback(url.host()) {
-        let message = "the password of the config repository travels unencrypted over http";
+        let message = "the password of the config repository is sent unencrypted over http";
         section.report().warning(section.offset_of("url"), message, "use https".to_owned());
     }
 }

@@ -5,7 +5,7 @@ use super::reader::Section;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns a span of time as people write it: `90s`, `30m`, `24h`, `7d`, `1d 12h`. Days have 24 hours.
+/// Returns a span of time: `90s`, `30m`, `24h`, `7d`, `1d 12h`. Days have 24 hours.
 pub(super) fn read(section: Section<'_>, key: &str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
     let text = section.text(key)?;
     match parse(text.value).filter(|duration| bounds.contains(duration)) {
@@ -13,7 +13,7 @@ pub(super) fn read(section: Section<'_>, key: &str, bounds: RangeInclusive<Durat
         None => {
             let shown = text.value.escape_debug();
             let (from, to) = (in_words(*bounds.start()), in_words(*bounds.end()));
-            let message = format!("`{key}`: `{shown}` is no span of time from {from} to {to}");
+            let message = format!("`{key}`: `{shown}` is not a span of time from {from} to {to}");
             let example = if *bounds.end() < HOUR { "write \"2s\"" } else { "write \"24h\" or \"7d\"" };
             section.report().fault_with_hint(text.offset, message, example.to_owned());
             None

@@ -15,45 +15,44 @@ use crate::policy::FreezeSchedule;
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentSettings {
-    /// Its name.
+    /// The name that other sections refer to.
     pub name: String,
     /// The name of its config repository.
     pub config_repository: String,
-    /// Its branch, where that is not the config repository's.
+    /// Its branch; `None`: the config repository's `branch`.
     pub branch: Option<String>,
-    /// Globs over the paths of the config repository, `/` between components and none at either end; a folder
-    /// means everything below it.
+    /// Globs over the config repository's paths, without `/` at either end. A folder includes everything below it.
     pub paths: Vec<String>,
-    /// What happens to new versions.
+    /// Whether new versions are deployed automatically.
     pub update: UpdateMode,
-    /// The environments whose versions may be promoted to this one.
+    /// Environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
-    /// What is said about its manifests.
+    /// Image names, site rules and digest pinning.
     pub manifests: ManifestSettings,
-    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: promotions
-    /// do not ask. Where it takes promotions it is about those, else about promotions that come from it.
+    /// How long the source of a promotion must have been healthy; zero: it must be healthy now; `None`: not checked.
+    /// Applies to promotions into this environment if it has `promote_from`, otherwise to promotions out of it.
     pub soak: Option<Duration>,
-    /// When it takes nothing by itself.
+    /// Windows without automatic updates.
     pub freezes: FreezeSchedule,
     /// Its applications in Argo CD.
     pub applications: Selection,
-    /// The line of the settings on which it begins, from 1.
+    /// Its first line in the settings, from 1.
     pub line: u32,
 }
 
 impl EnvironmentSettings {
-    /// Returns what its config repository has to know of it.
+    /// Returns the part that its config repository needs.
     pub fn in_repository(&self) -> EnvironmentPaths {
         EnvironmentPaths { name: self.name.clone(), paths: self.paths.clone(), manifests: self.manifests.clone() }
     }
 }
 
-/// What an environment does with a version that a registry announces.
+/// Whether an environment deploys announced versions automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateMode {
-    /// Takes it at once.
+    /// It deploys them at once.
     Automatic,
-    /// Waits for a promotion.
+    /// It changes by promotion and rollback only.
     Manual,
 }
 
@@ -84,7 +83,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
     })
 }
 
-/// The careful one is the default: nothing moves that nobody asked for.
+/// Reads `update`. The default is `manual`, so that nothing is deployed by accident.
 fn read_update(section: Section<'_>) -> UpdateMode {
     let Some(text) = section.text("update") else { return UpdateMode::Manual };
     match text.value {
@@ -95,7 +94,7 @@ fn read_update(section: Section<'_>) -> UpdateMode {
             section.report().fault_with_hint(text.offset, "update = \"pull-request\" is not supported yet", hint);
         }
         other => {
-            let message = format!("`update`: there is no way of updating called `{}`", other.escape_debug());
+            let message = format!("`update`: unknown value `{}`", other.escape_debug());
             section.report().fault_with_hint(text.offset, message, hint(other, ["automatic", "manual"]));
         }
     }
@@ -108,21 +107,21 @@ fn read_pin(section: Section<'_>) -> Pin {
         "digest" => return Pin::Digest,
         "keep" => {}
         other => {
-            let message = format!("`pin`: nothing is pinned by `{}`", other.escape_debug());
+            let message = format!("`pin`: unknown value `{}`", other.escape_debug());
             section.report().fault_with_hint(text.offset, message, hint(other, ["digest", "keep"]));
         }
     }
     Pin::Keep
 }
 
-/// A version that has not run for a month is not tried by waiting another one.
+/// A longer soak time than a month is a mistake.
 const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
-/// Returns how long the source of a promotion must have been healthy; `soak` alone says that it has to be, too.
+/// Reads `promote_when` and `soak`. `soak` implies `promote_when = "healthy"`.
 fn read_gate(section: Section<'_>) -> Option<Duration> {
     let when = section.text("promote_when");
     if let Some(when) = when.filter(|when| when.value != "healthy") {
-        let message = format!("`promote_when`: there is no condition called `{}`", when.value.escape_debug());
+        let message = format!("`promote_when`: unknown value `{}`", when.value.escape_debug());
         section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
     }
     let soak = duration::read(section, "soak", SOAKS);
@@ -135,7 +134,7 @@ fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<Stri
     for from in section.texts("promote_from").unwrap_or_default() {
         let shown = from.value.escape_debug();
         if from.value == own {
-            section.report().fault(from.offset, format!("`promote_from`: `{shown}` is this environment itself"));
+            section.report().fault(from.offset, format!("`promote_from`: `{shown}` is the environment itself"));
         } else if !names.environments.iter().any(|known| known == from.value) {
             let message = format!("`promote_from`: there is no [[environment]] called `{shown}`");
             let others = names.environments.iter().map(String::as_str).filter(|name| *name != own);

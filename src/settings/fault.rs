@@ -1,25 +1,25 @@
 use serde::Serialize;
 
-/// A place in the settings file, as editors count.
+/// A position in the settings file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Position {
-    /// The line, from 1.
+    /// From 1.
     pub line: u32,
-    /// The column in characters, from 1.
+    /// In characters, from 1.
     pub column: u32,
 }
 
-/// One thing that is wrong with the settings. Its text never holds a part of a secret.
+/// A fault or a warning in the settings. Its texts never contain part of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The settings file, as it was named.
+    /// The settings file as named by the user.
     pub file: String,
-    /// Where; `None` when the fault is the file's as a whole.
+    /// `None`: it concerns the file as a whole.
     #[serde(flatten)]
     pub position: Option<Position>,
-    /// What is wrong.
+    /// The fault, without the position.
     pub message: String,
-    /// What to write instead, where that is known.
+    /// What to write instead, if known.
     pub hint: Option<String>,
 }
 
@@ -38,12 +38,12 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with the settings, in the order of the file. Never empty.
+/// All faults of the settings, in the order of the file. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct Faults(pub Vec<Fault>);
 
-/// Writes a line for each fault.
+/// Writes one line per fault.
 impl std::fmt::Display for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, fault) in self.0.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! By what a change of the settings is noticed: what each section says, and which files it names.
+//! Detects changes of the settings: hashes of sections, and stamps of the files that they name.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,29 +7,29 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Keys whose text is the path of a file that is read.
+/// Keys whose value is the path of a file that is read.
 const FILE_KEYS: [&str; 3] = ["file", "ca_bundle", "known_hosts"];
 
-/// Keys by which people call a table of a list, in the order in which they are looked for.
+/// Keys whose value identifies a table of a list, in the order in which they are looked up.
 const NAME_KEYS: [&str; 3] = ["name", "host", "repository"];
 
-/// What the settings said when they were read, without saying it: hashes of sections, and stamps of files.
+/// The state of the settings when they were read: hashes of sections, and stamps of files.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The hash of each section, the files that it names among it, in the order of the file.
+    /// The hash of each section and the stamps of its files, in the order of the file.
     sections: Vec<(SectionName, [u8; 32])>,
     files: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
-/// A section as messages write it, and what it is called where there may be several.
+/// A section's name in messages, and the name of its table in a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct SectionName {
     section: String,
     name: Option<String>,
 }
 
-/// What tells two states of a file apart without reading it. A Kubernetes volume gives a new file for each change, behind
-/// the same name.
+/// Metadata that changes when a file changes. A Kubernetes volume replaces the file by another with the same name, which
+/// changes the inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -39,33 +39,33 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// A section that is not what it was.
+/// A changed section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// As in the settings: `[[receiver]]`.
+    /// As in the settings, such as `[[receiver]]`.
     pub section: String,
-    /// What it is called; `None` where there is only one, or where it is about all of them.
+    /// The name of the table in a list; `None`: not a list, or all tables of the list.
     pub name: Option<String>,
-    /// What became of it.
+    /// The kind of change.
     pub change: ChangeKind,
 }
 
-/// What became of a section.
+/// The kind of a change of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
-    /// It was not there before.
+    /// The section is new.
     Added,
-    /// It is not there any more.
+    /// The section no longer exists.
     Removed,
-    /// It says something else, or a file that it names is another one.
+    /// The section or a file that it names has changed.
     Changed,
-    /// The same sections stand in another order.
+    /// The same sections are in another order.
     Reordered,
 }
 
 impl ChangeKind {
-    /// Returns the word in the API and the log.
+    /// Returns its name in the API and the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",
@@ -88,9 +88,9 @@ impl std::fmt::Display for Change {
 }
 
 impl Fingerprint {
-    /// Returns the fingerprint of settings that are about to be read from a file.
+    /// Creates the fingerprint of settings that are about to be read.
     ///
-    /// The stamps are taken now: what changes while the settings are read is noticed afterwards. Text that is not TOML has
+    /// The stamps are taken now, so that a change while the settings are read is detected later. Text that is not TOML has
     /// no sections.
     pub(super) fn new(file: &Path, text: &str) -> Self {
         let mut fingerprint = Self::default();
@@ -126,18 +126,18 @@ impl Fingerprint {
         self.sections.push((SectionName { section, name }, hash.finalize().into()));
     }
 
-    /// Returns whether no file has changed since. Looks at each of them, and reads none.
+    /// Returns whether no file has changed since. Reads metadata only.
     pub fn is_current(&self) -> bool {
         self.files.iter().all(|(file, stamp)| Stamp::of(file) == *stamp)
     }
 
-    /// Returns the same with the stamps that the files have now.
+    /// Returns the same sections with the files' current stamps.
     pub fn now(&self) -> Self {
         let files = self.files.keys().map(|file| (file.clone(), Stamp::of(file))).collect();
         Self { sections: self.sections.clone(), files }
     }
 
-    /// Returns whether a named section of a list, such as `[[receiver]]`, says the same in both, with the same files.
+    /// Returns whether a named table of a list, such as `[[receiver]]`, and its files are the same in both.
     pub fn has_same(&self, other: &Self, section: &str, name: &str) -> bool {
         let hash = |of: &Self| {
             let mut named = of.sections.iter().filter(|(found, _)| found.section == section);
@@ -146,7 +146,7 @@ impl Fingerprint {
         hash(self).is_some_and(|own| Some(own) == hash(other))
     }
 
-    /// Returns whether all sections of a list say the same in both, in the same order and with the same files.
+    /// Returns whether all tables of a list, their order and their files are the same in both.
     pub fn has_all_same(&self, other: &Self, section: &str) -> bool {
         let all = |of: &Self| {
             let own = of.sections.iter().filter(|(found, _)| found.section == section);
@@ -155,7 +155,7 @@ impl Fingerprint {
         all(self) == all(other)
     }
 
-    /// Returns what is different in `new`, in the order of its sections, what is gone at the end.
+    /// Returns the changes in `new`, in the order of its sections; removed sections come last but reordered ones.
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let find =
             |of: &Self, name: &SectionName| of.sections.iter().find(|(found, _)| found == name).map(|(_, hash)| *hash);
@@ -182,7 +182,7 @@ impl Fingerprint {
     }
 }
 
-/// Shows no hash: that of a short secret could be guessed from.
+/// Omits the hashes, because the hash of a short secret could be used to guess it.
 impl std::fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fingerprint").field("files", &self.files.keys()).finish_non_exhaustive()
@@ -226,7 +226,7 @@ fn collect_files<'a>(value: &'a toml::Value, files: &mut Vec<&'a str>) {
 mod tests {
     use super::*;
 
-    fn told(old: &str, new: &str) -> Vec<String> {
+    fn changes(old: &str, new: &str) -> Vec<String> {
         let fingerprint = |text| Fingerprint::new(Path::new("/no/such/tagrelay.toml"), text);
         fingerprint(old).changes(&fingerprint(new)).iter().map(ToString::to_string).collect()
     }
@@ -234,16 +234,16 @@ mod tests {
     #[test]
     fn what_changed_is_told_by_its_name() {
         let old = "[server]\nlisten = 'a'\n[[receiver]]\nname = 'ci'\nsecret = { value = 'one' }\n[[receiver]]\nname = 'hub'\n";
-        assert_eq!(told(old, old), Vec::<String>::new());
-        assert_eq!(told(old, &format!("# a comment\n\n{old}")), Vec::<String>::new());
+        assert_eq!(changes(old, old), Vec::<String>::new());
+        assert_eq!(changes(old, &format!("# a comment\n\n{old}")), Vec::<String>::new());
         let rotated = old.replace("'one'", "'two'");
-        assert_eq!(told(old, &rotated), ["[[receiver]] ci: changed"]);
+        assert_eq!(changes(old, &rotated), ["[[receiver]] ci: changed"]);
         let renamed = old.replace("'hub'", "'quay'");
-        assert_eq!(told(old, &renamed), ["[[receiver]] quay: added", "[[receiver]] hub: removed"]);
-        assert_eq!(told(old, "[server]\nlisten = 'b'\n")[0], "[server]: changed");
+        assert_eq!(changes(old, &renamed), ["[[receiver]] quay: added", "[[receiver]] hub: removed"]);
+        assert_eq!(changes(old, "[server]\nlisten = 'b'\n")[0], "[server]: changed");
         let images = "[[image]]\nrepository = 'a/*'\n[[image]]\nrepository = 'b/*'\n";
         let turned = "[[image]]\nrepository = 'b/*'\n[[image]]\nrepository = 'a/*'\n";
-        assert_eq!(told(images, turned), ["[[image]]: reordered"]);
+        assert_eq!(changes(images, turned), ["[[image]]: reordered"]);
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         let read = || Fingerprint::new(Path::new("/no/such/tagrelay.toml"), &text);
         let old = read();
         assert!(old.is_current());
-        // A new file behind the same name, as a Kubernetes volume has it.
+        // Replaces the file by another, as a Kubernetes volume does.
         let other = folder.path().join("other");
         std::fs::write(&other, "two").unwrap();
         std::fs::rename(&other, &secret).unwrap();
@@ -263,11 +263,11 @@ mod tests {
         let new = read();
         assert!(!old.has_same(&new, "[[receiver]]", "ci") && new.has_same(&new, "[[receiver]]", "ci"));
         std::fs::remove_file(&secret).unwrap();
-        assert!(!new.is_current(), "a file that is gone is a change");
+        assert!(!new.is_current(), "a removed file is a change");
     }
 
     #[test]
-    fn debug_shows_no_hash() {
+    fn debug_omits_hashes() {
         let text = "[[receiver]]\nname = 'ci'\nsecret = { value = 'sesame' }\n";
         let shown = format!("{:?}", Fingerprint::new(Path::new("a.toml"), text));
         assert_eq!(shown, r#"Fingerprint { files: ["a.toml"], .. }"#);

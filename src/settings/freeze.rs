@@ -10,16 +10,16 @@ use super::reader::Section;
 use super::report::At;
 use crate::policy::{FreezeSchedule, FreezeSpan, FreezeWindow, InvalidWeekTime, WeekTime};
 
-/// The time zones of the program, not those of the machine: a freeze is to mean the same wherever the settings are read, and
-/// an image without files has none.
+/// The bundled time zones instead of the system's: a freeze means the same on every machine, and minimal container images
+/// have no time zones.
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 const EXAMPLE: &str = "write \"2026-12-18T16:00:00+01:00\", or \"Fri 16:00\" with a `time_zone`";
 
-/// One end of a window.
-enum End {
+/// Start or end of a window.
+enum Edge {
     Moment(Timestamp),
-    /// By the clock of `time_zone`.
+    /// In `time_zone`.
     Local(DateTime),
     Weekly(WeekTime),
 }
@@ -40,13 +40,13 @@ fn read_window(section: Section<'_>) -> Option<FreezeWindow> {
     let zone = section.text("time_zone").and_then(|name| read_zone(section, name));
     let (from, until) = (read_end(section, "from"), read_end(section, "until"));
     let ((from, from_at), (until, until_at)) = (from?, until?);
-    if matches!(from, End::Weekly(_)) != matches!(until, End::Weekly(_)) {
+    if matches!(from, Edge::Weekly(_)) != matches!(until, Edge::Weekly(_)) {
         let message = "`from` and `until` of a freeze must both be times of the week, or both be dates";
         section.report().fault_with_hint(until_at, message, EXAMPLE.to_owned());
         return None;
     }
-    if section.has("time_zone") && matches!((&from, &until), (End::Moment(_), End::Moment(_))) {
-        let message = "`time_zone` says nothing beside times that have an offset";
+    if section.has("time_zone") && matches!((&from, &until), (Edge::Moment(_), Edge::Moment(_))) {
+        let message = "`time_zone` has no effect: both times have an offset";
         section.report().fault_with_hint(
             section.offset_of("time_zone"),
             message,
@@ -54,7 +54,7 @@ fn read_window(section: Section<'_>) -> Option<FreezeWindow> {
         );
         return None;
     }
-    // A zone that is wrong has been reported.
+    // An invalid zone has been reported.
     let is_wrong = section.has("time_zone") && zone.is_none();
     let zone_of = |offset: usize| {
         if zone.is_none() && !is_wrong {
@@ -64,9 +64,9 @@ fn read_window(section: Section<'_>) -> Option<FreezeWindow> {
         zone.clone()
     };
     let span = match (from, until) {
-        (End::Weekly(from), End::Weekly(until)) => {
+        (Edge::Weekly(from), Edge::Weekly(until)) => {
             if from == until {
-                let message = format!("`from` and `until` of a freeze are both `{from}`: always, or never?");
+                let message = format!("`from` and `until` of a freeze are both `{from}`");
                 section.report().fault(until_at, message);
                 return None;
             }
@@ -87,20 +87,20 @@ fn read_window(section: Section<'_>) -> Option<FreezeWindow> {
 }
 
 fn moment(
-    end: End,
+    end: Edge,
     zone: impl FnOnce() -> Option<TimeZone>,
     in_zone: impl FnOnce(&TimeZone, DateTime) -> Option<Timestamp>,
 ) -> Option<Timestamp> {
     match end {
-        End::Moment(at) => Some(at),
-        End::Local(at) => in_zone(&zone()?, at),
-        End::Weekly(_) => None,
+        Edge::Moment(at) => Some(at),
+        Edge::Local(at) => in_zone(&zone()?, at),
+        Edge::Weekly(_) => None,
     }
 }
 
-/// Returns one end of a window, and where it stands.
-fn read_end(section: Section<'_>, key: &str) -> Option<(End, usize)> {
-    // TOML has dates of its own, which need no quotes.
+/// Returns the start or end of a window, with its offset in the file.
+fn read_end(section: Section<'_>, key: &str) -> Option<(Edge, usize)> {
+    // TOML dates may be written without quotes.
     let date =
         section.value(key).and_then(|found| found.value.as_datetime().map(|date| (date.to_string(), found.offset)));
     let (text, offset) = match date {
@@ -111,7 +111,7 @@ fn read_end(section: Section<'_>, key: &str) -> Option<(End, usize)> {
     };
     let end = if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
         match text.parse() {
-            Ok(time) => Some(End::Weekly(time)),
+            Ok(time) => Some(Edge::Weekly(time)),
             Err(error) => {
                 let hint = match &error {
                     InvalidWeekTime::Day(day) => nearest_day(day),
@@ -122,11 +122,11 @@ fn read_end(section: Section<'_>, key: &str) -> Option<(End, usize)> {
             }
         }
     } else {
-        let moment = text.parse().ok().map(End::Moment);
-        moment.or_else(|| text.parse().ok().map(End::Local))
+        let moment = text.parse().ok().map(Edge::Moment);
+        moment.or_else(|| text.parse().ok().map(Edge::Local))
     };
     if end.is_none() {
-        let message = format!("`{key}`: `{}` is no time", text.escape_debug());
+        let message = format!("`{key}`: `{}` is not a time", text.escape_debug());
         section.report().fault_with_hint(offset, message, EXAMPLE.to_owned());
     }
     Some((end?, offset))
@@ -144,7 +144,7 @@ fn read_zone(section: Section<'_>, name: At<&str>) -> Option<TimeZone> {
         return Some(zone);
     }
     let known: Vec<_> = ZONES.available().collect();
-    // All six hundred would help nobody.
+    // A list of all 600 zones would not help.
     let hint = match nearest(name.value, known.iter().map(|known| known.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "write the name of an IANA time zone, as in \"Europe/Berlin\"".to_owned(),

@@ -7,29 +7,29 @@ use crate::image::Repository;
 use crate::policy::{ImageRule, RepositoryPattern, Verification};
 use crate::source_repo::SourceSettings;
 
-/// The rules, and what belongs to them.
+/// All `[[image]]` rules with their sources.
 #[derive(Default)]
 pub(super) struct Images {
     pub(super) rules: Vec<ImageRule>,
-    /// The lines on which the rules begin.
+    /// The first line of each rule, from 1.
     pub(super) lines: Vec<u32>,
-    /// What the rules name by its place.
+    /// Source repositories, to which rules refer by index.
     pub(super) sources: Vec<SourceSettings>,
 }
 
-/// Returns the rules, and reports those that no image can reach. `store` is the SQLite file.
+/// Reads the rules and reports those that never apply. `store`: the SQLite file.
 pub(super) fn read(sections: &[Section<'_>], store: &Path) -> Images {
     let Images { mut rules, mut lines, mut sources } = Images::default();
     for section in sections {
         let Some((At { value: mut rule, offset }, source)) = read_one(*section, store) else { continue };
-        rule.source = source.map(|source| place_of(source, &mut sources));
+        rule.source = source.map(|source| index_of(source, &mut sources));
         if let Some(earlier) = shadow(&rules, &rule) {
             let line = lines.get(earlier).copied().unwrap_or_default();
             let message = format!(
                 "the rule for `{}` is never reached: the rule on line {line} comes first",
                 rule.pattern.as_str()
             );
-            let hint = "the first rule that matches decides; put the narrower one above".to_owned();
+            let hint = "the first rule that matches applies; put the narrower one above".to_owned();
             section.report().fault_with_hint(offset, message, hint);
         }
         rules.push(rule);
@@ -38,8 +38,9 @@ pub(super) fn read(sections: &[Section<'_>], store: &Path) -> Images {
     Images { rules, lines, sources }
 }
 
-/// Returns the place of a source. Rules with the same one share it, and the credentials that it is first named with.
-fn place_of(source: SourceSettings, sources: &mut Vec<SourceSettings>) -> usize {
+/// Returns the index of a source and adds it if it is new. Rules with the same URL and branches share one source, with
+/// the credentials of the first rule.
+fn index_of(source: SourceSettings, sources: &mut Vec<SourceSettings>) -> usize {
     let same = |known: &SourceSettings| known.url == source.url && known.branches == source.branches;
     sources.iter().position(same).unwrap_or_else(|| {
         sources.push(source);
@@ -47,7 +48,7 @@ fn place_of(source: SourceSettings, sources: &mut Vec<SourceSettings>) -> usize 
     })
 }
 
-/// Returns the index of an earlier rule that takes everything that `rule` would, as far as the texts show it.
+/// Returns the index of an earlier rule that matches everything that `rule` matches. Finds obvious cases only.
 fn shadow(earlier: &[ImageRule], rule: &ImageRule) -> Option<usize> {
     let text = rule.pattern.as_str();
     let only = text.parse::<Repository>().ok().filter(|only| only.as_str() == text);

@@ -1,12 +1,12 @@
 /// The keys of one kind of table in the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySet {
-    /// The table as messages and the documentation write it: `[[image]]`, `tag of [[image]]`.
+    /// The table's name in messages and documentation: `[[image]]`, `tag of [[image]]`.
     pub section: &'static str,
     /// The keys that this version reads.
     pub keys: &'static [&'static str],
-    /// Keys of the contract that this version does not read. They are refused, because a setting that is
-    /// silently without effect is worse than none.
+    /// Keys of later versions. They are refused with a message of their own, because a setting must not be ignored
+    /// silently.
     pub later: &'static [&'static str],
 }
 
@@ -122,7 +122,7 @@ pub(super) const IDENTITY_KEYS: KeySet = key_set("`keys` of `identity_token`", &
 pub(super) const API_TOKEN: KeySet = key_set("[[api_token]]", &["name", "token", "sha256", "permissions"]);
 pub(super) const SECRET: KeySet = key_set("a secret", &["env", "file", "value"]);
 
-/// Every table of the settings with its keys, in the order of the documentation.
+/// All tables of the settings, in the order of the documentation.
 pub const KEY_SETS: &[KeySet] = &[
     TOP,
     SERVER,
@@ -149,7 +149,7 @@ pub const KEY_SETS: &[KeySet] = &[
     SECRET,
 ];
 
-/// Returns the section that a key belongs to, when there is exactly one.
+/// Returns the section that a key belongs to, if there is exactly one.
 pub(super) fn section_of(key: &str) -> Option<&'static str> {
     let mut sections = KEY_SETS.iter().filter(|set| set.keys.contains(&key));
     match (sections.next(), sections.next()) {

@@ -1,9 +1,8 @@
-//! `tagrelay.toml` read into typed settings for each room, or into everything that is wrong with it.
+//! Reads `tagrelay.toml` into typed settings for each room, or into a list of all faults.
 //!
-//! The file is parsed into a tree in which every key and value knows its place; a reader walks it and
-//! collects faults instead of stopping at the first, then the sections are checked against each other. Nothing
-//! of a secret and nothing that may hold one (a URL, a value of the wrong type, a line that does not parse)
-//! gets into a message.
+//! The TOML parser keeps the position of every key and value. A reader walks its tree and collects all faults; then the
+//! sections are checked against each other. No message quotes a secret or a text that may contain one: a URL, a value
+//! of the wrong type, a line that does not parse.
 
 mod api_token;
 mod argocd;
@@ -20,7 +19,7 @@ mod keys;
 mod names;
 mod nearest;
 mod paths;
-mod permission;
+mod pipeline;
 mod reader;
 mod receiver;
 mod registry;
@@ -31,29 +30,30 @@ mod server;
 mod site;
 mod source;
 mod tag;
+mod template;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::access::ApiToken;
 use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::manifest::ManifestSettings;
 use crate::policy::ImageRule;
 use crate::registry::RegistrySettings;
-use crate::relay::{CatchUpSettings, WritingSettings};
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 use crate::webhook::ReceiverSettings;
-pub use api_token::{ApiTokenSettings, TokenSecret};
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
 pub use fingerprint::{Change, ChangeKind, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
-pub use permission::{EnvironmentScope, InvalidPermission, Permission};
+pub use pipeline::{CatchUpSettings, MessageSettings, WritingSettings};
 pub use server::ServerSettings;
+pub use template::{ChangeFields, Fields, InvalidTemplate, MessageTemplate};
 
 use names::{Names, report_twins};
 use reader::{Context, Section};
@@ -69,54 +69,54 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[store]`.
     pub store: StoreSettings,
-    /// How long the store keeps what has ended.
+    /// How long the store keeps ended events and history.
     pub retention: Retention,
-    /// How registries are asked for what no webhook told of: in `[server]`.
+    /// `catch_up` and `catch_up_concurrency` in `[server]`.
     pub catch_up: CatchUpSettings,
     /// Each `[[config_repository]]`; at least one.
     pub config_repositories: Vec<ConfigRepositorySettings>,
     /// Each `[[environment]]`; at least one.
     pub environments: Vec<EnvironmentSettings>,
-    /// `[argocd]`; `None`: nobody is told of commits.
+    /// `[argocd]`; `None`: rollouts are not followed.
     pub argocd: Option<ArgoCdSettings>,
-    /// Each `[[image]]` in the order of the file, which decides; at least one.
+    /// Each `[[image]]` in the order of the file; the first that matches applies. At least one.
     pub images: Vec<ImageRule>,
-    /// The line of the settings on which each of `images` begins, from 1.
+    /// The first line of each of `images`, from 1.
     pub image_lines: Vec<u32>,
-    /// The source repositories, which `images` name by their places.
+    /// The source repositories, to which `images` refer by index.
     pub sources: Vec<SourceSettings>,
     /// Each `[[registry]]`.
     pub registries: Vec<RegistrySettings>,
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
-    pub api_tokens: Vec<ApiTokenSettings>,
-    /// What works and somebody should know all the same.
+    pub api_tokens: Vec<ApiToken>,
+    /// Valid but doubtful settings.
     pub warnings: Vec<Fault>,
-    /// By what a change is noticed.
+    /// Compared with the files to detect a change.
     pub fingerprint: Fingerprint,
 }
 
-/// What came of reading settings again.
+/// The result of a reload.
 #[derive(Debug)]
 pub struct Reading {
-    /// By what the next change is noticed, however this one ends.
+    /// Detects the next change, also after a failed reload.
     pub fingerprint: Fingerprint,
-    /// The settings, or everything that is wrong with them.
+    /// The settings, or all faults.
     pub result: Result<Settings, Faults>,
 }
 
 impl Settings {
-    /// Reads the settings in a file, with the environment of the process. Reads the files that they name, too.
+    /// Reads a settings file and the files that it names, with the environment variables of the process.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with them.
+    /// All faults.
     pub fn load(path: &Path) -> Result<Self, Faults> {
         Self::load_with(path, &|name| std::env::var(name))
     }
 
-    /// Reads the settings in a file, with the environment that `environment` knows.
+    /// Reads a settings file, with the variables that `environment` returns.
     ///
     /// # Errors
     ///
@@ -125,15 +125,14 @@ impl Settings {
         Self::load_text(path).and_then(|text| Self::parse(&path.display().to_string(), &text, environment))
     }
 
-    /// Reads the settings in a file again, to take the place of those that run. What cannot change without a restart is
-    /// a fault, too.
+    /// Reads a settings file to replace the `running` settings. A change that needs a restart is a fault.
     pub fn load_again(path: &Path, running: &Self) -> Reading {
         let text = Self::load_text(path);
         let fingerprint = Fingerprint::new(path, text.as_deref().unwrap_or_default());
         let environment = |name: &str| std::env::var(name);
         let file = path.display().to_string();
         let result = text.and_then(|text| Self::parse_beside(&file, &text, &environment, Some(running)));
-        // Its stamps are older than what was read.
+        // Its stamps were taken before the files were read.
         let result = result.map(|settings| Self { fingerprint: fingerprint.clone(), ..settings });
         Reading { fingerprint, result }
     }
@@ -141,7 +140,7 @@ impl Settings {
     fn load_text(path: &Path) -> Result<String, Faults> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
-            let hint = "name the settings with --config FILE; config.example.toml shows how they look".to_owned();
+            let hint = "name the settings with --config FILE; config.example.toml is an example".to_owned();
             let report = Report::new(&file, "");
             report.fault_of_file(format!("the settings cannot be read: {error}"), hint);
             report.into_faults()
@@ -154,7 +153,7 @@ impl Settings {
         })
     }
 
-    /// Reads the settings in a text; `file` is the name under which messages speak of it.
+    /// Reads settings from a text; `file` is the file's name in messages.
     ///
     /// # Errors
     ///
@@ -169,7 +168,7 @@ impl Settings {
         environment: &EnvironmentLookup<'_>,
         running: Option<&Self>,
     ) -> Result<Self, Faults> {
-        // Before anything is read that it has a stamp of.
+        // Take the stamps first, so that a change while the files are read is detected later.
         let fingerprint = Fingerprint::new(Path::new(file), text);
         let report = Report::new(file, text);
         let (tree, errors) = DeTable::parse_recoverable(text);
@@ -187,7 +186,7 @@ impl Settings {
         Ok(Self { warnings, fingerprint, ..settings })
     }
 
-    /// Returns what is said about the manifests of any environment, for those who read them without one.
+    /// Returns the manifest settings of all environments together, for commands that read files without an environment.
     pub fn manifests(&self) -> ManifestSettings {
         let rules = self.environments.iter().flat_map(|environment| environment.manifests.rules.iter().cloned());
         let first = self.environments.first();
@@ -198,8 +197,8 @@ impl Settings {
         }
     }
 
-    /// Returns the settings of each branch that environments are on, with these environments, in the order in
-    /// which the file first names them. Each has a mirror of its own.
+    /// Returns the settings of each branch with the environments on it, in the order of the file. Each branch has its
+    /// own mirror.
     pub fn remotes(&self) -> Vec<(RemoteSettings, Vec<EnvironmentSettings>)> {
         let mut remotes: Vec<(RemoteSettings, Vec<EnvironmentSettings>)> = Vec::new();
         for environment in &self.environments {
@@ -220,7 +219,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// Returns when and in which words a config repository is written to.
+    /// Returns the quiet period and commit messages of a config repository.
     pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
         let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);
         found.map(|repository| repository.writing.clone()).unwrap_or_default()
@@ -239,11 +238,12 @@ fn remote(repository: &ConfigRepositorySettings, branch: &str) -> RemoteSettings
     }
 }
 
-/// The parser's own text prints the line, in which a secret may stand; its `message` is made of fixed words.
+/// Reports syntax errors. Uses only the parser's `message`, a fixed text: its `Display` quotes the line, which may
+/// contain a secret.
 fn report_syntax(report: &Report<'_>, errors: Vec<toml::de::Error>) {
     let mut errors: Vec<(usize, &str)> = errors.iter().map(|error| (start_of(error), error.message())).collect();
     errors.sort_by_key(|(offset, _)| *offset);
-    // One slip often makes several errors on its line.
+    // One mistake often causes several errors on its line.
     errors.dedup_by_key(|(offset, _)| report.line(*offset));
     for (offset, message) in errors {
         report.fault(offset, format!("this is not TOML: {message}"));
@@ -254,7 +254,7 @@ fn start_of(error: &toml::de::Error) -> usize {
     error.span().map_or(0, |span| span.start)
 }
 
-/// Reads every section, so that all faults are reported; the result counts only when there are none.
+/// Reads every section and reports all faults. The result is valid only if there are none.
 fn read(top: Section<'_>) -> Settings {
     let config_repositories = top.tables("config_repository", &keys::CONFIG_REPOSITORY);
     let environments = top.tables("environment", &keys::ENVIRONMENT);
@@ -301,7 +301,7 @@ fn each<'a, T>(sections: &[Section<'a>], read: impl Fn(Section<'a>) -> Option<T>
     sections.iter().copied().filter_map(read).collect()
 }
 
-/// Reports the sections without which there is nothing to do.
+/// Reports missing sections that are required.
 fn report_missing(top: Section<'_>) {
     for (key, reason) in [
         ("config_repository", "there is no Git repository to write to"),
@@ -310,13 +310,13 @@ fn report_missing(top: Section<'_>) {
     ] {
         let absent = top.value(key).is_none_or(|value| value.value.as_array().is_some_and(|array| array.is_empty()));
         if absent {
-            let hint = "config.example.toml shows how it looks".to_owned();
+            let hint = "config.example.toml is an example".to_owned();
             top.report().fault_of_file(format!("there is no [[{key}]]: {reason}"), hint);
         }
     }
 }
 
-/// Checks what needs sections that are right in themselves, which stand in the order of their tables.
+/// Checks the sections against each other. Both lists are in the order of the file, and no section has a fault.
 fn check_together(settings: &Settings, config_repositories: &[Section<'_>], environments: &[Section<'_>]) {
     for (index, (repository, section)) in settings.config_repositories.iter().zip(config_repositories).enumerate() {
         let others = &settings.config_repositories[..index];
@@ -337,21 +337,23 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
     for (index, (environment, section)) in settings.environments.iter().zip(environments).enumerate() {
         for other in &settings.environments[..index] {
             if let Some(path) = paths::overlap(other, environment).filter(|_| same_branch(other, environment)) {
-                let message =
-                    format!("`{path}` of `{}` is in `{}`, too: both write there", environment.name, other.name);
+                let message = format!(
+                    "`{path}` of `{}` is also in `{}`: both environments write to it",
+                    environment.name, other.name
+                );
                 section.report().warning(section.offset_of("paths"), message, None);
             }
         }
     }
 }
 
-/// Checks what needs somebody to ask how applications fare.
+/// Checks that settings which need Argo CD's API have it.
 fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
     let may_ask = matches!(&settings.argocd, Some(ArgoCdSettings { access: crate::argocd::Access::Token(_), .. }));
     for (environment, section) in settings.environments.iter().zip(environments) {
         if environment.soak.is_some() && !may_ask {
             let key = if section.has("promote_when") { "promote_when" } else { "soak" };
-            let message = format!("`{key}` wants to know how applications fare, and there is no Argo CD to ask");
+            let message = format!("`{key}` needs the health of applications, which only Argo CD's API provides");
             let hint = "write [argocd] with `url` and `token`".to_owned();
             section.report().fault_with_hint(section.offset_of(key), message, hint);
         }

@@ -2,8 +2,7 @@ use super::nearest::hint;
 use super::reader::Section;
 use super::report::At;
 
-/// The names that other sections refer to, right or wrong otherwise: a repository with a bad author is still no
-/// unknown repository.
+/// The names that other sections may refer to. Sections with faults count too, so that one fault does not cause others.
 pub(super) struct Names {
     pub(super) config_repositories: Vec<String>,
     pub(super) environments: Vec<String>,
@@ -14,7 +13,7 @@ impl Names {
         Self { config_repositories: all(config_repositories), environments: all(environments) }
     }
 
-    /// Returns the config repository that a section names, or the only one where it names none.
+    /// Returns the config repository that a section names, or the only one if it names none.
     pub(super) fn config_repository_of(&self, section: Section<'_>) -> Option<String> {
         if section.has("config_repository") {
             let named = section.text("config_repository")?;
@@ -28,7 +27,7 @@ impl Names {
         }
         match self.config_repositories.as_slice() {
             [only] => Some(only.clone()),
-            // That there is none is a fault of its own.
+            // `report_missing` reports this fault.
             [] => None,
             several => {
                 let missing = section.section_name();
@@ -45,7 +44,7 @@ fn all(sections: &[Section<'_>]) -> Vec<String> {
     sections.iter().filter_map(|section| section.value("name")?.value.as_str().map(str::to_owned)).collect()
 }
 
-/// Reports each value of `key` that an earlier section has already.
+/// Reports each value of `key` that an earlier section has too.
 pub(super) fn report_twins(sections: &[Section<'_>], key: &str) {
     let mut seen: Vec<At<&str>> = Vec::new();
     for section in sections {

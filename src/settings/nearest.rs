@@ -1,6 +1,6 @@
-/// Returns the candidate that `text` was probably meant to be, or `None` when none is near.
+/// Returns the candidate most similar to `text`; `None`: none is similar.
 ///
-/// Near is up to a third of the letters added, dropped, changed or swapped with their neighbour.
+/// Similar means at most a third of the letters added, dropped, changed or swapped with a neighbour.
 pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let text = folded(text);
     let allowed = (text.len() / 3).max(1);
@@ -8,12 +8,12 @@ pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
     distances.filter(|(distance, _)| *distance <= allowed).min_by_key(|(distance, _)| *distance).map(|(_, near)| near)
 }
 
-/// Returns the hint for an unknown name: the nearest known one, else all of them, else nothing.
+/// Returns the hint for an unknown name: the most similar known name, else all known names. `None`: there are none.
 pub(super) fn hint<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(near) = nearest(text, known.clone()) {
         return Some(format!("did you mean `{near}`?"));
     }
-    // Two that share a name have their own fault; here it is said once.
+    // A repeated name is reported elsewhere; list it once here.
     let mut all: Vec<String> = Vec::new();
     for name in known.into_iter().map(|name| format!("`{name}`")) {
         if !all.contains(&name) {
@@ -23,7 +23,7 @@ pub(super) fn hint<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Cl
     if all.is_empty() { None } else { Some(format!("known: {}", all.join(", "))) }
 }
 
-/// Cut, because the distance costs the product of both lengths and no name of ours is longer.
+/// Normalises case and dashes. Truncates, because the distance costs the product of both lengths.
 fn folded(text: &str) -> Vec<char> {
     text.chars().take(64).flat_map(char::to_lowercase).map(|c| if c == '-' { '_' } else { c }).collect()
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_edits() {
+    fn distance_counts_edits() {
         let count = |a: &str, b: &str| distance(&folded(a), &folded(b));
         assert_eq!(count("reposotory", "repository"), 1);
         assert_eq!(count("brnach", "branch"), 1);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_nearest_or_lists_all() {
+    fn hint_is_the_nearest_name_or_all_names() {
         assert_eq!(nearest("stagin", ["production", "staging"]), Some("staging"));
         assert_eq!(nearest("qa", ["production", "staging"]), None);
         assert_eq!(hint("qa", ["production", "staging"]).unwrap(), "known: `production`, `staging`");

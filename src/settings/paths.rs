@@ -5,7 +5,7 @@ use super::reader::Section;
 
 const EXAMPLE: &str = "paths = [\"environments/staging/**\"]";
 
-/// Returns the `paths` of an environment, without the slash at the end of a folder.
+/// Returns the `paths` of an environment, without trailing slashes.
 pub(super) fn read(section: Section<'_>) -> Option<Vec<String>> {
     let texts = section.required_texts("paths", EXAMPLE)?;
     let mut paths: Vec<String> = Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn read(section: Section<'_>) -> Option<Vec<String>> {
     Some(paths)
 }
 
-/// Returns the path as the index wants it, or what is wrong and what to write instead.
+/// Returns the path without a trailing slash, or a message with an optional hint.
 pub(super) fn check(path: &str) -> Result<String, (String, Option<String>)> {
     let wrong = |message: &str, hint: &str| {
         let hint = if hint.is_empty() { None } else { Some(hint.to_owned()) };
@@ -37,10 +37,10 @@ pub(super) fn check(path: &str) -> Result<String, (String, Option<String>)> {
         return wrong("has a `\\`", "write `/` between folders");
     }
     if path.starts_with('!') {
-        return wrong("begins with `!`, and nothing can be left out again", "name what belongs to the environment");
+        return wrong("begins with `!`, but exclusions are not supported", "list the paths of the environment");
     }
     if matches!(path, "." | "./") {
-        return wrong("is no path inside the repository", "for all of it write `**`");
+        return wrong("is not a path inside the repository", "for the whole repository write `**`");
     }
     let folder = path.strip_suffix('/').unwrap_or(path);
     if folder.split('/').any(str::is_empty) {
@@ -58,8 +58,8 @@ pub(super) fn check(path: &str) -> Result<String, (String, Option<String>)> {
     }
 }
 
-/// Returns a path of `b` that lies in a path of `a` or is one, as far as that can be seen without the repository:
-/// globs are compared by the folder under which they take everything.
+/// Returns a path of `b` that overlaps a path of `a`. Recognises equal globs and globs for whole folders only, because
+/// the repository's files are not known here.
 pub(super) fn overlap<'a>(a: &EnvironmentSettings, b: &'a EnvironmentSettings) -> Option<&'a str> {
     let inside = |outer: &str, inner: &str| {
         let (Some(outer), Some(inner)) = (whole_folder(outer), whole_folder(inner)) else { return outer == inner };
@@ -69,7 +69,7 @@ pub(super) fn overlap<'a>(a: &EnvironmentSettings, b: &'a EnvironmentSettings) -
     b.paths.iter().map(String::as_str).find(touches)
 }
 
-/// Returns the folder of `folder`, `folder/**` and `**`, which is ``, and `None` for any other glob.
+/// Returns the folder of `folder` and `folder/**`, and an empty string for `**`; `None`: any other glob.
 fn whole_folder(path: &str) -> Option<&str> {
     let folder = if path == "**" { "" } else { path.strip_suffix("/**").unwrap_or(path) };
     (!folder.contains(['*', '?', '[', '{'])).then_some(folder)
@@ -97,10 +97,10 @@ mod tests {
             ("environments/../..", "leaves"),
             ("{..,a}/b", "leaves"),
             ("./environments", "component `.`"),
-            (".", "no path"),
+            (".", "not a path"),
             ("a//b", "in a row"),
             ("a\\b", "has a `\\`"),
-            ("!a", "left out"),
+            ("!a", "exclusions"),
             ("a/[", "not a glob"),
             ("a/{b", "not a glob"),
         ] {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_are_seen_where_they_are_plain() {
+    fn overlap_of_whole_folders_is_recognised() {
         let environment = |path: &str| EnvironmentSettings {
             name: "x".into(),
             config_repository: "r".into(),

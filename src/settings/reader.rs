@@ -7,21 +7,21 @@ use super::nearest::{hint, nearest};
 use super::report::{At, Report};
 use super::{EnvironmentLookup, keys};
 
-/// What every part of the reader needs.
+/// Dependencies of the reader.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) report: &'a Report<'a>,
-    /// Looks a variable of the environment up.
+    /// Looks up an environment variable.
     pub(super) environment: &'a EnvironmentLookup<'a>,
 }
 
-/// One table of the settings, whose unknown keys are reported already.
+/// One table of the settings. Its unknown keys have been reported.
 ///
-/// Its methods give `None` where a key is absent and where it is wrong; what is wrong has been reported then.
+/// Methods return `None` if a key is absent, and if it is invalid after reporting the fault.
 #[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
     pub(super) context: Context<'a>,
-    /// Where the table begins: its header or its brace.
+    /// Offset of the table's header or opening brace.
     pub(super) offset: usize,
     keys: &'static KeySet,
     table: &'a DeTable<'a>,
@@ -47,7 +47,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// In a secret's table an unknown key may be the secret itself, so it is shown only when it resembles a key.
+    /// An unknown key in a secret's table may be the secret itself, so it is shown only if it resembles a known key.
     fn unknown_key(&self, name: &str) -> String {
         let section = self.keys.section;
         if *self.keys == keys::SECRET && nearest(name, self.keys.keys.iter().copied()).is_none() {
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Returns the name of the section for messages: `[[image]]`.
+    /// Returns the section's name for messages, such as `[[image]]`.
     pub(super) fn section_name(&self) -> &'static str {
         self.keys.section
     }
@@ -80,17 +80,17 @@ impl<'a> Section<'a> {
         self.table.get(key).map(|value| At { value: value.get_ref(), offset: value.span().start })
     }
 
-    /// Returns whether the key is there, right or wrong.
+    /// Returns whether the key is present, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// Returns where the value of the key stands, or the table when it is absent.
+    /// Returns the offset of the key's value, or of the table if the key is absent.
     pub(super) fn offset_of(&self, key: &str) -> usize {
         self.table.get(key).map_or(self.offset, |value| value.span().start)
     }
 
-    /// Returns where the value of a key in a table below this one stands, or the nearest that there is.
+    /// Returns the offset of a key's value in the table `table`, else of that table, else of this section.
     pub(super) fn offset_in(&self, table: &str, key: &str) -> usize {
         let Some(found) = self.table.get(table) else { return self.offset };
         let value = found.get_ref().as_table().and_then(|table| table.get(key));
@@ -107,7 +107,7 @@ impl<'a> Section<'a> {
         self.report().fault_with_hint(self.offset, message, format!("write {example}"));
     }
 
-    /// Returns a text, which may be empty.
+    /// Returns a string, which may be empty.
     pub(super) fn any_text(&self, key: &str) -> Option<At<&'a str>> {
         let found = self.value(key)?;
         let text = found.value.as_str();
@@ -117,7 +117,7 @@ impl<'a> Section<'a> {
         text.map(|text| At { value: text, offset: found.offset })
     }
 
-    /// Returns a text that says something.
+    /// Returns a string that is not empty.
     pub(super) fn text(&self, key: &str) -> Option<At<&'a str>> {
         let text = self.any_text(key)?;
         if text.value.is_empty() {
@@ -127,7 +127,7 @@ impl<'a> Section<'a> {
         Some(text)
     }
 
-    /// Returns a text that must be there; `example` is what to write where it is not.
+    /// Returns a required string; `example` is the hint if it is missing.
     pub(super) fn required_text(&self, key: &str, example: &str) -> Option<At<&'a str>> {
         if !self.has(key) {
             self.missing(key, example);
@@ -135,7 +135,7 @@ impl<'a> Section<'a> {
         self.text(key)
     }
 
-    /// Parses a text of this section; the error's message must not need hiding.
+    /// Parses a string of this section. The error's message is shown, so it must not contain a secret.
     pub(super) fn parse<T>(&self, text: At<&str>) -> Option<At<T>>
     where
         T: std::str::FromStr,
@@ -159,7 +159,7 @@ impl<'a> Section<'a> {
         boolean.map(|value| At { value, offset: found.offset })
     }
 
-    /// Returns a whole number within bounds.
+    /// Returns an integer within bounds.
     pub(super) fn number(&self, key: &str, bounds: std::ops::RangeInclusive<usize>) -> Option<At<usize>> {
         let found = self.value(key)?;
         let Some(integer) = found.value.as_integer() else {
@@ -178,7 +178,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Returns a list of texts; those that are none have been reported and are left out.
+    /// Returns a list of strings, without the items that are not strings or are empty.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<At<&'a str>>> {
         let found = self.value(key)?;
         let Some(array) = found.value.as_array() else {
@@ -197,7 +197,7 @@ impl<'a> Section<'a> {
         Some(array.iter().filter_map(text).collect())
     }
 
-    /// Returns a list of texts that must be there and hold something.
+    /// Returns a required list of strings that is not empty.
     pub(super) fn required_texts(&self, key: &str, example: &str) -> Option<Vec<At<&'a str>>> {
         if !self.has(key) {
             self.missing(key, example);
@@ -210,7 +210,7 @@ impl<'a> Section<'a> {
         self.texts(key)
     }
 
-    /// Returns the table under a key; `example` is how it looks.
+    /// Returns the table under a key; `example` shows its form.
     pub(super) fn table(&self, key: &str, keys: &'static KeySet, example: &str) -> Option<Section<'a>> {
         let found = self.value(key)?;
         match found.value.as_table() {
@@ -226,7 +226,7 @@ impl<'a> Section<'a> {
     pub(super) fn tables(&self, key: &str, keys: &'static KeySet) -> Vec<Section<'a>> {
         let Some(found) = self.value(key) else { return Vec::new() };
         let Some(array) = found.value.as_array() else {
-            let message = format!("`{key}` can be there several times");
+            let message = format!("`{key}` is a list of sections");
             self.report().fault_with_hint(found.offset, message, format!("write [[{key}]]"));
             return Vec::new();
         };
@@ -241,8 +241,8 @@ impl<'a> Section<'a> {
         array.iter().filter_map(section).collect()
     }
 
-    /// Returns the `name` of the table: letters, digits, `.`, `_` and `-`, so that it can stand in a URL, in a
-    /// commit's trailer and in a permission, and can be a folder.
+    /// Returns the `name` of the table: letters, digits, `.`, `_` and `-`. It is used in URLs, commit trailers,
+    /// permissions and as a folder.
     pub(super) fn name(&self) -> Option<At<String>> {
         let name = self.required_text("name", "name = \"…\"")?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Returns the path of a file that must be readable, with its bytes.
+    /// Returns the path and content of a readable file.
     pub(super) fn readable_file(&self, key: &str) -> Option<(At<PathBuf>, Vec<u8>)> {
         let path = self.text(key)?.map(PathBuf::from);
         match std::fs::read(&path.value) {
@@ -269,22 +269,22 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Returns a file of PEM certificates.
+    /// Returns the path of a file with at least one PEM certificate.
     pub(super) fn ca_bundle(&self) -> Option<PathBuf> {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
         let (path, bytes) = self.readable_file("ca_bundle")?;
-        // TLS clients take a file without any certificate and then trust what they trusted before.
+        // TLS clients silently accept a file without certificates.
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         if certificates.is_ok_and(|certificates| !certificates.is_empty()) {
             return Some(path.value);
         }
-        let message = format!("`ca_bundle`: the file {} holds no PEM certificate", path.value.display());
+        let message = format!("`ca_bundle`: the file {} contains no PEM certificate", path.value.display());
         self.report().fault(path.offset, message);
         None
     }
 }
 
-/// As long as a DNS label: enough for a name that people read.
+/// The length of a DNS label.
 const MAX_NAME_BYTES: usize = 63;
 
 fn type_name(value: &DeValue<'_>) -> &'static str {

@@ -14,7 +14,7 @@ const IDENTITY_EXAMPLE: &str = "{ issuer = \"…\", audience = \"…\", account 
 const KEYS_EXAMPLE: &str =
     "{ url = \"https://www.googleapis.com/oauth2/v3/certs\" } or { file = \"/etc/tagrelay/keys.json\" }";
 
-/// A shorter one would take a repeated delivery for a new one; a longer one than ten years is a slip.
+/// A shorter window would treat redeliveries as new. A longer one than ten years is a mistake.
 const DUPLICATE_WINDOWS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 60 * 60);
 
@@ -28,17 +28,17 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettin
     {
         section.secret("secret")
     } else {
-        let why = "without it everybody could announce images (unauthenticated = true, if that is meant)";
+        let why = "without it any client could announce images (set unauthenticated = true to allow that)";
         section.required_secret("secret", why)
     };
     for key in ["secret", "identity_token"] {
         if open && section.has(key) {
-            let message = format!("`{key}` has no use with unauthenticated = true");
+            let message = format!("`{key}` has no effect with unauthenticated = true");
             section.report().fault_with_hint(section.offset_of(key), message, "leave one of them out".to_owned());
         }
     }
     if let (Some(kind), Some(token)) = (kind, identity_token)
-        && !kind.shows_identity_tokens()
+        && !kind.sends_identity_tokens()
     {
         let message = format!("{} sends no OpenID Connect tokens", kind.title());
         section.report().fault_with_hint(token.offset, message, "use `secret`".to_owned());
@@ -49,14 +49,14 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettin
     };
     let previous_secret = section.secret("previous_secret");
     if section.has("previous_secret") && !section.has("secret") {
-        section.report().fault(section.offset_of("previous_secret"), "`previous_secret` stands without `secret`");
+        section.report().fault(section.offset_of("previous_secret"), "`previous_secret` needs `secret`");
     }
     let registry = match section.text("registry") {
         Some(host) => Some(check_host(section, host)?.value),
         None => None,
     };
     if let Some(kind) = kind.filter(|kind: &Kind| kind.needs_registry() && !section.has("registry")) {
-        let message = format!("{} does not say which registry it is", kind.title());
+        let message = format!("the events of {} do not name their registry", kind.title());
         section.report().fault_with_hint(section.offset_of("kind"), message, "set `registry` to its host".to_owned());
     }
     let config_repository = kind.and_then(|kind| read_config_repository(section, kind, names));
@@ -75,15 +75,16 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettin
     })
 }
 
-/// Returns the config repository whose branches a receiver is told of; `None` for one that is told of images.
+/// Returns the config repository that the receiver's pushes concern; `None`: the receiver announces images.
 fn read_config_repository(section: Section<'_>, kind: Kind, names: &Names) -> Option<String> {
-    let useless: &[&str] = if kind.tells_images() { &["config_repository"] } else { &["registry", "duplicate_window"] };
+    let useless: &[&str] =
+        if kind.announces_images() { &["config_repository"] } else { &["registry", "duplicate_window"] };
     for key in useless.iter().filter(|key| section.has(key)) {
-        let told = if kind.tells_images() { "images" } else { "commits" };
-        let message = format!("`{key}` has no use for the kind `{kind}`, which tells of {told}");
+        let announced = if kind.announces_images() { "images" } else { "commits" };
+        let message = format!("`{key}` has no effect for the kind `{kind}`, which announces {announced}");
         section.report().fault_with_hint(section.offset_of(key), message, "leave it out".to_owned());
     }
-    if kind.tells_images() { None } else { names.config_repository_of(section) }
+    if kind.announces_images() { None } else { names.config_repository_of(section) }
 }
 
 fn read_kind(section: Section<'_>) -> Option<Kind> {
@@ -91,7 +92,7 @@ fn read_kind(section: Section<'_>) -> Option<Kind> {
     if let Ok(kind) = text.value.parse() {
         return Some(kind);
     }
-    let message = format!("no sender is called `{}`", text.value.escape_debug());
+    let message = format!("there is no sender called `{}`", text.value.escape_debug());
     let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     section.report().fault_with_hint(text.offset, message, hint(text.value, names));
     None
@@ -100,12 +101,12 @@ fn read_kind(section: Section<'_>) -> Option<Kind> {
 fn read_identity_token(table: Section<'_>) -> Option<IdentityTokens> {
     let issuer = table.required_text("issuer", "issuer = \"https://accounts.google.com\"");
     let audience = table.required_text("audience", "audience = \"…\", as the sender's subscription has it");
-    // Anybody can have the issuer sign a token for our audience: it is the account that says who sends.
+    // The issuer signs tokens for any audience on request, so only the account identifies the sender.
     let account = table.required_text("account", "account = \"…\", the address or the id of the sender's account");
     let keys = read_keys(table);
     for text in [issuer, audience].into_iter().flatten() {
         if Url::parse(text.value).is_ok_and(|url| holds_user(&url)) {
-            table.report().fault(text.offset, "no user and no password may stand in this address");
+            table.report().fault(text.offset, "this address must not contain a user name or password");
         }
     }
     Some(IdentityTokens {
@@ -116,7 +117,7 @@ fn read_identity_token(table: Section<'_>) -> Option<IdentityTokens> {
     })
 }
 
-/// Returns the keys that `keys` names, those in a file read already.
+/// Returns the signing keys. Keys in a file are read now.
 fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
     if !table.has("keys") {
         let message = format!("`keys` is missing in {}", table.section_name());
@@ -125,7 +126,7 @@ fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
     let keys = table.table("keys", &keys::IDENTITY_KEYS, KEYS_EXAMPLE)?;
     let given: Vec<&str> = keys::IDENTITY_KEYS.keys.iter().copied().filter(|name| keys.has(name)).collect();
     let &[place] = given.as_slice() else {
-        let message = format!("`keys` says {} times where the keys are, not once", given.len());
+        let message = format!("`keys` names {} sources of keys instead of one", given.len());
         keys.report().fault_with_hint(keys.offset, message, format!("write {KEYS_EXAMPLE}"));
         return None;
     };
@@ -138,7 +139,7 @@ fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
         {
             Some(address) => Some(SigningKeys::at(address)),
             None => {
-                refuse("`url` of the keys must be an https address without user and password".to_owned());
+                refuse("`url` of the keys must be an https address without user name and password".to_owned());
                 None
             }
         },
@@ -147,7 +148,7 @@ fn read_keys(table: Section<'_>) -> Option<SigningKeys> {
     }
 }
 
-/// Tells whether an address names a user, and so perhaps a password, which would be shown with it.
+/// Returns whether a URL contains a user name or password, which messages would show.
 fn holds_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

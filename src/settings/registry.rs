@@ -10,7 +10,7 @@ pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
     let plain_http = section.boolean("plain_http").is_some_and(|plain| plain.value);
     let ca_bundle = section.ca_bundle();
     if plain_http && section.has("ca_bundle") {
-        section.report().fault(section.offset_of("ca_bundle"), "`ca_bundle` has no use with plain_http = true");
+        section.report().fault(section.offset_of("ca_bundle"), "`ca_bundle` has no effect with plain_http = true");
     }
     let username = section.text("username");
     let password = section.secret("password");
@@ -29,13 +29,13 @@ pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
     };
     let host = host?;
     if plain_http && credentials.is_some() && !is_loopback_host(&host.value) {
-        let message = format!("the password for `{}` travels unencrypted over http", host.value);
+        let message = format!("the password for `{}` is sent unencrypted over http", host.value);
         section.report().warning(section.offset_of("plain_http"), message, "use https".to_owned());
     }
     Some(RegistrySettings { host: host.value, plain_http, credentials, ca_bundle })
 }
 
-/// Returns the host as normalised repositories write it; any other form would never be met.
+/// Returns a host in the form of normalised references. Any other form would never match.
 pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<String>> {
     let shown = host.value.escape_debug();
     let refuse = |message: String, hint: String| {
@@ -44,14 +44,14 @@ pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<Stri
     };
     if let Some((_, rest)) = host.value.split_once("://") {
         let rest = rest.split('/').next().unwrap_or(rest);
-        // What stands before an `@` may be a password.
+        // The text before an `@` may be a password.
         let only = rest.rsplit('@').next().unwrap_or(rest).escape_debug();
         return refuse("a registry is named by its host, not by a URL".to_owned(), format!("write \"{only}\""));
     }
     let bare = !host.value.contains(['.', ':']) && host.value != "localhost";
     if bare && Repository::new(&format!("{}:80", host.value), "a/b").is_ok() {
         return refuse(
-            format!("no reference can name the registry `{shown}`: it has no dot and no port"),
+            format!("no image reference can name the registry `{shown}`: it has neither a dot nor a port"),
             format!("write \"{shown}:80\" or \"{shown}:443\", as the references do"),
         );
     }
@@ -63,7 +63,7 @@ pub(super) fn check_host(section: Section<'_>, host: At<&str>) -> Option<At<Stri
     };
     if sample.registry() != host.value {
         return refuse(
-            format!("references call the registry `{shown}` differently"),
+            format!("image references name the registry `{shown}` differently"),
             format!("write \"{}\"", sample.registry()),
         );
     }

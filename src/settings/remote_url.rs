@@ -1,6 +1,6 @@
 use url::{Host, ParseError, Url};
 
-/// Why a text is no URL of a config repository. No message holds a part of it: it may hold a password.
+/// Why a text is not the URL of a config repository. Messages do not quote it, because it may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InvalidRemoteUrl {
     pub(super) message: String,
@@ -11,7 +11,7 @@ fn invalid<T>(message: &str, hint: impl Into<String>) -> Result<T, InvalidRemote
     Err(InvalidRemoteUrl { message: format!("`url`: {message}"), hint: hint.into() })
 }
 
-/// How a config repository is reached.
+/// The protocol of a Git repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Https,
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str) -> Result<(Url, Transport), InvalidRemoteUrl> {
         Ok(url) => url,
         Err(ParseError::InvalidPort) if text.starts_with("ssh:") => {
             return invalid(
-                "behind the host's `:` stands no port",
+                "the text after the host's `:` is not a port",
                 "in an ssh:// URL the path begins with `/`: write \"ssh://git@host/path\"",
             );
         }
@@ -50,30 +50,30 @@ const EXAMPLE: &str = "write \"https://host/path.git\", \"ssh://git@host/path.gi
 
 fn check_parts(url: &Url, transport: Transport) -> Result<(), InvalidRemoteUrl> {
     if url.password().is_some() {
-        return invalid("it holds a password", "take it out, and write password = { env = \"NAME\" } beside the URL");
+        return invalid("it contains a password", "remove it, and write password = { env = \"NAME\" } beside the URL");
     }
     if !url.username().is_empty() && transport != Transport::Ssh {
         return invalid(
-            "it holds a user name, which may be a token",
-            "take it out, and write username = \"…\" and password = { env = \"NAME\" } beside the URL",
+            "it contains a user name, which may be a token",
+            "remove it, and write username = \"…\" and password = { env = \"NAME\" } beside the URL",
         );
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return invalid("it has a `?` or `#`, which no Git URL needs", "take out what begins there");
+        return invalid("it contains `?` or `#`, which no Git URL needs", "remove the text from there on");
     }
     if transport == Transport::File && url.has_host() {
-        return invalid("a file URL names no host", "write three slashes: \"file:///path.git\"");
+        return invalid("a file URL has no host", "write three slashes: \"file:///path.git\"");
     }
     if transport != Transport::File && url.host_str().is_none_or(str::is_empty) {
-        return invalid("it names no host", EXAMPLE);
+        return invalid("it has no host", EXAMPLE);
     }
     if matches!(url.path(), "" | "/") {
-        return invalid("it names no repository behind the host", EXAMPLE);
+        return invalid("it names no repository after the host", EXAMPLE);
     }
     Ok(())
 }
 
-/// Says how to write what Git takes beside URLs: `git@host:path` and plain paths.
+/// Returns the message for the other forms that Git accepts: `git@host:path` and plain paths.
 fn not_a_url(text: &str) -> InvalidRemoteUrl {
     let harmless = |part: &str| !part.is_empty() && part.bytes().all(is_harmless);
     let scp_like = text.split_once('@').and_then(|(user, rest)| Some((user, rest.split_once(':')?)));
@@ -95,7 +95,7 @@ fn is_harmless(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b'~')
 }
 
-/// Returns whether nobody but this machine sees what is sent there.
+/// Returns whether the host is this machine; `None` means a file URL.
 pub(super) fn is_loopback(host: Option<Host<&str>>) -> bool {
     match host {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_four_transports() {
+    fn four_transports_are_supported() {
         for (text, transport) in [
             ("https://git.example.com/uyou/platform-config.git", Transport::Https),
             ("http://127.0.0.1:3000/platform.git", Transport::Http),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_to_write_and_shows_no_password() {
+    fn invalid_url_is_reported_with_a_hint_and_without_its_password() {
         for (text, message, hint) in [
             (
                 "git@git.example.com:uyou/platform.git",
@@ -131,13 +131,13 @@ mod tests {
                 "ssh://git@git.example.com/uyou/platform",
             ),
             ("git:hunter2@git.example.com:uyou", "instead of user@host", "ssh://git@host"),
-            ("ssh://git@git.example.com:uyou/platform.git", "no port", "ssh://git@host/path"),
+            ("ssh://git@git.example.com:uyou/platform.git", "not a port", "ssh://git@host/path"),
             ("/srv/git/platform.git", "a path", "file://"),
             ("platform.git", "not a URL", "https://"),
-            ("https://tagrelay:hunter2@git.example.com/a.git", "holds a password", "env"),
+            ("https://tagrelay:hunter2@git.example.com/a.git", "contains a password", "env"),
             ("https://hunter2@git.example.com/a.git", "may be a token", "username"),
-            ("ssh://git:hunter2@git.example.com/a.git", "holds a password", "env"),
-            ("https://git.example.com/a.git?private_token=hunter2", "`?`", "take out"),
+            ("ssh://git:hunter2@git.example.com/a.git", "contains a password", "env"),
+            ("https://git.example.com/a.git?private_token=hunter2", "`?`", "remove"),
             ("https://git.example.com", "no repository", "https://"),
             ("https://:hunter2 @/a", "not a URL", "https://"),
             ("git://git.example.com/a.git", "`git` is not supported", "https"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_loopback_hosts() {
+    fn loopback_hosts_are_recognised() {
         let loopback = |text: &str| is_loopback(Url::parse(text).unwrap().host());
         for text in ["http://localhost:1/", "http://127.0.0.2/", "http://[::1]/", "http://git.localhost/"] {
             assert!(loopback(text), "{text}");

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 
 use super::{Fault, Faults, Position};
 
-/// A value with the byte offset at which it stands in the file.
+/// A value with its byte offset in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At<T> {
     pub(super) value: T,
@@ -15,7 +15,7 @@ impl<T> At<T> {
     }
 }
 
-/// Collects what is wrong while the settings are read, so that all of it is told at once.
+/// Collects faults and warnings while the settings are read, so that all are reported together.
 pub(super) struct Report<'a> {
     file: &'a str,
     text: &'a str,
@@ -44,7 +44,7 @@ impl<'a> Report<'a> {
         self.push(Some(offset), message.into(), None);
     }
 
-    /// Reports a fault at an offset and says what to write instead.
+    /// Reports a fault at an offset, with a hint what to write instead.
     pub(super) fn fault_with_hint(&self, offset: usize, message: impl Into<String>, hint: impl Into<Option<String>>) {
         self.push(Some(offset), message.into(), hint.into());
     }
@@ -54,7 +54,7 @@ impl<'a> Report<'a> {
         self.push(None, message.into(), hint.into());
     }
 
-    /// Reports something that works, and that somebody should know.
+    /// Reports a valid but doubtful setting.
     pub(super) fn warning(&self, offset: usize, message: impl Into<String>, hint: impl Into<Option<String>>) {
         let warning = self.make(Some(offset), message.into(), hint.into());
         self.warnings.borrow_mut().push(warning);
@@ -74,18 +74,18 @@ impl<'a> Report<'a> {
         self.faults.borrow().is_empty()
     }
 
-    /// Returns the warnings, or the faults when there are any; both in the order of the file.
+    /// Returns the warnings, or the faults if there are any, in the order of the file.
     pub(super) fn finish(self) -> Result<Vec<Fault>, Faults> {
         if self.is_clean() { Ok(in_order(self.warnings.into_inner())) } else { Err(self.into_faults()) }
     }
 
-    /// Returns the faults in the order of the file, where it is known that there are some.
+    /// Returns the faults in the order of the file. The caller has reported at least one.
     pub(super) fn into_faults(self) -> Faults {
         Faults(in_order(self.faults.into_inner()))
     }
 }
 
-/// Faults of the file as a whole come last.
+/// Sorts by position. Faults of the file as a whole come last.
 fn in_order(mut faults: Vec<Fault>) -> Vec<Fault> {
     faults.sort_by_key(|fault| (fault.position.is_none(), fault.position));
     faults

@@ -5,14 +5,14 @@ use crate::secret::{Secret, SecretError};
 const EXAMPLE: &str = "{ env = \"NAME\" } or { file = \"/run/secrets/name\" }";
 
 impl Section<'_> {
-    /// Returns the secret that the table under `key` names, and which can be read now.
+    /// Returns the secret that the table under `key` describes, after reading it once.
     pub(super) fn secret(&self, key: &str) -> Option<Secret> {
         let table = self.table(key, &keys::SECRET, EXAMPLE)?;
         let given: Vec<&str> = keys::SECRET.keys.iter().copied().filter(|name| table.has(name)).collect();
         let &[place] = given.as_slice() else {
             let message = match given.len() {
-                0 => format!("`{key}` does not say where the secret is"),
-                _ => format!("`{key}` says {} times where the secret is", given.len()),
+                0 => format!("`{key}` names no source of the secret"),
+                count => format!("`{key}` names {count} sources of the secret instead of one"),
             };
             self.report().fault_with_hint(table.offset, message, format!("write {EXAMPLE}"));
             return None;
@@ -32,7 +32,7 @@ impl Section<'_> {
         }
     }
 
-    /// Reports a secret that is written as a plain string where a table belongs, and returns a required one.
+    /// Returns a required secret; `why` explains in the message why it is needed.
     pub(super) fn required_secret(&self, key: &str, why: &str) -> Option<Secret> {
         if !self.has(key) {
             let message = format!("`{key}` is missing in {}: {why}", self.section_name());
@@ -42,7 +42,7 @@ impl Section<'_> {
     }
 }
 
-/// Returns a message that leaves the place out when it may be the secret itself, written behind the wrong key.
+/// Returns the message of an error. It omits the name or path if that may be the secret itself under the wrong key.
 fn describe(error: &SecretError) -> String {
     match error {
         SecretError::NotSet(name) if !looks_like_variable(name) => {

@@ -5,34 +5,34 @@ use std::time::Duration;
 use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
-use crate::relay::CatchUpSettings;
+use super::pipeline::CatchUpSettings;
 use crate::store::{Retention, StoreSettings};
 
-/// `[server]`: where we listen.
+/// `[server]`: listeners and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Webhooks and the API, and the operations routes where they have no address of their own.
+    /// Address of webhooks and the API.
     pub listen: SocketAddr,
-    /// Metrics and health; `None`: beside the rest.
+    /// Address of metrics and health; `None`: the same as `listen`.
     pub operations_listen: Option<SocketAddr>,
-    /// The largest request body that is taken, in bytes.
+    /// Limit of a request body, in bytes.
     pub max_body_bytes: usize,
-    /// How many connections each address has open at once.
+    /// Limit of open connections per address.
     pub max_connections: usize,
-    /// How long what runs may take to end when the process is to stop.
+    /// How long running work may take to end when the process stops.
     pub stop_timeout: Duration,
 }
 
-/// The largest webhook bodies, of registries that put many events into one, have some hundred kilobytes.
+/// Webhooks with many events in one body have up to some hundred kilobytes.
 const DEFAULT_MAX_BODY_BYTES: usize = 1024 * 1024;
-/// A body is held in memory once for each connection.
+/// Each connection may hold one body in memory.
 const MAX_BODY_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024 * 1024;
 
 /// Below the 1024 file handles that many systems give a process.
 const DEFAULT_MAX_CONNECTIONS: usize = 512;
 const MAX_CONNECTIONS: std::ops::RangeInclusive<usize> = 8..=65_536;
 
-/// Kubernetes gives a process 30 seconds unless it is told otherwise.
+/// Below the 30 seconds that Kubernetes gives a process by default.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(25);
 const STOP_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
@@ -50,7 +50,7 @@ impl Default for ServerSettings {
     }
 }
 
-/// A minute is more often than any registry likes; what is not found within a week was found by somebody else.
+/// More often than every minute would exceed the rate limits of registries.
 const CATCH_UP: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=DAY.saturating_mul(7);
 const CATCH_UP_CONCURRENCY: std::ops::RangeInclusive<usize> = 1..=64;
 
@@ -98,12 +98,12 @@ fn read_server(section: Section<'_>) -> ServerSettings {
     }
 }
 
-/// Reports what is another than in the settings that run, and cannot change while they do. For settings without a fault.
+/// Reports changes that need a restart. The new settings have no other faults.
 pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings) {
     let report = |table: &str, key: &str, was: String| {
         let offset = top.offset_in(table, key);
         let message = format!("`{key}` in [{table}] cannot change while the service runs");
-        let hint = format!("restart it, or leave this as it was: {was}");
+        let hint = format!("restart it, or restore the old value: {was}");
         top.report().fault_with_hint(offset, message, hint);
     };
     let (server, was) = (&new.server, &running.server);
@@ -135,7 +135,7 @@ fn address(section: Section<'_>, key: &str) -> Option<At<SocketAddr>> {
     }
 }
 
-/// Returns whether the system would refuse the second of two listeners. Port 0 is another one each time.
+/// Returns whether the system would refuse the second of two listeners. Port 0 means a free port, which never collides.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let every_interface = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || every_interface)
@@ -161,7 +161,7 @@ fn read_url(section: Option<Section<'_>>) -> StoreSettings {
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Shorter than a day it would be gone before anybody looks; longer than a hundred years is a slip.
+/// Less than a day is too short to look into a failure. More than a hundred years is a mistake.
 const KEPT: std::ops::RangeInclusive<Duration> = DAY..=DAY.saturating_mul(36_500);
 
 fn read_retention(section: Option<Section<'_>>) -> Retention {
@@ -172,14 +172,14 @@ fn read_retention(section: Option<Section<'_>>) -> Retention {
     let ended = ended.unwrap_or(default.ended);
     if let Some(history) = history.filter(|history| *history < ended) {
         let message = "`keep_history` in [store] is shorter than `keep`".to_owned();
-        let hint = "what was committed is kept for as long as the rest, or longer".to_owned();
+        let hint = "history is kept at least as long as ended events".to_owned();
         section.report().fault_with_hint(section.offset_of("keep_history"), message, hint);
         return Retention { ended, history };
     }
     Retention { ended, history: history.unwrap_or(default.history).max(ended) }
 }
 
-/// Returns the path in `sqlite:PATH` or `sqlite://PATH`. The message never shows the URL, which may hold a password.
+/// Returns the path in `sqlite:PATH` or `sqlite://PATH`. Messages do not quote the URL, which may contain a password.
 fn sqlite_path(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
     const EXAMPLE: &str = "write \"sqlite:tagrelay.db\" or \"sqlite:/var/lib/tagrelay/tagrelay.db\"";
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
@@ -193,10 +193,10 @@ fn sqlite_path(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
         return Err(("`url` in [store] names no file", EXAMPLE));
     }
     if path.contains(":memory:") {
-        return Err(("`url` in [store]: a store in memory loses what was promised", EXAMPLE));
+        return Err(("`url` in [store]: a store in memory would lose acknowledged events", EXAMPLE));
     }
     if path.contains('?') {
-        return Err(("`url` in [store] takes no parameters behind `?`", EXAMPLE));
+        return Err(("`url` in [store] accepts no parameters after `?`", EXAMPLE));
     }
     if std::path::Path::new(path).is_dir() {
         return Err(("`url` in [store] names a folder, not a file", EXAMPLE));
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stores_are_files() {
+    fn store_is_a_file() {
         for (url, path) in [
             ("sqlite:tagrelay.db", "tagrelay.db"),
             ("sqlite://data/tagrelay.db", "data/tagrelay.db"),

@@ -19,7 +19,7 @@ fn read_one(section: Section<'_>, environment_paths: &[String]) -> Option<SiteRu
     let repository = section.text("repository").map(|text| section.parse::<Repository>(text));
     let part = read_part(section, repository.is_some());
     let (file, path) = (file?, path?);
-    // A repository that is wrong has been reported.
+    // An invalid repository has been reported.
     let repository = match repository {
         Some(repository) => Some(repository?.value),
         None => None,
@@ -34,7 +34,7 @@ fn read_one(section: Section<'_>, environment_paths: &[String]) -> Option<SiteRu
     };
     if !may_be_in(&checked, environment_paths) {
         let message = format!("`file`: `{}` is in none of the environment's `paths`", checked.escape_debug());
-        section.report().fault_with_hint(file.offset, message, "only files of the environment are written".to_owned());
+        section.report().fault_with_hint(file.offset, message, "only files of the environment are edited".to_owned());
         return None;
     }
     match SiteRule::new(&checked, path.value, repository, part?) {
@@ -42,7 +42,7 @@ fn read_one(section: Section<'_>, environment_paths: &[String]) -> Option<SiteRu
         Err(error) => {
             let offset = match &error {
                 InvalidSiteRule::File(_) => file.offset,
-                // The quote stands before the text; escapes in it would move the rest, and nobody needs one.
+                // Skips the opening quote. Escapes before the position would shift it; paths do not need any.
                 InvalidSiteRule::Path(invalid) => path.offset + 1 + invalid.position,
                 InvalidSiteRule::RepositoryMissing => section.offset,
             };
@@ -52,7 +52,7 @@ fn read_one(section: Section<'_>, environment_paths: &[String]) -> Option<SiteRu
     }
 }
 
-/// Returns the part, which is a tag where a repository is named and a reference where it is not.
+/// Returns the part. The default is the tag if the rule names a repository, else the whole reference.
 fn read_part(section: Section<'_>, has_repository: bool) -> Option<RulePart> {
     if !section.has("part") {
         return Some(if has_repository { RulePart::Tag } else { RulePart::Reference });
@@ -70,7 +70,7 @@ fn read_part(section: Section<'_>, has_repository: bool) -> Option<RulePart> {
     }
 }
 
-/// Returns whether a file can be in one of the paths, as far as that can be seen without the repository: a glob may be.
+/// Returns whether a file lies in one of the paths. A glob counts as inside, because its files are not known here.
 fn may_be_in(file: &str, environment_paths: &[String]) -> bool {
     let takes = |pattern: &str| {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();

@@ -12,20 +12,20 @@ use crate::source_repo::{NAME, SourceSettings};
 
 const EXAMPLE: &str = "source = \"https://host/uyou/{name}.git\"";
 
-/// Returns the source of the images of a rule, if it has one. `store` is the SQLite file, beside which its history is
-/// kept.
+/// Returns the source repository of an `[[image]]`; `None`: it has none. `store`: the SQLite file; the histories of
+/// sources are stored beside it.
 pub(super) fn read(image: Section<'_>, rule: Option<&TagRule>, store: &Path) -> Option<SourceSettings> {
     let branches = read_branches(image);
     if !image.has("source") {
         if image.has("source_branches") {
-            let message = "`source_branches` has no use without `source`";
+            let message = "`source_branches` has no effect without `source`";
             image.report().fault_with_hint(image.offset_of("source_branches"), message, format!("write {EXAMPLE}"));
         }
         return None;
     }
     if let Some(rule) = rule.filter(|rule| !rule.names_commits()) {
-        let message = format!("`source` has no use with the tag kind `{}`: its tags name no commit", rule.kind());
-        let hint = "take `commit-sha`, or `regex` with a group `sha`".to_owned();
+        let message = format!("`source` has no effect with the tag kind `{}`: its tags name no commit", rule.kind());
+        let hint = "use `commit-sha`, or `regex` with a group `sha`".to_owned();
         image.report().fault_with_hint(image.offset_of("source"), message, hint);
     }
     let is_text = image.value("source").is_some_and(|found| found.value.as_str().is_some());
@@ -36,7 +36,7 @@ pub(super) fn read(image: Section<'_>, rule: Option<&TagRule>, store: &Path) -> 
                 "write source = {{ url = \"{}\", ssh_key = {{ file = \"…\" }}, known_hosts = \"…\" }}",
                 url.value.0
             );
-            image.report().fault_with_hint(url.offset, "a source over ssh needs a key", hint);
+            image.report().fault_with_hint(url.offset, "a source with an ssh URL needs a key", hint);
         }
         (url, Some(Authentication::None), None)
     } else {
@@ -53,7 +53,7 @@ pub(super) fn read(image: Section<'_>, rule: Option<&TagRule>, store: &Path) -> 
     Some(SourceSettings { url: url.value.0, branches: branches?, authentication: authentication?, ca_bundle, folder })
 }
 
-/// Reads a URL that may hold `{name}` in its path.
+/// Reads a URL with an optional `{name}` in its path.
 fn read_url(section: Section<'_>, text: At<&str>) -> Option<At<(String, Transport)>> {
     let sample = |name: &str| remote_url::parse(&text.value.replace(NAME, name));
     let fault = |message: &str, hint: String| {
@@ -65,7 +65,7 @@ fn read_url(section: Section<'_>, text: At<&str>) -> Option<At<(String, Transpor
             let outside = one.host() != two.host() || one.port() != two.port() || one.username() != two.username();
             if outside || text.value.replace(NAME, "").contains(['{', '}']) {
                 return fault(
-                    "a source may hold `{name}` in its path, and no other braces",
+                    "a source may contain `{name}` in its path, and no other braces",
                     format!("write {EXAMPLE}"),
                 );
             }
@@ -75,7 +75,7 @@ fn read_url(section: Section<'_>, text: At<&str>) -> Option<At<(String, Transpor
     }
 }
 
-/// Returns the globs over branches; none where all branches count.
+/// Returns the globs over branches; empty: all branches.
 fn read_branches(image: Section<'_>) -> Option<Vec<String>> {
     if !image.has("source_branches") {
         return Some(Vec::new());
@@ -99,7 +99,7 @@ fn read_branches(image: Section<'_>) -> Option<Vec<String>> {
 fn warn_of_plain_http(source: Section<'_>, url: &At<(String, Transport)>) {
     let host = remote_url::parse(&url.value.0.replace(NAME, "a"));
     if url.value.1 == Transport::Http && host.is_ok_and(|(parsed, _)| !is_loopback(parsed.host())) {
-        let message = "the password of the source repository travels unencrypted over http";
+        let message = "the password of the source repository is sent unencrypted over http";
         source.report().warning(url.offset, message, "use https".to_owned());
     }
 }

@@ -5,12 +5,12 @@ use super::report::At;
 use crate::image::Tag;
 use crate::policy::{InvalidTagRule, TagRule};
 
-/// Below seven digits a commit id is not unique in a repository of some size, and Git never prints fewer.
+/// Git abbreviates commit ids to at least seven digits; fewer are not unique in larger repositories.
 const MIN_SHA_DIGITS: usize = 7;
 
 const TAG_EXAMPLE: &str = "tag = { kind = \"commit-sha\" }";
 
-/// Each kind with the keys that it takes besides `kind`.
+/// Each kind with its keys.
 const KINDS: [(&str, &[&str]); 6] = [
     ("commit-sha", &["prefix", "suffix", "min_length"]),
     ("regex", &["pattern"]),
@@ -20,10 +20,10 @@ const KINDS: [(&str, &[&str]); 6] = [
     ("any", &[]),
 ];
 
-/// The tag that a `digest` rule follows where none is named.
+/// The default `name` of a `digest` rule.
 const DEFAULT_MOVING_TAG: &str = "latest";
 
-/// Returns the tag rule of an `[[image]]`, which is `commit-sha` with 40 digits where none is given.
+/// Returns the tag rule of an `[[image]]`. The default is `commit-sha` with 40 digits.
 pub(super) fn read(image: Section<'_>) -> Option<TagRule> {
     if !image.has("tag") {
         return TagRule::commit_sha("", "", TagRule::FULL_SHA_LENGTH).ok();
@@ -56,13 +56,13 @@ fn read_kind(tag: Section<'_>) -> Option<&'static str> {
     found
 }
 
-/// Reports keys that the kind has no use for. Returns whether there are any.
+/// Reports keys that do not belong to the kind. Returns whether there are any.
 fn report_misfits(tag: Section<'_>, kind: &str) -> bool {
     let mut found = false;
     for key in keys::TAG.keys.iter().filter(|key| **key != "kind" && tag.has(key)) {
         let takers: Vec<&str> = KINDS.iter().filter(|(_, keys)| keys.contains(key)).map(|(kind, _)| *kind).collect();
         if !takers.contains(&kind) {
-            let message = format!("`{key}` has no use with the tag kind `{kind}`");
+            let message = format!("`{key}` has no effect with the tag kind `{kind}`");
             let hint =
                 format!("it is for {}", takers.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", "));
             tag.report().fault_with_hint(tag.offset_of(key), message, hint);
@@ -96,7 +96,7 @@ fn read_semver(tag: Section<'_>) -> Option<TagRule> {
         match text.value.parse() {
             Ok(parsed) => range = Some(parsed),
             Err(error) => {
-                let message = format!("`range`: `{}` is no range of versions: {error}", text.value.escape_debug());
+                let message = format!("`range`: `{}` is not a version range: {error}", text.value.escape_debug());
                 tag.report().fault_with_hint(
                     text.offset,
                     message,
@@ -151,7 +151,7 @@ fn read_affixes(tag: Section<'_>) -> Option<(String, String)> {
     Some((prefix?, suffix?))
 }
 
-/// Returns a text that can stand in a tag in its place, which `sample` shows; empty where it is left out.
+/// Returns `prefix` or `suffix`; empty if it is absent. `sample` puts it into a tag, to check that a tag can contain it.
 fn read_affix(tag: Section<'_>, key: &str, sample: impl Fn(&str) -> String) -> Option<String> {
     if !tag.has(key) {
         return Some(String::new());
@@ -160,8 +160,9 @@ fn read_affix(tag: Section<'_>, key: &str, sample: impl Fn(&str) -> String) -> O
     match sample(&shortest(text.value)).parse::<Tag>() {
         Ok(_) => Some(text.value.to_owned()),
         Err(_) => {
-            let message = format!("`{key}`: no tag has `{}` there", text.value.escape_debug());
-            let hint = "tags have letters, digits and `_`, and from the second place on `.` and `-`".to_owned();
+            let message = format!("`{key}`: no tag can have `{}` there", text.value.escape_debug());
+            let hint =
+                "tags consist of letters, digits and `_`, and after the first character also `.` and `-`".to_owned();
             tag.report().fault_with_hint(text.offset, message, hint);
             None
         }
@@ -171,12 +172,12 @@ fn read_affix(tag: Section<'_>, key: &str, sample: impl Fn(&str) -> String) -> O
 /// Returns the shortest text that an affix matches.
 fn shortest(affix: &str) -> String {
     let shortest = affix.replace("{number}", "0").replace("{time}", "20260101").replace('*', "");
-    // What no tag begins with may stand behind anything else.
+    // No tag begins with `-` or `.`, but `*` may match a character before it.
     let is_inside = affix.starts_with('*') && shortest.starts_with(['-', '.']);
     if is_inside { format!("0{shortest}") } else { shortest }
 }
 
-/// Reports affixes with which no tag is short enough.
+/// Reports a prefix and suffix that make every tag too long.
 fn must_fit(tag: Section<'_>, prefix: &str, version: &str, suffix: &str) -> Option<()> {
     match format!("{}{version}{}", shortest(prefix), shortest(suffix)).parse::<Tag>() {
         Ok(_) => Some(()),
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anything_may_stand_before_what_no_tag_begins_with() {
+    fn star_may_precede_a_dash_or_dot() {
         let begins = |prefix: &str| format!("{}1234567", shortest(prefix)).parse::<Tag>().is_ok();
         assert!(["*-", "*.", "*-sha-", "*", "main-"].into_iter().all(begins));
         assert!(!["-", ".", "-*"].into_iter().any(begins));

@@ -30,6 +30,7 @@ statements! {
     INSERT = ("INSERT INTO outbox (sequence, at, kind, subject_id, body)
         SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows:IITTT}) AS v WHERE column1 IS NOT NULL");
     AFTER = ("SELECT sequence, at, body FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2");
+    FIRST = ("SELECT min(sequence) FROM outbox");
     LAST = ("SELECT max(sequence) FROM outbox");
 }
 
@@ -208,6 +209,21 @@ impl Store {
         // In this order: an entry that comes in between is skipped as one from before.
         let receiver = self.published.sender.subscribe();
         Subscriber { receiver, reads: self.reads.clone(), cursor: self.published.last(), behind: false }
+    }
+
+    /// Returns a subscriber of the entries behind a sequence number.
+    pub fn subscribe_after(&self, sequence: u64) -> Subscriber {
+        Subscriber { cursor: sequence, behind: true, ..self.subscribe() }
+    }
+
+    /// Returns the sequence number of the oldest entry that is kept; `None`: there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn first_sequence(&self) -> Result<Option<u64>, StoreError> {
+        let (first,): (Option<i64>,) = FIRST.one(&mut *self.reads.acquire().await?, values![]).await?;
+        Ok(first.map(i64::unsigned_abs))
     }
 
     /// Returns the entries behind a sequence number, in order.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use jiff::Timestamp;
 use sqlx::{FromRow, Row as _};
 
 use super::apply::{Step, apply};
@@ -30,6 +31,8 @@ statements! {
     FORGET_UPDATES = ("DELETE FROM push_attempt_updates WHERE update_id IN {list}");
     WITHOUT_UPDATES = ("SELECT id FROM push_attempts WHERE state = $1 AND NOT EXISTS (
         SELECT 1 FROM push_attempt_updates WHERE push_id = push_attempts.id)");
+    UNCONFIRMED = ("SELECT update_id FROM push_attempt_updates WHERE push_id IN (
+        SELECT id FROM push_attempts WHERE state = $1 AND created_at > $2)");
     UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates CROSS JOIN updates
         WHERE updates.id = update_id AND updates.environment = $1");
     OPEN_OF_BRANCH = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
@@ -60,6 +63,17 @@ pub struct NewAttempt {
 }
 
 impl Store {
+    /// Returns the updates of open push attempts that were begun after `since`.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn unconfirmed(&self, since: Timestamp) -> Result<HashSet<String>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let ids: Vec<(String,)> = UNCONFIRMED.all(connection, values![PushState::Open.as_str(), since]).await?;
+        Ok(ids.into_iter().map(|(id,)| id).collect())
+    }
+
     /// Records a push that is about to be sent. Returns its id; `None`, and stores nothing, if the fence has moved or an update is no
     /// longer pending: then the updates are decided again.
     ///

@@ -15,6 +15,9 @@ use crate::domain::{Party, Update, UpdateInput, UpdateState, Wait, WaitCause};
 
 statements! {
     PENDING = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND id IN {list} ORDER BY id");
+    REASONS = ("SELECT updates.environment, min(waits.detail) FROM waits JOIN updates ON updates.id = waits.update_id
+        WHERE updates.state = $1 AND waits.active = 1 AND waits.cause = $2
+        GROUP BY updates.environment ORDER BY updates.environment");
     WAITING_IN = ("SELECT id FROM (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2) AS w CROSS JOIN updates
         WHERE updates.id = w.update_id AND state = $1 AND environment IN {list}");
 }
@@ -37,6 +40,18 @@ impl Store {
     /// If it could not be stored.
     pub async fn reject(&self, ids: Vec<String>, reason: String, retry: Retry) -> Result<(), StoreError> {
         if ids.is_empty() { Ok(()) } else { self.writes.run(Rejected { ids, reason, retry }).await }
+    }
+
+    /// Returns the environments with rejected updates, each with one of the remote's reasons.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn rejections(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let values = values![UpdateState::Waiting.as_str(), WaitCause::RejectedPush.as_str()];
+        let rows: Vec<(String, Option<String>)> = REASONS.all(connection, values).await?;
+        Ok(rows.into_iter().map(|(environment, reason)| (environment, reason.unwrap_or_default())).collect())
     }
 
     /// Lets rejected updates be tried at once: the settings were reloaded, or the branch moved.

@@ -4,19 +4,19 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-/// How log lines are written to standard output.
+/// The format of log lines on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people: coloured on a terminal.
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for collectors.
     Json,
 }
 
-/// Starts logging to standard output, at the levels that the environment variable `TAGRELAY_LOG` names, or
-/// else `info` (<https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/struct.EnvFilter.html>).
+/// Starts logging to standard output. The environment variable `TAGRELAY_LOG` sets the levels; the default is `info`
+/// (<https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/struct.EnvFilter.html>).
 ///
-/// Does nothing when a subscriber is installed already, as in tests.
+/// Does nothing if a subscriber is installed already, as in tests.
 pub fn start_logs(format: LogFormat) {
     let filter =
         EnvFilter::builder().with_env_var("TAGRELAY_LOG").try_from_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -31,6 +31,6 @@ pub fn start_logs(format: LogFormat) {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stdout)).try_init()
         }
     };
-    // A second start, in one test process, finds the first one's subscriber.
+    // A second start in one test process fails, because the first subscriber stays.
     drop(started);
 }

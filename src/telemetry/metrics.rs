@@ -17,18 +17,18 @@ use super::process::{Process, StoreFile};
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Upper bounds of the latency histograms, in seconds: from a local commit to a day that waited for a person.
+/// Upper bounds of the latency histograms, in seconds: from a local commit to an update that waited for a day.
 const LATENCY_SECONDS: [f64; 16] =
     [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
 
 /// Upper bounds of the histogram of updates in one commit.
 const COMMIT_UPDATES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
-/// The outcomes of a reading of changed settings.
+/// The outcomes of a reload.
 const RELOADED: &str = "ok";
 const NOT_RELOADED: &str = "failed";
 
-/// Everything that is counted. Cheap to clone; all clones count together.
+/// All metrics. Cheap to clone; all clones share their values.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -106,19 +106,19 @@ struct BuildLabels {
     version: &'static str,
 }
 
-/// What is timed in a config repository.
+/// A timed operation on a config repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum GitOperation {
-    /// Asking for the tip and, where it has moved, fetching it.
+    /// Reading the branch's tip, and fetching it if it moved.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     refresh,
-    /// Asking which commits lie below the tip, after the answer to a push was lost.
+    /// Reading the commits below the tip, after the answer to a push was lost.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     history,
-    /// Editing manifests and making commits, on our side only.
+    /// Editing manifests and creating commits, without network.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     prepare,
-    /// Sending commits.
+    /// Pushing commits.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     push,
 }
@@ -130,7 +130,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Returns metrics that have counted nothing yet.
+    /// Creates all metrics, with value zero.
     pub fn new() -> Self {
         let latency = || Histogram::new(LATENCY_SECONDS);
         let mut metrics = Self {
@@ -161,62 +161,62 @@ impl Metrics {
         for outcome in [RELOADED, NOT_RELOADED] {
             metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
         }
-        // The settings that a process starts with are good, or it would not have started.
+        // A process starts only with valid settings.
         metrics.config_is_current.set(1);
         metrics.registry = Arc::new(metrics.register());
         metrics
     }
 
-    /// Names every metric. The library adds `_total` to counters and the unit to none.
+    /// Registers all metrics. The library appends `_total` to the names of counters, but no units.
     fn register(&self) -> Registry {
         let mut root = Registry::default();
         root.register_collector(Box::new(Process));
         let registry = root.sub_registry_with_prefix("tagrelay");
         registry.register("webhook_requests", "Requests to receivers", self.webhook_requests.clone());
-        registry.register("events", "Push events by what became of them", self.events.clone());
-        registry.register("updates", "Updates by what became of them", self.updates.clone());
+        registry.register("events", "Push events by outcome", self.events.clone());
+        registry.register("updates", "Updates by outcome", self.updates.clone());
         registry.register(
             "push_to_commit_seconds",
-            "From the registry's own timestamp to the moved branch",
+            "From the registry's timestamp to the push of the commit",
             self.push_to_commit.clone(),
         );
         registry.register(
             "receive_to_commit_seconds",
-            "From the webhook or the request to the moved branch",
+            "From the webhook or API request to the push of the commit",
             self.receive_to_commit.clone(),
         );
-        registry.register("git_operation_seconds", "Work on config repositories", self.git_operations.clone());
+        registry.register("git_operation_seconds", "Operations on config repositories", self.git_operations.clone());
         registry.register("git_push_retries", "Pushes that lost a race and ran again", self.git_push_retries.clone());
-        registry.register("registry_requests", "Confirmations asked of registries", self.registry_requests.clone());
+        registry.register("registry_requests", "Images verified with registries", self.registry_requests.clone());
+        registry.register("catch_up_looks", "Tag lists requested by catch-up", self.catch_up_looks.clone());
         registry.register(
-            "catch_up_looks",
-            "Repositories whose tags a registry was asked for, by what it answered",
-            self.catch_up_looks.clone(),
+            "catch_up_found",
+            "Events that catch-up found without a webhook",
+            self.catch_up_found.clone(),
         );
-        registry.register("catch_up_found", "Events that no webhook told of", self.catch_up_found.clone());
-        registry.register("pending_updates", "Updates that are in no final state", self.pending_updates.clone());
+        registry.register("pending_updates", "Updates that have not ended", self.pending_updates.clone());
         registry.register(
             "oldest_pending_update_age_seconds",
-            "Since the arrival of the oldest update that nothing holds back and that is not written",
+            "Age of the oldest update that could be pushed now",
             self.oldest_pending_update_age.clone(),
         );
         registry.register(
             "oldest_queued_event_age_seconds",
-            "Since the arrival of the oldest event that no registry has confirmed",
+            "Age of the oldest event that is not verified yet",
             self.oldest_queued_event_age.clone(),
         );
         registry.register("commit_updates", "Updates in one commit", self.commit_updates.clone());
-        registry.register("config_reload", "Readings of changed settings", self.config_reloads.clone());
+        registry.register("config_reload", "Reloads of changed settings", self.config_reloads.clone());
         registry.register(
             "config_is_current",
-            "1 while the settings in force are those of the last reading, 0 after one that failed",
+            "1 after a successful reload, 0 after a failed one",
             self.config_is_current.clone(),
         );
-        registry.register("argocd_requests", "Questions to Argo CD", self.argocd_requests.clone());
-        registry.register("rollouts", "Committed updates by what became of them in Argo CD", self.rollouts.clone());
+        registry.register("argocd_requests", "Requests to Argo CD", self.argocd_requests.clone());
+        registry.register("rollouts", "Committed updates by the outcome of their rollout", self.rollouts.clone());
         registry.register(
             "commit_to_healthy_seconds",
-            "From the moved branch to applications that run it, Synced and Healthy",
+            "From the push of the commit to Synced and Healthy applications",
             self.commit_to_healthy.clone(),
         );
         registry.register("build_info", "The running program", self.build.clone());
@@ -224,13 +224,13 @@ impl Metrics {
         root
     }
 
-    /// Names the file whose size, and whose disk, are told.
+    /// Sets the store's file, for its size and its disk.
     pub fn watch_store(&self, file: &Path) {
         self.store_file.set(file);
     }
 
-    /// Makes the counters of a receiver begin at zero. A counter that first appears at 1 has no increase that an
-    /// alert could see.
+    /// Creates the counters of a receiver with value 0. Prometheus sees no increase if a counter first appears with
+    /// value 1, so an alert would miss the first failure.
     pub fn expect_receiver(&self, receiver: &str) {
         for outcome in ["accepted", "ignored", "unauthorized", "too_slow", "too_large", "unavailable", "failed"] {
             let labels = WebhookLabels { receiver: receiver.to_owned(), outcome: outcome.to_owned() };
@@ -238,7 +238,7 @@ impl Metrics {
         }
     }
 
-    /// Makes the counters of an environment begin at zero.
+    /// Creates the counters of an environment with value 0.
     pub fn expect_environment(&self, environment: &str) {
         for outcome in ["committed", "unchanged", "superseded", "refused"] {
             let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
@@ -250,7 +250,7 @@ impl Metrics {
         }
     }
 
-    /// Makes the counters of a registry begin at zero.
+    /// Creates the counters of a registry with value 0.
     pub fn expect_registry(&self, registry: &str) {
         for outcome in ["there", "not_there", "not_allowed", "not_now"] {
             let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
@@ -263,11 +263,11 @@ impl Metrics {
         self.catch_up_found(registry, 0);
     }
 
-    /// Counts a reading of changed settings, and tells whether what is in force is what was read.
-    pub fn config_reload(&self, taken: bool) {
-        let outcome = if taken { RELOADED } else { NOT_RELOADED };
+    /// Counts a reload.
+    pub fn config_reload(&self, succeeded: bool) {
+        let outcome = if succeeded { RELOADED } else { NOT_RELOADED };
         self.config_reloads.get_or_create(&ReloadLabels { outcome }).inc();
-        self.config_is_current.set(i64::from(taken));
+        self.config_is_current.set(i64::from(succeeded));
     }
 
     /// Counts a request to a receiver.
@@ -276,21 +276,19 @@ impl Metrics {
         self.webhook_requests.get_or_create(&labels).inc();
     }
 
-    /// Counts what became of an event. Repositories that no rule manages are to be passed as `None`, because
-    /// their number has no bound.
+    /// Counts an ended event. Pass `None` for repositories that no rule manages, to keep the number of labels bounded.
     pub fn event(&self, repository: Option<&str>, outcome: &str) {
         let repository = repository.unwrap_or("unmanaged").to_owned();
         self.events.get_or_create(&EventLabels { repository, outcome: outcome.to_owned() }).inc();
     }
 
-    /// Counts what became of an update.
+    /// Counts an ended update.
     pub fn update(&self, environment: &str, outcome: &str) {
         let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
         self.updates.get_or_create(&labels).inc();
     }
 
-    /// Records how long a committed update took, from the registry's timestamp where it is known and from its
-    /// arrival here.
+    /// Records the latency of a committed update: from the registry's timestamp, if known, and from its arrival.
     pub fn committed(&self, since_push: Option<Duration>, since_receipt: Duration) {
         if let Some(elapsed) = since_push {
             self.push_to_commit.observe(elapsed.as_secs_f64());
@@ -298,7 +296,7 @@ impl Metrics {
         self.receive_to_commit.observe(since_receipt.as_secs_f64());
     }
 
-    /// Records how many updates a commit carries.
+    /// Records the number of updates in a commit.
     pub fn commit(&self, updates: usize) {
         self.commit_updates.observe(updates as f64);
     }
@@ -314,24 +312,24 @@ impl Metrics {
         self.git_push_retries.inc();
     }
 
-    /// Counts what a registry answered.
+    /// Counts a verified image by the registry's answer.
     pub fn registry_request(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.registry_requests.get_or_create(&labels).inc();
     }
 
-    /// Counts a look at the tags of a repository by what the registry answered.
+    /// Counts a tag list by the registry's answer.
     pub fn catch_up_look(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.catch_up_looks.get_or_create(&labels).inc();
     }
 
-    /// Counts events that no webhook told of.
+    /// Counts events that catch-up found.
     pub fn catch_up_found(&self, registry: &str, count: usize) {
         self.catch_up_found.get_or_create(&FoundLabels { registry: registry.to_owned() }).inc_by(count as u64);
     }
 
-    /// Makes the counters of Argo CD begin at zero.
+    /// Creates the counters of Argo CD with value 0.
     pub fn expect_argocd<'a>(&self, environments: impl IntoIterator<Item = &'a str>) {
         for operation in ["list", "refresh", "get", "webhook"] {
             for outcome in ["ok", "unavailable", "unauthorized"] {
@@ -346,36 +344,36 @@ impl Metrics {
         }
     }
 
-    /// Counts a question to Argo CD.
+    /// Counts a request to Argo CD.
     pub fn argocd_request(&self, operation: &'static str, outcome: &'static str) {
         self.argocd_requests.get_or_create(&ArgoCdLabels { operation, outcome }).inc();
     }
 
-    /// Counts what became of a committed update.
+    /// Counts a rollout by its outcome.
     pub fn rollout(&self, environment: &str, outcome: &str) {
         let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
         self.rollouts.get_or_create(&labels).inc();
     }
 
-    /// Records how long it took from a commit until it ran and was healthy.
+    /// Records the time from a commit to its healthy rollout.
     pub fn healthy(&self, since_commit: Duration) {
         self.commit_to_healthy.observe(since_commit.as_secs_f64());
     }
 
-    /// Sets how many updates are in no final state.
+    /// Sets the number of updates that have not ended.
     pub fn pending_updates(&self, count: u64) {
         self.pending_updates.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets how long the oldest update has waited for its writer and the oldest event for its registry.
+    /// Sets the age of the oldest update that could be pushed and of the oldest unverified event.
     pub fn oldest_open(&self, update: Duration, event: Duration) {
         self.oldest_pending_update_age.set(update.as_secs_f64());
         self.oldest_queued_event_age.set(event.as_secs_f64());
     }
 
-    /// Returns everything in the text format of Prometheus.
+    /// Returns all metrics in the text format of Prometheus.
     ///
-    /// Asks the operating system about this process and the store's disk, which is as quick as that disk.
+    /// Reads `/proc` and the store's disk, so it may block.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -384,10 +382,9 @@ impl Metrics {
     }
 }
 
-/// Returns OpenMetrics text, which is all that the library writes, as the older format that every scraper reads.
+/// Converts the library's OpenMetrics text to the Prometheus text format, which every scraper reads.
 ///
-/// They differ in two things here: the older one has no end mark, and its counters carry `_total` in their
-/// descriptions too.
+/// The latter has no end mark, and has `_total` also in the `HELP` and `TYPE` lines of counters.
 fn prometheus_text(open_metrics: &str) -> String {
     let counters: HashSet<&str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
@@ -410,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_the_contract_is_there() {
+    fn all_documented_metrics_are_exported() {
         let metrics = Metrics::new();
         metrics.webhook_request("hub", "accepted");
         metrics.event(Some("docker.io/uyou/a"), "committed");

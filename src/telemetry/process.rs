@@ -8,10 +8,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// What the kernel says of this process, under the names that every exporter uses
-/// (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Read at each scrape.
+/// The standard metrics of a process (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>),
+/// read from `/proc` at each scrape.
 ///
-/// What cannot be read is left out, as on a system without `/proc`.
+/// Values that cannot be read are left out, for example on a system without `/proc`.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -27,9 +27,9 @@ impl Collector for Process {
         let open_files = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
         let gauges = [
             ("process_start_time_seconds", "Start of the process since the Unix epoch", started),
-            ("process_resident_memory_bytes", "Memory in use that lies in RAM", resident_bytes()),
+            ("process_resident_memory_bytes", "Resident memory", resident_bytes()),
             ("process_open_fds", "Open file descriptors", open_files),
-            ("process_max_fds", "How many file descriptors may be open", max_open_files()),
+            ("process_max_fds", "Limit of open file descriptors", max_open_files()),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;
@@ -38,12 +38,12 @@ impl Collector for Process {
     }
 }
 
-/// How large the store's file is, and how much room its disk has. Read at each scrape.
+/// The size of the store's file, and the free space and size of its disk, read at each scrape.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StoreFile(Arc<OnceLock<PathBuf>>);
 
 impl StoreFile {
-    /// Names the file. The first name stays.
+    /// Sets the file. Later calls have no effect.
     pub(super) fn set(&self, path: &Path) {
         let _ = self.0.set(path.to_owned());
     }
@@ -57,9 +57,9 @@ impl Collector for StoreFile {
         let free = disk.as_ref().map(|disk| disk.f_bavail as f64 * disk.f_frsize as f64);
         let capacity = disk.map(|disk| disk.f_blocks as f64 * disk.f_frsize as f64);
         let gauges = [
-            ("store_size_bytes", "The store's file with its write-ahead log", size(path)),
-            ("store_free_bytes", "What is free on the disk of the store", free),
-            ("store_capacity_bytes", "The size of the disk of the store", capacity),
+            ("store_size_bytes", "Size of the store's file with its write-ahead log", size(path)),
+            ("store_free_bytes", "Free space on the disk of the store", free),
+            ("store_capacity_bytes", "Size of the disk of the store", capacity),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;
@@ -74,7 +74,7 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: Opt
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-/// Returns the size of an SQLite file and of its log, in bytes.
+/// Returns the size of an SQLite file and its write-ahead log, in bytes.
 fn size(path: &Path) -> Option<f64> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
@@ -96,9 +96,9 @@ impl Times {
         Self::parse(&status, boot, rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// Reads `/proc/self/stat` (<https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>).
+    /// Parses `/proc/self/stat` (<https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>).
     fn parse(status: &str, boot_seconds: f64, ticks_per_second: f64) -> Option<Self> {
-        // The second field is the name in parentheses, which may hold anything; the third is the state.
+        // The second field is the name in parentheses, which may contain any character; the third is the state.
         let (_, fields) = status.rsplit_once(')')?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let ticks = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
@@ -116,7 +116,7 @@ fn resident_bytes() -> Option<f64> {
     Some(kibibytes * 1024.0)
 }
 
-/// Returns `None` when there is no limit.
+/// Returns the limit of open files; `None`: unlimited or unknown.
 fn max_open_files() -> Option<f64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_behind_any_name() {
+    fn process_name_may_contain_spaces_and_parentheses() {
         let status = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 1 2 3 4 250 50 6 7 20 0 9 0 12345 1 2 3";
         let times = Times::parse(status, 1_000.0, 100.0).unwrap();
         assert_eq!((times.cpu_seconds, times.started_seconds), (3.0, 1_123.45));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_seen() {
+    fn values_of_this_process_are_plausible() {
         let times = Times::read().unwrap();
         let now = jiff::Timestamp::now().as_second() as f64;
         assert!(times.started_seconds <= now && times.started_seconds > now - 86_400.0);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_store_counts_its_log() {
+    fn size_of_the_store_includes_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.db");
         assert_eq!(size(&path), None);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::fleet::{API_TOKEN, Fleet, GENERIC_SECRET, READ_TOKEN, deployment, sha};
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, GENERIC_SECRET, READ_TOKEN, deployment, sha};
 
 async fn events(fleet: &Fleet) -> Vec<Value> {
     fleet.api("GET", "/events?limit=1000", None).await.1["events"].as_array().unwrap().clone()
@@ -11,7 +11,7 @@ async fn events(fleet: &Fleet) -> Vec<Value> {
 
 #[tokio::test]
 async fn who_does_not_know_the_secret_stores_nothing() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let body = json!({"image": format!("{}:{}", fleet.repository("user-service"), sha('1'))}).to_string();
     let url = fleet.url("/webhooks/ci");
     let wrong = [
@@ -32,7 +32,7 @@ async fn who_does_not_know_the_secret_stores_nothing() {
 
 #[tokio::test]
 async fn wrong_places_and_methods_have_their_statuses() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     assert_eq!(fleet.client.post(fleet.url("/webhooks/nobody")).body("{}").send().await.unwrap().status(), 404);
     assert_eq!(fleet.client.get(fleet.url("/webhooks/ci")).send().await.unwrap().status(), 405);
     assert_eq!(fleet.client.put(fleet.url("/webhooks/ci")).body("{}").send().await.unwrap().status(), 405);
@@ -63,7 +63,7 @@ async fn wrong_places_and_methods_have_their_statuses() {
 
 #[tokio::test]
 async fn malformed_but_authenticated_is_ignored_with_a_reason() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     for body in
         ["", "{", "[]", "null", "{}", r#"{"image": 5}"#, r#"{"image": "UPPER/case"}"#, "\u{0}", r#"{"image": "a/b"}"#]
     {
@@ -77,7 +77,7 @@ async fn malformed_but_authenticated_is_ignored_with_a_reason() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let large = "x".repeat(70_000);
     assert_eq!(fleet.deliver_body(&large).await.0, 413);
     // One that only says so: the answer comes though the body never does.
@@ -85,7 +85,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 10737418240\r\n\r\n{").await.unwrap();
     let mut answer = [0; 12];
-    tokio::time::timeout(super::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
     // One that never says how long it is, of somebody who may send.
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
@@ -97,13 +97,13 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     for _ in 0..17 {
         let _ = stream.write_all(chunk.as_bytes()).await;
     }
-    tokio::time::timeout(super::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
 async fn a_forged_event_is_refused_and_explained() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('e')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
     let event = fleet.settled(id).await;
@@ -124,7 +124,7 @@ async fn a_forged_event_is_refused_and_explained() {
 
 #[tokio::test]
 async fn what_no_rule_takes_reaches_nothing() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     fleet.push_image("user-service", "latest").await;
     for (image, words) in [
         (format!("{}/other/thing:{}", fleet.registry_host(), sha('1')), "no [[image]] rule manages"),
@@ -147,7 +147,7 @@ async fn what_no_rule_takes_reaches_nothing() {
 #[tokio::test]
 async fn a_file_that_does_not_parse_stops_nothing_else() {
     let broken = "image: REGISTRY/uyou/user-service:0000000\n  - : [\n";
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .file("environments/staging/broken.yaml", broken)
         .file(
@@ -174,7 +174,7 @@ async fn a_file_that_does_not_parse_stops_nothing_else() {
 
 #[tokio::test]
 async fn symlinks_and_submodules_are_not_followed() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let upstream = &fleet.upstream;
     let outside = deployment(&format!("{}:{}", fleet.repository("user-service"), sha('0')));
     upstream.commit("a file that is linked to", &[("outside/linked.yaml", &outside)]);
@@ -204,7 +204,7 @@ async fn symlinks_and_submodules_are_not_followed() {
 
 #[tokio::test]
 async fn a_site_that_has_vanished_is_a_refusal_with_a_reason() {
-    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     // Read the branch, then take the site away behind its back.
     let id = fleet.announce("order-service", &sha('1')).await;
     fleet.settled(&id).await;
@@ -217,7 +217,7 @@ async fn a_site_that_has_vanished_is_a_refusal_with_a_reason() {
 
 #[tokio::test]
 async fn secrets_are_nowhere_to_be_read() {
-    let mut fleet = Fleet::builder()
+    let mut fleet = crate::fleet()
         .service("user-service")
         .receiver("name = \"hub\"\nkind = \"docker-hub\"\nsecret = { value = \"hub-url-token-8c2d\" }")
         .start()

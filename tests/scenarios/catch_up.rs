@@ -8,10 +8,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::docker_registry::{DockerRegistry, Options};
-use super::fleet::{Builder, Fleet, deployment, sha};
+use tagrelay_test_support::docker_registry::{DockerRegistry, Options};
+use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
 /// A registry of the tests whose requests are noted, and that answers some of them otherwise.
 struct Front {
@@ -102,7 +102,7 @@ async fn metric(fleet: &Fleet, line: &str) -> f64 {
 #[tokio::test]
 async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
-    let mut fleet = Fleet::builder().registry(&registry.host).service("user-service").start().await;
+    let mut fleet = crate::fleet().registry(&registry.host).service("user-service").start().await;
     fleet.push_image("user-service", &sha('0')).await;
     // The repository is known, with or without a tag, once it has been listed.
     state_is(&fleet, "listed").await;
@@ -142,7 +142,7 @@ async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start
 #[tokio::test]
 async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
-    let builder = Fleet::builder().registry(&registry.host).service("user-service");
+    let builder = crate::fleet().registry(&registry.host).service("user-service");
     let repository = format!("{}/uyou/user-service", registry.host);
     for digit in ['0', '8', '9'] {
         push_to(&repository, &sha(digit), "2026-11-20T08:00:00Z").await;
@@ -188,7 +188,7 @@ async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
 #[tokio::test]
 async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
     let front = Front::start().await;
-    let builder = Fleet::builder().registry(&front.host()).service("user-service");
+    let builder = crate::fleet().registry(&front.host()).service("user-service");
     for digit in ['2', '3', '4'] {
         push(&front, "user-service", &sha(digit)).await;
     }
@@ -211,7 +211,7 @@ async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
 #[tokio::test]
 async fn what_may_be_older_than_a_push_that_was_told_is_not_put_over_it() {
     let front = Front::start().await;
-    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     let reproducible = "1970-01-01T00:00:00Z".parse().unwrap();
     // The webhook of the first is lost.
@@ -233,7 +233,7 @@ async fn push(front: &Front, service: &str, tag: &str) {
 }
 
 async fn push_to(repository: &str, tag: &str, created: &str) {
-    use tagrelay::cli::demo::push::{TinyImage, push};
+    use tagrelay_embedded_registry::push::{TinyImage, push};
     let image = TinyImage { revision: None, created: created.parse().unwrap(), text: format!("{repository} {tag}") };
     push(&repository.parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap();
 }
@@ -244,7 +244,7 @@ async fn the_newest_of_a_first_list_is_taken_where_tags_tell_it() {
     for tag in ["1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1"] {
         push(&front, "user-service", tag).await;
     }
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .registry(&front.host())
         .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:1.9.0"))
         .image("tag = { kind = \"semver\" }")
@@ -256,7 +256,7 @@ async fn the_newest_of_a_first_list_is_taken_where_tags_tell_it() {
 }
 
 fn following_latest(front: &Front, digest: &str) -> Builder {
-    Fleet::builder()
+    crate::fleet()
         .registry(&front.host())
         .file(
             "environments/staging/user-service.yaml",
@@ -291,7 +291,7 @@ async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
 async fn a_registry_without_lists_is_left_out_and_said_so() {
     let front = Front::start().await;
     front.answer_lists(405, "x-test", "no lists here");
-    let fleet = Fleet::builder().registry(&front.host()).service("user-service").service("order-service").start().await;
+    let fleet = crate::fleet().registry(&front.host()).service("user-service").service("order-service").start().await;
     state_is(&fleet, "unsupported").await;
     let news = registry_news(&fleet).await;
     assert!(news["reason"].as_str().unwrap().contains("405"), "{news:#}");
@@ -316,7 +316,7 @@ async fn a_registry_without_lists_is_left_out_and_said_so() {
 async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
     let front = Front::start().await;
     front.answer_lists(429, "retry-after", "3600");
-    let mut builder = Fleet::builder().registry(&front.host());
+    let mut builder = crate::fleet().registry(&front.host());
     for number in 0..8 {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -344,7 +344,7 @@ async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
 #[tokio::test]
 async fn turned_off_it_asks_nobody() {
     let front = Front::start().await;
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .registry(&front.host())
         .service("user-service")
         .server("max_body_bytes = 65536\ncatch_up = \"off\"")
@@ -360,7 +360,7 @@ async fn turned_off_it_asks_nobody() {
 async fn a_hold_makes_what_is_found_wait() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
-    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     let hold = serde_json::json!({
         "environment": "staging", "repository": fleet.repository("user-service"), "reason": "the bad hour"
@@ -379,7 +379,7 @@ async fn a_hold_makes_what_is_found_wait() {
 async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
-    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     for digit in ['1', '2', '3', '4', '5'] {
         fleet.push_image("user-service", &sha(digit)).await;
@@ -399,7 +399,7 @@ async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
 async fn other_settings_begin_with_a_look_of_their_own() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
-    let fleet = Fleet::builder().registry(&front.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     fleet.push_image("user-service", &sha('1')).await;
     let text = std::fs::read_to_string(fleet.settings_file()).unwrap();

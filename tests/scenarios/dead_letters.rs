@@ -3,23 +3,20 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::fleet::{API_TOKEN, Fleet, deployment, sha};
-
-const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
-
-/// The server takes no push that touches qa.
-const QA_IS_PROTECTED: &str = "while read old new ref; do\n  \
-     if git diff --name-only $old $new | grep -q environments/qa; then echo 'qa is protected' >&2; exit 1; fi\ndone";
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, deployment, sha};
+use tagrelay_test_support::settings::QA;
 
 fn tagrelay(fleet: &Fleet, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+    let output = Command::new(crate::PROGRAM)
         .args(arguments)
         .args(["--server", &fleet.url("/")])
         .env("TAGRELAY_TOKEN", API_TOKEN)
@@ -54,7 +51,7 @@ fn attempts(event: &Value) -> Vec<(Option<&str>, &str, &str)> {
 
 #[tokio::test]
 async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('1')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
     let event = fleet.settled(id).await;
@@ -90,20 +87,25 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
 #[tokio::test]
 async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
     let services = ["user-service", "order-service"];
-    let qa = |service: &str| deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
-    let fleet = services.iter().fold(Fleet::builder().settings(QA), |builder, service| {
-        builder.service(service).file(&format!("environments/qa/{service}.yaml"), &qa(service))
+    let qa = |service: &str, tag: char| deployment(&format!("REGISTRY/uyou/{service}:{}", sha(tag)));
+    let fleet = services.iter().fold(crate::fleet().settings(QA), |builder, service| {
+        builder.service(service).file(&format!("environments/qa/{service}.yaml"), &qa(service, '5'))
     });
     let fleet = fleet.start().await;
-    fleet.upstream.hook("pre-receive", QA_IS_PROTECTED);
     let mut ids = Vec::new();
     for service in services {
-        let id = fleet.announce(service, &sha('1')).await;
+        // qa runs a build that is newer than the announced one.
+        fleet.push_image(service, &sha('5')).await;
+        let id = {
+            fleet.push_image_built(service, &sha('1'), Timestamp::now() - Duration::from_secs(3600)).await;
+            let (_, answer) = fleet.deliver(service, &sha('1')).await;
+            answer["events"][0]["id"].as_str().unwrap().to_owned()
+        };
         let event = fleet.settled(&id).await;
         assert_eq!(event["state"], "committed", "staging has it: {event}");
         let refused = attempts(&event)
             .iter()
-            .any(|attempt| attempt.0 == Some("qa") && attempt.1 == "branch" && attempt.2.contains("qa is protected"));
+            .any(|attempt| attempt.0 == Some("qa") && attempt.1 == "rules" && attempt.2.contains("older: 5555555"));
         assert!(refused, "{event}");
         ids.insert(0, id);
     }
@@ -111,7 +113,7 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
     let (_, list) = fleet.api("GET", "/events?state=failed", None).await;
     assert_eq!(list["events"][0]["refused_in"][0]["environment"], "qa", "{list:#}");
     let (_, told) = tagrelay(&fleet, &["events", "--state", "failed"]);
-    let because = "committed  refused in qa: the remote refused the push";
+    let because = "committed  refused in qa: older: 5555555";
     assert_eq!(told.matches(because).count(), 2, "{told}");
     let (_, before) = fleet.api("GET", &format!("/events/{}", ids[1]), None).await;
     let (_, refused) = fleet.api("GET", "/events?state=refused", None).await;
@@ -119,7 +121,10 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
     let (status, problem) = fleet.api("POST", "/events/replay", Some(json!({ "state": "queued" }))).await;
     assert_eq!(status, 422, "{problem}");
 
-    fleet.upstream.remove_hook("pre-receive");
+    for service in services {
+        let text = qa(service, '0').replace("REGISTRY", fleet.repository(service).split('/').next().unwrap());
+        fleet.upstream.commit("back by hand", &[(&format!("environments/qa/{service}.yaml"), &text)]);
+    }
     let one = fleet.repository("user-service");
     let (done, told) = tagrelay(&fleet, &["events", "replay", "--all", "--repository", &one]);
     assert!(done && told.contains(&ids[1]) && !told.contains(&ids[0]), "{told}");
@@ -148,7 +153,7 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
 #[tokio::test]
 async fn every_end_is_told_and_an_event_is_counted_once_however_many_environments_take_it() {
     let qa = deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
-    let fleet = Fleet::builder().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
+    let fleet = crate::fleet().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
     let fleet = fleet.start().await;
     let repository = format!("repository=\"{}\"", fleet.repository("user-service"));
     let first = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
@@ -188,7 +193,7 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
 #[tokio::test]
 async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too() {
     let fleet =
-        Fleet::builder().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
+        crate::fleet().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
     // The source cannot be read.
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -246,7 +251,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let (limited, questions) = (limited.clone(), questions.clone());
             async move {
-                if request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1')) {
+                if request.method() != http::Method::PUT && request.uri().path().ends_with(&sha('1')) {
                     questions.fetch_add(1, Ordering::SeqCst);
                     if limited.load(Ordering::SeqCst) {
                         return (http::StatusCode::TOO_MANY_REQUESTS, [("retry-after", "86400")]).into_response();
@@ -257,7 +262,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
         }))
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
     fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;

@@ -9,10 +9,10 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::IntoResponse as _;
 use serde_json::json;
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::fleet::{Fleet, sha};
-use super::git_http::{Fault, Server};
+use tagrelay_test_support::fleet::{Fleet, sha};
+use tagrelay_test_support::git_http::{Fault, Server};
 
 /// How many commits of the branch moved a service to a tag in staging.
 fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
@@ -23,7 +23,7 @@ fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
 
 #[tokio::test]
 async fn killed_after_the_answer_it_goes_on_where_it_was() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     // The hook keeps the push waiting, so that the kill falls into it.
     fleet.upstream.hook("pre-receive", "sleep 1");
     let id = fleet.announce("user-service", &sha('1')).await;
@@ -40,7 +40,7 @@ async fn killed_after_the_answer_it_goes_on_where_it_was() {
 #[tokio::test]
 async fn killed_again_and_again_it_commits_everything_once() {
     const SERVICES: usize = 12;
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for number in 0..SERVICES {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -73,7 +73,7 @@ async fn killed_again_and_again_it_commits_everything_once() {
 
 #[tokio::test]
 async fn the_commits_of_others_are_intact() {
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for number in 0..8 {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -109,24 +109,30 @@ async fn the_commits_of_others_are_intact() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+async fn push_that_a_hook_rejects_waits_and_goes_once_the_branch_moves() {
+    let fleet = crate::fleet().service("user-service").start().await;
     fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
-    assert_eq!(event["state"], "refused", "{event:#}");
+    assert_eq!(event["state"], "waiting", "{event:#}");
     assert!(event["reason"].as_str().unwrap().contains("no deployments on Fridays"), "{event:#}");
-    fleet.upstream.remove_hook("pre-receive");
-    let (status, _) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
-    assert_eq!(status, 202);
-    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let ready: serde_json::Value = fleet.client.get(fleet.url("/readyz")).send().await.unwrap().json().await.unwrap();
+    assert!(ready["ready"] == true && ready["problems"].to_string().contains("no deployments on Fridays"), "{ready}");
     let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 409, "{problem}");
+    // The next try would come after half a minute. A reload brings it at once.
+    fleet.upstream.remove_hook("pre-receive");
+    let pid = fleet.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    fleet.eventually("it is on the branch", async || fleet.running("staging", "user-service") == sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let ready: serde_json::Value = fleet.client.get(fleet.url("/readyz")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["problems"], json!([]));
 }
 
 #[tokio::test]
 async fn what_protects_one_environment_does_not_stop_another() {
-    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     let settle = "while read old new ref; do git diff --name-only $old $new | grep -q ^environments/production/ && \
         { sleep 0.3; echo production is protected >&2; exit 1; }; done; exit 0";
     fleet.upstream.hook("pre-receive", settle);
@@ -140,18 +146,18 @@ async fn what_protects_one_environment_does_not_stop_another() {
     let (_, event) = fleet.deliver("order-service", &sha('1')).await;
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('1')});
     let refused = fleet.request("/promotions", promotion).await;
-    assert_eq!(refused["state"], "refused", "{refused:#}");
+    assert_eq!(refused["state"], "waiting", "{refused:#}");
     assert!(refused["reason"].as_str().unwrap().contains("production is protected"), "{refused:#}");
     let event = fleet.settled(event["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     let (_, first) = fleet.api("GET", &format!("/promotions/{}", first["id"].as_str().unwrap()), None).await;
-    assert_eq!(first["state"], "refused", "{first:#}");
+    assert_eq!(first["state"], "waiting", "{first:#}");
 }
 
 #[tokio::test]
 async fn what_declines_one_service_does_not_stop_the_others() {
     let services: Vec<String> = (0..12).map(|number| format!("service-{number}")).collect();
-    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
         builder = builder.service(service);
     }
@@ -169,7 +175,7 @@ async fn what_declines_one_service_does_not_stop_the_others() {
     }
     for (service, event) in services.iter().zip(&events) {
         let event = fleet.settled(event).await;
-        let expected = if service == "service-5" { "refused" } else { "committed" };
+        let expected = if service == "service-5" { "waiting" } else { "committed" };
         assert_eq!(event["state"], expected, "{service}: {event:#}");
         let runs = if service == "service-5" { sha('0') } else { sha('a') };
         assert_eq!(fleet.running("staging", service), runs, "{service}");
@@ -179,7 +185,7 @@ async fn what_declines_one_service_does_not_stop_the_others() {
 #[tokio::test]
 async fn what_declines_everything_is_asked_a_few_times() {
     let services: Vec<String> = (0..40).map(|number| format!("service-{number}")).collect();
-    let mut builder = Fleet::builder().repository_settings("quiet_period = \"2s\"");
+    let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
         builder = builder.service(service);
     }
@@ -194,7 +200,7 @@ async fn what_declines_everything_is_asked_a_few_times() {
         events.push(fleet.announce(service, &sha('a')).await);
     }
     for event in &events {
-        assert_eq!(fleet.settled(event).await["state"], "refused");
+        assert_eq!(fleet.settled(event).await["state"], "waiting");
     }
     let asked = std::fs::read_to_string(asked).unwrap().lines().count();
     assert!((2..60).contains(&asked), "{asked} pushes of {} updates were declined", services.len());
@@ -202,10 +208,10 @@ async fn what_declines_everything_is_asked_a_few_times() {
 
 #[tokio::test]
 async fn a_registry_that_is_away_holds_up_nobody_else() {
-    let away = format!("127.0.0.1:{}", super::fleet::free_port());
+    let away = format!("127.0.0.1:{}", tagrelay_test_support::fleet::free_port());
     let settings =
         format!("\n[[image]]\nrepository = \"{away}/uyou/*\"\n\n[[registry]]\nhost = \"{away}\"\nplain_http = true\n");
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .file("environments/staging/away.yaml", &format!("image: {away}/uyou/away:{}\n", sha('0')))
         .settings(&settings)
@@ -226,15 +232,15 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
         })
         .await;
     // It comes back: everything goes on by itself, and the newest wins.
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
     for digit in ['1', '2', '3'] {
-        let image = tagrelay::cli::demo::push::TinyImage {
+        let image = tagrelay_embedded_registry::push::TinyImage {
             revision: None,
             created: jiff::Timestamp::now(),
             text: digit.to_string(),
         };
         let repository = format!("{away}/uyou/away").parse().unwrap();
-        tagrelay::cli::demo::push::push(&repository, &sha(digit).parse().unwrap(), &image, None).await.unwrap();
+        tagrelay_embedded_registry::push::push(&repository, &sha(digit).parse().unwrap(), &image, None).await.unwrap();
     }
     fleet.settled(&away_id).await;
     fleet
@@ -247,8 +253,8 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
 
 #[tokio::test]
 async fn a_config_repository_that_is_away_loses_nothing() {
-    let builder = Fleet::builder().service("user-service").service("order-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service").service("order-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
@@ -257,7 +263,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
     let fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let ready = fleet.client.get(fleet.url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
@@ -284,8 +290,8 @@ async fn a_config_repository_that_is_away_loses_nothing() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_and_mended_without_a_restart() {
-    let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "right");
@@ -295,7 +301,7 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
     let fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), &credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -310,8 +316,8 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 
 #[tokio::test]
 async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
-    let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     // It takes whole addresses, too, as a proxy does, and nobody else knows that host.
@@ -323,7 +329,7 @@ async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
         .variable("http_proxy", &proxy.url)
         .variable("NO_PROXY", "127.0.0.1")
         .variable("no_proxy", "127.0.0.1")
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
@@ -332,7 +338,7 @@ async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
 
 #[tokio::test]
 async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     // The push lands, and the program dies before it learns that.
     fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
@@ -352,7 +358,7 @@ async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
 
 #[tokio::test]
 async fn it_stops_when_it_is_asked_to() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.terminate(), Some(0));
     fleet.start().await;
@@ -367,8 +373,8 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let count = Arc::clone(&count);
             async move {
-                // What runs is asked for too, once.
-                let is_question = request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1'));
+                // The tag that runs is asked for, too.
+                let is_question = request.method() != http::Method::PUT && request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
                 }
@@ -377,7 +383,7 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
         }))
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     // One event and nothing after it that would wake anybody.
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;

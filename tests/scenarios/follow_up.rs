@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::argocd::{FakeArgoCd, TOKEN};
-use super::fleet::{Builder, Fleet, sha};
+use tagrelay_test_support::argocd::{FakeArgoCd, TOKEN};
+use tagrelay_test_support::fleet::{Builder, Fleet, sha};
 
 const INCIDENT_TOKEN: &str = "incident-token-44aa";
 
@@ -12,10 +12,10 @@ const REPOSITORY: &str = "https://git.example.com/uyou/platform-config.git";
 
 /// A fleet with two services in folders of their own, each with an application in staging and one in production.
 pub(super) fn with_folders() -> Builder {
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for service in ["user-service", "order-service"] {
         for environment in ["staging", "production"] {
-            let text = super::fleet::deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
+            let text = tagrelay_test_support::fleet::deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
             builder = builder.file(&format!("environments/{environment}/{service}/deployment.yaml"), &text);
         }
     }
@@ -385,7 +385,7 @@ async fn what_nobody_rolls_out_is_said_so() {
 
 /// Runs a command of the program against the fleet's server. Returns its exit code and what it printed.
 fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tagrelay"));
+    let mut command = std::process::Command::new(crate::PROGRAM);
     command.args(arguments).env("TAGRELAY_SERVER", fleet.url("")).env("TAGRELAY_TOKEN", token);
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
@@ -451,7 +451,7 @@ async fn the_check_asks_argo_cd() {
     for part in [
         "answers; its version is v2.13.1",
         "argocd/order-service-staging, argocd/user-service-staging",
-        "Argo CD shows no application `nobody`",
+        "Argo CD has no application `nobody`",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -463,7 +463,7 @@ async fn the_check_asks_argo_cd() {
     std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap().replace(TOKEN, "wrong")).unwrap();
     let (code, text) = check(&[]);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("the token is not taken (401)") && !text.contains("wrong"), "{text}");
+    assert!(text.contains("the token was rejected (401)") && !text.contains("wrong"), "{text}");
     argocd.goes_away(true);
     assert!(check(&[]).1.contains("503"));
 }
@@ -473,11 +473,11 @@ async fn the_stream_tells_of_rollouts() {
     use futures_util::StreamExt as _;
     let argocd = four_applications().await;
     let fleet = start(with_folders(), &argocd).await;
-    let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(super::fleet::API_TOKEN);
+    let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(tagrelay_test_support::fleet::API_TOKEN);
     let mut stream = request.send().await.unwrap().bytes_stream();
     fleet.announce("user-service", &sha('1')).await;
     let mut text = String::new();
-    let heard = tokio::time::timeout(super::fleet::LIMIT, async {
+    let heard = tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, async {
         while !text.contains("\"healthy\"") {
             text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
         }

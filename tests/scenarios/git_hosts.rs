@@ -7,8 +7,8 @@ use hmac::{KeyInit as _, Mac as _};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::fleet::{Fleet, sha};
-use super::git_http::{Fault, Server};
+use tagrelay_test_support::fleet::{Fleet, sha};
+use tagrelay_test_support::git_http::{Fault, Server};
 
 const HOOK_SECRET: &str = "a-secret-of-the-git-host-8a1e";
 
@@ -37,7 +37,7 @@ async fn tell(fleet: &Fleet, branch: &str, commit: &str) -> (u16, Value) {
 #[tokio::test]
 async fn a_branch_is_read_as_soon_as_its_host_says_that_it_has_moved() {
     let receiver = format!("name = \"config\"\nkind = \"git-github\"\nsecret = {{ value = \"{HOOK_SECRET}\" }}");
-    let fleet = Fleet::builder().service("user-service").receiver(&receiver).start().await;
+    let fleet = crate::fleet().service("user-service").receiver(&receiver).start().await;
     fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
     let known = refreshes(&fleet).await;
     // Ours comes back as everybody's does, and is known.
@@ -80,13 +80,16 @@ async fn commits_look_as_people_want_them() {
          body = '''{{% for change in changes %}}* {{{{ change.name }}}} is {{{{ change.new_short }}}}\n{{% endfor %}}'''\n",
         path.display()
     );
-    let builder = Fleet::builder().service("user-service").service("order-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service").service("order-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let url = upstream.url();
-    let fleet =
-        builder.registry(&registry.host()).remote(&url, &settings).start_at(super::fleet::free_port(), upstream).await;
+    let fleet = builder
+        .registry(&registry.host())
+        .remote(&url, &settings)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
+        .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     let show = |format: &str| fleet.upstream.git(&["log", "-1", &format!("--format={format}"), "main"]);
@@ -130,15 +133,15 @@ async fn commits_look_as_people_want_them() {
 
 #[tokio::test]
 async fn a_quiet_period_gathers_what_comes_and_lets_people_through() {
-    let builder = (0..4).fold(Fleet::builder(), |builder, number| builder.service(&format!("service-{number}")));
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = (0..4).fold(crate::fleet(), |builder, number| builder.service(&format!("service-{number}")));
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let url = upstream.url();
     let fleet = builder
         .registry(&registry.host())
         .remote(&url, "quiet_period = \"2s\"\n")
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     let begun = Instant::now();
     let mut ids = Vec::new();
@@ -166,8 +169,8 @@ async fn a_quiet_period_gathers_what_comes_and_lets_people_through() {
 
 #[tokio::test]
 async fn a_host_that_asks_for_time_is_given_it() {
-    let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
@@ -175,7 +178,7 @@ async fn a_host_that_asks_for_time_is_given_it() {
     let fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
     // Answers 503 with `Retry-After: 7` to a push, which may have landed for all we know.
@@ -201,8 +204,8 @@ async fn a_host_that_asks_for_time_is_given_it() {
 #[tokio::test]
 async fn a_host_that_repeats_our_token_brings_it_nowhere() {
     const TOKEN: &str = "glpat-5e1d/77+aa=90c";
-    let builder = Fleet::builder().service("user-service");
-    let registry = tagrelay::cli::demo::registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
+    let builder = crate::fleet().service("user-service");
+    let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", TOKEN);
@@ -213,7 +216,7 @@ async fn a_host_that_repeats_our_token_brings_it_nowhere() {
     let mut fleet = builder
         .registry(&registry.host())
         .remote(&format!("{}/config.git", server.url), &credentials)
-        .start_at(super::fleet::free_port(), upstream)
+        .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
     server.set_fault(Fault::Echoes(false));

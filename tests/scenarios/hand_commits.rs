@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::argocd::FakeArgoCd;
-use super::fleet::{Fleet, deployment, sha};
 use super::follow_up::{an_hour_later, environment, four_applications, rollout, start, with_folders};
+use tagrelay_test_support::argocd::FakeArgoCd;
+use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 const APPLICATION: &str = "user-service-staging";
 
@@ -156,7 +156,7 @@ async fn a_time_that_is_none_hides_no_other_application() {
     let row = environment(&fleet, "staging").await;
     let messages: Vec<&Value> =
         row["health"]["applications"].as_array().unwrap().iter().map(|app| &app["message"]).collect();
-    let said = "its lastTransitionTime is no time: \"soon\"; its finishedAt is no time: \"later\"";
+    let said = "lastTransitionTime is not a time: \"soon\"; finishedAt is not a time: \"later\"";
     assert_eq!(messages, [&json!(said), &Value::Null], "{row:#}");
 }
 
@@ -170,5 +170,5 @@ async fn an_application_that_cannot_be_read_may_be_of_the_environment() {
     assert!(is_let_through(&fleet).await);
     argocd.change("order-service-staging", |app| app.spec = json!({"source": 5}));
     let said = refusal(&fleet).await;
-    assert!(said.contains("order-service-staging") && said.contains("cannot be read"), "{said}");
+    assert!(said.contains("order-service-staging") && said.contains("cannot be parsed"), "{said}");
 }

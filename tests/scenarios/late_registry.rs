@@ -11,9 +11,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tagrelay::cli::demo::registry::EmbeddedRegistry;
+use tagrelay_embedded_registry::EmbeddedRegistry;
 
-use super::fleet::{Builder, Fleet, deployment, sha};
+use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
 /// Answers the first `left` questions for a manifest with `status`.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ struct Late {
 }
 
 async fn hold_back(State(late): State<Late>, request: Request, next: Next) -> Response {
-    let asks = request.method() == Method::HEAD && request.uri().path().contains("/manifests/");
+    let asks = request.method() != Method::PUT && request.uri().path().contains("/manifests/");
     let take = |left: usize| left.checked_sub(1);
     if asks && late.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
         return late.status.into_response();
@@ -36,7 +36,7 @@ async fn event_of(questions: usize, status: StatusCode) -> Value {
     let late = Late { left: Arc::new(AtomicUsize::new(questions)), status };
     let front = |routes: axum::Router| routes.layer(from_fn_with_state(late, hold_back));
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     registry.stop().await;
@@ -99,7 +99,7 @@ fn deployed(tag: &str) -> String {
 #[tokio::test]
 async fn a_rollback_is_not_ended_by_a_push_that_waits_for_its_hold() {
     let slow = Slow::default();
-    let builder = Fleet::builder().file("environments/staging/user-service.yaml", &deployed("v0"));
+    let builder = crate::fleet().file("environments/staging/user-service.yaml", &deployed("v0"));
     let (registry, fleet) = third_of(builder, &slow).await;
     let body = json!({"environment": "staging", "repository": "user-service", "to": "v2"});
     let (status, taken) = fleet.api("POST", "/rollbacks", Some(body)).await;
@@ -127,7 +127,7 @@ async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
                       permissions = [\"read\", \"promote:qa\"]\n";
     for (pushed, expected) in [("v4", "v4"), ("v1", "v2")] {
         let slow = Slow::default();
-        let builder = Fleet::builder()
+        let builder = crate::fleet()
             .file("environments/staging/user-service.yaml", &deployed("v0"))
             .file("environments/qa/user-service.yaml", &deployed("v0"))
             .settings(QA);
@@ -178,7 +178,7 @@ async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() 
     let layer = from_fn_with_state(blobs.clone(), refuse_blobs);
     let front = |routes: axum::Router| routes.fallback(async || StatusCode::FORBIDDEN).layer(layer);
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
-    let fleet = Fleet::builder().registry(&registry.host()).service("user-service").start().await;
+    let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let built = |day: i64| Timestamp::from_second(1_760_000_000 + day * 86_400).unwrap();
     for (digit, day) in [('1', 100), ('2', 101)] {
         fleet.push_image_built("user-service", &sha(digit), built(day)).await;
@@ -201,7 +201,7 @@ async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() 
             .await;
         let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
         let reason = event["reason"].as_str().unwrap();
-        let expected = if status == 307 { "where registry" } else { "nobody can see when it was built" };
+        let expected = if status == 307 { "the blob storage" } else { "the build time cannot be read" };
         assert!(reason.contains(expected), "{status}: {reason}");
         held.push(id);
     }

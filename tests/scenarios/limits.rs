@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::fleet::{Fleet, LIMIT, sha};
+use tagrelay_test_support::fleet::{Fleet, LIMIT, sha};
 
 /// A second receiver, which must go on whatever happens to the first.
 const OTHER: &str = "name = \"other\"\nkind = \"generic\"\nunauthenticated = true";
@@ -49,7 +49,7 @@ const SLOW_BODY: &str =
 
 #[tokio::test]
 async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
-    let fleet = Fleet::builder().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
+    let fleet = crate::fleet().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
     let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
     // Four times as many as there may be: each new one takes the place of the oldest of them.
     let mut slow = Vec::new();
@@ -78,7 +78,7 @@ async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
 
 #[tokio::test]
 async fn a_connection_that_waits_for_its_next_request_is_kept() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let mut stream = connect(&fleet).await;
     // Longer apart than a slow header may take: a proxy keeps its connections for a minute.
     for pause in [Duration::ZERO, Duration::from_secs(12)] {
@@ -94,7 +94,7 @@ async fn a_connection_that_waits_for_its_next_request_is_kept() {
 
 #[tokio::test]
 async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
-    let fleet = Fleet::builder().server("max_connections = 8").service("user-service").start().await;
+    let fleet = crate::fleet().server("max_connections = 8").service("user-service").start().await;
     let began = Instant::now();
     let mut slow = Vec::new();
     // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
@@ -123,7 +123,7 @@ async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
 
 #[tokio::test]
 async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .server("max_connections = 512")
         .service("user-service")
         .receiver(OTHER)
@@ -162,7 +162,7 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
 
 #[tokio::test]
 async fn one_request_tells_of_a_thousand_tags_at_most() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .server("")
         .service("user-service")
         .receiver("name = \"quay\"\nkind = \"quay\"\nsecret = { value = \"s3cret\" }")
@@ -179,7 +179,7 @@ async fn one_request_tells_of_a_thousand_tags_at_most() {
 
 #[tokio::test]
 async fn bodies_without_end_and_bombs_need_no_memory() {
-    let fleet = Fleet::builder().server("").service("user-service").receiver(OTHER).start().await;
+    let fleet = crate::fleet().server("").service("user-service").receiver(OTHER).start().await;
     let before = fleet.peak_memory_kib();
     let block = "x".repeat(64 * 1024);
     let head = "POST /webhooks/other HTTP/1.1\r\nHost: x\r\n";
@@ -223,7 +223,7 @@ async fn bodies_without_end_and_bombs_need_no_memory() {
 
 #[tokio::test]
 async fn a_flood_on_one_receiver_leaves_the_others_alone() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .receiver(OTHER)
         .receiver("name = \"flooded\"\nkind = \"generic\"\nunauthenticated = true\nrate_limit = \"20/m\"")

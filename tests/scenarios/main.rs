@@ -1,20 +1,5 @@
 //! Whole-program scenarios: the built binary between a registry and a Git server.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
-
-#[path = "../support/argocd.rs"]
-mod argocd;
-#[path = "../support/docker_registry.rs"]
-mod docker_registry;
-#[path = "../support/fleet.rs"]
-mod fleet;
-#[path = "../support/git_http.rs"]
-mod git_http;
-#[path = "../support/git_tls.rs"]
-mod git_tls;
-#[path = "../support/issuer.rs"]
-mod issuer;
-#[path = "../support/source.rs"]
-mod source;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod bad_input;
 mod catch_up;
@@ -33,3 +18,15 @@ mod receivers;
 mod reload;
 mod requests;
 mod stopping;
+#[cfg(feature = "otel")]
+mod telemetry;
+
+use tagrelay_test_support::Fleet;
+use tagrelay_test_support::fleet::Builder;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tagrelay");
+
+/// Begins a fleet of the built program.
+fn fleet() -> Builder {
+    Fleet::builder(PROGRAM)
+}

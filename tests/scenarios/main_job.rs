@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::docker_registry::{DockerRegistry, Options};
-use super::fleet::{Fleet, deployment, free_port, sha};
-use super::git_http;
+use tagrelay_test_support::docker_registry::{DockerRegistry, Options};
+use tagrelay_test_support::fleet::{Fleet, deployment, free_port, sha};
+use tagrelay_test_support::git_http;
 
 /// The cell of a service in the matrix.
 async fn cell(fleet: &Fleet, environment: &str, service: &str) -> Value {
@@ -21,7 +21,7 @@ async fn the_main_job_with_the_real_registry_and_smart_http() {
     let port = free_port();
     let notify = (format!("http://127.0.0.1:{port}/webhooks/registry"), "registry-secret".to_owned());
     let Some(registry) = DockerRegistry::start(Options { notify: Some(notify), ..Options::default() }) else { return };
-    let builder = Fleet::builder()
+    let builder = crate::fleet()
         .registry(&registry.host)
         .service("user-service")
         .service("order-service")
@@ -94,7 +94,7 @@ async fn the_main_job_with_the_real_registry_and_smart_http() {
 
 #[tokio::test]
 async fn an_event_tells_its_whole_way() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     let steps: Vec<_> =
@@ -122,7 +122,7 @@ async fn every_form_of_a_version_moves_and_nothing_else_does() {
     let pinned = "image: &old REGISTRY/uyou/user-service:0000000000000000000000000000000000000000@sha256:\
          e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n";
     let values = "user:\n  image:\n    registry: REGISTRY\n    repository: uyou/user-service\n    tag: 0000000000000000000000000000000000000000\n";
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .file("environments/staging/kustomization.yaml", kustomization)
         .file("environments/staging/pinned.yaml", pinned)
         .file("environments/staging/deep/er/values.yaml", values)
@@ -155,7 +155,7 @@ async fn every_form_of_a_version_moves_and_nothing_else_does() {
 
 #[tokio::test]
 async fn a_burst_leaves_in_few_commits() {
-    let mut builder = Fleet::builder();
+    let mut builder = crate::fleet();
     for number in 0..40 {
         builder = builder.service(&format!("service-{number}"));
     }
@@ -187,7 +187,7 @@ async fn a_burst_leaves_in_few_commits() {
 
 #[tokio::test]
 async fn what_was_delivered_before_changes_nothing() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let (status, again) = fleet.deliver("user-service", &sha('1')).await;
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::fleet::{Fleet, deployment, sha};
+use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 async fn readings(fleet: &Fleet) -> f64 {
     let text = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
@@ -14,7 +14,7 @@ async fn readings(fleet: &Fleet) -> f64 {
 
 #[tokio::test]
 async fn a_manifest_that_somebody_has_just_added_is_seen() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     // The branch has just been read and written, and nobody tells of what comes now.
@@ -30,7 +30,7 @@ async fn a_manifest_that_somebody_has_just_added_is_seen() {
 async fn builds_that_are_older_share_the_readings_of_the_branch() {
     const BUILDS: usize = 60;
     let tag = "tag = { kind = \"regex\", pattern = '(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)' }";
-    let fleet = Fleet::builder().service("user-service").image(tag).start().await;
+    let fleet = crate::fleet().service("user-service").image(tag).start().await;
     let tags: Vec<String> = (0..=BUILDS).map(|number| format!("{}-{number}", sha('1'))).collect();
     for tag in &tags {
         fleet.push_image("user-service", tag).await;
@@ -52,7 +52,7 @@ async fn builds_that_are_older_share_the_readings_of_the_branch() {
 
 #[tokio::test]
 async fn a_promotion_that_loses_the_race_does_not_overwrite_what_somebody_wrote() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     // Somebody's commit lands while the promotion is being pushed.
@@ -73,8 +73,8 @@ async fn a_promotion_that_loses_the_race_does_not_overwrite_what_somebody_wrote(
     );
     let (_, shown) = fleet.api("GET", &format!("/promotions/{}", promoted["id"].as_str().unwrap()), None).await;
     assert_eq!(shown["state"], "superseded", "{shown:#}");
-    assert!(shown["reason"].as_str().unwrap().contains("somebody else has changed"), "{shown:#}");
-    assert!(promoted["updates"][0]["reason"].as_str().unwrap().contains("somebody else has changed"), "{promoted:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("by another commit after the request"), "{shown:#}");
+    assert!(promoted["updates"][0]["reason"].as_str().unwrap().contains("by another commit after the request"), "{promoted:#}");
     assert_eq!(fleet.running("production", "user-service"), sha('7'));
     assert_eq!(fleet.upstream.tip(), by_hand);
 }

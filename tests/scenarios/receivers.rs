@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tagrelay::webhook::Kind;
 
-use super::fleet::{Fleet, READ_TOKEN, sha};
-use super::git_tls::Door;
-use super::issuer::Issuer;
+use tagrelay_test_support::fleet::{Fleet, READ_TOKEN, sha};
+use tagrelay_test_support::git_tls::Door;
+use tagrelay_test_support::issuer::Issuer;
 
 const SECRET: &str = "a-secret-of-every-kind-41bd";
 
@@ -16,8 +16,8 @@ const SECRET: &str = "a-secret-of-every-kind-41bd";
 async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
-        .filter(|kind| kind.tells_images())
-        .fold(Fleet::builder().service("user-service"), |builder, kind| {
+        .filter(|kind| kind.announces_images())
+        .fold(crate::fleet().service("user-service"), |builder, kind| {
             let registry = if kind.needs_registry() { "registry = \"registry.example.com\"\n" } else { "" };
             let secret = format!("secret = {{ value = \"{SECRET}\" }}");
             builder.receiver(&format!("name = \"{kind}\"\nkind = \"{kind}\"\n{registry}{secret}"))
@@ -28,7 +28,7 @@ async fn fleet_of_all_kinds() -> Fleet {
 
 /// Runs `tagrelay webhook send` with the secret in the environment.
 fn send(fleet: &Fleet, kind: &str, receiver: &str, image: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tagrelay"))
+    Command::new(crate::PROGRAM)
         .args(["webhook", "send", "--kind", kind, "--image", image, "--url"])
         .arg(fleet.url(&format!("/webhooks/{receiver}")))
         .args(["--secret-env", "RECEIVER_SECRET"])
@@ -58,7 +58,7 @@ async fn receiver(fleet: &Fleet, name: &str) -> Value {
 #[tokio::test]
 async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
     let fleet = fleet_of_all_kinds().await;
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let name = kind.name();
         let before = receiver(&fleet, name).await;
         assert_eq!((&before["last_heard"], &before["last_accepted_at"]), (&Value::Null, &Value::Null));
@@ -98,7 +98,7 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("is no registry of ECR"), "{message}");
     let (code, message) = told(send(&fleet, "harbour", "harbor", &image(Kind::Harbor), &[]));
-    assert!(code == Some(2) && message.contains("no sender is called"), "{message}");
+    assert!(code == Some(2) && message.contains("there is no sender called"), "{message}");
     let refused = receiver(&fleet, "harbor").await;
     assert_eq!(refused["last_heard"]["outcome"], "unauthorized", "{refused}");
     assert_eq!(refused["last_accepted_at"], Value::Null);
@@ -125,7 +125,7 @@ async fn the_same_id_again_is_the_same_event() {
 
 #[tokio::test]
 async fn what_was_heard_last_survives_the_process() {
-    let mut fleet = Fleet::builder().service("user-service").start().await;
+    let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.settled(&id).await;
     let (status, _) = fleet.deliver_body("nonsense").await;
@@ -151,7 +151,7 @@ async fn what_was_heard_last_survives_the_process() {
 
 #[tokio::test]
 async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .receiver(
             "name = \"google\"\nkind = \"gar\"\nidentity_token = { issuer = \"https://accounts.google.com\", \
@@ -176,7 +176,7 @@ async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
     let door = Door::open(&issuer.url).await;
     let keys = format!("keys = {{ url = \"{}/certs\" }}", door.url);
     let token = format!("issuer = \"https://issuer.test\", audience = \"tagrelay\", account = \"pusher\", {keys}");
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .authority(door.authority())
         .receiver(&format!("name = \"google\"\nkind = \"gar\"\nidentity_token = {{ {token} }}"))

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use super::fleet::{Builder, Fleet, GENERIC_SECRET, sha};
+use tagrelay_test_support::fleet::{Builder, Fleet, GENERIC_SECRET, sha};
+use tagrelay_test_support::settings::QA;
 
 const ADMIN: &str = "admin-token-0c77";
 
 fn builder() -> Builder {
-    Fleet::builder().service("user-service").settings(&format!(
+    crate::fleet().service("user-service").settings(&format!(
         "\n[[api_token]]\nname = \"admin\"\ntoken = {{ value = \"{ADMIN}\" }}\npermissions = [\"admin\"]\n"
     ))
 }
@@ -53,15 +54,13 @@ async fn reloads(fleet: &Fleet, outcome: &str) -> u32 {
     metric(fleet, &format!("tagrelay_config_reload_total{{outcome=\"{outcome}\"}}")).await.parse().unwrap()
 }
 
-const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
-
 fn second_receiver() -> String {
     format!("\n[[receiver]]\nname = \"second\"\nkind = \"generic\"\nsecret = {{ value = \"{GENERIC_SECRET}\" }}\n")
 }
 
 #[tokio::test]
 async fn what_the_api_reads_again_is_in_force_at_once() {
-    let qa = super::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
+    let qa = tagrelay_test_support::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = builder().file("environments/qa/user-service.yaml", &qa).start().await;
     ready(&fleet).await;
     let (status, answer) = fleet.api("POST", "/reload", None).await;
@@ -81,7 +80,7 @@ async fn what_the_api_reads_again_is_in_force_at_once() {
     fleet.push_image("user-service", &sha('1')).await;
     let body = json!({ "image": format!("{}:{}", fleet.repository("user-service"), sha('1')) }).to_string();
     let request = fleet.client.post(fleet.url("/webhooks/second"));
-    let request = request.header("X-Tagrelay-Signature", super::fleet::signature(&body)).body(body);
+    let request = request.header("X-Tagrelay-Signature", tagrelay_test_support::fleet::signature(&body)).body(body);
     let answer: Value = request.send().await.unwrap().json().await.unwrap();
     let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(event["state"], "committed", "{event}");
@@ -115,10 +114,13 @@ async fn faults_keep_the_old_settings_and_are_all_told() {
     let told: Vec<_> =
         faults.iter().map(|fault| (fault["line"].as_u64().unwrap(), fault["message"].as_str().unwrap())).collect();
     let line = |offset| (lines + offset) as u64;
-    assert_eq!(told, [(line(6), "unknown key `shade` in [[environment]]"), (line(9), "no sender is called `hrbr`")]);
+    assert_eq!(
+        told,
+        [(line(6), "unknown key `shade` in [[environment]]"), (line(9), "there is no sender called `hrbr`")]
+    );
     assert!(problem["detail"].as_str().unwrap().contains(&format!("tagrelay.toml:{}:", line(9))), "{problem}");
     assert_eq!((reloads(&fleet, "failed").await, metric(&fleet, "tagrelay_config_is_current").await), (1, "0".into()));
-    assert!(fleet.log().contains("settings not reloaded; those in force stay"));
+    assert!(fleet.log().contains("settings not reloaded; the old ones stay in force"));
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     assert_eq!(matrix["environments"].as_array().unwrap().len(), 2, "none of it is in force");
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
@@ -262,7 +264,7 @@ async fn a_burst_during_many_reloads_loses_nothing_and_no_request_fails() {
 
 #[tokio::test]
 async fn what_waits_for_an_environment_that_is_gone_is_refused() {
-    let qa = super::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
+    let qa = tagrelay_test_support::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = builder().file("environments/qa/user-service.yaml", &qa).start().await;
     ready(&fleet).await;
     let before = settings(&fleet);
@@ -283,6 +285,6 @@ async fn what_waits_for_an_environment_that_is_gone_is_refused() {
     let updates = event["updates"].as_array().unwrap();
     let of = |name: &str| updates.iter().find(|update| update["environment"] == name).unwrap();
     assert_eq!(of("staging")["state"], "committed", "{event:#}");
-    let reason = "there is no environment `qa` in the settings any more";
+    let reason = "the settings no longer have the environment `qa`";
     assert_eq!((&of("qa")["state"], &of("qa")["reason"]), (&json!("refused"), &json!(reason)), "{event:#}");
 }

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
 
 /// A fleet whose staging runs the commit of ones and whose production runs that of zeros.
 async fn moved() -> Fleet {
-    let fleet = Fleet::builder().service("user-service").service("order-service").start().await;
+    let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     for service in ["user-service", "order-service"] {
         fleet.push_image(service, &sha('0')).await;
         let id = fleet.announce(service, &sha('1')).await;
@@ -43,7 +43,7 @@ async fn who_may_promote_and_not_read_sees_what_would_happen_and_no_manifest() {
     let settings = format!(
         "\n[[api_token]]\nname = \"promoter\"\ntoken = {{ value = \"{token}\" }}\npermissions = [\"promote:production\"]\n"
     );
-    let fleet = Fleet::builder().service("user-service").settings(&settings).start().await;
+    let fleet = crate::fleet().service("user-service").settings(&settings).start().await;
     assert_eq!(fleet.settled(&fleet.announce("user-service", &sha('1')).await).await["state"], "committed");
     let body = json!({"to": "production", "repositories": ["user-service"], "dry_run": true});
     let (status, preview) = fleet.api_as(token, "POST", "/promotions", Some(body), &[]).await;
@@ -178,7 +178,7 @@ async fn a_hold_stops_promotions_and_ends_by_itself() {
 
 #[tokio::test]
 async fn permissions_are_asked_for() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let promotion = json!({"to": "production"});
     let staging = json!({"to": "staging", "from": "production"});
     let reader = |method: &'static str, path: &'static str, body| fleet.api_as(READ_TOKEN, method, path, body, &[]);
@@ -202,7 +202,7 @@ async fn permissions_are_asked_for() {
 
 #[tokio::test]
 async fn sites_that_are_apart_are_not_promoted_blindly() {
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .service("order-service")
         .file("environments/staging/job.yaml", &deployment(&format!("REGISTRY/uyou/user-service:{}", sha('4'))))
@@ -221,7 +221,7 @@ async fn sites_that_are_apart_are_not_promoted_blindly() {
 #[tokio::test]
 async fn what_was_tried_out_is_promoted_though_its_tag_has_moved() {
     let pinned = deployment(&format!("REGISTRY/uyou/tool:v1@sha256:{}", "0".repeat(64)));
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .file("environments/staging/tool.yaml", &deployment("REGISTRY/uyou/tool:v1"))
         .file("environments/production/tool.yaml", &pinned)
         .image("tag = { kind = \"any\" }")
@@ -244,7 +244,7 @@ async fn what_was_tried_out_is_promoted_though_its_tag_has_moved() {
 #[tokio::test]
 async fn a_tag_with_its_digest_and_without_it_is_one_version() {
     let pinned = format!("image: REGISTRY/uyou/user-service:{}@sha256:{}\n", sha('0'), "0".repeat(64));
-    let fleet = Fleet::builder()
+    let fleet = crate::fleet()
         .service("user-service")
         .file("environments/staging/pinned.yaml", &pinned)
         .file("environments/production/pinned.yaml", &pinned)
@@ -262,7 +262,7 @@ async fn a_tag_with_its_digest_and_without_it_is_one_version() {
 
 #[tokio::test]
 async fn the_api_describes_itself() {
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let (status, document) = fleet.api("GET", "/openapi.json", None).await;
     assert_eq!((status, document["openapi"].as_str().unwrap().starts_with("3.1")), (200, true));
     for (path, method) in [
@@ -285,12 +285,12 @@ async fn the_api_describes_itself() {
 #[tokio::test]
 async fn the_stream_tells_what_happens() {
     use futures_util::StreamExt as _;
-    let fleet = Fleet::builder().service("user-service").start().await;
+    let fleet = crate::fleet().service("user-service").start().await;
     let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(API_TOKEN);
     let mut stream = request.send().await.unwrap().bytes_stream();
     fleet.announce("user-service", &sha('1')).await;
     let mut text = String::new();
-    let heard = tokio::time::timeout(super::fleet::LIMIT, async {
+    let heard = tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, async {
         while !text.contains("\"committed\"") {
             text.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
         }

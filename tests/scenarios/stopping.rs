@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::fleet::{Fleet, sha};
+use tagrelay_test_support::fleet::{Fleet, sha};
 
 /// The server takes half a minute for each push.
 const SLOW: &str = "sleep 30";
@@ -11,7 +11,7 @@ const SLOW: &str = "sleep 30";
 /// Starts a fleet whose push hangs, and returns it with the event that is being pushed.
 async fn pushing(stop_timeout: &str) -> (Fleet, String) {
     let server = format!("stop_timeout = \"{stop_timeout}\"");
-    let fleet = Fleet::builder().server(&server).service("user-service").start().await;
+    let fleet = crate::fleet().server(&server).service("user-service").start().await;
     fleet.upstream.hook("pre-receive", &format!("touch \"{}\"\n{SLOW}", begun(&fleet).display()));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.eventually("the push has begun", async || begun(&fleet).exists()).await;
@@ -28,7 +28,7 @@ async fn a_push_that_takes_too_long_is_left_and_done_by_the_next_start() {
     let asked = Instant::now();
     assert_eq!(fleet.terminate(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
-    assert!(fleet.log().contains("the pipeline did not stop in time"), "{}", fleet.log());
+    assert!(fleet.log().contains("the pipeline did not stop within stop_timeout"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
@@ -62,7 +62,7 @@ async fn a_collector_that_hangs_does_not_make_the_end_longer_than_it_may_be() {
     // It accepts connections, and never answers.
     let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
-    let mut fleet = Fleet::builder()
+    let mut fleet = crate::fleet()
         .server("stop_timeout = \"1s\"")
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
         .service("user-service")

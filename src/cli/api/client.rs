@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use url::{Host, Url};
 
 use super::super::output;
-use super::wire::Problem;
+use crate::api::Problem;
 use crate::registry::install_tls_provider;
 use crate::secret::{ExposeSecret as _, Secret};
 
@@ -239,7 +239,8 @@ impl Api {
             );
         }
         let problem = serde_json::from_str::<Problem>(body).ok();
-        match problem.and_then(|problem| problem.detail.or(problem.title)) {
+        let texts = problem.into_iter().flat_map(|problem| [problem.detail, problem.title]);
+        match texts.into_iter().find(|text| !text.is_empty()) {
             Some(detail) => output::clean(&detail).into_owned(),
             // A proxy, or something that is no Tagrelay at all.
             None => format!("{} answers {status}; is it Tagrelay?", self.server),

@@ -1,9 +1,7 @@
-//! What the commands that speak to a running server share: the client, and what its answers look like.
+//! Shared by the commands that call the API: the client, and waiting for promotions and rollbacks.
 
 mod client;
 mod order;
-mod wire;
 
 pub(super) use client::{Answer, Api, ServerOptions};
 pub(super) use order::{FollowOptions, follow, state_style};
-pub(super) use wire::*;

@@ -9,8 +9,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 use ulid::Ulid;
 
-use super::super::output::{self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, clean, short_commit};
-use super::{Answer, Api, Change, Request, Update};
+use super::super::output::{
+    self, BAD, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, clean, short, short_commit, short_version,
+};
+use super::{Answer, Api};
+use crate::api::{ChangeView, RequestView, UpdateView};
+use crate::domain::{RequestState, UpdateState};
 
 /// How long one question may hang: proxies cut off what is silent for a minute.
 const ONE_WAIT: Duration = Duration::from_secs(30);
@@ -55,21 +59,21 @@ pub(in crate::cli) async fn follow(
         }
         error.context(format!("it may have been taken or not; to make sure, run it again with --idempotency-key {key}"))
     })?;
-    let request: Request = taken.read()?;
-    let answer = if no_wait || request.state != "pending" {
+    let request: RequestView = taken.read()?;
+    let answer = if no_wait || request.state != RequestState::Pending {
         taken
     } else {
-        let (kind, id) = (clean(&request.kind), clean(&request.id));
+        let (kind, id) = (clean(request.kind.as_str()), clean(&request.id));
         output::note(&format!("{kind} {id} is taken; waiting for the commit …"));
         wait_for(api, &request.id, taken, Duration::from_secs(wait)).await?
     };
-    let request: Request = answer.read()?;
+    let request: RequestView = answer.read()?;
     if json {
         answer.print()?;
     } else {
         output::print(&render(&request))?;
     }
-    if request.state == "pending" && !no_wait {
+    if request.state == RequestState::Pending && !no_wait {
         output::note(&format!(
             "{WARN}not done within {wait} s{WARN:#}; it goes on without this command. To go on waiting, run it again with \
              --idempotency-key {key}"
@@ -94,7 +98,7 @@ async fn wait_for(api: &Api, id: &str, taken: Answer, limit: Duration) -> anyhow
             Err(error) if error.may_pass() && !is_over => {}
             Err(error) => return Err(error.into()),
         }
-        if is_over || last.read::<Request>()?.state != "pending" {
+        if is_over || last.read::<RequestView>()?.state != RequestState::Pending {
             return Ok(last);
         }
         // A server that is away, or does not hold the answer back, is not flooded with questions.
@@ -108,23 +112,27 @@ fn whole_seconds(time: Duration) -> Duration {
 }
 
 /// Returns whether a part of it was refused, or cannot go on by itself.
-fn said_no(request: &Request) -> bool {
-    let refused = |update: &Update| matches!(update.state.as_str(), "refused" | "superseded" | "waiting");
-    matches!(request.state.as_str(), "refused" | "waiting") || request.updates.iter().any(refused)
+fn said_no(request: &RequestView) -> bool {
+    let refused = |update: &UpdateView| {
+        let states = [UpdateState::Refused, UpdateState::Superseded, UpdateState::Waiting];
+        states.iter().any(|state| update.state == *state)
+    };
+    let states = [RequestState::Refused, RequestState::Waiting];
+    states.iter().any(|state| request.state == *state) || request.updates.iter().any(refused)
 }
 
 /// Tells what became of a promotion or rollback.
-fn render(request: &Request) -> String {
+fn render(request: &RequestView) -> String {
     let mut text = String::new();
-    let style = state_style(&request.state);
+    let style = state_style(request.state.as_str());
     let from = request.from.as_deref().map(|from| format!(" from {}", clean(from))).unwrap_or_default();
     let commit =
         request.commit.as_deref().map(|commit| format!(" {}", clean(short_commit(commit)))).unwrap_or_default();
-    let (state, to) = (clean(&request.state), clean(&request.to));
+    let (state, to) = (clean(request.state.as_str()), clean(&request.to));
     let _ = writeln!(
         text,
         "{style}{state}{style:#}{commit}  {HEAD}{to}{HEAD:#}{from}  {DIM}{} {}{DIM:#}",
-        clean(&request.kind),
+        clean(request.kind.as_str()),
         clean(&request.id)
     );
     for update in &request.updates {
@@ -141,14 +149,16 @@ fn render(request: &Request) -> String {
     text
 }
 
-fn render_update(update: &Update) -> String {
+fn render_update(update: &UpdateView) -> String {
     let mut table = Table::bare();
-    let (repository, version) = (&update.repository, update.short_version());
+    let (repository, version) = (&update.repository, short_version(update.tag.as_deref(), update.digest.as_deref()));
     let moved = match update.changes.first() {
-        Some(Change { old, .. }) => format!("{} -> {version}", old.short()),
+        Some(ChangeView { old, .. }) => {
+            format!("{} -> {version}", short(old))
+        }
         None => version,
     };
-    let state = if update.state == "committed" { "" } else { update.state.as_str() };
+    let state = if update.state == UpdateState::Committed { "" } else { update.state.as_str() };
     table.row(vec![Cell::plain(repository), Cell::plain(&moved), Cell::new(state, state_style(state))]);
     let mut text = table.render(2);
     if let Some(reason) = &update.reason {
@@ -165,7 +175,7 @@ pub(in crate::cli) fn state_style(state: &str) -> anstyle::Style {
     match state {
         "committed" | "changed" => GOOD,
         "refused" => BAD,
-        "pending" | "queued" | "waiting" | "unverified" | "pull_request_open" => WARN,
+        "pending" | "queued" | "waiting" | "unverified" => WARN,
         "unchanged" | "superseded" => DIM,
         _ => PLAIN,
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::server::watched_branch;
 use super::remotes::Read;
 use super::report::Report;
 use crate::argocd::{Access, Application, ArgoCd, ArgoCdError, Refresh, Selection};
+use crate::server::watched_branch;
 use crate::settings::{EnvironmentSettings, Settings};
 
 /// Asks Argo CD for its version, and with a token for the applications of each environment.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures_util::future::join_all;
 
-use super::super::server;
 use super::report::Report;
 use super::trial::{self, Refusals};
 use crate::config_repo::{EnvironmentSites, RemoteSettings, Snapshot};
 use crate::image::Repository;
 use crate::policy::rule_for;
+use crate::server::open_branch;
 use crate::settings::{EnvironmentSettings, Settings};
 
 /// What could be read.
@@ -58,7 +58,7 @@ async fn read_one(
     environments: &[EnvironmentSettings],
     settings: &Settings,
 ) -> anyhow::Result<(Arc<Snapshot>, Refusals)> {
-    let repository = server::open(remote, environments).await?;
+    let repository = open_branch(remote, environments).await?;
     repository.refresh().await?;
     let snapshot = repository.snapshot().context("it has been read, and nothing is known of it")?;
     let refusals = trial::refusals(&repository, &snapshot, &settings.images).await?;

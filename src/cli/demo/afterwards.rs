@@ -4,10 +4,10 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use super::api::{Happening, Subject};
 use super::stage::{Stage, name_of};
 use super::tour::reference;
 use super::workspace::{API_TOKEN, CI_RECEIVER};
+use crate::api::{StreamMessage, StreamSubject};
 use crate::cli::output::{short_commit, short_version};
 
 /// Prints the addresses and commands that work when they are pasted into another terminal.
@@ -57,37 +57,37 @@ pub(super) async fn follow(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     }
 }
 
-fn time_of_day(happening: &Happening) -> String {
+fn time_of_day(happening: &StreamMessage) -> String {
     happening.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 /// Returns the word and the sentence for what happened.
-fn describe(subject: &Subject) -> Option<(String, String)> {
+fn describe(subject: &StreamSubject) -> Option<(String, String)> {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Some(match subject {
-        Subject::Event { repository, tag, state, reason, .. } => {
+        StreamSubject::Event { repository, tag, state, reason, .. } => {
             let image = format!("{}:{}", name_of(repository), short_version(Some(tag), None));
             match (state.as_str(), reason) {
                 ("queued", None) => ("received".to_owned(), image),
                 ("queued", Some(reason)) => ("postponed".to_owned(), format!("{image}: {reason}")),
                 ("pending", _) => ("confirmed".to_owned(), format!("{image} is in the registry")),
-                _ => (state.clone(), format!("{image}{}", because(reason))),
+                _ => (state.to_string(), format!("{image}{}", because(reason))),
             }
         }
-        Subject::Update { environment, repository, version, state, commit, reason, .. } => {
+        StreamSubject::Update { environment, repository, version, state, commit, reason, .. } => {
             // It is a tag, a digest, or both with an @ between them.
             let tag = version.split('@').next().unwrap_or_default();
             let commit = commit.as_ref().map(|commit| format!(" in {}", short_commit(commit))).unwrap_or_default();
             let image = format!("{} {}", name_of(repository), short_version(Some(tag), None));
-            (state.clone(), format!("{environment}: {image}{commit}{}", because(reason)))
+            (state.to_string(), format!("{environment}: {image}{commit}{}", because(reason)))
         }
-        Subject::Request { request, environment, actor, .. } => {
-            (request.clone(), format!("of {environment}, asked for by {actor}"))
+        StreamSubject::Request { request, environment, actor, .. } => {
+            (request.to_string(), format!("of {environment}, asked for by {actor}"))
         }
-        Subject::Hold { environment, repository, state } => {
+        StreamSubject::Hold { environment, repository, state, .. } => {
             (format!("hold {state}"), format!("{} in {environment}", name_of(repository)))
         }
-        Subject::Other => return None,
+        StreamSubject::Rollout { .. } | StreamSubject::Freeze { .. } | StreamSubject::Other => return None,
     })
 }
 

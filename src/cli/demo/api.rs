@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use reqwest::Response;
-use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
 use super::workspace::{API_TOKEN, Workspace};
-use crate::cli::api::{Api, Environment, Event, EventDetail, Matrix, Preview, Request, ServerOptions};
+use crate::api::{EnvironmentView, EventDetailView, EventView, Matrix, PreviewView, RequestView, StreamMessage};
+use crate::cli::api::{Api, ServerOptions};
 
 /// A client with the answers that the tour looks at.
 pub(super) struct Client {
@@ -30,29 +29,29 @@ impl Client {
         &self.base
     }
 
-    pub(super) async fn environments(&self) -> anyhow::Result<Vec<Environment>> {
+    pub(super) async fn environments(&self) -> anyhow::Result<Vec<EnvironmentView>> {
         Ok(self.api.get(&["environments"], &[]).await?.read::<Matrix>()?.environments)
     }
 
-    pub(super) async fn event(&self, id: &str) -> anyhow::Result<Event> {
-        Ok(self.api.get(&["events", id], &[]).await?.read::<EventDetail>()?.event)
+    pub(super) async fn event(&self, id: &str) -> anyhow::Result<EventView> {
+        Ok(self.api.get(&["events", id], &[]).await?.read::<EventDetailView>()?.event)
     }
 
     /// Returns what a promotion would do; `order` asks for a dry run.
-    pub(super) async fn preview(&self, order: &Value) -> anyhow::Result<Preview> {
+    pub(super) async fn preview(&self, order: &Value) -> anyhow::Result<PreviewView> {
         self.api.post(&["promotions"], order).await?.read()
     }
 
-    pub(super) async fn promote(&self, order: &Value) -> anyhow::Result<Request> {
+    pub(super) async fn promote(&self, order: &Value) -> anyhow::Result<RequestView> {
         self.api.post(&["promotions"], order).await?.read()
     }
 
-    pub(super) async fn roll_back(&self, order: &Value) -> anyhow::Result<Request> {
+    pub(super) async fn roll_back(&self, order: &Value) -> anyhow::Result<RequestView> {
         self.api.post(&["rollbacks"], order).await?.read()
     }
 
     /// Returns a promotion or rollback when it has ended, or as it is after `wait`.
-    pub(super) async fn wait(&self, id: &str, wait: Duration) -> anyhow::Result<Request> {
+    pub(super) async fn wait(&self, id: &str, wait: Duration) -> anyhow::Result<RequestView> {
         self.api.get_when_done(&["promotions", id], wait).await?.read()
     }
 
@@ -60,49 +59,6 @@ impl Client {
     pub(super) async fn listen(&self) -> anyhow::Result<Happenings> {
         Ok(Happenings { response: self.api.open(&["stream"]).await?, unread: Vec::new() })
     }
-}
-
-/// Something that has just happened, as `/api/v1/stream` tells it.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Happening {
-    pub(super) at: Timestamp,
-    #[serde(flatten)]
-    pub(super) subject: Subject,
-}
-
-/// What a happening is about.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub(super) enum Subject {
-    Event {
-        id: String,
-        repository: String,
-        tag: String,
-        state: String,
-        reason: Option<String>,
-    },
-    Update {
-        cause_id: String,
-        environment: String,
-        repository: String,
-        version: String,
-        state: String,
-        commit: Option<String>,
-        reason: Option<String>,
-    },
-    Request {
-        id: String,
-        request: String,
-        environment: String,
-        actor: String,
-    },
-    Hold {
-        environment: String,
-        repository: String,
-        state: String,
-    },
-    #[serde(other)]
-    Other,
 }
 
 /// Reads server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
@@ -117,7 +73,7 @@ impl Happenings {
     /// # Errors
     ///
     /// The server has gone.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Happening> {
+    pub(super) async fn next(&mut self) -> anyhow::Result<StreamMessage> {
         loop {
             while let Some(block) = take_block(&mut self.unread) {
                 if let Some(happening) = parse(&block)? {
@@ -138,7 +94,7 @@ fn take_block(unread: &mut Vec<u8>) -> Option<String> {
 }
 
 /// Returns `None` for comments, which keep the connection alive, and for the note that happenings were missed.
-fn parse(block: &str) -> anyhow::Result<Option<Happening>> {
+fn parse(block: &str) -> anyhow::Result<Option<StreamMessage>> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     match (field("event"), field("data")) {
         (None, _) | (_, None) | (Some("missed"), _) => Ok(None),
@@ -149,35 +105,31 @@ fn parse(block: &str) -> anyhow::Result<Option<Happening>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay;
+    use crate::api::StreamSubject;
 
     #[test]
-    fn what_the_server_tells_is_understood() {
-        let notice = relay::Notice {
+    fn messages_are_read_and_other_blocks_skipped() {
+        let message = StreamMessage {
             at: "2026-11-23T08:00:00Z".parse().unwrap(),
-            subject: relay::Subject::Hold {
+            subject: StreamSubject::Hold {
                 id: "1".to_owned(),
                 environment: "production".to_owned(),
                 repository: "r/a".to_owned(),
                 state: "made".to_owned(),
             },
         };
-        let data = serde_json::to_string(&notice).unwrap();
+        let data = serde_json::to_string(&message).unwrap();
         let mut unread =
             format!(": alive\n\nevent: missed\ndata: 3\n\nevent: hold\ndata: {data}\n\nevent: ho").into_bytes();
         let blocks: Vec<_> = std::iter::from_fn(|| take_block(&mut unread)).collect();
         assert_eq!(unread, b"event: ho");
-        let told: Vec<_> = blocks.iter().filter_map(|block| parse(block).unwrap()).collect();
-        let [Happening { at, subject: Subject::Hold { environment, repository, state } }] = told.as_slice() else {
-            panic!("{told:?}")
-        };
-        assert_eq!(*at, notice.at);
-        assert_eq!([environment, repository, state], ["production", "r/a", "made"]);
+        let read: Vec<_> = blocks.iter().filter_map(|block| parse(block).unwrap()).collect();
+        assert_eq!(read, [message]);
     }
 
     #[test]
-    fn a_kind_of_tomorrow_is_no_error() {
-        let block = "event: freeze\ndata: {\"at\":\"2026-11-23T08:00:00Z\",\"kind\":\"freeze\",\"until\":1}\n\n";
-        assert_eq!(parse(block).unwrap().unwrap().subject, Subject::Other);
+    fn unknown_kind_is_accepted() {
+        let block = "event: moon\ndata: {\"at\":\"2026-11-23T08:00:00Z\",\"kind\":\"moon\",\"until\":1}\n\n";
+        assert_eq!(parse(block).unwrap().unwrap().subject, StreamSubject::Other);
     }
 }

@@ -1,7 +1,6 @@
 //! `tagrelay demo`: the whole way of an image on one machine, with a registry of its own.
 //!
-//! - `workspace` is the folder of the run, `platform` and `example` its config repository, `peer` its registry
-//!   ([`registry`] is the embedded one, [`push`] pushes to either);
+//! - `workspace` is the folder of the run, `platform` and `example` its config repository, `peer` its registry;
 //! - `stage` starts them together with the real server, `api` is the client that looks at it;
 //! - `tour` walks through the steps, `afterwards` stays and tells what happens by hand;
 //! - `screen` and `commits` show things.
@@ -15,8 +14,6 @@ mod commits;
 mod example;
 mod peer;
 mod platform;
-pub mod push;
-pub mod registry;
 mod screen;
 mod stage;
 mod tour;
@@ -170,13 +167,6 @@ async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = anyho
         Ok(result) => result,
         Err(_) => bail!("waited {} s in vain for {what}", limit.as_secs()),
     }
-}
-
-/// Returns an HTTP client for peers on this machine: it uses no proxy, and it trusts no certificate authority, so that
-/// it works where none is installed. Requests end after ten seconds.
-fn local_client() -> reqwest::Result<reqwest::Client> {
-    crate::registry::install_tls_provider();
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(10)).build()
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use super::RegistryChoice;
-use super::registry::{EmbeddedRegistry, NotifyEndpoint};
 use super::workspace::{Workspace, write_private};
+use tagrelay_embedded_registry::{EmbeddedRegistry, NotifyEndpoint};
 
 /// How long `docker-registry` may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(30);

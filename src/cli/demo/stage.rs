@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
+use tagrelay_embedded_registry::push::{TinyImage, push};
 use url::Url;
 
 use super::api::{Client, Happenings};
 use super::peer::Peer;
 use super::platform::{self, Platform};
-use super::push::{TinyImage, push};
 use super::screen::Screen;
 use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
-use crate::cli::api::{Environment, Running, Version};
-use crate::cli::output::{Cell, Table};
-use crate::cli::server::{self, Server};
+use crate::api::{CellView, EnvironmentView};
+use crate::cli::output::{Cell, Table, short};
 use crate::image::{CommitSha, Digest, Repository, Tag};
+use crate::server::{self, Server};
 use crate::settings::Settings;
 
 /// How long the server may take until it has read the config repository.
@@ -122,12 +122,12 @@ pub(super) async fn matrix(api: &Client) -> anyhow::Result<Table> {
 }
 
 /// Returns what the environment runs of a repository.
-pub(super) fn running_in<'e>(environment: &'e Environment, repository: &str) -> Option<&'e Running> {
+pub(super) fn running_in<'e>(environment: &'e EnvironmentView, repository: &str) -> Option<&'e CellView> {
     environment.repositories.iter().find(|running| running.repository == repository)
 }
 
-fn describe(running: &Running) -> String {
-    let versions: Vec<String> = running.versions.iter().map(Version::short).collect();
+fn describe(running: &CellView) -> String {
+    let versions: Vec<String> = running.versions.iter().map(short).collect();
     let mut text = versions.join(" and ");
     if let Some(cause) = &running.cause {
         text.push_str(&format!(" by {cause}"));

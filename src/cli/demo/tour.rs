@@ -8,13 +8,13 @@ use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::api::Subject;
 use super::screen::Commit;
 use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
-use crate::cli::api::{Event, Request, Running};
+use crate::api::{CellView, EventView, PreviewState, RequestView, StreamSubject};
 use crate::cli::output::short_digest;
 use crate::image::{Digest, ImageReference, Repository, Tag};
+use crate::domain::{RequestState, UpdateState};
 
 /// How long a step may take, from what begins it to what ends it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -105,12 +105,12 @@ async fn push_an_image(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
 }
 
 /// Tells what the stream says of the pushed image, until it is committed.
-async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(String, Event)> {
+async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(String, EventView)> {
     let mut event_id = None;
     let mut is_confirmed = false;
     loop {
         match stage.happenings.next().await?.subject {
-            Subject::Event { id, repository, tag, state, reason }
+            StreamSubject::Event { id, repository, tag, state, reason }
                 if service.is(&repository) && tag == service.new.as_str() =>
             {
                 match (state.as_str(), reason) {
@@ -125,10 +125,10 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
                 }
                 event_id = Some(id);
             }
-            Subject::Update { cause_id, environment, state, commit, reason, .. }
+            StreamSubject::Update { cause_id, environment, state, commit, reason, .. }
                 if Some(&cause_id) == event_id.as_ref() && environment == STAGING =>
             {
-                let Some(commit) = commit.filter(|_| state == "committed") else {
+                let Some(commit) = commit.filter(|_| state == UpdateState::Committed) else {
                     bail!("{STAGING} does not take it ({state}): {}", reason.unwrap_or_default());
                 };
                 ensure!(is_confirmed, "it was committed before the registry had confirmed it");
@@ -160,7 +160,7 @@ async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, Event)> {
+async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, EventView)> {
     let event = stage.api.event(id).await?;
     let at = event.finished_at.context("the event is committed and has no end")?;
     let text = format!("{commit:.7} is on the branch, for {STAGING}");
@@ -169,12 +169,12 @@ async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyh
 }
 
 /// Returns the milliseconds from the registry's own time of the push.
-fn since_push(event: &Event, at: Timestamp) -> anyhow::Result<i64> {
+fn since_push(event: &EventView, at: Timestamp) -> anyhow::Result<i64> {
     let pushed = event.pushed_at.context("the registry does not say when the image was pushed")?;
     Ok(i64::try_from(at.duration_since(pushed).as_millis())?)
 }
 
-fn check_digest(event: &Event, pushed: &Digest) -> anyhow::Result<()> {
+fn check_digest(event: &EventView, pushed: &Digest) -> anyhow::Result<()> {
     let confirmed = event.digest.as_deref().unwrap_or_default();
     ensure!(confirmed == pushed.as_str(), "{pushed} was pushed, and the registry confirmed {confirmed}");
     Ok(())
@@ -213,7 +213,7 @@ async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
     let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&order)).await?;
     for update in &preview.updates {
         let reason = update.reason.as_deref().unwrap_or_default();
-        ensure!(update.state == "changed", "{} would be {}: {reason}", update.repository, update.state);
+        ensure!(update.state == PreviewState::Changed, "{} would be {}: {reason}", update.repository, update.state);
     }
     let diff = preview.diff.clone().unwrap_or_default();
     ensure!(diff.contains(service.new.as_str()), "the dry run does not show the new tag");
@@ -280,12 +280,12 @@ async fn tell_hold(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(
 }
 
 /// Waits for the end of a promotion or rollback and returns its commit.
-async fn finish(stage: &mut Stage<'_>, begun: Instant, request: Request) -> anyhow::Result<String> {
+async fn finish(stage: &mut Stage<'_>, begun: Instant, request: RequestView) -> anyhow::Result<String> {
     let millis = |begun: Instant| i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
     stage.screen.moment(millis(begun), "accepted", &format!("as {} {}", request.kind, request.id))?;
     let what = format!("the end of the {}", request.kind);
     let ended = within(STEP_LIMIT, &what, stage.api.wait(&request.id, STEP_LIMIT)).await?;
-    let Some(commit) = ended.commit.filter(|_| ended.state == "committed") else {
+    let Some(commit) = ended.commit.filter(|_| ended.state == RequestState::Committed) else {
         bail!("the {} is {}: {}", ended.kind, ended.state, ended.reason.unwrap_or_default());
     };
     stage.screen.moment(millis(begun), "committed", &format!("{commit:.7} is on the branch"))?;
@@ -314,7 +314,7 @@ async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> 
 }
 
 /// Tells whether every site names this tag.
-fn runs(running: &Running, tag: &Tag) -> bool {
+fn runs(running: &CellView, tag: &Tag) -> bool {
     let version = running.version.as_ref();
     version.is_some_and(|version| version.tag.as_deref() == Some(tag.as_str()))
 }

@@ -1,13 +1,15 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::views::{EventDetailView, EventView, RequestView};
+use super::views::{event_detail, event_view, request_view};
 use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
-use crate::settings::Permission;
-use crate::store::{EventFilter, EventState, Replayed};
+use crate::access::Permission;
+use crate::api::{EventDetailView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents, RequestView};
+use crate::domain::EventState;
+use crate::store::{EventFilter, Replayed};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -18,15 +20,6 @@ pub(super) struct Filter {
     state: Option<String>,
     /// At most so many, newest first: 100 unasked, 1000 at the most.
     limit: Option<u32>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Events {
-    events: Vec<EventView>,
-    /// Where `failed` is asked for: promotions and rollbacks that failed for good, in whole or in part, newest first. They are not
-    /// run again but asked for again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requests: Option<Vec<RequestView>>,
 }
 
 /// Push events, newest first.
@@ -45,9 +38,8 @@ pub(super) async fn list(
     let events = store.events(&filter).await?;
     let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
     let refused = store.refused_updates_of(&ids).await?;
-    let view = |event: &crate::store::Event| {
-        EventView::new(event, refused.iter().filter(|update| update.cause_id == event.id))
-    };
+    let view =
+        |event: &crate::domain::Event| event_view(event, refused.iter().filter(|update| update.cause_id == event.id));
     let events = events.iter().map(view).collect();
     let requests = if filter.failed { Some(failed_requests(&app, &filter).await?) } else { None };
     Ok(Json(Events { events, requests }))
@@ -59,9 +51,9 @@ async fn failed_requests(app: &App, filter: &EventFilter) -> Result<Vec<RequestV
     let ids: Vec<&str> = requests.iter().map(|request| request.id.as_str()).collect();
     let updates = store.updates_of_all(&ids).await?;
     let follow_ups = store.follow_ups_of(updates.values().flatten()).await?;
-    let view = |request: &crate::store::Request| {
+    let view = |request: &crate::domain::Request| {
         let updates = updates.get(&request.id).map(Vec::as_slice).unwrap_or_default();
-        RequestView::new(request, updates, &follow_ups)
+        request_view(request, updates, &follow_ups)
     };
     Ok(requests.iter().map(view).collect())
 }
@@ -90,16 +82,6 @@ pub(super) async fn show(
 ) -> Result<Json<EventDetailView>, Problem> {
     caller.must_read()?;
     detail(&app, &id).await
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct ReplayedEvent {
-    #[serde(flatten)]
-    event: EventDetailView,
-    /// Where it was queued and waited for another attempt: until when, and what for. It is asked once now, and waits again as
-    /// long as the answer says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hastened: Option<String>,
 }
 
 /// Runs an event again that failed for good, or asks at once about one that waits to be asked about again.
@@ -137,23 +119,6 @@ pub(super) async fn replay(
     Ok((StatusCode::ACCEPTED, Json(ReplayedEvent { event, hastened })))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReplayFilter {
-    /// Only this repository.
-    repository: Option<String>,
-    /// `failed` or `refused`; `failed` unasked.
-    state: Option<String>,
-    /// At most so many, the newest: 1000 unasked, and at the most.
-    limit: Option<u32>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct ReplayedEvents {
-    /// The ids of the events that run again, newest first.
-    replayed: Vec<String>,
-}
-
 /// Runs all events again that failed for good.
 #[utoipa::path(post, path = "/events/replay", request_body = ReplayFilter, responses(
     (status = 202, body = ReplayedEvents),
@@ -182,5 +147,5 @@ async fn detail(app: &App, id: &str) -> Result<Json<EventDetailView>, Problem> {
     let updates = store.updates_of(id).await?;
     let follow_ups = store.follow_ups_of(&updates).await?;
     let attempts = store.failed_attempts(id).await?;
-    Ok(Json(EventDetailView::new(&event, &updates, &follow_ups, &attempts)))
+    Ok(Json(event_detail(&event, &updates, &follow_ups, &attempts)))
 }

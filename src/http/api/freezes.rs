@@ -2,56 +2,19 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::super::auth::one;
 use super::holds::end_of;
-use super::views::FreezeView;
 use super::{App, Body, Caller, Problem, parse_option};
+use crate::access::{EnvironmentScope, Permission};
+use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
+use crate::domain::BlockKind;
 use crate::relay::{Branch, Environment};
-use crate::settings::Permission;
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Freezes {
-    /// Those that somebody has switched on.
-    freezes: Vec<FreezeView>,
-    /// Those of the settings, as long as they are not over.
-    windows: Vec<WindowView>,
-}
-
-/// A window of the settings in which an environment is frozen.
-#[derive(Serialize, ToSchema)]
-struct WindowView {
-    environment: String,
-    /// As in `Fri 16:00 to Mon 08:00 Europe/Berlin`.
-    window: String,
-    reason: Option<String>,
-    /// When it begins next, or began where it is now.
-    from: String,
-    /// When it ends then.
-    until: String,
-    /// Whether it is now.
-    active: bool,
-}
-
-/// A freeze that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FreezeOrder {
-    environment: String,
-    reason: String,
-    /// When it ends by itself, as `2027-01-04T08:00:00+01:00`; when it is thawed where both this and `freeze_for` are left out.
-    until: Option<String>,
-    /// How long, as `30m`, `4h` or `2d`.
-    freeze_for: Option<String>,
-}
 
 /// The freezes that are switched on, and the windows of the settings.
 #[utoipa::path(get, path = "/freezes", responses((status = 200, body = Freezes)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Freezes>, Problem> {
     caller.must_read()?;
-    let freezes = app.0.relay.store().freezes().await?;
+    let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let now = app.0.relay.store().clock().now();
     let environments = app.0.relay.branches().iter().flat_map(Branch::environments);
     let windows = environments.flat_map(|environment| windows(environment, now)).collect();
@@ -65,8 +28,8 @@ fn windows(environment: &Environment, now: Timestamp) -> Vec<WindowView> {
             environment: environment.name.clone(),
             window: window.span.to_string(),
             reason: window.reason.clone(),
-            from: from.to_string(),
-            until: until.to_string(),
+            from,
+            until,
             active: from <= now,
         })
     };
@@ -74,7 +37,7 @@ fn windows(environment: &Environment, now: Timestamp) -> Vec<WindowView> {
 }
 
 /// Freezes an environment: what comes by itself waits, and so do promotions.
-#[utoipa::path(post, path = "/freezes", request_body = FreezeOrder, responses(
+#[utoipa::path(post, path = "/freezes", request_body = FreezeBody, responses(
     (status = 201, body = FreezeView),
     (status = 403, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -82,9 +45,9 @@ fn windows(environment: &Environment, now: Timestamp) -> Vec<WindowView> {
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
-    Body(order): Body<FreezeOrder>,
+    Body(order): Body<FreezeBody>,
 ) -> Result<(StatusCode, Json<FreezeView>), Problem> {
-    caller.must(&Permission::Freeze(one(&order.environment)))?;
+    caller.must(&Permission::Freeze(EnvironmentScope::one(&order.environment)))?;
     let wrong = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let reason = order.reason.trim();
     if reason.is_empty() {
@@ -100,7 +63,7 @@ pub(super) async fn create(
     let freeze = crate::relay::FreezeOrder {
         environment: order.environment,
         reason: reason.to_owned(),
-        actor: caller.name,
+        actor: caller.name().to_owned(),
         expires_at,
     };
     let made = app.0.relay.freeze(freeze).await?;
@@ -118,11 +81,11 @@ pub(super) async fn thaw(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let freezes = app.0.relay.store().freezes().await?;
+    let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let freeze =
         freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;
-    caller.must(&Permission::Freeze(one(&freeze.environment)))?;
-    match app.0.relay.thaw(&id, &caller.name).await? {
+    caller.must(&Permission::Freeze(EnvironmentScope::one(&freeze.environment)))?;
+    match app.0.relay.end_block(&id, BlockKind::Freeze, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active freeze", &id)),
     }

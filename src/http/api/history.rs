@@ -1,12 +1,13 @@
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::views::{RolloutView, VersionView, time};
 use super::{App, Caller, Problem, Query, limit, parse_option};
+use crate::api::{FileView, History, HistoryView};
 use crate::relay::{Branch, Relay, RequestError};
-use crate::store::{FollowUp, HistoryFilter, Update};
+use crate::domain::{SiteChange, Update};
+use crate::store::{FollowUp, HistoryFilter};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -17,42 +18,6 @@ pub(super) struct Filter {
     repository: Option<String>,
     /// At most so many, newest first: 100 unasked, 1000 at the most.
     limit: Option<u32>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct History {
-    changes: Vec<HistoryView>,
-}
-
-/// One version that an environment got.
-#[derive(Serialize, ToSchema)]
-struct HistoryView {
-    environment: String,
-    repository: String,
-    from: Option<VersionView>,
-    to: VersionView,
-    commit: Option<String>,
-    /// `push`, `promotion` or `rollback`.
-    cause: String,
-    /// The event, or the promotion or rollback.
-    cause_id: String,
-    /// The receiver, or the name of the API token.
-    actor: String,
-    /// When the registry says the image was pushed.
-    pushed_at: Option<String>,
-    /// When the cause reached Tagrelay.
-    received_at: String,
-    /// When it was on the branch.
-    committed_at: Option<String>,
-    /// What became of it in Argo CD; `null` where nobody follows it.
-    rollout: Option<RolloutView>,
-    files: Vec<FileView>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct FileView {
-    path: String,
-    line: u32,
 }
 
 /// Every change with commit, cause, actor and times, newest first.
@@ -74,7 +39,10 @@ pub(super) async fn list(
     };
     let changes = app.0.relay.store().history(&filter).await?;
     let follow_ups = app.0.relay.store().follow_ups_of(&changes).await?;
-    let view = |update: &Update| HistoryView::new(update, follow_ups.get(&update.id));
+    let causes: Vec<&str> = changes.iter().map(|update| update.cause_id.as_str()).collect();
+    let requests = app.0.relay.store().requests_by_id(&causes).await?;
+    let reason = |id: &str| requests.iter().find(|request| request.id == id).and_then(|request| request.reason.clone());
+    let view = |update: &Update| history_view(update, follow_ups.get(&update.id), reason(&update.cause_id));
     Ok(Json(History { changes: changes.iter().map(view).collect() }))
 }
 
@@ -90,26 +58,22 @@ fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-impl HistoryView {
-    fn new(update: &Update, follow_up: Option<&FollowUp>) -> Self {
-        Self {
-            environment: update.environment.clone(),
-            repository: update.repository.to_string(),
-            from: update.old.as_ref().map(Into::into),
-            to: (&update.version).into(),
-            commit: update.commit.clone(),
-            cause: update.cause.to_string(),
-            cause_id: update.cause_id.clone(),
-            actor: update.actor.clone(),
-            pushed_at: time(update.pushed_at),
-            received_at: update.received_at.to_string(),
-            committed_at: time(update.finished_at),
-            rollout: follow_up.map(Into::into),
-            files: update
-                .changes
-                .iter()
-                .map(|change| FileView { path: change.path.clone(), line: change.line })
-                .collect(),
-        }
+fn history_view(update: &Update, follow_up: Option<&FollowUp>, reason: Option<String>) -> HistoryView {
+    let file = |change: &SiteChange| FileView { path: change.path.clone(), line: change.line };
+    HistoryView {
+        environment: update.environment.clone(),
+        repository: update.repository.to_string(),
+        from: update.old.as_ref().map(Into::into),
+        to: (&update.version).into(),
+        commit: update.commit.clone(),
+        cause: update.cause.into(),
+        cause_id: update.cause_id.clone(),
+        actor: update.actor.clone(),
+        reason,
+        pushed_at: update.pushed_at,
+        received_at: update.received_at,
+        committed_at: update.finished_at,
+        rollout: follow_up.map(Into::into),
+        files: update.changes.iter().map(file).collect(),
     }
 }

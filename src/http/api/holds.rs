@@ -4,41 +4,22 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::super::auth::one;
-use super::views::HoldView;
 use super::{App, Body, Caller, Problem};
-use crate::settings::Permission;
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Holds {
-    holds: Vec<HoldView>,
-}
-
-/// A hold that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HoldOrder {
-    environment: String,
-    /// A whole name, or a last component where that is unambiguous.
-    repository: String,
-    reason: Option<String>,
-    /// How long, as `30m`, `4h` or `2d`; until it is released when left out.
-    hold_for: Option<String>,
-}
+use crate::access::{EnvironmentScope, Permission};
+use crate::api::{HoldBody, HoldView, Holds};
+use crate::domain::BlockKind;
 
 /// The holds that are active.
 #[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Holds>, Problem> {
     caller.must_read()?;
-    let holds = app.0.relay.store().holds().await?;
+    let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     Ok(Json(Holds { holds: holds.iter().map(Into::into).collect() }))
 }
 
 /// Pins a repository in an environment.
-#[utoipa::path(post, path = "/holds", request_body = HoldOrder, responses(
+#[utoipa::path(post, path = "/holds", request_body = HoldBody, responses(
     (status = 201, body = HoldView),
     (status = 403, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -46,16 +27,16 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
-    Body(order): Body<HoldOrder>,
+    Body(order): Body<HoldBody>,
 ) -> Result<(StatusCode, Json<HoldView>), Problem> {
-    caller.must(&Permission::Hold(one(&order.environment)))?;
+    caller.must(&Permission::Hold(EnvironmentScope::one(&order.environment)))?;
     let now = app.0.relay.store().clock().now();
     let expires_at = order.hold_for.as_deref().map(|text| end_of("hold_for", text, now)).transpose()?;
     let hold = crate::relay::HoldOrder {
         environment: order.environment,
         repository: order.repository,
         reason: order.reason,
-        actor: caller.name,
+        actor: caller.name().to_owned(),
         expires_at,
     };
     let made = app.0.relay.hold(hold).await?;
@@ -73,10 +54,10 @@ pub(super) async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let holds = app.0.relay.store().holds().await?;
+    let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
-    caller.must(&Permission::Hold(one(&hold.environment)))?;
-    match app.0.relay.release_hold(&id, &caller.name).await? {
+    caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;
+    match app.0.relay.end_block(&id, BlockKind::Hold, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active hold", &id)),
     }

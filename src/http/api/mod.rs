@@ -154,3 +154,24 @@ where
 {
     text.map(|text| parse(name, text)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventState, RequestState, UpdateState};
+
+    #[test]
+    fn document_lists_the_states_of_the_enums() {
+        let document = serde_json::to_value(document()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        let listed = |view: &str| {
+            let reference = schemas[view]["properties"]["state"]["$ref"].as_str().unwrap();
+            let name = reference.strip_prefix("#/components/schemas/").unwrap();
+            schemas[name]["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>()
+        };
+        let words = |states: &[EventState]| states.iter().map(|state| state.as_str()).collect::<Vec<_>>();
+        assert_eq!(listed("EventView"), words(EventState::ALL));
+        assert_eq!(listed("UpdateView"), UpdateState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>());
+        assert_eq!(listed("RequestView"), RequestState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>());
+    }
+}

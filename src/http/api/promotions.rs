@@ -1,22 +1,23 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
-use super::super::auth::one;
 use super::super::trace::RequestTrace;
-use super::views::RequestView;
+use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
-use crate::image::Tag;
-use crate::relay::{Order, Preview, PromotionOrder};
-use crate::settings::Permission;
-use crate::store::{Request, RequestMade, RequestState};
+use crate::access::{EnvironmentScope, Permission};
+use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
+use crate::domain::Change;
+use crate::image::{Repository, Tag};
+use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
+use crate::domain::RequestState;
+use crate::store::RequestMade;
 use crate::telemetry::TraceContext;
 
 /// The longest time that a client may wait for an answer.
@@ -24,52 +25,6 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 255;
-
-/// A promotion that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PromotionBody {
-    /// The environment that changes.
-    to: String,
-    /// The environment whose versions it takes; may be left out where `promote_from` has one.
-    from: Option<String>,
-    /// Whole names, or last components where those are unambiguous; all that both environments run when left out.
-    repositories: Option<Vec<String>>,
-    /// A version to take instead of what `from` runs. Needs `repositories`.
-    tag: Option<String>,
-    /// Repository to the tag that the caller believes `to` runs. A mismatch is 409.
-    #[serde(default)]
-    expect: BTreeMap<String, String>,
-    /// Show what would happen instead of doing it.
-    #[serde(default)]
-    dry_run: bool,
-    reason: Option<String>,
-    /// Promote although the source is not as healthy as `promote_when` and `soak` want it, and although `to` is frozen. Needs
-    /// a `reason`, which goes into the commit, and the permission `override:NAME`.
-    #[serde(default, rename = "override")]
-    overrides: bool,
-}
-
-/// What a promotion would do.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PreviewView {
-    dry_run: bool,
-    /// The commit that it would be applied to.
-    parent: String,
-    /// The change as a unified diff; `null` for whoever may promote and lacks the permission `read`: it shows manifests.
-    diff: Option<String>,
-    updates: Vec<PreviewedView>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct PreviewedView {
-    repository: String,
-    tag: Option<String>,
-    digest: Option<String>,
-    /// `changed`, `unchanged` or `refused`.
-    state: &'static str,
-    reason: Option<String>,
-}
 
 /// Asks for a promotion.
 #[utoipa::path(post, path = "/promotions", request_body = PromotionBody,
@@ -104,7 +59,7 @@ pub(super) async fn create(
         overrides: body.overrides,
     };
     if body.dry_run {
-        caller.must_follow(&order.to)?;
+        caller.must_see_requests(&order.to)?;
         let preview = app.0.relay.preview_promotion(&order, &trace).await?;
         let mut view = PreviewView::from(preview);
         if caller.must_read().is_err() {
@@ -112,12 +67,12 @@ pub(super) async fn create(
         }
         return Ok(Json(view).into_response());
     }
-    caller.must(&Permission::Promote(one(&order.to)))?;
+    caller.must(&Permission::Promote(EnvironmentScope::one(&order.to)))?;
     if order.overrides {
-        caller.must(&Permission::Override(one(&order.to)))?;
+        caller.must(&Permission::Override(EnvironmentScope::one(&order.to)))?;
     }
-    let made = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
-    accepted(&app, made).await
+    let (made, skipped) = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
+    accepted(&app, made, &skipped).await
 }
 
 /// A promotion or rollback, and what has become of it.
@@ -133,19 +88,27 @@ pub(super) async fn show(
 ) -> Result<Json<RequestView>, Problem> {
     let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
     // Listening begins before the first look, so that no end can fall between the two.
-    let mut notices = app.0.relay.notices();
     let store = app.0.relay.store();
+    let mut outbox = store.subscribe();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
-    caller.must_follow(&request.environment)?;
+    caller.must_see_requests(&request.environment)?;
     loop {
         let updates = store.updates_of(&id).await?;
-        if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
+        let state = RequestState::of(updates.iter().map(|update| update.state));
+        if state != RequestState::Pending || Instant::now() >= deadline {
             let follow_ups = store.follow_ups_of(&updates).await?;
-            return Ok(Json(RequestView::new(&request, &updates, &follow_ups)));
+            return Ok(Json(request_view(&request, &updates, &follow_ups)));
         }
-        // Any notice is a reason to look again; so is having missed some.
-        let _ = tokio::time::timeout_at(deadline, notices.recv()).await;
+        let of_request = async {
+            while !outbox.next().await.iter().any(|entry| is_about(&entry.change, &id)) {}
+        };
+        let _ = tokio::time::timeout_at(deadline, of_request).await;
     }
+}
+
+/// Whether a change is about an update of the request.
+fn is_about(change: &Change, request: &str) -> bool {
+    matches!(change, Change::Update { cause_id, .. } if cause_id == request)
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -156,34 +119,40 @@ pub(super) struct Wait {
 }
 
 /// Returns who asks, with the key of the request.
-pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Order, Problem> {
+pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Requester, Problem> {
     let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
     if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
         return Err(Problem::bad_request(format!(
             "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
-    Ok(Order { actor: caller.name, idempotency_key: key.map(str::to_owned), trace })
+    Ok(Requester { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
 }
 
-/// Answers 202 with the request as it stands, which is the earlier one where the key was used before.
-pub(super) async fn accepted(app: &App, made: RequestMade) -> Result<Response, Problem> {
+/// Answers 202 with the request as it stands: the earlier one, if the key was used before.
+pub(super) async fn accepted(
+    app: &App,
+    made: RequestMade,
+    skipped: &[Repository],
+) -> Result<Response, Problem> {
     let request = match made {
         RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,
     };
     let store = app.0.relay.store();
     let updates = store.updates_of(&request.id).await?;
     let follow_ups = store.follow_ups_of(&updates).await?;
-    Ok((StatusCode::ACCEPTED, Json(RequestView::new(&request, &updates, &follow_ups))).into_response())
+    let skipped = skipped.iter().map(ToString::to_string).collect();
+    let view = RequestView { skipped, ..request_view(&request, &updates, &follow_ups) };
+    Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
 
 impl From<Preview> for PreviewView {
     fn from(preview: Preview) -> Self {
-        let view = |update: &crate::relay::PreviewedUpdate| PreviewedView {
+        let view = |update: &PreviewedUpdate| PreviewedView {
             repository: update.repository.to_string(),
             tag: update.version.tag().map(ToString::to_string),
             digest: update.version.digest().map(ToString::to_string),
-            state: update.fate.as_str(),
+            state: Word::read(update.state.as_str()),
             reason: update.reason.clone(),
         };
         Self {
@@ -191,6 +160,7 @@ impl From<Preview> for PreviewView {
             updates: preview.updates.iter().map(view).collect(),
             parent: preview.parent,
             diff: Some(preview.diff),
+            skipped: preview.skipped.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -2,51 +2,11 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::{App, Caller, Problem};
+use crate::api::{LastHeard, ReceiverView, Receivers};
 use crate::store::ReceiverHeard;
 use crate::webhook::ReceiverSettings;
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Receivers {
-    receivers: Vec<ReceiverView>,
-}
-
-/// A receiver: what its sender has to be told, and what it last heard.
-#[derive(Serialize, ToSchema)]
-struct ReceiverView {
-    name: String,
-    /// As in the settings: `docker-hub`, `harbor`, ….
-    kind: &'static str,
-    /// What people call the sender.
-    sender: &'static str,
-    /// The path of the URL to paste at the sender, behind the address under which it reaches Tagrelay. `SECRET`
-    /// stands for the secret.
-    url_path: String,
-    /// The events to tick at the sender.
-    events: &'static str,
-    /// What the sender must show with every request.
-    credential: String,
-    /// The host that counts for every image; `null`: the one that the sender names.
-    registry: Option<String>,
-    /// As `50/s`; `null`: no limit.
-    rate_limit: Option<String>,
-    /// For how long a delivery that was seen before is a duplicate.
-    duplicate_window_seconds: u64,
-    /// The last request, whoever sent it; `null`: there was none.
-    last_heard: Option<LastHeard>,
-    /// When a request last held an event that was stored.
-    last_accepted_at: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct LastHeard {
-    at: String,
-    /// `accepted`, `ignored`, `unauthorized`, `rate_limited`, `too_large`, `too_slow`, `unavailable` or `failed`.
-    outcome: String,
-}
 
 /// The receivers: what to enter at each sender, and when it was last heard of.
 #[utoipa::path(get, path = "/receivers", responses((status = 200, body = Receivers)))]
@@ -64,16 +24,16 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
         let accepted_at = heard.as_ref().and_then(|heard| heard.accepted_at).or(accepted_before);
         ReceiverView {
             name: settings.name.clone(),
-            kind: settings.kind.name(),
-            sender: settings.kind.title(),
+            kind: settings.kind.name().to_owned(),
+            sender: settings.kind.title().to_owned(),
             url_path: url_path(settings),
-            events: settings.kind.events(),
+            events: settings.kind.events().to_owned(),
             credential: credential(settings),
             registry: settings.registry.clone(),
             rate_limit: settings.rate_limit.map(|limit| limit.to_string()),
             duplicate_window_seconds: settings.duplicate_window.as_secs(),
-            last_heard: heard.map(|heard| LastHeard { at: heard.heard_at.to_string(), outcome: heard.outcome }),
-            last_accepted_at: accepted_at.map(|at| at.to_string()),
+            last_heard: heard.map(|heard| LastHeard { at: heard.heard_at, outcome: heard.outcome }),
+            last_accepted_at: accepted_at,
         }
     };
     Ok(Json(Receivers { receivers: app.0.receivers.values().map(view).collect() }))

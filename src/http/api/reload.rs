@@ -1,12 +1,12 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
-use utoipa::ToSchema;
 
 use super::{App, Caller, Problem};
-use crate::settings::{Change, Faults, Permission};
+use crate::access::Permission;
+use crate::api::{Reloaded, SectionChange};
+use crate::settings::{Change, Faults};
 
 /// The way to whoever reads the settings again.
 #[derive(Clone)]
@@ -29,23 +29,6 @@ impl Reloads {
     }
 }
 
-/// What a new reading of the settings has changed.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Reloaded {
-    /// One for each section that says something else than before, or whose files are others.
-    changes: Vec<ChangeView>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct ChangeView {
-    /// As in the settings: `[[receiver]]`.
-    section: String,
-    /// What the section is called; `null` where there is only one.
-    name: Option<String>,
-    /// `added`, `removed`, `changed` or `reordered`.
-    change: &'static str,
-}
-
 /// Reads the settings again and works by them from now on: all of them, or none where one has a fault.
 #[utoipa::path(post, path = "/reload", responses(
     (status = 200, body = Reloaded),
@@ -59,10 +42,10 @@ pub(super) async fn create(State(app): State<App>, caller: Caller) -> Result<Jso
     };
     match reloads.reload().await {
         Some(Ok(changes)) => {
-            let view = |change: Change| ChangeView {
+            let view = |change: Change| SectionChange {
                 section: change.section,
                 name: change.name,
-                change: change.change.as_str(),
+                change: change.change.as_str().to_owned(),
             };
             Ok(Json(Reloaded { changes: changes.into_iter().map(view).collect() }))
         }

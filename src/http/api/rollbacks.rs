@@ -2,31 +2,14 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
-use super::super::auth::one;
 use super::super::trace::RequestTrace;
 use super::holds::span;
 use super::promotions::{accepted, by};
-use super::views::RequestView;
 use super::{App, Body, Caller, Problem, parse_option};
+use crate::access::{EnvironmentScope, Permission};
+use crate::api::{RequestView, RollbackBody};
 use crate::relay::RollbackOrder;
-use crate::settings::Permission;
-
-/// A rollback that is asked for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RollbackBody {
-    environment: String,
-    /// A whole name, or a last component where that is unambiguous.
-    repository: String,
-    /// The tag to go back to; the version before when left out.
-    to: Option<String>,
-    reason: Option<String>,
-    /// How long automation leaves it alone, as `30m`, `4h` or `2d`; until it is released when left out.
-    hold_for: Option<String>,
-}
 
 /// Asks for a rollback: an older version, and a hold. Follow it at `/api/v1/promotions/{id}`.
 #[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,
@@ -44,7 +27,7 @@ pub(super) async fn create(
     Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<RollbackBody>,
 ) -> Result<Response, Problem> {
-    caller.must(&Permission::Rollback(one(&body.environment)))?;
+    caller.must(&Permission::Rollback(EnvironmentScope::one(&body.environment)))?;
     let order = RollbackOrder {
         to: parse_option("to", body.to.as_deref())?,
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
@@ -53,5 +36,5 @@ pub(super) async fn create(
         reason: body.reason,
     };
     let made = app.0.relay.roll_back(&order, &by(caller, &headers, trace)?).await?;
-    accepted(&app, made).await
+    accepted(&app, made, &[]).await
 }

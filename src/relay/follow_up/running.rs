@@ -13,7 +13,8 @@ use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedB
 use crate::config_repo::{CommitId, Place, Snapshot};
 use crate::image::{Repository, Version};
 use crate::relay::branch::sites;
-use crate::relay::matrix::{runs, versions};
+use crate::domain::runs;
+use crate::relay::matrix::versions;
 use crate::relay::{Branch, Relay};
 
 /// A repository and the version of it that is to be promoted.

@@ -4,10 +4,10 @@ use std::str::FromStr;
 use http::HeaderMap;
 use ulid::Ulid;
 
-/// The flag of a trace that whoever began it records.
+/// The flag of a sampled trace.
 const SAMPLED: u8 = 1;
 
-/// Where in which trace something belongs, as the W3C's `traceparent` tells it
+/// A trace and a span in it, in the form of the W3C's `traceparent`
 /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
@@ -16,30 +16,30 @@ pub struct TraceContext {
     flags: u8,
 }
 
-/// What all spans and log lines of one trace have in common: 32 hexadecimal digits.
+/// The id of a trace: 32 hexadecimal digits, shared by its spans and log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
 
-/// Why a text is no `traceparent`.
+/// The text is not a `traceparent`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no traceparent: it looks like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+#[error("`{0}` is not a traceparent such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
 pub struct InvalidTraceParent(String);
 
 impl TraceContext {
-    /// Returns the beginning of a trace that nobody has begun yet.
+    /// Returns the context of a new trace.
     ///
-    /// Its span stands for what happened outside, such as the push itself. Nobody records that one.
+    /// Its span stands for the external cause, such as the push of an image, and is never recorded.
     pub fn random() -> Self {
         let [_, _, _, _, _, _, _, _, span_id @ ..] = Ulid::new().0.to_be_bytes();
-        // The right part of both is random, which is what samplers and indexes want to see.
+        // The last bytes of both are random, as samplers expect.
         Self { trace_id: Ulid::new().0.to_be_bytes(), span_id, flags: SAMPLED }
     }
 
-    /// Returns the context that a request brings along, or `None` when it brings none that is valid.
+    /// Returns the context in the headers of a request; `None`: none, an invalid one, or several.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all("traceparent").iter();
         let value = values.next()?;
-        // Two of them contradict each other.
+        // Two values would contradict each other.
         if values.next().is_some() {
             return None;
         }
@@ -63,7 +63,7 @@ impl TraceContext {
 }
 
 impl fmt::Display for TraceContext {
-    /// Writes it as the header does.
+    /// Writes the value of the header.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", self.trace_id(), hex::encode(self.span_id), self.flags)
     }
@@ -101,13 +101,13 @@ fn parse(text: &str) -> Option<TraceContext> {
     let trace_id = bytes::<16>(parts.next()?)?;
     let span_id = bytes::<8>(parts.next()?)?;
     let [flags] = bytes::<1>(parts.next()?)?;
-    // Later versions may add parts behind these; 255 will never be a version.
+    // Later versions may append parts; version 255 is invalid.
     let is_whole = version != 0 || parts.next().is_none();
     let is_valid = version != 255 && trace_id != [0; 16] && span_id != [0; 8];
     (is_whole && is_valid).then_some(TraceContext { trace_id, span_id, flags: flags & SAMPLED })
 }
 
-/// Reads lower-case hexadecimal digits of exactly one length.
+/// Parses exactly `LENGTH` bytes in lower-case hexadecimal digits.
 fn bytes<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
     let mut bytes = [0; LENGTH];
     let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -121,7 +121,7 @@ mod tests {
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn the_header_reads_back_as_it_was_written() {
+    fn header_parses_back() {
         let context: TraceContext = EXAMPLE.parse().unwrap();
         assert_eq!(context.to_string(), EXAMPLE);
         assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_standard_calls_invalid_is_no_context() {
+    fn invalid_traceparent_is_refused() {
         for text in [
             "",
             "00",
@@ -151,12 +151,12 @@ mod tests {
         }
         let later = EXAMPLE.replacen("00", "cc", 1) + "-what-comes-then";
         assert_eq!(later.parse::<TraceContext>().unwrap().to_string(), EXAMPLE);
-        // Flags that we do not know are not passed on.
+        // Unknown flags are dropped.
         assert_eq!(EXAMPLE.replace("-01", "-ff").parse::<TraceContext>().unwrap().to_string(), EXAMPLE);
     }
 
     #[test]
-    fn only_one_header_counts() {
+    fn repeated_header_is_ignored() {
         let mut headers = HeaderMap::new();
         assert_eq!(TraceContext::from_headers(&headers), None);
         headers.append("traceparent", EXAMPLE.parse().unwrap());

@@ -1,8 +1,8 @@
-//! Traces: what one push, promotion or rollback met on its way, across the store and across restarts.
+//! Traces of a push event, promotion or rollback, across the store and restarts.
 //!
-//! Spans name their parents by value ([`TraceContext`]) and not by where they are called from: the parent of most
-//! of them ended before, and in another process perhaps. Without an exporter the contexts go the same way, so that
-//! log lines, the API and commits have their trace id all the same.
+//! A span refers to its parent by value ([`TraceContext`]) and not by the call stack, because the parent may have ended
+//! in another process. Contexts are passed on without an exporter too, so log lines, the API and commits always have a
+//! trace id.
 
 mod context;
 #[cfg(feature = "otel")]
@@ -14,31 +14,30 @@ use std::time::Duration;
 
 pub use context::{InvalidTraceParent, TraceContext, TraceId};
 
-/// How long the end of the program waits at the most for the last spans to be sent.
+/// Limit for sending the last spans when the process stops.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// Where spans go. Cheap to clone; all clones share one exporter.
+/// Begins and exports spans. Cheap to clone; all clones share one exporter.
 #[derive(Clone, Default)]
 pub struct Traces {
     #[cfg(feature = "otel")]
     exporter: Option<otel::Exporter>,
 }
 
-/// Which side of a conversation a span is
-/// (<https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>).
+/// The kind of a span (<https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanKind {
-    /// Answers somebody who waits.
+    /// Answers a request.
     Server,
-    /// Asks somebody and waits.
+    /// Sends a request and waits for the answer.
     Client,
-    /// Takes up what was left in the store.
+    /// Processes a row of the store.
     Consumer,
-    /// Talks to nobody outside.
+    /// Work inside the process.
     Internal,
 }
 
-/// A piece of work with a beginning and an end. It ends when it is dropped.
+/// A piece of work. It ends when the value is dropped.
 pub struct Span {
     context: TraceContext,
     #[cfg(feature = "otel")]
@@ -51,18 +50,18 @@ pub struct Span {
 pub struct TracesError(String);
 
 impl Traces {
-    /// Returns traces that go nowhere.
+    /// Returns traces without an exporter.
     pub fn off() -> Self {
         Self::default()
     }
 
-    /// Returns what the `OTEL_…` variables ask for
+    /// Creates the exporter that the `OTEL_…` variables configure
     /// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). Without an endpoint
-    /// nothing is exported. To be called inside the runtime, with the TLS provider installed.
+    /// nothing is exported. Call it inside the async runtime, after the TLS provider is installed.
     ///
     /// # Errors
     ///
-    /// When they ask for what cannot be done.
+    /// Invalid or unsupported values, or a build without the feature `otel`.
     pub fn from_environment() -> Result<Self, TracesError> {
         #[cfg(feature = "otel")]
         return Ok(Self { exporter: otel::Exporter::from_environment().map_err(TracesError)? });
@@ -74,12 +73,12 @@ impl Traces {
         }
     }
 
-    /// Begins a span. Without a parent it begins a trace.
+    /// Begins a span; without a parent, also a new trace.
     pub fn begin(&self, kind: SpanKind, name: impl Into<Cow<'static, str>>, parent: Option<&TraceContext>) -> Span {
         self.begin_linked(kind, name, parent, &[])
     }
 
-    /// Begins a span that has to do with other traces, too.
+    /// Begins a span with links to other traces.
     pub fn begin_linked(
         &self,
         kind: SpanKind,
@@ -101,7 +100,7 @@ impl Traces {
         }
     }
 
-    /// Sends what has not been sent yet, for `limit` at the most and never more than five seconds, and ends the exporter.
+    /// Sends the remaining spans, for at most `limit` and at most five seconds, and stops the exporter.
     pub async fn stop(&self, limit: Duration) {
         let limit = limit.min(STOP_TIME);
         #[cfg(feature = "otel")]
@@ -116,13 +115,12 @@ impl Traces {
 }
 
 impl Span {
-    /// Returns what the children of this span name as their parent. Without an exporter that is this span's own
-    /// parent.
+    /// Returns the context for children of this span. Without an exporter it is the context of this span's parent.
     pub fn context(&self) -> TraceContext {
         self.context
     }
 
-    /// Adds an attribute. Never a secret: everybody who may see traces may see it.
+    /// Sets an attribute. It must not contain a secret.
     pub fn set(&mut self, key: &'static str, value: impl Display) {
         #[cfg(feature = "otel")]
         if let Some(recorded) = &mut self.recorded {
@@ -132,7 +130,7 @@ impl Span {
         let _ = (key, value);
     }
 
-    /// Adds an attribute that is a number.
+    /// Sets a numeric attribute.
     pub fn set_number(&mut self, key: &'static str, value: i64) {
         #[cfg(feature = "otel")]
         if let Some(recorded) = &mut self.recorded {
@@ -142,7 +140,7 @@ impl Span {
         let _ = (key, value);
     }
 
-    /// Says that another trace has to do with this span.
+    /// Adds a link to another trace.
     pub fn link(&mut self, to: &TraceContext) {
         #[cfg(feature = "otel")]
         if let Some(recorded) = &mut self.recorded {
@@ -152,7 +150,7 @@ impl Span {
         let _ = to;
     }
 
-    /// Marks the span as failed. A refusal is an answer and no failure.
+    /// Marks the span as failed. A refused update is not a failure.
     pub fn fail(&mut self, reason: &str) {
         #[cfg(feature = "otel")]
         if let Some(recorded) = &mut self.recorded {
@@ -163,7 +161,7 @@ impl Span {
     }
 }
 
-/// What the SDK can sample by; of other words it says nothing, and takes everything
+/// The samplers of the SDK, which silently replaces any other by `always_on`
 /// (<https://opentelemetry.io/docs/languages/sdk-configuration/general/#otel_traces_sampler>).
 const SAMPLERS: [&str; 6] = [
     "always_on",
@@ -174,8 +172,7 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// Returns whether the variables ask for an export: they name an endpoint, or the exporter itself, and nothing
-/// forbids it.
+/// Returns whether the variables enable the export: they name an endpoint or the exporter, and do not disable it.
 fn asks_for_export(variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     let set = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
@@ -183,16 +180,14 @@ fn asks_for_export(variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, St
     }
     if let Some(sampler) = set("OTEL_TRACES_SAMPLER").filter(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
         return Err(format!(
-            "OTEL_TRACES_SAMPLER is `{sampler}`; there are {}",
+            "OTEL_TRACES_SAMPLER is `{sampler}`; supported: {}",
             SAMPLERS.map(|one| format!("`{one}`")).join(", ")
         ));
     }
     match set("OTEL_TRACES_EXPORTER").as_deref() {
         Some("none") => Ok(false),
         Some("otlp") => Ok(true),
-        Some(other) => {
-            Err(format!("OTEL_TRACES_EXPORTER is `{other}`; there is only `otlp`, and `none` for no export"))
-        }
+        Some(other) => Err(format!("OTEL_TRACES_EXPORTER is `{other}`; supported: `otlp`, and `none` for no export")),
         None => Ok(["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
             .iter()
             .any(|name| set(name).is_some())),
@@ -204,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_asks_for_the_export_and_two_words_forbid_it() {
+    fn endpoint_enables_the_export_unless_disabled() {
         let asks = |variables: &[(&str, &str)]| {
             asks_for_export(&|name: &str| {
                 variables.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned())
@@ -221,12 +216,14 @@ mod tests {
         assert!(asks(&[endpoint, ("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err().contains("zipkin"));
         assert_eq!(asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "traceidratio")]), Ok(true));
         assert!(
-            asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "bogus")]).unwrap_err().contains("`bogus`; there are `always_on`")
+            asks(&[endpoint, ("OTEL_TRACES_SAMPLER", "bogus")])
+                .unwrap_err()
+                .contains("`bogus`; supported: `always_on`")
         );
     }
 
     #[test]
-    fn without_an_exporter_contexts_go_through() {
+    fn contexts_are_passed_on_without_an_exporter() {
         let parent = TraceContext::random();
         let span = Traces::off().begin(SpanKind::Internal, "work", Some(&parent));
         assert_eq!(span.context(), parent);

@@ -17,10 +17,10 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData};
 
 use super::{SpanKind, TraceContext, asks_for_export};
 
-/// The most links of one span, unless the environment says otherwise: one for each update of the largest commit.
+/// Default limit of links per span: one for each update of the largest commit.
 const MAX_LINKS: u32 = 1000;
 
-/// Sends spans in batches, from a thread of its own.
+/// Sends spans in batches, from its own thread.
 #[derive(Clone)]
 pub(super) struct Exporter {
     provider: SdkTracerProvider,
@@ -31,13 +31,13 @@ pub(super) struct Exporter {
 pub(super) struct Recorded(opentelemetry_sdk::trace::Span);
 
 impl Exporter {
-    /// Returns the exporter that the `OTEL_…` variables ask for; `None` when they ask for none.
+    /// Creates the exporter that the `OTEL_…` variables configure; `None`: they configure none.
     pub(super) fn from_environment() -> Result<Option<Self>, String> {
         let variable = |name: &str| std::env::var(name).ok();
         if !asks_for_export(&variable)? {
             return Ok(None);
         }
-        let exporter = Telling::new(exporter(&variable)?);
+        let exporter = LoggingExporter::new(exporter(&variable)?);
         let mut builder = SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter);
         if variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none() {
             builder = builder.with_max_links_per_span(MAX_LINKS);
@@ -87,58 +87,59 @@ impl Recorded {
     }
 }
 
-/// How often it is said that spans still cannot be sent.
-const SAID_AGAIN: Duration = Duration::from_secs(60 * 60);
+/// The interval of log lines while spans cannot be sent.
+const LOG_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// An exporter that says when a collector cannot be reached: once, once an hour while that lasts, and once when it is over.
-/// The SDK's own words, one for each batch and layer, are not among the log lines.
+/// An exporter that logs an unreachable collector: at once, every hour while it lasts, and when it ends.
+///
+/// The SDK's own log lines, several per batch, are filtered out.
 #[derive(Debug)]
-struct Telling {
+struct LoggingExporter {
     inner: SpanExporter,
-    /// Since when spans have been lost, and when that was said last.
-    trouble: Mutex<Option<Trouble>>,
+    /// The current outage; `None`: the last batch was sent.
+    outage: Mutex<Option<Outage>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Trouble {
-    said: Instant,
+struct Outage {
+    logged: Instant,
     lost: usize,
 }
 
-impl Telling {
+impl LoggingExporter {
     fn new(inner: SpanExporter) -> Self {
-        Self { inner, trouble: Mutex::new(None) }
+        Self { inner, outage: Mutex::new(None) }
     }
 
-    fn tell(&self, spans: usize, result: &OTelSdkResult, now: Instant) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match (result, *trouble) {
+    fn log(&self, spans: usize, result: &OTelSdkResult, now: Instant) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match (result, *outage) {
             (Ok(()), None) => {}
-            (Ok(()), Some(Trouble { lost, .. })) => {
+            (Ok(()), Some(Outage { lost, .. })) => {
                 tracing::info!(lost, "spans are sent again");
-                *trouble = None;
+                *outage = None;
             }
             (Err(error), None) => {
-                tracing::warn!(%error, "spans cannot be sent and are lost; this is said again in an hour if it lasts");
-                *trouble = Some(Trouble { said: now, lost: spans });
+                tracing::warn!(%error, "spans cannot be sent and are lost; logged again in an hour if this lasts");
+                *outage = Some(Outage { logged: now, lost: spans });
             }
-            (Err(error), Some(Trouble { said, lost })) => {
+            (Err(error), Some(Outage { logged, lost })) => {
                 let lost = lost.saturating_add(spans);
-                let is_due = now.duration_since(said) >= SAID_AGAIN;
+                let is_due = now.duration_since(logged) >= LOG_INTERVAL;
                 if is_due {
                     tracing::warn!(%error, lost, "spans still cannot be sent");
                 }
-                *trouble = Some(Trouble { said: if is_due { now } else { said }, lost });
+                *outage = Some(Outage { logged: if is_due { now } else { logged }, lost });
             }
         }
     }
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Telling {
+impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let result = self.inner.export(batch).await;
-        self.tell(spans, &result, Instant::now());
+        self.log(spans, &result, Instant::now());
         result
     }
 
@@ -155,7 +156,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Telling {
     }
 }
 
-/// The exporter's own builder reads protocol, endpoints, headers, time-outs and compression from the variables.
+/// Creates the SDK's exporter. Its builder reads endpoint, headers, time limits and compression from the variables.
 fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, String> {
     let first = |names: [&str; 2]| names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
     let protocol = first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
@@ -163,19 +164,19 @@ fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, S
     let is_encrypted = endpoint.is_some_and(|endpoint| endpoint.starts_with("https:"));
     let built = match protocol.as_deref() {
         None | Some("http/protobuf") => SpanExporter::builder().with_http().build(),
-        // Unasked it trusts nobody.
+        // By default it trusts no CA certificates.
         Some("grpc") if is_encrypted => {
             SpanExporter::builder().with_tonic().with_tls_config(ClientTlsConfig::new().with_enabled_roots()).build()
         }
         Some("grpc") => SpanExporter::builder().with_tonic().build(),
         Some(other) => {
-            return Err(format!("OTEL_EXPORTER_OTLP_PROTOCOL is `{other}`; there are `http/protobuf` and `grpc`"));
+            return Err(format!("OTEL_EXPORTER_OTLP_PROTOCOL is `{other}`; supported: `http/protobuf`, `grpc`"));
         }
     };
     built.map_err(|error| error.to_string())
 }
 
-/// Returns what the spans come from: what the variables say, and our name where they say none.
+/// Returns the resource that spans belong to: as the variables say, with the service name `tagrelay` by default.
 fn resource() -> Resource {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let found = Resource::builder().build().get(&"service.name".into()).map(|name| name.to_string());

@@ -1,0 +1,31 @@
+//! The images that a kustomization takes from a base.
+
+use std::collections::BTreeSet;
+
+use tagrelay_image::Repository;
+
+use super::super::site::{Note, Site};
+
+/// What a kustomization takes from outside its environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// The images from outside the environment without an entry, each name once per version.
+    pub inherited: Vec<Inherited>,
+    /// Unsupported constructs, with reasons.
+    pub notes: Vec<Note>,
+    /// Every visited path, existing or not. A change of one may change the result.
+    pub looked_at: BTreeSet<String>,
+    /// The folders of the environment's kustomizations that it includes.
+    pub(super) children: BTreeSet<String>,
+    /// The images with an entry of its own.
+    pub(super) names: BTreeSet<Repository>,
+}
+
+/// An image from a base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherited {
+    /// The name in the rendered base; kustomize compares it letter by letter.
+    pub(super) name: String,
+    /// The site: the base's version, at the line of the reference that leads to it.
+    pub site: Site,
+}

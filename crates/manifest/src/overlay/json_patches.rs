@@ -1,0 +1,104 @@
+//! JSON Patches of kustomizations that may replace an image of a base.
+//!
+//! kustomize applies patches before `images`, so an entry matches the patched image and not the original one.
+
+use std::ops::Range;
+
+use super::super::json_patch::is_json_patch;
+use super::super::tree::{Kind, NodeId, Tree};
+use tagrelay_image::{ImageReference, Repository};
+
+/// A JSON Patch with its target.
+#[derive(Debug)]
+pub(super) struct JsonPatch {
+    /// The values in `target`: patterns, as in kustomize.
+    kind: Option<String>,
+    name: Option<String>,
+    operations: Vec<Operation>,
+}
+
+/// The effect of an operation.
+#[derive(Debug)]
+struct Operation {
+    pointer: String,
+    /// Whether it inserts before an item of a list, if that exists.
+    inserts: bool,
+    /// The repository of the image that it sets.
+    sets: Option<Repository>,
+}
+
+impl JsonPatch {
+    /// Reads a patch; `None`: it is not a JSON Patch, or an operation has no path.
+    pub(super) fn of(bytes: &[u8], kind: Option<String>, name: Option<String>) -> Option<Self> {
+        let tree = Tree::parse(bytes).ok()?;
+        let root = tree.documents.first()?.root;
+        if !is_json_patch(&tree, root) {
+            return None;
+        }
+        let operations = tree.children(root).filter_map(|item| operation(&tree, tree.resolve(item))).collect();
+        Some(Self { kind, name, operations })
+    }
+
+    /// Returns a patch that may replace anything.
+    pub(super) fn of_everything() -> Self {
+        let whole = Operation { pointer: String::new(), inserts: false, sets: None };
+        Self { kind: None, name: None, operations: vec![whole] }
+    }
+
+    /// Returns the number of operations.
+    pub(super) fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Returns the repositories of the images that the patch sets.
+    pub(super) fn repositories(&self) -> impl Iterator<Item = &Repository> {
+        self.operations.iter().filter_map(|operation| operation.sets.as_ref())
+    }
+
+    /// Returns the positions of an object that the patch may replace or remove.
+    pub(super) fn touched(&self, tree: &Tree<'_>, root: NodeId) -> Vec<Range<NodeId>> {
+        let text = |at: Option<NodeId>| at.map(|at| &*tree.node(tree.resolve(at)).value);
+        let (kind, metadata) = (text(tree.value_of(root, "kind")), tree.value_of(root, "metadata"));
+        let name = text(metadata.and_then(|metadata| tree.value_of(tree.resolve(metadata), "name")));
+        let may_be = |wanted: &Option<String>, is: Option<&str>, fits: fn(&str, &str) -> bool| match (wanted, is) {
+            (Some(wanted), Some(is)) => has_wildcards(wanted) || fits(wanted, is),
+            _ => true,
+        };
+        // A prefix or suffix may have been added to the name.
+        let is_meant = may_be(&self.kind, kind, |wanted, is| wanted == is)
+            && may_be(&self.name, name, |wanted, is| wanted.contains(is));
+        let operations = if is_meant { self.operations.as_slice() } else { &[] };
+        operations.iter().filter_map(|operation| operation.touched(tree, root)).collect()
+    }
+}
+
+impl Operation {
+    fn touched(&self, tree: &Tree<'_>, root: NodeId) -> Option<Range<NodeId>> {
+        let (mut at, mut is_item) = (root, false);
+        for part in self.pointer.split('/').skip(1) {
+            let part = part.replace("~1", "/").replace("~0", "~");
+            at = tree.resolve(at);
+            is_item = matches!(tree.node(at).kind, Kind::Sequence(_));
+            at = if is_item { tree.children(at).nth(part.parse().ok()?)? } else { tree.value_of(at, &part)? };
+        }
+        (!(is_item && self.inserts)).then(|| at..tree.node(at).subtree_end)
+    }
+}
+
+/// Returns the effect of an operation on existing values: `test` has none, `copy` and `move` set their `path` like `add`.
+fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
+    let text = |key| tree.value_of(item, key).map(|value| &*tree.node(tree.resolve(value)).value);
+    let op = text("op")?;
+    let pointer = if op == "move" { text("from") } else { text("path") };
+    let sets = match op {
+        "add" | "replace" if pointer.is_some_and(|pointer| pointer.ends_with("/image")) => text("value"),
+        _ => None,
+    };
+    let sets = sets.and_then(|image| ImageReference::split(image).0.parse().ok());
+    (op != "test").then_some(Operation { pointer: pointer?.to_owned(), inserts: matches!(op, "add" | "copy"), sets })
+}
+
+/// Returns whether a pattern is more than literal text: kustomize reads it as a regular expression.
+fn has_wildcards(pattern: &str) -> bool {
+    pattern.is_empty() || pattern.contains(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
+}

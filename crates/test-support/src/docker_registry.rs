@@ -1,0 +1,140 @@
+//! Debian's `docker-registry`, started for one test: on a port of its own, in memory, killed when it is dropped.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::peer;
+
+/// How long the program may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A user of the registry and the line that `htpasswd -B` writes for that user.
+pub const READER: (&str, &str) = ("reader", "pull only");
+const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2PdZD6zYJs.gegQRW\n";
+
+/// What the registry is started with.
+#[derive(Default)]
+pub struct Options {
+    /// Where notifications go, and the token that they carry as `Authorization: Bearer …`.
+    pub notify: Option<(String, String)>,
+    /// Whether [`READER`] has to sign in.
+    pub sign_in: bool,
+    /// A certificate and its key, both PEM, for TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// A running `docker-registry`.
+pub struct DockerRegistry {
+    /// The host as references write it: `127.0.0.1:41873`.
+    pub host: String,
+    process: Child,
+    /// What it has written to its log.
+    log: Arc<Mutex<Vec<String>>>,
+    _folder: TempDir,
+}
+
+impl DockerRegistry {
+    /// Starts the registry and waits until it listens.
+    ///
+    /// Returns `None`, and says so, only where `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
+    pub fn start(options: Options) -> Option<Self> {
+        if peer::is_left_out("docker-registry") {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("registry.yml");
+        std::fs::write(&settings, options.settings(&folder)).unwrap();
+        let mut process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&settings)
+            // REGISTRY_… variables would override the settings.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot start docker-registry ({error}): {}", peer::advice("docker-registry", "docker-registry"))
+            });
+        let log = Arc::default();
+        let host = wait_until_it_listens(&mut process, &log);
+        Some(Self { host, process, log, _folder: folder })
+    }
+}
+
+impl DockerRegistry {
+    /// Returns method and target of each request that it has answered, in that order.
+    pub fn requests(&self) -> Vec<String> {
+        let field = |line: &str, name: &str| {
+            let (_, rest) = line.split_once(&format!("http.request.{name}="))?;
+            let text = rest.trim_start_matches('"').split(['"', ' ']).next()?;
+            Some(text.to_owned())
+        };
+        let log = self.log.lock().unwrap();
+        let answered = log.iter().filter(|line| line.contains("msg=\"response completed"));
+        answered.filter_map(|line| Some(format!("{} {}", field(line, "method")?, field(line, "uri")?))).collect()
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Options {
+    fn settings(&self, folder: &TempDir) -> String {
+        let mut settings = "version: 0.1\n\
+            log: {level: info, formatter: text, accesslog: {disabled: true}}\n\
+            storage: {inmemory: {}}\n\
+            http:\n  addr: 127.0.0.1:0\n  secret: only-for-this-test\n"
+            .to_owned();
+        if let Some((certificate, key)) = &self.tls {
+            let (certificate, key) = (certificate.display(), key.display());
+            settings.push_str(&format!("  tls: {{certificate: '{certificate}', key: '{key}'}}\n"));
+        }
+        if self.sign_in {
+            let path = folder.path().join("htpasswd");
+            std::fs::write(&path, READER_LINE).unwrap();
+            settings.push_str(&format!("auth: {{htpasswd: {{realm: tests, path: '{}'}}}}\n", path.display()));
+        }
+        if let Some((url, token)) = &self.notify {
+            settings.push_str(&format!(
+                "notifications:\n  endpoints:\n    - name: tagrelay\n      url: '{url}'\n      \
+                 headers: {{Authorization: ['Bearer {token}']}}\n      timeout: 5s\n      threshold: 3\n      \
+                 backoff: 200ms\n      ignore: {{actions: [pull]}}\n"
+            ));
+        }
+        settings
+    }
+}
+
+/// Returns the address that the program says it listens on. Its log is read to the end, so that it never blocks.
+fn wait_until_it_listens(process: &mut Child, kept: &Arc<Mutex<Vec<String>>>) -> String {
+    let log = process.stderr.take().unwrap();
+    let kept = Arc::clone(kept);
+    let (said, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            kept.lock().unwrap().push(line.clone());
+            // Nobody listens any more once the address is known.
+            let _ = said.send(line);
+        }
+    });
+    let mut lines = Vec::new();
+    while let Ok(line) = heard.recv_timeout(START_LIMIT) {
+        if let Some((_, rest)) = line.split_once("listening on ") {
+            return rest.split(['"', ',', ' ']).next().unwrap_or_default().to_owned();
+        }
+        lines.push(line);
+    }
+    let _ = process.kill();
+    panic!("docker-registry did not begin to listen; it said:\n{}", lines.join("\n"));
+}

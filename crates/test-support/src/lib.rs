@@ -1,0 +1,46 @@
+//! What the tests and benchmarks share: the program in its surroundings, and the servers that it talks to.
+//!
+//! - the program: [`fleet`] (between a registry and a config repository, [`upstream`]), [`command`] (one command at a time),
+//!   [`settings`] (the texts that both start from)
+//! - Git: [`git`] (a remote), [`source`] (a source repository), [`git_http`], [`git_tls`] and [`git_ssh`] (servers),
+//!   [`slow_link`] and [`delay`] (slow networks)
+//! - registries: [`docker_registry`], [`guarded_registry`], [`collector`] (an endpoint for notifications)
+//! - others: [`argocd`], [`issuer`] (OpenID Connect), [`otlp`] (a collector of traces), [`promtool`], [`pyyaml`]
+//! - benchmarks: [`manifests`], [`measure`], [`wire`]
+//! - [`peer`]: programs that may be missing; [`folder`]: the files of this repository
+//!
+//! The path of the program is an argument, because only test binaries know it: `env!("CARGO_BIN_EXE_tagrelay")`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "only tests use it")]
+
+pub mod argocd;
+pub mod collector;
+pub mod command;
+pub mod delay;
+pub mod docker_registry;
+pub mod fleet;
+pub mod folder;
+pub mod git;
+pub mod git_http;
+pub mod git_ssh;
+pub mod git_tls;
+pub mod guarded_registry;
+pub mod issuer;
+pub mod manifests;
+pub mod measure;
+pub mod otlp;
+pub mod peer;
+pub mod promtool;
+pub mod pyyaml;
+pub mod settings;
+pub mod slow_link;
+pub mod source;
+pub mod upstream;
+pub mod wire;
+
+pub use fleet::{Builder, Fleet};
+
+/// Makes ring the TLS provider of the process, unless there is one already.
+pub fn install_tls_provider() {
+    // An error means that another test installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,24 @@
+//! Programs that some tests need, and `TAGRELAY_TEST_WITHOUT`, which names those that are missing.
+
+use std::io::Write as _;
+
+/// Whether `TAGRELAY_TEST_WITHOUT` names this program; if so, a line on standard error says that the test is left out.
+pub fn is_left_out(program: &str) -> bool {
+    let names = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
+    let is_left_out = names.split([',', ' ']).any(|name| name == program);
+    if is_left_out {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        // Not `eprintln!`: the test harness captures it.
+        let line = format!("left out: {test}, because TAGRELAY_TEST_WITHOUT names {program}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    is_left_out
+}
+
+/// How to get a program that could not be started.
+pub fn advice(program: &str, package: &str) -> String {
+    format!(
+        "install it with `make setup` (Debian: apt-get install {package}), or leave these tests out with \
+         TAGRELAY_TEST_WITHOUT={program}"
+    )
+}

@@ -1,0 +1,98 @@
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{EnvironmentScope, Permission};
+use crate::secret::{ExposeSecret, Secret, SecretError};
+
+/// An API token: how its bearer is recognised, and what the bearer may do.
+#[derive(Debug, Clone)]
+pub struct ApiToken {
+    /// The name of the bearer, which appears in commits and in the history.
+    pub name: String,
+    pub secret: TokenSecret,
+    pub permissions: Vec<Permission>,
+}
+
+/// What a presented token is compared with.
+#[derive(Debug, Clone)]
+pub enum TokenSecret {
+    /// The token itself.
+    Secret(Secret),
+    /// The SHA-256 of the token. Not salted, so the token must be long and random.
+    Sha256([u8; 32]),
+}
+
+impl ApiToken {
+    /// Returns whether the bearer has the permission.
+    pub fn may(&self, needed: &Permission) -> bool {
+        self.permissions.iter().any(|permission| permission.covers(needed))
+    }
+
+    /// Returns whether the bearer may see the promotions and rollbacks of an environment: with `read`, or with the permission
+    /// to request them.
+    pub fn may_see_requests(&self, environment: &str) -> bool {
+        let scope = EnvironmentScope::one(environment);
+        self.may(&Permission::Read)
+            || self.may(&Permission::Promote(scope.clone()))
+            || self.may(&Permission::Rollback(scope))
+    }
+}
+
+impl TokenSecret {
+    /// Returns whether the presented token is this one. The comparison takes constant time.
+    ///
+    /// # Errors
+    ///
+    /// If the file or variable of the token can no longer be read.
+    pub fn matches(&self, presented: &str) -> Result<bool, SecretError> {
+        let expected: [u8; 32] = match self {
+            Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
+            Self::Sha256(hash) => *hash,
+        };
+        let presented: [u8; 32] = Sha256::digest(presented).into();
+        Ok(expected.ct_eq(&presented).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_visible_to_readers_and_requesters() {
+        let token = |permission: &str| ApiToken {
+            name: "x".to_owned(),
+            secret: TokenSecret::Sha256([0; 32]),
+            permissions: vec![permission.parse().unwrap()],
+        };
+        for permission in ["read", "admin", "promote:production", "rollback:*"] {
+            assert!(token(permission).may_see_requests("production"), "{permission}");
+        }
+        for permission in ["replay", "hold:production", "promote:staging"] {
+            assert!(!token(permission).may_see_requests("production"), "{permission}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_token_matches() {
+        let plain = TokenSecret::Secret(Secret::inline("s3cret".to_owned()).unwrap());
+        let hashed = TokenSecret::Sha256(Sha256::digest("s3cret").into());
+        for token in [plain, hashed] {
+            assert!(token.matches("s3cret").unwrap());
+            for wrong in ["", "s3cre", "s3cret ", "S3cret"] {
+                assert!(!token.matches(wrong).unwrap(), "{wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn missing_token_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let token = TokenSecret::Secret(Secret::from_file(&path).unwrap());
+        assert!(token.matches("s3cret").unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(token.matches("s3cret").is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! The wire types of the HTTP API: what the server sends and what clients send, defined once for both sides.
+//!
+//! Plain data with `Serialize`, `Deserialize` and an OpenAPI schema. `http` converts rows and decisions into these types;
+//! `cli` reads them. A member that is not listed here is ignored by clients, so a newer server may add some.
+//!
+//! In reading order: `word` (states), `problem` (errors), `update`, `event`, `request`, `block` (holds and freezes),
+//! `environment`, `history`, `receiver`, `registry`, `reload`, `stream`.
+
+mod block;
+mod environment;
+mod event;
+mod history;
+mod problem;
+mod receiver;
+mod registry;
+mod reload;
+mod request;
+mod stream;
+mod update;
+mod word;
+
+pub use block::{FreezeBody, FreezeView, Freezes, FrozenByView, FrozenView, HoldBody, HoldView, Holds, WindowView};
+pub use environment::{ApplicationView, CellView, EnvironmentView, HealthView, Matrix, ProblemView, SiteView};
+pub use event::{
+    AttemptView, EventDetailView, EventView, Events, RefusedIn, ReplayFilter, ReplayedEvent, ReplayedEvents, StepView,
+};
+pub use history::{FileView, History, HistoryView};
+pub use problem::{FaultView, Problem};
+pub use receiver::{Answer, AnswerBranch, AnswerEvent, AnswerIgnored, LastHeard, ReceiverView, Receivers};
+pub use registry::{CatchUpView, Registries, RegistryView};
+pub use reload::{Reloaded, SectionChange};
+pub use request::{PreviewView, PreviewedView, PromotionBody, RequestView, RollbackBody, RolloutSummary};
+pub use stream::{StreamMessage, StreamSubject};
+pub use update::{ChangeView, RolledView, RolloutView, UpdateView, VersionView};
+pub use word::{DeliveryState, FreezeKind, HealthState, PreviewState, Word};

@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{ChangeView, PreviewState, UpdateView, Word};
+use crate::domain::{RequestKind, RequestState};
+use crate::store::FollowState;
+
+/// The body of `POST /api/v1/promotions`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromotionBody {
+    /// The environment that changes.
+    pub to: String,
+    /// The environment whose versions are taken; may be left out if `promote_from` has only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Whole names, or last components if those are unambiguous; default: every repository that both environments run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repositories: Option<Vec<String>>,
+    /// A tag to promote instead of the version that `from` runs. Needs `repositories`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Repository to the tag that the caller believes `to` runs. A mismatch is 409.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expect: BTreeMap<String, String>,
+    /// Show what would happen and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Promote even if the source is not as healthy as `promote_when` and `soak` demand, or `to` is frozen. Needs a `reason`, which
+    /// goes into the commit, and the permission `override:NAME`.
+    #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
+    pub overrides: bool,
+}
+
+/// The body of `POST /api/v1/rollbacks`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackBody {
+    pub environment: String,
+    /// The whole name, or the last component if that is unambiguous.
+    pub repository: String,
+    /// The tag to go back to; default: the previous version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long the hold lasts, as in `30m`, `4h` or `2d`; default: until it is released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_for: Option<String>,
+}
+
+/// A promotion or rollback.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RequestView {
+    pub id: String,
+    #[schema(value_type = RequestKind)]
+    pub kind: Word<RequestKind>,
+    #[schema(value_type = RequestState)]
+    pub state: Word<RequestState>,
+    /// The environment that changes.
+    pub to: String,
+    /// The environment whose versions are taken.
+    pub from: Option<String>,
+    /// The name of the API token that requested it.
+    pub actor: String,
+    /// The reason given with the request.
+    pub requested_because: Option<String>,
+    #[schema(value_type = String)]
+    pub created_at: Timestamp,
+    /// The last commit that contains a part of it.
+    pub commit: Option<String>,
+    /// The edited sites.
+    pub changes: Vec<ChangeView>,
+    /// Why it is refused or waits, or that there was nothing to do.
+    pub reason: Option<String>,
+    /// One for each repository.
+    pub updates: Vec<UpdateView>,
+    /// The rollout of its commits in Argo CD; `null` if Argo CD is not configured.
+    pub rollout: Option<RolloutSummary>,
+    /// The closed gate or the freeze that was overridden, or the freeze that a rollback passed.
+    pub overridden: Option<String>,
+    /// The id that log lines, spans and the commit share: 32 hexadecimal digits.
+    pub trace_id: String,
+    /// Repositories that the source runs and the target does not name. Only in the answer to the promotion itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+}
+
+/// The rollout of all commits of a promotion or rollback.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RolloutSummary {
+    /// The state of the rollout that is least advanced or failed.
+    #[schema(value_type = FollowState)]
+    pub state: Word<FollowState>,
+    pub reason: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The answer to a dry run: what a promotion would do.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PreviewView {
+    pub dry_run: bool,
+    /// The commit that the change would be applied to.
+    pub parent: String,
+    /// A unified diff; `null` if the token lacks the permission `read`, because a diff shows manifests.
+    pub diff: Option<String>,
+    pub updates: Vec<PreviewedView>,
+    /// Repositories that the source runs and the target does not name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+}
+
+/// What a promotion would do with one repository.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PreviewedView {
+    pub repository: String,
+    pub tag: Option<String>,
+    pub digest: Option<String>,
+    #[schema(value_type = PreviewState)]
+    pub state: Word<PreviewState>,
+    pub reason: Option<String>,
+}

@@ -1,0 +1,176 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::domain::{Cause, EventState, RequestKind, RequestState, UpdateState};
+use crate::store::FollowState;
+
+/// A closed list of words that stand for the values of `Self` on the wire.
+pub trait Words: Copy + PartialEq + 'static {
+    /// Every value, in the order in which documents list them.
+    fn all() -> &'static [Self];
+
+    /// Returns the word of a value.
+    fn word(self) -> &'static str;
+}
+
+/// A word on the wire: a value of `T`, or a word that this version does not know because a newer server sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word<T> {
+    /// A value that this version knows.
+    Known(T),
+    /// Any other word.
+    Other(String),
+}
+
+impl<T: Words> Word<T> {
+    /// Reads a word. One that this version does not know is kept as it is.
+    pub fn read(word: &str) -> Self {
+        let known = T::all().iter().find(|value| value.word() == word);
+        known.map_or_else(|| Self::Other(word.to_owned()), |value| Self::Known(*value))
+    }
+
+    /// Returns the word as it is written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Known(value) => value.word(),
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl<T> From<T> for Word<T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: Words> PartialEq<T> for Word<T> {
+    fn eq(&self, other: &T) -> bool {
+        matches!(self, Self::Known(value) if value == other)
+    }
+}
+
+impl<T: Words> fmt::Display for Word<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<T: Words> Serialize for Word<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de, T: Words> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer).map(|word| Self::read(&word))
+    }
+}
+
+/// Makes enums usable as a [`Word`] and lists their words in the OpenAPI document.
+macro_rules! words {
+    ($($name:ident),* $(,)?) => {$(
+        impl Words for $name {
+            fn all() -> &'static [Self] {
+                Self::ALL
+            }
+
+            fn word(self) -> &'static str {
+                self.as_str()
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let words = Self::ALL.iter().map(|value| value.as_str());
+                ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )*};
+}
+
+words!(Cause, EventState, FollowState, RequestKind, RequestState, UpdateState);
+words!(DeliveryState, FreezeKind, HealthState, PreviewState);
+
+/// Defines an enum of words that only the wire knows.
+macro_rules! wire_words {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the word on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    )*};
+}
+
+wire_words! {
+    /// Whether a delivery made a new event.
+    DeliveryState {
+        Queued = "queued",
+        /// It repeats an earlier delivery, whose event is named instead.
+        Duplicate = "duplicate",
+    }
+
+    /// Where a freeze comes from.
+    FreezeKind {
+        /// The settings.
+        Window = "window",
+        /// The API.
+        Freeze = "freeze",
+    }
+
+    /// The health of an environment in Argo CD.
+    HealthState {
+        /// Every application is Synced and Healthy.
+        Healthy = "healthy",
+        Unhealthy = "unhealthy",
+    }
+
+    /// What a promotion would do with one repository.
+    PreviewState {
+        /// Its manifests would change.
+        Changed = "changed",
+        /// Its manifests would change when a freeze ends.
+        Waiting = "waiting",
+        /// The environment runs the version already.
+        Unchanged = "unchanged",
+        Refused = "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_reads_back_as_its_value() {
+        for state in EventState::ALL {
+            let json = serde_json::to_string(&Word::from(*state)).unwrap();
+            assert_eq!(json, format!("\"{}\"", state.as_str()));
+            assert_eq!(serde_json::from_str::<Word<EventState>>(&json).unwrap(), *state);
+        }
+    }
+
+    #[test]
+    fn word_of_newer_server_is_kept() {
+        let word: Word<RequestState> = serde_json::from_str("\"on-the-moon\"").unwrap();
+        assert_eq!(word, Word::Other("on-the-moon".to_owned()));
+        assert_eq!(serde_json::to_string(&word).unwrap(), "\"on-the-moon\"");
+    }
+}

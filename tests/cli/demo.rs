@@ -1,0 +1,309 @@
+//! `tagrelay demo` as a newcomer runs it: the built program, in an environment that tells it nothing.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs programs with a home and a temporary folder of their own, and nothing else but PATH.
+struct Newcomer {
+    home: TempDir,
+}
+
+impl Newcomer {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env("HOME", self.home.path()).env("TMPDIR", self.home.path());
+        command.env("GIT_CONFIG_NOSYSTEM", "1").current_dir(self.home.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn demo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(crate::PROGRAM);
+        command.arg("demo").args(arguments);
+        command
+    }
+
+    /// Fails if the program has left anything in the temporary folder.
+    fn assert_nothing_is_left(&self) {
+        let left: Vec<_> = std::fs::read_dir(self.home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Returns what stands behind `before` in the first line that has it.
+fn behind<'a>(text: &'a str, before: &str) -> &'a str {
+    let line = text.lines().find_map(|line| Some(line.split_once(before)?.1));
+    line.unwrap_or_else(|| panic!("no `{before}` in:\n{text}")).trim()
+}
+
+/// Checks a tour that has ended well, and returns the tag that was pushed.
+fn check_tour(output: &Output) -> String {
+    let shown = text(&output.stdout);
+    let complaints = text(&output.stderr);
+    assert!(output.status.success(), "{shown}\n{complaints}");
+    assert_eq!(complaints, "");
+    assert!(!shown.contains('\u{1b}'), "colours without a terminal:\n{shown}");
+
+    // The pushed image: its tag and digest are said by the pusher, by the registry and by the commit.
+    let pushed = shown.lines().find(|line| line.trim_start().starts_with("127.0.0.1:") && line.contains(":")).unwrap();
+    let (repository, tag) = pushed.trim().rsplit_once(':').unwrap();
+    assert!(repository.ends_with("/uyou/user-service"), "{pushed}");
+    assert!(tag.len() == 40 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{pushed}");
+    let digest = shown.lines().find(|line| line.trim_start().starts_with("sha256:")).unwrap().trim();
+    assert!(behind(&shown, "the registry has it: ").starts_with(&digest[..19]), "{shown}");
+    assert_eq!(behind(&shown, "Tagrelay-Image: "), format!("{repository}:{tag}@{digest}"));
+    for moment in ["received", "confirmed", "committed"] {
+        assert!(shown.lines().any(|line| line.contains(" ms") && line.contains(moment)), "no {moment} in:\n{shown}");
+    }
+
+    // The branch: staging moved once, production there and back.
+    let (old, new) = ("690879c8fa1a8a8147d87324bf52cabf9f4fceee", tag);
+    let moved = |environment: &str, from: &str, to: &str| format!("{environment}: user-service {from:.7} -> {to:.7}");
+    let log: Vec<&str> = shown.lines().rev().take_while(|line| !line.is_empty()).collect();
+    let subjects: Vec<&str> = log.iter().rev().map(|line| line.trim().split_once(' ').unwrap().1).collect();
+    let expected = [
+        moved("production", new, old),
+        moved("production", old, new),
+        moved("staging", old, new),
+        "Describe staging and production".to_owned(),
+    ];
+    assert_eq!(subjects, expected);
+
+    // The diff of staging, then the dry run of production: each keeps its own way of writing.
+    for (line, mark) in [(old, '-'), (new, '+')] {
+        for scalar in [
+            format!("          image: {repository}:{line} # the commit that CI built"),
+            format!("              image: '{repository}:{line}'"),
+            format!("        image: \"{repository}:{line}\""),
+        ] {
+            assert!(shown.contains(&format!("\n   {mark}{scalar}\n")), "no {mark}{scalar} in:\n{shown}");
+        }
+    }
+    assert!(shown.contains("Its diff is the one of the dry run."));
+    assert!(shown.contains("Every file is byte for byte as it was in "));
+    let row = shown.lines().rfind(|line| line.trim_start().starts_with("user-service ")).unwrap();
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>().join(" "),
+        format!("user-service {new:.7} by push {old:.7} by rollback, held")
+    );
+    tag.to_owned()
+}
+
+#[test]
+fn the_tour_ends_and_leaves_nothing() {
+    let newcomer = Newcomer::new();
+    let first = check_tour(&newcomer.demo(&["--once"]).output().unwrap());
+    let second = check_tour(&newcomer.demo(&["--once"]).output().unwrap());
+    assert_ne!(first, second, "nothing of it is written down in advance");
+    newcomer.assert_nothing_is_left();
+}
+
+#[test]
+fn the_tour_works_with_docker_registry() {
+    let without = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
+    if without.split([',', ' ']).any(|name| name == "docker-registry") {
+        eprintln!("left out: the tour with docker-registry, because TAGRELAY_TEST_WITHOUT names it");
+        return;
+    }
+    let newcomer = Newcomer::new();
+    check_tour(&newcomer.demo(&["--once", "--registry", "docker-registry"]).output().unwrap());
+    newcomer.assert_nothing_is_left();
+}
+
+/// A folder for PATH that holds these programs only.
+fn path_with(newcomer: &Newcomer, programs: &[&str]) -> PathBuf {
+    let folder = newcomer.home.path().join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    for program in programs {
+        std::os::unix::fs::symlink(find_in_path(program), folder.join(program)).unwrap();
+    }
+    folder
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let newcomer = Newcomer::new();
+    let nothing = path_with(&newcomer, &[]);
+    let said = refused(newcomer.demo(&["--once"]).env("PATH", &nothing));
+    assert!(said.starts_with("error: git cannot be run ("), "{said}");
+    assert!(said.contains("apt-get install git"), "{said}");
+    std::fs::remove_dir_all(&nothing).unwrap();
+
+    let git_only = path_with(&newcomer, &["git"]);
+    let said = refused(newcomer.demo(&["--once", "--registry", "docker-registry"]).env("PATH", &git_only));
+    assert!(said.contains("apt-get install docker-registry"), "{said}");
+    std::fs::remove_dir_all(&git_only).unwrap();
+    newcomer.assert_nothing_is_left();
+
+    let said = refused(newcomer.demo(&["--once"]).env("TMPDIR", "/no/such/folder"));
+    assert!(said.contains("set TMPDIR"), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let newcomer = Newcomer::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let said = refused(&mut newcomer.demo(&["--once", "--port", &address.port().to_string()]));
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    newcomer.assert_nothing_is_left();
+}
+
+/// The remote has a hook that refuses every push.
+#[test]
+fn a_step_that_does_not_happen_fails_the_run() {
+    let newcomer = Newcomer::new();
+    let bin = path_with(&newcomer, &[]);
+    let git = find_in_path("git");
+    let write = |name: &str, script: String| {
+        std::fs::write(bin.join(name), script).unwrap();
+        std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("pre-receive", "#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n".to_owned());
+    write("git", format!("#!/bin/sh\nexec {} -c core.hooksPath={} \"$@\"\n", git.display(), bin.display()));
+    let path = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path))).unwrap();
+    let said = refused(newcomer.demo(&["--once"]).env("PATH", path));
+    assert!(said.contains("error: staging does not take it (refused): "), "{said}");
+    assert!(said.contains("not on a Friday"), "{said}");
+    std::fs::remove_dir_all(&bin).unwrap();
+    newcomer.assert_nothing_is_left();
+}
+
+fn find_in_path(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file()).unwrap()
+}
+
+/// A demo that stays up, with what it prints.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    shown: String,
+}
+
+impl Running {
+    fn start(newcomer: &Newcomer) -> Self {
+        let mut child = newcomer.demo(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines, shown: String::new() }
+    }
+
+    /// Reads on until a line has all of these words, and returns it.
+    fn until(&mut self, words: &[&str]) -> String {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|_| panic!("no line with {words:?} came after:\n{}", self.shown));
+            self.shown.push_str(&line);
+            self.shown.push('\n');
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+    }
+
+    /// Presses Ctrl-C and returns the exit code.
+    fn interrupt(mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        let mut complaints = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+        (self.child.wait().unwrap().code(), complaints)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the commands below the comment that begins with `comment`, as they would be pasted.
+fn commands(shown: &str, comment: &str) -> String {
+    let from = shown.find(comment).unwrap_or_else(|| panic!("no `{comment}` in:\n{shown}"));
+    let lines = shown[from..].lines().skip_while(|line| line.trim_start().starts_with('#'));
+    lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn paste(newcomer: &Newcomer, commands: &str) -> String {
+    let output = newcomer.command("sh").arg("-ec").arg(commands).output().unwrap();
+    assert!(output.status.success(), "{commands}\n{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn it_stays_up_and_its_commands_work_when_they_are_pasted() {
+    let newcomer = Newcomer::new();
+    let mut demo = Running::start(&newcomer);
+    demo.until(&["What happens shows up here"]);
+    let shown = demo.shown.clone();
+    let repository = PathBuf::from(
+        shown
+            .lines()
+            .rfind(|line| line.contains("config repository"))
+            .unwrap()
+            .trim()
+            .strip_prefix("config repository")
+            .unwrap()
+            .trim(),
+    );
+    let tip = |repository: &Path| {
+        let log = format!("git --git-dir={} log -1 --format=%s main", repository.display());
+        paste(&newcomer, &log).trim().to_owned()
+    };
+    assert!(tip(&repository).starts_with("production: user-service "), "the commits are in Git itself");
+
+    if find_curl() {
+        let answer = paste(&newcomer, &commands(&shown, "# CI has built order-service"));
+        assert!(answer.contains("\"state\":\"queued\""), "{answer}");
+        demo.until(&["received", "order-service"]);
+        demo.until(&["committed", "staging: order-service"]);
+        assert!(tip(&repository).starts_with("staging: order-service 516de5f -> "));
+    }
+    paste(&newcomer, &commands(&shown, "# Production follows."));
+    demo.until(&["promotion", "of production"]);
+    demo.until(&["committed", "production: order-service"]);
+    assert!(tip(&repository).starts_with("production: order-service 483219d -> "));
+    let log = paste(&newcomer, &commands(&shown, "# Git has it all."));
+    assert!(log.contains("Tagrelay-Cause: promotion "), "{log}");
+
+    let (code, complaints) = demo.interrupt();
+    assert_eq!((code, complaints.as_str()), (Some(0), ""));
+    newcomer.assert_nothing_is_left();
+}
+
+/// Nearly every machine has it; where none is, the promotion is still tried.
+fn find_curl() -> bool {
+    let is_there = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !is_there {
+        eprintln!("left out: the curl command of the demo, because there is no curl");
+    }
+    is_there
+}

@@ -1,0 +1,221 @@
+//! `tagrelay serve` as the built program, and the commands against it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use tagrelay_test_support::command::{Answer, Workplace, run};
+use tagrelay_test_support::settings::COMMANDS;
+
+use crate::workplace;
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const SHA: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
+
+/// A running service, killed when it is dropped.
+struct Service {
+    process: Child,
+    log: BufReader<ChildStdout>,
+    address: String,
+    operations: Option<String>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Service {
+    /// Starts the service and waits until it says where it listens.
+    fn start(workplace: &Workplace) -> Self {
+        let mut command = workplace.tagrelay("serve --log-format json");
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut log = BufReader::new(process.stdout.take().unwrap());
+        let listening = until(&mut log, "listening");
+        let address = |name: &str| listening[name].as_str().map(str::to_owned);
+        Self { process, log, address: address("address").unwrap(), operations: address("operations") }
+    }
+
+    /// Asks for a signal and returns the exit code.
+    fn stop(&mut self, signal: &str) -> i32 {
+        let killed = Command::new("kill").args(["-s", signal, &self.process.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        until(&mut self.log, "stopped");
+        self.process.wait().unwrap().code().unwrap()
+    }
+
+    fn tagrelay(&self, workplace: &Workplace, arguments: &str) -> Answer {
+        let mut command = workplace.tagrelay(arguments);
+        run(command.env("TAGRELAY_SERVER", format!("http://{}", self.address)).env("TAGRELAY_TOKEN", "the token"))
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        get(&self.address, path)
+    }
+
+    /// Announces a push of user-service and returns the status and the body.
+    fn announce(&self, tag: &str) -> (u16, Value) {
+        let body = format!("{{\"image\":\"docker.io/uyou/user-service:{tag}\"}}");
+        let url = format!("http://{}/webhooks/ci", self.address);
+        let (status, text) = http(|client| client.post(url).bearer_auth("sesame").body(body));
+        (status, serde_json::from_str(&text).unwrap())
+    }
+}
+
+/// Reads the log up to a message and returns its line.
+fn until(log: &mut impl std::io::BufRead, message: &str) -> Value {
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if line["message"] == message {
+            return line;
+        }
+    }
+    panic!("the log ended before `{message}`");
+}
+
+fn get(address: &str, path: &str) -> (u16, String) {
+    http(|client| client.get(format!("http://{address}{path}")))
+}
+
+fn http(request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> (u16, String) {
+    tagrelay::registry::install_tls_provider();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(LIMIT).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let response = request(&client).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    })
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What the server says and what the commands understand are one thing, from the push to the rollback.
+#[test]
+fn the_commands_drive_the_service() {
+    let workplace = workplace().with_repository();
+    let mut service = Service::start(&workplace);
+    eventually("the branch is read", || service.get("/readyz").0 == 200);
+    let (status, body) = service.announce(SHA);
+    assert_eq!(status, 202);
+    let event = body["events"][0]["id"].as_str().unwrap();
+    let explained = || service.tagrelay(&workplace, &format!("events show {event}")).expect_code(0).stdout;
+    eventually("the push is committed", || explained().starts_with("committed  docker.io/uyou/user-service"));
+    let tip = || workplace.git(&["-C", "platform.git", "rev-parse", "--short=7", "main"]).trim().to_owned();
+    let events = service.tagrelay(&workplace, "events --state committed --limit 5").expect_code(0).stdout;
+    assert!(events.contains(event) && events.contains("user-service:9f8e7d6"), "{events}");
+    let again = service.tagrelay(&workplace, &format!("events replay {event}")).expect_code(1);
+    assert!(again.stderr.contains("only refused events"), "{again:?}");
+
+    let dry = service.tagrelay(&workplace, "promote --to production user-service --dry-run").expect_code(0).stdout;
+    assert!(dry.contains(&format!("user-service:{SHA}")) && dry.contains("changed"), "{dry}");
+    let before = tip();
+    let promoted = service.tagrelay(&workplace, "promote --to production user-service").expect_code(0).stdout;
+    assert!(promoted.starts_with(&format!("committed {}  production from staging", tip())), "{promoted}");
+    assert_ne!(tip(), before);
+    let status = service.tagrelay(&workplace, "status").expect_code(0).stdout;
+    let row = status.lines().find(|line| line.starts_with("docker.io/uyou/user-service")).unwrap();
+    assert_eq!(row.matches("9f8e7d6").count(), 2, "{status}");
+
+    let rollback = "rollback --environment production user-service --hold-for 4h --reason leak";
+    let rolled_back = service.tagrelay(&workplace, rollback).expect_code(0).stdout;
+    assert!(rolled_back.contains("9f8e7d6 -> "), "{rolled_back}");
+    let refused = service.tagrelay(&workplace, "promote --to production user-service").expect_code(1).stdout;
+    assert!(refused.starts_with("refused") && refused.contains("leak"), "{refused}");
+    let status = service.tagrelay(&workplace, "status --environment production").expect_code(0).stdout;
+    assert!(status.contains("held") && status.contains("\nHolds\n"), "{status}");
+    let holds: Value = service.tagrelay(&workplace, "holds --json").expect_code(0).json();
+    let hold = holds["holds"][0]["id"].as_str().unwrap();
+    assert!(service.tagrelay(&workplace, "holds").expect_code(0).stdout.contains(hold));
+    service.tagrelay(&workplace, &format!("release {hold}")).expect_code(0);
+    service.tagrelay(&workplace, &format!("release {hold}")).expect_code(1);
+    service.tagrelay(&workplace, "hold --environment staging uyou/user-service").expect_code(0);
+    assert_eq!(service.announce(&SHA.replace('9', "8")).0, 202);
+    let waits = || service.tagrelay(&workplace, "status").expect_code(0).stdout;
+    eventually("the push waits for the hold", || waits().contains("8f8e7d6 waits"));
+    assert!(waits().contains("\nWaiting\n"), "{}", waits());
+    assert_eq!(service.stop("TERM"), 0);
+}
+
+#[test]
+fn a_remote_that_is_away_does_not_stop_the_service() {
+    let workplace = workplace();
+    let mut service = Service::start(&workplace);
+    assert_eq!(service.get("/healthz").0, 200);
+    let (status, body) = service.get("/readyz");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("`platform` has not been read yet"), "{body}");
+    let told = service.tagrelay(&workplace, "status").expect_code(1);
+    let reason = format!("there is no folder {}", workplace.path("platform.git").display());
+    assert!(told.stdout.contains(&reason), "{told:?}");
+    let (status, body) = service.announce(SHA);
+    assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
+    assert_eq!(service.stop("INT"), 0);
+
+    // What was answered is done once the repository is there.
+    let workplace = workplace.with_repository();
+    let mut service = Service::start(&workplace);
+    let main = || workplace.git(&["-C", "platform.git", "grep", "-c", SHA, "main", "--", "environments/staging"]);
+    let log = || workplace.git(&["-C", "platform.git", "log", "--format=%s", "main"]);
+    eventually("the push is committed", || log().lines().count() == 2);
+    assert!(main().contains("deployment.yaml:1"));
+    assert_eq!(service.stop("TERM"), 0);
+}
+
+#[test]
+fn metrics_move_to_the_address_for_operations() {
+    let workplace = workplace().with_repository();
+    let service = Service::start(&workplace);
+    assert_eq!(service.operations, None);
+    assert!(service.get("/metrics").1.contains("# TYPE tagrelay_"));
+    drop(service);
+
+    let apart = "listen = \"127.0.0.1:0\"\noperations_listen = \"127.0.0.1:0\"";
+    workplace.write_settings(&COMMANDS.replace("listen = \"127.0.0.1:0\"", apart));
+    let service = Service::start(&workplace);
+    let operations = service.operations.clone().unwrap();
+    assert_eq!(service.get("/metrics").0, 404);
+    assert!(get(&operations, "/metrics").1.contains("# TYPE tagrelay_"));
+    assert_eq!(get(&operations, "/api/v1/holds").0, 404);
+    assert_eq!((service.get("/healthz").0, get(&operations, "/healthz").0), (200, 200));
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_before_anything_is_made() {
+    let workplace = workplace();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    workplace.write_settings(&COMMANDS.replace("127.0.0.1:0", &address));
+    let answer = run(&mut workplace.tagrelay("serve")).expect_code(1);
+    assert!(answer.stderr.contains(&format!("error: cannot listen on {address}")), "{answer:?}");
+    assert!(answer.stderr.contains("`listen` in [server]"), "{answer:?}");
+    assert!(!workplace.path("data").exists());
+}
+
+/// Who waits for a promotion must not hold up the end of the service.
+#[test]
+fn open_connections_do_not_keep_it_from_stopping() {
+    let workplace = workplace().with_repository();
+    let mut service = Service::start(&workplace);
+    let mut watching = std::net::TcpStream::connect(&service.address).unwrap();
+    let request =
+        format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer the token\r\n\r\n", service.address);
+    std::io::Write::write_all(&mut watching, request.as_bytes()).unwrap();
+    let mut first = String::new();
+    BufReader::new(watching.try_clone().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first.trim(), "HTTP/1.1 200 OK");
+    let begun = Instant::now();
+    assert_eq!(service.stop("TERM"), 0);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}

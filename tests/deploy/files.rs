@@ -1,0 +1,443 @@
+//! What stands in `deploy/` is held to what it promises: it builds, it is locked down, it names what the program reads.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_yaml::Value;
+use tagrelay::image::{ImageReference, Repository};
+use tagrelay::policy::RepositoryPattern;
+
+fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+fn read(relative: &str) -> String {
+    std::fs::read_to_string(path(relative)).unwrap_or_else(|error| panic!("{relative}: {error}"))
+}
+
+fn documents(name: &str, text: &str) -> Vec<Value> {
+    use serde::Deserialize;
+    serde_yaml::Deserializer::from_str(text)
+        .map(|document| Value::deserialize(document).unwrap_or_else(|error| panic!("{name}: {error}")))
+        .collect()
+}
+
+fn document(relative: &str) -> Value {
+    let mut documents = documents(relative, &read(relative));
+    assert_eq!(documents.len(), 1, "{relative}");
+    documents.remove(0)
+}
+
+/// Returns every file below a folder, by its path in this repository.
+fn files_below(relative: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path(relative)).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{relative}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&name));
+        } else {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Builds a kustomization with kubectl, or says that this was left out.
+fn built(relative: &str) -> Option<Vec<Value>> {
+    // Kustomize 5, which knows `labels`, came with 1.27.
+    const OLDEST_MINOR: u32 = 27;
+    let minor =
+        Command::new("kubectl").args(["version", "--client", "--output=json"]).output().ok().and_then(|output| {
+            let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+            version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse::<u32>().ok()
+        });
+    if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
+        // Not `eprintln!`: the test harness would swallow it.
+        let said = writeln!(
+            std::io::stderr(),
+            "left out: building {relative}, because there is no kubectl 1.{OLDEST_MINOR} or newer"
+        );
+        said.unwrap();
+        return None;
+    }
+    let output = Command::new("kubectl").arg("kustomize").arg(path(relative)).output().unwrap();
+    assert!(output.status.success(), "{relative}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(documents(relative, &String::from_utf8(output.stdout).unwrap()))
+}
+
+/// The resources of `deploy/kubernetes` without kubectl, as far as its kustomization goes.
+fn assembled() -> Vec<Value> {
+    let folder = "deploy/kubernetes";
+    let kustomization = document(&format!("{folder}/kustomization.yaml"));
+    let mut resources: Vec<Value> = kustomization["resources"]
+        .as_sequence()
+        .unwrap()
+        .iter()
+        .map(|name| document(&format!("{folder}/{}", name.as_str().unwrap())))
+        .collect();
+    let generator = &kustomization["configMapGenerator"][0];
+    assert_eq!(generator["files"][0], "tagrelay.toml");
+    let mut config_map = serde_yaml::Mapping::new();
+    config_map.insert("kind".into(), "ConfigMap".into());
+    let mut data = serde_yaml::Mapping::new();
+    data.insert("tagrelay.toml".into(), read(&format!("{folder}/tagrelay.toml")).into());
+    config_map.insert("data".into(), data.into());
+    let mut metadata = serde_yaml::Mapping::new();
+    metadata.insert("name".into(), generator["name"].clone());
+    metadata.insert("namespace".into(), kustomization["namespace"].clone());
+    config_map.insert("metadata".into(), metadata.into());
+    resources.push(config_map.into());
+    resources
+}
+
+/// The resources of `deploy/kubernetes`, both ways where both are there: one must not hide what is wrong in the other.
+fn renderings() -> Vec<Vec<Value>> {
+    let mut renderings = vec![assembled()];
+    renderings.extend(built("deploy/kubernetes"));
+    renderings
+}
+
+fn one<'a>(resources: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = resources.iter().filter(|resource| resource["kind"] == kind);
+    let first = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "more than one {kind}");
+    first
+}
+
+fn named<'a>(resources: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    resources
+        .iter()
+        .find(|resource| resource["kind"] == kind && resource["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+/// The values of one key of every item of a list.
+fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a Value> {
+    list.as_sequence().map(|items| items.iter().map(|item| &item[key]).collect()).unwrap_or_default()
+}
+
+fn strings(list: &Value) -> Vec<&str> {
+    list.as_sequence().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
+}
+
+fn settings() -> toml::Table {
+    read("deploy/kubernetes/tagrelay.toml").parse().unwrap()
+}
+
+#[test]
+fn the_cluster_runs_one_container_without_rights() {
+    for resources in renderings() {
+        assert!(
+            resources
+                .iter()
+                .all(|resource| { resource["kind"] == "Namespace" || resource["metadata"]["namespace"] == "tagrelay" }),
+            "a resource is outside the namespace"
+        );
+        assert_eq!(
+            one(&resources, "Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
+            "restricted"
+        );
+        assert_eq!(one(&resources, "ServiceAccount")["automountServiceAccountToken"], false);
+        assert!(resources.iter().all(|resource| resource["kind"] != "Secret"), "a template of a Secret is applied");
+
+        let deployment = one(&resources, "Deployment");
+        assert_eq!(deployment["spec"]["replicas"], 1);
+        assert_eq!(deployment["spec"]["strategy"]["type"], "Recreate");
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], "tagrelay");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+        assert_eq!(pod["securityContext"]["fsGroup"], 65532);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert!(pod["initContainers"].is_null());
+        assert_eq!(pod["containers"].as_sequence().unwrap().len(), 1);
+
+        let container = &pod["containers"][0];
+        let security = &container["securityContext"];
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(strings(&security["capabilities"]["drop"]), ["ALL"]);
+        assert!(security["capabilities"]["add"].is_null());
+        assert!(container["resources"]["requests"]["memory"].is_string());
+        assert!(container["resources"]["limits"]["memory"].is_string());
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz");
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+    }
+}
+
+#[test]
+fn the_cluster_manifests_fit_the_settings() {
+    let settings = settings();
+    let port_of = |key: &str| -> u64 {
+        let listen: std::net::SocketAddr = settings["server"][key].as_str().unwrap().parse().unwrap();
+        assert!(listen.ip().is_unspecified(), "{key}: the pod's address is not known beforehand");
+        listen.port().into()
+    };
+    for resources in renderings() {
+        let pod = &one(&resources, "Deployment")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        assert_eq!(strings(&container["args"]), ["serve", "--config", "/etc/tagrelay/tagrelay.toml"]);
+
+        // Health moves to the operations port when there is one.
+        for (name, key) in [("http", "listen"), ("operations", "operations_listen")] {
+            let ports = container["ports"].as_sequence().unwrap();
+            let port = ports.iter().find(|port| port["name"] == name).unwrap();
+            assert_eq!(port["containerPort"], port_of(key), "{name}");
+        }
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "operations");
+        }
+
+        let mounted = |at: &str| {
+            let mounts = container["volumeMounts"].as_sequence().unwrap();
+            let mount = mounts.iter().find(|mount| mount["mountPath"] == at).unwrap_or_else(|| panic!("no mount {at}"));
+            pod["volumes"].as_sequence().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap()
+        };
+        let claim = one(&resources, "PersistentVolumeClaim");
+        let store = settings["store"]["url"].as_str().unwrap().strip_prefix("sqlite:").unwrap();
+        let folder = Path::new(store).parent().unwrap().to_str().unwrap();
+        assert_eq!(mounted(folder)["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
+        assert!(mounted("/tmp")["emptyDir"].is_mapping());
+        let config_map = one(&resources, "ConfigMap");
+        assert_eq!(mounted("/etc/tagrelay")["configMap"]["name"], config_map["metadata"]["name"]);
+        assert_eq!(config_map["data"]["tagrelay.toml"], read("deploy/kubernetes/tagrelay.toml"));
+
+        let given: BTreeSet<&str> =
+            column(&container["env"], "name").iter().map(|name| name.as_str().unwrap()).collect();
+        let mut asked = BTreeSet::new();
+        environment_names(&toml::Value::Table(settings.clone()), &mut asked);
+        assert_eq!(given, asked.iter().map(String::as_str).collect(), "the secrets of the settings");
+        let template = document("deploy/kubernetes/secret.example.yaml");
+        for variable in column(&container["env"], "valueFrom") {
+            assert_eq!(variable["secretKeyRef"]["name"], template["metadata"]["name"]);
+            let key = variable["secretKeyRef"]["key"].as_str().unwrap();
+            assert_eq!(template["stringData"][key], "", "{key}: a template holds no secret");
+        }
+    }
+}
+
+/// Collects every `{ env = "NAME" }`.
+fn environment_names(value: &toml::Value, names: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            if let Some(name) = table.get("env").and_then(toml::Value::as_str) {
+                names.insert(name.to_owned());
+            }
+            table.values().for_each(|value| environment_names(value, names));
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| environment_names(value, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_cluster_lets_in_webhooks_and_scrapes_and_nothing_else() {
+    for resources in renderings() {
+        let rules = one(&resources, "Ingress")["spec"]["rules"].as_sequence().unwrap();
+        assert_eq!(rules.len(), 1);
+        let paths = &rules[0]["http"]["paths"];
+        assert_eq!(column(paths, "path"), ["/webhooks"]);
+        assert_eq!(paths[0]["backend"]["service"]["port"]["name"], "http");
+
+        let labels = &one(&resources, "Deployment")["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(&one(&resources, "Service")["spec"]["selector"], labels);
+        let policy = &one(&resources, "NetworkPolicy")["spec"];
+        assert_eq!(&policy["podSelector"]["matchLabels"], labels);
+        assert_eq!(strings(&policy["policyTypes"]), ["Ingress", "Egress"]);
+        for (rule, (from, port)) in policy["ingress"]
+            .as_sequence()
+            .unwrap()
+            .iter()
+            .zip([("ingress-nginx", "http"), ("monitoring", "operations")])
+        {
+            assert_eq!(rule["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], from);
+            assert_eq!(column(&rule["ports"], "port"), [port]);
+        }
+        let out: BTreeSet<u64> = column(&policy["egress"], "ports")
+            .into_iter()
+            .flat_map(|ports| column(ports, "port"))
+            .map(|port| port.as_u64().expect("an egress rule without a port lets everything out"))
+            .collect();
+        assert_eq!(out, BTreeSet::from([22, 53, 443, 4317, 4318, 8080]));
+    }
+}
+
+/// Every image of the config repository with the place that names it.
+fn images_of_the_config_repository() -> Vec<(String, ImageReference)> {
+    fn walk(file: &str, value: &Value, images: &mut Vec<(String, ImageReference)>) {
+        let mut add = |text: &str| images.push((file.to_owned(), text.parse().unwrap()));
+        match value {
+            Value::Mapping(mapping) => {
+                match &value["image"] {
+                    Value::String(image) => add(image),
+                    Value::Mapping(_) => {
+                        let part = |key: &str| value["image"][key].as_str().expect("values name repository and tag");
+                        add(&format!("{}:{}", part("repository"), part("tag")));
+                    }
+                    _ => {}
+                }
+                if let (Some(name), Some(tag)) = (value["name"].as_str(), value["newTag"].as_str()) {
+                    add(&format!("{name}:{tag}"));
+                }
+                mapping.values().for_each(|value| walk(file, value, images));
+            }
+            Value::Sequence(values) => values.iter().for_each(|value| walk(file, value, images)),
+            _ => {}
+        }
+    }
+    let mut images = Vec::new();
+    for file in files_below("deploy/config-repository").into_iter().filter(|file| file.ends_with(".yaml")) {
+        for document in documents(&file, &read(&file)) {
+            walk(&file, &document, &mut images);
+        }
+    }
+    images
+}
+
+#[test]
+fn only_our_services_are_managed() {
+    let rules: Vec<RepositoryPattern> = settings()["image"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| rule["repository"].as_str().unwrap().parse().unwrap())
+        .collect();
+    let mut managed = BTreeSet::new();
+    let mut others = BTreeSet::new();
+    for (file, image) in images_of_the_config_repository() {
+        if rules.iter().any(|rule| rule.matches(&image.repository)) {
+            managed.insert(image.repository.to_string());
+            match image.tag {
+                Some(tag) => {
+                    assert!(file.contains("/environments/"), "{file}: only an environment names a version of ours");
+                    assert!(tag.as_str().len() == 40 && hex::decode(tag.as_str()).is_ok(), "{file}: {tag}");
+                }
+                None => assert!(file.contains("/base/"), "{file}: {} without a version", image.repository),
+            }
+        } else {
+            others.insert(image.repository.to_string());
+        }
+    }
+    assert_eq!(managed.iter().collect::<Vec<_>>(), ["docker.io/uyou/order-service", "docker.io/uyou/user-service"]);
+    for kept in
+        ["docker.io/apache/apisix", "quay.io/coreos/etcd", "docker.io/library/postgres", "docker.io/library/redis"]
+    {
+        assert!(others.contains(kept), "{kept} is not in the example: {others:?}");
+    }
+}
+
+#[test]
+fn user_service_reads_its_database_from_the_cluster() {
+    for (environment, replicas) in [("staging", 1), ("production", 3)] {
+        let file = format!("deploy/config-repository/environments/{environment}/user-service/deployment.yaml");
+        let deployment = document(&file);
+        assert_eq!(deployment["spec"]["replicas"], replicas);
+        let containers = &deployment["spec"]["template"]["spec"]["containers"];
+        let container = &containers[0];
+        let variable = |name: &str| {
+            let variables = container["env"].as_sequence().unwrap();
+            &variables.iter().find(|variable| variable["name"] == name).unwrap()["valueFrom"]
+        };
+        assert_eq!(variable("DB_PASSWORD")["secretKeyRef"]["key"], "DB_PASSWORD");
+        assert_eq!(variable("DB_HOST")["configMapKeyRef"]["key"], "DB_HOST");
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["grpc"]["port"], container["ports"][0]["containerPort"], "{file}: {probe}");
+        }
+    }
+}
+
+#[test]
+fn the_environments_of_the_example_build() {
+    for (environment, replicas) in [("staging", 1), ("production", 3)] {
+        let folder = format!("deploy/config-repository/environments/{environment}");
+        let overlay = document(&format!("{folder}/order-service/kustomization.yaml"));
+        let wanted = format!(
+            "{}:{}",
+            overlay["images"][0]["name"].as_str().unwrap(),
+            overlay["images"][0]["newTag"].as_str().unwrap()
+        );
+        let Some(resources) = built(&folder) else { continue };
+        let order_service = named(&resources, "Deployment", "order-service");
+        assert_eq!(order_service["spec"]["replicas"], replicas);
+        assert_eq!(order_service["spec"]["template"]["spec"]["containers"][0]["image"], wanted);
+        named(&resources, "Deployment", "user-service");
+        for stateful_set in ["etcd", "postgres", "redis"] {
+            named(&resources, "StatefulSet", stateful_set);
+            named(&resources, "Service", stateful_set);
+        }
+        one(&resources, "Ingress");
+        one(&resources, "ApisixRoute");
+        assert!(resources.iter().all(|resource| resource["kind"] != "Secret"), "a template of a Secret is applied");
+    }
+}
+
+#[test]
+fn argo_cd_watches_what_tagrelay_writes() {
+    let settings = settings();
+    let repository = &settings["config_repository"][0];
+    let project = document("deploy/argocd/project.yaml");
+    let listed = document("deploy/argocd/kustomization.yaml");
+    for environment in settings["environment"].as_array().unwrap() {
+        let name = environment["name"].as_str().unwrap();
+        assert!(strings(&listed["resources"]).contains(&format!("platform-{name}.yaml").as_str()));
+        let application = document(&format!("deploy/argocd/platform-{name}.yaml"));
+        let spec = &application["spec"];
+        assert_eq!(spec["source"]["repoURL"], repository["url"].as_str().unwrap());
+        assert_eq!(spec["source"]["targetRevision"], repository["branch"].as_str().unwrap());
+        let watched = spec["source"]["path"].as_str().unwrap();
+        assert_eq!(environment["paths"][0].as_str().unwrap(), format!("{watched}/**"));
+        assert!(path(&format!("deploy/config-repository/{watched}/kustomization.yaml")).is_file());
+        assert_eq!(spec["syncPolicy"]["automated"]["prune"], true);
+        assert_eq!(spec["syncPolicy"]["automated"]["selfHeal"], true);
+
+        assert_eq!(spec["project"], project["metadata"]["name"]);
+        assert!(project["spec"]["sourceRepos"].as_sequence().unwrap().contains(&spec["source"]["repoURL"]));
+        assert!(project["spec"]["destinations"].as_sequence().unwrap().contains(&spec["destination"]));
+    }
+    for values in files_below("deploy/argocd").iter().filter(|file| file.contains("/apisix-")).flat_map(|file| {
+        let application = document(file);
+        strings(&application["spec"]["sources"][0]["helm"]["valueFiles"])
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    }) {
+        let file = values.strip_prefix("$config/").expect("a file of the config repository");
+        assert!(path(&format!("deploy/config-repository/{file}")).is_file(), "{values}");
+    }
+}
+
+#[test]
+fn ci_pushes_one_image_per_commit() {
+    let workflow = document("deploy/ci/github-actions.yml");
+    assert_eq!(workflow["permissions"], serde_yaml::from_str::<Value>("{ contents: read }").unwrap());
+    let steps = &workflow["jobs"]["image"]["steps"];
+    for action in column(steps, "uses").into_iter().filter_map(Value::as_str) {
+        let (_, version) = action.split_once('@').unwrap();
+        assert!(version.strip_prefix('v').is_some_and(|major| major.parse::<u32>().is_ok()), "{action}");
+    }
+    let build = steps.as_sequence().unwrap().iter().find(|step| step["id"] == "build").unwrap();
+    assert_eq!(build["with"]["tags"], "${{ env.IMAGE }}:${{ github.sha }}");
+    let image = workflow["env"]["IMAGE"].as_str().unwrap();
+    assert_eq!(image.parse::<Repository>().unwrap().as_str(), image, "the name that the manifests use");
+    let labels = build["with"]["labels"].as_str().unwrap();
+    assert!(labels.contains("org.opencontainers.image.revision=${{ github.sha }}"));
+    assert!(labels.contains("org.opencontainers.image.created="));
+}
+
+#[test]
+fn no_banned_crate_came_in() {
+    let rules: toml::Table = read("deny.toml").parse().unwrap();
+    let lock: toml::Table = read("Cargo.lock").parse().unwrap();
+    let locked: BTreeSet<&str> =
+        lock["package"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap()).collect();
+    assert!(locked.contains("rustls"));
+    for ban in rules["bans"]["deny"].as_array().unwrap() {
+        let banned = ban["crate"].as_str().unwrap();
+        assert!(!locked.contains(banned), "{banned} is in Cargo.lock: {}", ban["reason"]);
+    }
+}

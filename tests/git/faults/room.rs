@@ -1,0 +1,123 @@
+//! No room on our disk: every write fails as on one that is full, and later there is room again.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::{assert_sound, behind_http, commits_of};
+use tagrelay_test_support::fleet::{Fleet, sha};
+use tagrelay_test_support::git_http::Fault;
+
+/// Sets how large a file of the running program may become: with nothing, no byte can be written to any file.
+fn set_room(fleet: &Fleet, has_room: bool) {
+    let limit = if has_room { "--fsize=unlimited:unlimited" } else { "--fsize=0:unlimited" };
+    let status = Command::new("prlimit").args(["--pid", &fleet.pid().to_string(), limit]).status().unwrap();
+    assert!(status.success());
+}
+
+/// A program that gets an error from the system instead of being ended, as on a disk that is full.
+fn builder() -> super::Builder {
+    super::fleet()
+        .launcher(&["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .service("user-service")
+        .service("order-service")
+}
+
+#[tokio::test]
+async fn without_room_nothing_is_promised_and_with_room_it_goes_on() {
+    let (mut fleet, _server, _registry) = behind_http(builder()).await;
+    let id = fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    fleet.push_image("order-service", &sha('2')).await;
+
+    set_room(&fleet, false);
+    for _ in 0..3 {
+        let (status, answer) = fleet.deliver("order-service", &sha('2')).await;
+        assert_eq!(status, 503, "{answer}");
+    }
+    // What needs no disk is told all the same.
+    assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
+    assert_eq!(fleet.api("GET", &format!("/events/{id}"), None).await.1["state"], "committed");
+    // The mirror cannot follow the branch, and says so.
+    let file = "environments/staging/user-service.yaml";
+    fleet.upstream.commit("of others", &[(file, &fleet.upstream.file(file).replace(&sha('1'), &sha('9')))]);
+    let (status, _) = fleet.api("GET", "/environments", None).await;
+    assert_eq!(status, 200);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fleet.upstream.subjects().len(), 3);
+
+    set_room(&fleet, true);
+    let (status, answer) = fleet.deliver("order-service", &sha('2')).await;
+    assert_eq!(status, 202, "{answer}");
+    let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
+    assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
+    assert_eq!(fleet.running("staging", "user-service"), sha('9'));
+    assert_eq!(fleet.running("staging", "order-service"), sha('2'));
+    assert_eq!(fleet.terminate(), Some(0));
+    assert_sound(&fleet.upstream);
+    assert_folder_is_sound(&fleet);
+    fleet.start().await;
+    let id = fleet.announce("order-service", &sha('3')).await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn nothing_is_pushed_that_could_not_be_noted_and_what_was_pushed_is_found() {
+    let (fleet, server, _registry) = behind_http(builder()).await;
+    // What was taken and could not be written anywhere before the disk was full.
+    server.set_fault(Fault::Unavailable);
+    let first = fleet.announce("user-service", &sha('1')).await;
+    fleet
+        .eventually("the trouble is told", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{first}"), None).await;
+            event["updates"][0]["reason"].is_string()
+        })
+        .await;
+    set_room(&fleet, false);
+    server.set_fault(Fault::None);
+    // The server has asked for seven seconds.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(fleet.upstream.subjects().len(), 1, "pushed without a note of it");
+    set_room(&fleet, true);
+    let event = fleet.settled(&first).await;
+    assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
+
+    // The disk fills while the push is under way: it lands, and its end cannot be noted.
+    fleet.upstream.hook("pre-receive", "sleep 1.5");
+    let second = fleet.announce("order-service", &sha('2')).await;
+    fleet
+        .eventually("the push is under way", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{second}"), None).await;
+            event["updates"][0]["commit"].is_string()
+        })
+        .await;
+    set_room(&fleet, false);
+    fleet.eventually("it landed", async || fleet.upstream.subjects().len() == 3).await;
+    fleet.upstream.remove_hook("pre-receive");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    set_room(&fleet, true);
+    let event = fleet.settled(&second).await;
+    assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
+    assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
+    assert_eq!(commits_of(&fleet.upstream, &fleet.repository("order-service"), "staging", &sha('2')), 1);
+    assert_eq!(fleet.upstream.subjects().len(), 3);
+}
+
+/// Fails unless the store and the mirrors in the program's folder are sound.
+fn assert_folder_is_sound(fleet: &Fleet) {
+    // A folder for each branch of each repository.
+    let folders = std::fs::read_dir(fleet.folder().join("mirrors/platform")).unwrap();
+    let mirrors = folders.map(|entry| entry.unwrap().path());
+    let mirrors: Vec<_> = mirrors.filter(|path| path.join("objects").is_dir()).collect();
+    let integrity =
+        Command::new("sqlite3").arg(fleet.folder().join("tagrelay.db")).arg("PRAGMA integrity_check").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&integrity.stdout), "ok\n");
+    assert_eq!(mirrors.len(), 1, "{mirrors:?}");
+    let output = Command::new("git")
+        .args(["fsck", "--strict", "--no-dangling"])
+        .current_dir(&mirrors[0])
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,237 @@
+//! The history of a source repository over every wire: what is asked for, what is kept, what is answered.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tagrelay::config_repo::Authentication;
+use tagrelay::image::Repository;
+use tagrelay::secret::Secret;
+use tagrelay::source_repo::{Membership, Relation, SourceSettings, Sources};
+use tagrelay_test_support::git_http::{Fault, Server};
+use tagrelay_test_support::source::{CONTENT, Source};
+
+fn settings(url: &str, branches: &[&str], folder: &Path) -> SourceSettings {
+    let password = Secret::inline("source-password-77".to_owned()).unwrap();
+    let is_http = url.starts_with("http");
+    SourceSettings {
+        url: url.to_owned(),
+        branches: branches.iter().map(|branch| (*branch).to_owned()).collect(),
+        authentication: match is_http {
+            true => Authentication::Basic { username: "reader".to_owned(), password },
+            false => Authentication::None,
+        },
+        ca_bundle: None,
+        folder: folder.to_owned(),
+    }
+}
+
+fn image() -> Repository {
+    "docker.io/uyou/user-service".parse().unwrap()
+}
+
+/// One source, asked about one image.
+struct Asked(Sources);
+
+impl Asked {
+    fn new(settings: SourceSettings) -> Self {
+        tagrelay::registry::install_tls_provider();
+        Self(Sources::new(vec![settings]))
+    }
+
+    async fn is_on_branch(&self, sha: &str) -> bool {
+        self.0.membership(0, &image(), sha).await.unwrap() == Membership::OnBranch
+    }
+
+    async fn relation(&self, new: &str, old: &str) -> Relation {
+        self.0.relation(0, &image(), new, old).await.unwrap()
+    }
+}
+
+fn contents(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        match entry.path() {
+            path if path.is_dir() => text.push_str(&contents(&path)),
+            path => text.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap())),
+        }
+    }
+    text
+}
+
+/// A server with an abbreviated and with a full history, in both versions of the protocol.
+#[tokio::test]
+async fn every_server_tells_how_commits_descend() {
+    for (can_filter, fault) in
+        [(true, Fault::None), (true, Fault::OldProtocol), (false, Fault::None), (false, Fault::OldProtocol)]
+    {
+        let source = Source::new("user-service", can_filter);
+        let commits = source.commits(250);
+        let (oldest, newest) = (&commits[0], &commits[249]);
+        let server = Server::start(source.folder.path(), "reader", "source-password-77");
+        server.set_fault(fault);
+        let kept = tempfile::tempdir().unwrap();
+        let asked = Asked::new(settings(&format!("{}/{{name}}.git", server.url), &["main"], kept.path()));
+        let case = format!("filter {can_filter}, {fault:?}");
+        assert!(asked.is_on_branch(newest).await, "{case}");
+        assert_eq!(asked.relation(newest, oldest).await, Relation::Descendant, "{case}");
+        assert_eq!(asked.relation(&oldest[..12], &newest[..9]).await, Relation::Ancestor, "{case}");
+        assert_eq!(asked.relation(newest, newest).await, Relation::Same, "{case}");
+        let unknown = asked.relation(newest, &"e".repeat(40)).await;
+        assert!(
+            matches!(&unknown, Relation::Untold { reason } if reason.contains("has no commit eeeeeee")),
+            "{unknown:?}"
+        );
+
+        // What came since is all that is asked for.
+        let next = source.commit("main", Some(newest), "next");
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        assert!(asked.is_on_branch(&next).await, "{case}");
+        assert_eq!(asked.relation(&next, &commits[120]).await, Relation::Descendant, "{case}");
+        assert!(!contents(kept.path()).contains(CONTENT), "{case}");
+        assert_eq!(contents(kept.path()).matches(&commits[200]).count(), 2, "{case}: once itself, once as a parent");
+    }
+}
+
+#[tokio::test]
+async fn only_the_branches_that_count_count() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let release = source.commit("release/1", Some(&first), "release");
+    let deep = source.commit("release/2/fix", Some(&release), "deep");
+    let feature = source.commit("feature", Some(&first), "feature");
+    let url = format!("file://{}", source.path().display());
+    let kept = tempfile::tempdir().unwrap();
+    let some = Asked::new(settings(&url, &["main", "release/*"], kept.path()));
+    assert!(some.is_on_branch(&first).await && some.is_on_branch(&release).await);
+    assert!(!some.is_on_branch(&deep).await && !some.is_on_branch(&feature).await);
+    let said = some.0.membership(0, &image(), &feature).await.unwrap();
+    let expected = format!("the commit {} is on none of the branches `main`, `release/*` of {url}", &feature[..7]);
+    assert_eq!(said, Membership::Elsewhere { reason: expected });
+
+    // Without a list every branch counts, and they are apart where they are.
+    let all = Asked::new(settings(&url, &[], kept.path()));
+    assert!(all.is_on_branch(&feature).await && all.is_on_branch(&deep).await);
+    assert!(matches!(all.relation(&feature, &release).await, Relation::Untold { .. }));
+    assert_eq!(all.relation(&deep, &first).await, Relation::Descendant);
+    let said = all.0.membership(0, &image(), &"e".repeat(40)).await.unwrap();
+    assert_eq!(said, Membership::Elsewhere { reason: format!("the commit eeeeeee is on no branch of {url}") });
+}
+
+#[tokio::test]
+async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let gone = source.commit("main", Some(&first), "gone");
+    let kept = tempfile::tempdir().unwrap();
+    let asked = Asked::new(settings(&format!("file://{}", source.path().display()), &["main"], kept.path()));
+    assert!(asked.is_on_branch(&gone).await);
+    let other = source.commit("main", Some(&first), "other");
+    source.git(&["reflog", "expire", "--expire=now", "--all"], "");
+    source.git(&["gc", "--quiet", "--prune=now"], "");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert!(asked.is_on_branch(&other).await);
+    assert!(!asked.is_on_branch(&gone).await);
+    // How it descended is still known.
+    assert_eq!(asked.relation(&gone, &first).await, Relation::Descendant);
+    assert!(matches!(asked.relation(&gone, &other).await, Relation::Untold { .. }));
+}
+
+#[tokio::test]
+async fn where_branches_are_named_a_commit_must_still_be_on_one() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let gone = source.commit("main", Some(&first), "gone");
+    let kept = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", source.path().display());
+    let asked = Asked::new(settings(&url, &["main"], kept.path()));
+    let any = Asked::new(settings(&url, &[], &kept.path().join("any")));
+    assert!(asked.is_on_branch(&gone).await && any.is_on_branch(&gone).await);
+    source.git(&["update-ref", "refs/heads/main", &first], "");
+    assert!(!asked.is_on_branch(&gone).await);
+    // Nobody has said which branches count.
+    assert!(any.is_on_branch(&gone).await);
+}
+
+#[tokio::test]
+async fn no_is_said_of_what_the_branch_is_now() {
+    let source = Source::new("user-service", true);
+    let first = source.commit("main", None, "first");
+    let kept = tempfile::tempdir().unwrap();
+    let asked = Asked::new(settings(&format!("file://{}", source.path().display()), &["main"], kept.path()));
+    let mut last = first;
+    for subject in ["second", "third", "fourth"] {
+        last = source.commit("main", Some(&last), subject);
+        assert!(asked.is_on_branch(&last).await, "{subject}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
+    let source = Source::new("user-service", true);
+    let commits = source.commits(3);
+    let server = Server::start(source.folder.path(), "reader", "source-password-77");
+    let kept = tempfile::tempdir().unwrap();
+    let url = format!("{}/user-service.git", server.url);
+    let asked = Asked::new(settings(&url, &[], kept.path()));
+    server.set_fault(Fault::Unavailable);
+    let error = asked.0.membership(0, &image(), &commits[2]).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("source repository {url}: unavailable: 503")), "{error}");
+    assert_eq!(error.ask_again_after().unwrap().as_secs(), 7);
+    server.set_fault(Fault::None);
+    server.take_requests();
+    // Whoever wants to know something else of it meanwhile waits as well.
+    let error = asked.0.membership(0, &image(), &commits[1]).await.unwrap_err();
+    assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 7), "{error}");
+    assert_eq!(server.take_requests(), Vec::<String>::new());
+    tokio::time::sleep(Duration::from_millis(7_100)).await;
+    assert!(asked.is_on_branch(&commits[2]).await);
+    server.set_fault(Fault::Unavailable);
+    drop(asked);
+    let again = Asked::new(settings(&url, &[], kept.path()));
+    assert!(again.is_on_branch(&commits[2]).await);
+    assert_eq!(again.relation(&commits[2], &commits[0]).await, Relation::Descendant);
+
+    let mut wrong = settings(&url, &[], &kept.path().join("wrong"));
+    wrong.authentication = Authentication::None;
+    server.set_fault(Fault::None);
+    let error = Asked::new(wrong).0.membership(0, &image(), &commits[2]).await.unwrap_err();
+    assert!(error.to_string().contains("authentication failed"), "{error}");
+    assert!(!error.to_string().contains("source-password"));
+}
+
+#[tokio::test]
+async fn failure_before_any_connection_names_the_source_repository() {
+    let kept = tempfile::tempdir().unwrap();
+    let url = "https://127.0.0.1:1/user-service.git";
+    let mut without_certificates = settings(url, &[], kept.path());
+    without_certificates.ca_bundle = Some(kept.path().join("removed.pem"));
+    let error = Asked::new(without_certificates).0.membership(0, &image(), &"1".repeat(40)).await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.starts_with(&format!("source repository {url}: the certificates in ")), "{error}");
+    assert!(!error.contains("config repository"), "{error}");
+
+    // The folder for the history is a file.
+    std::fs::write(kept.path().join("file"), "").unwrap();
+    let server_folder = Source::new("user-service", true);
+    let url = format!("file://{}", server_folder.path().display());
+    server_folder.commits(1);
+    let nowhere = settings(&url, &[], &kept.path().join("file"));
+    let error = Asked::new(nowhere).0.membership(0, &image(), &"1".repeat(40)).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("source repository {url}: the folder ")), "{error}");
+    assert!(!error.contains("config repository") && !error.contains("mirror"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cache_that_was_damaged_is_made_anew() {
+    let source = Source::new("user-service", true);
+    let commits = source.commits(20);
+    let kept = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", source.path().display());
+    assert!(Asked::new(settings(&url, &[], kept.path())).is_on_branch(&commits[19]).await);
+    let folder = std::fs::read_dir(kept.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(folder.join("commits"), "damaged").unwrap();
+    let asked = Asked::new(settings(&url, &[], kept.path()));
+    assert!(asked.is_on_branch(&commits[19]).await);
+    assert_eq!(asked.relation(&commits[19], &commits[0]).await, Relation::Descendant);
+    assert!(!folder.join("incoming").exists());
+}

@@ -1,0 +1,211 @@
+//! What the fuzz targets found, made small: one test for each find.
+
+use crate::checks;
+use tagrelay::image::{ImageReference, Version};
+use tagrelay::manifest::{
+    Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
+};
+
+/// A kustomization of an environment upon a base with the image `a:1`.
+struct UponBase;
+
+impl Surroundings for UponBase {
+    fn at(&self, path: &str) -> Beside {
+        match path {
+            "base" => Beside::Folder,
+            "base/kustomization.yaml" => Beside::File(b"resources: [a.yaml]".to_vec()),
+            "base/a.yaml" => Beside::File(b"kind: Pod\ncontainers: [{image: a:1}]".to_vec()),
+            _ => Beside::Nothing,
+        }
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        path.starts_with("env/")
+    }
+}
+
+fn version(reference: &str) -> Version {
+    reference.parse::<ImageReference>().unwrap().version().unwrap()
+}
+
+/// The byte search denied the file, so nobody saw the key that is there twice until the entry was there.
+#[test]
+fn no_entry_is_added_to_what_cannot_be_read_with_it() {
+    let text = b"resources:\n- ../base\nname: x\nname: y\n";
+    let path = "env/kustomization.yaml";
+    let overlay = read_overlay(path, text, &UponBase);
+    assert_eq!(overlay.inherited.len(), 1);
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
+    let refused = edit_overlay(path, text, &[wanted], &ManifestSettings::default(), &overlay.inherited).unwrap_err();
+    assert!(matches!(&refused, Refused::Unreadable(why) if why.line == Some(4)), "{refused}");
+}
+
+/// The fuzz targets are a workspace of their own, with a lock file of their own.
+#[test]
+fn fuzz_targets_lock_the_same_readers_as_the_program() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let version = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let mut lines = text.lines().skip_while(|line| *line != format!("name = \"{name}\""));
+        lines.nth(1).map(str::to_owned)
+    };
+    for name in ["granit-parser", "yaml_serde", "serde_json", "memchr", "globset"] {
+        let (ours, theirs) = (version("Cargo.lock", name), version("fuzz/Cargo.lock", name));
+        assert!(ours.is_some() && ours == theirs, "{name}: {ours:?} {theirs:?}");
+    }
+}
+
+/// A template may well be YAML as it stands: `{{ x }}` is a mapping whose key is a mapping.
+#[test]
+fn a_template_that_parses_is_left_alone() {
+    let text = "metadata:\n  name: {{ .Release.Name }}\nspec:\n  image: a:1\n";
+    let unreadable = scan("templates/b.yaml", text.as_bytes()).unwrap_err();
+    assert_eq!(unreadable.line, Some(2));
+    assert!(unreadable.reason.contains("it may be a template"), "{}", unreadable.reason);
+    let quoted = "spec: {name: '{{ x }}', image: a:1}\n";
+    assert_eq!(scan("a.yaml", quoted.as_bytes()).unwrap().len(), 1);
+}
+
+/// The first of two equal keys is dead to most readers, and a site below it with it.
+#[test]
+fn a_key_that_is_twice_on_the_way_to_a_site_is_refused() {
+    for text in [
+        "web: {image: {repository: a, tag: v1}}\nweb: {image: {repository: b, tag: v1}}\n",
+        "web: {x: y}\nweb: {image: a:1}\n",
+        "a: {&k image: a:1, *k : a:2}\n",
+    ] {
+        let unreadable = scan("a.yaml", text.as_bytes()).unwrap_err();
+        assert!(unreadable.reason.contains("twice in one mapping"), "{text}: {}", unreadable.reason);
+    }
+    assert_eq!(scan("a.yaml", b"x: 1\nx: 2\nimage: a:1\n").unwrap().len(), 1);
+}
+
+/// Keys are set apart by blank lines here, and one before the new key would be a part of the text.
+#[test]
+fn no_blank_line_is_added_to_a_text_that_keeps_them() {
+    let text = "resources:\n- ../base\n\npatch: |+\n  a\n";
+    let path = "env/kustomization.yaml";
+    let overlay = read_overlay(path, text.as_bytes(), &UponBase);
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
+    let edited = edit_overlay(path, text.as_bytes(), &[wanted], &ManifestSettings::default(), &overlay.inherited);
+    let edited = String::from_utf8(edited.unwrap().bytes).unwrap();
+    assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
+}
+
+/// Behind the text stands the value that nobody wrote of a key that is written with a question mark.
+#[test]
+fn a_text_at_the_end_of_the_file_is_known_behind_a_value_that_is_not_written() {
+    let text = "resources: [../base]\n?\n- patch: |\n    b: 1";
+    let refused = inserted(text).unwrap_err();
+    assert!(refused.to_string().contains("ends inside a text"), "{refused}");
+    inserted(&format!("{text}\n")).unwrap();
+}
+
+/// Sets the image that comes from the base, and checks what comes of it in every way that the target knows.
+fn inserted(text: &str) -> Result<String, Refused> {
+    checks::insert(&[b"\x03", text.as_bytes()].concat());
+    let path = "env/kustomization.yaml";
+    let overlay = read_overlay(path, text.as_bytes(), &UponBase);
+    let wanted = Wanted { repository: "a".parse().unwrap(), version: version("a:v2") };
+    let edited = edit_overlay(path, text.as_bytes(), &[wanted], &ManifestSettings::default(), &overlay.inherited)?;
+    Ok(String::from_utf8(edited.bytes).unwrap())
+}
+
+/// The reader that the target compares with took the BOM for a column; and a carriage return alone ends a line, too.
+#[test]
+fn an_entry_stands_on_lines_of_its_own_however_they_end() {
+    const ENTRY: &str = "images:\n- name: a\n  newTag: v2\n";
+    for bom in ["", "\u{feff}"] {
+        for (text, expected) in [
+            ("resources: [../base]\r#image: nx:1.0\n", ENTRY.to_owned()),
+            ("resources: [../base]\n", ENTRY.to_owned()),
+            ("resources: [../base]\r", ENTRY.replace('\n', "\r")),
+            ("resources: [../base]\r\rx: y\r", format!("\r{}", ENTRY.replace('\n', "\r"))),
+            ("resources: [../base]\r\n", ENTRY.replace('\n', "\r\n")),
+        ] {
+            let text = format!("{bom}{text}");
+            assert_eq!(inserted(&text).as_deref(), Ok(format!("{text}{expected}").as_str()), "{text:?}");
+        }
+    }
+    // The end of a document, which is not seen by looking for line feeds.
+    for text in ["resources: [../base]\r...\r", "x: y\rresources:\r- ../base\r...\n"] {
+        assert!(matches!(inserted(text), Err(Refused::NoPlace { .. })), "{text:?}");
+    }
+    let text = "resources:\r- ../base\rimages:\r- name: b\r  newTag: v1\rx: y\r";
+    assert_eq!(inserted(text).unwrap(), text.replace("v1\r", "v1\r- name: a\r  newTag: v2\r"));
+}
+
+/// A rule that met nothing in a text had its markers taken for those of the file.
+#[test]
+fn a_rule_that_reads_a_text_takes_no_markers_in_it() {
+    let rule = |path, repository: Option<&str>, part| {
+        let repository = repository.map(|repository| repository.parse().unwrap());
+        let rules = vec![SiteRule::new("**", path, repository, part).unwrap()];
+        ManifestSettings { rules, ..ManifestSettings::default() }
+    };
+    let text = "|+\ry:image: nginx:1.27 # tagrelay: ignogm\rx: v1 # tagrelay: docker.io/library/a\r";
+    for text in [text.to_owned(), text.replace('\r', "\n"), format!("x: {}", text.replace('\r', "\n  "))] {
+        for path in ["$.nothing.is.here", "$.x.nothing"] {
+            let settings = rule(path, None, RulePart::Reference);
+            assert_eq!(read(".argocd-source-a.yaml", text.as_bytes(), &settings).unwrap().sites, [], "{text:?}");
+        }
+        checks::scan(&[b"+", text.as_bytes()].concat());
+    }
+    // What the rule is about is found, and may be excluded.
+    let settings = rule("$.x.y", Some("a"), RulePart::Tag);
+    let text = "x: |\n  y: v1 # c\n  z: v2 # tagrelay: docker.io/library/a\n";
+    assert_eq!(read("a.yaml", text.as_bytes(), &settings).unwrap().sites.len(), 1);
+    let ignored = text.replace("# c", "# tagrelay: ignore");
+    assert_eq!(read("a.yaml", ignored.as_bytes(), &settings).unwrap().sites, []);
+}
+
+/// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
+#[test]
+fn notes_are_about_lines_of_the_file() {
+    let rule = SiteRule::new("**", "$.a.b", Some("a".parse().unwrap()), RulePart::Tag).unwrap();
+    let settings = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
+    for text in [" |+\r%e ", "a: |+\n  %e ", "a: |\n  - [\n", "a: \"%e \""] {
+        let lines = 1 + text.matches(['\r', '\n']).count() as u32;
+        let reading = read("values.yaml", text.as_bytes(), &settings).unwrap_or_default();
+        assert!(reading.notes.iter().all(|note| note.line <= lines), "{text:?}: {:?}", reading.notes);
+    }
+}
+
+/// What the fuzzers kept, because each input goes a way of its own through the code.
+#[test]
+fn the_inputs_that_were_kept_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus.tar.gz");
+    let unpacked = std::process::Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder.path()).status();
+    assert!(unpacked.unwrap().success());
+    for target in ["scan", "edit", "insert"] {
+        let check = match target {
+            "scan" => checks::scan,
+            "edit" => checks::edit,
+            _ => checks::insert,
+        };
+        let inputs: Vec<_> = std::fs::read_dir(folder.path().join(target)).unwrap().collect();
+        assert!(inputs.len() > 1_000, "{target}: {}", inputs.len());
+        for input in inputs {
+            let path = input.unwrap().path();
+            println!("{}", path.display());
+            check(&std::fs::read(path).unwrap());
+        }
+    }
+}
+
+/// Where a list between brackets ends over several lines is not known, so nothing is put behind it.
+#[test]
+fn no_entry_is_put_behind_a_list_between_brackets() {
+    let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();
+    assert!(refused.to_string().contains("the last entry of `images`"), "{refused}");
+}
+
+/// The column of the keys was taken from a key behind a question mark, which stands further in.
+#[test]
+fn no_entry_is_added_in_the_column_of_a_key_behind_a_question_mark() {
+    for key in ["?\n  image: b\n", "?\n  b\n: c\n", "? b\n: c\n"] {
+        let refused = inserted(&format!("{key}resources:\n- ../base\n")).unwrap_err();
+        assert!(refused.to_string().contains("its first key"), "{key:?}: {refused}");
+    }
+}

@@ -1,0 +1,14 @@
+//! The registry client and the embedded registry.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod confirm;
+mod docker;
+mod embedded;
+mod tags;
+
+use tagrelay::image::Repository;
+use tagrelay::registry::UnverifiedImage;
+
+fn image(host: &str, path: &str, tag: &str) -> UnverifiedImage {
+    UnverifiedImage { repository: Repository::new(host, path).unwrap(), tag: tag.parse().unwrap() }
+}

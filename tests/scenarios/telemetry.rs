@@ -1,0 +1,429 @@
+//! What the running program tells: spans to a collector, trace ids everywhere, log lines, metrics.
+
+use std::collections::BTreeSet;
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::{Value, json};
+use tagrelay_test_support::fleet::{API_TOKEN, Builder, Fleet, sha};
+use tagrelay_test_support::otlp::{Collector, Span, tree};
+
+/// The trace of the pipeline in CI that pushed the image.
+const CI_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CI_SPAN: &str = "00f067aa0ba902b7";
+
+fn traceparent(trace_id: &str) -> String {
+    format!("00-{trace_id}-{CI_SPAN}-01")
+}
+
+/// A fleet that sends its spans to the collector, soon.
+fn traced(builder: Builder, collector: &Collector) -> Builder {
+    builder
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.http))
+        .variable("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=uyou")
+        .variable("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "50")
+}
+
+/// Waits until every branch has been read, so that no event has to wait for that.
+async fn ready(fleet: &Fleet) {
+    fleet
+        .eventually("it is ready", async || {
+            fleet.client.get(fleet.url("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+}
+
+/// Pushes an image and tells about it in the trace of whoever did. Returns the id of the event.
+async fn announce(fleet: &Fleet, service: &str, tag: &str, trace_id: &str) -> String {
+    fleet.push_image(service, tag).await;
+    let body = json!({ "image": format!("{}:{tag}", fleet.repository(service)) }).to_string();
+    let (status, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(trace_id))]).await;
+    assert_eq!(status, 202, "{answer}");
+    answer["events"][0]["id"].as_str().unwrap().to_owned()
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut found = spans.iter().filter(|span| span.name == name);
+    let span = found.next().unwrap_or_else(|| panic!("no span is named {name}: {spans:#?}"));
+    assert!(found.next().is_none(), "several spans are named {name}");
+    span
+}
+
+/// The lines of the log that name an id in a field.
+fn lines(fleet: &Fleet, field: &str, id: &str) -> Vec<Value> {
+    let log = fleet.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line[field] == id).collect()
+}
+
+fn messages(lines: &[Value]) -> Vec<(&str, &str)> {
+    lines.iter().map(|line| (line["level"].as_str().unwrap(), line["message"].as_str().unwrap())).collect()
+}
+
+// The collector answers while the test waits for the end of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_one_trace_down_to_the_push() {
+    let collector = Collector::start().await;
+    let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
+    ready(&fleet).await;
+    let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    let event = fleet.settled(&id).await;
+    let spans = collector.wait(CI_TRACE, "write update", 1).await;
+    assert_eq!(
+        tree(&spans, CI_SPAN),
+        "POST /webhooks/{receiver}\n\
+         \x20 take event\n\
+         \x20   registry confirm\n\
+         \x20   gather facts\n\
+         \x20     registry build time\n\
+         \x20     registry running digest\n\
+         \x20 decide\n\
+         \x20 write update\n\
+         \x20   write branch\n\
+         \x20     git commit\n\
+         \x20     git push\n"
+    );
+    assert_eq!(spans.len(), 11, "{spans:#?}");
+    for span in &spans {
+        assert_eq!(span.failure, None, "{span:#?}");
+        assert!(span.start <= span.end);
+        assert_eq!(span.resource["service.name"], "tagrelay");
+        assert_eq!(span.resource["service.version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(span.resource["deployment.environment.name"], "test");
+        assert_eq!(span.tenant.as_deref(), Some("uyou"));
+        let parent = spans.iter().find(|parent| parent.id == span.parent);
+        assert!(parent.is_none_or(|parent| parent.start <= span.start), "{span:#?} begins before its parent");
+    }
+    let commit = fleet.upstream.tip();
+    let repository = fleet.repository("user-service");
+    for (name, kind, attributes) in [
+        (
+            "POST /webhooks/{receiver}",
+            SpanKind::Server,
+            vec![("url.path", "/webhooks/ci"), ("http.response.status_code", "202")],
+        ),
+        ("take event", SpanKind::Consumer, vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")]),
+        (
+            "registry confirm",
+            SpanKind::Client,
+            vec![("server.address", fleet.registry_host()), ("tagrelay.outcome", "there")],
+        ),
+        (
+            "decide",
+            SpanKind::Internal,
+            vec![("tagrelay.decision", "write"), ("tagrelay.decided_by", "arrival")],
+        ),
+        (
+            "write update",
+            SpanKind::Consumer,
+            vec![("tagrelay.repository", &repository), ("tagrelay.outcome", "committed"), ("tagrelay.commit", &commit)],
+        ),
+        ("write branch", SpanKind::Internal, vec![("tagrelay.branch", "main"), ("tagrelay.updates", "1")]),
+        ("git commit", SpanKind::Internal, vec![("tagrelay.commit", commit.as_str())]),
+        ("git push", SpanKind::Client, vec![("tagrelay.outcome", "ok")]),
+    ] {
+        let span = named(&spans, name);
+        assert_eq!(span.kind, kind, "{name}");
+        for (key, value) in attributes {
+            assert_eq!(span.attributes.get(key).map(String::as_str), Some(value), "{key} of {span:#?}");
+        }
+    }
+    // The same id stands in the answer of the API, in the commit and in every line of the log.
+    assert_eq!(event["trace_id"], CI_TRACE);
+    let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
+    assert_eq!(trailer.trim(), CI_TRACE);
+    let mut told = lines(&fleet, "event", &id);
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
+    told.extend(lines(&fleet, "cause_id", &id));
+    assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
+    assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
+    // What the running program counts is well formed too.
+    let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    for line in ["tagrelay_oldest_pending_update_age_seconds 0.0", "tagrelay_config_is_current 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    tagrelay_test_support::promtool::promtool(&["check", "metrics"], &metrics);
+    // Reading leaves no spans, and the last ones are sent before it ends.
+    fleet.api("GET", "/environments", None).await;
+    let (status, _) = fleet.deliver_body("{}").await;
+    assert_eq!(status, 200);
+    assert_eq!(fleet.terminate(), Some(0));
+    let others: Vec<Span> = collector.spans().into_iter().filter(|span| span.trace_id != CI_TRACE).collect();
+    assert_eq!(others.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), ["POST /webhooks/{receiver}"]);
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_after_a_crash() {
+    let collector = Collector::start().await;
+    let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
+    ready(&fleet).await;
+    fleet.upstream.hook("pre-receive", "sleep 2");
+    let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    // The decision has been exported and the push is under way.
+    collector.wait(CI_TRACE, "take event", 1).await;
+    fleet
+        .eventually("the commit is made", async || {
+            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
+            event["state"] == "pending"
+        })
+        .await;
+    fleet.kill();
+    fleet.start().await;
+    assert_eq!(fleet.settled(&id).await["state"], "committed");
+    let spans = collector.wait(CI_TRACE, "write update", 1).await;
+    let request = named(&spans, "POST /webhooks/{receiver}");
+    assert_eq!(request.parent, CI_SPAN);
+    let update = named(&spans, "write update");
+    assert_eq!((&update.parent, update.attributes["tagrelay.outcome"].as_str()), (&request.id, "committed"));
+    // Nothing hangs in the air but what the first process had ended below a span that it could not end.
+    let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).chain([CI_SPAN]).collect();
+    let hanging = spans.iter().filter(|span| !ids.contains(span.parent.as_str()));
+    assert!(hanging.clone().all(|span| span.name == "git commit" && span.start < update.start), "{spans:#?}");
+    // Where the first push landed all the same before the second process looked, there is nothing left to write.
+    let drawing = tree(&spans, &update.id);
+    assert!(drawing.is_empty() || drawing.starts_with("write branch\n  git refresh\n"), "{drawing}");
+}
+
+#[tokio::test]
+async fn one_commit_of_several_pushes_is_linked_with_all_their_traces() {
+    let collector = Collector::start().await;
+    let builder = crate::fleet().service("first").service("second").service("third");
+    let fleet = traced(builder, &collector).start().await;
+    ready(&fleet).await;
+    for service in ["first", "second", "third"] {
+        fleet.push_image(service, &sha('2')).await;
+    }
+    // What arrives during this push leaves with the next one.
+    fleet.upstream.hook("pre-receive", "sleep 3");
+    let traces = ["1", "2", "3"].map(|digit| digit.repeat(32));
+    let mut ids = Vec::new();
+    for (service, trace_id) in ["first", "second", "third"].iter().zip(&traces) {
+        ids.push(announce(&fleet, service, &sha('2'), trace_id).await);
+        collector.wait(trace_id, "take event", 1).await;
+    }
+    for id in &ids {
+        assert_eq!(fleet.settled(id).await["state"], "committed");
+    }
+    assert_eq!(fleet.upstream.subjects()[0], "staging: 2 images");
+    for trace_id in &traces {
+        collector.wait(trace_id, "write update", 1).await;
+    }
+    collector.wait(&traces[1], "write branch", 1).await;
+    let (second, third) = (collector.trace(&traces[1]), collector.trace(&traces[2]));
+    let round = named(&second, "write branch");
+    let (leading, other) = (named(&second, "write update"), named(&third, "write update"));
+    assert_eq!(round.parent, leading.id);
+    assert_eq!(round.links, [(traces[2].clone(), other.id.clone())]);
+    assert_eq!(other.links, [(traces[1].clone(), round.id.clone())]);
+    assert_eq!(leading.attributes["tagrelay.commit"], other.attributes["tagrelay.commit"]);
+    assert_eq!(round.attributes["tagrelay.updates"], "2");
+    let trailers = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
+    assert_eq!(trailers.split_whitespace().collect::<Vec<_>>(), [&traces[1], &traces[2]]);
+}
+
+#[tokio::test]
+async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
+    let collector = Collector::start().await;
+    let fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
+    ready(&fleet).await;
+    fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
+    let trace_id = "a".repeat(32);
+    let header = traceparent(&trace_id);
+    let body = json!({"to": "production", "repositories": ["user-service"]});
+    let (status, taken) =
+        fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body.clone()), &[("traceparent", &header)]).await;
+    assert_eq!((status, &taken["trace_id"]), (202, &json!(trace_id)));
+    let id = taken["id"].as_str().unwrap();
+    fleet.api("GET", &format!("/promotions/{id}?wait=60"), None).await;
+    let spans = collector.wait(&trace_id, "write update", 1).await;
+    assert_eq!(
+        tree(&spans, CI_SPAN),
+        "POST /api/v1/promotions\n\
+         \x20 take update\n\
+         \x20   registry confirm\n\
+         \x20 decide\n\
+         \x20 write update\n\
+         \x20   write branch\n\
+         \x20     git commit\n\
+         \x20     git push\n"
+    );
+    let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
+    assert_eq!(trailer.trim(), trace_id);
+    // What runs already is an outcome too, and told once.
+    let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
+    let again_id = again["id"].as_str().unwrap();
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    let told = lines(&fleet, "cause_id", again_id);
+    assert_eq!(messages(&told), [("INFO", "update finished")]);
+    assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
+}
+
+#[tokio::test]
+async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
+    let collector = Collector::start().await;
+    let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
+    ready(&fleet).await;
+    fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
+    let refused = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    assert_eq!(fleet.settled(&refused).await["state"], "waiting");
+    let spans = collector.wait(CI_TRACE, "write update", 1).await;
+    assert!(named(&spans, "git push").failure.as_ref().unwrap().contains("no deployments on Fridays"));
+    let update = named(&spans, "write update");
+    assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("rejected", &None));
+    assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
+    // It is told a moment after it is on disk.
+    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
+    assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("INFO", "update waits")]);
+
+    // No such tag, and then no registry at all.
+    let body = json!({ "image": format!("{}:{}", fleet.repository("user-service"), sha('2')) }).to_string();
+    let missing = "b".repeat(32);
+    let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&missing))]).await;
+    let id = answer["events"][0]["id"].as_str().unwrap();
+    assert_eq!(fleet.settled(id).await["state"], "refused");
+    let spans = collector.wait(&missing, "take event", 1).await;
+    let confirmations = spans.iter().filter(|span| span.name == "registry confirm");
+    assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
+    let told = lines(&fleet, "event", id);
+    let told = messages(&told);
+    // It is asked for again for a moment: some registries announce what they do not show yet.
+    assert_eq!((told.first(), told.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
+    assert_eq!(told.iter().filter(|(_, message)| *message == "event refused").count(), 1);
+
+    fleet.stop_registry().await;
+    let away = "c".repeat(32);
+    let body = body.replace(&sha('2'), &sha('3'));
+    let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&away))]).await;
+    let id = answer["events"][0]["id"].as_str().unwrap();
+    let spans = collector.wait(&away, "take event", 2).await;
+    let attempts: Vec<&str> = spans
+        .iter()
+        .filter(|span| span.name == "take event")
+        .inspect(|span| assert!(span.failure.is_some() && span.attributes["tagrelay.outcome"] == "postponed"))
+        .map(|span| span.attributes["tagrelay.attempt"].as_str())
+        .collect();
+    assert_eq!(attempts[..2], ["1", "2"]);
+    assert_eq!(messages(&lines(&fleet, "event", id))[..2], [("INFO", "event received"), ("WARN", "event postponed")]);
+    let unsigned = fleet.client.post(fleet.url("/webhooks/ci")).body("{}");
+    let answer = unsigned.header("traceparent", traceparent(&"d".repeat(32))).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    let rejected = lines(&fleet, "trace_id", &"d".repeat(32));
+    assert_eq!(messages(&rejected), [("WARN", "webhook rejected")]);
+    assert!(!fleet.log().contains("x-tenant=uyou"), "headers of the exporter hold tokens");
+}
+
+#[tokio::test]
+async fn spans_go_over_grpc_too() {
+    let collector = Collector::start().await;
+    let fleet = crate::fleet()
+        .service("user-service")
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &format!("http://{}", collector.grpc))
+        .variable("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=uyou")
+        .variable("OTEL_SERVICE_NAME", "tagrelay-staging")
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .start()
+        .await;
+    ready(&fleet).await;
+    fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
+    let spans = collector.wait(CI_TRACE, "write update", 1).await;
+    assert_eq!(tree(&spans, CI_SPAN).lines().count(), 11);
+    assert!(spans.iter().all(|span| span.resource["service.name"] == "tagrelay-staging"));
+    assert!(spans.iter().all(|span| span.tenant.as_deref() == Some("uyou")));
+}
+
+// The collector answers while the test waits for the end of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_exporter_there_are_trace_ids_all_the_same() {
+    let collector = Collector::start().await;
+    let builder = traced(crate::fleet().service("user-service").service("order-service"), &collector);
+    let mut fleet = builder.variable("OTEL_SDK_DISABLED", "true").start().await;
+    let event = fleet.settled(&announce(&fleet, "user-service", &sha('1'), CI_TRACE).await).await;
+    assert_eq!(event["trace_id"], CI_TRACE);
+    let event = fleet.settled(&fleet.announce("order-service", &sha('1')).await).await;
+    let trace_id = event["trace_id"].as_str().unwrap();
+    assert!(trace_id.len() == 32 && trace_id != CI_TRACE, "{trace_id}");
+    let trailers = fleet.upstream.git(&["log", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
+    assert_eq!(trailers.split_whitespace().collect::<Vec<_>>(), [trace_id, CI_TRACE]);
+    assert_eq!(fleet.terminate(), Some(0));
+    assert!(collector.spans().is_empty(), "{:#?}", collector.spans());
+}
+
+#[tokio::test]
+async fn wrong_variables_are_told_and_stop_nothing() {
+    let fleet = crate::fleet()
+        .service("user-service")
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
+        .start()
+        .await;
+    let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
+    assert_eq!(event["state"], "committed");
+    assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
+}
+
+/// The log lines about spans, whoever wrote them.
+fn about_spans(fleet: &Fleet) -> Vec<String> {
+    let log = fleet.log();
+    let is_about = |line: &&str| line.contains("opentelemetry") || line.contains("spans ");
+    log.lines().filter(is_about).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_is_one_line_in_the_log() {
+    for protocol in ["http/protobuf", "grpc"] {
+        let fleet = crate::fleet()
+            .service("user-service")
+            .variable("TAGRELAY_LOG", "info")
+            .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+            .variable("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .variable("OTEL_BSP_SCHEDULE_DELAY", "50")
+            .start()
+            .await;
+        for digit in ['1', '2', '3'] {
+            let event = fleet.settled(&fleet.announce("user-service", &sha(digit)).await).await;
+            assert_eq!(event["state"], "committed");
+            // Some batches.
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        fleet.eventually("it is told", async || !about_spans(&fleet).is_empty()).await;
+        let told = about_spans(&fleet);
+        assert_eq!(told.len(), 1, "{protocol}: {told:#?}");
+        assert!(told[0].contains("spans cannot be sent and are lost"), "{told:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_trace_goes_on_to_the_health_of_the_application() {
+    let collector = Collector::start().await;
+    let argocd = tagrelay_test_support::argocd::FakeArgoCd::start().await;
+    argocd.add("platform-staging", "https://git.example.com/uyou/platform.git", "environments/staging");
+    let builder = crate::fleet()
+        .service("user-service")
+        .repository_settings("argocd_url = \"https://git.example.com/uyou/platform.git\"")
+        .settings(&argocd.settings());
+    let fleet = traced(builder, &collector).start().await;
+    argocd.reads(fleet.upstream.path());
+    ready(&fleet).await;
+    let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
+    let spans = collector.wait(CI_TRACE, "follow rollout", 1).await;
+    let rollout = named(&spans, "follow rollout");
+    let request = named(&spans, "POST /webhooks/{receiver}");
+    assert_eq!((&rollout.parent, rollout.kind), (&request.id, SpanKind::Consumer));
+    for (key, value) in [
+        ("tagrelay.outcome", "healthy"),
+        ("tagrelay.commit", &fleet.upstream.tip()),
+        ("tagrelay.applications", "argocd/platform-staging"),
+    ] {
+        assert_eq!(rollout.attributes.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let refresh = named(&spans, "argocd refresh");
+    assert_eq!((&refresh.parent, refresh.kind), (&rollout.id, SpanKind::Client));
+    assert!(rollout.start <= refresh.start && refresh.end <= rollout.end);
+    // Argo CD can go on from there.
+    assert_eq!(argocd.traceparents(), [format!("00-{CI_TRACE}-{}-01", refresh.id)]);
+    let told = lines(&fleet, "cause_id", &id);
+    let told: Vec<_> = told.iter().filter(|line| line["message"] == "rollout ended").collect();
+    assert_eq!((told[0]["state"].as_str(), told[0]["trace_id"].as_str()), (Some("healthy"), Some(CI_TRACE)));
+    assert_eq!(told.len(), 1);
+}

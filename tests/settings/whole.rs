@@ -1,0 +1,173 @@
+//! What settings mean as a whole: what comes at once, what is a warning, and what the rooms are given.
+
+use std::path::Path;
+
+use tagrelay::settings::{Fault, Faults, Position, Settings};
+use tagrelay_test_support::settings::SMALLEST;
+
+use crate::texts::{environment, faults, parse};
+
+#[test]
+fn the_smallest_settings_are_right() {
+    let settings = parse(SMALLEST).unwrap();
+    assert_eq!(settings.warnings, []);
+    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.store.path, Path::new("tagrelay.db"));
+    assert_eq!(settings.config_repositories[0].commits.author.email, "tagrelay@localhost");
+}
+
+#[test]
+fn all_faults_come_at_once_and_in_order() {
+    let text = r#"
+[server]
+listen = "nowhere"
+prot = 1
+
+[store]
+url = "mysql://root:hunter2@db"
+
+[[config_repository]]
+name = "platform"
+url = "git@host:path"
+brnach = "main"
+
+[[environment]]
+name = "staging"
+config_repository = "platfrom"
+paths = ["/environments"]
+update = "sometimes"
+
+[[environment]]
+name = "staging"
+paths = ["b"]
+promote_from = ["staging", "qa"]
+
+[[image]]
+repository = "Docker.io/a"
+tag = { min_length = 41 }
+
+[[registry]]
+host = "https://docker.io"
+username = "a"
+
+[[receiver]]
+name = "a b"
+kind = "docker_hub"
+secret = { env = "NOT_SET" }
+
+[[api_token]]
+name = "a"
+token = "hunter2"
+permissions = ["promote", "rollback:qa"]
+"#;
+    let faults = parse(text).unwrap_err();
+    let lines: Vec<u32> = faults.0.iter().map(|fault| fault.position.unwrap().line).collect();
+    assert_eq!(lines, [3, 4, 7, 11, 12, 16, 17, 18, 21, 23, 23, 26, 27, 30, 31, 34, 35, 36, 40, 41, 41]);
+    assert!(!faults.to_string().contains("hunter2"), "{faults}");
+}
+
+#[test]
+fn what_works_and_should_be_known_is_a_warning() {
+    let warnings = |text: &str| -> Vec<String> {
+        parse(text).unwrap().warnings.iter().map(|warning| warning.to_string()).collect()
+    };
+    let basic = "username = \"a\"\npassword = { env = \"TOKEN\" }";
+    let http =
+        |host: &str| SMALLEST.replace("\"file:///srv/git/platform.git\"", &format!("\"http://{host}/a.git\"\n{basic}"));
+    assert_eq!(
+        warnings(&http("git.example.com")),
+        ["t.toml:3:7: the password of the config repository is sent unencrypted over http; use https"]
+    );
+    assert!(warnings(&http("127.0.0.1:3000")).is_empty());
+    let registry = |host: &str| format!("{SMALLEST}[[registry]]\nhost = \"{host}\"\nplain_http = true\n{basic}\n");
+    assert_eq!(
+        warnings(&registry("registry.internal:5000")),
+        ["t.toml:19:14: the password for `registry.internal:5000` is sent unencrypted over http; use https"]
+    );
+    assert!(warnings(&registry("localhost:5000")).is_empty());
+    assert_eq!(
+        warnings(&SMALLEST.replace("environments/production/**", "environments/staging/api")),
+        ["t.toml:12:9: `environments/staging/api` of `production` is also in `staging`: both environments write to it"]
+    );
+    let unused = SMALLEST.replace("paths =", "config_repository = \"platform\"\npaths =");
+    assert_eq!(
+        warnings(&format!("{unused}[[config_repository]]\nname = \"edge\"\nurl = \"file:///srv/edge.git\"\n")),
+        ["t.toml:19:1: no [[environment]] uses the config repository `edge`"]
+    );
+}
+
+#[test]
+fn two_repositories_share_no_mirror() {
+    let two = |first: &str, second: &str| {
+        let text = SMALLEST
+            .replace("paths =", "config_repository = \"platform\"\npaths =")
+            .replace("name = \"platform\"", &format!("name = \"platform\"\n{first}"));
+        faults(&format!("{text}[[config_repository]]\nname = \"edge\"\nurl = \"file:///srv/edge.git\"\n{second}\n"))
+    };
+    assert_eq!(
+        two("mirror = \"m\"", "mirror = \"m\""),
+        "t.toml:23:10: the mirror `m` is taken by the [[config_repository]] on line 3"
+    );
+    assert_eq!(two("", "mirror = \"mirrors/platform\""), "t.toml:23:10: the mirror of `edge` is that of `platform`");
+}
+
+#[test]
+fn each_branch_has_a_remote_and_a_mirror_of_its_own() {
+    let text = SMALLEST.replace("promote_from =", "branch = \"env/production\"\npromote_from =");
+    let settings = parse(&format!("{text}[store]\nurl = \"sqlite:/data/t.db\"\n")).unwrap();
+    let found: Vec<_> = settings
+        .remotes()
+        .into_iter()
+        .map(|(remote, on_it)| {
+            let on_it: Vec<String> = on_it.into_iter().map(|environment| environment.name).collect();
+            (remote.branch, remote.mirror.display().to_string(), on_it.join(" "))
+        })
+        .collect();
+    let expected = [
+        ("main", "/data/mirrors/platform/main", "staging"),
+        ("env/production", "/data/mirrors/platform/env%2Fproduction", "production"),
+    ];
+    assert_eq!(found, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+    let together = parse(SMALLEST).unwrap().remotes();
+    assert_eq!(together.len(), 1);
+    assert_eq!(together[0].1.len(), 2);
+    assert_eq!(together[0].0.mirror, Path::new("mirrors/platform/main"));
+}
+
+#[test]
+fn files_that_cannot_be_read_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagrelay.toml");
+    let load = || Settings::load_with(&path, &environment);
+    assert_eq!(
+        load().unwrap_err().to_string(),
+        format!(
+            "{}: the settings cannot be read: No such file or directory (os error 2); name the settings with --config \
+             FILE; config.example.toml is an example",
+            path.display()
+        )
+    );
+    std::fs::write(&path, b"[server]\n# caf\xc3\xa9 \xff\n").unwrap();
+    assert_eq!(load().unwrap_err().to_string(), format!("{}:2:8: the settings are not UTF-8", path.display()));
+    std::fs::write(&path, format!("\u{feff}{}", SMALLEST.replace('\n', "\r\n"))).unwrap();
+    assert!(load().is_ok());
+    std::fs::write(&path, "\u{feff}x = 1").unwrap();
+    assert!(load().unwrap_err().to_string().contains("tagrelay.toml:1:1: unknown key `x`"));
+}
+
+#[test]
+fn machines_read_faults_too() {
+    let faults = Faults(vec![
+        Fault {
+            file: "t.toml".into(),
+            position: Some(Position { line: 2, column: 1 }),
+            message: "a".into(),
+            hint: Some("b".into()),
+        },
+        Fault { file: "t.toml".into(), position: None, message: "c".into(), hint: None },
+    ]);
+    assert_eq!(
+        serde_json::to_string(&faults).unwrap(),
+        r#"[{"file":"t.toml","line":2,"column":1,"message":"a","hint":"b"},{"file":"t.toml","message":"c","hint":null}]"#
+    );
+}
