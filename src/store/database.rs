@@ -15,8 +15,8 @@ pub(super) type Pool = SqlitePool;
 pub(super) type Row = SqliteRow;
 pub(super) type Arguments = SqliteArguments;
 
-/// More than there are statement texts in all their shapes.
-const STATEMENT_CACHE: usize = 512;
+/// More than a flood uses of the statement texts and their shapes.
+const STATEMENT_CACHE: usize = 200;
 
 pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 

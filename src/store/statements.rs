@@ -5,7 +5,7 @@
 //! - `{list}` becomes `($3, $4, …)`, for `IN`;
 //! - `{rows:TI}` becomes `(CAST($3 AS TEXT), CAST($4 AS BIGINT)), ($5, $6), …`, for `VALUES`. `T` stands for text, `I` for integers.
 //!
-//! The numbers follow those of the other parameters. The numbers of entries are powers of four, so that the driver's
+//! The numbers follow those of the other parameters. The numbers of entries are powers of two, so that the driver's
 //! cache holds them. The rest is filled: a list with its last value, rows with `NULL`, which a statement skips because its
 //! first column is a key.
 
@@ -16,10 +16,10 @@ use sqlx::FromRow;
 use super::database::{Arguments, Connection, Driver, Row, Value};
 use crate::image::{Digest, Repository, Tag};
 
-/// The most parameters in a shape of rows: bounds the memory of a prepared statement.
-const MAX_PARAMETERS: usize = 6000;
+/// The most rows in one statement: bounds the memory of a prepared statement.
+const MAX_ROWS: usize = 256;
 
-const SIZES: [usize; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16384];
+const SIZES: [usize; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384];
 
 /// The longest part of a list that may be taken apart.
 const MAX_CHUNK: usize = 1024;
@@ -204,13 +204,11 @@ impl Statement {
     }
 
     fn rows(&'static self, values: &[Value], rows: Vec<Vec<Value>>) -> Vec<(&'static str, Vec<Value>)> {
-        let width = rows.first().map_or(1, Vec::len);
-        let usable = SIZES.iter().take_while(|size| **size == 1 || *size * width <= MAX_PARAMETERS).count();
         let mut chunks = Vec::new();
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
-            let chunk: Vec<Vec<Value>> = rows.by_ref().take(SIZES[usable - 1]).collect();
-            let size = SIZES.iter().position(|size| *size >= chunk.len()).unwrap_or(usable - 1);
+            let chunk: Vec<Vec<Value>> = rows.by_ref().take(MAX_ROWS).collect();
+            let size = SIZES.iter().position(|size| *size >= chunk.len()).unwrap_or(SIZES.len() - 1);
             let missing = SIZES[size] - chunk.len();
             let null = chunk.last().map(|row| row.iter().map(Value::null).collect::<Vec<_>>()).unwrap_or_default();
             let mut all = values.to_vec();
