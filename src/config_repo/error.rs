@@ -24,7 +24,6 @@ pub enum OpenError {
     /// A path of an environment is not a valid glob or leaves the repository.
     #[error("environment `{environment}`: the path `{path}` {reason}")]
     Path {
-        /// The environment.
         environment: String,
         /// The path as written in the settings.
         path: String,

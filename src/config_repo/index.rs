@@ -13,13 +13,11 @@ use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_pat
 /// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The commit.
     pub tip: CommitId,
     /// The environments, by name.
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
-/// The sites of one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvironmentSites {
     /// The places that name each image, sorted by path and line. No list is empty.

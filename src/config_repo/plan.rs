@@ -58,7 +58,6 @@ pub struct Change {
 pub enum Outcome {
     /// It changes sites, in a commit.
     Changed {
-        /// The commit.
         commit: CommitId,
         /// The changes of this update only.
         changes: Vec<Change>,

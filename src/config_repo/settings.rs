@@ -35,7 +35,6 @@ impl RemoteSettings {
 /// Authors, signature and number of our commits.
 #[derive(Debug, Clone)]
 pub struct CommitSettings {
-    /// The author.
     pub author: Identity,
     /// The committer; `None`: the author.
     pub committer: Option<Identity>,

@@ -46,7 +46,6 @@ pub struct SectionChange {
     pub section: String,
     /// The name of the table in a list; `None`: not a list, or all tables of the list.
     pub name: Option<String>,
-    /// The kind of change.
     pub change: ChangeKind,
 }
 
