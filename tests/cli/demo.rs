@@ -106,7 +106,7 @@ fn check_tour(output: &Output) -> String {
 }
 
 #[test]
-fn the_tour_ends_and_leaves_nothing() {
+fn tour_ends_and_leaves_no_files() {
     let newcomer = Newcomer::new();
     let first = check_tour(&newcomer.demo(&["--once"]).output().unwrap());
     let second = check_tour(&newcomer.demo(&["--once"]).output().unwrap());
@@ -115,7 +115,7 @@ fn the_tour_ends_and_leaves_nothing() {
 }
 
 #[test]
-fn the_tour_works_with_docker_registry() {
+fn tour_works_with_docker_registry() {
     let without = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
     if without.split([',', ' ']).any(|name| name == "docker-registry") {
         eprintln!("left out: the tour with docker-registry, because TAGRELAY_TEST_WITHOUT names it");
@@ -143,7 +143,7 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_program_is_named() {
     let newcomer = Newcomer::new();
     let nothing = path_with(&newcomer, &[]);
     let said = refused(newcomer.demo(&["--once"]).env("PATH", &nothing));
@@ -162,7 +162,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn port_in_use_is_named() {
     let newcomer = Newcomer::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -173,7 +173,7 @@ fn a_port_that_is_taken_is_named() {
 
 /// The remote has a hook that refuses every push.
 #[test]
-fn a_step_that_does_not_happen_fails_the_run() {
+fn failed_step_fails_the_run() {
     let newcomer = Newcomer::new();
     let bin = path_with(&newcomer, &[]);
     let git = find_in_path("git");
@@ -259,7 +259,7 @@ fn paste(newcomer: &Newcomer, commands: &str) -> String {
 }
 
 #[test]
-fn it_stays_up_and_its_commands_work_when_they_are_pasted() {
+fn demo_stays_up_and_its_printed_commands_work() {
     let newcomer = Newcomer::new();
     let mut demo = Running::start(&newcomer);
     demo.until(&["What happens shows up here"]);

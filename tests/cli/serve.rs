@@ -103,7 +103,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// What the server says and what the commands understand are one thing, from the push to the rollback.
 #[test]
-fn the_commands_drive_the_service() {
+fn commands_drive_the_service() {
     let workplace = workplace().with_repository();
     let mut service = Service::start(&workplace);
     eventually("the branch is read", || service.get("/readyz").0 == 200);
@@ -149,7 +149,7 @@ fn the_commands_drive_the_service() {
 }
 
 #[test]
-fn a_remote_that_is_away_does_not_stop_the_service() {
+fn unreachable_remote_does_not_stop_the_service() {
     let workplace = workplace();
     let mut service = Service::start(&workplace);
     assert_eq!(service.get("/healthz").0, 200);
@@ -192,7 +192,7 @@ fn metrics_move_to_the_address_for_operations() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told_before_anything_is_made() {
+fn address_in_use_is_reported_before_files_are_created() {
     let workplace = workplace();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -205,7 +205,7 @@ fn an_address_that_is_taken_is_told_before_anything_is_made() {
 
 /// Who waits for a promotion must not hold up the end of the service.
 #[test]
-fn open_connections_do_not_keep_it_from_stopping() {
+fn open_connections_do_not_delay_stop() {
     let workplace = workplace().with_repository();
     let mut service = Service::start(&workplace);
     let mut watching = std::net::TcpStream::connect(&service.address).unwrap();

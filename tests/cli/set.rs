@@ -37,7 +37,7 @@ fn filter(workplace: &Workplace, arguments: &str, input: &str) -> Answer {
 }
 
 #[test]
-fn a_diff_is_printed_and_nothing_is_written() {
+fn diff_is_printed_and_no_file_written() {
     let workplace = folder_with_manifests();
     let answer = run(&mut workplace.tagrelay("sites --set docker.io/uyou/api=123e456 manifests")).expect_code(0);
     let changed: Vec<&str> = answer
@@ -95,7 +95,7 @@ fn files_are_written_with_their_mode_and_once() {
 }
 
 #[test]
-fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
+fn missing_or_refused_site_fails_and_no_file_is_written() {
     let workplace = folder_with_manifests();
     let absent =
         run(&mut workplace.tagrelay("sites --set uyou/api=2 --set uyou/ghost=2 manifests --write")).expect_code(1);
@@ -129,7 +129,7 @@ fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
 }
 
 #[test]
-fn settings_say_what_markers_mean_and_how_versions_are_written() {
+fn settings_define_markers_and_pinning() {
     let workplace = workplace();
     let settings = COMMANDS.replacen("name = \"production\"", "name = \"production\"\npin = \"digest\"", 1);
     workplace.write_settings(&settings);
@@ -174,7 +174,7 @@ fn links_are_not_followed() {
 }
 
 #[test]
-fn standard_input_is_a_file_too() {
+fn standard_input_is_edited_as_a_file() {
     let workplace = workplace();
     let sites = filter(&workplace, "sites - --json", POD).expect_code(0).json();
     assert_eq!((&sites["sites"][0]["path"], &sites["sites"][0]["line"]), (&"-".into(), &5.into()));
@@ -191,7 +191,7 @@ fn standard_input_is_a_file_too() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_a_usage_error() {
+fn contradictory_options_are_usage_errors() {
     let workplace = folder_with_manifests();
     for arguments in [
         "--set uyou/api manifests",

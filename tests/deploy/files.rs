@@ -236,7 +236,7 @@ fn environment_names(value: &toml::Value, names: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_cluster_lets_in_webhooks_and_scrapes_and_nothing_else() {
+fn network_policy_admits_only_webhooks_and_scrapes() {
     for resources in renderings() {
         let rules = one(&resources, "Ingress")["spec"]["rules"].as_sequence().unwrap();
         assert_eq!(rules.len(), 1);

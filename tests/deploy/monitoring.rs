@@ -122,7 +122,7 @@ fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Kno
 }
 
 #[test]
-fn both_forms_of_the_rules_are_equal() {
+fn both_rule_files_are_equal() {
     let custom = yaml("prometheusrule.yaml");
     assert_eq!(custom["apiVersion"], "monitoring.coreos.com/v1");
     assert_eq!(custom["kind"], "PrometheusRule");
@@ -130,7 +130,7 @@ fn both_forms_of_the_rules_are_equal() {
 }
 
 #[test]
-fn the_rules_are_valid_and_fire_when_they_should() {
+fn alert_rules_fire_as_their_cases_say() {
     let checked = promtool(&["check", "rules", "--lint-fatal", "prometheus-rules.yaml"], "");
     if checked.is_some() {
         promtool(&["test", "rules", "rules.test.yaml"], "");
@@ -138,7 +138,7 @@ fn the_rules_are_valid_and_fire_when_they_should() {
 }
 
 #[test]
-fn every_alert_is_tried_both_ways() {
+fn every_alert_has_a_firing_and_a_silent_case() {
     let tests = yaml("rules.test.yaml");
     let mut fires = BTreeSet::new();
     let mut is_quiet = BTreeSet::new();
@@ -153,7 +153,7 @@ fn every_alert_is_tried_both_ways() {
 }
 
 #[test]
-fn every_rule_asks_for_metrics_that_exist() {
+fn alert_rules_use_existing_metrics() {
     let known = known();
     for rule in rules() {
         let name = rule.get("alert").or(rule.get("record")).unwrap();
@@ -162,7 +162,7 @@ fn every_rule_asks_for_metrics_that_exist() {
 }
 
 #[test]
-fn every_alert_has_its_page() {
+fn every_alert_is_documented() {
     let page = read("docs/operations.md");
     let mut sections: BTreeMap<&str, &str> = BTreeMap::new();
     for section in page.split("\n### ").skip(1) {
@@ -193,7 +193,7 @@ fn every_alert_has_its_page() {
 }
 
 #[test]
-fn the_page_has_every_metric_and_no_other() {
+fn metrics_page_lists_exactly_the_metrics() {
     let page = read("docs/operations.md");
     let table = page.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let told: BTreeSet<String> = Regex::new(r"`((?:tagrelay|process)_[a-z_]+|…_[a-z_]+)`")
@@ -211,12 +211,12 @@ fn the_page_has_every_metric_and_no_other() {
 }
 
 #[test]
-fn prometheus_finds_nothing_to_object_to_in_the_metrics() {
+fn promtool_accepts_the_metrics() {
     promtool(&["check", "metrics"], &exposition());
 }
 
 #[test]
-fn the_dashboard_loads_and_shows_what_is_counted() {
+fn dashboard_uses_existing_metrics() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read(&format!("{FOLDER}/grafana-dashboard.json"))).unwrap();
     for (key, value) in [("uid", "tagrelay"), ("title", "Tagrelay")] {
@@ -268,7 +268,7 @@ fn the_dashboard_loads_and_shows_what_is_counted() {
 }
 
 #[test]
-fn the_service_monitor_meets_the_service() {
+fn service_monitor_matches_the_service() {
     let monitor = yaml("servicemonitor.yaml");
     let service: Value = serde_yaml::from_str(&read("deploy/kubernetes/service.yaml")).unwrap();
     let metadata = &service["metadata"];
@@ -282,7 +282,7 @@ fn the_service_monitor_meets_the_service() {
 }
 
 #[test]
-fn the_kustomization_names_files_that_exist() {
+fn kustomization_names_existing_files() {
     let kustomization = yaml("kustomization.yaml");
     let generated = list(&kustomization["configMapGenerator"]).iter().flat_map(|map| list(&map["files"]));
     for file in list(&kustomization["resources"]).iter().chain(generated) {
@@ -291,7 +291,7 @@ fn the_kustomization_names_files_that_exist() {
 }
 
 #[test]
-fn the_routes_of_the_example_lead_to_receivers_and_name_alerts() {
+fn example_routes_name_existing_receivers_and_alerts() {
     let example = yaml("alertmanager.example.yaml");
     let receivers: BTreeSet<&str> =
         list(&example["receivers"]).iter().map(|receiver| text(&receiver["name"])).collect();

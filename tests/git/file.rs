@@ -17,7 +17,7 @@ fn platform() -> Remote {
 }
 
 #[tokio::test]
-async fn an_update_becomes_one_commit_that_changes_the_tag_alone() {
+async fn update_is_one_commit_that_changes_only_the_tag() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -66,7 +66,7 @@ async fn two_environments_are_two_commits_in_one_push() {
 }
 
 #[tokio::test]
-async fn equal_trees_make_no_commit_and_no_site_is_a_refusal() {
+async fn equal_tree_makes_no_commit_and_missing_site_is_refused() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     assert!(matches!(
@@ -94,7 +94,7 @@ async fn equal_trees_make_no_commit_and_no_site_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_lost_race_is_outdated_and_the_foreign_commit_stays() {
+async fn lost_race_is_outdated_and_keeps_the_foreign_commit() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_lost_race_is_outdated_and_the_foreign_commit_stays() {
 }
 
 #[tokio::test]
-async fn a_race_that_the_server_decides_is_outdated() {
+async fn race_lost_at_the_server_is_outdated() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_race_that_the_server_decides_is_outdated() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_final_and_its_words_are_kept() {
+async fn rejection_by_hook_keeps_its_message() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -196,7 +196,7 @@ async fn a_mirror_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_fetch_brings_what_is_new_and_no_more() {
+async fn fetch_transfers_only_new_objects() {
     let files: Vec<(String, String)> = (0..200)
         .map(|number| {
             let path = format!("environments/staging/team-{}/service-{number}.yaml", number / 20);
@@ -222,7 +222,7 @@ async fn a_fetch_brings_what_is_new_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_damaged_mirror_is_made_anew() {
+async fn damaged_mirror_is_recreated() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let damages: [&dyn Fn(); 5] = [
@@ -255,7 +255,7 @@ fn overwrite_middle(pack: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn a_forced_or_remade_branch_is_followed() {
+async fn force_pushed_or_recreated_branch_is_followed() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -299,7 +299,7 @@ async fn an_empty_or_missing_repository_is_named() {
 }
 
 #[tokio::test]
-async fn the_folder_of_somebody_else_is_no_mirror() {
+async fn foreign_folder_is_not_used_as_mirror() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     // A bare repository, which would be taken for a damaged mirror and thrown away.
@@ -322,7 +322,7 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_in_a_mirror_is_no_reason_to_refuse_it() {
+async fn leftovers_of_a_killed_process_do_not_break_the_mirror() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     setup.open().await.refresh().await.unwrap();
@@ -361,7 +361,7 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-async fn a_small_disk_is_not_filled_by_what_was_fetched_before() {
+async fn old_packs_do_not_fill_a_small_disk() {
     let remote = platform();
     let mut setup = Setup::new(&remote.file_url());
     let disk = setup.folder.path().join("disk");

@@ -28,7 +28,7 @@ fn listing(remote: &Remote) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn odd_entries_stay_byte_for_byte() {
+async fn odd_tree_entries_stay_unchanged() {
     let remote = Remote::with(&[("environments/staging/link/real.yaml", &deployment("uyou/user-service:1.0"))]);
     let manifest = blob(&remote, deployment("uyou/user-service:1.0").as_bytes());
     let outside = blob(&remote, b"/etc/passwd");
@@ -63,8 +63,8 @@ async fn odd_entries_stay_byte_for_byte() {
         [
             r"environments/staging/new\nline.yaml has control characters in its name: rename it",
             r"environments/staging/not-utf-8-\xff.yaml has a name that is not valid UTF-8: rename it",
-            "environments/staging/submodule.yaml is a submodule, which is never followed",
-            "environments/staging/symlink.yaml is a symbolic link, which is never followed",
+            "environments/staging/submodule.yaml is a submodule: submodules are not read",
+            "environments/staging/symlink.yaml is a symbolic link: links are not followed",
         ]
     );
     let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
@@ -99,7 +99,7 @@ async fn odd_entries_stay_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn names_that_git_forbids_are_reported() {
+async fn forbidden_names_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let manifest = blob(&remote, deployment("uyou/user-service:9.9").as_bytes());
     // Written as raw bytes: no command of Git makes such a tree.
@@ -132,7 +132,7 @@ async fn names_that_git_forbids_are_reported() {
 }
 
 #[tokio::test]
-async fn a_file_of_100_mib_is_left_alone() {
+async fn file_of_100_mib_is_skipped() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     std::fs::write(remote.work().join("environments/staging/huge.yaml"), vec![b'#'; 100 << 20]).unwrap();
     git(&remote.work(), &["add", "-A"]);
@@ -146,7 +146,7 @@ async fn a_file_of_100_mib_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_kustomization_refers_to_is_looked_for_within_bounds() {
+async fn references_of_a_kustomization_are_followed_within_bounds() {
     let remote = Remote::with(&[("base/deployment.yaml", &deployment("uyou/user-service:1.0"))]);
     // A stack would end before these do.
     let deep = "a/".repeat(60_000);
@@ -164,7 +164,7 @@ async fn what_a_kustomization_refers_to_is_looked_for_within_bounds() {
 }
 
 #[tokio::test]
-async fn trees_that_unfold_without_end_are_refused() {
+async fn exponentially_unfolding_trees_are_refused() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     // Ten folders in each of ten levels: ten thousand million files out of eleven objects.
     let mut line = format!("100644 blob {}\ta.txt\n", blob(&remote, b"nothing\n"));
@@ -201,7 +201,7 @@ async fn trees_that_unfold_without_end_are_refused() {
 }
 
 #[tokio::test]
-async fn two_hundred_thousand_files_are_no_trouble() {
+async fn two_hundred_thousand_files_are_indexed() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let work = remote.work();
     // A thousand files in each of two hundred folders, all of them the same: what is read again is not kept.
@@ -227,7 +227,7 @@ async fn two_hundred_thousand_files_are_no_trouble() {
 }
 
 #[tokio::test]
-async fn folders_without_bottom_are_reported() {
+async fn too_deep_folders_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let deep = format!("environments/staging/{}user.yaml", "d/".repeat(300));
     let manifest = blob(&remote, deployment("uyou/user-service:1.0").as_bytes());
@@ -249,7 +249,7 @@ async fn folders_without_bottom_are_reported() {
 }
 
 #[tokio::test]
-async fn branches_may_have_any_name_that_git_allows() {
+async fn any_valid_branch_name_works() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let branch = "teams/\u{fc}ber/\u{1f680}.config";
     git(&remote.bare(), &["branch", branch, "main"]);
@@ -270,7 +270,7 @@ async fn branches_may_have_any_name_that_git_allows() {
 }
 
 #[tokio::test]
-async fn a_hostile_environment_reaches_no_hook() {
+async fn environment_variables_do_not_reach_hooks() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     remote.hook("pre-receive", "env > environment");
     let repository = Setup::new(&remote.file_url()).open_kept().await;

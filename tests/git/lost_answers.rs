@@ -62,7 +62,7 @@ fn assert_mirror_is_untouched(setup: &Setup) {
 }
 
 #[tokio::test]
-async fn over_files_it_is_found_at_any_depth() {
+async fn landed_commit_is_found_at_any_depth_over_file() {
     for can_filter in ["true", "false"] {
         let remote = platform();
         git(&remote.bare(), &["config", "uploadpack.allowFilter", can_filter]);
@@ -77,7 +77,7 @@ async fn over_files_it_is_found_at_any_depth() {
 }
 
 #[tokio::test]
-async fn over_http_it_is_found_whatever_the_server_can_do() {
+async fn landed_commit_is_found_over_http_with_every_server_feature() {
     let basic = Authentication::Basic {
         username: "tagrelay".to_owned(),
         password: Secret::inline("secret".to_owned()).unwrap(),
@@ -101,7 +101,7 @@ async fn over_http_it_is_found_whatever_the_server_can_do() {
 }
 
 #[tokio::test]
-async fn a_history_beyond_all_bounds_leaves_it_open() {
+async fn history_beyond_the_bound_leaves_the_push_unknown() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -112,7 +112,7 @@ async fn a_history_beyond_all_bounds_leaves_it_open() {
 }
 
 #[tokio::test]
-async fn over_ssh_it_is_found_too() {
+async fn landed_commit_is_found_over_ssh() {
     let remote = platform();
     let sshd = Sshd::start(VERSION_2);
     sshd.known_hosts("known", "host");
@@ -127,7 +127,7 @@ async fn over_ssh_it_is_found_too() {
 }
 
 #[tokio::test]
-async fn merges_and_a_branch_that_was_forced_back_are_told_apart() {
+async fn merged_and_force_removed_commits_are_distinguished() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();

@@ -31,7 +31,7 @@ async fn assert_as_read_anew(setup: &Setup, repository: &ConfigRepository, name:
 }
 
 #[tokio::test]
-async fn an_image_of_the_base_gets_an_entry_of_its_own() {
+async fn image_of_the_base_gets_its_own_entry() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -68,7 +68,7 @@ async fn an_image_of_the_base_gets_an_entry_of_its_own() {
 type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[tokio::test]
-async fn a_change_of_the_base_is_noticed() {
+async fn changed_base_is_noticed() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -144,7 +144,7 @@ async fn a_kustomization_of_two_environments_gets_one_entry() {
 }
 
 #[tokio::test]
-async fn a_list_without_room_is_refused_and_holds_up_nothing_else() {
+async fn unwritable_image_list_is_refused_without_stopping_others() {
     let remote = platform();
     let overlay = format!("{OVERLAY}images: [{{name: other, newTag: v1}}]\n");
     remote.commit("flow", &[(STAGING, &overlay), ("environments/staging/a.yaml", &deployment("uyou/other:v1"))]);

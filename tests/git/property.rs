@@ -260,7 +260,7 @@ proptest! {
     #![proptest_config(configuration())]
 
     #[test]
-    fn the_branch_ends_where_a_plain_copy_ends(
+    fn branch_matches_a_plain_copy(
         files in prop::collection::btree_map(path(), images(), 1..20),
         steps in prop::collection::vec(step(), 1..10),
     ) {
@@ -270,7 +270,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn many_foreign_commits_do_not_make_the_mirror_grow_without_bound() {
+async fn many_foreign_commits_do_not_grow_the_mirror() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &setup::deployment("uyou/user-service:1.0"))]);
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -295,7 +295,7 @@ async fn many_foreign_commits_do_not_make_the_mirror_grow_without_bound() {
 }
 
 #[tokio::test]
-async fn many_commits_of_ours_neither_fill_the_memory_nor_the_disk() {
+async fn many_own_commits_fill_neither_memory_nor_disk() {
     let padding = format!("# {}\n", "x".repeat(400_000));
     let files: Vec<(String, String)> = (0..12)
         .map(|number| {

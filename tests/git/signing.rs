@@ -77,7 +77,7 @@ async fn git_accepts_signatures_of_ssh_keys() {
 }
 
 #[tokio::test]
-async fn a_key_file_that_is_replaced_is_followed_and_a_broken_one_is_not() {
+async fn replaced_key_file_is_used_unless_it_is_broken() {
     let folder = TempDir::new().unwrap();
     let remote = platform();
     let (first, second) =
@@ -185,7 +185,7 @@ async fn git_accepts_signatures_of_openpgp_keys() {
 }
 
 #[tokio::test]
-async fn a_subkey_signs_where_there_is_one() {
+async fn subkey_signs_if_there_is_one() {
     let gpg = Gpg::new();
     gpg.run(&["--passphrase", "", "--quick-gen-key", "Sub <sub@example.com>", "rsa2048", "cert", "never"]);
     let primary = gpg.fingerprints("sub@example.com")[0].clone();

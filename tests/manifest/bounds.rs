@@ -1,8 +1,9 @@
 //! Input that is meant to hurt: deep, wide, long, repeated and broken. It is refused or read, in bounded time
 //! and on a small stack, and never a panic.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tagrelay::image::Repository;
 use tagrelay::manifest::{
@@ -10,25 +11,19 @@ use tagrelay::manifest::{
     edit, edit_overlay, read, read_overlay, scan,
 };
 
-/// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
-const LONGEST: Duration = Duration::from_secs(60);
-
 fn wanted() -> Vec<Wanted> {
     let version = tagrelay::image::Version::tagged("2".parse().unwrap(), None);
     vec![Wanted { repository: "a".parse().unwrap(), version }]
 }
 
-/// Scans and edits on a stack of 256 KiB, which is an eighth of that of any thread.
+/// Scans and edits on a stack of 256 KiB, an eighth of the usual size. Without bounds, each of these inputs takes hours.
 fn on_small_stack(bytes: Vec<u8>) -> (Result<Vec<Site>, Unreadable>, Result<Vec<u8>, Refused>) {
-    let begin = Instant::now();
     let work = move || {
         let edited = edit("kustomization.yaml", &bytes, &wanted()).map(|edited| edited.bytes);
         (scan("kustomization.yaml", &bytes), edited)
     };
     let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap();
-    let outcome = thread.join().expect("no panic");
-    assert!(begin.elapsed() < LONGEST, "took {:?}", begin.elapsed());
-    outcome
+    thread.join().expect("no panic")
 }
 
 fn reason_of(bytes: impl Into<Vec<u8>>) -> String {
@@ -53,7 +48,7 @@ fn deep_nesting_is_refused() {
 }
 
 #[test]
-fn a_billion_laughs_cost_nothing() {
+fn billion_laughs_are_read_cheaply() {
     let mut text = String::from("a0: &a0 {image: a:1}\n");
     for level in 1..30 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -98,7 +93,7 @@ fn many_aliases_of_much_are_refused() {
 }
 
 #[test]
-fn shared_scalars_without_end_are_looked_through() {
+fn many_shared_scalars_are_searched() {
     // Every alias copies every site, and every site is wanted.
     let sites = "  - {repository: a, tag: v1}\n".repeat(10_000);
     let text = format!("all: &all\n{sites}copies: [{}]\n", vec!["*all"; 9_000].join(", "));
@@ -146,7 +141,7 @@ fn broken_bytes_are_reported_with_their_line() {
 }
 
 #[test]
-fn texts_inside_files_have_the_same_bounds() {
+fn embedded_texts_have_the_same_bounds() {
     let application = |values: &str| {
         let text = values.replace('\n', "\n      ");
         format!(
@@ -260,26 +255,32 @@ fn time_of_rules_grows_with_the_file() {
 }
 
 /// A repository in memory, of which `env/` is the environment's own.
-struct Repo(BTreeMap<String, String>);
+struct Repo {
+    files: BTreeMap<String, String>,
+    /// How often a file was read.
+    reads: Cell<usize>,
+}
 
 impl Repo {
     fn overlay(&self) -> Overlay {
-        read_overlay("env/kustomization.yaml", self.0["env/kustomization.yaml"].as_bytes(), self)
+        read_overlay("env/kustomization.yaml", self.files["env/kustomization.yaml"].as_bytes(), self)
     }
 
     /// An overlay that says more about images, upon a base with these.
     fn upon(overlay: &str, images: impl Iterator<Item = String>) -> Self {
         let containers: String = images.map(|image| format!("- image: {image}\n")).collect();
-        Self(BTreeMap::from([
+        let files = BTreeMap::from([
             ("env/kustomization.yaml".to_owned(), format!("resources: [../base.yaml]\n{overlay}")),
             ("base.yaml".to_owned(), format!("kind: Pod\ncontainers:\n{containers}")),
-        ]))
+        ]);
+        Self { files, reads: Cell::new(0) }
     }
 }
 
 impl Surroundings for Repo {
     fn at(&self, path: &str) -> Beside {
-        self.0.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
+        self.reads.set(self.reads.get() + 1);
+        self.files.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
     }
 
     fn is_own(&self, path: &str) -> bool {
@@ -308,7 +309,7 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
             .map(|number| Wanted { repository: format!("a{number}").parse().unwrap(), ..wanted().remove(0) })
             .collect();
         let (path, settings) = ("env/kustomization.yaml", ManifestSettings::default());
-        let edited = edit_overlay(path, repo.0[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
+        let edited = edit_overlay(path, repo.files[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
         assert_eq!(edited.unwrap().changes.len(), size);
     });
     // What an environment runs of each image, of one overlay and of many.
@@ -333,17 +334,16 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
 }
 
 #[test]
-fn one_resource_is_read_once_however_often_it_is_named() {
-    let begin = worked();
+fn repeated_resource_is_read_once() {
     let again = format!("more:\n- x\nresources:\n{}", "- ../base.yaml\n".repeat(2_000));
     let mut repo = Repo::upon("", (0..2_000).map(|number| format!("a{number}:1")));
-    repo.0.insert("env/kustomization.yaml".to_owned(), again);
+    repo.files.insert("env/kustomization.yaml".to_owned(), again);
     assert_eq!(repo.overlay().inherited.len(), 2_000);
-    assert!(worked() - begin < Duration::from_secs(10), "{:?}", worked() - begin);
+    assert!(repo.reads.get() < 10, "{} reads", repo.reads.get());
 }
 
 #[test]
-fn what_is_beyond_the_limits_of_overlays_is_told() {
+fn exceeded_overlay_limits_are_reported() {
     let reasons = |overlay: &Overlay| overlay.notes.iter().map(|note| note.reason.clone()).collect::<Vec<_>>();
     let many = Repo::upon("", (0..10_001).map(|number| format!("a{number}:1"))).overlay();
     assert_eq!(many.inherited.len(), 10_000);
@@ -356,8 +356,8 @@ fn what_is_beyond_the_limits_of_overlays_is_told() {
 
     let resources = |list: &str| {
         let mut repo = Repo::upon("", std::iter::empty());
-        repo.0.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
-        repo.0.insert("broken.yaml".to_owned(), "containers: [".to_owned());
+        repo.files.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
+        repo.files.insert("broken.yaml".to_owned(), "containers: [".to_owned());
         repo.overlay()
     };
     let lookups = resources(&(0..6_000).map(|number| format!("- ../x{number}\n")).collect::<String>());
@@ -369,7 +369,7 @@ fn what_is_beyond_the_limits_of_overlays_is_told() {
 }
 
 #[test]
-fn tags_that_are_expanded_are_refused() {
+fn expanding_tags_are_refused() {
     let text = format!("%TAG !e! tag:{}\n---\nimage: a:1\nb: [{}]\n", "x".repeat(1_000), "!e!a,".repeat(100_000));
     assert!(reason_of(text).contains("too many explicit tags"));
     let usual = format!("image: a:1\nb: [{}]\n", "!Ref a,".repeat(20_000));

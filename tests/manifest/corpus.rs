@@ -38,7 +38,7 @@ fn originals_become_what_is_expected() {
 }
 
 #[test]
-fn rules_reach_what_they_name() {
+fn rules_find_the_sites_they_name() {
     let rule = |file: &str, path: &str, repository: Option<&str>, part| {
         let repository = repository.map(|repository| repository.parse().unwrap());
         SiteRule::new(file, path, repository, part).unwrap()
@@ -85,7 +85,7 @@ fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
 }
 
 #[test]
-fn what_must_stay_stays() {
+fn files_of_leave_stay_unchanged() {
     let outcomes: String = files("leave").into_iter().filter(|(name, _)| is_manifest_path(name)).map(outcome).collect();
     insta::assert_snapshot!(outcomes);
 }

@@ -30,7 +30,7 @@ fn version(reference: &str) -> Version {
 
 /// The byte search denied the file, so nobody saw the key that is there twice until the entry was there.
 #[test]
-fn no_entry_is_added_to_what_cannot_be_read_with_it() {
+fn no_entry_is_added_if_the_file_becomes_unreadable() {
     let text = b"resources:\n- ../base\nname: x\nname: y\n";
     let path = "env/kustomization.yaml";
     let overlay = read_overlay(path, text, &UponBase);
@@ -57,7 +57,7 @@ fn fuzz_targets_lock_the_same_readers_as_the_program() {
 
 /// A template may well be YAML as it stands: `{{ x }}` is a mapping whose key is a mapping.
 #[test]
-fn a_template_that_parses_is_left_alone() {
+fn parseable_template_is_left_alone() {
     let text = "metadata:\n  name: {{ .Release.Name }}\nspec:\n  image: a:1\n";
     let unreadable = scan("templates/b.yaml", text.as_bytes()).unwrap_err();
     assert_eq!(unreadable.line, Some(2));
@@ -68,7 +68,7 @@ fn a_template_that_parses_is_left_alone() {
 
 /// The first of two equal keys is dead to most readers, and a site below it with it.
 #[test]
-fn a_key_that_is_twice_on_the_way_to_a_site_is_refused() {
+fn duplicate_key_above_a_site_is_refused() {
     for text in [
         "web: {image: {repository: a, tag: v1}}\nweb: {image: {repository: b, tag: v1}}\n",
         "web: {x: y}\nweb: {image: a:1}\n",
@@ -82,7 +82,7 @@ fn a_key_that_is_twice_on_the_way_to_a_site_is_refused() {
 
 /// Keys are set apart by blank lines here, and one before the new key would be a part of the text.
 #[test]
-fn no_blank_line_is_added_to_a_text_that_keeps_them() {
+fn no_blank_line_is_added_to_a_keep_scalar() {
     let text = "resources:\n- ../base\n\npatch: |+\n  a\n";
     let path = "env/kustomization.yaml";
     let overlay = read_overlay(path, text.as_bytes(), &UponBase);
@@ -94,7 +94,7 @@ fn no_blank_line_is_added_to_a_text_that_keeps_them() {
 
 /// Behind the text stands the value that nobody wrote of a key that is written with a question mark.
 #[test]
-fn a_text_at_the_end_of_the_file_is_known_behind_a_value_that_is_not_written() {
+fn text_at_end_of_file_is_found_behind_an_empty_value() {
     let text = "resources: [../base]\n?\n- patch: |\n    b: 1";
     let refused = inserted(text).unwrap_err();
     assert!(refused.to_string().contains("ends inside a text"), "{refused}");
@@ -113,7 +113,7 @@ fn inserted(text: &str) -> Result<String, Refused> {
 
 /// The reader that the target compares with took the BOM for a column; and a carriage return alone ends a line, too.
 #[test]
-fn an_entry_stands_on_lines_of_its_own_however_they_end() {
+fn added_entry_uses_the_line_ends_of_the_file() {
     const ENTRY: &str = "images:\n- name: a\n  newTag: v2\n";
     for bom in ["", "\u{feff}"] {
         for (text, expected) in [
@@ -137,7 +137,7 @@ fn an_entry_stands_on_lines_of_its_own_however_they_end() {
 
 /// A rule that met nothing in a text had its markers taken for those of the file.
 #[test]
-fn a_rule_that_reads_a_text_takes_no_markers_in_it() {
+fn rule_for_a_text_ignores_markers_in_it() {
     let rule = |path, repository: Option<&str>, part| {
         let repository = repository.map(|repository| repository.parse().unwrap());
         let rules = vec![SiteRule::new("**", path, repository, part).unwrap()];
@@ -161,7 +161,7 @@ fn a_rule_that_reads_a_text_takes_no_markers_in_it() {
 
 /// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
 #[test]
-fn notes_are_about_lines_of_the_file() {
+fn notes_have_lines_of_the_file() {
     let rule = SiteRule::new("**", "$.a.b", Some("a".parse().unwrap()), RulePart::Tag).unwrap();
     let settings = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
     for text in [" |+\r%e ", "a: |+\n  %e ", "a: |\n  - [\n", "a: \"%e \""] {
@@ -173,7 +173,7 @@ fn notes_are_about_lines_of_the_file() {
 
 /// What the fuzzers kept, because each input goes a way of its own through the code.
 #[test]
-fn the_inputs_that_were_kept_pass() {
+fn corpus_of_the_fuzzers_passes() {
     let folder = tempfile::tempdir().unwrap();
     let archive = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus.tar.gz");
     let unpacked = std::process::Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder.path()).status();
@@ -196,14 +196,14 @@ fn the_inputs_that_were_kept_pass() {
 
 /// Where a list between brackets ends over several lines is not known, so nothing is put behind it.
 #[test]
-fn no_entry_is_put_behind_a_list_between_brackets() {
+fn no_entry_is_added_after_a_flow_list() {
     let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();
     assert!(refused.to_string().contains("the last entry of `images`"), "{refused}");
 }
 
 /// The column of the keys was taken from a key behind a question mark, which stands further in.
 #[test]
-fn no_entry_is_added_in_the_column_of_a_key_behind_a_question_mark() {
+fn no_entry_is_added_in_the_column_of_an_explicit_key() {
     for key in ["?\n  image: b\n", "?\n  b\n: c\n", "? b\n: c\n"] {
         let refused = inserted(&format!("{key}resources:\n- ../base\n")).unwrap_err();
         assert!(refused.to_string().contains("its first key"), "{key:?}: {refused}");

@@ -79,7 +79,7 @@ fn versions(overlay: &Overlay) -> Vec<String> {
 }
 
 #[test]
-fn an_entry_is_added_in_the_style_of_the_file() {
+fn added_entry_follows_the_style_of_the_file() {
     let repo = Repo::corpus("original/");
     let originals: Vec<&String> = repo.files.keys().filter(|path| path.starts_with("original/")).collect();
     assert!(originals.len() >= 10);
@@ -106,7 +106,7 @@ fn an_entry_is_added_in_the_style_of_the_file() {
 }
 
 #[test]
-fn what_has_no_place_for_an_entry_stays() {
+fn file_without_room_for_an_entry_stays_unchanged() {
     let repo = Repo::corpus("leave/");
     let mut outcomes = String::new();
     for (path, bytes) in repo.files.iter().filter(|(path, _)| path.starts_with("leave/")) {
@@ -163,7 +163,7 @@ fn only_images_from_outside_are_inherited() {
 }
 
 #[test]
-fn what_decides_the_version_elsewhere_leaves_nothing_to_inherit() {
+fn version_decided_elsewhere_is_not_inherited() {
     let base =
         [("base/kustomization.yaml", "resources: [a.yaml]"), ("base/a.yaml", "kind: Pod\ncontainers: [{image: a:1}]")];
     let inner = ("env/x/kustomization.yaml", "resources: [../../base]");
@@ -230,7 +230,7 @@ fn tag_and_digest_follow_the_base_and_the_settings() {
 }
 
 #[test]
-fn endless_bases_end() {
+fn cyclic_bases_end() {
     let mut files = vec![("env/kustomization.yaml".to_owned(), "resources: [../b0]\n".to_owned())];
     for number in 0..200 {
         let text = format!("resources: [../b{0}, ../b{0}, ../b{1}, a.yaml]\n", number + 1, number + 2);
@@ -341,7 +341,7 @@ proptest! {
 }
 
 #[test]
-fn what_a_json_patch_may_replace_gets_no_entry() {
+fn image_replaced_by_json_patch_gets_no_entry() {
     let deployment = |name: &str, image: &str| {
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  template:\n    spec:\n      \
@@ -413,7 +413,7 @@ fn what_a_json_patch_may_replace_gets_no_entry() {
 }
 
 #[test]
-fn a_patch_of_a_component_is_told_where_it_sets_a_strange_image() {
+fn patch_with_foreign_image_is_reported() {
     let component = |image: &str| {
         format!(
             "kind: Component\npatches:\n- target: {{name: a}}\n  \
@@ -432,7 +432,7 @@ fn a_patch_of_a_component_is_told_where_it_sets_a_strange_image() {
 }
 
 #[test]
-fn what_more_patches_than_are_read_may_replace_gets_no_entry() {
+fn image_behind_too_many_patches_gets_no_entry() {
     for (operations, inherited) in [(150, 1), (250, 0)] {
         let label = "- {op: add, path: /metadata/labels/x, value: y}\n";
         let kustomization = "resources:\n- ../base.yaml\npatches:\n- target: {name: a}\n  path: labels.yaml\n";

@@ -344,7 +344,7 @@ proptest! {
     #![proptest_config(config(3_000))]
 
     #[test]
-    fn an_edit_changes_versions_and_nothing_else(document in documents()) {
+    fn edit_changes_only_versions(document in documents()) {
         let wanted = [wanted("a.example/managed", "9f8e7d6")];
         let edited = edit("values.yaml", document.before.as_bytes(), &wanted);
         let edited = edited.unwrap_or_else(|refused| panic!("{refused}\n{}", document.before));
@@ -397,7 +397,7 @@ proptest! {
     #![proptest_config(config(1_500))]
 
     #[test]
-    fn an_edit_inside_a_text_changes_versions_and_nothing_else(file in applications()) {
+    fn edit_inside_a_text_changes_only_versions(file in applications()) {
         let wanted = [wanted("a.example/managed", "9f8e7d6")];
         let edited = edit("application.yaml", file.before.as_bytes(), &wanted);
         let edited = edited.unwrap_or_else(|refused| panic!("{refused}\n{}", file.before));
@@ -558,7 +558,7 @@ proptest! {
     #![proptest_config(config(2_000))]
 
     #[test]
-    fn the_byte_search_misses_no_site((path, text) in quoted_values()) {
+    fn byte_search_misses_no_site((path, text) in quoted_values()) {
         let Some(unfiltered) = past_the_filter(path, text.as_bytes()) else { return Ok(()) };
         prop_assert_eq!(scan(path, text.as_bytes()), Ok(unfiltered), "{}", text);
     }

@@ -53,7 +53,7 @@ fn not_now(confirmation: Confirmation) -> (String, Option<u64>) {
 }
 
 #[tokio::test]
-async fn an_open_registry_costs_one_head() {
+async fn registry_without_sign_in_needs_one_head() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let pushed = registry.push("uyou/user-service", "1").await;
     let registries = asking(&registry);
@@ -65,7 +65,7 @@ async fn an_open_registry_costs_one_head() {
 }
 
 #[tokio::test]
-async fn a_forged_tag_is_not_there() {
+async fn unknown_tag_is_not_there() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -75,7 +75,7 @@ async fn a_forged_tag_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_kept_token_makes_the_second_confirmation_one_head() {
+async fn kept_token_makes_the_second_confirmation_one_head() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     let pushed = registry.push("a/b", "1").await;
     let registries = asking(&registry);
@@ -103,7 +103,7 @@ async fn an_expired_token_is_replaced_before_it_is_used() {
 }
 
 #[tokio::test]
-async fn a_kept_token_that_is_refused_is_replaced_once() {
+async fn refused_token_is_replaced_once() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -124,7 +124,7 @@ async fn a_kept_token_that_is_refused_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn those_who_need_the_same_token_share_one_request() {
+async fn concurrent_confirmations_share_one_token_request() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     registry.requests();
@@ -145,7 +145,7 @@ async fn those_who_need_the_same_token_share_one_request() {
 }
 
 #[tokio::test]
-async fn credentials_go_to_the_token_service_and_a_token_to_the_registry() {
+async fn credentials_go_only_to_the_token_service() {
     let registry = GuardedRegistry::start(SignIn::BearerForReader).await;
     registry.push("a", "1").await;
     let image = image(&registry.host(), "a", "1");
@@ -162,7 +162,7 @@ async fn credentials_go_to_the_token_service_and_a_token_to_the_registry() {
 }
 
 #[tokio::test]
-async fn basic_authentication_is_sent_unasked_from_the_second_time_on() {
+async fn basic_authentication_is_sent_at_once_after_the_first_challenge() {
     let registry = GuardedRegistry::start(SignIn::Basic).await;
     registry.push("a", "1").await;
     let image = image(&registry.host(), "a", "1");
@@ -182,7 +182,7 @@ async fn basic_authentication_is_sent_unasked_from_the_second_time_on() {
 }
 
 #[tokio::test]
-async fn a_password_that_cannot_be_read_is_no_refusal() {
+async fn unreadable_password_is_transient() {
     let registry = GuardedRegistry::start(SignIn::Basic).await;
     registry.push("a", "1").await;
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ async fn a_password_that_cannot_be_read_is_no_refusal() {
 }
 
 #[tokio::test]
-async fn not_now_is_not_no() {
+async fn transient_errors_are_not_refusals() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -220,7 +220,7 @@ async fn not_now_is_not_no() {
 }
 
 #[tokio::test]
-async fn the_token_service_may_be_away_too() {
+async fn unreachable_token_service_is_transient() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     let registries = Registries::with_limits(vec![plain(&registry.host())], SHORT).unwrap();
@@ -241,7 +241,7 @@ async fn the_token_service_may_be_away_too() {
 }
 
 #[tokio::test]
-async fn no_is_said_with_what_to_do() {
+async fn refusals_contain_advice() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -262,7 +262,7 @@ async fn no_is_said_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_digest_that_is_missing_or_none_costs_one_get() {
+async fn missing_or_invalid_digest_costs_one_get() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let pushed = registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -286,7 +286,7 @@ async fn a_digest_that_is_missing_or_none_costs_one_get() {
 }
 
 #[tokio::test]
-async fn a_login_page_is_no_image() {
+async fn login_page_is_not_an_image() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let registries = asking(&registry);
     let page =
@@ -300,7 +300,7 @@ async fn a_login_page_is_no_image() {
 }
 
 #[tokio::test]
-async fn a_registry_that_hangs_holds_nobody_up() {
+async fn hanging_registry_does_not_delay_others() {
     let (slow, quick) = (GuardedRegistry::start(SignIn::None).await, GuardedRegistry::start(SignIn::None).await);
     quick.push("a", "1").await;
     slow.next([Fault::Hang]);
@@ -323,7 +323,7 @@ async fn a_registry_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_registry_gets_so_many_requests_at_once_and_no_more() {
+async fn concurrent_requests_to_a_registry_are_limited() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.next(std::iter::repeat_n(Fault::Hang, 64));
     let limits = TimeLimits { request: Duration::from_secs(3), ..TimeLimits::default() };
@@ -372,7 +372,7 @@ async fn a_token_does_not_follow_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn a_registry_that_restarts_is_found_again() {
+async fn restarted_registry_is_found_again() {
     let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let (address, host) = (registry.address(), registry.host());
     let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -385,7 +385,7 @@ async fn a_registry_that_restarts_is_found_again() {
 }
 
 #[tokio::test]
-async fn nobody_at_home_is_not_now() {
+async fn refused_connection_is_transient() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let image =
         |host: &str| UnverifiedImage { repository: Repository::new(host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -397,7 +397,7 @@ async fn nobody_at_home_is_not_now() {
 }
 
 #[tokio::test]
-async fn plain_http_is_spoken_only_where_the_settings_say_so() {
+async fn plain_http_needs_the_setting() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let (reason, _) = not_now(Registries::new(Vec::new()).unwrap().confirm(&image(&registry.host(), "a", "1")).await);
@@ -407,7 +407,7 @@ async fn plain_http_is_spoken_only_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_or_says_nothing_is_explained() {
+async fn broken_and_silent_connections_are_explained() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -446,7 +446,7 @@ async fn service(answer: axum::response::Response<String>) -> (u16, Arc<std::syn
 }
 
 #[tokio::test]
-async fn an_account_goes_over_plain_http_to_no_host_that_the_settings_do_not_know() {
+async fn credentials_are_not_sent_over_plain_http_to_unknown_hosts() {
     let answer = |status: u16, realm: Option<String>, body: &str| {
         let mut answer = http::Response::builder().status(status);
         if let Some(realm) = realm {

@@ -51,7 +51,7 @@ async fn another_client_pushes_and_pulls() {
 }
 
 #[tokio::test]
-async fn our_own_image_is_complete() {
+async fn pushed_image_is_complete() {
     let registry = registry().await;
     let digest = push_tiny(&registry, "uyou/a", "1").await;
     let base = format!("http://{}/v2/uyou/a", registry.host());
@@ -134,7 +134,7 @@ async fn errors_have_the_codes_of_the_specification() {
 }
 
 #[tokio::test]
-async fn a_blob_may_come_in_chunks() {
+async fn blob_can_be_uploaded_in_chunks() {
     let registry = registry().await;
     let host = format!("http://{}", registry.host());
     let client = http();
@@ -164,7 +164,7 @@ async fn a_blob_may_come_in_chunks() {
 }
 
 #[tokio::test]
-async fn sha512_and_indexes_are_taken() {
+async fn sha512_and_indexes_are_accepted() {
     use sha2::Digest as _;
     let registry = registry().await;
     let base = format!("http://{}/v2/a", registry.host());
@@ -202,7 +202,7 @@ async fn tags_come_in_pages() {
 }
 
 #[tokio::test]
-async fn notifications_come_in_order_and_until_they_are_taken() {
+async fn notifications_are_repeated_in_order_until_accepted() {
     let collector = Collector::start(2).await;
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer webhook-secret".parse().unwrap())]);
     let endpoint = NotifyEndpoint { url: collector.url().parse().unwrap(), headers };
@@ -237,7 +237,7 @@ async fn notifications_come_in_order_and_until_they_are_taken() {
 }
 
 #[tokio::test]
-async fn it_stops_when_it_is_told_and_when_it_is_dropped() {
+async fn registry_stops_when_told_and_when_dropped() {
     let (told, dropped) = (registry().await, registry().await);
     let addresses = [told.address(), dropped.address()];
     told.stop().await;

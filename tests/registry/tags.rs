@@ -157,7 +157,7 @@ async fn the_embedded_registry_lists_with_a_token_for_each_repository() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_off_without_a_word_is_asked_on() {
+async fn silently_truncated_list_is_continued() {
     let names: Vec<String> = (0..1500).map(|number| format!("v{number:04}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let lists = Lists::answering([page(&names[..1000], None), page(&names[1000..], None)]).await;
@@ -175,7 +175,7 @@ async fn a_list_that_is_cut_off_without_a_word_is_asked_on() {
 }
 
 #[tokio::test]
-async fn a_registry_that_does_not_like_the_number_is_asked_without() {
+async fn list_is_requested_without_page_size_if_refused() {
     for answer in [error(400, "UNSUPPORTED"), error(400, "TAG_LIMIT_EXCEEDED"), error(400, "PAGINATION_NUMBER_INVALID")]
     {
         let lists = Lists::answering([answer, page(&["a"], None)]).await;
@@ -185,7 +185,7 @@ async fn a_registry_that_does_not_like_the_number_is_asked_without() {
 }
 
 #[tokio::test]
-async fn what_no_tag_is_called_is_left_out() {
+async fn invalid_tags_are_skipped() {
     let bad = [".", "-a", "a b", "a/b", "", &"x".repeat(129), "\u{202e}", "../../etc/passwd", "ok", "ok", "ok"];
     let lists = Lists::answering([page(&bad, None)]).await;
     assert_eq!(tags(lists.list().await), ["ok"]);
@@ -196,7 +196,7 @@ async fn what_no_tag_is_called_is_left_out() {
 }
 
 #[tokio::test]
-async fn no_link_leads_elsewhere() {
+async fn links_to_other_hosts_are_not_followed() {
     let elsewhere = Lists::answering([page(&["evil"], None)]).await;
     for link in [
         format!("<http://{}/v2/uyou/a/tags/list?last=a>; rel=\"next\"", elsewhere.host),
@@ -218,7 +218,7 @@ async fn no_link_leads_elsewhere() {
 }
 
 #[tokio::test]
-async fn pages_without_end_have_one() {
+async fn endless_pages_are_cut_off() {
     // The same page again.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("link in a circle"));
@@ -238,7 +238,7 @@ async fn pages_without_end_have_one() {
 }
 
 #[tokio::test]
-async fn more_tags_than_anybody_has_are_not_taken() {
+async fn too_many_tags_are_an_error() {
     let names: Vec<String> = (0..100_001).map(|number| number.to_string()).collect();
     let lists = Lists::answering([page(&names.iter().map(String::as_str).collect::<Vec<_>>(), None)]).await;
     assert!(no_list(lists.list().await).contains("more than 100,000 tags"));
@@ -258,7 +258,7 @@ async fn a_body_of_a_hundred_megabytes_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_list_is_not_taken_for_an_empty_one() {
+async fn invalid_list_is_not_an_empty_list() {
     for body in ["", "<html>Please sign in</html>", "{}", "[]", r#"{"tags":{"a":1}}"#, r#"{"tags":["a""#] {
         let lists = Lists::answering([text(200, body)]).await;
         assert!(no_list(lists.list().await).contains("other than a tag list"), "{body}");
@@ -266,7 +266,7 @@ async fn what_is_no_list_is_not_taken_for_an_empty_one() {
 }
 
 #[tokio::test]
-async fn registries_without_lists_are_known() {
+async fn registries_without_lists_are_recognised() {
     for answer in [
         text(404, "404 page not found"),
         error(404, "NOT_FOUND"),
@@ -293,14 +293,14 @@ async fn registries_without_lists_are_known() {
 }
 
 #[tokio::test]
-async fn a_page_that_fails_makes_the_list_fail() {
+async fn failed_page_fails_the_list() {
     let link = Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\"");
     let lists = Lists::answering([page(&["a"], link), text(500, "")]).await;
     assert!(matches!(lists.list().await, Listing::NotNow { .. }), "half a list would forget the other half");
 }
 
 #[tokio::test]
-async fn who_asks_to_be_left_alone_is_remembered_for_all_repositories() {
+async fn retry_after_holds_for_all_repositories_of_a_registry() {
     let busy = |status| Answer { headers: vec![("retry-after", "120".to_owned())], ..text(status, "") };
     for status in [429, 503] {
         let lists = Lists::answering([busy(status)]).await;
@@ -321,7 +321,7 @@ async fn who_asks_to_be_left_alone_is_remembered_for_all_repositories() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_limit_is_left_to_confirmations() {
+async fn catch_up_leaves_the_rate_limit_to_confirmations() {
     let limits = |remaining: &str| {
         vec![("ratelimit-limit", "100;w=21600".to_owned()), ("ratelimit-remaining", format!("{remaining};w=21600"))]
     };

@@ -100,7 +100,7 @@ async fn metric(fleet: &Fleet, line: &str) -> f64 {
 
 /// The whole of it: with the real registry, and no webhook at all.
 #[tokio::test]
-async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start() {
+async fn image_pushed_during_downtime_is_committed_after_start() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let mut fleet = crate::fleet().registry(&registry.host).service("user-service").start().await;
     fleet.push_image("user-service", &sha('0')).await;
@@ -140,7 +140,7 @@ async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start
 
 /// The real registry, and a webhook that is lost between two rounds.
 #[tokio::test]
-async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
+async fn later_round_asks_only_for_new_tags() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let builder = crate::fleet().registry(&registry.host).service("user-service");
     let repository = format!("{}/uyou/user-service", registry.host);
@@ -186,7 +186,7 @@ async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
+async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     let front = Front::start().await;
     let builder = crate::fleet().registry(&front.host()).service("user-service");
     for digit in ['2', '3', '4'] {
@@ -209,7 +209,7 @@ async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
 
 /// Reproducible builds say 1970, and commits without a source say nothing: what was pushed first is not known.
 #[tokio::test]
-async fn what_may_be_older_than_a_push_that_was_told_is_not_put_over_it() {
+async fn found_tag_of_unknown_age_does_not_replace_announced_push() {
     let front = Front::start().await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
@@ -239,7 +239,7 @@ async fn push_to(repository: &str, tag: &str, created: &str) {
 }
 
 #[tokio::test]
-async fn the_newest_of_a_first_list_is_taken_where_tags_tell_it() {
+async fn newest_version_of_first_list_is_taken_if_tags_are_ordered() {
     let front = Front::start().await;
     for tag in ["1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1"] {
         push(&front, "user-service", tag).await;
@@ -266,7 +266,7 @@ fn following_latest(front: &Front, digest: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
+async fn moving_tag_is_found_by_digest_without_list() {
     let front = Front::start().await;
     front.answer_lists(404, "x-test", "no lists here");
     let mut fleet = following_latest(&front, &format!("sha256:{}", "0".repeat(64))).start().await;
@@ -288,7 +288,7 @@ async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
 }
 
 #[tokio::test]
-async fn a_registry_without_lists_is_left_out_and_said_so() {
+async fn registry_without_tag_lists_is_skipped_and_reported() {
     let front = Front::start().await;
     front.answer_lists(405, "x-test", "no lists here");
     let fleet = crate::fleet().registry(&front.host()).service("user-service").service("order-service").start().await;
@@ -313,7 +313,7 @@ async fn a_registry_without_lists_is_left_out_and_said_so() {
 }
 
 #[tokio::test]
-async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
+async fn retry_after_stops_all_requests_to_the_registry_across_reloads() {
     let front = Front::start().await;
     front.answer_lists(429, "retry-after", "3600");
     let mut builder = crate::fleet().registry(&front.host());
@@ -342,7 +342,7 @@ async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
 }
 
 #[tokio::test]
-async fn turned_off_it_asks_nobody() {
+async fn disabled_catch_up_asks_no_registry() {
     let front = Front::start().await;
     let fleet = crate::fleet()
         .registry(&front.host())
@@ -357,7 +357,7 @@ async fn turned_off_it_asks_nobody() {
 }
 
 #[tokio::test]
-async fn a_hold_makes_what_is_found_wait() {
+async fn update_found_by_catch_up_waits_for_hold() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
@@ -376,7 +376,7 @@ async fn a_hold_makes_what_is_found_wait() {
 }
 
 #[tokio::test]
-async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
+async fn webhook_and_catch_up_at_once_make_one_commit() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
@@ -396,7 +396,7 @@ async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
 }
 
 #[tokio::test]
-async fn other_settings_begin_with_a_look_of_their_own() {
+async fn changed_catch_up_settings_start_a_round() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;

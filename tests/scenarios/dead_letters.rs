@@ -52,7 +52,7 @@ fn attempts(event: &Value) -> Vec<(Option<&str>, &str, &str)> {
 }
 
 #[tokio::test]
-async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
+async fn refused_event_lists_its_attempts_and_can_be_replayed() {
     let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('1')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
@@ -87,7 +87,7 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
 }
 
 #[tokio::test]
-async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
+async fn events_refused_by_one_environment_are_listed_and_replayed_together() {
     let services = ["user-service", "order-service"];
     let qa = |service: &str| deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
     let fleet = services.iter().fold(crate::fleet().settings(QA), |builder, service| {
@@ -145,7 +145,7 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
 }
 
 #[tokio::test]
-async fn every_end_is_told_and_an_event_is_counted_once_however_many_environments_take_it() {
+async fn event_of_several_environments_is_counted_once() {
     let qa = deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = crate::fleet().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
     let fleet = fleet.start().await;
@@ -185,7 +185,7 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
 }
 
 #[tokio::test]
-async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too() {
+async fn failed_attempts_name_the_peer_and_failed_requests_are_listed() {
     let fleet =
         crate::fleet().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
     // The source cannot be read.
@@ -238,7 +238,7 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
+async fn replay_retries_a_rate_limited_event_at_once() {
     let (is_limited, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let (limited, questions) = (is_limited.clone(), asked.clone());
     let front = |routes: axum::Router| {
@@ -270,7 +270,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
 
     // The registry still wants time: that is heard once more, and kept.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
-    assert!(done && told.contains("it is asked about once now") && told.contains("answered 429"), "{told}");
+    assert!(done && told.contains("it is asked about once now") && told.contains("429"), "{told}");
     fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(wait(&event().await) >= 6 * 3600);

@@ -37,7 +37,7 @@ fn goes_to(argocd: &FakeArgoCd, revision: &str) {
 }
 
 #[tokio::test]
-async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
+async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;
@@ -71,7 +71,7 @@ async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
 }
 
 #[tokio::test]
-async fn a_commit_that_nobody_knows_is_no_guess() {
+async fn unknown_revision_of_argo_cd_refuses_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;
@@ -88,7 +88,7 @@ async fn a_commit_that_nobody_knows_is_no_guess() {
 
 // The fake answers while the test waits for the end of the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
+async fn commits_made_during_downtime_must_run_before_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let mut fleet = start(builder, &argocd).await;
@@ -112,7 +112,7 @@ async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_soak_time_begins_anew_with_what_others_bring() {
+async fn foreign_commit_restarts_the_soak_time() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "soak = \"1h\"");
     let mut fleet = start(builder, &argocd).await;
@@ -145,7 +145,7 @@ async fn the_soak_time_begins_anew_with_what_others_bring() {
 }
 
 #[tokio::test]
-async fn a_time_that_is_none_hides_no_other_application() {
+async fn invalid_time_of_one_application_leaves_others_readable() {
     let argocd = four_applications().await;
     argocd.change("order-service-staging", |app| app.times = (json!("soon"), json!("later")));
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
@@ -161,7 +161,7 @@ async fn a_time_that_is_none_hides_no_other_application() {
 }
 
 #[tokio::test]
-async fn an_application_that_cannot_be_read_may_be_of_the_environment() {
+async fn unreadable_application_refuses_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;

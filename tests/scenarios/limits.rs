@@ -1,7 +1,7 @@
 //! Who sends slowly, or too much, or what is too large, and that it hinders nobody else.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,15 +32,21 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Asks the API and the other receiver, and returns how long the slower of both took.
-async fn others_answer(fleet: &Fleet) -> Duration {
-    let began = Instant::now();
+/// Asks the API and the other receiver, which have to answer.
+async fn assert_others_answer(fleet: &Fleet) {
     let (status, _) = fleet.api("GET", "/environments", None).await;
     assert_eq!(status, 200);
     let image = format!("{}:{}", fleet.repository("user-service"), sha('e'));
     let answer = fleet.client.post(fleet.url("/webhooks/other")).json(&json!({ "image": image })).send().await;
     assert_eq!(answer.unwrap().status(), 202);
-    began.elapsed()
+}
+
+/// How many of the connections are open and have got no answer yet.
+fn unanswered(streams: &[TcpStream]) -> usize {
+    let is_waiting = |stream: &&TcpStream| {
+        stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    streams.iter().filter(is_waiting).count()
 }
 
 /// Shows a signature, so that nobody can tell that it is wrong before the body has come.
@@ -48,7 +54,7 @@ const SLOW_BODY: &str =
     "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
 #[tokio::test]
-async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
+async fn slow_headers_are_cut_off_and_block_nobody() {
     let fleet = crate::fleet().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
     let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
     // Four times as many as there may be: each new one takes the place of the oldest of them.
@@ -57,27 +63,28 @@ async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
         slow.push(begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await);
     }
     for _ in 0..5 {
-        let took = others_answer(&fleet).await;
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_others_answer(&fleet).await;
     }
+    assert!(unanswered(&slow) > 0, "the slow connections were gone before the others were answered");
     // The first has long made room for others.
     rest(&mut first).await;
     // One that nobody displaces is cut off by its time, and one byte a second is no excuse.
     drop(slow);
-    let began = Instant::now();
     let mut last = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+    let mut bytes = 0;
     let drip = async {
         while last.write_all(b"x").await.is_ok() {
+            bytes += 1;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::time::timeout(LIMIT, drip).await.expect("a slow header is taken for ever");
-    assert!(began.elapsed() > Duration::from_secs(5), "it had no time at all: {:?}", began.elapsed());
-    others_answer(&fleet).await;
+    tokio::time::timeout(LIMIT, drip).await.expect("a slow header never ends");
+    assert!(bytes >= 5, "it had no time at all: {bytes} bytes");
+    assert_others_answer(&fleet).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_for_its_next_request_is_kept() {
+async fn idle_connection_is_kept() {
     let fleet = crate::fleet().service("user-service").start().await;
     let mut stream = connect(&fleet).await;
     // Longer apart than a slow header may take: a proxy keeps its connections for a minute.
@@ -93,19 +100,19 @@ async fn a_connection_that_waits_for_its_next_request_is_kept() {
 }
 
 #[tokio::test]
-async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
+async fn slow_bodies_time_out_and_meanwhile_others_get_503() {
     let fleet = crate::fleet().server("max_connections = 8").service("user-service").start().await;
-    let began = Instant::now();
     let mut slow = Vec::new();
     // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
     // every connection has a request running.
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {
-        assert!(began.elapsed() < Duration::from_secs(10), "connections without end; the last said {refused:?}");
+        assert!(slow.len() < 1000, "connections without end; the last said {refused:?}");
         slow.push(begin(&fleet, SLOW_BODY).await);
         refused = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
     }
     assert!(refused.contains("Retry-After: 1"), "{refused}");
+    assert!(unanswered(&slow) >= 8, "the slow bodies had no time at all");
     let mut too_slow = 0;
     for stream in &mut slow {
         let mut status = [0; 12];
@@ -116,13 +123,12 @@ async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
         }
     }
     assert_eq!(too_slow, 8);
-    assert!(began.elapsed() > Duration::from_secs(10), "they had no time at all: {:?}", began.elapsed());
     drop(slow);
     assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
+async fn unauthenticated_flood_does_not_affect_known_senders() {
     let fleet = crate::fleet()
         .server("max_connections = 512")
         .service("user-service")
@@ -143,9 +149,9 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
         slow.push(begin(&fleet, &head).await);
     }
     for _ in 0..5 {
-        let took = others_answer(&fleet).await;
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_others_answer(&fleet).await;
     }
+    assert!(unanswered(&slow) > 0, "the flood was over before the others were answered");
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     let peak = fleet.peak_memory_kib();
     // All of the bodies together would be 32 MiB.
@@ -161,7 +167,7 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
 }
 
 #[tokio::test]
-async fn one_request_tells_of_a_thousand_tags_at_most() {
+async fn one_request_announces_at_most_1000_tags() {
     let fleet = crate::fleet()
         .server("")
         .service("user-service")
@@ -178,7 +184,7 @@ async fn one_request_tells_of_a_thousand_tags_at_most() {
 }
 
 #[tokio::test]
-async fn bodies_without_end_and_bombs_need_no_memory() {
+async fn endless_bodies_and_zip_bombs_use_no_memory() {
     let fleet = crate::fleet().server("").service("user-service").receiver(OTHER).start().await;
     let before = fleet.peak_memory_kib();
     let block = "x".repeat(64 * 1024);
@@ -218,11 +224,11 @@ async fn bodies_without_end_and_bombs_need_no_memory() {
     assert!(answer["ignored"][0]["reason"].as_str().unwrap().contains("compressed"), "{answer}");
     let peak = fleet.peak_memory_kib();
     assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
-    others_answer(&fleet).await;
+    assert_others_answer(&fleet).await;
 }
 
 #[tokio::test]
-async fn a_flood_on_one_receiver_leaves_the_others_alone() {
+async fn flood_on_one_receiver_does_not_affect_others() {
     let fleet = crate::fleet()
         .service("user-service")
         .receiver(OTHER)
@@ -235,11 +241,9 @@ async fn a_flood_on_one_receiver_leaves_the_others_alone() {
         slow.push(begin(&fleet, SLOW_BODY).await);
     }
     // Who shows nothing waits for no place, and does not keep one.
-    let stranger = Instant::now();
     let refused =
         rest(&mut begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await).await;
-    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
-    assert!(stranger.elapsed() < Duration::from_secs(2), "{:?}", stranger.elapsed());
+    assert!(refused.starts_with("HTTP/1.1 401"), "answered without the rest of its body: {refused}");
     let flood = async {
         let (mut taken, mut limited) = (0, 0);
         for number in 0..300 {
@@ -261,8 +265,7 @@ async fn a_flood_on_one_receiver_leaves_the_others_alone() {
     };
     let others = async {
         for _ in 0..10 {
-            let took = others_answer(&fleet).await;
-            assert!(took < Duration::from_secs(5), "{took:?}");
+            assert_others_answer(&fleet).await;
         }
     };
     let ((taken, limited), ()) = tokio::join!(flood, others);

@@ -92,13 +92,10 @@ async fn ancestry_decides_over_smart_http() {
         reason.starts_with(&format!("the commit {} is on none of the branches `main` of http://", &aside[..7])),
         "{reason}"
     );
-    // Looked for during ten seconds, whatever the pauses in between.
-    let time = |key: &str| event[key].as_str().unwrap().parse::<Timestamp>().unwrap();
-    let looked_for = time("finished_at").duration_since(time("received_at")).as_secs();
-    assert!((10..14).contains(&looked_for), "{event:#}");
+    assert!(event["attempts"].as_u64().unwrap() >= 2, "the source was read again before the end: {event:#}");
 
     // Away: nothing goes on without it, and nothing is lost.
-    server.set_fault(Fault::Unavailable);
+    server.set_fault(Fault::Unavailable(1));
     let fifth = source.commit("main", Some(&fourth), "fifth");
     let id = fleet.announce("user-service", &fifth).await;
     fleet
@@ -132,7 +129,7 @@ async fn ancestry_decides_over_smart_http() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_filter_is_read_as_deep_as_it_takes() {
+async fn source_without_partial_clone_is_fetched_as_deep_as_needed() {
     let source = Source::new("user-service", false);
     let commits = source.commits(300);
     let (oldest, newest) = (commits[0].clone(), commits[299].clone());
@@ -170,7 +167,7 @@ async fn a_server_that_cannot_filter_is_read_as_deep_as_it_takes() {
 }
 
 #[tokio::test]
-async fn the_number_of_the_run_decides() {
+async fn number_in_tag_decides() {
     let tag = |run: u32| format!("main-{run:07x}-{run}");
     let fleet = crate::fleet()
         .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:main-0000001-1"))
@@ -197,7 +194,7 @@ async fn the_number_of_the_run_decides() {
 }
 
 #[tokio::test]
-async fn the_build_time_decides_where_nothing_else_can() {
+async fn build_time_decides_last() {
     let fleet = crate::fleet().service("user-service").start().await;
     for (digit, minute) in [('1', 10), ('2', 20), ('3', 30)] {
         push_built(&fleet, "user-service", &sha(digit), minute).await;
@@ -224,7 +221,7 @@ async fn the_build_time_decides_where_nothing_else_can() {
 }
 
 #[tokio::test]
-async fn allow_older_takes_what_was_announced_last() {
+async fn allow_older_orders_by_arrival() {
     let fleet = crate::fleet().service("user-service").image("allow_older = true").start().await;
     push_built(&fleet, "user-service", &sha('1'), 10).await;
     push_built(&fleet, "user-service", &sha('2'), 20).await;
@@ -240,7 +237,7 @@ async fn allow_older_takes_what_was_announced_last() {
 }
 
 #[tokio::test]
-async fn a_moving_tag_is_followed_by_its_digest() {
+async fn moving_tag_is_followed_by_digest() {
     let old = "0".repeat(64);
     let fleet = crate::fleet()
         .file("environments/staging/tool.yaml", &deployment(&format!("REGISTRY/uyou/tool:latest@sha256:{old}")))
@@ -266,7 +263,7 @@ async fn a_moving_tag_is_followed_by_its_digest() {
 }
 
 #[tokio::test]
-async fn a_moving_tag_that_moves_again_at_once_is_not_a_repetition() {
+async fn moving_tag_that_moves_again_is_not_a_duplicate() {
     let old = "0".repeat(64);
     let fleet = crate::fleet()
         .file("environments/staging/tool.yaml", &deployment(&format!("REGISTRY/uyou/tool:main@sha256:{old}")))
@@ -291,7 +288,7 @@ async fn a_moving_tag_that_moves_again_at_once_is_not_a_repetition() {
 }
 
 #[tokio::test]
-async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again() {
+async fn version_reverted_by_hand_returns_when_announced_again() {
     let fleet = crate::fleet()
         .file("environments/staging/user-service.yaml", &deployment("REGISTRY/uyou/user-service:v1"))
         .image("tag = { kind = \"regex\", pattern = \"v(?<number>[0-9]+)\" }")
@@ -321,7 +318,7 @@ async fn what_somebody_has_taken_back_by_hand_comes_when_it_is_announced_again()
 }
 
 #[tokio::test]
-async fn the_same_image_under_another_tag_changes_nothing() {
+async fn same_digest_under_another_tag_is_unchanged() {
     let fleet = crate::fleet().service("user-service").image("tag = { kind = \"any\" }").start().await;
     let at = Timestamp::now();
     let image = |tag: &'static str| {
@@ -361,7 +358,7 @@ impl Shuffler {
 }
 
 #[tokio::test]
-async fn events_in_any_order_end_at_the_newest_of_fifty_images() {
+async fn events_in_any_order_end_at_the_newest_build() {
     const IMAGES: usize = 50;
     const BUILDS: usize = 4;
     let mut builder = crate::fleet();

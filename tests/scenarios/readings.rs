@@ -13,7 +13,7 @@ async fn readings(fleet: &Fleet) -> f64 {
 }
 
 #[tokio::test]
-async fn a_manifest_that_somebody_has_just_added_is_seen() {
+async fn manifest_added_by_others_is_seen() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
@@ -27,7 +27,7 @@ async fn a_manifest_that_somebody_has_just_added_is_seen() {
 }
 
 #[tokio::test]
-async fn builds_that_are_older_share_the_readings_of_the_branch() {
+async fn refusals_of_older_builds_share_reads_of_the_branch() {
     const BUILDS: usize = 60;
     let tag = "tag = { kind = \"regex\", pattern = '(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)' }";
     let fleet = crate::fleet().service("user-service").image(tag).start().await;
@@ -51,7 +51,7 @@ async fn builds_that_are_older_share_the_readings_of_the_branch() {
 }
 
 #[tokio::test]
-async fn a_promotion_that_loses_the_race_does_not_overwrite_what_somebody_wrote() {
+async fn promotion_that_loses_the_race_keeps_the_foreign_version() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");

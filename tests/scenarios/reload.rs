@@ -59,7 +59,7 @@ fn second_receiver() -> String {
 }
 
 #[tokio::test]
-async fn what_the_api_reads_again_is_in_force_at_once() {
+async fn reload_by_api_takes_effect_at_once() {
     let qa = tagrelay_test_support::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = builder().file("environments/qa/user-service.yaml", &qa).start().await;
     ready(&fleet).await;
@@ -97,7 +97,7 @@ async fn what_the_api_reads_again_is_in_force_at_once() {
 }
 
 #[tokio::test]
-async fn faults_keep_the_old_settings_and_are_all_told() {
+async fn faulty_settings_are_reported_and_not_applied() {
     let fleet = builder().start().await;
     ready(&fleet).await;
     let good = settings(&fleet);
@@ -143,7 +143,7 @@ async fn faults_keep_the_old_settings_and_are_all_told() {
 
 /// As kubelet does it: the names lead through `..data`, which is swapped at once for another folder.
 #[tokio::test]
-async fn a_config_map_and_a_hangup_are_noticed() {
+async fn config_map_swap_and_sighup_reload_settings() {
     let fleet = builder().start().await;
     ready(&fleet).await;
     let good = settings(&fleet);
@@ -178,7 +178,7 @@ async fn a_config_map_and_a_hangup_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_during_many_reloads_loses_nothing_and_no_request_fails() {
+async fn burst_during_reloads_loses_no_event() {
     const SERVICES: usize = 12;
     const TAGS: [char; 3] = ['1', '2', '3'];
     let services: Vec<String> = (0..SERVICES).map(|number| format!("service-{number}")).collect();
@@ -263,7 +263,7 @@ async fn a_burst_during_many_reloads_loses_nothing_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn what_waits_for_an_environment_that_is_gone_is_refused() {
+async fn update_waiting_for_removed_environment_is_refused() {
     let qa = tagrelay_test_support::fleet::deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = builder().file("environments/qa/user-service.yaml", &qa).start().await;
     ready(&fleet).await;

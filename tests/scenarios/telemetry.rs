@@ -62,7 +62,7 @@ fn messages(lines: &[Value]) -> Vec<(&str, &str)> {
 
 // The collector answers while the test waits for the end of the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_is_one_trace_down_to_the_push() {
+async fn webhook_and_push_are_one_trace() {
     let collector = Collector::start().await;
     let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
     ready(&fleet).await;
@@ -152,7 +152,7 @@ async fn a_webhook_is_one_trace_down_to_the_push() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_on_after_a_crash() {
+async fn trace_continues_after_crash() {
     let collector = Collector::start().await;
     let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
     ready(&fleet).await;
@@ -184,7 +184,7 @@ async fn a_trace_goes_on_after_a_crash() {
 }
 
 #[tokio::test]
-async fn one_commit_of_several_pushes_is_linked_with_all_their_traces() {
+async fn commit_of_several_events_links_all_traces() {
     let collector = Collector::start().await;
     let builder = crate::fleet().service("first").service("second").service("third");
     let fleet = traced(builder, &collector).start().await;
@@ -221,7 +221,7 @@ async fn one_commit_of_several_pushes_is_linked_with_all_their_traces() {
 }
 
 #[tokio::test]
-async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
+async fn promotion_continues_the_trace_of_its_request() {
     let collector = Collector::start().await;
     let fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
     ready(&fleet).await;
@@ -257,7 +257,7 @@ async fn a_promotion_is_in_the_trace_of_whoever_asks_for_it() {
 }
 
 #[tokio::test]
-async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
+async fn failure_is_in_trace_and_once_in_log() {
     let collector = Collector::start().await;
     let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
     ready(&fleet).await;
@@ -311,7 +311,7 @@ async fn what_fails_is_told_in_the_trace_and_once_in_the_log() {
 }
 
 #[tokio::test]
-async fn spans_go_over_grpc_too() {
+async fn spans_are_exported_over_grpc() {
     let collector = Collector::start().await;
     let fleet = crate::fleet()
         .service("user-service")
@@ -332,7 +332,7 @@ async fn spans_go_over_grpc_too() {
 
 // The collector answers while the test waits for the end of the program.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_exporter_there_are_trace_ids_all_the_same() {
+async fn trace_ids_exist_without_exporter() {
     let collector = Collector::start().await;
     let builder = traced(crate::fleet().service("user-service").service("order-service"), &collector);
     let mut fleet = builder.variable("OTEL_SDK_DISABLED", "true").start().await;
@@ -348,7 +348,7 @@ async fn without_an_exporter_there_are_trace_ids_all_the_same() {
 }
 
 #[tokio::test]
-async fn wrong_variables_are_told_and_stop_nothing() {
+async fn invalid_exporter_variables_are_reported_and_ignored() {
     let fleet = crate::fleet()
         .service("user-service")
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
@@ -368,7 +368,7 @@ fn about_spans(fleet: &Fleet) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_is_one_line_in_the_log() {
+async fn unreachable_collector_is_logged_once() {
     for protocol in ["http/protobuf", "grpc"] {
         let fleet = crate::fleet()
             .service("user-service")
@@ -392,7 +392,7 @@ async fn a_collector_that_is_away_is_one_line_in_the_log() {
 }
 
 #[tokio::test]
-async fn the_trace_goes_on_to_the_health_of_the_application() {
+async fn trace_continues_to_health_of_application() {
     let collector = Collector::start().await;
     let argocd = tagrelay_test_support::argocd::FakeArgoCd::start().await;
     argocd.add("platform-staging", "https://git.example.com/uyou/platform.git", "environments/staging");

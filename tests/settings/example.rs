@@ -35,7 +35,7 @@ impl Surroundings {
 }
 
 #[test]
-fn the_example_is_right() {
+fn example_is_valid() {
     let surroundings = Surroundings::new();
     let settings = surroundings.parse(EXAMPLE).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(settings.warnings, []);
@@ -84,7 +84,7 @@ fn left_out() -> Vec<(usize, &'static str)> {
 }
 
 #[test]
-fn what_the_example_leaves_out_would_be_read() {
+fn commented_lines_of_the_example_are_valid() {
     let surroundings = Surroundings::new();
     assert!(left_out().len() > 5);
     for (number, line) in left_out() {
@@ -234,7 +234,7 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
 
 /// Returns the first receiver of each section of the guides, by the heading.
 #[test]
-fn catching_up_has_its_own_pace_or_is_off() {
+fn catch_up_has_an_interval_or_is_off() {
     let every = |lines: &str| {
         let text = format!(
             "config_repository = [{{ name = \"a\", url = \"file:///a\" }}]\n\

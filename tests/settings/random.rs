@@ -145,7 +145,7 @@ fn said_about(text: &str) -> String {
 }
 
 #[test]
-fn what_is_edited_is_right() {
+fn unedited_settings_are_valid() {
     let text = settings_with_secrets();
     assert!(text.matches(SECRET).count() > 8);
     let said = said_about(&text);

@@ -125,7 +125,7 @@ fn settings(kind: Kind, secret: &str) -> ReceiverSettings {
 }
 
 #[test]
-fn each_sender_is_let_in_by_its_own_forms_only() {
+fn sender_is_accepted_only_with_its_own_credential_forms() {
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for form in FORMS {
@@ -136,7 +136,7 @@ fn each_sender_is_let_in_by_its_own_forms_only() {
 }
 
 #[test]
-fn nothing_less_than_the_whole_secret_lets_anybody_in() {
+fn partial_secrets_are_refused() {
     let secret = "the-secret";
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, secret)).unwrap();
@@ -170,7 +170,7 @@ fn nothing_less_than_the_whole_secret_lets_anybody_in() {
 }
 
 #[test]
-fn a_request_without_any_credential_is_refused_before_its_body_is_looked_at() {
+fn request_without_credential_is_refused_before_its_body_is_read() {
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for body in [&b"{}"[..], b"", b"no json", b"\xff\xfe"] {
@@ -194,7 +194,7 @@ fn both_secrets_of_a_rotation_are_valid_in_every_form() {
 }
 
 #[test]
-fn a_wrong_signature_is_not_made_good_by_a_token() {
+fn wrong_signature_is_refused_despite_a_valid_token() {
     let receiver = Receiver::new(settings(Kind::Generic, "the-secret")).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer the-secret"));
@@ -203,7 +203,7 @@ fn a_wrong_signature_is_not_made_good_by_a_token() {
 }
 
 #[test]
-fn schemes_come_in_any_letter_case_and_secrets_with_any_character() {
+fn scheme_case_is_ignored_and_secrets_may_hold_any_character() {
     let secret = "pä+ss/w%rd=& x";
     let receiver = Receiver::new(settings(Kind::Distribution, secret)).unwrap();
     send(&receiver, Query("token"), secret, BODY).unwrap();
@@ -238,7 +238,7 @@ fn a_signature_over_a_form_covers_the_field_of_gitea_and_the_body_of_github() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_read_lets_nobody_in() {
+fn unreadable_secret_refuses_all_requests() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "the-secret\n").unwrap();
@@ -257,7 +257,7 @@ fn a_secret_that_cannot_be_read_lets_nobody_in() {
 }
 
 #[test]
-fn settings_that_would_let_everybody_in_are_refused_unless_they_say_so() {
+fn receiver_without_secret_needs_explicit_setting() {
     for kind in Kind::ALL {
         let none = ReceiverSettings { secret: None, ..settings(*kind, "x") };
         let refused = Receiver::new(none.clone()).unwrap_err();
@@ -274,7 +274,7 @@ fn settings_that_would_let_everybody_in_are_refused_unless_they_say_so() {
 }
 
 #[test]
-fn the_registry_must_be_named_where_no_body_names_it() {
+fn senders_without_host_need_a_registry() {
     for kind in Kind::ALL {
         let outcome = Receiver::new(ReceiverSettings { registry: None, ..settings(*kind, "x") });
         let refused = matches!(outcome, Err(InvalidReceiver::NoRegistry { .. }));

@@ -52,7 +52,7 @@ fn push(reference: &str, after: &str) -> [(&'static str, &'static str, Value); 3
 }
 
 #[test]
-fn a_push_is_a_branch_that_has_moved() {
+fn push_of_git_host_is_a_moved_branch() {
     let commit = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7";
     for (kind, event, body) in push("refs/heads/release/1.0", commit) {
         let delivery = deliver(kind, event, &body);
@@ -66,7 +66,7 @@ fn a_push_is_a_branch_that_has_moved() {
 }
 
 #[test]
-fn everything_else_moves_nothing_and_is_explained() {
+fn other_events_of_git_hosts_are_ignored_with_reason() {
     let cases = push("refs/tags/v1.0", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7").into_iter();
     let cases = cases.map(|(kind, event, body)| (kind, event, body, "`refs/tags/v1.0` is not a branch"));
     let more = [
@@ -87,7 +87,7 @@ fn everything_else_moves_nothing_and_is_explained() {
 }
 
 #[test]
-fn they_have_no_images_to_tell_of() {
+fn git_hosts_have_no_sample_images() {
     for kind in Kind::ALL.iter().filter(|kind| !kind.announces_images()) {
         let push = SamplePush {
             repository: "docker.io/uyou/user-service".parse().unwrap(),

@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_comes_in_by_chance(
+    fn random_credentials_are_refused(
         kind in any_kind(),
         sample in any::<Index>(),
         authorization in "[ -~]{0,40}",

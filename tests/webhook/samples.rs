@@ -187,7 +187,7 @@ fn receive(kind: Kind, secret: &str, request: &SampleRequest) -> Result<Delivery
 }
 
 #[test]
-fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
+fn generated_samples_are_accepted_by_their_receivers() {
     let secret = "s3cret with + & = and spaces";
     for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         for digest in [push(*kind).digest, None] {
@@ -208,7 +208,7 @@ fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
 }
 
 #[test]
-fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
+fn generated_samples_with_one_id_are_one_event() {
     for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let event = |id: &str| {
             let push = SamplePush { id: id.to_owned(), ..push(*kind) };
@@ -224,7 +224,7 @@ fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
 }
 
 #[test]
-fn what_a_sender_cannot_have_is_said() {
+fn samples_report_unsupported_parts() {
     let of = |kind: Kind, repository: &str| {
         let push = SamplePush { repository: repository.parse().unwrap(), ..push(kind) };
         kind.sample(&push, Some("secret"))
@@ -236,7 +236,7 @@ fn what_a_sender_cannot_have_is_said() {
 }
 
 #[test]
-fn a_signed_time_is_checked() {
+fn signed_time_is_checked() {
     let request = Kind::Generic.sample(&push(Kind::Generic), Some("secret")).unwrap();
     let settings = ReceiverSettings {
         secret: Some(Secret::inline("secret".to_owned()).unwrap()),

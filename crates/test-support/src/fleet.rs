@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::settings::{self, FleetSettings};
 pub use crate::settings::{API_TOKEN, GENERIC_SECRET, READ_TOKEN};
-pub use crate::upstream::Upstream;
+pub use crate::upstream::{Gate, Upstream};
 
 /// How long anything may take that is expected to happen.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -38,8 +38,8 @@ pub enum Fault {
     Says(u16, &'static str),
     /// Pushes are carried out, and a gateway says that it got no answer.
     GatewayTimeout,
-    /// Everything is answered with 503 and `Retry-After: 7`.
-    Unavailable,
+    /// Everything is answered with 503 and a `Retry-After` of so many seconds.
+    Unavailable(u32),
     /// Everything is answered by the page of a gateway that gave up.
     BadGateway,
     /// Everything has moved.
@@ -104,8 +104,9 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     inner.requests.lock().unwrap().push(format!("{} {path}", parts.method));
     let fault = *inner.fault.lock().unwrap();
     match fault {
-        Fault::Unavailable => {
-            return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "7")], "maintenance").into_response();
+        Fault::Unavailable(seconds) => {
+            let retry_after = [(header::RETRY_AFTER, seconds.to_string())];
+            return (StatusCode::SERVICE_UNAVAILABLE, retry_after, "maintenance").into_response();
         }
         Fault::BadGateway => return (StatusCode::BAD_GATEWAY, "no answer from upstream").into_response(),
         Fault::Moved => {

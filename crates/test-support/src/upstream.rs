@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
@@ -128,11 +129,55 @@ impl Upstream {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.path().join("hooks").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A new file each time: a shell that still runs the hook of before goes on reading that.
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(new, path).unwrap();
     }
 
     pub fn remove_hook(&self, name: &str) {
         std::fs::remove_file(self.path().join("hooks").join(name)).unwrap();
+    }
+
+    /// Installs a hook that stops at a gate.
+    pub fn gate(&self, hook: &str) -> Gate {
+        let gate = self.new_gate();
+        self.hook(hook, &gate.script());
+        gate
+    }
+
+    /// Makes a gate for a hook of the test's own, which runs [`Gate::script`].
+    pub fn new_gate(&self) -> Gate {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Gate { folder: self.parent().join(format!("gate-{}", COUNT.fetch_add(1, Ordering::Relaxed))) }
+    }
+}
+
+/// A place in a hook at which a push waits until the test opens it.
+pub struct Gate {
+    folder: PathBuf,
+}
+
+impl Gate {
+    /// The lines of a hook that wait at the gate.
+    pub fn script(&self) -> String {
+        let folder = self.folder.display();
+        // It also ends with the test, which removes the folder above.
+        format!(
+            "mkdir -p {folder}; touch {folder}/reached\n\
+             while [ ! -e {folder}/open ] && [ -e {folder}/reached ]; do sleep 0.01; done"
+        )
+    }
+
+    /// Whether a push waits at the gate, or has passed it.
+    pub fn is_reached(&self) -> bool {
+        self.folder.join("reached").exists()
+    }
+
+    /// Lets every push pass from now on.
+    pub fn open(&self) {
+        std::fs::create_dir_all(&self.folder).unwrap();
+        std::fs::write(self.folder.join("open"), "").unwrap();
     }
 }

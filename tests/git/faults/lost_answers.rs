@@ -24,7 +24,7 @@ fn write(environment: &str, tag: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_others_pushed_on_top_does_not_hide_ours() {
+async fn foreign_commit_on_top_does_not_hide_ours() {
     for (fault, change) in [
         (Fault::LoseAnswer, write("staging", &sha('9'))),
         (Fault::GatewayTimeout, write("staging", &sha('9'))),
@@ -49,7 +49,7 @@ async fn what_others_pushed_on_top_does_not_hide_ours() {
 }
 
 #[tokio::test]
-async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() {
+async fn lost_push_is_sent_again_on_top_of_foreign_commit() {
     let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
     fleet.push_image("user-service", &sha('1')).await;
     fleet
@@ -80,7 +80,7 @@ async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() 
 }
 
 #[tokio::test]
-async fn a_hold_that_comes_while_the_answer_is_lost_stays_and_the_update_is_settled_by_a_look() {
+async fn hold_made_after_unconfirmed_push_stays() {
     for (fault, hook) in [(Fault::LoseAnswer, "pre-receive"), (Fault::GatewayTimeout, "post-receive")] {
         let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
         fleet.upstream.hook(hook, "touch hooks/begun; sleep 1.5");

@@ -258,7 +258,7 @@ proptest! {
 
 /// Each way to fail once, with somebody else's commit in between, whatever chance brings.
 #[test]
-fn each_way_to_fail_is_survived() {
+fn every_fault_is_survived() {
     let ways = [
         Fault::LoseAnswer,
         Fault::GatewayTimeout,

@@ -1,7 +1,6 @@
 //! No room on our disk: every write fails as on one that is full, and later there is room again.
 
 use std::process::Command;
-use std::time::Duration;
 
 use super::{assert_sound, behind_http, commits_of};
 use tagrelay_test_support::fleet::{Fleet, sha};
@@ -23,7 +22,7 @@ fn builder() -> super::Builder {
 }
 
 #[tokio::test]
-async fn without_room_nothing_is_promised_and_with_room_it_goes_on() {
+async fn full_disk_answers_503_and_recovers() {
     let (mut fleet, _server, _registry) = behind_http(builder()).await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
@@ -42,8 +41,6 @@ async fn without_room_nothing_is_promised_and_with_room_it_goes_on() {
     fleet.upstream.commit("of others", &[(file, &fleet.upstream.file(file).replace(&sha('1'), &sha('9')))]);
     let (status, _) = fleet.api("GET", "/environments", None).await;
     assert_eq!(status, 200);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(fleet.upstream.subjects().len(), 3);
 
     set_room(&fleet, true);
     let (status, answer) = fleet.deliver("order-service", &sha('2')).await;
@@ -52,6 +49,7 @@ async fn without_room_nothing_is_promised_and_with_room_it_goes_on() {
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
     assert_eq!(fleet.running("staging", "order-service"), sha('2'));
+    assert_eq!(fleet.upstream.subjects().len(), 4, "deliveries that got 503 caused a commit");
     assert_eq!(fleet.terminate(), Some(0));
     assert_sound(&fleet.upstream);
     assert_folder_is_sound(&fleet);
@@ -61,10 +59,10 @@ async fn without_room_nothing_is_promised_and_with_room_it_goes_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_pushed_that_could_not_be_noted_and_what_was_pushed_is_found() {
+async fn full_disk_pushes_nothing_unrecorded() {
     let (fleet, server, _registry) = behind_http(builder()).await;
     // What was taken and could not be written anywhere before the disk was full.
-    server.set_fault(Fault::Unavailable);
+    server.set_fault(Fault::Unavailable(1));
     let first = fleet.announce("user-service", &sha('1')).await;
     fleet
         .eventually("the trouble is told", async || {
@@ -73,33 +71,36 @@ async fn nothing_is_pushed_that_could_not_be_noted_and_what_was_pushed_is_found(
         })
         .await;
     set_room(&fleet, false);
+    let errors = count_errors(&fleet);
     server.set_fault(Fault::None);
-    // The server has asked for seven seconds.
-    tokio::time::sleep(Duration::from_secs(9)).await;
-    assert_eq!(fleet.upstream.subjects().len(), 1, "pushed without a note of it");
+    // The writer works again, and fails because it can record nothing.
+    fleet.eventually("the store has failed", async || count_errors(&fleet) > errors + 1).await;
+    assert_eq!(fleet.upstream.subjects().len(), 1, "pushed without a record of it");
     set_room(&fleet, true);
     let event = fleet.settled(&first).await;
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
 
     // The disk fills while the push is under way: it lands, and its end cannot be noted.
-    fleet.upstream.hook("pre-receive", "sleep 1.5");
+    let gate = fleet.upstream.gate("pre-receive");
     let second = fleet.announce("order-service", &sha('2')).await;
-    fleet
-        .eventually("the push is under way", async || {
-            let (_, event) = fleet.api("GET", &format!("/events/{second}"), None).await;
-            event["updates"][0]["commit"].is_string()
-        })
-        .await;
+    fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     set_room(&fleet, false);
+    let errors = count_errors(&fleet);
+    gate.open();
     fleet.eventually("it landed", async || fleet.upstream.subjects().len() == 3).await;
-    fleet.upstream.remove_hook("pre-receive");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    fleet.eventually("the store has failed", async || count_errors(&fleet) > errors).await;
     set_room(&fleet, true);
     let event = fleet.settled(&second).await;
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
     assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
     assert_eq!(commits_of(&fleet.upstream, &fleet.repository("order-service"), "staging", &sha('2')), 1);
     assert_eq!(fleet.upstream.subjects().len(), 3);
+}
+
+/// How many warnings and errors the program has logged.
+fn count_errors(fleet: &Fleet) -> usize {
+    let log = fleet.log();
+    log.lines().filter(|line| line.contains(r#""level":"ERROR""#) || line.contains(r#""level":"WARN""#)).count()
 }
 
 /// Fails unless the store and the mirrors in the program's folder are sound.
