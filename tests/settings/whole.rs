@@ -1,4 +1,4 @@
-//! What settings mean as a whole: what comes at once, what is a warning, and what the rooms are given.
+//! Whole settings: defaults, warnings, and the values for the rest of the program.
 
 use std::path::Path;
 
