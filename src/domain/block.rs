@@ -95,9 +95,8 @@ impl Blocks {
     /// Returns what freezes an environment at `now`.
     pub fn frozen(&self, environment: &str, now: Timestamp) -> Option<Frozen> {
         let schedule = self.calendar.of(environment);
-        let rows = || {
-            self.rows.iter().filter(|block| block.kind == BlockKind::Freeze && block.environment == environment)
-        };
+        let rows =
+            || self.rows.iter().filter(|block| block.kind == BlockKind::Freeze && block.environment == environment);
         let end = |at: Timestamp| {
             let blocks = rows().map(|row| row.expires_at.unwrap_or(Timestamp::MAX)).filter(|end| *end > at);
             blocks.chain(schedule.and_then(|schedule| schedule.end(at))).max()

@@ -27,7 +27,6 @@ macro_rules! known {
     };
 }
 
-
 /// Which fact is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Missing {
@@ -65,7 +64,9 @@ pub enum Descent {
     /// The other one descends from it: it is older.
     Ancestor,
     /// The history does not tell.
-    Unknown { reason: String },
+    Unknown {
+        reason: String,
+    },
 }
 
 /// When an image was built.
@@ -75,7 +76,9 @@ pub enum BuildTime {
     /// The image does not say, or says something implausible.
     Unsaid,
     /// The registry does not show it.
-    Unreadable { reason: String },
+    Unreadable {
+        reason: String,
+    },
 }
 
 /// What is known without a network. The intake fills it, the branch writer reads it.
@@ -273,7 +276,12 @@ fn may_have_come_before(subject: &Subject<'_>, other: &Other) -> bool {
     at(subject.cause_id).zip(at(other_id)).is_some_and(is_doubtful)
 }
 
-fn result(subject: &Subject<'_>, other: &Other, (ordering, by): (Ordering, Criterion), silent: &[String]) -> Comparison {
+fn result(
+    subject: &Subject<'_>,
+    other: &Other,
+    (ordering, by): (Ordering, Criterion),
+    silent: &[String],
+) -> Comparison {
     let (version, place) = (other.version.short_beside(subject.version), other.place());
     let mut text = match (by, ordering.is_lt()) {
         (Criterion::Arrival, true) => format!("{version}, {place}, arrived later"),

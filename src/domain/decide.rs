@@ -174,9 +174,10 @@ impl Place<'_> {
     }
 
     fn request(&self, update: &Update) -> Decision {
-        let later = self.running.iter().find(|running| {
-            running.landed.as_ref().is_some_and(|landed| landed.cause_id > update.cause_id)
-        });
+        let later = self
+            .running
+            .iter()
+            .find(|running| running.landed.as_ref().is_some_and(|landed| landed.cause_id > update.cause_id));
         if let Some(later) = later.filter(|later| !is_same(&later.version, &update.version)) {
             let reason = explain::overtaken(&later.version.short(), self.environment);
             return Decision::End { state: UpdateState::Superseded, reason, by_tip: true };
@@ -262,10 +263,7 @@ fn compare_all<'o>(
 }
 
 fn older_than(older: &Comparison, by_tip: bool) -> Decided {
-    Decided {
-        decision: refused(format!("older: {}", older.text), by_tip),
-        basis: Some((older.by, older.text.clone())),
-    }
+    Decided { decision: refused(format!("older: {}", older.text), by_tip), basis: Some((older.by, older.text.clone())) }
 }
 
 fn refused(reason: String, by_tip: bool) -> Decision {

@@ -36,7 +36,9 @@ pub use explain::{overtaken, waiting as explain_waiting};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};
 pub use request::{Request, RequestKind, RequestState, first_state};
-pub use transition::{Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition};
+pub use transition::{
+    Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition,
+};
 pub use update::{Cause, SiteChange, Update, UpdateState};
 pub use versions::{is_same, runs, versions_of};
 pub use wait::{Wait, WaitCause, may_go};

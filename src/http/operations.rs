@@ -48,9 +48,11 @@ async fn ready(State(app): State<App>) -> Response {
     }
     // Webhooks must still come in, so a rejected push is a problem but no hindrance.
     match app.0.relay.store().rejections().await {
-        Ok(rejections) => problems.extend(rejections.into_iter().map(|(environment, reason)| {
-            format!("pushes to environment `{environment}` are rejected: {reason}")
-        })),
+        Ok(rejections) => problems.extend(
+            rejections
+                .into_iter()
+                .map(|(environment, reason)| format!("pushes to environment `{environment}` are rejected: {reason}")),
+        ),
         Err(error) => tracing::error!(%error, "rejected pushes cannot be read from the store"),
     }
     let ready = hindrances == 0;

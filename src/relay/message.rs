@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-
 use crate::config_repo::{Change, PlannedCommit};
+use crate::domain::{Cause, Request, Update};
 use crate::image::{ImageReference, Version};
 use crate::settings::{ChangeFields, Fields, MessageSettings, MessageTemplate};
-use crate::domain::{Cause, Request, Update};
 
 /// Returns the message of a commit. `updates` are looked up by the keys of the changes, `requests` by their cause ids.
 pub(super) fn render(

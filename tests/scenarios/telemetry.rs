@@ -108,11 +108,7 @@ async fn webhook_and_push_are_one_trace() {
             SpanKind::Client,
             vec![("server.address", fleet.registry_host()), ("tagrelay.outcome", "there")],
         ),
-        (
-            "decide",
-            SpanKind::Internal,
-            vec![("tagrelay.decision", "write"), ("tagrelay.decided_by", "arrival")],
-        ),
+        ("decide", SpanKind::Internal, vec![("tagrelay.decision", "write"), ("tagrelay.decided_by", "arrival")]),
         (
             "write update",
             SpanKind::Consumer,

@@ -181,7 +181,8 @@ fn event_announced_before_a_rollback_does_not_come_back() {
     let decided =
         decisions(&[update(1, Cause::Push, 9, None)], landed(3, Cause::Rollback, 2), &Blocks::default(), &KNOWN);
     assert_eq!(words(&decided), ["refused"]);
-    let later = decisions(&[update(3, Cause::Push, 9, None)], landed(3, Cause::Rollback, 2), &Blocks::default(), &KNOWN);
+    let later =
+        decisions(&[update(3, Cause::Push, 9, None)], landed(3, Cause::Rollback, 2), &Blocks::default(), &KNOWN);
     assert_eq!(words(&later), ["write"]);
 }
 
@@ -226,10 +227,8 @@ fn unconfirmed_update_is_written_again_but_never_ended() {
     };
     let alone = decide(&place(vec![Candidate { update: &old, unconfirmed: true }]), &KNOWN);
     assert_eq!(alone[0].decision, Decision::Write);
-    let both = place(vec![
-        Candidate { update: &old, unconfirmed: true },
-        Candidate { update: &new, unconfirmed: false },
-    ]);
+    let both =
+        place(vec![Candidate { update: &old, unconfirmed: true }, Candidate { update: &new, unconfirmed: false }]);
     let both: Vec<Decision> = decide(&both, &KNOWN).into_iter().map(|decided| decided.decision).collect();
     assert_eq!(words(&both), ["keep", "write"]);
 }

@@ -5,8 +5,8 @@ use utoipa::IntoParams;
 
 use super::{App, Caller, Problem, Query, limit, parse_option};
 use crate::api::{FileView, History, HistoryView};
-use crate::relay::{Branch, Relay, RequestError};
 use crate::domain::{SiteChange, Update};
+use crate::relay::{Branch, Relay, RequestError};
 use crate::store::{FollowUp, HistoryFilter};
 
 #[derive(Deserialize, IntoParams)]

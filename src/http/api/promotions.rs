@@ -14,9 +14,9 @@ use super::{App, Body, Caller, Problem, Query, parse, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
 use crate::domain::Change;
+use crate::domain::RequestState;
 use crate::image::{Repository, Tag};
 use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
-use crate::domain::RequestState;
 use crate::store::RequestMade;
 use crate::telemetry::TraceContext;
 
@@ -99,9 +99,7 @@ pub(super) async fn show(
             let follow_ups = store.follow_ups_of(&updates).await?;
             return Ok(Json(request_view(&request, &updates, &follow_ups)));
         }
-        let of_request = async {
-            while !outbox.next().await.iter().any(|entry| is_about(&entry.change, &id)) {}
-        };
+        let of_request = async { while !outbox.next().await.iter().any(|entry| is_about(&entry.change, &id)) {} };
         let _ = tokio::time::timeout_at(deadline, of_request).await;
     }
 }
@@ -130,11 +128,7 @@ pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Re
 }
 
 /// Answers 202 with the request as it stands: the earlier one, if the key was used before.
-pub(super) async fn accepted(
-    app: &App,
-    made: RequestMade,
-    skipped: &[Repository],
-) -> Result<Response, Problem> {
+pub(super) async fn accepted(app: &App, made: RequestMade, skipped: &[Repository]) -> Result<Response, Problem> {
     let request = match made {
         RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,
     };

@@ -10,8 +10,8 @@ use crate::api::{
     ChangeView, FreezeKind, FreezeView, FrozenByView, FrozenView, HoldView, RequestView, RolledView, RolloutSummary,
     RolloutView, UpdateView, VersionView,
 };
-use crate::image::Version;
 use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, UpdateState};
+use crate::image::Version;
 use crate::store::{FollowState, FollowUp, FollowedApplication};
 
 pub(super) use environment::environment_view;

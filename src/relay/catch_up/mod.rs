@@ -26,8 +26,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::branch::sites;
 use super::Relay;
+use super::branch::sites;
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, TagRule, Verification, rule_for};
 use crate::registry::{Confirmation, Listing, UnverifiedImage};

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::{Following, Worker, elapsed, files};
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Progress, Refresh, RolloutEnd, Selection, SyncStatus};
-use crate::relay::branch::Branch;
 use crate::domain::Update;
+use crate::relay::branch::Branch;
 use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError};
 use crate::telemetry::SpanKind;
 

@@ -10,8 +10,8 @@ use super::running::Promoted;
 use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
-use crate::relay::{Branch, Relay};
 use crate::domain::Update;
+use crate::relay::{Branch, Relay};
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 
 /// How long whoever asks for a promotion waits for Argo CD.

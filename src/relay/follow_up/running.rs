@@ -11,9 +11,9 @@ use std::sync::Arc;
 use super::Following;
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedBranch};
 use crate::config_repo::{CommitId, Place, Snapshot};
+use crate::domain::runs;
 use crate::image::{Repository, Version};
 use crate::relay::branch::sites;
-use crate::domain::runs;
 use crate::relay::matrix::versions;
 use crate::relay::{Branch, Relay};
 

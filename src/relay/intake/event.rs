@@ -71,7 +71,9 @@ impl Relay {
                 let build = Build::of_event(event, rule, tag, version);
                 return self.record_event(event, build, note, span).await;
             }
-            Answer::No { reason } => self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?,
+            Answer::No { reason } => {
+                self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?
+            }
             Answer::NotThere { reason } => match not_yet(event, self.now()) {
                 Some(pause) => {
                     let reason = format!("{reason} yet: it is asked again");

@@ -112,11 +112,7 @@ fn keep<K: Hash + Eq, T>(known: &mut HashMap<K, Learned<T>>, key: K, value: T) {
 }
 
 /// Returns a value unless it is of a kind that passes and too old.
-fn recall<K: Hash + Eq, T: Clone>(
-    known: &HashMap<K, Learned<T>>,
-    key: &K,
-    passes: impl Fn(&T) -> bool,
-) -> Option<T> {
+fn recall<K: Hash + Eq, T: Clone>(known: &HashMap<K, Learned<T>>, key: &K, passes: impl Fn(&T) -> bool) -> Option<T> {
     let learned = known.get(key)?;
     let is_over = passes(&learned.value) && learned.at.elapsed() > PASSING;
     (!is_over).then(|| learned.value.clone())

@@ -126,7 +126,11 @@ impl Relay {
         // The last look is at the end of the patience, and not later.
         let next = Duration::from_secs(1 << build.failures.min(4));
         let ask_again_after = (left < next).then_some(left);
-        Err(Setback::NotNow { reason: format!("{reason}; it is looked for again"), ask_again_after, asked: Party::Source })
+        Err(Setback::NotNow {
+            reason: format!("{reason}; it is looked for again"),
+            ask_again_after,
+            asked: Party::Source,
+        })
     }
 
     /// Learns what the branch writer needs to compare the build at a place. `open` bounds how many open updates are looked at.

@@ -69,7 +69,12 @@ impl Relay {
         Ok(None)
     }
 
-    async fn confirmed(&self, update: &Update, digest: Option<&Digest>, note: Option<String>) -> Result<(), StoreError> {
+    async fn confirmed(
+        &self,
+        update: &Update,
+        digest: Option<&Digest>,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
         self.0.store.verify_update(&update.id, digest, note).await.map(|_| ())
     }
 

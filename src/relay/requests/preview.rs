@@ -4,10 +4,10 @@ use super::super::Relay;
 use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
+use crate::domain::{Blocks, UpdateState, first_state};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
-use crate::domain::{Blocks, UpdateState, first_state};
 use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
 
@@ -103,7 +103,8 @@ impl Relay {
         let frozen = blocks.frozen(&order.to, self.now());
         if let Some(frozen) = frozen.filter(|_| !order.overrides) {
             let waits = updates.iter_mut().filter(|update| update.state == PreviewState::Changed);
-            waits.for_each(|update| (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation())));
+            waits
+                .for_each(|update| (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation())));
         }
         let diff = prepared.unified_diff().map_err(|error| RequestError::Unreachable(error.to_string()))?;
         Ok(Preview { parent: prepared.parent().to_string(), diff, updates, skipped: plan.skipped })

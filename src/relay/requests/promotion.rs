@@ -6,9 +6,9 @@ use super::super::follow_up::Promoted;
 use super::super::matrix::versions;
 use super::super::{Environment, Relay};
 use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
+use crate::domain::{RequestKind, UpdateState, runs};
 use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
-use crate::domain::{RequestKind, UpdateState, runs};
 use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
 
 /// A promotion as it is requested: environment `to` gets the versions that `from` runs, or a named one.

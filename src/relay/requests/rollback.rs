@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::super::Relay;
 use super::super::matrix::versions;
 use super::{RequestError, Requester, fingerprint, refresh, resolve};
+use crate::domain::{BlockKind, Cause, NewBlock, RequestKind, UpdateState, is_same, runs};
 use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
-use crate::domain::{BlockKind, Cause, NewBlock, RequestKind, UpdateState, is_same, runs};
 use crate::store::{HistoryFilter, NewRequest, NewRequestedUpdate, RequestMade};
 
 /// How far back a rollback looks for the version before.

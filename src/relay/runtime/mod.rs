@@ -43,7 +43,9 @@ impl Running {
         self.stop.send_replace(true);
         let drained = async { while self.stages.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("tasks of the pipeline did not end in time and are cut off; their work goes on from the store");
+            tracing::warn!(
+                "tasks of the pipeline did not end in time and are cut off; their work goes on from the store"
+            );
             self.stages.shutdown().await;
         }
         let (stop, mut tasks) = self.subscribers;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::batch::Batch;
 use super::settle::Unconfirmed;
 use super::{Setback, Writer};
-use crate::domain::{
-    Candidate, Decided, Decision, Landed, Place, Running, Update, decide, is_same, versions_of,
-};
+use crate::domain::{Candidate, Decided, Decision, Landed, Place, Running, Update, decide, is_same, versions_of};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::relay::branch::sites;
@@ -126,9 +124,8 @@ impl<'a> Writer<'a> {
         decided: &[(Update, Decided)],
         tip: crate::config_repo::CommitId,
     ) -> Result<bool, Setback> {
-        let by_tip = decided.iter().filter(|(_, decided)| {
-            matches!(decided.decision, Decision::End { by_tip: true, .. })
-        });
+        let by_tip =
+            decided.iter().filter(|(_, decided)| matches!(decided.decision, Decision::End { by_tip: true, .. }));
         let Some(youngest) = by_tip.map(|(update, _)| update.wanted_since()).max() else {
             return Ok(false);
         };

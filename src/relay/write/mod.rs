@@ -72,8 +72,12 @@ impl Setback {
 /// How a round ended.
 enum Round {
     /// There is nothing to write. `unconfirmed`: a push attempt is still open.
-    Idle { unconfirmed: bool },
-    Written { push: LastPush },
+    Idle {
+        unconfirmed: bool,
+    },
+    Written {
+        push: LastPush,
+    },
 }
 
 pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver<bool>) {
@@ -177,11 +181,18 @@ impl<'a> Writer<'a> {
                 Pushed::Changed => continue,
                 Pushed::Outdated { reason } => {
                     races += 1;
-                    tokio::time::sleep(Duration::from_millis(20).mul_f64(f64::from(races - 1) + backoff::jitter())).await;
-                    (races >= MAX_RACES).then(|| format!("{MAX_RACES} pushes in a row lost the race against others; the last: {reason}"))
+                    tokio::time::sleep(Duration::from_millis(20).mul_f64(f64::from(races - 1) + backoff::jitter()))
+                        .await;
+                    (races >= MAX_RACES).then(|| {
+                        format!("{MAX_RACES} pushes in a row lost the race against others; the last: {reason}")
+                    })
                 }
                 Pushed::Unanswered { reason } => {
-                    tracing::warn!(reason, repository = self.branch.repository_name(), "the answer to a push was lost; reading the branch");
+                    tracing::warn!(
+                        reason,
+                        repository = self.branch.repository_name(),
+                        "the answer to a push was lost; reading the branch"
+                    );
                     lost_answers += 1;
                     // One lost answer is an accident of a connection. Two are a server in trouble.
                     (lost_answers > 1).then(|| format!("the answers to two pushes in a row were lost: {reason}"))
@@ -254,7 +265,13 @@ impl<'a> Writer<'a> {
             Setback::Remote { reason, ask_again_after } => {
                 let pause = backoff::remote(self.failures, ask_again_after);
                 let (repository, branch) = (self.branch.repository_name(), self.branch.branch_name());
-                tracing::warn!(reason, ?pause, repository, branch, "the config repository cannot be written to; updates stay pending");
+                tracing::warn!(
+                    reason,
+                    ?pause,
+                    repository,
+                    branch,
+                    "the config repository cannot be written to; updates stay pending"
+                );
                 if let Err(error) = self.postpone_pending(reason).await {
                     tracing::error!(%error, "the setback cannot be recorded with the pending updates");
                 }

@@ -31,9 +31,13 @@ pub(super) enum Pushed {
     /// The tip, a block or a request changed meanwhile: begin again.
     Changed,
     /// Another writer was faster.
-    Outdated { reason: String },
+    Outdated {
+        reason: String,
+    },
     /// The answer was lost: the push may have landed.
-    Unanswered { reason: String },
+    Unanswered {
+        reason: String,
+    },
 }
 
 impl Writer<'_> {
@@ -98,7 +102,8 @@ impl Writer<'_> {
         let was_open = std::mem::replace(&mut self.may_be_open, true);
         let tip = prepared.tip();
         let sizes: Vec<usize> = prepared.commits().iter().map(|commit| commit.changes.len()).collect();
-        let commits: HashMap<String, String> = committed(&prepared).map(|(id, commit, _)| (id.to_owned(), commit)).collect();
+        let commits: HashMap<String, String> =
+            committed(&prepared).map(|(id, commit, _)| (id.to_owned(), commit)).collect();
         let follow = self.relay.0.following.is_some();
         match self.send(batch, prepared).await {
             Ok(()) => {
@@ -244,13 +249,17 @@ impl Writer<'_> {
 enum Sent {
     Pushed(Pushed),
     /// A protected branch or a hook rejected it.
-    Rejected { reason: String },
+    Rejected {
+        reason: String,
+    },
 }
 
 /// Returns the updates that a commit carries: id, commit, changes.
 fn committed(prepared: &Prepared) -> impl Iterator<Item = (&str, String, &[config_repo::Change])> {
     prepared.outcomes().iter().filter_map(|(id, outcome)| match outcome {
-        config_repo::Outcome::Changed { commit, changes } => Some((id.as_str(), commit.to_string(), changes.as_slice())),
+        config_repo::Outcome::Changed { commit, changes } => {
+            Some((id.as_str(), commit.to_string(), changes.as_slice()))
+        }
         config_repo::Outcome::Unchanged | config_repo::Outcome::Refused { .. } => None,
     })
 }

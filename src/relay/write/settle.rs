@@ -99,7 +99,10 @@ impl Writer<'_> {
             let named = named_now(update, &attempted, snapshot);
             if !named.is_empty() && named.iter().all(|(now, new)| now == new) {
                 landed.push(attempted);
-            } else if named.iter().any(|(now, new)| now != new && !attempted.changes.iter().any(|change| change.old == **now)) {
+            } else if named
+                .iter()
+                .any(|(now, new)| now != new && !attempted.changes.iter().any(|change| change.old == **now))
+            {
                 let reason = format!(
                     "the answer to the push of {} was lost, the version was changed again since, and the history of the \
                      branch is longer than what was searched for the commit",

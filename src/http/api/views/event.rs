@@ -5,8 +5,8 @@ use ulid::Ulid;
 
 use super::{FollowUps, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
-use crate::image::Digest;
 use crate::domain::{Cause, Event, Update, UpdateState};
+use crate::image::Digest;
 use crate::store::FailedAttempt;
 
 /// `updates` are those of the event: all of them, or at least the refused ones.
