@@ -126,7 +126,7 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
                 event_id = Some(id);
             }
             StreamSubject::Update { cause_id, environment, state, commit, reason, .. }
-                if Some(&cause_id) == event_id.as_ref() && environment == STAGING =>
+                if Some(&cause_id) == event_id.as_ref() && environment == STAGING && state != UpdateState::Pending =>
             {
                 let Some(commit) = commit.filter(|_| state == UpdateState::Committed) else {
                     bail!("{STAGING} does not take it ({state}): {}", reason.unwrap_or_default());
