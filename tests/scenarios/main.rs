@@ -4,6 +4,7 @@
 mod bad_input;
 mod catch_up;
 mod dead_letters;
+mod decisions;
 mod failures;
 mod follow_up;
 mod freezes;
