@@ -71,10 +71,14 @@ async fn repositories_that_the_target_does_not_name_are_listed_as_skipped() {
 
 #[tokio::test]
 async fn refused_rollback_leaves_the_waiting_promotion_alone() {
-    let fleet = crate::fleet().service("user-service").start().await;
+    let token = "freezer-token-51aa";
+    let settings = format!(
+        "\n[[api_token]]\nname = \"freezer\"\ntoken = {{ value = \"{token}\" }}\npermissions = [\"freeze:*\"]\n"
+    );
+    let fleet = crate::fleet().service("user-service").settings(&settings).start().await;
     committed(&fleet, "user-service", '1').await;
     let freeze = json!({"environment": "production", "reason": "audit"});
-    let (status, frozen) = fleet.api("POST", "/freezes", Some(freeze)).await;
+    let (status, frozen) = fleet.api_as(token, "POST", "/freezes", Some(freeze), &[]).await;
     assert_eq!(status, 201, "{frozen}");
     let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(promoted["state"], "waiting", "{promoted:#}");
@@ -88,7 +92,7 @@ async fn refused_rollback_leaves_the_waiting_promotion_alone() {
     let (_, shown) = fleet.api("GET", &format!("/promotions/{id}"), None).await;
     assert_eq!(shown["state"], "waiting", "{shown:#}");
     let path = format!("/freezes/{}", frozen["id"].as_str().unwrap());
-    assert_eq!(fleet.api("DELETE", &path, None).await.0, 204);
+    assert_eq!(fleet.api_as(token, "DELETE", &path, None, &[]).await.0, 204);
     fleet.eventually("the promotion goes", async || fleet.running("production", "user-service") == sha('1')).await;
 }
 
@@ -187,21 +191,25 @@ async fn stream_goes_on_behind_the_last_event_id() {
     };
     let mut first = open(None).await;
     committed(&fleet, "user-service", '1').await;
-    let seen = read_until(&mut first, "\"state\":\"committed\"").await;
+    let seen = read_until_committed(&mut first, "user-service").await;
     let last = seen.lines().rfind(|line| line.starts_with("id: ")).unwrap().trim_start_matches("id: ").to_owned();
     drop(first);
     // What happens while nothing listens is sent behind that id.
     committed(&fleet, "order-service", '1').await;
-    let missed = read_until(&mut open(Some(&last)).await, "\"state\":\"committed\"").await;
+    let missed = read_until_committed(&mut open(Some(&last)).await, "order-service").await;
     assert!(missed.contains("order-service") && missed.contains("\"state\":\"queued\""), "{missed}");
     let ids: Vec<u64> =
         missed.lines().filter_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().unwrap()).collect();
     assert!(ids.is_sorted() && ids[0] == last.parse::<u64>().unwrap() + 1, "{ids:?} after {last}");
 }
 
-async fn read_until(response: &mut reqwest::Response, text: &str) -> String {
+/// Reads the stream until an event of a service is committed, which is its last change.
+async fn read_until_committed(response: &mut reqwest::Response, service: &str) -> String {
     let mut seen = String::new();
-    while !seen.contains(text) {
+    let is_last = |line: &str| {
+        line.contains("\"kind\":\"event\"") && line.contains(service) && line.contains("\"state\":\"committed\"")
+    };
+    while !seen.split("\n\n").any(is_last) {
         let chunk = tokio::time::timeout(Duration::from_secs(60), response.chunk()).await;
         seen.push_str(&String::from_utf8_lossy(&chunk.unwrap().unwrap().unwrap()));
     }
