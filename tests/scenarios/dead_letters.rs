@@ -279,7 +279,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
     let (status, answer) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 202, "{answer}");
     let hastened = answer["hastened"].as_str().unwrap();
-    assert!(hastened.starts_with("it would have been asked about at 20") && hastened.contains("429"), "{hastened}");
+    assert!(hastened.starts_with("the next attempt was due at 20") && hastened.contains("429"), "{hastened}");
     let event = fleet.settled(&id).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(attempts(&event).iter().filter(|attempt| attempt.1 == "replay").count(), 2);

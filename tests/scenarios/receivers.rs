@@ -167,7 +167,7 @@ async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "5");
     }
-    assert_eq!(fleet.log().matches("keys cannot be had").count(), 1, "asked once a minute at most");
+    assert_eq!(fleet.log().matches("keys cannot be fetched").count(), 1, "asked once a minute at most");
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn faults_keep_the_old_settings_and_are_all_told() {
     assert_eq!(told, [(line(6), "unknown key `shade` in [[environment]]"), (line(9), "no sender is called `hrbr`")]);
     assert!(problem["detail"].as_str().unwrap().contains(&format!("tagrelay.toml:{}:", line(9))), "{problem}");
     assert_eq!((reloads(&fleet, "failed").await, metric(&fleet, "tagrelay_config_is_current").await), (1, "0".into()));
-    assert!(fleet.log().contains("settings not reloaded; those in force stay"));
+    assert!(fleet.log().contains("settings not reloaded; the old ones stay in force"));
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     assert_eq!(matrix["environments"].as_array().unwrap().len(), 2, "none of it is in force");
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;

@@ -10,9 +10,9 @@ use super::{App, Caller, Problem};
 use crate::api::{StreamMessage, StreamSubject, Word};
 use crate::relay::{Notice, Subject};
 
-/// Everything that happens from now on, as server-sent events.
+/// All changes from now on, as server-sent events.
 ///
-/// A client that reads too slowly gets an event `missed` with how many it has missed.
+/// A client that reads too slowly gets an event `missed` with the number of missed messages.
 #[utoipa::path(get, path = "/stream", responses((status = 200, content_type = "text/event-stream")))]
 pub(super) async fn watch(
     State(app): State<App>,
