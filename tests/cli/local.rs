@@ -218,7 +218,7 @@ fn what_cannot_be_read_is_told() {
     let secret = run(&mut workplace.tagrelay("sites https://me:hunter2@git.example.com/x.git")).expect_code(1);
     assert!(!secret.stderr.contains("hunter2") && secret.stderr.contains("--config"), "{secret:?}");
     let branch = run(&mut workplace.tagrelay("sites . --branch main")).expect_code(1);
-    assert!(branch.stderr.contains("--branch is for URLs"), "{branch:?}");
+    assert!(branch.stderr.contains("--branch needs a URL"), "{branch:?}");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_check_asks_the_sources_of_images() {
     let good = check("platform.git", "main").expect_code(0).stdout;
     assert!(good.contains("platform.git can be read: branch main"), "{good}");
     let none = check("platform.git", "release/*").expect_code(0).stdout;
-    assert!(none.contains("platform.git has no branch that counts"), "{none}");
+    assert!(none.contains("platform.git has none of the `source_branches`"), "{none}");
     let away = check("elsewhere.git", "main").expect_code(1).stdout;
     assert!(away.contains("source of docker.io/uyou/") && away.contains("elsewhere.git is not there"), "{away}");
 }
