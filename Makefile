@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 IMAGE ?= tagrelay:$(VERSION)
 
-# sshd lives in /usr/sbin, which is not in everybody's PATH.
+# sshd is in /usr/sbin, which is not in every PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help
@@ -15,7 +15,7 @@ help: ## Show this list
 	  printf '  make %-8s %s\n' "$$target" "$$does"; done
 
 .PHONY: demo
-demo: ## Watch a push become a commit, a promotion and a rollback, on this machine
+demo: ## Run a push, a promotion and a rollback on this machine
 	cargo run --locked -- demo
 
 .PHONY: build
@@ -23,11 +23,11 @@ build: ## Build the optimised program: target/release/tagrelay
 	cargo build --release --locked
 
 .PHONY: setup
-setup: ## Install what the tests talk to, where this user may (make test does it too)
+setup: ## Install test dependencies if possible (make test does it too)
 	@scripts/setup-tests.sh >/dev/null
 
 .PHONY: test
-test: ## Run every test; those whose peer could not be installed say so
+test: ## Run all tests; those with a missing dependency say so
 	@without="$$(scripts/setup-tests.sh)"; \
 	TAGRELAY_TEST_WITHOUT="$$without" cargo test --workspace --locked
 
@@ -40,7 +40,7 @@ lint: ## Check format, warnings and documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 .PHONY: bench
-bench: ## Measure, beside a bare git push
+bench: ## Measure, next to a bare git push
 	cargo bench --locked
 
 .PHONY: image

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::folder::MirrorError;
-use super::mirror::{Mirror, Reader};
-use super::object::{Kind, ObjectId};
+use tagrelay_git::tree::{self, EntryKind, ReadObject, Unreadable, Visitor};
+use tagrelay_git::{Kind, Mirror, MirrorError, ObjectId, Reader};
+
 use super::paths::Territory;
-use super::tree::{self, EntryKind, ReadObject, Unreadable, Visitor};
 use crate::manifest::{self, Reading};
 
 /// Larger files are not read: manifests are kilobytes, and memory is for all of them.

@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tagrelay_git::tree::{self, Unreadable};
+use tagrelay_git::{CommitId, Mirror, ObjectId};
+
 use super::files::{self, File, FileSites, Known, Side, TooDeep, Watch, shown};
-use super::mirror::Mirror;
-use super::object::{CommitId, ObjectId};
 use super::paths::Territory;
 use super::surroundings::Around;
-use super::tree::{self, Unreadable};
 use crate::image::{Repository, Version};
 use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
 

@@ -18,37 +18,24 @@
 //! push is lost ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether it landed, whatever others have
 //! pushed on top of it since.
 
-mod ancestry;
-mod compaction;
 mod error;
 mod files;
-mod folder;
-mod github_app;
 mod index;
-mod mirror;
-mod object;
-mod pack;
 mod paths;
 mod plan;
 mod prepare;
-mod receive;
 mod repository;
 mod settings;
-mod signing;
-mod ssh_key;
 mod surroundings;
-mod transport;
-mod tree;
 
-pub use ancestry::Below;
-pub use error::{OpenError, PrepareError, PushError, RemoteError};
-pub use folder::{MirrorError, refuse_repository};
-pub use github_app::{GitHubApp, InvalidAppKey};
+pub use tagrelay_git::{
+    Authentication, Below, CommitId, GitHubApp, Identity, InvalidAppKey, InvalidCommitId, MirrorError, PushError,
+    RemoteError, SignatureFormat, Signer, SigningError, refuse_repository, unified_diff,
+};
+
+pub use error::{OpenError, PrepareError};
 pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
-pub use object::{CommitId, InvalidCommitId};
 pub use paths::{EnvironmentPaths, Territory};
-pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion, unified_diff};
+pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
 pub use repository::ConfigRepository;
-pub use settings::{Authentication, CommitSettings, Grouping, Identity, RemoteSettings};
-pub use signing::{SignatureFormat, Signer, SigningError};
-pub(crate) use transport::{Fetched, History, HistoryRequest};
+pub use settings::{CommitSettings, Grouping, RemoteSettings};

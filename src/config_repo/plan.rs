@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tagrelay_git::{CommitId, NewObject, unified_diff};
 
 use super::files::Known;
-use super::object::{CommitId, NewObject};
 use crate::image::{Repository, Version};
 use crate::manifest::Format;
 
@@ -142,15 +142,4 @@ impl Prepared {
         }
         Ok(text)
     }
-}
-
-/// Returns what `git diff` would show of one file.
-///
-/// # Errors
-///
-/// As [`Prepared::unified_diff`].
-pub fn unified_diff(path: &str, old: &[u8], new: &[u8]) -> Result<String, git2::Error> {
-    let path = std::path::Path::new(path);
-    let mut patch = git2::Patch::from_buffers(old, Some(path), new, Some(path), None)?;
-    Ok(String::from_utf8_lossy(&patch.to_buf()?).into_owned())
 }

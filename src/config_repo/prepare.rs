@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
+use tagrelay_git::tree::{self, ReadObject, Unreadable};
+use tagrelay_git::{CommitDraft, CommitId, Kind, Mirror, NewObject, ObjectId};
 
 use super::error::PrepareError;
 use super::files::{Known, MAX_FILE_BYTES};
 use super::index::{EnvironmentSites, Snapshot};
-use super::mirror::Mirror;
-use super::object::{CommitId, Kind, NewObject, ObjectId};
 use super::paths::Territory;
 use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
-use super::settings::{CommitSettings, Grouping, Identity};
+use super::settings::{CommitSettings, Grouping};
 use super::surroundings::Around;
-use super::tree::{self, ReadObject, Unreadable};
 use crate::image::Repository;
 use crate::manifest::{self, Format, Inherited, ManifestSettings, Reading, SiteChange, Wanted, edit_overlay};
 
@@ -95,12 +95,6 @@ impl Group {
         let id = commit.id;
         let outcomes = self.judged.into_iter().map(|(key, judgement)| (key, judgement.into_outcome(id)));
         Ok((outcomes.collect(), id.map(|_| commit)))
-    }
-}
-
-impl From<Unreadable> for PrepareError {
-    fn from(error: Unreadable) -> Self {
-        Self::Damaged(error.to_string())
     }
 }
 
@@ -197,8 +191,16 @@ impl<'a> Draft<'a> {
             self.add(tree);
         }
         self.tree = edited.id;
-        let commit = NewObject::new(Kind::Commit, commit_text(self.tree, self.tip, settings, &message())?);
-        self.tip = CommitId(self.add(commit));
+        let draft = CommitDraft {
+            tree: self.tree,
+            parent: self.tip,
+            author: &settings.author,
+            committer: settings.committer(),
+            time: Timestamp::now(),
+            message: &message(),
+        };
+        let commit = draft.write(settings.signer.as_ref())?;
+        self.tip = self.add(commit).into();
         Ok(Some(self.tip))
     }
 
@@ -456,27 +458,4 @@ fn no_site(repository: &Repository, environment: &str, sites: &EnvironmentSites)
             first.reason
         ),
     }
-}
-
-/// The bytes of a commit as `git commit-tree` writes them, with `-S` where commits are signed.
-fn commit_text(
-    tree: ObjectId,
-    parent: CommitId,
-    settings: &CommitSettings,
-    message: &str,
-) -> Result<String, PrepareError> {
-    let now = jiff::Timestamp::now().as_second();
-    // What would end the name or the line that it stands in is left out, as Git does.
-    let clean = |text: &str| text.replace(|c: char| c.is_control() || c == '<' || c == '>', "").trim().to_owned();
-    let person = |who: &Identity| format!("{} <{}> {now} +0000", clean(&who.name), clean(&who.email));
-    let message = message.replace('\0', "");
-    let message = message.trim_end();
-    let (author, committer) = (person(&settings.author), person(settings.committer()));
-    let head = format!("tree {tree}\nparent {parent}\nauthor {author}\ncommitter {committer}\n");
-    let text = format!("{head}\n{message}\n");
-    let Some(signer) = &settings.signer else { return Ok(text) };
-    // What is signed is the commit without its signature; lines of a header go on behind a blank.
-    let signature = signer.sign(text.as_bytes()).map_err(|error| PrepareError::Signing(error.to_string()))?;
-    let signature = signature.trim_end().replace('\n', "\n ");
-    Ok(format!("{head}gpgsig {signature}\n\n{message}\n"))
 }

@@ -4,22 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tagrelay_git::tree::{Cause, Unreadable};
+use tagrelay_git::{
+    Ancestry, Below, BranchName, CommitId, Mirror, MirrorError, NewObject, PackReceiver, Push, PushError, Remote,
+    RemoteError,
+};
 use url::Url;
 
-use super::ancestry::{Ancestry, Below};
-use super::error::{OpenError, PrepareError, PushError, RemoteError};
+use super::error::{OpenError, PrepareError};
 use super::files::Known;
-use super::folder::MirrorError;
 use super::index::{self, Snapshot};
-use super::mirror::Mirror;
-use super::object::{CommitId, Kind, NewObject, commit_parents};
 use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::prepare;
-use super::receive::PackReceiver;
 use super::settings::{CommitSettings, RemoteSettings};
-use super::transport::{Push, Transport};
-use super::tree::{Fault, ReadObject as _, Unreadable};
 
 mod past;
 
@@ -36,7 +34,8 @@ pub struct ConfigRepository {
 
 struct Inner {
     commits: CommitSettings,
-    transport: Transport,
+    remote: Remote,
+    branch: BranchName,
     local: Arc<Local>,
     /// Held while the remote is spoken to, so that what is learnt is noted in the order in which it happened.
     conversation: Arc<tokio::sync::Mutex<()>>,
@@ -45,7 +44,6 @@ struct Inner {
     /// The history below a tip that somebody has asked for.
     ancestry: Mutex<Option<Ancestry>>,
     url: Url,
-    branch: String,
     mirror: PathBuf,
 }
 
@@ -85,13 +83,13 @@ impl ConfigRepository {
     /// When the settings cannot be used, or the folder of the mirror cannot.
     pub async fn open(settings: RemoteSettings, environments: Vec<EnvironmentPaths>) -> Result<Self, OpenError> {
         let territory = Territory::new(&environments)?;
-        let transport = Transport::new(&settings)?;
+        let (remote, branch) = remote_of(&settings)?;
         let folder = settings.mirror.clone();
         let mirror = blocking(move || Mirror::open(&folder)).await.map_err(MirrorError::from)??;
         let state = Arc::new(Mutex::new(State { mirror, damage: None }));
         Ok(Self::join(
             settings,
-            transport,
+            (remote, branch),
             territory,
             Shared { state, conversation: Arc::default(), compacting: Arc::default() },
         ))
@@ -109,14 +107,14 @@ impl ConfigRepository {
         environments: Vec<EnvironmentPaths>,
     ) -> Result<Self, OpenError> {
         let territory = Territory::new(&environments)?;
-        let transport = Transport::new(&settings)?;
+        let (remote, branch) = remote_of(&settings)?;
         let shared = Shared {
             state: self.inner.local.state.clone(),
             conversation: self.inner.conversation.clone(),
             compacting: self.inner.compacting.clone(),
         };
-        let is_same = self.inner.url == settings.url && self.inner.branch == settings.branch;
-        let new = Self::join(settings, transport, territory, shared);
+        let is_same = self.inner.url == settings.url && self.inner.branch == branch;
+        let new = Self::join(settings, (remote, branch), territory, shared);
         if is_same {
             // What we pushed since the last fetch is in memory alone, which the new one has too.
             let (local, tip) = (new.inner.local.clone(), self.tip());
@@ -127,12 +125,17 @@ impl ConfigRepository {
         Ok(new)
     }
 
-    fn join(settings: RemoteSettings, transport: Transport, territory: Territory, shared: Shared) -> Self {
-        let RemoteSettings { commits, mirror, url, branch, .. } = settings;
+    fn join(
+        settings: RemoteSettings,
+        (remote, branch): (Remote, BranchName),
+        territory: Territory,
+        shared: Shared,
+    ) -> Self {
+        let RemoteSettings { commits, mirror, url, .. } = settings;
         let Shared { state, conversation, compacting } = shared;
         let local = Arc::new(Local { territory, state, snapshot: RwLock::new(None), past: past::Past::default() });
         let ancestry = Mutex::default();
-        let inner = Inner { commits, transport, local, conversation, compacting, ancestry, url, branch, mirror };
+        let inner = Inner { commits, remote, branch, local, conversation, compacting, ancestry, url, mirror };
         Self { inner: Arc::new(inner) }
     }
 
@@ -163,7 +166,7 @@ impl ConfigRepository {
             other => return other.map_err(Failed::into_error),
         };
         let local = self.inner.local.clone();
-        blocking(move || local.state().start_over(&damage)).await.map_err(MirrorError::from)??;
+        blocking(move || local.state().reset(&damage)).await.map_err(MirrorError::from)??;
         self.read_remote().await.map_err(Failed::into_error)
     }
 
@@ -194,9 +197,9 @@ impl ConfigRepository {
         });
         let (tip, parents) = tip.await.map_err(MirrorError::from)?.map_err(RemoteError::unavailable)?;
         let known = self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let known = known.filter(|known| known.tip == tip);
+        let known = known.filter(|known| known.tip() == tip);
         let mut ancestry = known.unwrap_or_else(|| Ancestry::new(tip, parents));
-        let found = ancestry.find(commits, &self.inner.transport, &folder).await;
+        let found = ancestry.find(commits, &self.inner.remote, &folder).await;
         *self.inner.ancestry.lock().unwrap_or_else(PoisonError::into_inner) = Some(ancestry);
         found
     }
@@ -251,7 +254,7 @@ impl ConfigRepository {
         }
         let Prepared { parent, tip, objects, known, .. } = prepared;
         let push = Push { old: parent, new: tip, objects: Arc::new(objects) };
-        self.inner.transport.push(&push).await?;
+        self.inner.remote.push(&self.inner.branch, &push).await?;
         let objects = Arc::unwrap_or_clone(push.objects);
         let local = self.inner.local.clone();
         match blocking(move || local.note_pushed(objects, known, tip)).await {
@@ -270,8 +273,8 @@ impl ConfigRepository {
     }
 
     async fn read_remote_now(&self) -> Result<CommitId, Failed> {
-        let mut reading = self.inner.transport.read().await?;
-        let tip = reading.tip().await?;
+        let mut reading = self.inner.remote.read().await?;
+        let tip = reading.tip(&self.inner.branch).await?;
         let local = self.inner.local.clone();
         let need = blocking(move || local.need(tip)).await.map_err(MirrorError::from)??;
         match need {
@@ -286,7 +289,7 @@ impl ConfigRepository {
                         return Err(Failed::Damaged(source.message().to_owned()));
                     }
                     // What earlier fetches brought lies beside it, and nearly all of that is history.
-                    (Err(error), _) if have.is_some() && error.is_for_want_of_room() => {
+                    (Err(error), _) if have.is_some() && error.is_disk_full() => {
                         return Err(Failed::Damaged(error.to_string()));
                     }
                     (Err(error), _) => return Err(RemoteError::from(error).into()),
@@ -316,7 +319,7 @@ impl ConfigRepository {
         let local = self.inner.local.clone();
         // The lock is let go before the work begins.
         let Ok(Some(compaction)) = blocking(move || local.state().mirror.compaction()).await else { return };
-        let generation = compaction.generation;
+        let resets = compaction.resets();
         let compacted = blocking(move || compaction.run()).await;
         // Only for the moment in which files change their places: nothing may be fetched meanwhile.
         let _conversation = self.inner.conversation.lock().await;
@@ -325,7 +328,7 @@ impl ConfigRepository {
             let mut state = local.state();
             let adopted = compacted.map_err(MirrorError::from).flatten().and_then(|new| state.mirror.adopt(new));
             // One that was made anew meanwhile is not to blame.
-            if adopted.is_err() && state.mirror.generation() == generation {
+            if adopted.is_err() && state.mirror.resets() == resets {
                 state.damage = Some("it has grown".to_owned());
             }
             adopted
@@ -347,9 +350,9 @@ impl Drop for Compacting {
 }
 
 impl State {
-    fn start_over(&mut self, reason: &str) -> Result<(), MirrorError> {
+    fn reset(&mut self, reason: &str) -> Result<(), MirrorError> {
         self.damage = None;
-        self.mirror.start_over(reason)
+        self.mirror.reset(reason)
     }
 }
 
@@ -390,9 +393,9 @@ impl From<MirrorError> for Failed {
 
 impl From<Unreadable> for Failed {
     fn from(error: Unreadable) -> Self {
-        match error.fault {
-            Fault::Mirror => Self::Damaged(error.to_string()),
-            Fault::Content => Self::Error(RemoteError::Protocol { reason: error.to_string() }),
+        match error.cause {
+            Cause::Mirror => Self::Damaged(error.to_string()),
+            Cause::Content => Self::Error(RemoteError::Protocol { reason: error.to_string() }),
         }
     }
 }
@@ -432,8 +435,8 @@ impl Local {
     fn tip_and_parents(&self) -> Result<(CommitId, Vec<CommitId>), String> {
         let state = self.state();
         let tip = self.snapshot().ok_or("it has not been read yet")?.tip;
-        let commit = state.mirror.read(tip.0, Kind::Commit).map_err(|error| error.to_string())?;
-        Ok((tip, commit_parents(&commit)))
+        let parents = state.mirror.parents_of(tip).map_err(|error| error.to_string())?;
+        Ok((tip, parents))
     }
 
     /// Makes the index of a commit that the mirror holds, or of the one that it has on the disk.
@@ -494,6 +497,13 @@ impl Local {
         tracing::debug!(%tip, seconds = begun.elapsed().as_secs_f64(), "the index is brought up to date");
         Ok(())
     }
+}
+
+fn remote_of(settings: &RemoteSettings) -> Result<(Remote, BranchName), OpenError> {
+    let name = || settings.name.clone();
+    let remote = Remote::new(&settings.address()).map_err(|source| OpenError::Address { name: name(), source })?;
+    let branch = BranchName::parse(&settings.branch).map_err(|source| OpenError::Branch { name: name(), source })?;
+    Ok((remote, branch))
 }
 
 /// Runs work that would hold up an async thread.

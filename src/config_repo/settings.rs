@@ -1,10 +1,7 @@
 use std::path::PathBuf;
 
+use tagrelay_git::{Address, Authentication, Identity, Signer};
 use url::Url;
-
-use super::github_app::GitHubApp;
-use super::signing::Signer;
-use crate::secret::Secret;
 
 /// One branch of one config repository, and how to reach it.
 #[derive(Debug, Clone)]
@@ -25,29 +22,15 @@ pub struct RemoteSettings {
     pub mirror: PathBuf,
 }
 
-/// How a config repository knows us.
-#[derive(Debug, Clone)]
-pub enum Authentication {
-    /// Not at all: `file` remotes and open servers.
-    None,
-    /// HTTP basic authentication; a token is the password.
-    Basic {
-        /// The user name, which most hosts ignore beside a token.
-        username: String,
-        /// Password or token.
-        password: Secret,
-    },
-    /// The tokens of an installation of a GitHub App, over HTTP.
-    GitHubApp(GitHubApp),
-    /// An SSH key. The user name is that of the URL, or `git`.
-    SshKey {
-        /// The private key in OpenSSH or PEM form.
-        key: Secret,
-        /// What the key is encrypted with.
-        passphrase: Option<Secret>,
-        /// An OpenSSH `known_hosts` file. A host that it does not name is refused.
-        known_hosts: PathBuf,
-    },
+impl RemoteSettings {
+    /// The address of the repository.
+    pub(super) fn address(&self) -> Address {
+        Address {
+            url: self.url.clone(),
+            authentication: self.authentication.clone(),
+            ca_bundle: self.ca_bundle.clone(),
+        }
+    }
 }
 
 /// How our commits look.
@@ -88,19 +71,4 @@ pub enum Grouping {
     PerEnvironment,
     /// One for all of them.
     Single,
-}
-
-/// A person or program in a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The name before the address.
-    pub name: String,
-    /// The address, without angle brackets.
-    pub email: String,
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} <{}>", self.name, self.email)
-    }
 }

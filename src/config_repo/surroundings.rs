@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use tagrelay_git::tree::{EntryKind, MAX_DEPTH, ReadObject, Unreadable, entries};
+use tagrelay_git::{Kind, ObjectId};
 
 use super::files::MAX_FILE_BYTES;
-use super::object::{Kind, ObjectId};
 use super::paths::Territory;
-use super::tree::{EntryKind, MAX_DEPTH, ReadObject, Unreadable, entries};
 use crate::manifest::{Beside, Overlay, Surroundings, read_overlay};
 
 /// A tree whose files are read by path. Its folders are read once.

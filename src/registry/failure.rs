@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
 use super::client::TimeLimits;
-use crate::retry_after::retry_after;
+use tagrelay_git::retry_after;
 
 /// The longest pause that a registry can ask for. Docker Hub's limits cover six hours.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(6 * 60 * 60);

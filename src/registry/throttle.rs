@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 
+use tagrelay_git::retry_after;
+
 use super::failure::LONGEST_WAIT;
-use crate::retry_after::retry_after;
 
 /// The last tenth of a rate limit is reserved for confirming images.
 const RESERVED_PARTS: u64 = 10;

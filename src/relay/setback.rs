@@ -29,7 +29,7 @@ impl From<StoreError> for Setback {
 
 impl From<RemoteError> for Setback {
     fn from(error: RemoteError) -> Self {
-        Self::Remote { ask_again_after: error.ask_again_after(), reason: error.to_string() }
+        Self::Remote { ask_again_after: error.ask_again_after(), reason: format!("config repository: {error}") }
     }
 }
 

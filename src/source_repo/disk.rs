@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{CommitGraph, Record};
-use crate::config_repo::CommitId;
+use tagrelay_git::CommitId;
 
 /// What the commits on the disk belong to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use crate::config_repo::CommitId;
+use tagrelay_git::CommitId;
 
 /// A commit and its parents.
 pub(super) type Record = (CommitId, Vec<CommitId>);

@@ -3,6 +3,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use tagrelay_git::{Address, CommitId, Fetched, HistoryReading, HistoryRequest, Remote};
 use url::Url;
 
 use super::disk::{self, Note};
@@ -10,7 +11,6 @@ use super::error::SourceError;
 use super::graph::{Commit, CommitGraph, Found, Kinship};
 use super::settings::SourceSettings;
 use super::{Membership, Relation};
-use crate::config_repo::{CommitId, Fetched, History, HistoryRequest};
 
 /// Questions about what runs share one reading of the remote for so long.
 const FRESH: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) struct SourceRepository {
     url: String,
     folder: PathBuf,
     branches: Branches,
-    history: History,
+    remote: Remote,
     known: Arc<RwLock<Known>>,
     /// Held while the remote is spoken to.
     conversation: tokio::sync::Mutex<Conversation>,
@@ -71,11 +71,12 @@ impl Branches {
 impl SourceRepository {
     /// Speaks to nobody and reads nothing.
     pub(super) fn new(url: String, settings: &SourceSettings, folder: PathBuf) -> Result<Self, SourceError> {
-        let parsed = Url::parse(&url).map_err(|error| SourceError::no_url(&url, error))?;
-        let history = History::new(parsed, settings.authentication.clone(), settings.ca_bundle.clone())
-            .map_err(|error| SourceError::unusable(&url, &error))?;
-        let branches = Branches::new(&settings.branches).map_err(|error| SourceError::no_url(&url, error))?;
-        Ok(Self { url, folder, branches, history, known: Arc::default(), conversation: tokio::sync::Mutex::default() })
+        let parsed = Url::parse(&url).map_err(|error| SourceError::settings(&url, error))?;
+        let (authentication, ca_bundle) = (settings.authentication.clone(), settings.ca_bundle.clone());
+        let remote = Remote::new(&Address { url: parsed, authentication, ca_bundle })
+            .map_err(|error| SourceError::address(&url, &error))?;
+        let branches = Branches::new(&settings.branches).map_err(|error| SourceError::settings(&url, error))?;
+        Ok(Self { url, folder, branches, remote, known: Arc::default(), conversation: tokio::sync::Mutex::default() })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -84,9 +85,13 @@ impl SourceRepository {
 
     /// Returns the branches of the remote that count.
     pub(super) async fn branches(&self) -> Result<Vec<String>, SourceError> {
-        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
-        let heads = reading.heads().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let mut reading = self.read().await?;
+        let heads = reading.branches().await.map_err(|error| SourceError::remote(&self.url, error))?;
         Ok(heads.into_iter().map(|(branch, _)| branch).filter(|branch| self.branches.count(branch)).collect())
+    }
+
+    async fn read(&self) -> Result<HistoryReading<'_>, SourceError> {
+        self.remote.read_history().await.map_err(|error| SourceError::remote(&self.url, error))
     }
 
     /// Returns whether a branch that counts has the commit.
@@ -200,8 +205,8 @@ impl SourceRepository {
             return Ok(());
         }
         let began = Instant::now();
-        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
-        let heads = reading.heads().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let mut reading = self.read().await?;
+        let heads = reading.branches().await.map_err(|error| SourceError::remote(&self.url, error))?;
         let heads: Vec<(String, CommitId)> =
             heads.into_iter().filter(|(branch, _)| self.branches.count(branch)).collect();
         let request = self.request(&heads, reading.can_filter());
@@ -229,7 +234,7 @@ impl SourceRepository {
             let request = HistoryRequest { haves: wants.clone(), wants, shallow, depth: Some(depth), filter: false };
             (tips, request)
         };
-        let mut reading = self.history.read().await.map_err(|error| SourceError::remote(&self.url, error))?;
+        let mut reading = self.read().await?;
         let fetched = reading.fetch(&request, &self.incoming()).await;
         let fetched = fetched.map_err(|error| SourceError::remote(&self.url, error))?;
         self.take_in(tips, fetched, request.depth).await?;

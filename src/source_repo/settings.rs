@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::config_repo::Authentication;
+use tagrelay_git::Authentication;
 
 /// Where the source of images lies, and which of its branches count.
 #[derive(Debug, Clone)]

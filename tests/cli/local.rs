@@ -303,7 +303,7 @@ fn a_check_asks_the_sources_of_images() {
     let none = check("platform.git", "release/*").expect_code(0).stdout;
     assert!(none.contains("platform.git has none of the `source_branches`"), "{none}");
     let away = check("elsewhere.git", "main").expect_code(1).stdout;
-    assert!(away.contains("source of docker.io/uyou/") && away.contains("elsewhere.git is not there"), "{away}");
+    assert!(away.contains("source of docker.io/uyou/") && away.contains("elsewhere.git: not found"), "{away}");
 }
 
 #[test]

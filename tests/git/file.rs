@@ -276,7 +276,7 @@ async fn a_forced_or_remade_branch_is_followed() {
     let prepared = prepare(&repository, plan("staging", &[(USER, "7.0")])).await;
     assert!(matches!(repository.push(prepared).await, Err(PushError::Outdated { .. })));
     let error = repository.refresh().await.unwrap_err();
-    assert_eq!(error.to_string(), "the config repository has no branch `main`: it has gone");
+    assert_eq!(error.to_string(), "branch `main` not found: the repository has gone");
     git(&remote.bare(), &["branch", "-m", "gone", "main"]);
     apply(&repository, plan("staging", &[(USER, "7.0")])).await;
     remote.assert_sound();
@@ -288,7 +288,7 @@ async fn an_empty_or_missing_repository_is_named() {
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     let error = repository.refresh().await.unwrap_err();
     assert!(matches!(error, RemoteError::NoBranch { .. }));
-    assert!(error.to_string().contains("no branches at all"), "{error}");
+    assert!(error.to_string().contains("has no branches"), "{error}");
     assert!(!error.is_transient());
 
     let repository = Setup::new("file:///no/such/repository.git").open_kept().await;
@@ -306,7 +306,7 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
     git(setup.folder.path(), &["init", "-q", "--bare", "mirror.git"]);
     std::fs::write(setup.mirror().join("description"), "mine").unwrap();
     let refused = ConfigRepository::open(setup.settings.clone(), setup.environments.clone()).await.unwrap_err();
-    assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
+    assert!(refused.to_string().contains("which is not part of a mirror: choose an empty folder"), "{refused}");
     assert_eq!(std::fs::read_to_string(setup.mirror().join("description")).unwrap(), "mine");
 
     // Nor is anything made in one.
@@ -316,7 +316,7 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
         git(inside.folder.path(), &[&["init", "-q"][..], if bare { &["--bare"] } else { &[] }, &[name]].concat());
         inside.settings.mirror = folder.join("main");
         let refused = ConfigRepository::open(inside.settings.clone(), inside.environments.clone()).await.unwrap_err();
-        assert!(refused.to_string().contains("which is no part of a mirror: choose an empty folder"), "{refused}");
+        assert!(refused.to_string().contains("which is not part of a mirror: choose an empty folder"), "{refused}");
         assert!(!folder.join("main").exists());
     }
 }

@@ -173,7 +173,10 @@ async fn what_github_says_no_to_is_explained() {
     let setup = world.setup(4712);
     let error = setup.open().await.refresh().await.unwrap_err();
     assert!(matches!(error, RemoteError::Unauthorized { .. }), "{error}");
-    assert!(error.to_string().contains("404 Not Found Not Found; is `installation_id` that of this app?"), "{error}");
+    assert!(
+        error.to_string().contains("404 Not Found Not Found; does `installation_id` belong to this app?"),
+        "{error}"
+    );
     for (status, message, is_transient) in [
         (StatusCode::UNAUTHORIZED, "A JSON web token could not be decoded", false),
         (StatusCode::UNPROCESSABLE_ENTITY, "There is at least one repository that does not exist", false),
@@ -216,6 +219,6 @@ fn a_key_that_is_none_is_refused_at_once() {
         let key = Secret::inline(text.to_owned()).unwrap();
         let url = "https://github.com/uyou/config.git".parse().unwrap();
         let error = GitHubApp::new("1".to_owned(), 1, key, None, &url).unwrap_err().to_string();
-        assert!(error.contains("is no RSA key in PEM form"), "{error}");
+        assert!(error.contains("is not an RSA key in PEM form"), "{error}");
     }
 }

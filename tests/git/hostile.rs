@@ -197,7 +197,7 @@ async fn trees_that_unfold_without_end_are_refused() {
         vec![EnvironmentPaths { name: "all".to_owned(), paths: vec!["**".to_owned()], manifests: Default::default() }];
     let error = setup.open().await.refresh().await.unwrap_err();
     assert!(matches!(&error, RemoteError::Protocol { .. }), "{error}");
-    assert!(error.to_string().contains("unfolds to more files than can be read"), "{error}");
+    assert!(error.to_string().contains("expands to too many files"), "{error}");
 }
 
 #[tokio::test]

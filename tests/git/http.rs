@@ -124,7 +124,7 @@ async fn trouble_of_the_server_is_told_apart() {
     let repository = open(&server).await;
     server.set_fault(Fault::Moved);
     let error = repository.refresh().await.unwrap_err().to_string();
-    assert!(error.contains("it has moved to https://elsewhere.example/config.git: write"), "{error}");
+    assert!(error.contains("it moved to https://elsewhere.example/config.git: write"), "{error}");
 
     server.set_fault(Fault::None);
     repository.refresh().await.unwrap();
@@ -286,7 +286,7 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
         let mut settings = setup.settings.clone();
         settings.ca_bundle = Some(path);
         let opened = ConfigRepository::open(settings, Vec::new()).await;
-        assert!(matches!(opened, Err(OpenError::Tls { .. })));
+        assert!(matches!(opened, Err(OpenError::Address { .. })));
     }
 }
 

@@ -106,16 +106,16 @@ fn keys_that_cannot_sign_are_explained() {
     let guarded = gpg.key("Guarded <guarded@example.com>", "ed25519", "open sesame", "never");
     let gpg_public = secret(&gpg.run(&["--armor", "--export", "guarded@example.com"]));
     for (format, key, passphrase, complaint) in [
-        (SignatureFormat::Ssh, &locked, None, "is encrypted; give its passphrase as `passphrase`"),
-        (SignatureFormat::Ssh, &locked, Some("wrong"), "cannot be unlocked with this passphrase"),
-        (SignatureFormat::Ssh, &rsa, None, "is an RSA key, which is not supported"),
-        (SignatureFormat::Ssh, &public, None, "has to be a private key"),
-        (SignatureFormat::OpenPgp, &rsa, None, "is no armoured private key"),
-        (SignatureFormat::OpenPgp, &gpg_public, None, "is no armoured private key"),
-        (SignatureFormat::OpenPgp, &other_kind, None, "of a kind that is not supported (19)"),
+        (SignatureFormat::Ssh, &locked, None, "is encrypted; set `passphrase`"),
+        (SignatureFormat::Ssh, &locked, Some("wrong"), "cannot be decrypted with this passphrase"),
+        (SignatureFormat::Ssh, &rsa, None, "RSA keys are not supported"),
+        (SignatureFormat::Ssh, &public, None, "must be a private key"),
+        (SignatureFormat::OpenPgp, &rsa, None, "is not an armoured private key"),
+        (SignatureFormat::OpenPgp, &gpg_public, None, "is not an armoured private key"),
+        (SignatureFormat::OpenPgp, &other_kind, None, "the algorithm 19 of the OpenPGP key is not supported"),
         (SignatureFormat::OpenPgp, &expired, None, "has expired or is revoked"),
-        (SignatureFormat::OpenPgp, &guarded, None, "is encrypted; give its passphrase as `passphrase`"),
-        (SignatureFormat::OpenPgp, &guarded, Some("wrong"), "cannot be unlocked with this passphrase"),
+        (SignatureFormat::OpenPgp, &guarded, None, "is encrypted; set `passphrase`"),
+        (SignatureFormat::OpenPgp, &guarded, Some("wrong"), "cannot be decrypted with this passphrase"),
     ] {
         let error = Signer::new(format, key.clone(), passphrase.map(secret)).unwrap_err().to_string();
         assert!(error.contains(complaint), "{complaint}: {error}");

@@ -175,7 +175,7 @@ async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
     let asked = Asked::new(settings(&url, &[], kept.path()));
     server.set_fault(Fault::Unavailable);
     let error = asked.0.membership(0, &image(), &commits[2]).await.unwrap_err();
-    assert!(error.to_string().starts_with(&format!("the source repository {url} cannot be reached: 503")), "{error}");
+    assert!(error.to_string().starts_with(&format!("source repository {url}: unavailable: 503")), "{error}");
     assert_eq!(error.ask_again_after().unwrap().as_secs(), 7);
     server.set_fault(Fault::None);
     server.take_requests();
@@ -195,8 +195,30 @@ async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
     wrong.authentication = Authentication::None;
     server.set_fault(Fault::None);
     let error = Asked::new(wrong).0.membership(0, &image(), &commits[2]).await.unwrap_err();
-    assert!(error.to_string().contains("does not let us in"), "{error}");
+    assert!(error.to_string().contains("authentication failed"), "{error}");
     assert!(!error.to_string().contains("source-password"));
+}
+
+#[tokio::test]
+async fn failure_before_any_connection_names_the_source_repository() {
+    let kept = tempfile::tempdir().unwrap();
+    let url = "https://127.0.0.1:1/user-service.git";
+    let mut without_certificates = settings(url, &[], kept.path());
+    without_certificates.ca_bundle = Some(kept.path().join("removed.pem"));
+    let error = Asked::new(without_certificates).0.membership(0, &image(), &"1".repeat(40)).await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.starts_with(&format!("source repository {url}: the certificates in ")), "{error}");
+    assert!(!error.contains("config repository"), "{error}");
+
+    // The folder for the history is a file.
+    std::fs::write(kept.path().join("file"), "").unwrap();
+    let server_folder = Source::new("user-service", true);
+    let url = format!("file://{}", server_folder.path().display());
+    server_folder.commits(1);
+    let nowhere = settings(&url, &[], &kept.path().join("file"));
+    let error = Asked::new(nowhere).0.membership(0, &image(), &"1".repeat(40)).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("source repository {url}: the folder ")), "{error}");
+    assert!(!error.contains("config repository") && !error.contains("mirror"), "{error}");
 }
 
 #[tokio::test]

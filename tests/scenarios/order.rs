@@ -105,7 +105,8 @@ async fn ancestry_decides_over_smart_http() {
         .eventually("the event waits for the source", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             let reason = event["reason"].as_str().unwrap_or_default();
-            event["state"] == "queued" && reason.starts_with("the source repository http://") && reason.contains("503")
+            let names_source = reason.starts_with("source repository http://") && !reason.contains("config repository");
+            event["state"] == "queued" && names_source && reason.contains("503")
         })
         .await;
     assert_eq!(fleet.running("staging", "user-service"), fourth);

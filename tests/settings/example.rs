@@ -99,7 +99,7 @@ fn what_the_example_leaves_out_would_be_read() {
                 "cannot be read",
                 "has no effect with",
                 "are both set",
-                "no RSA key",
+                "not an RSA key",
             ];
             assert!(expected.iter().any(|part| fault.message.contains(part)), "{line}: {fault}");
         }

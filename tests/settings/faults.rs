@@ -82,13 +82,13 @@ fn what_cannot_be_done_with_commits_is_said() {
         ),
         (
             platform("signing = { format = \"ssh\", key = { env = \"TOKEN\" } }"),
-            "t.toml:3:35: `signing`: the SSH key cannot be read: Could not read key; it has to be a private key in \
+            "t.toml:3:35: `signing`: the SSH key cannot be read: Could not read key; it must be a private key in \
              OpenSSH or PEM form",
         ),
         (
             platform("signing = { format = \"openpgp\", key = { env = \"TOKEN\" } }"),
-            "t.toml:3:39: `signing`: the OpenPGP key is no armoured private key: take what `gpg --export-secret-keys \
-             --armor KEY` prints",
+            "t.toml:3:39: `signing`: the OpenPGP key is not an armoured private key: use the output of `gpg --export-secret-keys \
+             --armor KEY`",
         ),
         (
             platform("signing = {}"),
@@ -138,7 +138,7 @@ fn a_github_app_has_all_its_parts() {
         ),
         (
             with_app(github, "github_app = { app_id = \"Iv1\", installation_id = 1, private_key = { env = \"KEY\" } }"),
-            "t.toml:4:67: `private_key`: the key of the GitHub App is no RSA key in PEM form: take the file that GitHub made",
+            "t.toml:4:67: `private_key`: the key of the GitHub App is not an RSA key in PEM form: use the file that GitHub generated",
         ),
         (
             with_app(

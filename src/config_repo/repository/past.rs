@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tagrelay_git::tree::Unreadable;
+use tagrelay_git::{CommitId, MirrorError, RemoteError};
+
 use super::{ConfigRepository, Local, blocking};
-use crate::config_repo::error::RemoteError;
 use crate::config_repo::files::Known;
-use crate::config_repo::folder::MirrorError;
 use crate::config_repo::index::{self, Snapshot};
-use crate::config_repo::object::CommitId;
-use crate::config_repo::tree::Unreadable;
 
 /// The most commits of which it is remembered what they say. What they have in common they share.
 const MAX_REMEMBERED: usize = 32;
@@ -73,9 +72,9 @@ impl ConfigRepository {
             (state.mirror.stored_tip(), state.mirror.receive_pack())
         });
         let (have, mut receiver) = prepared.await.map_err(MirrorError::from)?;
-        let mut reading = self.inner.transport.read().await?;
+        let mut reading = self.inner.remote.read().await?;
         // Says which version of the protocol the server speaks.
-        reading.tip().await?;
+        reading.tip(&self.inner.branch).await?;
         let fetched = reading.fetch(commit, have, &mut receiver).await;
         // First whether our side failed: a disk that is full also breaks the conversation off.
         let finished = receiver.finish(fetched.is_ok()).await;
