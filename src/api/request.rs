@@ -8,7 +8,7 @@ use super::{ChangeView, PreviewState, UpdateView, Word};
 use crate::store::{FollowState, RequestKind, RequestState};
 
 /// The body of `POST /api/v1/promotions`.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromotionBody {
     /// The environment that changes.
@@ -37,7 +37,7 @@ pub struct PromotionBody {
 }
 
 /// The body of `POST /api/v1/rollbacks`.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackBody {
     pub environment: String,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use super::output::{self, BAD, Cell, GOOD, PLAIN, Table, WARN, clean};
-use crate::api::{Answer, DeliveryState, Problem};
+use crate::api::{DeliveryState, Problem, WebhookAnswer};
 use crate::image::ImageReference;
 use crate::registry::install_tls_provider;
 use crate::secret::{ExposeSecret as _, Secret};
@@ -158,7 +158,7 @@ fn report(status: StatusCode, body: &[u8], url: &Url, json: bool) -> anyhow::Res
         let reason = reason.unwrap_or_else(|_| "(without a reason)".to_owned());
         bail!("{url} answered {status}: {}{}", clean(&reason), advice(status));
     }
-    let answer: Answer = serde_json::from_slice(body)
+    let answer: WebhookAnswer = serde_json::from_slice(body)
         .with_context(|| format!("{url} answered {status}, but is not a receiver of Tagrelay"))?;
     if json {
         output::print(&format!("{}\n", String::from_utf8_lossy(body).trim_end()))?;

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
-use crate::api::{Answer, AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState};
+use crate::api::{AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState, WebhookAnswer};
 use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
@@ -21,10 +21,10 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
 }
 
-fn answer(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> Answer {
+fn answer(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> WebhookAnswer {
     let ignored = ignored.into_iter();
     let ignored = ignored.map(|one| AnswerIgnored { class: one.class.name().to_owned(), reason: one.reason }).collect();
-    Answer { events, branches: Vec::new(), ignored }
+    WebhookAnswer { events, branches: Vec::new(), ignored }
 }
 
 async fn receive(
@@ -52,7 +52,10 @@ async fn allow(State(app): State<App>, Path(name): Path<String>, headers: Header
     let gate = app.0.receivers.get(&name).ok_or_else(|| Problem::nothing_at("receiver", &name))?;
     let allowed = gate.receiver.allow_sender(&headers);
     allowed.map(|headers| (StatusCode::OK, headers).into_response()).ok_or_else(|| {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("/webhooks/{name} does not take OPTIONS from this sender"))
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("/webhooks/{name} does not support OPTIONS from this sender"),
+        )
     })
 }
 
@@ -183,7 +186,7 @@ impl App {
             );
             branches.push(AnswerBranch { branch: branch.clone(), state: state.to_owned() });
         }
-        (status, Json(Answer { branches, ..answer(Vec::new(), ignored) }).into_response())
+        (status, Json(WebhookAnswer { branches, ..answer(Vec::new(), ignored) }).into_response())
     }
 
     /// Fetches the keys of an issuer if the token names an unknown one. Without any key no token can be checked, so the sender

@@ -259,7 +259,7 @@ fn a_check_meets_the_repository() {
         settings[..settings.find(text).unwrap()].lines().count()
     };
     let environment = format!("tagrelay.toml:{}: no file in environments/stagin/**", line("name = \"staging\""));
-    let rule = format!("tagrelay.toml:{}: it meets no site", line("repository = \"ghcr.io/nobody/*\""));
+    let rule = format!("tagrelay.toml:{}: it matches no site", line("repository = \"ghcr.io/nobody/*\""));
     for expected in [environment, rule, "not good: faults 2".to_owned()] {
         assert!(bad.stdout.contains(&expected), "{expected} is not in:\n{}", bad.stdout);
     }

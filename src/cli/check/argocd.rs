@@ -16,7 +16,7 @@ pub(super) async fn check(settings: &Settings, argocd: &ArgoCd, read: &Read, rep
         Err(error) => return report.fault(subject, error.to_string()),
     }
     if let Access::Webhook { .. } = argocd.settings().access {
-        let message = "there is no token: it is told of pushes, and nobody hears what becomes of them";
+        let message = "without a token, Argo CD is only notified of pushes; rollouts are unknown";
         return report.ok(subject, message.to_owned());
     }
     for environment in &settings.environments {

@@ -32,7 +32,7 @@ Examples:
   tagrelay check --config /etc/tagrelay/tagrelay.toml
   tagrelay check --offline                         the settings and their secrets only
 
-Exit code 0: nothing is wrong, though there may be warnings. 1: something is, and each fault is told.")]
+Exit code 0: no faults, perhaps warnings. 1: there are faults.")]
 pub(super) struct Options {
     /// The settings file
     #[arg(long, value_name = "FILE", default_value = super::DEFAULT_SETTINGS)]
@@ -113,10 +113,10 @@ fn summary(settings: &Settings) -> String {
 /// Warns about settings that are valid but leave Tagrelay without events or API.
 fn warn_of_silence(settings: &Settings, report: &mut Report) {
     if settings.receivers.is_empty() {
-        report.warning("receivers", "there is no [[receiver]]: no registry can tell of a push".to_owned());
+        report.warning("receivers", "there is no [[receiver]]: no registry can announce a push".to_owned());
     }
     if settings.api_tokens.is_empty() {
-        let message = "there is no [[api_token]]: the API says 401 to everybody, so nobody can promote";
+        let message = "there is no [[api_token]]: the API rejects every request, so promotions are impossible";
         report.warning("API", message.to_owned());
     }
 }

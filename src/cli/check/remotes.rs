@@ -105,9 +105,9 @@ pub(super) fn check_rules(settings: &Settings, read: &Read, report: &mut Report)
         let manages = |repository: &Repository| {
             rule_for(&settings.images, repository).is_some_and(|found| std::ptr::eq(found, rule))
         };
-        let met = read.environments.values().flat_map(|sites| sites.sites.keys()).any(manages);
-        if !met {
-            let message = "it meets no site in any environment: nothing it takes would ever move".to_owned();
+        let is_used = read.environments.values().flat_map(|sites| sites.sites.keys()).any(manages);
+        if !is_used {
+            let message = "it matches no site in any environment, so it has no effect".to_owned();
             let subject = format!("image rule {}", rule.pattern.as_str());
             report.fault_at(settings.image_lines.get(index).copied().unwrap_or_default(), &subject, message);
         }

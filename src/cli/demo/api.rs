@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::Response;
-use serde_json::Value;
 use url::Url;
 
 use super::workspace::{API_TOKEN, Workspace};
-use crate::api::{EnvironmentView, EventDetailView, EventView, Matrix, PreviewView, RequestView, StreamMessage};
+use crate::api::{
+    EnvironmentView, EventDetailView, EventView, Matrix, PreviewView, PromotionBody, RequestView, RollbackBody,
+    StreamMessage,
+};
 use crate::cli::api::{Api, ServerOptions};
 
 /// A client with the requests of the tour.
@@ -36,15 +38,15 @@ impl Client {
     }
 
     /// Sends a dry run.
-    pub(super) async fn preview(&self, body: &Value) -> anyhow::Result<PreviewView> {
+    pub(super) async fn preview(&self, body: &PromotionBody) -> anyhow::Result<PreviewView> {
         self.api.post(&["promotions"], body).await?.read()
     }
 
-    pub(super) async fn promote(&self, body: &Value) -> anyhow::Result<RequestView> {
+    pub(super) async fn promote(&self, body: &PromotionBody) -> anyhow::Result<RequestView> {
         self.api.post(&["promotions"], body).await?.read()
     }
 
-    pub(super) async fn roll_back(&self, body: &Value) -> anyhow::Result<RequestView> {
+    pub(super) async fn roll_back(&self, body: &RollbackBody) -> anyhow::Result<RequestView> {
         self.api.post(&["rollbacks"], body).await?.read()
     }
 

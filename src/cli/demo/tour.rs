@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::screen::Commit;
 use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
-use crate::api::{CellView, EventView, PreviewState, RequestView, StreamSubject};
+use crate::api::{CellView, EventView, PreviewState, PromotionBody, RequestView, RollbackBody, StreamSubject};
 use crate::cli::output::short_digest;
 use crate::image::{Digest, ImageReference, Repository, Tag};
 use crate::store::{RequestState, UpdateState};
@@ -202,14 +201,23 @@ async fn tell_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> 
     Ok(commit)
 }
 
+fn promotion() -> PromotionBody {
+    PromotionBody {
+        to: PRODUCTION.to_owned(),
+        from: Some(STAGING.to_owned()),
+        repositories: Some(vec![SERVICE.to_owned()]),
+        ..PromotionBody::default()
+    }
+}
+
 /// Shows a dry run of the promotion. Returns the diff.
 async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<String> {
     stage.screen.step(
         "A dry run: what would a promotion to production change?",
         "POST /api/v1/promotions with \"dry_run\": true writes nothing.",
     )?;
-    let order = json!({ "to": PRODUCTION, "from": STAGING, "repositories": [SERVICE], "dry_run": true });
-    let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&order)).await?;
+    let body = PromotionBody { dry_run: true, ..promotion() };
+    let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&body)).await?;
     for update in &preview.updates {
         let reason = update.reason.as_deref().unwrap_or_default();
         ensure!(update.state == PreviewState::Changed, "{} would be {}: {reason}", update.repository, update.state);
@@ -230,11 +238,10 @@ async fn promote(stage: &mut Stage<'_>, service: &Service, preview: &str) -> any
         "The promotion",
         "The same request without dry_run. \"expect\" would refuse it if production had moved in the meantime.",
     )?;
-    let expect = json!({ SERVICE: service.old });
-    let order = json!({ "to": PRODUCTION, "from": STAGING, "repositories": [SERVICE], "expect": expect,
-        "reason": "the tour of the demo" });
+    let expect = [(SERVICE.to_owned(), service.old.to_string())].into();
+    let body = PromotionBody { expect, reason: Some("the tour of the demo".to_owned()), ..promotion() };
     let begun = Instant::now();
-    let request = within(STEP_LIMIT, "the answer to the promotion", stage.api.promote(&order)).await?;
+    let request = within(STEP_LIMIT, "the answer to the promotion", stage.api.promote(&body)).await?;
     let id = finish(stage, begun, request).await?;
     let commit = tell_commit(stage, &id).await?;
     ensure!(edits(&commit.diff) == edits(preview), "commit {id} differs from the dry run:\n{}", commit.diff);
@@ -254,9 +261,14 @@ async fn roll_back(stage: &mut Stage<'_>, service: &Service, pushed: &Commit) ->
         "POST /api/v1/rollbacks returns to the previous version and sets a hold: no automatic update moves it until \
          the hold is released.",
     )?;
-    let order = json!({ "environment": PRODUCTION, "repository": SERVICE, "reason": "sign-in fails" });
+    let body = RollbackBody {
+        environment: PRODUCTION.to_owned(),
+        repository: SERVICE.to_owned(),
+        reason: Some("sign-in fails".to_owned()),
+        ..RollbackBody::default()
+    };
     let begun = Instant::now();
-    let request = within(STEP_LIMIT, "the answer to the rollback", stage.api.roll_back(&order)).await?;
+    let request = within(STEP_LIMIT, "the answer to the rollback", stage.api.roll_back(&body)).await?;
     let id = finish(stage, begun, request).await?;
     let commit = tell_commit(stage, &id).await?;
     ensure!(commit.tree == pushed.tree, "commit {id} does not restore the files of {}", pushed.id);

@@ -24,7 +24,7 @@ impl Management {
         let rule = rule_for(rules, &site.repository);
         let (rule, reason) = match rule {
             _ if environments.is_empty() => (None, Some("it is in the paths of no [[environment]]".to_owned())),
-            None => (None, Some("no [[image]] rule takes the repository".to_owned())),
+            None => (None, Some("no [[image]] rule matches the repository".to_owned())),
             Some(rule) => {
                 let tag = site.tag.as_deref().and_then(|tag| tag.parse().ok());
                 let refused = tag.and_then(|tag| rule.check_tag(&tag).err());

@@ -217,10 +217,7 @@ fn render(found: &Found) -> String {
         for problem in &found.problems {
             table.row(vec![Cell::plain(&problem.path), Cell::new(&problem.reason, WARN)]);
         }
-        text.push_str(&format!(
-            "\n{HEAD}Files that cannot be read, and ignored places{HEAD:#}\n{}",
-            table.render(2)
-        ));
+        text.push_str(&format!("\n{HEAD}Files that cannot be read, and ignored places{HEAD:#}\n{}", table.render(2)));
     }
     text
 }

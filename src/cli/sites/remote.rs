@@ -28,7 +28,7 @@ pub(super) async fn read(
     let url: Url = url.parse().context("the URL is invalid")?;
     anyhow::ensure!(
         url.password().is_none(),
-        "the URL holds a password, which everybody sees who lists processes: put it into settings and use --config"
+        "the URL contains a password, which is visible in the list of processes: put it into settings and use --config"
     );
     let known = settings.and_then(|settings| {
         settings.config_repositories.iter().find(|repository| repository.url == url).map(|known| (settings, known))

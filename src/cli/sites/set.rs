@@ -29,7 +29,7 @@ pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
     };
     let tag = (!tag.is_empty()).then(|| tag.parse().map_err(|error| format!("{error}"))).transpose()?;
     let digest = digest.map(|digest| digest.parse().map_err(|error| format!("{error}"))).transpose()?;
-    let version = Version::from_parts(tag, digest).ok_or("there is no tag behind the =")?;
+    let version = Version::from_parts(tag, digest).ok_or("there is no tag after the =")?;
     Ok(Wanted { repository, version })
 }
 
@@ -232,7 +232,7 @@ fn tell(outcome: &Outcome) {
     let changes: usize = outcome.files.iter().map(|file| file.changes.len()).sum();
     let done = match (outcome.files.len(), outcome.written, outcome.is_good()) {
         (_, false, false) => "nothing was written".to_owned(),
-        (0, _, true) => "nothing to change: every place says the wanted version already".to_owned(),
+        (0, _, true) => "nothing to change: every site names this version already".to_owned(),
         (files, true, true) => format!("sites changed: {changes}, in files: {files}"),
         (files, true, false) => format!("sites changed: {changes}, in files: {files}, without those listed above"),
         (files, false, true) => format!("sites to change: {changes}, in files: {files}; --write changes them"),

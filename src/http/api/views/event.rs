@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use ulid::Ulid;
 
-use super::{FollowUps, commit, update_view};
+use super::row::{FollowUps, commit, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
 use crate::image::Digest;
 use crate::store::{Cause, Event, FailedAttempt, Update, UpdateState};
