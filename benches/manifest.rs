@@ -1,7 +1,7 @@
-//! What finding and setting sites costs, beside what the parser alone costs on the same bytes, and `grep`.
+//! Measures finding and setting sites, next to a plain parse of the same bytes and `grep`.
 //!
-//! `cargo bench --bench manifest`. Figures are the best of several runs on one core, and of this program they are
-//! processor time, so that what else runs on the machine counts little.
+//! `cargo bench --bench manifest`. Figures are the best of several runs on one core. Own figures are processor time, so
+//! other load has little effect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use std::hint::black_box;
@@ -19,7 +19,7 @@ const RUNS: usize = 5;
 
 fn main() {
     let deployments: Vec<String> = (0..FILES).map(|number| deployment(number, LINES)).collect();
-    // A service of a real repository has a Service, a ConfigMap and the like beside its Deployment.
+    // In real repositories, a service also has a Service, a ConfigMap and so on.
     let mixed: Vec<String> =
         (0..FILES).map(|n| if n % 3 == 0 { deployment(n, LINES) } else { config_map(n) }).collect();
 
@@ -49,21 +49,21 @@ fn main() {
     println!("  one edit with proof takes {:.1} µs, {:.1} plain parses", edited * 1e3, edited / parse);
 }
 
-/// Counts lines with the program that everybody has, in one file that holds them all. Its start is a part of it.
+/// Measures `grep` over one file with all manifests, including the start of the process.
 fn grep(file: &Path) -> usize {
     let output = Command::new("grep").args(["-c", "-F", "image:"]).arg(file).env("LC_ALL", "C").output();
     let output = output.expect("grep is installed");
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default()
 }
 
-/// The processor time of this thread, and where the system does not tell it, the time since `begin`.
+/// The processor time of this thread, or the time since `begin` if the system does not provide it.
 fn processor_time(begin: Instant) -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanoseconds = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
     nanoseconds.map_or_else(|| begin.elapsed(), Duration::from_nanos)
 }
 
-/// Prints the best of several runs in processor time, and returns it in seconds.
+/// Prints the best processor time of several runs, and returns it in seconds.
 fn report(name: &str, bytes: usize, mut work: impl FnMut() -> usize) -> f64 {
     let begin = Instant::now();
     let mut best = Duration::MAX;
@@ -75,7 +75,7 @@ fn report(name: &str, bytes: usize, mut work: impl FnMut() -> usize) -> f64 {
     print(name, bytes, best)
 }
 
-/// Prints the best of several runs by the clock: of another program.
+/// Prints the best wall time of several runs of another program.
 fn report_by_clock(name: &str, bytes: usize, mut work: impl FnMut() -> usize) {
     let run = |_| {
         let begin = Instant::now();

@@ -1,5 +1,5 @@
-//! Which of two commits is newer, with a source history of 100,000 commits and more than 1,000 merges. Prints how long
-//! the first reading takes and what each event pays; fails when that is more than it may be. `make bench` runs it.
+//! Measures the order of two commits in a source history of 100,000 commits with more than 1,000 merges. Prints the time
+//! of the first fetch and the cost per event, and fails if that exceeds its bound.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use tagrelay::source_repo::{Membership, Relation, SourceSettings, Sources};
 
 const COMMITS: usize = 100_000;
 
-/// What an event may pay for its order.
+/// Bound for the median cost per event.
 const BOUND: Duration = Duration::from_millis(1);
 
 fn git(folder: &Path, arguments: &[&str], input: &str) -> String {
@@ -26,7 +26,7 @@ fn git(folder: &Path, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Makes the history: every fiftieth commit merges a branch that left 40 commits earlier.
+/// Creates the history: every fiftieth commit merges a branch that started 40 commits earlier.
 fn make(folder: &Path) -> Vec<String> {
     git(folder, &["init", "--quiet", "--bare", "--initial-branch=main", "."], "");
     git(folder, &["config", "uploadpack.allowFilter", "true"], "");
@@ -35,7 +35,7 @@ fn make(folder: &Path) -> Vec<String> {
         let merge = if number % 50 == 0 { format!("merge :{}\n", number - 10) } else { String::new() };
         let from = match number {
             1 => String::new(),
-            // The branch that will be merged ten commits later.
+            // The branch that is merged ten commits later.
             _ if number % 50 == 40 => format!("from :{}\n", number - 30),
             _ if number % 50 == 41 => format!("from :{}\n", number - 2),
             _ => format!("from :{}\n", number - 1),

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Sees to the programs that the tests talk to, with apt-get where it is there and allowed.
+# Installs the programs that the tests need, with apt-get if that exists and is permitted.
 #
-# What it does and what it leaves out goes to standard error. Standard output is one line: the programs that are not
-# there afterwards, separated by spaces. `make test` hands it on as TAGRELAY_TEST_WITHOUT, and a test that needs one
-# of them says that it was left out.
+# Progress goes to standard error. Standard output is one line: the programs that are missing afterwards, separated by
+# spaces. `make test` passes it as TAGRELAY_TEST_WITHOUT, and a test that needs a missing program reports that it was
+# skipped.
 #
-# Nothing that it installs is started, now or at the next boot: the tests start their own, on ports of their own.
-# TAGRELAY_SETUP=no keeps it from installing anything.
+# Installed daemons are not started, now or at boot: the tests start their own on free ports. TAGRELAY_SETUP=no disables
+# the installation.
 set -euo pipefail
 
-# sshd lives in /usr/sbin, which is not in everybody's PATH.
+# sshd is in /usr/sbin, which is not in every PATH.
 export PATH="$PATH:/usr/sbin:/sbin"
 
-# program, Debian packages, what it is for. The first two are needed by the build itself.
+# program|Debian packages|purpose. The build itself needs the first two.
 readonly programs=(
   "cc|gcc libc6-dev|the build compiles libgit2, SQLite and ring"
   "make|make|make lint, make test"
@@ -24,7 +24,7 @@ readonly programs=(
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
 )
-# Packages that bring a daemon, and the units of it.
+# Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
   [prometheus]="prometheus.service")
 
@@ -32,34 +32,34 @@ say() { printf '%s\n' "$*" >&2; }
 
 is_there() {
   case "$1" in
-  # It is no program of its own but lies beside git's.
+  # In git's own folder of programs, not in PATH.
   git-http-backend) command -v git >/dev/null && [ -x "$(git --exec-path)/git-http-backend" ] ;;
-  # Nor is this: it is a library.
+  # A library, not a program.
   pyyaml) python3 -c 'import yaml' 2>/dev/null ;;
   *) command -v "$1" >/dev/null ;;
   esac
 }
 
-# Sets `reason` to why this user cannot install packages, or leaves it empty and sets `as_root`.
+# Sets `as_root` if this user can install packages, else `reason`.
 as_root=()
 reason=""
 may_install() {
   if [ "${TAGRELAY_SETUP:-}" = no ]; then
-    reason="TAGRELAY_SETUP=no says so"
+    reason="TAGRELAY_SETUP=no"
   elif ! command -v apt-get >/dev/null; then
-    reason="there is no apt-get here to install it with"
+    reason="there is no apt-get"
   elif [ "$(id -u)" -ne 0 ]; then
-    # -n: never ask for a password, nobody may be there to type it.
+    # -n: never ask for a password; the script may run unattended.
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
       as_root=(sudo -n)
     else
-      reason="user $(id -un) is not root and has no sudo that works without a password"
+      reason="user $(id -un) is not root and has no sudo without a password"
     fi
   fi
   [ -z "$reason" ]
 }
 
-# Debian starts a daemon when its package is installed, unless this script says no.
+# Debian starts a daemon after its installation, unless this script forbids it.
 readonly policy=/usr/sbin/policy-rc.d
 forbid_starts() {
   [ -e "$policy" ] && return
@@ -69,13 +69,13 @@ forbid_starts() {
 }
 allow_starts() { "${as_root[@]}" rm -f "$policy"; }
 
-# A unit that was installed just now would still start at the next boot.
+# A newly installed unit would start at the next boot.
 disable_units() {
   local package unit
   for package in "$@"; do
     for unit in ${units[$package]:-}; do
       if command -v systemctl >/dev/null; then
-        # Without a running systemd, --now fails after the links are gone; it has nothing to stop then.
+        # Without a running systemd, --now fails after the links are removed, which is fine.
         "${as_root[@]}" systemctl disable --now "$unit" >/dev/null 2>&1 || true
       elif [ -e "/etc/init.d/${unit%.service}" ]; then
         "${as_root[@]}" update-rc.d "${unit%.service}" disable >/dev/null 2>&1 || true
@@ -93,9 +93,9 @@ install() {
   local package
   say "installing: $*"
   forbid_starts
-  apt update || say "apt-get update failed; trying with the lists that are there"
+  apt update || say "apt-get update failed; using the existing lists"
   if ! apt install --yes --no-install-recommends "$@"; then
-    # One that cannot be had must not keep out the others.
+    # One unavailable package must not prevent the others.
     for package in "$@"; do apt install --yes --no-install-recommends "$package" || true; done
   fi
   disable_units "$@"
@@ -112,7 +112,7 @@ missing_packages() {
 mapfile -t wanted < <(missing_packages)
 if [ "${#wanted[@]}" -gt 0 ] && may_install; then
   install "${wanted[@]}"
-  reason="apt-get could not install it, as it says above"
+  reason="apt-get failed, see above"
 fi
 
 left_out=()
@@ -123,10 +123,10 @@ for line in "${programs[@]}"; do
   left_out+=("$program")
 done
 
-# sshd refuses to run as root without it, and on Debian only its service makes it.
+# sshd needs this folder when it runs as root; on Debian only its service creates it.
 if is_there sshd && [ "$(id -u)" -eq 0 ] && [ ! -d /run/sshd ]; then mkdir -m 0755 /run/sshd; fi
 
-# Debian 12 packages no kubectl that is recent enough, so it is used where somebody has installed it.
+# Debian 12 has no recent kubectl, so it is used only if it is installed already.
 if ! is_there kubectl; then
   say "left out: kubectl (building the kustomizations) because Debian has no recent one; the manifests are parsed instead"
   left_out+=(kubectl)

@@ -1,8 +1,7 @@
-//! From the wanted version to the moved branch, beside a bare `git push` of one prepared commit and beside the one
-//! request that cannot be avoided.
+//! Measures an update of the config repository, next to a bare `git push` of a prepared commit and a single POST.
 //!
 //! `cargo bench --bench git`, or only parts of it: `cargo bench --bench git -- index updates tls burst`.
-//! docs/benchmarks.md tells what the figures mean.
+//! docs/benchmarks.md explains the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod setup;
@@ -27,25 +26,24 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use setup::{Setup, environment_plan, plan, prepare};
 
-/// Rounds of one update of each kind, and those before them that are not counted: the first make connections and learn what
-/// the server can do.
+/// Measured rounds, and warm-up rounds, which open connections and learn the server's capabilities.
 const ROUNDS: usize = 31;
 const WARM_UP: usize = 3;
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
-/// What a host of Git in the same region is away.
+/// Round-trip time to a Git host in the same region.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
 const USER: &str = "tagrelay";
 const PASSWORD: &str = "hunter2";
 
-/// The name of the threads that do what the program would do; everything else of this process is the other side.
+/// The name of the threads that do the program's work. All other threads belong to the server.
 const CLIENT: &str = "client";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Cargo adds options of its own, such as `--bench`.
+    // Cargo adds options such as `--bench`.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let parts = ["index", "updates", "tls", "burst"];
     if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {
@@ -71,7 +69,7 @@ fn main() {
     });
 }
 
-/// A remote with one manifest a service, in folders of at most a hundred.
+/// A remote with one manifest per service, in folders of at most 100.
 fn platform(services: usize) -> Remote {
     let remote = Remote::empty();
     let mut import =
@@ -91,9 +89,9 @@ fn path(service: usize) -> String {
     format!("environments/staging/team-{}/service-{service}/deployment.yaml", service / 100)
 }
 
-/// The way to a remote.
+/// How a remote is reached.
 struct Way {
-    /// Where the folder of `config.git` is; `None`: on the disk.
+    /// The URL of the folder of `config.git`; `None`: on disk.
     server: Option<String>,
     authority: Option<PathBuf>,
 }
@@ -106,7 +104,7 @@ impl Way {
         Setup::new(&format!("{server}/config.git"), authentication, self.authority.clone())
     }
 
-    /// Pushes a commit as CI does: with credentials that are sent at once, as Git would ask once more otherwise.
+    /// Pushes a commit with Git. Credentials are sent with the first request, which saves one round trip.
     fn bare_push(&self, remote: &Remote, url: &str, commit: &str) {
         let mut push = git::command(&remote.work());
         if self.server.is_some() {
@@ -120,7 +118,7 @@ impl Way {
         assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     }
 
-    /// A client for the one request that cannot be avoided.
+    /// A client for the single POST.
     fn client(&self) -> reqwest::Client {
         let mut client = reqwest::Client::builder();
         if let Some(authority) = &self.authority {
@@ -177,14 +175,14 @@ struct Figures {
     ours: Vec<f64>,
     theirs: Vec<f64>,
     floor: Vec<f64>,
-    /// Processor time of ours for an update, a mean.
+    /// Mean processor time per update, without the server's.
     busy: f64,
 }
 
 impl Figures {
     fn print(&self, services: usize) {
         let (ours, theirs) = (median(&self.ours), median(&self.theirs));
-        // Git has no single request on the disk.
+        // On disk there is no request.
         let floor = (!self.floor.is_empty()).then(|| median(&self.floor));
         let shown = |value: Option<f64>, places| value.map_or("-".to_owned(), |value| format!("{value:.places$}"));
         println!(
@@ -204,7 +202,7 @@ async fn compare(client: &tokio::runtime::Handle, remote: &Remote, way: &Way, se
     let mut figures = Figures::default();
     let mut busy = Vec::new();
     for round in 0..ROUNDS + WARM_UP {
-        // Other folders each time.
+        // Different folders each time.
         let service = (round * 7_919) % services;
         for turn in 0..3 {
             match (round + turn) % 3 {
@@ -227,7 +225,7 @@ async fn compare(client: &tokio::runtime::Handle, remote: &Remote, way: &Way, se
     figures
 }
 
-/// Three who push to the same branch one after another.
+/// Three clients that push to the same branch in turns.
 struct Race<'a> {
     client: &'a tokio::runtime::Handle,
     remote: &'a Remote,
@@ -238,12 +236,12 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// What the program does for an update. Returns the time and the processor time.
+    /// Does the program's work for one update. Returns its time and processor time.
     async fn update(&self, service: usize, round: usize) -> (Duration, Duration) {
         let repository = self.repository.clone();
-        // What the others pushed meanwhile, outside of the time: no fetch precedes a push.
+        // Fetches the pushes of the others, which is not measured: no fetch precedes a push.
         self.client.spawn(async move { repository.refresh().await.unwrap() }).await.unwrap();
-        // The processes that served it end a moment after their answer, and must not count here and there alone.
+        // The server's processes end shortly after their answer. Wait, so that they do not disturb the measurement.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let repository = self.repository.clone();
         let work = Work::of_threads(std::process::id(), CLIENT);
@@ -282,7 +280,7 @@ async fn push(repository: &ConfigRepository, plan: Plan) {
     repository.push(prepared).await.unwrap();
 }
 
-/// Makes, in the working copy's object database, a commit on top of the remote's that changes one tag.
+/// Creates a commit in the working copy that changes one tag on top of the remote's tip.
 fn foreign_commit(remote: &Remote, service: usize, tag: &str) -> (String, String) {
     let work = remote.work();
     git::git(&work, &["fetch", "-q", "origin", "main"]);
@@ -296,7 +294,7 @@ fn foreign_commit(remote: &Remote, service: usize, tag: &str) -> (String, String
     (old, commit.trim().to_owned())
 }
 
-/// The body of the request with which Git itself would push the commit, with no word too many.
+/// The body of the request with which Git would push the commit.
 fn push_body(remote: &Remote, old: &str, new: &str) -> Vec<u8> {
     let command = format!("{old} {new} refs/heads/main\0 report-status side-band-64k");
     let mut body = format!("{:04x}{command}0000", command.len() + 4).into_bytes();
@@ -311,7 +309,7 @@ fn push_body(remote: &Remote, old: &str, new: &str) -> Vec<u8> {
     body
 }
 
-/// The first look at a large repository, and further ones after small commits.
+/// Measures the index of a large repository: first build, restart, and after small commits.
 async fn index(times: IndexTimes) {
     const SERVICES: usize = 30_000;
     let remote = platform(SERVICES);
@@ -347,7 +345,7 @@ async fn index(times: IndexTimes) {
     println!("{:>32} {:>9.1}", "peak memory in MiB", memory_mib(std::process::id(), "VmHWM"));
 }
 
-/// How long the index was worked on, in milliseconds, as the room itself logs it.
+/// Time spent on the index, in milliseconds, from the log.
 #[derive(Debug, Clone, Default)]
 struct IndexTimes(Arc<Mutex<Vec<f64>>>);
 
@@ -382,7 +380,7 @@ impl<S: tracing::Subscriber> Layer<S> for IndexTimes {
     }
 }
 
-/// A thousand updates at once.
+/// Measures 1,000 updates at once.
 async fn burst() {
     let remote = platform(1_000);
     let server = Server::start(remote.root(), USER, PASSWORD);

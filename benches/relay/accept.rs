@@ -1,4 +1,4 @@
-//! How many webhooks a second are taken, each of them on the disk before it is answered.
+//! Measures accepted webhooks per second; each is on disk before it is answered.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -22,13 +22,13 @@ use tagrelay_test_support::wire::{Connection, webhook_of_size};
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
-/// Of the requests, in bytes: a registry's event, and an envelope that is as large as they come.
+/// Sizes of requests, in bytes: one event, and a large envelope.
 const BODIES: [usize; 2] = [1024, 64 * 1024];
 
-/// The services that events are about, where the pipeline works on them.
+/// Services that the events concern, if the pipeline processes them.
 const SERVICES: usize = 100;
 
-/// The argument with which this program starts itself again as a server to compare with.
+/// The argument with which the benchmark starts itself as a reference server.
 pub const PEER: &str = "peer-server";
 
 pub async fn run() {
@@ -61,7 +61,7 @@ pub async fn run() {
     for (bytes, connections) in BODIES.into_iter().flat_map(|bytes| CONNECTIONS.map(|number| (bytes, number))) {
         let mut results: Vec<Vec<Round>> = targets.iter().map(|_| Vec::new()).collect();
         for round in 0..ROUNDS {
-            // Another one begins each time.
+            // The order rotates.
             for place in (0..targets.len()).map(|place| (place + round) % targets.len()) {
                 results[place].push(targets[place].load(connections, bytes).await);
             }
@@ -99,7 +99,7 @@ async fn fleet(registry_host: &str) -> Fleet {
     fleet
 }
 
-/// A registry that has every image.
+/// A registry with every image.
 fn every_image() -> Router {
     let digest = HeaderValue::from_str(tagrelay::image::Digest::of(b"any").as_str()).unwrap();
     Router::new().fallback(async move || [("docker-content-digest", digest)])
@@ -110,7 +110,7 @@ struct Target {
     process: u32,
     address: SocketAddr,
     registry_host: String,
-    /// Numbers the events, over all rounds.
+    /// Counts events over all rounds.
     next: Arc<AtomicUsize>,
 }
 
@@ -118,7 +118,7 @@ struct Round {
     per_second: f64,
     p50: f64,
     p99: f64,
-    /// Processor time of the server for each request.
+    /// Processor time of the server per request.
     microseconds: f64,
 }
 
@@ -161,7 +161,7 @@ impl Target {
     }
 }
 
-/// A server to compare with. It ends with us.
+/// A reference server. It is stopped on drop.
 struct Peer {
     child: Child,
     address: SocketAddr,
@@ -189,7 +189,7 @@ impl Drop for Peer {
     }
 }
 
-/// What the peer's process runs.
+/// The main function of the reference server.
 pub async fn serve(kind: &str) {
     let router = match kind {
         "nothing" => Router::new().route("/webhooks/ci", post(async |_: Bytes| accepted())),
@@ -201,7 +201,7 @@ pub async fn serve(kind: &str) {
     axum::serve(listener, router).await.unwrap();
 }
 
-/// As long as what Tagrelay answers.
+/// Has the length of Tagrelay's answer.
 fn accepted() -> Response {
     let text = "{\"events\":[],\"ignored\":[]}".to_owned() + &" ".repeat(150);
     (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], text).into_response()

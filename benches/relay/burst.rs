@@ -1,4 +1,4 @@
-//! A thousand events for a thousand services at once.
+//! Measures 1,000 events for 1,000 services at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tagrelay_test_support::wire::{Connection, webhook};
 const SERVICES: usize = 1_000;
 const ROUNDS: usize = 3;
 
-/// How many senders there are.
+/// Concurrent senders.
 const CONNECTIONS: usize = 32;
 
 /// Bare pushes of one commit each, for comparison.
@@ -87,7 +87,7 @@ async fn burst(world: &World, tag: String, round: usize, one_by_one: f64) -> f64
     seconds
 }
 
-/// Sends all of them. Returns when the first was answered.
+/// Sends all events. Returns the time of the first answer.
 async fn send_all(world: &World, requests: Arc<Vec<Vec<u8>>>) -> Instant {
     let address = world.fleet.address();
     let next = Arc::new(AtomicUsize::new(0));

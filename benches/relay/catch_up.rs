@@ -1,4 +1,4 @@
-//! Registries asked for what no webhook told of: 500 repositories of 1,000 tags.
+//! Measures catch-up with 500 repositories of 1,000 tags.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,22 +16,22 @@ use tagrelay_test_support::measure::{Work, memory_mib};
 const REPOSITORIES: usize = 500;
 const TAGS: usize = 1_000;
 
-/// In so many of them a tag is pushed that nobody tells of.
+/// Repositories in which a tag is pushed without a webhook.
 const LOST: usize = 50;
 
-/// A page holds this many tags.
+/// Tags per page.
 const PAGE: usize = 1_000;
 
-/// The even round, which begins at the start, too.
+/// The interval of catch-up.
 const PERIOD: Duration = Duration::from_secs(15 * 60);
 
-/// What confirming and comparing a new tag may cost: a `HEAD`, and of it and of what runs the manifest and the config.
+/// Requests allowed to verify and compare a new tag: a `HEAD`, and manifest and config of it and of the running version.
 const PER_FOUND: usize = 1 + 2 * 3;
 
-/// Before it is known that the registry wants tokens, as many are under way as may be.
+/// Concurrent requests, all of which may get a 401 before the first token.
 const CHALLENGES: usize = 4;
 
-/// A registry that wants tokens and has nothing but names. Every tag has the same image.
+/// A registry with tokens and tag lists. All tags have the same image.
 #[derive(Default)]
 struct Registry {
     /// By repository.
@@ -43,7 +43,7 @@ struct Registry {
 struct Counts {
     lists: usize,
     tokens: usize,
-    /// Answered by 401: how one learns what the registry wants.
+    /// Requests answered with 401.
     challenges: usize,
     heads: usize,
     others: usize,
@@ -77,7 +77,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         registry.counts.lists += 1;
         let tags = (0..TAGS).map(old_tag).chain(registry.pushed.get(repository).into_iter().flatten().cloned());
         let (tags, query) = (tags.collect::<Vec<_>>(), request.uri().query().unwrap_or_default());
-        // As CNCF Distribution 3 does, with names in their order.
+        // In the order of names, as CNCF Distribution 3.
         let last = query.split('&').find_map(|pair| pair.strip_prefix("last=")).unwrap_or_default();
         let mut tags: Vec<&String> = tags.iter().filter(|tag| tag.as_str() > last).collect();
         tags.sort();
@@ -103,7 +103,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     }
 }
 
-/// Names that lie before those that are pushed later, and all over the alphabet.
+/// Names spread over the alphabet, before those that are pushed later.
 fn old_tag(number: usize) -> String {
     Digest::of(&number.to_be_bytes()).as_str()["sha256:".len()..][..40].to_owned()
 }
@@ -142,10 +142,10 @@ pub async fn run() {
     println!("the store has {:.1} MiB\n", file as f64 / f64::from(1 << 20));
 }
 
-/// Waits until every repository has been looked at since the start, and what was lost is committed.
+/// Waits until every repository was listed since the start, and the missed versions are committed.
 async fn round(fleet: &Fleet, shared: &Shared, title: &str, lost: usize) {
     let before = std::mem::take(&mut shared.lock().unwrap().counts);
-    // What came before the program was watched is its own: it has just been started.
+    // Requests before this point belong to the program too, because it was just started.
     let (begun, work) = (Instant::now(), Work::of(fleet.pid()));
     let listed =
         "tagrelay_catch_up_looks_total{registry=\"HOST\",outcome=\"listed\"}".replace("HOST", fleet.registry_host());
@@ -169,8 +169,8 @@ async fn round(fleet: &Fleet, shared: &Shared, title: &str, lost: usize) {
     counts.heads += before.heads;
     counts.others += before.others;
     let (busy, _) = Work::of(fleet.pid()).since(&work);
-    // For each repository a token and a page, and one more, because that one is full and no link was ever given. Of the
-    // even round that has begun, its part.
+    // Per repository a token, a page, and a second page, because the first is full and had no link. Plus the share of
+    // the next round that has begun.
     let even = (REPOSITORIES as f64 * elapsed.as_secs_f64() / PERIOD.as_secs_f64()).ceil() as usize + 1;
     let budget = 3 * (REPOSITORIES + even) + lost * PER_FOUND + CHALLENGES;
     println!(

@@ -1,12 +1,12 @@
-//! From the 202 to the moved branch, for one event at a time.
+//! Measures one event at a time, from the 202 to the moved branch.
 
 use std::time::{Duration, Instant};
 
 use crate::world::{Transport, Watch, World, service, tag};
 use tagrelay_test_support::measure::{Work, median, milliseconds, quantile};
 
-/// Pairs of an event and a bare push that are measured, after those that are not: the first of each makes connections
-/// and learns what the server can do.
+/// Measured pairs of an event and a bare push, and warm-up pairs, which open connections and learn the server's
+/// capabilities.
 const ROUNDS: usize = 25;
 const WARM_UP: usize = 3;
 
@@ -56,12 +56,12 @@ pub async fn run() {
 #[derive(Default)]
 struct Figures {
     ours: Vec<f64>,
-    /// Bare pushes until the branch has moved, and until the program has ended.
+    /// Time of bare pushes until the branch moved, and until Git ended.
     theirs: Vec<f64>,
     their_ends: Vec<f64>,
     prepare: f64,
     push: f64,
-    /// Processor time of the program for an event.
+    /// Processor time of the program per event.
     busy: f64,
 }
 
@@ -89,7 +89,7 @@ impl Figures {
 
 async fn measure(transport: Transport, services: usize) -> Figures {
     let world = World::start(transport, services).await;
-    // Other folders each time.
+    // Different folders each time.
     let images: Vec<(usize, String)> =
         (0..ROUNDS + WARM_UP).map(|round| ((round * 7_919) % services, tag(round))).collect();
     world.push_images(images.iter().cloned()).await;
@@ -123,7 +123,7 @@ async fn measure(transport: Transport, services: usize) -> Figures {
     figures
 }
 
-/// Delivers one event and returns how long it took from the 202 until the branch moved.
+/// Delivers one event. Returns the time from the 202 until the branch moved.
 async fn event(world: &World, number: usize, tag: &str) -> Duration {
     let watch = Watch::start(&world.fleet.upstream.path());
     let (status, answer) = world.fleet.deliver(&service(number), tag).await;
@@ -131,13 +131,13 @@ async fn event(world: &World, number: usize, tag: &str) -> Duration {
     assert_eq!(status, 202, "{answer}");
     let moved = watch.first().await;
     drop(watch);
-    // What follows the push, such as noting that it happened, is not to disturb the next measurement.
+    // Work after the push, such as recording it, must not disturb the next measurement.
     let event = world.fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     moved.saturating_duration_since(answered)
 }
 
-/// Pushes one commit to the twin and returns how long it took until its branch moved, and until Git had ended.
+/// Pushes one commit to the twin. Returns the time until its branch moved, and until Git ended.
 async fn bare_push(world: &World, commit: &str) -> (Duration, Duration) {
     let watch = Watch::start(&world.twin.repository);
     let begun = Instant::now();

@@ -1,7 +1,7 @@
-//! The whole program, from the webhook to the branch: the built binary between a registry and a Git server.
+//! Measures the built program between a registry and a Git server, from the webhook to the branch.
 //!
 //! `cargo bench --bench relay`, or only a part of it: `cargo bench --bench relay -- latency burst accept memory idle catch-up`.
-//! docs/benchmarks.md tells what the figures mean.
+//! docs/benchmarks.md explains the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod accept;
@@ -27,7 +27,7 @@ fn main() {
     {
         return runtime.block_on(accept::serve(kind));
     }
-    // Cargo adds options of its own, such as `--bench`.
+    // Cargo adds options such as `--bench`.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let parts = ["latency", "burst", "accept", "memory", "idle", "catch-up"];
     if let Some(unknown) = wanted.iter().find(|name| !parts.contains(&name.as_str())) {

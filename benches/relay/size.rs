@@ -1,4 +1,4 @@
-//! Memory of the process with a large platform, and what it costs when there is nothing to do.
+//! Measures memory with a large platform, and idle costs.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::measure::{Work, memory_mib};
 /// Each has two manifests.
 const SERVICES: usize = 15_000;
 
-/// glibc gives each thread memory of its own and hardly any of it back.
+/// By default, glibc gives each thread its own heap and rarely frees it.
 const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
 const AIM_MIB: f64 = 64.0;
@@ -73,9 +73,9 @@ async fn update(world: &World, round: usize) {
     assert_eq!(event["state"], "committed", "{event:#}");
 }
 
-/// Prints what the process does while nobody asks it for anything.
+/// Prints processor time and wake-ups without work.
 async fn quiet(world: &World) {
-    // What follows an update is over by then, and threads that wait for more work have ended.
+    // Wait for the work after the update, and until idle threads have ended.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let process = world.fleet.pid();
     let before = Work::of(process);

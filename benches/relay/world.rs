@@ -1,5 +1,5 @@
-//! A platform of many services, the program, a registry and a Git server; and a twin of the config repository, on
-//! which a bare `git push` runs beside the program.
+//! A platform of many services with the program, a registry and a Git server, and a twin of the config repository for
+//! bare pushes.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -17,10 +17,10 @@ use tagrelay_test_support::fleet::{Builder, Fleet, Upstream, free_port};
 use tagrelay_test_support::git_http;
 use tagrelay_test_support::manifests::deployment;
 
-/// How long the manifests are: a Deployment with probes, resources and some settings.
+/// Lines of a manifest: a Deployment with probes, resources and some settings.
 pub const LINES: usize = 60;
 
-/// Services in one folder: a team's.
+/// Services per team folder.
 const TEAM: usize = 100;
 
 const USER: &str = "tagrelay";
@@ -43,27 +43,27 @@ impl Transport {
     }
 }
 
-/// Everything that is running.
+/// The running platform.
 pub struct World {
     pub fleet: Fleet,
     pub twin: Twin,
-    /// How long the program took to fetch and read the config repository.
+    /// Time to fetch and read the config repository.
     pub ready_after: Duration,
-    /// The images that are pushed land here.
+    /// Stores the pushed images.
     _registry: EmbeddedRegistry,
 }
 
-/// The commit that a service is set to in a round; every round has its own.
+/// The commit that services get in a round.
 pub fn tag(round: usize) -> String {
     format!("{:040x}", 0xfeed_0000 + round)
 }
 
-/// What tells which of two builds is newer.
+/// How builds are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// When they were built: the registry is asked twice more for each new image.
+    /// By build time, with two more registry requests per image.
     BuildTime,
-    /// The number of the run in the tag.
+    /// By the run number in the tag.
     Number,
 }
 
@@ -85,7 +85,7 @@ impl Order {
         }
     }
 
-    /// What runs before the first round.
+    /// The tag before the first round.
     fn first(self) -> String {
         let sha = "0".repeat(40);
         if self == Self::BuildTime { sha } else { sha + "-0" }
@@ -106,8 +106,8 @@ fn manifest(registry: &str, number: usize, tag: &str) -> String {
 }
 
 impl World {
-    /// Starts everything with a platform of so many services, each with a manifest in staging and one in production.
-    /// Returns when the program has read the config repository.
+    /// Starts a platform with a number of services, each with a manifest in staging and in production. Returns when the
+    /// program has read the config repository.
     pub async fn start(transport: Transport, services: usize) -> Self {
         Self::start_with(transport, services, &[]).await
     }
@@ -117,7 +117,7 @@ impl World {
         Self::start_ordered(transport, services, variables, Order::BuildTime).await
     }
 
-    /// As [`World::start_with`], with tags that are ordered in some way.
+    /// As [`World::start_with`], with a given order of tags.
     pub async fn start_ordered(
         transport: Transport,
         services: usize,
@@ -133,7 +133,7 @@ impl World {
         if order == Order::Number {
             let pattern = "(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)";
             builder = builder.image(&format!("tag = {{ kind = \"regex\", pattern = '{pattern}' }}"));
-            // It would find them by their numbers before anybody tells.
+            // Catch-up would find them before the webhooks arrive.
             builder = builder.server("catch_up = \"off\"");
         }
         for number in 0..services {
@@ -178,13 +178,13 @@ impl World {
         futures_util::stream::iter(pushes).buffer_unordered(8).collect::<Vec<()>>().await;
     }
 
-    /// How many services run a tag in staging, by the files on the branch.
+    /// Counts the services that run a tag in staging, by the files on the branch.
     pub fn running(&self, tag: &str) -> usize {
         let found = self.fleet.upstream.git(&["grep", "-h", "image: ", "main", "--", "environments/staging"]);
         found.lines().filter(|line| line.contains(tag)).count()
     }
 
-    /// The figures of `/metrics`, by name with labels.
+    /// Returns the values of `/metrics`, by name with labels.
     pub async fn metrics(&self) -> HashMap<String, f64> {
         let answer = self.fleet.client.get(self.fleet.url("/metrics")).send().await.unwrap();
         let text = answer.text().await.unwrap();
@@ -196,10 +196,10 @@ impl World {
     }
 }
 
-/// A copy of the config repository, and commits that are ready to be pushed to it.
+/// A copy of the config repository, with prepared commits.
 pub struct Twin {
     pub repository: PathBuf,
-    /// Where the commits are.
+    /// The folder with the commits.
     prepared: PathBuf,
     url: String,
     registry: String,
@@ -214,8 +214,7 @@ impl Twin {
         Self { repository, prepared, url, registry: registry.to_owned() }
     }
 
-    /// Prepares commits that change one manifest each, one on top of the other, as loose objects: the way in which
-    /// `git commit` leaves them.
+    /// Prepares a chain of commits that change one manifest each, as loose objects like those of `git commit`.
     pub fn prepare(&self, changes: &[(usize, String)]) -> Vec<String> {
         let mut import = git(&self.prepared);
         import.args(["-c", "fastimport.unpackLimit=1000000", "fast-import", "--quiet"]).stdin(Stdio::piped());
@@ -239,8 +238,7 @@ impl Twin {
         commits.lines().map(str::to_owned).collect()
     }
 
-    /// Pushes one of the commits. The credentials go with the first request, as CI sends them: without that, Git asks
-    /// once more for each push.
+    /// Pushes one of the commits. Credentials are sent with the first request, which saves one round trip.
     pub fn push(&self, commit: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
         let header = format!("http.extraHeader=Authorization: Basic {pair}");
@@ -250,7 +248,7 @@ impl Twin {
     }
 }
 
-/// Git, sealed off from the settings of whoever runs this.
+/// Git, isolated from the user's settings.
 fn git(folder: &Path) -> Command {
     let mut command = Command::new("git");
     command.current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
@@ -263,7 +261,7 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Watches the branch `main` of a bare repository, four times in a millisecond.
+/// Polls the branch `main` of a bare repository, four times per millisecond.
 pub struct Watch {
     moves: Arc<Mutex<Vec<Instant>>>,
     stop: Arc<AtomicBool>,
@@ -277,7 +275,7 @@ impl Watch {
         let mut last = std::fs::read(&branch).unwrap();
         std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // Git replaces the file; when it packs references, the file is gone until the next push.
+                // Git replaces the file. After packing references, the file is missing until the next push.
                 if let Ok(tip) = std::fs::read(&branch)
                     && tip != last
                 {
@@ -290,12 +288,12 @@ impl Watch {
         Self { moves, stop }
     }
 
-    /// When the branch moved, so far.
+    /// Returns the times at which the branch moved.
     pub fn moves(&self) -> Vec<Instant> {
         self.moves.lock().unwrap().clone()
     }
 
-    /// Waits until the branch has moved, and returns when it did for the first time.
+    /// Waits until the branch moves, and returns the time of the first move.
     pub async fn first(&self) -> Instant {
         loop {
             if let Some(moved) = self.moves().first() {

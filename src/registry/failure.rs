@@ -42,8 +42,8 @@ pub(super) fn temporary(status: StatusCode, headers: &HeaderMap, who: &str, host
             let limit = headers.get("ratelimit-limit").and_then(|value| value.to_str().ok()).and_then(describe_limit);
             let limit = limit.map(|limit| format!(" ({limit})")).unwrap_or_default();
             format!(
-                "{who} has reached its rate limit{limit} (429); retrying later; credentials for \
-                 [[registry]] host = \"{host}\" may raise the limit"
+                "{who} answered 429: rate limit reached{limit}; retrying later; credentials for [[registry]] host = \
+                 \"{host}\" may raise the limit"
             )
         }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => format!("{who} answered {status}; retrying"),
@@ -149,7 +149,7 @@ mod tests {
         headers.insert("ratelimit-limit", "100;w=21600".parse().unwrap());
         let failure = temporary(StatusCode::TOO_MANY_REQUESTS, &headers, "registry docker.io", "docker.io");
         let Some(RegistryFailure::NotNow { reason, ask_again_after: None }) = failure else { panic!("{failure:?}") };
-        assert!(reason.starts_with("registry docker.io has reached its rate limit (100 in 21600 s)"), "{reason}");
+        assert!(reason.starts_with("registry docker.io answered 429: rate limit reached (100 in 21600 s)"), "{reason}");
         assert_eq!(temporary(StatusCode::NOT_FOUND, &headers, "", ""), None);
     }
 

@@ -1,5 +1,5 @@
-//! What is kept of a history: a line for each commit, and a note of what they belong to. A cache: what does not fit
-//! together is thrown away and fetched again.
+//! The cache of a history on disk: one line per commit, and a note with its state. Inconsistent files are discarded and the
+//! history is fetched again.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::graph::{CommitGraph, Record};
 use tagrelay_git::CommitId;
 
-/// What the commits on the disk belong to.
+/// The state of a cached history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     pub(super) url: String,
-    /// Branch and tip, as they were read last.
+    /// Branches and tips at the last fetch.
     pub(super) tips: Vec<(String, String)>,
-    /// Commits whose parents were left out.
+    /// Commits whose parents were not fetched.
     pub(super) shallow: Vec<String>,
-    /// How deep a history was asked for from a server that cannot leave out files; 0: all of it.
+    /// The depth of fetches from a server without filters; 0: the whole history.
     pub(super) depth: u32,
-    /// How much of the file of commits counts: what lies behind it was being written when the process ended.
+    /// The valid length of the file of commits. Bytes after it were being written when the process ended.
     commits_bytes: u64,
 }
 
 impl Note {
-    /// Returns the note of a source of which nothing is known.
+    /// Creates the note of a source without history.
     pub(super) fn of(url: &str) -> Self {
         Self { url: url.to_owned(), ..Self::default() }
     }
@@ -34,7 +34,7 @@ impl Note {
 const COMMITS: &str = "commits";
 const NOTE: &str = "note.json";
 
-/// Returns what is kept for the URL; `None` where that is nothing, or not whole.
+/// Returns the cached history of the URL; `None`: there is none, or it is incomplete.
 pub(super) fn load(folder: &Path, url: &str) -> Option<(Note, CommitGraph)> {
     let note: Note = serde_json::from_slice(&fs::read(folder.join(NOTE)).ok()?).ok()?;
     if note.url != url {
@@ -61,7 +61,7 @@ fn parse(line: &str) -> Option<Record> {
     Some((id, ids.collect::<Option<_>>()?))
 }
 
-/// Adds commits and replaces the note.
+/// Appends commits and replaces the note.
 pub(super) fn keep(folder: &Path, note: &mut Note, records: &[Record]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut file = File::options().create(true).truncate(false).write(true).open(folder.join(COMMITS))?;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_read_again_and_half_of_it_is_not() {
+    fn complete_cache_is_read_and_incomplete_one_is_discarded() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("source");
         let url = "https://git.example.com/a.git";
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!((read.clone(), graph.len(), graph.is_complete()), (note.clone(), 2, true));
         assert!(load(&folder, "https://git.example.com/b.git").is_none());
 
-        // The process ended while it was writing more.
+        // The process ended while it appended commits.
         let path = folder.join(COMMITS);
         let mut text = fs::read_to_string(&path).unwrap();
         text.push_str("3333");

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tagrelay_git::{AddressError, RemoteError};
 
-/// Why a source repository does not answer. Asking again later is right in every case: going on without its answer
-/// might put an older build over a newer one.
+/// A request to a source repository failed. Retrying is right in every case: without its answer, an older build might replace
+/// a newer one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("source repository {url}: {reason}")]
 pub struct SourceError {
@@ -13,7 +13,7 @@ pub struct SourceError {
 }
 
 impl SourceError {
-    /// Returns how long the server asks to be left alone.
+    /// Returns the pause that the server asks for.
     pub fn ask_again_after(&self) -> Option<Duration> {
         self.ask_again_after
     }

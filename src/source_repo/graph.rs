@@ -5,45 +5,45 @@ use tagrelay_git::CommitId;
 /// A commit and its parents.
 pub(super) type Record = (CommitId, Vec<CommitId>);
 
-/// The place of a parent that is not known: history has not been fetched so far.
+/// The index of a parent whose history has not been fetched.
 const MISSING: u32 = u32::MAX;
 
-/// The commits of a repository and how they descend from each other.
+/// The commits of a repository with their ancestry.
 ///
-/// About 60 bytes for each commit. Questions touch only the commits between the two that they are about.
+/// About 60 bytes per commit. Questions visit only the commits between the two in question.
 #[derive(Debug, Default)]
 pub struct CommitGraph {
     ids: BTreeMap<CommitId, u32>,
-    /// The parents of all commits, one behind the other, and where those of each commit end.
+    /// The parents of all commits in one list, and the end of each commit's parents.
     parents: Vec<u32>,
     ends: Vec<u32>,
-    /// One more than the highest of the parents: who descends from a commit has a higher one.
+    /// The generation: one more than the highest of the parents. Descendants have a higher one.
     generations: Vec<u32>,
-    /// Parents that are not known, with their places in `parents`.
+    /// Unknown parents with their positions in `parents`.
     missing: HashMap<CommitId, Vec<u32>>,
-    /// Whether a branch of the last reading reaches the commit.
+    /// Whether a branch contained the commit at the last fetch.
     on_branch: Vec<bool>,
 }
 
-/// Which commit an abbreviated id names.
+/// The commits that an abbreviated id names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// None that is known.
+    /// No known commit.
     None,
-    /// This one.
+    /// Exactly one, or one of several that is the only one on a branch.
     One(Commit),
-    /// Several, and more or fewer than one of them is on a branch.
+    /// Several.
     Several,
 }
 
-/// A commit of a graph.
+/// The index of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit(u32);
 
-/// How a commit relates to another.
+/// The relation of a commit to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinship {
-    /// They are the same.
+    /// The same commit.
     Same,
     /// It descends from the other.
     Descendant,
@@ -51,7 +51,7 @@ pub enum Kinship {
     Ancestor,
     /// Neither descends from the other.
     Apart,
-    /// More of the history would have to be known.
+    /// Unknown without more history.
     Unknown,
 }
 
@@ -66,7 +66,7 @@ impl CommitGraph {
         self.ends.is_empty()
     }
 
-    /// Returns whether the history of every commit is known to its beginning.
+    /// Returns whether the history of every commit is complete.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
@@ -76,7 +76,7 @@ impl CommitGraph {
         self.ids.contains_key(id)
     }
 
-    /// Adds commits with their parents, in any order; those that are known stay as they are.
+    /// Adds commits with their parents, in any order. Known commits are unchanged.
     pub fn add(&mut self, records: impl IntoIterator<Item = (CommitId, Vec<CommitId>)>) {
         let first_new = self.len();
         let mut fresh = Vec::new();
@@ -97,7 +97,7 @@ impl CommitGraph {
                 self.parents.push(place);
             }
             self.ends.push(self.parents.len() as u32);
-            // Somebody may have waited for it since an earlier reading.
+            // A commit of an earlier fetch may have this one as an unknown parent.
             if let (Some(waiting), Some(own)) = (self.missing.remove(id), self.ids.get(id)) {
                 waiting.into_iter().for_each(|place| self.parents[place as usize] = *own);
                 filled_gaps = true;
@@ -114,7 +114,7 @@ impl CommitGraph {
         &self.parents[begin..self.ends[commit] as usize]
     }
 
-    /// Numbers the commits from `first` on; those before it are numbered, and do not descend from them.
+    /// Computes the generations of the commits from `first` on. Earlier commits have theirs and do not descend from them.
     fn number_generations(&mut self, first: usize) {
         self.generations[first..].fill(0);
         let mut waiting = Vec::new();
@@ -139,7 +139,7 @@ impl CommitGraph {
         }
     }
 
-    /// Notes which commits the branches reach whose tips these are.
+    /// Marks the commits that branches with these tips contain.
     pub fn set_tips(&mut self, tips: impl IntoIterator<Item = CommitId>) {
         let mut on_branch = vec![false; self.len()];
         let mut waiting: Vec<u32> = tips.into_iter().filter_map(|tip| self.ids.get(&tip).copied()).collect();
@@ -151,7 +151,7 @@ impl CommitGraph {
         self.on_branch = on_branch;
     }
 
-    /// Returns whether a branch reached the commit when the repository was read last.
+    /// Returns whether a branch contained the commit at the last fetch.
     pub fn is_on_branch(&self, commit: Commit) -> bool {
         self.on_branch.get(commit.0 as usize).copied().unwrap_or(false)
     }
@@ -177,7 +177,7 @@ impl CommitGraph {
         }
     }
 
-    /// Returns how a commit relates to another.
+    /// Returns the relation of a commit to another.
     pub fn kinship(&self, commit: Commit, other: Commit) -> Kinship {
         if commit == other {
             return Kinship::Same;
@@ -190,7 +190,7 @@ impl CommitGraph {
         }
     }
 
-    /// Returns whether one commit descends from another; `None` where the way leads out of what is known.
+    /// Returns whether a commit descends from another; `None`: more history is needed.
     fn descends(&self, commit: u32, from: u32) -> Option<bool> {
         let floor = self.generations[from as usize];
         let is_complete = self.is_complete();
@@ -209,7 +209,7 @@ impl CommitGraph {
                     left_the_known = true;
                     continue;
                 }
-                // With gaps a low number does not say much: the way may lead through what is missing.
+                // With unknown parents, a low generation proves nothing: the path may lead through them.
                 if is_complete && self.generations[*parent as usize] <= floor {
                     continue;
                 }
@@ -244,7 +244,7 @@ mod tests {
         graph.kinship(find(a), find(b))
     }
 
-    /// 1 - 2 - 3 - 6 (merge of 5), 2 - 4 - 5, and 9 by itself.
+    /// The history 1 - 2 - 3 - 6 (merge of 5), 2 - 4 - 5, and 9 unrelated.
     fn forked() -> Vec<Record> {
         vec![
             record(6, &[3, 5]),
@@ -258,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn kinship_through_forks_and_merges() {
+    fn relations_across_forks_and_merges() {
         let mut whole = CommitGraph::default();
         whole.add(forked());
-        // In parts, the children first.
+        // In parts, children first.
         let mut parts = CommitGraph::default();
         for one in forked() {
             parts.add([one]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_not_guessed() {
+    fn unknown_history_gives_no_relation() {
         let mut graph = CommitGraph::default();
         graph.add([record(6, &[5]), record(5, &[4]), record(3, &[2])]);
         assert!(!graph.is_complete());
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn short_ids_are_those_of_one_commit() {
+    fn short_id_must_be_unique() {
         let mut graph = CommitGraph::default();
         graph.add([record(0x1234_5671, &[]), record(0x1234_5672, &[]), record(7, &[])]);
         assert!(matches!(graph.find("0000000"), Found::One(_)));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_reach_their_history() {
+    fn branches_contain_their_history() {
         let mut graph = CommitGraph::default();
         graph.add(forked());
         graph.set_tips([id(3), id(77)]);

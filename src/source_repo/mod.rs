@@ -1,16 +1,16 @@
-//! Source repositories: which of two commits is the newer one, and which branches have it.
+//! Source repositories: which of two commits is newer, and which branches contain a commit.
 //!
-//! Of each repository only the commits are kept, with their parents and nothing else: no tree, no file, no message. A
-//! server that can filter sends no more than that (`filter tree:0`); from others the history is fetched a hundred
-//! commits deep, and deeper when that does not answer a question. How commits that are known descend is answered from
-//! memory; a commit that nobody has seen yet makes a request, and where the settings name the branches that count, the
-//! question whether one of them has a commit.
+//! Only commits and their parents are stored; no trees, files or messages. A server with filters sends no more than that
+//! (`filter tree:0`). Other servers are asked for a depth of 100, and for more if that does not answer a question.
 //!
-//! - [`Sources`] are all of them, as the settings name them;
-//! - [`CommitGraph`] knows how commits descend from each other;
-//! - `repository.rs` keeps one up to date, `disk.rs` keeps it over a restart.
+//! Known commits are compared in memory. A request is sent for unknown commits, and for the branches of a commit if the
+//! settings restrict them.
 //!
-//! The client of Git's protocol is that of [`config_repo`](crate::config_repo).
+//! - [`Sources`]: all source repositories of the settings;
+//! - [`CommitGraph`]: the ancestry of commits;
+//! - `repository.rs` updates one of them, `disk.rs` caches it.
+//!
+//! Git's protocol is that of [`config_repo`](crate::config_repo).
 
 mod disk;
 mod error;
@@ -28,53 +28,53 @@ pub use settings::{NAME, SourceSettings};
 use crate::image::Repository;
 use repository::SourceRepository;
 
-/// Whether a commit is where it must be.
+/// Whether a commit is on an accepted branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Membership {
-    /// A branch that counts has it.
+    /// An accepted branch contains it.
     OnBranch,
-    /// None of them has.
+    /// No accepted branch contains it.
     Elsewhere {
-        /// Which commit, and which branches.
+        /// The commit and the branches.
         reason: String,
     },
 }
 
-/// How a commit relates to another.
+/// The relation of a commit to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
-    /// They are the same.
+    /// The same commit.
     Same,
     /// It descends from the other: it is newer.
     Descendant,
     /// The other descends from it: it is older.
     Ancestor,
-    /// The history does not tell.
+    /// The history does not decide.
     Untold {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }
 
-/// The source repositories of the settings. Each is opened when it is asked for the first time.
+/// The source repositories of the settings. Each is opened at its first use.
 pub struct Sources {
     settings: Vec<SourceSettings>,
     open: Mutex<HashMap<String, Arc<SourceRepository>>>,
 }
 
 impl Sources {
-    /// Speaks to nobody and reads nothing.
+    /// Creates the sources. Sends and reads nothing.
     pub fn new(settings: Vec<SourceSettings>) -> Self {
         Self { settings, open: Mutex::default() }
     }
 
-    /// Returns whether a branch that counts has the commit whose id begins with `sha`.
+    /// Returns whether an accepted branch contains the commit whose id begins with `sha`.
     ///
-    /// `source` is the place of the source in the settings, `image` the repository of the image.
+    /// `source`: the index of the source in the settings; `image`: the repository of the image.
     ///
     /// # Errors
     ///
-    /// When the commit is not known yet and the repository does not answer.
+    /// If the commit is unknown and the repository does not answer.
     pub async fn membership(&self, source: usize, image: &Repository, sha: &str) -> Result<Membership, SourceError> {
         match self.repository(source, image)? {
             Some(repository) => repository.membership(sha).await,
@@ -82,11 +82,11 @@ impl Sources {
         }
     }
 
-    /// Returns how the commit whose id begins with `new` relates to the one whose id begins with `old`.
+    /// Returns the relation of the commit whose id begins with `new` to the one whose id begins with `old`.
     ///
     /// # Errors
     ///
-    /// When one of them is not known yet and the repository does not answer.
+    /// If one of them is unknown and the repository does not answer.
     pub async fn relation(
         &self,
         source: usize,
@@ -100,12 +100,11 @@ impl Sources {
         }
     }
 
-    /// Returns where the source of an image lies, and which of its branches count. Asks the remote each time, and
-    /// keeps nothing.
+    /// Returns the URL of an image's source, and its accepted branches. Asks the remote each time and stores nothing.
     ///
     /// # Errors
     ///
-    /// When it does not answer.
+    /// If the repository does not answer.
     pub async fn branches(&self, source: usize, image: &Repository) -> Result<(String, Vec<String>), SourceError> {
         match self.repository(source, image)? {
             Some(repository) => Ok((repository.url().to_owned(), repository.branches().await?)),

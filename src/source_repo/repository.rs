@@ -12,43 +12,43 @@ use super::graph::{Commit, CommitGraph, Found, Kinship};
 use super::settings::SourceSettings;
 use super::{Membership, Relation};
 
-/// Questions about what runs share one reading of the remote for so long.
+/// How long questions about running versions share one fetch.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a running commit that the source does not have is not looked for again.
+/// How long an unknown running commit is not looked up again.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 
-/// How many commits deep a server is asked that cannot leave out files, one depth after the other.
+/// Depths of fetches from a server without filters, one after the other.
 const DEPTHS: [u32; 4] = [100, 1_000, 10_000, 100_000];
 
-/// The history of one source repository: commits without what is in them.
+/// The history of one source repository, without trees and files.
 pub(super) struct SourceRepository {
     url: String,
     folder: PathBuf,
     branches: Branches,
     remote: Remote,
     known: Arc<RwLock<Known>>,
-    /// Held while the remote is spoken to.
+    /// Held during requests to the remote.
     conversation: tokio::sync::Mutex<Conversation>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Whether what is on the disk has been read.
+    /// Whether the cache was read.
     is_loaded: bool,
     graph: CommitGraph,
     note: Note,
-    /// Commits that were looked for in vain.
+    /// Commits that were looked up and not found.
     unknown: Vec<(String, Instant)>,
 }
 
 #[derive(Default)]
 struct Conversation {
-    /// When the remote was read last.
+    /// The time of the last fetch.
     last: Option<Instant>,
 }
 
-/// The branches that count.
+/// The accepted branches.
 struct Branches {
     globs: GlobSet,
     patterns: Vec<String>,
@@ -69,7 +69,7 @@ impl Branches {
 }
 
 impl SourceRepository {
-    /// Speaks to nobody and reads nothing.
+    /// Creates it. Sends and reads nothing.
     pub(super) fn new(url: String, settings: &SourceSettings, folder: PathBuf) -> Result<Self, SourceError> {
         let parsed = Url::parse(&url).map_err(|error| SourceError::settings(&url, error))?;
         let (authentication, ca_bundle) = (settings.authentication.clone(), settings.ca_bundle.clone());
@@ -83,7 +83,7 @@ impl SourceRepository {
         &self.url
     }
 
-    /// Returns the branches of the remote that count.
+    /// Returns the accepted branches of the remote.
     pub(super) async fn branches(&self) -> Result<Vec<String>, SourceError> {
         let mut reading = self.read().await?;
         let heads = reading.branches().await.map_err(|error| SourceError::remote(&self.url, error))?;
@@ -94,11 +94,11 @@ impl SourceRepository {
         self.remote.read_history().await.map_err(|error| SourceError::remote(&self.url, error))
     }
 
-    /// Returns whether a branch that counts has the commit.
+    /// Returns whether an accepted branch contains the commit.
     ///
-    /// Where the settings name branches, the remote is asked: a commit may have been forced off them. Where they do
-    /// not, only if the commit is not known. What it is asked is begun after the question, because the branch may have
-    /// moved just before; questions that wait for it share the answer.
+    /// If the settings restrict the branches, the remote is always asked, because the commit may have been removed from a branch
+    /// by a force-push. Otherwise it is asked only if the commit is unknown. The request starts after the question, because the
+    /// branch may just have moved; concurrent questions share it.
     pub(super) async fn membership(&self, sha: &str) -> Result<Membership, SourceError> {
         let asked = Instant::now();
         self.load().await?;
@@ -114,7 +114,7 @@ impl SourceRepository {
         Ok(Membership::OnBranch)
     }
 
-    /// Returns how the commit `new` relates to `old`. Asks the remote only where one of them is not known.
+    /// Returns the relation of the commit `new` to `old`. Asks the remote only if one of them is unknown.
     pub(super) async fn relation(&self, new: &str, old: &str) -> Result<Relation, SourceError> {
         self.load().await?;
         if matches!(self.find(old), Found::None) && !self.was_looked_for(old) {
@@ -157,8 +157,8 @@ impl SourceRepository {
         let commit = |sha: &str| -> Result<Commit, String> {
             match known.graph.find(sha) {
                 Found::One(commit) => Ok(commit),
-                Found::None => Err(format!("{} does not know {}", self.url, short(sha))),
-                Found::Several => Err(format!("{} begins several commits of {}", short(sha), self.url)),
+                Found::None => Err(format!("{} has no commit {}", self.url, short(sha))),
+                Found::Several => Err(format!("{} is the prefix of several commits of {}", short(sha), self.url)),
             }
         };
         match (commit(new), commit(old)) {
@@ -173,7 +173,7 @@ impl SourceRepository {
     fn why_not(&self, sha: &str) -> String {
         let (short, url) = (short(sha), &self.url);
         match (self.find(sha), self.branches.patterns.as_slice()) {
-            (Found::Several, _) => format!("{short} begins several commits of {url}: tag with more digits"),
+            (Found::Several, _) => format!("{short} is the prefix of several commits of {url}: use longer tags"),
             (Found::None | Found::One(_), []) => format!("the commit {short} is on no branch of {url}"),
             (Found::None | Found::One(_), patterns) => {
                 let patterns: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
@@ -192,11 +192,11 @@ impl SourceRepository {
         known.unknown.push((sha.to_owned(), Instant::now()));
     }
 
-    /// Learns what the remote has that is not known yet, unless that was done after `since`; `None`: a moment ago.
+    /// Fetches new history, unless a fetch started after `since`; `None`: unless one was recent.
     async fn refresh(&self, since: Option<Instant>) -> Result<(), SourceError> {
         let begun = Instant::now();
         let mut conversation = self.conversation.lock().await;
-        // Whoever waited for the lock was answered by the reading that held it, if that began later.
+        // The caller that held the lock may have fetched what this one needs.
         let is_fresh = |last: Instant| match since {
             Some(since) => last > since,
             None => last > begun || last.elapsed() < FRESH,
@@ -221,7 +221,7 @@ impl SourceRepository {
         Ok(())
     }
 
-    /// Fetches more of the history from a server that cannot leave out files. Returns whether there is more.
+    /// Fetches deeper history from a server without filters. Returns whether there is more.
     async fn deepen(&self) -> Result<bool, SourceError> {
         let _conversation = self.conversation.lock().await;
         let (tips, request) = {
@@ -241,7 +241,7 @@ impl SourceRepository {
         Ok(true)
     }
 
-    /// Returns what to ask for so that these heads are known, or `None` where they are.
+    /// Returns the request for these tips; `None`: all are known.
     fn request(&self, heads: &[(String, CommitId)], can_filter: bool) -> Option<HistoryRequest> {
         let known = self.known();
         let mut wants: Vec<CommitId> = heads.iter().map(|(_, id)| *id).filter(|id| !known.graph.has(id)).collect();
@@ -252,7 +252,7 @@ impl SourceRepository {
         }
         let haves: Vec<CommitId> = tips(&known.note).into_iter().map(|(_, id)| id).collect();
         let shallow: Vec<CommitId> = known.note.shallow.iter().filter_map(|id| id.parse().ok()).collect();
-        // What was begun with a depth goes on from there: its gaps are told to the server.
+        // A history with limited depth continues from there: the server is told the boundary.
         let filter = can_filter && shallow.is_empty();
         let depth = (!filter && haves.is_empty()).then_some(DEPTHS[0]);
         Some(HistoryRequest { wants, haves, shallow, depth, filter })
@@ -262,7 +262,7 @@ impl SourceRepository {
         self.folder.join("incoming")
     }
 
-    /// Reads what an earlier process has kept.
+    /// Reads the cache of an earlier process.
     async fn load(&self) -> Result<(), SourceError> {
         if self.known().is_loaded {
             return Ok(());
@@ -273,7 +273,7 @@ impl SourceRepository {
         }
         let (folder, url) = (self.folder.clone(), self.url.clone());
         let loaded = blocking(&self.url, move || {
-            // What an earlier process was in the middle of.
+            // Remove unfinished files of an earlier process.
             let _ = std::fs::remove_dir_all(folder.join("incoming"));
             disk::load(&folder, &url)
         });
@@ -282,7 +282,7 @@ impl SourceRepository {
         Ok(())
     }
 
-    /// Notes what a reading brought, in memory and on the disk.
+    /// Stores the result of a fetch in memory and on disk.
     async fn take_in(
         &self,
         heads: Vec<(String, CommitId)>,
@@ -336,7 +336,7 @@ async fn blocking<T: Send + 'static>(url: &str, work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::disk(url, error))
 }
 
-/// Returns the name of the folder for a source: two that differ never share one.
+/// Returns the name of a source's folder; different sources have different folders.
 pub(super) fn folder_name(url: &str, branches: &[String]) -> String {
     let digest = crate::image::Digest::of(format!("{url}\n{}", branches.join("\n")).as_bytes());
     let name = Path::new(url).file_stem().and_then(|name| name.to_str()).unwrap_or("source");

@@ -2,20 +2,20 @@ use std::path::PathBuf;
 
 use tagrelay_git::Authentication;
 
-/// Where the source of images lies, and which of its branches count.
+/// The source repository of images and its accepted branches.
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
     /// The URL: `https`, `http`, `ssh` or `file`. `{name}` in its path is the last component of the image's repository.
     pub url: String,
-    /// Globs over branches: a commit on none of them is refused. Empty: every branch counts.
+    /// Globs over branches: a commit on none of them is refused. Empty: all branches.
     pub branches: Vec<String>,
-    /// What we show the server.
+    /// Credentials for the server.
     pub authentication: Authentication,
-    /// PEM certificates to trust besides the system's.
+    /// PEM file of CA certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// The folder in which each source has the folder of its history. A cache.
+    /// The folder with the cached histories, one folder per source.
     pub folder: PathBuf,
 }
 
-/// What stands for the last component of the image's repository in a URL.
+/// The placeholder for the last component of the image's repository in a URL.
 pub const NAME: &str = "{name}";

@@ -78,7 +78,7 @@ async fn every_server_tells_how_commits_descend() {
         assert_eq!(asked.relation(newest, newest).await, Relation::Same, "{case}");
         let unknown = asked.relation(newest, &"e".repeat(40)).await;
         assert!(
-            matches!(&unknown, Relation::Untold { reason } if reason.contains("does not know eeeeeee")),
+            matches!(&unknown, Relation::Untold { reason } if reason.contains("has no commit eeeeeee")),
             "{unknown:?}"
         );
 

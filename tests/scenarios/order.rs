@@ -62,7 +62,7 @@ async fn ancestry_decides_over_smart_http() {
     // What runs is in nobody's history: the next criterion decides.
     let event = settle(&fleet, "user-service", &third).await;
     assert_eq!((&event["state"], &update(&event)["decided_by"]), (&json!("committed"), &json!("arrival")), "{event:#}");
-    assert!(update(&event)["decided_because"].as_str().unwrap().contains("does not know 0000000"), "{event:#}");
+    assert!(update(&event)["decided_because"].as_str().unwrap().contains("has no commit 0000000"), "{event:#}");
 
     // Built again later, and older all the same.
     let event = settle(&fleet, "user-service", &second).await;

@@ -98,7 +98,7 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("is no registry of ECR"), "{message}");
     let (code, message) = told(send(&fleet, "harbour", "harbor", &image(Kind::Harbor), &[]));
-    assert!(code == Some(2) && message.contains("no sender is called"), "{message}");
+    assert!(code == Some(2) && message.contains("there is no sender called"), "{message}");
     let refused = receiver(&fleet, "harbor").await;
     assert_eq!(refused["last_heard"]["outcome"], "unauthorized", "{refused}");
     assert_eq!(refused["last_accepted_at"], Value::Null);

@@ -114,7 +114,10 @@ async fn faults_keep_the_old_settings_and_are_all_told() {
     let told: Vec<_> =
         faults.iter().map(|fault| (fault["line"].as_u64().unwrap(), fault["message"].as_str().unwrap())).collect();
     let line = |offset| (lines + offset) as u64;
-    assert_eq!(told, [(line(6), "unknown key `shade` in [[environment]]"), (line(9), "no sender is called `hrbr`")]);
+    assert_eq!(
+        told,
+        [(line(6), "unknown key `shade` in [[environment]]"), (line(9), "there is no sender called `hrbr`")]
+    );
     assert!(problem["detail"].as_str().unwrap().contains(&format!("tagrelay.toml:{}:", line(9))), "{problem}");
     assert_eq!((reloads(&fleet, "failed").await, metric(&fleet, "tagrelay_config_is_current").await), (1, "0".into()));
     assert!(fleet.log().contains("settings not reloaded; the old ones stay in force"));

@@ -446,7 +446,7 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
         ),
         (
             with("tag = { kind = \"digest\", name = \"a b\" }\nallow_older = 1"),
-            "t.toml:17:33: tag `a b` has a character that tags do not have (letters, digits and `_`, then also `.` and \
+            "t.toml:17:33: tag `a b` has an invalid character (valid: letters, digits and `_`, then also `.` and \
              `-`)\n\
              t.toml:18:15: `allow_older` in [[image]] must be true or false, not a number",
         ),
@@ -570,7 +570,7 @@ fn what_a_receiver_takes_has_its_bounds() {
         (receiver("rate_limit = \"600/m\"\nduplicate_window = \"1d 12h\""), "none"),
         (
             receiver("rate_limit = \"fast\""),
-            "t.toml:21:14: `fast` is no rate limit: write a whole number above zero and `/s`, `/m` or `/h`, as in \"50/s\"",
+            "t.toml:21:14: `fast` is not a rate limit: write a whole number above zero and `/s`, `/m` or `/h`, as in \"50/s\"",
         ),
         (
             receiver("duplicate_window = \"5s\""),
@@ -686,11 +686,11 @@ fn rules_over_sites_are_checked_where_they_stand() {
         (rule(&format!("{file}\npath = \"$.a\"\nrepository = \"a/b\"")), "none"),
         (
             rule(&format!("{file}\npath = \"$.a..b\"\nrepository = \"a/b\"")),
-            "t.toml:17:14: `path` cannot be read at byte 5: `..` is not known here: name every level, or write `[*]`",
+            "t.toml:17:14: `path` is invalid at byte 5: `..` is not known here: name every level, or write `[*]`",
         ),
         (
             rule(&format!("{file}\npath = \"$.a\"\npart = \"tag\"")),
-            "t.toml:15:1: `repository` is missing: a tag or a digest alone does not say whose it is",
+            "t.toml:15:1: `repository` is missing: a tag or digest does not contain its repository",
         ),
         (
             rule(&format!("{file}\npath = \"$.a\"\npart = \"tags\"")),

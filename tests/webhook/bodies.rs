@@ -71,8 +71,8 @@ fn a_body_that_makes_no_sense_is_explained_by_every_sender() {
             assert!(!reason.is_empty(), "{kind} {body}");
         }
     }
-    assert_eq!(reason("harbor", b"{\"x\": tru"), "the body is no JSON: EOF while parsing a value at line 1 column 9");
-    assert_eq!(reason("harbor", b"\xff"), "the body is no JSON: expected value at line 1 column 1");
+    assert_eq!(reason("harbor", b"{\"x\": tru"), "the body is not JSON: EOF while parsing a value at line 1 column 9");
+    assert_eq!(reason("harbor", b"\xff"), "the body is not JSON: expected value at line 1 column 1");
     assert_eq!(reason("harbor", b"{}"), "the body has no `type`");
 }
 

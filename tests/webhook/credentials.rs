@@ -175,7 +175,7 @@ fn a_request_without_any_credential_is_refused_before_its_body_is_looked_at() {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for body in [&b"{}"[..], b"", b"no json", b"\xff\xfe"] {
             let refused = receiver.receive(&Request { headers: &HeaderMap::new(), query: None, body }).unwrap_err();
-            assert!(refused.to_string().starts_with("there is no credential: "), "{refused}");
+            assert!(refused.to_string().starts_with("no credential: "), "{refused}");
         }
     }
 }
@@ -249,7 +249,7 @@ fn a_secret_that_cannot_be_read_lets_nobody_in() {
         std::fs::write(&path, text).unwrap();
         for shown in ["the-secret", "", "\t"] {
             let refused = send(&receiver, Verbatim, shown, BODY).unwrap_err();
-            assert!(refused.to_string().starts_with("the receiver's secret cannot be had: "), "{refused}");
+            assert!(refused.to_string().starts_with("the receiver's secret cannot be read: "), "{refused}");
         }
     }
     std::fs::write(&path, "rotated").unwrap();

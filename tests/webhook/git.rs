@@ -68,7 +68,7 @@ fn a_push_is_a_branch_that_has_moved() {
 #[test]
 fn everything_else_moves_nothing_and_is_explained() {
     let cases = push("refs/tags/v1.0", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7").into_iter();
-    let cases = cases.map(|(kind, event, body)| (kind, event, body, "`refs/tags/v1.0` is no branch"));
+    let cases = cases.map(|(kind, event, body)| (kind, event, body, "`refs/tags/v1.0` is not a branch"));
     let more = [
         ("git-github", "ping", json!({"zen": "x", "hook_id": 1}), "tries out"),
         ("git-github", "issues", json!({"action": "opened"}), "the event is `issues`"),
@@ -77,7 +77,7 @@ fn everything_else_moves_nothing_and_is_explained() {
         ("git-gitea", "create", json!({"ref": "x"}), "the event is `create`"),
         ("git-gitea", "push", json!({}), "no `ref`"),
         ("git-github", "push", json!({"ref": "refs/heads/main", "after": "soon"}), "where the branch stands"),
-        ("git-github", "push", json!({"ref": "refs/heads/"}), "is no branch"),
+        ("git-github", "push", json!({"ref": "refs/heads/"}), "is not a branch"),
     ];
     for (kind, event, body, reason) in cases.chain(more) {
         let delivery = deliver(kind, event, &body);

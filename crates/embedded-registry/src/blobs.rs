@@ -3,12 +3,12 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, header};
 
 use super::notify::Pushed;
-use super::place::digest_of;
+use super::target::digest_of;
 use super::problem::Problem;
 use super::{Asked, MAX_BLOB_BYTES, Shared, read};
 use tagrelay_image::Digest;
 
-/// Blobs have no type of their own in the API.
+/// The media type of blobs.
 const BLOB_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// `GET` and `HEAD` of a blob.
@@ -20,7 +20,7 @@ pub(crate) fn answer(shared: &Shared, asked: &Asked, repository: &str, digest: &
     Ok(content(asked, BLOB_MEDIA_TYPE, digest, bytes))
 }
 
-/// Returns the answer to a `GET` or `HEAD` of something that has a digest.
+/// Returns the answer to a `GET` or `HEAD` of content with a digest.
 pub(crate) fn content(asked: &Asked, media_type: &str, digest: &Digest, bytes: Bytes) -> Response {
     let headers = [
         (header::CONTENT_TYPE, media_type.to_owned()),
@@ -32,9 +32,9 @@ pub(crate) fn content(asked: &Asked, media_type: &str, digest: &Digest, bytes: B
     (headers, body).into_response()
 }
 
-/// `POST /blobs/uploads/`: begins an upload, or takes a whole blob where the query has its digest.
+/// `POST /blobs/uploads/`: starts an upload, or stores a whole blob if the query has its digest.
 ///
-/// A request to mount a blob of another repository begins an upload, as the specification allows.
+/// A request to mount a blob of another repository starts an upload, as the specification allows.
 pub(crate) async fn begin(shared: &Shared, asked: &Asked, repository: &str, body: Body) -> Result<Response, Problem> {
     if asked.method != Method::POST {
         return Err(Problem::method_not_allowed());
@@ -47,7 +47,7 @@ pub(crate) async fn begin(shared: &Shared, asked: &Asked, repository: &str, body
     finish(shared, asked, repository, &id, &digest, appended)
 }
 
-/// What can be done to an upload that has begun.
+/// The requests to a started upload.
 pub(crate) async fn resume(
     shared: &Shared,
     asked: &Asked,
@@ -97,7 +97,7 @@ fn finish(
     Ok(created(format!("/v2/{repository}/blobs/{digest}"), digest))
 }
 
-/// Returns the answer to a push that is complete.
+/// Returns the answer to a complete push.
 pub(crate) fn created(location: String, digest: &Digest) -> Response {
     let digest = (header::HeaderName::from_static("docker-content-digest"), digest.to_string());
     (StatusCode::CREATED, [(header::LOCATION, location), digest]).into_response()
@@ -106,14 +106,14 @@ pub(crate) fn created(location: String, digest: &Digest) -> Response {
 fn progress(status: StatusCode, repository: &str, id: &str, length: usize) -> Response {
     let headers = [
         (header::LOCATION, format!("/v2/{repository}/blobs/uploads/{id}")),
-        // The last byte that is there; Distribution says 0-0 for none as well.
+        // The last stored byte; Distribution sends 0-0 for an empty upload too.
         (header::RANGE, format!("0-{}", length.saturating_sub(1))),
         (header::HeaderName::from_static("docker-upload-uuid"), id.to_owned()),
     ];
     (status, headers).into_response()
 }
 
-/// Returns where a chunk begins: `100-199`, without a unit, unlike everywhere else in HTTP.
+/// Returns the start of a chunk: `100-199`, without a unit, unlike in other HTTP ranges.
 fn start_of(range: &str) -> Result<usize, Problem> {
     let start = range.trim_start_matches("bytes ").split('-').next().and_then(|start| start.parse().ok());
     start.ok_or_else(|| Problem::upload_out_of_order(format!("`{range}` is not a range of bytes")))

@@ -1,23 +1,24 @@
 //! A small OCI registry in memory, for the demo and for tests.
 //!
-//! It speaks the distribution API (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md>) as far as
-//! pushing, pulling and listing tags go, and it notifies like CNCF Distribution. What it holds is gone when it stops.
+//! Implements pushing, pulling and tag lists of the distribution API
+//! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md>), and sends notifications like CNCF
+//! Distribution. Its content is lost when it stops.
 //!
-//! - `storage.rs` keeps blobs, manifests and tags, and says what is wrong with new ones;
-//! - `blobs.rs`, `manifests.rs`, `tags.rs` are the routes, `problem.rs` their errors;
-//! - `notify.rs` sends the notifications, in order, until they are taken;
-//! - `push.rs` pushes small images, to this registry or another.
+//! - `storage.rs` stores and validates blobs, manifests and tags;
+//! - `blobs.rs`, `manifests.rs`, `tags.rs`: the routes; `problem.rs`: their errors;
+//! - `notify.rs` sends notifications in order, with retries;
+//! - `push.rs` pushes small images to any registry.
 
 #![warn(unreachable_pub)]
 
 mod blobs;
 mod manifests;
 mod notify;
-mod place;
 mod problem;
 pub mod push;
 mod storage;
 mod tags;
+mod target;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -37,20 +38,20 @@ use tokio::task::JoinHandle;
 pub use notify::NotifyEndpoint;
 
 use notify::{Notifier, Pushed};
-use place::Place;
 use problem::Problem;
 use storage::Storage;
+use target::Target;
 
-/// Blobs are held in memory, so they stay small.
+/// Limit of a blob, in bytes. Blobs are held in memory.
 const MAX_BLOB_BYTES: usize = 64 << 20;
 
 /// The limit of the distribution specification.
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
-/// How long running requests may take to end when the registry stops.
+/// Time for running requests to end when the registry stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running registry. It stops when it is dropped.
+/// A running registry. It stops on drop.
 #[derive(Debug)]
 pub struct EmbeddedRegistry {
     address: SocketAddr,
@@ -61,20 +62,20 @@ pub struct EmbeddedRegistry {
 }
 
 impl EmbeddedRegistry {
-    /// Starts a registry on `listen` (port 0: any free port) that tells `notify` about every push.
+    /// Starts a registry on `listen` (port 0: any free port) that notifies `notify` of every push.
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// If it cannot listen on the address.
     pub async fn start(listen: SocketAddr, notify: Option<NotifyEndpoint>) -> anyhow::Result<Self> {
         Self::start_behind(listen, notify, |routes| routes).await
     }
 
-    /// Starts a registry whose routes `front` has wrapped: with authentication, a log of requests, faults.
+    /// Starts a registry with its routes wrapped by `front`, for authentication, request logs or faults.
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// If it cannot listen on the address.
     pub async fn start_behind(
         listen: SocketAddr,
         notify: Option<NotifyEndpoint>,
@@ -92,7 +93,7 @@ impl EmbeddedRegistry {
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
             let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-            // An error of the receiver says that the registry was dropped: reason enough to stop.
+            // An error of the receiver means that the registry was dropped, so stop.
             let serving = axum::serve(listener, service).with_graceful_shutdown(async { drop(stopped.await) });
             if let Err(error) = serving.await {
                 tracing::error!(%address, %error, "the embedded registry stopped");
@@ -103,11 +104,11 @@ impl EmbeddedRegistry {
         Ok(registry)
     }
 
-    /// Tells `endpoint` about every push from now on; what was pushed before stays untold.
+    /// Notifies `endpoint` of every push from now on.
     ///
     /// # Errors
     ///
-    /// There is an endpoint already.
+    /// If there is an endpoint already.
     pub fn notify(&mut self, endpoint: NotifyEndpoint) -> anyhow::Result<()> {
         let (notifier, task) = Notifier::start(endpoint, self.address)?;
         if self.shared.notifier.set(notifier).is_err() {
@@ -118,18 +119,17 @@ impl EmbeddedRegistry {
         Ok(())
     }
 
-    /// Returns the address that the registry listens on.
+    /// Returns the listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the host as references write it: `127.0.0.1:41873`.
+    /// Returns the host for image references: `127.0.0.1:41873`.
     pub fn host(&self) -> String {
         self.address.to_string()
     }
 
-    /// Stops the registry and waits until running requests have ended, for five seconds at most. Notifications that
-    /// nobody has taken are lost.
+    /// Stops the registry and waits at most five seconds for running requests. Unsent notifications are lost.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         if let Some(server) = self.server.take() {
@@ -143,7 +143,7 @@ impl EmbeddedRegistry {
 
 impl Drop for EmbeddedRegistry {
     fn drop(&mut self) {
-        // The server ends by itself once its sender is gone; nobody can wait for it here.
+        // The server ends after its sender is dropped. `drop` cannot wait for it.
         drop(self.stop.take());
         if let Some(notifier) = self.notifier.take() {
             notifier.abort();
@@ -151,13 +151,13 @@ impl Drop for EmbeddedRegistry {
     }
 }
 
-/// What the routes share.
+/// State shared by the routes.
 struct Shared {
     storage: Mutex<Storage>,
     notifier: OnceLock<Notifier>,
 }
 
-/// Leaves out what is stored: nobody wants to read blobs.
+/// Omits the stored content.
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
@@ -177,7 +177,7 @@ impl Shared {
     }
 }
 
-/// A request, but for its body.
+/// A request without its body.
 struct Asked {
     method: Method,
     from: SocketAddr,
@@ -196,7 +196,7 @@ impl Asked {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the host that the client called.
+    /// Returns the host that the client used.
     fn host(&self) -> &str {
         self.header(http::header::HOST).unwrap_or_default()
     }
@@ -208,7 +208,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/", base.clone())
         .route("/v2", base)
         .route("/v2/{*place}", any(dispatch))
-        // The limits are per kind of body, below.
+        // Each route has its own limit.
         .layer(DefaultBodyLimit::disable())
         .with_state(shared)
 }
@@ -223,14 +223,14 @@ async fn dispatch(
     body: Body,
 ) -> Response {
     let asked = Asked { method, from, query: query.unwrap_or_default(), headers };
-    let answer = match Place::parse(&place) {
-        Ok(Place::Manifest { repository, reference }) => {
+    let answer = match Target::parse(&place) {
+        Ok(Target::Manifest { repository, reference }) => {
             manifests::answer(&shared, &asked, &repository, &reference, body).await
         }
-        Ok(Place::Blob { repository, digest }) => blobs::answer(&shared, &asked, &repository, &digest),
-        Ok(Place::Uploads { repository }) => blobs::begin(&shared, &asked, &repository, body).await,
-        Ok(Place::Upload { repository, id }) => blobs::resume(&shared, &asked, &repository, &id, body).await,
-        Ok(Place::Tags { repository }) => tags::answer(&shared, &asked, &repository),
+        Ok(Target::Blob { repository, digest }) => blobs::answer(&shared, &asked, &repository, &digest),
+        Ok(Target::Uploads { repository }) => blobs::begin(&shared, &asked, &repository, body).await,
+        Ok(Target::Upload { repository, id }) => blobs::resume(&shared, &asked, &repository, &id, body).await,
+        Ok(Target::Tags { repository }) => tags::answer(&shared, &asked, &repository),
         Err(problem) => Err(problem),
     };
     with_version(answer.unwrap_or_else(Problem::into_response))

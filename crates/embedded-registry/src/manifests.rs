@@ -4,7 +4,7 @@ use http::{Method, header};
 
 use super::blobs::{content, created};
 use super::notify::Pushed;
-use super::place::Reference;
+use super::target::Reference;
 use super::problem::Problem;
 use super::storage::Manifest;
 use super::{Asked, MAX_MANIFEST_BYTES, Shared, read};
@@ -37,7 +37,7 @@ pub(crate) async fn answer(
             let bytes = read(body, MAX_MANIFEST_BYTES).await?;
             let media_type = asked.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
             if !MEDIA_TYPES.contains(&media_type.as_str()) {
-                return Err(Problem::manifest_invalid(format!("`{media_type}` is no manifest that is taken here")));
+                return Err(Problem::manifest_invalid(format!("`{media_type}` is not a supported type of manifest")));
             }
             let (tag, expected) = match reference {
                 Reference::Tag(tag) => (Some(tag.clone()), None),

@@ -18,26 +18,26 @@ use tagrelay_image::{Digest, Tag};
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.docker.distribution.events.v2+json");
 
-/// Distribution waits one second for an answer; a machine under test may be slower.
+/// Time limit of a notification. Distribution's is one second; a test machine may be slower.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The pause after the first failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Notifications that wait for an endpoint that is away. What comes on top of them is lost, and the log says so.
+/// Limit of queued notifications. More are dropped with a warning.
 const MAX_WAITING: usize = 10_000;
 
-/// Where notifications go.
+/// The target of notifications.
 #[derive(Clone)]
 pub struct NotifyEndpoint {
-    /// The address, over plain HTTP.
+    /// The URL, with plain HTTP.
     pub url: Url,
-    /// What every notification carries besides: `Authorization`, for example.
+    /// Additional headers, such as `Authorization`.
     pub headers: HeaderMap,
 }
 
-/// Shows the names of the headers only: their values are credentials.
+/// Shows only the names of headers, because the values are credentials.
 impl std::fmt::Debug for NotifyEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let headers: Vec<_> = self.headers.keys().collect();
@@ -45,18 +45,18 @@ impl std::fmt::Debug for NotifyEndpoint {
     }
 }
 
-/// Something that was pushed.
+/// A pushed blob or manifest.
 pub(crate) struct Pushed<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) digest: &'a Digest,
     pub(crate) size: usize,
     pub(crate) repository: &'a str,
-    /// `blobs` or `manifests`, as in its address.
+    /// `blobs` or `manifests`, as in its URL.
     pub(crate) kind: &'static str,
     pub(crate) tag: Option<&'a Tag>,
 }
 
-/// Hands events to the task that sends them one after another.
+/// Passes events to the task that sends them one by one.
 pub(crate) struct Notifier {
     queue: mpsc::Sender<Envelope>,
     source: Source,
@@ -100,7 +100,7 @@ struct Request {
     useragent: String,
 }
 
-/// Empty: nobody signs in here.
+/// Always empty, because there is no authentication.
 #[derive(Serialize)]
 struct Actor {}
 
@@ -148,19 +148,19 @@ impl Notifier {
             source: self.source.clone(),
         };
         if self.queue.try_send(Envelope { events: [event] }).is_err() {
-            tracing::warn!(repository, "a notification of the embedded registry is lost: {MAX_WAITING} others wait");
+            tracing::warn!(repository, "a notification of the embedded registry is dropped: {MAX_WAITING} are queued");
         }
     }
 }
 
-/// Returns a client without proxy or certificate authorities, for plain HTTP on this machine.
+/// Returns a client without proxy or CA certificates, for plain HTTP on this machine.
 pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
-    // reqwest wants a TLS provider all the same. An error means that the process has chosen one already.
+    // reqwest requires a TLS provider all the same. An error means that one is installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_LIMIT).build()
 }
 
-/// Sends each notification until it is taken, and only then the next one.
+/// Sends the notifications in order, each until it is accepted.
 async fn send_all(client: reqwest::Client, endpoint: NotifyEndpoint, mut waiting: mpsc::Receiver<Envelope>) {
     while let Some(envelope) = waiting.recv().await {
         let body = match indented(&envelope) {
@@ -172,7 +172,7 @@ async fn send_all(client: reqwest::Client, endpoint: NotifyEndpoint, mut waiting
         };
         let mut pause = FIRST_PAUSE;
         while let Err(error) = send(&client, &endpoint, body.clone()).await {
-            tracing::warn!(error, "a notification of the embedded registry was not taken; it is sent again");
+            tracing::warn!(error, "a notification of the embedded registry failed; retrying");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -189,7 +189,7 @@ async fn send(client: &reqwest::Client, endpoint: &NotifyEndpoint, body: Vec<u8>
     }
 }
 
-/// Distribution indents by three spaces.
+/// Formats JSON with an indentation of three spaces, like Distribution.
 fn indented(envelope: &Envelope) -> serde_json::Result<Vec<u8>> {
     let mut body = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"   ");

@@ -3,7 +3,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
-/// An error as the distribution specification writes it
+/// An error in the format of the distribution specification
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>).
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -84,7 +84,7 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
     }
 
-    /// The body was longer than `max_bytes` or the client went away.
+    /// The body was longer than `max_bytes`, or the client disconnected.
     pub(crate) fn unreadable_body(error: &axum::Error, max_bytes: usize) -> Self {
         let mut cause: Option<&dyn std::error::Error> = Some(error);
         while let Some(error) = cause {

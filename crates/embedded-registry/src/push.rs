@@ -1,4 +1,4 @@
-//! Pushes a tiny but complete image over the registry API: what `docker build` and `docker push` would do.
+//! Pushes a tiny but complete image through the registry API, like `docker build` and `docker push`.
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -16,21 +16,21 @@ const IMAGE_LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// An image with one file in one layer.
 #[derive(Debug, Clone)]
 pub struct TinyImage {
-    /// Becomes the label `org.opencontainers.image.revision`.
+    /// The label `org.opencontainers.image.revision`.
     pub revision: Option<String>,
-    /// When it was built, in the config and as the label `org.opencontainers.image.created`.
+    /// The build time in the config and in the label `org.opencontainers.image.created`.
     pub created: Timestamp,
-    /// The text of the one file: another text makes another digest.
+    /// The content of the file. Another content gives another digest.
     pub text: String,
 }
 
-/// Pushes the image to `repository` under `tag`, over plain HTTP, and returns its digest.
+/// Pushes the image to `repository` as `tag` over plain HTTP, and returns its digest.
 ///
-/// The credentials, user and password, are sent with every request, as Basic authentication.
+/// `credentials`: user name and password, sent as Basic authentication with every request.
 ///
 /// # Errors
 ///
-/// The registry cannot be reached, or answers something else than the specification says.
+/// If the registry cannot be reached or does not follow the specification.
 pub async fn push(
     repository: &Repository,
     tag: &Tag,
@@ -95,7 +95,7 @@ impl Pusher<'_> {
         let begun = expect(begun, StatusCode::ACCEPTED, "beginning an upload").await?;
         let location = begun.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
         let location = location.context("The registry began an upload and did not say where")?;
-        // The location may be relative, and it may have a query of its own.
+        // The location may be relative and may have a query.
         let mut location = uploads.join(location).with_context(|| format!("{location} is no address"))?;
         location.query_pairs_mut().append_pair("digest", digest.as_str());
         let request = self.client.put(location).header(header::CONTENT_TYPE, "application/octet-stream").body(blob);
@@ -135,8 +135,8 @@ async fn expect(response: Response, status: StatusCode, what: &str) -> anyhow::R
     bail!("The registry answered {answered} to {what}, where {status} was expected: {body}")
 }
 
-/// Returns a tar archive with one file (<https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html>, ustar),
-/// the same bytes for the same input.
+/// Returns a tar archive with one file (<https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html>, ustar). The same
+/// input gives the same bytes.
 fn tar_of_one_file(name: &str, content: &[u8]) -> Bytes {
     const BLOCK: usize = 512;
     let mut header = [0u8; BLOCK];
@@ -147,7 +147,7 @@ fn tar_of_one_file(name: &str, content: &[u8]) -> Bytes {
     put(116, b"0000000\0");
     put(124, format!("{:011o}\0", content.len()).as_bytes());
     put(136, b"00000000000\0");
-    // The checksum is that of the header with spaces in the place of the checksum.
+    // The checksum is computed with spaces in its own field.
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layer_is_an_archive_that_tar_reads() {
+    fn layer_is_a_valid_tar_archive() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("layer.tar");
         std::fs::write(&path, tar_of_one_file("message.txt", b"hello\n")).unwrap();

@@ -8,13 +8,13 @@ use super::MAX_BLOB_BYTES;
 use super::problem::Problem;
 use tagrelay_image::{Digest, Tag};
 
-/// Everything that the registry holds together, uploads included.
+/// Limit of all stored bytes, including uploads.
 const MAX_TOTAL_BYTES: usize = 512 << 20;
 
-/// Uploads that have begun and not ended.
+/// Limit of unfinished uploads.
 const MAX_UPLOADS: usize = 256;
 
-/// Everything that the registry holds.
+/// The content of the registry.
 #[derive(Default)]
 pub(crate) struct Storage {
     repositories: HashMap<String, Content>,
@@ -29,7 +29,7 @@ struct Content {
     tags: BTreeMap<Tag, Digest>,
 }
 
-/// A manifest as it was pushed.
+/// A stored manifest.
 #[derive(Clone)]
 pub(crate) struct Manifest {
     pub(crate) media_type: String,
@@ -41,7 +41,7 @@ struct Upload {
     data: BytesMut,
 }
 
-/// What a manifest or an index refers to.
+/// The digests that a manifest or index refers to.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct References {
@@ -65,7 +65,7 @@ impl Storage {
         content.blobs.get(digest).cloned().ok_or_else(|| Problem::blob_unknown(digest.as_str()))
     }
 
-    /// Begins an upload and returns its id.
+    /// Starts an upload and returns its id.
     pub(crate) fn begin_upload(&mut self, repository: &str) -> Result<String, Problem> {
         if self.uploads.len() >= MAX_UPLOADS {
             return Err(Problem::too_many_uploads());
@@ -75,7 +75,7 @@ impl Storage {
         Ok(id)
     }
 
-    /// Appends to an upload and returns its length in bytes. Where `start` is given, it must be the length so far.
+    /// Appends to an upload and returns its length in bytes. `start`, if given, must be the previous length.
     pub(crate) fn append(
         &mut self,
         repository: &str,
@@ -97,7 +97,7 @@ impl Storage {
         Ok(upload.data.len())
     }
 
-    /// Ends an upload, which becomes the blob `digest` if that is what its bytes hash to, and nothing otherwise.
+    /// Ends an upload. It becomes the blob `digest` if its bytes have that hash; otherwise it is discarded.
     pub(crate) fn finish(&mut self, repository: &str, id: &str, digest: &Digest) -> Result<usize, Problem> {
         if self.uploads.get(id).is_none_or(|upload| upload.repository != repository) {
             return Err(Problem::upload_unknown(id));
@@ -138,9 +138,9 @@ impl Storage {
         Ok((digest.clone(), manifest.clone()))
     }
 
-    /// Keeps a manifest, under `tag` too if there is one, and returns its digest.
+    /// Stores a manifest, with `tag` if there is one, and returns its digest.
     ///
-    /// Everything that it refers to must be there, and `expected`, where it was pushed by digest, must be its digest.
+    /// Everything that it refers to must exist, and `expected`, if given, must be its digest.
     pub(crate) fn put_manifest(
         &mut self,
         repository: &str,
@@ -184,7 +184,7 @@ impl Storage {
         Ok(digest)
     }
 
-    /// Returns up to `limit` tags behind `last`, in order, and whether there are more.
+    /// Returns up to `limit` tags after `last`, in order, and whether there are more.
     pub(crate) fn tags(&self, repository: &str, last: &str, limit: usize) -> Result<(Vec<Tag>, bool), Problem> {
         let content = self.repositories.get(repository).ok_or_else(|| Problem::name_unknown(repository))?;
         let mut rest = content.tags.keys().filter(|tag| tag.as_str() > last);
@@ -212,7 +212,7 @@ fn check_digest(expected: &Digest, bytes: &[u8]) -> Result<(), Problem> {
     }
 }
 
-/// Returns an id in the form of a UUID, as Distribution's are.
+/// Returns an id in the form of a UUID, like Distribution's.
 pub(crate) fn new_id() -> String {
     let digits = format!("{:032x}", ulid::Ulid::new().0);
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")

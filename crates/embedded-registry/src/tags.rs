@@ -6,10 +6,10 @@ use serde_json::json;
 use super::problem::Problem;
 use super::{Asked, Shared};
 
-/// The most tags on one page, whatever is asked for.
+/// Limit of tags per page.
 const MAX_PAGE: usize = 1000;
 
-/// `GET /tags/list`, in pages: `n` tags behind `last`, with a `Link` to the next page where there is one.
+/// `GET /tags/list` in pages: `n` tags after `last`, with a `Link` to the next page if there is one.
 pub(crate) fn answer(shared: &Shared, asked: &Asked, repository: &str) -> Result<Response, Problem> {
     if asked.method != Method::GET {
         return Err(Problem::method_not_allowed());

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_full_ids_only() {
+    fn only_full_ids_are_accepted() {
         let sha = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(sha.parse::<CommitSha>().unwrap().short(), "0123456");
         assert!("a".repeat(64).parse::<CommitSha>().is_ok());

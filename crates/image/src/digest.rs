@@ -4,7 +4,7 @@ use super::string_newtype;
 
 /// The digest of a manifest: `sha256:` and 64, or `sha512:` and 128 lower-case hexadecimal digits.
 ///
-/// Only the algorithms that the OCI image specification registers are taken
+/// Only the algorithms that the OCI image specification registers are accepted
 /// (<https://github.com/opencontainers/image-spec/blob/v1.1.0/descriptor.md#registered-algorithms>).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -15,16 +15,16 @@ string_newtype!(Digest, InvalidDigest);
 /// Why a string is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDigest {
-    /// An algorithm that is not registered, or none.
+    /// The algorithm is missing or not registered.
     #[error("digest `{0}` begins with neither `sha256:` nor `sha512:`")]
     Algorithm(String),
-    /// The wrong number of digits, or something that is no lower-case hexadecimal digit.
-    #[error("digest `{0}` does not have the number of lower-case hexadecimal digits that its algorithm has")]
+    /// The wrong number of digits, or a character that is not a lower-case hexadecimal digit.
+    #[error("digest `{0}` does not have the number of lower-case hexadecimal digits that its algorithm requires")]
     Digits(String),
 }
 
 impl Digest {
-    /// Returns the digest as it is written.
+    /// Returns the digest as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -66,14 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_digest_of_nothing() {
+    fn digest_of_an_empty_text() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").as_str(), empty);
         assert_eq!(empty.parse::<Digest>().unwrap(), Digest::of(b""));
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn invalid_digests_are_refused_with_the_cause() {
         let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         for text in ["", "md5:00", digits] {
             assert!(matches!(text.parse::<Digest>(), Err(InvalidDigest::Algorithm(_))), "{text}");

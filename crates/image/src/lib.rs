@@ -1,10 +1,11 @@
-//! The words of the field: repositories, tags, digests and references of container images.
+//! Repositories, tags, digests and references of container images. Pure.
 //!
-//! Pure values. Everything is parsed once, at the edge, and normalised while it is parsed, so that two
-//! values that are equal name the same thing: `nginx`, `library/nginx` and `index.docker.io/library/nginx`
-//! are all `docker.io/library/nginx`. The grammar is that of the OCI distribution specification
-//! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests>) and, for
-//! what a Kubernetes manifest may hold, of <https://github.com/distribution/reference>.
+//! Values are normalised when they are parsed, so two values are equal if they name the same thing: `nginx`, `library/nginx`
+//! and `index.docker.io/library/nginx` are all `docker.io/library/nginx`.
+//!
+//! The grammar is that of the OCI distribution specification
+//! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests>) and, for references in
+//! manifests, of <https://github.com/distribution/reference>.
 
 #![warn(unreachable_pub)]
 
@@ -22,9 +23,7 @@ pub use tag::{InvalidTag, Tag};
 
 use serde::{Deserialize, Serialize};
 
-/// What an environment runs of a repository, or shall run: a tag, a digest or both.
-///
-/// At least one of the two is present: the constructors take care of it.
+/// A version of a repository: a tag, a digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     tag: Option<Tag>,
@@ -32,33 +31,32 @@ pub struct Version {
 }
 
 impl Version {
-    /// Returns the version that a tag names, with the digest where it is known.
+    /// Creates a version with a tag, and the digest if it is known.
     pub fn tagged(tag: Tag, digest: Option<Digest>) -> Self {
         Self { tag: Some(tag), digest }
     }
 
-    /// Returns the version that a digest alone names.
+    /// Creates a version with a digest only.
     pub fn pinned(digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest) }
     }
 
-    /// Returns the version of the parts found in a manifest, or `None` when neither is present.
+    /// Creates a version from the parts in a manifest; `None`: both are missing.
     pub fn from_parts(tag: Option<Tag>, digest: Option<Digest>) -> Option<Self> {
         (tag.is_some() || digest.is_some()).then_some(Self { tag, digest })
     }
 
-    /// Returns the tag; `None` where only a digest is known.
+    /// Returns the tag; `None`: only the digest is known.
     pub fn tag(&self) -> Option<&Tag> {
         self.tag.as_ref()
     }
 
-    /// Returns the digest; `None` where only a tag is known.
+    /// Returns the digest; `None`: only the tag is known.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Returns a form for people: the tag where there is one, else the digest; commit SHAs and digests cut
-    /// to 7 and 12 hexadecimal digits.
+    /// Returns the tag, else the digest, for display. A commit SHA is shortened to 7 digits, a digest to 12.
     pub fn short(&self) -> String {
         match (&self.tag, &self.digest) {
             (Some(tag), _) => tag.short().to_owned(),
@@ -67,8 +65,7 @@ impl Version {
         }
     }
 
-    /// Returns a form for people that tells the version from `other`: as [`Version::short`], with the digest where both
-    /// have the same tag, as those of a moving tag do.
+    /// As [`Version::short`], but with the digest if `other` has the same tag, as two versions of a moving tag do.
     pub fn short_beside(&self, other: &Self) -> String {
         match (&self.tag, &self.digest) {
             (Some(tag), Some(digest)) if other.tag.as_ref() == Some(tag) => {
@@ -92,8 +89,8 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Implements the string conversions that every newtype of this module has: `Display`, `AsRef<str>`,
-/// `TryFrom<String>` and serde as a string that is validated when it is read.
+/// Implements the string conversions of a newtype: `Display`, `AsRef<str>`, and `TryFrom<String>` and `Into<String>` for
+/// serde.
 macro_rules! string_newtype {
     ($name:ident, $error:ident) => {
         impl std::fmt::Display for $name {

@@ -6,38 +6,38 @@ use super::{Digest, InvalidDigest, InvalidRepository, InvalidTag, Repository, Ta
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ImageReference {
-    /// The repository that the reference points into.
+    /// The normalised repository.
     pub repository: Repository,
-    /// The tag, where one is written. Nothing is made up: `nginx` has no tag here.
+    /// The tag as written. There is no default: `nginx` has no tag.
     pub tag: Option<Tag>,
-    /// The digest, where one is written.
+    /// The digest as written.
     pub digest: Option<Digest>,
 }
 
 /// Why a string is not an image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReference {
-    /// The part before the tag.
+    /// The part before the tag is invalid.
     #[error(transparent)]
     Repository(#[from] InvalidRepository),
-    /// The part behind the last colon.
+    /// The part after the last colon is invalid.
     #[error(transparent)]
     Tag(#[from] InvalidTag),
-    /// The part behind the `@`.
+    /// The part after the `@` is invalid.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
 }
 
 impl ImageReference {
-    /// Returns the version that the reference names, or `None` when it names a repository only.
+    /// Returns the version; `None`: the reference has neither tag nor digest.
     pub fn version(&self) -> Option<Version> {
         Version::from_parts(self.tag.clone(), self.digest.clone())
     }
 
-    /// Splits the text of a reference into the name, the tag and the digest, without looking at any of them.
+    /// Splits the text of a reference into name, tag and digest, without validating them.
     ///
-    /// The parts are slices of `text`, so their places in it are known: the editor relies on that. A port
-    /// belongs to the name, because the tag is behind the last colon that follows the last slash.
+    /// The parts are slices of `text`, from which the editor computes their positions. A port belongs to the name, because
+    /// only a colon after the last slash begins a tag.
     pub fn split(text: &str) -> (&str, Option<&str>, Option<&str>) {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
@@ -98,7 +98,7 @@ mod tests {
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn parses_every_combination() {
+    fn every_combination_of_parts_is_parsed() {
         for (written, expected) in [
             ("nginx", "docker.io/library/nginx".to_owned()),
             ("nginx:1.27", "docker.io/library/nginx:1.27".to_owned()),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_each_bad_part() {
+    fn each_invalid_part_is_refused() {
         assert!(matches!("A B:c".parse::<ImageReference>(), Err(InvalidReference::Repository(_))));
         assert!(matches!("a:".parse::<ImageReference>(), Err(InvalidReference::Tag(_))));
         assert!(matches!("a:b@sha256:0".parse::<ImageReference>(), Err(InvalidReference::Digest(_))));

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::string_newtype;
 
-/// The host of Docker Hub as references write it.
+/// Docker Hub's host in references.
 const DOCKER_HUB: &str = "docker.io";
 
 /// The longest repository name that registries accept, host included, in bytes.
@@ -25,26 +25,26 @@ string_newtype!(Repository, InvalidRepository);
 /// Why a string is not a repository.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRepository {
-    /// Nothing where a repository was expected.
+    /// The text is empty.
     #[error("a repository is empty")]
     Empty,
-    /// Longer than registries accept.
+    /// The name is longer than registries accept.
     #[error("a repository has {0} bytes, and at most {MAX_NAME_BYTES} are allowed")]
     TooLong(usize),
-    /// The part before the first slash is no host name with an optional port.
+    /// The part before the first slash is not a host with an optional port.
     #[error("`{0}` is not a registry host (a DNS name with a dot, an address or `localhost`, with an optional port)")]
     Host(String),
-    /// A path component that the distribution specification does not allow.
+    /// A path component is invalid by the distribution specification.
     #[error("`{0}` is not a repository path (lower-case letters and digits, joined by `.`, `_`, `__`, `-` or `/`)")]
     Path(String),
 }
 
 impl Repository {
-    /// Returns the repository of a host and a path that are known separately, as registries announce them.
+    /// Creates a repository from a host and a path, as registries announce them.
     ///
     /// # Errors
     ///
-    /// One variant per way in which a part is not what it should be.
+    /// [`InvalidRepository`] if a part is invalid or the whole is too long.
     pub fn new(host: &str, path: &str) -> Result<Self, InvalidRepository> {
         let host = normalise_host(host)?;
         let path = match host.as_str() {
@@ -64,7 +64,7 @@ impl Repository {
         &self.full
     }
 
-    /// Returns the registry's host with its port, as references write it: `docker.io`, `localhost:5000`.
+    /// Returns the registry's host and port: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.full[..self.host_bytes]
     }
@@ -74,7 +74,7 @@ impl Repository {
         &self.full[self.host_bytes + 1..]
     }
 
-    /// Returns the last component of the path, which is what people call the image: `nginx`.
+    /// Returns the last component of the path: `nginx`.
     pub fn name(&self) -> &str {
         self.full.rsplit('/').next().unwrap_or(&self.full)
     }
@@ -83,10 +83,10 @@ impl Repository {
 impl std::str::FromStr for Repository {
     type Err = InvalidRepository;
 
-    /// Parses a repository as people and manifests write it, where the host may be left out.
+    /// Parses a repository with an optional host.
     ///
-    /// The first component is a host when it holds a dot or a colon, is `localhost`, or has an upper-case
-    /// letter, as in <https://github.com/distribution/reference/blob/main/normalize.go> (`splitDockerDomain`).
+    /// The first component is a host if it contains a dot, a colon or an upper-case letter, or is `localhost`
+    /// (<https://github.com/distribution/reference/blob/main/normalize.go>, `splitDockerDomain`).
     fn from_str(text: &str) -> Result<Self, InvalidRepository> {
         if text.is_empty() {
             return Err(InvalidRepository::Empty);
@@ -105,7 +105,7 @@ fn is_host(first: &str) -> bool {
 fn normalise_host(host: &str) -> Result<String, InvalidRepository> {
     let invalid = || InvalidRepository::Host(host.to_owned());
     let (name, port) = match host.strip_prefix('[') {
-        // An IPv6 address stands in brackets.
+        // IPv6 addresses are in brackets.
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or_else(invalid)?;
             let address_ok = address.parse::<std::net::Ipv6Addr>().is_ok();
@@ -139,7 +139,7 @@ fn normalise_host(host: &str) -> Result<String, InvalidRepository> {
         Some(port) => format!("{normal}:{port}"),
         None => normal,
     };
-    // A bare word in front of a path is part of the path when the whole is read again.
+    // A host such as `word` would be parsed as part of the path next time.
     if is_host(&host) { Ok(host) } else { Err(invalid()) }
 }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn normalises_what_people_write() {
+    fn repositories_are_normalised() {
         for (written, expected) in [
             ("nginx", "docker.io/library/nginx"),
             ("uyou/user-service", "docker.io/uyou/user-service"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_into_host_path_and_name() {
+    fn host_path_and_name_are_split() {
         let repository: Repository = "registry.example.com:5000/team/user-service".parse().unwrap();
         assert_eq!(repository.registry(), "registry.example.com:5000");
         assert_eq!(repository.path(), "team/user-service");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_repository() {
+    fn invalid_repositories_are_refused() {
         for text in
             ["Nginx", "a//b", "a/", "/a", "a b", "a/../b", "a/.b", "a___b", "{{ x }}", "a:b", "uyou/a:tag", "a\n"]
         {
@@ -208,7 +208,7 @@ mod tests {
         for text in ["exa mple.com/a", "example.com:port/a", "example.com:99999/a", "-a.com/b", "[::g]/a", "a..b/c"] {
             assert!(matches!(text.parse::<Repository>(), Err(InvalidRepository::Host(_))), "{text}");
         }
-        // Lower-case, as hosts are, these would be read as paths of Docker Hub.
+        // In lower case, these would be paths of Docker Hub.
         for text in ["Word/a", "WORD/a/b"] {
             assert!(matches!(text.parse::<Repository>(), Err(InvalidRepository::Host(_))), "{text}");
         }

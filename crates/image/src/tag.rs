@@ -15,19 +15,19 @@ string_newtype!(Tag, InvalidTag);
 /// Why a string is not a tag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTag {
-    /// Nothing where a tag was expected.
+    /// The text is empty.
     #[error("a tag is empty")]
     Empty,
-    /// Longer than the specification allows.
+    /// The tag is longer than the specification allows.
     #[error("a tag has {0} bytes, and at most {MAX_TAG_BYTES} are allowed")]
     TooLong(usize),
-    /// A character that no tag may hold, or a dot or dash in the first place.
-    #[error("tag `{0}` has a character that tags do not have (letters, digits and `_`, then also `.` and `-`)")]
+    /// The tag contains an invalid character, or begins with a dot or dash.
+    #[error("tag `{0}` has an invalid character (valid: letters, digits and `_`, then also `.` and `-`)")]
     Character(String),
 }
 
 impl Tag {
-    /// Returns the tag as it is written.
+    /// Returns the tag as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -66,14 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_the_specification_allows() {
+    fn tags_of_the_specification_are_accepted() {
         for text in ["latest", "_x", "1.2.3-rc.1", "123e456", &"a".repeat(128)] {
             assert_eq!(text.parse::<Tag>().unwrap().as_str(), text);
         }
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn invalid_tags_are_refused_with_the_cause() {
         assert_eq!("".parse::<Tag>(), Err(InvalidTag::Empty));
         assert_eq!("a".repeat(129).parse::<Tag>(), Err(InvalidTag::TooLong(129)));
         for text in [".a", "-a", "a b", "a:b", "ä", "a\n", "a/b", "{{ .Tag }}"] {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn shortens_commit_shas_only() {
+    fn only_commit_shas_are_shortened() {
         let sha: Tag = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432".parse().unwrap();
         assert_eq!(sha.short(), "9f8e7d6");
         assert_eq!("v1.2.3".parse::<Tag>().unwrap().short(), "v1.2.3");

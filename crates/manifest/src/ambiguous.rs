@@ -1,4 +1,4 @@
-//! Refuses files that readers differ on where it counts.
+//! Refuses files that YAML readers interpret differently in a relevant position.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Refuses what only looks like YAML: `{{ .Values.x }}` reads as a mapping whose key is a mapping, which nobody writes.
-/// Texts inside a file may be templates all the same: Argo CD renders those of an ApplicationSet.
+/// Refuses templates that happen to parse as YAML: `{{ .Values.x }}` is a map whose key is a map. Texts inside a file may be
+/// templates, such as those of an ApplicationSet.
 pub(crate) fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
     let opens_twice =
@@ -25,8 +25,8 @@ pub(crate) fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
     }
 }
 
-/// Refuses a byte order mark behind the first one, outside of comments and of texts between quotes and in blocks: readers
-/// differ on whether it is nothing or a letter of the word before which it stands, and nobody sees it.
+/// Refuses a byte order mark after the first character, except in comments, quotes and blocks. Readers either ignore it or
+/// treat it as a letter, and it is invisible.
 pub(crate) fn refuse_stray_marks(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let text = tree.text();
     for start in memmem::find_iter(text.as_bytes(), BYTE_ORDER_MARK).filter(|start| *start > 0) {
@@ -48,7 +48,7 @@ pub(crate) fn refuse_stray_marks(tree: &Tree<'_>) -> Result<(), Unreadable> {
     Ok(())
 }
 
-/// Refuses a key that is there twice on the way to a site: readers differ on which of the two counts.
+/// Refuses a duplicate key on the way to a site, because readers use either the first or the last.
 pub(crate) fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Result<(), Unreadable> {
     let mut parts: Vec<NodeId> = found.iter().flat_map(Found::parts).map(|part| part.node).collect();
     parts.sort_unstable();
@@ -63,7 +63,7 @@ pub(crate) fn refuse_duplicates_above(tree: &Tree<'_>, found: &[Found]) -> Resul
             let text = &*tree.node(tree.resolve(key)).value;
             let is_scalar = matches!(tree.node(tree.resolve(key)).kind, Kind::Scalar(_));
             let leads = leads_to_a_site(value);
-            // Several merge keys are merged one after another.
+            // Several merge keys are applied one after another.
             if is_scalar && text != "<<" && keys.insert(text, leads).is_some_and(|other| other || leads) {
                 return Err(twice(tree, key));
             }
@@ -77,7 +77,7 @@ mod tests {
     use super::super::scan;
 
     #[test]
-    fn marks_that_nobody_sees_are_refused_where_they_count() {
+    fn byte_order_marks_are_refused_in_relevant_positions() {
         for (text, line) in [
             ("\u{feff}\u{feff}image: a:1\n", 1),
             ("image: a:1\n---\n\u{feff}image: b:1\n", 3),

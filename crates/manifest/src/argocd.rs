@@ -1,6 +1,6 @@
-//! What Argo CD's Applications say beside references: kustomize images, Helm parameters, Helm values.
+//! The forms of versions in Argo CD's Applications: kustomize images, Helm parameters, Helm values.
 //!
-//! `.argocd-source-*.yaml`, to which Argo CD Image Updater writes, has the same keys at its top
+//! `.argocd-source-*.yaml`, which Argo CD Image Updater writes, has the same keys at its top level
 //! (<https://argo-cd.readthedocs.io/en/stable/user-guide/parameters/#store-overrides-in-git>).
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         self.reader.revisit(images)?;
         for item in tree.children(images) {
             if let Slot::Text(at, node, text) = self.reader.slot(Some(item)) {
-                // The first of `=`, `:` and `@` ends the name that is replaced, as Argo CD reads it.
+                // As in Argo CD, the first of `=`, `:` and `@` ends the name that is replaced.
                 let start = match text.find(['=', ':', '@']) {
                     Some(end) if text[end..].starts_with('=') => end + 1,
                     _ => 0,
@@ -43,7 +43,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         Ok(())
     }
 
-    /// `helm.parameters`, and `helm.values` with YAML inside. `helm.valuesObject` is met on the way.
+    /// `helm.parameters`, and `helm.values` with YAML inside. `helm.valuesObject` is found by the general search.
     pub(crate) fn take_helm(&mut self, helm: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         let helm = self.reader.follow(helm)?;
@@ -62,7 +62,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let name = self.reader.slot(tree.value_of(entry, "name"));
             let value = self.reader.slot(tree.value_of(entry, "value"));
             if let (Slot::Text(_, _, name), Slot::Text(at, node, text)) = (name, value) {
-                // Of two with the same name the last counts, as with `helm --set`.
+                // Of two parameters with the same name the last one applies, as with `helm --set`.
                 parameters.insert(name, Parameter { at, node, text });
             }
         }
@@ -76,7 +76,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let beside = |key: &str| parameters.get(format!("{prefix}{key}").as_str());
             match last {
                 "image" => self.take_reference(list, parameter.at, parameter.node, parameter.text, 0, None),
-                // `image.name` is what Argo CD Image Updater writes where it is told nothing else.
+                // Argo CD Image Updater's default name is `image.name`.
                 "repository" => {}
                 "name" if beside("repository").is_none() => {}
                 _ => continue,
@@ -86,7 +86,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let digest = beside("digest").map(|digest| (digest.text, Part::whole(digest.at, digest.node, digest.text)));
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
             match (inner, digest) {
-                // With two digests nobody can say which one counts.
+                // With two digests it is unclear which one applies.
                 (Some(_), Some((_, second))) => self.unclear.note_two_digests(parameter.text, second.node),
                 (inner, digest) => {
                     self.add_below(list, Format::Argocd, tag, inner.or(digest), (registry, parameter.text));
@@ -95,8 +95,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         }
     }
 
-    /// Notes a scalar whose text is a part of an ApplicationSet, where it can hold sites: most are templates, which are no
-    /// YAML.
+    /// Records a scalar with a part of an ApplicationSet, if it can contain sites. Most are templates and not YAML.
     pub(crate) fn take_part_of_set(&mut self, at: Option<NodeId>) {
         if let Slot::Text(at, node, text) = self.reader.slot(at)
             && may_hold_sites(text.as_bytes())
@@ -105,7 +104,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         }
     }
 
-    /// Notes a scalar whose text is Helm values.
+    /// Records a scalar with Helm values.
     pub(crate) fn take_values_text(&mut self, at: NodeId) {
         if let Slot::Text(at, node, _) = self.reader.slot(Some(at)) {
             self.note_embedded(at, node).content = Content::Values;

@@ -1,7 +1,7 @@
-//! Sites that somebody names: by a marker in a comment, by a rule of the settings.
+//! Sites that are named explicitly, by a marker in a comment or a rule in the settings.
 //!
-//! What is named may be a site already, found by its keys. Then a name that is known says whose it is, and an unknown
-//! one changes nothing: a repository that was made for Flux works as it is.
+//! A named scalar may already be a site by its keys. A known name then sets its repository; an unknown one changes nothing, so
+//! a repository with Flux's markers works unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,23 +18,23 @@ use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 
-/// Which sites a scalar is part of, and what markers exclude.
+/// The sites that each scalar belongs to, and what markers exclude.
 struct Claims<'text> {
-    /// The sites (by their places in the list) of each node through which one is reached.
+    /// For each node, the sites (by index) that are reached through it.
     sites: BTreeMap<NodeId, Vec<usize>>,
     ignored: BTreeSet<NodeId>,
     policies: Policies<'text>,
 }
 
 impl<'task> Finder<'_, '_, 'task> {
-    /// Adds what markers and rules name, and takes away what a marker excludes.
+    /// Adds sites from markers and rules, and removes those that a marker excludes.
     pub(crate) fn take_claims(&mut self, task: &Task<'task>) {
         let mut markers = match may_hold_markers(self.tree.text().as_bytes()) {
             true => markers(self.tree),
             false => Vec::new(),
         };
         if task.role == Role::Unknown {
-            // A rule that leads into a text is about one place in it, and makes nothing of what else stands there.
+            // A rule into a text names one position in it. The rest of the text is not searched.
             markers.retain(|marker| marker.says == Says::Ignore);
         }
         if markers.is_empty() && task.rules.is_empty() {
@@ -79,8 +79,8 @@ impl<'task> Finder<'_, '_, 'task> {
         self.notes.push(Note { line, reason });
     }
 
-    /// Takes away the sites that `# tagrelay: ignore` stands beside: behind one on its line, behind the name of the
-    /// repository of one, or behind the key of what holds them.
+    /// Removes sites with `# tagrelay: ignore`: on their line, after the name of their repository, or after the key of a value
+    /// that contains them.
     fn ignore_what_is_beside(&mut self, markers: &[Marker<'_>]) {
         let tree = self.tree;
         let ignored = Ignored::of(tree, markers);
@@ -97,7 +97,7 @@ impl<'task> Finder<'_, '_, 'task> {
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_taken(part.node) || part.reached_by.iter().any(|at| is_taken(*at));
             let is_named = found.is_beside_its_name() && found.homes.iter().any(names_it);
-            // Its version may come from elsewhere by a merge key.
+            // A merge key may provide its version.
             let is_held = !found.homes.is_empty() && found.homes.iter().all(|home| ignored.holds(*home));
             !is_named && !is_held && !found.parts().any(is_ignored)
         });
@@ -107,7 +107,7 @@ impl<'task> Finder<'_, '_, 'task> {
         self.ignored_aliases = tree.aliases.iter().copied().filter(|alias| is_beside(*alias)).collect();
     }
 
-    /// Returns the values of the Helm parameters that have a marker behind their `name`.
+    /// Returns the values of Helm parameters whose `name` has a marker.
     fn ignored_parameters(&self, ignored: &Ignored) -> BTreeSet<NodeId> {
         let tree = self.tree;
         let lists: BTreeSet<NodeId> = self.found.iter().flat_map(|found| &found.homes).copied().collect();
@@ -125,7 +125,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 return;
             }
             return self
-                .note(marker.line, "a marker stands behind no value: write it at the end of its line".to_owned());
+                .note(marker.line, "the marker has no value before it: write it at the end of its line".to_owned());
         };
         let (name, part) = match marker.says {
             Says::Unclear => {
@@ -145,14 +145,14 @@ impl<'task> Finder<'_, '_, 'task> {
         if self.is_claimed(at, known.as_ref(), claims) {
             return;
         }
-        // A policy that nothing is known of is often called as its image is. A reference says it itself.
+        // An unknown Flux policy usually has the image's name. A reference names its image itself.
         let guess = match name {
             Name::Policy(policy) => policy.split_once(':').and_then(|(_, name)| task.names.of_marker(name)),
             Name::Own(_) => None,
         };
         let owner = Owner { known: known.as_ref(), guess: guess.as_ref() };
         let part = match part {
-            // It never changes; what it says was read before.
+            // The value never changes; it was used above.
             Some(Marked::Name) => return,
             Some(Marked::Tag) => Some(RulePart::Tag),
             Some(Marked::Digest) => Some(RulePart::Digest),
@@ -167,7 +167,7 @@ impl<'task> Finder<'_, '_, 'task> {
         }
     }
 
-    /// Returns whether a node is part of a site already, which then belongs to the repository, if one is known.
+    /// Returns whether a node belongs to a site already. If the repository is known, the site gets it.
     fn is_claimed(&mut self, at: NodeId, repository: Option<&Repository>, claims: &Claims<'_>) -> bool {
         let Some(places) = claims.sites.get(&at) else { return false };
         for place in places {
@@ -178,7 +178,7 @@ impl<'task> Finder<'_, '_, 'task> {
         true
     }
 
-    /// Returns whether a version stands where a rule leads to.
+    /// Returns whether there is a version at the end of a rule's path.
     fn take_rule(
         &mut self,
         place: Reached<'task>,
@@ -198,7 +198,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 }
                 is_taken
             }
-            // A text inside a text inside a text is out of reach.
+            // Three levels of texts are not supported.
             Reached::Inside(at, steps) => match self.reader.slot(Some(at)) {
                 Slot::Text(at, node, _) if matches!(role, Role::File(_)) => {
                     self.note_embedded(at, node).rules.push(Rule { steps, ..*rule });
@@ -209,7 +209,7 @@ impl<'task> Finder<'_, '_, 'task> {
         }
     }
 
-    /// Makes a scalar a site. Without a part, a text with a version in it is a reference and any other a tag.
+    /// Makes a scalar a site. Without a part, a text with a version is a reference, any other a tag.
     fn take_scalar(
         &mut self,
         at: NodeId,
@@ -221,7 +221,7 @@ impl<'task> Finder<'_, '_, 'task> {
         let (name, tag, digest) = ImageReference::split(text);
         let is_reference = match part {
             Some(part) => part == RulePart::Reference,
-            // `v1@sha256:…` is a tag, `nginx@sha256:…` is not.
+            // `v1@sha256:…` is a tag, `nginx@sha256:…` is a reference.
             None => tag.is_some() || (digest.is_some() && owner.may_be_called(name)),
         };
         let whole = (text, Part::whole(at, node, text));
@@ -231,7 +231,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 (Some(name), tag, digest)
             }
             Some(RulePart::Digest) => (None, None, Some(whole)),
-            // A marker that says `tag` means a tag and nothing behind it; without it there may be a digest.
+            // A marker with `:tag` means only a tag. Without it, a digest may follow.
             _ if text.contains('@') => {
                 let (tag, digest) = Part::tag_and_digest(at, node, text);
                 (None, Some(tag), digest)
@@ -247,7 +247,7 @@ impl<'task> Finder<'_, '_, 'task> {
         }
         if let Some(found) = self.found.last_mut() {
             found.is_pinnable &= is_reference;
-            // It is this place and no other: a copy of what is around it is not named with it.
+            // Only this position is named, not copies of the surrounding value.
             found.homes.clear();
         }
         Ok(())
@@ -263,24 +263,24 @@ impl Claims<'_> {
     }
 }
 
-/// Whose a scalar is.
+/// The repository of a scalar.
 #[derive(Debug, Clone, Copy)]
 struct Owner<'a> {
-    /// The repository that was named.
+    /// The named repository.
     known: Option<&'a Repository>,
-    /// The repository where neither a name nor the scalar says one.
+    /// The repository to use if neither a name nor the scalar determines one.
     guess: Option<&'a Repository>,
 }
 
 impl Owner<'_> {
-    /// Returns whether a name without a tag can be that of the repository, and is no tag.
+    /// Returns whether a name without a tag can be the repository's name and not a tag.
     fn may_be_called(&self, name: &str) -> bool {
         let is_name_of = |repository: &Repository| repository.name() == name;
         name.contains('/') || self.known.or(self.guess).is_none_or(is_name_of)
     }
 }
 
-/// Why a scalar is no site.
+/// Why a scalar is not a site.
 enum NotTaken {
     NoText,
     NoVersion,
@@ -290,7 +290,9 @@ enum NotTaken {
 impl NotTaken {
     fn of_marker(&self, name: &str) -> String {
         match self {
-            Self::NoText | Self::NoVersion => format!("what is marked as `{name}` is no version: it is left alone"),
+            Self::NoText | Self::NoVersion => {
+                format!("the value marked as `{name}` is not a version: it is left alone")
+            }
             Self::NameUnknown => format!(
                 "the marker names `{name}`, and no one managed repository is called so: give an [[image]] this `name` or \
                  write the repository"
@@ -299,7 +301,7 @@ impl NotTaken {
     }
 }
 
-/// What the markers of a file say of Flux's policies: the repository stands where one marks a name.
+/// Maps Flux policies to repositories by the markers of names in the file.
 struct Policies<'text> {
     named: BTreeMap<&'text str, Repository>,
 }
@@ -311,7 +313,7 @@ impl<'text> Policies<'text> {
             if let (Some(at), Says::Is(Name::Policy(policy), Some(Marked::Name))) = (marker.at, marker.says)
                 && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
             {
-                // Of several the first counts.
+                // The first one applies.
                 named.entry(policy).or_insert(repository);
             }
         }
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_says_whose_a_value_is() {
+    fn marker_determines_the_repository() {
         for (text, expected) in [
             ("v: v1 # tagrelay: api", "1 marker docker.io/uyou/api v1"),
             ("v: v1 # tagrelay: web:tag", "1 marker ghcr.io/x/web v1"),
@@ -377,7 +379,7 @@ mod tests {
             ("v: v1 # {\"$imagepolicy\": \"ns:api:tag\"}", "1 marker ghcr.io/x/api v1"),
             ("v: v1 # {\"$imagepolicy\": \"other:web:tag\"}", "1 marker ghcr.io/x/web v1"),
             ("v: v1@OLD # tagrelay: web", "1 marker ghcr.io/x/web v1@D"),
-            // What is a site already belongs to the image of the marker when that is known.
+            // A marker with a known name overrides the repository of an existing site.
             ("image: mirror.io/web:v1 # tagrelay: web", "1 helm-values ghcr.io/x/web v1"),
             ("image: q.io/a:v1 # {\"$imagepolicy\": \"ns:x\"}", "1 helm-values q.io/a v1"),
             ("{repository: a/b, tag: v1} # {\"$imagepolicy\": \"ns:x:tag\"}", "1 helm-values docker.io/a/b v1"),
@@ -392,7 +394,7 @@ mod tests {
             "repository: a/b # tagrelay: ignore\ntag: v1",
             "d: # tagrelay: ignore\n  image: a:1\n  e: [{repository: b, tag: v1}]\n",
             "image: |- # tagrelay: ignore\n  a:1\n",
-            // Between brackets over several lines, at their beginning or at their end.
+            // A value in brackets over several lines may have the marker at its first or last line.
             "f: {repository: a/b, tag: v1,\n  x: y} # tagrelay: ignore",
             "f: {\n  repository: a/b,\n  tag: v1, # why\n} # tagrelay: ignore",
             "f: { # tagrelay: ignore\n  repository: a/b,\n  tag: v1\n}",
@@ -414,10 +416,10 @@ mod tests {
         let kept = ["1 helm-values docker.io/library/a 1", "3 helm-values docker.io/library/a 3"];
         assert_eq!(found(inner, &settings()), kept);
         let items = "- # tagrelay: ignore\n  image: a:1\n- image: a:2\n- # tagrelay: ignore\n- image: a:3\n";
-        let told = "4: a marker stands behind no value: write it at the end of its line";
+        let told = "4: the marker has no value before it: write it at the end of its line";
         let kept = ["3 helm-values docker.io/library/a 2", "5 helm-values docker.io/library/a 3", told];
         assert_eq!(found(items, &settings()), kept);
-        // What a merge key brings is taken away with the mapping that it makes a site.
+        // Versions from a merge key are excluded with the map that they make a site.
         for merged in [
             "x: &x {repository: a, tag: v1}\ny: {<<: *x, repository: U} # tagrelay: ignore",
             "x: &x {repository: a, tag: v1}\ny: {<<: *x, repository: b} # tagrelay: ignore",
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_lead_to_sites() {
+    fn rules_name_sites() {
         let tag = |path| rule(path, Some("a/b"), RulePart::Tag);
         for (text, settings, expected) in [
             ("a: {b: [{name: x, v: v1}, {name: y, v: v2}]}", tag("$.a.b[?name=='y'].v"), "1 rule docker.io/a/b v2"),
@@ -455,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn pinned_sites_get_the_digest_behind_the_tag() {
+    fn pinned_sites_get_a_digest_after_the_tag() {
         let settings = ManifestSettings { pin: Pin::Digest, ..settings() };
         for (before, after) in [
             ("image: a:1", "image: a:v2@NEW"),
@@ -472,7 +474,7 @@ mod tests {
         ] {
             let (before, after) = (before.replace("OLD", OLD), after.replace("NEW", NEW));
             assert_eq!(set(&before, &settings), after);
-            // What is pinned stays so.
+            // A pinned site stays pinned.
             assert_eq!(set(&after, &ManifestSettings::default()), after);
         }
     }

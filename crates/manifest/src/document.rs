@@ -1,4 +1,4 @@
-//! What a document is, which decides which of its keys make sites and what form they have.
+//! The kind of a document, which determines its sites and their format.
 
 use super::file_name::{is_argocd_source, is_json, is_kustomization, is_values_json};
 use super::json_patch::is_json_patch;
@@ -6,31 +6,31 @@ use super::site::Format;
 use super::task::Role;
 use super::tree::{Kind, NodeId, Tree};
 
-/// What a document is.
+/// The kind of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DocumentKind {
-    /// An object with `apiVersion` and `kind` that is none of the others.
+    /// Any other object with `apiVersion` and `kind`.
     Kubernetes,
-    /// A kustomization or a component, and Flux's objects of that kind.
+    /// A kustomization or component, or Flux's objects of that kind.
     Kustomization,
     /// An Application or an ApplicationSet of Argo CD, or `.argocd-source-*.yaml`.
     Argocd,
     /// Flux's HelmRelease, with values below `spec.values`.
     HelmRelease,
-    /// The HelmChart and HelmChartConfig of K3s, with values in a text (<https://docs.k3s.io/helm>).
+    /// The HelmChart and HelmChartConfig of K3s, with values in a string (<https://docs.k3s.io/helm>).
     HelmChart,
     /// A Compose file.
     Compose,
-    /// Helm values, and anything that says nothing of itself.
+    /// Helm values, and anything without a recognisable kind.
     Values,
-    /// A patch of a kustomization: a part of an object, or operations on one.
+    /// A patch of a kustomization: a partial object, or operations.
     Patch,
     /// A document in which only rules find sites.
     Foreign,
 }
 
 impl DocumentKind {
-    /// The form of a reference.
+    /// The format of a reference.
     pub(crate) fn format(self) -> Format {
         match self {
             Self::Kubernetes | Self::HelmChart | Self::Patch => Format::Kubernetes,
@@ -40,32 +40,32 @@ impl DocumentKind {
         }
     }
 
-    /// The form of `repository` and `tag` beside each other.
+    /// The format of `repository` with `tag`.
     pub(crate) fn values_format(self) -> Format {
         if self == Self::Argocd { Format::Argocd } else { Format::HelmValues }
     }
 
-    /// Returns whether Helm values may stand anywhere in it.
+    /// Returns whether it may contain Helm values in any position.
     pub(crate) fn holds_values(self) -> bool {
         matches!(self, Self::Argocd | Self::HelmRelease | Self::Values)
     }
 
-    /// Returns whether operations of JSON Patch may stand in it.
+    /// Returns whether it may contain operations of JSON Patch.
     pub(crate) fn has_operations(self) -> bool {
         matches!(self, Self::Patch | Self::HelmRelease)
     }
 
-    /// Returns whether the entries of a list `images` are those of a kustomization.
+    /// Returns whether a list `images` has the entries of a kustomization.
     pub(crate) fn has_image_entries(self) -> bool {
         matches!(self, Self::Kustomization | Self::HelmRelease)
     }
 }
 
-/// Returns what a document holds, and what that is: the objects of a `List` or of a list of one kind (`ApplicationList`),
-/// those of lists among them, and otherwise the document itself.
+/// Returns the objects of a document with their kinds: the items of a `List` or a list of one kind (`ApplicationList`),
+/// recursively, else the document itself.
 pub(crate) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(NodeId, DocumentKind)> {
     let mut found = Vec::new();
-    // Each item stands below its list, so that the nesting of the file bounds that of the lists.
+    // Each item is nested in its list, so the nesting limit of the file bounds that of the lists.
     let mut pending = vec![(root, document_kind(tree, root, role))];
     while let Some((root, kind)) = pending.pop() {
         let Some((items, of_items)) = list(tree, root, kind) else {
@@ -84,7 +84,7 @@ pub(crate) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(Nod
     found
 }
 
-/// Returns the items of a list of objects, and what those are that do not say it.
+/// Returns the items of a list of objects, and the default kind of its items.
 fn list(tree: &Tree<'_>, root: NodeId, kind: DocumentKind) -> Option<(NodeId, DocumentKind)> {
     if kind != DocumentKind::Kubernetes {
         return None;
@@ -116,7 +116,7 @@ fn type_of<'tree>(tree: &'tree Tree<'_>, root: NodeId) -> (Option<&'tree str>, O
     (kind, api_version)
 }
 
-/// Tells what a document is by its root and by what the text is.
+/// Determines the kind of a document by its root and by the kind of text that contains it.
 fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind {
     let path = match role {
         Role::File(path) => path,
@@ -131,7 +131,7 @@ fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind 
     let (kind, api_version) = type_of(tree, root);
     match (kind, api_version) {
         (Some("Kustomization"), _) => DocumentKind::Kustomization,
-        // kustomize fills in both when they are missing.
+        // Both are optional in a kustomization.
         (Some("Component") | None, _) if is_kustomization(path) => DocumentKind::Kustomization,
         (Some(kind), Some(api_version)) => of_object(kind, api_version),
         _ if is_json(path) && !is_values_json(path) => DocumentKind::Foreign,
@@ -152,7 +152,7 @@ fn of_object(kind: &str, api_version: &str) -> DocumentKind {
     }
 }
 
-/// Returns whether a document has `services` and nothing beside it that is foreign to a Compose file
+/// Returns whether a document has `services` and otherwise only keys of a Compose file
 /// (<https://github.com/compose-spec/compose-spec/blob/main/spec.md>).
 fn is_compose(tree: &Tree<'_>, root: NodeId) -> bool {
     let is_mapping = |id: NodeId| matches!(tree.node(tree.resolve(id)).kind, Kind::Mapping(_));

@@ -1,4 +1,4 @@
-//! Sets the sites of a file to the versions that are wanted.
+//! Sets the sites of a file to the wanted versions.
 
 use std::collections::BTreeMap;
 
@@ -26,32 +26,32 @@ use super::tree::{Kind, NodeId, Tree};
 /// A file after an edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edited {
-    /// The bytes of the whole file. Without changes they are those that came in.
+    /// The bytes of the whole file; without changes, the original bytes.
     pub bytes: Vec<u8>,
-    /// What the edit did, in the order of the text. Sites that named the wanted version already are not in it.
+    /// The changes, in the order of the text. Sites that had the wanted version already are not included.
     pub changes: Vec<SiteChange>,
-    /// What the file held before.
+    /// The nodes before the edit.
     pub before: Reading,
-    /// What it holds now; `None` where entries were added.
+    /// The nodes after the edit; `None`: entries were added.
     pub after: Option<Reading>,
 }
 
-/// What an edit did to one site.
+/// The edit of one site.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
     /// The form of the site.
     pub format: Format,
-    /// The line of the tag, or of the digest where there is no tag, counted from 1.
+    /// The line of the tag, else of the digest, from 1.
     pub line: u32,
-    /// What the site said.
+    /// The version before.
     pub old: Version,
-    /// What the site says now: a tag, a digest or both, just as before.
+    /// The version after, in the same form: a tag, a digest or both.
     pub new: Version,
 }
 
-/// Sets every site of the wanted repositories, where the settings say nothing about the file.
+/// Sets every site of the wanted repositories, with default settings.
 ///
 /// # Errors
 ///
@@ -62,9 +62,8 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
 
 /// Sets every site of the wanted repositories, and proves that nothing else changed.
 ///
-/// A site keeps its shape: one with a tag gets the new tag, one with a digest the new digest, one with both
-/// gets both; where the settings pin, a tag becomes `tag@digest`. `path` is used as in [`read`](super::read). All is
-/// done or nothing is.
+/// A site keeps its form: tag, digest or both. With `pin`, a tag becomes `tag@digest`. `path` is used as in
+/// [`read`](super::read). Either all sites are set or none.
 ///
 /// # Errors
 ///
@@ -91,7 +90,7 @@ pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &Manifes
 }
 
 impl Unproven {
-    /// Returns the refusal, which blames one of the sites that would have changed where it can.
+    /// Returns the refusal, naming one of the sites to be changed if possible.
     fn refused(self, changes: &[SiteChange]) -> Refused {
         match self {
             Self::Defect(reason) => Refused::Unprovable { reason },
@@ -108,14 +107,14 @@ impl Unproven {
     }
 }
 
-/// A text after an edit that is not proven yet.
+/// An edited text before its proof.
 struct Rewritten {
     text: String,
     replacements: Vec<Replacement>,
     changes: Vec<SiteChange>,
 }
 
-/// Sets the sites of a text, and of the texts inside it; `None` where nothing changes.
+/// Sets the sites of a text and of the texts inside it; `None`: nothing changes.
 fn rewrite(
     tree: &Tree<'_>,
     sites: &Sites<'_>,
@@ -128,7 +127,7 @@ fn rewrite(
         plan.set(found)?;
     }
     for (embedded, inside) in sites.embedded.iter().zip(inside) {
-        // What cannot be read has no sites; it was noted when the file was.
+        // An unreadable text has no sites; it was reported when the file was read.
         if let Ok(inside) = inside {
             plan.set_inside(embedded, inside)?;
         }
@@ -154,27 +153,27 @@ fn splice(text: &str, replacements: &[Replacement]) -> String {
     new
 }
 
-/// What an edit will do.
+/// The plan of an edit.
 struct Plan<'plan> {
     tree: &'plan Tree<'plan>,
     sites: &'plan Sites<'plan>,
     order: &'plan Order<'plan>,
-    /// What each scalar of a wanted site shall be, whether it is that already or not.
+    /// The wanted value of each scalar, changed or not.
     values: BTreeMap<NodeId, Value>,
     changes: Vec<SiteChange>,
 }
 
-/// The value that a scalar shall have.
+/// The wanted value of a scalar.
 struct Value {
     text: String,
-    /// What changes inside it, where it is a text with sites.
+    /// The changes inside, if it is a text with sites.
     inside: Vec<Replacement>,
-    /// The site that is set, the first where there are several.
+    /// The site that is set; the first if there are several.
     site: Blamed,
 }
 
 impl Plan<'_> {
-    /// Plans that a site shall name the wanted version of its repository, if there is one.
+    /// Plans that a site names the wanted version of its repository, if there is one.
     fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
         let Some(new) = self.order.version_of(found) else { return Ok(()) };
@@ -202,13 +201,13 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Returns whether readers may take a scalar for a number, a date or the like: `1.10` is 1.1 to them.
+    /// Returns whether readers may take a plain scalar for a number, a date or similar: `1.10` is 1.1 to them.
     fn is_no_string(&self, node: NodeId) -> bool {
         let node = self.tree.node(node);
         node.kind == Kind::Scalar(ScalarStyle::Plain) && !reads_as_string(&node.value)
     }
 
-    /// Returns where a scalar that is the tag is used as the digest, too: a tag would be written over the digest.
+    /// Returns where a scalar with the tag is also used as the digest: a tag would overwrite the digest.
     fn line_of_overlap(&self, found: &Found) -> Option<u32> {
         let (tag, digest) = (found.tag.as_ref()?, found.digest.as_ref()?);
         let overlaps = tag.range.start < digest.range.end && digest.range.start < tag.range.end;
@@ -216,7 +215,7 @@ impl Plan<'_> {
         (tag.node == digest.node && overlaps).then(|| places.map(|place| self.tree.node(*place).line).max())?
     }
 
-    /// Plans that the sites in the text of a scalar shall name the wanted versions.
+    /// Plans that the sites in a scalar's text name the wanted versions.
     fn set_inside(&mut self, embedded: &Embedded<'_>, inside: &Inside<'_, '_>) -> Result<(), Refused> {
         let scalar = self.tree.node(embedded.node);
         let rewritten = rewrite(&inside.tree, &inside.sites, &[], self.order, Quotes::of(&inside.tree));
@@ -234,16 +233,16 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Returns the values of the one or two scalars of a site when it names `version`.
+    /// Returns the values of the one or two scalars of a site with `version`.
     fn new_values(&self, found: &Found, version: &Version) -> Option<Vec<(NodeId, String)>> {
         let mut values: Vec<(NodeId, String)> = Vec::with_capacity(2);
         let digest = version.digest().map(|digest| digest.as_str());
-        // A digest without a place of its own stands behind the tag.
+        // A digest without its own position is written after the tag.
         let tag = match (version.tag(), digest) {
             (Some(tag), Some(digest)) if found.digest.is_none() => Some(format!("{tag}@{digest}")),
             (tag, _) => tag.map(|tag| tag.as_str().to_owned()),
         };
-        // From the back, so that the range of the tag still holds when the digest behind it was written.
+        // Replace from the end, so that the range of the tag stays valid.
         for (part, text) in [(&found.digest, digest), (&found.tag, tag.as_deref())] {
             let (Some(part), Some(text)) = (part, text) else { continue };
             let text = part.text_of(text)?;
@@ -256,7 +255,7 @@ impl Plan<'_> {
         Some(values)
     }
 
-    /// Refuses the plan when a scalar that changes is also something that shall not change.
+    /// Refuses the plan if a scalar to be changed is also used as something else.
     fn refuse_shared(&self) -> Result<(), Refused> {
         if self.tree.aliases.is_empty() {
             return Ok(());
@@ -268,7 +267,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Returns the scalars that do not have their value yet, in the order of the text.
+    /// Returns the scalars without their wanted value, in the order of the text.
     fn changing(&self) -> impl Iterator<Item = (NodeId, &Value)> {
         let values = self.values.iter().map(|(node, value)| (*node, value));
         let is_other = |(node, value): &(NodeId, &Value)| {
@@ -293,8 +292,7 @@ impl Plan<'_> {
 }
 
 impl Part {
-    /// Returns how the part writes a tag or a digest; `None` when a bare digest is not of the one algorithm
-    /// that needs no name.
+    /// Returns the text of a tag or digest in this part; `None`: a digest without its algorithm must be SHA-256.
     fn text_of<'version>(&self, text: &'version str) -> Option<&'version str> {
         if self.is_bare { text.strip_prefix("sha256:") } else { Some(text) }
     }
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_references_in_every_style() {
+    fn references_are_set_in_every_style() {
         for (before, after) in [
             ("image: a:1", "image: a:2"),
             ("image: 'a:1' # c", "image: 'a:2' # c"),
@@ -365,21 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn quotes_what_would_not_be_a_string() {
+    fn values_that_would_not_be_strings_are_quoted() {
         assert_eq!(set("repository: a\ntag: v1 # c\n", "a:123e456"), "repository: a\ntag: \"123e456\" # c\n");
         assert_eq!(set("repository: a\ntag: 1.27\n", "a:1.28"), "repository: a\ntag: \"1.28\"\n");
         assert_eq!(set("repository: 'a'\ntag: v1\n", "a:0b1"), "repository: 'a'\ntag: '0b1'\n");
         assert_eq!(set("repository: a\ntag: 1.27\n", "a:v2"), "repository: a\ntag: v2\n");
         assert_eq!(set("image: 12:v1", "12:34"), "image: \"12:34\"");
         assert_eq!(set("image: a:v1", "a:1234567"), "image: a:1234567");
-        // What stands there already is something else to those who read it.
+        // The old value already has another type for some readers.
         assert_eq!(set("{repository: a, tag: 1.10}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
         assert_eq!(set("repository: a\ntag: 0123\n", "a:0123"), "repository: a\ntag: \"0123\"\n");
         assert_eq!(set("{repository: a, tag: \"1.10\"}", "a:1.10"), "{repository: a, tag: \"1.10\"}");
     }
 
     #[test]
-    fn moves_tag_and_digest_together() {
+    fn tag_and_digest_change_together() {
         let both = format!("a:2@{NEW}");
         assert_eq!(set(&format!("image: a:1@{OLD}"), &both), format!("image: a:2@{NEW}"));
         assert_eq!(set(&format!("image: a@{OLD}"), &both), format!("image: a@{NEW}"));
@@ -400,21 +398,21 @@ mod tests {
     }
 
     #[test]
-    fn sets_entries_of_kustomizations() {
+    fn entries_of_kustomizations_are_set() {
         let text = format!(
             "images:\n- name: x\n  newName: a\n  newTag: v1\n- name: a\n  digest: {OLD}\n- name: a\n- name: b\n  newTag: v1\n"
         );
         let expected = text.replacen("v1", "v2", 1).replace(OLD, NEW);
         let wanted = format!("a:v2@{NEW}");
         assert_eq!(set_in("x/kustomization.yaml", &text, &[&wanted]).unwrap(), expected);
-        // By its kind, too; and elsewhere a list of that name is nothing.
+        // A kustomization is recognised by its kind too; in other documents the list has no meaning.
         let typed = format!("kind: Kustomization\n{text}");
         assert_eq!(set(&typed, &wanted), format!("kind: Kustomization\n{expected}"));
         assert_eq!(set(&text, &wanted), text);
     }
 
     #[test]
-    fn edits_an_anchored_scalar_once() {
+    fn anchored_scalar_is_edited_once() {
         let text = "x-image: &i a:1\nb: {image: *i}\nc: {image: *i}\n";
         assert_eq!(set(text, "a:2"), text.replace("a:1", "a:2"));
         let text = "b: {image: &i a:1}\nc: {image: *i}\n";
@@ -434,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_change_something_else_through_an_anchor() {
+    fn change_of_another_value_through_an_anchor_is_refused() {
         for (text, other) in [
             ("b: {image: &i a:1}\nc:\n  label: *i\n", 3),
             ("label: &i a:1\nc: {image: *i}\n", 1),
@@ -444,7 +442,7 @@ mod tests {
             ("x-b: &b {tag: v1}\nc: {<<: *b, repository: a}\nd:\n  e: *b\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {\n  *t : e}\n", 4),
             ("x-t: &t v1\nc: {repository: a, tag: *t}\nd: {repository: a,\n  tag: [*t]}\n", 4),
-            // A merge key carries the tag to where it means something else.
+            // A merge key would carry the tag to a position with another meaning.
             ("a: &i {repository: a, tag: v1}\nf:\n  {<<: *i, repository: https://z.example}\n", 3),
             ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nh:\n  {<<: *m, name: z}\n", 4),
             ("x-t: &m {tag: v1}\na: {<<: *m, repository: a}\nj: {labels:\n  {<<: *m}}\n", 4),
@@ -453,22 +451,22 @@ mod tests {
             let refused = refused(text, "a:2");
             assert!(matches!(refused, Refused::Shared { other_line, .. } if other_line == other), "{text}: {refused}");
         }
-        // Both wanted, and they agree.
+        // Both positions want the same version.
         let text = "b: {repository: a, tag: &t v1}\nc: {repository: z, tag: *t}\n";
         assert_eq!(set_in("a.yaml", text, &["a:v2", "z:v2"]).unwrap(), text.replace("v1", "v2"));
         assert!(set_in("a.yaml", text, &["a:v2", "z:v3"]).is_err());
     }
 
     #[test]
-    fn refuses_to_write_a_tag_over_a_digest() {
+    fn tag_over_a_digest_is_refused() {
         let both = format!("a:v2@{NEW}");
         let refused = refused(&format!("repository: a\ntag: &x {}\nsha: *x\n", &OLD[7..]), &both);
         assert!(matches!(refused, Refused::Shared { line: 2, other_line: 3, .. }), "{refused}");
     }
 
     #[test]
-    fn refuses_what_makes_other_sites_of_the_file() {
-        // The marked value decides what the keys around it mean.
+    fn edit_that_changes_the_sites_of_the_file_is_refused() {
+        // The marked value determines the meaning of the keys around it.
         let text = "kind: Kustomization # tagrelay: docker.io/library/b:tag\nimages: [{name: a, newTag: v1}]\n";
         let refused = refused(text, "b:v2");
         assert!(
@@ -479,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_two_versions_at_once() {
+    fn two_versions_for_one_scalar_are_refused() {
         assert!(matches!(set_in("a.yaml", "image: a:1", &["a:2", "a:3"]), Err(Refused::Contradiction { .. })));
         assert_eq!(set_in("a.yaml", "image: a:1", &["a:2", "a:2"]).unwrap(), "image: a:2");
     }

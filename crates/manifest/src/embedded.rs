@@ -1,8 +1,7 @@
-//! YAML inside a block scalar: `helm.values` of an Argo CD Application and the like.
+//! YAML inside a block scalar, such as `helm.values` of an Argo CD Application.
 //!
-//! The value of such a scalar is a file of its own, which is found and edited as any other. What is special is the way
-//! back: the new value differs from the old one in some lines, and each is written over the end of its line in the file,
-//! behind the indentation. Only literal scalars (`|`) have their lines in the file as they are in the value.
+//! The scalar's value is read and edited like a file. Then each changed line is written over the end of its line in the file,
+//! after the indentation. Only literal scalars (`|`) have their lines unchanged in the file.
 
 use granit_parser::ScalarStyle;
 
@@ -18,28 +17,28 @@ use super::settings::RulePart;
 pub(crate) struct Embedded<'rules> {
     /// The scalar.
     pub(crate) node: NodeId,
-    /// Every node through which it is reached: the scalar itself, or aliases of it.
+    /// The nodes through which it is reached: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,
-    /// What the text is.
+    /// The kind of text.
     pub(crate) content: Content,
-    /// The rules of the settings that lead into it.
+    /// The rules in the settings that lead into it.
     pub(crate) rules: Vec<Rule<'rules>>,
 }
 
-/// What a text inside a file is.
+/// The kind of a text inside a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Something in which only rules of the settings find sites.
+    /// A text in which only rules find sites.
     Unknown,
     /// Helm values.
     Values,
     /// A patch of a kustomization.
     Patch,
-    /// A part of an ApplicationSet: the patch of its template, or the elements of a list generator.
+    /// A part of an ApplicationSet: its template patch, or the elements of a list generator.
     Argocd,
 }
 
-/// A rule of the settings, from some place on.
+/// The rest of a rule's path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule<'rules> {
     pub(crate) steps: &'rules [Step],
@@ -47,19 +46,19 @@ pub(crate) struct Rule<'rules> {
     pub(crate) part: RulePart,
 }
 
-/// Returns the line of the file on which a line of a scalar's value stands, both from 1.
+/// Returns the line in the file of a line in a scalar's value, both from 1.
 pub(crate) fn line_in_file(scalar: &Node<'_>, line: u32) -> u32 {
     match scalar.kind {
-        // The node begins with the first line that is not blank.
+        // The node begins at the first line that is not blank.
         Kind::Scalar(ScalarStyle::Literal) => {
             (scalar.line + line).saturating_sub(1 + blank_lines(&scalar.value) as u32)
         }
-        // The lines are folded or escaped: only where they begin can be told.
+        // In folded or escaped texts only the first line is known.
         _ => scalar.line,
     }
 }
 
-/// Returns the bytes of a literal scalar with the new value, `None` where the lines do not fit.
+/// Returns the bytes of a literal scalar with the new value; `None`: the number of lines differs.
 pub(crate) fn write_lines(raw: &str, old: &str, new: &str) -> Option<String> {
     let blank = blank_lines(old);
     let (old_lines, new_lines) = (old.split('\n').skip(blank), new.split('\n').skip(blank));
@@ -80,7 +79,7 @@ pub(crate) fn write_lines(raw: &str, old: &str, new: &str) -> Option<String> {
         written.push_str(end);
         rest = &behind[end.len()..];
     }
-    // Blank lines at the end belong to the bytes even where the value leaves them out.
+    // Trailing blank lines belong to the bytes even if the value omits them.
     written.push_str(rest);
     Some(written)
 }
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_written_behind_their_indentation() {
+    fn lines_are_written_after_their_indentation() {
         for (raw, old, new, expected) in [
             ("a: 1\n  b: 2\n", "\n\na: 1\nb: 2\n", "\n\na: 1\nb: 3\n", "a: 1\n  b: 3\n"),
             ("a: 1\r\n  b: 2", "a: 1\nb: 2", "a: x\nb: 2", "a: x\r\n  b: 2"),

@@ -1,31 +1,31 @@
-//! What the name of a file says about its content.
+//! What a file's name tells about its content.
 
-/// Returns whether a file of this name may hold sites at all: `.yaml`, `.yml`, `.json` and `Kustomization`.
+/// Returns whether a file with this name may have sites: `.yaml`, `.yml`, `.json` and `Kustomization`.
 ///
-/// Case counts, as it does for Argo CD and kustomize: neither reads `Deployment.YAML`.
+/// Case matters, as for Argo CD and kustomize: neither reads `Deployment.YAML`.
 pub fn is_manifest_path(path: &str) -> bool {
     let name = file_name(path);
     let stem = [".yaml", ".yml", ".json"].iter().find_map(|suffix| name.strip_suffix(suffix));
     stem.is_some_and(|stem| !stem.is_empty()) || name == "Kustomization"
 }
 
-/// Returns whether a file is JSON by its name.
+/// Returns whether a file is JSON, by its name.
 pub(crate) fn is_json(path: &str) -> bool {
     path.ends_with(".json")
 }
 
-/// Returns whether a JSON file is Helm values by its name: `values.json`, `values-staging.json`, `api.values.json`.
+/// Returns whether a JSON file has Helm values, by its name: `values.json`, `values-staging.json`, `api.values.json`.
 pub(crate) fn is_values_json(path: &str) -> bool {
     let stem = file_name(path).strip_suffix(".json").unwrap_or_default();
     stem.starts_with("values") || stem.ends_with("values")
 }
 
-/// Returns whether a file is a kustomization by its name.
+/// Returns whether a file is a kustomization, by its name.
 pub(crate) fn is_kustomization(path: &str) -> bool {
     matches!(file_name(path), "kustomization.yaml" | "kustomization.yml" | "Kustomization")
 }
 
-/// Returns whether a file is parameters of an Application, as Argo CD looks for them.
+/// Returns whether a file has parameters of an Application, by the name that Argo CD looks for.
 pub(crate) fn is_argocd_source(path: &str) -> bool {
     file_name(path).starts_with(".argocd-source")
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_manifests_by_name() {
+    fn manifests_are_recognised_by_name() {
         for path in ["a.yaml", "a/b.yml", "x/Kustomization", "a/.argocd-source-x.yaml", "a.json"] {
             assert!(is_manifest_path(path), "{path}");
         }

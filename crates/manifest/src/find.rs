@@ -12,18 +12,18 @@ use super::slots::{Key, Slot, Slots};
 use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
 
-/// All sites of a text.
+/// The sites of a text.
 pub(crate) struct Sites<'task> {
-    /// The sites in the order of the text. Those that an alias or a merge repeats word for word come once;
-    /// see [`Found::copies`].
+    /// The sites in the order of the text. A site that is repeated by an alias or merge key is listed once; see
+    /// [`Found::copies`].
     pub(crate) found: Vec<Found>,
-    /// The scalars that are texts with sites themselves, in the order of the text, each once.
+    /// Scalars whose texts have sites, in the order of the text, each once.
     pub(crate) embedded: Vec<Embedded<'task>>,
-    /// The aliases that stand under a merge key, ascending.
+    /// Aliases under a merge key, ascending.
     pub(crate) merges: Vec<NodeId>,
-    /// The aliases that stand where `# tagrelay: ignore` takes away what is there, ascending.
+    /// Aliases excluded by `# tagrelay: ignore`, ascending.
     pub(crate) ignored_aliases: Vec<NodeId>,
-    /// What is left alone although somebody may count on it.
+    /// Positions that are left alone although a version may be expected there.
     pub(crate) notes: Vec<Note>,
 }
 
@@ -32,7 +32,7 @@ impl<'task> Sites<'task> {
     ///
     /// # Errors
     ///
-    /// When a key that makes a site is there twice, or when merge keys go too far.
+    /// If a key of a site occurs twice, or merge keys are nested too deeply.
     pub(crate) fn find(tree: &Tree<'_>, task: &Task<'task>) -> Result<Self, Unreadable> {
         let mut finder = Finder::new(tree);
         if matches!(task.role, Role::File(_)) {
@@ -59,7 +59,7 @@ impl<'task> Sites<'task> {
             finder.skip_nested_texts();
         }
         let Finder { found, embedded, ignored_aliases, mut notes, mut unclear, reader, .. } = finder;
-        // A marker or a rule has made these clear.
+        // Markers and rules have made these positions clear.
         found.iter().flat_map(Found::parts).for_each(|part| unclear.remove(part.node));
         notes.extend(unclear.into_notes());
         notes.sort_by_key(|note| note.line);
@@ -69,8 +69,7 @@ impl<'task> Sites<'task> {
 }
 
 impl<'tree, 'task> Finder<'tree, '_, 'task> {
-    /// Visits every mapping below `root`, except inside mappings and sequences that are themselves keys: what
-    /// looks like one there is a template, `{{ … }}`.
+    /// Visits every map below `root`, except inside keys: a map or list as a key is a template, `{{ … }}`.
     fn walk(&mut self, root: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         let mut pending = vec![(root, None)];
@@ -92,7 +91,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(())
     }
 
-    /// Notes the texts inside a text that is itself inside a file. They are not searched.
+    /// Records texts inside a text of the file. They are not searched.
     fn skip_nested_texts(&mut self) {
         for node in std::mem::take(&mut self.embedded).into_keys() {
             if may_hold_sites(self.tree.node(node).value.as_bytes()) {
@@ -105,7 +104,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         matches!(self.tree.node(id).kind, Kind::Mapping(_) | Kind::Sequence(_))
     }
 
-    /// Sorts the sites and joins those that are the same bytes.
+    /// Sorts the sites and merges those with the same bytes.
     fn in_order(&mut self) {
         if self.found.len() > 1 {
             self.found.sort_by(|one, other| {
@@ -116,7 +115,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         }
     }
 
-    /// Adds the sites that a mapping makes, and returns the registry that counts below it.
+    /// Adds the sites of a map, and returns the registry that applies below it.
     fn visit(
         &mut self,
         mapping: NodeId,
@@ -140,7 +139,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         }
         match (self.reader.slot(slots[Key::Repository]), image) {
             (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
-            // Some charts say `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
+            // Some charts use `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
             (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots, global),
             _ => {}
         }
@@ -158,7 +157,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(global)
     }
 
-    /// Keys that mean something in documents of one kind only.
+    /// Keys with a meaning in one kind of document only.
     fn visit_special(&mut self, slots: &Slots) -> Result<(), Unreadable> {
         match self.document {
             DocumentKind::Argocd => {
@@ -174,7 +173,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
                     self.take_part_of_set(slots[key]);
                 }
             }
-            // A post-renderer, which is a kustomization in all but its name.
+            // A post-renderer, which has the form of a kustomization.
             DocumentKind::HelmRelease => {
                 if let Some(kustomize) = slots[Key::Kustomize] {
                     let kustomize = self.reader.follow(kustomize)?;
@@ -257,20 +256,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn tells_the_format_by_the_document() {
+    fn format_depends_on_the_document() {
         let text = "apiVersion: v1\nkind: Pod\nimage: a:1\n---\nimage: b:1\n---\nkind: Pod\nimage: c:1\n";
         assert_eq!(sites(text), ["3 kubernetes a 1", "5 helm-values b 1", "8 helm-values c 1"]);
         let text = "image: a:1\nimages: [{name: b, newTag: v1}]\n";
         assert_eq!(sites(text), ["1 helm-values a 1"]);
         assert_eq!(sites_in("x/kustomization.yml", text), ["1 helm-values a 1", "2 kustomization b v1"]);
         assert_eq!(sites(&format!("{text}kind: Kustomization")).len(), 2);
-        // Named so, but something else by its own words.
+        // The content overrides the file's name.
         let typed = format!("{text}apiVersion: v1\nkind: ConfigMap");
         assert_eq!(sites_in("kustomization.yaml", &typed), ["1 kubernetes a 1"]);
     }
 
     #[test]
-    fn looks_into_lists_of_objects() {
+    fn lists_of_objects_are_searched() {
         let application =
             "{apiVersion: argoproj.io/v1alpha1, kind: Application, spec: {source: {kustomize: {images: ['a:1']}}}}";
         let release = "{apiVersion: helm.toolkit.fluxcd.io/v2, kind: HelmRelease, spec: {values: {image: {repository: b, tag: v1}}}}";
@@ -279,7 +278,7 @@ pub(crate) mod tests {
         assert_eq!(sites(&text), ["4 argocd a 1", "5 helm-values b v1", "6 kubernetes c 1"]);
         let flux = "{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, spec: {images: [{name: d, newTag: v1}]}}";
         assert_eq!(sites(&format!("apiVersion: v1\nkind: List\nitems: [{flux}]\n")), ["3 kustomization d v1"]);
-        // Lists in lists, as deep as they are.
+        // Nested lists of any depth.
         let applications =
             format!("{{apiVersion: argoproj.io/v1alpha1, kind: ApplicationList, items: [{application}]}}");
         let list = format!("{{apiVersion: v1, kind: List, items: [{applications}, {{kind: Pod, image: c:1}}]}}");
@@ -287,12 +286,12 @@ pub(crate) mod tests {
         assert_eq!(sites(&nested), ["4 argocd a 1", "4 kubernetes c 1", "5 helm-values b v1"]);
         let deep = format!("{}{application}{}", "{apiVersion: v1, kind: List, items: [".repeat(100), "]}".repeat(100));
         assert_eq!(sites(&deep), ["1 argocd a 1"]);
-        // Named as a kustomization, it is none for that.
+        // A file named like a kustomization need not be one.
         assert_eq!(sites_in("kustomization.yaml", &text).len(), 3);
     }
 
     #[test]
-    fn finds_a_site_once_however_often_it_is_repeated() {
+    fn repeated_site_is_found_once() {
         let text = "a: &a {repository: a, tag: &t v1}\nb: *a\nc: {<<: *a, x: y}\nd: {repository: b, tag: *t}\n\
                     e: {<<: *a, repository: c}\nf: [*t, *a]\n";
         assert_eq!(sites(text), ["1 helm-values a v1", "1 helm-values b v1", "1 helm-values c v1"]);
@@ -302,7 +301,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn leaves_templates_alone() {
+    fn templates_are_left_alone() {
         assert_eq!(sites("? {image: a:1}\n: {image: b:1}\n"), ["2 helm-values b 1"]);
         for text in ["image: a:1\n{{- if .x }}\nb: c\n{{- end }}\n", "image: a:1\na: {{ image: a:1 }}\n"] {
             let unreadable = scan("a.yaml", text.as_bytes()).unwrap_err();
@@ -314,7 +313,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn reports_keys_that_are_there_twice() {
+    fn duplicate_keys_are_refused() {
         for text in ["image: a:1\nimage: b:1", "image: a:1\nimage: []", "repository: a\ntag: 1\n'tag': 2"] {
             let Err(Unreadable { line: Some(line), reason }) = scan("a.yaml", text.as_bytes()) else {
                 panic!("{text}")
@@ -322,7 +321,7 @@ pub(crate) mod tests {
             assert_eq!(line as usize, text.lines().count());
             assert!(reason.contains("twice"), "{reason}");
         }
-        // Where no site is concerned it is somebody else's business.
+        // Without a site, duplicate keys do not matter.
         assert_eq!(sites("image: a:1\nlabels: {tag: 1, tag: 2}\nx: 1\nx: 2").len(), 1);
     }
 }

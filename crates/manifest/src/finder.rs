@@ -13,7 +13,7 @@ use super::slots::Reader;
 use super::tree::{NodeId, Tree};
 use super::unclear::Unclear;
 
-/// What has been found in a text so far. Each file of a notation adds its own sites.
+/// The sites found in a text so far. The file of each format adds its own.
 pub(crate) struct Finder<'tree, 'text, 'task> {
     pub(crate) tree: &'tree Tree<'text>,
     pub(crate) document: DocumentKind,
@@ -39,7 +39,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         }
     }
 
-    /// Returns the entry for a scalar whose text holds sites, which is made when it is not there.
+    /// Returns the entry of a scalar whose text has sites, and adds it if it is missing.
     pub(crate) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
         let new = || Embedded { node, reached_by: Vec::new(), content: Content::Unknown, rules: Vec::new() };
         let embedded = self.embedded.entry(node).or_insert_with(new);
@@ -47,7 +47,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         embedded
     }
 
-    /// `repository:tag@digest`, from some byte of the text on, below a registry where there is one.
+    /// Adds the site `repository:tag@digest` in the text from some byte on, below an optional registry.
     pub(crate) fn take_reference(
         &mut self,
         home: NodeId,
@@ -61,7 +61,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
-    /// Adds a site of a repository that is called so below a registry, or tells that no repository can be there.
+    /// Adds a site of the repository with this name below a registry, or reports that it is invalid.
     pub(crate) fn add_below(
         &mut self,
         home: NodeId,
@@ -81,7 +81,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         }
     }
 
-    /// Adds a site when all its parts are what they should be. Returns whether they are.
+    /// Adds a site if all its parts are valid. Returns whether they are.
     pub(crate) fn add(
         &mut self,
         home: NodeId,
@@ -113,11 +113,11 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
     }
 }
 
-/// Returns the repository of a name below a registry, as the charts join them: a path behind the host is fine.
+/// Returns the repository of a name below a registry, joined as in charts: the registry may contain a path.
 fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
     match registry {
         None => Cow::Borrowed(name),
-        // With a slash at its end a chart adds none.
+        // Charts add no second slash.
         Some(registry) => Cow::Owned(format!("{}/{name}", registry.strip_suffix('/').unwrap_or(registry))),
     }
 }

@@ -1,4 +1,4 @@
-//! Sites with the scalars that they are made of.
+//! Sites with their scalars.
 
 use std::ops::Range;
 
@@ -7,33 +7,32 @@ use tagrelay_image::{Digest, ImageReference};
 use super::site::Site;
 use super::tree::NodeId;
 
-/// A site with the scalars that it is made of.
+/// A site with its scalars.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) site: Site,
-    /// The mappings that have this site, with everything that an alias or a merge key brings them; none where somebody
-    /// named the one place.
+    /// The maps that have this site, including through aliases and merge keys; none if the one position was named explicitly.
     pub(crate) homes: Vec<NodeId>,
     pub(crate) tag: Option<Part>,
     pub(crate) digest: Option<Part>,
-    /// Whether `@digest` may be added behind the tag.
+    /// Whether `@digest` may be added after the tag.
     pub(crate) is_pinnable: bool,
 }
 
-/// Where a tag or a digest stands.
+/// The position of a tag or digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// The scalar.
     pub(crate) node: NodeId,
-    /// Every node through which sites reach the scalar: the scalar itself, or aliases of it.
+    /// Every node through which sites reach the scalar: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,
-    /// The bytes of the scalar's value that are the tag or the digest.
+    /// The bytes of the scalar's value with the tag or digest.
     pub(crate) range: Range<usize>,
-    /// Whether a digest is written without `sha256:` in front, as under the key `sha`.
+    /// Whether the digest is written without `sha256:`, as under the key `sha`.
     pub(crate) is_bare: bool,
 }
 
-/// A tag or a digest as it is written, with its place.
+/// A tag or digest as written, with its position.
 pub(crate) type Written<'tree> = (&'tree str, Part);
 
 impl Found {
@@ -45,7 +44,7 @@ impl Found {
         (tag.or(digest).unwrap_or_default(), digest.or(tag).unwrap_or_default())
     }
 
-    /// Takes in `copy` when it is this very site, reached in another way.
+    /// Merges `copy` if it is the same site, reached in another way.
     pub(crate) fn joins(&mut self, copy: &mut Self) -> bool {
         let is_same = self.place() == copy.place() && self.site == copy.site;
         if is_same {
@@ -61,19 +60,19 @@ impl Found {
         is_same
     }
 
-    /// Returns whether the repository stands under a key beside the tag, and not before it in one text.
+    /// Returns whether the repository is under its own key and not in the same text as the tag.
     pub(crate) fn is_beside_its_name(&self) -> bool {
         self.parts().all(|part| part.range.start == 0)
     }
 
-    /// The tag and the digest, those that are there.
+    /// Returns the tag and the digest that the site has.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.tag.iter().chain(&self.digest)
     }
 }
 
 impl Part {
-    /// The part that is all of the scalar.
+    /// The part that is the whole scalar.
     pub(crate) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
         Self::inside(at, node, 0..text.len())
     }
@@ -83,12 +82,12 @@ impl Part {
         Self { node, reached_by: vec![at], range, is_bare: false }
     }
 
-    /// Returns the digest that the text of the part is.
+    /// Returns the digest in the text of the part.
     pub(crate) fn digest_of(&self, text: &str) -> Option<Digest> {
         if self.is_bare { format!("sha256:{text}").parse().ok() } else { text.parse().ok() }
     }
 
-    /// The name of a reference from some byte of the text on, its tag and its digest.
+    /// Splits the text from some byte on into the name of a reference, its tag and its digest.
     pub(crate) fn of_reference(
         at: NodeId,
         node: NodeId,
@@ -102,7 +101,7 @@ impl Part {
         (name, tag, digest)
     }
 
-    /// The tag, and the digest that may stand behind it in the same scalar.
+    /// Returns the tag, and the digest that may follow it in the same scalar.
     pub(crate) fn tag_and_digest(at: NodeId, node: NodeId, text: &str) -> (Written<'_>, Option<Written<'_>>) {
         match text.split_once('@') {
             Some((tag, digest)) => (

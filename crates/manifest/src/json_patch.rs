@@ -2,10 +2,10 @@
 
 use super::tree::{Kind, NodeId, Tree};
 
-/// What an operation of JSON Patch may do (<https://datatracker.ietf.org/doc/html/rfc6902#section-4>).
+/// The operations of JSON Patch (<https://datatracker.ietf.org/doc/html/rfc6902#section-4>).
 pub(crate) const OPERATIONS: [&str; 6] = ["add", "remove", "replace", "move", "copy", "test"];
 
-/// Returns whether a node is a JSON Patch: a list of nothing but operations.
+/// Returns whether a node is a JSON Patch: a list of operations and nothing else.
 pub(crate) fn is_json_patch(tree: &Tree<'_>, root: NodeId) -> bool {
     let is_operation = |item: NodeId| {
         let text = |key| tree.value_of(item, key).map(|value| &*tree.node(value).value);

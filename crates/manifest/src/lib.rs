@@ -1,32 +1,30 @@
-//! Manifests: bytes of YAML in, the places that name a version out, and new bytes for new versions.
+//! Finds the versions in manifests and sets them.
 //!
-//! A [`Site`] is one place that names a version of an image. These forms are known (`docs/manifests.md` has more of each):
+//! A [`Site`] is a position that names a version of an image (`docs/manifests.md` has the details):
 //!
-//! | [`Format`] | the place | the repository it belongs to |
+//! | [`Format`] | position | repository |
 //! |---|---|---|
-//! | `kubernetes` | the scalar under any key `image` that is a reference with a tag or a digest, in an object with `apiVersion` and `kind` | the reference's |
-//! | `kustomization` | `newTag` and `digest` of an entry of `images` | `newName`, or else `name` |
-//! | `helm-values` | `tag` and `digest` (or `sha`) beside `repository` (or an `image` without version), and `image` references in documents that are no Kubernetes object | `repository`, below `registry` where that is set |
-//! | `argocd` | kustomize images, Helm parameters, values and references in an Application and the like | as above |
+//! | `kubernetes` | a reference with tag or digest under any key `image`, in an object with `apiVersion` and `kind` | the reference's |
+//! | `kustomization` | `newTag` and `digest` of an entry of `images` | `newName`, else `name` |
+//! | `helm-values` | `tag` and `digest` (or `sha`) next to `repository` (or an `image` without version), and `image` references in other documents | `repository`, below `registry` if that is set |
+//! | `argocd` | kustomize images, Helm parameters, values and references in an Application and similar | as above |
 //! | `compose` | `image` in a Compose file | the reference's |
-//! | `marker` | a scalar that a comment marks | the name of the marker, by the settings |
-//! | `inherited` | nothing yet: an image from a kustomization's base, for which an entry of `images` is added | the base's |
-//! | `rule` | a scalar at a path that the settings name | the rule's, or the reference's |
+//! | `marker` | a scalar with a marker in a comment | the marker's |
+//! | `inherited` | none yet: an image of a kustomization's base, for which an entry of `images` is added | the base's |
+//! | `rule` | a scalar at a path in the settings | the rule's, or the reference's |
 //!
-//! The way of an edit: the bytes are parsed into a flat list of nodes with byte ranges (`tree`), the sites are
-//! found in it (`find`), each scalar that must change is written anew in its own style (`notation`, which
-//! knows from `plain` what has to be quoted), and the result is only handed out after `proof` has read it
-//! back: the bytes, the nodes, and the sites, which say what was wanted (`shape`). A block scalar whose text is YAML goes the
-//! same way once more (`embedded`), and so does its proof. Anything
-//! but the addressed scalars, comments and line ends included, is copied and never written.
+//! An edit parses the bytes into a flat list of nodes with byte ranges (`tree`), finds the sites (`find`), and rewrites each
+//! changed scalar in its own style (`notation`; `plain` decides what needs quotes). Everything else, including comments and
+//! line endings, is copied. The result is returned only after `proof` has parsed it again and compared bytes, nodes and sites
+//! (`shape`). A block scalar with YAML is edited and proven in the same way (`embedded`).
 //!
-//! Beside what the keys say there is what somebody says (`claims`): markers in comments, and rules of the settings.
+//! Sites are also named explicitly (`claims`): by markers in comments and by rules in the settings.
 //!
-//! What a kustomization takes from a base outside of its environment is read by `overlay`, which is handed the files
-//! beside it, and is set by an entry that is added; that has a proof of its own.
+//! `overlay` handles images that a kustomization takes from a base outside its environment. It gets the other files from the
+//! caller, and adds an entry, with a proof of its own.
 //!
-//! Everything is pure, bounded and free of panics for any input: files, nesting, nodes and aliases have limits,
-//! and aliases are followed but never expanded.
+//! Everything is pure and free of panics for any input. Files, nesting, nodes and aliases are limited, and aliases are never
+//! expanded.
 
 #![warn(unreachable_pub)]
 

@@ -1,40 +1,40 @@
-//! Where lines end: at a line feed, at a carriage return, or at both of them, which is one end.
+//! Line endings: a line feed, a carriage return, or both together.
 //!
-//! That is so in every version of YAML. The first ones had three more (see `tree/line_breaks.rs`), which are text here.
+//! These apply in every version of YAML. YAML 1.1 has three more (see `tree/line_breaks.rs`), which are text here.
 
-/// Returns the length of the first line, without its end.
+/// Returns the length of the first line without its ending.
 pub(crate) fn line_length(text: &str) -> usize {
     text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
-/// Returns what stands behind the last line end.
+/// Returns the text after the last line ending.
 pub(crate) fn last_line(text: &str) -> &str {
     let start = text.rfind(['\n', '\r']).map_or(0, |end| end + 1);
     &text[start..]
 }
 
-/// Returns the line end with which a text begins.
+/// Returns the line ending at the start of a text.
 pub(crate) fn first_end(text: &str) -> Option<&'static str> {
     ["\r\n", "\n", "\r"].into_iter().find(|end| text.starts_with(end))
 }
 
-/// Returns the line end with which a text ends.
+/// Returns the line ending at the end of a text.
 pub(crate) fn last_end(text: &str) -> Option<&'static str> {
     ["\r\n", "\n", "\r"].into_iter().find(|end| text.ends_with(end))
 }
 
-/// Counts the line ends, of which the last one is whole.
+/// Counts line endings. The text must not end inside one.
 pub(crate) fn count_ends(bytes: &[u8]) -> u32 {
     let mut counter = LineCounter::new(bytes);
     counter.of(bytes.len()) - 1
 }
 
-/// Counts lines from 1 on, as the parser does.
+/// Counts lines from 1, as the parser does.
 pub(crate) struct LineCounter<'text> {
     bytes: &'text [u8],
     position: usize,
     line: u32,
-    /// Where the line begins.
+    /// The start of the line.
     pub(crate) start: usize,
 }
 
@@ -43,7 +43,7 @@ impl<'text> LineCounter<'text> {
         Self { bytes, position: 0, line: 1, start: 0 }
     }
 
-    /// Returns the line of a position that is not before the last one.
+    /// Returns the line of a position. Positions must be ascending.
     pub(crate) fn of(&mut self, position: usize) -> u32 {
         let is_end = |index: &usize| match self.bytes[*index] {
             b'\n' => true,
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_in_three_ways() {
+    fn three_line_endings_are_recognised() {
         assert_eq!(count_ends(b"a\nb\rc\r\nd\n\re"), 5);
         assert_eq!(["a\nb", "a\rb", "a\r\nb", "a"].map(line_length), [1; 4]);
         assert_eq!(["a\nb", "a\rb", "a\r\nb", "b"].map(last_line), ["b"; 4]);

@@ -1,7 +1,7 @@
-//! Markers: comments that say of the scalar on their line to which image it belongs.
+//! Markers: comments that name the image of the scalar on their line.
 //!
-//! `# tagrelay: <name>` and `# tagrelay: <name>:tag` (also `:digest`, `:name`), `# tagrelay: ignore`, and those of Flux,
-//! `# {"$imagepolicy": "<namespace>:<name>"}` with `:tag`, `:digest` or `:name` behind the name
+//! `# tagrelay: <name>` and `# tagrelay: <name>:tag` (also `:digest`, `:name`), `# tagrelay: ignore`, and Flux's
+//! `# {"$imagepolicy": "<namespace>:<name>"}` with optional `:tag`, `:digest` or `:name`
 //! (<https://fluxcd.io/flux/guides/image-update/#configure-image-update-for-custom-resources>).
 
 use std::collections::BTreeSet;
@@ -13,46 +13,46 @@ use memchr::memmem;
 use super::lines::{LineCounter, last_line, line_length};
 use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
-/// What begins our own markers.
+/// The first word of our markers.
 pub(crate) const OWN: &[u8] = b"tagrelay:";
-/// What Flux's markers hold.
+/// The key in Flux's markers.
 pub(crate) const FLUX: &[u8] = b"\"$imagepolicy\"";
 
 /// A marker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marker<'text> {
-    /// The value that stands before it on its line; `None` where none does.
+    /// The value before it on its line; `None`: there is none.
     pub(crate) at: Option<NodeId>,
-    /// What it stands at the edge of: the value of the key on its line, where that begins on a later one; between
-    /// brackets, the outermost collection that is opened or closed on its line.
+    /// The value at whose edge it is: the value of the key on its line if that begins on a later line; in brackets, the
+    /// outermost collection that opens or closes on its line.
     pub(crate) around: Option<NodeId>,
-    /// The line, counted from 1.
+    /// The line, from 1.
     pub(crate) line: u32,
-    /// What it says.
+    /// The meaning.
     pub(crate) says: Says<'text>,
 }
 
-/// What a marker says.
+/// The meaning of a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says<'text> {
-    /// The value is no site.
+    /// The value is not a site.
     Ignore,
-    /// The value is this part of the image of this name.
+    /// The value is this part of the image with this name.
     Is(Name<'text>, Option<Marked>),
-    /// Nothing that is understood.
+    /// The marker is not understood.
     Unclear,
 }
 
-/// Whose name it is.
+/// The kind of name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name<'text> {
-    /// One of ours.
+    /// A name of ours.
     Own(&'text str),
-    /// `namespace:name` of Flux.
+    /// Flux's `namespace:name`.
     Policy(&'text str),
 }
 
-/// What the value is, where the marker says it.
+/// The part that a marker states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Marked {
     Tag,
@@ -75,7 +75,7 @@ pub(crate) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     let keys = if found.is_empty() { BTreeSet::new() } else { keys(tree) };
     let mut lines = LineCounter::new(text.as_bytes());
     let mut markers = Vec::new();
-    // Where the line ends on which the last one stood: what follows in the same comment is its text.
+    // The end of the line of the last marker: the rest of that comment is its text.
     let mut line_end = 0;
     for (hash, start) in found {
         if hash < line_end {
@@ -98,23 +98,23 @@ pub(crate) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     markers
 }
 
-/// Returns the keys of all mappings: a marker is about a value.
+/// Returns the keys of all maps: a marker concerns a value, not a key.
 fn keys(tree: &Tree<'_>) -> BTreeSet<NodeId> {
     let mappings = (0..tree.nodes.len() as NodeId).filter(|id| matches!(tree.node(*id).kind, Kind::Mapping(_)));
     mappings.flat_map(|mapping| tree.entries(mapping)).map(|(key, _)| key).collect()
 }
 
-/// Returns the item of a list whose `-` stands alone on its line before the hash, unless it is nothing. `behind` is the node
-/// behind the hash.
+/// Returns the item of a list whose `-` is alone on its line before the comment, unless it is empty. `behind`: the node after
+/// the comment.
 fn item(tree: &Tree<'_>, behind: NodeId, hash: usize, line_start: usize) -> Option<NodeId> {
     let text = tree.text();
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    // Beside dashes there may be the anchor and the tag of the item.
+    // The item's anchor and tag may follow the dash.
     let is_property = |word: &str| word.starts_with(['&', '!']);
     let before = text.get(line_start..hash)?;
     let mut words = before.split_ascii_whitespace();
     let is_alone = words.next() == Some("-") && words.all(|word| word == "-" || is_property(word));
-    // The list begins behind its first dash, and so does one that is the first item of another.
+    // A list begins after its first dash, also as the first item of another list.
     let begins_here = |id: &NodeId| {
         let node = &tree.nodes[*id as usize];
         let is_list = matches!(node.kind, Kind::Sequence(_));
@@ -123,14 +123,14 @@ fn item(tree: &Tree<'_>, behind: NodeId, hash: usize, line_start: usize) -> Opti
     let behind = (behind..tree.nodes.len() as NodeId).find(|id| !begins_here(id))?;
     let between = text.get(hash..tree.node(behind).span().start)?;
     let line = last_line(between);
-    // What begins no further to the right, or with a dash of its own, is not in this item.
+    // A node that is not indented further, or begins with its own dash, is not in this item.
     let is_inside = line.len() < between.len()
         && indentation(line) > indentation(before)
         && line.split_ascii_whitespace().all(is_property);
     (is_alone && is_inside).then_some(behind)
 }
 
-/// Returns the outermost of the collections whose brackets open on the line, the last of which is `last`.
+/// Returns the outermost collection whose bracket opens on the line; `last`: the innermost.
 fn opened(tree: &Tree<'_>, last: NodeId, line: u32) -> Option<NodeId> {
     let opens = |id: &NodeId| {
         let node = tree.node(*id);
@@ -139,8 +139,7 @@ fn opened(tree: &Tree<'_>, last: NodeId, line: u32) -> Option<NodeId> {
     (0..=last).rev().take_while(opens).last()
 }
 
-/// Returns the outermost of the collections whose brackets close on the line before the hash, of which `last` is the last
-/// node.
+/// Returns the outermost collection whose bracket closes on the line before the comment; `last`: the last node before it.
 fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Option<NodeId> {
     let end = tree.node(last).span().end;
     let between = tree.text().get(end..hash)?;
@@ -148,7 +147,7 @@ fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Opti
         let (before_comment, _) = line.split_once('#').unwrap_or((line, ""));
         before_comment.matches([']', '}']).count()
     };
-    // Where there are none on this line, those before it are nobody's business.
+    // Brackets that close on earlier lines do not matter.
     if closing(&between[line_start.saturating_sub(end).min(between.len())..]) == 0 {
         return None;
     }
@@ -157,17 +156,17 @@ fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Opti
     (0..=last).rev().filter(ends).nth(count - 1)
 }
 
-/// Returns whether a node is a collection with brackets of its own: that of one pair in a sequence has none.
+/// Returns whether a node is a collection in brackets. A single pair in a sequence has none of its own.
 fn is_between_brackets(tree: &Tree<'_>, id: NodeId) -> bool {
     let node = tree.node(id);
     matches!(node.kind, Kind::Mapping(StructureStyle::Flow) | Kind::Sequence(StructureStyle::Flow))
         && tree.text()[node.span().start..].starts_with(['{', '['])
 }
 
-/// What `# tagrelay: ignore` takes away: what stands on its line, and what it stands at the edge of.
+/// What `# tagrelay: ignore` excludes: the nodes on its line, and the value at whose edge it is.
 pub(crate) struct Ignored {
     lines: BTreeSet<u32>,
-    /// In the order of the text, none in another.
+    /// In the order of the text, not nested.
     ranges: Vec<Range<NodeId>>,
 }
 
@@ -183,34 +182,34 @@ impl Ignored {
         self.lines.is_empty() && self.ranges.is_empty()
     }
 
-    /// Returns whether a node stands where something is ignored.
+    /// Returns whether a node is excluded.
     pub(crate) fn takes(&self, tree: &Tree<'_>, id: NodeId) -> bool {
         self.lines.contains(&tree.node(id).line) || is_in(&self.ranges, id)
     }
 
-    /// Returns whether a node is in something that is ignored as a whole.
+    /// Returns whether a node is inside a value that is excluded as a whole.
     pub(crate) fn holds(&self, id: NodeId) -> bool {
         is_in(&self.ranges, id)
     }
 
-    /// Returns whether a marker stands on the line of a node.
+    /// Returns whether a marker is on the line of a node.
     pub(crate) fn takes_line_of(&self, tree: &Tree<'_>, id: NodeId) -> bool {
         self.lines.contains(&tree.node(id).line)
     }
 }
 
-/// Returns where the comment begins whose first word stands at `start`, behind `opener` and blanks.
+/// Returns the start of the comment whose first word is at `start`, after `opener` and blanks.
 fn hash_before(text: &str, start: usize, opener: &str) -> Option<usize> {
     let blanks = |text: &str| text.trim_end_matches([' ', '\t']).len();
     let before = &text[..blanks(&text[..start])];
     let before = before.strip_suffix(opener)?;
     let hash = before[..blanks(before)].strip_suffix('#')?;
-    // Without a blank before it, it is no comment.
+    // Without a blank before the hash it is not a comment.
     (hash.is_empty() || hash.ends_with([' ', '\t', '\n', '\r', '\u{feff}'])).then_some(hash.len())
 }
 
-/// Returns the last value before a comment on its line, which begins at `line_start`: `Some(None)` where there is none,
-/// `None` where it is no comment but a part of a scalar.
+/// Returns the last value before a comment on its line, which begins at `line_start`. `Some(None)`: there is no value.
+/// `None`: the text is not a comment but part of a scalar.
 fn value_before(tree: &Tree<'_>, hash: usize, line_start: usize) -> Option<Option<NodeId>> {
     let behind = tree.nodes.partition_point(|node| node.span().start <= hash);
     let Some(id) = behind.checked_sub(1) else { return Some(None) };
@@ -227,13 +226,13 @@ fn value_before(tree: &Tree<'_>, hash: usize, line_start: usize) -> Option<Optio
     Some((is_same_line && is_value).then_some(id as NodeId))
 }
 
-/// Reads what stands behind the hash, from the word to the end of the line.
+/// Parses the text from the marker's first word to the end of the line.
 fn says(line: &str) -> Says<'_> {
     if let Some(rest) = line.strip_prefix("tagrelay:") {
         return match rest.split_whitespace().next() {
             Some("ignore") => Says::Ignore,
             Some(word) if is_nearly_ignore(word) => Says::Unclear,
-            // A registry's port makes a colon as well, so only the known words are parts.
+            // A registry's port has a colon too, so only known words are parts.
             Some(word) => match word.rsplit_once(':') {
                 Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {
                     Says::Is(Name::Own(name), part_of(part))
@@ -247,15 +246,14 @@ fn says(line: &str) -> Says<'_> {
     policy_of(line).unwrap_or(Says::Unclear)
 }
 
-/// Returns whether a word is likely to be a slip of the pen: in capitals, with more behind it, or with letters that are
-/// swapped or doubled.
+/// Returns whether a word is probably misspelled: upper case, extra characters, or swapped or doubled letters.
 fn is_nearly_ignore(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     let letters = |word: &str| word.bytes().collect::<BTreeSet<u8>>();
     word.starts_with("ignor") || (word.starts_with('i') && word.len() <= 7 && letters(&word) == letters("ignore"))
 }
 
-/// `"$imagepolicy": "namespace:name:part"`.
+/// Parses `"$imagepolicy": "namespace:name:part"`.
 fn policy_of(line: &str) -> Option<Says<'_>> {
     let rest = line.strip_prefix("\"$imagepolicy\"")?.trim_start().strip_prefix(':')?.trim_start();
     let (policy, _) = rest.strip_prefix('"')?.split_once('"')?;
@@ -281,7 +279,7 @@ fn part_of(word: &str) -> Option<Marked> {
 mod tests {
     use super::*;
 
-    /// Returns each marker as `line value says`.
+    /// Returns each marker as `line value meaning`.
     fn found(text: &str) -> Vec<String> {
         let tree = Tree::parse(text.as_bytes()).unwrap();
         let shown = |marker: &Marker<'_>| {
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_belong_to_the_value_before_them() {
+    fn marker_belongs_to_the_value_before_it() {
         for (text, expected) in [
             ("a: v1 # tagrelay: x", "1 v1 x None"),
             ("a: 'v1'\t#tagrelay:x:tag other words", "1 v1 x Some(Tag)"),
@@ -320,7 +318,7 @@ mod tests {
             ("\u{feff}# tagrelay: x\na: v1", "1 - x None"),
             ("a: &a v1\nb: *a # tagrelay: x", "2 v1 x None"),
             ("a: v1 # tagrelay: x\nb: v2", "1 v1 x None"),
-            // One to a comment: the rest is its text.
+            // One marker per comment: the rest is text.
             ("a: v1 # tagrelay: x # tagrelay: y # {\"$imagepolicy\": \"ns:x\"}\r\nb: v2", "1 v1 x None"),
             ("? v1 # tagrelay: x\n: v2", "1 - x None"),
             ("{v1: # tagrelay: x\n v2}", "1 - x None"),
@@ -330,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dash_alone_on_its_line_stands_for_its_item() {
+    fn lone_dash_stands_for_its_item() {
         for (text, expected) in [
             ("- # tagrelay: ignore\n  a: b\n- c", Some("a: b")),
             ("x:\n-\t# tagrelay: ignore\n\n  # why\n  a: b\n", Some("a: b")),
@@ -357,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_comment_is_no_marker() {
+    fn marker_must_be_in_a_comment() {
         for text in [
             "a: 'v1 # tagrelay: x'",
             "a: |\n  v1 # tagrelay: x\n",

@@ -1,9 +1,8 @@
-//! Writes a scalar anew in the style in which it stands.
+//! Writes the new value of a scalar in its style.
 //!
-//! The rule for quotes: a quoted scalar keeps its quotes, a block scalar its form; a plain scalar stays plain
-//! unless [`reads_as_string`] says that a reader could take the new text for something else. Then it gets the
-//! quotes that most of the quoted values of the file have, and double quotes where there is no majority,
-//! because that is how Helm's and kustomize's own documents write a tag.
+//! A quoted scalar keeps its quotes, a block scalar its form. A plain scalar stays plain unless [`reads_as_string`] finds that
+//! a reader could take the new text for another type. Then it gets the quotes of most quoted values in the file, by default
+//! double quotes, as in Helm's and kustomize's documentation.
 
 use std::ops::Range;
 
@@ -13,31 +12,31 @@ use super::embedded::write_lines;
 use super::plain::reads_as_string;
 use super::tree::{Kind, Node, Tree};
 
-/// A scalar that is written anew.
+/// A rewritten scalar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Replacement {
-    /// The bytes of the scalar in the old text, as the parser gives them: quotes included.
+    /// The bytes of the scalar in the old text, including quotes.
     pub(crate) span: Range<usize>,
-    /// What stands there in the new text.
+    /// The new bytes.
     pub(crate) token: String,
-    /// The string that the token is.
+    /// The new value as a string.
     pub(crate) value: String,
-    /// Where the value is a text with sites: what changes in it, with spans in the old value. Empty everywhere else.
+    /// For a text with sites: the changes inside, with spans in the old value. Otherwise empty.
     pub(crate) inside: Vec<Replacement>,
 }
 
-/// Which quotes a file wants.
+/// The quotes that a file uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quotes {
     quote: char,
-    /// Whether every string has them, as in JSON.
+    /// Whether every string is quoted, as in JSON.
     always: bool,
 }
 
 impl Quotes {
     pub(crate) const JSON: Self = Self { quote: '"', always: true };
 
-    /// Returns the quote that most of the quoted scalars of the file have; the double quote where there is no majority.
+    /// Returns the quote of most quoted scalars in the file; double quotes if there is no majority.
     pub(crate) fn of(tree: &Tree<'_>) -> Self {
         let count = |style| tree.nodes.iter().filter(|node| node.kind == Kind::Scalar(style)).count();
         let prefers_single = count(ScalarStyle::SingleQuoted) > count(ScalarStyle::DoubleQuoted);
@@ -45,8 +44,8 @@ impl Quotes {
     }
 }
 
-/// Returns the literal scalar `node` of `text` with the text `value`, in which `inside` is what changes; `None` where it
-/// is no literal scalar, or the lines do not fit.
+/// Returns the literal scalar `node` of `text` with the new `value`; `inside`: the changes in it. `None`: it is not a literal
+/// scalar, or the number of lines differs.
 pub(crate) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec<Replacement>) -> Option<Replacement> {
     if node.kind != Kind::Scalar(ScalarStyle::Literal) {
         return None;
@@ -56,15 +55,14 @@ pub(crate) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec
     Some(Replacement { span, token, value, inside })
 }
 
-/// Returns the scalar `node` of `text` with the value `value`, put between quotes where it needs some and has
-/// none; `None` where its notation leaves no room for the value.
+/// Returns the scalar `node` of `text` with the new `value`, quoted if necessary. `None`: its notation cannot hold the value.
 pub(crate) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) -> Option<Replacement> {
     let Kind::Scalar(style) = node.kind else { return None };
     let in_line = token(&value, style, quotes)?;
     let span = node.span();
     let token = match style {
         ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => in_line,
-        // The value has no line break in it, so the content is the value with blanks around it.
+        // The value is one line, so the block's content is the value with blanks around it.
         ScalarStyle::Literal | ScalarStyle::Folded => {
             let content = text.get(span.clone())?;
             let (before, after) = content.split_once(&*node.value)?;
@@ -75,10 +73,9 @@ pub(crate) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) 
     Some(Replacement { span, token, value, inside: Vec::new() })
 }
 
-/// Returns how a value is written in one line: as scalars of `style` are, or plain where that is a block. `None` where
-/// it would need escapes.
+/// Returns a value in one line in the given style; a block style gives a plain value. `None`: it would need escapes.
 pub(crate) fn token(value: &str, style: ScalarStyle, quotes: Quotes) -> Option<String> {
-    // References, tags and digests are written with these.
+    // The characters of references, tags and digests.
     let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     value.bytes().all(needs_no_escape).then(|| match style {
         ScalarStyle::SingleQuoted => format!("'{value}'"),
@@ -92,7 +89,7 @@ pub(crate) fn token(value: &str, style: ScalarStyle, quotes: Quotes) -> Option<S
 mod tests {
     use super::*;
 
-    /// Writes `value` in place of the value of `text`, which is one key with a scalar.
+    /// Replaces the value in `text`, which is one key with a scalar.
     fn written(text: &str, value: &str) -> Option<String> {
         let tree = Tree::parse(text.as_bytes()).unwrap();
         let replacement = write(text, tree.node(2), value.to_owned(), Quotes::of(&tree))?;
@@ -102,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_style() {
+    fn style_is_kept() {
         for (text, expected) in [
             ("a: b # c", "a: v2 # c"),
             ("a: 'b'", "a: 'v2'"),
@@ -113,12 +110,12 @@ mod tests {
         ] {
             assert_eq!(written(text, "v2").unwrap(), expected);
         }
-        // A value of several lines has no place for one of a single line.
+        // A value of several lines cannot be replaced by one of a single line.
         assert_eq!(written("a: |\n  b\r\n  c\n", "v2"), None);
     }
 
     #[test]
-    fn quotes_where_it_must() {
+    fn ambiguous_values_are_quoted() {
         assert_eq!(written("a: b", "1e5").unwrap(), "a: \"1e5\"");
         assert_eq!(written("'a': b", "1e5").unwrap(), "'a': '1e5'");
         assert_eq!(written("a: |-\n  b", "1e5").unwrap(), "a: |-\n  1e5");

@@ -1,6 +1,6 @@
-//! Patches of kustomize: a part of an object, or operations of JSON Patch
-//! (<https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/>). A kustomization holds them as texts,
-//! an Application of Argo CD and a post-renderer of Flux too; JSON Patches are files of their own as well.
+//! Patches of kustomize: a partial object, or operations of JSON Patch
+//! (<https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/>). They are texts in a kustomization, an
+//! Application of Argo CD or a post-renderer of Flux. JSON Patches may also be separate files.
 
 use super::document::DocumentKind;
 use super::embedded::Content;
@@ -13,7 +13,7 @@ use super::unclear::shown;
 use tagrelay_image::ImageReference;
 
 impl Finder<'_, '_, '_> {
-    /// Takes the patches of a kustomization, in Flux's objects below `spec`.
+    /// Reads the patches of a kustomization; in Flux's objects below `spec`.
     pub(crate) fn take_patches(&mut self, root: NodeId) -> Result<(), Unreadable> {
         self.take_patches_of(root)?;
         match self.tree.value_of(root, "spec") {
@@ -25,7 +25,7 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// Takes the patches of what is like a kustomization: `patches`, `patchesJson6902` and `patchesStrategicMerge`.
+    /// Reads `patches`, `patchesJson6902` and `patchesStrategicMerge`.
     pub(crate) fn take_patches_of(&mut self, holder: NodeId) -> Result<(), Unreadable> {
         for key in ["patches", "patchesJson6902"] {
             for patch in self.items(holder, key)? {
@@ -34,7 +34,7 @@ impl Finder<'_, '_, '_> {
             }
         }
         for patch in self.items(holder, "patchesStrategicMerge")? {
-            // One line is the path of a file.
+            // A single line is the path of a file.
             if matches!(self.reader.slot(Some(patch)), Slot::Text(_, _, text) if text.contains('\n')) {
                 self.take_patch(Some(patch))?;
             }
@@ -49,7 +49,7 @@ impl Finder<'_, '_, '_> {
         Ok(if is_list { self.tree.children(list).collect() } else { Vec::new() })
     }
 
-    /// Takes a patch: a text, or the operations themselves, as Flux had them in its first versions.
+    /// Reads a patch: a text, or the operations themselves, as in Flux's first versions.
     fn take_patch(&mut self, at: Option<NodeId>) -> Result<(), Unreadable> {
         match (self.reader.slot(at), at) {
             (Slot::Text(at, node, _), _) => {
@@ -67,7 +67,7 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// Takes the operations of a JSON Patch that set an `image`.
+    /// Reads the operations of a JSON Patch that set an `image`.
     pub(crate) fn take_operations(&mut self, root: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         if !matches!(tree.node(root).kind, Kind::Sequence(_)) {
@@ -88,19 +88,19 @@ impl Finder<'_, '_, '_> {
         Ok(())
     }
 
-    /// Returns whether an operation sets its value: `test` only looks, and what `remove`, `copy` and `move` do needs none.
+    /// Returns whether an operation sets its value. `test` only compares; `remove`, `copy` and `move` ignore the value.
     fn sets(&self, operation: NodeId) -> bool {
         matches!(self.reader.slot(self.tree.value_of(operation, "op")), Slot::Text(_, _, "add" | "replace"))
     }
 
-    /// Returns whether a mapping is an operation that sets nothing, so that what its value holds is no site.
+    /// Returns whether a map is an operation that sets nothing, so that its value has no sites.
     pub(crate) fn is_idle_operation(&self, mapping: NodeId) -> bool {
         let text = |key| self.reader.slot(self.tree.value_of(mapping, key));
         let is_operation = matches!(text("op"), Slot::Text(_, _, op) if OPERATIONS.contains(&op));
         is_operation && matches!(text("path"), Slot::Text(_, _, path) if is_pointer(path)) && !self.sets(mapping)
     }
 
-    /// Tells of an operation that sets the version of an image without saying of which: `/spec/values/image/tag`.
+    /// Reports an operation that sets a version without naming its image: `/spec/values/image/tag`.
     fn note_half_image(&mut self, path: &str, node: NodeId, text: &str) {
         let mut parts = path.rsplit('/');
         let (last, above) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -113,9 +113,8 @@ impl Finder<'_, '_, '_> {
         };
         if is_version && !text.contains("{{") {
             let path = shown(path);
-            let reason = format!(
-                "the operation at `{path}` does not say whose version it sets: mark its value (`# tagrelay: <image>`)"
-            );
+            let reason =
+                format!("the operation at `{path}` does not name its image: mark its value (`# tagrelay: <image>`)");
             self.unclear.note(node, reason);
         }
     }
@@ -169,7 +168,7 @@ patchesStrategicMerge:
                         path: /image\n      value: a:1\n";
         let edited = edit("x/kustomization.yaml", json6902.as_bytes(), &wanted).unwrap();
         assert_eq!(String::from_utf8(edited.bytes).unwrap(), json6902.replace("a:1", "a:v2"));
-        // Elsewhere a list of that name is nothing.
+        // In other documents the list has no meaning.
         assert!(scan("x/values.yaml", TEXT.as_bytes()).unwrap().is_empty());
     }
 
@@ -181,7 +180,7 @@ patchesStrategicMerge:
     }
 
     #[test]
-    fn a_patch_may_be_a_file_of_its_own() {
+    fn patch_may_be_a_separate_file() {
         let yaml = "# why\n- op: test\n  path: /spec/containers/0/image\n  value: a:0\n- op: replace\n  \
                     path: /spec/containers/0/image\n  value: a:1 # c\n- {op: add, path: /x, value: {image: 'a:2'}}\n\
                     - {op: test, path: /x, value: {image: 'a:2', repository: b, tag: v1}}\n- {op: remove, path: /y}\n";
@@ -195,7 +194,7 @@ patchesStrategicMerge:
         assert_eq!(found("image.json", json), ["1 kubernetes a 1", "2 kubernetes a 1"]);
         assert_eq!(set("image.json", json), json.replace("a:1", "a:v2"));
         for none in [
-            // No patches: what is no operation, or nothing.
+            // Not a patch: another item, or an empty list.
             "[{op: replace, path: /image, value: 'a:1'}, {b: c}]",
             "[{op: set, path: /image, value: 'a:1'}]",
             "[{op: replace, path: image, value: 'a:1'}]",
@@ -208,7 +207,7 @@ patchesStrategicMerge:
     }
 
     #[test]
-    fn an_operation_that_sets_half_an_image_is_told() {
+    fn operation_without_an_image_is_reported() {
         for path in ["/spec/values/image/tag", "/spec/values/webImage/digest", "/images/0/newTag"] {
             let text = format!("- {{op: replace, path: {path}, value: v1}}\n");
             let told = found("a.yaml", &text);
@@ -224,7 +223,7 @@ patchesStrategicMerge:
     }
 
     #[test]
-    fn patches_are_found_where_a_kustomization_is_held() {
+    fn patches_are_found_in_every_kind_of_kustomization() {
         let patches = "patches:\n- target: {kind: Deployment}\n  patch: |\n    - op: replace\n      path: /spec/image\n      \
                        value: a:1\n- patch: |\n    kind: Deployment\n    image: a:1\nimages: [IMAGE]\n";
         let held = |head: &str, indentation: &str, image: &str| {
@@ -269,7 +268,7 @@ patchesStrategicMerge:
             let set = text.replace("a:1", "a:2").replace("'1'", "'2'");
             assert_eq!(String::from_utf8(edited.bytes).unwrap(), set);
         }
-        // The first versions of Flux had objects and operations, and no texts.
+        // Flux's first versions had objects and operations instead of texts.
         let old = "apiVersion: helm.toolkit.fluxcd.io/v2beta1\nkind: HelmRelease\nspec:\n  postRenderers:\n  - kustomize:\n      \
                    patchesJson6902:\n      - target: {kind: Deployment}\n        patch:\n        \
                    - {op: replace, path: /spec/image, value: 'a:1'}\n        \

@@ -1,17 +1,16 @@
-//! Which texts may stand in YAML without quotes and still be the same string to every reader.
+//! Decides which texts are the same string to every YAML reader without quotes.
 //!
-//! The schemas differ: Kubernetes reads with Go's YAML 1.1 (`1_000`, `017`, `yes` and `2026-01-02` are no
-//! strings there), others with 1.2 (`0o17`). A tag goes through many hands, so a text counts as a string only
-//! when it is one under <https://yaml.org/type/> (1.1), under the core schema of 1.2
-//! (<https://yaml.org/spec/1.2.2/#103-core-schema>) and to the readers that are laxer than either (Go takes
-//! `1e5` and any case of `0X`; others take underscores anywhere). Where in doubt the answer is no: a pair of
-//! quotes too many changes nothing, one too few turns the commit `123e456` into infinity.
+//! The schemas differ: Kubernetes uses Go's YAML 1.1 (`1_000`, `017`, `yes` and `2026-01-02` are not strings), others use 1.2
+//! (`0o17`). A text counts as a string only if it is one under <https://yaml.org/type/> (1.1), under the core schema of 1.2
+//! (<https://yaml.org/spec/1.2.2/#103-core-schema>), and for laxer readers (Go accepts `1e5` and `0X` in any case; others
+//! accept underscores anywhere). In case of doubt the answer is no: superfluous quotes do no harm, while missing ones turn the
+//! commit `123e456` into infinity.
 //!
-//! One form of the letter of 1.1 is left out on purpose: its float pattern takes `1.2.3`, which no reader does.
+//! One form of 1.1 is ignored on purpose: its float pattern accepts `1.2.3`, which no reader does.
 
-/// Returns whether `text`, written plain, is read as the string `text` by every reader of YAML 1.1 and 1.2.
+/// Returns whether the plain `text` is read as the string `text` by every reader of YAML 1.1 and 1.2.
 ///
-/// Only texts of the characters of image references are considered at all.
+/// Only texts with the characters of image references are considered.
 pub(crate) fn reads_as_string(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_safe =
@@ -27,18 +26,18 @@ fn is_word(text: &str) -> bool {
     WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Integers in base 2, 8, 10, 16 and 60, and floats, with underscores anywhere behind the first digit.
+/// Integers in base 2, 8, 10, 16 and 60, and floats, with underscores anywhere after the first digit.
 fn is_number(bytes: &[u8]) -> bool {
     match bytes {
         [b'0', b'x' | b'X', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'_'),
         [b'0', b'o' | b'O' | b'b' | b'B', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'),
-        // The float pattern of a reader for JavaScript wants no digit before the exponent: `e5` is not a number to it.
+        // A JavaScript reader's float pattern needs no digit before the exponent: `e5` is a number to it.
         [b'0'..=b'9' | b'e' | b'E', ..] => is_sexagesimal(bytes) || is_float(bytes),
         _ => false,
     }
 }
 
-/// `190:20:30` and `190:20:30.15`: one number to YAML 1.1.
+/// `190:20:30` and `190:20:30.15` are numbers in YAML 1.1.
 fn is_sexagesimal(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|byte| *byte == b':').peekable();
     let is_first_good = parts.next().is_some_and(|part| part.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'));
@@ -66,7 +65,7 @@ fn is_float(bytes: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// `2026-01-02` and every time that begins so.
+/// `2026-01-02` and times that begin with such a date.
 fn is_date(bytes: &[u8]) -> bool {
     let mut parts = bytes.splitn(3, |byte| *byte == b'-');
     let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_what_any_reader_takes_for_something_else() {
+    fn ambiguous_texts_are_not_strings() {
         for text in [
             "",
             "1",
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_strings_as_they_are() {
+    fn unambiguous_texts_are_strings() {
         for text in [
             "latest",
             "v1",

@@ -1,4 +1,4 @@
-//! What can be said about a file before a parser sees it.
+//! A byte search that excludes files without sites before they are parsed.
 
 use memchr::memmem;
 
@@ -6,13 +6,13 @@ use super::file_name::{is_json, is_values_json};
 use super::markers;
 use super::settings::ManifestSettings;
 
-/// The longest escape of YAML behind its backslash: `U0000000a`.
+/// The longest YAML escape after its backslash: `U0000000a`.
 const MAX_ESCAPE: usize = 10;
 
-/// Returns whether a file has to be read: whether the settings name it, or its bytes can hold a site.
+/// Returns whether a file must be parsed: the settings name it, or its bytes may have a site.
 ///
-/// Of JSON only what says that it is a Kubernetes object, a JSON Patch, or is called `values`, can hold any: a repository is
-/// full of dashboards, packages and schemas.
+/// JSON is considered only if it is a Kubernetes object, a JSON Patch, or named `values`: repositories contain many
+/// dashboards, packages and schemas.
 pub(crate) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> bool {
     if settings.rules.iter().any(|rule| rule.takes(path)) {
         return true;
@@ -21,14 +21,13 @@ pub(crate) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings
     (!is_json(path) || is_values_json(path) || says_what_it_is()) && may_hold_sites(bytes)
 }
 
-/// Returns whether these bytes can hold a site: whether a key `image`, `images` or `repository` may be there, a list of
-/// Helm parameters that name one of them, a patch of an image, or a marker.
+/// Returns whether these bytes may have a site: a key `image`, `images` or `repository`, a list of Helm parameters with one of
+/// them, a patch of an image, or a marker.
 ///
-/// A byte search at the speed of memory, so that only files which may hold a site meet the parser. It may
-/// say yes for a file without sites (the word in a comment), and says no only for files that have none.
-/// A key of which a letter is escaped (`"im\u0061ge"`) is not looked for; nobody has been seen writing one.
+/// It runs at the speed of memory. It may return true for a file without sites (the word in a comment), and returns false only
+/// for files that have none. Keys with an escaped letter (`"im\u0061ge"`) are not considered.
 pub fn may_hold_sites(bytes: &[u8]) -> bool {
-    // UTF-16 is YAML too; the parser's answer is better than silence.
+    // UTF-16 is YAML too; the parser gives a better error than silence.
     bytes.starts_with(b"\xff\xfe")
         || bytes.starts_with(b"\xfe\xff")
         || has_key(bytes, b"image")
@@ -38,25 +37,25 @@ pub fn may_hold_sites(bytes: &[u8]) -> bool {
         || may_hold_markers(bytes)
 }
 
-/// Returns whether Helm parameters of Argo CD that name an image may be there: `name: image.tag`.
+/// Returns whether there may be Helm parameters of Argo CD with an image: `name: image.tag`.
 fn may_hold_parameters(bytes: &[u8]) -> bool {
     has_key(bytes, b"parameter")
         && ["image", "repository", "name"].iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some())
 }
 
-/// Returns whether a JSON Patch may be there that sets an image: `path: /spec/…/image`.
+/// Returns whether there may be a JSON Patch that sets an image: `path: /spec/…/image`.
 fn may_hold_operations(bytes: &[u8]) -> bool {
-    // In `/spec/values/webImage/tag` it is no part of its own.
+    // In `/spec/values/webImage/tag` it is not a separate part.
     memmem::find(bytes, b"mage").is_some() && has_key(bytes, b"op")
 }
 
-/// Returns whether a marker may be there.
+/// Returns whether there may be a marker.
 pub(crate) fn may_hold_markers(bytes: &[u8]) -> bool {
-    // Without the quotes of Flux's, which are escaped in a text between quotes.
+    // Without the quotes of Flux's marker, which are escaped in a quoted text.
     memmem::find(bytes, markers::OWN).is_some() || memmem::find(bytes, b"$imagepolicy").is_some()
 }
 
-/// Returns whether `word`, or its plural, stands in `bytes` where a key could be.
+/// Returns whether `word` or its plural is in `bytes` in the position of a key.
 fn has_key(bytes: &[u8], word: &[u8]) -> bool {
     memmem::find_iter(bytes, word).any(|start| {
         let rest = &bytes[start + word.len()..];
@@ -65,8 +64,8 @@ fn has_key(bytes: &[u8], word: &[u8]) -> bool {
     })
 }
 
-/// Returns whether what is before the word lets it be a key: nothing that belongs to the word, or an escape of a text
-/// between double quotes (`\n`, `\u000a`), in which the key begins a line.
+/// Returns whether a key may begin here: after a character that cannot belong to the word, or after an escape in a double-quoted
+/// text (`\n`, `\u000a`) that begins a line.
 fn may_begin_key(before: &[u8]) -> bool {
     match before.iter().rev().take(MAX_ESCAPE).find(|byte| !is_word_byte(**byte)) {
         Some(byte) if *byte == b'\\' => true,
@@ -78,8 +77,8 @@ fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/')
 }
 
-/// Returns whether what follows the word lets it be a key: a colon, or the end of the line for the explicit form
-/// (`? image`), behind quotes and blanks. Inside a text between quotes, these are escaped.
+/// Returns whether a key may end here: before a colon, or the end of the line in the explicit form (`? image`), after quotes and
+/// blanks. In quoted texts, these are escaped.
 fn may_end_key(rest: &[u8]) -> bool {
     match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'')) {
         Some(byte) => matches!(byte, b':' | b'\n' | b'\r' | b'#' | b'\\'),
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_keys_and_nothing_else() {
+    fn only_keys_are_found() {
         for text in [
             "image: a",
             "- image: a",

@@ -1,7 +1,7 @@
-//! The proof that an edit changed the addressed scalars and nothing else, and that the file says what was wanted.
+//! Proves that an edit changed only the addressed scalars, and that the file names the wanted versions.
 //!
-//! It trusts nothing that came between the two texts: not the values that were planned, not the quoting, not the
-//! splicing. What was wanted it asks anew, of the sites that the new text has.
+//! The proof uses only the two texts. It ignores the planned values, quotes and spans, and finds the sites of the new text
+//! again.
 
 use granit_parser::ScalarStyle;
 
@@ -15,20 +15,20 @@ use super::site::Reading;
 use super::task::Task;
 use super::tree::{Kind, Node, Tree};
 
-/// What an edit did not pass.
+/// Why a proof failed.
 pub(crate) enum Unproven {
-    /// Something else would have changed: a defect of the editor.
+    /// Something else would change: a bug in the editor.
     Defect(String),
-    /// The new text has other sites, or one of them does not say what was wanted. The first is of this repository.
+    /// The sites of the new text differ, or one has another version than wanted. The first one has this repository.
     OtherSites(Option<Repository>),
 }
 
-/// Proves that `new` is the old text with the scalars of `replacements` (in the order of the text) set to their values
-/// and with not another byte changed, and that it has the same sites, which say what the order wants of them. Returns what is read in it.
+/// Proves that `new` is the old text with the `replacements` (in the order of the text) and no other change, and that its
+/// sites are the same, with the wanted versions. Returns the nodes of `new`.
 ///
 /// # Errors
 ///
-/// The first thing that is not so.
+/// The first difference.
 pub(crate) fn proof(
     old: &Tree<'_>,
     before: &Contents<'_, '_>,
@@ -43,7 +43,7 @@ pub(crate) fn proof(
         return Err(Unproven::Defect("the new text is not JSON".to_owned()));
     }
 
-    // 3. Every site is still there, the wanted ones say the wanted version and the others what they said.
+    // 3. Every site is still there: wanted ones with the wanted version, others unchanged.
     let after = Contents::of(&new, task).map_err(|_| Unproven::OtherSites(None))?;
     let (mut old_sites, mut new_sites) = (before.found(), after.found());
     loop {
@@ -57,11 +57,11 @@ pub(crate) fn proof(
     Ok(after.reading(&new))
 }
 
-/// Proves that `new` is the old text but for the values of some scalars, and returns what is read in it.
+/// Proves that `new` differs from the old text only in the values of some scalars, and returns its nodes.
 ///
 /// # Errors
 ///
-/// The first thing that is not so, as a sentence.
+/// The first difference, as a sentence.
 fn same_but_for<'new>(old: &Tree<'_>, new: &'new str, replacements: &[Replacement]) -> Result<Tree<'new>, String> {
     // 1. Around the replaced spans, every byte is equal.
     let (mut old_rest, mut new_rest, mut position) = (old.text(), new, 0);
@@ -69,14 +69,14 @@ fn same_but_for<'new>(old: &Tree<'_>, new: &'new str, replacements: &[Replacemen
         let kept = span.start.checked_sub(position).and_then(|length| old_rest.get(..length));
         let behind = kept.and_then(|kept| new_rest.strip_prefix(kept)?.strip_prefix(token.as_str()));
         new_rest = behind.ok_or_else(|| format!("bytes before byte {} changed", span.start))?;
-        old_rest = old.text().get(span.end..).ok_or("a scalar ends behind the file")?;
+        old_rest = old.text().get(span.end..).ok_or("a scalar ends after the file")?;
         position = span.end;
     }
     if old_rest != new_rest {
         return Err(format!("bytes behind byte {position} changed"));
     }
 
-    // 2. Parsed again, the new text is the same documents of the same nodes, but for the addressed scalars.
+    // 2. Parsed again, the new text has the same documents and nodes, except for the addressed scalars.
     let new = Tree::parse(new.as_bytes()).map_err(|error| format!("the new text cannot be read: {error}"))?;
     if old.documents != new.documents || old.nodes.len() != new.nodes.len() {
         return Err("the new text has other documents, keys or values".to_owned());
@@ -96,25 +96,25 @@ fn same_but_for<'new>(old: &Tree<'_>, new: &'new str, replacements: &[Replacemen
     }
 }
 
-/// Proves one addressed scalar: it is the wanted string, in the style it had or in quotes, with the anchor and
-/// the tag it had, and a second reader takes it for the same string.
+/// Proves one addressed scalar: it is the wanted string, with its old style or quotes, its anchor and its tag, and a second
+/// reader agrees.
 fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> Result<(), String> {
     let Replacement { token, value, inside, .. } = replacement;
     let (Kind::Scalar(old_style), Kind::Scalar(style)) = (old.kind, new.kind) else {
-        return Err(format!("`{token}` is no scalar any more"));
+        return Err(format!("`{token}` is no longer a scalar"));
     };
     let is_quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
     let keeps_style = style == old_style || (old_style == ScalarStyle::Plain && is_quoted);
     if new.value != *value || !keeps_style || !old.is_framed_like(new) {
         return Err(format!("`{token}` reads back as something else than the string `{value}`"));
     }
-    // A text with sites is a string anyway, and the same proof holds for what is in it.
+    // A text with sites is a string, and its content has its own proof.
     if !inside.is_empty() {
         let text = Tree::parse(old.value.as_bytes()).map_err(|error| error.to_string())?;
         return same_but_for(&text, value, inside).map(drop);
     }
-    // What is plain must be a string under every schema. The second reader alone would not do: it takes
-    // `123e456`, which overflows, for a string, and `017` and `yes`, which its schema does not know.
+    // A plain value must be a string under every schema. The second reader alone is not enough: it takes `123e456`, which
+    // overflows, for a string, and `017` and `yes`, which its schema does not have.
     if style == ScalarStyle::Plain && !reads_as_string(token) {
         return Err(format!("`{token}` is not a string to every reader"));
     }
@@ -134,7 +134,7 @@ mod tests {
 
     const OLD: &str = "a: 1\nimage: b:1 # c\nd: [e]\n";
 
-    /// Proves `new` after `b:1` was replaced by `token`, which shall be the string `value`.
+    /// Proves `new` after `b:1` was replaced by `token`, with the wanted string `value`.
     fn prove(new: &str, token: &str, value: &str) -> Result<(), String> {
         let replacement =
             Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned(), inside: Vec::new() };
@@ -142,15 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_wanted_change_and_no_other() {
+    fn only_the_wanted_change_is_accepted() {
         prove("a: 1\nimage: b:2 # c\nd: [e]\n", "b:2", "b:2").unwrap();
         prove("a: 1\nimage: \"b:2\" # c\nd: [e]\n", "\"b:2\"", "b:2").unwrap();
         for (new, token, value) in [
-            // Other bytes: before, behind, at the end.
+            // Other bytes differ: before, after, at the end.
             ("a: 2\nimage: b:2 # c\nd: [e]\n", "b:2", "b:2"),
             ("a: 1\nimage: b:2 # C\nd: [e]\n", "b:2", "b:2"),
             ("a: 1\nimage: b:2 # c\nd: [e]", "b:2", "b:2"),
-            // Another value than the wanted one, or no string at all.
+            // Another value than the wanted one, or not a string.
             ("a: 1\nimage: b:3 # c\nd: [e]\n", "b:3", "b:2"),
             ("a: 1\nimage: 123e456 # c\nd: [e]\n", "123e456", "123e456"),
             ("a: 1\nimage: true # c\nd: [e]\n", "true", "true"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn wants_scalars_where_they_are_addressed() {
+    fn addressed_nodes_must_be_scalars() {
         let tree = Tree::parse(OLD.as_bytes()).unwrap();
         let spans = [(11, 15), (12, 16), (12, 14), (0, 0), (15, 12), (0, 400), (400, 500), (22, 25)];
         for span in spans.map(|(start, end)| start..end) {
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Proves `new` after `text` was edited at the spans, for somebody who wants `a:v2`.
+    /// Proves `new` after an edit at the spans, with `a:v2` as the wanted version.
     fn prove_sites(text: &str, new: &str, replacements: &[(&str, &str)]) -> Result<(), Unproven> {
         let version = tagrelay_image::Version::tagged("v2".parse().unwrap(), None);
         let wanted = [super::super::Wanted { repository: "a".parse().unwrap(), version }];
@@ -199,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn wants_every_site_to_say_what_was_wanted() {
+    fn every_site_must_have_the_wanted_version() {
         let text = "x: {image: a:v1}\ny: {image: b:v1}\n";
         prove_sites(text, &text.replace("a:v1", "a:v2"), &[("a:v1", "a:v2")]).ok().unwrap();
-        // Each is well written, and not what was wanted: another version, another repository, no site any more, one
-        // left behind, one too many.
+        // Valid YAML with a wrong result: another version, another repository, a missing site, an unchanged site, an
+        // additional site.
         for (old, new) in [("a:v1", "a:v3"), ("a:v1", "c:v2"), ("a:v1", "a"), ("x", "z"), ("b:v1", "b:v2")] {
             let outcome = prove_sites(text, &text.replace(old, new), &[(old, new)]);
             assert!(matches!(outcome, Err(Unproven::OtherSites(_))), "{new}");

@@ -1,4 +1,4 @@
-//! Reads a file: its sites, and those of the texts inside it.
+//! Reads a file: its sites, and the sites of the texts inside it.
 
 use super::embedded::{Embedded, line_in_file};
 use super::file_name::is_json;
@@ -10,7 +10,7 @@ use super::site::{Note, Reading, Site, Unreadable};
 use super::task::Task;
 use super::tree::{MAX_NODES, Node, NodeId, TEMPLATE_HINT, Tree};
 
-/// Returns every site of a file, in the order of the text, where the settings say nothing about it.
+/// Returns every site of a file, in the order of the text, with default settings.
 ///
 /// # Errors
 ///
@@ -19,15 +19,14 @@ pub fn scan(path: &str, bytes: &[u8]) -> Result<Vec<Site>, Unreadable> {
     read(path, bytes, &ManifestSettings::default()).map(|reading| reading.sites)
 }
 
-/// Returns what a file holds.
+/// Reads a file.
 ///
-/// Of `path` the last component counts (`kustomization.yaml` is a kustomization without saying so), and all of it for
-/// the rules of the settings. A file that the byte search of [`may_hold_sites`](super::may_hold_sites) denies is not parsed, so nothing is said
-/// about whether it could be.
+/// The last component of `path` may determine the kind of the file (`kustomization.yaml`); rules of the settings match the
+/// whole path. A file that [`may_hold_sites`](super::may_hold_sites) excludes is not parsed, so its faults are not reported.
 ///
 /// # Errors
 ///
-/// When the bytes are no UTF-8, no YAML, beyond a limit, or ambiguous (a key twice where a site would be).
+/// If the bytes are not UTF-8 or not YAML, exceed a limit, or are ambiguous (a duplicate key in the position of a site).
 pub fn read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> Result<Reading, Unreadable> {
     if !must_be_read(path, bytes, settings) {
         return Ok(Reading::default());
@@ -36,7 +35,7 @@ pub fn read(path: &str, bytes: &[u8], settings: &ManifestSettings) -> Result<Rea
     Ok(Contents::of(&tree, &Task::of_file(path, settings))?.reading(&tree))
 }
 
-/// Parses a file; one that is JSON by its name has to be JSON.
+/// Parses a file. A file with the name of JSON must be JSON.
 pub(crate) fn parse<'text>(path: &str, bytes: &'text [u8]) -> Result<Tree<'text>, Unreadable> {
     if is_json(path)
         && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
@@ -47,11 +46,11 @@ pub(crate) fn parse<'text>(path: &str, bytes: &'text [u8]) -> Result<Tree<'text>
     Tree::parse(bytes)
 }
 
-/// What a file holds.
+/// The content of a file.
 pub(crate) struct Contents<'tree, 'task> {
-    /// The sites of the file itself.
+    /// The sites in the file itself.
     pub(crate) sites: Sites<'task>,
-    /// What the texts inside it hold, one for each of `sites.embedded`; or why that cannot be read.
+    /// The content of each text in `sites.embedded`, or why it cannot be read.
     pub(crate) inside: Vec<Result<Inside<'tree, 'task>, Unreadable>>,
 }
 
@@ -62,17 +61,17 @@ pub(crate) struct Inside<'tree, 'task> {
 }
 
 impl<'tree, 'task> Contents<'tree, 'task> {
-    /// Finds what a file holds.
+    /// Finds the sites of a file.
     ///
     /// # Errors
     ///
-    /// As [`Sites::find`]. A text inside the file that cannot be read stops nothing else.
+    /// As [`Sites::find`]. An unreadable text inside the file does not affect others.
     pub(crate) fn of(tree: &'tree Tree<'_>, task: &Task<'task>) -> Result<Self, Unreadable> {
         let sites = Sites::find(tree, task)?;
         let mut nodes = 0;
         let inside = sites.embedded.iter().map(|embedded| {
             let inside = Inside::of(tree.node(embedded.node), embedded, task.names)?;
-            // All of them are kept at once.
+            // All of them are in memory at the same time.
             nodes += inside.tree.nodes.len();
             if nodes > MAX_NODES {
                 let reason = format!("has, with the texts before it, more than {MAX_NODES} keys and values");
@@ -84,13 +83,13 @@ impl<'tree, 'task> Contents<'tree, 'task> {
         Ok(Self { sites, inside })
     }
 
-    /// Returns every site: those of the file, then those of the texts inside it.
+    /// Returns every site: first those of the file, then those of the texts inside it.
     pub(crate) fn found(&self) -> impl Iterator<Item = &Found> {
         let inside = self.inside.iter().flatten().flat_map(|inside| &inside.sites.found);
         self.sites.found.iter().chain(inside)
     }
 
-    /// Returns what is told of the file, in the order of its text.
+    /// Returns the notes about the file, in the order of its text.
     pub(crate) fn reading(self, tree: &Tree<'_>) -> Reading {
         let Sites { found, embedded, mut notes, .. } = self.sites;
         let mut sites: Vec<(NodeId, Site)> = found.into_iter().map(|found| (found.place().0, found.site)).collect();
@@ -104,10 +103,10 @@ impl<'tree, 'task> Contents<'tree, 'task> {
                     notes.extend(noted.into_iter().map(in_file));
                 }
                 Err(Unreadable { line, reason }) => {
-                    // The parser may blame the line behind the last one, where nothing stands.
+                    // The parser may report the line after the last one.
                     let lines = scalar.value.lines().count().max(1) as u32;
                     let line = line_in_file(scalar, line.unwrap_or(1).min(lines));
-                    // It is the file that can be left out.
+                    // In a note about a text, the file is left out.
                     let reason =
                         reason.replace(TEMPLATE_HINT, ", so it may be a template: nothing in it is looked into");
                     notes.push(Note { line, reason: format!("the text that begins here {reason}") });

@@ -1,4 +1,4 @@
-//! Why an edit leaves a file alone.
+//! Why an edit is refused.
 
 use tagrelay_image::Repository;
 
@@ -10,97 +10,97 @@ pub enum Refused {
     /// The file could not be read.
     #[error("{0}")]
     Unreadable(#[from] Unreadable),
-    /// Two different versions of one repository were asked for at once.
-    #[error("two different versions of {repository} are wanted at once")]
+    /// Two different versions of one repository were requested.
+    #[error("two different versions of {repository} were requested")]
     Contradiction {
-        /// The repository of both.
+        /// The repository.
         repository: Repository,
     },
-    /// The site names a digest and none is known for the wanted version.
+    /// The site has a digest, and the digest of the wanted version is unknown.
     #[error(
         "line {line}: {repository} is named by its digest here, and no digest is known for the wanted version: tag \
          and digest would disagree"
     )]
     DigestUnknown {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
     },
-    /// The site names a tag and the wanted version is only a digest.
-    #[error("line {line}: {repository} is named by a tag here, and the wanted version has only a digest")]
+    /// The site has a tag, and the wanted version has only a digest.
+    #[error("line {line}: the site of {repository} has a tag, but the wanted version has only a digest")]
     TagUnknown {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
     },
-    /// The scalar is anchored, and an alias would carry the change to something that shall not change.
+    /// The scalar is anchored, and an alias would carry the change to another value.
     #[error(
         "line {line}: the version of {repository} is shared through an anchor, and a change would reach line {other_line} \
          too, where it would change something else: write the version out in both places"
     )]
     Shared {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
-        /// The line that would change as well.
+        /// The line that would change too.
         other_line: u32,
     },
-    /// The scalar is written in a way in which the new value has no place.
+    /// The notation of the scalar cannot hold the new value.
     #[error("line {line}: the version of {repository} is written in a way that cannot be edited: write it in one line")]
     Notation {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
     },
-    /// The site is in a text inside the file, and the lines of the text are not those of the file.
+    /// The site is in a text inside the file whose lines differ from those of the file.
     #[error(
         "line {line}: the version of {repository} is in a text that is folded or quoted, which cannot be edited in \
          place: write the text as a literal block (`|`)"
     )]
     NotLiteral {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
     },
-    /// The image comes from a base, and the kustomization is written in a way that has no place for an entry.
+    /// The image comes from a base, and no entry can be added to the kustomization.
     #[error(
         "line {line}: {repository} comes from here and has no entry under `images`, and none can be added: {reason}"
     )]
     NoPlace {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
         /// The line of the reference to the base.
         line: u32,
-        /// Why not, and what to do.
+        /// The cause, and what to do.
         reason: &'static str,
     },
-    /// What the new version makes of the file is not what the file was: a marked value decides what the keys around it
-    /// mean, say.
+    /// The edit would change the sites of the file, for example because a marked value determines the meaning of the keys around
+    /// it.
     #[error(
         "line {line}: with the wanted version of {repository} here, the file would name other versions in other places: \
          what is written here decides that"
     )]
     OtherSites {
-        /// The repository of the site.
+        /// The site's repository.
         repository: Repository,
-        /// The line of the site.
+        /// The site's line.
         line: u32,
     },
-    /// The new bytes did not pass the proof. This is a defect of the editor; the file is left alone.
+    /// The proof failed. This is a bug in the editor; the file is left alone.
     #[error("the edit could not be proven to change only the version: {reason}")]
     Unprovable {
-        /// What the proof found.
+        /// The result of the proof.
         reason: String,
     },
 }
 
 impl Refused {
-    /// Returns the repository to blame, without which the rest of an edit may go on; `None` when it is the file.
+    /// Returns the repository at fault, without which the edit may continue; `None`: the file is at fault.
     pub fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Unreadable(_) | Self::Unprovable { .. } => None,
@@ -115,7 +115,7 @@ impl Refused {
         }
     }
 
-    /// Returns the same with its lines moved to where they are in the file.
+    /// Returns the same refusal with its lines moved to their position in the file.
     pub(crate) fn at(mut self, in_file: impl Fn(u32) -> u32) -> Self {
         match &mut self {
             Self::Unreadable(_) | Self::Unprovable { .. } | Self::Contradiction { .. } => {}
@@ -134,7 +134,7 @@ impl Refused {
     }
 }
 
-/// A site, for the reasons of a refusal.
+/// A site in the message of a refusal.
 #[derive(Debug, Clone)]
 pub(crate) struct Blamed {
     pub(crate) repository: Repository,

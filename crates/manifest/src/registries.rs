@@ -1,4 +1,4 @@
-//! Registries that Helm values set for every image at once.
+//! Registries that Helm values set for all images.
 
 use super::finder::Finder;
 use super::site::Unreadable;
@@ -9,14 +9,14 @@ use super::tree::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GlobalRegistry<'tree> {
     registry: &'tree str,
-    /// Whether it counts even where an image has a registry of its own. Charts that know `global.imageRegistry` do it
-    /// so (<https://github.com/bitnami/charts/blob/main/bitnami/common/templates/_images.tpl>); those with
-    /// `global.image.registry` take it where an image says nothing.
+    /// Whether it overrides the registry of an image. `global.imageRegistry` does
+    /// (<https://github.com/bitnami/charts/blob/main/bitnami/common/templates/_images.tpl>); `global.image.registry` applies
+    /// only to images without one.
     overrides: bool,
 }
 
 impl<'tree> GlobalRegistry<'tree> {
-    /// Returns the registry of an image that has `own` and is called `name`.
+    /// Returns the registry of an image with registry `own` and name `name`.
     pub(crate) fn over<'a>(self, own: Option<&'a str>, name: &str) -> Option<&'a str>
     where
         'tree: 'a,
@@ -29,7 +29,7 @@ impl<'tree> GlobalRegistry<'tree> {
     }
 }
 
-/// Returns whether a repository says its registry itself.
+/// Returns whether a repository contains its registry.
 pub(crate) fn has_host(name: &str) -> bool {
     name.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
 }
@@ -39,7 +39,7 @@ impl<'tree> Finder<'tree, '_, '_> {
     ///
     /// # Errors
     ///
-    /// When aliases are used too often.
+    /// If aliases are used too often.
     pub(crate) fn global_registry(&mut self, global: NodeId) -> Result<Option<GlobalRegistry<'tree>>, Unreadable> {
         let tree = self.tree;
         let global = self.reader.follow(global)?;
@@ -60,7 +60,7 @@ mod tests {
     use super::super::scan;
 
     #[test]
-    fn a_global_registry_counts_where_the_charts_let_it() {
+    fn global_registry_applies_as_in_charts() {
         for (text, expected) in [
             ("global: {imageRegistry: r.io}\na: {repository: x/a, tag: v1}", "r.io/x/a"),
             ("global: {imageRegistry: r.io}\na: {b: [{registry: q.io, repository: x/a, tag: v1}]}", "r.io/x/a"),

@@ -1,4 +1,4 @@
-//! What the settings say about the manifests of an environment.
+//! The settings of an environment that concern its manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::site_path::{InvalidSitePath, SitePath};
 use tagrelay_image::Repository;
 
-/// What the settings say about the manifests of one environment. The default says nothing.
+/// The settings of an environment that concern its manifests. The default has no names and rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManifestSettings {
-    /// What the names in markers mean.
+    /// The names in markers.
     pub names: Arc<ImageNames>,
-    /// Places that are sites because somebody says so.
+    /// Positions that the settings name.
     pub rules: Vec<SiteRule>,
-    /// How versions are written.
+    /// Whether digests are added.
     pub pin: Pin,
 }
 
 /// Whether an edit adds a digest to a site that has only a tag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pin {
-    /// A site keeps its shape.
+    /// A site keeps its form.
     #[default]
     Keep,
     /// A tag becomes `tag@digest` with the next version.
     Digest,
 }
 
-/// What the names in markers mean.
+/// Resolves the names in markers.
 ///
-/// A name is, in this order: one that was given to a repository, a repository in full, the last component of the
-/// one managed repository that ends so.
+/// A name is, in this order: the configured name of a repository, a whole repository, or the last component of the only
+/// managed repository that ends in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageNames {
     given: BTreeMap<String, Repository>,
     policies: BTreeMap<String, Repository>,
     repositories: BTreeSet<Repository>,
-    /// Managed folders of a registry, with the slash at the end: those of the patterns that end in `/*`.
+    /// Managed folders of registries with a trailing slash: the patterns that end in `/*`.
     folders: BTreeSet<String>,
 }
 
 impl ImageNames {
-    /// Gives a repository a name for `# tagrelay: name`.
+    /// Sets the name of a repository for `# tagrelay: name`.
     pub fn name(&mut self, name: &str, repository: &Repository) {
         self.given.insert(name.to_owned(), repository.clone());
     }
 
-    /// Says which repository Flux's policy `namespace:name` is about.
+    /// Sets the repository of Flux's policy `namespace:name`.
     pub fn flux_policy(&mut self, policy: &str, repository: &Repository) {
         self.policies.insert(policy.to_owned(), repository.clone());
     }
 
-    /// Adds what a pattern over repositories manages, so that last components mean something. Only patterns
-    /// without a wildcard, and those whose one wildcard is the `*` at the end, do.
+    /// Adds a pattern of managed repositories, to resolve last components. Only patterns without wildcard, or with a single `*`
+    /// at the end, are used.
     pub fn pattern(&mut self, pattern: &str) {
         let is_literal = |text: &str| !text.contains(['*', '?', '[', '{']);
         match pattern.strip_suffix('*') {
@@ -66,7 +66,7 @@ impl ImageNames {
         }
     }
 
-    /// Returns the repository that a name in a marker means.
+    /// Returns the repository of a name in a marker.
     pub(crate) fn of_marker(&self, name: &str) -> Option<Repository> {
         if let Some(repository) = self.given.get(name) {
             return Some(repository.clone());
@@ -83,13 +83,13 @@ impl ImageNames {
         }
     }
 
-    /// Returns the repository that Flux's policy is about, by the settings alone.
+    /// Returns the repository of a Flux policy, by the settings only.
     pub(crate) fn of_policy(&self, policy: &str) -> Option<Repository> {
         self.policies.get(policy).cloned()
     }
 }
 
-/// Says that the scalars at a path of some files are sites.
+/// A rule: scalars at a path in some files are sites.
 #[derive(Debug, Clone)]
 pub struct SiteRule {
     file: String,
@@ -108,7 +108,7 @@ impl PartialEq for SiteRule {
 
 impl Eq for SiteRule {}
 
-/// What stands in the scalar of a site that a rule names.
+/// The content of a scalar that a rule names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RulePart {
     /// A tag.
@@ -119,22 +119,22 @@ pub enum RulePart {
     Reference,
 }
 
-/// Why a rule over sites cannot be used.
+/// Why a rule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSiteRule {
-    /// The file is no glob.
-    #[error("`file` is no glob: {0}")]
+    /// The file is not a glob.
+    #[error("`file` is not a glob: {0}")]
     File(String),
-    /// The path cannot be read.
+    /// The path is invalid.
     #[error(transparent)]
     Path(#[from] InvalidSitePath),
-    /// Only a reference says itself to which repository it belongs.
-    #[error("`repository` is missing: a tag or a digest alone does not say whose it is")]
+    /// Only a reference contains its repository.
+    #[error("`repository` is missing: a tag or digest does not contain its repository")]
     RepositoryMissing,
 }
 
 impl SiteRule {
-    /// Returns the rule for the files that the glob `file` takes, from the top of the repository.
+    /// Creates a rule for the files that match the glob `file`, relative to the repository.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl SiteRule {
         Ok(Self { file: file.to_owned(), matcher, path, repository, part })
     }
 
-    /// Returns whether the rule is about a file.
+    /// Returns whether the rule applies to a file.
     pub fn takes(&self, path: &str) -> bool {
         self.matcher.is_match(path)
     }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_mean_one_repository_or_none() {
+    fn names_resolve_to_one_repository_or_none() {
         let mut names = ImageNames::default();
         for pattern in ["docker.io/uyou/*", "ghcr.io/x/api", "docker.io/uyou/api", "quay.io/**", "ghcr.io/y/a*"] {
             names.pattern(pattern);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_say_what_is_wrong_with_them() {
+    fn invalid_rules_are_refused_with_the_cause() {
         let repository = || Some("a".parse().unwrap());
         let rule = |file, path, repository, part| SiteRule::new(file, path, repository, part);
         assert!(rule("a/*.yaml", "$.a", repository(), RulePart::Tag).unwrap().takes("a/b.yaml"));

@@ -1,4 +1,4 @@
-//! What is wanted of a file, and in which shape each site says it.
+//! The wanted versions, and the form of each site.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::found::Found;
 use super::refused::{Blamed, Refused};
 use super::settings::{ManifestSettings, Pin};
 
-/// The version that every site of a repository shall name.
+/// The wanted version of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// The repository whose sites are set.
@@ -17,7 +17,7 @@ pub struct Wanted {
     pub version: Version,
 }
 
-/// What is wanted of a file.
+/// All wanted versions for a file.
 pub(crate) struct Order<'order> {
     wanted: BTreeMap<&'order Repository, &'order Version>,
     pins: bool,
@@ -37,18 +37,18 @@ impl<'order> Order<'order> {
         Ok(Self { wanted: versions, pins: settings.pin == Pin::Digest })
     }
 
-    /// Returns whether a repository has a wanted version.
+    /// Returns whether a version of the repository is wanted.
     pub(crate) fn wants(&self, repository: &Repository) -> bool {
         self.wanted.contains_key(repository)
     }
 
-    /// Returns what a site shall say; `None` where nothing is wanted of its repository.
+    /// Returns the wanted version of a site in its form; `None`: no version of its repository is wanted.
     pub(crate) fn version_of(&self, found: &Found) -> Option<Result<Version, Missing>> {
         let version = self.wanted.get(&found.site.repository)?;
         Some(shaped_like(&found.site.version, version, self.pins && found.is_pinnable))
     }
 
-    /// Returns whether `new` is the site `old` with what the order wants of it.
+    /// Returns whether `new` is the site `old` with its wanted version.
     pub(crate) fn is_carried_out(&self, old: &Found, new: &Found) -> bool {
         let is_same = old.site.repository == new.site.repository && old.site.format == new.site.format;
         is_same
@@ -58,13 +58,13 @@ impl<'order> Order<'order> {
             }
     }
 
-    /// Returns what an entry for an image of a base shall say, as [`version_of`](Self::version_of).
+    /// Returns the wanted version of an entry for an image of a base, as [`version_of`](Self::version_of).
     pub(crate) fn version_beside(&self, repository: &Repository, old: &Version) -> Option<Result<Version, Missing>> {
         Some(shaped_like(old, self.wanted.get(repository)?, self.pins))
     }
 }
 
-/// What the wanted version lacks.
+/// The part that the wanted version lacks.
 pub(crate) enum Missing {
     Tag,
     Digest,
@@ -80,7 +80,7 @@ impl Missing {
     }
 }
 
-/// Returns the parts of `version` that a site which says `old` says, and the digest where it pins.
+/// Returns the parts of `version` in the form of `old`, with the digest if it is pinned.
 fn shaped_like(old: &Version, version: &Version, pins: bool) -> Result<Version, Missing> {
     let tag = match old.tag() {
         Some(_) => Some(version.tag().cloned().ok_or(Missing::Tag)?),

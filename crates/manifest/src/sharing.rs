@@ -1,18 +1,16 @@
-//! Whether the change of a scalar would reach something else through an anchor.
+//! Detects whether the change of a scalar would reach another position through an anchor.
 //!
-//! An alias repeats its anchor's node, and a merge key (`<<`) repeats the entries of its anchor's mapping. So
-//! the bytes of one scalar may stand for several places, and a change of the scalar is right only when each
-//! of these places is a site that is wanted to change in the same way. Such places are:
+//! An alias repeats the node of its anchor, and a merge key (`<<`) repeats the entries of its anchor's map. So the bytes of one
+//! scalar may stand for several positions, and a change is correct only if each of them is a site with the same wanted change.
+//! These positions are:
 //!
-//! - the scalar's own place, which counts unless it stands below a key that is there to hold anchors (`x-…`,
-//!   `.…`, `_…`; what stands there has no meaning of its own);
+//! - the scalar's own position, unless it is below a key that only holds anchors (`x-…`, `.…`, `_…`);
 //! - every alias of the scalar;
-//! - every alias of a collection around the scalar. As long as the whole site stands in the collection, the
-//!   copy is the same site once more. A site that somebody named by a marker or a rule is one place, and has no copies;
-//! - every mapping into which a merge key brings it, where the mapping does not say the key itself: it has to be one
-//!   of the mappings that have the site.
+//! - every alias of a collection around the scalar. If the collection contains the whole site, the copy is the same site. A
+//!   site named by a marker or rule is one position without copies;
+//! - every map that gets the scalar through a merge key and does not have the key itself. It must be one of the site's maps.
 //!
-//! What a marker says to ignore is none of them, in whichever of these ways it comes.
+//! None of them may be excluded by `# tagrelay: ignore`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -23,15 +21,15 @@ use super::find::Sites;
 use super::slots::merge_sources;
 use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
-/// A scalar that cannot change alone.
+/// A scalar that cannot be changed alone.
 pub(crate) struct Stray {
     /// The scalar.
     pub(crate) node: NodeId,
-    /// The place that would change with it and should not.
+    /// The position that would change too.
     pub(crate) place: NodeId,
 }
 
-/// Finds a scalar of `changing` that stands for something else than sites of wanted repositories, too.
+/// Finds a scalar of `changing` that also stands for another position than sites of wanted repositories.
 pub(crate) fn stray_use(
     tree: &Tree<'_>,
     sites: &Sites<'_>,
@@ -45,7 +43,7 @@ pub(crate) fn stray_use(
         return None;
     }
 
-    // The places that are sites, and the mappings of the sites, by scalar.
+    // By scalar: the positions that are sites, and the maps of the sites.
     let mut reached: BTreeSet<NodeId> = BTreeSet::new();
     let mut homes: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
     for found in &sites.found {
@@ -54,8 +52,8 @@ pub(crate) fn stray_use(
             if !is_wanted(&found.site.repository) {
                 return Some(Stray { node: part.node, place });
             }
-            // A place is the site's own when it stands in the site's mapping, not in one that is merged in:
-            // that one may mean something by itself.
+            // A position belongs to the site if it is in the site's map, and not in one that is merged in, which may have
+            // its own meaning.
             let is_own =
                 |at: &&NodeId| found.homes.is_empty() || found.homes.iter().any(|home| subtree(*home).contains(at));
             reached.extend(part.reached_by.iter().filter(is_own));
@@ -63,11 +61,11 @@ pub(crate) fn stray_use(
         }
     }
 
-    // A text with sites inside changes as a whole, and is the same wherever it is reached as such.
+    // A text with sites changes as a whole, and has the same content wherever it is reached.
     for embedded in sites.embedded.iter().filter(|embedded| shared.contains(&embedded.node)) {
         reached.extend(&embedded.reached_by);
         let holders = homes.entry(embedded.node).or_default();
-        // A rule leads into this text and no copy of it.
+        // A rule leads into this text, and into none of its copies.
         holders.extend(embedded.rules.is_empty().then_some(embedded.node));
     }
 
@@ -112,7 +110,7 @@ pub(crate) fn stray_use(
     None
 }
 
-/// Finds a scalar that an alias among `ignored` brings, also by way of further aliases.
+/// Finds a scalar that one of the `ignored` aliases reaches, directly or through other aliases.
 fn ignored_copy<'a>(
     tree: &Tree<'_>,
     shared: &BTreeSet<NodeId>,
@@ -136,20 +134,20 @@ fn ignored_copy<'a>(
     None
 }
 
-/// Returns what the merge keys of a mapping name.
+/// Returns the nodes that the merge keys of a map name.
 fn merged_by<'a>(tree: &'a Tree<'_>, mapping: NodeId) -> impl Iterator<Item = NodeId> + 'a {
     let merges = tree.entries(mapping).filter(|(key, _)| tree.node(*key).value == "<<");
     merges.flat_map(|(_, value)| merge_sources(tree, value))
 }
 
-/// Returns the mappings that have a merge key. The finder has bounded how much they merge.
+/// Returns the maps with a merge key. The finder has limited their size.
 fn merging<'a>(tree: &'a Tree<'_>, sites: &Sites<'_>) -> impl Iterator<Item = NodeId> + 'a {
     let ids = if sites.merges.is_empty() { 0..0 } else { 0..tree.nodes.len() as NodeId };
     let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
     ids.filter(is_mapping).filter(|id| tree.entries(*id).any(|(key, _)| tree.node(key).value == "<<"))
 }
 
-/// Returns the values that merge keys bring into a mapping: those of keys that nothing before them has.
+/// Returns the values that merge keys add to a map: those of keys that it does not have yet.
 fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
     let mut known: BTreeSet<&str> = BTreeSet::new();
     let mut values = Vec::new();
@@ -168,13 +166,13 @@ fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
                 values.push(value);
             }
         }
-        // The first that is named counts before the others.
+        // The first one named takes precedence.
         waiting[before..].reverse();
     }
     values
 }
 
-/// Returns the subtrees below keys that are there to hold anchors, in the order of the text, none in another.
+/// Returns the subtrees below keys that only hold anchors, in the order of the text, not nested.
 fn set_apart(tree: &Tree<'_>) -> Vec<Range<NodeId>> {
     let is_apart = |key: &str| key.starts_with("x-") || key.starts_with('.') || key.starts_with('_');
     let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
@@ -188,7 +186,7 @@ fn set_apart(tree: &Tree<'_>) -> Vec<Range<NodeId>> {
 mod tests {
     use super::super::{ManifestSettings, Refused, RulePart, SiteRule, Wanted, edit_with};
 
-    /// Sets `a` to `v2`, which a rule may name at a path: the new text, or the two lines of a refusal.
+    /// Sets `a` to `v2`, perhaps named by a rule at a path. Returns the new text, or the two lines of the refusal.
     fn set(text: &str, path: Option<&str>) -> Result<String, (u32, u32)> {
         let rule = |path| SiteRule::new("*.yaml", path, Some("a".parse().unwrap()), RulePart::Tag).unwrap();
         let settings = ManifestSettings { rules: path.map(rule).into_iter().collect(), ..ManifestSettings::default() };
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_at_one_place_is_named_in_no_copy_of_it() {
+    fn named_position_has_no_copies() {
         for (text, path, lines) in [
             ("a: &e\n  v: v1 # tagrelay: docker.io/library/a\nb: *e\n", None, (2, 3)),
             ("a: &e [v1] # tagrelay: docker.io/library/a\nb: *e\n", None, (1, 2)),
@@ -222,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_changes_with_nothing() {
+    fn ignored_positions_never_change() {
         for (text, lines) in [
             ("a: &x {repository: a, tag: v1}\nc: *x # tagrelay: ignore\n", (1, 2)),
             ("a: &x {repository: a, tag: v1}\nb: # tagrelay: ignore\n  <<: *x\n", (1, 3)),

@@ -1,23 +1,23 @@
-//! What is found in a file, and why one cannot be read.
+//! Sites, and why a file cannot be read.
 
 use serde::{Deserialize, Serialize};
 
 use tagrelay_image::{Repository, Version};
 
-/// One place in a file that names a version of an image.
+/// A position in a file that names a version of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Site {
-    /// The repository whose version stands here.
+    /// The repository of the version.
     pub repository: Repository,
-    /// The version as the file says it.
+    /// The version as written.
     pub version: Version,
-    /// The form in which the file says it.
+    /// The format of the position.
     pub format: Format,
-    /// The line of the tag, or of the digest where there is no tag, counted from 1.
+    /// The line of the tag, else of the digest, from 1.
     pub line: u32,
 }
 
-/// The form of a site.
+/// The format of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -25,15 +25,15 @@ pub enum Format {
     Kubernetes,
     /// An entry of `images` in a kustomization.
     Kustomization,
-    /// An image of a kustomization's base outside of the environment; the kustomization has no entry for it yet.
+    /// An image of a kustomization's base outside the environment, without an entry in the kustomization yet.
     Inherited,
-    /// `repository`, `tag` and `digest` beside each other, or `image` in a document that is no Kubernetes object.
+    /// `repository`, `tag` and `digest`, or `image` in a document that is not a Kubernetes object.
     HelmValues,
     /// Anything in an Application, an ApplicationSet or parameters of Argo CD.
     Argocd,
     /// `image` in a Compose file.
     Compose,
-    /// A scalar that a comment marks.
+    /// A scalar with a marker.
     Marker,
     /// A scalar that an `[[environment.site]]` of the settings names.
     Rule,
@@ -54,12 +54,12 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// Why a file could not be read. The file is left alone; it stops no other.
+/// Why a file cannot be read. Other files are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Unreadable {
-    /// The line, counted from 1, where one is to blame.
+    /// The line, from 1; `None`: the fault concerns the whole file.
     pub line: Option<u32>,
-    /// What is wrong and what to do, as the rest of a sentence that begins with the file's name.
+    /// The fault and what to do, without the file's name.
     pub reason: String,
 }
 
@@ -72,20 +72,20 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-/// Something in a file that is left alone although somebody may count on it.
+/// A position that is left alone although a version may be expected there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// The line, counted from 1.
+    /// The line, from 1.
     pub line: u32,
-    /// Why it is left alone and what to do, as a sentence without its end.
+    /// The reason and what to do, as a sentence without final period.
     pub reason: String,
 }
 
-/// What was found in a file.
+/// The content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Every site, in the order of the text.
+    /// All sites, in the order of the text.
     pub sites: Vec<Site>,
-    /// What is left alone.
+    /// Positions that are left alone.
     pub notes: Vec<Note>,
 }

@@ -1,14 +1,14 @@
-//! Paths to scalars: a small part of JSONPath (<https://www.rfc-editor.org/rfc/rfc9535>) over YAML.
+//! Paths to scalars: a small part of JSONPath (<https://www.rfc-editor.org/rfc/rfc9535>) for YAML.
 //!
-//! `$` is the root of every document of the file. Behind it come `.key`, `['key']`, `[2]`, `[*]` (also `.*`) and
-//! `[?key=='text']` (also `[?(@.key.inner == "text")]`), which keeps the items and values whose key says that text. A
-//! step into a block scalar reads it as YAML.
+//! `$` is the root of each document. Steps are `.key`, `['key']`, `[2]`, `[*]` (also `.*`) and `[?key=='text']` (also
+//! `[?(@.key.inner == "text")]`), which selects items and values whose key has that text. A step into a block scalar parses
+//! it as YAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::{Kind, NodeId, Tree};
 
-/// The longest path that is read, in bytes.
+/// Limit of a path, in bytes.
 const MAX_BYTES: usize = 1024;
 
 /// A path to scalars of a file.
@@ -24,32 +24,32 @@ pub(crate) enum Step {
     Key(String),
     /// An item, from 0.
     Index(usize),
-    /// Every item, and every value.
+    /// All items or values.
     All,
-    /// The items and values in which the value at these keys is this text.
+    /// The items and values whose value at these keys is this text.
     Filter(Vec<String>, String),
 }
 
-/// Why a text is no path.
+/// Why a text is not a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`path` cannot be read at byte {position}: {reason}")]
+#[error("`path` is invalid at byte {position}: {reason}")]
 pub struct InvalidSitePath {
-    /// Where, in bytes from 0.
+    /// The position in bytes, from 0.
     pub position: usize,
-    /// What is wrong and what may stand there.
+    /// The fault and what is expected.
     pub reason: &'static str,
 }
 
-/// What a path leads to.
+/// The end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reached<'path> {
-    /// A node: the place in its collection, which may be an alias.
+    /// A node: its position in the collection, which may be an alias.
     Node(NodeId),
-    /// Some place inside the text of a scalar, by the rest of the path.
+    /// A position inside the text of a scalar, with the rest of the path.
     Inside(NodeId, &'path [Step]),
 }
 
-/// Returns what the steps lead to from `root`, each place once, in the order of the text.
+/// Returns the ends of the path from `root`, each once, in the order of the text.
 pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step]) -> Vec<Reached<'path>> {
     let mut places = vec![root];
     let mut inside = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
         let (mut entered, mut known) = (BTreeSet::new(), Known::new());
         for place in places {
             let node = tree.resolve(place);
-            // However many aliases lead to a collection, the same places are behind it.
+            // All aliases of a collection lead to the same positions.
             let is_scalar = matches!(tree.node(node).kind, Kind::Scalar(_));
             if !is_scalar && !entered.insert(node) {
                 continue;
@@ -73,7 +73,7 @@ pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
                 Kind::Alias(_) => {}
             }
         }
-        // Two aliases of one collection lead to the same places: without this, ten levels of ten are too many.
+        // Two aliases of a collection lead to the same positions. Without this, ten nested levels of ten would be too many.
         next.sort_unstable();
         next.dedup();
         places = next;
@@ -82,7 +82,7 @@ pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
 }
 
 impl Step {
-    /// Adds those of the entries that the step takes. The key of an item is the node of its sequence, which is no text.
+    /// Adds the entries that the step selects. An item of a sequence has no key of its own.
     fn take(
         &self,
         tree: &Tree<'_>,
@@ -103,7 +103,7 @@ impl Step {
     }
 }
 
-/// What stands under a key of a node, by the place of the key in the path: aliases ask for the same again and again.
+/// Caches the values at a key path of nodes, because aliases request the same ones repeatedly.
 type Known = BTreeMap<(NodeId, usize), Option<NodeId>>;
 
 /// Returns whether the value at `keys` below a node is this text.
@@ -189,7 +189,7 @@ impl PathReader<'_> {
         if self.skip("]") { Ok(step) } else { Err(self.fault("`]` is missing")) }
     }
 
-    /// A key without quotes.
+    /// An unquoted key.
     fn word(&mut self) -> Result<String, InvalidSitePath> {
         let is_end = |character: char| matches!(character, '.' | '[' | ']' | '=' | '\'' | '"' | ' ' | '(' | ')' | '*');
         let length = self.rest().find(is_end).unwrap_or(self.rest().len());
@@ -225,7 +225,7 @@ impl PathReader<'_> {
         }
     }
 
-    /// `name=='x'`, `(@.name == 'x')`.
+    /// A condition: `name=='x'`, `(@.name == 'x')`.
     fn filter(&mut self) -> Result<Step, InvalidSitePath> {
         self.skip_blanks();
         let has_parenthesis = self.skip("(");
@@ -268,7 +268,7 @@ impl PathReader<'_> {
 mod tests {
     use super::*;
 
-    /// Returns the values that a path leads to.
+    /// Returns the values at the end of a path.
     fn values(text: &str, path: &str) -> Vec<String> {
         let tree = Tree::parse(text.as_bytes()).unwrap();
         let path: SitePath = path.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_to_scalars() {
+    fn paths_select_scalars() {
         let text = "a: {b: [{name: x, tag: t1}, {name: y, tag: t2, in: {n: z}}], 'c.d': v, e: |\n  f: g\n}";
         for (path, expected) in [
             ("$.a.b[?name=='x'].tag", &["t1"][..]),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_told_with_its_place() {
+    fn invalid_path_is_refused_with_the_position() {
         for (path, position, words) in [
             ("", 0, "begins with"),
             ("a.b", 0, "begins with"),

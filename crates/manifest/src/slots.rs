@@ -1,4 +1,4 @@
-//! Reads the keys of a mapping that sites are made of, those that merge keys (`<<`) bring included.
+//! Reads the keys of a map that make up sites, including those from merge keys (`<<`).
 
 use std::ops::Index;
 
@@ -9,14 +9,14 @@ use super::plain::reads_as_string;
 use super::site::Unreadable;
 use super::tree::{Kind, NodeId, Tree};
 
-/// The most mappings through which the merge keys (`<<`) of one mapping are followed.
+/// Limit of maps that the merge keys (`<<`) of one map may reach.
 const MAX_MERGED: usize = 64;
 
-/// The most nodes that are met through aliases, in a whole file. Files in which people use merge keys meet
-/// some hundreds; without a bound, a few thousand aliases of a large list would make millions of sites.
+/// Limit of nodes reached through aliases in a file. Hand-written files with merge keys reach some hundreds; without a limit, a
+/// few thousand aliases of a large list would give millions of sites.
 const MAX_REVISITED: usize = 200_000;
 
-/// A key that sites are made of.
+/// A key of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     Image,
@@ -63,7 +63,7 @@ impl Key {
     }
 }
 
-/// The values of the keys of one mapping that sites are made of.
+/// The values of a map's keys that make up sites.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Slots {
     values: [Option<NodeId>; Key::COUNT],
@@ -80,7 +80,7 @@ impl Index<Key> for Slots {
 }
 
 impl Slots {
-    /// Takes the values of `merged` for the keys that are not there yet.
+    /// Adds the values of `merged` for missing keys.
     fn fill(&mut self, merged: &Self) {
         for (mine, theirs) in self.values.iter_mut().zip(merged.values) {
             *mine = mine.or(theirs);
@@ -88,19 +88,19 @@ impl Slots {
     }
 }
 
-/// What stands under a key.
+/// The value of a key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Slot<'tree> {
-    /// No such key, or nothing in it.
+    /// The key is missing or its value is empty.
     Absent,
-    /// A scalar that is text: the place in the mapping, the scalar (elsewhere when the place is an alias), its value.
+    /// A string: the position in the map, the scalar (another node if the position is an alias), its value.
     Text(NodeId, NodeId, &'tree str),
-    /// Something that no site is made of.
+    /// A value of another type.
     Other,
 }
 
 impl<'tree> Slot<'tree> {
-    /// Returns the text with the whole scalar as its place.
+    /// Returns the string with the whole scalar as its part.
     pub(crate) fn whole(self) -> Option<(&'tree str, Part)> {
         match self {
             Self::Text(at, node, text) => Some((text, Part::whole(at, node, text))),
@@ -109,7 +109,7 @@ impl<'tree> Slot<'tree> {
     }
 }
 
-/// Returns why a file with the same key for the second time is not read.
+/// Returns the reason why a file with a duplicate key is not read.
 pub(crate) fn twice(tree: &Tree<'_>, key: NodeId) -> Unreadable {
     let name = &tree.node(tree.resolve(key)).value;
     let reason =
@@ -117,19 +117,19 @@ pub(crate) fn twice(tree: &Tree<'_>, key: NodeId) -> Unreadable {
     Unreadable { line: Some(tree.node(key).line), reason }
 }
 
-/// Returns what the value of a merge key names: itself, or each item of a list.
+/// Returns the nodes that a merge key's value names: itself, or each item of a list.
 pub(crate) fn merge_sources<'a>(tree: &'a Tree<'_>, value: NodeId) -> impl Iterator<Item = NodeId> + 'a {
     let is_list = matches!(tree.node(value).kind, Kind::Sequence(_));
     let items = if is_list { Some(tree.children(value)) } else { None };
     items.into_iter().flatten().chain((!is_list).then_some(value))
 }
 
-/// Reads mappings of one file, and counts what that costs.
+/// Reads the maps of a file, and counts the cost.
 pub(crate) struct Reader<'tree, 'text> {
     tree: &'tree Tree<'text>,
-    /// The aliases that stand under a merge key, as they are met.
+    /// Aliases under a merge key, in the order in which they were found.
     merges: Vec<NodeId>,
-    /// How many nodes were met through aliases.
+    /// The number of nodes reached through aliases.
     revisited: usize,
 }
 
@@ -138,14 +138,14 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Self { tree, merges: Vec::new(), revisited: 0 }
     }
 
-    /// Returns the aliases that stand under a merge key of a mapping that was read, ascending.
+    /// Returns the aliases under merge keys of the maps that were read, ascending.
     pub(crate) fn into_merges(mut self) -> Vec<NodeId> {
         self.merges.sort_unstable();
         self.merges.dedup();
         self.merges
     }
 
-    /// Reads the keys of a mapping, then those that merge keys bring.
+    /// Reads the keys of a map, then those from merge keys.
     pub(crate) fn read(&mut self, mapping: NodeId) -> Result<Slots, Unreadable> {
         let mut merged = Vec::new();
         let mut slots = self.own_slots(mapping, &mut merged);
@@ -154,7 +154,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         }
         let mut seen = vec![mapping];
         while let Some(source) = merged.pop() {
-            // What was seen has nothing to add, and merges may well go round in circles.
+            // A map that was visited has nothing to add. Merge keys may form circles.
             if seen.contains(&source) || !matches!(self.tree.node(source).kind, Kind::Mapping(_)) {
                 continue;
             }
@@ -169,7 +169,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Ok(slots)
     }
 
-    /// Reads the keys that stand in a mapping itself, and puts what it merges onto `merged`, the first last.
+    /// Reads the map's own keys, and pushes its merged maps onto `merged`, the first one last.
     fn own_slots(&mut self, mapping: NodeId, merged: &mut Vec<NodeId>) -> Slots {
         let tree = self.tree;
         let mut slots = Slots::default();
@@ -188,7 +188,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         slots
     }
 
-    /// Puts the mappings that a merge key names onto `merged`, and notes its aliases as merges.
+    /// Pushes the maps that a merge key names onto `merged`, and records its aliases.
     fn sources(&mut self, value: NodeId, merged: &mut Vec<NodeId>) {
         let tree = self.tree;
         for id in merge_sources(tree, value) {
@@ -199,7 +199,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         }
     }
 
-    /// Counts the nodes of a collection that is walked for more than its own sake.
+    /// Counts the nodes of a collection that is visited more than once.
     pub(crate) fn revisit(&mut self, id: NodeId) -> Result<(), Unreadable> {
         let node = self.tree.node(id);
         self.revisited += (node.subtree_end - id) as usize;
@@ -210,7 +210,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Ok(())
     }
 
-    /// Returns what a place stands for, and counts its nodes when that is reached through an alias.
+    /// Returns the node of a position, and counts its subtree if it is reached through an alias.
     pub(crate) fn follow(&mut self, at: NodeId) -> Result<NodeId, Unreadable> {
         let id = self.tree.resolve(at);
         if id != at {
@@ -223,7 +223,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         slots.duplicate.map_or(Ok(()), |duplicate| Err(twice(self.tree, duplicate)))
     }
 
-    /// Returns whether something stands under a key that no site can be made of: no text, or a registry that is a number.
+    /// Returns whether a key has a value that no site can use: not a string, or a registry that is a number.
     pub(crate) fn is_odd(&self, slots: &Slots, key: Key) -> bool {
         match self.slot(slots[key]) {
             Slot::Absent => false,

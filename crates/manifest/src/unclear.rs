@@ -1,4 +1,4 @@
-//! What would be a site and is none, because something about it is not understood: it is told, and left alone.
+//! Records positions that look like a site but are ambiguous. They are reported and left alone.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use super::site::Note;
 use super::slots::{Key, Reader, Slots};
 use super::tree::{NodeId, Tree};
 
-/// The most places of one text that are told.
+/// Limit of reported positions in a text.
 const MAX_TOLD: usize = 100;
 
-/// How much of a value is told.
+/// Limit of a quoted value, in characters.
 const MAX_SHOWN: usize = 80;
 
-/// The scalars that would be parts of sites, and why they are not.
+/// Scalars that look like parts of sites, and why they are not.
 pub(crate) struct Unclear<'tree, 'text> {
     tree: &'tree Tree<'text>,
     reasons: BTreeMap<NodeId, String>,
@@ -26,12 +26,12 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         Self { tree, reasons: BTreeMap::new() }
     }
 
-    /// Forgets a node that has become part of a site.
+    /// Removes a node that has become part of a site.
     pub(crate) fn remove(&mut self, node: NodeId) {
         self.reasons.remove(&node);
     }
 
-    /// Forgets the nodes that `is_excluded` names.
+    /// Removes the nodes for which `is_excluded` returns true.
     pub(crate) fn exclude(&mut self, is_excluded: impl Fn(NodeId) -> bool) {
         self.reasons.retain(|node, _| !is_excluded(*node));
     }
@@ -41,8 +41,8 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         self.reasons.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason })
     }
 
-    /// Tells why a tag and a digest, of which at least one is not what it should be, make no site: where one of them is,
-    /// or both would be without a line break at the end. Anything else may well be about something else than an image.
+    /// Records a tag and a digest of which one is invalid, if the other one is valid, or if both would be valid without a trailing
+    /// line break. Other values probably do not concern an image.
     pub(crate) fn note_bad_version(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
         let is_tag = |text: &str| text.parse::<Tag>().is_ok();
         let tags = tag.map(|(text, part)| (*text, part, is_tag(text), is_tag(text.trim_end_matches('\n'))));
@@ -55,19 +55,19 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
             (Some((_, _, true, _)), Some((text, part, false, false))) => {
                 let shown = shown(text);
                 let reason = format!(
-                    "the digest `{shown}` is not understood, so the tag beside it is left alone: write `sha256:` and 64 hex \
+                    "the digest `{shown}` is not understood, so the tag next to it is left alone: write `sha256:` and 64 hex \
                      digits, or remove it"
                 );
                 (part, reason)
             }
             (Some((text, part, false, false)), Some((_, _, true, _))) => {
                 let shown = shown(text);
-                (part, format!("the tag `{shown}` is not understood, so the digest beside it is left alone"))
+                (part, format!("the tag `{shown}` is not understood, so the digest next to it is left alone"))
             }
             _ => match broken {
                 Some((_, part, ..)) => {
-                    let reason = "the value ends with a line break, which belongs to no version: write `|-` or `>-`, or \
-                                  the value behind its key";
+                    let reason = "the value ends with a line break, which versions cannot contain: write `|-` or `>-`, or \
+                                  the value after its key";
                     (part, reason.to_owned())
                 }
                 None => return,
@@ -77,8 +77,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         self.note(node, reason);
     }
 
-    /// Tells that the first of the keys that is odd keeps an image from being a site, where it would be one. Without any
-    /// version but an odd tag there is something to tell, too.
+    /// Records the first key with an unusable value, if the map would be a site without it. An unusable tag alone is reported too.
     pub(crate) fn note_no_text(
         &mut self,
         reader: &Reader<'_, '_>,
@@ -90,17 +89,17 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         let odd = keys.iter().find(|key| reader.is_odd(slots, **key));
         let Some((odd, at)) = odd.and_then(|odd| Some((*odd, slots[*odd]?))) else { return };
         if name.parse::<Repository>().is_ok() && (has_version || matches!(odd, Key::Tag | Key::NewTag)) {
-            // A key that is known is one scalar, right before its value.
+            // A known key is a single scalar directly before its value.
             let (name, key) = (shown(name), &self.tree.node(at - 1).value);
             let reason = format!(
-                "the value of `{key}` is no text, so the version of `{name}` is left alone: put it between quotes, or \
+                "the value of `{key}` is not a string, so the version of `{name}` is left alone: put it between quotes, or \
                  remove it"
             );
             self.note(at, reason);
         }
     }
 
-    /// Tells that an image has two digests.
+    /// Records an image with two digests.
     pub(crate) fn note_two_digests(&mut self, name: &str, second: NodeId) {
         if name.parse::<Repository>().is_ok() {
             let name = shown(name);
@@ -111,7 +110,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         }
     }
 
-    /// Tells that below a registry no repository can be, where there would be one without it.
+    /// Records a repository that is invalid below its registry, but valid without it.
     pub(crate) fn note_bad_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
         let Some((text, part)) = version else { return };
         let is_version = text.parse::<Tag>().is_ok() || part.digest_of(text).is_some();
@@ -125,7 +124,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         }
     }
 
-    /// Tells something about a node, at the most once.
+    /// Records the reason of a node, unless it has one.
     pub(crate) fn note(&mut self, node: NodeId, reason: String) {
         if self.reasons.len() < MAX_TOLD {
             self.reasons.insert(node, reason);
@@ -133,7 +132,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
     }
 }
 
-/// Returns the beginning of a text, without what is not to be seen.
+/// Returns the beginning of a text, without invisible characters.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
 }
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_half_understood_is_told() {
+    fn ambiguous_positions_are_reported() {
         for (text, words) in [
             ("repository: a\ntag: v1\ndigest: e3b0", "3: the digest `e3b0` is not understood"),
             ("repository: a\ntag: v1\ndigest: '@$'", "3: the digest `@sha256:"),
@@ -164,21 +163,24 @@ mod tests {
             ("image: >+\n  a:1\n\n", "2: the value ends with a line break"),
             ("image: |\n  a@$\n", "2: the value ends with a line break"),
             ("repository: a\ntag: v1\ndigest: |\n  $\n", "4: the value ends with a line break"),
-            ("repository: a\ntag: v1\ndigest: {a: b}", "3: the value of `digest` is no text, so the version of `a`"),
-            ("repository: a\ntag: v1\ndigest: ''\nsha: [x]", "4: the value of `sha` is no text"),
-            ("repository: a\ntag: [v1]", "2: the value of `tag` is no text"),
-            ("repository: a\ntag: !!int 1", "2: the value of `tag` is no text"),
-            ("x: &x [a]\nrepository: a\ntag: v1\ndigest: *x", "4: the value of `digest` is no text"),
-            ("x: &x {digest: [a]}\nrepository: a\ntag: v1\n<<: *x", "1: the value of `digest` is no text"),
+            (
+                "repository: a\ntag: v1\ndigest: {a: b}",
+                "3: the value of `digest` is not a string, so the version of `a`",
+            ),
+            ("repository: a\ntag: v1\ndigest: ''\nsha: [x]", "4: the value of `sha` is not a string"),
+            ("repository: a\ntag: [v1]", "2: the value of `tag` is not a string"),
+            ("repository: a\ntag: !!int 1", "2: the value of `tag` is not a string"),
+            ("x: &x [a]\nrepository: a\ntag: v1\ndigest: *x", "4: the value of `digest` is not a string"),
+            ("x: &x {digest: [a]}\nrepository: a\ntag: v1\n<<: *x", "1: the value of `digest` is not a string"),
             ("repository: a\ntag: v1@$\ndigest: $", "3: `a` has two digests here"),
             ("repository: a\ntag: v1\ndigest: $\nsha: $", "4: `a` has two digests here"),
-            ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1\n  digest: {}", "5: the value of `digest` is no"),
-            ("kind: Kustomization\nimages:\n- name: a\n  newTag: [v1]", "4: the value of `newTag` is no text"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1\n  digest: {}", "5: the value of `digest` is not"),
+            ("kind: Kustomization\nimages:\n- name: a\n  newTag: [v1]", "4: the value of `newTag` is not a string"),
             ("kind: Kustomization\nimages:\n- name: a\n  newTag: v1@$\n  digest: $", "5: `a` has two digests here"),
-            ("registry: 5000\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
-            ("registry: true\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
-            ("registry: {a: b}\nrepository: a\ntag: v1", "1: the value of `registry` is no text"),
-            ("registry: {a: b}\nimage: a:v1", "1: the value of `registry` is no text"),
+            ("registry: 5000\nrepository: a\ntag: v1", "1: the value of `registry` is not a string"),
+            ("registry: true\nrepository: a\ntag: v1", "1: the value of `registry` is not a string"),
+            ("registry: {a: b}\nrepository: a\ntag: v1", "1: the value of `registry` is not a string"),
+            ("registry: {a: b}\nimage: a:v1", "1: the value of `registry` is not a string"),
             ("registry: https://x.io\nrepository: a\ntag: v1", "3: the registry `https://x.io` is not understood"),
             ("registry: 'https://x.io'\nimage: a@$", "2: the registry `https://x.io` is not understood"),
             ("registry: x.io//\nrepository: a\ntag: v1", "3: the registry `x.io//` is not understood"),
@@ -188,7 +190,7 @@ mod tests {
             let notes = notes("a.yaml", text);
             assert!(notes.len() == 1 && notes[0].starts_with(words), "{text}: {notes:?}");
         }
-        // It is told once, and not where somebody says that it is meant so, or where it is no image.
+        // Reported once, and neither with a marker nor if it is not an image.
         assert_eq!(notes("a.yaml", "x: &x {repository: a, tag: v1, digest: x}\ny: *x\nz: {<<: *x}\n").len(), 1);
         for text in [
             "repository: a\ntag: v1\ndigest: x # tagrelay: ignore",
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_a_text_is_told() {
+    fn text_inside_a_text_is_reported() {
         let text = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nspec:\n  templatePatch: |\n    spec:\n      \
                     source:\n        helm:\n          values: |\n            image: a:1\n";
         assert_eq!(notes("a.yaml", text), ["9: this text is inside another text, and is not looked into"]);

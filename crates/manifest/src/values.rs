@@ -1,4 +1,4 @@
-//! What Helm values say of images: `repository`, `tag` and `digest` beside each other, references below a `registry`.
+//! The form of images in Helm values: `repository`, `tag` and `digest`, and references below a `registry`.
 
 use tagrelay_image::ImageReference;
 
@@ -9,14 +9,14 @@ use super::slots::{Key, Slot, Slots};
 use super::tree::NodeId;
 
 impl Finder<'_, '_, '_> {
-    /// `image: repository:tag`, in values below the `registry` beside it where it says none itself.
+    /// `image: repository:tag`, below the `registry` next to it unless it has its own.
     pub(crate) fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
         let (name, tag, digest) = ImageReference::split(text);
         if !self.document.holds_values() || has_host(name) {
             return self.take_reference(home, at, node, text, 0, None);
         }
         match self.reader.slot(slots[Key::Registry]) {
-            // A registry that cannot be read: nobody can say whose image it is.
+            // With an unusable registry the repository is unknown.
             _ if self.reader.is_odd(slots, Key::Registry) => {
                 if tag.is_some() || digest.is_some() {
                     self.unclear.note_no_text(&self.reader, name, slots, &[Key::Registry], true);
@@ -43,7 +43,7 @@ impl Finder<'_, '_, '_> {
             None => registry,
         };
         let (tag, inner_digest) = match self.reader.slot(slots[Key::Tag]) {
-            // Some charts have no key for the digest; people write `tag: 1.27@sha256:…` there.
+            // Some charts have no key for the digest, so it is written as `tag: 1.27@sha256:…`.
             Slot::Text(at, node, text) => {
                 let (tag, digest) = Part::tag_and_digest(at, node, text);
                 (Some(tag), digest)
@@ -59,7 +59,7 @@ impl Finder<'_, '_, '_> {
         }
         let digest = digests.pop();
         match &digest {
-            // With two digests nobody can say which one counts.
+            // With two digests it is unclear which one applies.
             Some((_, part)) if !digests.is_empty() => self.unclear.note_two_digests(name, part.node),
             _ => self.add_below(home, self.document.values_format(), tag, digest, (registry, name)),
         }
@@ -76,7 +76,7 @@ mod tests {
     use super::super::scan;
 
     #[test]
-    fn reads_versions_as_they_are_written() {
+    fn versions_are_read_as_written() {
         assert_eq!(sites("{repository: a, tag: 1_000}"), ["1 helm-values a 1_000"]);
         assert_eq!(sites("{repository: a, tag: 0x1F}"), ["1 helm-values a 0x1F"]);
         assert_eq!(sites("repository: a\n\ntag: 1.20 # c\n"), ["3 helm-values a 1.20"]);
@@ -88,7 +88,7 @@ mod tests {
         {
             assert_eq!(sites(&format!("{{repository: a, tag: {nothing}}}")), [""; 0], "{nothing}");
         }
-        // What is not understood is not half edited.
+        // An ambiguous value is not edited partly.
         for half in ["tag: '{{ x }}', digest: $", "tag: v1, digest: x", "tag: v1@$, digest: $", "tag: v1, digest: [$]"]
         {
             assert_eq!(sites(&format!("{{repository: a, {half}}}")), [""; 0], "{half}");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_registry_and_repository_as_charts_do() {
+    fn registry_and_repository_are_joined_as_in_charts() {
         for (text, expected) in [
             ("registry: ghcr.io, repository: x/a", "ghcr.io/x/a"),
             ("registry: ghcr.io/x, repository: a", "ghcr.io/x/a"),

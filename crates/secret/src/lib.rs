@@ -1,7 +1,7 @@
-//! Secrets: where the settings say they are, read when they are needed, shown nowhere.
+//! Secrets and their redaction.
 //!
-//! A room that needs a credential holds a [`Secret`] and asks it for the text at the moment of use. A file is
-//! read anew each time, so that a rotated Kubernetes secret works without a restart.
+//! A room that needs a credential holds a [`Secret`] and reveals its text only for the time of use. A file is read at each
+//! use, so a rotated Kubernetes secret needs no restart.
 
 #![warn(unreachable_pub)]
 
@@ -14,7 +14,7 @@ use secrecy::SecretString;
 pub use redact::Redaction;
 pub use secrecy::ExposeSecret;
 
-/// A secret by the place where it lies. Its `Debug` form shows the place and never the text.
+/// A secret, identified by its source. `Debug` shows the source and never the text.
 #[derive(Clone)]
 pub struct Secret(Source);
 
@@ -28,30 +28,30 @@ enum Source {
     Inline(SecretString),
 }
 
-/// Why a secret cannot be had. The message names the place and never holds a part of the text.
+/// Why a secret cannot be read. The message names the source and never quotes the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// No such variable in the environment of the process.
+    /// The environment variable does not exist.
     #[error("the environment variable {0} is not set: set it for the process, or name another one")]
     NotSet(String),
-    /// The variable's value is no text.
+    /// The variable's value is not UTF-8.
     #[error("the environment variable {0} is not valid UTF-8")]
     NotText(String),
     /// The file cannot be read.
     #[error("the secret file {path} cannot be read: {reason}")]
     Unreadable {
-        /// The file.
+        /// The file as named in the settings.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: String,
     },
-    /// An empty secret protects nothing, and an HMAC with an empty key is accepted by anybody who knows that.
+    /// The text is empty. An HMAC with an empty key would protect nothing.
     #[error("the secret from {0} is empty")]
     Empty(String),
 }
 
 impl Secret {
-    /// Returns the secret of the environment variable `name`.
+    /// Reads the secret in the environment variable `name`.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Secret {
         Self::from_lookup(name, &|name| std::env::var(name))
     }
 
-    /// Returns the secret of the variable `name` in the environment that `lookup` knows.
+    /// Reads the secret in the variable `name` with a lookup function.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Secret {
         }
     }
 
-    /// Returns the secret in the file `path`, which is read now to see whether it can be.
+    /// Creates the secret in the file `path`, and reads it once to report errors early.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Secret {
         Ok(secret)
     }
 
-    /// Returns a secret whose text is known already.
+    /// Creates a secret from its text.
     ///
     /// # Errors
     ///
@@ -101,14 +101,13 @@ impl Secret {
         Ok(Self(Source::Inline(text)))
     }
 
-    /// Returns the text as it is now; the newlines at the end of a file are not part of it.
+    /// Returns the current text, without newlines at the end of a file.
     ///
-    /// Reads a small local file where the secret lies in one, so it may be called on an async thread: mounted
-    /// secrets are held in memory by the kernel.
+    /// May be called on an async thread: it reads at most a small file, and mounted secrets are in memory.
     ///
     /// # Errors
     ///
-    /// [`SecretError::Unreadable`] or [`SecretError::Empty`] when the file has changed for the worse.
+    /// [`SecretError::Unreadable`] or [`SecretError::Empty`] if the file has changed.
     pub fn reveal(&self) -> Result<SecretString, SecretError> {
         match &self.0 {
             Source::Environment { text, .. } | Source::Inline(text) => Ok(text.clone()),
@@ -140,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_anew_and_loses_its_last_newline() {
+    fn file_is_read_at_each_use_without_trailing_newlines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "one\r\n").unwrap();
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_can_come_from_elsewhere() {
+    fn variable_is_read_with_the_lookup_function() {
         let lookup = |name: &str| match name {
             "TOKEN" => Ok("one".to_owned()),
             "EMPTY" => Ok(String::new()),
@@ -167,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_place_only() {
+    fn debug_omits_the_text() {
         let secret = Secret::inline("hunter2".to_owned()).unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(inline)");
     }
 
     #[test]
-    fn what_is_missing_or_empty_is_named() {
+    fn missing_and_empty_secrets_are_refused() {
         assert_eq!(
             Secret::from_environment("TAGRELAY_NO_SUCH_VARIABLE").unwrap_err().to_string(),
             "the environment variable TAGRELAY_NO_SUCH_VARIABLE is not set: set it for the process, or name another one"

@@ -1,47 +1,46 @@
-//! Taking our own credentials out of what a server says.
+//! Removes our credentials from the answers of servers.
 //!
-//! Servers and the proxies before them repeat requests in their errors: a header as it was, a URL with a token in it. What they
-//! say is kept in the store and shown in the API, the log and traces, so whoever shows a credential to a server takes it out of
-//! the answer before anybody else gets that.
+//! Servers and proxies quote requests in their errors: a header, a URL with a token. Their messages end up in store, API,
+//! log and traces, so each client removes its credential before it passes a message on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// What stands in the place of a credential.
+/// Replaces a credential.
 const REDACTED: &str = "[redacted]";
 
-/// Shorter texts are no secrets, and would be found in every other word.
+/// Shorter texts are not redacted, because they occur in ordinary words.
 const SHORTEST: usize = 4;
 
-/// From this many characters on, the beginning of a credential is taken out as well: what servers say is cut off somewhere.
+/// The beginning of a credential is redacted too if it has at least this many characters, because servers truncate texts.
 const BEGINNING: usize = 12;
 
-/// Our credentials in every form in which a server may repeat them: as they are, in Base64 (also with the user name before them,
-/// as in the header of basic authentication), with percent signs, and as JSON writes them. Its `Debug` form shows none.
+/// Our credentials in every form in which a server may quote them: plain, in Base64 (also with the user name, as in basic
+/// authentication), percent-encoded, and escaped for JSON. `Debug` shows none of them.
 #[derive(Clone, Default)]
 pub struct Redaction(Vec<SecretString>);
 
 impl Redaction {
-    /// Makes one that takes out nothing.
+    /// Creates a redaction without credentials.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Makes one for a user name, empty where there is none, and what is secret beside it.
+    /// Creates a redaction for a secret and its user name, which may be empty.
     pub fn of(username: &str, secret: &str) -> Self {
         Self::none().and(username, secret)
     }
 
-    /// Takes out another credential, too.
+    /// Adds another credential.
     #[must_use]
     pub fn and(mut self, username: &str, secret: &str) -> Self {
         let mut forms = vec![secret.to_owned(), percent_encoded(secret, true), percent_encoded(secret, false)];
-        // Some leave the slash as it is, which is allowed in a path.
+        // Some encoders leave slashes, which are allowed in a path.
         forms.extend(
             [("%2F", true), ("%2f", false)].map(|(slash, upper)| percent_encoded(secret, upper).replace(slash, "/")),
         );
-        // A space is a plus sign in a form's data.
+        // In form data, a space is a plus sign.
         forms.push(percent_encoded(secret, true).replace("%20", "+"));
         let json = serde_json::Value::from(secret).to_string();
         forms.push(json[1..json.len() - 1].to_owned());
@@ -51,26 +50,26 @@ impl Redaction {
             forms.extend(engines);
             forms.extend([STANDARD_NO_PAD, URL_SAFE_NO_PAD].map(|engine| engine.encode(&text)));
         }
-        // What stands after more of it is left over from a shorter form.
+        // Longest first, so that no rest of a longer form remains.
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         forms.dedup();
         self.0.extend(forms.into_iter().map(SecretString::from));
         self
     }
 
-    /// Returns the text without the credentials, and without beginnings of them that are long enough to matter.
+    /// Returns the text without the credentials and without truncated ones.
     pub fn clean(&self, text: &str) -> String {
         let mut clean = self.clean_whole(text);
         for form in &self.0 {
             let form = form.expose_secret();
-            // Where a character ends.
+            // Truncate at the boundary of a character.
             let Some(beginning) = (BEGINNING..form.len()).find_map(|length| form.get(..length)) else { continue };
             while let Some(at) = clean.find(beginning) {
                 let same = clean[at..].char_indices().zip(form.chars()).take_while(|((_, a), b)| a == b).last();
                 let end = same.map_or(at + beginning.len(), |((place, last), _)| at + place + last.len_utf8());
                 clean.replace_range(at..end, REDACTED);
             }
-            // What has been cut off may end in a shorter one.
+            // A truncated text may end in a shorter beginning.
             let is_rest = |length: &usize| form.get(..*length).is_some_and(|rest| clean.ends_with(rest));
             if let Some(rest) = (SHORTEST..BEGINNING.min(form.len())).rev().find(is_rest) {
                 clean.truncate(clean.len() - rest);
@@ -80,7 +79,7 @@ impl Redaction {
         clean
     }
 
-    /// Returns the text without the credentials, where nothing has been cut off.
+    /// Returns the text without the credentials. For texts that are not truncated.
     pub fn clean_whole(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, form| match text.contains(form.expose_secret()) {
             true => text.replace(form.expose_secret(), REDACTED),
@@ -88,7 +87,7 @@ impl Redaction {
         })
     }
 
-    /// Does the same to the bytes of an answer.
+    /// Applies [`Self::clean_whole`] to the bytes of an answer.
     pub fn clean_bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
         match String::from_utf8(bytes) {
             Ok(text) if self.0.iter().any(|form| text.contains(form.expose_secret())) => {
@@ -106,7 +105,7 @@ impl std::fmt::Debug for Redaction {
     }
 }
 
-/// Writes everything but unreserved characters with percent signs (<https://www.rfc-editor.org/rfc/rfc3986#section-2.1>).
+/// Percent-encodes all but unreserved characters (<https://www.rfc-editor.org/rfc/rfc3986#section-2.1>).
 fn percent_encoded(text: &str, upper: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -126,7 +125,7 @@ mod tests {
     const SECRET: &str = "p@ss \"wörd\"/+=x";
 
     #[test]
-    fn every_form_is_taken_out() {
+    fn every_form_is_redacted() {
         let redaction = Redaction::of("tagrelay", SECRET);
         let pair = format!("tagrelay:{SECRET}");
         for form in [
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_taken_out_as_far_as_it_goes() {
+    fn truncated_credentials_are_redacted() {
         let redaction = Redaction::of("bot", "ghp_0123456789abcdefghij");
         assert_eq!(redaction.clean("not ghp_0123456789abcd"), "not [redacted]");
         assert_eq!(redaction.clean("ghp_01234567 and more"), "[redacted] and more");
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays() {
+    fn other_texts_are_unchanged() {
         assert_eq!(Redaction::of("a", "x").clean("an example"), "an example");
         assert_eq!(Redaction::of("a", "x").clean("Basic YTp4"), "Basic [redacted]");
         assert_eq!(Redaction::none().clean("a secret"), "a secret");

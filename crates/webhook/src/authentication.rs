@@ -11,47 +11,45 @@ use tagrelay_secret::{ExposeSecret as _, Secret};
 
 const BEARER: &str = "Bearer realm=\"tagrelay\"";
 
-/// The request does not come from whom the receiver is for.
+/// The request is not authenticated.
 ///
-/// The reason is for the log of the operator. The sender learns nothing but the 401.
+/// The reason is for the operator's log. The sender gets only the 401.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unauthorized {
-    /// What was wrong or missing. Holds no part of a secret and nothing that the sender sent.
+    /// What is wrong or missing. Contains no part of a secret and no text of the request.
     pub reason: String,
-    /// The value of `WWW-Authenticate` for the answer: some senders (Amazon SNS) show their password only when asked.
+    /// The value of `WWW-Authenticate` in the answer. Some senders (Amazon SNS) send their password only after it.
     pub challenge: &'static str,
-    /// Nobody can tell whether the credential is right, because the receiver's own secret cannot be had.
+    /// The credential could not be checked, because the receiver's secret cannot be read.
     pub undecided: bool,
 }
 
-/// Checks that the request shows one of the sender's credentials with one of the secrets.
+/// Checks that the request has one of the sender's credentials, with one of the secrets.
 ///
-/// Every secret and every form is tried, whatever the earlier ones said, so that the time tells nothing of which
-/// one was nearly right.
+/// All secrets and all forms are tried, so the time does not reveal which one was nearly right.
 pub(crate) fn authenticate(sender: &Sender, secrets: &[&Secret], request: &Request<'_>) -> Result<(), Unauthorized> {
-    let mut verdict = Verdict::default();
+    let mut checked = CredentialCheck::default();
     let mut unreadable = None;
     for secret in secrets {
         match secret.reveal() {
-            Ok(secret) => verdict = verdict.or(check(sender, secret.expose_secret().as_bytes(), request)),
+            Ok(secret) => checked = checked.or(check(sender, secret.expose_secret().as_bytes(), request)),
             Err(error) => unreadable = Some(error),
         }
     }
-    if verdict.accepted() {
+    if checked.accepted() {
         return Ok(());
     }
-    let undecided = unreadable.is_some() && verdict.shown;
-    let reason = match (unreadable, verdict.shown) {
-        (Some(error), _) => format!("the receiver's secret cannot be had: {error}"),
+    let undecided = unreadable.is_some() && checked.shown;
+    let reason = match (unreadable, checked.shown) {
+        (Some(error), _) => format!("the receiver's secret cannot be read: {error}"),
         (None, true) => "the credential is wrong".to_owned(),
-        (None, false) => format!("there is no credential: {} shows {}", sender.title, words(sender.credentials)),
+        (None, false) => format!("no credential: {} sends {}", sender.title, words(sender.credentials)),
     };
     Err(Unauthorized { undecided, ..refused(sender, reason) })
 }
 
-/// Checks what can be checked before the body has come: that a signature is shown where there has to be one, and every
-/// other credential.
+/// Checks credentials before the body has arrived. A signature must be present; every other credential is checked.
 pub(crate) fn authenticate_head(sender: &Sender, secrets: &[&Secret], head: &Request<'_>) -> Result<(), Unauthorized> {
     let shows = |credential: &Credential| matches!(credential, Credential::Hmac { header, .. } if head.headers.contains_key(*header));
     if sender.credentials.iter().any(shows) { Ok(()) } else { authenticate(sender, secrets, head) }
@@ -64,7 +62,7 @@ pub(crate) fn refused(sender: &Sender, reason: String) -> Unauthorized {
     Unauthorized { reason, challenge, undecided: false }
 }
 
-/// Checks that the request shows an OpenID Connect token as it must be.
+/// Checks the OpenID Connect token of the request.
 pub(crate) fn authenticate_identity(
     tokens: &IdentityTokens,
     request: &Request<'_>,
@@ -80,23 +78,23 @@ pub(crate) fn authenticate_identity(
     Err(Unauthorized { reason: reason.to_owned(), challenge: BEARER, undecided: false })
 }
 
-/// Returns the credentials as words: `` `?token=` with the secret in the URL, or … ``.
+/// Returns the credentials in words: `` `?token=` with the secret in the URL, or … ``.
 pub(crate) fn words(credentials: &[Credential]) -> String {
     credentials.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or ")
 }
 
-/// What the credentials of a request have shown so far.
+/// The credentials that were checked so far.
 #[derive(Debug, Default, Clone, Copy)]
-struct Verdict {
-    /// Something was shown, right or wrong.
+struct CredentialCheck {
+    /// A credential is present, valid or not.
     shown: bool,
-    /// A signature was shown, right or wrong.
+    /// A signature is present, valid or not.
     signed: bool,
     signature_right: bool,
     token_right: bool,
 }
 
-impl Verdict {
+impl CredentialCheck {
     fn or(self, other: Self) -> Self {
         Self {
             shown: self.shown | other.shown,
@@ -106,22 +104,22 @@ impl Verdict {
         }
     }
 
-    /// Tells whether the sender may come in. A signature that is shown must be right, whatever token stands beside it.
+    /// Returns whether the request is authenticated. A signature that is present must be valid, even if a token is.
     fn accepted(self) -> bool {
         if self.signed { self.signature_right } else { self.token_right }
     }
 }
 
-fn check(sender: &Sender, secret: &[u8], request: &Request<'_>) -> Verdict {
-    sender.credentials.iter().fold(Verdict::default(), |verdict, credential| {
-        verdict.or(match *credential {
+fn check(sender: &Sender, secret: &[u8], request: &Request<'_>) -> CredentialCheck {
+    sender.credentials.iter().fold(CredentialCheck::default(), |checked, credential| {
+        checked.or(match *credential {
             Credential::Hmac { header, prefix, hash, signed } => {
                 signature(request, secret, header, prefix, hash, signed, is_shared(sender, header))
             }
             Credential::Query(parameter) => tokens(secret, query_values(request, parameter)),
             Credential::Authorization => tokens(secret, authorization_values(request)),
-            // Looked at beside the secret: see `authenticate_identity`.
-            Credential::IdentityToken => Verdict::default(),
+            // Checked separately by `authenticate_identity`.
+            Credential::IdentityToken => CredentialCheck::default(),
             Credential::Bearer => tokens(secret, bearer_values(request)),
             Credential::CustomHeader => tokens(secret, custom_header_values(request)),
             Credential::Header(header) => tokens(secret, header_values(request, header)),
@@ -129,7 +127,7 @@ fn check(sender: &Sender, secret: &[u8], request: &Request<'_>) -> Verdict {
     })
 }
 
-/// Tells whether the sender puts either a signature or the secret itself into this one header.
+/// Returns whether the sender uses this header for either a signature or the secret itself.
 fn is_shared(sender: &Sender, header: &'static str) -> bool {
     sender.credentials.contains(&Credential::Header(header))
 }
@@ -142,14 +140,14 @@ fn signature(
     hash: Hash,
     signed: Signed,
     shared: bool,
-) -> Verdict {
-    let mut verdict = Verdict::default();
+) -> CredentialCheck {
+    let mut checked = CredentialCheck::default();
     for value in request.headers.get_all(header) {
-        verdict.shown = true;
+        checked.shown = true;
         let digits = value.as_bytes().strip_prefix(prefix.as_bytes());
         let given = digits.and_then(|digits| hex::decode(digits).ok());
-        // In a shared header anything but digits is a token, and a token may consist of digits as well.
-        verdict.signed |= !shared;
+        // In a shared header, a value that is not hexadecimal is a token. A hexadecimal value may be either.
+        checked.signed |= !shared;
         let Some(given) = given else { continue };
         let right = match signed {
             Signed::Payload => match super::json::form_payload(request.headers, request.body) {
@@ -158,14 +156,14 @@ fn signature(
             },
             Signed::Body => is_mac(hash, secret, request.body, &given),
         };
-        verdict.signature_right |= right;
-        verdict.token_right |= right & shared;
+        checked.signature_right |= right;
+        checked.token_right |= right & shared;
     }
-    verdict
+    checked
 }
 
 fn is_mac(hash: Hash, secret: &[u8], message: &[u8], given: &[u8]) -> bool {
-    // A key of any length is taken, so `new_from_slice` cannot fail; if it did, nothing would be right.
+    // HMAC accepts keys of any length, so `new_from_slice` cannot fail; an error counts as a wrong signature.
     match hash {
         Hash::Sha1 => hmac::Hmac::<sha1::Sha1>::new_from_slice(secret)
             .is_ok_and(|mac| mac.chain_update(message).verify_slice(given).is_ok()),
@@ -174,22 +172,22 @@ fn is_mac(hash: Hash, secret: &[u8], message: &[u8], given: &[u8]) -> bool {
     }
 }
 
-fn tokens(secret: &[u8], shown: Vec<Vec<u8>>) -> Verdict {
-    let mut verdict = Verdict { shown: !shown.is_empty(), ..Verdict::default() };
+fn tokens(secret: &[u8], shown: Vec<Vec<u8>>) -> CredentialCheck {
+    let mut checked = CredentialCheck { shown: !shown.is_empty(), ..CredentialCheck::default() };
     for token in shown {
-        verdict.token_right |= equal(secret, &token);
+        checked.token_right |= equal(secret, &token);
     }
-    verdict
+    checked
 }
 
-/// Compares in constant time. The hashes have one length, so the time does not tell that of the secret either.
+/// Compares in constant time. Hashing first hides the length of the secret.
 pub(crate) fn equal(left: &[u8], right: &[u8]) -> bool {
     sha2::Sha256::digest(left).ct_eq(&sha2::Sha256::digest(right)).into()
 }
 
 fn query_values(request: &Request<'_>, parameter: &str) -> Vec<Vec<u8>> {
     let query = request.query.unwrap_or_default();
-    // A `+` in a URL is a space to forms and itself to everybody who pastes a base64 secret: take both readings.
+    // A `+` in a query may be a space or, in a pasted Base64 secret, a plus sign: try both.
     let pasted = query.replace('+', "%2B");
     let readings = [query, &pasted];
     let values = readings.iter().flat_map(|query| url::form_urlencoded::parse(query.as_bytes()));
@@ -216,8 +214,7 @@ fn authorization_values(request: &Request<'_>) -> Vec<Vec<u8>> {
     found
 }
 
-/// Returns what follows the scheme, whose letter case does not matter
-/// (<https://www.rfc-editor.org/rfc/rfc9110#section-11.1>).
+/// Returns the text after the scheme, whose case is ignored (<https://www.rfc-editor.org/rfc/rfc9110#section-11.1>).
 fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())

@@ -9,15 +9,15 @@ use serde_json::Value;
 use super::json::{self, Node};
 use super::sender::Message;
 
-/// The attributes of an event, from the `ce-*` headers (binary mode) or from the members of the body (structured
-/// mode). In JSON the content type does not matter: many senders say `application/json`.
+/// The attributes of an event, from `ce-*` headers (binary mode) or from the body (structured mode). The content type is
+/// ignored, because many senders use `application/json`.
 #[derive(Debug, Clone)]
 pub(crate) struct CloudEvent<'a> {
-    /// What happened.
+    /// The type of the event.
     pub kind: Cow<'a, str>,
-    /// Where.
+    /// The source of the event.
     pub source: Option<Cow<'a, str>>,
-    /// When.
+    /// The time of the event.
     pub time: Option<Timestamp>,
     id: Option<Cow<'a, str>>,
     data: Data<'a>,
@@ -26,12 +26,12 @@ pub(crate) struct CloudEvent<'a> {
 #[derive(Debug, Clone)]
 enum Data<'a> {
     Place(Node<'a>),
-    /// The data came as text inside the JSON.
+    /// The data is a string with JSON.
     Inner(Box<Value>),
 }
 
 impl<'a> CloudEvent<'a> {
-    /// Reads the event of a request; `None` when it holds none.
+    /// Reads the event of a request; `None`: it has none.
     pub(crate) fn of(message: &Message<'a>) -> Option<Self> {
         Self::structured(message.body).or_else(|| {
             Some(Self {
@@ -44,7 +44,7 @@ impl<'a> CloudEvent<'a> {
         })
     }
 
-    /// Reads an event that is a JSON object with all its attributes.
+    /// Reads an event from a JSON object.
     pub(crate) fn structured(body: Node<'a>) -> Option<Self> {
         body.get("specversion").text()?;
         Some(Self {
@@ -64,13 +64,13 @@ impl<'a> CloudEvent<'a> {
         }
     }
 
-    /// Returns the id with the source: only both together are unique.
+    /// Returns the id together with the source; only both are unique.
     pub(crate) fn delivery(&self) -> Option<String> {
         Some(format!("{} {}", self.source.as_ref()?, self.id.as_ref()?))
     }
 }
 
-/// Returns the data of a structured event: a value, JSON in a string, or JSON in base64.
+/// Returns the data of a structured event: a value, JSON in a string, or JSON in Base64.
 fn data(body: Node<'_>) -> Data<'_> {
     let place = body.get("data");
     let encoded = body.get("data_base64").text();

@@ -1,35 +1,34 @@
-//! The ways in which a sender shows that it knows the secret.
+//! The credentials with which senders prove that they know the secret.
 
-/// A way in which a sender shows that it knows the secret.
+/// A form of credential.
 ///
-/// Where a body can be signed, nothing else is accepted: [`Credential::Hmac`] comes alone, or with a token form
-/// that the same sender has instead of the signature. A signature that is present and wrong is never made good by
-/// a token.
+/// If a sender can sign the body, only a signature is accepted: [`Credential::Hmac`] is alone, or with a token that the
+/// same sender uses if signing is off. A token never compensates for a wrong signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Credential {
-    /// A parameter of the URL's query: for senders that can neither sign nor add a header.
+    /// A parameter of the query, for senders that can neither sign nor add a header.
     Query(&'static str),
-    /// `Authorization`, with the secret as the whole value, behind `Bearer `, or as the password of `Basic`.
+    /// `Authorization` with the secret as the whole value, after `Bearer `, or as the password of `Basic`.
     Authorization,
     /// `Authorization: Bearer` with the secret.
     Bearer,
-    /// Any header whose name begins with `X-`, or `Api-Key`, with the secret as the whole value: for senders where
-    /// the operator names the header.
+    /// Any header whose name begins with `X-`, or `Api-Key`, with the secret as the whole value. For senders with a header
+    /// of the operator's choice.
     CustomHeader,
     /// This header, with the secret as the whole value.
     Header(&'static str),
-    /// An OpenID Connect token in `Authorization: Bearer`, where the receiver is told what it must say. It is asked
-    /// for beside the secret, not in its place.
+    /// An OpenID Connect token in `Authorization: Bearer`, if the receiver is configured for it. Checked in addition to the
+    /// secret.
     IdentityToken,
-    /// A signature over the body, in hexadecimal digits.
+    /// A signature over the body in hexadecimal digits.
     Hmac {
-        /// The header that holds it.
+        /// The header with the signature.
         header: &'static str,
-        /// What stands before the digits.
+        /// The text before the digits.
         prefix: &'static str,
         /// The hash function.
         hash: Hash,
-        /// Which bytes are signed.
+        /// The signed bytes.
         signed: Signed,
     },
 }
@@ -37,18 +36,18 @@ pub(crate) enum Credential {
 /// The hash function of an HMAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
-    /// HMAC-SHA1: only for senders that can do no better. As a MAC it is not known to be broken.
+    /// HMAC-SHA1, for senders that support nothing better. As a MAC it is not known to be broken.
     Sha1,
     /// HMAC-SHA256.
     Sha256,
 }
 
-/// What a signature covers.
+/// The bytes that a signature covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signed {
-    /// The bytes of the body.
+    /// The body.
     Body,
-    /// The bytes of the body, or those of the form field `payload` where the body is a form.
+    /// The body, or the form field `payload` if the body is a form.
     Payload,
 }
 

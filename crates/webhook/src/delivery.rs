@@ -2,70 +2,66 @@ use serde::Serialize;
 
 use tagrelay_image::{CommitSha, Digest, Repository, Tag};
 
-/// What an authenticated request was found to say.
+/// The content of an authenticated request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delivery {
-    /// The pushes, in the order of the body; one per distinct repository, tag and digest.
+    /// Pushes in the order of the body, without duplicates of repository, tag and digest.
     pub events: Vec<PushEvent>,
-    /// The branches of a config repository that have moved.
+    /// Branches of a config repository that moved.
     pub moved: Vec<MovedBranch>,
-    /// What the request said beside pushes of tagged images.
+    /// Other contents of the request.
     pub ignored: Vec<Ignored>,
-    /// The answer that the sender waits for, where it wants a certain one (a handshake). It is sent with 200 in the
-    /// place of our own answer.
+    /// The answer that the sender requires (a handshake), sent with 200 instead of ours.
     pub reply: Option<Reply>,
-    /// What has to be done out there before the request can be believed, or because it was.
+    /// A request to the sender that is needed before or after this delivery is processed.
     pub errand: Option<Errand>,
 }
 
-/// A request to be made to a sender's own service. The addresses are checked: only the sender's hosts, over HTTPS.
-/// Redirects must not be followed.
+/// A request to the sender's service. The address has been checked: only the sender's hosts, over HTTPS. Redirects must
+/// not be followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Errand {
-    /// Fetch the certificate there, hand it to [`Receiver::learn_certificate`](super::Receiver::learn_certificate),
-    /// then let the receiver have the same request again. Where that cannot be done now, 503 makes the sender repeat
-    /// the request.
+    /// Fetch the certificate, pass it to [`Receiver::learn_certificate`](super::Receiver::learn_certificate), then pass
+    /// the same request to the receiver again. If that fails, answer 503, so that the sender retries.
     LearnCertificate(url::Url),
-    /// Send one GET there: it confirms a subscription.
+    /// Send one GET to this address, which confirms a subscription.
     Visit(url::Url),
 }
 
-/// What a sender says happened: a tag of a repository was pushed.
-///
-/// A hint, never believed without asking the registry.
+/// A sender's announcement that a tag was pushed. A hint: the registry must confirm it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushEvent {
-    /// Where the image lies.
+    /// The repository of the image.
     pub repository: Repository,
     /// The tag that was pushed.
     pub tag: Tag,
-    /// The digest that the sender says the tag has, where it says one.
+    /// The digest of the tag according to the sender, if it names one.
     pub digest: Option<Digest>,
-    /// When the sender says it happened.
+    /// The time of the push according to the sender.
     pub pushed_at: Option<jiff::Timestamp>,
-    /// The sender's own id of this event, the same when it is delivered again. `None` where the sender has none.
+    /// The sender's id of the event, the same in redeliveries. `None`: it has none.
     pub delivery: Option<String>,
 }
 
-/// What a Git host says happened: a branch of a config repository has moved.
+/// A Git host's announcement that a branch of a config repository moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MovedBranch {
-    /// The branch, without `refs/heads/`.
+    /// Without `refs/heads/`.
     pub branch: String,
-    /// Where the host says it stands; `None` where it is gone.
+    /// The new tip; `None`: the branch was deleted.
     pub commit: Option<CommitSha>,
 }
 
-/// A part of a request that is no push of a tagged image.
+/// A part of a request that is not a push of a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ignored {
-    /// What it is instead.
+    /// Its class.
     pub class: IgnoredClass,
-    /// What was found, and where in the body.
+    /// What was found, and its position in the body.
     pub reason: String,
 }
 
-/// Why a part of a request was not taken for a push.
+/// The class of an ignored part of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IgnoredClass {
@@ -73,32 +69,32 @@ pub enum IgnoredClass {
     Pull,
     /// An image or a tag was deleted.
     Delete,
-    /// A vulnerability scan began, ended or found something.
+    /// A vulnerability scan started, ended or found something.
     Scan,
     /// A Helm chart, not an image.
     Chart,
-    /// A manifest or blob was pushed by its digest: a platform of a multi-arch image, a layer.
+    /// A manifest or blob was pushed by digest: a platform of a multi-arch image, a layer.
     Untagged,
-    /// The sender tries out whether we listen.
+    /// The sender tests the connection.
     Ping,
-    /// The sender asks whether its events are wanted.
+    /// The sender asks whether its events are accepted.
     Handshake,
     /// The registry built an image, or failed to.
     Build,
-    /// A project has reached its quota.
+    /// A project reached its quota.
     Quota,
     /// An image was copied to or from another registry.
     Replication,
-    /// The push did not succeed.
+    /// The push failed.
     Failed,
-    /// The sender is known and the body makes no sense, or lacks what a push must say.
+    /// The body is invalid, or lacks a required part of a push.
     Malformed,
-    /// Something else that moves no tag.
+    /// Another event that moves no tag.
     Other,
 }
 
 impl IgnoredClass {
-    /// Returns the word for it in answers, logs and metrics.
+    /// Returns its name in answers, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -124,7 +120,7 @@ impl std::fmt::Display for IgnoredClass {
     }
 }
 
-/// An answer that a sender waits for: a JSON document, sent with status 200.
+/// An answer that a sender requires: a JSON document, sent with status 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The document.

@@ -5,54 +5,54 @@ use jiff::Timestamp;
 use super::delivery::{Delivery, Errand, Ignored, IgnoredClass, MovedBranch, PushEvent, Reply};
 use tagrelay_image::{CommitSha, Digest, ImageReference, Repository, Tag};
 
-/// The longest reason, in characters: it goes into answers, logs and the store, and may quote the body.
+/// Limit of a reason, in characters. It appears in answers, logs and the store, and may quote the body.
 const MAX_REASON: usize = 300;
 
-/// How many ignored parts of one request are listed; those beyond are counted.
+/// Limit of listed ignored parts of a request. More are only counted.
 const MAX_IGNORED: usize = 100;
 
-/// The longest id of a sender that is kept as it is, in bytes.
+/// Limit of a sender's id that is stored unchanged, in bytes.
 const MAX_DELIVERY_BYTES: usize = 300;
 
-/// What a sender's file finds in a body, checked as it is put in.
+/// Collects and validates what a sender's file finds in a body.
 pub(crate) struct Findings<'a> {
-    /// The host that the receiver's settings prescribe, whatever the body says.
+    /// The host in the receiver's settings, which overrides the body.
     prescribed: Option<&'a str>,
-    /// The host for bodies that name none.
+    /// The host for bodies without one.
     default: Option<&'a str>,
     seen: HashSet<(Repository, Tag, Option<Digest>)>,
     delivery: Delivery,
     refused: Option<String>,
-    /// How many ignored parts are not listed.
+    /// The number of ignored parts that are not listed.
     unlisted: usize,
 }
 
-/// A push as a body tells it, with nothing checked.
+/// A push as found in a body, unvalidated.
 #[derive(Debug, Default)]
 pub(crate) struct Push<'a> {
-    /// Where in the body it was found, for the reasons: `events[2]`. Empty for the body itself.
+    /// Its position in the body for messages, such as `events[2]`; empty: the body itself.
     pub at: &'a str,
     /// The registry's host.
     pub host: Option<&'a str>,
     /// The repository without its host.
     pub path: Option<&'a str>,
-    /// The tag. Absent, empty or a digest where no tag was pushed.
+    /// The tag. Missing, empty or a digest if no tag was pushed.
     pub tag: Option<&'a str>,
     /// The digest.
     pub digest: Option<&'a str>,
-    /// When.
+    /// The time of the push.
     pub pushed_at: Option<Timestamp>,
-    /// The sender's id of it.
+    /// The sender's id of the push.
     pub delivery: Option<String>,
 }
 
 impl<'a> Findings<'a> {
-    /// Returns an empty collection for a receiver.
+    /// Creates an empty collection for a receiver.
     pub(crate) fn new(prescribed: Option<&'a str>, default: Option<&'a str>) -> Self {
         Self { prescribed, default, seen: HashSet::new(), delivery: Delivery::default(), refused: None, unlisted: 0 }
     }
 
-    /// Notes a push: an event, or the reason why it is none.
+    /// Adds a push, or the reason why it is invalid.
     pub(crate) fn push(&mut self, push: Push<'_>) {
         let at = if push.at.is_empty() { "the body" } else { push.at };
         let Some(tag) = push.tag.filter(|tag| !tag.is_empty()) else {
@@ -76,7 +76,7 @@ impl<'a> Findings<'a> {
             Ok(tag) => tag,
             Err(error) => return self.malformed(format!("{at}: {error}")),
         };
-        // The digest is a hint beside the hint: the registry tells the real one, so a strange one is left out.
+        // The registry returns the real digest, so an invalid one is dropped.
         let digest = push.digest.and_then(|digest| digest.parse::<Digest>().ok());
         if self.seen.insert((repository.clone(), tag.clone(), digest.clone())) {
             let delivery = push.delivery.map(shorten_delivery);
@@ -84,13 +84,13 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Notes that a reference of a config repository has moved to a commit. Zeros say that it is gone.
+    /// Adds a moved reference of a config repository. A commit of zeros means that it was deleted.
     pub(crate) fn moved(&mut self, reference: Option<&str>, commit: Option<&str>) {
         let Some(reference) = reference else {
             return self.malformed("the body has no `ref`");
         };
         let Some(branch) = reference.strip_prefix("refs/heads/").filter(|branch| !branch.is_empty()) else {
-            return self.ignore(IgnoredClass::Other, format!("{} is no branch", quoted(reference)));
+            return self.ignore(IgnoredClass::Other, format!("{} is not a branch", quoted(reference)));
         };
         let Some(Ok(commit)) = commit.map(str::parse::<CommitSha>) else {
             return self.malformed("the body does not say in `after` where the branch stands");
@@ -99,7 +99,7 @@ impl<'a> Findings<'a> {
         self.delivery.moved.push(MovedBranch { branch: branch.to_owned(), commit });
     }
 
-    /// Notes something that is no push of a tagged image.
+    /// Adds something that is not a push of a tag.
     pub(crate) fn ignore(&mut self, class: IgnoredClass, reason: impl Into<String>) {
         if self.delivery.ignored.len() >= MAX_IGNORED {
             self.unlisted += 1;
@@ -108,37 +108,37 @@ impl<'a> Findings<'a> {
         self.delivery.ignored.push(Ignored { class, reason: presentable(&reason.into()) });
     }
 
-    /// Notes that the body, or a part of it, makes no sense.
+    /// Adds a fault of the body or a part of it.
     pub(crate) fn malformed(&mut self, reason: impl Into<String>) {
         self.ignore(IgnoredClass::Malformed, reason);
     }
 
-    /// Sets the answer that the sender waits for.
+    /// Sets the answer that the sender requires.
     pub(crate) fn reply(&mut self, reply: Reply) {
         self.delivery.reply = Some(reply);
     }
 
-    /// Sets what has to be done out there.
+    /// Sets the request that must be sent to the sender.
     pub(crate) fn errand(&mut self, errand: Errand) {
         self.delivery.errand = Some(errand);
     }
 
-    /// Refuses the whole request: a proof inside the body is wrong.
+    /// Refuses the whole request, because a proof in the body is invalid.
     pub(crate) fn refuse(&mut self, reason: impl Into<String>) {
         self.refused = Some(reason.into());
     }
 
-    /// Tells whether anything was noted.
+    /// Returns whether nothing was added.
     pub(crate) fn is_empty(&self) -> bool {
         let told = &self.delivery;
         told.events.is_empty() && told.moved.is_empty() && told.ignored.is_empty() && self.refused.is_none()
     }
 
-    /// Returns what was found.
+    /// Returns the delivery.
     ///
     /// # Errors
     ///
-    /// The reason why the request was refused.
+    /// The reason if the request was refused.
     pub(crate) fn into_delivery(mut self) -> Result<Delivery, String> {
         if self.unlisted > 0 {
             let reason = format!("and {} more parts of the request", self.unlisted);
@@ -148,8 +148,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Splits a reference that begins with a host, as registries write it: `host[:port]/path[:tag][@digest]`, also behind
-/// `http://` or `https://`.
+/// Splits a reference with a host: `host[:port]/path[:tag][@digest]`, optionally after `http://` or `https://`.
 pub(crate) fn split_reference(text: &str) -> Option<SplitReference<'_>> {
     let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     let (name, tag, digest) = ImageReference::split(text);
@@ -157,12 +156,12 @@ pub(crate) fn split_reference(text: &str) -> Option<SplitReference<'_>> {
     Some(SplitReference { host, path, tag, digest })
 }
 
-/// The parts of a reference, none of them checked.
+/// The parts of a reference, unvalidated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SplitReference<'a> {
     /// The registry's host, with its port.
     pub host: &'a str,
-    /// The repository inside the registry.
+    /// The path in the registry.
     pub path: &'a str,
     /// The tag.
     pub tag: Option<&'a str>,
@@ -170,7 +169,7 @@ pub(crate) struct SplitReference<'a> {
     pub digest: Option<&'a str>,
 }
 
-/// Returns the host of a URL with its port, as image references write it.
+/// Returns host and port of a URL in the form of image references.
 pub(crate) fn host_of_url(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok()?;
     let host = url.host_str()?;
@@ -180,13 +179,13 @@ pub(crate) fn host_of_url(text: &str) -> Option<String> {
     })
 }
 
-/// Tells whether the first component of a reference is a host, by the rule of `docker pull`: it has a dot or a port, or
-/// is `localhost`.
+/// Returns whether the first component of a reference is a host by the rule of `docker pull`: it contains a dot or colon,
+/// or is `localhost`.
 pub(crate) fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
-/// Returns a text of the body as reasons may quote it: short, in backquotes; `absent` where there is none.
+/// Returns a text of the body for a message: short, in backquotes; `absent` if it is missing.
 pub(crate) fn quoted(text: &str) -> String {
     const MAX: usize = 60;
     if text.is_empty() {
@@ -198,7 +197,7 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// An id beyond the limit is kept as its hash: it must be the same at the next delivery, not readable.
+/// Hashes a long id, which only has to be the same in redeliveries.
 fn shorten_delivery(id: String) -> String {
     if id.len() <= MAX_DELIVERY_BYTES { id } else { Digest::of(id.as_bytes()).to_string() }
 }

@@ -1,4 +1,4 @@
-//! OpenID Connect tokens that senders show as `Authorization: Bearer`: Google Pub/Sub, Azure Event Grid.
+//! OpenID Connect tokens in `Authorization: Bearer`: Google Pub/Sub, Azure Event Grid.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -14,27 +14,27 @@ use url::Url;
 
 use super::json::{self, Node};
 
-/// How far the clocks of issuer and receiver may be apart, in seconds.
+/// Allowed clock difference between issuer and receiver, in seconds.
 const LEEWAY: i64 = 60;
 
-/// What a sender's OpenID Connect token must say, and the keys that may have signed it.
+/// The required claims of a sender's OpenID Connect token, and the issuer's keys.
 ///
-/// Google: issuer `https://accounts.google.com`, keys at <https://www.googleapis.com/oauth2/v3/certs>, audience and
-/// service account as the push subscription has them.
+/// For Google: issuer `https://accounts.google.com`, keys at <https://www.googleapis.com/oauth2/v3/certs>, audience and
+/// service account as in the push subscription.
 #[derive(Debug, Clone)]
 pub struct IdentityTokens {
-    /// Who issues the tokens. With or without `https://` is the same, as Google writes both.
+    /// The issuer, with or without `https://`: Google uses both.
     pub issuer: String,
-    /// For whom they must be.
+    /// The audience.
     pub audience: String,
-    /// The verified `email` that they must name, or else the `sub`: the sender's account. `None` takes every account
-    /// that the issuer gives tokens for that audience, which with Google is everybody's.
+    /// The sender's account: the verified `email`, or the `sub`. `None` accepts every account for which the issuer signs
+    /// tokens with this audience, which for Google is anyone's.
     pub account: Option<String>,
-    /// The keys of the issuer.
+    /// The issuer's public keys.
     pub keys: SigningKeys,
 }
 
-/// The public keys of an issuer. Clones share them, so that a rotation reaches every receiver.
+/// The public keys of an issuer. Clones share them, so a rotation reaches all receivers.
 #[derive(Debug, Clone)]
 pub struct SigningKeys(Arc<Shared>);
 
@@ -42,21 +42,21 @@ pub struct SigningKeys(Arc<Shared>);
 struct Shared {
     keys: RwLock<Vec<Key>>,
     source: Source,
-    /// When they were last fetched, or tried to be.
+    /// When they were last fetched, successfully or not.
     fetched: Mutex<Option<Instant>>,
 }
 
-/// Where newer keys come from.
+/// The source of newer keys.
 #[derive(Debug)]
 enum Source {
     Nowhere,
-    /// Read again when a token names a key that is not known.
+    /// Read again if a token names an unknown key.
     File(PathBuf),
-    /// Fetched when a token names a key that is not known; by whom has a network, not here.
+    /// Fetched by the caller if a token names an unknown key.
     Address(Url),
 }
 
-/// How often keys are fetched at most, however many tokens name keys that nobody knows.
+/// The minimum interval between two fetches, however many tokens name unknown keys.
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ struct Key {
     exponent: Vec<u8>,
 }
 
-/// A set of keys cannot be used.
+/// The key set is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no RSA key for signatures in the key set (RFC 7517): {0}")]
 pub struct InvalidKeys(String);
@@ -76,49 +76,49 @@ impl SigningKeys {
         Self(Arc::new(Shared { keys: RwLock::new(keys), source, fetched: Mutex::new(None) }))
     }
 
-    /// Reads a JSON Web Key Set (<https://www.rfc-editor.org/rfc/rfc7517#section-5>) and keeps its RSA keys.
+    /// Parses a JSON Web Key Set (<https://www.rfc-editor.org/rfc/rfc7517#section-5>) and keeps its RSA keys.
     ///
     /// # Errors
     ///
-    /// [`InvalidKeys`] when there is none.
+    /// [`InvalidKeys`] if it has none.
     pub fn from_key_set(json: &[u8]) -> Result<Self, InvalidKeys> {
         Ok(Self::new(read_keys(json)?, Source::Nowhere))
     }
 
-    /// Reads the key set in a file, and reads it anew when a token names a key that is not in it, so that keys can be
-    /// replaced without a restart.
+    /// Reads the key set in a file. It is read again if a token names an unknown key, so keys can be replaced without a
+    /// restart.
     ///
     /// # Errors
     ///
-    /// [`InvalidKeys`] when the file cannot be read or holds no key.
+    /// [`InvalidKeys`] if the file cannot be read or has no key.
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, InvalidKeys> {
         let path = path.into();
         let json = std::fs::read(&path).map_err(|error| InvalidKeys(format!("{}: {error}", path.display())))?;
         Ok(Self::new(read_keys(&json)?, Source::File(path)))
     }
 
-    /// Returns keys that are to be fetched at an address: see [`Receiver::keys_to_fetch`](super::Receiver::keys_to_fetch).
+    /// Creates keys that are fetched from an address; see [`Receiver::keys_to_fetch`](super::Receiver::keys_to_fetch).
     pub fn at(address: Url) -> Self {
         Self::new(Vec::new(), Source::Address(address))
     }
 
-    /// Takes the keys of a newer set in the place of all earlier ones.
+    /// Replaces all keys by those of a newer set.
     ///
     /// # Errors
     ///
-    /// [`InvalidKeys`] when there is none; the earlier keys stay.
+    /// [`InvalidKeys`] if it has no key; the previous keys stay.
     pub fn replace(&self, json: &[u8]) -> Result<(), InvalidKeys> {
         let keys = read_keys(json)?;
         *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    /// Tells whether there is no key yet, because none could be fetched.
+    /// Returns whether no keys have been fetched yet.
     pub(crate) fn are_missing(&self) -> bool {
         self.0.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Returns where newer keys are to be fetched, unless that was tried a moment ago. Asking counts as trying.
+    /// Returns the address to fetch newer keys from, at most once per interval.
     fn address_to_fetch(&self) -> Option<Url> {
         let Source::Address(address) = &self.0.source else { return None };
         let mut fetched = self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,16 +129,16 @@ impl SigningKeys {
         Some(address.clone())
     }
 
-    /// Reads a key set in a file again, if it lies in one and the key is not known.
+    /// Reads the key file again if the key is unknown.
     fn read_again_for(&self, id: Option<&str>) {
         let Source::File(path) = &self.0.source else { return };
         if self.knows(id) {
             return;
         }
-        // A file that is being replaced is read at the next request; until then the earlier keys stay.
+        // If the file is just being replaced, it is read at the next request; the previous keys stay until then.
         let read = std::fs::read(path).map_err(|error| InvalidKeys(error.to_string()));
         if let Err(error) = read.and_then(|json| self.replace(&json)) {
-            tracing::warn!(path = %path.display(), %error, "the key set cannot be read again");
+            tracing::warn!(path = %path.display(), %error, "the key set cannot be reloaded");
         }
     }
 
@@ -176,21 +176,21 @@ fn read_keys(json: &[u8]) -> Result<Vec<Key>, InvalidKeys> {
 }
 
 impl IdentityTokens {
-    /// Checks a token (<https://www.rfc-editor.org/rfc/rfc7519#section-7.2>).
+    /// Verifies a token (<https://www.rfc-editor.org/rfc/rfc7519#section-7.2>).
     ///
     /// # Errors
     ///
-    /// Why it is not taken, in words that hold nothing of it.
+    /// The reason, without any text of the token.
     pub(crate) fn check(&self, token: &[u8], now: Timestamp) -> Result<(), &'static str> {
-        let text = std::str::from_utf8(token).map_err(|_| "the token is no JSON Web Token")?;
-        let (signed, signature) = text.rsplit_once('.').ok_or("the token is no JSON Web Token")?;
-        let (header, claims) = signed.split_once('.').ok_or("the token is no JSON Web Token")?;
+        let text = std::str::from_utf8(token).map_err(|_| "the token is not a JSON Web Token")?;
+        let (signed, signature) = text.rsplit_once('.').ok_or("the token is not a JSON Web Token")?;
+        let (header, claims) = signed.split_once('.').ok_or("the token is not a JSON Web Token")?;
         let header = decode(header).ok_or("the token's header cannot be read")?;
         let header = Node::new(&header);
         if header.get("alg").text().as_deref() != Some("RS256") {
             return Err("the token is not signed with RS256");
         }
-        // https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11: what must be understood and is not makes it invalid.
+        // A critical header that is not understood makes the token invalid (<https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11>).
         if header.get("crit").is_present() {
             return Err("the token's header names extensions that must be understood, and none is");
         }
@@ -202,7 +202,7 @@ impl IdentityTokens {
         self.check_claims(Node::new(&claims), now.as_second())
     }
 
-    /// Returns where keys are to be fetched before this token can be checked: it names one that is not known.
+    /// Returns the address of keys that are needed to verify this token, if it names an unknown key.
     pub(crate) fn keys_to_fetch(&self, token: &[u8]) -> Option<Url> {
         let text = std::str::from_utf8(token).ok()?;
         let header = decode(text.split_once('.')?.0)?;

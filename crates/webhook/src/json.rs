@@ -1,4 +1,4 @@
-//! JSON as senders write it: bounded in memory, read without insisting on types.
+//! Lenient JSON with bounded memory.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -6,19 +6,19 @@ use std::cell::Cell;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The most values that a body may hold. The largest real ones, envelopes of hundreds of events, hold some
-/// ten thousand; without a limit a body of 1 MiB could fill 40 MiB of memory (`[[0],[0],…`).
+/// Limit of values in a body. The largest real bodies, with hundreds of events, have about 10,000. Without a limit, a body
+/// of 1 MiB could use 40 MiB of memory (`[[0],[0],…`).
 const MAX_VALUES: usize = 100_000;
 
-/// Parses the JSON document of a body: the body itself, or the field `payload` of a form.
+/// Parses the JSON of a body: the body itself, or the field `payload` of a form.
 ///
 /// # Errors
 ///
-/// What is wrong and where, in words that hold nothing of the body.
+/// The fault and its position, without any text of the body.
 pub(crate) fn parse(headers: &http::HeaderMap, body: &[u8]) -> Result<Value, String> {
     if let Some(encoding) = headers.get(http::header::CONTENT_ENCODING).filter(|value| value.as_bytes() != b"identity")
     {
-        return Err(format!("the body is compressed ({encoding:?}), which no sender does"));
+        return Err(format!("the body is compressed ({encoding:?}), which is not supported"));
     }
     match form_payload(headers, body) {
         Some(payload) => parse_text(payload.as_bytes()),
@@ -26,7 +26,7 @@ pub(crate) fn parse(headers: &http::HeaderMap, body: &[u8]) -> Result<Value, Str
     }
 }
 
-/// Parses a JSON document, with the same bounds wherever it was found.
+/// Parses a JSON document within the limits.
 pub(crate) fn parse_text(text: &[u8]) -> Result<Value, String> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     if text.trim_ascii().is_empty() {
@@ -35,11 +35,11 @@ pub(crate) fn parse_text(text: &[u8]) -> Result<Value, String> {
     let left = Cell::new(MAX_VALUES);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Bounded { left: &left }.deserialize(&mut deserializer);
-    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| format!("the body is no JSON: {error}"))
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| format!("the body is not JSON: {error}"))
 }
 
-/// Returns the field `payload` where the body is a form, as GitHub, Gitea and Forgejo send it when the hook's content
-/// type is set so.
+/// Returns the field `payload` if the body is a form. GitHub, Gitea and Forgejo send a form if the webhook is configured
+/// so.
 pub(crate) fn form_payload<'a>(headers: &http::HeaderMap, body: &'a [u8]) -> Option<Cow<'a, str>> {
     let content_type = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -49,14 +49,14 @@ pub(crate) fn form_payload<'a>(headers: &http::HeaderMap, body: &'a [u8]) -> Opt
     url::form_urlencoded::parse(body).find(|(name, _)| name == "payload").map(|(_, payload)| payload)
 }
 
-/// A place in a JSON document, which need not exist.
+/// A position in a JSON document, which may not exist.
 ///
-/// Members that are absent, `null` or of another type than expected are all the same to a reader: not there.
+/// Missing members, `null` and values of another type are treated alike: as absent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Node<'a>(Option<&'a Value>);
 
 impl<'a> Node<'a> {
-    /// Returns the place of a whole document.
+    /// Returns the position of the whole document.
     pub(crate) fn new(value: &'a Value) -> Self {
         Self(Some(value))
     }
@@ -66,7 +66,7 @@ impl<'a> Node<'a> {
         Self(self.0.and_then(|value| value.as_object()).and_then(|members| members.get(name)))
     }
 
-    /// Tells whether there is a value other than `null` and empty containers and strings.
+    /// Returns whether there is a value other than `null` and empty containers and strings.
     pub(crate) fn is_present(self) -> bool {
         match self.0 {
             None | Some(Value::Null) => false,
@@ -77,9 +77,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Returns the text of a non-empty string, or the digits of an integer.
-    ///
-    /// A number with a fraction or an exponent is no text: what its author wrote is not known any more.
+    /// Returns a non-empty string, or an integer as text. A number with fraction or exponent is absent, because its original
+    /// text is lost.
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         match self.0? {
             Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
@@ -88,12 +87,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Returns a string, also an empty one.
+    /// Returns a string, which may be empty.
     pub(crate) fn string(self) -> Option<&'a str> {
         self.0.and_then(Value::as_str)
     }
 
-    /// Tells whether it is `true`, or the string `"true"`.
+    /// Returns whether the value is `true` or `"true"`.
     pub(crate) fn is_true(self) -> bool {
         self.0.and_then(Value::as_bool) == Some(true) || self.string() == Some("true")
     }
@@ -110,12 +109,12 @@ impl<'a> Node<'a> {
         members.into_iter().flatten().map(|(name, value)| (name.as_str(), Self::new(value)))
     }
 
-    /// Tells whether it is an array.
+    /// Returns whether the value is an array.
     pub(crate) fn is_array(self) -> bool {
         self.0.is_some_and(Value::is_array)
     }
 
-    /// Returns the point in time that a string or a number says; see [`super::time::parse`].
+    /// Returns the time in a string or number; see [`super::time::parse`].
     pub(crate) fn time(self) -> Option<jiff::Timestamp> {
         match self.0? {
             Value::String(text) => super::time::parse(text),
@@ -125,7 +124,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Builds a value and counts what it builds.
+/// Builds values and counts them.
 struct Bounded<'b> {
     left: &'b Cell<usize>,
 }
@@ -215,15 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn errors_hold_nothing_of_the_body() {
+    fn errors_do_not_quote_the_body() {
         let error = parse_text(b"{\"password\": hunter2}").unwrap_err();
-        assert_eq!(error, "the body is no JSON: expected value at line 1 column 14");
+        assert_eq!(error, "the body is not JSON: expected value at line 1 column 14");
         assert_eq!(parse_text(b" \r\n").unwrap_err(), "the body is empty");
         assert!(parse_text(b"{} {}").unwrap_err().contains("trailing characters"));
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped() {
+    fn byte_order_mark_is_skipped() {
         assert!(parse_text(b"\xEF\xBB\xBF{}").is_ok());
     }
 

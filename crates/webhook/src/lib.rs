@@ -1,24 +1,22 @@
-//! Authenticated webhook request -> push events; one file per sender.
+//! Turns webhook requests into push events: authentication, and one file per sender.
 //!
-//! [`Receiver::receive`] checks the credential over the raw bytes of the body, in constant time, before anything is
-//! parsed. Then the sender's own file turns the body into [`PushEvent`]s and into [`Ignored`] entries: whatever is
-//! not the push of a tagged image is named and explained, a body that makes no sense included, because a sender
-//! that is told 4xx for an event repeats it for ever (Distribution) or switches the webhook off (Quay).
+//! [`Receiver::receive`] checks the credential over the raw body in constant time before anything is parsed. The sender's
+//! file then turns the body into [`PushEvent`]s and [`Ignored`] entries. Anything that is not a push of a tag is listed with
+//! a reason, including invalid bodies: after a 4xx, Distribution would retry forever and Quay would disable the webhook.
 //!
-//! A push event is a hint. Half of the senders tell no digest and several can do no better than a token in the URL,
-//! so nothing here is believed before the registry has confirmed it.
+//! A push event is only a hint. Half of the senders name no digest, and several support only a token in the URL, so the
+//! registry must confirm every event.
 //!
 //! # Adding a sender
 //!
-//! One file in `senders/` with its `Sender`, one row in the table of `senders/mod.rs`, and its
-//! sample requests below `tests/fixtures/webhooks/`. The table gives [`Kind`], its name in the settings, and the
-//! words for the documentation.
+//! Add one file in `senders/` with its `Sender`, one row in the table of `senders/mod.rs`, and sample requests in
+//! `tests/fixtures/webhooks/`. The table defines [`Kind`], its name in the settings, and the words for the documentation.
 //!
-//! # What each sender shows
+//! # Credentials of each sender
 //!
-//! Any one of the forms suffices. What is signed is never accepted unsigned, and a signature that is present and wrong
-//! is not made good by a token. HMAC-SHA1 stands only where the sender can do no better. A token in the URL is for
-//! senders that can do nothing else; access logs must leave the query out.
+//! Any one of the forms suffices. If a sender can sign, an unsigned request is refused, and a token never compensates for a
+//! wrong signature. HMAC-SHA1 is only for senders that support nothing better. A token in the URL is for senders that
+//! support nothing else; access logs must omit the query.
 //!
 //! | `kind` | sender | registry's host | credential |
 //! |---|---|---|---|
@@ -47,21 +45,19 @@
 //! | `git-gitlab` | GitLab's repositories | none | the secret in `X-Gitlab-Token` |
 //! | `git-gitea` | Gitea's or Forgejo's repositories | none | HMAC-SHA256 of the body, keyed with the secret, in `X-Gitea-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
 //!
-//! Those whose name begins with `git-` tell of commits in a config repository: a [`MovedBranch`] and no push event.
+//! Senders whose name begins with `git-` announce commits in a config repository: a [`MovedBranch`] and no push event.
 //!
-//! # Which registry
+//! # The registry's host
 //!
-//! Where the receiver's `registry` is set, it is the host of every image, whatever the body says: a body names the
-//! host that the *pushing client* used (Distribution) or an address that the sender believes to have (Artifactory,
-//! Gitea), and the cluster may pull by another name. Otherwise the body's host counts, and for senders whose bodies
-//! name none the default of the kind ([`Kind::default_registry`]) or, without one, `registry` must be set
+//! The receiver's `registry` overrides the host in the body, which may be the name that the *pushing client* used
+//! (Distribution) or the sender's own idea of its address (Artifactory, Gitea). Without `registry`, the body's host counts,
+//! else the default of the kind ([`Kind::default_registry`]). If there is neither, `registry` is required
 //! ([`Kind::needs_registry`]).
 //!
-//! # What is passed on although it is no deployable image
+//! # Tags that are not deployable images
 //!
-//! Signatures and attestations (`sha256-<hex>`, `….sig`, `….att`, `….sbom`) are tags like any other to every sender,
-//! so they become events here, and the tag rules of the policy refuse them with a reason that a person can look up.
-//! The same goes for charts where the sender does not mark them.
+//! For senders, signatures and attestations (`sha256-<hex>`, `….sig`, `….att`, `….sbom`) are ordinary tags. They become
+//! events here, and the tag rules refuse them with a reason. So do charts that a sender does not mark.
 
 #![warn(unreachable_pub)]
 

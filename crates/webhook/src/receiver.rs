@@ -11,64 +11,64 @@ use super::sns::{Certificates, InvalidCertificate};
 use tagrelay_image::{InvalidRepository, Repository};
 use tagrelay_secret::Secret;
 
-/// One webhook target, ready to take requests.
+/// A configured webhook target.
 #[derive(Debug, Clone)]
 pub struct Receiver {
     settings: ReceiverSettings,
     certificates: Certificates,
 }
 
-/// Why a receiver cannot be had with these settings.
+/// Why the settings do not form a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReceiver {
-    /// Nobody would have to show anything, and nobody said that this is meant.
+    /// There is no credential, and `unauthenticated` is not set.
     #[error(
-        "receiver `{name}` has no secret: set `secret` ({credentials}), or `unauthenticated = true` where really everybody may send"
+        "receiver `{name}` has no secret: set `secret` ({credentials}), or `unauthenticated = true` to accept every request"
     )]
     NoSecret {
-        /// The receiver.
+        /// The receiver's name.
         name: String,
-        /// What the sender can show.
+        /// The credentials that the sender supports.
         credentials: String,
     },
-    /// The settings say both that everybody may send and what a sender must know.
-    #[error("receiver `{name}` wants a credential and says `unauthenticated = true`: leave one of the two out")]
+    /// A credential and `unauthenticated = true` exclude each other.
+    #[error("receiver `{name}` has a credential and `unauthenticated = true`: leave one of them out")]
     SecretForNobody {
-        /// The receiver.
+        /// The receiver's name.
         name: String,
     },
-    /// The settings ask for a kind of token that the sender does not have.
+    /// The sender sends no OpenID Connect tokens.
     #[error("receiver `{name}`: {title} sends no OpenID Connect tokens")]
     NoIdentityTokens {
-        /// The receiver.
+        /// The receiver's name.
         name: String,
-        /// What people call the sender.
+        /// The sender's name for users.
         title: &'static str,
     },
-    /// No body of this sender names the registry.
-    #[error("receiver `{name}`: {title} does not say which registry it is, so set `registry` to its host")]
+    /// The sender's requests name no registry.
+    #[error("receiver `{name}`: the events of {title} do not name their registry: set `registry` to its host")]
     NoRegistry {
-        /// The receiver.
+        /// The receiver's name.
         name: String,
-        /// What people call the sender.
+        /// The sender's name for users.
         title: &'static str,
     },
-    /// The host in the settings is none.
+    /// `registry` is not a valid host.
     #[error("receiver `{name}`: `registry`: {error}")]
     Registry {
-        /// The receiver.
+        /// The receiver's name.
         name: String,
-        /// What is wrong with it.
+        /// The syntax error.
         error: InvalidRepository,
     },
 }
 
 impl Receiver {
-    /// Returns the receiver of the settings.
+    /// Creates a receiver.
     ///
     /// # Errors
     ///
-    /// [`InvalidReceiver`]: a secret or a registry's host is missing or wrong.
+    /// [`InvalidReceiver`] if a secret or the registry's host is missing or invalid.
     pub fn new(settings: ReceiverSettings) -> Result<Self, InvalidReceiver> {
         let name = settings.name.clone();
         let has_token = settings.identity_token.is_some();
@@ -84,7 +84,7 @@ impl Receiver {
         }
         match &settings.registry {
             Some(host) => {
-                // Any path will do: it is the host that is looked at.
+                // The path is irrelevant; only the host is checked.
                 if let Err(error) = Repository::new(host, "a") {
                     return Err(InvalidReceiver::Registry { name, error });
                 }
@@ -102,30 +102,29 @@ impl Receiver {
         &self.settings.name
     }
 
-    /// Returns who sends.
+    /// Returns the sender.
     pub fn kind(&self) -> Kind {
         self.settings.kind
     }
 
-    /// Returns the settings that it was made of.
+    /// Returns the settings.
     pub fn settings(&self) -> &ReceiverSettings {
         &self.settings
     }
 
-    /// Checks who sends and reads what is said.
+    /// Authenticates a request and reads its events.
     ///
-    /// Does no I/O but to read the file of the secret or of the keys, where they lie in one. Never panics, whatever the request
-    /// holds, and needs memory in proportion to the body (at most some tens of bytes for each of its bytes).
+    /// Does no I/O except reading the file of the secret or of the keys. Never panics, and uses memory in proportion to the
+    /// body (at most some tens of bytes per byte).
     ///
     /// # Errors
     ///
-    /// [`Unauthorized`] when the request does not show the secret. Everything else that may be wrong with a request
-    /// is an entry of [`Delivery::ignored`].
+    /// [`Unauthorized`] if the credential is missing or wrong. Any other fault is an entry in [`Delivery::ignored`].
     pub fn receive(&self, request: &Request<'_>) -> Result<Delivery, Unauthorized> {
         self.receive_at(request, jiff::Timestamp::now())
     }
 
-    /// Does what [`Receiver::receive`] does, for a request that came at `now`: signed times are compared with it.
+    /// As [`Receiver::receive`], for a request that arrived at `now`, with which signed times are compared.
     ///
     /// # Errors
     ///
@@ -151,7 +150,7 @@ impl Receiver {
                 };
                 (sender.read)(&message, &mut findings);
                 if findings.is_empty() {
-                    findings.malformed(format!("the body has nothing that {} sends", sender.title));
+                    findings.malformed(format!("the body is not an event of {}", sender.title));
                 }
             }
             Err(reason) => findings.malformed(reason),
@@ -159,12 +158,12 @@ impl Receiver {
         findings.into_delivery().map_err(|reason| authentication::refused(sender, reason))
     }
 
-    /// Checks what can be checked of a request before its body has come, so that a stranger is turned away before
-    /// anything of it is read. The body of `head` is not looked at.
+    /// Checks a request before its body has arrived, so that unauthenticated clients are refused early. Ignores the body of
+    /// `head`.
     ///
     /// # Errors
     ///
-    /// [`Unauthorized`] when [`Receiver::receive`] would say so whatever the body is.
+    /// [`Unauthorized`] if [`Receiver::receive`] would refuse the request with any body.
     pub fn check_head(&self, head: &Request<'_>) -> Result<(), Unauthorized> {
         if let Some(tokens) = &self.settings.identity_token {
             authentication::authenticate_identity(tokens, head, jiff::Timestamp::now())?;
@@ -181,41 +180,41 @@ impl Receiver {
         self.settings.secret.iter().chain(&self.settings.previous_secret).collect()
     }
 
-    /// Returns where the keys are to be fetched without which the token of this request cannot be checked, for receivers
-    /// whose keys lie at an address. Asked again within a minute it returns `None`, whatever came of it.
+    /// Returns the address of keys that must be fetched before the token of this request can be verified. Returns `None` for
+    /// the next minute, whatever the result of the fetch.
     pub fn keys_to_fetch(&self, request: &Request<'_>) -> Option<url::Url> {
         let tokens = self.settings.identity_token.as_ref()?;
         authentication::bearer_values(request).iter().find_map(|token| tokens.keys_to_fetch(token))
     }
 
-    /// Keeps the keys that [`Receiver::keys_to_fetch`] has asked for.
+    /// Stores the keys that [`Receiver::keys_to_fetch`] asked for.
     ///
     /// # Errors
     ///
-    /// [`InvalidKeys`] when there are none; the earlier keys stay.
+    /// [`InvalidKeys`] if the set has no key; the previous keys stay.
     pub fn learn_keys(&self, key_set: &[u8]) -> Result<(), InvalidKeys> {
         self.settings.identity_token.as_ref().map_or(Ok(()), |tokens| tokens.keys.replace(key_set))
     }
 
-    /// Tells whether no request can be believed at present, because the keys have never been fetched.
+    /// Returns whether no request can be authenticated, because the keys were never fetched.
     pub fn lacks_keys(&self) -> bool {
         self.settings.identity_token.as_ref().is_some_and(|tokens| tokens.keys.are_missing())
     }
 
-    /// Keeps the certificate that [`Errand::LearnCertificate`](super::Errand::LearnCertificate) has asked for.
+    /// Stores the certificate that [`Errand::LearnCertificate`](super::Errand::LearnCertificate) asked for.
     ///
     /// # Errors
     ///
-    /// [`InvalidCertificate`] when it is none, or lies where no certificate of the sender lies.
+    /// [`InvalidCertificate`] if it cannot be parsed, or its address is not one of the sender's.
     pub fn learn_certificate(&self, address: &url::Url, pem: &[u8]) -> Result<(), InvalidCertificate> {
         self.certificates.learn(address, pem)
     }
 
-    /// Returns the headers of the answer to a sender that asks with `OPTIONS` whether its CloudEvents are wanted
-    /// (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>), or `None`
-    /// for a request that does not ask that, and for senders that do not send CloudEvents.
+    /// Returns the headers of the answer to a CloudEvents validation request (`OPTIONS`,
+    /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>); `None`: it is
+    /// none, or the sender does not use CloudEvents.
     ///
-    /// The question shows no credential. The answer tells nothing but that there is a receiver.
+    /// The request has no credential, and the answer reveals only that the receiver exists.
     pub fn allow_sender(&self, headers: &http::HeaderMap) -> Option<http::HeaderMap> {
         if !matches!(self.settings.kind, Kind::Acr | Kind::Cloudevents | Kind::Cdevents) {
             return None;

@@ -1,10 +1,10 @@
-/// A request to a receiver, as it came in.
+/// A request to a receiver.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The headers.
     pub headers: &'a http::HeaderMap,
-    /// What follows the `?` of the URL, still encoded.
+    /// The query of the URL, still encoded.
     pub query: Option<&'a str>,
-    /// The bytes of the body. The caller limits their number.
+    /// The body. The caller limits its length.
     pub body: &'a [u8],
 }

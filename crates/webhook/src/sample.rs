@@ -1,31 +1,31 @@
-//! The push of a sample request, and the message in which a sender announces it.
+//! Sample requests: the push, and the message in which a sender announces it.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use tagrelay_image::{Digest, Repository, Tag};
 
-/// The push that a sample request tells of.
+/// The push in a sample request.
 #[derive(Debug, Clone)]
 pub struct SamplePush {
-    /// Where the image lies.
+    /// The repository of the image.
     pub repository: Repository,
     /// Its tag.
     pub tag: Tag,
-    /// Its digest, for senders that tell one.
+    /// Its digest, for senders that send one.
     pub digest: Option<Digest>,
-    /// When it was pushed.
+    /// The time of the push.
     pub pushed_at: Timestamp,
-    /// The sender's own id of it. Two samples with one id are the same event.
+    /// The sender's id of the push. Samples with the same id are the same event.
     pub id: String,
 }
 
 impl SamplePush {
-    /// Returns the repository without its host, split into its first component and the rest.
+    /// Returns the repository's path, split after the first component.
     ///
     /// # Errors
     ///
-    /// When it has one component only, which `title` has no repositories of.
+    /// If the path has only one component, which the sender `title` does not allow.
     pub(crate) fn owner_and_name(&self, title: &str) -> Result<(&str, &str), String> {
         let path = self.repository.path();
         path.split_once('/').ok_or_else(|| format!("{title} has no repository `{path}`: it needs two parts"))
@@ -47,21 +47,21 @@ impl SamplePush {
     }
 }
 
-/// What a sender's file makes of a push. Members that are `null` are left out when it is sent.
+/// The message of a sender for a push. Members with `null` are removed before sending.
 pub(crate) struct SampleMessage {
-    /// The headers but the credential.
+    /// The headers without the credential.
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Value,
 }
 
 impl SampleMessage {
-    /// Returns a message with a content type and no other headers.
+    /// Creates a message with a content type and no other headers.
     pub(crate) fn new(content_type: &str, body: Value) -> Self {
         Self { headers: vec![("content-type", content_type.to_owned())], body }
     }
 
-    /// Returns a message of JSON.
+    /// Creates a JSON message.
     pub(crate) fn json(body: Value) -> Self {
         Self::new("application/json", body)
     }

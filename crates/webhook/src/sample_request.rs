@@ -1,4 +1,4 @@
-//! Requests as senders make them, so that a person can try a receiver.
+//! Sample requests, to test a receiver.
 
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -8,34 +8,34 @@ use super::credential::{Credential, Hash};
 use super::sample::SamplePush;
 use super::senders::Kind;
 
-/// A request for a receiver, well-formed and with its credential.
+/// A valid request for a receiver, with its credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleRequest {
     /// The headers.
     pub headers: HeaderMap,
-    /// What is to be added to the URL's query, decoded: name and value.
+    /// A parameter to add to the URL's query, decoded: name and value.
     pub query: Option<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// A sample cannot be made.
+/// Why a sample cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSample {
-    /// The sender has no such images.
+    /// The sender cannot have such an image.
     #[error("{0}")]
     Image(String),
-    /// A header cannot hold the secret.
+    /// The secret contains characters that a header cannot contain.
     #[error("the secret cannot be sent in a header: it has a line break or another control character")]
     Secret,
 }
 
 impl Kind {
-    /// Returns the request with which this sender would tell of a push, and with which it would show `secret`.
+    /// Returns the request with which this sender would announce a push, with `secret` as its credential.
     ///
     /// # Errors
     ///
-    /// [`NoSample`], when the sender could not have that image or could not send that secret.
+    /// [`NoSample`] if the sender cannot have that image or cannot send that secret.
     pub fn sample(self, push: &SamplePush, secret: Option<&str>) -> Result<SampleRequest, NoSample> {
         let sender = self.sender();
         let mut message = (sender.sample)(push).map_err(NoSample::Image)?;
@@ -47,7 +47,7 @@ impl Kind {
             let value = value.map_err(|_| NoSample::Image(format!("`{name}` cannot hold this image")))?;
             request.headers.append(HeaderName::from_static(name), value);
         }
-        // The first is what the sender does by itself; a token has to be set besides where it needs one.
+        // The first credential is the default one. A token may be needed in addition.
         let credential = sender.credentials.iter().find(|credential| **credential != Credential::IdentityToken);
         if let (Some(secret), Some(credential)) = (secret, credential) {
             show(credential, secret, &mut request)?;
@@ -55,12 +55,12 @@ impl Kind {
         Ok(request)
     }
 
-    /// Returns, as words for people, which events are to be ticked at the sender.
+    /// Returns the events that must be enabled at the sender, for users.
     pub fn events(self) -> &'static str {
         self.sender().events
     }
 
-    /// Returns the parameter of the URL that holds the secret, for senders that can do nothing better.
+    /// Returns the query parameter with the secret, for senders that support nothing better.
     pub fn query_parameter(self) -> Option<&'static str> {
         match self.sender().credentials.first() {
             Some(Credential::Query(parameter)) => Some(parameter),
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// Puts the secret where the sender would.
+/// Adds the secret as the sender would.
 fn show(credential: &Credential, secret: &str, request: &mut SampleRequest) -> Result<(), NoSample> {
     let (name, value) = match *credential {
         Credential::Query(parameter) => {
@@ -93,7 +93,7 @@ fn show(credential: &Credential, secret: &str, request: &mut SampleRequest) -> R
 }
 
 fn sign(hash: Hash, secret: &[u8], body: &[u8]) -> String {
-    // A key of any length is taken, so `new_from_slice` cannot fail; if it did, the receiver would say 401.
+    // HMAC accepts keys of any length, so `new_from_slice` cannot fail; the receiver would answer 401.
     match hash {
         Hash::Sha1 => hmac::Hmac::<sha1::Sha1>::new_from_slice(secret)
             .map(|mac| hex::encode(mac.chain_update(body).finalize().into_bytes())),
@@ -103,7 +103,7 @@ fn sign(hash: Hash, secret: &[u8], body: &[u8]) -> String {
     .unwrap_or_default()
 }
 
-/// Takes members that are `null` out, because senders leave out what they do not know.
+/// Removes members with `null`, because senders omit unknown values.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(members) => {

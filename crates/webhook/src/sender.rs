@@ -4,37 +4,37 @@ use super::json::Node;
 use super::sample::{SampleMessage, SamplePush};
 use super::sns::Certificates;
 
-/// The media type that the configuration of a Helm chart has, where a sender tells it.
+/// The media type of a Helm chart's configuration, if a sender reports it.
 pub(crate) const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 
-/// What is known of a sender: its row of the table.
+/// A sender: one row of the table.
 pub(crate) struct Sender {
     /// The `kind` in the settings.
     pub name: &'static str,
-    /// What people call it.
+    /// Its name for users.
     pub title: &'static str,
-    /// What it can show to be let in. Any one of them suffices.
+    /// Its credentials. Any one of them suffices.
     pub credentials: &'static [Credential],
-    /// Where the registry's host comes from.
+    /// The source of the registry's host.
     pub host: Host,
     /// Reads an authenticated body.
     pub read: fn(&Message<'_>, &mut Findings<'_>),
-    /// Which events are to be ticked at the sender, as words for people.
+    /// The events that must be enabled at the sender, for users.
     pub events: &'static str,
-    /// Writes what the sender would send, or says why it would not.
+    /// Creates a sample request, or the reason why it cannot.
     pub sample: fn(&SamplePush) -> Result<SampleMessage, String>,
 }
 
-/// Where the host of the registry comes from when the receiver's `registry` is not set.
+/// The source of the registry's host if the receiver's `registry` is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// The body names it, always or mostly.
+    /// The body names it, always or usually.
     Body,
-    /// No body names it, but there is only one (or a usual one).
+    /// The body does not name it, but there is a default.
     Default(&'static str),
-    /// No body names it: the receiver's `registry` must be set.
+    /// The body does not name it, and `registry` is required.
     Setting,
-    /// There is none: the sender tells of commits and not of images.
+    /// None: the sender announces commits, not images.
     None,
 }
 
@@ -44,16 +44,16 @@ pub(crate) struct Message<'a> {
     pub headers: &'a http::HeaderMap,
     /// The JSON document in the body.
     pub body: Node<'a>,
-    /// Whether the sender has shown the secret: `false` where everybody may send.
+    /// Whether the sender proved that it knows the secret; `false` if the receiver has none.
     pub secret_shown: bool,
-    /// The certificates of Amazon SNS that are known.
+    /// The cached certificates of Amazon SNS.
     pub certificates: &'a Certificates,
-    /// The time of the request.
+    /// When the request arrived.
     pub now: jiff::Timestamp,
 }
 
 impl<'a> Message<'a> {
-    /// Returns the value of a header, if it is present and text.
+    /// Returns the value of a header, if it is present and UTF-8.
     pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
     }

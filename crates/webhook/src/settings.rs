@@ -5,10 +5,10 @@ use super::identity::IdentityTokens;
 use super::senders::Kind;
 use tagrelay_secret::Secret;
 
-/// For how long a delivery that was seen before is a duplicate where the settings do not say: 7 days.
+/// Default of [`ReceiverSettings::duplicate_window`]: 7 days.
 ///
-/// As long as the slowest sender repeats what it could not deliver (Pub/Sub keeps messages for 7 days, GitHub lets
-/// people repeat deliveries of 3 days, EventBridge and SNS try for a day).
+/// The longest time in which a sender retries: Pub/Sub keeps messages for 7 days, GitHub allows redelivery for 3 days,
+/// EventBridge and SNS retry for a day.
 pub const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// One configured webhook target: `POST /webhooks/{name}`.
@@ -16,30 +16,28 @@ pub const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 *
 pub struct ReceiverSettings {
     /// The last part of the URL.
     pub name: String,
-    /// Who sends.
+    /// The sender.
     pub kind: Kind,
-    /// What the sender must know. `None` only where `identity_token` is set or `unauthenticated` says that this is
-    /// meant.
+    /// The sender's secret; `None` only with `identity_token` or `unauthenticated`.
     pub secret: Option<Secret>,
-    /// A second secret that is valid during a rotation.
+    /// A second secret that is valid while the first is being replaced.
     pub previous_secret: Option<Secret>,
-    /// The OpenID Connect token that the sender must show with every request, beside the secret where there is one.
+    /// The OpenID Connect token that every request must have, in addition to the secret if there is one.
     pub identity_token: Option<IdentityTokens>,
-    /// Everybody may send. Only for networks where nobody else can.
+    /// Accepts every request. For isolated networks only.
     pub unauthenticated: bool,
-    /// The registry's host, for senders whose body names none.
+    /// The registry's host; overrides the one in the body.
     pub registry: Option<String>,
-    /// The config repository whose branches the sender tells of, for senders that tell of commits.
+    /// The config repository that the sender's pushes concern, for senders that announce commits.
     pub config_repository: Option<String>,
-    /// For how long a delivery that was seen before is a duplicate. Afterwards it is a new event.
+    /// How long a redelivery is recognised. Later it is a new event.
     pub duplicate_window: Duration,
-    /// How many requests are taken; `None`: as many as come.
+    /// Limit of requests; `None`: no limit.
     pub rate_limit: Option<RateLimit>,
 }
 
 impl ReceiverSettings {
-    /// Returns the settings of a receiver of which nothing but its name and its sender is known. It has no secret,
-    /// so that it is no receiver yet.
+    /// Creates settings without a secret, which must be completed.
     pub fn new(name: impl Into<String>, kind: Kind) -> Self {
         Self {
             name: name.into(),
@@ -56,20 +54,18 @@ impl ReceiverSettings {
     }
 }
 
-/// How many requests a receiver takes in a span of time: `50/s`, `600/m`, `1000/h`.
-///
-/// So many may also come at once; after that they are taken one by one as the time allows them.
+/// A rate limit: `50/s`, `600/m`, `1000/h`. The number is also the burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How many requests.
+    /// The number of requests.
     pub requests: NonZeroU32,
-    /// In which time.
+    /// The span of time.
     pub per: Duration,
 }
 
-/// A text is no rate limit.
+/// The text is not a rate limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no rate limit: write a whole number above zero and `/s`, `/m` or `/h`, as in \"50/s\"", .0.escape_debug())]
+#[error("`{}` is not a rate limit: write a whole number above zero and `/s`, `/m` or `/h`, as in \"50/s\"", .0.escape_debug())]
 pub struct InvalidRateLimit(String);
 
 const UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
@@ -99,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_limits_are_written_as_people_say_them() {
+    fn rate_limits_are_parsed() {
         for text in ["1/s", "600/m", "100000/h"] {
             assert_eq!(text.parse::<RateLimit>().unwrap().to_string(), text);
         }

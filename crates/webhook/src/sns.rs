@@ -1,9 +1,8 @@
 //! Messages of Amazon SNS and their signatures
 //! (<https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>).
 //!
-//! Which certificate signs is said in the message, so its address is checked before anybody follows it: only Amazon's
-//! own hosts, over HTTPS, at the path where SNS keeps its certificates. Fetching it is somebody else's work (see
-//! [`Errand`](super::Errand)), because this room touches nothing but the request.
+//! The message names the certificate, so the address is checked first: only Amazon's hosts, over HTTPS, at the path of
+//! SNS certificates. The caller fetches it (see [`Errand`](super::Errand)), because this crate does no network I/O.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,39 +17,39 @@ use url::Url;
 
 use super::json::Node;
 
-/// The oldest message that is taken. SNS repeats a delivery for an hour at most; beyond a day it is a replay.
+/// The maximum age of a message. SNS retries for at most an hour; an older message may be a replay attack.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// How far the clock of the sender may be ahead.
+/// How far the sender's clock may be ahead.
 const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 
-/// How many certificates are kept. SNS has one at a time for each region.
+/// Limit of cached certificates. SNS uses one per region at a time.
 const MAX_CERTIFICATES: usize = 64;
 
-/// The members that a signature covers, in their order, by the type of the message.
+/// The members that a signature covers, in order, by the type of the message.
 const NOTIFICATION: &[&str] = &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
 const CONFIRMATION: &[&str] = &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"];
 
-/// The certificates that were fetched, by their addresses. Clones share them.
+/// The cached certificates by address. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Certificates(Arc<RwLock<BTreeMap<Url, CertificateDer<'static>>>>);
 
-/// A certificate that was fetched for a signature cannot be used.
+/// A fetched certificate is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate at {address} cannot be used: {reason}")]
 pub struct InvalidCertificate {
-    /// Where it was fetched.
+    /// The address of the certificate.
     pub address: Url,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: String,
 }
 
 impl Certificates {
-    /// Keeps the certificate that lies, as PEM, at `address`.
+    /// Stores the certificate (PEM) from `address`.
     pub(crate) fn learn(&self, address: &Url, pem: &[u8]) -> Result<(), InvalidCertificate> {
         let invalid = |reason: String| InvalidCertificate { address: address.clone(), reason };
         if !is_certificate_address(address) {
-            return Err(invalid("it is no address of a certificate of Amazon SNS".to_owned()));
+            return Err(invalid("it is not the address of an Amazon SNS certificate".to_owned()));
         }
         let certificate = CertificateDer::from_pem_slice(pem).map_err(|error| invalid(error.to_string()))?;
         webpki::EndEntityCert::try_from(&certificate).map_err(|error| invalid(error.to_string()))?;
@@ -67,18 +66,18 @@ impl Certificates {
     }
 }
 
-/// What came of looking at a signature.
+/// The result of verifying a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// The message is as SNS signed it, and fresh.
+    /// The signature is valid, and the message is recent.
     Genuine,
     /// The certificate at this address is needed first.
     Unknown(Url),
-    /// It is not, for this reason.
+    /// The signature is invalid, for this reason.
     Refused(String),
 }
 
-/// Checks the signature of a message.
+/// Verifies the signature of a message.
 pub(crate) fn check(message: Node<'_>, certificates: &Certificates, now: Timestamp) -> Checked {
     match try_check(message, certificates, now) {
         Ok(checked) => checked,
@@ -89,7 +88,7 @@ pub(crate) fn check(message: Node<'_>, certificates: &Certificates, now: Timesta
 fn try_check(message: Node<'_>, certificates: &Certificates, now: Timestamp) -> Result<Checked, &'static str> {
     let address = message.get("SigningCertURL").text().ok_or("the message has no `SigningCertURL`")?;
     let address = Url::parse(&address).ok().filter(is_certificate_address);
-    let address = address.ok_or("`SigningCertURL` is no address of a certificate of Amazon SNS")?;
+    let address = address.ok_or("`SigningCertURL` is not the address of an Amazon SNS certificate")?;
     let algorithm: &dyn SignatureVerificationAlgorithm = match message.get("SignatureVersion").text().as_deref() {
         Some("1") => &RsaSha1,
         Some("2") => webpki::ring::RSA_PKCS1_2048_8192_SHA256,
@@ -97,13 +96,13 @@ fn try_check(message: Node<'_>, certificates: &Certificates, now: Timestamp) -> 
     };
     let signature = message.get("Signature").text().ok_or("the message has no `Signature`")?;
     let signature = base64::engine::general_purpose::STANDARD.decode(signature.as_bytes());
-    let signature = signature.map_err(|_| "`Signature` is no base64")?;
+    let signature = signature.map_err(|_| "`Signature` is not Base64")?;
     let time = message.get("Timestamp").time().ok_or("the message has no `Timestamp`")?;
     let Some(certificate) = certificates.get(&address) else {
         return Ok(Checked::Unknown(address));
     };
     let certificate = webpki::EndEntityCert::try_from(&certificate).map_err(|_| "the certificate cannot be read")?;
-    let signed = signed_text(message).ok_or("`Type` is none of those that SNS has")?;
+    let signed = signed_text(message).ok_or("`Type` is unknown")?;
     let verified = certificate.verify_signature(algorithm, signed.as_bytes(), &signature);
     verified.map_err(|_| "the signature of the message is wrong")?;
     let age = now.duration_since(time);
@@ -113,7 +112,7 @@ fn try_check(message: Node<'_>, certificates: &Certificates, now: Timestamp) -> 
     Ok(Checked::Genuine)
 }
 
-/// Returns the text that SNS signs: each member and its value on lines of their own.
+/// Returns the text that SNS signs: each member and its value on separate lines.
 fn signed_text(message: Node<'_>) -> Option<String> {
     let members = match &*message.get("Type").text()? {
         "Notification" => NOTIFICATION,
@@ -122,7 +121,7 @@ fn signed_text(message: Node<'_>) -> Option<String> {
     };
     let mut text = String::new();
     for name in members {
-        // Only the subject may be absent.
+        // Only the subject is optional.
         match message.get(name).string() {
             Some(value) => text.extend([name, "\n", value, "\n"]),
             None if *name == "Subject" => {}
@@ -132,19 +131,19 @@ fn signed_text(message: Node<'_>) -> Option<String> {
     Some(text)
 }
 
-/// Tells whether SNS keeps certificates there.
+/// Returns whether an address is one of SNS' certificates.
 fn is_certificate_address(url: &Url) -> bool {
     let path = url.path();
     let named = path.starts_with("/SimpleNotificationService-") && path.ends_with(".pem");
     is_sns(url) && named && !path.contains("..") && url.query().is_none()
 }
 
-/// Tells whether an address is one where a subscription is confirmed.
+/// Returns whether an address confirms a subscription.
 pub(crate) fn is_confirmation_address(url: &Url) -> bool {
     is_sns(url) && url.path() == "/" && url.query().is_some_and(|query| query.contains("Action=ConfirmSubscription"))
 }
 
-/// Tells whether a URL leads to SNS itself: `https://sns.<region>.amazonaws.com[.cn]`.
+/// Returns whether a URL belongs to SNS: `https://sns.<region>.amazonaws.com[.cn]`.
 fn is_sns(url: &Url) -> bool {
     let plain =
         url.scheme() == "https" && url.port().is_none() && url.username().is_empty() && url.password().is_none();
@@ -155,7 +154,7 @@ fn is_sns(url: &Url) -> bool {
     plain && region.is_some_and(|region| !region.is_empty() && is_region(region))
 }
 
-/// RSA with SHA-1, which SNS uses unless a topic's `SignatureVersion` is 2. Refused everywhere else.
+/// RSA with SHA-1, which SNS uses unless a topic's `SignatureVersion` is 2. Accepted only here.
 #[derive(Debug)]
 struct RsaSha1;
 
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_amazons_addresses_are_followed() {
+    fn only_amazons_addresses_are_accepted() {
         let certificate = |text: &str| is_certificate_address(&Url::parse(text).unwrap());
         assert!(certificate("https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0098f3.pem"));
         assert!(certificate("https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-0098f3.pem"));

@@ -1,4 +1,4 @@
-//! The proof that entries were added to a kustomization, and that nothing else about it is different.
+//! Proves that entries were added to a kustomization and nothing else changed.
 
 use granit_parser::ScalarStyle;
 
@@ -7,21 +7,20 @@ use super::super::tree::{Kind, NodeId, Tree};
 use super::base::Kustomization;
 use super::entry::{Entry, NewEntry};
 
-/// Something that is put into a text.
+/// Nodes that are inserted into a text.
 pub(super) struct Insertion<'a> {
-    /// The byte before which it is put.
+    /// The byte position of the insertion.
     pub(super) at: usize,
     pub(super) text: String,
-    /// The node behind it.
+    /// The node after the insertion.
     pub(super) before: NodeId,
-    /// The collections that it becomes a part of.
+    /// The collections that contain the insertion.
     pub(super) around: Vec<NodeId>,
-    /// The nodes that it is.
+    /// The inserted nodes.
     pub(super) expected: Vec<Expected<'a>>,
 }
 
-/// A node that is put into a text. A sequence reaches to the end of what is put there, a mapping over so many pairs of
-/// scalars.
+/// An inserted node. A sequence extends to the end of the insertion, a map over a number of pairs of scalars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected<'a> {
     Sequence,
@@ -30,19 +29,19 @@ pub(super) enum Expected<'a> {
 }
 
 impl Insertion<'_> {
-    /// Returns the text with this in it.
+    /// Returns the text with the insertion.
     pub(super) fn applied_to(&self, text: &str) -> String {
         let (before, behind) = text.split_at(self.at);
         [before, &self.text, behind].concat()
     }
 }
 
-/// Proves that `new` is the old text with the expected nodes in one place and with not another byte or node changed, and
-/// that kustomize reads it as the old kustomization with `entries` behind its own. Returns what is read in it.
+/// Proves that `new` is the old text with the expected nodes in one position and no other change, and that kustomize reads it
+/// as the old kustomization with additional `entries` at the end. Returns the nodes of `new`.
 ///
 /// # Errors
 ///
-/// The first thing that is not so, as a sentence.
+/// The first difference, as a sentence.
 pub(super) fn proof_of_insertion<'new>(
     old: &Tree<'_>,
     new: &'new str,
@@ -50,7 +49,7 @@ pub(super) fn proof_of_insertion<'new>(
     entries: &[NewEntry<'_>],
 ) -> Result<(Tree<'new>, Kustomization), String> {
     // 1. Around the insertion, every byte is equal.
-    let before = old.text().get(..insertion.at).ok_or("the insertion is behind the file")?;
+    let before = old.text().get(..insertion.at).ok_or("the insertion is after the file")?;
     let behind = new.strip_prefix(before).and_then(|rest| rest.strip_prefix(insertion.text.as_str()));
     if behind != old.text().get(insertion.at..) {
         return Err("bytes around the insertion changed".to_owned());
@@ -91,15 +90,15 @@ pub(super) fn proof_of_insertion<'new>(
         }
     }
 
-    // 3. A second reader takes what was inserted for the same.
+    // 3. A second reader agrees about the inserted text.
     match serde_yaml::from_str::<serde_yaml::Value>(&insertion.text) {
         Ok(second) if second == second_reading(&insertion.expected) => {}
         _ => return Err("what is inserted is something else to a second reader".to_owned()),
     }
 
-    // 4. Read as a kustomization, it has exactly these entries more.
+    // 4. Read as a kustomization, it has exactly these additional entries.
     let (Some(before), Some(after)) = (Kustomization::of(old), Kustomization::of(&new)) else {
-        return Err("it is no kustomization".to_owned());
+        return Err("it is not a kustomization".to_owned());
     };
     let is_same = |(old, new): (&Entry, &Entry)| old.says_like(new);
     let (kept, added) = after.entries.split_at_checked(before.entries.len()).ok_or("an entry is gone")?;
@@ -111,7 +110,7 @@ pub(super) fn proof_of_insertion<'new>(
     Ok((new, after))
 }
 
-/// Returns the expected nodes as a second reader gives them.
+/// Returns the expected nodes in the form of a second reader.
 fn second_reading(expected: &[Expected<'_>]) -> serde_yaml::Value {
     let text = |text: &str| serde_yaml::Value::String(text.to_owned());
     let mut items = Vec::new();

@@ -1,4 +1,4 @@
-//! What an overlay builds upon, as kustomize sees it: kustomizations, and the images of resources.
+//! The files that an overlay includes, as kustomize reads them: kustomizations, and the images of resources.
 
 use memchr::memmem;
 
@@ -12,7 +12,7 @@ use super::images::Image;
 use super::json_patches::JsonPatch;
 use tagrelay_image::ImageReference;
 
-/// The parts of a kustomization that decide which images it runs.
+/// The parts of a kustomization that determine its images.
 #[derive(Debug)]
 pub(super) struct Kustomization {
     /// `resources` and `bases`.
@@ -21,7 +21,7 @@ pub(super) struct Kustomization {
     /// `images`.
     pub(super) entries: Vec<Entry>,
     pub(super) is_component: bool,
-    /// What of `patches` and `patchesJson6902` may be JSON Patches.
+    /// The patches in `patches` and `patchesJson6902` that may be JSON Patches.
     pub(super) patches: Vec<Patch>,
 }
 
@@ -34,14 +34,14 @@ pub(super) struct Patch {
     pub(super) name: Option<String>,
 }
 
-/// Where the operations of a patch are.
+/// The source of a patch's operations.
 #[derive(Debug)]
 pub(super) enum PatchContent {
     Text(String),
     File(Reference),
 }
 
-/// A path in a kustomization, from its folder on.
+/// A path in a kustomization, relative to its folder.
 #[derive(Debug)]
 pub(super) struct Reference {
     pub(super) path: String,
@@ -49,7 +49,7 @@ pub(super) struct Reference {
 }
 
 impl Kustomization {
-    /// Reads a kustomization; `None` where it is no single mapping, or goes too far with aliases.
+    /// Reads a kustomization; `None`: it is not a single map, or uses too many aliases.
     pub(super) fn of(tree: &Tree<'_>) -> Option<Self> {
         let [document] = tree.documents.as_slice() else { return None };
         let root = document.root;
@@ -72,7 +72,7 @@ impl Kustomization {
 }
 
 impl Kustomization {
-    /// Returns whether it builds upon the same.
+    /// Returns whether it includes the same files.
     pub(super) fn builds_upon_like(&self, other: &Self) -> bool {
         let paths = |references: &[Reference]| -> Vec<String> {
             references.iter().map(|reference| reference.path.clone()).collect()
@@ -91,7 +91,7 @@ fn references(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Reference> {
         .collect()
 }
 
-/// Returns the patches of a list. A JSON Patch without a target is none to kustomize.
+/// Returns the patches of a list. kustomize ignores a JSON Patch without target.
 fn patches(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Patch> {
     let text = |at: Option<NodeId>| {
         let node = tree.node(tree.resolve(at?));
@@ -146,14 +146,14 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadab
     Ok(found)
 }
 
-/// Returns the images that kustomize would find in a resource: those of `containers` and `initContainers`, at any
-/// depth, but for what a marker excludes. `patches` are the JSON Patches that are applied to it.
+/// Returns the images that kustomize finds in a resource: those of `containers` and `initContainers` at any depth, except those
+/// that a marker excludes. `patches`: the JSON Patches that apply to it.
 ///
 /// # Errors
 ///
-/// When the resource cannot be read.
+/// If the resource cannot be read.
 pub(super) fn images(bytes: &[u8], patches: &[JsonPatch]) -> Result<Vec<Image>, Unreadable> {
-    // Both keys end so, and most resources have neither.
+    // Both keys end like this, and most resources have neither.
     if memmem::find(bytes, b"ontainers").is_none() {
         return Ok(Vec::new());
     }

@@ -1,4 +1,4 @@
-//! Entries of `images` of a kustomization: those that are there and those to add.
+//! Entries in `images` of a kustomization, existing and missing ones.
 
 use tagrelay_image::Version;
 
@@ -12,18 +12,18 @@ pub(super) struct Entry {
     pub(super) new_name: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) digest: Option<String>,
-    /// The line of the tag, or of the digest where there is no tag.
+    /// The line of the tag, else of the digest.
     pub(super) version_line: u32,
 }
 
 impl Entry {
-    /// Returns whether the other entry, of another text, says the same.
+    /// Returns whether an entry of another text has the same content.
     pub(super) fn says_like(&self, other: &Self) -> bool {
         let Self { name, line: _, new_name, tag, digest, version_line: _ } = self;
         (name, new_name, tag, digest) == (&other.name, &other.new_name, &other.tag, &other.digest)
     }
 
-    /// Returns whether this is the entry that was to be added.
+    /// Returns whether this is the entry that was added.
     pub(super) fn is(&self, wanted: &NewEntry<'_>) -> bool {
         self.name == wanted.name
             && self.new_name.is_none()
@@ -31,25 +31,25 @@ impl Entry {
             && self.digest.as_deref() == wanted.version.digest().map(|digest| digest.as_str())
     }
 
-    /// Whether it says a version at all, and not only another name.
+    /// Whether it sets a version, and not only another name.
     pub(super) fn has_version(&self) -> bool {
         self.tag.is_some() || self.digest.is_some()
     }
 }
 
-/// An entry that shall be there.
+/// A missing entry.
 pub(super) struct NewEntry<'a> {
     pub(super) name: &'a str,
     pub(super) version: Version,
-    /// What runs without it.
+    /// The version that runs without it.
     pub(super) old: Version,
     pub(super) place: Blamed,
-    /// Whether one of the images runs something else.
+    /// Whether one of the images runs another version.
     pub(super) is_needed: bool,
 }
 
 impl NewEntry<'_> {
-    /// Returns its keys with their values.
+    /// Returns its keys and values.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let tag = self.version.tag().map(|tag| tag.as_str());
         let digest = self.version.digest().map(|digest| digest.as_str());

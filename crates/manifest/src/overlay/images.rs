@@ -1,33 +1,33 @@
-//! The images that a kustomization gathers, each once.
+//! Collects the images of a kustomization, each once.
 
 use std::collections::BTreeMap;
 
 use super::entry::Entry;
 use tagrelay_image::{Repository, Tag, Version};
 
-/// An image as a rendered base names it.
+/// An image in a rendered base.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Image {
-    /// The name as it is written, which is what kustomize compares.
+    /// The name as written, which kustomize compares.
     pub(super) name: String,
     pub(super) tag: Option<String>,
     pub(super) digest: Option<String>,
-    /// Whether an entry in the environment's own paths is about it.
+    /// Whether an entry in the environment's own paths matches it.
     pub(super) is_set: bool,
-    /// Whether a JSON Patch may put another in its place.
+    /// Whether a JSON Patch may replace it.
     pub(super) is_patched: bool,
 }
 
-/// Where an image comes from.
+/// The origin of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Origin {
-    /// How many were there before it.
+    /// The number of images before it.
     order: usize,
-    /// The line of the overlay's reference through which it comes.
+    /// The line of the overlay's reference that leads to it.
     line: u32,
 }
 
-/// Images by their names, which is how entries meet them.
+/// Images by name, for matching with entries.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     all: BTreeMap<Image, Origin>,
@@ -35,7 +35,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Adds an image. Returns whether it is a new one.
+    /// Adds an image. Returns whether it is new.
     pub(super) fn add(&mut self, image: Image, line: u32) -> bool {
         let count = self.all.len();
         self.put(image, Origin { order: self.added, line });
@@ -43,7 +43,7 @@ impl Images {
         self.all.len() > count
     }
 
-    /// Adds all of the others behind these.
+    /// Appends all images of another collection.
     pub(super) fn append(&mut self, other: Self) {
         let before = self.added;
         for (image, origin) in other.all {
@@ -52,14 +52,14 @@ impl Images {
         self.added += other.added;
     }
 
-    /// Of the same image twice the first counts.
+    /// The first occurrence of an image applies.
     fn put(&mut self, image: Image, origin: Origin) {
         self.all.entry(image).and_modify(|known| *known = origin.min(*known)).or_insert(origin);
     }
 
-    /// Does to the images what kustomize's image transformer does
-    /// (<https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>). Returns how many
-    /// the entry is about.
+    /// Applies an entry as kustomize's image transformer does
+    /// (<https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>). Returns the number of
+    /// matching images.
     pub(super) fn apply(&mut self, entry: &Entry, is_own: bool) -> usize {
         let first = Image { name: entry.name.clone(), tag: None, digest: None, is_set: false, is_patched: false };
         let named = self.all.range(&first..).take_while(|(image, _)| image.name == entry.name);
@@ -82,13 +82,13 @@ impl Images {
         count
     }
 
-    /// Returns the names of images that no entry of the environment is about, by their repositories.
+    /// Returns the names of images without an entry in the environment, by repository.
     pub(super) fn names(&self) -> BTreeMap<Repository, &str> {
         let unset = self.all.keys().filter(|image| !image.is_set);
         unset.filter_map(|image| Some((image.name.parse().ok()?, image.name.as_str()))).collect()
     }
 
-    /// Returns the images that no entry of the environment is about, in the order in which they came, with their lines.
+    /// Returns the images without an entry in the environment, with their lines, in the order in which they were found.
     pub(super) fn unset(&self) -> Vec<(&Image, u32)> {
         let mut unset: Vec<_> = self.all.iter().filter(|(image, _)| !image.is_set).collect();
         unset.sort_by_key(|(_, origin)| **origin);
@@ -97,8 +97,7 @@ impl Images {
 }
 
 impl Image {
-    /// Returns the repository and what runs of it; `None` for what is no reference, such as a placeholder. An image
-    /// without a version runs `latest`.
+    /// Returns the repository and its version; `None`: not a reference, such as a placeholder. Without a version it is `latest`.
     pub(super) fn parts(&self) -> Option<(Repository, Version)> {
         let repository = self.name.parse().ok()?;
         let tag = self.tag.as_deref().map(str::parse::<Tag>).transpose().ok()?;

@@ -1,4 +1,4 @@
-//! The images that a kustomization takes from elsewhere.
+//! The images that a kustomization takes from a base.
 
 use std::collections::BTreeSet;
 
@@ -6,26 +6,26 @@ use tagrelay_image::Repository;
 
 use super::super::site::{Note, Site};
 
-/// What a kustomization takes from elsewhere.
+/// What a kustomization takes from outside its environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
-    /// The images that come from outside of the environment and for which it has no entry, each name once for each version.
+    /// The images from outside the environment without an entry, each name once per version.
     pub inherited: Vec<Inherited>,
-    /// What cannot be done, and why.
+    /// Unsupported constructs, with reasons.
     pub notes: Vec<Note>,
-    /// Every path that was looked at, those where nothing is included: a change there may change all of this.
+    /// Every visited path, existing or not. A change of one may change the result.
     pub looked_at: BTreeSet<String>,
-    /// The folders of the environment's kustomizations that it builds upon.
+    /// The folders of the environment's kustomizations that it includes.
     pub(super) children: BTreeSet<String>,
-    /// The images that its own entries are about.
+    /// The images with an entry of its own.
     pub(super) names: BTreeSet<Repository>,
 }
 
-/// An image that comes from a base.
+/// An image from a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inherited {
-    /// The name as the rendered base has it: kustomize compares letter by letter.
+    /// The name in the rendered base; kustomize compares it letter by letter.
     pub(super) name: String,
-    /// The site: what the base says, at the line of the reference through which it comes.
+    /// The site: the base's version, at the line of the reference that leads to it.
     pub site: Site,
 }

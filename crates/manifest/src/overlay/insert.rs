@@ -1,4 +1,4 @@
-//! Adds entries to the `images` of a kustomization, in the file's own style.
+//! Adds entries to `images` of a kustomization, in the file's style.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,8 +24,8 @@ use super::inherited::Inherited;
 
 /// Sets every site of the wanted repositories as [`edit_with`] does, and adds an entry for those of `inherited`.
 ///
-/// An entry has what the base's reference has: a tag, a digest or both; where the settings pin, a tag gets its digest.
-/// An image that runs the wanted version already gets none. The entries are proven to be the only difference.
+/// An entry has the form of the base's reference: a tag, a digest or both; with `pin`, a tag gets its digest. An image that
+/// runs the wanted version already gets no entry. The proof shows that the entries are the only difference.
 ///
 /// # Errors
 ///
@@ -58,8 +58,8 @@ pub fn edit_overlay(
     Ok(edited)
 }
 
-/// Returns the entries that are missing for what is wanted, in the order of the images. One is about all images of its
-/// name, so it says whatever one of them says.
+/// Returns the missing entries for the wanted versions, in the order of the images. An entry applies to all images with its
+/// name, so it has the parts of each of them.
 fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<NewEntry<'a>>, Refused> {
     let mut entries: Vec<NewEntry<'a>> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
@@ -86,18 +86,18 @@ fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<
     Ok(entries)
 }
 
-/// A text with more entries.
+/// A text with additional entries.
 struct Added {
     text: String,
-    /// The lines that are new.
+    /// The new lines.
     new_lines: Range<u32>,
-    /// For each entry the line of the tag, or of the digest where there is no tag.
+    /// For each entry, the line of the tag, else of the digest.
     lines: Vec<u32>,
 }
 
 /// Why no entry can be added.
 enum Failure {
-    /// The file is written in a way that has no place for one.
+    /// The notation of the file does not allow one.
     NoPlace(&'static str),
     Refused(Refused),
 }
@@ -129,7 +129,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         Some(images) => behind_the_last(&tree, root, images)?,
         None => at_the_end(&tree, root)?,
     };
-    // Readers differ on whether such a text has a line end; with a line behind it, it has one to all.
+    // Readers disagree whether such a text ends with a line break; with a line after it, it does for all.
     if gap.starts_line && ends_in_text(&tree, gap.before) {
         return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
     }
@@ -138,13 +138,13 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
     let text = insertion.applied_to(tree.text());
     let unprovable = |reason| Failure::Refused(Refused::Unprovable { reason });
     let (new, after) = proof_of_insertion(&tree, &text, &insertion, entries).map_err(unprovable)?;
-    // Where the file ends without a line end, its last line ends with what is inserted.
+    // If the file has no final line break, the insertion begins with one.
     let start = count_ends(&tree.text().as_bytes()[..gap.at]) + u32::from(gap.starts_line) + 1;
     let new_lines = start..start + lines.len() as u32;
 
-    // They are sites only now: what could not be read the next time is refused this time.
+    // The entries are sites from now on, so a file that could not be read next time is refused now.
     let sites = Sites::find(&new, &Task::of_file(path, settings)).map_err(|Unreadable { line, reason }| {
-        // Lines behind the entries are not those of the file as it is.
+        // Lines after the insertion differ from those of the file.
         Failure::Refused(Unreadable { line: line.filter(|line| *line < new_lines.start), reason }.into())
     })?;
     let inserted = gap.before..gap.before + insertion.expected.len() as NodeId;
@@ -154,36 +154,37 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         found.next().is_some_and(|found| found.site.format == Format::Kustomization && is_it(&found.site))
     };
     if !entries.iter().all(is_site) {
-        let reason = "an entry is no site of the image in this file, by its `kind` or by a rule of the settings";
+        let reason =
+            "an entry would not be a site of the image in this file, by its `kind` or by a rule of the settings";
         return Err(Failure::NoPlace(reason));
     }
     let lines = after.entries.iter().rev().take(entries.len()).rev().map(|entry| entry.version_line);
     Ok(Added { lines: lines.collect(), new_lines, text })
 }
 
-/// Where entries go, and how they are written.
+/// The position and style of new entries.
 struct Gap {
-    /// The byte before which it is put.
+    /// The byte position of the insertion.
     at: usize,
-    /// Whether the line before it has no end yet.
+    /// Whether the line before it has no line break yet.
     starts_line: bool,
     line_end: &'static str,
     /// The blanks before the dash.
     indentation: String,
-    /// The blanks behind it.
+    /// The blanks after the dash.
     distance: usize,
     is_flow: bool,
-    /// The blanks before the key `images` where it has to be added too, and whether a blank line stands before it.
+    /// If the key `images` must be added too: the blanks before it, and whether a blank line precedes it.
     key: Option<(String, bool)>,
     name_style: ScalarStyle,
     version_style: ScalarStyle,
     quotes: Quotes,
-    /// The node behind the entry, and the collections around it.
+    /// The node after the entry, and the collections around it.
     before: NodeId,
     around: Vec<NodeId>,
 }
 
-/// The place behind the last entry of the list.
+/// The position after the last entry of the list.
 fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap, Failure> {
     match tree.node(images).kind {
         Kind::Sequence(StructureStyle::Block) => {}
@@ -192,7 +193,7 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
         }
         Kind::Alias(_) => return Err(Failure::NoPlace("`images` is an alias: write it out")),
         Kind::Scalar(_) | Kind::Mapping(_) => {
-            return Err(Failure::NoPlace("`images` is there and is no list: remove it, or add an entry"));
+            return Err(Failure::NoPlace("`images` is not a list: remove it, or add an entry"));
         }
     }
     if tree.aliases.iter().any(|alias| matches!(tree.resolve(*alias), target if target == images || target == root)) {
@@ -210,12 +211,12 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
     if is_flow && !closes_in_line(tree, last) {
         return Err(Failure::NoPlace("the last entry of `images` is written over several lines: write it in one"));
     }
-    // Where a collection between brackets ends is not known, and an entry has none.
+    // The end of a collection in brackets is unknown, and it cannot contain a block entry.
     let is_nested = |id: NodeId| matches!(tree.node(id).kind, Kind::Sequence(_) | Kind::Mapping(_));
     if (last + 1..tree.node(last).subtree_end).any(is_nested) {
         return Err(Failure::NoPlace("the last entry of `images` has a value that is a list or a mapping: remove it"));
     }
-    // Of the values that need no quotes: those that need some say nothing about what the author likes.
+    // Only values that need no quotes show the author's preference.
     let style_of = |keys: &[&str]| {
         let values =
             tree.children(images).flat_map(|entry| keys.iter().filter_map(move |key| tree.value_of(entry, key)));
@@ -244,13 +245,13 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
     })
 }
 
-/// The place at the end of a file without `images`.
+/// The position at the end of a file without `images`.
 fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     let text = tree.text();
     let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
     let before_key = |key: NodeId| last_line(&text[..tree.node(key).span().start]).trim_start_matches('\u{feff}');
     let indentation = before_key(root + 1);
-    // A key behind a question mark begins somewhere else than its mapping, be it on a line of its own.
+    // After a question mark, the key begins at another position than its map, perhaps on its own line.
     let begins = |id: NodeId| tree.node(id).span().start;
     if !is_blank(indentation) || begins(root) != begins(root + 1) {
         return Err(Failure::NoPlace("its first key does not stand at the beginning of a line"));
@@ -262,12 +263,12 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     if text.split(['\n', '\r']).any(|line| line.starts_with("...")) {
         return Err(Failure::NoPlace("the file says with `...` that it ends: remove that line"));
     }
-    // Keys that are set apart by blank lines stay so.
+    // If keys are separated by blank lines, the new one is too.
     let is_apart = tree.entries(root).skip(1).last().is_some_and(|(key, _)| {
         let start = tree.node(key).span().start - before_key(key).len();
         ends_blank(&text[..start])
     });
-    // A blank line behind `|+` belongs to its text.
+    // A blank line after `|+` belongs to the text.
     let ends_in_text = ends_in_text(tree, tree.nodes.len() as NodeId);
     Ok(Gap {
         at: text.len(),
@@ -285,8 +286,8 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     })
 }
 
-/// Returns whether the last that is written before a node is a text over several lines. Values that nobody wrote, as
-/// that of the key behind a question mark, stand behind it in the tree.
+/// Returns whether the last node before another one is a text over several lines. Implicit values, such as that of a key
+/// after a question mark, come after it in the tree.
 fn ends_in_text(tree: &Tree<'_>, before: NodeId) -> bool {
     let mut nodes = (0..before).rev().map(|id| tree.node(id));
     let last = nodes.find(|node| !node.span().is_empty());
@@ -294,7 +295,7 @@ fn ends_in_text(tree: &Tree<'_>, before: NodeId) -> bool {
 }
 
 impl Gap {
-    /// Returns the new lines, without their ends; `None` where a value cannot be written.
+    /// Returns the new lines without line endings; `None`: a value cannot be written.
     fn lines(&self, entries: &[NewEntry<'_>]) -> Option<Vec<String>> {
         let mut lines = Vec::new();
         if let Some((indentation, has_blank_line)) = &self.key {
@@ -322,7 +323,7 @@ impl Gap {
     fn insertion<'a>(&self, lines: &[String], entries: &'a [NewEntry<'a>]) -> Insertion<'a> {
         let mut inserted = lines.join(self.line_end);
         if self.starts_line {
-            // The file had no line end at its end, and keeps it so.
+            // The file had no final line break, and gets none.
             inserted.insert_str(0, self.line_end);
         } else {
             inserted.push_str(self.line_end);
@@ -339,16 +340,16 @@ impl Gap {
     }
 }
 
-/// Returns whether a mapping between braces ends on the line on which it begins.
+/// Returns whether a map in braces ends on the line on which it begins.
 fn closes_in_line(tree: &Tree<'_>, mapping: NodeId) -> bool {
     let (text, start) = (tree.text(), tree.node(mapping).span().start);
     let end = (mapping..tree.node(mapping).subtree_end).map(|id| tree.node(id).span().end).max().unwrap_or(start);
-    // Behind the last value nothing but the brace, with a comma before it perhaps.
+    // After the last value there is only the brace, perhaps after a comma.
     let behind = text[end..].find('}').map_or(text.len(), |length| end + length);
     !text[start..behind].contains(['\n', '\r'])
 }
 
-/// Returns the blanks before and behind the dash of an item, where nothing else stands before the item on its line.
+/// Returns the blanks before and after an item's dash, if nothing else precedes the item on its line.
 fn dash_before(tree: &Tree<'_>, item: NodeId) -> Option<(String, usize)> {
     let first = match tree.node(item).kind {
         Kind::Mapping(StructureStyle::Block) => item + 1,
@@ -370,7 +371,7 @@ fn ends_blank(text: &str) -> bool {
     last_end(text).is_some_and(|end| ends_line(&text[..text.len() - end.len()]))
 }
 
-/// Returns the first byte behind the line in which `at` stands; `at` itself where a line has just ended there.
+/// Returns the first byte after the line of `at`; `at` itself if a line has just ended there.
 fn end_of_line(text: &str, at: usize) -> usize {
     if ends_line(&text[..at]) {
         return at;
@@ -379,7 +380,7 @@ fn end_of_line(text: &str, at: usize) -> usize {
     end + first_end(&text[end..]).map_or(0, str::len)
 }
 
-/// Returns how the line before `at` ends, or else the first one of the file.
+/// Returns the line ending before `at`, else the first one of the file.
 fn line_end(text: &str, at: usize) -> &'static str {
     last_end(&text[..at]).or_else(|| first_end(&text[line_length(text)..])).unwrap_or("\n")
 }

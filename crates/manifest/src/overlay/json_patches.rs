@@ -1,7 +1,6 @@
-//! JSON Patches of kustomizations, as far as they may replace an image that comes from a base.
+//! JSON Patches of kustomizations that may replace an image of a base.
 //!
-//! kustomize applies patches before it sets `images`, so an entry is about what a patch wrote, and not about what stood
-//! there before.
+//! kustomize applies patches before `images`, so an entry matches the patched image and not the original one.
 
 use std::ops::Range;
 
@@ -9,27 +8,27 @@ use super::super::json_patch::is_json_patch;
 use super::super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 
-/// A JSON Patch with the objects that it is for.
+/// A JSON Patch with its target.
 #[derive(Debug)]
 pub(super) struct JsonPatch {
-    /// What `target` says, where it says it: patterns, as kustomize has them.
+    /// The values in `target`: patterns, as in kustomize.
     kind: Option<String>,
     name: Option<String>,
     operations: Vec<Operation>,
 }
 
-/// What one operation replaces or takes away.
+/// The effect of an operation.
 #[derive(Debug)]
 struct Operation {
     pointer: String,
-    /// Whether it puts something before an item of a list, where there is one.
+    /// Whether it inserts before an item of a list, if that exists.
     inserts: bool,
     /// The repository of the image that it sets.
     sets: Option<Repository>,
 }
 
 impl JsonPatch {
-    /// Reads a patch; `None` where it is none, or says of no operation where it is.
+    /// Reads a patch; `None`: it is not a JSON Patch, or an operation has no path.
     pub(super) fn of(bytes: &[u8], kind: Option<String>, name: Option<String>) -> Option<Self> {
         let tree = Tree::parse(bytes).ok()?;
         let root = tree.documents.first()?.root;
@@ -46,7 +45,7 @@ impl JsonPatch {
         Self { kind: None, name: None, operations: vec![whole] }
     }
 
-    /// Returns how many operations the patch has.
+    /// Returns the number of operations.
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }
@@ -56,7 +55,7 @@ impl JsonPatch {
         self.operations.iter().filter_map(|operation| operation.sets.as_ref())
     }
 
-    /// Returns what of an object the patch may replace or take away.
+    /// Returns the positions of an object that the patch may replace or remove.
     pub(super) fn touched(&self, tree: &Tree<'_>, root: NodeId) -> Vec<Range<NodeId>> {
         let text = |at: Option<NodeId>| at.map(|at| &*tree.node(tree.resolve(at)).value);
         let (kind, metadata) = (text(tree.value_of(root, "kind")), tree.value_of(root, "metadata"));
@@ -65,7 +64,7 @@ impl JsonPatch {
             (Some(wanted), Some(is)) => has_wildcards(wanted) || fits(wanted, is),
             _ => true,
         };
-        // A name may have got a prefix and a suffix on the way.
+        // A prefix or suffix may have been added to the name.
         let is_meant = may_be(&self.kind, kind, |wanted, is| wanted == is)
             && may_be(&self.name, name, |wanted, is| wanted.contains(is));
         let operations = if is_meant { self.operations.as_slice() } else { &[] };
@@ -86,7 +85,7 @@ impl Operation {
     }
 }
 
-/// Returns what an operation does to what is there: `test` does nothing, and `copy` and `move` set their `path` as `add` does.
+/// Returns the effect of an operation on existing values: `test` has none, `copy` and `move` set their `path` like `add`.
 fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
     let text = |key| tree.value_of(item, key).map(|value| &*tree.node(tree.resolve(value)).value);
     let op = text("op")?;
@@ -99,7 +98,7 @@ fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
     (op != "test").then_some(Operation { pointer: pointer?.to_owned(), inserts: matches!(op, "add" | "copy"), sets })
 }
 
-/// Returns whether a pattern means more than its letters: kustomize reads it as a regular expression.
+/// Returns whether a pattern is more than literal text: kustomize reads it as a regular expression.
 fn has_wildcards(pattern: &str) -> bool {
     pattern.is_empty() || pattern.contains(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
 }

@@ -1,11 +1,10 @@
-//! Kustomizations of an environment whose images come from a base outside of it.
+//! Kustomizations of an environment whose images come from a base outside the environment.
 //!
-//! Such an image has no version in the environment's own files. It is a site nevertheless ([`Format::Inherited`]): it
-//! runs what the base says, and another version is set by an entry that is added to `images`.
+//! The environment's own files contain no version of such an image. It is a site all the same ([`Format::Inherited`]): it
+//! runs the base's version, and a new version is set by an additional entry in `images`.
 //!
-//! Whether that is so cannot be seen in the kustomization alone: [`read_overlay`] follows its local references
-//! through [`Surroundings`] and tells which paths it looked at, and [`Overlays`] knows what else of the environment
-//! may decide the version.
+//! [`read_overlay`] follows the kustomization's local references through [`Surroundings`] and returns the visited paths.
+//! [`Overlays`] knows which other files of the environment may set the version.
 
 mod addition;
 mod base;

@@ -9,21 +9,20 @@ use super::super::site::Format;
 use super::inherited::{Inherited, Overlay};
 use super::surroundings::folder_of;
 
-/// The overlays of one environment, and what depends on what.
+/// The overlays of an environment and their dependencies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlays {
     by_path: BTreeMap<Arc<str>, Arc<Overlay>>,
-    /// The overlays that looked at a path.
+    /// The overlays that visited a path.
     dependents: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// The overlays that build upon the kustomization of a folder of the environment.
+    /// The overlays that include the kustomization in a folder of the environment.
     parents: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// The overlays that inherit an image, and where in the lists of each it is.
+    /// The overlays that inherit an image, with the image's index in the lists of each.
     heirs: BTreeMap<Repository, BTreeMap<Arc<str>, Vec<usize>>>,
 }
 
 impl Overlays {
-    /// Puts what an overlay is now in the place of what it was; `None`: it is no more. Returns the images about which
-    /// something may be different.
+    /// Replaces an overlay; `None`: it was removed. Returns the images that may have changed.
     pub fn put(&mut self, path: &str, overlay: Option<Overlay>) -> BTreeSet<Repository> {
         let path: Arc<str> = path.into();
         let old = self.by_path.remove(&path);
@@ -55,21 +54,21 @@ impl Overlays {
         self.by_path.get(path).map(Arc::as_ref)
     }
 
-    /// Returns the overlays that looked at a path.
+    /// Returns the overlays that visited a path.
     pub fn dependents_of(&self, path: &str) -> impl Iterator<Item = &Arc<str>> {
         self.dependents.get(path).into_iter().flatten()
     }
 
-    /// Returns whether an overlay looked at anything below a folder (with a slash at its end).
+    /// Returns whether an overlay visited anything below a folder (with a trailing slash).
     pub fn looks_into(&self, folder: &str) -> bool {
         let mut behind = self.dependents.range::<str, _>((Bound::Included(folder), Bound::Unbounded));
         behind.next().is_some_and(|(path, _)| path.starts_with(folder))
     }
 
-    /// Returns the overlays that would take an entry for an image, with what they run of it.
+    /// Returns the overlays that need an entry for an image, with the version that they run.
     ///
-    /// `places` is where the environment names the image otherwise. What stands in the folder of an overlay or below (a
-    /// patch, say), in an Application or in an overlay above decides the version there: then no entry is missing.
+    /// `places`: the other positions that name the image in the environment. If one of them sets the version (in the overlay's
+    /// folder or below, such as a patch; in an Application; in an overlay above), no entry is needed.
     pub fn sites_of<'a>(
         &'a self,
         repository: &'a Repository,
@@ -103,7 +102,7 @@ impl Overlays {
         }) || self.is_set_above(folder, repository)
     }
 
-    /// Whether a kustomization that builds upon that of the folder has an entry of the image.
+    /// Whether a kustomization that includes the one in the folder has an entry for the image.
     fn is_set_above(&self, folder: &str, repository: &Repository) -> bool {
         let mut seen = BTreeSet::new();
         let mut pending = vec![folder];

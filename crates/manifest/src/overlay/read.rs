@@ -1,4 +1,4 @@
-//! Reads a kustomization and the base that it builds upon.
+//! Reads a kustomization and its base.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,15 +16,15 @@ use super::inherited::{Inherited, Overlay};
 use super::surroundings::{Surroundings, folder_of};
 use super::walk::Walk;
 
-/// Returns whether a file may be an overlay: whether kustomize would take it for a kustomization by its name.
+/// Returns whether a file may be an overlay: its name is one of a kustomization.
 pub fn is_overlay_path(path: &str) -> bool {
     is_kustomization(path)
 }
 
-/// Returns what the kustomization at `path` takes from outside of the environment.
+/// Returns what the kustomization at `path` takes from outside the environment.
 ///
-/// Of what it builds upon, notes tell what cannot be read or is beyond a limit. What cannot be read itself takes nothing:
-/// [`read`](super::super::read()) says why.
+/// Unreadable or too large files of the base are reported in notes. If the kustomization itself cannot be read, nothing is
+/// inherited; [`read`](super::super::read()) reports the cause.
 pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -> Overlay {
     let Ok(tree) = Tree::parse(bytes) else { return Overlay::default() };
     let Some(kustomization) = Kustomization::of(&tree) else { return Overlay::default() };
@@ -41,7 +41,7 @@ pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -
 }
 
 impl Overlay {
-    /// Offers the images that no entry is about, but for those that the kustomization names in some other way.
+    /// Adds the images without an entry, except those that the kustomization names in another way.
     fn offer(&mut self, path: &str, tree: &Tree<'_>, images: &Images) {
         let mut known = BTreeSet::new();
         let unset = images.unset().into_iter().filter(|(image, _)| !image.is_patched);
@@ -55,7 +55,7 @@ impl Overlay {
         });
         let offered: Vec<Inherited> = offered.collect();
         let named = named_in(tree, &offered.iter().map(|image| image.name.as_str()).collect());
-        // What a patch in the kustomization says is a site of its own.
+        // A patch in the kustomization is a site of its own.
         let own = if named.is_empty() { BTreeSet::new() } else { own_repositories(path, tree) };
         for (name, line) in named.iter().filter(|(name, _)| name.parse().is_ok_and(|name| !own.contains(&name))) {
             let reason = format!(
@@ -70,8 +70,8 @@ impl Overlay {
 }
 
 impl Overlay {
-    /// Tells of the images that a JSON Patch may replace: no entry of theirs would be about what it wrote. `patched` are the
-    /// repositories that patches of the environment's own set, which are sites.
+    /// Records images that a JSON Patch may replace: an entry would match the patched image. `patched`: the repositories that the
+    /// environment's own patches set, which are sites.
     fn leave_patched(&mut self, images: &Images, patched: &BTreeSet<Repository>) {
         for (image, line) in images.unset().into_iter().filter(|(image, _)| image.is_patched) {
             let is_site = |(repository, _): (Repository, _)| patched.contains(&repository);
@@ -87,14 +87,14 @@ impl Overlay {
     }
 }
 
-/// Returns the repositories of which the kustomization has a site itself.
+/// Returns the repositories of the kustomization's own sites.
 fn own_repositories(path: &str, tree: &Tree<'_>) -> BTreeSet<Repository> {
     let settings = ManifestSettings::default();
     let contents = Contents::of(tree, &Task::of_file(path, &settings));
     contents.iter().flat_map(Contents::found).map(|found| found.site.repository.clone()).collect()
 }
 
-/// Returns which of the names stand with a version in the text of a scalar, and the line of the first.
+/// Returns the names that are in the text of a scalar with a version, and the line of the first.
 fn named_in<'names>(tree: &Tree<'_>, names: &BTreeSet<&'names str>) -> BTreeMap<&'names str, u32> {
     let mut named = BTreeMap::new();
     if names.is_empty() {
@@ -103,7 +103,7 @@ fn named_in<'names>(tree: &Tree<'_>, names: &BTreeSet<&'names str>) -> BTreeMap<
     let is_outside = |character: char| !character.is_ascii_alphanumeric() && !"/-_.:@".contains(character);
     for node in tree.nodes.iter().filter(|node| matches!(node.kind, Kind::Scalar(_))) {
         for word in node.value.split_inclusive(is_outside) {
-            // A name has one colon at most, before a port.
+            // A name has at most one colon, before a port.
             for (end, _) in word.match_indices([':', '@']).take(2) {
                 let has_version = word[end + 1..].starts_with(|next: char| !next.is_whitespace());
                 if let Some(name) = names.get(&word[..end]).filter(|_| has_version) {

@@ -1,19 +1,20 @@
-//! The repository around a kustomization.
+//! Access to the repository around a kustomization.
 
-/// What stands at a path of the repository.
+/// The object at a path of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Beside {
     /// A folder.
     Folder,
-    /// A file with these bytes.
+    /// A file with its bytes.
     File(Vec<u8>),
-    /// Nothing, or something that is never followed: a link, a submodule, a file that is too large.
+    /// Nothing, or an object that is not followed: a link, a submodule, a file that is too large.
     Nothing,
 }
 
-/// The repository around a kustomization, as one environment sees it. Paths begin at the top; that of the top is empty.
+/// The repository around a kustomization, from the view of one environment. Paths are relative to the repository; its top
+/// is the empty path.
 pub trait Surroundings {
-    /// Returns what stands at a path.
+    /// Returns the object at a path.
     fn at(&self, path: &str) -> Beside;
 
     /// Returns whether a file is in the environment's own paths.

@@ -1,4 +1,4 @@
-//! Follows the references of a kustomization, and gathers the images that they bring.
+//! Follows the references of a kustomization and collects their images.
 
 use std::collections::BTreeSet;
 
@@ -12,49 +12,49 @@ use super::surroundings::{Beside, Surroundings, folder_of};
 use crate::site::Note;
 use crate::tree::Tree;
 
-/// How many kustomizations may build upon each other.
+/// Limit of nested kustomizations.
 const MAX_LEVELS: usize = 32;
 
-/// How many files and folders are looked at for one kustomization.
+/// Limit of visited files and folders per kustomization.
 const MAX_LOOKUPS: usize = 5_000;
 
-/// How many bytes of files are read for one kustomization.
+/// Limit of bytes read per kustomization.
 const MAX_READ: usize = 64 << 20;
 
-/// How many images one kustomization may gather.
+/// Limit of images per kustomization.
 const MAX_IMAGES: usize = 10_000;
 
-/// How often entries may meet images.
+/// Limit of matches between entries and images.
 const MAX_MEETINGS: usize = 1_000_000;
 
-/// How many operations of JSON Patches are looked at: each is looked for in every object.
+/// Limit of operations in JSON Patches; each is searched in every object.
 const MAX_OPERATIONS: usize = 200;
 
-/// How many parts and bytes a path may have.
+/// Limits of components and bytes of a path.
 const MAX_PARTS: usize = 128;
 const MAX_PATH_BYTES: usize = 4096;
 
-/// How many references are told that bring nothing.
+/// Limit of reported references without effect.
 const MAX_NOTES: usize = 100;
 
-/// The names of a kustomization, in the order in which they are looked for.
+/// The file names of a kustomization, in the order in which they are looked up.
 const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// A walk from one kustomization over everything that it builds upon.
+/// A walk over everything that a kustomization includes.
 pub(super) struct Walk<'a> {
     surroundings: &'a dyn Surroundings,
     pub(super) overlay: Overlay,
-    /// The folders and files that were read: kustomize refuses to take one twice.
+    /// The visited folders and files; kustomize refuses to include one twice.
     entered: BTreeSet<String>,
-    /// The line of the overlay's own reference that is followed.
+    /// The line of the overlay's reference that is followed.
     line: u32,
-    /// How often the repository was asked, how many bytes were read, and how many images gathered.
+    /// The number of lookups, bytes read and images collected.
     lookups: usize,
     read: usize,
     gathered: usize,
-    /// How often entries met images.
+    /// The number of matches between entries and images.
     meetings: usize,
-    /// The JSON Patches of the kustomizations on the way to what is read, and how many operations were met.
+    /// The JSON Patches of the kustomizations above the current file, and the number of their operations.
     patches: Vec<JsonPatch>,
     operations: usize,
     /// The repositories that JSON Patches in the environment's own paths set.
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns what an overlay brings, with its components' entries and without its own.
+    /// Returns the images of an overlay after its components' entries and before its own.
     pub(super) fn images_of(&mut self, folder: &str, overlay: &Kustomization) -> Images {
         let mut images = Images::default();
         self.enter_patches(folder, overlay, true);
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
             self.line = reference.line;
             self.resource(folder, reference, 0, &mut images);
         }
-        // Components see all that was gathered before them.
+        // A component applies to all images before it.
         for reference in &overlay.components {
             self.line = reference.line;
             self.component(folder, reference, 0, &mut images);
@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         images
     }
 
-    /// Tells at the reference that is followed that something behind it is left out.
+    /// Records that something behind the current reference is left out.
     fn note(&mut self, reason: String) {
         let note = Note { line: self.line, reason };
         if self.overlay.notes.len() < MAX_NOTES && !self.overlay.notes.contains(&note) {
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
         self.note(format!("more than {limit} are behind this kustomization: images beyond that are not seen"));
     }
 
-    /// Returns what stands at a path, as far as the limits allow.
+    /// Returns the object at a path, within the limits.
     fn look(&mut self, path: &str) -> Beside {
         if self.lookups == MAX_LOOKUPS {
             self.note_limit(&format!("{MAX_LOOKUPS} files and folders"));
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// Returns the path that a reference means, where nobody has been yet.
+    /// Returns the path of a reference, unless it was visited.
     fn enter(&mut self, folder: &str, reference: &Reference) -> Option<String> {
         let Ok(path) = resolve(folder, &reference.path) else {
             self.note("a reference is longer than any path: it is not followed".to_owned());
@@ -135,12 +135,12 @@ impl<'a> Walk<'a> {
         path.filter(|path| self.entered.insert(path.clone()))
     }
 
-    /// Adds the images that a resource brings.
+    /// Adds the images of a resource.
     fn resource(&mut self, folder: &str, reference: &Reference, depth: usize, images: &mut Images) {
         let Some(path) = self.enter(folder, reference) else { return };
         match self.look(&path) {
             Beside::Nothing => {}
-            // What the environment holds itself has sites of its own.
+            // Resources inside the environment have their own sites.
             Beside::File(_) if self.surroundings.is_own(&path) => {}
             Beside::File(bytes) => match base::images(&bytes, &self.patches) {
                 Ok(found) => found.into_iter().for_each(|image| self.add(image, images)),
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds the JSON Patches of a kustomization to those that are applied to what it brings.
+    /// Adds the JSON Patches of a kustomization to those that apply to its images.
     fn enter_patches(&mut self, folder: &str, kustomization: &Kustomization, is_own: bool) {
         for patch in &kustomization.patches {
             let (bytes, is_own) = match &patch.content {
@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
             }
             self.operations += patch.len();
             if self.operations > MAX_OPERATIONS {
-                // Nobody looks which images those are: none gets an entry that may be without effect.
+                // It is unknown which images match, so none gets an entry, which may have no effect.
                 self.patches.push(JsonPatch::of_everything());
                 return self.note_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
             }
@@ -181,8 +181,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Tells of the patches of a component, those from `first` on, that set an image which nothing before it brings: what they
-    /// replace was read before.
+    /// Records the patches of a component (from `first` on) that set an image which nothing before it provides: the image that they
+    /// replace was read earlier.
     fn tell_strange_patches(&mut self, folder: &str, first: usize, images: &Images) {
         let known = images.names();
         let set: BTreeSet<Repository> =
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
         self.gathered += usize::from(images.add(image, self.line));
     }
 
-    /// Lets a component work on images.
+    /// Applies a component to the images.
     fn component(&mut self, folder: &str, reference: &Reference, depth: usize, images: &mut Images) {
         let Some(path) = self.enter(folder, reference) else { return };
         if self.look(&path) == Beside::Folder
@@ -212,8 +212,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds the images of a kustomization, and applies its entries: a component's to what came before it as well, those
-    /// of a base to nothing but its own.
+    /// Adds the images of a kustomization and applies its entries. A component's entries also apply to the images before it, those
+    /// of a base only to its own.
     fn gather(&mut self, folder: &str, what: &Kustomization, is_own: bool, depth: usize, images: &mut Images) {
         let patches = self.patches.len();
         self.enter_patches(folder, what, is_own);
@@ -238,7 +238,7 @@ impl<'a> Walk<'a> {
         images.append(own);
     }
 
-    /// Returns the kustomization of a folder and whether it is the environment's own.
+    /// Returns the kustomization in a folder, and whether it is the environment's own.
     fn kustomization(&mut self, folder: &str, depth: usize) -> Option<(Kustomization, bool)> {
         if depth >= MAX_LEVELS {
             self.note(format!("more than {MAX_LEVELS} kustomizations build upon each other: `{folder}` is not seen"));
@@ -264,7 +264,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// Applies the overlay's own entries, and tells of those that do not do what they seem to do.
+    /// Applies the overlay's own entries, and records those without effect.
     pub(super) fn apply_entries(&mut self, kustomization: &Kustomization, images: &mut Images) {
         let mut idle = Vec::new();
         for entry in &kustomization.entries {
@@ -295,11 +295,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A path that is longer than any that Git or a file system has.
+/// A path that is longer than any in Git or a file system.
 #[derive(Debug, PartialEq, Eq)]
 struct TooLong;
 
-/// Returns the path that a reference in a kustomization of `folder` means; `None` where it leads out of the repository.
+/// Returns the path of a reference in a kustomization of `folder`; `None`: it leaves the repository.
 fn resolve(folder: &str, reference: &str) -> Result<Option<String>, TooLong> {
     if reference.is_empty() || reference.starts_with('/') || reference.contains("://") {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Refuses characters that end a line for some readers of YAML and not for others.
+//! Refuses characters that are line breaks for some YAML readers only.
 
 use granit_parser::ScalarStyle;
 use memchr::memchr2_iter;
@@ -7,13 +7,13 @@ use super::super::lines::LineCounter;
 use super::super::site::Unreadable;
 use super::nodes::{Kind, Tree};
 
-/// Refuses the characters that end a line in YAML 1.1 and are text in YAML 1.2: what stands behind one is the rest of a
-/// comment here and a key to the readers of Argo CD and Helm (<https://yaml.org/spec/1.2.2/#54-line-break-characters>).
-/// Between quotes they do no harm, and at the end of a line of a comment or of a block scalar neither.
+/// Refuses characters that are line breaks in YAML 1.1 and text in YAML 1.2, because the text after one is part of a comment
+/// here and a key for Argo CD and Helm (<https://yaml.org/spec/1.2.2/#54-line-break-characters>). In quotes, and at the end
+/// of a line in a comment or block scalar, they are harmless.
 pub(super) fn refuse_unclear_breaks(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let text = tree.text();
     let is_unclear = |character: char| matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}');
-    // Up to where it is known that nothing follows on the line, so that no line is gone through again for each of them.
+    // The end of the part that is known to be harmless, so that no line is searched repeatedly.
     let mut harmless_to = 0;
     for start in memchr2_iter(0xc2, 0xe2, text.as_bytes()) {
         if start < harmless_to {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_ends_of_old_readers_are_refused_where_they_count() {
+    fn yaml_1_1_line_breaks_are_refused_in_relevant_positions() {
         for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
             for (before, behind) in
                 [("a: b\n# c", "image: a:1\n"), ("a: b", "c d\n"), ("a: |\n  b", "c\n"), ("a: b", "")]

@@ -1,8 +1,7 @@
 //! A YAML file as a flat list of nodes.
 //!
-//! `nodes.rs` has the nodes and the ways through them, `parse.rs` makes them with a parser of all of YAML, `quick.rs` does
-//! the same several times as fast for the YAML of most manifests, and `line_breaks.rs` refuses characters that only some
-//! readers take for the end of a line.
+//! `nodes.rs` has the nodes and their traversal. `parse.rs` creates them with a full YAML parser, `quick.rs` several times as
+//! fast for the YAML of most manifests. `line_breaks.rs` refuses characters that are line breaks for some readers only.
 
 mod line_breaks;
 mod nodes;

@@ -10,16 +10,16 @@ use super::line_breaks::refuse_unclear_breaks;
 use super::nodes::{Document, Kind, MAX_NODES, Node, NodeId, TEMPLATE_HINT, Tree};
 use super::quick;
 
-/// The largest file that is read, in bytes. The largest bundles of CRDs in the field have about 4 MiB.
+/// Limit of a file, in bytes. The largest real bundles of CRDs have about 4 MiB.
 const MAX_BYTES: usize = 16 << 20;
 
-/// The most bytes that the explicit tags (`!!str`, `!Ref`) of one file take: enough for some 100,000 of them.
+/// Limit of the bytes of explicit tags (`!!str`, `!Ref`) in a file: enough for about 100,000 tags.
 const MAX_TAG_BYTES: usize = 8 << 20;
 
-/// The most aliases of one file. A hand-written file has a few dozen; a billion-laughs file has millions.
+/// Limit of aliases in a file. A hand-written file has a few dozen, a billion-laughs file millions.
 const MAX_ALIASES: usize = 10_000;
 
-/// The deepest nesting of block or of flow collections, which is what the parser's own stack takes.
+/// Limit of nesting in block or flow collections, as in the parser.
 const MAX_DEPTH: usize = 255;
 
 impl<'text> Tree<'text> {
@@ -27,7 +27,7 @@ impl<'text> Tree<'text> {
     ///
     /// # Errors
     ///
-    /// When the bytes are no UTF-8, no YAML, beyond a limit, or lines to some readers that they are not to others.
+    /// If the bytes are not UTF-8 or not YAML, exceed a limit, or have line breaks that only some readers recognise.
     pub(crate) fn parse(bytes: &'text [u8]) -> Result<Self, Unreadable> {
         if bytes.len() > MAX_BYTES {
             let reason = format!("has {} bytes, and files of at most {MAX_BYTES} are read", bytes.len());
@@ -45,7 +45,7 @@ impl<'text> Tree<'text> {
         Ok(tree)
     }
 
-    /// Parses a text that is any YAML.
+    /// Parses a text with any YAML.
     pub(super) fn of_events(text: &'text str) -> Result<Self, Unreadable> {
         let mut builder = Builder::new(text);
         for event in events(text) {
@@ -56,7 +56,7 @@ impl<'text> Tree<'text> {
     }
 }
 
-/// Returns the events of `text`, within the limits of this room.
+/// Returns the events of `text`, within the limits.
 fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), granit_parser::ScanError>> {
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
@@ -68,11 +68,11 @@ fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), granit_p
 /// Turns events into nodes.
 struct Builder<'text> {
     tree: Tree<'text>,
-    /// The collections that are open, outermost first.
+    /// The open collections, outermost first.
     open: Vec<NodeId>,
-    /// The parser's numbers of anchors with their nodes; the numbers ascend.
+    /// The parser's anchor numbers with their nodes, ascending.
     anchors: Vec<(usize, NodeId)>,
-    /// The bytes of the explicit tags so far.
+    /// The bytes of explicit tags so far.
     tag_bytes: usize,
 }
 
@@ -117,7 +117,7 @@ impl<'text> Builder<'text> {
                 let id = self.push(Kind::Alias(target), Cow::Borrowed(""), span, 0, None)?;
                 self.tree.aliases.push(id);
             }
-            // The ends of documents and of the stream; anchors are not asked for.
+            // Ends of documents and of the stream have no anchors.
             _ => {}
         }
         Ok(())
@@ -140,7 +140,7 @@ impl<'text> Builder<'text> {
             return Err(Unreadable { line, reason: "has a place that the parser does not know".to_owned() });
         };
         if let Some(tag) = &tag {
-            // A prefix of `%TAG` is written once, and is a part of every tag that uses it.
+            // A `%TAG` prefix is written once, and is part of every tag that uses it.
             self.tag_bytes += size_of::<Tag>() + tag.handle().len() + tag.suffix().len();
             if self.tag_bytes > MAX_TAG_BYTES {
                 return Err(Unreadable { line, reason: "has too many explicit tags (`!…`)".to_owned() });

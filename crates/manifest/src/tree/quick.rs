@@ -1,12 +1,11 @@
-//! Reads the YAML that nearly every manifest is, several times as fast as a parser of all of YAML can.
+//! A reader for the YAML of most manifests, several times as fast as a full parser.
 //!
-//! That is: block mappings and block sequences of scalars on one line, plain or in quotes without escapes, literal
-//! blocks, flow collections on one line, comments, and documents between `---`. Whatever is anything else, or is not clearly
-//! one of these, is left to the parser as a whole file: nothing is guessed, and nothing is refused here. What is read is
-//! the same to the last field as what the parser makes of it: every build with debug assertions compares both for each text
-//! that it reads, the tests and the fuzz targets with it.
+//! It supports block maps and sequences of one-line scalars (plain, or quoted without escapes), literal blocks, one-line flow
+//! collections, comments, and documents separated by `---`. If a file has anything else or is unclear, the whole file is left
+//! to the parser: this reader never guesses and never refuses. Builds with debug assertions, including tests and fuzz targets,
+//! check for every text that the result equals the parser's.
 //!
-//! What begins and ends where follows <https://yaml.org/spec/1.2.2/>, chapters 6 to 9.
+//! The syntax follows <https://yaml.org/spec/1.2.2/>, chapters 6 to 9.
 
 use std::borrow::Cow;
 
@@ -15,16 +14,16 @@ use memchr::memchr;
 
 use super::nodes::{Document, Kind, MAX_NODES, Node, NodeId, Tree};
 
-/// The deepest nesting that is read here. The parser goes on to its own limit.
+/// Limit of nesting for this reader. The parser has its own limit.
 const MAX_DEPTH: usize = 100;
 
-/// The deepest nesting of flow collections that is read here, which is done by recursion.
+/// Limit of nesting in flow collections, which are read by recursion.
 const MAX_FLOW_DEPTH: usize = 16;
 
-/// The longest key that is read here, in bytes. YAML ends a key on one line after 1,024 characters.
+/// Limit of a key, in bytes. YAML limits a one-line key to 1,024 characters.
 const MAX_KEY: usize = 1_000;
 
-/// Reads a text; `None` where it is not of the kind that is read here.
+/// Reads a text; `None`: it is not supported here.
 pub(super) fn read(text: &str) -> Option<Tree<'_>> {
     if !is_of_clear_characters(text) {
         return None;
@@ -37,8 +36,8 @@ pub(super) fn read(text: &str) -> Option<Tree<'_>> {
     Some(reader.tree)
 }
 
-/// Returns whether a text has only characters that are the same to every reader: no tabs and carriage returns, no byte order
-/// mark, none that ends a line to some, none that is not printable.
+/// Returns whether all characters have the same meaning for every reader: no tabs, carriage returns, byte order marks, special
+/// line breaks or unprintable characters.
 fn is_of_clear_characters(text: &str) -> bool {
     let is_control = |byte: u8| (byte < b' ') & (byte != b'\n') | (byte == 0x7f);
     let (control, high) =
@@ -51,10 +50,10 @@ fn is_of_clear_characters(text: &str) -> bool {
     !control && (high < 0x80 || text.chars().all(is_clear))
 }
 
-/// A block collection that is open.
+/// An open block collection.
 struct Open {
     id: NodeId,
-    /// The column of its entries, counted from 0.
+    /// The column of its entries, from 0.
     column: usize,
     form: Form,
 }
@@ -63,13 +62,13 @@ struct Open {
 enum Form {
     Mapping,
     Sequence,
-    /// A sequence whose entries stand in the column of the key that it is the value of.
+    /// A sequence whose entries are in the column of its key.
     Indentless,
 }
 
-/// A key that has no value yet.
+/// A key without a value yet.
 struct Pending {
-    /// The byte of its colon.
+    /// The byte position of its colon.
     colon: usize,
     line: u32,
 }
@@ -78,14 +77,14 @@ struct Reader<'text> {
     text: &'text str,
     bytes: &'text [u8],
     position: usize,
-    /// The line of the position, counted from 1.
+    /// The current line, from 1.
     line: u32,
     tree: Tree<'text>,
-    /// The collections that are open, outermost first.
+    /// The open collections, outermost first.
     open: Vec<Open>,
-    /// The last key of the innermost of them, if it has no value yet.
+    /// The last key of the innermost collection, if it has no value yet.
     pending: Option<Pending>,
-    /// Whether the document has its node. There is none before the first document.
+    /// Whether the document has its root node.
     document: Option<bool>,
 }
 
@@ -107,7 +106,7 @@ impl<'text> Reader<'text> {
         self.bytes.get(self.position).copied()
     }
 
-    /// Returns whether the byte at a position separates: a space, or the end of the line.
+    /// Returns whether the byte at a position is a space or the end of the line.
     fn is_space_at(&self, position: usize) -> bool {
         matches!(self.bytes.get(position), None | Some(b' ' | b'\n'))
     }
@@ -128,8 +127,7 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Goes from the beginning of a line to the next thing that is neither blank nor a comment, and returns its column;
-    /// `None` at the end.
+    /// Skips blanks and comments from the start of a line and returns the column of the next token; `None`: the end of the text.
     fn next_content(&mut self) -> Option<usize> {
         loop {
             let start = self.position;
@@ -141,7 +139,7 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Goes past the rest of a line, which is blank or a comment behind a space.
+    /// Skips the rest of a line: blanks, or a comment after a space.
     fn end_line(&mut self) -> Option<()> {
         self.skip_spaces();
         match self.peek() {
@@ -152,7 +150,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Reads a line that holds something, and the lines that belong to it.
+    /// Reads a line with content, and the lines that belong to it.
     fn content(&mut self, column: usize) -> Option<()> {
         let rest = &self.bytes[self.position..];
         if column == 0 && (rest.starts_with(b"---") || rest.starts_with(b"...") || rest.starts_with(b"%")) {
@@ -163,7 +161,7 @@ impl<'text> Reader<'text> {
         if is_entry { self.entry(column) } else { self.key_and_value() }
     }
 
-    /// Begins a document at `---`.
+    /// Starts a document at `---`.
     fn begin_document(&mut self) -> Option<()> {
         if !self.bytes[self.position..].starts_with(b"---") || !self.is_space_at(self.position + 3) {
             return None;
@@ -176,7 +174,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Closes everything; a document without a node is left to the parser.
+    /// Closes everything. A document without a node is left to the parser.
     fn end_document(&mut self) -> Option<()> {
         self.end_pending()?;
         while let Some(open) = self.open.pop() {
@@ -185,12 +183,12 @@ impl<'text> Reader<'text> {
         (self.document != Some(false)).then_some(())
     }
 
-    /// Returns whether an entry of a block sequence begins here.
+    /// Returns whether an entry of a block sequence starts here.
     fn is_entry(&self) -> bool {
         self.peek() == Some(b'-') && self.is_space_at(self.position + 1)
     }
 
-    /// Closes and opens collections until the innermost one is that of what stands in a column.
+    /// Closes and opens collections until the innermost one matches a column.
     fn collection_of(&mut self, column: usize, is_entry: bool) -> Option<()> {
         if self.pending.is_some() {
             let parent = self.open.last()?.column;
@@ -225,7 +223,7 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Opens a block collection here.
+    /// Opens a block collection.
     fn begin(&mut self, form: Form, column: usize) -> Option<()> {
         let kind = match form {
             Form::Mapping => Kind::Mapping(StructureStyle::Block),
@@ -241,7 +239,7 @@ impl<'text> Reader<'text> {
         self.tree.nodes[id as usize].subtree_end = end;
     }
 
-    /// Gives the last key the value that nothing stands for, if it has none.
+    /// Gives the last key a null value, if it has none.
     fn end_pending(&mut self) -> Option<()> {
         if let Some(Pending { colon, line }) = self.pending.take() {
             let id = self.push(Kind::Scalar(ScalarStyle::Plain), Cow::Borrowed("~"), colon, colon)?;
@@ -250,7 +248,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Reads an entry of the innermost sequence, from its `-` on.
+    /// Reads an entry of the innermost sequence, from its `-`.
     fn entry(&mut self, mut column: usize) -> Option<()> {
         loop {
             let start = self.position;
@@ -273,7 +271,7 @@ impl<'text> Reader<'text> {
         self.value()
     }
 
-    /// A sequence in the column of its key begins, to the parser, where its first entry's content does.
+    /// For the parser, a sequence in the column of its key starts at the content of its first entry.
     fn place_indentless(&mut self) {
         let next = self.tree.nodes.len() as NodeId;
         if let Some(open) = self.open.last().filter(|open| open.form == Form::Indentless && open.id + 1 == next) {
@@ -282,7 +280,7 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Reads a key of the innermost mapping and what stands behind it on its line.
+    /// Reads a key of the innermost map and the rest of its line.
     fn key_and_value(&mut self) -> Option<()> {
         let colon = self.key_ends_at()?;
         let start = self.position;
@@ -296,7 +294,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Returns where the colon of the key that begins here is; `None` where no key does that is read here.
+    /// Returns the position of the colon after the key that starts here; `None`: no supported key.
     fn key_ends_at(&self) -> Option<usize> {
         let colon = match self.peek()? {
             b'"' | b'\'' => self.quoted_to()?,
@@ -309,7 +307,7 @@ impl<'text> Reader<'text> {
         (is_key && colon - self.position <= MAX_KEY).then_some(colon)
     }
 
-    /// Reads a value, whose line ends with it, or the first line of it.
+    /// Reads a value that ends on its line, or the first line of it.
     fn value(&mut self) -> Option<()> {
         match self.peek()? {
             b'|' => return self.literal(),
@@ -329,7 +327,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Adds the scalar of these bytes, and goes behind it.
+    /// Adds the scalar of these bytes and moves past it.
     fn scalar(&mut self, start: usize, end: usize) -> Option<()> {
         let (style, value) = match self.bytes[start] {
             b'"' => (ScalarStyle::DoubleQuoted, &self.text[start + 1..end - 1]),
@@ -341,8 +339,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Returns where the quoted scalar that begins here ends, behind its quote; `None` with an escape, or when it goes on
-    /// on the next line.
+    /// Returns the end of the quoted scalar that starts here, after its quote; `None`: it has an escape or another line.
     fn quoted_to(&self) -> Option<usize> {
         let quote = self.peek()?;
         let inside = self.position + 1;
@@ -359,7 +356,7 @@ impl<'text> Reader<'text> {
         None
     }
 
-    /// Returns where the plain scalar that begins here ends, and where the colon is that makes a key of it.
+    /// Returns the end of the plain scalar that starts here, and the position of the colon that makes it a key.
     fn plain_to(&self) -> Option<(usize, Option<usize>)> {
         let start = self.position;
         let is_first = |byte: u8| {
@@ -370,7 +367,7 @@ impl<'text> Reader<'text> {
         if !is_first(first) && (first != b'-' || self.is_space_at(start + 1)) {
             return None;
         }
-        // Behind the last byte that is no space.
+        // After the last byte that is not a space.
         let mut end = start;
         for (index, byte) in self.bytes.iter().enumerate().skip(start) {
             match byte {
@@ -384,7 +381,7 @@ impl<'text> Reader<'text> {
         Some((end, None))
     }
 
-    /// Reads a literal block, whose indentation and chomping nobody has to guess.
+    /// Reads a literal block with unambiguous indentation and chomping.
     fn literal(&mut self) -> Option<()> {
         let parent = self.open.last()?.column;
         self.position += 1;
@@ -403,10 +400,10 @@ impl<'text> Reader<'text> {
             self.skip_spaces();
             let indentation = self.position - line;
             match (self.peek(), column) {
-                // At the end of the text; the parser has its own mind about a last line that has no end.
+                // At the end of the text, the parser treats a last line without line break differently.
                 (None, Some(_)) if indentation == 0 => break line,
                 (None, _) => return None,
-                // Blank, and not with more spaces than the content begins with.
+                // A blank line with no more spaces than the content's indentation.
                 (Some(b'\n'), column) if indentation <= column.unwrap_or(0) => {
                     breaks += 1;
                     self.skip_line();
@@ -439,7 +436,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Reads a flow collection on one line.
+    /// Reads a one-line flow collection.
     fn flow(&mut self, depth: usize) -> Option<()> {
         if depth == MAX_FLOW_DEPTH {
             return None;
@@ -485,7 +482,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Reads a scalar in a flow collection: one in quotes, or of characters that mean nothing there.
+    /// Reads a scalar in a flow collection: quoted, or without special characters.
     fn flow_scalar(&mut self) -> Option<()> {
         let start = self.position;
         if matches!(self.peek()?, b'"' | b'\'') {
@@ -526,7 +523,7 @@ impl<'text> Reader<'text> {
 mod tests {
     use super::*;
 
-    /// Compares both readers, and returns whether the text is one that is read here.
+    /// Compares both readers, and returns whether this one supports the text.
     fn is_read_the_same(text: &str) -> bool {
         let Some(quick) = read(text) else { return false };
         match Tree::of_events(text) {
@@ -536,7 +533,7 @@ mod tests {
         true
     }
 
-    /// Goes through every way of choosing `length` of the parts.
+    /// Tries every sequence of `length` parts.
     fn combinations(parts: &[&str], length: u32) -> impl Iterator<Item = String> {
         (0..parts.len().pow(length)).map(move |mut number| {
             let mut text = String::new();
@@ -549,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_manifests_are_made_of() {
+    fn common_manifests_are_supported() {
         for text in [
             "",
             "# only\n",
@@ -565,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_what_is_anything_else_to_the_parser() {
+    fn other_texts_are_left_to_the_parser() {
         for text in [
             "a:\tb\n",
             "a: b\r\n",
@@ -608,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_long_keys_to_the_parser() {
+    fn long_keys_are_left_to_the_parser() {
         for length in [900, 990, 1_010, 1_020, 1_021, 1_022, 1_023, 1_024, 1_025, 1_026, 2_000] {
             let key = "x".repeat(length);
             for text in [
@@ -626,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_short_text_as_the_parser_does() {
+    fn every_short_text_is_read_as_by_the_parser() {
         let read = combinations(&["a", ":", " ", "-", "\n", "#", "\"", "|"], 6).filter(|text| is_read_the_same(text));
         assert!(read.count() > 5_000);
         let flow = combinations(&["[", "]", "{", "}", ",", "b", ": ", "'", "\n"], 5).map(|text| format!("a: {text}"));
@@ -634,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_lines_in_every_order_as_the_parser_does() {
+    fn lines_in_every_order_are_read_as_by_the_parser() {
         let lines = [
             "a: b\n",
             "c:\n",

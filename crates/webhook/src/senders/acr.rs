@@ -1,9 +1,9 @@
-//! Azure Container Registry, by its own webhook
-//! (<https://learn.microsoft.com/azure/container-registry/container-registry-webhook-reference>) and by Event Grid
-//! (<https://learn.microsoft.com/azure/event-grid/event-schema-container-registry>), in both of its schemas.
+//! Azure Container Registry: its webhook
+//! (<https://learn.microsoft.com/azure/container-registry/container-registry-webhook-reference>), and Event Grid in both
+//! schemas (<https://learn.microsoft.com/azure/event-grid/event-schema-container-registry>).
 //!
-//! A webhook's body is like one event of Distribution. Event Grid wraps it into an array and first asks, with a code
-//! that must be sent back, whether its events are wanted.
+//! A webhook's body is like one event of Distribution. Event Grid wraps events into an array, and first sends a validation
+//! code that must be returned.
 
 use std::borrow::Cow;
 
@@ -53,7 +53,7 @@ fn read_grid_event(at: &str, event: Node<'_>, findings: &mut Findings<'_>) {
     let kind = event.get("eventType").text().unwrap_or_default();
     let data = event.get("data");
     let delivery = event.get("id").text().map(Cow::into_owned);
-    // In 2020 the data came as JSON in a string.
+    // In 2020 the data was a string with JSON.
     match data.text() {
         Some(text) => match json::parse_text(text.as_bytes()) {
             Ok(inner) => read_grid_data(at, &kind, Node::new(&inner), delivery, findings),
@@ -97,7 +97,7 @@ fn read_push(at: &str, event: Node<'_>, delivery: Option<String>, findings: &mut
     }
 }
 
-/// The body that the registry's own webhook sends for a push.
+/// A sample body of the registry's webhook.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     Ok(SampleMessage::json(distribution::sample_event(push)))
 }

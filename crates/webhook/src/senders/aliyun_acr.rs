@@ -1,7 +1,7 @@
 //! Alibaba Cloud Container Registry: <https://www.alibabacloud.com/help/en/acr/user-guide/manage-webhooks>.
 //!
-//! The body names the region only. That tells the host of the Personal edition; the Enterprise edition has a host for
-//! each instance, which `registry` must name. Times are local, without an offset, so they are left out.
+//! The body names only the region, which gives the host of the Personal Edition. The Enterprise Edition has one host per
+//! instance, which `registry` must name. Times are local without an offset, so they are ignored.
 
 use serde_json::json;
 
@@ -42,11 +42,11 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// The body that the registry sends for a push.
+/// A sample body.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let (namespace, name) = push.owner_and_name("Alibaba Cloud")?;
     let host = push.repository.registry();
-    // A host of the Enterprise edition names its region elsewhere; the receiver's `registry` counts there.
+    // A host of the Enterprise Edition has the region in another position; `registry` overrides it.
     let region = host.strip_prefix("registry.").and_then(|rest| rest.strip_suffix(".aliyuncs.com"));
     Ok(SampleMessage::json(json!({
         "push_data": {

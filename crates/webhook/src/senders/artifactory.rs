@@ -1,8 +1,9 @@
 //! JFrog Artifactory: <https://jfrog.com/help/r/jfrog-platform-administration-documentation/docker-webhook-events>.
 //!
-//! `X-JFrog-Event-Auth` holds the secret itself, or the signature of the body when "use secret for payload signing" is
-//! on. The repository is the Artifactory repository followed by the path, as with the "repository path" access method;
-//! with the subdomain or port method the pulled name differs, and the image rules must name what is pulled.
+//! `X-JFrog-Event-Auth` is the secret, or the signature of the body if "use secret for payload signing" is on.
+//!
+//! The repository is Artifactory's repository plus the path, as with the "repository path" access method. With the subdomain
+//! or port method, images are pulled by another name, which the image rules must use.
 
 use serde_json::json;
 
@@ -54,8 +55,8 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// Returns the repository: `repo_key`, and `path` without its last two segments, which are the tag and the file.
-/// `image_name` is only the last segment of a nested name.
+/// Returns the repository: `repo_key`, and `path` without its last two segments (tag and file). `image_name` is only the last
+/// segment of a nested name.
 fn path(data: Node<'_>) -> Option<String> {
     let key = data.get("repo_key").text()?;
     let name = match data.get("path").text() {

@@ -44,7 +44,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         return findings.malformed("the body has no `subject.id`");
     };
     let Some(package) = PackageUrl::parse(&id) else {
-        return findings.malformed(format!("`subject.id` is no package URL: {}", quoted(&id)));
+        return findings.malformed(format!("`subject.id` is not a package URL: {}", quoted(&id)));
     };
     if package.kind != "oci" {
         return findings.ignore(IgnoredClass::Other, format!("the package is of type {}", quoted(&package.kind)));
@@ -80,7 +80,7 @@ impl PackageUrl {
         let (name, qualifiers) = rest.split_once('?').unwrap_or((rest, ""));
         let (kind, name) = name.split_once('/')?;
         let version = name.rsplit_once('@').map(|(_, version)| decode(version));
-        // A `+` stands for itself in a package URL.
+        // In a package URL, `+` stands for itself.
         let qualifiers = qualifiers.replace('+', "%2B");
         let qualifier = |wanted: &str| {
             let mut pairs = url::form_urlencoded::parse(qualifiers.as_bytes());
@@ -100,7 +100,7 @@ fn decode(text: &str) -> String {
     url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// The event in binary mode.
+/// A sample event in binary mode.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     const KIND: &str = "dev.cdevents.artifact.published.0.2.0";
     let path = push.repository.path();
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn qualifiers_come_in_any_order_and_encoded() {
+    fn qualifiers_may_be_in_any_order_and_encoded() {
         let text = "pkg:OCI/a@sha256%3Aab?arch=amd64&tag=1.0%2Bx&Repository_URL=host%3A5000%2Fb%2Fa#sub";
         let package = PackageUrl::parse(text).unwrap();
         assert_eq!(package.kind, "oci");

@@ -1,10 +1,10 @@
-//! CloudEvents of any sender, for instance of an EventBridge input transformer: structured, batched and binary
+//! CloudEvents of any sender, for example of an EventBridge input transformer: structured, batched and binary
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>).
 //!
-//! There is no standard for what an image event holds. Taken is what the CloudEvents receiver of Argo CD Image Updater
-//! takes: a `type` that says `container` or `image` and does not say pull, delete or scan, and in `data`
-//! `repository` or `repositoryName`, `tag` or `imageTag`, `digest` or `imageDigest`, `registry` or `registryUrl`, or
-//! one reference in `image`. The host may also stand in front of the repository or in `source`.
+//! There is no standard for image events. Accepted are the events that the CloudEvents receiver of Argo CD Image Updater
+//! accepts: `type` contains `container` or `image` and not pull, delete or scan; `data` has `repository` or
+//! `repositoryName`, `tag` or `imageTag`, `digest` or `imageDigest`, `registry` or `registryUrl`, or one reference in
+//! `image`. The host may also be part of the repository or of `source`.
 
 use std::borrow::Cow;
 
@@ -77,7 +77,7 @@ fn read_event(at: &str, event: &CloudEvent<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// Returns what an event is, or `None` for a push.
+/// Returns the class of an event; `None`: it is a push.
 fn class_of(kind: &str) -> Option<IgnoredClass> {
     let kind = kind.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| kind.contains(word));
@@ -110,7 +110,7 @@ fn host_of_source(source: &str) -> Option<String> {
     host_of_url(source).or_else(|| source.split('/').next().filter(|host| is_host(host)).map(str::to_owned))
 }
 
-/// An event in structured mode.
+/// A sample event in structured mode.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let body = json!({
         "specversion": "1.0",

@@ -1,7 +1,7 @@
 //! CNCF Distribution: <https://distribution.github.io/distribution/about/notifications/>.
 //!
-//! The headers are whatever the operator has put into the configuration of the endpoint. Version 2 may put several
-//! unrelated events into one envelope. Anything but 2xx and 3xx is repeated without end and holds up all later events.
+//! The operator chooses the headers in the endpoint's configuration. Version 2 may put unrelated events into one envelope.
+//! After any other answer than 2xx and 3xx, the registry retries forever and delays all later events.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,7 @@ pub(super) const SENDER: Sender = Sender {
     sample,
 };
 
-/// Reads an envelope; GitLab's registry sends the same.
+/// Reads an envelope. GitLab's registry sends the same format.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let events = message.body.get("events");
     if !events.is_array() {
@@ -39,7 +39,7 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// Reads one event, which is known to its sender as `delivery`; Azure's registry sends the same without an envelope.
+/// Reads one event with the sender's id `delivery`. Azure's registry sends it without an envelope.
 pub(super) fn read_event(at: &str, event: Node<'_>, delivery: Option<String>, findings: &mut Findings<'_>) {
     let Some(action) = event.get("action").text() else {
         return findings.malformed(format!("{at} has no `action`"));
@@ -72,13 +72,13 @@ pub(super) fn read_event(at: &str, event: Node<'_>, delivery: Option<String>, fi
     });
 }
 
-/// An envelope with the event of a push.
+/// A sample envelope.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let body = json!({ "events": [sample_event(push)] });
     Ok(SampleMessage::new("application/vnd.docker.distribution.events.v2+json", body))
 }
 
-/// The event of a push.
+/// A sample event.
 pub(super) fn sample_event(push: &SamplePush) -> Value {
     json!({
         "id": push.id,

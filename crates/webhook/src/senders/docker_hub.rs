@@ -1,7 +1,7 @@
 //! Docker Hub: <https://docs.docker.com/docker-hub/repos/manage/webhooks/>.
 //!
-//! No digest, no id, and one call per manifest of a multi-arch image, each with the same tag. `callback_url` is a
-//! leftover that must not be called.
+//! There is no digest and no id. A multi-arch image is announced once per manifest, with the same tag. `callback_url` is
+//! obsolete and must not be called.
 
 use serde_json::json;
 
@@ -43,7 +43,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// The body that Docker Hub sends for a push.
+/// A sample body.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let (namespace, name) = push.owner_and_name("Docker Hub")?;
     Ok(SampleMessage::json(json!({

@@ -1,8 +1,8 @@
-//! AWS ECR, which has no webhook: an EventBridge rule sends its events to an API destination, or to an SNS topic with
-//! an HTTPS subscription (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html>).
+//! AWS ECR. It has no webhook: an EventBridge rule sends its events to an API destination, or to an SNS topic with an HTTPS
+//! subscription (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html>).
 //!
-//! The host is made of account and region. A message of SNS shows the secret as the password (or the `?token=`) of the
-//! subscribed URL, and its signature is checked besides.
+//! The host is derived from account and region. An SNS message has the secret as the password (or `?token=`) of the
+//! subscribed URL, and a signature that is verified in addition.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// Reads a message whose signature is right.
+/// Reads a message with a valid signature.
 fn read_message(kind: &str, message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
     match kind {
@@ -62,7 +62,7 @@ fn read_message(kind: &str, message: &Message<'_>, findings: &mut Findings<'_>) 
         "SubscriptionConfirmation" => {
             let url = body.get("SubscribeURL").text().and_then(|url| Url::parse(&url).ok());
             match url.filter(sns::is_confirmation_address) {
-                // Without a secret any topic of the world would do.
+                // Without a secret, any SNS topic could subscribe.
                 Some(url) if message.secret_shown => {
                     findings.ignore(IgnoredClass::Handshake, "SNS asks whether its messages are wanted: confirmed");
                     findings.errand(Errand::Visit(url));
@@ -124,7 +124,7 @@ pub(super) fn host(account: &str, region: &str) -> String {
     format!("{account}.dkr.ecr.{region}.amazonaws.com{china}")
 }
 
-/// The event that EventBridge sends for a push.
+/// A sample event of EventBridge.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let host = push.repository.registry();
     let parts = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com");

@@ -1,4 +1,4 @@
-//! Forgejo: as Gitea, with headers of its own beside Gitea's
+//! Forgejo: like Gitea, with additional headers of its own
 //! (<https://forgejo.org/docs/latest/user/webhooks/>).
 
 use super::gitea;
@@ -19,7 +19,7 @@ pub(super) const SENDER: Sender = Sender {
     ..gitea::SENDER
 };
 
-/// The event of a created package.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let message = gitea::sample_of(push, "Forgejo")?;
     let message = message.header("x-forgejo-event", "package").header("x-forgejo-delivery", &push.id);

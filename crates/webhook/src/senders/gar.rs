@@ -1,7 +1,7 @@
 //! Google Artifact Registry and Container Registry: messages of the Pub/Sub topic `gcr`, delivered by a push
 //! subscription (<https://cloud.google.com/artifact-registry/docs/configure-notifications>).
 //!
-//! Shown is a token in the push URL, an OpenID Connect token of a service account, or both.
+//! The credential is a token in the push URL, an OpenID Connect token of a service account, or both.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub(super) const SENDER: Sender = Sender {
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let envelope = message.body.get("message");
     if !envelope.is_present() {
-        // With payload unwrapping the body is the data itself, and the rest may stand in headers.
+        // With payload unwrapping, the body is the data itself, and the other attributes may be headers.
         let delivery = message.header("x-goog-pubsub-message-id").map(str::to_owned);
         let time = message.header("x-goog-pubsub-publish-time").and_then(crate::time::parse);
         return read_data(message.body, time, delivery, findings);
@@ -38,7 +38,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let time = envelope.get("publishTime").time().or_else(|| envelope.get("publish_time").time());
     let data = envelope.get("data").text().unwrap_or_default();
     let Ok(data) = base64::engine::general_purpose::STANDARD.decode(data.as_bytes()) else {
-        return findings.malformed("`message.data` is no base64");
+        return findings.malformed("`message.data` is not Base64");
     };
     match json::parse_text(&data) {
         Ok(data) => read_data(Node::new(&data), time, id.map(Cow::into_owned), findings),
@@ -66,7 +66,7 @@ fn read_data(data: Node<'_>, pushed_at: Option<Timestamp>, delivery: Option<Stri
     });
 }
 
-/// The message that Pub/Sub delivers for a push.
+/// A sample message of Pub/Sub.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let mut data = json!({ "action": "INSERT", "tag": push.reference() });
     if let Some(digest) = &push.digest {

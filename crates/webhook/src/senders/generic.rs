@@ -1,12 +1,11 @@
-//! A CI job, or anybody else who can send a request after a push.
+//! A CI job, or another client that sends a request after a push.
 //!
 //! The body is `{"image": "host/repository:tag[@digest]"}` or `{"repository": "host/repository", "tag": "…",
-//! "digest": "…"?}`, with optional `"id"` (a second request with the same id is a repetition) and `"pushed_at"`.
-//! Without a host the receiver's `registry` is meant, and without that Docker Hub, as everywhere.
+//! "digest": "…"?}`, with optional `"id"` (a second request with the same id is a redelivery) and `"pushed_at"`. Without a
+//! host, the receiver's `registry` applies, else Docker Hub.
 //!
-//! `"sent_at"` is the time of the request. Where it is told it is checked, and as the signature covers it nobody can
-//! send the same request again later. Where neither `"id"` nor `"pushed_at"` is told, requests that were sent at other
-//! times are not repetitions of each other.
+//! `"sent_at"` is the time of the request. The signature covers it, so a signed request cannot be replayed later. Without
+//! `"id"` and `"pushed_at"`, it distinguishes requests.
 
 use std::borrow::Cow;
 
@@ -39,7 +38,7 @@ pub(super) const SENDER: Sender = Sender {
     sample,
 };
 
-/// How far `sent_at` may be from the time here: enough for clocks that nobody sets.
+/// Allowed difference between `sent_at` and the local time. Generous, for machines without time synchronisation.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(10);
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
@@ -52,7 +51,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
                     "`sent_at` is more than 10 minutes from the time here: the request is repeated, or a clock is wrong",
                 );
             }
-            None => return findings.malformed("`sent_at` is no time: write it as 2026-01-31T12:00:00Z"),
+            None => return findings.malformed("`sent_at` is not a time: write it as 2026-01-31T12:00:00Z"),
         }
     }
     let (image, repository) = (body.get("image").text(), body.get("repository").text());
@@ -68,7 +67,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
             );
         }
     };
-    // Normalising knows what is a host and what is not: `uyou/a` has none, `localhost/a` has one.
+    // Normalisation decides what is a host: `uyou/a` has none, `localhost/a` has one.
     let repository = match name.parse::<Repository>() {
         Ok(repository) => repository,
         Err(error) => return findings.malformed(format!("`{at}`: {error}")),
@@ -85,19 +84,19 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// Returns what tells a request without id and time of the push from the next one: curl repeats the body as it is, and
-/// a job that runs again writes another time.
+/// Returns an id for a request without `id` and `pushed_at`: `sent_at`. A retry by curl has the same one, a repeated job
+/// another.
 fn unnamed(body: Node<'_>) -> Option<String> {
     let sent_at = body.get("sent_at").text().filter(|_| !body.get("pushed_at").is_present());
     sent_at.map(|sent_at| format!("sent {sent_at}"))
 }
 
-/// Returns the path as it was written: `library/` belongs to Docker Hub only, and `registry` may name another one.
+/// Returns the path as written: `library/` belongs to Docker Hub only, and `registry` may name another host.
 fn path<'a>(name: &'a str, repository: &'a Repository) -> &'a str {
     if name.contains('/') { repository.path() } else { name }
 }
 
-/// What a CI job should send.
+/// A sample body.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     Ok(SampleMessage::json(json!({
         "repository": push.repository.as_str(),

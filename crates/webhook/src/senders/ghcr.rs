@@ -1,8 +1,8 @@
 //! GitHub's container registry: the events `package` and `registry_package`
 //! (<https://docs.github.com/en/webhooks/webhook-events-and-payloads#package>).
 //!
-//! One event per manifest: the platforms of an index come without a tag, the index with it. Names keep the owner's
-//! spelling, references are lower-case. GitHub Enterprise Server has a registry of its own: set `registry` there.
+//! There is one event per manifest: platforms of an index without a tag, the index with one. Owners may be in upper case,
+//! references are lower-case. GitHub Enterprise Server has its own registry: set `registry`.
 
 use serde_json::json;
 
@@ -63,7 +63,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         (Some(owner), Some(name)) => Some(format!("{owner}/{name}").to_lowercase()),
         _ => None,
     };
-    // `tag.digest` is not to be trusted on every event; the version's name is the digest.
+    // `tag.digest` is unreliable on some events; the version's name is the digest.
     let digest = version.get("version").text().or_else(|| container.get("manifest").get("digest").text());
     findings.push(Push {
         at: name,
@@ -76,7 +76,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// The event `package` of a push.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let (owner, name) = push.owner_and_name("GitHub")?;
     let body = json!({

@@ -8,7 +8,7 @@ use crate::sender::{Message, Sender};
 pub(super) const SENDER: Sender = Sender {
     name: "git-gitea",
     title: "Gitea's or Forgejo's repositories",
-    // Forgejo sends Gitea's header besides its own.
+    // Forgejo sends Gitea's header in addition to its own.
     credentials: &[gitea::OWN_SIGNATURE, gitea::HUB_SIGNATURE],
     read,
     events: "Push Events",

@@ -24,7 +24,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// Reads what a push says, which GitLab and Gitea say with the same words.
+/// Reads the fields of a push, which GitLab and Gitea send too.
 pub(super) fn read_push(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
     findings.moved(body.get("ref").text().as_deref(), body.get("after").text().as_deref());

@@ -1,7 +1,7 @@
 //! Gitea: the event `package` (<https://docs.gitea.com/usage/webhooks>).
 //!
-//! Each manifest of an index has its own event, with the digest in the place of the version. No digest beside a tag.
-//! Where the hook sends a form, the signature covers the JSON in its field `payload`.
+//! Each manifest of an index has its own event, with the digest as its version. Events with a tag have no digest. If the
+//! webhook sends a form, the signature covers the JSON in the field `payload`.
 
 use serde_json::json;
 
@@ -11,11 +11,11 @@ use crate::findings::{Findings, Push, host_of_url, quoted};
 use crate::sample::{SampleMessage, SamplePush};
 use crate::sender::{Host, Message, Sender};
 
-/// The signature in Gitea's own header.
+/// The signature in Gitea's header.
 pub(super) const OWN_SIGNATURE: Credential =
     Credential::Hmac { header: "X-Gitea-Signature", prefix: "", hash: Hash::Sha256, signed: Signed::Payload };
 
-/// The same signature as GitHub would send it.
+/// The same signature in GitHub's header.
 pub(super) const HUB_SIGNATURE: Credential =
     Credential::Hmac { header: "X-Hub-Signature-256", prefix: "sha256=", hash: Hash::Sha256, signed: Signed::Payload };
 
@@ -29,7 +29,7 @@ pub(super) const SENDER: Sender = Sender {
     sample,
 };
 
-/// Reads an event of Gitea; those of Forgejo have the same body.
+/// Reads an event of Gitea or Forgejo.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let event = message.header("X-Forgejo-Event").or_else(|| message.header("X-Gitea-Event"));
     if let Some(event) = event.filter(|event| *event != "package") {
@@ -53,7 +53,7 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let owner = package.get("owner");
     let owner = owner.get("login").text().or_else(|| owner.get("username").text());
     let path = match (owner, package.get("name").text()) {
-        // Events keep the owner's spelling, references are lower-case.
+        // Owners may be in upper case, references are lower-case.
         (Some(owner), Some(name)) => Some(format!("{owner}/{name}").to_lowercase()),
         _ => None,
     };
@@ -69,13 +69,13 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// The event of a created package.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let message = sample_of(push, "Gitea")?;
     Ok(message.header("x-gitea-event", "package").header("x-gitea-delivery", &push.id))
 }
 
-/// The body of a created package without the headers of the sender, which is called `title`.
+/// A sample body without headers; `title`: the sender's name.
 pub(super) fn sample_of(push: &SamplePush, title: &str) -> Result<SampleMessage, String> {
     let (owner, name) = push.owner_and_name(title)?;
     let host = push.repository.registry();

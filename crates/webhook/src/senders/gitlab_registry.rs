@@ -1,7 +1,7 @@
 //! The container registry of a self-managed GitLab: the notifications of Distribution, set up in `gitlab.rb` under
 //! `registry['notifications']` (<https://docs.gitlab.com/administration/packages/container_registry/#configure-container-registry-notifications>).
 //!
-//! gitlab.com has no such webhook. The webhook of a GitLab *project* tells of commits, not of images.
+//! gitlab.com has no such webhook. The webhook of a GitLab *project* announces commits, not images.
 
 use super::distribution;
 use crate::delivery::IgnoredClass;

@@ -1,7 +1,7 @@
 //! Harbor 1.9 and later: <https://goharbor.io/docs/main/working-with-projects/project-configuration/configure-webhooks/>.
 //!
-//! Two formats: its own, and since 2.8 CloudEvents with the same content under `data`. The policy's Auth Header comes
-//! as `Authorization` exactly as it was typed. Children of an index come as pushes with the digest as their tag.
+//! There are two formats: Harbor's own, and since 2.8 CloudEvents with the same content in `data`. The policy's Auth Header
+//! is sent as `Authorization`, unchanged. Children of an index are announced with the digest as their tag.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub(super) const SENDER: Sender = Sender {
     sample,
 };
 
-/// Reads both formats of Harbor; registries made from Harbor send them too.
+/// Reads both formats of Harbor. Registries based on Harbor send them too.
 pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
     let event = CloudEvent::of(message);
@@ -40,8 +40,8 @@ pub(super) fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     match event {
         Some(event) => read_resources("data", event.data(), event.time, event.delivery(), findings),
         None => {
-            // There is no id, but a repeated delivery has the same second, and what has the same second, tag and
-            // digest is the same push.
+            // There is no id. A redelivery has the same second, tag and digest, and two pushes with all three equal are
+            // the same push.
             let second = body.get("occur_at").text().map(Cow::into_owned);
             read_resources("event_data", body.get("event_data"), body.get("occur_at").time(), second, findings);
         }
@@ -57,7 +57,7 @@ fn read_resources(
 ) {
     let resources = data.get("resources");
     if !(resources.is_array() && resources.is_present()) {
-        return findings.malformed(format!("`{name}.resources` is no list of pushed artifacts"));
+        return findings.malformed(format!("`{name}.resources` is not a list of pushed artifacts"));
     }
     for (index, resource) in resources.items().enumerate() {
         let (tag, digest) = (resource.get("tag").text(), resource.get("digest").text());
@@ -79,8 +79,7 @@ fn read_resources(
     }
 }
 
-/// Returns what an event is, or `None` for a push. The second and third names of each are those of Harbor 1 and of
-/// CloudEvents.
+/// Returns the class of an event; `None`: it is a push. The second and third names are those of Harbor 1 and CloudEvents.
 fn class_of(kind: &str) -> Option<IgnoredClass> {
     Some(match kind {
         "PUSH_ARTIFACT" | "pushImage" | "harbor.artifact.pushed" => return None,
@@ -101,12 +100,12 @@ fn full_name(repository: Node<'_>) -> Option<Cow<'_, str>> {
     })
 }
 
-/// The body that Harbor sends for a push.
+/// A sample body.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     sample_of("PUSH_ARTIFACT", push)
 }
 
-/// The body of a push in the format of Harbor, which names the event `kind`.
+/// A sample body in Harbor's format, with `kind` as the event.
 pub(super) fn sample_of(kind: &str, push: &SamplePush) -> Result<SampleMessage, String> {
     let (namespace, name) = push.owner_and_name("Harbor")?;
     Ok(SampleMessage::json(json!({

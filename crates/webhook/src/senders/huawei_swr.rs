@@ -1,5 +1,5 @@
-//! Huawei Cloud SWR, Enterprise edition: taken for the format of Harbor 2, whose API it has
-//! (<https://support.huaweicloud.com/intl/en-us/api-swr/swr_03_0901.html>). Its bodies are not documented.
+//! Huawei Cloud SWR, Enterprise Edition. Its format is not documented; Harbor 2's is assumed, because SWR has Harbor's API
+//! (<https://support.huaweicloud.com/intl/en-us/api-swr/swr_03_0901.html>).
 
 use super::harbor;
 use crate::credential::Credential;

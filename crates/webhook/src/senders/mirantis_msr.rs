@@ -1,8 +1,8 @@
-//! Mirantis Secure Registry 2 and 3, once Docker Trusted Registry
+//! Mirantis Secure Registry 2 and 3, formerly Docker Trusted Registry
 //! (<https://docs.mirantis.com/msr/3.1/ops/manage-webhooks/webhook-types.html>).
 //!
-//! `imageName` begins with the host in older releases and not in newer ones: `registry` must be set then. MSR 4 is
-//! Harbor. The test button sends a push of `foo/bar`.
+//! `imageName` has the host in older releases only; set `registry` for newer ones. MSR 4 is based on Harbor. The test button
+//! sends a push of `foo/bar`.
 
 use serde_json::json;
 
@@ -48,7 +48,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// Returns what an event is, or `None` for the push of a tag.
+/// Returns the class of an event; `None`: it is a push of a tag.
 fn class_of(kind: &str) -> Option<IgnoredClass> {
     Some(match kind {
         "TAG_PUSH" => return None,
@@ -62,7 +62,7 @@ fn class_of(kind: &str) -> Option<IgnoredClass> {
     })
 }
 
-/// The event of a pushed tag.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let (namespace, repository) = push.owner_and_name("Mirantis Secure Registry")?;
     Ok(SampleMessage::json(json!({

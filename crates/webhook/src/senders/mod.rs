@@ -1,4 +1,4 @@
-//! The table of senders. A new one is a file here and its row.
+//! The table of senders. A new sender needs a file and a row.
 
 mod acr;
 mod aliyun_acr;
@@ -31,7 +31,7 @@ use super::sender::{Host, Sender};
 
 macro_rules! senders {
     ($($(#[$doc:meta])* $kind:ident => $file:ident,)*) => {
-        /// Who sends: the `kind` of a `[[receiver]]`.
+        /// The sender: the `kind` of a `[[receiver]]`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind {
             $($(#[$doc])* $kind,)*
@@ -90,43 +90,43 @@ senders! {
     Cloudevents => cloudevents,
     /// CDEvents.
     Cdevents => cdevents,
-    /// A CI job that tells what it has pushed.
+    /// A CI job that announces its images.
     Generic => generic,
-    /// The repositories of GitHub, which tell of commits.
+    /// GitHub's repositories, which announce commits.
     GitGithub => git_github,
-    /// The repositories of GitLab, which tell of commits.
+    /// GitLab's repositories, which announce commits.
     GitGitlab => git_gitlab,
-    /// The repositories of Gitea or Forgejo, which tell of commits.
+    /// Gitea's or Forgejo's repositories, which announce commits.
     GitGitea => git_gitea,
 }
 
-/// No sender of that name is known.
+/// There is no sender with that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no sender is called `{0}`")]
+#[error("there is no sender called `{0}`")]
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    /// Returns the name in the settings.
+    /// Returns its name in the settings.
     pub fn name(self) -> &'static str {
         self.sender().name
     }
 
-    /// Returns what people call the sender.
+    /// Returns its name for users.
     pub fn title(self) -> &'static str {
         self.sender().title
     }
 
-    /// Returns, as words, what the sender can show to be let in.
+    /// Returns its credentials in words.
     pub fn credentials(self) -> String {
         authentication::words(self.sender().credentials)
     }
 
-    /// Tells whether the sender can show an OpenID Connect token.
+    /// Returns whether the sender can send an OpenID Connect token.
     pub fn shows_identity_tokens(self) -> bool {
         self.sender().credentials.contains(&Credential::IdentityToken)
     }
 
-    /// Returns the registry's host for a sender whose bodies name none, where there is a usual one.
+    /// Returns the default host of the registry, for a sender whose requests name none.
     pub fn default_registry(self) -> Option<&'static str> {
         match self.sender().host {
             Host::Default(host) => Some(host),
@@ -134,12 +134,12 @@ impl Kind {
         }
     }
 
-    /// Tells whether the sender tells of images; otherwise it tells of the branches of a config repository.
+    /// Returns whether the sender announces images; otherwise it announces commits.
     pub fn tells_images(self) -> bool {
         self.sender().host != Host::None
     }
 
-    /// Tells whether the receiver's `registry` must be set, because nothing else says which registry it is.
+    /// Returns whether the receiver's `registry` is required.
     pub fn needs_registry(self) -> bool {
         self.sender().host == Host::Setting
     }
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_lead_back() {
+    fn names_are_unique_and_parse_back() {
         for kind in Kind::ALL {
             assert_eq!(kind.name().parse(), Ok(*kind));
             assert_eq!(Kind::ALL.iter().filter(|other| other.name() == kind.name()).count(), 1);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_in_the_documentation_is_that_of_the_code() {
+    fn documented_table_matches_the_code() {
         let documentation = include_str!("../lib.rs");
         for kind in Kind::ALL {
             let host = match kind.sender().host {

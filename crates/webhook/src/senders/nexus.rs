@@ -1,5 +1,5 @@
 //! Sonatype Nexus Repository: repository webhooks for components
-//! (<https://help.sonatype.com/en/webhooks.html>), signed with HMAC-SHA1 because it can do no better.
+//! (<https://help.sonatype.com/en/webhooks.html>), signed with HMAC-SHA1, the only algorithm that it supports.
 //!
 //! The body names neither the host nor the port of the Docker connector.
 
@@ -30,7 +30,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let body = message.body;
     let component = body.get("component");
     if !component.is_present() {
-        // An asset is a file of a component: the component's event reports the tag.
+        // An asset is a file of a component; the component's event has the tag.
         let reason =
             if body.get("asset").is_present() { "the event is about an asset" } else { "there is no component" };
         return findings.ignore(IgnoredClass::Other, reason);
@@ -56,7 +56,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     });
 }
 
-/// The event of a created component.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let body = json!({
         "timestamp": push.pushed_at.to_string(),

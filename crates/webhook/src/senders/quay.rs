@@ -1,7 +1,7 @@
 //! Quay, hosted and self-hosted: <https://docs.projectquay.io/use_quay.html#repository-notifications>.
 //!
-//! No event name, no digest, no id: a push is what has `updated_tags`. After three refusals in a row Quay switches the
-//! notification off. Its test notification cannot be told from a push of `latest` and `foo`.
+//! There is no event name, digest or id: a body with `updated_tags` is a push. After three consecutive failures, Quay disables
+//! the notification. Its test notification looks like a push of `latest` and `foo`.
 
 use std::borrow::Cow;
 
@@ -61,7 +61,7 @@ fn read_other(body: Node<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// The notification of a push.
+/// A sample notification.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let (namespace, name) = push.owner_and_name("Quay")?;
     Ok(SampleMessage::json(json!({

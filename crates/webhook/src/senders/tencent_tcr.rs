@@ -1,5 +1,5 @@
-//! Tencent Container Registry, Enterprise edition: the format of Harbor 1
-//! (<https://cloud.tencent.com/document/product/1051/37254>), with the headers that the trigger is given.
+//! Tencent Container Registry, Enterprise Edition: Harbor 1's format
+//! (<https://cloud.tencent.com/document/product/1051/37254>), with the headers configured in the trigger.
 
 use super::harbor;
 use crate::credential::Credential;
@@ -15,7 +15,7 @@ pub(super) const SENDER: Sender = Sender {
     ..harbor::SENDER
 };
 
-/// The body that a trigger sends for a push.
+/// A sample body.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     harbor::sample_of("pushImage", push)
 }

@@ -1,6 +1,6 @@
 //! zot: CloudEvents in binary mode (<https://zotregistry.dev/latest/articles/events/>).
 //!
-//! The body names no host. `manifest` is the manifest itself, as a string.
+//! The body names no host. `manifest` is the manifest as a string.
 
 use serde_json::json;
 
@@ -57,7 +57,7 @@ fn is_chart(data: Node<'_>) -> bool {
     config.and_then(|config| config.get("mediaType").text()).is_some_and(|media_type| media_type == HELM_CONFIG)
 }
 
-/// The event of a moved tag.
+/// A sample event.
 fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let message = SampleMessage::json(json!({
         "name": push.repository.path(),

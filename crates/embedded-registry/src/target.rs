@@ -1,8 +1,8 @@
 use super::problem::Problem;
 use tagrelay_image::{Digest, Repository, Tag};
 
-/// What a path below `/v2/` names. A repository's name has slashes, so the end of the path decides.
-pub(crate) enum Place {
+/// The target of a path below `/v2/`. Repository names may contain slashes, so the end of the path decides.
+pub(crate) enum Target {
     Manifest { repository: String, reference: Reference },
     Blob { repository: String, digest: Digest },
     Uploads { repository: String },
@@ -10,13 +10,13 @@ pub(crate) enum Place {
     Tags { repository: String },
 }
 
-/// How a manifest is named.
+/// The reference to a manifest.
 pub(crate) enum Reference {
     Tag(Tag),
     Digest(Digest),
 }
 
-impl Place {
+impl Target {
     pub(crate) fn parse(path: &str) -> Result<Self, Problem> {
         let unknown = || Problem::unsupported(format!("there is nothing at /v2/{path}"));
         let (before, last) = path.rsplit_once('/').ok_or_else(unknown)?;
@@ -34,7 +34,7 @@ impl Place {
                     _ => return Err(unknown()),
                 }
             }
-            // The slash at the end of `/blobs/uploads/` is often left out.
+            // Clients often omit the trailing slash of `/blobs/uploads/`.
             ("blobs", "uploads") => Self::Uploads { repository: name_of(name)? },
             ("blobs", digest) => Self::Blob { repository: name_of(name)?, digest: digest_of(digest)? },
             _ => return Err(unknown()),
@@ -43,7 +43,7 @@ impl Place {
 }
 
 fn name_of(text: &str) -> Result<String, Problem> {
-    // The host is of no interest here, but not Docker Hub's, which would add `library/`.
+    // Any host but Docker Hub's, which would add `library/`.
     let repository = Repository::new("localhost", text).map_err(|error| Problem::name_invalid(error.to_string()))?;
     Ok(repository.path().to_owned())
 }
@@ -66,21 +66,21 @@ mod tests {
     use super::*;
 
     fn parsed(path: &str) -> String {
-        match Place::parse(path) {
-            Ok(Place::Manifest { repository, reference: Reference::Tag(tag) }) => format!("{repository} tag {tag}"),
-            Ok(Place::Manifest { repository, reference: Reference::Digest(digest) }) => {
+        match Target::parse(path) {
+            Ok(Target::Manifest { repository, reference: Reference::Tag(tag) }) => format!("{repository} tag {tag}"),
+            Ok(Target::Manifest { repository, reference: Reference::Digest(digest) }) => {
                 format!("{repository} manifest {}", digest.short())
             }
-            Ok(Place::Blob { repository, digest }) => format!("{repository} blob {}", digest.short()),
-            Ok(Place::Uploads { repository }) => format!("{repository} uploads"),
-            Ok(Place::Upload { repository, id }) => format!("{repository} upload {id}"),
-            Ok(Place::Tags { repository }) => format!("{repository} tags"),
+            Ok(Target::Blob { repository, digest }) => format!("{repository} blob {}", digest.short()),
+            Ok(Target::Uploads { repository }) => format!("{repository} uploads"),
+            Ok(Target::Upload { repository, id }) => format!("{repository} upload {id}"),
+            Ok(Target::Tags { repository }) => format!("{repository} tags"),
             Err(_) => "nothing".to_owned(),
         }
     }
 
     #[test]
-    fn the_end_of_a_path_decides() {
+    fn end_of_a_path_decides() {
         let digest = Digest::of(b"");
         for (path, expected) in [
             ("a/manifests/1.0", "a tag 1.0".to_owned()),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_nothing() {
+    fn other_paths_are_unsupported() {
         for path in [
             "",
             "a",
