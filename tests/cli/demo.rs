@@ -288,7 +288,7 @@ fn it_stays_up_and_its_commands_work_when_they_are_pasted() {
         assert!(tip(&repository).starts_with("staging: order-service 516de5f -> "));
     }
     paste(&newcomer, &commands(&shown, "# Production follows."));
-    demo.until(&["promotion", "of production"]);
+    demo.until(&["promotion", "for production"]);
     demo.until(&["committed", "production: order-service"]);
     assert!(tip(&repository).starts_with("production: order-service 483219d -> "));
     let log = paste(&newcomer, &commands(&shown, "# Git has every change."));

@@ -270,7 +270,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
 
     // The registry still wants time: that is heard once more, and kept.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
-    assert!(done && told.contains("it is asked about once now") && told.contains("answered 429"), "{told}");
+    assert!(done && told.contains("it starts now") && told.contains("answered 429"), "{told}");
     fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(wait(&event().await) >= 6 * 3600);

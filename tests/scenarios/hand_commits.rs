@@ -170,5 +170,5 @@ async fn an_application_that_cannot_be_read_may_be_of_the_environment() {
     assert!(is_let_through(&fleet).await);
     argocd.change("order-service-staging", |app| app.spec = json!({"source": 5}));
     let said = refusal(&fleet).await;
-    assert!(said.contains("order-service-staging") && said.contains("cannot be read"), "{said}");
+    assert!(said.contains("order-service-staging") && said.contains("cannot be parsed"), "{said}");
 }

@@ -201,7 +201,7 @@ async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() 
             .await;
         let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
         let reason = event["reason"].as_str().unwrap();
-        let expected = if status == 307 { "where registry" } else { "nobody can see when it was built" };
+        let expected = if status == 307 { "the blob storage" } else { "nobody can see when it was built" };
         assert!(reason.contains(expected), "{status}: {reason}");
         held.push(id);
     }

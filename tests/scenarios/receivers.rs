@@ -92,7 +92,7 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
     let told = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
     let (code, message) = told(send(&fleet, "quay", "harbor", &image(Kind::Harbor), &[]));
     assert_eq!(code, Some(1));
-    assert!(message.contains("401") && message.contains("kind and secret"), "{message}");
+    assert!(message.contains("401") && message.contains("--kind and the secret"), "{message}");
     let (code, message) = told(send(&fleet, "harbor", "nobody", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("404"), "{message}");
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));

@@ -28,7 +28,7 @@ async fn a_push_that_takes_too_long_is_left_and_done_by_the_next_start() {
     let asked = Instant::now();
     assert_eq!(fleet.terminate(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
-    assert!(fleet.log().contains("the pipeline did not stop in time"), "{}", fleet.log());
+    assert!(fleet.log().contains("the pipeline did not stop within stop_timeout"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     let event = fleet.settled(&id).await;
@@ -41,7 +41,7 @@ async fn a_push_under_way_may_end_and_a_second_signal_ends_at_once() {
     let (mut fleet, id) = pushing("50m").await;
     let pid = fleet.pid().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let stopping = async || fleet.log().contains("a second signal ends at once");
+    let stopping = async || fleet.log().contains("a second signal stops at once");
     fleet.eventually("it is stopping", stopping).await;
     // It waits for the push: nothing new is accepted meanwhile, and it is still there.
     let refused = async || fleet.client.get(fleet.url("/healthz")).send().await.is_err();
@@ -51,7 +51,7 @@ async fn a_push_under_way_may_end_and_a_second_signal_ends_at_once() {
     let asked = Instant::now();
     assert_eq!(fleet.terminate(), Some(0));
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    assert!(fleet.log().contains("ended by a second signal"), "{}", fleet.log());
+    assert!(fleet.log().contains("stopped by a second signal"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");

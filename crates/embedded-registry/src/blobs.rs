@@ -3,8 +3,8 @@ use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode, header};
 
 use super::notify::Pushed;
-use super::target::digest_of;
 use super::problem::Problem;
+use super::target::digest_of;
 use super::{Asked, MAX_BLOB_BYTES, Shared, read};
 use tagrelay_image::Digest;
 

@@ -4,9 +4,9 @@ use http::{Method, header};
 
 use super::blobs::{content, created};
 use super::notify::Pushed;
-use super::target::Reference;
 use super::problem::Problem;
 use super::storage::Manifest;
+use super::target::Reference;
 use super::{Asked, MAX_MANIFEST_BYTES, Shared, read};
 
 const MEDIA_TYPES: [&str; 4] = [

@@ -175,6 +175,6 @@ mod tests {
     #[tokio::test]
     async fn waiting_times_out() {
         let never = within(Duration::from_millis(1), "the end of time", std::future::pending::<anyhow::Result<()>>());
-        assert_eq!(never.await.unwrap_err().to_string(), "waited 0 s in vain for the end of time");
+        assert_eq!(never.await.unwrap_err().to_string(), "timed out after 0 s: the end of time");
     }
 }

@@ -52,7 +52,7 @@ mod tests {
             replace_file(&file, b"new", b"old").unwrap();
         }
         let error = replace_file(&file, b"other", b"new").unwrap_err().to_string();
-        assert!(error.contains("changed since"), "{error}");
+        assert!(error.contains("changed after"), "{error}");
         let link = folder.path().join("link.yaml");
         std::os::unix::fs::symlink("a.yaml", &link).unwrap();
         let error = replace_file(&link, b"old", b"new").unwrap_err().to_string();
