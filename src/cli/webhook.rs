@@ -204,7 +204,7 @@ mod tests {
         let mut command = SendOptions::augment_args(clap::Command::new("send"));
         let help = command.render_long_help().to_string();
         let (_, kinds) = help.split_once("Kinds: ").unwrap();
-        for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+        for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
             let named = |word: &str| word.trim_end_matches(['.', ',']) == kind.name();
             assert!(kinds.split_whitespace().any(named), "{kind} is not in the help");
         }

@@ -103,7 +103,7 @@ pub struct TagRefused {
     pub tag: Tag,
     /// The `[[image]] repository` of the rule.
     pub pattern: String,
-    /// The rule's name, the form that it requires, and the cause if it is not the form.
+    /// The rule's name and the form that it requires; also the reason, if the tag has that form.
     pub rule: String,
 }
 

@@ -38,7 +38,7 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettin
         }
     }
     if let (Some(kind), Some(token)) = (kind, identity_token)
-        && !kind.shows_identity_tokens()
+        && !kind.sends_identity_tokens()
     {
         let message = format!("{} sends no OpenID Connect tokens", kind.title());
         section.report().fault_with_hint(token.offset, message, "use `secret`".to_owned());
@@ -77,13 +77,14 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ReceiverSettin
 
 /// Returns the config repository that the receiver's pushes concern; `None`: the receiver announces images.
 fn read_config_repository(section: Section<'_>, kind: Kind, names: &Names) -> Option<String> {
-    let useless: &[&str] = if kind.tells_images() { &["config_repository"] } else { &["registry", "duplicate_window"] };
+    let useless: &[&str] =
+        if kind.announces_images() { &["config_repository"] } else { &["registry", "duplicate_window"] };
     for key in useless.iter().filter(|key| section.has(key)) {
-        let announced = if kind.tells_images() { "images" } else { "commits" };
+        let announced = if kind.announces_images() { "images" } else { "commits" };
         let message = format!("`{key}` has no effect for the kind `{kind}`, which announces {announced}");
         section.report().fault_with_hint(section.offset_of(key), message, "leave it out".to_owned());
     }
-    if kind.tells_images() { None } else { names.config_repository_of(section) }
+    if kind.announces_images() { None } else { names.config_repository_of(section) }
 }
 
 fn read_kind(section: Section<'_>) -> Option<Kind> {

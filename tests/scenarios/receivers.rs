@@ -16,7 +16,7 @@ const SECRET: &str = "a-secret-of-every-kind-41bd";
 async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
-        .filter(|kind| kind.tells_images())
+        .filter(|kind| kind.announces_images())
         .fold(crate::fleet().service("user-service"), |builder, kind| {
             let registry = if kind.needs_registry() { "registry = \"registry.example.com\"\n" } else { "" };
             let secret = format!("secret = {{ value = \"{SECRET}\" }}");
@@ -58,7 +58,7 @@ async fn receiver(fleet: &Fleet, name: &str) -> Value {
 #[tokio::test]
 async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
     let fleet = fleet_of_all_kinds().await;
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let name = kind.name();
         let before = receiver(&fleet, name).await;
         assert_eq!((&before["last_heard"], &before["last_accepted_at"]), (&Value::Null, &Value::Null));

@@ -88,7 +88,7 @@ fn everything_else_moves_nothing_and_is_explained() {
 
 #[test]
 fn they_have_no_images_to_tell_of() {
-    for kind in Kind::ALL.iter().filter(|kind| !kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| !kind.announces_images()) {
         let push = SamplePush {
             repository: "docker.io/uyou/user-service".parse().unwrap(),
             tag: "1234567".parse().unwrap(),

@@ -149,7 +149,7 @@ fn every_kind_has_a_sample_with_an_image() {
         sample.meta["expect"]["images"].is_array().then_some(sample.kind)
     };
     let kinds: Vec<_> = samples().iter().filter_map(with_image).collect();
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         assert!(kinds.contains(kind), "{kind} has no sample of a push");
     }
 }
@@ -189,7 +189,7 @@ fn receive(kind: Kind, secret: &str, request: &SampleRequest) -> Result<Delivery
 #[test]
 fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
     let secret = "s3cret with + & = and spaces";
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         for digest in [push(*kind).digest, None] {
             let push = SamplePush { digest, ..push(*kind) };
             let request = kind.sample(&push, Some(secret)).unwrap();
@@ -209,7 +209,7 @@ fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
 
 #[test]
 fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
-    for kind in Kind::ALL.iter().filter(|kind| kind.tells_images()) {
+    for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let event = |id: &str| {
             let push = SamplePush { id: id.to_owned(), ..push(*kind) };
             let request = kind.sample(&push, Some("secret")).unwrap();

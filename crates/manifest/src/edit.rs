@@ -17,7 +17,7 @@ use super::proof::{Unproven, proof};
 use super::read::{Contents, Inside, parse};
 use super::refused::{Blamed, Refused};
 use super::settings::ManifestSettings;
-use super::shape::{Order, Wanted};
+use super::shape::{Wanted, WantedVersions};
 use super::sharing::stray_use;
 use super::site::{Format, Reading, Unreadable};
 use super::task::Task;
@@ -69,7 +69,7 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
 ///
 /// See [`Refused`].
 pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &ManifestSettings) -> Result<Edited, Refused> {
-    let order = Order::new(wanted, settings)?;
+    let wanted_versions = WantedVersions::new(wanted, settings)?;
     let unchanged =
         |before: Reading| Edited { bytes: bytes.to_vec(), changes: Vec::new(), after: Some(before.clone()), before };
     if !must_be_read(path, bytes, settings) {
@@ -80,11 +80,11 @@ pub fn edit_with(path: &str, bytes: &[u8], wanted: &[Wanted], settings: &Manifes
     let contents = Contents::of(&tree, &task)?;
     let quotes = if is_json(path) { Quotes::JSON } else { Quotes::of(&tree) };
     let Some(Rewritten { text, replacements, changes }) =
-        rewrite(&tree, &contents.sites, &contents.inside, &order, quotes)?
+        rewrite(&tree, &contents.sites, &contents.inside, &wanted_versions, quotes)?
     else {
         return Ok(unchanged(contents.reading(&tree)));
     };
-    let after = proof(&tree, &contents, &task, &order, &text, &replacements);
+    let after = proof(&tree, &contents, &task, &wanted_versions, &text, &replacements);
     let after = Some(after.map_err(|unproven| unproven.refused(&changes))?);
     Ok(Edited { bytes: text.into_bytes(), changes, before: contents.reading(&tree), after })
 }
@@ -119,10 +119,10 @@ fn rewrite(
     tree: &Tree<'_>,
     sites: &Sites<'_>,
     inside: &[Result<Inside<'_, '_>, Unreadable>],
-    order: &Order<'_>,
+    wanted_versions: &WantedVersions<'_>,
     quotes: Quotes,
 ) -> Result<Option<Rewritten>, Refused> {
-    let mut plan = Plan { tree, sites, order, values: BTreeMap::new(), changes: Vec::new() };
+    let mut plan = Plan { tree, sites, wanted_versions, values: BTreeMap::new(), changes: Vec::new() };
     for found in &sites.found {
         plan.set(found)?;
     }
@@ -157,7 +157,7 @@ fn splice(text: &str, replacements: &[Replacement]) -> String {
 struct Plan<'plan> {
     tree: &'plan Tree<'plan>,
     sites: &'plan Sites<'plan>,
-    order: &'plan Order<'plan>,
+    wanted_versions: &'plan WantedVersions<'plan>,
     /// The wanted value of each scalar, changed or not.
     values: BTreeMap<NodeId, Value>,
     changes: Vec<SiteChange>,
@@ -176,7 +176,7 @@ impl Plan<'_> {
     /// Plans that a site names the wanted version of its repository, if there is one.
     fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
-        let Some(new) = self.order.version_of(found) else { return Ok(()) };
+        let Some(new) = self.wanted_versions.version_of(found) else { return Ok(()) };
         let place = Blamed { repository: site.repository.clone(), line: site.line };
         let new = new.map_err(|missing| missing.at(&place))?;
         if let Some(line) = self.line_of_overlap(found) {
@@ -218,7 +218,7 @@ impl Plan<'_> {
     /// Plans that the sites in a scalar's text name the wanted versions.
     fn set_inside(&mut self, embedded: &Embedded<'_>, inside: &Inside<'_, '_>) -> Result<(), Refused> {
         let scalar = self.tree.node(embedded.node);
-        let rewritten = rewrite(&inside.tree, &inside.sites, &[], self.order, Quotes::of(&inside.tree));
+        let rewritten = rewrite(&inside.tree, &inside.sites, &[], self.wanted_versions, Quotes::of(&inside.tree));
         let rewritten = rewritten.map_err(|refused| refused.at(|line| line_in_file(scalar, line)))?;
         let Some(rewritten) = rewritten else { return Ok(()) };
         let Rewritten { text, replacements: inside, changes } = rewritten;
@@ -261,7 +261,7 @@ impl Plan<'_> {
             return Ok(());
         }
         let changing = self.changing().map(|(node, _)| node).collect();
-        match stray_use(self.tree, self.sites, &changing, |repository| self.order.wants(repository)) {
+        match stray_use(self.tree, self.sites, &changing, |repository| self.wanted_versions.wants(repository)) {
             Some(stray) => Err(self.values[&stray.node].site.shared(self.tree.node(stray.place).line)),
             None => Ok(()),
         }

@@ -10,7 +10,7 @@ use tagrelay_image::Repository;
 use super::notation::Replacement;
 use super::plain::reads_as_string;
 use super::read::Contents;
-use super::shape::Order;
+use super::shape::WantedVersions;
 use super::site::Reading;
 use super::task::Task;
 use super::tree::{Kind, Node, Tree};
@@ -33,7 +33,7 @@ pub(crate) fn proof(
     old: &Tree<'_>,
     before: &Contents<'_, '_>,
     task: &Task<'_>,
-    order: &Order<'_>,
+    wanted_versions: &WantedVersions<'_>,
     new: &str,
     replacements: &[Replacement],
 ) -> Result<Reading, Unproven> {
@@ -49,7 +49,7 @@ pub(crate) fn proof(
     loop {
         match (old_sites.next(), new_sites.next()) {
             (None, None) => break,
-            (Some(old), Some(new)) if order.is_carried_out(old, new) => {}
+            (Some(old), Some(new)) if wanted_versions.is_carried_out(old, new) => {}
             (old, _) => return Err(Unproven::OtherSites(old.map(|old| old.site.repository.clone()))),
         }
     }
@@ -187,7 +187,8 @@ mod tests {
         let version = tagrelay_image::Version::tagged("v2".parse().unwrap(), None);
         let wanted = [super::super::Wanted { repository: "a".parse().unwrap(), version }];
         let settings = super::super::ManifestSettings::default();
-        let (order, task) = (Order::new(&wanted, &settings).ok().unwrap(), Task::of_file("a.yaml", &settings));
+        let (wanted_versions, task) =
+            (WantedVersions::new(&wanted, &settings).ok().unwrap(), Task::of_file("a.yaml", &settings));
         let tree = Tree::parse(text.as_bytes()).unwrap();
         let replacement = |(old, value): &(&str, &str)| {
             let start = text.find(old).unwrap();
@@ -195,7 +196,7 @@ mod tests {
             Replacement { span: start..start + old.len(), token, value, inside: Vec::new() }
         };
         let replacements: Vec<Replacement> = replacements.iter().map(replacement).collect();
-        proof(&tree, &Contents::of(&tree, &task).unwrap(), &task, &order, new, &replacements).map(drop)
+        proof(&tree, &Contents::of(&tree, &task).unwrap(), &task, &wanted_versions, new, &replacements).map(drop)
     }
 
     #[test]

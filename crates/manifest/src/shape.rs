@@ -18,16 +18,16 @@ pub struct Wanted {
 }
 
 /// All wanted versions for a file.
-pub(crate) struct Order<'order> {
-    wanted: BTreeMap<&'order Repository, &'order Version>,
+pub(crate) struct WantedVersions<'wanted> {
+    wanted: BTreeMap<&'wanted Repository, &'wanted Version>,
     pins: bool,
 }
 
-impl<'order> Order<'order> {
+impl<'wanted> WantedVersions<'wanted> {
     /// # Errors
     ///
     /// [`Refused::Contradiction`].
-    pub(crate) fn new(wanted: &'order [Wanted], settings: &ManifestSettings) -> Result<Self, Refused> {
+    pub(crate) fn new(wanted: &'wanted [Wanted], settings: &ManifestSettings) -> Result<Self, Refused> {
         let mut versions = BTreeMap::new();
         for Wanted { repository, version } in wanted {
             if versions.insert(repository, version).is_some_and(|other| other != version) {

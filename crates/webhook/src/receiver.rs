@@ -72,7 +72,7 @@ impl Receiver {
     pub fn new(settings: ReceiverSettings) -> Result<Self, InvalidReceiver> {
         let name = settings.name.clone();
         let has_token = settings.identity_token.is_some();
-        if has_token && !settings.kind.shows_identity_tokens() {
+        if has_token && !settings.kind.sends_identity_tokens() {
             return Err(InvalidReceiver::NoIdentityTokens { name, title: settings.kind.title() });
         }
         let has_secret = settings.secret.is_some() || settings.previous_secret.is_some();

@@ -14,7 +14,7 @@ use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
 use super::super::refused::{Blamed, Refused};
 use super::super::settings::ManifestSettings;
-use super::super::shape::{Order, Wanted};
+use super::super::shape::{Wanted, WantedVersions};
 use super::super::site::{Format, Site, Unreadable};
 use super::super::task::Task;
 use super::super::tree::{Kind, NodeId, Tree};
@@ -38,8 +38,8 @@ pub fn edit_overlay(
     inherited: &[Inherited],
 ) -> Result<Edited, Refused> {
     let mut edited = edit_with(path, bytes, wanted, settings)?;
-    let order = Order::new(wanted, settings)?;
-    let entries = new_entries(inherited, &order)?;
+    let wanted_versions = WantedVersions::new(wanted, settings)?;
+    let entries = new_entries(inherited, &wanted_versions)?;
     let Some(first) = entries.first() else { return Ok(edited) };
     let added = add(path, &edited.bytes, settings, &entries).map_err(|failure| failure.at(&first.place))?;
     for change in edited.changes.iter_mut().filter(|change| change.line >= added.new_lines.start) {
@@ -60,11 +60,16 @@ pub fn edit_overlay(
 
 /// Returns the missing entries for the wanted versions, in the order of the images. An entry applies to all images with its
 /// name, so it has the parts of each of them.
-fn new_entries<'a>(inherited: &'a [Inherited], order: &Order<'_>) -> Result<Vec<NewEntry<'a>>, Refused> {
+fn new_entries<'a>(
+    inherited: &'a [Inherited],
+    wanted_versions: &WantedVersions<'_>,
+) -> Result<Vec<NewEntry<'a>>, Refused> {
     let mut entries: Vec<NewEntry<'a>> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for image in inherited {
-        let Some(version) = order.version_beside(&image.site.repository, &image.site.version) else { continue };
+        let Some(version) = wanted_versions.version_beside(&image.site.repository, &image.site.version) else {
+            continue;
+        };
         let place = Blamed { repository: image.site.repository.clone(), line: image.site.line };
         let version = version.map_err(|missing| missing.at(&place))?;
         let old = image.site.version.clone();

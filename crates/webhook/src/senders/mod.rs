@@ -122,7 +122,7 @@ impl Kind {
     }
 
     /// Returns whether the sender can send an OpenID Connect token.
-    pub fn shows_identity_tokens(self) -> bool {
+    pub fn sends_identity_tokens(self) -> bool {
         self.sender().credentials.contains(&Credential::IdentityToken)
     }
 
@@ -135,7 +135,7 @@ impl Kind {
     }
 
     /// Returns whether the sender announces images; otherwise it announces commits.
-    pub fn tells_images(self) -> bool {
+    pub fn announces_images(self) -> bool {
         self.sender().host != Host::None
     }
 
