@@ -1,22 +1,22 @@
 # syntax=docker/dockerfile:1
 # make image, or: docker build --tag tagrelay .
 
-# The manifests of the workspace alone. The next stage copies them from here, so its cached layers stay valid until
-# one of them changes.
+# Only the Cargo.toml files of the workspace. The next stage copies them from here, so its cached layers stay valid
+# until one of them changes.
 FROM rust:1.95-slim-bookworm AS manifests
 WORKDIR /src
 COPY . .
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete
 
-# The dependencies need a C compiler (libgit2, SQLite, ring), which the Rust image has. No OpenSSL, no cmake.
+# Dependencies need a C compiler (libgit2, SQLite, ring), which the Rust image has. No OpenSSL, no cmake.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
-# zlib is linked in: the final image has none. Incremental state would never be used again.
+# zlib is linked statically: the final image has none. Incremental state would never be used.
 ENV LIBZ_SYS_STATIC=1 CARGO_INCREMENTAL=0
 
-# The dependencies are a layer of their own, built from the manifests around empty sources. Cargo requires a file for
-# each [[bench]] in Cargo.toml. The empty packages are cleaned away: they are newer than the sources, so Cargo would
-# take them for up to date.
+# A layer with the dependencies, built from the Cargo.toml files and empty sources. Cargo requires a file for each
+# [[bench]]. The empty packages are removed afterwards: they are newer than the sources, so Cargo would not rebuild
+# them.
 COPY --from=manifests /src .
 RUN mkdir -p src benches \
     && echo 'fn main() {}' >src/main.rs \
@@ -32,16 +32,16 @@ RUN mkdir -p src benches \
 COPY . .
 RUN cargo build --release --locked && mkdir /empty
 
-# glibc, libgcc, CA certificates and a nonroot user; no shell and no package manager. HTTPS and SSH are part of the
-# program. Only `file://` remotes need the git program, and a container has no use for those.
+# Contains glibc, libgcc, CA certificates and a nonroot user; no shell and no package manager. HTTPS and SSH are part of
+# the program. Only `file://` remotes need the git program, which a container does not use.
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="Tagrelay" \
       org.opencontainers.image.description="Relays image tags from container registries to the Git repository that Argo CD watches" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /src/target/release/tagrelay /usr/local/bin/tagrelay
-# A volume mounted here takes over the owner, so that the program can write to it.
+# A volume mounted here gets this owner, so the program can write to it.
 COPY --from=build --chown=65532:65532 /empty /var/lib/tagrelay
-# By default glibc gives every thread memory of its own and keeps it: a third more in all with 30,000 manifests.
+# By default, glibc gives each thread its own heap: a third more memory with 30,000 manifests.
 ENV MALLOC_ARENA_MAX=1
 USER 65532:65532
 WORKDIR /var/lib/tagrelay

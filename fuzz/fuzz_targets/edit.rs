@@ -1,5 +1,5 @@
-//! Sets every site of any bytes, all at once and each repository alone: what was wanted is there afterwards, and nothing
-//! else is different.
+//! Edits all sites of arbitrary bytes, first together, then per repository: every site has its wanted value afterwards,
+//! and no other byte changed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A kustomization of any bytes upon a base of any bytes: the entries that are added give the base's images their
-//! versions, and every other reader of YAML sees nothing else that is different.
+//! An arbitrary kustomization with an arbitrary base: the inserted entries set the versions of the base's images, and
+//! another YAML parser sees no other difference.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

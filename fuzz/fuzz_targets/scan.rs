@@ -1,4 +1,4 @@
-//! Any bytes as a manifest: what is found is the same each time, in bounds, and in the order of the text.
+//! Arbitrary bytes as a manifest: the sites are deterministic, in bounds and in the order of the text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

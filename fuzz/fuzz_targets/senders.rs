@@ -1,4 +1,4 @@
-//! Any bytes to any sender's receiver, behind any headers and query.
+//! Arbitrary bytes, headers and queries for the receiver of each sender.
 //!
 //! The input is a byte that chooses the sender, header lines, an empty line and the body. A line that begins with `?`
 //! is the query.
@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use tagrelay_fuzz::secret::Secret;
 use tagrelay_fuzz::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
-/// What no input can know: 32 random bytes.
+/// 32 random bytes, which no input can contain.
 const SECRET: &str = "5d1c6f0e9b7a4832a1f4c07b2e96d35880c2f1b7e64d9a0358cfa1e2b3d49765";
 
 struct Pair {
@@ -19,7 +19,7 @@ struct Pair {
     closed: Receiver,
 }
 
-/// For each sender one receiver that lets everybody in, and one that must let nobody in.
+/// For each sender one receiver that accepts every request, and one that must refuse all.
 static RECEIVERS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
     let pair = |kind: &Kind| {
         let registry = kind.needs_registry().then(|| "registry.example.com:5000".to_owned());
@@ -51,26 +51,26 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     let request = Request { headers: &headers, query, body };
-    // Refused only where a proof inside the body is wrong.
+    // Refused only if a signature inside the body is wrong.
     if let Ok(delivery) = pair.open.receive(&request) {
         check(&delivery, body.len());
     }
-    assert!(pair.closed.receive(&request).is_err(), "somebody came in without the secret");
+    assert!(pair.closed.receive(&request).is_err(), "a request was accepted without the secret");
     let _ = pair.open.allow_sender(&headers);
 });
 
-/// What holds for whatever comes out, so that nothing that is stored or logged can be large.
+/// The bounds of every answer, which keep stored and logged values small.
 fn check(delivery: &Delivery, length: usize) {
     assert!(delivery.events.len() <= length, "more events than bytes");
-    assert!(delivery.ignored.len() <= 101, "a list without an end");
+    assert!(delivery.ignored.len() <= 101, "the list is unbounded");
     for ignored in &delivery.ignored {
-        assert!(ignored.reason.chars().count() <= 301, "a reason without an end");
-        assert!(!ignored.reason.chars().any(char::is_control), "a reason that breaks a log line");
+        assert!(ignored.reason.chars().count() <= 301, "the reason is unbounded");
+        assert!(!ignored.reason.chars().any(char::is_control), "control characters in a reason");
     }
     for event in &delivery.events {
-        assert!(event.delivery.as_ref().is_none_or(|id| id.len() <= 300), "an id without an end");
+        assert!(event.delivery.as_ref().is_none_or(|id| id.len() <= 300), "the id is unbounded");
         let again = event.repository.as_str().parse();
-        assert_eq!(again.as_ref(), Ok(&event.repository), "a repository that is another one when it is read again");
+        assert_eq!(again.as_ref(), Ok(&event.repository), "the repository does not survive a round trip");
     }
     assert!(
         !delivery.events.is_empty() || !delivery.ignored.is_empty() || delivery.errand.is_some(),

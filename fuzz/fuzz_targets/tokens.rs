@@ -1,4 +1,4 @@
-//! Any bytes as an OpenID Connect token, and as a set of keys.
+//! Arbitrary bytes as an OpenID Connect token and as a key set.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, value);
     let request = Request { headers: &headers, query: None, body: b"{}" };
-    // Long after the tokens of the seeds have ended, so that nothing may come in.
+    // Long after the seeds' tokens expired, so that every token must be refused.
     let now: jiff::Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
-    assert!(RECEIVER.receive_at(&request, now).is_err(), "a token that ended long ago");
+    assert!(RECEIVER.receive_at(&request, now).is_err(), "an expired token was accepted");
 });

@@ -1,4 +1,4 @@
-//! The files of a tree that may hold sites: finding them and reading them.
+//! Finding and reading the files of a tree that may contain sites.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,43 +10,45 @@ use tagrelay_git::{Kind, Mirror, MirrorError, ObjectId, Reader};
 use super::paths::Territory;
 use crate::manifest::{self, Reading};
 
-/// Larger files are not read: manifests are kilobytes, and memory is for all of them.
+/// Larger files are not read, to limit the use of memory. Manifests have kilobytes.
 pub(super) const MAX_FILE_BYTES: usize = 8 << 20;
 
-/// How many entries of trees one walk looks at, and how many manifests it finds, before it gives up on the repository.
+/// A walk fails above this number of tree entries.
 const MAX_ENTRIES: usize = 2_000_000;
+
+/// A walk fails above this number of manifests.
 const MAX_MANIFESTS: usize = 300_000;
 
-/// A file that may hold sites.
+/// A file that may contain sites.
 pub(super) struct File {
     pub(super) path: Vec<u8>,
-    /// The numbers of the environments that it belongs to and that read it in the same way.
+    /// Environments that read it in the same way, by number.
     pub(super) owners: Vec<usize>,
     kind: EntryKind,
     id: ObjectId,
 }
 
-/// What a file holds, or why it is left alone.
+/// The sites of a file, or why it is skipped.
 pub(super) type FileSites = Result<Reading, String>;
 
-/// What is known of files already, because they were edited a moment ago.
+/// The sites of files that were just edited, so that they need not be read again.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known(HashMap<ObjectId, KnownFile>);
 
 #[derive(Debug, Clone)]
 struct KnownFile {
     path: Arc<str>,
-    /// The number of an environment that reads it in this way.
+    /// An environment that reads it in this way, by number.
     owner: usize,
     reading: Reading,
 }
 
 impl Known {
-    pub(super) fn note(&mut self, id: ObjectId, path: &Arc<str>, owner: usize, reading: Reading) {
+    pub(super) fn add(&mut self, id: ObjectId, path: &Arc<str>, owner: usize, reading: Reading) {
         self.0.insert(id, KnownFile { path: path.clone(), owner, reading });
     }
 
-    /// Returns what a file holds as [`read`] would, if that is known. It is not known a second time.
+    /// Removes and returns the result that [`read`] would have for a file.
     pub(super) fn take(&mut self, file: &File) -> Option<Reading> {
         let known = self.0.get(&file.id)?;
         let is_same = known.path.as_bytes() == file.path && file.owners.contains(&known.owner);
@@ -54,25 +56,25 @@ impl Known {
     }
 }
 
-/// A folder that lies too deep to be read, and whether it is in the new tree.
+/// A folder that is too deep to be read, and whether the new tree has it.
 pub(super) type TooDeep = (Vec<u8>, bool);
 
-/// The tree that a file is in. One that differs is in both.
+/// The tree that contains a file. A changed file is in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Old,
     New,
 }
 
-/// Looks at paths outside of the environments.
+/// Observes changes of paths, also outside of the environments.
 pub(super) trait Watch {
-    /// Whether anything below this folder is watched. The path ends with `/`.
+    /// Whether a path below this folder is observed. The folder ends with `/`.
     fn looks_into(&self, folder: &[u8]) -> bool;
-    /// This path is another than before, or is there now, or was there.
+    /// Called for an added, removed or changed path.
     fn differs(&mut self, path: &[u8]);
 }
 
-/// Watches nothing.
+/// Observes nothing.
 pub(super) struct NoWatch;
 
 impl Watch for NoWatch {
@@ -83,7 +85,7 @@ impl Watch for NoWatch {
     fn differs(&mut self, _: &[u8]) {}
 }
 
-/// Finds the files that differ between two trees, and hands each to `found`.
+/// Passes each file that differs between two trees to `found`. Without `old`, all files of the new tree.
 pub(super) fn find(
     mirror: &Mirror,
     territory: &Territory,
@@ -127,7 +129,7 @@ impl Visitor for Finder<'_> {
         let readers = self.territory.readers(path, owners);
         self.count += 1;
         if self.count > MAX_MANIFESTS {
-            let reason = format!("the environments hold more than {MAX_MANIFESTS} manifests");
+            let reason = format!("the environments contain more than {MAX_MANIFESTS} manifests");
             return Err(Unreadable::content(new.or(old).map_or(ObjectId::ZERO, |(_, id)| id), reason));
         }
         for (side, entry) in [(Side::Old, old), (Side::New, new)] {
@@ -145,28 +147,27 @@ impl Visitor for Finder<'_> {
     }
 }
 
-/// Reads every file of a tree while the tree is still being walked, on as many threads as there are processors, and
-/// hands each to `note`, in no particular order.
+/// Reads every file of a tree and passes it to `receive`, in any order. Reads on all processors while the tree is walked.
 pub(super) fn read_all(
     mirror: &Mirror,
     territory: &Territory,
     tree: ObjectId,
-    note: &(dyn Fn(&File, FileSites) + Sync),
+    receive: &(dyn Fn(&File, FileSites) + Sync),
 ) -> Result<Vec<TooDeep>, Unreadable> {
     let readers = std::thread::available_parallelism().map_or(1, usize::from);
     let stores: Result<Vec<Reader<'_>>, MirrorError> = (0..readers).map(|_| mirror.reader()).collect();
     let stores = stores.map_err(|error| Unreadable::mirror(tree, error.to_string()))?;
-    // Bounded, so that the walk waits for the readers and not the memory.
+    // Bounded, so that the walk cannot fill the memory.
     let (found, waiting) = sync_channel::<File>(256);
     let waiting = Mutex::new(waiting);
     let damage = Mutex::new(None);
     let walked = std::thread::scope(|scope| {
         for store in stores {
             let (waiting, damage) = (&waiting, &damage);
-            scope.spawn(move || read_waiting(&store, territory, waiting, note, damage));
+            scope.spawn(move || read_waiting(&store, territory, waiting, receive, damage));
         }
         let walked = find(mirror, territory, None, tree, &mut NoWatch, &mut |_, file| {
-            // Nobody waits behind the channel before it is closed.
+            // Cannot fail: the readers outlive the walk.
             let _ = found.send(file);
             Ok(())
         });
@@ -179,12 +180,12 @@ pub(super) fn read_all(
     }
 }
 
-/// Reads files until none come any more; after the first damage it only takes them away.
+/// Reads files until the channel is closed. After the first damage it only empties the channel.
 fn read_waiting(
     store: &dyn ReadObject,
     territory: &Territory,
     waiting: &Mutex<Receiver<File>>,
-    note: &(dyn Fn(&File, FileSites) + Sync),
+    receive: &(dyn Fn(&File, FileSites) + Sync),
     damage: &Mutex<Option<Unreadable>>,
 ) {
     loop {
@@ -194,17 +195,17 @@ fn read_waiting(
             continue;
         }
         match read(store, territory, &file) {
-            Ok(sites) => note(&file, sites),
+            Ok(sites) => receive(&file, sites),
             Err(error) => *damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
         }
     }
 }
 
-/// Returns what a file holds, or why it is left alone.
+/// Reads the sites of a file.
 pub(super) fn read(store: &dyn ReadObject, territory: &Territory, file: &File) -> Result<FileSites, Unreadable> {
     match file.kind {
-        EntryKind::SymbolicLink => return Ok(Err("is a symbolic link, which is never followed".to_owned())),
-        EntryKind::Submodule => return Ok(Err("is a submodule, which is never followed".to_owned())),
+        EntryKind::SymbolicLink => return Ok(Err("is a symbolic link: links are not followed".to_owned())),
+        EntryKind::Submodule => return Ok(Err("is a submodule: submodules are not read".to_owned())),
         EntryKind::File | EntryKind::Folder => {}
     }
     let path = match usable_name(&file.path) {
@@ -221,19 +222,19 @@ pub(super) fn read(store: &dyn ReadObject, territory: &Territory, file: &File) -
     Ok(manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
 }
 
-/// A name that cannot be written into a log, a message or a diff is not managed; it stays as it is.
+/// Returns the path as text, or why the file is skipped: its path could not be shown in logs, messages and diffs.
 fn usable_name(path: &[u8]) -> Result<&str, &'static str> {
     let path = std::str::from_utf8(path).map_err(|_| "has a name that is not valid UTF-8: rename it")?;
     if path.chars().any(char::is_control) {
         return Err("has control characters in its name: rename it");
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git")) {
-        return Err("has a part in its path that Git does not allow: rename it");
+        return Err("has a path that Git does not allow: rename it");
     }
     Ok(path)
 }
 
-/// Returns a path as people can see it: what is no text, or no visible text, is escaped.
+/// Returns a path as printable text. Other bytes are escaped.
 pub(super) fn shown(path: &[u8]) -> String {
     match usable_name(path) {
         Ok(path) => path.to_owned(),

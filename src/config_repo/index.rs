@@ -10,49 +10,44 @@ use super::surroundings::Around;
 use crate::image::{Repository, Version};
 use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
 
-/// What a branch runs at one commit: every site of every environment.
+/// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The commit that was read.
     pub tip: CommitId,
-    /// The environments of the settings, by name.
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
 /// The sites of one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvironmentSites {
-    /// Where each image is named, in order of path and line; never empty lists.
-    pub sites: BTreeMap<Repository, Arc<Vec<Place>>>,
-    /// Files that are left alone, whole or at some line, in order of path.
+    /// The sites that name each image, sorted by path and line. No list is empty.
+    pub sites: BTreeMap<Repository, Arc<Vec<IndexedSite>>>,
+    /// Files and lines that are skipped, sorted by path.
     pub problems: Vec<FileProblem>,
-    /// What its kustomizations take from elsewhere.
+    /// The images that its kustomizations take from elsewhere.
     overlays: Arc<Overlays>,
 }
 
-/// A site and its place.
+/// A site and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file; the sites of one file share it.
+pub struct IndexedSite {
+    /// The file. Shared by all its sites.
     pub path: Arc<str>,
     /// The line, from 1.
     pub line: u32,
-    /// What kind of site it is.
     pub format: Format,
-    /// What it names.
     pub version: Version,
 }
 
-/// A file that is left alone, or something in it.
+/// A skipped file, or a skipped line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
-    /// The file, with escapes where its name cannot be shown.
+    /// The file. Bytes that are not printable are escaped.
     pub path: String,
-    /// Why it is left alone.
     pub reason: String,
 }
 
-/// Reads every file of the tree that an environment holds.
+/// Indexes a whole tree.
 pub(super) fn build(
     mirror: &Mirror,
     territory: &Territory,
@@ -68,29 +63,29 @@ pub(super) fn build(
             kustomizations.extend(file.owners.iter().map(|owner| (*owner, shown(&file.path))));
         }
         let mut environments = locked();
-        file.owners.iter().for_each(|owner| environments[*owner].note(&file.path, &sites));
+        file.owners.iter().for_each(|owner| environments[*owner].add_file(&file.path, &sites));
     })?;
     for (folder, _) in &too_deep {
-        territory.holders_of(folder).for_each(|owner| locked()[owner].note_too_deep(folder, true));
+        territory.holders_of(folder).for_each(|owner| locked()[owner].set_too_deep(folder, true));
     }
     let mut environments = environments.into_inner().unwrap_or_else(PoisonError::into_inner);
     let kustomizations = kustomizations.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (owner, overlays) in read_overlays(&Around::new(mirror, territory, tree, &|_| None), kustomizations)? {
-        environments[owner].note_overlays(overlays, BTreeSet::new());
+        environments[owner].set_overlays(overlays, BTreeSet::new());
     }
     let environments = territory.names().iter().cloned().zip(environments.into_iter().map(Arc::new)).collect();
     Ok(Snapshot { tip, environments })
 }
 
-/// What differs between the indexes of two trees.
-pub(super) struct Update {
-    gone: Vec<(File, FileSites)>,
-    there: Vec<(File, FileSites)>,
+/// The difference of the indexes of two trees.
+pub(super) struct Difference {
+    removed: Vec<(File, FileSites)>,
+    added: Vec<(File, FileSites)>,
     too_deep: Vec<TooDeep>,
     overlays: BTreeMap<usize, OverlaysByPath>,
 }
 
-/// What the kustomizations of an environment are now, by their paths; `None`: there is none any more.
+/// The kustomizations of an environment by path. `None`: it was removed.
 type OverlaysByPath = Vec<(String, Option<Overlay>)>;
 
 fn read_overlays(
@@ -105,9 +100,9 @@ fn read_overlays(
     Ok(overlays)
 }
 
-/// Notices which kustomizations have to be read again because something that they looked at differs.
+/// Collects the kustomizations that must be read again because a path that they depend on changed.
 struct Dependents<'a> {
-    /// The environments, by their numbers.
+    /// By number of the environment.
     overlays: Vec<(usize, &'a Overlays)>,
     found: BTreeSet<(usize, String)>,
 }
@@ -125,18 +120,18 @@ impl Watch for Dependents<'_> {
     }
 }
 
-/// Reads the files that differ between two trees, and nothing else; not even those of which is known what they hold.
+/// Reads the files that differ between two trees. Files in `known_files` are not read.
 ///
-/// What stood in a file before is read from its old bytes: no list of sites by file is kept, but for what kustomizations
-/// take from elsewhere. Those are read again when something that they looked at differs.
+/// The old sites of a file are read from its old bytes, because the index has no list of sites per file. It does keep the
+/// dependencies of kustomizations, which are read again if a dependency changed.
 pub(super) fn difference(
     mirror: &Mirror,
     territory: &Territory,
     snapshot: &Snapshot,
     (old, new): (ObjectId, ObjectId),
     mut known_files: Known,
-) -> Result<Update, Unreadable> {
-    let (mut gone, mut there, mut kustomizations) = (Vec::new(), Vec::new(), BTreeSet::new());
+) -> Result<Difference, Unreadable> {
+    let (mut removed, mut added, mut kustomizations) = (Vec::new(), Vec::new(), BTreeSet::new());
     let names = territory.names().iter().enumerate();
     let known = names.filter_map(|(owner, name)| Some((owner, &*snapshot.environments.get(name)?.overlays)));
     let mut dependents = Dependents { overlays: known.collect(), found: BTreeSet::new() };
@@ -149,18 +144,18 @@ pub(super) fn difference(
             None => files::read(mirror, territory, &file)?,
         };
         match side {
-            Side::Old => gone.push((file, sites)),
-            Side::New => there.push((file, sites)),
+            Side::Old => removed.push((file, sites)),
+            Side::New => added.push((file, sites)),
         }
         Ok(())
     })?;
     kustomizations.append(&mut dependents.found);
     let overlays = read_overlays(&Around::new(mirror, territory, new, &|_| None), kustomizations)?;
-    Ok(Update { gone, there, too_deep, overlays })
+    Ok(Difference { removed, added, too_deep, overlays })
 }
 
-impl Update {
-    /// Brings the index of the old tree to the new one, which is that of the commit `tip`.
+impl Difference {
+    /// Changes the index of the old tree into that of the new one, which belongs to the commit `tip`.
     pub(super) fn apply(self, snapshot: &mut Snapshot, territory: &Territory, tip: CommitId) {
         snapshot.tip = tip;
         let mut change = |owner: usize, change: &mut dyn FnMut(&mut EnvironmentSites)| {
@@ -169,14 +164,14 @@ impl Update {
                 change(Arc::make_mut(sites));
             }
         };
-        for (file, read) in &self.gone {
-            file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.forget(&file.path, read)));
+        for (file, read) in &self.removed {
+            file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.remove_file(&file.path, read)));
         }
-        for (file, read) in &self.there {
-            file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.note(&file.path, read)));
+        for (file, read) in &self.added {
+            file.owners.iter().for_each(|owner| change(*owner, &mut |sites| sites.add_file(&file.path, read)));
         }
         let mut touched: BTreeMap<usize, BTreeSet<Repository>> = BTreeMap::new();
-        for (file, read) in self.gone.iter().chain(&self.there) {
+        for (file, read) in self.removed.iter().chain(&self.added) {
             for site in read.iter().flat_map(|reading| &reading.sites) {
                 for owner in &file.owners {
                     touched.entry(*owner).or_default().insert(site.repository.clone());
@@ -188,40 +183,38 @@ impl Update {
         for owner in owners {
             let mut overlays = overlays.remove(&owner).unwrap_or_default();
             let touched = touched.remove(&owner).unwrap_or_default();
-            change(owner, &mut |sites| sites.note_overlays(std::mem::take(&mut overlays), touched.clone()));
+            change(owner, &mut |sites| sites.set_overlays(std::mem::take(&mut overlays), touched.clone()));
         }
         for (folder, is_there) in &self.too_deep {
             let owners = territory.holders_of(folder);
-            owners.for_each(|owner| change(owner, &mut |sites| sites.note_too_deep(folder, *is_there)));
+            owners.for_each(|owner| change(owner, &mut |sites| sites.set_too_deep(folder, *is_there)));
         }
     }
 }
 
 impl EnvironmentSites {
-    /// Takes a file out.
-    fn forget(&mut self, path: &[u8], read: &FileSites) {
+    fn remove_file(&mut self, path: &[u8], read: &FileSites) {
         let name = shown(path);
         if !matches!(read, Ok(reading) if reading.notes.is_empty()) {
             self.problems.retain(|problem| problem.path != name);
         }
         for site in read.iter().flat_map(|reading| &reading.sites) {
-            let Some(places) = self.sites.get_mut(&site.repository) else { continue };
-            Arc::make_mut(places).retain(|place| *place.path != *name);
-            if places.is_empty() {
+            let Some(known) = self.sites.get_mut(&site.repository) else { continue };
+            Arc::make_mut(known).retain(|site| *site.path != *name);
+            if known.is_empty() {
                 self.sites.remove(&site.repository);
             }
         }
     }
 
-    /// Puts a file in.
-    fn note(&mut self, path: &[u8], read: &FileSites) {
+    fn add_file(&mut self, path: &[u8], read: &FileSites) {
         let found = match read {
-            Err(reason) => return self.keep(FileProblem { path: shown(path), reason: reason.clone() }),
+            Err(reason) => return self.add_problem(FileProblem { path: shown(path), reason: reason.clone() }),
             Ok(reading) => reading,
         };
         for note in &found.notes {
             let reason = format!("line {}: {}", note.line, note.reason);
-            self.keep(FileProblem { path: shown(path), reason });
+            self.add_problem(FileProblem { path: shown(path), reason });
         }
         if found.sites.is_empty() {
             return;
@@ -229,24 +222,24 @@ impl EnvironmentSites {
         let path: Arc<str> = shown(path).into();
         for site in &found.sites {
             let (version, format) = (site.version.clone(), site.format);
-            self.put(&site.repository, Place { path: path.clone(), line: site.line, format, version });
+            self.add_site(&site.repository, IndexedSite { path: path.clone(), line: site.line, format, version });
         }
     }
 
-    fn put(&mut self, repository: &Repository, place: Place) {
-        let places = match self.sites.get_mut(repository) {
-            Some(places) => Arc::make_mut(places),
-            // Most images stand in one place, and a list that grows by itself makes room for four.
+    fn add_site(&mut self, repository: &Repository, site: IndexedSite) {
+        let sites = match self.sites.get_mut(repository) {
+            Some(sites) => Arc::make_mut(sites),
+            // Most images have one site. A growing list would allocate four.
             None => {
                 Arc::make_mut(self.sites.entry(repository.clone()).or_insert_with(|| Arc::new(Vec::with_capacity(1))))
             }
         };
-        let behind = places.partition_point(|known| (&known.path, known.line) <= (&place.path, place.line));
-        places.insert(behind, place);
+        let behind = sites.partition_point(|known| (&known.path, known.line) <= (&site.path, site.line));
+        sites.insert(behind, site);
     }
 
-    /// Notes what kustomizations are now, and brings the places of the images of `touched` and of theirs up to date.
-    fn note_overlays(&mut self, overlays: OverlaysByPath, mut touched: BTreeSet<Repository>) {
+    /// Replaces kustomizations, and updates the inherited sites of their images and of `touched`.
+    fn set_overlays(&mut self, overlays: OverlaysByPath, mut touched: BTreeSet<Repository>) {
         for (path, overlay) in overlays {
             let problem = |note: &Note| FileProblem {
                 path: path.clone(),
@@ -257,43 +250,43 @@ impl EnvironmentSites {
             };
             let (old, new) = (notes(self.overlays.get(&path)), notes(overlay.as_ref()));
             self.problems.retain(|problem| !old.contains(problem));
-            new.into_iter().for_each(|problem| self.keep(problem));
+            new.into_iter().for_each(|problem| self.add_problem(problem));
             touched.append(&mut Arc::make_mut(&mut self.overlays).put(&path, overlay));
         }
         for repository in &touched {
-            self.offer(repository);
+            self.update_inherited(repository);
         }
     }
 
-    /// Brings the places of an image up to date that have no entry yet.
-    fn offer(&mut self, repository: &Repository) {
+    /// Updates the sites of an image in kustomizations that have no entry for it yet.
+    fn update_inherited(&mut self, repository: &Repository) {
         let mut named = Vec::new();
-        if let Some(places) = self.sites.get_mut(repository) {
-            if places.iter().any(|place| place.format == Format::Inherited) {
-                Arc::make_mut(places).retain(|place| place.format != Format::Inherited);
+        if let Some(sites) = self.sites.get_mut(repository) {
+            if sites.iter().any(|site| site.format == Format::Inherited) {
+                Arc::make_mut(sites).retain(|site| site.format != Format::Inherited);
             }
-            named = places.iter().map(|place| (place.path.clone(), place.format)).collect();
-            if places.is_empty() {
+            named = sites.iter().map(|site| (site.path.clone(), site.format)).collect();
+            if sites.is_empty() {
                 self.sites.remove(repository);
             }
         }
         let overlays = self.overlays.clone();
         for (path, Inherited { site, .. }) in overlays.sites_of(repository, &named) {
             let (line, format, version) = (site.line, site.format, site.version.clone());
-            self.put(repository, Place { path: path.clone(), line, format, version });
+            self.add_site(repository, IndexedSite { path: path.clone(), line, format, version });
         }
     }
 
-    fn note_too_deep(&mut self, folder: &[u8], is_there: bool) {
+    fn set_too_deep(&mut self, folder: &[u8], is_there: bool) {
         let path = shown(folder);
         self.problems.retain(|problem| problem.path != path);
         if is_there {
-            let reason = format!("the folder lies deeper than {} levels and is not read", tree::MAX_DEPTH);
-            self.keep(FileProblem { path, reason });
+            let reason = format!("the folder is deeper than {} levels and is not read", tree::MAX_DEPTH);
+            self.add_problem(FileProblem { path, reason });
         }
     }
 
-    fn keep(&mut self, problem: FileProblem) {
+    fn add_problem(&mut self, problem: FileProblem) {
         if !self.problems.contains(&problem) {
             let behind = self.problems.partition_point(|known| known.path <= problem.path);
             self.problems.insert(behind, problem);

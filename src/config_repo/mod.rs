@@ -1,31 +1,32 @@
-//! Config repositories: versions wanted in, a pushed branch out, without a checkout.
+//! Config repositories: from wanted versions to a pushed branch, without a checkout.
 //!
-//! A [`ConfigRepository`] is one branch of one repository. It knows the tip of the branch, keeps an index of every
-//! site below the environments' paths ([`Snapshot`]), builds commits for a [`Plan`] and pushes them with the
+//! A [`ConfigRepository`] is one branch of one repository. It knows the tip of the branch and keeps a [`Snapshot`]: the
+//! index of all sites below the paths of the environments. It builds commits for a [`Plan`] and pushes them with the
 //! expected old commit:
 //!
 //! ```text
-//! refresh   transport: ls-refs, fetch depth 1 ▶ mirror ▶ tree: what differs ▶ index
-//! prepare   plan ▶ index: which files ▶ manifest: edit with proof ▶ blobs, trees along the paths, commit
-//! push      pack of exactly the new objects ▶ transport: one request ▶ mirror and index move along
+//! refresh   list the branch, fetch depth 1 -> mirror -> difference of the trees -> index
+//! prepare   plan -> index: which files -> manifest: edit with proof -> blobs, trees along the paths, commits
+//! push      pack of the new objects -> one request -> mirror and index follow
 //! ```
 //!
-//! A kustomization may run images of a base outside of the environment's paths. What it builds upon is looked at too
-//! (`surroundings`), and the index knows which kustomizations looked at which path.
+//! Each step costs time in proportion to the change, not to the repository. A lost race is a normal result
+//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again. After a lost answer
+//! ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether the push succeeded, even if the branch moved on.
 //!
-//! The cost of each follows the change and not the repository. Losing a race is an answer and no accident
-//! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again. Where the answer to a
-//! push is lost ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether it landed, whatever others have
-//! pushed on top of it since.
+//! A kustomization may take images from a base outside of the environment's paths. The base is read too (`surroundings`),
+//! and the index knows which kustomizations read which path.
 
 mod error;
 mod files;
 mod index;
+mod local;
 mod paths;
 mod plan;
 mod prepare;
 mod repository;
 mod settings;
+mod snapshots;
 mod surroundings;
 
 pub use tagrelay_git::{
@@ -34,8 +35,10 @@ pub use tagrelay_git::{
 };
 
 pub use error::{OpenError, PrepareError};
-pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
+pub use index::{EnvironmentSites, FileProblem, IndexedSite, IndexedSite as Place, Snapshot};
 pub use paths::{EnvironmentPaths, Territory};
-pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
+pub use plan::{
+    Change, EditOutcome, EditOutcome as Outcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion,
+};
 pub use repository::ConfigRepository;
 pub use settings::{CommitSettings, Grouping, RemoteSettings};

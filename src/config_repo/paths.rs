@@ -3,37 +3,35 @@ use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 use super::error::OpenError;
 use crate::manifest::{ManifestSettings, is_manifest_path};
 
-/// The paths of an environment in its config repository.
+/// An environment and its paths in a config repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentPaths {
-    /// The name of the environment.
     pub name: String,
-    /// Globs over the paths of the repository; `*` stops at a slash, `**` does not, and a folder means everything
-    /// below it.
+    /// Globs over the paths of the repository. `*` does not match a slash, `**` does, and a folder matches everything below
+    /// it.
     pub paths: Vec<String>,
-    /// What the settings say about its manifests.
+    /// How its manifests are read.
     pub manifests: ManifestSettings,
 }
 
-/// Which environments a file of the repository belongs to.
+/// Maps files of a repository to environments. An environment is identified by its number: its position in the settings.
 #[derive(Debug)]
 pub struct Territory {
     names: Vec<String>,
     manifests: Vec<ManifestSettings>,
     globs: GlobSet,
-    /// The environment of each glob of the set.
+    /// The environment of each glob.
     owners: Vec<usize>,
-    /// For each path of the settings its environment and the folder that everything it can match lies in, with a
-    /// slash at its end.
+    /// For each path of the settings: its environment, and the longest folder above all its matches, with a trailing slash.
     roots: Vec<(usize, Vec<u8>)>,
 }
 
 impl Territory {
-    /// Returns the territory of these environments.
+    /// Compiles the paths of environments.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Path`].
+    /// [`OpenError::Path`] for an invalid path.
     pub fn new(environments: &[EnvironmentPaths]) -> Result<Self, OpenError> {
         let mut set = GlobSetBuilder::new();
         let mut owners = Vec::new();
@@ -48,7 +46,7 @@ impl Territory {
                 let normal = normalise(path).map_err(|reason| invalid(reason.to_owned()))?;
                 for pattern in patterns(&normal) {
                     let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
-                    set.add(glob.map_err(|error| invalid(format!("is no glob: {}", error.kind())))?);
+                    set.add(glob.map_err(|error| invalid(format!("is not a valid glob: {}", error.kind())))?);
                     owners.push(owner);
                 }
                 roots.push((owner, root_of(&normal)));
@@ -57,7 +55,7 @@ impl Territory {
         let globs = set.build().map_err(|error| OpenError::Path {
             environment: String::new(),
             path: error.glob().unwrap_or_default().to_owned(),
-            reason: format!("is no glob: {}", error.kind()),
+            reason: format!("is not a valid glob: {}", error.kind()),
         })?;
         Ok(Self {
             names: environments.iter().map(|environment| environment.name.clone()).collect(),
@@ -68,12 +66,12 @@ impl Territory {
         })
     }
 
-    /// Returns the names of the environments, by their numbers.
+    /// The names of the environments, by number.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Returns the numbers of the environments that a file belongs to, each once.
+    /// Returns the environments of a file, sorted.
     pub fn owners_of(&self, path: &[u8]) -> Vec<usize> {
         let matched = self.globs.matches_candidate(&Candidate::from_bytes(path));
         let mut owners: Vec<usize> = matched.into_iter().map(|glob| self.owners[glob]).collect();
@@ -82,28 +80,28 @@ impl Territory {
         owners
     }
 
-    /// Returns what the settings say about the manifests of the environment of a number.
+    /// How the manifests of an environment are read.
     pub(super) fn manifests(&self, owner: usize) -> &ManifestSettings {
         &self.manifests[owner]
     }
 
-    /// Returns the number of the environment of a name.
+    /// Returns the number of an environment.
     pub(super) fn number_of(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known == name)
     }
 
-    /// Whether a file of this name can hold sites: as manifests are called, or as a rule of the settings says.
+    /// Whether a file can contain sites: it has the name of a manifest, or a rule of the settings matches it.
     pub(super) fn may_hold_sites(&self, path: &[u8]) -> bool {
         let path = String::from_utf8_lossy(path);
         is_manifest_path(&path) || (0..self.names.len()).any(|owner| self.has_rules(owner, &path))
     }
 
-    /// Splits the owners of a file into those that read it in the same way.
+    /// Groups the environments of a file that read it in the same way.
     pub(super) fn readers(&self, path: &[u8], owners: Vec<usize>) -> Vec<Vec<usize>> {
         let path = String::from_utf8_lossy(path);
         let (special, mut plain): (Vec<usize>, Vec<usize>) =
             owners.into_iter().partition(|owner| self.has_rules(*owner, &path));
-        // Without rules of its own, a file that is no manifest is nothing.
+        // A file that is not a manifest is read only through rules.
         if !is_manifest_path(&path) {
             plain.clear();
         }
@@ -115,19 +113,19 @@ impl Territory {
         self.manifests(owner).rules.iter().any(|rule| rule.takes(path))
     }
 
-    /// Whether a folder (with a slash at its end) can hold a file of any environment.
+    /// Whether a folder (with a trailing slash) can contain a file of any environment.
     pub(super) fn may_hold(&self, folder: &[u8]) -> bool {
         self.holders_of(folder).next().is_some()
     }
 
-    /// Returns the numbers of the environments that can have files in a folder, perhaps more than once.
+    /// Returns the environments that can have files in a folder, possibly repeated.
     pub(super) fn holders_of(&self, folder: &[u8]) -> impl Iterator<Item = usize> {
         let holders = self.roots.iter().filter(move |(_, root)| root.starts_with(folder) || folder.starts_with(root));
         holders.map(|(owner, _)| *owner)
     }
 }
 
-/// Returns the path without a slash at its end, or why it cannot be used.
+/// Returns the path without a trailing slash, or why it is invalid.
 fn normalise(path: &str) -> Result<String, &'static str> {
     let path = path.strip_prefix("./").unwrap_or(path);
     if path.starts_with('/') {
@@ -140,15 +138,15 @@ fn normalise(path: &str) -> Result<String, &'static str> {
         _ => {}
     }
     if path.split('/').any(|part| part == "..") {
-        return Err("holds `..`: an environment cannot leave its repository");
+        return Err("contains `..`: an environment cannot leave its repository");
     }
     if path.split('/').any(|part| part.is_empty() || part == ".") {
-        return Err("has an empty part or `.` in it: write it without");
+        return Err("contains an empty part or `.`: remove it");
     }
     Ok(path.to_owned())
 }
 
-/// The path itself, and everything below it where it is a folder.
+/// Returns the globs of a path: the path itself, and everything below it in case it is a folder.
 fn patterns(path: &str) -> Vec<String> {
     if path == "**" || path.ends_with("/**") {
         vec![path.to_owned()]
@@ -157,6 +155,7 @@ fn patterns(path: &str) -> Vec<String> {
     }
 }
 
+/// Returns the leading folders of a path that contain no wildcard, with a trailing slash.
 fn root_of(path: &str) -> Vec<u8> {
     let mut root = Vec::new();
     for part in path.split('/').take_while(|part| !part.contains(['*', '?', '[', '{', '\\'])) {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_means_everything_below_it() {
+    fn folder_matches_everything_below_it() {
         let territory = territory(&[("staging", &["env/staging/"]), ("one", &["env/*/one.yaml", "one"])]).unwrap();
         let owners = |path: &str| territory.owners_of(path.as_bytes());
         assert_eq!(owners("env/staging/a/b.yaml"), [0]);
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_outside_are_not_entered() {
+    fn only_folders_of_environments_are_entered() {
         let territory = territory(&[("staging", &["env/staging"]), ("all", &["apps/*/overlays"])]).unwrap();
         for (folder, expected) in [
             ("env/", true),
@@ -213,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_leave_the_repository_are_refused() {
+    fn invalid_paths_are_refused() {
         for (path, words) in [
             ("../other", "cannot leave"),
             ("a/../../b", "cannot leave"),
             ("/etc", "relative to the root"),
             ("", "is empty"),
             ("a//b", "empty part"),
-            ("a/[b", "is no glob"),
+            ("a/[b", "is not a valid glob"),
         ] {
             let error = territory(&[("staging", &[path])]).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains("`staging`"), "{path}: {error}");

@@ -7,93 +7,80 @@ use super::files::Known;
 use crate::image::{Repository, Version};
 use crate::manifest::Format;
 
-/// What shall run where: the updates that one push shall carry.
+/// The updates for one push.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// In this order, where anything changes; one commit each, or one for all, as the settings say.
+    /// The environments, in the order of their commits.
     pub environments: Vec<EnvironmentPlan>,
 }
 
 /// The updates of one environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentPlan {
-    /// The environment's name.
     pub environment: String,
     /// The updates, oldest first.
     pub wanted: Vec<WantedVersion>,
 }
 
-/// One update: every site of the repository in the environment shall name the version.
+/// One update: every site of the repository in the environment is to name the version.
 #[derive(Debug, Clone)]
 pub struct WantedVersion {
-    /// The caller's name of the update.
+    /// The caller's id of the update.
     pub key: String,
-    /// What shall be updated.
     pub repository: Repository,
-    /// To what.
     pub version: Version,
 }
 
-/// What an update did to one site.
+/// The change of one site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The environment's name.
     pub environment: String,
-    /// The file.
     pub path: String,
     /// The line of the site, from 1.
     pub line: u32,
-    /// What kind of site it is.
     pub format: Format,
-    /// The image.
     pub repository: Repository,
-    /// What the site named before.
     pub old: Version,
-    /// What it names now.
     pub new: Version,
 }
 
-/// What became of one update.
+/// The result of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its changes are in this commit.
+pub enum EditOutcome {
+    /// It changes sites, in a commit.
     Changed {
-        /// The commit.
         commit: CommitId,
-        /// The changes of this update alone.
+        /// The changes of this update only.
         changes: Vec<Change>,
     },
     /// Every site names the version already.
     Unchanged,
-    /// It cannot be done, and nothing of it was done.
-    Refused {
-        /// Why not.
-        reason: String,
-    },
+    /// It is impossible, and no site was changed for it.
+    Refused { reason: String },
 }
 
-/// A commit, and what it changes.
+/// A commit and its changes.
 #[derive(Debug, Clone)]
 pub struct PlannedCommit {
-    /// The environments in which it changes anything, in the plan's order.
+    /// The environments that it changes, in the order of the plan.
     pub environments: Vec<String>,
-    /// The commit; `None` while its message is being written.
+    /// The commit; `None` while its message is rendered.
     pub id: Option<CommitId>,
-    /// The keys of the updates in it, in the plan's order, with the changes of each.
+    /// The keys of its updates with their changes, in the order of the plan.
     pub changes: Vec<(String, Vec<Change>)>,
 }
 
-/// Commits that exist here and not yet on the remote.
+/// Commits that the remote does not have yet.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) parent: CommitId,
     pub(super) tip: CommitId,
-    pub(super) outcomes: Vec<(String, Outcome)>,
+    pub(super) outcomes: Vec<(String, EditOutcome)>,
     pub(super) commits: Vec<PlannedCommit>,
     pub(super) objects: Vec<NewObject>,
-    /// The files that differ between `parent` and `tip`: path, old and new bytes.
+    /// The files that differ between `parent` and `tip`.
     pub(super) files: Vec<ChangedFile>,
-    /// What these hold, for the index.
+    /// The sites of these files, for the index.
     pub(super) known: Known,
 }
 
@@ -105,22 +92,22 @@ pub(super) struct ChangedFile {
 }
 
 impl Prepared {
-    /// Returns the commit that this builds upon.
+    /// The commit below the first new one.
     pub fn parent(&self) -> CommitId {
         self.parent
     }
 
-    /// Returns the last commit, or the parent where nothing changes.
+    /// The last new commit; the parent if there is none.
     pub fn tip(&self) -> CommitId {
         self.tip
     }
 
-    /// Returns what became of each update, by its key, in the plan's order.
-    pub fn outcomes(&self) -> &[(String, Outcome)] {
+    /// The result of each update by its key, in the order of the plan.
+    pub fn outcomes(&self) -> &[(String, EditOutcome)] {
         &self.outcomes
     }
 
-    /// Returns the commits, oldest first; where nothing changes there are none.
+    /// The new commits, oldest first.
     pub fn commits(&self) -> &[PlannedCommit] {
         &self.commits
     }
@@ -130,11 +117,11 @@ impl Prepared {
         self.commits.is_empty()
     }
 
-    /// Returns what `git diff` would show between the parent and the last commit.
+    /// Returns what `git diff` shows between the parent and the last new commit.
     ///
     /// # Errors
     ///
-    /// What libgit2 says when it runs out of memory; there is no other reason.
+    /// Only if libgit2 runs out of memory.
     pub fn unified_diff(&self) -> Result<String, git2::Error> {
         let mut text = String::new();
         for file in &self.files {

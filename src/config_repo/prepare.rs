@@ -1,4 +1,4 @@
-//! From a plan to commits that exist only here: edits, blobs, trees along the paths, commits.
+//! From a plan to local commits: edits, blobs, trees along the paths, commits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::error::PrepareError;
 use super::files::{Known, MAX_FILE_BYTES};
 use super::index::{EnvironmentSites, Snapshot};
 use super::paths::Territory;
-use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
+use super::plan::{Change, ChangedFile, EditOutcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion};
 use super::settings::{CommitSettings, Grouping};
 use super::surroundings::Around;
 use crate::image::Repository;
@@ -21,7 +21,7 @@ use crate::manifest::{self, Format, Inherited, ManifestSettings, Reading, SiteCh
 /// Writes the message of a commit.
 pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
 
-/// Builds what a plan asks for on top of the commit of `snapshot`.
+/// Builds the commits of a plan on top of the commit of `snapshot`.
 pub(super) fn prepare(
     mirror: &Mirror,
     territory: &Territory,
@@ -45,8 +45,8 @@ pub(super) fn prepare(
         let edits = Edits::of(environment, sites, territory, number, &mut draft)?;
         group.add(environment, number, edits, &mut draft);
         if settings.grouping == Grouping::PerEnvironment || index + 1 == plan.environments.len() {
-            let (judged, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
-            outcomes.extend(judged);
+            let (group_outcomes, commit) = std::mem::take(&mut group).commit(&mut draft, settings, render)?;
+            outcomes.extend(group_outcomes);
             commits.extend(commit);
         }
     }
@@ -61,63 +61,64 @@ pub(super) fn prepare(
     })
 }
 
-/// What goes into one commit.
+/// The content of one commit.
 #[derive(Default)]
 struct Group {
     environments: Vec<String>,
-    judged: Vec<(String, Judgement)>,
+    results: Vec<(String, EditResult)>,
     changes: Vec<(String, Vec<Change>)>,
 }
 
 impl Group {
     fn add(&mut self, environment: &EnvironmentPlan, number: usize, edits: Edits, draft: &mut Draft<'_>) {
-        let (judged, changes) = edits.judge(environment);
-        self.judged.extend(judged);
+        let (results, changes) = edits.results(environment);
+        self.results.extend(results);
         if !changes.is_empty() {
             self.environments.push(environment.environment.clone());
             self.changes.extend(changes);
-            draft.stage(edits.results, number);
+            draft.stage(edits.files, number);
         }
     }
 
-    /// Commits what is staged. Returns what became of each update, and the commit where there is anything to commit.
+    /// Commits the staged files. Returns the outcome of each update, and the commit unless it would be empty.
     #[allow(clippy::type_complexity)]
     fn commit(
         self,
         draft: &mut Draft<'_>,
         settings: &CommitSettings,
         render: &Render,
-    ) -> Result<(Vec<(String, Outcome)>, Option<PlannedCommit>), PrepareError> {
+    ) -> Result<(Vec<(String, EditOutcome)>, Option<PlannedCommit>), PrepareError> {
         let mut commit = PlannedCommit { environments: self.environments, id: None, changes: self.changes };
         if !commit.changes.is_empty() {
             commit.id = draft.commit(settings, || render(&commit))?;
         }
         let id = commit.id;
-        let outcomes = self.judged.into_iter().map(|(key, judgement)| (key, judgement.into_outcome(id)));
+        let outcomes = self.results.into_iter().map(|(key, result)| (key, result.into_outcome(id)));
         Ok((outcomes.collect(), id.map(|_| commit)))
     }
 }
 
-/// What is being built: the tip as it would be, and the objects that it needs.
+/// The commits under construction: their tip, tree and objects.
 struct Draft<'a> {
     mirror: &'a Mirror,
     tip: CommitId,
     tree: ObjectId,
     objects: Vec<NewObject>,
-    /// Where each of `objects` is.
-    made: HashMap<ObjectId, usize>,
-    /// The files that were read, as they were and as they are in the draft.
+    /// The position of each object in `objects`.
+    positions: HashMap<ObjectId, usize>,
+    /// All files that were read.
     files: BTreeMap<Arc<str>, DraftFile>,
-    /// The files of the next commit.
+    /// The changed files of the next commit.
     staged: BTreeMap<Arc<str>, NewObject>,
-    /// What the files hold that were edited.
+    /// The sites of the edited files.
     known: Known,
 }
 
 struct DraftFile {
+    /// The bytes at the parent.
     old: Bytes,
     new: Bytes,
-    /// The object with the bytes of `new`.
+    /// The blob of `new`.
     id: ObjectId,
 }
 
@@ -129,14 +130,14 @@ impl<'a> Draft<'a> {
             tip,
             tree,
             objects: Vec::new(),
-            made: HashMap::new(),
+            positions: HashMap::new(),
             files: BTreeMap::new(),
             staged: BTreeMap::new(),
             known: Known::default(),
         })
     }
 
-    /// Reads those of the files that were not read before.
+    /// Reads the files that were not read before.
     fn read_files(&mut self, paths: &BTreeSet<Arc<str>>) -> Result<(), Unreadable> {
         let missing: Vec<&Arc<str>> = paths.iter().filter(|path| !self.files.contains_key(*path)).collect();
         let names: Vec<&[u8]> = missing.iter().map(|path| path.as_bytes()).collect();
@@ -150,23 +151,23 @@ impl<'a> Draft<'a> {
 
     fn add(&mut self, object: NewObject) -> ObjectId {
         let id = object.id;
-        if !self.made.contains_key(&id) {
-            self.made.insert(id, self.objects.len());
+        if !self.positions.contains_key(&id) {
+            self.positions.insert(id, self.objects.len());
             self.objects.push(object);
         }
         id
     }
 
-    /// Takes new bytes of files of an environment into the next commit.
-    fn stage(&mut self, results: BTreeMap<Arc<str>, FileEdit>, owner: usize) {
-        for (path, edit) in results {
+    /// Adds the edits of an environment, given by its number, to the next commit.
+    fn stage(&mut self, edits: BTreeMap<Arc<str>, FileEdit>, owner: usize) {
+        for (path, edit) in edits {
             let Some(edited) = edit.edited.filter(|edited| !edited.changes.is_empty()) else { continue };
             let blob = NewObject::new(Kind::Blob, edited.bytes.clone());
             if let Some(file) = self.files.get_mut(&path) {
-                self.known.note(file.id, &path, owner, edited.before);
-                // What has become too large to be read is left alone from now on.
+                self.known.add(file.id, &path, owner, edited.before);
+                // A file that became too large is skipped from now on.
                 if let Some(after) = edited.after.filter(|_| edited.bytes.len() <= MAX_FILE_BYTES) {
-                    self.known.note(blob.id, &path, owner, after);
+                    self.known.add(blob.id, &path, owner, after);
                 }
                 (file.new, file.id) = (edited.bytes, blob.id);
             }
@@ -174,7 +175,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Commits what is staged; `None` where the tree comes out as it was.
+    /// Commits the staged files; `None` if the tree did not change.
     fn commit(
         &mut self,
         settings: &CommitSettings,
@@ -214,31 +215,31 @@ impl<'a> Draft<'a> {
 
 impl ReadObject for Draft<'_> {
     fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
-        match self.made.get(&id) {
-            Some(place) => Ok(self.objects[*place].data.clone()),
+        match self.positions.get(&id) {
+            Some(position) => Ok(self.objects[*position].data.clone()),
             None => self.mirror.read(id, kind),
         }
     }
 
     fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
-        match self.made.get(&id) {
-            Some(place) => Ok(self.objects[*place].data.len()),
+        match self.positions.get(&id) {
+            Some(position) => Ok(self.objects[*position].data.len()),
             None => self.mirror.size(id),
         }
     }
 }
 
-/// The edits of one environment: each file with the updates that touch it.
+/// The edits of one environment. An update is identified by its number: its position in the plan.
 struct Edits {
-    results: BTreeMap<Arc<str>, FileEdit>,
-    /// Why an update (by its number in the plan) cannot be done.
+    files: BTreeMap<Arc<str>, FileEdit>,
+    /// Why an update is refused, by number.
     refused: BTreeMap<usize, String>,
 }
 
 struct FileEdit {
-    /// The updates that touch the file, by their numbers.
+    /// The updates with sites in the file, by number.
     updates: Vec<usize>,
-    /// The images that a kustomization has no entry for yet.
+    /// The wanted images that the kustomization takes from elsewhere, without an entry of its own yet.
     inherited: Vec<Inherited>,
     edited: Option<Edited>,
 }
@@ -246,7 +247,6 @@ struct FileEdit {
 struct Edited {
     bytes: Bytes,
     changes: Vec<SiteChange>,
-    /// What the file held and holds.
     before: Reading,
     after: Option<Reading>,
 }
@@ -259,7 +259,7 @@ impl Edits {
         owner: usize,
         draft: &mut Draft<'_>,
     ) -> Result<Self, PrepareError> {
-        let mut edits = Self { results: BTreeMap::new(), refused: BTreeMap::new() };
+        let mut edits = Self { files: BTreeMap::new(), refused: BTreeMap::new() };
         let mut inherited: BTreeMap<Arc<str>, BTreeSet<&Repository>> = BTreeMap::new();
         let mut last: HashMap<&Repository, usize> = HashMap::new();
         for (number, wanted) in plan.wanted.iter().enumerate() {
@@ -267,7 +267,7 @@ impl Edits {
         }
         for (number, wanted) in plan.wanted.iter().enumerate() {
             let winner = last[&wanted.repository];
-            let Some(places) = sites.sites.get(&wanted.repository) else {
+            let Some(indexed) = sites.sites.get(&wanted.repository) else {
                 edits.refused.insert(number, no_site(&wanted.repository, &plan.environment, sites));
                 continue;
             };
@@ -275,12 +275,12 @@ impl Edits {
                 let version = &plan.wanted[winner].version;
                 edits.refused.insert(number, format!("a later update sets {} to {version}", wanted.repository));
             } else if winner == number {
-                for place in places.iter() {
-                    let file = edits.results.entry(place.path.clone());
+                for site in indexed.iter() {
+                    let file = edits.files.entry(site.path.clone());
                     let new = || FileEdit { updates: Vec::new(), inherited: Vec::new(), edited: None };
                     let file = file.or_insert_with(new);
-                    if place.format == Format::Inherited {
-                        inherited.entry(place.path.clone()).or_default().insert(&wanted.repository);
+                    if site.format == Format::Inherited {
+                        inherited.entry(site.path.clone()).or_default().insert(&wanted.repository);
                     }
                     if file.updates.last() != Some(&number) {
                         file.updates.push(number);
@@ -288,14 +288,14 @@ impl Edits {
                 }
             }
         }
-        draft.read_files(&edits.results.keys().cloned().collect())?;
+        draft.read_files(&edits.files.keys().cloned().collect())?;
         let written = |path: &str| draft.files.get(path).map(|file| file.new.clone());
         edits.find_inherited(&inherited, &Around::new(draft, territory, draft.tree, &written), owner)?;
-        while edits.round(plan, territory.manifests(owner), draft) {}
+        while edits.edit_files(plan, territory.manifests(owner), draft) {}
         Ok(edits)
     }
 
-    /// Finds out once more what kustomizations take from elsewhere: earlier environments of the plan may have changed it.
+    /// Reads again what kustomizations take from elsewhere: an earlier environment of the plan may have changed it.
     fn find_inherited(
         &mut self,
         wanted: &BTreeMap<Arc<str>, BTreeSet<&Repository>>,
@@ -303,7 +303,7 @@ impl Edits {
         owner: usize,
     ) -> Result<(), Unreadable> {
         for (path, repositories) in wanted {
-            let Some(file) = self.results.get_mut(path) else { continue };
+            let Some(file) = self.files.get_mut(path) else { continue };
             let overlay = around.overlay(owner, path)?.unwrap_or_default();
             file.inherited = overlay.inherited;
             file.inherited.retain(|image| repositories.contains(&image.site.repository));
@@ -311,22 +311,22 @@ impl Edits {
         Ok(())
     }
 
-    /// Edits each file that is not edited yet. Returns whether an update was refused on the way, so that files
-    /// which it touched have to be edited again without it: an update is done in all of its files or in none.
-    fn round(&mut self, plan: &EnvironmentPlan, manifests: &ManifestSettings, draft: &Draft<'_>) -> bool {
+    /// Edits the files that are not edited yet. Returns whether an update was refused: its files must then be edited again,
+    /// because an update changes all of its files or none.
+    fn edit_files(&mut self, plan: &EnvironmentPlan, manifests: &ManifestSettings, draft: &Draft<'_>) -> bool {
         let mut refused = BTreeMap::new();
-        for (path, file) in self.results.iter_mut().filter(|(_, file)| file.edited.is_none()) {
+        for (path, file) in self.files.iter_mut().filter(|(_, file)| file.edited.is_none()) {
             let bytes = draft.files.get(path).map(|file| file.new.clone()).unwrap_or_default();
             let edit = |wanted: Vec<&WantedVersion>| edit(path, &bytes, &wanted, manifests, &file.inherited);
             match edit(file.updates.iter().map(|number| &plan.wanted[*number]).collect()) {
                 Ok(edited) => file.edited = Some(edited),
                 Err(reason) => {
                     let trial = |wanted: &WantedVersion| edit(vec![wanted]).map(|_| ());
-                    blame(path, &trial, plan, &file.updates, &reason, &mut refused);
+                    refuse_culprits(path, &trial, plan, &file.updates, &reason, &mut refused);
                 }
             }
         }
-        for file in self.results.values_mut() {
+        for file in self.files.values_mut() {
             let count = file.updates.len();
             file.updates.retain(|number| !refused.contains_key(number));
             if file.updates.len() != count {
@@ -338,11 +338,11 @@ impl Edits {
         again
     }
 
-    /// Returns what is to be said of each update, and the changes for the commit.
+    /// Returns the result of each update, and the changes for the commit.
     #[allow(clippy::type_complexity)]
-    fn judge(&self, plan: &EnvironmentPlan) -> (Vec<(String, Judgement)>, Vec<(String, Vec<Change>)>) {
+    fn results(&self, plan: &EnvironmentPlan) -> (Vec<(String, EditResult)>, Vec<(String, Vec<Change>)>) {
         let mut by_repository: HashMap<&Repository, Vec<Change>> = HashMap::new();
-        for (path, file) in &self.results {
+        for (path, file) in &self.files {
             for change in file.edited.iter().flat_map(|edited| &edited.changes) {
                 by_repository.entry(&change.repository).or_default().push(Change {
                     environment: plan.environment.clone(),
@@ -355,28 +355,28 @@ impl Edits {
                 });
             }
         }
-        let mut judged = Vec::new();
+        let mut results = Vec::new();
         let mut committed = Vec::new();
-        let winners: BTreeSet<usize> = self.results.values().flat_map(|file| file.updates.iter().copied()).collect();
+        let winners: BTreeSet<usize> = self.files.values().flat_map(|file| file.updates.iter().copied()).collect();
         for (number, wanted) in plan.wanted.iter().enumerate() {
             let key = wanted.key.clone();
-            let judgement = match (self.refused_reason(number, plan), by_repository.get(&wanted.repository)) {
-                (Some(reason), _) => Judgement::Refused(reason),
-                (None, None) => Judgement::Unchanged,
+            let result = match (self.refused_reason(number, plan), by_repository.get(&wanted.repository)) {
+                (Some(reason), _) => EditResult::Refused(reason),
+                (None, None) => EditResult::Unchanged,
                 (None, Some(changes)) => {
-                    // Updates that ask for the same thing share its changes; the commit lists them once.
+                    // Equal updates share their changes. The commit lists them once.
                     if winners.contains(&number) {
                         committed.push((key.clone(), changes.clone()));
                     }
-                    Judgement::Changed(changes.clone())
+                    EditResult::Changed(changes.clone())
                 }
             };
-            judged.push((key, judgement));
+            results.push((key, result));
         }
-        (judged, committed)
+        (results, committed)
     }
 
-    /// An update that asks for the same as a later one fares as that one does.
+    /// Returns why an update is refused. An update has the result of the last equal one.
     fn refused_reason(&self, number: usize, plan: &EnvironmentPlan) -> Option<String> {
         let wanted = &plan.wanted[number];
         let same = |other: &WantedVersion| other.repository == wanted.repository && other.version == wanted.version;
@@ -385,19 +385,19 @@ impl Edits {
     }
 }
 
-enum Judgement {
+enum EditResult {
     Changed(Vec<Change>),
     Unchanged,
     Refused(String),
 }
 
-impl Judgement {
-    fn into_outcome(self, commit: Option<CommitId>) -> Outcome {
+impl EditResult {
+    fn into_outcome(self, commit: Option<CommitId>) -> EditOutcome {
         match (self, commit) {
-            (Self::Changed(changes), Some(commit)) => Outcome::Changed { commit, changes },
-            // The bytes came out as they were.
-            (Self::Changed(_), None) | (Self::Unchanged, _) => Outcome::Unchanged,
-            (Self::Refused(reason), _) => Outcome::Refused { reason },
+            (Self::Changed(changes), Some(commit)) => EditOutcome::Changed { commit, changes },
+            // The tree did not change.
+            (Self::Changed(_), None) | (Self::Unchanged, _) => EditOutcome::Unchanged,
+            (Self::Refused(reason), _) => EditOutcome::Refused { reason },
         }
     }
 }
@@ -422,8 +422,8 @@ fn edit(
     }
 }
 
-/// Finds out which of several updates a file refuses, by a trial of each.
-fn blame(
+/// Finds the updates that a file refuses, by trying each of them alone. If none fails alone, all are refused.
+fn refuse_culprits(
     path: &str,
     trial: &dyn Fn(&WantedVersion) -> Result<(), String>,
     plan: &EnvironmentPlan,
@@ -449,10 +449,10 @@ fn no_site(repository: &Repository, environment: &str, sites: &EnvironmentSites)
     match sites.problems.as_slice() {
         [] => reason,
         [first, ..] => format!(
-            "{reason} ({} left alone, the first is {}: {})",
+            "{reason} ({} skipped, the first is {}: {})",
             match sites.problems.len() {
-                1 => "1 file or place is".to_owned(),
-                count => format!("{count} files or places are"),
+                1 => "1 file or line was".to_owned(),
+                count => format!("{count} files or lines were"),
             },
             first.path,
             first.reason

@@ -1,4 +1,4 @@
-//! The files around a kustomization, read from a tree.
+//! The files that a kustomization refers to, read from a tree.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,19 +11,19 @@ use super::files::MAX_FILE_BYTES;
 use super::paths::Territory;
 use crate::manifest::{Beside, Overlay, Surroundings, read_overlay};
 
-/// A tree whose files are read by path. Its folders are read once.
+/// Reads files of a tree by path. Each folder is read once.
 pub(super) struct Around<'a> {
     store: &'a dyn ReadObject,
     territory: &'a Territory,
     root: ObjectId,
-    /// The files that are not as in the tree.
+    /// Returns the new bytes of a file that was edited but is not in the tree yet.
     written: &'a dyn Fn(&str) -> Option<Bytes>,
     folders: RefCell<HashMap<String, Option<Bytes>>>,
-    /// The first object that could not be read: what was found since does not count.
+    /// The first unreadable object. Results after it are invalid.
     damage: RefCell<Option<Unreadable>>,
 }
 
-/// The tree as one environment sees it.
+/// The tree from the view of one environment.
 struct View<'a> {
     around: &'a Around<'a>,
     owner: usize,
@@ -39,7 +39,7 @@ impl<'a> Around<'a> {
         Self { store, territory, root, written, folders: RefCell::default(), damage: RefCell::default() }
     }
 
-    /// Returns what the kustomization at a path is to the environment of a number; `None` where there is no such file.
+    /// Reads the kustomization at a path for an environment, given by its number. `None` if there is no such file.
     pub(super) fn overlay(&self, owner: usize, path: &str) -> Result<Option<Overlay>, Unreadable> {
         let view = View { around: self, owner };
         let overlay = match self.at(path) {
@@ -91,13 +91,13 @@ impl<'a> Around<'a> {
         Ok(None)
     }
 
-    /// Goes down from the root, part by part: a path has as many as somebody wrote into a kustomization.
+    /// Returns a folder, given by a path of a kustomization.
     fn folder(&self, path: &str) -> Result<Option<Bytes>, Unreadable> {
         if let Some(known) = self.folders.borrow().get(path) {
             return Ok(known.clone());
         }
         let parts = || path.split('/').filter(|part| !part.is_empty());
-        // Folders that lie deeper have no sites either.
+        // Deeper folders are not indexed either.
         let is_too_deep = parts().nth(MAX_DEPTH).is_some();
         let mut tree = if is_too_deep { None } else { Some(self.store.read(self.root, Kind::Tree)?) };
         for part in parts() {

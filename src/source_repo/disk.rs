@@ -1,5 +1,5 @@
-//! The cache of a history on disk: one line per commit, and a note with its state. Inconsistent files are discarded and the
-//! history is fetched again.
+//! The stored history of a source repository: a file with a line per commit, and a JSON file about it. A cache: an
+//! inconsistent history is discarded and fetched again.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use super::graph::{CommitGraph, Record};
 use tagrelay_git::CommitId;
 
-/// The state of a cached history.
+/// Describes the stored commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     pub(super) url: String,
-    /// Branches and tips at the last fetch.
+    /// Branches and their tips at the last reading.
     pub(super) tips: Vec<(String, String)>,
-    /// Commits whose parents were not fetched.
+    /// Commits whose parents are unknown.
     pub(super) shallow: Vec<String>,
-    /// The depth of fetches from a server without filters; 0: the whole history.
+    /// The depth of the fetch from a server that cannot filter; 0: complete.
     pub(super) depth: u32,
-    /// The valid length of the file of commits. Bytes after it were being written when the process ended.
+    /// The valid length of the file of commits. Bytes after it come from an interrupted write.
     commits_bytes: u64,
 }
 
 impl Note {
-    /// Creates the note of a source without history.
+    /// The note of a source without a known history.
     pub(super) fn of(url: &str) -> Self {
         Self { url: url.to_owned(), ..Self::default() }
     }
@@ -34,7 +34,7 @@ impl Note {
 const COMMITS: &str = "commits";
 const NOTE: &str = "note.json";
 
-/// Returns the cached history of the URL; `None`: there is none, or it is incomplete.
+/// Returns the stored history of a URL; `None` if there is none or it is inconsistent.
 pub(super) fn load(folder: &Path, url: &str) -> Option<(Note, CommitGraph)> {
     let note: Note = serde_json::from_slice(&fs::read(folder.join(NOTE)).ok()?).ok()?;
     if note.url != url {
@@ -62,7 +62,7 @@ fn parse(line: &str) -> Option<Record> {
 }
 
 /// Appends commits and replaces the note.
-pub(super) fn keep(folder: &Path, note: &mut Note, records: &[Record]) -> io::Result<()> {
+pub(super) fn store(folder: &Path, note: &mut Note, records: &[Record]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut file = File::options().create(true).truncate(false).write(true).open(folder.join(COMMITS))?;
     file.set_len(note.commits_bytes)?;
@@ -92,26 +92,26 @@ mod tests {
     }
 
     #[test]
-    fn complete_cache_is_read_and_incomplete_one_is_discarded() {
+    fn complete_history_is_loaded_and_partial_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("source");
         let url = "https://git.example.com/a.git";
         let tips = vec![("main".to_owned(), id('2').to_string())];
         let mut note = Note { url: url.to_owned(), tips, ..Note::default() };
-        keep(&folder, &mut note, &[(id('1'), vec![])]).unwrap();
+        store(&folder, &mut note, &[(id('1'), vec![])]).unwrap();
         assert!(load(&folder, url).is_none(), "the tip is missing");
-        keep(&folder, &mut note, &[(id('2'), vec![id('1')])]).unwrap();
+        store(&folder, &mut note, &[(id('2'), vec![id('1')])]).unwrap();
         let (read, graph) = load(&folder, url).unwrap();
         assert_eq!((read.clone(), graph.len(), graph.is_complete()), (note.clone(), 2, true));
         assert!(load(&folder, "https://git.example.com/b.git").is_none());
 
-        // The process ended while it appended commits.
+        // An interrupted write.
         let path = folder.join(COMMITS);
         let mut text = fs::read_to_string(&path).unwrap();
         text.push_str("3333");
         fs::write(&path, &text).unwrap();
         assert_eq!(load(&folder, url).unwrap().1.len(), 2);
-        keep(&folder, &mut note, &[(id('3'), vec![id('2')])]).unwrap();
+        store(&folder, &mut note, &[(id('3'), vec![id('2')])]).unwrap();
         assert_eq!(load(&folder, url).unwrap().1.len(), 3);
         fs::write(&path, &text[..50]).unwrap();
         assert!(load(&folder, url).is_none());

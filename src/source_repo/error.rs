@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tagrelay_git::{AddressError, RemoteError};
 
-/// A request to a source repository failed. Retrying is right in every case: without its answer, an older build might replace
-/// a newer one.
+/// Why a source repository cannot be read. The caller must retry later: without the answer it might replace a newer build by
+/// an older one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("source repository {url}: {reason}")]
 pub struct SourceError {
@@ -13,7 +13,7 @@ pub struct SourceError {
 }
 
 impl SourceError {
-    /// Returns the pause that the server asks for.
+    /// How long the server asked us to wait; `None` if it did not say.
     pub fn ask_again_after(&self) -> Option<Duration> {
         self.ask_again_after
     }

@@ -5,78 +5,72 @@ use tagrelay_git::CommitId;
 /// A commit and its parents.
 pub(super) type Record = (CommitId, Vec<CommitId>);
 
-/// The index of a parent whose history has not been fetched.
+/// The number of a parent that was not fetched.
 const MISSING: u32 = u32::MAX;
 
-/// The commits of a repository with their ancestry.
+/// The commits of a repository and how they descend from each other. Commits have consecutive numbers.
 ///
-/// About 60 bytes per commit. Questions visit only the commits between the two in question.
+/// Uses about 60 bytes per commit. A question visits only the commits between the two it is about.
 #[derive(Debug, Default)]
 pub struct CommitGraph {
     ids: BTreeMap<CommitId, u32>,
-    /// The parents of all commits in one list, and the end of each commit's parents.
+    /// The parents of all commits, concatenated.
     parents: Vec<u32>,
+    /// For each commit the end of its parents in `parents`.
     ends: Vec<u32>,
-    /// The generation: one more than the highest of the parents. Descendants have a higher one.
+    /// One more than the highest generation of the parents, so that descendants have higher generations.
     generations: Vec<u32>,
-    /// Unknown parents with their positions in `parents`.
+    /// Missing parents, with their positions in `parents`.
     missing: HashMap<CommitId, Vec<u32>>,
-    /// Whether a branch contained the commit at the last fetch.
+    /// Whether a branch contained the commit at the last reading.
     on_branch: Vec<bool>,
 }
 
-/// The commits that an abbreviated id names.
+/// The commit of an abbreviated id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// No known commit.
     None,
-    /// Exactly one, or one of several that is the only one on a branch.
+    /// Exactly one, possibly because only one of several is on a branch.
     One(Commit),
-    /// Several.
     Several,
 }
 
-/// The index of a commit.
+/// The number of a commit in a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit(u32);
 
 /// The relation of a commit to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinship {
-    /// The same commit.
     Same,
-    /// It descends from the other.
     Descendant,
-    /// The other descends from it.
     Ancestor,
     /// Neither descends from the other.
     Apart,
-    /// Unknown without more history.
+    /// The known part of the history does not tell.
     Unknown,
 }
 
 impl CommitGraph {
-    /// Returns how many commits are known.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Returns whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Returns whether the history of every commit is complete.
+    /// Whether no parent is missing.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Returns whether the commit is known.
     pub fn has(&self, id: &CommitId) -> bool {
         self.ids.contains_key(id)
     }
 
-    /// Adds commits with their parents, in any order. Known commits are unchanged.
+    /// Adds commits with their parents, in any order. Known commits are ignored.
     pub fn add(&mut self, records: impl IntoIterator<Item = (CommitId, Vec<CommitId>)>) {
         let first_new = self.len();
         let mut fresh = Vec::new();
@@ -97,7 +91,7 @@ impl CommitGraph {
                 self.parents.push(place);
             }
             self.ends.push(self.parents.len() as u32);
-            // A commit of an earlier fetch may have this one as an unknown parent.
+            // It may be a missing parent of earlier commits.
             if let (Some(waiting), Some(own)) = (self.missing.remove(id), self.ids.get(id)) {
                 waiting.into_iter().for_each(|place| self.parents[place as usize] = *own);
                 filled_gaps = true;
@@ -114,7 +108,7 @@ impl CommitGraph {
         &self.parents[begin..self.ends[commit] as usize]
     }
 
-    /// Computes the generations of the commits from `first` on. Earlier commits have theirs and do not descend from them.
+    /// Computes the generations of the commits from `first` on. No earlier commit may descend from them.
     fn number_generations(&mut self, first: usize) {
         self.generations[first..].fill(0);
         let mut waiting = Vec::new();
@@ -139,7 +133,7 @@ impl CommitGraph {
         }
     }
 
-    /// Marks the commits that branches with these tips contain.
+    /// Marks the commits of the branches with these tips.
     pub fn set_tips(&mut self, tips: impl IntoIterator<Item = CommitId>) {
         let mut on_branch = vec![false; self.len()];
         let mut waiting: Vec<u32> = tips.into_iter().filter_map(|tip| self.ids.get(&tip).copied()).collect();
@@ -151,12 +145,12 @@ impl CommitGraph {
         self.on_branch = on_branch;
     }
 
-    /// Returns whether a branch contained the commit at the last fetch.
+    /// Whether a branch contained the commit at the last reading.
     pub fn is_on_branch(&self, commit: Commit) -> bool {
         self.on_branch.get(commit.0 as usize).copied().unwrap_or(false)
     }
 
-    /// Returns the commit whose id begins with these hexadecimal digits.
+    /// Finds the commit whose id begins with these hexadecimal digits.
     pub fn find(&self, digits: &str) -> Found {
         let bound = |fill: char| -> Option<CommitId> {
             let missing = 40_usize.checked_sub(digits.len())?;
@@ -177,7 +171,6 @@ impl CommitGraph {
         }
     }
 
-    /// Returns the relation of a commit to another.
     pub fn kinship(&self, commit: Commit, other: Commit) -> Kinship {
         if commit == other {
             return Kinship::Same;
@@ -190,7 +183,7 @@ impl CommitGraph {
         }
     }
 
-    /// Returns whether a commit descends from another; `None`: more history is needed.
+    /// Whether one commit descends from another; `None` if a missing parent might lead there.
     fn descends(&self, commit: u32, from: u32) -> Option<bool> {
         let floor = self.generations[from as usize];
         let is_complete = self.is_complete();
@@ -199,17 +192,17 @@ impl CommitGraph {
         }
         let mut seen = vec![0_u64; self.len().div_ceil(64)];
         let mut waiting = vec![commit];
-        let mut left_the_known = false;
+        let mut met_missing = false;
         while let Some(commit) = waiting.pop() {
             for parent in self.parents_of(commit) {
                 if *parent == from {
                     return Some(true);
                 }
                 if *parent == MISSING {
-                    left_the_known = true;
+                    met_missing = true;
                     continue;
                 }
-                // With unknown parents, a low generation proves nothing: the path may lead through them.
+                // With missing parents a low generation proves nothing.
                 if is_complete && self.generations[*parent as usize] <= floor {
                     continue;
                 }
@@ -220,7 +213,7 @@ impl CommitGraph {
                 }
             }
         }
-        if left_the_known { None } else { Some(false) }
+        if met_missing { None } else { Some(false) }
     }
 }
 
@@ -244,7 +237,7 @@ mod tests {
         graph.kinship(find(a), find(b))
     }
 
-    /// The history 1 - 2 - 3 - 6 (merge of 5), 2 - 4 - 5, and 9 unrelated.
+    /// 1 - 2 - 3 - 6 (merge of 5), 2 - 4 - 5, and the unrelated 9.
     fn forked() -> Vec<Record> {
         vec![
             record(6, &[3, 5]),
@@ -258,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn relations_across_forks_and_merges() {
+    fn kinship_follows_forks_and_merges() {
         let mut whole = CommitGraph::default();
         whole.add(forked());
-        // In parts, children first.
+        // One by one, children first.
         let mut parts = CommitGraph::default();
         for one in forked() {
             parts.add([one]);
@@ -283,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_history_gives_no_relation() {
+    fn kinship_across_missing_parents_is_unknown() {
         let mut graph = CommitGraph::default();
         graph.add([record(6, &[5]), record(5, &[4]), record(3, &[2])]);
         assert!(!graph.is_complete());
@@ -296,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn short_id_must_be_unique() {
+    fn short_id_must_be_unique_on_branches() {
         let mut graph = CommitGraph::default();
         graph.add([record(0x1234_5671, &[]), record(0x1234_5672, &[]), record(7, &[])]);
         assert!(matches!(graph.find("0000000"), Found::One(_)));
@@ -308,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_contain_their_history() {
+    fn branch_contains_its_history() {
         let mut graph = CommitGraph::default();
         graph.add(forked());
         graph.set_tips([id(3), id(77)]);

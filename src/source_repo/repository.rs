@@ -6,49 +6,49 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tagrelay_git::{Address, CommitId, Fetched, HistoryReading, HistoryRequest, Remote};
 use url::Url;
 
+use super::answer::{Membership, Relation};
 use super::disk::{self, Note};
 use super::error::SourceError;
 use super::graph::{Commit, CommitGraph, Found, Kinship};
 use super::settings::SourceSettings;
-use super::{Membership, Relation};
 
-/// How long questions about running versions share one fetch.
+/// Questions about commits that an environment runs share a reading of at most this age.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long an unknown running commit is not looked up again.
+/// The time until a commit that an environment runs, and the source lacks, is looked for again.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 
-/// Depths of fetches from a server without filters, one after the other.
+/// The depths of fetches from a server that cannot filter, in order.
 const DEPTHS: [u32; 4] = [100, 1_000, 10_000, 100_000];
 
-/// The history of one source repository, without trees and files.
+/// The commits of one source repository.
 pub(super) struct SourceRepository {
     url: String,
     folder: PathBuf,
     branches: Branches,
     remote: Remote,
     known: Arc<RwLock<Known>>,
-    /// Held during requests to the remote.
+    /// Locked during each conversation with the remote.
     conversation: tokio::sync::Mutex<Conversation>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Whether the cache was read.
+    /// Whether the stored history was loaded.
     is_loaded: bool,
     graph: CommitGraph,
     note: Note,
-    /// Commits that were looked up and not found.
+    /// Commits that an environment runs and the source lacks, with the time of the search.
     unknown: Vec<(String, Instant)>,
 }
 
 #[derive(Default)]
 struct Conversation {
-    /// The time of the last fetch.
+    /// The start of the last reading.
     last: Option<Instant>,
 }
 
-/// The accepted branches.
+/// Patterns of the branches that count. Empty: all branches.
 struct Branches {
     globs: GlobSet,
     patterns: Vec<String>,
@@ -63,13 +63,13 @@ impl Branches {
         Ok(Self { globs: globs.build()?, patterns: patterns.to_vec() })
     }
 
-    fn count(&self, branch: &str) -> bool {
+    fn matches(&self, branch: &str) -> bool {
         self.patterns.is_empty() || self.globs.is_match(branch)
     }
 }
 
 impl SourceRepository {
-    /// Creates it. Sends and reads nothing.
+    /// Uses neither network nor disk.
     pub(super) fn new(url: String, settings: &SourceSettings, folder: PathBuf) -> Result<Self, SourceError> {
         let parsed = Url::parse(&url).map_err(|error| SourceError::settings(&url, error))?;
         let (authentication, ca_bundle) = (settings.authentication.clone(), settings.ca_bundle.clone());
@@ -83,22 +83,22 @@ impl SourceRepository {
         &self.url
     }
 
-    /// Returns the accepted branches of the remote.
+    /// Lists the branches of the remote that count.
     pub(super) async fn branches(&self) -> Result<Vec<String>, SourceError> {
         let mut reading = self.read().await?;
         let heads = reading.branches().await.map_err(|error| SourceError::remote(&self.url, error))?;
-        Ok(heads.into_iter().map(|(branch, _)| branch).filter(|branch| self.branches.count(branch)).collect())
+        Ok(heads.into_iter().map(|(branch, _)| branch).filter(|branch| self.branches.matches(branch)).collect())
     }
 
     async fn read(&self) -> Result<HistoryReading<'_>, SourceError> {
         self.remote.read_history().await.map_err(|error| SourceError::remote(&self.url, error))
     }
 
-    /// Returns whether an accepted branch contains the commit.
+    /// Whether a branch that counts contains the commit.
     ///
-    /// If the settings restrict the branches, the remote is always asked, because the commit may have been removed from a branch
-    /// by a force-push. Otherwise it is asked only if the commit is unknown. The request starts after the question, because the
-    /// branch may just have moved; concurrent questions share it.
+    /// If the settings name branches, the remote is always asked, because a force-push may have removed the commit.
+    /// Otherwise it is asked only about unknown commits. The reading must begin after the question, because the branch may
+    /// have moved just before; concurrent questions share it.
     pub(super) async fn membership(&self, sha: &str) -> Result<Membership, SourceError> {
         let asked = Instant::now();
         self.load().await?;
@@ -114,13 +114,13 @@ impl SourceRepository {
         Ok(Membership::OnBranch)
     }
 
-    /// Returns the relation of the commit `new` to `old`. Asks the remote only if one of them is unknown.
+    /// Returns the relation of the commit `new` to `old`. Asks the remote only about unknown commits.
     pub(super) async fn relation(&self, new: &str, old: &str) -> Result<Relation, SourceError> {
         self.load().await?;
         if matches!(self.find(old), Found::None) && !self.was_looked_for(old) {
             self.refresh(None).await?;
             if matches!(self.find(old), Found::None) {
-                self.note_unknown(old);
+                self.record_unknown(old);
             }
         }
         loop {
@@ -158,7 +158,7 @@ impl SourceRepository {
             match known.graph.find(sha) {
                 Found::One(commit) => Ok(commit),
                 Found::None => Err(format!("{} has no commit {}", self.url, short(sha))),
-                Found::Several => Err(format!("{} is the prefix of several commits of {}", short(sha), self.url)),
+                Found::Several => Err(format!("{} is ambiguous in {}", short(sha), self.url)),
             }
         };
         match (commit(new), commit(old)) {
@@ -173,7 +173,7 @@ impl SourceRepository {
     fn why_not(&self, sha: &str) -> String {
         let (short, url) = (short(sha), &self.url);
         match (self.find(sha), self.branches.patterns.as_slice()) {
-            (Found::Several, _) => format!("{short} is the prefix of several commits of {url}: use longer tags"),
+            (Found::Several, _) => format!("the commit id {short} is ambiguous in {url}: use more digits in tags"),
             (Found::None | Found::One(_), []) => format!("the commit {short} is on no branch of {url}"),
             (Found::None | Found::One(_), patterns) => {
                 let patterns: Vec<String> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
@@ -186,17 +186,17 @@ impl SourceRepository {
         self.known().unknown.iter().any(|(unknown, at)| unknown == sha && at.elapsed() < UNKNOWN_AGE)
     }
 
-    fn note_unknown(&self, sha: &str) {
+    fn record_unknown(&self, sha: &str) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.unknown.retain(|(_, at)| at.elapsed() < UNKNOWN_AGE);
         known.unknown.push((sha.to_owned(), Instant::now()));
     }
 
-    /// Fetches new history, unless a fetch started after `since`; `None`: unless one was recent.
+    /// Fetches the new commits of the remote, unless a reading began after `since`; `None`: unless the last one is fresh.
     async fn refresh(&self, since: Option<Instant>) -> Result<(), SourceError> {
         let begun = Instant::now();
         let mut conversation = self.conversation.lock().await;
-        // The caller that held the lock may have fetched what this one needs.
+        // A reading that began while we waited for the lock is recent enough.
         let is_fresh = |last: Instant| match since {
             Some(since) => last > since,
             None => last > begun || last.elapsed() < FRESH,
@@ -208,20 +208,20 @@ impl SourceRepository {
         let mut reading = self.read().await?;
         let heads = reading.branches().await.map_err(|error| SourceError::remote(&self.url, error))?;
         let heads: Vec<(String, CommitId)> =
-            heads.into_iter().filter(|(branch, _)| self.branches.count(branch)).collect();
+            heads.into_iter().filter(|(branch, _)| self.branches.matches(branch)).collect();
         let request = self.request(&heads, reading.can_filter());
         if let Some(request) = request {
             let fetched = reading.fetch(&request, &self.incoming()).await;
             let fetched = fetched.map_err(|error| SourceError::remote(&self.url, error))?;
-            self.take_in(heads, fetched, request.depth).await?;
+            self.record(heads, fetched, request.depth).await?;
         } else {
-            self.take_in(heads, Fetched::default(), None).await?;
+            self.record(heads, Fetched::default(), None).await?;
         }
         conversation.last = Some(began);
         Ok(())
     }
 
-    /// Fetches deeper history from a server without filters. Returns whether there is more.
+    /// Fetches the next depth from a server that cannot filter. Returns `false` if there is nothing more to fetch.
     async fn deepen(&self) -> Result<bool, SourceError> {
         let _conversation = self.conversation.lock().await;
         let (tips, request) = {
@@ -237,11 +237,11 @@ impl SourceRepository {
         let mut reading = self.read().await?;
         let fetched = reading.fetch(&request, &self.incoming()).await;
         let fetched = fetched.map_err(|error| SourceError::remote(&self.url, error))?;
-        self.take_in(tips, fetched, request.depth).await?;
+        self.record(tips, fetched, request.depth).await?;
         Ok(true)
     }
 
-    /// Returns the request for these tips; `None`: all are known.
+    /// Returns the request for the commits of these heads; `None` if all are known.
     fn request(&self, heads: &[(String, CommitId)], can_filter: bool) -> Option<HistoryRequest> {
         let known = self.known();
         let mut wants: Vec<CommitId> = heads.iter().map(|(_, id)| *id).filter(|id| !known.graph.has(id)).collect();
@@ -252,7 +252,7 @@ impl SourceRepository {
         }
         let haves: Vec<CommitId> = tips(&known.note).into_iter().map(|(_, id)| id).collect();
         let shallow: Vec<CommitId> = known.note.shallow.iter().filter_map(|id| id.parse().ok()).collect();
-        // A history with limited depth continues from there: the server is told the boundary.
+        // A history that began as shallow stays shallow: the request names its boundary.
         let filter = can_filter && shallow.is_empty();
         let depth = (!filter && haves.is_empty()).then_some(DEPTHS[0]);
         Some(HistoryRequest { wants, haves, shallow, depth, filter })
@@ -262,7 +262,7 @@ impl SourceRepository {
         self.folder.join("incoming")
     }
 
-    /// Reads the cache of an earlier process.
+    /// Loads the stored history once.
     async fn load(&self) -> Result<(), SourceError> {
         if self.known().is_loaded {
             return Ok(());
@@ -273,7 +273,7 @@ impl SourceRepository {
         }
         let (folder, url) = (self.folder.clone(), self.url.clone());
         let loaded = blocking(&self.url, move || {
-            // Remove unfinished files of an earlier process.
+            // From an interrupted fetch.
             let _ = std::fs::remove_dir_all(folder.join("incoming"));
             disk::load(&folder, &url)
         });
@@ -282,8 +282,8 @@ impl SourceRepository {
         Ok(())
     }
 
-    /// Stores the result of a fetch in memory and on disk.
-    async fn take_in(
+    /// Records the result of a reading, in memory and on disk.
+    async fn record(
         &self,
         heads: Vec<(String, CommitId)>,
         fetched: Fetched,
@@ -309,7 +309,7 @@ impl SourceRepository {
                     note.shallow.push(id);
                 }
             }
-            let result = disk::keep(&folder, &mut note, &fresh);
+            let result = disk::store(&folder, &mut note, &fresh);
             let mut known = write(&known);
             known.graph.add(fresh);
             known.graph.set_tips(heads.into_iter().map(|(_, id)| id));
@@ -336,7 +336,7 @@ async fn blocking<T: Send + 'static>(url: &str, work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::disk(url, error))
 }
 
-/// Returns the name of a source's folder; different sources have different folders.
+/// Returns the name of the folder of a source. Different sources have different names.
 pub(super) fn folder_name(url: &str, branches: &[String]) -> String {
     let digest = crate::image::Digest::of(format!("{url}\n{}", branches.join("\n")).as_bytes());
     let name = Path::new(url).file_stem().and_then(|name| name.to_str()).unwrap_or("source");

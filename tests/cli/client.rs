@@ -1,4 +1,4 @@
-//! The commands that speak to a server, against one that answers as it is told and remembers what it was asked.
+//! The client commands against a scripted server that records the requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tagrelay_test_support::command::Answer;
 
 use crate::tagrelay;
 
-/// What the server was asked.
+/// A recorded request.
 #[derive(Debug)]
 struct Asked {
     /// `POST /api/v1/promotions?wait=3`
@@ -33,10 +33,10 @@ impl Asked {
     }
 }
 
-/// What the server is to answer.
+/// A scripted answer.
 enum Reply {
     Json(u16, String),
-    /// Bytes that break off.
+    /// A truncated response.
     BreaksOff,
     Redirect(&'static str),
 }
@@ -86,7 +86,7 @@ impl Server {
         command
     }
 
-    /// Runs a command and fails unless it ends with this code and the script has been played to its end.
+    /// Runs a command and fails unless it has this exit code and used the whole script.
     async fn run(&self, arguments: &str, code: i32) -> Answer {
         self.run_command(self.command(arguments), code).await
     }
@@ -99,7 +99,7 @@ impl Server {
         answer
     }
 
-    /// Returns what was asked since the last time.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.script.asked.lock().unwrap())
     }
@@ -149,7 +149,7 @@ fn problem(status: u16, detail: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn a_promotion_is_asked_for_once_and_followed() {
+async fn promotion_is_requested_once_and_followed() {
     let replies = [
         problem(503, "try again"),
         Reply::BreaksOff,
@@ -184,7 +184,7 @@ async fn a_promotion_is_asked_for_once_and_followed() {
 }
 
 #[tokio::test]
-async fn a_promotion_that_may_have_been_taken_can_be_asked_for_again() {
+async fn unanswered_promotion_is_repeated_with_the_same_key() {
     let server = Server::answering((0..4).map(|_| problem(503, "the store cannot be used now"))).await;
     let answer = server.run("promote --to production", 1).await;
     let key = server.asked()[3].key().to_owned();
@@ -193,7 +193,7 @@ async fn a_promotion_that_may_have_been_taken_can_be_asked_for_again() {
 }
 
 #[tokio::test]
-async fn every_option_of_a_promotion_arrives() {
+async fn every_promotion_option_is_sent() {
     let server = Server::answering([accepted(&committed())]).await;
     server
         .run("promote --to production a b --tag t1 --expect a=1 --expect b=x=2 --no-wait --idempotency-key mine", 0)
@@ -206,7 +206,7 @@ async fn every_option_of_a_promotion_arrives() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_exit_code_1_with_its_reasons() {
+async fn refusal_exits_1_with_reasons() {
     let mut refused = promotion("refused");
     refused["updates"] = json!([update("refused", Some("docker.io has no uyou/user-service:9f8e7d6"))]);
     let server = Server::answering([accepted(&refused)]).await;
@@ -228,7 +228,7 @@ async fn a_refusal_is_exit_code_1_with_its_reasons() {
 }
 
 #[tokio::test]
-async fn waiting_ends_and_says_how_to_go_on() {
+async fn timed_out_wait_says_how_to_continue() {
     let server = Server::answering([accepted(&promotion("pending")), ok(&promotion("pending"))]).await;
     let answer = server.run("promote --to production --wait 0", 1).await;
     let key = server.asked()[0].key().to_owned();
@@ -246,7 +246,7 @@ async fn waiting_ends_and_says_how_to_go_on() {
 }
 
 #[tokio::test]
-async fn a_dry_run_shows_the_diff() {
+async fn dry_run_shows_the_diff() {
     let diff = "--- a/x.yaml\n+++ b/x.yaml\n@@ -1 +1 @@\n-image: a:1\n+image: a:2\n";
     let row = |state: &str, reason: Option<&str>| json!({ "repository": "docker.io/uyou/user-service", "tag": NEW, "digest": null, "state": state, "reason": reason });
     let preview = |rows: &[Value]| json!({ "dry_run": true, "parent": OLD, "diff": diff, "updates": rows });
@@ -266,7 +266,7 @@ async fn a_dry_run_shows_the_diff() {
 }
 
 #[tokio::test]
-async fn a_rollback_makes_a_hold() {
+async fn rollback_reports_its_hold() {
     let mut rollback = committed();
     (rollback["kind"], rollback["from"]) = (json!("rollback"), Value::Null);
     let server = Server::answering([accepted(&rollback)]).await;
@@ -281,10 +281,10 @@ async fn a_rollback_makes_a_hold() {
     assert_eq!(asked[0].json(), expected);
 }
 
-/// Scripts rely on it: standard output is the API's body, byte for byte, with one line feed behind it.
+/// Scripts rely on it: standard output is the API's body, byte for byte, plus a line feed.
 #[tokio::test]
-async fn json_is_what_the_api_said() {
-    // Members and forms that no version of ours writes.
+async fn json_output_is_the_api_answer() {
+    // Members and forms that no version of Tagrelay writes.
     let odd = |body: &str| body.replace('{', "{ ").replace("\"id\"", "\"new\":1.0,\"id\"");
     let event = json!({ "id": "01E", "cause": "push", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
         "digest": null, "state": "committed", "reason": null, "received_at": "2026-11-20T12:00:00Z",
@@ -313,7 +313,7 @@ async fn json_is_what_the_api_said() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_goes_to_standard_error() {
+async fn server_errors_go_to_standard_error() {
     for (status, detail) in [(409, "it runs something else"), (422, "there is no environment `prod`"), (403, "lacks")] {
         for arguments in ["promote --to prod --json", "rollback --environment prod x"] {
             let server = Server::answering([problem(status, detail)]).await;
@@ -343,7 +343,7 @@ async fn what_the_server_refuses_goes_to_standard_error() {
 }
 
 #[tokio::test]
-async fn the_token_comes_from_a_file_or_the_environment() {
+async fn token_comes_from_file_or_environment() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "from a file\n").unwrap();
@@ -358,7 +358,7 @@ async fn the_token_comes_from_a_file_or_the_environment() {
     let answer = server.run_command(command, 1).await;
     assert!(answer.stderr.contains("no API token: set TAGRELAY_TOKEN"), "{answer:?}");
 
-    // The option outweighs the variable.
+    // The option takes precedence over the variable.
     let mut command = server.command(&format!("holds --server http://{}", server.address));
     command.env("TAGRELAY_SERVER", "http://127.0.0.1:1");
     server.script.replies.lock().unwrap().push_back(holds());
@@ -400,7 +400,7 @@ async fn events_are_filtered_and_explained() {
 }
 
 #[tokio::test]
-async fn holds_are_made_listed_and_released() {
+async fn holds_are_created_listed_and_released() {
     let hold = json!({ "id": "01H", "environment": "staging", "repository": "docker.io/uyou/a", "reason": "sales",
         "actor": "me", "rollback": null, "created_at": "2026-11-20T12:00:00Z", "expires_at": null });
     for command in ["hold", "holds add"] {
@@ -423,7 +423,7 @@ async fn holds_are_made_listed_and_released() {
 }
 
 #[tokio::test]
-async fn freezes_are_made_listed_and_ended() {
+async fn freezes_are_created_listed_and_ended() {
     let freeze = json!({ "id": "01F", "environment": "production", "reason": "audit", "actor": "me",
         "created_at": "2026-11-20T12:00:00Z", "expires_at": null });
     let server = Server::answering([Reply::Json(201, freeze.to_string())]).await;
@@ -442,7 +442,7 @@ async fn freezes_are_made_listed_and_ended() {
 }
 
 #[tokio::test]
-async fn an_environment_that_is_not_there_is_told() {
+async fn unknown_environment_is_reported() {
     let environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
         "update": "automatic", "promote_from": [], "tip": null, "unread_because": "there is no folder /srv/p.git", "freeze": null, "repositories": [],
         "problems": [{ "path": "x.yaml", "reason": "line 3: no" }] });

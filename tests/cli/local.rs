@@ -1,4 +1,4 @@
-//! The commands that need no server: help, usage, `sites` and `check`.
+//! Commands that need no server: help, usage, `sites` and `check`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{tagrelay, workplace};
 
 const EXAMPLE: &str = "deploy/config-repository";
 
-/// Returns the names of the commands that a help text lists.
+/// The names of the commands in a help text.
 fn listed_commands(help: &str) -> Vec<String> {
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     list.filter(|line| line.starts_with("  ") && !line.starts_with("   "))
@@ -18,7 +18,7 @@ fn listed_commands(help: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_explains_itself_with_an_example() {
+fn help_of_every_command_has_an_example() {
     let top = run(&mut tagrelay("--help")).expect_code(0);
     let commands = listed_commands(&top.stdout);
     for name in [
@@ -35,7 +35,7 @@ fn every_command_explains_itself_with_an_example() {
     assert!(paths.iter().any(|path| path == "events show") && paths.iter().any(|path| path == "holds release"));
     for path in &paths {
         let help = run(&mut tagrelay(&format!("{path} --help"))).expect_code(0);
-        // `holds add` and `holds release` show their short forms.
+        // The help of `holds add` and `holds release` has short forms.
         let name = path.split_whitespace().last().unwrap().replace("add", "hold");
         let has_example = help.stdout.lines().any(|line| line.starts_with("  tagrelay ") && line.contains(&name));
         assert!(has_example && help.stdout.contains("Example"), "{path}:\n{}", help.stdout);
@@ -45,7 +45,7 @@ fn every_command_explains_itself_with_an_example() {
 }
 
 #[test]
-fn data_can_be_had_as_json() {
+fn data_is_printed_as_json() {
     for command in [
         "sites",
         "check",
@@ -65,7 +65,7 @@ fn data_can_be_had_as_json() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_usage_errors() {
+fn invalid_arguments_are_usage_errors() {
     for arguments in [
         "",
         "fly",
@@ -91,13 +91,13 @@ fn arguments_that_make_no_sense_are_usage_errors() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn version_is_the_package_version() {
     let answer = run(&mut tagrelay("--version")).expect_code(0);
     assert_eq!(answer.stdout, format!("tagrelay {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn settings_that_are_wrong_are_told_whole() {
+fn all_settings_faults_are_reported() {
     let workplace = workplace();
     workplace.write_settings("[server]\nlisten = \"here\"\nlistne = 1\n\n[[environment]]\nname = \"staging\"\n");
     let served = run(&mut workplace.tagrelay("serve")).expect_code(1);
@@ -116,7 +116,7 @@ fn settings_that_are_wrong_are_told_whole() {
 }
 
 #[test]
-fn sites_of_a_folder_are_told_with_their_lines() {
+fn sites_of_a_folder_are_listed_with_lines() {
     let answer = run(&mut tagrelay(&format!("sites {EXAMPLE}"))).expect_code(0);
     assert!(answer.stdout.starts_with("SITE "), "{}", answer.stdout);
     assert!(!answer.stdout.contains('\u{1b}'), "no colours in a pipe");
@@ -175,7 +175,7 @@ fn images_of_a_base_are_sites_of_the_environment() {
 }
 
 #[test]
-fn sites_know_who_manages_them() {
+fn sites_name_environment_and_rule() {
     let workplace = workplace().with_repository();
     let folder = run(&mut workplace.tagrelay("sites work --config tagrelay.toml --json")).expect_code(0).json();
     let of = |repository: &str, environment: &str| {
@@ -201,7 +201,7 @@ fn sites_know_who_manages_them() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn unreadable_files_are_reported() {
     let workplace = workplace();
     std::fs::create_dir(workplace.path("manifests")).unwrap();
     std::fs::write(workplace.path("manifests/broken.yaml"), "kind: [\nimage: a/b:1\n").unwrap();
@@ -243,7 +243,7 @@ fn the_example_settings_pass_offline() {
 }
 
 #[test]
-fn a_check_meets_the_repository() {
+fn check_compares_rules_with_the_repository() {
     let workplace = workplace().with_repository();
     let good = run(&mut workplace.tagrelay("check")).expect_code(0);
     for expected in ["config repository platform, branch main", "environment production", "sites are managed"] {
@@ -267,9 +267,9 @@ fn a_check_meets_the_repository() {
 }
 
 #[test]
-fn a_check_tells_who_cannot_be_reached() {
+fn check_reports_unreachable_peers() {
     let workplace = workplace().with_repository();
-    // Nothing listens on port 1.
+    // Port 1 is closed.
     let asks = COMMANDS.replace("docker.io/uyou/*", "127.0.0.1:1/uyou/*").replace("verify = { exists = false }", "");
     workplace.write_settings(&asks);
     let file = workplace.path("work/environments/staging/new.yaml");
@@ -290,7 +290,7 @@ fn a_check_tells_who_cannot_be_reached() {
 }
 
 #[test]
-fn a_check_asks_the_sources_of_images() {
+fn check_reads_source_repositories() {
     let workplace = workplace().with_repository();
     let check = |name: &str, branch: &str| {
         let url = format!("file://{}", workplace.path(name).display());
@@ -307,7 +307,7 @@ fn a_check_asks_the_sources_of_images() {
 }
 
 #[test]
-fn a_check_tells_what_would_be_refused() {
+fn check_reports_updates_that_would_be_refused() {
     let workplace = workplace().with_repository();
     let shared = "apiVersion: v1\nkind: Pod\nmetadata:\n  annotations:\n    x: &img docker.io/uyou/a:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432\n\
                   spec:\n  containers:\n  - image: *img\n";
@@ -330,7 +330,7 @@ fn a_check_tells_what_would_be_refused() {
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn colours_are_only_for_terminals() {
     let coloured = |variables: &[(&str, &str)]| {
         let mut command = tagrelay(&format!("sites {EXAMPLE}"));
         run(command.envs(variables.iter().copied())).expect_code(0).stdout.contains('\u{1b}')

@@ -1,4 +1,4 @@
-//! `tagrelay serve` as the built program, and the commands against it.
+//! `tagrelay serve` as the built program, and client commands against it.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -11,12 +11,12 @@ use tagrelay_test_support::settings::COMMANDS;
 
 use crate::workplace;
 
-/// How long anything may take on a busy machine.
+/// Time limit on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const SHA: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
 
-/// A running service, killed when it is dropped.
+/// A running service, killed on drop.
 struct Service {
     process: Child,
     log: BufReader<ChildStdout>,
@@ -32,7 +32,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    /// Starts the service and waits until it says where it listens.
+    /// Starts the service and waits until it logs its address.
     fn start(workplace: &Workplace) -> Self {
         let mut command = workplace.tagrelay("serve --log-format json");
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
@@ -42,7 +42,7 @@ impl Service {
         Self { process, log, address: address("address").unwrap(), operations: address("operations") }
     }
 
-    /// Asks for a signal and returns the exit code.
+    /// Sends a signal and returns the exit code.
     fn stop(&mut self, signal: &str) -> i32 {
         let killed = Command::new("kill").args(["-s", signal, &self.process.id().to_string()]).status().unwrap();
         assert!(killed.success());
@@ -59,7 +59,7 @@ impl Service {
         get(&self.address, path)
     }
 
-    /// Announces a push of user-service and returns the status and the body.
+    /// Sends a webhook for user-service and returns status and body.
     fn announce(&self, tag: &str) -> (u16, Value) {
         let body = format!("{{\"image\":\"docker.io/uyou/user-service:{tag}\"}}");
         let url = format!("http://{}/webhooks/ci", self.address);
@@ -101,9 +101,9 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// What the server says and what the commands understand are one thing, from the push to the rollback.
+/// Server and client commands fit together, from the push to the rollback.
 #[test]
-fn the_commands_drive_the_service() {
+fn commands_drive_the_service() {
     let workplace = workplace().with_repository();
     let mut service = Service::start(&workplace);
     eventually("the branch is read", || service.get("/readyz").0 == 200);
@@ -149,7 +149,7 @@ fn the_commands_drive_the_service() {
 }
 
 #[test]
-fn a_remote_that_is_away_does_not_stop_the_service() {
+fn unreachable_remote_does_not_stop_the_service() {
     let workplace = workplace();
     let mut service = Service::start(&workplace);
     assert_eq!(service.get("/healthz").0, 200);
@@ -163,7 +163,7 @@ fn a_remote_that_is_away_does_not_stop_the_service() {
     assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
     assert_eq!(service.stop("INT"), 0);
 
-    // What was answered is done once the repository is there.
+    // Acknowledged work is done once the repository exists.
     let workplace = workplace.with_repository();
     let mut service = Service::start(&workplace);
     let main = || workplace.git(&["-C", "platform.git", "grep", "-c", SHA, "main", "--", "environments/staging"]);
@@ -192,7 +192,7 @@ fn metrics_move_to_the_address_for_operations() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told_before_anything_is_made() {
+fn address_in_use_is_reported_before_files_are_created() {
     let workplace = workplace();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -203,9 +203,9 @@ fn an_address_that_is_taken_is_told_before_anything_is_made() {
     assert!(!workplace.path("data").exists());
 }
 
-/// Who waits for a promotion must not hold up the end of the service.
+/// A client that waits for a promotion must not delay the shutdown.
 #[test]
-fn open_connections_do_not_keep_it_from_stopping() {
+fn open_connections_do_not_delay_stop() {
     let workplace = workplace().with_repository();
     let mut service = Service::start(&workplace);
     let mut watching = std::net::TcpStream::connect(&service.address).unwrap();

@@ -1,4 +1,4 @@
-//! `tagrelay sites --set`: a diff, or the files themselves, without a server.
+//! `tagrelay sites --set`: prints a diff or writes the files, without a server.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use crate::workplace;
 const SHA: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
 const POD: &str = "apiVersion: v1\r\nkind: Pod\r\nspec:\r\n  containers: # both\r\n  - image: uyou/api:1.0 # c\r\n  - image: redis:7\r\n";
 
-/// A folder `manifests` with a pod, values, and a chart's template.
+/// A folder `manifests` with a pod, Helm values and a chart template.
 fn folder_with_manifests() -> Workplace {
     let workplace = workplace();
     let folder = workplace.path("manifests");
@@ -37,7 +37,7 @@ fn filter(workplace: &Workplace, arguments: &str, input: &str) -> Answer {
 }
 
 #[test]
-fn a_diff_is_printed_and_nothing_is_written() {
+fn diff_is_printed_and_no_file_written() {
     let workplace = folder_with_manifests();
     let answer = run(&mut workplace.tagrelay("sites --set docker.io/uyou/api=123e456 manifests")).expect_code(0);
     let changed: Vec<&str> = answer
@@ -60,7 +60,7 @@ fn a_diff_is_printed_and_nothing_is_written() {
     assert!(answer.stderr.contains("sites to change: 2, in files: 2; --write changes them"), "{}", answer.stderr);
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD);
 
-    // What is printed is a patch, and is what --write does.
+    // The output is a patch that does the same as `--write`.
     std::fs::write(workplace.path("a.patch"), &answer.stdout).unwrap();
     let copied = Command::new("cp").arg("-r").args([workplace.path("manifests"), workplace.path("copy")]).status();
     assert!(copied.unwrap().success());
@@ -95,7 +95,7 @@ fn files_are_written_with_their_mode_and_once() {
 }
 
 #[test]
-fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
+fn missing_or_refused_site_fails_and_no_file_is_written() {
     let workplace = folder_with_manifests();
     let absent =
         run(&mut workplace.tagrelay("sites --set uyou/api=2 --set uyou/ghost=2 manifests --write")).expect_code(1);
@@ -117,7 +117,7 @@ fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
     assert_eq!(text(workplace.path("manifests/pinned.yaml")), format!("image: uyou/api@{digest}\n"));
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD.replace("api:1.0", "api:2"));
 
-    // What else the refused file names was found.
+    // The other sites of the refused file were found.
     let both = format!("image: uyou/api@sha256:{}\nb: {{image: uyou/web:1}}\n", "ab".repeat(32));
     std::fs::write(workplace.path("manifests/pinned.yaml"), both).unwrap();
     let one = run(&mut workplace.tagrelay("sites --set uyou/api=2 --set uyou/web=2 manifests")).expect_code(1);
@@ -129,7 +129,7 @@ fn what_is_not_found_or_refused_is_a_failure_and_nothing_is_written() {
 }
 
 #[test]
-fn settings_say_what_markers_mean_and_how_versions_are_written() {
+fn settings_define_markers_and_pinning() {
     let workplace = workplace();
     let settings = COMMANDS.replacen("name = \"production\"", "name = \"production\"\npin = \"digest\"", 1);
     workplace.write_settings(&settings);
@@ -140,7 +140,7 @@ fn settings_say_what_markers_mean_and_how_versions_are_written() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, text).unwrap();
     }
-    // The marker names an image of the settings: without them it is left alone, and that is told.
+    // The marker names an image of the settings. Without settings it is left alone, with a message.
     let digest = format!("sha256:{}", "cd".repeat(32));
     let command = format!("sites --set uyou/api=v2@{digest} work");
     let without = run(&mut workplace.tagrelay(&command)).expect_code(0);
@@ -168,13 +168,13 @@ fn links_are_not_followed() {
     let named = run(&mut workplace.tagrelay("sites --set redis=8 manifests/link.yaml --write")).expect_code(1);
     assert!(named.stderr.contains("it is a link"), "{named:?}");
     assert_eq!(text(&outside), POD);
-    // The file itself may be named from anywhere.
+    // The file itself can be named.
     run(&mut workplace.tagrelay("sites --set redis=8 outside.yaml --write")).expect_code(0);
     assert_eq!(text(&outside), POD.replace("redis:7", "redis:8"));
 }
 
 #[test]
-fn standard_input_is_a_file_too() {
+fn standard_input_is_edited_as_a_file() {
     let workplace = workplace();
     let sites = filter(&workplace, "sites - --json", POD).expect_code(0).json();
     assert_eq!((&sites["sites"][0]["path"], &sites["sites"][0]["line"]), (&"-".into(), &5.into()));
@@ -191,7 +191,7 @@ fn standard_input_is_a_file_too() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_a_usage_error() {
+fn contradictory_options_are_usage_errors() {
     let workplace = folder_with_manifests();
     for arguments in [
         "--set uyou/api manifests",

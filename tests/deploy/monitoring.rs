@@ -1,4 +1,4 @@
-//! What stands in `deploy/monitoring` is held to what the program counts and to what `docs/operations.md` tells.
+//! `deploy/monitoring` uses only metrics that the program has and that `docs/operations.md` describes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule.get("alert").is_some()).collect()
 }
 
-/// Metrics of which each has been counted, timed or set once.
+/// Metrics with each value recorded once.
 fn exposition() -> String {
     let metrics = Metrics::new();
     metrics.watch_store(&path("Cargo.toml"));
@@ -63,15 +63,15 @@ fn exposition() -> String {
     metrics.encode()
 }
 
-/// What is known of the series of a metric.
+/// The labels of a metric's series.
 #[derive(Default)]
 struct Known {
     labels: BTreeSet<String>,
-    /// Label to the values that were seen.
+    /// Label to its seen values.
     values: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The series that the program has, and those that the recording rules make, by name.
+/// The series of the program and of the recording rules, by name.
 fn known() -> BTreeMap<String, Known> {
     let series = Regex::new(r"^([a-z_:]+)(?:\{(.*)\})? ").unwrap();
     let label = Regex::new(r#"([a-z_]+)="([^"]*)""#).unwrap();
@@ -90,12 +90,12 @@ fn known() -> BTreeMap<String, Known> {
     known
 }
 
-/// Holds an expression to the metrics that exist: names, labels in selectors, and words that labels are compared with.
+/// Checks that an expression uses existing metrics, labels and label values.
 fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Known>) {
     let selector =
         Regex::new(r"\b((?:tagrelay|process)_[a-z_]+|tagrelay:[a-z0-9_:]+)(?:\{([^}]*(?:\$[^}]*)?)\})?").unwrap();
     let matcher = Regex::new(r#"([a-z_]+)\s*(=~|!~|!=|=)\s*"([^"]*)""#).unwrap();
-    // Those that Prometheus adds.
+    // Labels that Prometheus adds.
     let added = ["job", "instance"];
     let mut count = 0;
     for found in selector.captures_iter(expression) {
@@ -108,7 +108,7 @@ fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Kno
                 continue;
             }
             assert!(metric.labels.contains(label), "{origin}: {name} has no label {label}");
-            // Words of which none is ever counted make a rule that never fires.
+            // A rule with label values that never occur never fires.
             if matches!(label, "outcome" | "operation" | "le") {
                 for word in value.split('|') {
                     let word = Regex::new(&format!("^(?:{word})$")).unwrap();
@@ -122,7 +122,7 @@ fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Kno
 }
 
 #[test]
-fn both_forms_of_the_rules_are_equal() {
+fn both_rule_files_are_equal() {
     let custom = yaml("prometheusrule.yaml");
     assert_eq!(custom["apiVersion"], "monitoring.coreos.com/v1");
     assert_eq!(custom["kind"], "PrometheusRule");
@@ -130,7 +130,7 @@ fn both_forms_of_the_rules_are_equal() {
 }
 
 #[test]
-fn the_rules_are_valid_and_fire_when_they_should() {
+fn alert_rules_fire_as_their_cases_say() {
     let checked = promtool(&["check", "rules", "--lint-fatal", "prometheus-rules.yaml"], "");
     if checked.is_some() {
         promtool(&["test", "rules", "rules.test.yaml"], "");
@@ -138,7 +138,7 @@ fn the_rules_are_valid_and_fire_when_they_should() {
 }
 
 #[test]
-fn every_alert_is_tried_both_ways() {
+fn every_alert_has_a_firing_and_a_silent_case() {
     let tests = yaml("rules.test.yaml");
     let mut fires = BTreeSet::new();
     let mut is_quiet = BTreeSet::new();
@@ -153,7 +153,7 @@ fn every_alert_is_tried_both_ways() {
 }
 
 #[test]
-fn every_rule_asks_for_metrics_that_exist() {
+fn alert_rules_use_existing_metrics() {
     let known = known();
     for rule in rules() {
         let name = rule.get("alert").or(rule.get("record")).unwrap();
@@ -162,7 +162,7 @@ fn every_rule_asks_for_metrics_that_exist() {
 }
 
 #[test]
-fn every_alert_has_its_page() {
+fn every_alert_is_documented() {
     let page = read("docs/operations.md");
     let mut sections: BTreeMap<&str, &str> = BTreeMap::new();
     for section in page.split("\n### ").skip(1) {
@@ -193,7 +193,7 @@ fn every_alert_has_its_page() {
 }
 
 #[test]
-fn the_page_has_every_metric_and_no_other() {
+fn metrics_page_lists_exactly_the_metrics() {
     let page = read("docs/operations.md");
     let table = page.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let told: BTreeSet<String> = Regex::new(r"`((?:tagrelay|process)_[a-z_]+|…_[a-z_]+)`")
@@ -211,12 +211,12 @@ fn the_page_has_every_metric_and_no_other() {
 }
 
 #[test]
-fn prometheus_finds_nothing_to_object_to_in_the_metrics() {
+fn promtool_accepts_the_metrics() {
     promtool(&["check", "metrics"], &exposition());
 }
 
 #[test]
-fn the_dashboard_loads_and_shows_what_is_counted() {
+fn dashboard_uses_existing_metrics() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read(&format!("{FOLDER}/grafana-dashboard.json"))).unwrap();
     for (key, value) in [("uid", "tagrelay"), ("title", "Tagrelay")] {
@@ -255,7 +255,7 @@ fn the_dashboard_loads_and_shows_what_is_counted() {
     let all: BTreeSet<String> = known.keys().map(family).filter(|name| !name.contains(':')).collect();
     let unseen: Vec<_> = all.difference(&shown).filter(|name| *name != "process_start_time_seconds").collect();
     assert!(unseen.is_empty(), "no panel shows {unseen:?}");
-    // Prometheus itself reads every expression.
+    // Prometheus itself parses every expression.
     let rules: Vec<_> = expressions
         .iter()
         .enumerate()
@@ -268,7 +268,7 @@ fn the_dashboard_loads_and_shows_what_is_counted() {
 }
 
 #[test]
-fn the_service_monitor_meets_the_service() {
+fn service_monitor_matches_the_service() {
     let monitor = yaml("servicemonitor.yaml");
     let service: Value = serde_yaml::from_str(&read("deploy/kubernetes/service.yaml")).unwrap();
     let metadata = &service["metadata"];
@@ -282,7 +282,7 @@ fn the_service_monitor_meets_the_service() {
 }
 
 #[test]
-fn the_kustomization_names_files_that_exist() {
+fn kustomization_names_existing_files() {
     let kustomization = yaml("kustomization.yaml");
     let generated = list(&kustomization["configMapGenerator"]).iter().flat_map(|map| list(&map["files"]));
     for file in list(&kustomization["resources"]).iter().chain(generated) {
@@ -291,7 +291,7 @@ fn the_kustomization_names_files_that_exist() {
 }
 
 #[test]
-fn the_routes_of_the_example_lead_to_receivers_and_name_alerts() {
+fn example_routes_name_existing_receivers_and_alerts() {
     let example = yaml("alertmanager.example.yaml");
     let receivers: BTreeSet<&str> =
         list(&example["receivers"]).iter().map(|receiver| text(&receiver["name"])).collect();

@@ -1,4 +1,4 @@
-//! Config repositories over `file`: Git's own programs and hooks, the mirror, the index.
+//! Config repositories over `file://`: Git's programs and hooks, the mirror, the index.
 
 use crate::setup::{Setup, apply, deployment, environment_plan, packs, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Outcome, Plan, PrepareError, PushError, RemoteError};
@@ -17,7 +17,7 @@ fn platform() -> Remote {
 }
 
 #[tokio::test]
-async fn an_update_becomes_one_commit_that_changes_the_tag_alone() {
+async fn update_is_one_commit_that_changes_only_the_tag() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -66,7 +66,7 @@ async fn two_environments_are_two_commits_in_one_push() {
 }
 
 #[tokio::test]
-async fn equal_trees_make_no_commit_and_no_site_is_a_refusal() {
+async fn equal_tree_makes_no_commit_and_missing_site_is_refused() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     assert!(matches!(
@@ -94,7 +94,7 @@ async fn equal_trees_make_no_commit_and_no_site_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_lost_race_is_outdated_and_the_foreign_commit_stays() {
+async fn lost_race_is_outdated_and_keeps_the_foreign_commit() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -113,11 +113,11 @@ async fn a_lost_race_is_outdated_and_the_foreign_commit_stays() {
 }
 
 #[tokio::test]
-async fn a_race_that_the_server_decides_is_outdated() {
+async fn race_lost_at_the_server_is_outdated() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
-    // Moves the branch while our push is being looked at: after the advertisement, before the lock.
+    // Moves the branch during our push: after the advertisement, before the lock.
     let foreign = git(&remote.bare(), &["commit-tree", "-p", "HEAD", "-m", "foreign", "HEAD^{tree}"]);
     remote
         .hook("pre-receive", &format!("env -u GIT_QUARANTINE_PATH git update-ref refs/heads/main {}", foreign.trim()));
@@ -128,7 +128,7 @@ async fn a_race_that_the_server_decides_is_outdated() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_final_and_its_words_are_kept() {
+async fn rejection_by_hook_keeps_its_message() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -196,7 +196,7 @@ async fn a_mirror_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_fetch_brings_what_is_new_and_no_more() {
+async fn fetch_transfers_only_new_objects() {
     let files: Vec<(String, String)> = (0..200)
         .map(|number| {
             let path = format!("environments/staging/team-{}/service-{number}.yaml", number / 20);
@@ -215,14 +215,14 @@ async fn a_fetch_brings_what_is_new_and_no_more() {
     let new = packs(setup.mirror()).into_iter().find(|pack| !before.contains(pack)).unwrap();
     let listed = git(&remote.bare(), &["verify-pack", "-v", new.with_extension("idx").to_str().unwrap()]);
     let objects = listed.lines().filter(|line| [" blob ", " tree ", " commit"].iter().any(|kind| line.contains(kind)));
-    // A commit, two folders' ways, two files, and what they were written as differences to.
+    // A commit, the trees of two folders with their parents, two files, and the bases of their deltas.
     assert!((4..=16).contains(&objects.count()), "{listed}");
     assert_eq!(versions(&repository, "staging", "uyou/service-77"), ["7.0"]);
     git::assert_sound(setup.mirror());
 }
 
 #[tokio::test]
-async fn a_damaged_mirror_is_made_anew() {
+async fn damaged_mirror_is_recreated() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let damages: [&dyn Fn(); 5] = [
@@ -255,7 +255,7 @@ fn overwrite_middle(pack: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn a_forced_or_remade_branch_is_followed() {
+async fn force_pushed_or_recreated_branch_is_followed() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
@@ -299,17 +299,17 @@ async fn an_empty_or_missing_repository_is_named() {
 }
 
 #[tokio::test]
-async fn the_folder_of_somebody_else_is_no_mirror() {
+async fn foreign_folder_is_not_used_as_mirror() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
-    // A bare repository, which would be taken for a damaged mirror and thrown away.
+    // A bare repository, which could be mistaken for a damaged mirror and deleted.
     git(setup.folder.path(), &["init", "-q", "--bare", "mirror.git"]);
     std::fs::write(setup.mirror().join("description"), "mine").unwrap();
     let refused = ConfigRepository::open(setup.settings.clone(), setup.environments.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("which is not part of a mirror: choose an empty folder"), "{refused}");
     assert_eq!(std::fs::read_to_string(setup.mirror().join("description")).unwrap(), "mine");
 
-    // Nor is anything made in one.
+    // No mirror is created in one either.
     let mut inside = Setup::new(&remote.file_url());
     for (name, bare) in [("bare", true), ("copy", false)] {
         let folder = inside.folder.path().join(name);
@@ -322,7 +322,7 @@ async fn the_folder_of_somebody_else_is_no_mirror() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_in_a_mirror_is_no_reason_to_refuse_it() {
+async fn leftovers_of_a_killed_process_do_not_break_the_mirror() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     setup.open().await.refresh().await.unwrap();
@@ -331,7 +331,7 @@ async fn what_a_killed_process_left_in_a_mirror_is_no_reason_to_refuse_it() {
     }
     std::fs::write(setup.mirror().join("shallow.lock"), "").unwrap();
     setup.open().await.refresh().await.unwrap();
-    // Nothing but its name is left of it.
+    // Only its name is left.
     std::fs::remove_dir_all(setup.mirror().join("objects")).unwrap();
     let repository = setup.open().await;
     repository.refresh().await.unwrap();
@@ -341,11 +341,11 @@ async fn what_a_killed_process_left_in_a_mirror_is_no_reason_to_refuse_it() {
     setup.open().await.refresh().await.unwrap();
 }
 
-/// A file system in memory, which is unmounted with this.
+/// A file system in memory, unmounted on drop.
 struct Small(std::path::PathBuf);
 
 impl Small {
-    /// Mounts one at a folder; `None` where this user may not.
+    /// Mounts one at a folder; `None` without the permission.
     fn mount(folder: &std::path::Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
         let mount =
@@ -361,7 +361,7 @@ impl Drop for Small {
 }
 
 #[tokio::test]
-async fn a_small_disk_is_not_filled_by_what_was_fetched_before() {
+async fn old_packs_do_not_fill_a_small_disk() {
     let remote = platform();
     let mut setup = Setup::new(&remote.file_url());
     let disk = setup.folder.path().join("disk");
@@ -374,7 +374,7 @@ async fn a_small_disk_is_not_filled_by_what_was_fetched_before() {
     let repository = setup.open().await;
     let mut noise: u64 = 1;
     for round in 0..30 {
-        // Text that does not get smaller, in a manifest that is another each time: 200 KiB to fetch.
+        // Incompressible text in a manifest that changes each time: 200 KiB per fetch.
         let mut text = deployment(&format!("uyou/user-service:{round}"));
         for _ in 0..6_000 {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

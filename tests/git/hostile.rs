@@ -1,4 +1,4 @@
-//! Repositories that hold what nobody expects: it is kept as it is, and refused or reported where it matters.
+//! Repositories with unusual content: it is kept unchanged, and refused or reported if it matters.
 
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, OpenError, Outcome, RemoteError};
@@ -6,7 +6,7 @@ use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
 const USER: &str = "uyou/user-service";
 
-/// Puts entries (mode, object, path as bytes) into the index of the working copy.
+/// Adds entries (mode, object, path as bytes) to the index of the working copy.
 fn add_entries(remote: &Remote, entries: &[(&str, &str, &[u8])]) {
     let mut input = Vec::new();
     for (mode, id, path) in entries {
@@ -21,14 +21,14 @@ fn blob(remote: &Remote, text: &[u8]) -> String {
     git_with_input(&remote.work(), &["hash-object", "-w", "--stdin"], text)
 }
 
-/// Everything on the branch, names as bytes.
+/// All entries of the branch, names as bytes.
 fn listing(remote: &Remote) -> Vec<Vec<u8>> {
     let output = git::attempt(&remote.bare(), &["ls-tree", "-r", "-t", "-z", "main"]);
     output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 #[tokio::test]
-async fn odd_entries_stay_byte_for_byte() {
+async fn odd_tree_entries_stay_unchanged() {
     let remote = Remote::with(&[("environments/staging/link/real.yaml", &deployment("uyou/user-service:1.0"))]);
     let manifest = blob(&remote, deployment("uyou/user-service:1.0").as_bytes());
     let outside = blob(&remote, b"/etc/passwd");
@@ -63,8 +63,8 @@ async fn odd_entries_stay_byte_for_byte() {
         [
             r"environments/staging/new\nline.yaml has control characters in its name: rename it",
             r"environments/staging/not-utf-8-\xff.yaml has a name that is not valid UTF-8: rename it",
-            "environments/staging/submodule.yaml is a submodule, which is never followed",
-            "environments/staging/symlink.yaml is a symbolic link, which is never followed",
+            "environments/staging/submodule.yaml is a submodule: submodules are not read",
+            "environments/staging/symlink.yaml is a symbolic link: links are not followed",
         ]
     );
     let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
@@ -81,7 +81,7 @@ async fn odd_entries_stay_byte_for_byte() {
     repository.push(prepared.clone()).await.unwrap();
     remote.assert_sound();
 
-    // Names and modes are those of before; the ids of three files and of the folders above them are others.
+    // Names and modes are unchanged; only the ids of three files and their parent folders differ.
     let after = listing(&remote);
     let differ: Vec<String> = before
         .iter()
@@ -99,10 +99,10 @@ async fn odd_entries_stay_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn names_that_git_forbids_are_reported() {
+async fn forbidden_names_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let manifest = blob(&remote, deployment("uyou/user-service:9.9").as_bytes());
-    // Written as raw bytes: no command of Git makes such a tree.
+    // Written as raw bytes, because no Git command creates such a tree.
     let entry =
         |mode: &str, name: &str, id: &str| [format!("{mode} {name}\0").into_bytes(), hex::decode(id).unwrap()].concat();
     let raw = |entries: &[Vec<u8>]| {
@@ -132,7 +132,7 @@ async fn names_that_git_forbids_are_reported() {
 }
 
 #[tokio::test]
-async fn a_file_of_100_mib_is_left_alone() {
+async fn file_of_100_mib_is_skipped() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     std::fs::write(remote.work().join("environments/staging/huge.yaml"), vec![b'#'; 100 << 20]).unwrap();
     git(&remote.work(), &["add", "-A"]);
@@ -146,9 +146,9 @@ async fn a_file_of_100_mib_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_kustomization_refers_to_is_looked_for_within_bounds() {
+async fn references_of_a_kustomization_are_followed_within_bounds() {
     let remote = Remote::with(&[("base/deployment.yaml", &deployment("uyou/user-service:1.0"))]);
-    // A stack would end before these do.
+    // Too deep for recursion on a thread's stack.
     let deep = "a/".repeat(60_000);
     let huge = "x".repeat(9 << 20);
     let text =
@@ -164,9 +164,9 @@ async fn what_a_kustomization_refers_to_is_looked_for_within_bounds() {
 }
 
 #[tokio::test]
-async fn trees_that_unfold_without_end_are_refused() {
+async fn exponentially_unfolding_trees_are_refused() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
-    // Ten folders in each of ten levels: ten thousand million files out of eleven objects.
+    // Ten folders in each of ten levels: 10^10 files from eleven objects.
     let mut line = format!("100644 blob {}\ta.txt\n", blob(&remote, b"nothing\n"));
     for _ in 0..10 {
         let tree = git_with_input(&remote.work(), &["mktree"], line.as_bytes());
@@ -201,10 +201,10 @@ async fn trees_that_unfold_without_end_are_refused() {
 }
 
 #[tokio::test]
-async fn two_hundred_thousand_files_are_no_trouble() {
+async fn two_hundred_thousand_files_are_indexed() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let work = remote.work();
-    // A thousand files in each of two hundred folders, all of them the same: what is read again is not kept.
+    // A thousand equal files in each of two hundred folders. Blobs that are read again are not cached.
     let file = blob(&remote, b"kind: ConfigMap\ndata: {a: b}\n");
     let files: String = (0..1_000).map(|number| format!("100644 blob {file}\tf{number}.yaml\n")).collect();
     let folder = git_with_input(&work, &["mktree"], files.as_bytes());
@@ -227,7 +227,7 @@ async fn two_hundred_thousand_files_are_no_trouble() {
 }
 
 #[tokio::test]
-async fn folders_without_bottom_are_reported() {
+async fn too_deep_folders_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let deep = format!("environments/staging/{}user.yaml", "d/".repeat(300));
     let manifest = blob(&remote, deployment("uyou/user-service:1.0").as_bytes());
@@ -249,7 +249,7 @@ async fn folders_without_bottom_are_reported() {
 }
 
 #[tokio::test]
-async fn branches_may_have_any_name_that_git_allows() {
+async fn any_valid_branch_name_works() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let branch = "teams/\u{fc}ber/\u{1f680}.config";
     git(&remote.bare(), &["branch", branch, "main"]);
@@ -270,7 +270,7 @@ async fn branches_may_have_any_name_that_git_allows() {
 }
 
 #[tokio::test]
-async fn a_hostile_environment_reaches_no_hook() {
+async fn environment_variables_do_not_reach_hooks() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     remote.hook("pre-receive", "env > environment");
     let repository = Setup::new(&remote.file_url()).open_kept().await;

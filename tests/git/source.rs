@@ -1,4 +1,4 @@
-//! The history of a source repository over every wire: what is asked for, what is kept, what is answered.
+//! The history of a source repository over every transport: requests, stored data, answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn image() -> Repository {
     "docker.io/uyou/user-service".parse().unwrap()
 }
 
-/// One source, asked about one image.
+/// A source repository and an image.
 struct Asked(Sources);
 
 impl Asked {
@@ -58,9 +58,9 @@ fn contents(folder: &Path) -> String {
     text
 }
 
-/// A server with an abbreviated and with a full history, in both versions of the protocol.
+/// Servers with an abbreviated and a full history, with both protocol versions.
 #[tokio::test]
-async fn every_server_tells_how_commits_descend() {
+async fn ancestry_is_known_from_every_server() {
     for (can_filter, fault) in
         [(true, Fault::None), (true, Fault::OldProtocol), (false, Fault::None), (false, Fault::OldProtocol)]
     {
@@ -82,9 +82,8 @@ async fn every_server_tells_how_commits_descend() {
             "{unknown:?}"
         );
 
-        // What came since is all that is asked for.
+        // Only new commits are requested.
         let next = source.commit("main", Some(newest), "next");
-        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         assert!(asked.is_on_branch(&next).await, "{case}");
         assert_eq!(asked.relation(&next, &commits[120]).await, Relation::Descendant, "{case}");
         assert!(!contents(kept.path()).contains(CONTENT), "{case}");
@@ -93,7 +92,7 @@ async fn every_server_tells_how_commits_descend() {
 }
 
 #[tokio::test]
-async fn only_the_branches_that_count_count() {
+async fn only_configured_branches_count() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let release = source.commit("release/1", Some(&first), "release");
@@ -108,7 +107,7 @@ async fn only_the_branches_that_count_count() {
     let expected = format!("the commit {} is on none of the branches `main`, `release/*` of {url}", &feature[..7]);
     assert_eq!(said, Membership::Elsewhere { reason: expected });
 
-    // Without a list every branch counts, and they are apart where they are.
+    // Without a list, every branch counts. Commits on diverged branches have no relation.
     let all = Asked::new(settings(&url, &[], kept.path()));
     assert!(all.is_on_branch(&feature).await && all.is_on_branch(&deep).await);
     assert!(matches!(all.relation(&feature, &release).await, Relation::Untold { .. }));
@@ -118,7 +117,7 @@ async fn only_the_branches_that_count_count() {
 }
 
 #[tokio::test]
-async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
+async fn force_pushed_branch_loses_its_commits() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let gone = source.commit("main", Some(&first), "gone");
@@ -128,16 +127,15 @@ async fn a_branch_that_was_forced_elsewhere_no_longer_has_its_commits() {
     let other = source.commit("main", Some(&first), "other");
     source.git(&["reflog", "expire", "--expire=now", "--all"], "");
     source.git(&["gc", "--quiet", "--prune=now"], "");
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert!(asked.is_on_branch(&other).await);
     assert!(!asked.is_on_branch(&gone).await);
-    // How it descended is still known.
+    // Its ancestry is still known.
     assert_eq!(asked.relation(&gone, &first).await, Relation::Descendant);
     assert!(matches!(asked.relation(&gone, &other).await, Relation::Untold { .. }));
 }
 
 #[tokio::test]
-async fn where_branches_are_named_a_commit_must_still_be_on_one() {
+async fn commit_must_still_be_on_a_configured_branch() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let gone = source.commit("main", Some(&first), "gone");
@@ -148,12 +146,12 @@ async fn where_branches_are_named_a_commit_must_still_be_on_one() {
     assert!(asked.is_on_branch(&gone).await && any.is_on_branch(&gone).await);
     source.git(&["update-ref", "refs/heads/main", &first], "");
     assert!(!asked.is_on_branch(&gone).await);
-    // Nobody has said which branches count.
+    // Without configured branches, it still counts.
     assert!(any.is_on_branch(&gone).await);
 }
 
 #[tokio::test]
-async fn no_is_said_of_what_the_branch_is_now() {
+async fn negative_answer_rests_on_a_new_reading() {
     let source = Source::new("user-service", true);
     let first = source.commit("main", None, "first");
     let kept = tempfile::tempdir().unwrap();
@@ -166,26 +164,28 @@ async fn no_is_said_of_what_the_branch_is_now() {
 }
 
 #[tokio::test]
-async fn a_source_that_is_away_says_so_and_what_is_known_is_kept() {
+async fn unreachable_source_is_reported_and_known_commits_stay_known() {
     let source = Source::new("user-service", true);
     let commits = source.commits(3);
     let server = Server::start(source.folder.path(), "reader", "source-password-77");
     let kept = tempfile::tempdir().unwrap();
     let url = format!("{}/user-service.git", server.url);
     let asked = Asked::new(settings(&url, &[], kept.path()));
-    server.set_fault(Fault::Unavailable);
+    server.set_fault(Fault::Unavailable(2));
     let error = asked.0.membership(0, &image(), &commits[2]).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("source repository {url}: unavailable: 503")), "{error}");
-    assert_eq!(error.ask_again_after().unwrap().as_secs(), 7);
+    assert_eq!(error.ask_again_after().unwrap().as_secs(), 2);
     server.set_fault(Fault::None);
     server.take_requests();
-    // Whoever wants to know something else of it meanwhile waits as well.
+    // Another question about the source fails until the pause is over, without a request.
     let error = asked.0.membership(0, &image(), &commits[1]).await.unwrap_err();
-    assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 7), "{error}");
+    assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 2), "{error}");
     assert_eq!(server.take_requests(), Vec::<String>::new());
-    tokio::time::sleep(Duration::from_millis(7_100)).await;
+    while asked.0.membership(0, &image(), &commits[2]).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(asked.is_on_branch(&commits[2]).await);
-    server.set_fault(Fault::Unavailable);
+    server.set_fault(Fault::Unavailable(2));
     drop(asked);
     let again = Asked::new(settings(&url, &[], kept.path()));
     assert!(again.is_on_branch(&commits[2]).await);
@@ -210,7 +210,7 @@ async fn failure_before_any_connection_names_the_source_repository() {
     assert!(error.starts_with(&format!("source repository {url}: the certificates in ")), "{error}");
     assert!(!error.contains("config repository"), "{error}");
 
-    // The folder for the history is a file.
+    // The history's folder is a file.
     std::fs::write(kept.path().join("file"), "").unwrap();
     let server_folder = Source::new("user-service", true);
     let url = format!("file://{}", server_folder.path().display());
@@ -222,7 +222,7 @@ async fn failure_before_any_connection_names_the_source_repository() {
 }
 
 #[tokio::test]
-async fn a_cache_that_was_damaged_is_made_anew() {
+async fn damaged_cache_is_recreated() {
     let source = Source::new("user-service", true);
     let commits = source.commits(20);
     let kept = tempfile::tempdir().unwrap();

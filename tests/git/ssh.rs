@@ -22,7 +22,7 @@ fn setup(remote: &Remote, sshd: &Sshd, key: &str, passphrase: Option<&str>, know
     })
 }
 
-/// The error of a first look at the remote.
+/// The error of the first refresh.
 async fn refusal(setup: Setup) -> String {
     let error = setup.open_kept().await.refresh().await.unwrap_err();
     assert!(matches!(error, RemoteError::Unauthorized { .. }), "{error}");
@@ -36,7 +36,7 @@ async fn reading_and_pushing_share_a_connection() {
     sshd.known_hosts("known", "host");
     let repository = setup(&remote, &sshd, "client", None, "known").open_kept().await;
     repository.refresh().await.unwrap();
-    // Whoever connects now needs a key that is no longer accepted.
+    // A new connection would need a key that is no longer accepted.
     std::fs::write(sshd.path("authorized_keys"), "").unwrap();
     for tag in ["2.0", "3.0"] {
         apply(&repository, plan("staging", &[(USER, tag)])).await;
@@ -58,7 +58,7 @@ async fn reading_and_pushing_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_rotated_is_read_again() {
+async fn rotated_ssh_key_is_read_again() {
     let remote = platform();
     let mut sshd = Sshd::start(VERSION_2);
     sshd.known_hosts("known", "host");
@@ -67,7 +67,7 @@ async fn a_key_that_was_rotated_is_read_again() {
     keygen(&sshd.path("next"), "ed25519", "");
     std::fs::copy(sshd.path("next"), sshd.path("client")).unwrap();
     std::fs::copy(sshd.path("next.pub"), sshd.path("authorized_keys")).unwrap();
-    // The connection that the old key opened is gone.
+    // The connection of the old key is closed.
     sshd.restart(VERSION_2);
     repository.refresh().await.unwrap();
     apply(&repository, plan("staging", &[(USER, "2.0")])).await;
@@ -75,7 +75,7 @@ async fn a_key_that_was_rotated_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_to_version_0_is_understood() {
+async fn ssh_server_with_protocol_version_0_works() {
     let remote = platform();
     let sshd = Sshd::start("");
     sshd.known_hosts("known", "host");
@@ -90,7 +90,7 @@ async fn a_server_that_keeps_to_version_0_is_understood() {
 }
 
 #[tokio::test]
-async fn hosts_that_are_not_known_are_refused_with_their_fingerprint() {
+async fn unknown_hosts_are_refused_with_fingerprint() {
     let remote = platform();
     let sshd = Sshd::start(VERSION_2);
     std::fs::write(sshd.path("empty"), "other.example ssh-ed25519 AAAA\n").unwrap();
@@ -112,7 +112,7 @@ async fn hosts_that_are_not_known_are_refused_with_their_fingerprint() {
 }
 
 #[tokio::test]
-async fn keys_that_do_not_open_are_named() {
+async fn unreadable_ssh_keys_are_named() {
     let remote = platform();
     let sshd = Sshd::start(VERSION_2);
     sshd.known_hosts("known", "host");
@@ -140,7 +140,7 @@ async fn keys_that_do_not_open_are_named() {
 }
 
 #[tokio::test]
-async fn a_repository_that_is_not_there_is_said_in_the_servers_words() {
+async fn missing_repository_is_reported_with_the_server_message() {
     let remote = platform();
     let sshd = Sshd::start(VERSION_2);
     sshd.known_hosts("known", "host");
@@ -152,7 +152,7 @@ async fn a_repository_that_is_not_there_is_said_in_the_servers_words() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_final() {
+async fn rejection_by_hook_over_ssh_is_final() {
     let remote = platform();
     remote.hook("pre-receive", "echo 'not on a Friday' >&2; exit 1");
     let sshd = Sshd::start(VERSION_2);

@@ -1,8 +1,9 @@
-//! Input that is meant to hurt: deep, wide, long, repeated and broken. It is refused or read, in bounded time
-//! and on a small stack, and never a panic.
+//! Hostile input: deep, wide, long, repeated and malformed. It is refused or read in bounded time and on a small stack, never
+//! with a panic.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tagrelay::image::Repository;
 use tagrelay::manifest::{
@@ -10,25 +11,19 @@ use tagrelay::manifest::{
     edit, edit_overlay, read, read_overlay, scan,
 };
 
-/// Far beyond what the slowest case takes in a debug build on a busy machine; without bounds it is hours.
-const LONGEST: Duration = Duration::from_secs(60);
-
 fn wanted() -> Vec<Wanted> {
     let version = tagrelay::image::Version::tagged("2".parse().unwrap(), None);
     vec![Wanted { repository: "a".parse().unwrap(), version }]
 }
 
-/// Scans and edits on a stack of 256 KiB, which is an eighth of that of any thread.
+/// Scans and edits on a stack of 256 KiB, an eighth of the default. Without bounds, each of these inputs takes hours.
 fn on_small_stack(bytes: Vec<u8>) -> (Result<Vec<Site>, Unreadable>, Result<Vec<u8>, Refused>) {
-    let begin = Instant::now();
     let work = move || {
         let edited = edit("kustomization.yaml", &bytes, &wanted()).map(|edited| edited.bytes);
         (scan("kustomization.yaml", &bytes), edited)
     };
     let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap();
-    let outcome = thread.join().expect("no panic");
-    assert!(begin.elapsed() < LONGEST, "took {:?}", begin.elapsed());
-    outcome
+    thread.join().expect("no panic")
 }
 
 fn reason_of(bytes: impl Into<Vec<u8>>) -> String {
@@ -47,13 +42,13 @@ fn deep_nesting_is_refused() {
     let block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let reason = reason_of(format!("image: a:1\n{}", &block[..8 << 20]));
     assert!(reason.contains("is nested deeper than 255 levels"), "{reason}");
-    // What people write is far from the limit.
+    // Real manifests are far below the limit.
     let nested = format!("image: a:1\nb: {}{}\n", "[".repeat(200), "]".repeat(200));
     assert_eq!(on_small_stack(nested.into()).0.unwrap().len(), 1);
 }
 
 #[test]
-fn a_billion_laughs_cost_nothing() {
+fn billion_laughs_are_read_cheaply() {
     let mut text = String::from("a0: &a0 {image: a:1}\n");
     for level in 1..30 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -77,7 +72,7 @@ fn merge_keys_cannot_explode() {
     }
     assert!(reason_of(text).contains("merge keys"));
 
-    // Merges in a circle, and of what cannot be merged.
+    // Circular merges, and merges of unmergeable values.
     let text = "a: &a\n  <<: *a\n  image: a:1\nb: &b\n  <<: [*a, *b, 1, [*a]]\nc:\n  <<: x\n  <<: {}\n";
     assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 1);
 }
@@ -98,8 +93,8 @@ fn many_aliases_of_much_are_refused() {
 }
 
 #[test]
-fn shared_scalars_without_end_are_looked_through() {
-    // Every alias copies every site, and every site is wanted.
+fn many_shared_scalars_are_searched() {
+    // Every alias copies every site, and every site is to be changed.
     let sites = "  - {repository: a, tag: v1}\n".repeat(10_000);
     let text = format!("all: &all\n{sites}copies: [{}]\n", vec!["*all"; 9_000].join(", "));
     let (scanned, edited) = on_small_stack(text.clone().into());
@@ -146,7 +141,7 @@ fn broken_bytes_are_reported_with_their_line() {
 }
 
 #[test]
-fn texts_inside_files_have_the_same_bounds() {
+fn embedded_texts_have_the_same_bounds() {
     let application = |values: &str| {
         let text = values.replace('\n', "\n      ");
         format!(
@@ -156,7 +151,7 @@ fn texts_inside_files_have_the_same_bounds() {
     for opener in ["[", "{a: ", "- ", "? ", "[{a: ", "- - ", "{{", "&a ["] {
         let text = application(&format!("image: a:1\nb:\n  {}", opener.repeat(10_000)));
         let (scanned, edited) = on_small_stack(text.clone().into());
-        // The text is left alone, the file around it is not.
+        // Only this text is ignored, not the rest of the file.
         assert_eq!(scanned.unwrap().len(), 1, "{opener}");
         assert_eq!(edited.unwrap(), text.replacen("a:1", "a:2", 1).into_bytes());
     }
@@ -177,21 +172,21 @@ fn texts_inside_files_have_the_same_bounds() {
 
 // ---- Growth ---------------------------------------------------------------------------------------------------
 
-/// Returns the time for which a processor worked on this thread, which other tests and programs do not make longer.
+/// Processor time of this thread, which other tests and programs do not affect.
 fn worked() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times. `size` grows to the
-/// largest, or until it takes some ticks of the clock.
+/// Fails if four times the input takes eight times as long; quadratic algorithms take sixteen times as long. `size` grows to
+/// the maximum, or until a run takes some clock ticks.
 fn assert_linear(largest: usize, work: impl Fn(usize)) {
     let time = |size| {
         let begin = worked();
         work(size);
         worked() - begin
     };
-    // Noise makes a run longer, never shorter.
+    // Noise only makes runs longer.
     let best = |size| time(size).min(time(size));
     let mut size = largest / 64;
     let mut one = best(size);
@@ -212,18 +207,18 @@ fn scan_and_edit(text: &str) {
 fn time_grows_with_the_file() {
     assert_linear(64_000, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
     assert_linear(32_000, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
-    // Many markers in one comment, and behind one another after many blanks.
+    // Many markers in one comment, and markers separated by many blanks.
     assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
     let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
     assert_linear(64_000, |size| scan_and_edit(&lines(size)));
     assert_linear(8_192, |size| scan_and_edit(&"- k: # tagrelay: ignore\n    image: a:1\n- image: a:1\n".repeat(size)));
-    // Brackets that are opened and closed beside markers.
+    // Unclosed brackets beside markers.
     for item in
         ["{ # tagrelay: ignore\n image: a:1},\n", "{image: a:1\n }, # tagrelay: ignore\n", "[], # tagrelay: ignore\n"]
     {
         assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
     }
-    // What ends lines to some readers only, where it does no harm: between quotes, and at the end of a line.
+    // Characters that only some parsers treat as line ends, at harmless positions: in quotes, and at the end of a line.
     for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
         for (before, item, behind) in [("a: \"", "x", "\""), ("a: '", "x", "'"), ("# ", "", ""), ("a: |\n  b", "", "")]
         {
@@ -233,7 +228,7 @@ fn time_grows_with_the_file() {
             });
         }
     }
-    // As many policies as markers that ask for one.
+    // As many policies as markers that refer to one.
     let flux = |number: usize| {
         format!(
             "- b/c{number} # {{\"$imagepolicy\": \"x:p{number}:name\"}}\n\
@@ -259,27 +254,33 @@ fn time_of_rules_grows_with_the_file() {
     }
 }
 
-/// A repository in memory, of which `env/` is the environment's own.
-struct Repo(BTreeMap<String, String>);
+/// A repository in memory; `env/` belongs to the environment.
+struct Repo {
+    files: BTreeMap<String, String>,
+    /// How often each file was read.
+    reads: Cell<usize>,
+}
 
 impl Repo {
     fn overlay(&self) -> Overlay {
-        read_overlay("env/kustomization.yaml", self.0["env/kustomization.yaml"].as_bytes(), self)
+        read_overlay("env/kustomization.yaml", self.files["env/kustomization.yaml"].as_bytes(), self)
     }
 
-    /// An overlay that says more about images, upon a base with these.
+    /// An overlay with additional entries, and a base with these images.
     fn upon(overlay: &str, images: impl Iterator<Item = String>) -> Self {
         let containers: String = images.map(|image| format!("- image: {image}\n")).collect();
-        Self(BTreeMap::from([
+        let files = BTreeMap::from([
             ("env/kustomization.yaml".to_owned(), format!("resources: [../base.yaml]\n{overlay}")),
             ("base.yaml".to_owned(), format!("kind: Pod\ncontainers:\n{containers}")),
-        ]))
+        ]);
+        Self { files, reads: Cell::new(0) }
     }
 }
 
 impl Surroundings for Repo {
     fn at(&self, path: &str) -> Beside {
-        self.0.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
+        self.reads.set(self.reads.get() + 1);
+        self.files.get(path).map_or(Beside::Nothing, |text| Beside::File(text.clone().into_bytes()))
     }
 
     fn is_own(&self, path: &str) -> bool {
@@ -308,10 +309,10 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
             .map(|number| Wanted { repository: format!("a{number}").parse().unwrap(), ..wanted().remove(0) })
             .collect();
         let (path, settings) = ("env/kustomization.yaml", ManifestSettings::default());
-        let edited = edit_overlay(path, repo.0[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
+        let edited = edit_overlay(path, repo.files[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
         assert_eq!(edited.unwrap().changes.len(), size);
     });
-    // What an environment runs of each image, of one overlay and of many.
+    // An environment's images, with one and with many overlays.
     let offers = |overlays: &Overlays, touched: &BTreeSet<Repository>| {
         touched.iter().map(|repository| overlays.sites_of(repository, &[]).count()).sum::<usize>()
     };
@@ -333,31 +334,30 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
 }
 
 #[test]
-fn one_resource_is_read_once_however_often_it_is_named() {
-    let begin = worked();
+fn repeated_resource_is_read_once() {
     let again = format!("more:\n- x\nresources:\n{}", "- ../base.yaml\n".repeat(2_000));
     let mut repo = Repo::upon("", (0..2_000).map(|number| format!("a{number}:1")));
-    repo.0.insert("env/kustomization.yaml".to_owned(), again);
+    repo.files.insert("env/kustomization.yaml".to_owned(), again);
     assert_eq!(repo.overlay().inherited.len(), 2_000);
-    assert!(worked() - begin < Duration::from_secs(10), "{:?}", worked() - begin);
+    assert!(repo.reads.get() < 10, "{} reads", repo.reads.get());
 }
 
 #[test]
-fn what_is_beyond_the_limits_of_overlays_is_told() {
+fn exceeded_overlay_limits_are_reported() {
     let reasons = |overlay: &Overlay| overlay.notes.iter().map(|note| note.reason.clone()).collect::<Vec<_>>();
     let many = Repo::upon("", (0..10_001).map(|number| format!("a{number}:1"))).overlay();
     assert_eq!(many.inherited.len(), 10_000);
     assert!(reasons(&many)[0].contains("more than 10000 images"), "{:?}", many.notes);
 
-    // Every entry meets every image, and changes all of their names.
+    // Every entry matches every image and renames it.
     let entries = "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(5_000);
     let meetings = Repo::upon(&format!("images:\n{entries}"), (0..5_000).map(|number| format!("a:{number}")));
     assert!(reasons(&meetings.overlay())[0].contains("a million"), "{:?}", meetings.overlay().notes);
 
     let resources = |list: &str| {
         let mut repo = Repo::upon("", std::iter::empty());
-        repo.0.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
-        repo.0.insert("broken.yaml".to_owned(), "containers: [".to_owned());
+        repo.files.insert("env/kustomization.yaml".to_owned(), format!("resources:\n- x\n{list}"));
+        repo.files.insert("broken.yaml".to_owned(), "containers: [".to_owned());
         repo.overlay()
     };
     let lookups = resources(&(0..6_000).map(|number| format!("- ../x{number}\n")).collect::<String>());
@@ -369,7 +369,7 @@ fn what_is_beyond_the_limits_of_overlays_is_told() {
 }
 
 #[test]
-fn tags_that_are_expanded_are_refused() {
+fn expanding_tags_are_refused() {
     let text = format!("%TAG !e! tag:{}\n---\nimage: a:1\nb: [{}]\n", "x".repeat(1_000), "!e!a,".repeat(100_000));
     assert!(reason_of(text).contains("too many explicit tags"));
     let usual = format!("image: a:1\nb: [{}]\n", "!Ref a,".repeat(20_000));
@@ -404,7 +404,7 @@ fn large_mappings_behind_many_aliases_are_refused() {
 
 // ---- Memory ---------------------------------------------------------------------------------------------------
 
-/// Returns a file that is dear to hold; `None` behind the last.
+/// Files that need much memory, by number; `None` after the last.
 fn dear(case: usize) -> Option<String> {
     let list = |item: &str, count: usize| format!("image: a:1\nb: [{}]\n", item.repeat(count));
     Some(match case {
@@ -420,7 +420,7 @@ fn dear(case: usize) -> Option<String> {
     })
 }
 
-/// Each file is read and edited in a process of its own, which tells the most memory that it had.
+/// Each file is read and edited in its own process, which prints its peak memory.
 #[test]
 fn memory_is_bounded() {
     const CASE: &str = "TAGRELAY_TEST_MEMORY_OF";
@@ -435,7 +435,7 @@ fn memory_is_bounded() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "bounds::memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
         let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
-        // On a machine with one core, libtest has begun the line with the name of the test.
+        // On a machine with one core, libtest has already printed the name of the test on this line.
         let (_, peak) = told.lines().find_map(|line| line.split_once("VmHWM:")).expect(&told);
         let kilobytes: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
         assert!(kilobytes < 300 << 10, "{case}: {kilobytes} kB");

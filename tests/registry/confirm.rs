@@ -1,4 +1,4 @@
-//! What the registries say, confirmed or not: against the embedded registry with its guard.
+//! Confirmations against the embedded registry behind its guard.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn asking(registry: &GuardedRegistry) -> Registries {
     Registries::new(vec![plain(&registry.host())]).unwrap()
 }
 
-/// Time limits for tests in which they are meant to be reached.
+/// Short time limits for tests that exceed them.
 const SHORT: TimeLimits = TimeLimits { connect: Duration::from_secs(1), request: Duration::from_secs(2) };
 
 #[track_caller]
@@ -53,7 +53,7 @@ fn not_now(confirmation: Confirmation) -> (String, Option<u64>) {
 }
 
 #[tokio::test]
-async fn an_open_registry_costs_one_head() {
+async fn registry_without_sign_in_needs_one_head() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let pushed = registry.push("uyou/user-service", "1").await;
     let registries = asking(&registry);
@@ -65,7 +65,7 @@ async fn an_open_registry_costs_one_head() {
 }
 
 #[tokio::test]
-async fn a_forged_tag_is_not_there() {
+async fn unknown_tag_is_not_there() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -75,7 +75,7 @@ async fn a_forged_tag_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_kept_token_makes_the_second_confirmation_one_head() {
+async fn kept_token_makes_the_second_confirmation_one_head() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     let pushed = registry.push("a/b", "1").await;
     let registries = asking(&registry);
@@ -86,7 +86,7 @@ async fn a_kept_token_makes_the_second_confirmation_one_head() {
         assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
         assert_eq!(registry.requests(), ["HEAD /v2/a/b/manifests/1"]);
     }
-    // Another repository needs another token, and the challenge is known already.
+    // Another repository needs another token, but no new challenge.
     assert_eq!(registries.confirm(&crate::image(&registry.host(), "c", "1")).await, Confirmation::NotThere);
     assert_eq!(registry.requests(), ["GET /token", "HEAD /v2/c/manifests/1"]);
 }
@@ -103,7 +103,7 @@ async fn an_expired_token_is_replaced_before_it_is_used() {
 }
 
 #[tokio::test]
-async fn a_kept_token_that_is_refused_is_replaced_once() {
+async fn refused_token_is_replaced_once() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -114,7 +114,7 @@ async fn a_kept_token_that_is_refused_is_replaced_once() {
     let once = ["HEAD /v2/a/manifests/1", "GET /token", "HEAD /v2/a/manifests/1"];
     assert_eq!(registry.requests(), once);
 
-    // A token that does not help is not fetched again and again.
+    // A rejected token is not fetched repeatedly.
     let unauthorized = || Fault::status(401, &[("www-authenticate", "Bearer realm=\"http://127.0.0.1:1/\"")]);
     let challenge = format!("Bearer realm=\"http://{}/token?from=challenge\",service=\"tests\"", registry.host());
     registry.next([Fault::status(401, &[("www-authenticate", &challenge)]), unauthorized()]);
@@ -124,7 +124,7 @@ async fn a_kept_token_that_is_refused_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn those_who_need_the_same_token_share_one_request() {
+async fn concurrent_confirmations_share_one_token_request() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     registry.requests();
@@ -145,7 +145,7 @@ async fn those_who_need_the_same_token_share_one_request() {
 }
 
 #[tokio::test]
-async fn credentials_go_to_the_token_service_and_a_token_to_the_registry() {
+async fn credentials_go_only_to_the_token_service() {
     let registry = GuardedRegistry::start(SignIn::BearerForReader).await;
     registry.push("a", "1").await;
     let image = image(&registry.host(), "a", "1");
@@ -162,7 +162,7 @@ async fn credentials_go_to_the_token_service_and_a_token_to_the_registry() {
 }
 
 #[tokio::test]
-async fn basic_authentication_is_sent_unasked_from_the_second_time_on() {
+async fn basic_authentication_is_sent_at_once_after_the_first_challenge() {
     let registry = GuardedRegistry::start(SignIn::Basic).await;
     registry.push("a", "1").await;
     let image = image(&registry.host(), "a", "1");
@@ -182,7 +182,7 @@ async fn basic_authentication_is_sent_unasked_from_the_second_time_on() {
 }
 
 #[tokio::test]
-async fn a_password_that_cannot_be_read_is_no_refusal() {
+async fn unreadable_password_is_transient() {
     let registry = GuardedRegistry::start(SignIn::Basic).await;
     registry.push("a", "1").await;
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ async fn a_password_that_cannot_be_read_is_no_refusal() {
 }
 
 #[tokio::test]
-async fn not_now_is_not_no() {
+async fn transient_errors_are_not_refusals() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -220,7 +220,7 @@ async fn not_now_is_not_no() {
 }
 
 #[tokio::test]
-async fn the_token_service_may_be_away_too() {
+async fn unreachable_token_service_is_transient() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;
     registry.push("a", "1").await;
     let registries = Registries::with_limits(vec![plain(&registry.host())], SHORT).unwrap();
@@ -241,7 +241,7 @@ async fn the_token_service_may_be_away_too() {
 }
 
 #[tokio::test]
-async fn no_is_said_with_what_to_do() {
+async fn refusals_contain_advice() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -257,12 +257,12 @@ async fn no_is_said_with_what_to_do() {
         let reason = not_allowed(registries.confirm(&image(&registry.host(), "a", "1")).await);
         assert!(reason.contains(expected) && !reason.contains("secret"), "{reason}");
     }
-    // What was wrong with the registry can be put right: nothing of it is remembered.
+    // Registry errors are not cached, so they disappear when the registry is repaired.
     digest(registries.confirm(&image(&registry.host(), "a", "1")).await);
 }
 
 #[tokio::test]
-async fn a_digest_that_is_missing_or_none_costs_one_get() {
+async fn missing_or_invalid_digest_costs_one_get() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let pushed = registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -279,14 +279,14 @@ async fn a_digest_that_is_missing_or_none_costs_one_get() {
         assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
         assert_eq!(registry.requests(), ["HEAD /v2/a/manifests/1", "GET /v2/a/manifests/1"]);
     }
-    // What the bytes hash to counts, not what is said about them.
+    // The hash of the bytes counts, not the digest in the header.
     const LIE: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     registry.next([Fault::Digest(None), Fault::Digest(Some(LIE))]);
     assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
 }
 
 #[tokio::test]
-async fn a_login_page_is_no_image() {
+async fn login_page_is_not_an_image() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     let registries = asking(&registry);
     let page =
@@ -300,7 +300,7 @@ async fn a_login_page_is_no_image() {
 }
 
 #[tokio::test]
-async fn a_registry_that_hangs_holds_nobody_up() {
+async fn hanging_registry_does_not_delay_others() {
     let (slow, quick) = (GuardedRegistry::start(SignIn::None).await, GuardedRegistry::start(SignIn::None).await);
     quick.push("a", "1").await;
     slow.next([Fault::Hang]);
@@ -315,7 +315,7 @@ async fn a_registry_that_hangs_holds_nobody_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     digest(registries.confirm(&image(&quick.host(), "a", "1")).await);
-    // Neither does it hold up other questions to itself.
+    // Nor are other requests to the slow registry delayed.
     assert_eq!(registries.confirm(&image(&slow.host(), "b", "1")).await, Confirmation::NotThere);
     assert!(!waiting.is_finished());
     let (reason, _) = not_now(waiting.await.unwrap());
@@ -323,7 +323,7 @@ async fn a_registry_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_registry_gets_so_many_requests_at_once_and_no_more() {
+async fn concurrent_requests_to_a_registry_are_limited() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.next(std::iter::repeat_n(Fault::Hang, 64));
     let limits = TimeLimits { request: Duration::from_secs(3), ..TimeLimits::default() };
@@ -372,7 +372,7 @@ async fn a_token_does_not_follow_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn a_registry_that_restarts_is_found_again() {
+async fn restarted_registry_is_found_again() {
     let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let (address, host) = (registry.address(), registry.host());
     let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -385,7 +385,7 @@ async fn a_registry_that_restarts_is_found_again() {
 }
 
 #[tokio::test]
-async fn nobody_at_home_is_not_now() {
+async fn refused_connection_is_transient() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let image =
         |host: &str| UnverifiedImage { repository: Repository::new(host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -397,7 +397,7 @@ async fn nobody_at_home_is_not_now() {
 }
 
 #[tokio::test]
-async fn plain_http_is_spoken_only_where_the_settings_say_so() {
+async fn plain_http_needs_the_setting() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.push("a", "1").await;
     let (reason, _) = not_now(Registries::new(Vec::new()).unwrap().confirm(&image(&registry.host(), "a", "1")).await);
@@ -407,7 +407,7 @@ async fn plain_http_is_spoken_only_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_up_or_says_nothing_is_explained() {
+async fn broken_and_silent_connections_are_explained() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let image = UnverifiedImage { repository: Repository::new(&host, "a").unwrap(), tag: "1".parse().unwrap() };
@@ -431,7 +431,7 @@ async fn a_server_that_hangs_up_or_says_nothing_is_explained() {
     assert!(reason.contains("connection timed out after 1s"), "{reason}");
 }
 
-/// A service on a port of its own that answers everything with `answer`, and the number of requests that came with an account.
+/// A server on its own port that always returns `answer`, and the number of authenticated requests.
 async fn service(answer: axum::response::Response<String>) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -446,7 +446,7 @@ async fn service(answer: axum::response::Response<String>) -> (u16, Arc<std::syn
 }
 
 #[tokio::test]
-async fn an_account_goes_over_plain_http_to_no_host_that_the_settings_do_not_know() {
+async fn credentials_are_not_sent_over_plain_http_to_unknown_hosts() {
     let answer = |status: u16, realm: Option<String>, body: &str| {
         let mut answer = http::Response::builder().status(status);
         if let Some(realm) = realm {
@@ -455,7 +455,7 @@ async fn an_account_goes_over_plain_http_to_no_host_that_the_settings_do_not_kno
         answer.body(body.to_owned()).unwrap()
     };
     let (tokens, shown) = service(answer(200, None, "{\"token\":\"t\"}")).await;
-    // Another name than that of the registry, for the same machine.
+    // A different host name of the same machine.
     let (port, _) = service(answer(401, Some(format!("http://localhost:{tokens}/token")), "")).await;
     let host = format!("127.0.0.1:{port}");
     let image = UnverifiedImage {

@@ -1,4 +1,4 @@
-//! Pushing, confirming and notifications against Debian's real `docker-registry`.
+//! Push, confirmation and notifications with Debian's `docker-registry`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ fn asking(host: &str, credentials: Option<Credentials>) -> Registries {
 }
 
 #[tokio::test]
-async fn what_was_pushed_is_there_and_nothing_else() {
+async fn only_pushed_images_are_confirmed() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let pushed = image(&registry.host, "uyou/user-service", "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432");
     let digest = push_tiny(&pushed, None).await.unwrap();
@@ -44,7 +44,7 @@ async fn what_was_pushed_is_there_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn it_notifies_of_the_push() {
+async fn docker_registry_notifies_of_the_push() {
     let collector = Collector::start(0).await;
     let notify = Some((collector.url(), "webhook-secret".to_owned()));
     let Some(registry) = DockerRegistry::start(Options { notify, ..Options::default() }) else { return };
@@ -82,7 +82,7 @@ async fn a_user_signs_in_with_a_password() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_only_when_it_is_named() {
+async fn private_authority_is_trusted_only_if_configured() {
     if peer::is_left_out("docker-registry") {
         return;
     }
@@ -102,7 +102,7 @@ async fn a_private_authority_is_trusted_only_when_it_is_named() {
     assert!(reason.contains("remove plain_http = true"), "{reason}");
 }
 
-/// An authority and a certificate for 127.0.0.1 that it has signed, as PEM files.
+/// A certificate authority and its certificate for 127.0.0.1, as PEM files.
 struct Certificates {
     authority: PathBuf,
     certificate: PathBuf,

@@ -1,4 +1,4 @@
-//! What registries say about the tags of a repository, true or not.
+//! Tag lists of registries, correct and malformed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 
 use crate::image;
 
-/// A server that answers the requests for lists as it is told, one after the other, and the last answer for ever.
+/// A server that returns the scripted answers to list requests in order, and repeats the last one.
 struct Lists {
     host: String,
     state: Arc<Mutex<State_>>,
@@ -29,7 +29,7 @@ struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
-    /// Instead of the body: so many mebibytes.
+    /// A body of this many mebibytes instead.
     endless_mib: usize,
 }
 
@@ -148,34 +148,34 @@ async fn the_embedded_registry_lists_with_a_token_for_each_repository() {
     let repository = registry.repository("a/b");
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "GET /token", "GET /v2/a/b/tags/list"]);
-    // The token is that of confirmations, so that the next look is one request, and so is what it finds.
+    // The token of confirmations is reused, so the next list is one request, and the next confirmation too.
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert!(matches!(registries.confirm(&image(&registry.host(), "a/b", "2")).await, Confirmation::There(_)));
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "HEAD /v2/a/b/manifests/2"]);
-    // A repository that nobody has pushed to has no tags.
+    // A repository without pushes has no tags.
     assert_eq!(tags(registries.tags(&registry.repository("a/c")).await), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_off_without_a_word_is_asked_on() {
+async fn silently_truncated_list_is_continued() {
     let names: Vec<String> = (0..1500).map(|number| format!("v{number:04}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let lists = Lists::answering([page(&names[..1000], None), page(&names[1000..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
     assert_eq!(lists.asked(), ["/v2/uyou/a/tags/list?n=1000", "/v2/uyou/a/tags/list?n=1000&last=v0999"]);
-    // One that gives links where there is more has said all when it gives none.
+    // A registry that sends a link if there is more is complete when it sends none.
     let linked = page(&names[..1000], Some("</v2/uyou/a/tags/list?n=1000&last=v0999>; rel=\"next\""));
     let lists = Lists::answering([linked, page(&names[500..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
     assert_eq!(lists.asked().len(), 2);
-    // One that knows no pages gives the same again, and that is the end.
+    // A registry without pages returns the same list again, which ends the reading.
     let lists = Lists::answering([page(&names[..1000], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1000);
     assert_eq!(lists.asked().len(), 2);
 }
 
 #[tokio::test]
-async fn a_registry_that_does_not_like_the_number_is_asked_without() {
+async fn list_is_requested_without_page_size_if_refused() {
     for answer in [error(400, "UNSUPPORTED"), error(400, "TAG_LIMIT_EXCEEDED"), error(400, "PAGINATION_NUMBER_INVALID")]
     {
         let lists = Lists::answering([answer, page(&["a"], None)]).await;
@@ -185,7 +185,7 @@ async fn a_registry_that_does_not_like_the_number_is_asked_without() {
 }
 
 #[tokio::test]
-async fn what_no_tag_is_called_is_left_out() {
+async fn invalid_tags_are_skipped() {
     let bad = [".", "-a", "a b", "a/b", "", &"x".repeat(129), "\u{202e}", "../../etc/passwd", "ok", "ok", "ok"];
     let lists = Lists::answering([page(&bad, None)]).await;
     assert_eq!(tags(lists.list().await), ["ok"]);
@@ -196,7 +196,7 @@ async fn what_no_tag_is_called_is_left_out() {
 }
 
 #[tokio::test]
-async fn no_link_leads_elsewhere() {
+async fn links_to_other_hosts_are_not_followed() {
     let elsewhere = Lists::answering([page(&["evil"], None)]).await;
     for link in [
         format!("<http://{}/v2/uyou/a/tags/list?last=a>; rel=\"next\"", elsewhere.host),
@@ -211,24 +211,24 @@ async fn no_link_leads_elsewhere() {
     let lists = Lists::answering([page(&["a"], Some("</v2/>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
-    // The list of another repository of the same registry: its tags are none of this one.
+    // The list of another repository of the same registry: its tags are not used.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/b/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
 }
 
 #[tokio::test]
-async fn pages_without_end_have_one() {
+async fn endless_pages_are_cut_off() {
     // The same page again.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("link in a circle"));
     assert_eq!(lists.asked().len(), 2);
-    // Always another address, and nothing new behind it.
+    // Always a new address without new tags.
     let answers = (0..50).map(|number| page(&["a"], Some(&format!("</v2/uyou/a/tags/list?p={number}>; rel=\"next\""))));
     let lists = Lists::answering(answers).await;
     assert!(no_list(lists.list().await).contains("link in a circle"));
     assert!(lists.asked().len() <= 10);
-    // Something new on each page, for ever.
+    // New tags on each page, endlessly.
     let answers = (0..1100).map(|number| {
         page(&[&format!("v{number}")], Some(&format!("</v2/uyou/a/tags/list?last=v{number}>; rel=\"next\"")))
     });
@@ -238,7 +238,7 @@ async fn pages_without_end_have_one() {
 }
 
 #[tokio::test]
-async fn more_tags_than_anybody_has_are_not_taken() {
+async fn too_many_tags_are_an_error() {
     let names: Vec<String> = (0..100_001).map(|number| number.to_string()).collect();
     let lists = Lists::answering([page(&names.iter().map(String::as_str).collect::<Vec<_>>(), None)]).await;
     assert!(no_list(lists.list().await).contains("more than 100,000 tags"));
@@ -258,7 +258,7 @@ async fn a_body_of_a_hundred_megabytes_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_list_is_not_taken_for_an_empty_one() {
+async fn invalid_list_is_not_an_empty_list() {
     for body in ["", "<html>Please sign in</html>", "{}", "[]", r#"{"tags":{"a":1}}"#, r#"{"tags":["a""#] {
         let lists = Lists::answering([text(200, body)]).await;
         assert!(no_list(lists.list().await).contains("other than a tag list"), "{body}");
@@ -266,7 +266,7 @@ async fn what_is_no_list_is_not_taken_for_an_empty_one() {
 }
 
 #[tokio::test]
-async fn registries_without_lists_are_known() {
+async fn registries_without_lists_are_recognised() {
     for answer in [
         text(404, "404 page not found"),
         error(404, "NOT_FOUND"),
@@ -293,14 +293,14 @@ async fn registries_without_lists_are_known() {
 }
 
 #[tokio::test]
-async fn a_page_that_fails_makes_the_list_fail() {
+async fn failed_page_fails_the_list() {
     let link = Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\"");
     let lists = Lists::answering([page(&["a"], link), text(500, "")]).await;
     assert!(matches!(lists.list().await, Listing::NotNow { .. }), "half a list would forget the other half");
 }
 
 #[tokio::test]
-async fn who_asks_to_be_left_alone_is_remembered_for_all_repositories() {
+async fn retry_after_holds_for_all_repositories_of_a_registry() {
     let busy = |status| Answer { headers: vec![("retry-after", "120".to_owned())], ..text(status, "") };
     for status in [429, 503] {
         let lists = Lists::answering([busy(status)]).await;
@@ -311,7 +311,7 @@ async fn who_asks_to_be_left_alone_is_remembered_for_all_repositories() {
         assert!(wait > Duration::from_secs(110) && reason.contains("Retry-After"), "{reason} {wait:?}");
         assert_eq!(registries.quiet("other.example.com"), None);
     }
-    // Whoever confirms an image hears it, too.
+    // A confirmation also starts a pause.
     let registry = GuardedRegistry::start(SignIn::None).await;
     let registries = asking(&registry.host());
     registry.next([Fault::status(429, &[("retry-after", "60")])]);
@@ -321,7 +321,7 @@ async fn who_asks_to_be_left_alone_is_remembered_for_all_repositories() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_limit_is_left_to_confirmations() {
+async fn catch_up_leaves_the_rate_limit_to_confirmations() {
     let limits = |remaining: &str| {
         vec![("ratelimit-limit", "100;w=21600".to_owned()), ("ratelimit-remaining", format!("{remaining};w=21600"))]
     };

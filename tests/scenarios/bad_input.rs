@@ -1,4 +1,4 @@
-//! Bad input, and what it gets.
+//! Invalid input and its answers.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,7 +10,7 @@ async fn events(fleet: &Fleet) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn who_does_not_know_the_secret_stores_nothing() {
+async fn webhook_with_wrong_secret_stores_nothing() {
     let fleet = crate::fleet().service("user-service").start().await;
     let body = json!({"image": format!("{}:{}", fleet.repository("user-service"), sha('1'))}).to_string();
     let url = fleet.url("/webhooks/ci");
@@ -31,7 +31,7 @@ async fn who_does_not_know_the_secret_stores_nothing() {
 }
 
 #[tokio::test]
-async fn wrong_places_and_methods_have_their_statuses() {
+async fn unknown_paths_and_methods_get_their_status() {
     let fleet = crate::fleet().service("user-service").start().await;
     assert_eq!(fleet.client.post(fleet.url("/webhooks/nobody")).body("{}").send().await.unwrap().status(), 404);
     assert_eq!(fleet.client.get(fleet.url("/webhooks/ci")).send().await.unwrap().status(), 405);
@@ -62,7 +62,7 @@ async fn wrong_places_and_methods_have_their_statuses() {
 }
 
 #[tokio::test]
-async fn malformed_but_authenticated_is_ignored_with_a_reason() {
+async fn malformed_authenticated_body_is_ignored_with_reason() {
     let fleet = crate::fleet().service("user-service").start().await;
     for body in
         ["", "{", "[]", "null", "{}", r#"{"image": 5}"#, r#"{"image": "UPPER/case"}"#, "\u{0}", r#"{"image": "a/b"}"#]
@@ -76,18 +76,18 @@ async fn malformed_but_authenticated_is_ignored_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
+async fn too_large_body_is_refused_before_it_is_read() {
     let fleet = crate::fleet().service("user-service").start().await;
     let large = "x".repeat(70_000);
     assert_eq!(fleet.deliver_body(&large).await.0, 413);
-    // One that only says so: the answer comes though the body never does.
+    // Only a declared length: the answer comes although the body never does.
     let address = fleet.url("").replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 10737418240\r\n\r\n{").await.unwrap();
     let mut answer = [0; 12];
     tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
-    // One that never says how long it is, of somebody who may send.
+    // A chunked body of an authenticated sender.
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let head = format!(
         "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GENERIC_SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -102,7 +102,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_forged_event_is_refused_and_explained() {
+async fn event_without_image_is_refused_with_reason() {
     let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('e')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
@@ -111,19 +111,19 @@ async fn a_forged_event_is_refused_and_explained() {
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.contains(&format!("has no uyou/user-service:{}", sha('e'))), "{reason}");
     assert_eq!(fleet.upstream.subjects(), ["begin"]);
-    // Once it is there, the same delivery counts.
+    // After the push, the same delivery is accepted.
     fleet.push_image("user-service", &sha('e')).await;
     let (_, again) = fleet.deliver("user-service", &sha('e')).await;
     assert_eq!(again["events"][0]["state"], "queued");
     assert_eq!(fleet.settled(again["events"][0]["id"].as_str().unwrap()).await["state"], "committed");
-    // It is the same event, at its place in the order of arrival, and has nothing left to replay.
+    // It is the same event at its original place in the order of arrival, and there is nothing left to replay.
     assert_eq!(again["events"][0]["id"], id);
     let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 409, "{problem}");
 }
 
 #[tokio::test]
-async fn what_no_rule_takes_reaches_nothing() {
+async fn image_without_rule_changes_nothing() {
     let fleet = crate::fleet().service("user-service").start().await;
     fleet.push_image("user-service", "latest").await;
     for (image, words) in [
@@ -145,7 +145,7 @@ async fn what_no_rule_takes_reaches_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_parse_stops_nothing_else() {
+async fn unparseable_file_leaves_other_files_unaffected() {
     let broken = "image: REGISTRY/uyou/user-service:0000000\n  - : [\n";
     let fleet = crate::fleet()
         .service("user-service")
@@ -166,7 +166,7 @@ async fn a_file_that_does_not_parse_stops_nothing_else() {
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     let problems = matrix["environments"][0]["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
-    // An event whose only manifest is that file is told so.
+    // An event whose only manifest is that file gets the reason.
     let id = fleet.announce("broken-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert!(event["reason"].as_str().unwrap().contains("environments/staging/broken"), "{event:#}");
@@ -203,9 +203,9 @@ async fn symlinks_and_submodules_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_site_that_has_vanished_is_a_refusal_with_a_reason() {
+async fn removed_site_is_refused_with_reason() {
     let fleet = crate::fleet().service("user-service").service("order-service").start().await;
-    // Read the branch, then take the site away behind its back.
+    // The site is removed after the branch was read.
     let id = fleet.announce("order-service", &sha('1')).await;
     fleet.settled(&id).await;
     fleet.upstream.commit("retire the user service", &[("environments/staging/user-service.yaml", "kind: Nothing\n")]);
@@ -216,7 +216,7 @@ async fn a_site_that_has_vanished_is_a_refusal_with_a_reason() {
 }
 
 #[tokio::test]
-async fn secrets_are_nowhere_to_be_read() {
+async fn secrets_appear_in_no_output() {
     let mut fleet = crate::fleet()
         .service("user-service")
         .receiver("name = \"hub\"\nkind = \"docker-hub\"\nsecret = { value = \"hub-url-token-8c2d\" }")

@@ -1,4 +1,4 @@
-//! What no webhook told of, and is found all the same.
+//! Catch-up: images without webhook are found.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::docker_registry::{DockerRegistry, Options};
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
-/// A registry of the tests whose requests are noted, and that answers some of them otherwise.
+/// A registry that records requests and can be scripted.
 struct Front {
     registry: EmbeddedRegistry,
     state: Arc<Mutex<FrontState>>,
@@ -23,7 +23,7 @@ struct Front {
 struct FrontState {
     /// `GET /v2/uyou/user-service/tags/list?n=1000`.
     requests: Vec<String>,
-    /// Answers to lists, in the place of the right ones.
+    /// Answers to list requests, instead of the real ones.
     lists: Option<(StatusCode, &'static str, &'static str)>,
 }
 
@@ -53,7 +53,7 @@ impl Front {
         self.registry.host()
     }
 
-    /// Answers lists like this from now on.
+    /// Sets the answer to list requests.
     fn answer_lists(&self, status: u16, header: &'static str, value: &'static str) {
         self.state.lock().unwrap().lists = Some((StatusCode::from_u16(status).unwrap(), header, value));
     }
@@ -98,13 +98,13 @@ async fn metric(fleet: &Fleet, line: &str) -> f64 {
     found.unwrap_or_else(|| panic!("there is no {line} in\n{text}")).parse().unwrap()
 }
 
-/// The whole of it: with the real registry, and no webhook at all.
+/// End to end, with the real registry and without any webhook.
 #[tokio::test]
-async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start() {
+async fn image_pushed_during_downtime_is_committed_after_start() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let mut fleet = crate::fleet().registry(&registry.host).service("user-service").start().await;
     fleet.push_image("user-service", &sha('0')).await;
-    // The repository is known, with or without a tag, once it has been listed.
+    // The first list is recorded, whether or not it has tags.
     state_is(&fleet, "listed").await;
     assert_eq!(fleet.terminate(), Some(0));
     let digest = fleet.push_image("user-service", &sha('1')).await;
@@ -129,7 +129,7 @@ async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start
     let label = format!("{{registry=\"{}\"}}", registry.host);
     assert!(metric(&fleet, &format!("tagrelay_catch_up_found_total{label}")).await >= 1.0);
 
-    // A webhook that comes all the same makes no second commit.
+    // A late webhook makes no second commit.
     let before = fleet.upstream.tip();
     let (status, answer) = fleet.deliver("user-service", &sha('1')).await;
     assert_eq!(status, 202, "{answer}");
@@ -140,15 +140,15 @@ async fn what_was_pushed_while_the_process_was_down_is_committed_after_the_start
 
 /// The real registry, and a webhook that is lost between two rounds.
 #[tokio::test]
-async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
+async fn later_round_asks_only_for_new_tags() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let builder = crate::fleet().registry(&registry.host).service("user-service");
     let repository = format!("{}/uyou/user-service", registry.host);
     for digit in ['0', '8', '9'] {
         push_to(&repository, &sha(digit), "2026-11-20T08:00:00Z").await;
     }
-    // What pushes send is left out by its kind: the registry answers before it writes its log, so the end of a push
-    // may stand there behind what was asked after it.
+    // Requests of pushes are filtered by method: the registry logs a request after answering it, so the end of a push can be
+    // logged after later requests.
     let questions = || {
         let mut requests = registry.requests();
         requests.retain(|request| {
@@ -186,7 +186,7 @@ async fn a_later_round_asks_for_what_is_new_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
+async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     let front = Front::start().await;
     let builder = crate::fleet().registry(&front.host()).service("user-service");
     for digit in ['2', '3', '4'] {
@@ -195,7 +195,7 @@ async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
     let fleet = builder.start().await;
     state_is(&fleet, "listed").await;
     assert_eq!(events(&fleet).await, Vec::<Value>::new(), "commits say nothing about their order");
-    // One that a webhook tells of, and one that none does.
+    // One image with a webhook, one without.
     let told = fleet.announce("user-service", &sha('5')).await;
     assert_eq!(fleet.settled(&told).await["state"], "committed");
     fleet.push_image("user-service", &sha('6')).await;
@@ -207,14 +207,14 @@ async fn the_first_list_is_old_and_a_reload_finds_what_came_since() {
     assert_eq!(seen, expected);
 }
 
-/// Reproducible builds say 1970, and commits without a source say nothing: what was pushed first is not known.
+/// If all builds claim 1970 and there is no source, the order of the pushes is unknown.
 #[tokio::test]
-async fn what_may_be_older_than_a_push_that_was_told_is_not_put_over_it() {
+async fn found_tag_of_unknown_age_does_not_replace_announced_push() {
     let front = Front::start().await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     let reproducible = "1970-01-01T00:00:00Z".parse().unwrap();
-    // The webhook of the first is lost.
+    // The first webhook is lost.
     fleet.push_image_built("user-service", &sha('2'), reproducible).await;
     fleet.push_image_built("user-service", &sha('3'), reproducible).await;
     let (_, told) = fleet.deliver("user-service", &sha('3')).await;
@@ -239,7 +239,7 @@ async fn push_to(repository: &str, tag: &str, created: &str) {
 }
 
 #[tokio::test]
-async fn the_newest_of_a_first_list_is_taken_where_tags_tell_it() {
+async fn newest_version_of_first_list_is_taken_if_tags_are_ordered() {
     let front = Front::start().await;
     for tag in ["1.0.0", "1.9.0", "1.10.0", "2.0.0-rc.1"] {
         push(&front, "user-service", tag).await;
@@ -266,11 +266,11 @@ fn following_latest(front: &Front, digest: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
+async fn moving_tag_is_found_by_digest_without_list() {
     let front = Front::start().await;
     front.answer_lists(404, "x-test", "no lists here");
     let mut fleet = following_latest(&front, &format!("sha256:{}", "0".repeat(64))).start().await;
-    // Not there yet, and then pushed while nobody listens.
+    // The image is pushed while the program is stopped.
     state_is(&fleet, "listed").await;
     assert_eq!(fleet.terminate(), Some(0));
     let digest = fleet.push_image("user-service", "latest").await;
@@ -288,7 +288,7 @@ async fn a_moving_tag_is_found_by_its_digest_without_a_list() {
 }
 
 #[tokio::test]
-async fn a_registry_without_lists_is_left_out_and_said_so() {
+async fn registry_without_tag_lists_is_skipped_and_reported() {
     let front = Front::start().await;
     front.answer_lists(405, "x-test", "no lists here");
     let fleet = crate::fleet().registry(&front.host()).service("user-service").service("order-service").start().await;
@@ -302,10 +302,10 @@ async fn a_registry_without_lists_is_left_out_and_said_so() {
     assert_eq!(fleet.log().matches(left_out).count(), 1);
     let label = format!("{{registry=\"{}\",outcome=\"unsupported\"}}", front.host());
     assert!(metric(&fleet, &format!("tagrelay_catch_up_looks_total{label}")).await >= 1.0);
-    // Webhooks work as ever.
+    // Webhooks work as before.
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // Other settings may have made it possible; the log has said it, and says no more.
+    // After a reload, the registry is asked again, but the warning is not repeated.
     hang_up(&fleet);
     fleet.eventually("it is asked again", async || front.lists() > asked).await;
     state_is(&fleet, "unsupported").await;
@@ -313,7 +313,7 @@ async fn a_registry_without_lists_is_left_out_and_said_so() {
 }
 
 #[tokio::test]
-async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
+async fn retry_after_stops_all_requests_to_the_registry_across_reloads() {
     let front = Front::start().await;
     front.answer_lists(429, "retry-after", "3600");
     let mut builder = crate::fleet().registry(&front.host());
@@ -331,7 +331,7 @@ async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
             metric(&fleet, "tagrelay_config_reload_total{outcome=\"ok\"}").await >= 1.0
         })
         .await;
-    // An event goes its way meanwhile, so that there was time enough to ask.
+    // Processing an event gives catch-up enough time for a request.
     let id = fleet.announce("service-1", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     assert_eq!(front.lists(), asked);
@@ -342,7 +342,7 @@ async fn retry_after_keeps_everybody_from_the_registry_also_after_a_reload() {
 }
 
 #[tokio::test]
-async fn turned_off_it_asks_nobody() {
+async fn disabled_catch_up_asks_no_registry() {
     let front = Front::start().await;
     let fleet = crate::fleet()
         .registry(&front.host())
@@ -357,7 +357,7 @@ async fn turned_off_it_asks_nobody() {
 }
 
 #[tokio::test]
-async fn a_hold_makes_what_is_found_wait() {
+async fn update_found_by_catch_up_waits_for_hold() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
@@ -376,7 +376,7 @@ async fn a_hold_makes_what_is_found_wait() {
 }
 
 #[tokio::test]
-async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
+async fn webhook_and_catch_up_at_once_make_one_commit() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
@@ -396,7 +396,7 @@ async fn a_webhook_and_a_look_at_the_same_time_make_one_commit() {
 }
 
 #[tokio::test]
-async fn other_settings_begin_with_a_look_of_their_own() {
+async fn changed_catch_up_settings_start_a_round() {
     let front = Front::start().await;
     push(&front, "user-service", &sha('0')).await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;

@@ -1,4 +1,4 @@
-//! What failed for good: listed, shown with every attempt, run again. And how what ended is told.
+//! Failed events and requests: lists, attempts, replays. Also how ended updates are counted and logged.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{API_TOKEN, Fleet, deployment, sha};
 use tagrelay_test_support::settings::QA;
 
-/// The server takes no push that touches qa.
+/// The server rejects every push that changes qa.
 const QA_IS_PROTECTED: &str = "while read old new ref; do\n  \
      if git diff --name-only $old $new | grep -q environments/qa; then echo 'qa is protected' >&2; exit 1; fi\ndone";
 
@@ -52,7 +52,7 @@ fn attempts(event: &Value) -> Vec<(Option<&str>, &str, &str)> {
 }
 
 #[tokio::test]
-async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
+async fn refused_event_lists_its_attempts_and_can_be_replayed() {
     let fleet = crate::fleet().service("user-service").start().await;
     let (_, answer) = fleet.deliver("user-service", &sha('1')).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
@@ -87,7 +87,7 @@ async fn an_event_that_was_refused_is_shown_with_its_attempts_and_runs_again() {
 }
 
 #[tokio::test]
-async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
+async fn events_refused_by_one_environment_are_listed_and_replayed_together() {
     let services = ["user-service", "order-service"];
     let qa = |service: &str| deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
     let fleet = services.iter().fold(crate::fleet().settings(QA), |builder, service| {
@@ -145,7 +145,7 @@ async fn what_one_environment_refused_is_found_and_all_run_again_at_once() {
 }
 
 #[tokio::test]
-async fn every_end_is_told_and_an_event_is_counted_once_however_many_environments_take_it() {
+async fn event_of_several_environments_is_counted_once() {
     let qa = deployment(&format!("REGISTRY/uyou/user-service:{}", sha('0')));
     let fleet = crate::fleet().settings(QA).service("user-service").file("environments/qa/user-service.yaml", &qa);
     let fleet = fleet.start().await;
@@ -158,7 +158,7 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
         assert_eq!(count(&fleet, "tagrelay_updates_total", environment, "committed").await, Some(1));
     }
 
-    // Of two that wait for a hold the older one ends when the hold does, in its transaction.
+    // When a hold ends, the older of two waiting updates ends in the same transaction.
     let mut holds = Vec::new();
     for environment in ["staging", "qa"] {
         let hold = json!({ "environment": environment, "repository": "user-service" });
@@ -185,10 +185,10 @@ async fn every_end_is_told_and_an_event_is_counted_once_however_many_environment
 }
 
 #[tokio::test]
-async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too() {
+async fn failed_attempts_name_the_peer_and_failed_requests_are_listed() {
     let fleet =
         crate::fleet().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
-    // The source cannot be read.
+    // The source repository is unreachable.
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
         .eventually("the source was asked", async || {
@@ -196,7 +196,7 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
             attempts(&event).iter().any(|attempt| attempt.1 == "source")
         })
         .await;
-    // The registry does not have it, and no rule takes the other.
+    // The registry does not have this image, and no rule matches the other one.
     let (_, answer) = fleet.deliver("user-service", "latest").await;
     let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(attempts(&event).last().unwrap().1, "rules", "{event:#}");
@@ -225,7 +225,7 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
     assert_eq!((&other["events"], &other["requests"]), (&json!([]), &json!([])));
     let (_, all) = fleet.api("GET", "/events", None).await;
     assert_eq!(all["requests"], Value::Null);
-    // A rollback that did not happen leaves no hold, also when it is asked for again and after a crash.
+    // A refused rollback leaves no hold, even if it is repeated or after a crash.
     let mut fleet = fleet;
     for _ in 0..2 {
         let body = json!({"environment": "production", "repository": "user-service", "to": sha('8'), "hold_for": "4h"});
@@ -238,7 +238,7 @@ async fn who_was_asked_in_vain_is_told_and_promotions_that_failed_are_listed_too
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
+async fn replay_retries_a_rate_limited_event_at_once() {
     let (is_limited, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let (limited, questions) = (is_limited.clone(), asked.clone());
     let front = |routes: axum::Router| {
@@ -260,7 +260,7 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
     fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;
-    // As long as Docker Hub counts, and not for the day that was asked for.
+    // As long as Docker Hub's rate limit window, not the requested day.
     let wait = |event: &Value| {
         let time = |key: &str| event[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         time("next_attempt_at").duration_since(time("received_at")).as_secs()
@@ -268,9 +268,9 @@ async fn an_event_whose_registry_wants_a_day_is_asked_about_now_on_request() {
     let before = event().await;
     assert!((6 * 3600..8 * 3600).contains(&wait(&before)), "{before:#}");
 
-    // The registry still wants time: that is heard once more, and kept.
+    // The registry still answers 429: the replay asks once and postpones again.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
-    assert!(done && told.contains("it starts now") && told.contains("answered 429"), "{told}");
+    assert!(done && told.contains("it starts now") && told.contains("429"), "{told}");
     fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(wait(&event().await) >= 6 * 3600);

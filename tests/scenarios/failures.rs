@@ -1,9 +1,8 @@
-//! Breaking things on purpose: nothing that was answered is lost, and nothing is committed twice.
+//! Crashes and outages: nothing acknowledged is lost, and nothing is committed twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -14,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::{Fault, Server};
 
-/// How many commits of the branch moved a service to a tag in staging.
+/// Number of commits that set a service to a tag in staging.
 fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
     let image = format!("Tagrelay-Image: {}:{tag}@", fleet.repository(service));
     let log = fleet.upstream.git(&["log", "--format=%B", "main"]);
@@ -22,13 +21,13 @@ fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
 }
 
 #[tokio::test]
-async fn killed_after_the_answer_it_goes_on_where_it_was() {
+async fn event_is_committed_once_after_kill_during_push() {
     let mut fleet = crate::fleet().service("user-service").start().await;
-    // The hook keeps the push waiting, so that the kill falls into it.
-    fleet.upstream.hook("pre-receive", "sleep 1");
+    let gate = fleet.upstream.gate("pre-receive");
     let id = fleet.announce("user-service", &sha('1')).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     fleet.kill();
+    gate.open();
     fleet.start().await;
     let event = fleet.settled(&id).await;
     assert_eq!(event["state"], "committed", "{event:#}");
@@ -38,27 +37,37 @@ async fn killed_after_the_answer_it_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn killed_again_and_again_it_commits_everything_once() {
+async fn repeated_kills_commit_each_update_once() {
     const SERVICES: usize = 12;
     let mut builder = crate::fleet();
     for number in 0..SERVICES {
         builder = builder.service(&format!("service-{number}"));
     }
     let mut fleet = builder.start().await;
-    fleet.upstream.hook("pre-receive", "sleep 0.05");
     for number in 0..SERVICES {
         fleet.push_image(&format!("service-{number}"), &sha('b')).await;
     }
     let mut ids = HashMap::new();
+    // The program is killed after the acknowledgement, before the push, after the push, or during the push.
+    let mut hooks = [None, Some("pre-receive"), Some("post-receive"), None].into_iter();
     for number in 0..SERVICES {
+        let gate = match number % 3 {
+            2 => hooks.next().unwrap().map(|hook| (hook, fleet.upstream.gate(hook))),
+            _ => None,
+        };
         let service = format!("service-{number}");
         let (status, answer) = fleet.deliver(&service, &sha('b')).await;
         assert_eq!(status, 202);
         ids.insert(service, answer["events"][0]["id"].as_str().unwrap().to_owned());
-        // At another instant of the work each time.
-        tokio::time::sleep(Duration::from_millis(17 * number as u64)).await;
+        if let Some((_, gate)) = &gate {
+            fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
+        }
         if number % 3 == 2 {
             fleet.kill();
+            if let Some((hook, gate)) = gate {
+                gate.open();
+                fleet.upstream.remove_hook(hook);
+            }
             fleet.start().await;
         }
     }
@@ -72,26 +81,27 @@ async fn killed_again_and_again_it_commits_everything_once() {
 }
 
 #[tokio::test]
-async fn the_commits_of_others_are_intact() {
+async fn foreign_commits_stay_intact() {
     let mut builder = crate::fleet();
     for number in 0..8 {
         builder = builder.service(&format!("service-{number}"));
     }
     let fleet = builder.start().await;
-    // Widens the window in which a race can be lost.
-    fleet.upstream.hook("pre-receive", "sleep 0.1");
     for number in 0..8 {
         fleet.push_image(&format!("service-{number}"), &sha('c')).await;
     }
     let mut foreign = 0;
     for number in 0..8 {
+        // The branch moves while the push waits in the hook, so the push loses the race.
+        let gate = fleet.upstream.gate("pre-receive");
         assert_eq!(fleet.deliver(&format!("service-{number}"), &sha('c')).await.0, 202);
+        fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
         for _ in 0..3 {
             let path = format!("foreign/{foreign}.txt");
             fleet.upstream.commit(&format!("foreign {foreign}"), &[(&path, "theirs\n")]);
             foreign += 1;
-            tokio::time::sleep(Duration::from_millis(40)).await;
         }
+        gate.open();
     }
     fleet
         .eventually("every service runs the new commit", async || {
@@ -109,7 +119,7 @@ async fn the_commits_of_others_are_intact() {
 }
 
 #[tokio::test]
-async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
+async fn push_rejected_by_hook_can_be_replayed() {
     let fleet = crate::fleet().service("user-service").start().await;
     fleet.upstream.hook("pre-receive", "echo 'no deployments on Fridays' >&2; exit 1");
     let id = fleet.announce("user-service", &sha('1')).await;
@@ -125,21 +135,28 @@ async fn a_hook_that_declines_is_a_refusal_that_can_be_replayed() {
 }
 
 #[tokio::test]
-async fn what_protects_one_environment_does_not_stop_another() {
+async fn rejected_environment_does_not_stop_another() {
     let fleet = crate::fleet().service("user-service").service("order-service").start().await;
-    let settle = "while read old new ref; do git diff --name-only $old $new | grep -q ^environments/production/ && \
-        { sleep 0.3; echo production is protected >&2; exit 1; }; done; exit 0";
-    fleet.upstream.hook("pre-receive", settle);
+    let gate = fleet.upstream.new_gate();
+    let script = format!(
+        "while read old new ref; do git diff --name-only $old $new | grep -q ^environments/production/ && \
+         {{ {}; echo production is protected >&2; exit 1; }}; done; exit 0",
+        gate.script()
+    );
+    fleet.upstream.hook("pre-receive", &script);
     for service in ["user-service", "order-service"] {
         fleet.push_image(service, &sha('1')).await;
     }
-    // A push that is under way gathers the next ones behind it.
+    // Updates that arrive during a push are pushed together.
     let promotion = json!({"to": "production", "repositories": ["user-service"], "tag": sha('1')});
     let (_, first) = fleet.api("POST", "/promotions", Some(promotion.clone())).await;
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     let (_, event) = fleet.deliver("order-service", &sha('1')).await;
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('1')});
-    let refused = fleet.request("/promotions", promotion).await;
+    // The request may wait for the end of the push.
+    let ((status, second), ()) = tokio::join!(fleet.api("POST", "/promotions", Some(promotion)), async { gate.open() });
+    assert_eq!(status, 202, "{second}");
+    let (_, refused) = fleet.api("GET", &format!("/promotions/{}?wait=60", second["id"].as_str().unwrap()), None).await;
     assert_eq!(refused["state"], "refused", "{refused:#}");
     assert!(refused["reason"].as_str().unwrap().contains("production is protected"), "{refused:#}");
     let event = fleet.settled(event["events"][0]["id"].as_str().unwrap()).await;
@@ -149,14 +166,14 @@ async fn what_protects_one_environment_does_not_stop_another() {
 }
 
 #[tokio::test]
-async fn what_declines_one_service_does_not_stop_the_others() {
+async fn rejected_service_does_not_stop_others() {
     let services: Vec<String> = (0..12).map(|number| format!("service-{number}")).collect();
     let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
         builder = builder.service(service);
     }
     let fleet = builder.start().await;
-    // Says no to whatever changes the fifth, beside whatever else.
+    // Rejects every push that changes the fifth service.
     let only_the_others = "read old new name; git diff --name-only $old $new | grep -q service-5 || exit 0\n\
                            echo 'service-5 is frozen' >&2; exit 1";
     fleet.upstream.hook("pre-receive", only_the_others);
@@ -177,7 +194,7 @@ async fn what_declines_one_service_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn what_declines_everything_is_asked_a_few_times() {
+async fn hook_that_rejects_all_gets_few_pushes() {
     let services: Vec<String> = (0..40).map(|number| format!("service-{number}")).collect();
     let mut builder = crate::fleet().repository_settings("quiet_period = \"2s\"");
     for service in &services {
@@ -201,7 +218,7 @@ async fn what_declines_everything_is_asked_a_few_times() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_holds_up_nobody_else() {
+async fn unreachable_registry_does_not_delay_other_images() {
     let away = format!("127.0.0.1:{}", tagrelay_test_support::fleet::free_port());
     let settings =
         format!("\n[[image]]\nrepository = \"{away}/uyou/*\"\n\n[[registry]]\nhost = \"{away}\"\nplain_http = true\n");
@@ -225,7 +242,7 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
             event["state"] == "queued" && event["attempts"].as_u64().unwrap() >= 2 && event["reason"].is_string()
         })
         .await;
-    // It comes back: everything goes on by itself, and the newest wins.
+    // The registry comes back: all events continue, and the newest wins.
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
     for digit in ['1', '2', '3'] {
         let image = tagrelay_embedded_registry::push::TinyImage {
@@ -246,13 +263,13 @@ async fn a_registry_that_is_away_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_config_repository_that_is_away_loses_nothing() {
+async fn unreachable_config_repository_loses_no_update() {
     let builder = crate::fleet().service("user-service").service("order-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
-    server.set_fault(Fault::Unavailable);
+    server.set_fault(Fault::Unavailable(1));
     let credentials = "username = \"tagrelay\"\npassword = { value = \"secret\" }\n";
     let fleet = builder
         .registry(&registry.host())
@@ -273,7 +290,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
     assert_eq!(status, 503);
     server.set_fault(Fault::None);
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // The answer to a push is lost: the branch is looked at before anything is sent again.
+    // The answer to a push is lost: the branch is read before anything is sent again.
     server.set_fault(Fault::LoseAnswer);
     let id = fleet.announce("order-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
@@ -283,7 +300,7 @@ async fn a_config_repository_that_is_away_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_mended_without_a_restart() {
+async fn wrong_password_is_reported_and_can_be_replaced_without_restart() {
     let builder = crate::fleet().service("user-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
@@ -309,12 +326,12 @@ async fn a_wrong_password_is_told_and_mended_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
+async fn config_repository_is_reached_through_proxy_of_environment() {
     let builder = crate::fleet().service("user-service");
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
-    // It takes whole addresses, too, as a proxy does, and nobody else knows that host.
+    // The server also accepts absolute URLs, like a proxy, and only it can resolve that host.
     let proxy = Server::start(upstream.parent(), "tagrelay", "right");
     let fleet = builder
         .registry(&registry.host())
@@ -331,9 +348,9 @@ async fn a_config_repository_behind_the_proxy_of_the_environment_is_reached() {
 }
 
 #[tokio::test]
-async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
+async fn foreign_newer_version_survives_a_crash() {
     let mut fleet = crate::fleet().service("user-service").start().await;
-    // The push lands, and the program dies before it learns that.
+    // The push lands, and the program dies before the answer.
     fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.eventually("the branch has moved", async || fleet.upstream.subjects().len() == 2).await;
@@ -343,7 +360,7 @@ async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    // Ours is below theirs, which the commits of the branch tell.
+    // Our commit is below theirs, as the branch's commits show.
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(event["updates"][0]["commit"], fleet.upstream.git(&["rev-parse", "main~"]).trim());
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
@@ -351,7 +368,7 @@ async fn a_newer_version_of_somebody_else_is_not_overwritten_after_a_crash() {
 }
 
 #[tokio::test]
-async fn it_stops_when_it_is_asked_to() {
+async fn sigterm_stops_the_program() {
     let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.terminate(), Some(0));
@@ -360,14 +377,14 @@ async fn it_stops_when_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
+async fn retry_after_of_registry_is_followed_by_a_retry() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let front = |routes: axum::Router| {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let count = Arc::clone(&count);
             async move {
-                // What runs is asked for too, once.
+                // The deployed tag is requested too, once.
                 let is_question = request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
@@ -378,7 +395,7 @@ async fn a_registry_that_has_no_time_is_asked_again_by_itself() {
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
     let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
-    // One event and nothing after it that would wake anybody.
+    // One event, and no later one that would wake the pipeline.
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert_eq!(event["state"], "committed", "{event:#}");

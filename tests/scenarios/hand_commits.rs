@@ -1,4 +1,4 @@
-//! Promotions from an environment that has to be healthy, of what others have committed to it.
+//! Gated promotions of versions that foreign commits deployed.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 const APPLICATION: &str = "user-service-staging";
 
-/// Lets somebody write a version into staging by hand, which the registry has.
+/// Sets a version in staging with a foreign commit. The registry has it.
 async fn write_by_hand(fleet: &Fleet, tag: &str) {
     fleet.push_image("user-service", tag).await;
     let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
@@ -19,7 +19,7 @@ fn order() -> Value {
     json!({"to": "production", "repositories": ["user-service"]})
 }
 
-/// Asks for a promotion that is refused, and returns why.
+/// Requests a promotion that is refused, and returns the reason.
 async fn refusal(fleet: &Fleet) -> String {
     let (status, problem) = fleet.api("POST", "/promotions", Some(order())).await;
     assert_eq!(status, 409, "{problem}");
@@ -37,7 +37,7 @@ fn goes_to(argocd: &FakeArgoCd, revision: &str) {
 }
 
 #[tokio::test]
-async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
+async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;
@@ -56,7 +56,7 @@ async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
         &by_hand[..7]
     );
     assert!(said.contains(&expected), "{said}");
-    // What others go on to commit elsewhere changes nothing of that, and Argo CD need not come to the newest of it.
+    // Later foreign commits to other files do not matter, and Argo CD need not sync the newest commit.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let said = refusal(&fleet).await;
     assert!(said.contains("where user-service is at 1111111"), "{said}");
@@ -71,7 +71,7 @@ async fn a_version_written_by_hand_waits_until_argo_cd_runs_it() {
 }
 
 #[tokio::test]
-async fn a_commit_that_nobody_knows_is_no_guess() {
+async fn unknown_revision_of_argo_cd_refuses_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;
@@ -86,9 +86,9 @@ async fn a_commit_that_nobody_knows_is_no_guess() {
     assert!(is_let_through(&fleet).await);
 }
 
-// The fake answers while the test waits for the end of the program.
+// The fake server must answer while the test waits for the program's end.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
+async fn commits_made_during_downtime_must_run_before_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let mut fleet = start(builder, &argocd).await;
@@ -99,7 +99,7 @@ async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
     write_by_hand(&fleet, &sha('2')).await;
     let by_hand = fleet.upstream.tip();
     write_by_hand(&fleet, &sha('3')).await;
-    // Commits that were never a tip here are asked of the Git server.
+    // Commits that were never a known tip are fetched from the Git server.
     std::fs::remove_dir_all(mirrors).unwrap();
     fleet.start().await;
     for (revision, runs) in [(first, "1111111"), (by_hand, "2222222")] {
@@ -112,7 +112,7 @@ async fn what_was_written_while_nobody_looked_has_to_be_run_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_soak_time_begins_anew_with_what_others_bring() {
+async fn foreign_commit_restarts_the_soak_time() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "soak = \"1h\"");
     let mut fleet = start(builder, &argocd).await;
@@ -124,18 +124,18 @@ async fn the_soak_time_begins_anew_with_what_others_bring() {
     fleet.start().await;
     assert!(is_let_through(&fleet).await);
 
-    // Argo CD may be there so soon that nobody saw it underway.
+    // Argo CD can finish a sync between two requests.
     write_by_hand(&fleet, &sha('2')).await;
     goes_to(&argocd, &fleet.upstream.tip());
     assert!(refusal(&fleet).await.contains("its soak time is 3600 s"));
     assert_eq!(fleet.terminate(), Some(0));
     an_hour_later(&fleet).await;
-    // Neither does a restart begin it anew, nor what others commit elsewhere.
+    // Restarts and foreign commits to other files do not restart the soak time.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     fleet.start().await;
     assert!(is_let_through(&fleet).await);
 
-    // Argo CD's own word for when something was brought there last.
+    // The time of the last sync, according to Argo CD.
     let now = jiff::Timestamp::now();
     argocd.change(APPLICATION, |app| app.times.1 = json!(now.to_string()));
     let said = refusal(&fleet).await;
@@ -145,7 +145,7 @@ async fn the_soak_time_begins_anew_with_what_others_bring() {
 }
 
 #[tokio::test]
-async fn a_time_that_is_none_hides_no_other_application() {
+async fn invalid_time_of_one_application_leaves_others_readable() {
     let argocd = four_applications().await;
     argocd.change("order-service-staging", |app| app.times = (json!("soon"), json!("later")));
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
@@ -161,7 +161,7 @@ async fn a_time_that_is_none_hides_no_other_application() {
 }
 
 #[tokio::test]
-async fn an_application_that_cannot_be_read_may_be_of_the_environment() {
+async fn unreadable_application_refuses_promotion() {
     let argocd = four_applications().await;
     let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
     let fleet = start(builder, &argocd).await;

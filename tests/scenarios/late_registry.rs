@@ -1,9 +1,7 @@
-//! Registries that are behind their own webhook, and what comes of it. Nothing else happens meanwhile, so that nothing
-//! but the clock can make the event go on.
+//! Registries that show an image only after its webhook. Nothing else happens meanwhile, so only the timer continues the event.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -15,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
-/// Answers the first `left` questions for a manifest with `status`.
+/// Answers the first `left` requests for a manifest with `status`.
 #[derive(Clone)]
 struct Late {
     left: Arc<AtomicUsize>,
@@ -31,7 +29,7 @@ async fn hold_back(State(late): State<Late>, request: Request, next: Next) -> Re
     next.run(request).await
 }
 
-/// Returns what becomes of an event whose registry needs `questions` questions until it knows the image.
+/// Returns the final event if its registry shows the image after `questions` requests.
 async fn event_of(questions: usize, status: StatusCode) -> Value {
     let late = Late { left: Arc::new(AtomicUsize::new(questions)), status };
     let front = |routes: axum::Router| routes.layer(from_fn_with_state(late, hold_back));
@@ -44,40 +42,60 @@ async fn event_of(questions: usize, status: StatusCode) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_is_asked_for_again() {
+async fn missing_image_is_retried() {
     let event = event_of(2, StatusCode::NOT_FOUND).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(event["attempts"], 2);
 }
 
 #[tokio::test]
-async fn a_registry_that_stumbles_is_asked_again() {
+async fn registry_error_is_retried() {
     let event = event_of(1, StatusCode::INTERNAL_SERVER_ERROR).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(event["attempts"], 1);
 }
 
 #[tokio::test]
-async fn what_stays_away_is_refused() {
+async fn image_that_stays_missing_is_refused() {
     let event = event_of(usize::MAX, StatusCode::NOT_FOUND).await;
     assert_eq!(event["state"], "refused", "{event:#}");
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.ends_with(&format!("has no uyou/user-service:{}", sha('1'))), "{reason}");
 }
 
-/// Keeps a tag back for a while.
+/// Blocks requests for a tag until the test releases them.
 #[derive(Clone, Default)]
-struct Slow(Arc<Mutex<Option<String>>>);
+struct Slow {
+    tag: Arc<Mutex<Option<String>>>,
+    /// Number of blocked requests.
+    kept: Arc<AtomicUsize>,
+    released: Arc<tokio::sync::watch::Sender<bool>>,
+}
 
-async fn answer_late(State(Slow(tag)): State<Slow>, request: Request, next: Next) -> Response {
-    let is_slow = tag.lock().unwrap().as_ref().is_some_and(|tag| request.uri().path().ends_with(tag.as_str()));
+impl Slow {
+    fn keep_back(&self, tag: &str) {
+        *self.tag.lock().unwrap() = Some(tag.to_owned());
+    }
+
+    fn is_asked(&self) -> bool {
+        self.kept.load(Ordering::SeqCst) > 0
+    }
+
+    fn release(&self) {
+        self.released.send_replace(true);
+    }
+}
+
+async fn answer_late(State(slow): State<Slow>, request: Request, next: Next) -> Response {
+    let is_slow = slow.tag.lock().unwrap().as_ref().is_some_and(|tag| request.uri().path().ends_with(tag.as_str()));
     if is_slow {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        slow.kept.fetch_add(1, Ordering::SeqCst);
+        slow.released.subscribe().wait_for(|released| *released).await.unwrap();
     }
     next.run(request).await
 }
 
-/// A fleet that runs the first three builds of a service after one another, in the order of the numbers in their tags.
+/// A fleet that deploys the first three builds of a service in the order of their build numbers.
 async fn third_of(builder: Builder, slow: &Slow) -> (EmbeddedRegistry, Fleet) {
     let layer = from_fn_with_state(slow.clone(), answer_late);
     let front = |routes: axum::Router| routes.layer(layer);
@@ -88,7 +106,7 @@ async fn third_of(builder: Builder, slow: &Slow) -> (EmbeddedRegistry, Fleet) {
         let id = fleet.announce("user-service", tag).await;
         assert_eq!(fleet.settled(&id).await["state"], "committed");
     }
-    *slow.0.lock().unwrap() = Some("v2".to_owned());
+    slow.keep_back("v2");
     (registry, fleet)
 }
 
@@ -97,21 +115,22 @@ fn deployed(tag: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_rollback_is_not_ended_by_a_push_that_waits_for_its_hold() {
+async fn push_waiting_for_hold_does_not_end_the_rollback() {
     let slow = Slow::default();
     let builder = crate::fleet().file("environments/staging/user-service.yaml", &deployed("v0"));
     let (registry, fleet) = third_of(builder, &slow).await;
     let body = json!({"environment": "staging", "repository": "user-service", "to": "v2"});
     let (status, taken) = fleet.api("POST", "/rollbacks", Some(body)).await;
     assert_eq!(status, 202, "{taken}");
-    // The registry is still being asked about v2.
+    fleet.eventually("the registry is asked about v2", async || slow.is_asked()).await;
     let waiting = fleet.announce("user-service", "v4").await;
     assert_eq!(fleet.settled(&waiting).await["state"], "waiting");
+    slow.release();
     let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
     let (_, done) = fleet.api("GET", &path, None).await;
     assert_eq!(done["state"], "committed", "{done:#}");
     assert_eq!(fleet.running("staging", "user-service"), "v2");
-    // The hold is released, and what waited goes.
+    // The hold is released, and the waiting update continues.
     let (_, holds) = fleet.api("GET", "/holds", None).await;
     let hold = holds["holds"][0]["id"].as_str().unwrap();
     assert_eq!(fleet.api("DELETE", &format!("/holds/{hold}"), None).await.0, 204);
@@ -121,7 +140,7 @@ async fn a_rollback_is_not_ended_by_a_push_that_waits_for_its_hold() {
 }
 
 #[tokio::test]
-async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
+async fn push_is_compared_with_earlier_promotion() {
     const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n\
                       promote_from = [\"staging\"]\n\n[[api_token]]\nname = \"qa\"\ntoken = { value = \"qa-token-41bb\" }\n\
                       permissions = [\"read\", \"promote:qa\"]\n";
@@ -135,15 +154,17 @@ async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
         let body = json!({"to": "qa", "repositories": ["user-service"], "tag": "v2"});
         let (status, taken) = fleet.api_as("qa-token-41bb", "POST", "/promotions", Some(body), &[]).await;
         assert_eq!(status, 202, "{taken}");
+        fleet.eventually("the registry is asked about v2", async || slow.is_asked()).await;
         fleet.push_image("user-service", pushed).await;
-        // Another delivery than that of before.
+        // Another delivery than before.
         let image = format!("{}:{pushed}", fleet.repository("user-service"));
         let (_, answer) = fleet.deliver_body(&json!({"image": image, "id": "again"}).to_string()).await;
+        slow.release();
         let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
         let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
         let (_, done) = fleet.api("GET", &path, None).await;
         let state = done["updates"][0]["state"].as_str().unwrap();
-        // Where the push came before the promotion was written, both are one step.
+        // If the push came before the promotion was written, both are one change.
         let is_expected = state == "committed" || (state == "superseded" && pushed == "v4");
         assert!(is_expected, "{pushed}: {done:#} {event:#}");
         assert_eq!(fleet.running("qa", "user-service"), expected, "{pushed}: {event:#}");
@@ -151,7 +172,7 @@ async fn a_push_is_compared_with_a_promotion_that_was_asked_for_before() {
     }
 }
 
-/// Answers for the config blobs of images, in the place of the registry.
+/// Replaces the answers to requests for config blobs.
 #[derive(Clone, Default)]
 struct Blobs(Arc<Mutex<Option<StatusCode>>>);
 
@@ -162,7 +183,7 @@ async fn refuse_blobs(State(Blobs(status)): State<Blobs>, request: Request, next
         && request.uri().path().contains("/blobs/");
     match status.filter(|_| is_read) {
         Some(StatusCode::TEMPORARY_REDIRECT) => {
-            // Storage behind the registry, whose links have expired.
+            // Blob storage whose links have expired.
             let host = request.headers()["host"].to_str().unwrap().replace("127.0.0.1", "localhost");
             let location = format!("http://{host}/expired{}", request.uri().path());
             (StatusCode::TEMPORARY_REDIRECT, [("location", location)]).into_response()
@@ -173,7 +194,7 @@ async fn refuse_blobs(State(Blobs(status)): State<Blobs>, request: Request, next
 }
 
 #[tokio::test]
-async fn an_older_build_does_not_go_on_while_nobody_may_see_when_it_was_built() {
+async fn build_of_unreadable_age_waits() {
     let blobs = Blobs::default();
     let layer = from_fn_with_state(blobs.clone(), refuse_blobs);
     let front = |routes: axum::Router| routes.fallback(async || StatusCode::FORBIDDEN).layer(layer);

@@ -1,7 +1,7 @@
-//! Who sends slowly, or too much, or what is too large, and that it hinders nobody else.
+//! Slow, excessive and oversized requests, and that they do not affect other senders.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use tagrelay_test_support::fleet::{Fleet, LIMIT, sha};
 
-/// A second receiver, which must go on whatever happens to the first.
+/// A second receiver, which must stay usable.
 const OTHER: &str = "name = \"other\"\nkind = \"generic\"\nunauthenticated = true";
 
 async fn connect(fleet: &Fleet) -> TcpStream {
@@ -17,70 +17,77 @@ async fn connect(fleet: &Fleet) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// Sends bytes on a connection of their own.
+/// Sends bytes on a new connection.
 async fn begin(fleet: &Fleet, bytes: &str) -> TcpStream {
     let mut stream = connect(fleet).await;
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
 }
 
-/// Returns what the program still says until it closes the connection.
+/// Returns everything that the program sends until it closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end as well.
+    // A reset is an end, too.
     let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it is not closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Asks the API and the other receiver, and returns how long the slower of both took.
-async fn others_answer(fleet: &Fleet) -> Duration {
-    let began = Instant::now();
+/// Calls the API and the other receiver, which must answer.
+async fn assert_others_answer(fleet: &Fleet) {
     let (status, _) = fleet.api("GET", "/environments", None).await;
     assert_eq!(status, 200);
     let image = format!("{}:{}", fleet.repository("user-service"), sha('e'));
     let answer = fleet.client.post(fleet.url("/webhooks/other")).json(&json!({ "image": image })).send().await;
     assert_eq!(answer.unwrap().status(), 202);
-    began.elapsed()
 }
 
-/// Shows a signature, so that nobody can tell that it is wrong before the body has come.
+/// How many of the connections are open without an answer.
+fn unanswered(streams: &[TcpStream]) -> usize {
+    let is_waiting = |stream: &&TcpStream| {
+        stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    streams.iter().filter(is_waiting).count()
+}
+
+/// A signature, so that wrong credentials are noticed only after the body.
 const SLOW_BODY: &str =
     "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
 #[tokio::test]
-async fn who_sends_headers_slowly_is_cut_off_and_keeps_nobody_out() {
+async fn slow_headers_are_cut_off_and_block_nobody() {
     let fleet = crate::fleet().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
     let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
-    // Four times as many as there may be: each new one takes the place of the oldest of them.
+    // Four times the limit: each new connection replaces the oldest idle one.
     let mut slow = Vec::new();
     for _ in 0..128 {
         slow.push(begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await);
     }
     for _ in 0..5 {
-        let took = others_answer(&fleet).await;
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_others_answer(&fleet).await;
     }
-    // The first has long made room for others.
+    assert!(unanswered(&slow) > 0, "the slow connections were gone before the others were answered");
+    // The first was closed long ago.
     rest(&mut first).await;
-    // One that nobody displaces is cut off by its time, and one byte a second is no excuse.
+    // A connection that is not replaced is closed by the time limit, even if it sends a byte a second.
     drop(slow);
-    let began = Instant::now();
     let mut last = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+    let mut bytes = 0;
     let drip = async {
         while last.write_all(b"x").await.is_ok() {
+            bytes += 1;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::time::timeout(LIMIT, drip).await.expect("a slow header is taken for ever");
-    assert!(began.elapsed() > Duration::from_secs(5), "it had no time at all: {:?}", began.elapsed());
-    others_answer(&fleet).await;
+    tokio::time::timeout(LIMIT, drip).await.expect("a slow header never ends");
+    assert!(bytes >= 5, "it had no time at all: {bytes} bytes");
+    assert_others_answer(&fleet).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_for_its_next_request_is_kept() {
+async fn idle_connection_is_kept() {
     let fleet = crate::fleet().service("user-service").start().await;
     let mut stream = connect(&fleet).await;
-    // Longer apart than a slow header may take: a proxy keeps its connections for a minute.
+    // Longer apart than the time limit of a header, because proxies keep connections for a minute.
     for pause in [Duration::ZERO, Duration::from_secs(12)] {
         tokio::time::sleep(pause).await;
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -93,19 +100,19 @@ async fn a_connection_that_waits_for_its_next_request_is_kept() {
 }
 
 #[tokio::test]
-async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
+async fn slow_bodies_time_out_and_meanwhile_others_get_503() {
     let fleet = crate::fleet().server("max_connections = 8").service("user-service").start().await;
-    let began = Instant::now();
     let mut slow = Vec::new();
-    // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
-    // every connection has a request running.
+    // A connection whose request has not been read yet can be replaced, so it takes more than eight until every connection has a
+    // running request.
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {
-        assert!(began.elapsed() < Duration::from_secs(10), "connections without end; the last said {refused:?}");
+        assert!(slow.len() < 1000, "connections without end; the last said {refused:?}");
         slow.push(begin(&fleet, SLOW_BODY).await);
         refused = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
     }
     assert!(refused.contains("Retry-After: 1"), "{refused}");
+    assert!(unanswered(&slow) >= 8, "the slow bodies had no time at all");
     let mut too_slow = 0;
     for stream in &mut slow {
         let mut status = [0; 12];
@@ -116,13 +123,12 @@ async fn slow_bodies_end_and_while_they_last_others_are_told_to_come_again() {
         }
     }
     assert_eq!(too_slow, 8);
-    assert!(began.elapsed() > Duration::from_secs(10), "they had no time at all: {:?}", began.elapsed());
     drop(slow);
     assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
+async fn unauthenticated_flood_does_not_affect_known_senders() {
     let fleet = crate::fleet()
         .server("max_connections = 512")
         .service("user-service")
@@ -131,8 +137,8 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
         .start()
         .await;
     let before = fleet.peak_memory_kib();
-    // Signatures that nobody can check yet, over bodies that are nearly as large as they may be, on all connections but a
-    // few: those beyond the receiver's places are told to come again, and their connections are free.
+    // Bodies near the size limit with a wrong signature, on all connections but a few. Those beyond the receiver's limit get 503,
+    // and their connections are free.
     let length = 65_000;
     let large = "x".repeat(length - 1);
     let head = format!(
@@ -143,14 +149,14 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
         slow.push(begin(&fleet, &head).await);
     }
     for _ in 0..5 {
-        let took = others_answer(&fleet).await;
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_others_answer(&fleet).await;
     }
+    assert!(unanswered(&slow) > 0, "the flood was over before the others were answered");
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     let peak = fleet.peak_memory_kib();
-    // All of the bodies together would be 32 MiB.
+    // All bodies together would be 32 MiB.
     assert!(peak < before + 28 * 1024, "{before} KiB before, {peak} KiB at most");
-    // Wrong and missing credentials do not use up what the sender may send.
+    // Failed authentication does not use up the sender's rate limit.
     let url = fleet.url("/webhooks/known?token=");
     for _ in 0..10 {
         assert_eq!(fleet.client.post(format!("{url}wrong")).body("{}").send().await.unwrap().status(), 401);
@@ -161,7 +167,7 @@ async fn a_flood_of_strangers_takes_nothing_from_those_who_are_known() {
 }
 
 #[tokio::test]
-async fn one_request_tells_of_a_thousand_tags_at_most() {
+async fn one_request_announces_at_most_1000_tags() {
     let fleet = crate::fleet()
         .server("")
         .service("user-service")
@@ -178,21 +184,21 @@ async fn one_request_tells_of_a_thousand_tags_at_most() {
 }
 
 #[tokio::test]
-async fn bodies_without_end_and_bombs_need_no_memory() {
+async fn endless_bodies_and_zip_bombs_use_no_memory() {
     let fleet = crate::fleet().server("").service("user-service").receiver(OTHER).start().await;
     let before = fleet.peak_memory_kib();
     let block = "x".repeat(64 * 1024);
     let head = "POST /webhooks/other HTTP/1.1\r\nHost: x\r\n";
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..16 {
-        // Half of them say how long it will be.
+        // Half of them declare their length.
         let chunked = number % 2 == 0;
         let length = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 10737418240" };
         let mut stream = begin(&fleet, &format!("{head}{length}\r\n\r\n")).await;
         let block = if chunked { format!("10000\r\n{block}\r\n") } else { block.clone() };
         sending.spawn(async move {
             let mut sent = 0_u64;
-            // 10 GiB, if anybody takes them.
+            // 10 GiB, if they were read.
             while sent < 10 << 30 && stream.write_all(block.as_bytes()).await.is_ok() {
                 sent += 64 * 1024;
             }
@@ -218,28 +224,26 @@ async fn bodies_without_end_and_bombs_need_no_memory() {
     assert!(answer["ignored"][0]["reason"].as_str().unwrap().contains("compressed"), "{answer}");
     let peak = fleet.peak_memory_kib();
     assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
-    others_answer(&fleet).await;
+    assert_others_answer(&fleet).await;
 }
 
 #[tokio::test]
-async fn a_flood_on_one_receiver_leaves_the_others_alone() {
+async fn flood_on_one_receiver_does_not_affect_others() {
     let fleet = crate::fleet()
         .service("user-service")
         .receiver(OTHER)
         .receiver("name = \"flooded\"\nkind = \"generic\"\nunauthenticated = true\nrate_limit = \"20/m\"")
         .start()
         .await;
-    // All the room of one receiver, taken by bodies that never come.
+    // The receiver's whole memory budget, reserved by bodies that never arrive.
     let mut slow = Vec::new();
     for _ in 0..80 {
         slow.push(begin(&fleet, SLOW_BODY).await);
     }
-    // Who shows nothing waits for no place, and does not keep one.
-    let stranger = Instant::now();
+    // A request without credentials neither waits nor reserves memory.
     let refused =
         rest(&mut begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await).await;
-    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
-    assert!(stranger.elapsed() < Duration::from_secs(2), "{:?}", stranger.elapsed());
+    assert!(refused.starts_with("HTTP/1.1 401"), "answered without the rest of its body: {refused}");
     let flood = async {
         let (mut taken, mut limited) = (0, 0);
         for number in 0..300 {
@@ -261,13 +265,12 @@ async fn a_flood_on_one_receiver_leaves_the_others_alone() {
     };
     let others = async {
         for _ in 0..10 {
-            let took = others_answer(&fleet).await;
-            assert!(took < Duration::from_secs(5), "{took:?}");
+            assert_others_answer(&fleet).await;
         }
     };
     let ((taken, limited), ()) = tokio::join!(flood, others);
     assert_eq!(taken + limited, 300);
-    // 20 at once, and one more for each three seconds that it took.
+    // A burst of 20, and one more every three seconds.
     assert!((20..100).contains(&taken), "{taken}");
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     let counted = format!(r#"tagrelay_webhook_requests_total{{receiver="flooded",outcome="rate_limited"}} {limited}"#);

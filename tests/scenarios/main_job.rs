@@ -1,4 +1,4 @@
-//! A push becomes a commit, a promotion moves production, a rollback stays.
+//! A push becomes a commit, a promotion changes production, a rollback stays.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn cell(fleet: &Fleet, environment: &str, service: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_main_job_with_the_real_registry_and_smart_http() {
+async fn push_promotion_and_rollback_with_docker_registry_over_smart_http() {
     let port = free_port();
     let notify = (format!("http://127.0.0.1:{port}/webhooks/registry"), "registry-secret".to_owned());
     let Some(registry) = DockerRegistry::start(Options { notify: Some(notify), ..Options::default() }) else { return };
@@ -31,7 +31,7 @@ async fn the_main_job_with_the_real_registry_and_smart_http() {
     let credentials = "username = \"tagrelay\"\npassword = { value = \"git-password-51\" }\n";
     let fleet = builder.remote(&format!("{git}/config.git"), credentials).start_at(port, upstream).await;
 
-    // Nobody tells Tagrelay but the registry itself.
+    // Only the registry itself notifies Tagrelay.
     let old = fleet.push_image("user-service", &sha('0')).await;
     let digest = fleet.push_image("user-service", &sha('1')).await;
     fleet
@@ -93,7 +93,7 @@ async fn the_main_job_with_the_real_registry_and_smart_http() {
 }
 
 #[tokio::test]
-async fn an_event_tells_its_whole_way() {
+async fn event_explains_every_step() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
@@ -116,7 +116,7 @@ async fn an_event_tells_its_whole_way() {
 }
 
 #[tokio::test]
-async fn every_form_of_a_version_moves_and_nothing_else_does() {
+async fn every_manifest_format_is_updated_and_nothing_else_changes() {
     let kustomization = "resources: [../../base]\nimages:\n  - name: REGISTRY/uyou/user-service\n    newTag: \"1111111\"   # quoted\n\
          \x20 - {name: etcd, newTag: 3.6.4}\n";
     let pinned = "image: &old REGISTRY/uyou/user-service:0000000000000000000000000000000000000000@sha256:\
@@ -145,7 +145,7 @@ async fn every_form_of_a_version_moves_and_nothing_else_does() {
         file("environments/staging/pinned.yaml"),
         format!("image: &old {host}/uyou/user-service:{}@{digest}\r\n", sha('7'))
     );
-    // Forty digits would be read as a number.
+    // A parser could read forty digits as a number.
     let expected = values.replace("REGISTRY", host).replace(&sha('0'), &format!("\"{}\"", sha('7')));
     assert_eq!(file("environments/staging/deep/er/values.yaml"), expected);
     assert_eq!(file("environments/staging/etcd.yaml"), before);
@@ -154,7 +154,7 @@ async fn every_form_of_a_version_moves_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn a_burst_leaves_in_few_commits() {
+async fn burst_becomes_few_commits() {
     let mut builder = crate::fleet();
     for number in 0..40 {
         builder = builder.service(&format!("service-{number}"));
@@ -186,7 +186,7 @@ async fn a_burst_leaves_in_few_commits() {
 }
 
 #[tokio::test]
-async fn what_was_delivered_before_changes_nothing() {
+async fn redelivery_changes_nothing() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let (status, again) = fleet.deliver("user-service", &sha('1')).await;
@@ -195,7 +195,7 @@ async fn what_was_delivered_before_changes_nothing() {
         (202, &json!("duplicate"), &json!(id))
     );
     fleet.settled(&id).await;
-    // The same image, told in other words, is another event, and finds everything done.
+    // Another webhook for the same image is another event, and finds nothing to do.
     let body = json!({"repository": fleet.repository("user-service"), "tag": sha('1'),
         "digest": format!("sha256:{}", "0".repeat(64))});
     let (_, other) = fleet.deliver_body(&body.to_string()).await;

@@ -1,4 +1,4 @@
-//! What is final rests on what the branch says now, and costs few looks at it.
+//! Final decisions are based on the current branch, with few requests.
 
 use serde_json::json;
 
@@ -13,11 +13,11 @@ async fn readings(fleet: &Fleet) -> f64 {
 }
 
 #[tokio::test]
-async fn a_manifest_that_somebody_has_just_added_is_seen() {
+async fn manifest_added_by_others_is_seen() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // The branch has just been read and written, and nobody tells of what comes now.
+    // The branch was just read and written, and there is no webhook for the next commit.
     let text = deployment(&format!("{}:{}", fleet.repository("order-service"), sha('0')));
     fleet.upstream.commit("a new service", &[("environments/staging/order-service.yaml", &text)]);
     let id = fleet.announce("order-service", &sha('1')).await;
@@ -27,7 +27,7 @@ async fn a_manifest_that_somebody_has_just_added_is_seen() {
 }
 
 #[tokio::test]
-async fn builds_that_are_older_share_the_readings_of_the_branch() {
+async fn refusals_of_older_builds_share_reads_of_the_branch() {
     const BUILDS: usize = 60;
     let tag = "tag = { kind = \"regex\", pattern = '(?<sha>[0-9a-f]{40})-(?<number>[0-9]+)' }";
     let fleet = crate::fleet().service("user-service").image(tag).start().await;
@@ -51,11 +51,11 @@ async fn builds_that_are_older_share_the_readings_of_the_branch() {
 }
 
 #[tokio::test]
-async fn a_promotion_that_loses_the_race_does_not_overwrite_what_somebody_wrote() {
+async fn promotion_that_loses_the_race_keeps_the_foreign_version() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // Somebody's commit lands while the promotion is being pushed.
+    // A foreign commit lands during the push of the promotion.
     let before = fleet.upstream.tip();
     let text = deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
     fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);

@@ -1,7 +1,6 @@
-//! What a person needs to set a receiver up, and to see that it works.
+//! Setting up a receiver and checking that it works.
 
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tagrelay::webhook::Kind;
@@ -12,7 +11,7 @@ use tagrelay_test_support::issuer::Issuer;
 
 const SECRET: &str = "a-secret-of-every-kind-41bd";
 
-/// A fleet with a receiver of every kind, which is called as its kind.
+/// A fleet with a receiver of every kind, named after its kind.
 async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
@@ -56,7 +55,7 @@ async fn receiver(fleet: &Fleet, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
+async fn sample_of_every_kind_is_accepted_and_shown_by_the_receiver() {
     let fleet = fleet_of_all_kinds().await;
     for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let name = kind.name();
@@ -87,7 +86,7 @@ async fn a_sample_of_every_kind_is_taken_and_the_receiver_says_so() {
 }
 
 #[tokio::test]
-async fn what_a_receiver_does_not_take_is_told_with_advice() {
+async fn rejected_sample_is_explained_with_advice() {
     let fleet = fleet_of_all_kinds().await;
     let told = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
     let (code, message) = told(send(&fleet, "quay", "harbor", &image(Kind::Harbor), &[]));
@@ -105,7 +104,7 @@ async fn what_a_receiver_does_not_take_is_told_with_advice() {
 }
 
 #[tokio::test]
-async fn the_same_id_again_is_the_same_event() {
+async fn same_id_is_the_same_event() {
     let fleet = fleet_of_all_kinds().await;
     fleet.push_image("user-service", &sha('1')).await;
     let image = format!("{}:{}", fleet.repository("user-service"), sha('1'));
@@ -123,8 +122,17 @@ async fn the_same_id_again_is_the_same_event() {
     assert_eq!(repeated, [&["duplicate"], &words[1..]].concat());
 }
 
+/// Whether the store has this time as the receiver's last request.
+async fn is_stored(fleet: &Fleet, at: i64) -> bool {
+    use sqlx::Connection as _;
+    let url = format!("sqlite:{}?mode=ro", fleet.folder().join("tagrelay.db").display());
+    let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM receivers WHERE heard_at >= ?").bind(at);
+    count.fetch_one(&mut store).await.is_ok_and(|count| count > 0)
+}
+
 #[tokio::test]
-async fn what_was_heard_last_survives_the_process() {
+async fn last_delivery_of_receiver_survives_restart() {
     let mut fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.settled(&id).await;
@@ -133,8 +141,8 @@ async fn what_was_heard_last_survives_the_process() {
     let before = receiver(&fleet, "ci").await;
     assert_eq!(before["last_heard"]["outcome"], "ignored");
     assert!(before["last_accepted_at"].as_str().unwrap() < before["last_heard"]["at"].as_str().unwrap());
-    // It is written a moment later.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let at = before["last_heard"]["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    fleet.eventually("the delivery is in the store", async || is_stored(&fleet, at).await).await;
     fleet.kill();
     fleet.start().await;
     let after = receiver(&fleet, "ci").await;
@@ -142,7 +150,7 @@ async fn what_was_heard_last_survives_the_process() {
     assert_eq!(milliseconds(&after["last_heard"]["at"]), milliseconds(&before["last_heard"]["at"]));
     assert_eq!(after["last_heard"]["outcome"], "ignored");
     assert_eq!(milliseconds(&after["last_accepted_at"]), milliseconds(&before["last_accepted_at"]));
-    // A request to the new process that is no event does not make it forget the last one.
+    // After a restart, a request without an event keeps the last event.
     fleet.client.post(fleet.url("/webhooks/ci")).json(&json!({})).send().await.unwrap();
     let again = receiver(&fleet, "ci").await;
     assert_eq!(again["last_heard"]["outcome"], "unauthorized");
@@ -150,7 +158,7 @@ async fn what_was_heard_last_survives_the_process() {
 }
 
 #[tokio::test]
-async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
+async fn receiver_without_signing_keys_answers_503() {
     let fleet = crate::fleet()
         .service("user-service")
         .receiver(
@@ -171,7 +179,7 @@ async fn a_receiver_whose_keys_cannot_be_had_asks_the_sender_to_come_again() {
 }
 
 #[tokio::test]
-async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
+async fn identity_tokens_are_checked_with_fetched_keys() {
     let issuer = Issuer::start().await;
     let door = Door::open(&issuer.url).await;
     let keys = format!("keys = {{ url = \"{}/certs\" }}", door.url);
@@ -205,7 +213,7 @@ async fn tokens_are_checked_with_keys_that_are_fetched_and_change() {
     assert_eq!(deliver(&issuer.token("pusher", -600), &sha('3')).await, 401);
     let forged = issuer.token("pusher", 600).replace(|c: char| c.is_ascii_digit(), "0");
     assert_eq!(deliver(&forged, &sha('3')).await, 401);
-    // Tokens that name keys that nobody knows do not make us ask again and again.
+    // Tokens with unknown key ids do not cause repeated key requests.
     issuer.rotate();
     for _ in 0..5 {
         assert_eq!(deliver(&issuer.token("pusher", 600), &sha('3')).await, 401);

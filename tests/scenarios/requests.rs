@@ -1,10 +1,10 @@
-//! Promotions, rollbacks and holds over the API.
+//! Promotions, rollbacks and holds by the API.
 
 use serde_json::{Value, json};
 
 use tagrelay_test_support::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
 
-/// A fleet whose staging runs the commit of ones and whose production runs that of zeros.
+/// A fleet with the commit of ones in staging and of zeros in production.
 async fn moved() -> Fleet {
     let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     for service in ["user-service", "order-service"] {
@@ -16,7 +16,7 @@ async fn moved() -> Fleet {
 }
 
 #[tokio::test]
-async fn a_dry_run_shows_the_change_and_makes_none() {
+async fn dry_run_shows_the_diff_and_changes_nothing() {
     let fleet = moved().await;
     let tip = fleet.upstream.tip();
     let body = json!({"to": "production", "repositories": ["user-service"], "dry_run": true});
@@ -38,7 +38,7 @@ async fn a_dry_run_shows_the_change_and_makes_none() {
 }
 
 #[tokio::test]
-async fn who_may_promote_and_not_read_sees_what_would_happen_and_no_manifest() {
+async fn dry_run_without_read_permission_hides_the_manifest() {
     let token = "promoter-token-6f21";
     let settings = format!(
         "\n[[api_token]]\nname = \"promoter\"\ntoken = {{ value = \"{token}\" }}\npermissions = [\"promote:production\"]\n"
@@ -53,7 +53,7 @@ async fn who_may_promote_and_not_read_sees_what_would_happen_and_no_manifest() {
 }
 
 #[tokio::test]
-async fn a_promotion_of_everything_moves_what_differs_in_one_commit() {
+async fn promotion_of_all_repositories_is_one_commit() {
     let fleet = moved().await;
     let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
@@ -66,7 +66,7 @@ async fn a_promotion_of_everything_moves_what_differs_in_one_commit() {
 }
 
 #[tokio::test]
-async fn an_expectation_that_does_not_hold_is_a_conflict() {
+async fn unmet_expectation_is_a_conflict() {
     let fleet = moved().await;
     let body = |expected: &str| {
         json!({"to": "production", "repositories": ["user-service"],
@@ -79,7 +79,7 @@ async fn an_expectation_that_does_not_hold_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn one_key_makes_one_promotion() {
+async fn idempotency_key_makes_one_promotion() {
     let fleet = moved().await;
     let key = [("Idempotency-Key", "release-42")];
     let body = json!({"to": "production", "repositories": ["user-service"],
@@ -87,7 +87,7 @@ async fn one_key_makes_one_promotion() {
     let (status, first) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body.clone()), &key).await;
     assert_eq!(status, 202, "{first}");
     fleet.api("GET", &format!("/promotions/{}?wait=60", first["id"].as_str().unwrap()), None).await;
-    // The expectation does not hold any more, and need not: this is the same promotion.
+    // The expectation no longer holds, but this repeats an earlier promotion.
     let (status, again) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body), &key).await;
     assert_eq!((status, &again["id"], &again["state"]), (202, &first["id"], &json!("committed")));
     let other = json!({"to": "production", "repositories": ["order-service"]});
@@ -96,7 +96,7 @@ async fn one_key_makes_one_promotion() {
 }
 
 #[tokio::test]
-async fn a_named_tag_is_confirmed_before_it_moves() {
+async fn named_tag_is_confirmed_before_promotion() {
     let fleet = moved().await;
     fleet.push_image("user-service", &sha('5')).await;
     let body = |tag: &str| json!({"to": "production", "repositories": ["user-service"], "tag": tag});
@@ -110,7 +110,7 @@ async fn a_named_tag_is_confirmed_before_it_moves() {
 }
 
 #[tokio::test]
-async fn going_back_twice_does_not_lead_forward() {
+async fn second_rollback_goes_further_back() {
     let fleet = moved().await;
     let id = fleet.announce("user-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
@@ -126,7 +126,7 @@ async fn going_back_twice_does_not_lead_forward() {
 }
 
 #[tokio::test]
-async fn a_rollback_stays_until_its_hold_is_released() {
+async fn rollback_stays_until_hold_is_released() {
     let fleet = moved().await;
     let body = json!({"environment": "staging", "repository": "user-service", "reason": "errors"});
     let back = fleet.request("/rollbacks", body).await;
@@ -140,7 +140,7 @@ async fn a_rollback_stays_until_its_hold_is_released() {
         waiting.push(id);
     }
     assert_eq!(fleet.running("staging", "user-service"), sha('0'));
-    // Others go on meanwhile.
+    // Other services continue.
     let id = fleet.announce("order-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
 
@@ -155,7 +155,7 @@ async fn a_rollback_stays_until_its_hold_is_released() {
 }
 
 #[tokio::test]
-async fn a_hold_stops_promotions_and_ends_by_itself() {
+async fn hold_stops_promotions_until_it_expires() {
     let fleet = moved().await;
     let hold = json!({"environment": "production", "repository": fleet.repository("user-service"),
         "reason": "audit", "hold_for": "2s"});
@@ -177,7 +177,7 @@ async fn a_hold_stops_promotions_and_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn permissions_are_asked_for() {
+async fn requests_need_permissions() {
     let fleet = crate::fleet().service("user-service").start().await;
     let promotion = json!({"to": "production"});
     let staging = json!({"to": "staging", "from": "production"});
@@ -201,7 +201,7 @@ async fn permissions_are_asked_for() {
 }
 
 #[tokio::test]
-async fn sites_that_are_apart_are_not_promoted_blindly() {
+async fn differing_versions_of_one_repository_are_not_promoted() {
     let fleet = crate::fleet()
         .service("user-service")
         .service("order-service")
@@ -219,7 +219,7 @@ async fn sites_that_are_apart_are_not_promoted_blindly() {
 }
 
 #[tokio::test]
-async fn what_was_tried_out_is_promoted_though_its_tag_has_moved() {
+async fn promotion_uses_the_tested_digest_after_the_tag_moved() {
     let pinned = deployment(&format!("REGISTRY/uyou/tool:v1@sha256:{}", "0".repeat(64)));
     let fleet = crate::fleet()
         .file("environments/staging/tool.yaml", &deployment("REGISTRY/uyou/tool:v1"))
@@ -236,13 +236,13 @@ async fn what_was_tried_out_is_promoted_though_its_tag_has_moved() {
     let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
     assert_eq!(fleet.running("production", "tool"), format!("v2@{tried}"));
-    // The same once more changes nothing.
+    // Repeating it changes nothing.
     let again = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(again["updates"][0]["state"], "unchanged", "{again:#}");
 }
 
 #[tokio::test]
-async fn a_tag_with_its_digest_and_without_it_is_one_version() {
+async fn tag_with_and_without_digest_is_one_version() {
     let pinned = format!("image: REGISTRY/uyou/user-service:{}@sha256:{}\n", sha('0'), "0".repeat(64));
     let fleet = crate::fleet()
         .service("user-service")
@@ -261,7 +261,7 @@ async fn a_tag_with_its_digest_and_without_it_is_one_version() {
 }
 
 #[tokio::test]
-async fn the_api_describes_itself() {
+async fn openapi_document_describes_the_api() {
     let fleet = crate::fleet().service("user-service").start().await;
     let (status, document) = fleet.api("GET", "/openapi.json", None).await;
     assert_eq!((status, document["openapi"].as_str().unwrap().starts_with("3.1")), (200, true));
@@ -283,7 +283,7 @@ async fn the_api_describes_itself() {
 }
 
 #[tokio::test]
-async fn the_stream_tells_what_happens() {
+async fn stream_contains_events_and_updates() {
     use futures_util::StreamExt as _;
     let fleet = crate::fleet().service("user-service").start().await;
     let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(API_TOKEN);

@@ -1,16 +1,16 @@
-//! What is wrong with settings is told with its place, and without a secret.
+//! Faults of settings have a position and contain no secret.
 
 use tagrelay_test_support::settings::SMALLEST;
 
 use crate::texts::faults;
 
-/// Returns the faults of the smallest settings with one part of them written differently.
+/// The faults of the minimal settings with one replaced part.
 fn changed(from: &str, to: &str) -> String {
     assert_eq!(SMALLEST.matches(from).count(), 1, "{from}");
     faults(&SMALLEST.replace(from, to))
 }
 
-/// Returns the faults of the smallest settings with more behind them, which begins on line 17.
+/// The faults of the minimal settings with additional text, which begins on line 17.
 fn with(more: &str) -> String {
     faults(&format!("{SMALLEST}{more}\n"))
 }
@@ -23,7 +23,7 @@ fn check(cases: &[(String, &str)]) {
 }
 
 #[test]
-fn unknown_names_come_with_the_nearest_known_one() {
+fn unknown_keys_are_reported_with_the_nearest_known_key() {
     check(&[
         (
             changed("repository = ", "reposotory = "),
@@ -72,7 +72,7 @@ fn unknown_names_come_with_the_nearest_known_one() {
 }
 
 #[test]
-fn what_cannot_be_done_with_commits_is_said() {
+fn invalid_commit_settings_are_reported() {
     let platform = |lines: &str| changed("name = \"platform\"", &format!("name = \"platform\"\n{lines}"));
     check(&[
         (
@@ -111,7 +111,7 @@ fn what_cannot_be_done_with_commits_is_said() {
 }
 
 #[test]
-fn a_github_app_has_all_its_parts() {
+fn incomplete_github_app_is_reported() {
     let with_app = |url: &str, lines: &str| {
         changed("url = \"file:///srv/git/platform.git\"", &format!("url = \"{url}\"\n{lines}"))
     };
@@ -172,7 +172,7 @@ fn receivers_of_git_hosts_name_a_config_repository() {
 }
 
 #[test]
-fn what_is_planned_is_refused_and_not_ignored() {
+fn planned_settings_are_refused() {
     check(&[
         (
             changed("\"automatic\"", "\"pull-request\""),
@@ -195,7 +195,7 @@ fn what_is_planned_is_refused_and_not_ignored() {
 }
 
 #[test]
-fn what_is_not_there_is_asked_for() {
+fn missing_keys_are_reported() {
     check(&[
         (
             faults(""),
@@ -295,7 +295,7 @@ fn secrets_are_read_and_not_shown() {
             receiver(&format!("{{ file = '{}' }}", empty.display())),
             &format!("t.toml:20:19: `secret`: the secret from {} is empty", empty.display()),
         ),
-        // The secret written behind the wrong key.
+        // A secret under a wrong key.
         (
             receiver("{ env = \"hunter2\" }"),
             "t.toml:20:18: `secret`: `env` names no variable of the environment (names are capital letters, digits and `_`)",
@@ -329,7 +329,7 @@ fn secrets_are_read_and_not_shown() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_not_quoted() {
+fn invalid_toml_is_not_quoted() {
     check(&[
         (
             with("[server]\nlisten = hunter2\n[[receiver]\nsecret = { value = \"hunter2 }"),
@@ -376,7 +376,7 @@ fn sections_are_checked_against_each_other() {
             "t.toml:13:28: `promote_from` names `staging` twice",
         ),
         (
-            // A repository that is wrong in itself is no unknown one.
+            // A faulty repository is not also reported as unknown.
             changed("name = \"platform\"", "name = \"platform\"\nauthor = \"nobody\""),
             "t.toml:3:10: `author`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"",
         ),
@@ -384,7 +384,7 @@ fn sections_are_checked_against_each_other() {
 }
 
 #[test]
-fn patterns_and_paths_that_cannot_be_are_refused() {
+fn invalid_patterns_and_paths_are_refused() {
     check(&[
         (
             changed("docker.io/uyou/*", "uyou/*"),
@@ -484,13 +484,13 @@ fn patterns_and_paths_that_cannot_be_are_refused() {
     ]);
 }
 
-/// Returns the faults of a config repository with these lines.
+/// The faults of a config repository with these lines.
 fn repository(lines: &str) -> String {
     changed("url = \"file:///srv/git/platform.git\"", lines)
 }
 
 #[test]
-fn credentials_fit_the_url() {
+fn credentials_must_fit_the_url() {
     let folder = tempfile::tempdir().unwrap();
     let garbage = folder.path().join("ca.pem");
     std::fs::write(&garbage, "hunter2").unwrap();
@@ -541,7 +541,7 @@ fn credentials_fit_the_url() {
 }
 
 #[test]
-fn receivers_are_open_only_where_that_is_said() {
+fn receivers_need_a_secret_unless_unauthenticated() {
     let receiver = |more: &str| with(&format!("[[receiver]]\nname = \"r\"\nkind = \"generic\"\n{more}"));
     check(&[
         (receiver("unauthenticated = true"), "none"),
@@ -562,7 +562,7 @@ fn receivers_are_open_only_where_that_is_said() {
 }
 
 #[test]
-fn what_a_receiver_takes_has_its_bounds() {
+fn limits_of_receivers_have_bounds() {
     let receiver = |more: &str| {
         with(&format!("[[receiver]]\nname = \"r\"\nkind = \"generic\"\nsecret = {{ env = \"TOKEN\" }}\n{more}"))
     };
@@ -580,7 +580,7 @@ fn what_a_receiver_takes_has_its_bounds() {
 }
 
 #[test]
-fn argo_cd_can_do_what_environments_want_of_it() {
+fn environments_need_matching_argo_cd_settings() {
     let argocd = |lines: &str| with(&format!("[argocd]\n{lines}"));
     let gated = |lines: &str, argocd: &str| {
         let environments =
@@ -639,7 +639,7 @@ fn argo_cd_can_do_what_environments_want_of_it() {
 }
 
 #[test]
-fn identity_tokens_must_say_whose_they_are() {
+fn identity_tokens_need_an_account() {
     let receiver = |kind: &str, token: &str| {
         with(&format!("[[receiver]]\nname = \"r\"\nkind = \"{kind}\"\nidentity_token = {{ {token} }}"))
     };
@@ -679,7 +679,7 @@ fn identity_tokens_must_say_whose_they_are() {
 }
 
 #[test]
-fn rules_over_sites_are_checked_where_they_stand() {
+fn site_rules_are_checked_with_position() {
     let rule = |lines: &str| changed("[[image]]", &format!("[[environment.site]]\n{lines}\n\n[[image]]"));
     let file = "file = \"environments/production/a.yaml\"";
     check(&[
@@ -708,7 +708,7 @@ fn rules_over_sites_are_checked_where_they_stand() {
 }
 
 #[test]
-fn names_of_images_mean_one_repository() {
+fn image_names_are_unique() {
     let image = |lines: &str| with(&format!("\n[[image]]\nrepository = \"ghcr.io/x/api\"\n{lines}\n"));
     check(&[
         (image("name = \"api\"\nflux_policy = \"flux-system:api\""), "none"),
@@ -730,7 +730,7 @@ fn names_of_images_mean_one_repository() {
 }
 
 #[test]
-fn freezes_that_make_no_sense_are_told() {
+fn invalid_freezes_are_reported() {
     let freeze = |windows: &str| changed("\"automatic\"", &format!("\"automatic\"\nfreeze = [{windows}]"));
     let valid = |windows: &str| assert_eq!(freeze(windows), "none", "{windows}");
     valid("{ from = \"2026-12-18T16:00:00+01:00\", until = 2027-01-04T08:00:00+01:00, reason = \"holidays\" }");

@@ -1,4 +1,4 @@
-//! What settings mean as a whole: what comes at once, what is a warning, and what the rooms are given.
+//! Whole settings: defaults, warnings, and the values for the rest of the program.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::settings::SMALLEST;
 use crate::texts::{environment, faults, parse};
 
 #[test]
-fn the_smallest_settings_are_right() {
+fn smallest_settings_are_valid() {
     let settings = parse(SMALLEST).unwrap();
     assert_eq!(settings.warnings, []);
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
@@ -17,7 +17,7 @@ fn the_smallest_settings_are_right() {
 }
 
 #[test]
-fn all_faults_come_at_once_and_in_order() {
+fn all_faults_are_reported_in_order() {
     let text = r#"
 [server]
 listen = "nowhere"
@@ -67,7 +67,7 @@ permissions = ["promote", "rollback:qa"]
 }
 
 #[test]
-fn what_works_and_should_be_known_is_a_warning() {
+fn questionable_settings_are_warnings() {
     let warnings = |text: &str| -> Vec<String> {
         parse(text).unwrap().warnings.iter().map(|warning| warning.to_string()).collect()
     };
@@ -135,7 +135,7 @@ fn each_branch_has_a_remote_and_a_mirror_of_its_own() {
 }
 
 #[test]
-fn files_that_cannot_be_read_say_so() {
+fn unreadable_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tagrelay.toml");
     let load = || Settings::load_with(&path, &environment);
@@ -156,7 +156,7 @@ fn files_that_cannot_be_read_say_so() {
 }
 
 #[test]
-fn machines_read_faults_too() {
+fn faults_are_available_as_data() {
     let faults = Faults(vec![
         Fault {
             file: "t.toml".into(),

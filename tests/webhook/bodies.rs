@@ -1,4 +1,4 @@
-//! What senders write beyond the samples, and what nobody should write: each body with what comes of it.
+//! Bodies beyond the samples, valid and invalid, with their results.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn receive(kind: &str, registry: Option<&str>, headers: &[(&str, &str)], body: &
     receiver.receive(&Request { headers: &map, query: None, body }).unwrap()
 }
 
-/// Renders a delivery: the events as references, then the classes of what was ignored.
+/// Renders a delivery: the events as references, then the classes of ignored parts.
 fn outcome(delivery: &Delivery) -> Vec<String> {
     let events = delivery.events.iter().map(|event| match &event.digest {
         Some(digest) => format!("{}:{}@{digest}", event.repository, event.tag),
@@ -44,7 +44,7 @@ fn reason(kind: &str, body: &[u8]) -> String {
 }
 
 #[test]
-fn a_body_that_makes_no_sense_is_explained_by_every_sender() {
+fn invalid_body_is_explained_by_every_sender() {
     for kind in Kind::ALL {
         for body in [
             "",
@@ -162,7 +162,7 @@ fn harbor_names_its_events_in_three_ways() {
 }
 
 #[test]
-fn one_event_comes_of_the_same_push_said_several_times() {
+fn repeated_push_in_one_body_is_one_event() {
     let event = |id: &str, tag: &str, digest: &str| {
         json!({"id": id, "action": "push", "target": {"repository": "a/b", "tag": tag, "digest": digest},
             "request": {"host": "r.example.com"}})
@@ -183,7 +183,7 @@ fn signatures_and_attestations_are_tags_like_any_other() {
 }
 
 #[test]
-fn the_registry_of_the_settings_wins_over_that_of_the_body() {
+fn configured_registry_wins_over_the_body() {
     let distribution = json!({"events": [{"action": "push", "target": {"repository": "a/b", "tag": "1"},
         "request": {"host": "10.0.0.7:5000"}}]});
     let generic = json!({"image": "other.example.com/a/b:1"});
@@ -202,7 +202,7 @@ fn the_registry_of_the_settings_wins_over_that_of_the_body() {
 }
 
 #[test]
-fn a_body_without_a_host_says_what_to_set() {
+fn body_without_host_names_the_setting() {
     let body = json!({"domain": "docker", "event_type": "pushed", "data": {"repo_key": "local", "path": "a/1/manifest.json", "tag": "1"}});
     let delivery = receive("artifactory", None, &[], body.to_string().as_bytes());
     assert_eq!(delivery.ignored[0].reason, "data names no registry host: set `registry` of the receiver");
@@ -242,7 +242,7 @@ fn event_grid_comes_in_both_schemas_and_with_data_as_text() {
 }
 
 #[test]
-fn cloud_event_senders_ask_by_options_whether_they_are_wanted() {
+fn cloud_event_senders_validate_by_options() {
     let receiver = |kind| {
         let settings = ReceiverSettings { unauthenticated: true, ..ReceiverSettings::new("test", kind) };
         Receiver::new(settings).unwrap()
@@ -257,7 +257,7 @@ fn cloud_event_senders_ask_by_options_whether_they_are_wanted() {
 }
 
 #[test]
-fn cloud_events_come_structured_binary_and_in_batches() {
+fn cloud_events_are_read_structured_binary_and_in_batches() {
     let data = json!({"repository": "a/b", "tag": "1", "registryUrl": "https://r.example.com/"});
     let event = |kind: &str, source: &str, data: &Value| json!({"specversion": "1.0", "id": "7", "source": source, "type": kind, "data": data});
     let structured = event("container.image.push", "/ci", &data);
@@ -322,7 +322,7 @@ fn ecr_reports_more_than_pushes() {
 }
 
 #[test]
-fn the_other_senders_have_odd_forms_too() {
+fn other_odd_bodies_are_read() {
     let gar = json!({"action": "INSERT", "tag": "eu.gcr.io/example.com/p/a:1", "digest": format!("eu.gcr.io/example.com/p/a@{A}")});
     check("gar", &[], &gar, &[&format!("eu.gcr.io/example.com/p/a:1@{A}")]);
     check("gar", &[], &json!({"message": {"data": "!"}}), &["malformed"]);

@@ -1,4 +1,4 @@
-//! What each sender may show to be let in, and that nothing less lets anybody in.
+//! The accepted credentials of each sender, and that nothing else is accepted.
 
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tagrelay::secret::Secret;
 use tagrelay::webhook::{InvalidReceiver, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
 
-/// A way to show a secret.
+/// A way to send a secret.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
     Query(&'static str),
@@ -22,7 +22,7 @@ use Form::{Basic, Bearer, Header, Hmac, Query, Verbatim};
 
 const BODY: &[u8] = b"{}";
 
-/// Every form that any sender has, and one that none has.
+/// All ways of all senders, and one that no sender uses.
 const FORMS: &[Form] = &[
     Query("token"),
     Query("access_token"),
@@ -45,7 +45,7 @@ const FORMS: &[Form] = &[
     Hmac("X-Nexus-Webhook-Signature", "", true),
 ];
 
-/// The forms that a sender may use. Only these.
+/// The only ways that a sender may use.
 fn accepted(kind: Kind) -> Vec<Form> {
     let authorization = [Verbatim, Bearer, Basic];
     let custom = [
@@ -89,7 +89,7 @@ fn mac(secret: &str, body: &[u8], sha1: bool) -> String {
     }
 }
 
-/// The text that a form shows for a secret, before it is put into its place.
+/// The credential for a secret.
 fn shown(form: Form, secret: &str, body: &[u8]) -> String {
     match form {
         Query(_) | Verbatim | Header(_) => secret.to_owned(),
@@ -125,7 +125,7 @@ fn settings(kind: Kind, secret: &str) -> ReceiverSettings {
 }
 
 #[test]
-fn each_sender_is_let_in_by_its_own_forms_only() {
+fn sender_is_accepted_only_with_its_own_credential_forms() {
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for form in FORMS {
@@ -136,7 +136,7 @@ fn each_sender_is_let_in_by_its_own_forms_only() {
 }
 
 #[test]
-fn nothing_less_than_the_whole_secret_lets_anybody_in() {
+fn partial_secrets_are_refused() {
     let secret = "the-secret";
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, secret)).unwrap();
@@ -170,7 +170,7 @@ fn nothing_less_than_the_whole_secret_lets_anybody_in() {
 }
 
 #[test]
-fn a_request_without_any_credential_is_refused_before_its_body_is_looked_at() {
+fn request_without_credential_is_refused_before_its_body_is_read() {
     for kind in Kind::ALL {
         let receiver = Receiver::new(settings(*kind, "the-secret")).unwrap();
         for body in [&b"{}"[..], b"", b"no json", b"\xff\xfe"] {
@@ -194,7 +194,7 @@ fn both_secrets_of_a_rotation_are_valid_in_every_form() {
 }
 
 #[test]
-fn a_wrong_signature_is_not_made_good_by_a_token() {
+fn wrong_signature_is_refused_despite_a_valid_token() {
     let receiver = Receiver::new(settings(Kind::Generic, "the-secret")).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer the-secret"));
@@ -203,7 +203,7 @@ fn a_wrong_signature_is_not_made_good_by_a_token() {
 }
 
 #[test]
-fn schemes_come_in_any_letter_case_and_secrets_with_any_character() {
+fn scheme_case_is_ignored_and_secrets_may_hold_any_character() {
     let secret = "pä+ss/w%rd=& x";
     let receiver = Receiver::new(settings(Kind::Distribution, secret)).unwrap();
     send(&receiver, Query("token"), secret, BODY).unwrap();
@@ -211,7 +211,7 @@ fn schemes_come_in_any_letter_case_and_secrets_with_any_character() {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_bytes(format!("BEARER {secret}").as_bytes()).unwrap());
     receiver.receive(&Request { headers: &headers, query: None, body: BODY }).unwrap();
-    // A base64 secret that somebody pasted into the URL as it is.
+    // An unescaped base64 secret in the URL.
     let receiver = Receiver::new(settings(Kind::DockerHub, "a+b/c==")).unwrap();
     let headers = HeaderMap::new();
     receiver.receive(&Request { headers: &headers, query: Some("x=1&token=a+b/c=="), body: BODY }).unwrap();
@@ -238,7 +238,7 @@ fn a_signature_over_a_form_covers_the_field_of_gitea_and_the_body_of_github() {
 }
 
 #[test]
-fn a_secret_that_cannot_be_read_lets_nobody_in() {
+fn unreadable_secret_refuses_all_requests() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "the-secret\n").unwrap();
@@ -257,7 +257,7 @@ fn a_secret_that_cannot_be_read_lets_nobody_in() {
 }
 
 #[test]
-fn settings_that_would_let_everybody_in_are_refused_unless_they_say_so() {
+fn receiver_without_secret_needs_explicit_setting() {
     for kind in Kind::ALL {
         let none = ReceiverSettings { secret: None, ..settings(*kind, "x") };
         let refused = Receiver::new(none.clone()).unwrap_err();
@@ -274,7 +274,7 @@ fn settings_that_would_let_everybody_in_are_refused_unless_they_say_so() {
 }
 
 #[test]
-fn the_registry_must_be_named_where_no_body_names_it() {
+fn senders_without_host_need_a_registry() {
     for kind in Kind::ALL {
         let outcome = Receiver::new(ReceiverSettings { registry: None, ..settings(*kind, "x") });
         let refused = matches!(outcome, Err(InvalidReceiver::NoRegistry { .. }));

@@ -1,4 +1,4 @@
-//! What Git hosts send when a branch has moved.
+//! Webhooks of Git hosts for pushes.
 
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName};
@@ -16,7 +16,7 @@ fn receiver(kind: &str) -> Receiver {
     .unwrap()
 }
 
-/// Delivers a body as the host would, with its event in its header.
+/// Delivers a body with the host's event header.
 fn deliver(kind: &str, event: &str, body: &Value) -> Delivery {
     let body = body.to_string();
     let mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
@@ -31,7 +31,7 @@ fn deliver(kind: &str, event: &str, body: &Value) -> Delivery {
     receiver(kind).receive(&Request { headers: &headers, query: None, body: body.as_bytes() }).unwrap()
 }
 
-/// The parts of a push that say what matters here, and some that do not, in the words of each host's documentation.
+/// Relevant and irrelevant members of a push, from each host's documentation.
 fn push(reference: &str, after: &str) -> [(&'static str, &'static str, Value); 3] {
     let before = "28e1879d029cb852e4844d9c718537df08844e03";
     let common = json!({ "ref": reference, "before": before, "after": after, "commits": [] });
@@ -52,7 +52,7 @@ fn push(reference: &str, after: &str) -> [(&'static str, &'static str, Value); 3
 }
 
 #[test]
-fn a_push_is_a_branch_that_has_moved() {
+fn push_of_git_host_is_a_moved_branch() {
     let commit = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7";
     for (kind, event, body) in push("refs/heads/release/1.0", commit) {
         let delivery = deliver(kind, event, &body);
@@ -66,7 +66,7 @@ fn a_push_is_a_branch_that_has_moved() {
 }
 
 #[test]
-fn everything_else_moves_nothing_and_is_explained() {
+fn other_events_of_git_hosts_are_ignored_with_reason() {
     let cases = push("refs/tags/v1.0", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7").into_iter();
     let cases = cases.map(|(kind, event, body)| (kind, event, body, "`refs/tags/v1.0` is not a branch"));
     let more = [
@@ -87,7 +87,7 @@ fn everything_else_moves_nothing_and_is_explained() {
 }
 
 #[test]
-fn they_have_no_images_to_tell_of() {
+fn git_hosts_have_no_sample_images() {
     for kind in Kind::ALL.iter().filter(|kind| !kind.announces_images()) {
         let push = SamplePush {
             repository: "docker.io/uyou/user-service".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! Every sample request below `tests/fixtures/webhooks/` gives exactly what its `*.meta.json` says.
+//! Every sample request in `tests/fixtures/webhooks/` gives the result in its `*.meta.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use tagrelay::webhook::{
     Delivery, Errand, Kind, NoSample, Receiver, ReceiverSettings, Request, SamplePush, SampleRequest, Unauthorized,
 };
 
-/// A sample request with what must come of it.
+/// A sample request with its expected result.
 struct Sample {
     kind: Kind,
     meta: Value,
@@ -91,8 +91,7 @@ fn every_sample_gives_what_its_meta_file_says() {
         let right = match &outcome {
             Err(_) => sample.meta["rejected"] == 401,
             Ok(_) if sample.meta.get("rejected").is_some() => false,
-            // A dummy in the place of a signature: nothing is believed before the certificate is known. That such a
-            // message is read when it is signed is shown in `webhook_signatures.rs`.
+            // With a dummy signature, nothing is accepted before the certificate is known. `signatures.rs` tests signed messages.
             Ok(delivery) if sample.meta["signature_checkable"] == false => {
                 delivery.events.is_empty() && matches!(delivery.errand, Some(Errand::LearnCertificate(_)))
             }
@@ -154,7 +153,7 @@ fn every_kind_has_a_sample_with_an_image() {
     }
 }
 
-/// A push of an image that this sender can have, of a tag that JSON and YAML could take for a number.
+/// A push of an image that this sender can have, with a tag that looks like a number.
 fn push(kind: Kind) -> SamplePush {
     let host = match kind.name() {
         "docker-hub" => "docker.io",
@@ -187,7 +186,7 @@ fn receive(kind: Kind, secret: &str, request: &SampleRequest) -> Result<Delivery
 }
 
 #[test]
-fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
+fn generated_samples_are_accepted_by_their_receivers() {
     let secret = "s3cret with + & = and spaces";
     for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         for digest in [push(*kind).digest, None] {
@@ -208,7 +207,7 @@ fn what_we_send_as_a_sender_is_what_its_receiver_takes() {
 }
 
 #[test]
-fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
+fn generated_samples_with_one_id_are_one_event() {
     for kind in Kind::ALL.iter().filter(|kind| kind.announces_images()) {
         let event = |id: &str| {
             let push = SamplePush { id: id.to_owned(), ..push(*kind) };
@@ -224,7 +223,7 @@ fn samples_with_one_id_are_the_same_event_where_the_sender_has_ids() {
 }
 
 #[test]
-fn what_a_sender_cannot_have_is_said() {
+fn samples_report_unsupported_parts() {
     let of = |kind: Kind, repository: &str| {
         let push = SamplePush { repository: repository.parse().unwrap(), ..push(kind) };
         kind.sample(&push, Some("secret"))
@@ -236,7 +235,7 @@ fn what_a_sender_cannot_have_is_said() {
 }
 
 #[test]
-fn a_signed_time_is_checked() {
+fn signed_time_is_checked() {
     let request = Kind::Generic.sample(&push(Kind::Generic), Some("secret")).unwrap();
     let settings = ReceiverSettings {
         secret: Some(Secret::inline("secret".to_owned()).unwrap()),

@@ -1,7 +1,7 @@
-//! Proofs that are more than a shared secret: signatures of Amazon SNS, and OpenID Connect tokens.
+//! Credentials beyond shared secrets: signatures of Amazon SNS, and OpenID Connect tokens.
 //!
-//! The files in `tests/fixtures/webhook-signatures/` were signed with keys that are gone; `make.py` there makes new
-//! ones. Their time is 2025-08-21T10:41:04Z.
+//! The private keys of the files in `tests/fixtures/webhook-signatures/` were deleted; `make.py` there makes new files. Their
+//! time is 2025-08-21T10:41:04Z.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ fn settings(kind: Kind, secret: Option<&str>) -> ReceiverSettings {
     }
 }
 
-/// A receiver of ECR that knows a certificate.
+/// An ECR receiver that knows a certificate.
 fn sns_receiver(certificate: &str) -> Receiver {
     let receiver = Receiver::new(settings(Kind::Ecr, Some("webhook-secret"))).unwrap();
     receiver.learn_certificate(&CERTIFICATE.parse().unwrap(), &file(certificate)).unwrap();
@@ -55,7 +55,7 @@ fn deliver(receiver: &Receiver, body: &[u8], authorization: &str, now: Timestamp
 const PASSWORD: &str = "Basic c25zOndlYmhvb2stc2VjcmV0";
 
 #[test]
-fn a_signed_message_of_sns_is_read() {
+fn signed_sns_message_is_read() {
     for name in ["sns-push-v1.json", "sns-push-v2.json", "sns-push-with-subject.json"] {
         let delivery = deliver(&sns_receiver("sns.pem"), &file(name), PASSWORD, now()).unwrap();
         let [event] = &delivery.events[..] else { panic!("{name}: {delivery:?}") };
@@ -66,7 +66,7 @@ fn a_signed_message_of_sns_is_read() {
 }
 
 #[test]
-fn the_certificate_is_asked_for_and_learned() {
+fn sns_certificate_is_requested_and_cached() {
     let receiver = Receiver::new(settings(Kind::Ecr, Some("webhook-secret"))).unwrap();
     let body = file("sns-push-v2.json");
     let delivery = deliver(&receiver, &body, PASSWORD, now()).unwrap();
@@ -76,13 +76,13 @@ fn the_certificate_is_asked_for_and_learned() {
     assert!(receiver.learn_certificate(&address, b"<html>not found</html>").is_err());
     let elsewhere = "https://evil.example/SimpleNotificationService-0.pem".parse().unwrap();
     assert!(receiver.learn_certificate(&elsewhere, &file("sns.pem")).is_err());
-    // A clone, as every connection may have one, learns with it.
+    // Clones, like those of the connections, share the certificates.
     receiver.clone().learn_certificate(&address, &file("sns.pem")).unwrap();
     assert_eq!(deliver(&receiver, &body, PASSWORD, now()).unwrap().events.len(), 1);
 }
 
 #[test]
-fn a_message_of_sns_that_is_not_as_it_was_signed_is_refused() {
+fn altered_sns_message_is_refused() {
     let text = String::from_utf8(file("sns-push-v2.json")).unwrap();
     let refused = |receiver: &Receiver, text: &str, authorization: &str, now: Timestamp| {
         deliver(receiver, text.as_bytes(), authorization, now).unwrap_err().to_string()
@@ -108,7 +108,7 @@ fn a_message_of_sns_that_is_not_as_it_was_signed_is_refused() {
         assert!(deliver(&receiver, text.replace(from, to).as_bytes(), PASSWORD, now()).is_err(), "{from}");
     }
     assert!(refused(&sns_receiver("sns-other.pem"), &text, PASSWORD, now()).contains("signature"));
-    // Signed and old: a replay. Signed and from the future: somebody's clock is very wrong.
+    // Signed but old: a replay. Signed but from the future: a wrong clock.
     for time in ["2025-08-23T10:41:30Z", "2025-08-21T10:00:00Z"] {
         assert!(refused(&receiver, &text, PASSWORD, time.parse().unwrap()).contains("more than a day ago"));
     }
@@ -120,7 +120,7 @@ fn a_message_of_sns_that_is_not_as_it_was_signed_is_refused() {
 }
 
 #[test]
-fn a_subscription_is_confirmed_at_amazon_only() {
+fn subscription_is_confirmed_only_at_amazon() {
     for name in ["sns-confirmation-v1.json", "sns-confirmation-v2.json"] {
         let delivery = deliver(&sns_receiver("sns.pem"), &file(name), PASSWORD, now()).unwrap();
         assert!(delivery.events.is_empty());
@@ -131,7 +131,7 @@ fn a_subscription_is_confirmed_at_amazon_only() {
     let elsewhere = deliver(&sns_receiver("sns.pem"), &file("sns-confirmation-elsewhere.json"), PASSWORD, now());
     let elsewhere = elsewhere.unwrap();
     assert_eq!((elsewhere.errand, elsewhere.ignored[0].class.name()), (None, "malformed"));
-    // Without a secret anybody's topic could be subscribed.
+    // Without a secret, any topic could be subscribed.
     let open = Receiver::new(ReceiverSettings { unauthenticated: true, ..settings(Kind::Ecr, None) }).unwrap();
     open.learn_certificate(&CERTIFICATE.parse().unwrap(), &file("sns.pem")).unwrap();
     let delivery = deliver(&open, &file("sns-confirmation-v2.json"), "", now()).unwrap();
@@ -153,7 +153,7 @@ fn tokens() -> Vec<(String, String)> {
 }
 
 #[test]
-fn an_identity_token_must_be_right_in_every_respect() {
+fn identity_token_must_be_valid_in_every_part() {
     let receiver =
         Receiver::new(ReceiverSettings { identity_token: Some(identity_tokens()), ..settings(Kind::Gar, None) })
             .unwrap();
@@ -213,7 +213,7 @@ fn keys_are_rotated_and_checked() {
 }
 
 #[test]
-fn only_senders_that_have_identity_tokens_can_be_asked_for_them() {
+fn identity_tokens_need_a_sender_that_has_them() {
     let refused = Receiver::new(ReceiverSettings {
         identity_token: Some(identity_tokens()),
         ..settings(Kind::Harbor, Some("x"))
@@ -222,7 +222,7 @@ fn only_senders_that_have_identity_tokens_can_be_asked_for_them() {
 }
 
 #[test]
-fn keys_in_a_file_are_read_anew_when_a_token_names_another() {
+fn keys_file_is_read_again_for_an_unknown_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
     assert!(SigningKeys::from_file(&path).is_err(), "a file that is not there");
@@ -242,7 +242,7 @@ fn keys_in_a_file_are_read_anew_when_a_token_names_another() {
 }
 
 #[test]
-fn keys_at_an_address_are_asked_for_once_in_a_while() {
+fn fetched_keys_are_requested_at_intervals() {
     let keys = SigningKeys::at("https://keys.example.com/certs".parse().unwrap());
     let tokens = IdentityTokens { keys, ..identity_tokens() };
     let receiver =

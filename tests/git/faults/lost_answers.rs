@@ -1,4 +1,4 @@
-//! The answer to a push is lost, and others push before the branch is looked at.
+//! The answer to a push is lost, and others push before the branch is read again.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::git_http::Fault;
 
 const FILE: &str = "environments/staging/user-service.yaml";
 
-/// A hook that commits on top of what was just pushed: what `change` makes of the file, or what was there before.
+/// A hook that commits on top of each push: `change` applied to the pushed file, or the previous file.
 fn follow_up_hook(change: &str) -> String {
     let commit = "commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'of others' $tree) && \
                   git update-ref refs/heads/main $commit; rm -f hooks/post-receive";
@@ -24,13 +24,13 @@ fn write(environment: &str, tag: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_others_pushed_on_top_does_not_hide_ours() {
+async fn foreign_commit_on_top_does_not_hide_ours() {
     for (fault, change) in [
         (Fault::LoseAnswer, write("staging", &sha('9'))),
         (Fault::GatewayTimeout, write("staging", &sha('9'))),
-        // Somebody has put the old version back: writing ours once more would be a second commit for it.
+        // Another author restored the old version. Writing it again would be a second commit for one update.
         (Fault::LoseAnswer, "tree=$(git rev-parse main~^{tree})".to_owned()),
-        // Somebody has touched something else.
+        // Another author changed something else.
         (Fault::LoseAnswer, "tree=$(git rev-parse main^{tree})".to_owned()),
     ] {
         let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
@@ -49,7 +49,7 @@ async fn what_others_pushed_on_top_does_not_hide_ours() {
 }
 
 #[tokio::test]
-async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() {
+async fn lost_push_is_sent_again_on_top_of_foreign_commit() {
     let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
     fleet.push_image("user-service", &sha('1')).await;
     fleet
@@ -67,7 +67,7 @@ async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() 
             server.take_requests().iter().any(|request| request.ends_with("/git-receive-pack"))
         })
         .await;
-    // In the same file; another version there would end the promotion.
+    // In the same file. Another version there would end the promotion.
     let file = FILE.replace("staging", "production");
     let theirs = fleet.upstream.file(&file) + "# a note\n";
     fleet.upstream.commit("of others", &[(&file, &theirs)]);
@@ -80,7 +80,7 @@ async fn a_push_that_never_arrived_is_sent_again_on_top_of_what_others_pushed() 
 }
 
 #[tokio::test]
-async fn a_hold_that_comes_while_the_answer_is_lost_stays_and_the_update_is_settled_by_a_look() {
+async fn hold_made_after_unconfirmed_push_stays() {
     for (fault, hook) in [(Fault::LoseAnswer, "pre-receive"), (Fault::GatewayTimeout, "post-receive")] {
         let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
         fleet.upstream.hook(hook, "touch hooks/begun; sleep 1.5");
@@ -92,7 +92,7 @@ async fn a_hold_that_comes_while_the_answer_is_lost_stays_and_the_update_is_sett
         let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
         assert_eq!(status, 201, "{hold}");
 
-        // What was on its way when the hold came has landed; it is neither waiting nor written once more.
+        // The push that was running when the hold was created has landed. It does not wait and is not written again.
         let event = fleet.settled(&id).await;
         assert_eq!(event["state"], "committed", "{fault:?}: {event:#}\n{}", fleet.log());
         assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
@@ -104,7 +104,7 @@ async fn a_hold_that_comes_while_the_answer_is_lost_stays_and_the_update_is_sett
         };
         assert!(is_held().await);
 
-        // What comes now waits for it.
+        // New updates wait for the hold.
         let next = fleet.announce("user-service", &sha('2')).await;
         fleet
             .eventually("the next one waits", async || {

@@ -1,5 +1,5 @@
-//! Any sequence of updates, foreign commits, failures of the server and restarts of ours ends at the newest versions, with
-//! every answered update on the branch exactly once or ended with a reason.
+//! Any sequence of updates, foreign commits, server faults and restarts ends at the newest versions. Every acknowledged update
+//! is on the branch exactly once or ended with a reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,27 +16,27 @@ const SERVICES: [&str; 3] = ["one", "two", "three"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// An image is pushed, and its registry tells us.
+    /// Pushes an image and sends its webhook.
     Announce {
         service: usize,
     },
-    /// Somebody commits a file that is none of ours.
+    /// A foreign commit to an unmanaged file.
     Foreign,
-    /// Somebody writes a version of their own into a manifest of ours.
+    /// A foreign commit that sets a version.
     Overwrite {
         service: usize,
     },
-    /// Somebody takes back the last commit of the branch by another one.
+    /// A foreign revert of the last commit.
     Revert,
-    /// From now on the server fails so.
+    /// From now on the server has this fault.
     Fault(Fault),
-    /// A hook refuses every push for as long as the next steps take.
+    /// A hook refuses every push during the next steps.
     Refuse {
         steps: usize,
     },
-    /// The power goes.
+    /// Power failure.
     Kill,
-    /// The program is stopped and started.
+    /// A restart.
     Restart,
     Wait {
         milliseconds: u64,
@@ -66,16 +66,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was told and what others did.
+/// All announcements and foreign commits.
 struct World {
     fleet: Fleet,
     server: Server,
     _registry: EmbeddedRegistry,
-    /// The announced tags in their order: service, tag, event.
+    /// The announced tags in order: service, tag, event.
     announced: Vec<(usize, String, String)>,
-    /// What others wrote into manifests of ours: a version by hand, or a commit taken back.
+    /// Foreign changes of manifests: versions and reverts.
     overwritten: [bool; SERVICES.len()],
-    /// The files of others.
+    /// Unmanaged files.
     foreign: BTreeMap<String, String>,
     refusing_for: usize,
 }
@@ -135,7 +135,7 @@ impl World {
     fn overwrite(&mut self, service: usize) {
         self.overwritten[service] = true;
         let path = format!("environments/staging/{}.yaml", SERVICES[service]);
-        // Nobody has built that one.
+        // An image that was never built.
         let theirs = format!("{:040x}", self.foreign.len() + 0xf000);
         loop {
             let running = self.fleet.running("staging", SERVICES[service]);
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// As `git revert HEAD`: the tree of the commit before.
+    /// As `git revert HEAD`: the tree of the parent commit.
     fn revert(&mut self) {
         if self.fleet.upstream.subjects().len() < 2 {
             return;
@@ -159,7 +159,7 @@ impl World {
             return;
         }
         gone.lines().for_each(|path| drop(self.foreign.remove(path)));
-        // What an earlier revert took away comes back by a later one.
+        // A later revert can restore what an earlier one removed.
         let back = self.fleet.upstream.git(&["diff", "--name-only", "--diff-filter=A", &tip, &commit]);
         back.lines().for_each(|path| drop(self.foreign.insert(path.to_owned(), path.to_owned())));
         let changed = self.fleet.upstream.git(&["diff", "--name-only", &tip, &commit]);
@@ -183,7 +183,7 @@ impl World {
         if self.refusing_for > 0 {
             self.fleet.upstream.remove_hook("pre-receive");
         }
-        // What a server that was left alone still takes in.
+        // A push that an interrupted server still accepts.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut ends: Vec<Value> = Vec::new();
         for (_, _, id) in &self.announced {
@@ -206,13 +206,13 @@ impl World {
                     newest.insert(*service, tag);
                     assert_eq!(commits, 1, "{}", story());
                     let commit = event["updates"][0]["commit"].as_str().unwrap();
-                    // Fails where it is not.
+                    // Fails if it is missing.
                     upstream.git(&["merge-base", "--is-ancestor", commit, "main"]);
                 }
                 "superseded" | "refused" => {
                     let reason = event["reason"].as_str().unwrap();
                     let is_followed = self.announced[number + 1..].iter().any(|(other, _, _)| other == service);
-                    // By the hook, or because a newer one came, or was taken before it.
+                    // Refused by the hook, or superseded by a newer version, or queued before it.
                     let is_explained = match state {
                         "refused" => reason.contains("not now") || (reason.starts_with("older") && is_followed),
                         _ => is_followed,
@@ -247,7 +247,7 @@ fn run(steps: &[Step]) {
 }
 
 proptest! {
-    // Each case is a program that is started and, mostly, a few seconds of waiting; `PROPTEST_CASES` asks for more of them.
+    // Each case starts a program and waits a few seconds; `PROPTEST_CASES` sets the number of cases.
     #![proptest_config(configuration())]
 
     #[test]
@@ -256,9 +256,9 @@ proptest! {
     }
 }
 
-/// Each way to fail once, with somebody else's commit in between, whatever chance brings.
+/// Each fault once, with a foreign commit in between.
 #[test]
-fn each_way_to_fail_is_survived() {
+fn every_fault_is_survived() {
     let ways = [
         Fault::LoseAnswer,
         Fault::GatewayTimeout,

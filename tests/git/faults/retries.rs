@@ -1,13 +1,14 @@
-//! How often what is tried again, and what is never.
+//! The number of retries, and errors that are not retried.
 
 use super::{behind_http, commits_of};
-use tagrelay_test_support::fleet::sha;
+use serde_json::Value;
+use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::Fault;
 
 #[tokio::test]
-async fn ten_lost_races_and_it_goes_back_to_the_queue() {
+async fn after_ten_lost_races_the_update_is_retried_later() {
     let fleet = super::fleet().service("user-service").start().await;
-    // Somebody else is faster each time.
+    // A foreign commit wins every race.
     fleet.upstream.hook(
         "pre-receive",
         "echo >> tries; commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'faster' main^{tree}); \
@@ -32,21 +33,27 @@ async fn ten_lost_races_and_it_goes_back_to_the_queue() {
     assert_eq!(commits_of(&fleet.upstream, &fleet.repository("user-service"), "staging", &sha('1')), 1);
 }
 
+async fn reason(fleet: &Fleet, event: &str) -> Value {
+    fleet.api("GET", &format!("/events/{event}"), None).await.1["updates"][0]["reason"].clone()
+}
+
 #[tokio::test]
-async fn a_server_in_trouble_is_not_asked_like_a_race() {
+async fn server_error_is_retried_with_backoff() {
     let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
     fleet.eventually("the branch is read", async || fleet.upstream.subjects().len() == 1).await;
-    fleet.push_image("user-service", &sha('1')).await;
+    let mut before = Value::Null;
+    let mut id = String::new();
     for fault in [Fault::BadGateway, Fault::DieBefore] {
         server.set_fault(fault);
         server.take_requests();
-        if fault == Fault::BadGateway {
-            fleet.deliver("user-service", &sha('1')).await;
+        if id.is_empty() {
+            id = fleet.announce("user-service", &sha('1')).await;
         }
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-        let pushes = server.take_requests().iter().filter(|request| request.ends_with("/git-receive-pack")).count();
-        // A round is at most two pushes, and pauses of 0.5, 1, 2 and more seconds follow, less a quarter.
-        assert!(pushes <= 8, "{fault:?}: {pushes} pushes in three seconds");
+        // The first round ends with a reason. It has at most two pushes, each after one request; a lost race has ten.
+        fleet.eventually("the reason is shown", async || reason(&fleet, &id).await != before).await;
+        let requests = server.take_requests().len();
+        assert!((1..=8).contains(&requests), "{fault:?}: {requests} requests");
+        before = reason(&fleet, &id).await;
     }
     server.set_fault(Fault::None);
     fleet.eventually("it runs", async || fleet.running("staging", "user-service") == sha('1')).await;

@@ -1,6 +1,6 @@
 //! A slow link to the Git server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::CREDENTIALS;
 use tagrelay_embedded_registry::EmbeddedRegistry;
@@ -8,7 +8,7 @@ use tagrelay_test_support::fleet::{free_port, sha};
 use tagrelay_test_support::git_http::Server;
 use tagrelay_test_support::slow_link::SlowLink;
 
-/// Text that does not become smaller when it is packed.
+/// Incompressible text.
 fn noise(bytes: usize) -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut digits = String::new();
@@ -20,25 +20,23 @@ fn noise(bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn over_a_slow_link_pushes_go_through_and_the_api_answers_at_once() {
+async fn slow_link_to_git_server_does_not_delay_the_api() {
     let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let mut builder = super::fleet().registry(&registry.host()).service("user-service").service("order-service");
     builder = builder.file("environments/staging/large.yaml", &noise(200_000));
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", "secret");
     let address = server.url.trim_start_matches("http://").parse().unwrap();
-    let link = SlowLink::start(address, 20 << 10, Duration::from_millis(300)).await;
-    let begun = Instant::now();
+    let link = SlowLink::start(address, 40 << 10, Duration::from_millis(300)).await;
     let fleet = builder
         .remote(&format!("http://{}/config.git", link.address), CREDENTIALS)
         .start_at(free_port(), upstream)
         .await;
-    // The first reading of the branch takes a while, and holds up nobody.
+    // The first read of the branch takes long, but blocks nothing else.
     let id = fleet.announce("user-service", &sha('1')).await;
-    let mut slowest = Duration::ZERO;
+    let mut rounds = 0;
     let event = loop {
         for path in ["/healthz", "/metrics", "/api/v1/events"] {
-            let asked = Instant::now();
             let answer = fleet
                 .client
                 .get(fleet.url(path))
@@ -47,22 +45,21 @@ async fn over_a_slow_link_pushes_go_through_and_the_api_answers_at_once() {
                 .await
                 .unwrap();
             assert_eq!(answer.status(), 200, "{path}");
-            slowest = slowest.max(asked.elapsed());
         }
         let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
         if !matches!(event["state"].as_str(), Some("queued" | "pending")) {
             break event;
         }
-        assert!(begun.elapsed() < Duration::from_secs(100), "{event:#}\n{}", fleet.log());
+        rounds += 1;
+        assert!(rounds < 2000, "{event:#}\n{}", fleet.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
-    assert!(begun.elapsed() > Duration::from_secs(4), "the link was not slow: {:?}", begun.elapsed());
     assert!(link.passed() > 80_000, "{}", link.passed());
-    assert!(slowest < Duration::from_secs(2), "an answer took {slowest:?}");
-    // With the branch known and the connection kept, an update is one request.
-    let begun = Instant::now();
+    assert!(rounds >= 5, "the API answered only {rounds} times while the branch was read over the link");
+    // With a known branch and a kept connection, an update is one request.
+    server.take_requests();
     let id = fleet.announce("order-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(server.take_requests(), ["POST /config.git/git-receive-pack"]);
 }
