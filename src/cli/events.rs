@@ -281,7 +281,7 @@ fn render(detail: &EventDetailView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EventState;
+    use crate::domain::EventState;
 
     #[test]
     fn reason_is_cut_to_one_line() {

@@ -46,6 +46,15 @@ async fn ready(State(app): State<App>) -> Response {
             blocking += usize::from(!has_been_ready);
         }
     }
+    // A rejected push is listed, but does not make the service unready: webhooks are still accepted.
+    match app.0.relay.store().rejections().await {
+        Ok(rejections) => problems.extend(
+            rejections
+                .into_iter()
+                .map(|(environment, reason)| format!("pushes to environment `{environment}` are rejected: {reason}")),
+        ),
+        Err(error) => tracing::error!(%error, "rejected pushes cannot be read from the store"),
+    }
     let ready = blocking == 0;
     app.0.has_been_ready.fetch_or(ready, Ordering::Relaxed);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
