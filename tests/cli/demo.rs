@@ -186,7 +186,7 @@ fn failed_step_fails_the_run() {
     let path = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path))).unwrap();
     let said = refused(newcomer.demo(&["--once"]).env("PATH", path));
-    assert!(said.contains("error: staging did not get it (refused): "), "{said}");
+    assert!(said.contains("error: staging did not get it (waiting): "), "{said}");
     assert!(said.contains("not on a Friday"), "{said}");
     std::fs::remove_dir_all(&bin).unwrap();
     newcomer.assert_nothing_is_left();
