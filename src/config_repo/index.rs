@@ -17,7 +17,6 @@ pub struct Snapshot {
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
-/// The sites of one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvironmentSites {
     /// The sites that name each image, sorted by path and line. No list is empty.

@@ -48,7 +48,7 @@ use crate::webhook::ReceiverSettings;
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
-pub use fingerprint::{Change, ChangeKind, Fingerprint};
+pub use fingerprint::{ChangeKind, ChangedSection, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
 pub use server::ServerSettings;
 
