@@ -11,8 +11,8 @@ use crate::api::{
     RolloutView, UpdateView, VersionView,
 };
 use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, UpdateState};
-use crate::image::Version;
 use crate::store::{FollowState, FollowUp, FollowedApplication};
+use tagrelay_image::Version;
 
 pub(super) use environment::environment_view;
 pub(super) use event::{event_detail, event_view};
