@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::api::{Api, ServerOptions};
 use super::output::{self, Cell, DIM, Table, clean, end, relative};
 use crate::api::{HoldBody, HoldView, Holds};
-use tagrelay_image::Repository;
+use crate::image::Repository;
 
 /// When a hold ends that has no end of its own.
 const RELEASED: &str = "when released";

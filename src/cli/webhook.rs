@@ -12,10 +12,10 @@ use url::Url;
 
 use super::output::{self, BAD, Cell, GOOD, PLAIN, Table, WARN, clean};
 use crate::api::{Answer, DeliveryState, Problem};
+use crate::image::ImageReference;
 use crate::registry::install_tls_provider;
-use tagrelay_image::ImageReference;
-use tagrelay_secret::{ExposeSecret as _, Secret};
-use tagrelay_webhook::{Kind, SamplePush};
+use crate::secret::{ExposeSecret as _, Secret};
+use crate::webhook::{Kind, SamplePush};
 
 /// How long the receiver may take. Most senders wait for a second only.
 const ANSWER_TIME: Duration = Duration::from_secs(30);

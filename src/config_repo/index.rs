@@ -7,8 +7,8 @@ use tagrelay_git::{CommitId, Mirror, ObjectId};
 use super::files::{self, File, FileSites, Known, Side, TooDeep, Watch, shown};
 use super::paths::Territory;
 use super::surroundings::Around;
-use tagrelay_image::{Repository, Version};
-use tagrelay_manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
+use crate::image::{Repository, Version};
+use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
 
 /// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,6 @@ pub struct Snapshot {
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
-/// The sites of one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvironmentSites {
     /// The sites that name each image, sorted by path and line. No list is empty.

@@ -33,7 +33,7 @@ use gate::Gate;
 use crate::access::ApiToken;
 use crate::api::Problem;
 use crate::relay::Relay;
-use tagrelay_webhook::Receiver;
+use crate::webhook::Receiver;
 
 /// What the routes are made of.
 pub struct Parts {

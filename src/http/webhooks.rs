@@ -11,11 +11,11 @@ use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
 use crate::api::{Answer, AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState};
+use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
 use crate::telemetry::TraceContext;
-use tagrelay_image::CommitSha;
-use tagrelay_webhook::{Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver, Unauthorized};
+use crate::webhook::{self, Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver, Unauthorized};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
@@ -101,14 +101,14 @@ impl App {
         let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
         gate.bodies.check_length(&parts.headers)?;
-        let head = tagrelay_webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &[] };
+        let head = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &[] };
         self.learn_keys(gate, &head).await?;
         if let Err(unauthorized) = receiver.check_head(&head) {
             bodies::discard(body).await;
             return Err(rejected(receiver, trace, unauthorized));
         }
         let body = gate.bodies.read(body).await?;
-        let request = tagrelay_webhook::Request { body: &body.bytes, ..head };
+        let request = webhook::Request { body: &body.bytes, ..head };
         let mut delivery = authenticate(receiver, trace, &request)?;
         gate.count()?;
         if let Some(Errand::LearnCertificate(_)) = &delivery.errand {
@@ -178,7 +178,7 @@ impl App {
 
     /// Fetches the keys of an issuer when a token names one that is not known. Where there are none at all nothing can
     /// be believed, so that the sender is asked to come again.
-    async fn learn_keys(&self, gate: &Gate, request: &tagrelay_webhook::Request<'_>) -> Result<(), Problem> {
+    async fn learn_keys(&self, gate: &Gate, request: &webhook::Request<'_>) -> Result<(), Problem> {
         let receiver = &gate.receiver;
         if receiver.settings().identity_token.is_none() {
             return Ok(());
@@ -258,7 +258,7 @@ impl App {
 fn authenticate(
     receiver: &Receiver,
     trace: &TraceContext,
-    request: &tagrelay_webhook::Request<'_>,
+    request: &webhook::Request<'_>,
 ) -> Result<Delivery, Problem> {
     receiver.receive(request).map_err(|unauthorized| rejected(receiver, trace, unauthorized))
 }

@@ -6,7 +6,7 @@ use semver::{BuildMetadata, Prerelease, VersionReq};
 use super::calendar::{self, CalendarFormat};
 use super::range;
 use super::shape::{InvalidTagRule, Shape, affix};
-use tagrelay_image::Tag;
+use crate::image::Tag;
 
 /// Which tags of a repository are versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,6 @@ pub struct TagFacts {
 /// A version with its own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagVersion {
-    /// A semantic version.
     Semantic(semver::Version),
     /// The parts of a calendar version, in the order in which they are compared.
     Calendar(Vec<u64>),

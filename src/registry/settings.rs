@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use tagrelay_secret::Secret;
+use crate::secret::Secret;
 
 /// The settings of one registry. A registry without settings is used over HTTPS, anonymously.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-use tagrelay_image::{Digest, Repository, Tag, Version};
+use crate::image::{Digest, Repository, Tag, Version};
 
 /// An image as a sender announced it, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,12 +36,10 @@ impl VerifiedImage {
         Self { repository: image.repository.clone(), tag: image.tag.clone(), digest: None }
     }
 
-    /// Returns the repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// Returns the tag.
     pub fn tag(&self) -> &Tag {
         &self.tag
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::matrix::is_same;
+use crate::image::{Repository, Version};
 use crate::store::{Outcome, Update};
-use tagrelay_image::{Repository, Version};
 
 /// Splits updates, which are in the order in which they were taken, into the newest of each place and the others.
 ///

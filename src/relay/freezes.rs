@@ -192,7 +192,7 @@ mod tests {
 
     /// Decides an event, and returns its id.
     async fn decided(store: &Store) -> String {
-        let version = tagrelay_image::Version::tagged("a".parse().unwrap(), None);
+        let version = crate::image::Version::tagged("a".parse().unwrap(), None);
         let event = NewEvent {
             repository: "uyou/user-service".parse().unwrap(),
             tag: "a".parse().unwrap(),

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use super::branch::{Branch, sites};
 use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
+use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::store::{ApplicationHealth, FollowUp, Frozen, Hold, StoreError, Update};
-use tagrelay_image::{Repository, Version};
 
 /// How old what is known of a branch may be when it is shown.
 const READ_AGE: Duration = Duration::from_secs(5);
@@ -259,7 +259,7 @@ fn by_place<T: Placed>(values: Vec<T>) -> ByPlace<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tagrelay_manifest::Format;
+    use crate::manifest::Format;
 
     fn gathered(written: &[&str]) -> Vec<String> {
         let places: Vec<Place> = written
@@ -268,7 +268,7 @@ mod tests {
                 path: "a.yaml".into(),
                 line: 1,
                 format: Format::Kubernetes,
-                version: format!("a{text}").parse::<tagrelay_image::ImageReference>().unwrap().version().unwrap(),
+                version: format!("a{text}").parse::<crate::image::ImageReference>().unwrap().version().unwrap(),
             })
             .collect();
         versions(&places).iter().map(ToString::to_string).collect()

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::settings::MessageSettings;
 use super::template::{ChangeFields, Fields, MessageTemplate};
 use crate::config_repo::{Change, PlannedCommit};
+use crate::image::{ImageReference, Version};
 use crate::store::{Cause, Update};
-use tagrelay_image::{ImageReference, Version};
 
 /// Returns the message of a commit. `updates` are looked up by the keys of the changes.
 pub(super) fn render(commit: &PlannedCommit, updates: &HashMap<String, Update>, settings: &MessageSettings) -> String {

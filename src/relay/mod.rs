@@ -56,6 +56,7 @@ pub use template::{InvalidTemplate, MessageTemplate};
 
 use arrivals::Arrivals;
 
+use crate::image::{Repository, Tag};
 use crate::policy::{ImageRule, rule_for};
 use crate::registry::Registries;
 use crate::source_repo::Sources;
@@ -63,8 +64,7 @@ use crate::store::{
     EventFilter, Hold, NewEvent, NewHold, Received, ReceivedState, Replayed, Retention, Store, StoreError, Update,
 };
 use crate::telemetry::{Metrics, Span, TraceContext, Traces};
-use tagrelay_image::{Repository, Tag};
-use tagrelay_webhook::PushEvent;
+use crate::webhook::PushEvent;
 
 /// How long an event that tells nothing but repository and tag is taken for a repetition: as long as a CI job repeats
 /// a request. Later, the tag may have been built again.
@@ -472,7 +472,7 @@ fn new_event(
         digest: event.digest.clone(),
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
-        duplicate_key: tagrelay_image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+        duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
         duplicates_since: duplicates_since.max(bare_since),
         trace,
     }
@@ -493,7 +493,7 @@ mod tests {
         };
         let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
         let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
-        let pinned = PushEvent { digest: Some(tagrelay_image::Digest::of(b"")), ..bare.clone() };
+        let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
         let now = Timestamp::now();
         let event = |pushed: &PushEvent| new_event(("ci", pushed), false, week, now, TraceContext::random());
         assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));

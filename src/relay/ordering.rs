@@ -14,12 +14,12 @@ use ulid::Ulid;
 use super::Relay;
 use super::branch::sites;
 use super::matrix::{is_same, runs, versions};
+use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule, Verification, compare};
 use crate::registry::{BuildTime, Confirmation, UnverifiedImage};
 use crate::source_repo::{Membership, Relation, SourceError};
 use crate::store::{Cause, Event, Party, PlannedUpdate, StoreError, Update, Verdict};
 use crate::telemetry::{SpanKind, TraceContext};
-use tagrelay_image::{Digest, Repository, Version};
 
 /// How long after an event came a commit that the source repository does not have is looked for: the source may be a
 /// replica that is a moment behind, or the branch moves only once the build is done. The same for the config of an

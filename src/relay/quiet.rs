@@ -165,7 +165,7 @@ mod tests {
                 decided_because: String::new(),
                 compared: Vec::new(),
             };
-            let version = tagrelay_image::Version::tagged("v1".parse().unwrap(), None);
+            let version = crate::image::Version::tagged("v1".parse().unwrap(), None);
             let (matched_rule, updates) = ("**".to_owned(), vec![planned]);
             self.store.decide(Decision { event_id, matched_rule, version, note: None, updates }).await.unwrap();
             self.wake.notify_one();
@@ -175,7 +175,7 @@ mod tests {
         async fn promote(&self, name: &str) {
             let update = NewRequestedUpdate {
                 repository: name.parse().unwrap(),
-                version: tagrelay_image::Version::tagged("v1".parse().unwrap(), None),
+                version: crate::image::Version::tagged("v1".parse().unwrap(), None),
                 state: UpdateState::Pending,
                 reason: None,
                 running: Vec::new(),

@@ -12,8 +12,8 @@ use sqlx::sqlite::SqliteRow;
 use super::events::requeue;
 use super::writer::{Transaction, Write};
 use super::{Cause, Store, StoreError, parsed_option, time};
+use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Digest, Repository, Tag};
 
 /// Who seems to have delivered an event that nobody did.
 const RECEIVER: &str = "catch-up";

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::updates::{self, NewUpdate, Place};
 use super::writer::Transaction;
 use super::{Event, Store, StoreError, UpdateState, freezes, json_text};
-use tagrelay_image::{Digest, Repository, Version};
+use crate::image::{Digest, Repository, Version};
 
 /// What the registry and the policy made of an event.
 #[derive(Debug, Clone)]

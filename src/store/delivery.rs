@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::events::{NewEvent, Received, ReceivedState, requeue};
 use super::writer::Transaction;
 use super::{Store, StoreError};
-use tagrelay_image::Digest;
+use crate::image::Digest;
 
 /// The events of one request, and whoever waits for the answer.
 pub(super) struct Delivery {

@@ -3,8 +3,8 @@ use sqlx::SqliteConnection;
 
 use super::writer::{Transaction, Write};
 use super::{Event, EventState, Party, Store, StoreError};
+use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Digest, Repository, Tag};
 
 /// A push event that has just been authenticated.
 #[derive(Debug, Clone)]

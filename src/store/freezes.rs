@@ -19,8 +19,8 @@ use super::updates::{self, Place};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, holds, json_text, time, time_option};
 use crate::clock::Clock;
+use crate::image::Repository;
 use crate::policy::{FreezeCalendar, frozen_until};
-use tagrelay_image::Repository;
 
 /// A freeze that somebody has switched on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use sqlx::{FromRow, Row};
 use super::updates::Place;
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, freezes, json_text, parsed, time, time_option, updates};
-use tagrelay_image::Repository;
+use crate::image::Repository;
 
 /// A pin: automation leaves the repository in the environment alone until it is released or expires.
 #[derive(Debug, Clone, PartialEq, Eq)]

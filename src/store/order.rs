@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::writer::{Transaction, Write};
 use super::{Cause, Store, StoreError, Update, UpdateState, json_text};
-use tagrelay_image::{Digest, Repository, Tag, Version};
+use crate::image::{Digest, Repository, Tag, Version};
 
 /// What is under way for a repository in an environment.
 #[derive(Debug, Clone)]

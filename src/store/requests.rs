@@ -8,8 +8,8 @@ use super::rows::words;
 use super::updates::{NewUpdate, Place, insert, is_being_pushed, supersede_waiting};
 use super::writer::{Transaction, Write};
 use super::{Cause, Hold, NewHold, Store, StoreError, Update, UpdateState, freezes, holds, parsed, time};
+use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Repository, Version};
 
 words! {
     /// What somebody asked for.

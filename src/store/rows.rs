@@ -4,8 +4,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 
 use super::{parsed, parsed_option, time, time_option};
+use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// Implements an enum whose variants are words in the tables, the API and the metrics.
 macro_rules! words {

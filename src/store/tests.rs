@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Repository, Version};
 
 pub(in crate::store) struct Fixture {
     folder: tempfile::TempDir,
@@ -369,7 +369,7 @@ async fn an_update_is_taken_back_and_its_event_decided_again() {
 #[tokio::test]
 async fn build_times_are_kept() {
     let fixture = Fixture::new().await;
-    let (said, unsaid) = (tagrelay_image::Digest::of(b"1"), tagrelay_image::Digest::of(b"2"));
+    let (said, unsaid) = (crate::image::Digest::of(b"1"), crate::image::Digest::of(b"2"));
     let at = "2026-11-23T08:15:00.123456789Z".parse().unwrap();
     assert_eq!(fixture.store.build_time(&repository(), &said).await.unwrap(), None);
     fixture.store.keep_build_time(&repository(), &said, Some(at)).await.unwrap();
@@ -765,7 +765,7 @@ async fn verified_updates_of_requests_become_pending() {
         panic!("without a key every request is new")
     };
     let due = fixture.store.due_updates(jiff::Timestamp::now(), 5, &[]).await.unwrap();
-    let digest = tagrelay_image::Digest::of(b"a");
+    let digest = crate::image::Digest::of(b"a");
     fixture.store.verify_update(&due[0].id, Some(&digest), None).await.unwrap();
     let update = fixture.update_of(&request.id).await;
     assert_eq!((update.state, update.version.digest()), (UpdateState::Pending, Some(&digest)));

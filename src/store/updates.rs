@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::writer::{Transaction, Write};
 use super::{Cause, PlannedUpdate, Store, StoreError, Update, UpdateState, freezes, holds, json_text};
+use crate::image::{Digest, Repository, Tag, Version};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// Where an update goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use super::rows::SiteChange;
 use super::updates::{NEWER, Place, overtaken, passes_freezes, settle_causes, supersede_waiting};
 use super::writer::{Transaction, Write};
 use super::{Cause, Party, Store, StoreError, Update, UpdateState, follow_ups, freezes, holds, json_text};
-use tagrelay_image::{Digest, Tag, Version};
+use crate::image::{Digest, Tag, Version};
 
 /// What is about to be pushed for an update.
 #[derive(Debug, Clone)]

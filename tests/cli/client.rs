@@ -95,7 +95,7 @@ impl Server {
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let answer = Answer::of(output).expect_code(code);
         assert!(!format!("{answer:?}").contains("hunter2"), "the token is shown: {answer:?}");
-        assert_eq!(self.script.replies.lock().unwrap().len(), 0, "answers that nobody asked for; {answer:?}");
+        assert_eq!(self.script.replies.lock().unwrap().len(), 0, "unused answers; {answer:?}");
         answer
     }
 

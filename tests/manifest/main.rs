@@ -8,3 +8,6 @@ mod finds;
 mod overlays;
 mod properties;
 mod public;
+
+// The module names that `checks` uses, here and in the fuzz targets.
+use tagrelay::{image, manifest};

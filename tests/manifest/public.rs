@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use tagrelay_image::{Repository, Version};
-use tagrelay_manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
+use tagrelay::image::{Repository, Version};
+use tagrelay::manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
 use tagrelay_test_support::{folder, pyyaml};
 
 /// A full SHA, and tags that look like a number, exponent, octal, binary, date and boolean.
@@ -78,7 +78,7 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
         assert!(edited.changes.iter().any(is_version), "{name}:{number}: {old} -> {new}");
         told.remove(&number);
     }
-    assert!(told.is_empty(), "{name}: the lines {told:?} are told to have changed and did not");
+    assert!(told.is_empty(), "{name}: unchanged lines are reported as changes: {told:?}");
 }
 
 /// Fails unless the edit changed exactly the versions that the changes report.

@@ -237,7 +237,7 @@ async fn unreachable_registry_does_not_delay_other_images() {
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     fleet
-        .eventually("the attempts are told", async || {
+        .eventually("the attempts are shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{away_id}"), None).await;
             event["state"] == "queued" && event["attempts"].as_u64().unwrap() >= 2 && event["reason"].is_string()
         })
@@ -281,7 +281,7 @@ async fn unreachable_config_repository_loses_no_update() {
     assert!(ready.text().await.unwrap().contains("has not been read yet"));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -316,7 +316,7 @@ async fn wrong_password_is_reported_and_can_be_replaced_without_restart() {
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].is_string()
         })

@@ -164,7 +164,7 @@ async fn commits_continue_while_argo_cd_is_unreachable() {
     fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
     // The log line comes shortly before the store has it.
     fleet
-        .eventually("the reason is told", async || {
+        .eventually("the reason is shown", async || {
             let waiting = rollout(&fleet, &event, "waiting").await;
             waiting["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -490,7 +490,7 @@ async fn rejected_argo_cd_webhook_is_reported() {
     let fleet = with_folders().settings(&settings).start().await;
     let event = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the reason is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
             let reason = &detail["updates"][0]["rollout"]["reason"];
             reason.as_str().is_some_and(|reason| reason.contains("HMAC verification failed"))

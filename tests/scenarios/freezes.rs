@@ -270,7 +270,7 @@ async fn freeze_ends_with_its_environment() {
     hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
     fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
     // The store has it a moment later.
-    fleet.eventually("it is told", async || fleet.log().contains("freeze ended")).await;
+    fleet.eventually("it is logged", async || fleet.log().contains("freeze ended")).await;
     let log = fleet.log();
     let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
     assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");

@@ -195,7 +195,7 @@ async fn retry_after_of_git_host_is_respected() {
     server.set_fault(Fault::Unavailable(3));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -233,7 +233,7 @@ async fn token_repeated_by_git_host_is_redacted() {
     server.set_fault(Fault::Echoes(false));
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
-    fleet.eventually("the trouble is told", async || event().await["updates"][0]["reason"].is_string()).await;
+    fleet.eventually("the reason is shown", async || event().await["updates"][0]["reason"].is_string()).await;
     let told = event().await.to_string();
     assert!(told.contains("[redacted]"), "{told}");
     let log = fleet.log();

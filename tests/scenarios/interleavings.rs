@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use tagrelay::image::{Repository, Tag, Version};
 use tagrelay::policy::{TagRule, compare};
 use tagrelay::store::{
     Decided, Decision, EventState, Finish, NewEvent, Outcome, PlannedUpdate, Standing, Store, StoreSettings,
     UpdateState, Verdict,
 };
 use tagrelay::telemetry::TraceContext;
-use tagrelay_image::{Repository, Tag, Version};
 
 const IMAGES: usize = 50;
 const BUILDS: usize = 5;

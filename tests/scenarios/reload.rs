@@ -161,14 +161,14 @@ async fn config_map_swap_and_sighup_reload_settings() {
     swap("..v2", &format!("{good}{}", second_receiver()));
     let known = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 401;
     fleet.eventually("the swapped folder is read", known).await;
-    fleet.eventually("it is told", async || fleet.log().contains("[[receiver]] second: added")).await;
+    fleet.eventually("it is logged", async || fleet.log().contains("[[receiver]] second: added")).await;
 
     swap("..v3", "nonsense");
     fleet.eventually("the fault is counted", async || reloads(&fleet, "failed").await == 1).await;
     assert!(known().await);
     // A fault is logged once, however often the file is checked, and again at each SIGHUP.
     hang_up(&fleet);
-    fleet.eventually("the hangup is heard", async || reloads(&fleet, "failed").await == 2).await;
+    fleet.eventually("SIGHUP is handled", async || reloads(&fleet, "failed").await == 2).await;
     swap("..v4", &good);
     let unknown = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 404;
     fleet.eventually("the good settings are back", unknown).await;

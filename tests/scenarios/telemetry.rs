@@ -132,7 +132,7 @@ async fn webhook_and_push_are_one_trace() {
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
     let mut told = lines(&fleet, "event", &id);
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
@@ -250,7 +250,7 @@ async fn promotion_continues_the_trace_of_its_request() {
     // `unchanged` is an outcome too, logged once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
     let again_id = again["id"].as_str().unwrap();
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
     let told = lines(&fleet, "cause_id", again_id);
     assert_eq!(messages(&told), [("INFO", "update finished")]);
     assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
@@ -270,7 +270,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
     // The log line comes shortly after the store has it.
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
     // A missing tag, and then an unreachable registry.
@@ -384,7 +384,7 @@ async fn unreachable_collector_is_logged_once() {
             // Some batches.
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
-        fleet.eventually("it is told", async || !about_spans(&fleet).is_empty()).await;
+        fleet.eventually("it is logged", async || !about_spans(&fleet).is_empty()).await;
         let told = about_spans(&fleet);
         assert_eq!(told.len(), 1, "{protocol}: {told:#?}");
         assert!(told[0].contains("spans cannot be sent and are lost"), "{told:#?}");

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::super::output;
 use crate::api::Problem;
 use crate::registry::install_tls_provider;
-use tagrelay_secret::{ExposeSecret as _, Secret};
+use crate::secret::{ExposeSecret as _, Secret};
 
 /// The variable that holds the token. A token on the command line would be seen by everybody who lists processes.
 const TOKEN_VARIABLE: &str = "TAGRELAY_TOKEN";

@@ -8,7 +8,8 @@ use git2::build::TreeUpdateBuilder;
 use git2::{FileMode, RepositoryInitOptions, Signature};
 
 use super::example::FILES;
-use tagrelay_image::{Repository, Tag};
+use crate::image::{Repository, Tag};
+use crate::manifest;
 
 /// The branch that everything happens on.
 pub(super) const BRANCH: &str = "main";
@@ -41,10 +42,10 @@ fn files(host: &str) -> impl Iterator<Item = (&'static str, String)> {
 }
 
 fn images_of(path: &str, text: &str, host: &str) -> anyhow::Result<Vec<(Repository, Tag)>> {
-    if !tagrelay_manifest::is_manifest_path(path) {
+    if !manifest::is_manifest_path(path) {
         return Ok(Vec::new());
     }
-    let sites = tagrelay_manifest::scan(path, text.as_bytes()).with_context(|| format!("{path} of the example"))?;
+    let sites = manifest::scan(path, text.as_bytes()).with_context(|| format!("{path} of the example"))?;
     let ours = sites.into_iter().filter(|site| site.repository.registry() == host);
     Ok(ours.filter_map(|site| Some((site.repository, site.version.tag()?.clone()))).collect())
 }

@@ -13,8 +13,8 @@ use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
 use crate::api::{CellView, EventView, PreviewState, RequestView, StreamSubject};
 use crate::cli::output::short_digest;
+use crate::image::{Digest, ImageReference, Repository, Tag};
 use crate::store::{RequestState, UpdateState};
-use tagrelay_image::{Digest, ImageReference, Repository, Tag};
 
 /// How long a step may take, from what begins it to what ends it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Found, FoundSite, UnreadFile};
-use tagrelay_manifest::{ManifestSettings, is_manifest_path, is_overlay_path};
+use crate::manifest::{self, ManifestSettings, is_manifest_path, is_overlay_path};
 
 /// Larger files are not read, as in a config repository: manifests are kilobytes.
 pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -34,13 +34,13 @@ pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result
     let mut found = Found::default();
     let mut notes = Vec::new();
     let mut problems = walk(place, manifests, &mut |file| {
-        let reading = tagrelay_manifest::read(&file.shown, &file.bytes, manifests)
-            .map_err(|unreadable| unreadable.to_string())?;
+        let reading =
+            manifest::read(&file.shown, &file.bytes, manifests).map_err(|unreadable| unreadable.to_string())?;
         notes.extend(reading.notes.iter().map(|note| UnreadFile {
             path: file.shown.clone(),
             reason: format!("line {}: {}", note.line, note.reason),
         }));
-        let site = |site: &tagrelay_manifest::Site| {
+        let site = |site: &manifest::Site| {
             FoundSite::new(&file.shown, site.line, site.format, &site.repository, &site.version)
         };
         found.sites.extend(reading.sites.iter().map(site));

@@ -13,10 +13,10 @@ use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
+use crate::image::Tag;
 use crate::relay::{Order, Preview, PreviewedUpdate, PromotionOrder};
 use crate::store::{Request, RequestMade, RequestState};
 use crate::telemetry::TraceContext;
-use tagrelay_image::Tag;
 
 /// The longest time that a client may wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(300);

@@ -6,7 +6,7 @@ use axum::extract::State;
 use super::{App, Caller, Problem};
 use crate::api::{LastHeard, ReceiverView, Receivers};
 use crate::store::ReceiverHeard;
-use tagrelay_webhook::ReceiverSettings;
+use crate::webhook::ReceiverSettings;
 
 /// The receivers: what to enter at each sender, and when it was last heard of.
 #[utoipa::path(get, path = "/receivers", responses((status = 200, body = Receivers)))]

@@ -10,11 +10,11 @@ use crate::api::{
     ChangeView, FreezeKind, FreezeView, FrozenByView, FrozenView, HoldView, RequestView, RolledView, RolloutSummary,
     RolloutView, UpdateView, VersionView,
 };
+use crate::image::Version;
 use crate::store::{
     FollowState, FollowUp, FollowedApplication, Freeze, Frozen, FrozenBy, Hold, Request, RequestState, Update,
     UpdateState,
 };
-use tagrelay_image::Version;
 
 pub(super) use environment::environment_view;
 pub(super) use event::{event_detail, event_view};

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::Following;
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedBranch};
 use crate::config_repo::{CommitId, Place, Snapshot};
+use crate::image::{Repository, Version};
 use crate::relay::branch::sites;
 use crate::relay::matrix::{runs, versions};
 use crate::relay::{Branch, Relay};
-use tagrelay_image::{Repository, Version};
 
 /// A repository and the version of it that is to be promoted.
 pub(in crate::relay) type Promoted = (Repository, Version);

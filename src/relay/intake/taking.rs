@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Work;
+use crate::image::Repository;
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::relay::branch::Presence;
@@ -14,7 +15,6 @@ use crate::store::{
     Cause, Decided, Decision, Event, EventRefusal, Finish, Outcome, Party, StoreError, Update, UpdateState,
 };
 use crate::telemetry::{Span, SpanKind, TraceContext};
-use tagrelay_image::Repository;
 
 /// How long a finding that an environment does not name an image is believed where another one does.
 const ABSENCE_AGE: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mi
 
 /// What asking the registry came to, apart from "not now".
 pub(in crate::relay) enum Asked {
-    Confirmed { version: tagrelay_image::Version, note: Option<String> },
+    Confirmed { version: crate::image::Version, note: Option<String> },
     No { reason: String },
     NotThere { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },
@@ -186,7 +186,7 @@ impl Relay {
     async fn verified(
         &self,
         update: &Update,
-        digest: Option<&tagrelay_image::Digest>,
+        digest: Option<&crate::image::Digest>,
         note: Option<String>,
     ) -> Result<(), StoreError> {
         if self.0.store.verify_update(&update.id, digest, note).await? == Some(UpdateState::Waiting) {
@@ -202,7 +202,7 @@ impl Relay {
         &self,
         image: &UnverifiedImage,
         rule: &ImageRule,
-        expected: Option<&tagrelay_image::Digest>,
+        expected: Option<&crate::image::Digest>,
         expected_because: &str,
         trace: &TraceContext,
     ) -> Asked {

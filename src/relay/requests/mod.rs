@@ -14,9 +14,9 @@ use serde::Serialize;
 use super::branch::Branch;
 use super::{Relay, Subject};
 use crate::config_repo::Place;
+use crate::image::Repository;
 use crate::store::{NewRequest, RequestMade};
 use crate::telemetry::TraceContext;
-use tagrelay_image::Repository;
 
 pub use error::RequestError;
 pub use preview::{Fate, Preview, PreviewedUpdate};
@@ -137,7 +137,7 @@ fn resolve(managed: &Sites, environment: &str, text: &str) -> Result<Repository,
 fn fingerprint(kind: &str, order: &impl Serialize) -> String {
     // Plain data with string keys: writing it as JSON cannot fail.
     let json = serde_json::to_string(order).unwrap_or_default();
-    tagrelay_image::Digest::of(format!("{kind} {json}").as_bytes()).to_string()
+    crate::image::Digest::of(format!("{kind} {json}").as_bytes()).to_string()
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -4,11 +4,11 @@ use super::super::Relay;
 use super::super::intake::Asked;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
+use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::store::{Hold, NewRequestedUpdate, UpdateState};
 use crate::telemetry::TraceContext;
-use tagrelay_image::{Repository, Version};
 
 /// What a promotion would do.
 #[derive(Debug, Clone)]

@@ -6,9 +6,9 @@ use super::super::follow_up::Promoted;
 use super::super::matrix::{runs, versions};
 use super::super::{Environment, Relay};
 use super::{Order, RequestError, Sites, fingerprint, list, refresh, resolve};
+use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
 use crate::store::{NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState};
-use tagrelay_image::{Repository, Tag, Version};
 
 /// "Give environment `to` the versions that `from` runs, or a named one."
 #[derive(Debug, Clone, Default, Serialize)]

@@ -6,11 +6,11 @@ use serde::Serialize;
 use super::super::Relay;
 use super::super::matrix::{is_same, runs, versions};
 use super::{Order, RequestError, fingerprint, refresh, resolve};
+use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
 use crate::store::{
     Cause, HistoryFilter, NewHold, NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState,
 };
-use tagrelay_image::{Repository, Tag, Version};
 
 /// How far back a rollback looks for the version before.
 const HISTORY: u32 = 200;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use crate::config_repo::{Below, CommitId, Snapshot};
+use crate::image::Version;
 use crate::relay::branch::{Branch, sites};
 use crate::relay::coalesce::is_among;
 use crate::relay::setback::Setback;
 use crate::store::{Attempt, Cause, SiteChange, Update};
-use tagrelay_image::Version;
 
 /// An attempt of which nobody knows whether it landed, or will: a server that was left in the middle of a push goes on
 /// with it.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::attempts::{Doubt, Fate, Whereabouts, last_attempt, not_compared};
 use super::{begin, describe_end, jitter};
 use crate::config_repo::{self, CommitId, EnvironmentPlan, Plan, PlannedCommit, Prepared, PushError, WantedVersion};
+use crate::image::Version;
 use crate::relay::branch::Branch;
 use crate::relay::setback::Setback;
 use crate::relay::{Relay, message};
 use crate::store::{Attempt, Outcome, Party, Recording, SiteChange, Update, UpdateState};
 use crate::telemetry::{GitOperation, Span, SpanKind, TraceContext};
-use tagrelay_image::Version;
 
 /// How often a race is run before the updates wait a little for calmer times.
 const MAX_RACES: u32 = 10;

@@ -16,7 +16,7 @@ async fn after_ten_lost_races_the_update_is_retried_later() {
     );
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].is_string()
         })

@@ -65,7 +65,7 @@ async fn full_disk_pushes_nothing_unrecorded() {
     server.set_fault(Fault::Unavailable(1));
     let first = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{first}"), None).await;
             event["updates"][0]["reason"].is_string()
         })

@@ -5,8 +5,8 @@ use ulid::Ulid;
 
 use super::{FollowUps, commit, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
+use crate::image::Digest;
 use crate::store::{Cause, Event, FailedAttempt, Update, UpdateState};
-use tagrelay_image::Digest;
 
 /// `updates` are those of the event: all of them, or at least the refused ones.
 pub(in crate::http::api) fn event_view<'a>(event: &Event, updates: impl IntoIterator<Item = &'a Update>) -> EventView {
