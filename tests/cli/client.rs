@@ -1,4 +1,4 @@
-//! The commands that speak to a server, against one that answers as it is told and remembers what it was asked.
+//! The commands that speak to a server, against a server with scripted answers that records its requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tagrelay_test_support::command::Answer;
 
 use crate::tagrelay;
 
-/// What the server was asked.
+/// A recorded request.
 #[derive(Debug)]
 struct Asked {
     /// `POST /api/v1/promotions?wait=3`
@@ -33,7 +33,7 @@ impl Asked {
     }
 }
 
-/// What the server is to answer.
+/// A scripted answer.
 enum Reply {
     Json(u16, String),
     /// Bytes that break off.
@@ -95,11 +95,11 @@ impl Server {
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let answer = Answer::of(output).expect_code(code);
         assert!(!format!("{answer:?}").contains("hunter2"), "the token is shown: {answer:?}");
-        assert_eq!(self.script.replies.lock().unwrap().len(), 0, "answers that nobody asked for; {answer:?}");
+        assert_eq!(self.script.replies.lock().unwrap().len(), 0, "unused answers; {answer:?}");
         answer
     }
 
-    /// Returns what was asked since the last time.
+    /// Returns the requests since the last call.
     fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.script.asked.lock().unwrap())
     }

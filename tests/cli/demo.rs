@@ -1,4 +1,4 @@
-//! `tagrelay demo` as a newcomer runs it: the built program, in an environment that tells it nothing.
+//! `tagrelay demo` as a newcomer runs it: the built program, in an empty environment.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -197,7 +197,7 @@ fn find_in_path(program: &str) -> PathBuf {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file()).unwrap()
 }
 
-/// A demo that stays up, with what it prints.
+/// A demo that stays up, with its output.
 struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -299,7 +299,7 @@ fn demo_stays_up_and_its_printed_commands_work() {
     newcomer.assert_nothing_is_left();
 }
 
-/// Nearly every machine has it; where none is, the promotion is still tried.
+/// Nearly every machine has it; without it, the promotion is still tried.
 fn find_curl() -> bool {
     let is_there = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !is_there {

@@ -32,7 +32,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    /// Starts the service and waits until it says where it listens.
+    /// Starts the service and waits until it logs its address.
     fn start(workplace: &Workplace) -> Self {
         let mut command = workplace.tagrelay("serve --log-format json");
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
@@ -96,12 +96,12 @@ fn http(request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> (u
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        assert!(begun.elapsed() < LIMIT, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// What the server says and what the commands understand are one thing, from the push to the rollback.
+/// The commands understand the answers of the server, from the push to the rollback.
 #[test]
 fn commands_drive_the_service() {
     let workplace = workplace().with_repository();
@@ -163,7 +163,7 @@ fn unreachable_remote_does_not_stop_the_service() {
     assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
     assert_eq!(service.stop("INT"), 0);
 
-    // What was answered is done once the repository is there.
+    // The accepted event is committed once the repository exists.
     let workplace = workplace.with_repository();
     let mut service = Service::start(&workplace);
     let main = || workplace.git(&["-C", "platform.git", "grep", "-c", SHA, "main", "--", "environments/staging"]);

@@ -60,7 +60,7 @@ fn diff_is_printed_and_no_file_written() {
     assert!(answer.stderr.contains("places to change: 2, in files: 2; --write does it"), "{}", answer.stderr);
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD);
 
-    // What is printed is a patch, and is what --write does.
+    // The printed patch equals the effect of --write.
     std::fs::write(workplace.path("a.patch"), &answer.stdout).unwrap();
     let copied = Command::new("cp").arg("-r").args([workplace.path("manifests"), workplace.path("copy")]).status();
     assert!(copied.unwrap().success());
@@ -117,7 +117,7 @@ fn missing_or_refused_site_fails_and_no_file_is_written() {
     assert_eq!(text(workplace.path("manifests/pinned.yaml")), format!("image: uyou/api@{digest}\n"));
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD.replace("api:1.0", "api:2"));
 
-    // What else the refused file names was found.
+    // The other sites of the refused file were found.
     let both = format!("image: uyou/api@sha256:{}\nb: {{image: uyou/web:1}}\n", "ab".repeat(32));
     std::fs::write(workplace.path("manifests/pinned.yaml"), both).unwrap();
     let one = run(&mut workplace.tagrelay("sites --set uyou/api=2 --set uyou/web=2 manifests")).expect_code(1);
@@ -140,7 +140,7 @@ fn settings_define_markers_and_pinning() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, text).unwrap();
     }
-    // The marker names an image of the settings: without them it is left alone, and that is told.
+    // The marker names an image of the settings: without them it is skipped with a note.
     let digest = format!("sha256:{}", "cd".repeat(32));
     let command = format!("sites --set uyou/api=v2@{digest} work");
     let without = run(&mut workplace.tagrelay(&command)).expect_code(0);

@@ -1,4 +1,4 @@
-//! What stands in `deploy/` is held to what it promises: it builds, it is locked down, it names what the program reads.
+//! The files in `deploy/` build, run with least privilege, and match the settings of the program.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -94,7 +94,7 @@ fn assembled() -> Vec<Value> {
     resources
 }
 
-/// The resources of `deploy/kubernetes`, both ways where both are there: one must not hide what is wrong in the other.
+/// The resources of `deploy/kubernetes`, read both ways if both are possible: one must not hide a fault of the other.
 fn renderings() -> Vec<Vec<Value>> {
     let mut renderings = vec![assembled()];
     renderings.extend(built("deploy/kubernetes"));

@@ -1,4 +1,4 @@
-//! What stands in `deploy/monitoring` is held to what the program counts and to what `docs/operations.md` tells.
+//! The files in `deploy/monitoring` match the metrics of the program and `docs/operations.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn exposition() -> String {
     metrics.encode()
 }
 
-/// What is known of the series of a metric.
+/// The labels and values of a metric's series.
 #[derive(Default)]
 struct Known {
     labels: BTreeSet<String>,

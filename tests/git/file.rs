@@ -345,7 +345,7 @@ async fn leftovers_of_a_killed_process_do_not_break_the_mirror() {
 struct Small(std::path::PathBuf);
 
 impl Small {
-    /// Mounts one at a folder; `None` where this user may not.
+    /// Mounts one at a folder; `None` if this user may not.
     fn mount(folder: &std::path::Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
         let mount =

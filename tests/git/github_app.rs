@@ -21,7 +21,7 @@ use tagrelay_test_support::git_http::Server;
 
 const TOKEN: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
 
-/// What GitHub shall do, and what it was asked.
+/// The scripted behaviour of GitHub, and its requests.
 struct GitHub {
     public_key: Vec<u8>,
     /// The tokens to hand out, the last one again and again.

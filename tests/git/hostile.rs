@@ -1,4 +1,4 @@
-//! Repositories that hold what nobody expects: it is kept as it is, and refused or reported where it matters.
+//! Repositories with unusual contents: they stay unchanged, and are refused or reported if it matters.
 
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, OpenError, Outcome, RemoteError};
@@ -204,7 +204,7 @@ async fn exponentially_unfolding_trees_are_refused() {
 async fn two_hundred_thousand_files_are_indexed() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let work = remote.work();
-    // A thousand files in each of two hundred folders, all of them the same: what is read again is not kept.
+    // A thousand files in each of two hundred folders, all equal: blobs that can be read again are not cached.
     let file = blob(&remote, b"kind: ConfigMap\ndata: {a: b}\n");
     let files: String = (0..1_000).map(|number| format!("100644 blob {file}\tf{number}.yaml\n")).collect();
     let folder = git_with_input(&work, &["mktree"], files.as_bytes());

@@ -330,7 +330,7 @@ async fn credentials_repeated_by_a_server_are_redacted() {
     remote.hook("pre-receive", &format!("echo '{filler} {TOKEN}' >&2; exit 1"));
     is_clean(&push().await.to_string());
     remote.remove_hook("pre-receive");
-    // What is told of other branches.
+    // Reports about other branches.
     let gone = Setup::new(&format!("{}/config.git", server.url));
     let password = Secret::inline(TOKEN).unwrap();
     let gone = gone.with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password });
@@ -362,14 +362,14 @@ async fn earlier_commit_is_read_from_mirror_or_remote() {
     assert_eq!(server.take_requests(), [POST_READ, POST_READ]);
     assert_eq!(tag_at(commits[0]).await, "2.0");
     assert_eq!(server.take_requests(), Vec::<String>::new(), "it is remembered");
-    // What was the tip is still there, and of the branch nothing has changed.
+    // The former tip is still readable, and the branch has not changed.
     apply(&repository, plan("staging", &[(USER, "5.0")])).await;
     server.take_requests();
     assert_eq!(tag_at(commits[2]).await, "4.0");
     assert_eq!(server.take_requests(), Vec::<String>::new());
     assert_eq!(versions(&repository, "staging", USER), ["5.0"]);
 
-    // What nobody has does no harm. A server of old gives out what can be reached, over HTTP.
+    // An unknown commit is an ordinary answer. A server of old gives out what can be reached, over HTTP.
     let unknown = "1".repeat(40).parse().unwrap();
     assert!(repository.snapshot_at(unknown).await.is_err());
     server.set_fault(Fault::OldProtocol);

@@ -1,4 +1,4 @@
-//! The answer to a push was lost and somebody has pushed since: whether ours is below is found in the commits alone.
+//! Unconfirmed pushes below foreign commits: whether ours landed is decided from the commits alone.
 
 use crate::setup::{Setup, deployment, plan, prepare};
 use tagrelay::config_repo::{Authentication, Below, CommitId, ConfigRepository};
@@ -51,7 +51,7 @@ async fn ask(remote: &Remote, repository: &ConfigRepository, depth: usize) -> [B
     let nobodys: CommitId = "1".repeat(40).parse().unwrap();
     repository.refresh().await.unwrap();
     let found = repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap();
-    // The same question once more needs nobody.
+    // The same question again needs no request.
     assert_eq!(repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap(), found);
     [found[&commit], found[&elsewhere], found[&nobodys]]
 }
@@ -135,7 +135,7 @@ async fn merged_and_force_removed_commits_are_distinguished() {
     let ours = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
     let commit = ours.tip();
     repository.push(ours).await.unwrap();
-    // Somebody works beside ours and merges it as the second parent.
+    // A foreign branch merges ours as its second parent.
     let beside = git(&remote.bare(), &["commit-tree", "-p", &start, "-m", "beside", &format!("{start}^{{tree}}")]);
     let tree = format!("{}^{{tree}}", beside.trim());
     let arguments = ["commit-tree", "-p", beside.trim(), "-p", &commit.to_string(), "-m", "merge", &tree];

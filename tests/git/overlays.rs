@@ -64,7 +64,7 @@ async fn image_of_the_base_gets_its_own_entry() {
     remote.assert_sound();
 }
 
-/// What a step is about, the files that it writes, and what is there afterwards.
+/// The name of a step, the files that it writes, and the expected result.
 type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[tokio::test]

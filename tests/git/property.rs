@@ -13,7 +13,7 @@ use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 const FOLDERS: [&str; 6] = ["a", "a-b", "a.b", "a0", "\u{e9}", "deep/a/b/c"];
 const FILES: [&str; 4] = ["a.yaml", "a-b.yaml", "z z.yaml", "Kustomization"];
 const IMAGES: [&str; 4] = ["uyou/one", "ghcr.io/uyou/two", "localhost:5000/three", "uyou/ruled"];
-/// The image of which only a rule knows where it stands.
+/// The image whose site only a rule finds.
 const RULED: usize = 3;
 const FOLDERS_OF_ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
@@ -62,7 +62,7 @@ enum Step {
     Remove {
         path: String,
     },
-    /// Somebody brings back the files of an earlier commit.
+    /// The files of an earlier commit are restored.
     Revert {
         back: usize,
     },
@@ -154,7 +154,7 @@ impl World {
         git_with_input(&work, &["update-index", "-z", "--index-info"], input.as_bytes());
     }
 
-    /// Sets the tag in the model. Returns whether anything changed, or `None` where there is no site.
+    /// Sets the tag in the model. Returns whether anything changed, or `None` if there is no site.
     fn set(&mut self, environment: usize, image: usize, tag: u8) -> Option<bool> {
         let (_, prefix, is_ruled) = ENVIRONMENTS[environment];
         let files = self.files.iter_mut().filter(|(path, _)| path.starts_with(prefix));
@@ -206,7 +206,7 @@ impl World {
         for step in steps {
             match step {
                 Step::Update { environment, image, tag } => {
-                    // An update that would change nothing, or has no site, is decided by what is known.
+                    // An update that would change nothing, or has no site, is decided without a request.
                     repository.refresh().await.unwrap();
                     self.update(&repository, environment, image, tag).await;
                 }

@@ -1,4 +1,4 @@
-//! A config repository opened on a remote, and short ways to say what shall run where.
+//! A config repository opened on a remote, and short constructors of plans for it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl std::ops::Deref for Opened {
 }
 
 impl Setup {
-    /// Opens it where the test needs nothing else of the setup.
+    /// Opens it, for tests that need nothing else of the setup.
     pub async fn open_kept(self) -> Opened {
         Opened { repository: self.open().await, _folder: self.folder }
     }
@@ -117,7 +117,7 @@ pub async fn prepare(repository: &ConfigRepository, plan: Plan) -> Prepared {
         .unwrap()
 }
 
-/// What the caller of a config repository does: prepare and push, and after a lost race or answer look and try again.
+/// Prepares and pushes; after a lost race or a lost answer, refreshes and tries again.
 pub async fn apply(repository: &ConfigRepository, plan: Plan) -> Vec<(String, Outcome)> {
     for _ in 0..100 {
         let prepared = prepare(repository, plan.clone()).await;

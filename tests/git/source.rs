@@ -1,4 +1,4 @@
-//! The history of a source repository over every wire: what is asked for, what is kept, what is answered.
+//! The history of a source repository over every transport: requests, cache and answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn ancestry_is_known_from_every_server() {
             "{unknown:?}"
         );
 
-        // What came since is all that is asked for.
+        // Only newer commits are requested.
         let next = source.commit("main", Some(newest), "next");
         assert!(asked.is_on_branch(&next).await, "{case}");
         assert_eq!(asked.relation(&next, &commits[120]).await, Relation::Descendant, "{case}");
@@ -107,7 +107,7 @@ async fn only_configured_branches_count() {
     let expected = format!("the commit {} is on none of the branches `main`, `release/*` of {url}", &feature[..7]);
     assert_eq!(said, Membership::Elsewhere { reason: expected });
 
-    // Without a list every branch counts, and they are apart where they are.
+    // Without a list every branch counts, and diverged branches stay unordered.
     let all = Asked::new(settings(&url, &[], kept.path()));
     assert!(all.is_on_branch(&feature).await && all.is_on_branch(&deep).await);
     assert!(matches!(all.relation(&feature, &release).await, Relation::Untold { .. }));
@@ -146,7 +146,7 @@ async fn commit_must_still_be_on_a_configured_branch() {
     assert!(asked.is_on_branch(&gone).await && any.is_on_branch(&gone).await);
     source.git(&["update-ref", "refs/heads/main", &first], "");
     assert!(!asked.is_on_branch(&gone).await);
-    // Nobody has said which branches count.
+    // No branches are configured, so all count.
     assert!(any.is_on_branch(&gone).await);
 }
 
@@ -177,7 +177,7 @@ async fn unreachable_source_is_reported_and_known_commits_stay_known() {
     assert_eq!(error.ask_again_after().unwrap().as_secs(), 2);
     server.set_fault(Fault::None);
     server.take_requests();
-    // Whoever wants to know something else of it meanwhile waits as well.
+    // Other questions wait for the same pause.
     let error = asked.0.membership(0, &image(), &commits[1]).await.unwrap_err();
     assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 2), "{error}");
     assert_eq!(server.take_requests(), Vec::<String>::new());

@@ -36,7 +36,7 @@ async fn reading_and_pushing_share_a_connection() {
     sshd.known_hosts("known", "host");
     let repository = setup(&remote, &sshd, "client", None, "known").open_kept().await;
     repository.refresh().await.unwrap();
-    // Whoever connects now needs a key that is no longer accepted.
+    // A new connection needs a key that is no longer accepted.
     std::fs::write(sshd.path("authorized_keys"), "").unwrap();
     for tag in ["2.0", "3.0"] {
         apply(&repository, plan("staging", &[(USER, tag)])).await;

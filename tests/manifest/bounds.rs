@@ -42,7 +42,7 @@ fn deep_nesting_is_refused() {
     let block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let reason = reason_of(format!("image: a:1\n{}", &block[..8 << 20]));
     assert!(reason.contains("is nested deeper than 255 levels"), "{reason}");
-    // What people write is far from the limit.
+    // Real manifests are far from the limit.
     let nested = format!("image: a:1\nb: {}{}\n", "[".repeat(200), "]".repeat(200));
     assert_eq!(on_small_stack(nested.into()).0.unwrap().len(), 1);
 }
@@ -72,7 +72,7 @@ fn merge_keys_cannot_explode() {
     }
     assert!(reason_of(text).contains("merge keys"));
 
-    // Merges in a circle, and of what cannot be merged.
+    // Merges in a circle, and merges of scalars and lists.
     let text = "a: &a\n  <<: *a\n  image: a:1\nb: &b\n  <<: [*a, *b, 1, [*a]]\nc:\n  <<: x\n  <<: {}\n";
     assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 1);
 }
@@ -178,7 +178,7 @@ fn worked() -> Duration {
     Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Fails when four times the input takes eight times as long: what is quadratic takes sixteen times. `size` grows to the
+/// Fails if four times the input takes eight times as long; quadratic work takes sixteen times. `size` grows to the
 /// largest, or until it takes some ticks of the clock.
 fn assert_linear(largest: usize, work: impl Fn(usize)) {
     let time = |size| {
@@ -218,7 +218,7 @@ fn time_grows_with_the_file() {
     {
         assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
     }
-    // What ends lines to some readers only, where it does no harm: between quotes, and at the end of a line.
+    // Characters that end lines for some readers only, at harmless places: between quotes, and at the end of a line.
     for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
         for (before, item, behind) in [("a: \"", "x", "\""), ("a: '", "x", "'"), ("# ", "", ""), ("a: |\n  b", "", "")]
         {
@@ -312,7 +312,7 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
         let edited = edit_overlay(path, repo.files[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
         assert_eq!(edited.unwrap().changes.len(), size);
     });
-    // What an environment runs of each image, of one overlay and of many.
+    // The sites of each image, of one overlay and of many.
     let offers = |overlays: &Overlays, touched: &BTreeSet<Repository>| {
         touched.iter().map(|repository| overlays.sites_of(repository, &[]).count()).sum::<usize>()
     };
@@ -420,7 +420,7 @@ fn dear(case: usize) -> Option<String> {
     })
 }
 
-/// Each file is read and edited in a process of its own, which tells the most memory that it had.
+/// Each file is read and edited in its own process, which reports its peak memory.
 #[test]
 fn memory_is_bounded() {
     const CASE: &str = "TAGRELAY_TEST_MEMORY_OF";

@@ -1,4 +1,4 @@
-//! What must hold for any bytes as a manifest. The fuzz targets run it on new inputs, and `finds` on those that they kept.
+//! Invariants of scanning and editing, for any bytes. The fuzz targets run it on new inputs, and `finds` on those that they kept.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_yaml::Value;
@@ -12,7 +12,7 @@ use crate::manifest::{
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const TAGS: [&str; 8] = ["v2", "123e456", "0b1", "1.27", "9f8e7d6", "1_0", "null", "2026-01-02"];
 
-/// Any bytes as a manifest: what is found is the same each time, in bounds, and in the order of the text.
+/// Scans any bytes: the sites are the same each time, within the file, and in the order of the text.
 pub fn scan(input: &[u8]) {
     let Some((path, settings, bytes)) = file(input) else { return };
     let reading = read(path, bytes, &settings);

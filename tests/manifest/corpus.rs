@@ -9,7 +9,7 @@ use tagrelay::manifest::{
 };
 use tagrelay_test_support::folder;
 
-/// What every file of the corpus is asked for.
+/// The versions wanted in every file of the corpus.
 const WANTED: [&str; 4] = [
     "registry.example.com/shop/user-service:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
     "registry.example.com/shop/order-service:123e456",
@@ -72,7 +72,7 @@ fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
             edit_with(&name, &original, &wanted(), settings).unwrap_or_else(|refused| panic!("{name}: {refused}"));
         assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(expected), "{name}");
 
-        // What is written is read back, the change says so, and once more changes nothing.
+        // The written version is read back, equals the change, and a second edit changes nothing.
         let sites = read(&name, &edited.bytes, settings).unwrap().sites;
         for change in &edited.changes {
             let says_it = sites.iter().any(|site| site.line == change.line && site.version == change.new);

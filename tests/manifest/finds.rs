@@ -1,4 +1,4 @@
-//! What the fuzz targets found, made small: one test for each find.
+//! Findings of the fuzz targets, minimised: one test for each.
 
 use crate::checks;
 use tagrelay::image::{ImageReference, Version};
@@ -28,7 +28,7 @@ fn version(reference: &str) -> Version {
     reference.parse::<ImageReference>().unwrap().version().unwrap()
 }
 
-/// The byte search denied the file, so nobody saw the key that is there twice until the entry was there.
+/// The byte search skipped the file, so the duplicate key was noticed only after the entry was added.
 #[test]
 fn no_entry_is_added_if_the_file_becomes_unreadable() {
     let text = b"resources:\n- ../base\nname: x\nname: y\n";
@@ -92,7 +92,7 @@ fn no_blank_line_is_added_to_a_keep_scalar() {
     assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
 }
 
-/// Behind the text stands the value that nobody wrote of a key that is written with a question mark.
+/// The empty value of an explicit key (`?`) stands behind the text.
 #[test]
 fn text_at_end_of_file_is_found_behind_an_empty_value() {
     let text = "resources: [../base]\n?\n- patch: |\n    b: 1";
@@ -101,7 +101,7 @@ fn text_at_end_of_file_is_found_behind_an_empty_value() {
     inserted(&format!("{text}\n")).unwrap();
 }
 
-/// Sets the image that comes from the base, and checks what comes of it in every way that the target knows.
+/// Sets the image of the base, and runs every check of the fuzz target on the result.
 fn inserted(text: &str) -> Result<String, Refused> {
     checks::insert(&[b"\x03", text.as_bytes()].concat());
     let path = "env/kustomization.yaml";
@@ -151,7 +151,7 @@ fn rule_for_a_text_ignores_markers_in_it() {
         }
         checks::scan(&[b"+", text.as_bytes()].concat());
     }
-    // What the rule is about is found, and may be excluded.
+    // The site of the rule is found, and can be excluded.
     let settings = rule("$.x.y", Some("a"), RulePart::Tag);
     let text = "x: |\n  y: v1 # c\n  z: v2 # tagrelay: docker.io/library/a\n";
     assert_eq!(read("a.yaml", text.as_bytes(), &settings).unwrap().sites.len(), 1);
@@ -171,7 +171,7 @@ fn notes_have_lines_of_the_file() {
     }
 }
 
-/// What the fuzzers kept, because each input goes a way of its own through the code.
+/// The corpus of the fuzzers: each input takes its own path through the code.
 #[test]
 fn corpus_of_the_fuzzers_passes() {
     let folder = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn corpus_of_the_fuzzers_passes() {
     }
 }
 
-/// Where a list between brackets ends over several lines is not known, so nothing is put behind it.
+/// The end of a flow list over several lines is unknown, so no entry is added after it.
 #[test]
 fn no_entry_is_added_after_a_flow_list() {
     let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();

@@ -89,7 +89,7 @@ fn added_entry_follows_the_style_of_the_file() {
         let edited = edited.unwrap_or_else(|refused| panic!("{path}: {refused}"));
         assert_eq!(String::from_utf8_lossy(&edited.bytes), expected, "{path}");
 
-        // Afterwards it is an ordinary site, where the change says it is, and nothing is inherited any more.
+        // Afterwards it is an ordinary site at the place of the change, and no version is inherited.
         let sites = scan(path, &edited.bytes).unwrap();
         for change in &edited.changes {
             let says_it = |site: &tagrelay::manifest::Site| {
@@ -351,7 +351,7 @@ fn image_replaced_by_json_patch_gets_no_entry() {
     let base = format!("{}---\n{}", deployment("user", "shop/user:1"), deployment("order", "shop/order:1"));
     let at = "/spec/template/spec/containers/0/image";
     let patch = |target: &str, operations: &str| format!("target: {{{target}}}\n  patch: '{operations}'");
-    // What is done, what is inherited in the end, and what is told.
+    // The outcome, the inherited versions afterwards, and the notes.
     let replaces = |image: &str| format!("[{{op: replace, path: {at}, value: \"{image}\"}}]");
     let (user, order, sidecar) = ("2 user 1", "2 order 1", "2 sidecar 1");
     for (patch, inherited, told) in [

@@ -1,4 +1,4 @@
-//! What holds for any tag, any document and any bytes.
+//! Properties of any tag, any document and any bytes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -95,7 +95,7 @@ fn tags() -> impl Strategy<Value = String> {
     .prop_filter("a tag", |text| text.parse::<Tag>().is_ok())
 }
 
-/// Every way in which a tag may stand; `@` is where it does.
+/// Every form in which a tag may be written; `@` is the tag.
 const SHAPES: [(&str, &str); 10] = [
     ("values.yaml", "repository: 12\ntag: @ # c\n"),
     ("values.yaml", "repository: 12\ntag: '@'\n"),
@@ -256,7 +256,7 @@ fn references() -> impl Strategy<Value = Piece> {
     })
 }
 
-/// Scalars of one line that are no sites.
+/// Scalars of one line that are not sites.
 fn others() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -585,7 +585,7 @@ proptest! {
             match (scan(path, &bytes), edit(path, &bytes, &wanted)) {
                 (Ok(sites), Ok(edited)) => {
                     prop_assert!(past_the_filter(path, &bytes).is_none_or(|unfiltered| unfiltered == sites));
-                    // All is done: every site of the repository says what was wanted, and no other changed.
+                    // Every site of the repository has the wanted version, and no other site changed.
                     let after = scan(path, &edited.bytes).unwrap();
                     prop_assert_eq!(sites.len(), after.len());
                     for (old, new) in sites.iter().zip(&after) {

@@ -78,10 +78,10 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
         assert!(edited.changes.iter().any(is_version), "{name}:{number}: {old} -> {new}");
         told.remove(&number);
     }
-    assert!(told.is_empty(), "{name}: the lines {told:?} are told to have changed and did not");
+    assert!(told.is_empty(), "{name}: the lines {told:?} are reported as changed and are not");
 }
 
-/// Fails unless the sites after the edit are those before it, with the versions that the changes tell.
+/// Fails unless the sites after the edit are those before it, with the versions of the changes.
 fn assert_sites(file: &File, sites: &[Site], edited: &Edited) {
     let after = scan(&file.name, &edited.bytes).unwrap();
     let mut expected = sites.to_vec();
@@ -94,7 +94,7 @@ fn assert_sites(file: &File, sites: &[Site], edited: &Edited) {
     assert_eq!(after, expected, "{}", file.name);
 }
 
-/// What became of the files of one project.
+/// The results for the files of one project.
 #[derive(Default)]
 struct Origin {
     files: usize,

@@ -1,4 +1,4 @@
-//! What the registries say, confirmed or not: against the embedded registry with its guard.
+//! Confirming images: against the embedded registry behind a guard.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -257,7 +257,7 @@ async fn refusals_contain_advice() {
         let reason = not_allowed(registries.confirm(&image(&registry.host(), "a", "1")).await);
         assert!(reason.contains(expected) && !reason.contains("secret"), "{reason}");
     }
-    // What was wrong with the registry can be put right: nothing of it is remembered.
+    // Refusals are not cached: the registry may be fixed.
     digest(registries.confirm(&image(&registry.host(), "a", "1")).await);
 }
 
@@ -279,7 +279,7 @@ async fn missing_or_invalid_digest_costs_one_get() {
         assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
         assert_eq!(registry.requests(), ["HEAD /v2/a/manifests/1", "GET /v2/a/manifests/1"]);
     }
-    // What the bytes hash to counts, not what is said about them.
+    // The hash of the bytes counts, not the header.
     const LIE: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     registry.next([Fault::Digest(None), Fault::Digest(Some(LIE))]);
     assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());

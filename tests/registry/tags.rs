@@ -1,4 +1,4 @@
-//! What registries say about the tags of a repository, true or not.
+//! Lists of tags, correct and broken.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 
 use crate::image;
 
-/// A server that answers the requests for lists as it is told, one after the other, and the last answer for ever.
+/// A server with scripted answers to requests for lists; it repeats the last one.
 struct Lists {
     host: String,
     state: Arc<Mutex<State_>>,
@@ -148,11 +148,11 @@ async fn the_embedded_registry_lists_with_a_token_for_each_repository() {
     let repository = registry.repository("a/b");
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "GET /token", "GET /v2/a/b/tags/list"]);
-    // The token is that of confirmations, so that the next look is one request, and so is what it finds.
+    // Lists share the token of confirmations, so the next list is one request, and so is the next confirmation.
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert!(matches!(registries.confirm(&image(&registry.host(), "a/b", "2")).await, Confirmation::There(_)));
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "HEAD /v2/a/b/manifests/2"]);
-    // A repository that nobody has pushed to has no tags.
+    // A repository without pushes has no tags.
     assert_eq!(tags(registries.tags(&registry.repository("a/c")).await), Vec::<String>::new());
 }
 
@@ -163,7 +163,7 @@ async fn silently_truncated_list_is_continued() {
     let lists = Lists::answering([page(&names[..1000], None), page(&names[1000..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
     assert_eq!(lists.asked(), ["/v2/uyou/a/tags/list?n=1000", "/v2/uyou/a/tags/list?n=1000&last=v0999"]);
-    // One that gives links where there is more has said all when it gives none.
+    // A registry that links to further pages has no more pages if it gives no link.
     let linked = page(&names[..1000], Some("</v2/uyou/a/tags/list?n=1000&last=v0999>; rel=\"next\""));
     let lists = Lists::answering([linked, page(&names[500..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
@@ -211,7 +211,7 @@ async fn links_to_other_hosts_are_not_followed() {
     let lists = Lists::answering([page(&["a"], Some("</v2/>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
-    // The list of another repository of the same registry: its tags are none of this one.
+    // The list of another repository of the same registry: its tags do not belong to this one.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/b/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
@@ -311,7 +311,7 @@ async fn retry_after_holds_for_all_repositories_of_a_registry() {
         assert!(wait > Duration::from_secs(110) && reason.contains("Retry-After"), "{reason} {wait:?}");
         assert_eq!(registries.quiet("other.example.com"), None);
     }
-    // Whoever confirms an image hears it, too.
+    // Confirmations see the pause as well.
     let registry = GuardedRegistry::start(SignIn::None).await;
     let registries = asking(&registry.host());
     registry.next([Fault::status(429, &[("retry-after", "60")])]);

@@ -1,4 +1,4 @@
-//! Bad input, and what it gets.
+//! Bad input and its answers.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -87,7 +87,7 @@ async fn too_large_body_is_refused_before_it_is_read() {
     let mut answer = [0; 12];
     tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
-    // One that never says how long it is, of somebody who may send.
+    // An authenticated body without a length.
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let head = format!(
         "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GENERIC_SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -166,7 +166,7 @@ async fn unparseable_file_leaves_other_files_unaffected() {
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     let problems = matrix["environments"][0]["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
-    // An event whose only manifest is that file is told so.
+    // The reason of an event names its only manifest, which is broken.
     let id = fleet.announce("broken-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert!(event["reason"].as_str().unwrap().contains("environments/staging/broken"), "{event:#}");

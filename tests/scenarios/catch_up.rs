@@ -1,4 +1,4 @@
-//! What no webhook told of, and is found all the same.
+//! Catch-up: images without a webhook are found.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -195,7 +195,7 @@ async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     let fleet = builder.start().await;
     state_is(&fleet, "listed").await;
     assert_eq!(events(&fleet).await, Vec::<Value>::new(), "commits say nothing about their order");
-    // One that a webhook tells of, and one that none does.
+    // One image with a webhook, and one without.
     let told = fleet.announce("user-service", &sha('5')).await;
     assert_eq!(fleet.settled(&told).await["state"], "committed");
     fleet.push_image("user-service", &sha('6')).await;
@@ -207,7 +207,7 @@ async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     assert_eq!(seen, expected);
 }
 
-/// Reproducible builds say 1970, and commits without a source say nothing: what was pushed first is not known.
+/// Reproducible builds say 1970, and commits without a source have no order: the order of pushes is unknown.
 #[tokio::test]
 async fn found_tag_of_unknown_age_does_not_replace_announced_push() {
     let front = Front::start().await;
@@ -270,7 +270,7 @@ async fn moving_tag_is_found_by_digest_without_list() {
     let front = Front::start().await;
     front.answer_lists(404, "x-test", "no lists here");
     let mut fleet = following_latest(&front, &format!("sha256:{}", "0".repeat(64))).start().await;
-    // Not there yet, and then pushed while nobody listens.
+    // The tag does not exist yet, and is pushed during downtime.
     state_is(&fleet, "listed").await;
     assert_eq!(fleet.terminate(), Some(0));
     let digest = fleet.push_image("user-service", "latest").await;

@@ -1,4 +1,4 @@
-//! What failed for good: listed, shown with every attempt, run again. And how what ended is told.
+//! Failed events: listed, shown with every attempt, replayed. And how ends are logged and counted.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -259,7 +259,7 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
-    fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;
+    fleet.eventually("the event is postponed", async || event().await["next_attempt_at"].is_string()).await;
     // As long as Docker Hub counts, and not for the day that was asked for.
     let wait = |event: &Value| {
         let time = |key: &str| event[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -271,7 +271,7 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     // The registry still wants time: that is heard once more, and kept.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
     assert!(done && told.contains("it is asked about once now") && told.contains("429"), "{told}");
-    fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
+    fleet.eventually("the event is postponed again", async || event().await["attempts"] == 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(wait(&event().await) >= 6 * 3600);
 

@@ -237,7 +237,7 @@ async fn unreachable_registry_does_not_delay_other_images() {
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     fleet
-        .eventually("the attempts are told", async || {
+        .eventually("the attempts are shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{away_id}"), None).await;
             event["state"] == "queued" && event["attempts"].as_u64().unwrap() >= 2 && event["reason"].is_string()
         })
@@ -281,7 +281,7 @@ async fn unreachable_config_repository_loses_no_update() {
     assert!(ready.text().await.unwrap().contains("has not been read yet"));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -316,7 +316,7 @@ async fn wrong_password_is_reported_and_can_be_replaced_without_restart() {
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].is_string()
         })
@@ -331,7 +331,7 @@ async fn config_repository_is_reached_through_proxy_of_environment() {
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
-    // It takes whole addresses, too, as a proxy does, and nobody else knows that host.
+    // The server accepts whole URLs, as a proxy does, and the host has no address.
     let proxy = Server::start(upstream.parent(), "tagrelay", "right");
     let fleet = builder
         .registry(&registry.host())
@@ -360,7 +360,7 @@ async fn foreign_newer_version_survives_a_crash() {
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    // Ours is below theirs, which the commits of the branch tell.
+    // Ours is below theirs, as the commits of the branch show.
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(event["updates"][0]["commit"], fleet.upstream.git(&["rev-parse", "main~"]).trim());
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
@@ -384,7 +384,7 @@ async fn retry_after_of_registry_is_followed_by_a_retry() {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let count = Arc::clone(&count);
             async move {
-                // What runs is asked for too, once.
+                // The running version is requested as well, once.
                 let is_question = request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
@@ -395,7 +395,7 @@ async fn retry_after_of_registry_is_followed_by_a_retry() {
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
     let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
-    // One event and nothing after it that would wake anybody.
+    // One event, and no later one that would wake the intake.
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert_eq!(event["state"], "committed", "{event:#}");

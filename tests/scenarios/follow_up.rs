@@ -1,4 +1,4 @@
-//! After the push: Argo CD is told, followed, and asked before a promotion.
+//! Argo CD after the push: refreshes, health, and the gate of promotions.
 
 use serde_json::{Value, json};
 
@@ -122,7 +122,7 @@ async fn degraded_rollout_is_shown_and_stops_nothing() {
     let row = environment(&fleet, "staging").await;
     assert_eq!(row["health"]["state"], "unhealthy", "{row:#}");
     assert_eq!(row["health"]["applications"][0]["health"], "Degraded");
-    // Without promote_when nobody asks.
+    // Without promote_when the gate is off.
     let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
 }
@@ -140,7 +140,7 @@ async fn rollout_is_followed_across_restart() {
         })
         .await;
     fleet.kill();
-    // Somebody else commits on top, and Argo CD goes on with that.
+    // A foreign commit follows, and Argo CD continues with that.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let tip = fleet.upstream.tip();
     argocd.change("user-service-staging", |app| {
@@ -161,10 +161,10 @@ async fn commits_continue_while_argo_cd_is_unreachable() {
     assert_eq!(fleet.settled(&event).await["state"], "committed");
     let waiting = rollout(&fleet, &event, "waiting").await;
     assert_eq!(waiting["applications"], json!([]));
-    fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
+    fleet.eventually("it is logged", async || fleet.log().contains("rollouts cannot be followed now")).await;
     // The log has it a moment before the store.
     fleet
-        .eventually("the reason is told", async || {
+        .eventually("the reason is shown", async || {
             let waiting = rollout(&fleet, &event, "waiting").await;
             waiting["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -215,7 +215,7 @@ async fn promotion_from_unhealthy_environment_needs_override_with_reason() {
     assert_eq!(trailer("Tagrelay-Override"), "hotfix for Tagrelay-Cause: the outage");
     assert!(trailer("Tagrelay-Cause").starts_with("promotion ") && trailer("Tagrelay-Cause").lines().count() == 1);
 
-    // Where nothing is in the way there is nothing to override.
+    // An override without an obstacle is an ordinary promotion.
     argocd.change("order-service-staging", |app| app.health = "Healthy".to_owned());
     let open = body(json!({"repositories": ["order-service"], "override": true, "reason": "to be sure"}));
     let (_, taken) = incident(open).await;
@@ -305,7 +305,7 @@ async fn gate_stays_closed_until_argo_cd_runs_the_version() {
     let app = &late["applications"][0];
     let time = |key: &str| app[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time("ended_at") >= time("refreshed_at") + jiff::SignedDuration::from_secs(10), "{app:#}");
-    // Synced and Healthy, with what it ran before.
+    // Synced and Healthy, with the previous version.
     assert_eq!(environment(&fleet, "staging").await["health"]["state"], "healthy");
     let body = json!({"to": "production", "repositories": ["user-service"]});
     let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
@@ -315,7 +315,7 @@ async fn gate_stays_closed_until_argo_cd_runs_the_version() {
                     at 0000000";
     assert!(detail.contains(expected), "{detail}");
 
-    // Somebody else commits on top, and Argo CD goes on with that.
+    // A foreign commit follows, and Argo CD continues with that.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let tip = fleet.upstream.tip();
     argocd.change("user-service-staging", |app| app.revision = tip);
@@ -347,7 +347,7 @@ async fn without_token_argo_cd_gets_a_git_webhook() {
 #[tokio::test]
 async fn environments_can_name_their_applications() {
     let argocd = FakeArgoCd::start().await;
-    // What they are made of says nothing: a plugin takes it from elsewhere.
+    // Their sources do not match: a plugin reads another repository.
     argocd.add("by-name", "https://elsewhere.example.com/a.git", "a");
     argocd.add("by-label", "https://elsewhere.example.com/a.git", "a");
     argocd.add("other", "https://elsewhere.example.com/a.git", "a");
@@ -379,7 +379,7 @@ async fn update_without_application_is_reported_as_untracked() {
     assert!(argocd.refreshed().is_empty());
 }
 
-/// Runs a command of the program against the fleet's server. Returns its exit code and what it printed.
+/// Runs a command of the program against the fleet's server. Returns its exit code and its output.
 fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(crate::PROGRAM);
     command.args(arguments).env("TAGRELAY_SERVER", fleet.url("")).env("TAGRELAY_TOKEN", token);
@@ -490,7 +490,7 @@ async fn rejected_argo_cd_webhook_is_reported() {
     let fleet = with_folders().settings(&settings).start().await;
     let event = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the reason is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, detail) = fleet.api("GET", &format!("/events/{event}"), None).await;
             let reason = &detail["updates"][0]["rollout"]["reason"];
             reason.as_str().is_some_and(|reason| reason.contains("HMAC verification failed"))
@@ -555,7 +555,7 @@ async fn failed_sync_hook_counts_as_degraded() {
     let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
-    // Somebody has synced it again.
+    // A new sync has succeeded.
     argocd.change("user-service-staging", |app| app.failed_sync.clear());
     let promoted = fleet.request("/promotions", body).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");

@@ -152,14 +152,14 @@ async fn waiting_promotion_does_not_replace_newer_versions() {
     let shown = |cell: usize| row["repositories"][cell]["waiting"].as_array().map_or(0, Vec::len);
     assert_eq!((shown(0), shown(1)), (0, 1), "{row:#}");
 
-    // What somebody writes by hand is newer than what was asked for before.
+    // A version written by hand is newer than an earlier request.
     fleet.push_image("user-service", &sha('7')).await;
     let text = tagrelay_test_support::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
     fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);
     thaw(&fleet, &freeze).await;
     let id = waiting["id"].as_str().unwrap();
     fleet
-        .eventually("it is over", async || {
+        .eventually("the promotion has ended", async || {
             api(&fleet, "GET", &format!("/promotions/{id}"), None).await.1["state"] == "superseded"
         })
         .await;
@@ -196,7 +196,7 @@ async fn freeze_window_ends_when_the_settings_remove_it() {
     std::fs::write(fleet.settings_file(), text.replace(window, "")).unwrap();
     let pid = fleet.pid().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    fleet.eventually("it goes", async || fleet.running("staging", "user-service") == sha('1')).await;
+    fleet.eventually("the update is written", async || fleet.running("staging", "user-service") == sha('1')).await;
     assert_eq!(fleet.settled(&event).await["state"], "committed");
 }
 
@@ -213,7 +213,7 @@ async fn freeze_stops_pending_updates_and_expires() {
     let found = fleet.settled(&event).await;
     assert_eq!(found["state"], "waiting", "{found:#}");
     assert!(found["reason"].as_str().unwrap().contains(&id), "{found:#}");
-    fleet.eventually("it goes", async || fleet.running("staging", "user-service") == sha('1')).await;
+    fleet.eventually("the update is written", async || fleet.running("staging", "user-service") == sha('1')).await;
     assert_eq!(fleet.settled(&event).await["state"], "committed");
     assert!(fleet.log().contains("environment thawed"));
 }
@@ -270,7 +270,7 @@ async fn freeze_ends_with_its_environment() {
     hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
     fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
     // Once it is in the store, a moment later.
-    fleet.eventually("it is told", async || fleet.log().contains("freeze ended")).await;
+    fleet.eventually("it is logged", async || fleet.log().contains("freeze ended")).await;
     let log = fleet.log();
     let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();
     assert!(told.contains(&frozen) && told.contains("no such environment any more"), "{told}");

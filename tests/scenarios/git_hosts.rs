@@ -1,4 +1,4 @@
-//! What people set for their config repository: how it is written to, and how its host tells of pushes.
+//! Settings of a config repository for commits, and the webhooks and answers of Git hosts.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use tagrelay_test_support::git_http::{Fault, Server};
 
 const HOOK_SECRET: &str = "a-secret-of-the-git-host-8a1e";
 
-/// How often the remote has been asked where the branch stands.
+/// How often the branch was read from the remote.
 async fn refreshes(fleet: &Fleet) -> f64 {
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     let counts = metrics.lines().filter(|line| {
@@ -39,7 +39,7 @@ async fn webhook_of_git_host_makes_the_branch_be_read() {
     let fleet = crate::fleet().service("user-service").receiver(&receiver).start().await;
     fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
     let known = refreshes(&fleet).await;
-    // Ours comes back as everybody's does, and is known.
+    // The webhook of our own push is recognised.
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.settled(&id).await;
     let (status, answer) = tell(&fleet, "main", &fleet.upstream.tip()).await;
@@ -58,7 +58,7 @@ async fn webhook_of_git_host_makes_the_branch_be_read() {
             tell(&fleet, "main", &fleet.upstream.tip()).await.1["branches"][0]["state"] == "known"
         })
         .await;
-    // A push that the host has already told of loses no race.
+    // A push after a webhook of the host loses no race.
     let id = fleet.announce("user-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
@@ -108,7 +108,7 @@ async fn commits_follow_the_settings() {
     let allowed = format!("gpg.ssh.allowedSignersFile={}", signers.display());
     fleet.upstream.git(&["-c", "gpg.format=ssh", "-c", &allowed, "verify-commit", "main"]);
 
-    // Two environments in one push are one commit: what waits for calm goes along with the promotion.
+    // Two environments in one push are one commit: an update in its quiet period goes along with the promotion.
     fleet.push_image("user-service", &sha('3')).await;
     let (_, event) = fleet.deliver("user-service", &sha('3')).await;
     let id = event["events"][0]["id"].as_str().unwrap();
@@ -195,7 +195,7 @@ async fn retry_after_of_git_host_is_respected() {
     server.set_fault(Fault::Unavailable(3));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].as_str().is_some_and(|reason| reason.contains("503"))
         })
@@ -233,7 +233,7 @@ async fn token_repeated_by_git_host_is_redacted() {
     server.set_fault(Fault::Echoes(false));
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
-    fleet.eventually("the trouble is told", async || event().await["updates"][0]["reason"].is_string()).await;
+    fleet.eventually("the reason is shown", async || event().await["updates"][0]["reason"].is_string()).await;
     let told = event().await.to_string();
     assert!(told.contains("[redacted]"), "{told}");
     let log = fleet.log();

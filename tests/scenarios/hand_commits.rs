@@ -1,4 +1,4 @@
-//! Promotions from an environment that has to be healthy, of what others have committed to it.
+//! Promotions of versions that others committed, from an environment that must be healthy.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 const APPLICATION: &str = "user-service-staging";
 
-/// Lets somebody write a version into staging by hand, which the registry has.
+/// Commits a version of the registry to staging, as a person would.
 async fn write_by_hand(fleet: &Fleet, tag: &str) {
     fleet.push_image("user-service", tag).await;
     let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
@@ -56,7 +56,7 @@ async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
         &by_hand[..7]
     );
     assert!(said.contains(&expected), "{said}");
-    // What others go on to commit elsewhere changes nothing of that, and Argo CD need not come to the newest of it.
+    // Foreign commits to other files do not matter, and Argo CD need not run the newest of them.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let said = refusal(&fleet).await;
     assert!(said.contains("where user-service is at 1111111"), "{said}");
@@ -124,13 +124,13 @@ async fn foreign_commit_restarts_the_soak_time() {
     fleet.start().await;
     assert!(is_let_through(&fleet).await);
 
-    // Argo CD may be there so soon that nobody saw it underway.
+    // Argo CD may be so fast that the rollout was never observed.
     write_by_hand(&fleet, &sha('2')).await;
     goes_to(&argocd, &fleet.upstream.tip());
     assert!(refusal(&fleet).await.contains("its soak time is 3600 s"));
     assert_eq!(fleet.terminate(), Some(0));
     an_hour_later(&fleet).await;
-    // Neither does a restart begin it anew, nor what others commit elsewhere.
+    // Neither a restart nor a foreign commit to other files restarts it.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     fleet.start().await;
     assert!(is_let_through(&fleet).await);

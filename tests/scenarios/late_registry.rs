@@ -131,7 +131,7 @@ async fn push_waiting_for_hold_does_not_end_the_rollback() {
     let (_, done) = fleet.api("GET", &path, None).await;
     assert_eq!(done["state"], "committed", "{done:#}");
     assert_eq!(fleet.running("staging", "user-service"), "v2");
-    // The hold is released, and what waited goes.
+    // The hold is released, and the waiting update is written.
     let (_, holds) = fleet.api("GET", "/holds", None).await;
     let hold = holds["holds"][0]["id"].as_str().unwrap();
     assert_eq!(fleet.api("DELETE", &format!("/holds/{hold}"), None).await.0, 204);
@@ -165,7 +165,7 @@ async fn push_is_compared_with_earlier_promotion() {
         let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
         let (_, done) = fleet.api("GET", &path, None).await;
         let state = done["updates"][0]["state"].as_str().unwrap();
-        // Where the push came before the promotion was written, both are one step.
+        // If the push was decided before the promotion was written, both are one step.
         let is_expected = state == "committed" || (state == "superseded" && pushed == "v4");
         assert!(is_expected, "{pushed}: {done:#} {event:#}");
         assert_eq!(fleet.running("qa", "user-service"), expected, "{pushed}: {event:#}");
@@ -215,7 +215,7 @@ async fn build_of_unreadable_age_waits() {
         let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
         let id = answer["events"][0]["id"].as_str().unwrap().to_owned();
         fleet
-            .eventually("it waits, and says why", async || {
+            .eventually("it waits with a reason", async || {
                 let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
                 assert_ne!(event["state"], "committed", "{status}: {event:#}");
                 event["state"] == "queued" && event["reason"].is_string()

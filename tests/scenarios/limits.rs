@@ -1,4 +1,4 @@
-//! Who sends slowly, or too much, or what is too large, and that it hinders nobody else.
+//! Slow, numerous and oversized requests do not affect others.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn unanswered(streams: &[TcpStream]) -> usize {
     streams.iter().filter(is_waiting).count()
 }
 
-/// Shows a signature, so that nobody can tell that it is wrong before the body has come.
+/// Has a signature, which can only be checked with the whole body.
 const SLOW_BODY: &str =
     "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
@@ -68,7 +68,7 @@ async fn slow_headers_are_cut_off_and_block_nobody() {
     assert!(unanswered(&slow) > 0, "the slow connections were gone before the others were answered");
     // The first has long made room for others.
     rest(&mut first).await;
-    // One that nobody displaces is cut off by its time, and one byte a second is no excuse.
+    // A connection that is not displaced is cut off by its time limit, although it sends a byte each second.
     drop(slow);
     let mut last = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
     let mut bytes = 0;
@@ -198,7 +198,7 @@ async fn endless_bodies_and_zip_bombs_use_no_memory() {
         let block = if chunked { format!("10000\r\n{block}\r\n") } else { block.clone() };
         sending.spawn(async move {
             let mut sent = 0_u64;
-            // 10 GiB, if anybody takes them.
+            // 10 GiB, if they are accepted.
             while sent < 10 << 30 && stream.write_all(block.as_bytes()).await.is_ok() {
                 sent += 64 * 1024;
             }

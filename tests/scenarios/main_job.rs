@@ -31,7 +31,7 @@ async fn push_promotion_and_rollback_with_docker_registry_over_smart_http() {
     let credentials = "username = \"tagrelay\"\npassword = { value = \"git-password-51\" }\n";
     let fleet = builder.remote(&format!("{git}/config.git"), credentials).start_at(port, upstream).await;
 
-    // Nobody tells Tagrelay but the registry itself.
+    // Only the registry announces the images.
     let old = fleet.push_image("user-service", &sha('0')).await;
     let digest = fleet.push_image("user-service", &sha('1')).await;
     fleet
@@ -195,7 +195,7 @@ async fn redelivery_changes_nothing() {
         (202, &json!("duplicate"), &json!(id))
     );
     fleet.settled(&id).await;
-    // The same image, told in other words, is another event, and finds everything done.
+    // Another announcement of the same image is another event, and is unchanged.
     let body = json!({"repository": fleet.repository("user-service"), "tag": sha('1'),
         "digest": format!("sha256:{}", "0".repeat(64))});
     let (_, other) = fleet.deliver_body(&body.to_string()).await;

@@ -59,7 +59,7 @@ async fn ancestry_decides_over_smart_http() {
         .start()
         .await;
 
-    // What runs is in nobody's history: the next criterion decides.
+    // The running commit is in no history: the next criterion decides.
     let event = settle(&fleet, "user-service", &third).await;
     assert_eq!((&event["state"], &update(&event)["decided_by"]), (&json!("committed"), &json!("arrival")), "{event:#}");
     assert!(update(&event)["decided_because"].as_str().unwrap().contains("has no commit 0000000"), "{event:#}");
@@ -111,13 +111,13 @@ async fn ancestry_decides_over_smart_http() {
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     assert_eq!(fleet.running("staging", "user-service"), fifth);
 
-    // Whoever asks for an older one gets it.
+    // A rollback may go to an older one.
     let back = json!({"environment": "staging", "repository": "user-service", "to": second});
     let back = fleet.request("/rollbacks", back).await;
     assert_eq!(back["state"], "committed", "{back:#}");
     assert_eq!(fleet.running("staging", "user-service"), second);
 
-    // Commits are kept, and nothing of what is in them; no password either.
+    // The cache holds commits, no contents and no password.
     let kept = files_below(&fleet.folder().join("sources"));
     assert!(kept.len() >= 2, "{kept:?}");
     for file in kept {
@@ -157,7 +157,7 @@ async fn source_without_partial_clone_is_fetched_as_deep_as_needed() {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         assert!(!text.contains(CONTENT), "{}", file.display());
     }
-    // What was learnt survives a restart, also where the source is gone.
+    // The cache survives a restart, also if the source is gone.
     let mut fleet = fleet;
     fleet.terminate();
     std::fs::rename(source.path(), source.folder.path().join("gone")).unwrap();
@@ -182,7 +182,7 @@ async fn number_in_tag_decides() {
             "{run}: {event:#}"
         );
     }
-    // Somebody moves it by hand, and Tagrelay has not seen that yet.
+    // A person moves it by hand, and Tagrelay has not seen that yet.
     let image = format!("{}:{}", fleet.repository("user-service"), tag(40));
     fleet.upstream.commit("by hand", &[("environments/staging/user-service.yaml", &deployment(&image))]);
     let event = settle(&fleet, "user-service", &tag(30)).await;
@@ -272,7 +272,7 @@ async fn moving_tag_that_moves_again_is_not_a_duplicate() {
         .start()
         .await;
     let mut digests = Vec::new();
-    // A sender that tells nothing but repository and tag, as Quay does, and one that tells the digest, too.
+    // A sender that names only repository and tag, as Quay does, and one that names the digest as well.
     for built in ["first", "second", "first"] {
         let minute = if built == "first" { 0 } else { 1 };
         let at = Timestamp::from_second(1_750_000_000 + minute * 60).unwrap();
@@ -304,7 +304,7 @@ async fn version_reverted_by_hand_returns_when_announced_again() {
         fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await
     };
     assert_eq!(settle(&fleet, "user-service", "v20").await["state"], "committed");
-    // The branch is read for this, a moment before somebody writes to it.
+    // The branch is read for this, just before a person writes to it.
     assert_eq!(again("v20", "once more").await["state"], "unchanged");
     by_hand("v2").await;
     let event = again("v20", "again").await;

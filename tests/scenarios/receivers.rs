@@ -150,7 +150,7 @@ async fn last_delivery_of_receiver_survives_restart() {
     assert_eq!(milliseconds(&after["last_heard"]["at"]), milliseconds(&before["last_heard"]["at"]));
     assert_eq!(after["last_heard"]["outcome"], "ignored");
     assert_eq!(milliseconds(&after["last_accepted_at"]), milliseconds(&before["last_accepted_at"]));
-    // A request to the new process that is no event does not make it forget the last one.
+    // A request without an event does not replace the last accepted one.
     fleet.client.post(fleet.url("/webhooks/ci")).json(&json!({})).send().await.unwrap();
     let again = receiver(&fleet, "ci").await;
     assert_eq!(again["last_heard"]["outcome"], "unauthorized");
@@ -213,7 +213,7 @@ async fn identity_tokens_are_checked_with_fetched_keys() {
     assert_eq!(deliver(&issuer.token("pusher", -600), &sha('3')).await, 401);
     let forged = issuer.token("pusher", 600).replace(|c: char| c.is_ascii_digit(), "0");
     assert_eq!(deliver(&forged, &sha('3')).await, 401);
-    // Tokens that name keys that nobody knows do not make us ask again and again.
+    // Tokens that name unknown keys do not cause repeated requests for keys.
     issuer.rotate();
     for _ in 0..5 {
         assert_eq!(deliver(&issuer.token("pusher", 600), &sha('3')).await, 401);

@@ -86,7 +86,7 @@ async fn reload_by_api_takes_effect_at_once() {
     assert_eq!(event["state"], "committed", "{event}");
     assert_eq!((fleet.running("qa", "user-service"), fleet.running("staging", "user-service")), (sha('1'), sha('1')));
 
-    // And back: what is gone is gone.
+    // And back: removed sections are no longer in force.
     let before = settings(&fleet).replace(QA, "").replace(&second_receiver(), "");
     write(&fleet, &before);
     assert_eq!(reload(&fleet).await.0, 200);
@@ -126,7 +126,7 @@ async fn faulty_settings_are_reported_and_not_applied() {
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
     assert_eq!(event["state"], "committed", "the old settings work on");
 
-    // What needs a restart is a fault as well, and says so where it stands.
+    // A change that needs a restart is a fault at its position as well.
     let port = fleet.address().port();
     write(&fleet, &good.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:1").replace("tagrelay.db", "other.db"));
     let (status, problem) = reload(&fleet).await;
@@ -161,14 +161,14 @@ async fn config_map_swap_and_sighup_reload_settings() {
     swap("..v2", &format!("{good}{}", second_receiver()));
     let known = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 401;
     fleet.eventually("the swapped folder is read", known).await;
-    fleet.eventually("it is told", async || fleet.log().contains("[[receiver]] second: added")).await;
+    fleet.eventually("it is logged", async || fleet.log().contains("[[receiver]] second: added")).await;
 
     swap("..v3", "nonsense");
     fleet.eventually("the fault is counted", async || reloads(&fleet, "failed").await == 1).await;
     assert!(known().await);
-    // A fault is told once, however often the file is looked at, and again at each hangup.
+    // A fault is reported once while the file stays the same, and again at each SIGHUP.
     hang_up(&fleet);
-    fleet.eventually("the hangup is heard", async || reloads(&fleet, "failed").await == 2).await;
+    fleet.eventually("the SIGHUP is handled", async || reloads(&fleet, "failed").await == 2).await;
     swap("..v4", &good);
     let unknown = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 404;
     fleet.eventually("the good settings are back", unknown).await;

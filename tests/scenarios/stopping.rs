@@ -1,4 +1,4 @@
-//! The end of the program: what runs may end, within a time, and nothing is lost.
+//! Stopping: running work may finish within a time limit, and nothing is lost.
 
 use std::process::Command;
 

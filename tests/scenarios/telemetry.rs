@@ -1,4 +1,4 @@
-//! What the running program tells: spans to a collector, trace ids everywhere, log lines, metrics.
+//! Telemetry of the running program: spans, trace ids, log lines, metrics.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ async fn ready(fleet: &Fleet) {
         .await;
 }
 
-/// Pushes an image and tells about it in the trace of whoever did. Returns the id of the event.
+/// Pushes an image and announces it with the `traceparent` of a CI job. Returns the id of the event.
 async fn announce(fleet: &Fleet, service: &str, tag: &str, trace_id: &str) -> String {
     fleet.push_image(service, tag).await;
     let body = json!({ "image": format!("{}:{tag}", fleet.repository(service)) }).to_string();
@@ -132,11 +132,11 @@ async fn webhook_and_push_are_one_trace() {
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
     let mut told = lines(&fleet, "event", &id);
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &id).is_empty()).await;
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
-    // What the running program counts is well formed too.
+    // The metrics of the running program are well formed.
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     for line in ["tagrelay_oldest_pending_update_age_seconds 0.0", "tagrelay_config_is_current 1"] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
@@ -178,7 +178,7 @@ async fn trace_continues_after_crash() {
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).chain([CI_SPAN]).collect();
     let hanging = spans.iter().filter(|span| !ids.contains(span.parent.as_str()));
     assert!(hanging.clone().all(|span| span.name == "git commit" && span.start < update.start), "{spans:#?}");
-    // Where the first push landed all the same before the second process looked, there is nothing left to write.
+    // If the first push landed before the second process looked, there is nothing left to write.
     let drawing = tree(&spans, &update.id);
     assert!(drawing.is_empty() || drawing.starts_with("write branch\n  git refresh\n"), "{drawing}");
 }
@@ -192,7 +192,7 @@ async fn commit_of_several_events_links_all_traces() {
     for service in ["first", "second", "third"] {
         fleet.push_image(service, &sha('2')).await;
     }
-    // What arrives during this push leaves with the next one.
+    // Events that arrive during this push leave with the next one.
     fleet.upstream.hook("pre-receive", "sleep 3");
     let traces = ["1", "2", "3"].map(|digit| digit.repeat(32));
     let mut ids = Vec::new();
@@ -247,10 +247,10 @@ async fn promotion_continues_the_trace_of_its_request() {
     );
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), trace_id);
-    // What runs already is an outcome too, and told once.
+    // `unchanged` is an outcome as well, and logged once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
     let again_id = again["id"].as_str().unwrap();
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
     let told = lines(&fleet, "cause_id", again_id);
     assert_eq!(messages(&told), [("INFO", "update finished")]);
     assert_eq!((&told[0]["state"], &told[0]["trace_id"]), (&json!("unchanged"), &again["trace_id"]));
@@ -269,8 +269,8 @@ async fn failure_is_in_trace_and_once_in_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
-    // It is told a moment after it is on disk.
-    fleet.eventually("the end is told", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
+    // It is logged a moment after it is on disk.
+    fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
     // No such tag, and then no registry at all.
@@ -284,7 +284,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
     let told = lines(&fleet, "event", id);
     let told = messages(&told);
-    // It is asked for again for a moment: some registries announce what they do not show yet.
+    // It is asked for again for a moment: some registries announce images before they serve them.
     assert_eq!((told.first(), told.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
     assert_eq!(told.iter().filter(|(_, message)| *message == "event refused").count(), 1);
 
@@ -360,7 +360,7 @@ async fn invalid_exporter_variables_are_reported_and_ignored() {
     assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
 }
 
-/// The log lines about spans, whoever wrote them.
+/// The log lines about spans, of any module.
 fn about_spans(fleet: &Fleet) -> Vec<String> {
     let log = fleet.log();
     let is_about = |line: &&str| line.contains("opentelemetry") || line.contains("spans ");
@@ -384,7 +384,7 @@ async fn unreachable_collector_is_logged_once() {
             // Some batches.
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
-        fleet.eventually("it is told", async || !about_spans(&fleet).is_empty()).await;
+        fleet.eventually("it is logged", async || !about_spans(&fleet).is_empty()).await;
         let told = about_spans(&fleet);
         assert_eq!(told.len(), 1, "{protocol}: {told:#?}");
         assert!(told[0].contains("spans cannot be sent and are lost"), "{told:#?}");

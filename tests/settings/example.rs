@@ -13,7 +13,7 @@ use tagrelay::webhook::Kind;
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 const REFERENCE: &str = include_str!("../../docs/settings.md");
 
-/// What the example finds in its environment and in `/run/secrets/tagrelay`.
+/// The environment variables and the files of `/run/secrets/tagrelay` that the example uses.
 struct Surroundings {
     folder: tempfile::TempDir,
 }
@@ -92,7 +92,7 @@ fn commented_lines_of_the_example_are_valid() {
             EXAMPLE.lines().enumerate().map(|(at, other)| if at == number { &line[1..] } else { other }).collect();
         let Err(faults) = surroundings.parse(&lines.join("\n")) else { continue };
         for fault in faults.0 {
-            // What it stands in the place of is still there, and a file that it names is not on this machine.
+            // The line that it replaces is still there, and a file that it names is not on this machine.
             let expected = [
                 "duplicate key",
                 "does not fit the URL",

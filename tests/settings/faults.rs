@@ -1,4 +1,4 @@
-//! What is wrong with settings is told with its place, and without a secret.
+//! Faults of settings are reported with their position and without secrets.
 
 use tagrelay_test_support::settings::SMALLEST;
 
@@ -376,7 +376,7 @@ fn sections_are_checked_against_each_other() {
             "t.toml:13:28: `promote_from` names `staging` twice",
         ),
         (
-            // A repository that is wrong in itself is no unknown one.
+            // A faulty repository is not reported as unknown.
             changed("name = \"platform\"", "name = \"platform\"\nauthor = \"nobody\""),
             "t.toml:3:10: `author`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"",
         ),

@@ -1,4 +1,4 @@
-//! `tagrelay.toml`: what is accepted, what is refused, and what the example and the reference say.
+//! `tagrelay.toml`: parsing, faults, the example and the reference.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod example;

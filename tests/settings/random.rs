@@ -1,4 +1,4 @@
-//! Whatever somebody does to the settings: no panic, and no secret in what is said about it.
+//! Random edits of settings cause no panic and show no secret.
 
 use std::env::VarError;
 
@@ -7,14 +7,14 @@ use tagrelay::settings::Settings;
 
 const SECRET: &str = "hunter2hunter2";
 
-/// One slip of somebody who edits the file. Positions are taken modulo what there is.
+/// One slip of a person who edits the file. Positions are taken modulo the length.
 #[derive(Debug, Clone)]
 enum Edit {
     /// Removes some characters of a line.
     Cut { line: usize, from: usize, length: usize },
     /// Puts a text into a line.
     Insert { line: usize, at: usize, text: &'static str },
-    /// Writes one part of a line differently, where it has that part.
+    /// Replaces one part of a line, if it has that part.
     Replace { line: usize, parts: (&'static str, &'static str) },
     /// Removes a line.
     Drop { line: usize },
@@ -22,7 +22,7 @@ enum Edit {
     Copy { line: usize, to: usize },
 }
 
-/// The slips by which a secret gets where none belongs.
+/// Slips that put a secret in the wrong place.
 const PARTS: &[(&str, &str)] = &[
     ("{ value = \"hunter2hunter2\" }", "\"hunter2hunter2\""),
     ("{ value = \"hunter2hunter2\" }", "hunter2hunter2"),
@@ -133,7 +133,7 @@ fn settings_with_secrets() -> String {
     lines.map(secret_in_place).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns what is said about settings: the faults, or the settings as a log would show them.
+/// Returns the faults, or the settings as a log would show them.
 fn said_about(text: &str) -> String {
     // A variable has the secret, too; the secret is the name of none.
     let environment =

@@ -1,4 +1,4 @@
-//! What settings mean as a whole: what comes at once, what is a warning, and what the rooms are given.
+//! Settings as a whole: all faults at once, warnings, and the parts for each room.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What senders write beyond the samples, and what nobody should write: each body with what comes of it.
+//! Unusual and invalid bodies of senders, each with its expected outcome.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What each sender may show to be let in, and that nothing less lets anybody in.
+//! The credentials of each sender; anything less is refused.
 
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
@@ -211,7 +211,7 @@ fn scheme_case_is_ignored_and_secrets_may_hold_any_character() {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_bytes(format!("BEARER {secret}").as_bytes()).unwrap());
     receiver.receive(&Request { headers: &headers, query: None, body: BODY }).unwrap();
-    // A base64 secret that somebody pasted into the URL as it is.
+    // A base64 secret that was pasted into the URL without encoding.
     let receiver = Receiver::new(settings(Kind::DockerHub, "a+b/c==")).unwrap();
     let headers = HeaderMap::new();
     receiver.receive(&Request { headers: &headers, query: Some("x=1&token=a+b/c=="), body: BODY }).unwrap();

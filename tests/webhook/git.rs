@@ -1,4 +1,4 @@
-//! What Git hosts send when a branch has moved.
+//! Webhooks of Git hosts about moved branches.
 
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName};

@@ -1,4 +1,4 @@
-//! Whatever comes in, no sender's file panics, and nobody without the secret is heard.
+//! Random requests cause no panic, and are refused without the secret.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tagrelay::secret::Secret;
 use tagrelay::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
-/// Every sample's body and headers, whoever it is of: each sender gets those of all others too.
+/// Body and headers of every sample: each sender also gets those of all others.
 static SAMPLES: LazyLock<Vec<(Vec<u8>, HeaderMap)>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
     let mut found = Vec::new();

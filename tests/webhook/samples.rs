@@ -9,7 +9,7 @@ use tagrelay::webhook::{
     Delivery, Errand, Kind, NoSample, Receiver, ReceiverSettings, Request, SamplePush, SampleRequest, Unauthorized,
 };
 
-/// A sample request with what must come of it.
+/// A sample request with its expected outcome.
 struct Sample {
     kind: Kind,
     meta: Value,

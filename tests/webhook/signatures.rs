@@ -108,7 +108,7 @@ fn altered_sns_message_is_refused() {
         assert!(deliver(&receiver, text.replace(from, to).as_bytes(), PASSWORD, now()).is_err(), "{from}");
     }
     assert!(refused(&sns_receiver("sns-other.pem"), &text, PASSWORD, now()).contains("signature"));
-    // Signed and old: a replay. Signed and from the future: somebody's clock is very wrong.
+    // Signed and old: a replay. Signed and from the future: a clock is very wrong.
     for time in ["2025-08-23T10:41:30Z", "2025-08-21T10:00:00Z"] {
         assert!(refused(&receiver, &text, PASSWORD, time.parse().unwrap()).contains("more than a day ago"));
     }
@@ -131,7 +131,7 @@ fn subscription_is_confirmed_only_at_amazon() {
     let elsewhere = deliver(&sns_receiver("sns.pem"), &file("sns-confirmation-elsewhere.json"), PASSWORD, now());
     let elsewhere = elsewhere.unwrap();
     assert_eq!((elsewhere.errand, elsewhere.ignored[0].class.name()), (None, "malformed"));
-    // Without a secret anybody's topic could be subscribed.
+    // Without a secret, any topic could subscribe.
     let open = Receiver::new(ReceiverSettings { unauthenticated: true, ..settings(Kind::Ecr, None) }).unwrap();
     open.learn_certificate(&CERTIFICATE.parse().unwrap(), &file("sns.pem")).unwrap();
     let delivery = deliver(&open, &file("sns-confirmation-v2.json"), "", now()).unwrap();

@@ -35,11 +35,11 @@ pub struct App {
     /// Why the last sync failed; empty: it did not.
     pub failed_sync: String,
     pub revision: String,
-    /// `lastTransitionTime` of its health and `finishedAt` of its last sync, where it tells them.
+    /// `lastTransitionTime` of its health and `finishedAt` of its last sync, if it reports them.
     pub times: (Value, Value),
     /// It cannot read its source, so that a refresh leaves it as it is.
     pub is_stuck: bool,
-    /// What it comes to after the next refresh, one step for each question.
+    /// The states after the next refresh, one for each request.
     pub script: Vec<(&'static str, &'static str)>,
     steps: Vec<(&'static str, &'static str)>,
 }
@@ -112,7 +112,7 @@ impl FakeArgoCd {
         change(self.inside.lock().unwrap().apps.get_mut(name).unwrap());
     }
 
-    /// Lets it read the branch. What it can read it has compared with the tip.
+    /// Lets it read the branch. Readable applications are compared with the tip.
     pub fn reads(&self, upstream: PathBuf) {
         let mut inside = self.inside.lock().unwrap();
         let tip = tip(upstream.clone());
@@ -157,12 +157,12 @@ impl FakeArgoCd {
     }
 }
 
-/// What gRPC errors look like behind Argo CD's gateway.
+/// A gRPC error as Argo CD's gateway shows it.
 fn refusal(status: StatusCode, code: u8, message: &str) -> Response {
     (status, Json(json!({"error": message, "code": code, "message": message}))).into_response()
 }
 
-/// Notes a request and returns what is in its way.
+/// Records a request and returns its refusal, if any.
 fn obstacle(fake: &FakeArgoCd, headers: &HeaderMap, request: String) -> Option<Response> {
     let mut inside = fake.inside.lock().unwrap();
     if inside.is_away {
@@ -279,7 +279,7 @@ async fn show(
         return refusal(StatusCode::FORBIDDEN, 7, "permission denied");
     };
     if query.get("refresh").map(String::as_str) == Some("normal") && !app.is_stuck {
-        let tip = tip(upstream.expect("somebody refreshes an application whose branch nobody reads"));
+        let tip = tip(upstream.expect("a refresh before `reads` named the branch"));
         if tip != app.revision {
             app.revision = tip;
             app.steps = app.script.clone();
@@ -319,7 +319,7 @@ fn tip(upstream: PathBuf) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// As the handler of Argo CD: a signature is looked at only where there is a secret.
+/// Like the handler of Argo CD: a signature is checked only if there is a secret.
 async fn webhook(State(fake): State<FakeArgoCd>, headers: HeaderMap, body: String) -> Response {
     use hmac::{KeyInit as _, Mac as _};
     let mut inside = fake.inside.lock().unwrap();

@@ -1,4 +1,4 @@
-//! An HTTP endpoint that keeps what it is sent, for notifications.
+//! An HTTP endpoint for notifications, which records its requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

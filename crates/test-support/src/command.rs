@@ -86,7 +86,7 @@ impl Workplace {
         self
     }
 
-    /// Runs Git in the folder and returns what it says.
+    /// Runs Git in the folder and returns its output.
     pub fn git(&self, arguments: &[&str]) -> String {
         let identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"];
         let output = Command::new("git")

@@ -17,10 +17,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub const READER: (&str, &str) = ("reader", "pull only");
 const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2PdZD6zYJs.gegQRW\n";
 
-/// What the registry is started with.
+/// How the registry is started.
 #[derive(Default)]
 pub struct Options {
-    /// Where notifications go, and the token that they carry as `Authorization: Bearer …`.
+    /// The URL for notifications, and their token (`Authorization: Bearer …`).
     pub notify: Option<(String, String)>,
     /// Whether [`READER`] has to sign in.
     pub sign_in: bool,
@@ -33,7 +33,7 @@ pub struct DockerRegistry {
     /// The host as references write it: `127.0.0.1:41873`.
     pub host: String,
     process: Child,
-    /// What it has written to its log.
+    /// Its log so far.
     log: Arc<Mutex<Vec<String>>>,
     _folder: TempDir,
 }
@@ -41,7 +41,7 @@ pub struct DockerRegistry {
 impl DockerRegistry {
     /// Starts the registry and waits until it listens.
     ///
-    /// Returns `None`, and says so, only where `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
+    /// Returns `None` only if `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
     pub fn start(options: Options) -> Option<Self> {
         if peer::is_left_out("docker-registry") {
             return None;
@@ -124,7 +124,7 @@ fn wait_until_it_listens(process: &mut Child, kept: &Arc<Mutex<Vec<String>>>) ->
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
             kept.lock().unwrap().push(line.clone());
-            // Nobody listens any more once the address is known.
+            // Once the address is known, the receiver is gone.
             let _ = said.send(line);
         }
     });

@@ -234,14 +234,14 @@ impl Builder {
     }
 }
 
-/// What the `generic` receiver wants to see in `X-Tagrelay-Signature`.
+/// The value of `X-Tagrelay-Signature` for the `generic` receiver.
 pub fn signature(body: &str) -> String {
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(GENERIC_SECRET.as_bytes()).unwrap();
     mac.update(body.as_bytes());
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-/// Returns a port that nobody listens on.
+/// Returns a free port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -367,7 +367,7 @@ impl Fleet {
         push(&self.repository(service).parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap()
     }
 
-    /// Tells the `generic` receiver about an image. Returns status and body.
+    /// Announces an image to the `generic` receiver. Returns status and body.
     pub async fn deliver(&self, service: &str, tag: &str) -> (u16, Value) {
         self.deliver_body(&json!({ "image": format!("{}:{tag}", self.repository(service)) }).to_string()).await
     }
@@ -386,7 +386,7 @@ impl Fleet {
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
-    /// Pushes an image, tells about it and returns the id of the event.
+    /// Pushes an image, announces it and returns the id of the event.
     pub async fn announce(&self, service: &str, tag: &str) -> String {
         self.push_image(service, tag).await;
         let (status, answer) = self.deliver(service, tag).await;
@@ -453,7 +453,7 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("it never came to be that {what}; the log:\n{}", self.log());
+        panic!("timed out waiting until {what}; the log:\n{}", self.log());
     }
 
     /// Returns the tag in the first `image:` line of a service's Deployment at the tip.

@@ -26,12 +26,12 @@ pub fn command(folder: &Path) -> Command {
     command
 }
 
-/// Runs Git and returns what it did, whether it succeeded or not.
+/// Runs Git and returns its output, whether it succeeded or not.
 pub fn attempt<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Output {
     command(folder).args(arguments).output().expect("git runs")
 }
 
-/// Runs Git, which has to succeed, and returns what it printed.
+/// Runs Git, which has to succeed, and returns its standard output.
 pub fn git<S: AsRef<OsStr> + std::fmt::Debug>(folder: &Path, arguments: &[S]) -> String {
     let output = attempt(folder, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -94,7 +94,7 @@ impl Remote {
         format!("file://{}", self.bare().display())
     }
 
-    /// Commits files as somebody else would, on top of what is there, and pushes. Returns the commit.
+    /// Commits files on top of the branch, as another person would, and pushes. Returns the commit.
     pub fn commit(&self, message: &str, files: &[(&str, &str)]) -> String {
         let work = self.work();
         if attempt(&work, &["fetch", "-q", "origin", &self.branch]).status.success() {
@@ -109,14 +109,14 @@ impl Remote {
         self.commit_index(message)
     }
 
-    /// Commits what lies in the index of the working copy and pushes it, by force where need be.
+    /// Commits the index of the working copy and force-pushes it.
     pub fn commit_index(&self, message: &str) -> String {
         git(&self.work(), &["commit", "-q", "--allow-empty", "-m", message]);
         git(&self.work(), &["push", "-q", "--force", "origin", &format!("HEAD:refs/heads/{}", self.branch)]);
         self.tip()
     }
 
-    /// Where the branch stands.
+    /// The tip of the branch.
     pub fn tip(&self) -> String {
         git(&self.bare(), &["rev-parse", &format!("refs/heads/{}", self.branch)]).trim().to_owned()
     }

@@ -21,7 +21,7 @@ pub fn start(folder: &Path, user: &str, password: &str) -> String {
     Server::start(folder, user, password).url
 }
 
-/// What goes wrong on the way.
+/// A fault of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
@@ -144,7 +144,7 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { cut() };
     if fault == Fault::DieDuring && is_push {
         let mut child = backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, body.len());
-        // Also where the client goes away first: a backend that is left with half a body never ends.
+        // Also if the client leaves first: a backend with half a body never ends.
         let mut child = child.kill_on_drop(true).spawn().expect("git http-backend starts");
         // The command and the beginning of the pack; the rest never comes.
         let _ = child.stdin.as_mut().unwrap().write_all(&body[..body.len() - 30]).await;

@@ -92,7 +92,7 @@ impl Sshd {
         self.path(name)
     }
 
-    /// What `ssh-keygen -l` says of a key.
+    /// The fingerprint of a key, as `ssh-keygen -l` prints it.
     pub fn fingerprint(&self, key: &str) -> String {
         let output = Command::new("ssh-keygen").arg("-lf").arg(self.path(&format!("{key}.pub"))).output().unwrap();
         String::from_utf8(output.stdout).unwrap().split(' ').nth(1).unwrap().to_owned()

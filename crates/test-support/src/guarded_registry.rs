@@ -17,14 +17,14 @@ use tagrelay_image::{Digest, Repository, Tag};
 /// Who may sign in.
 pub const READER: (&str, &str) = ("reader", "hunter2 is no password");
 
-/// What the registry demands.
+/// The sign-in that the registry demands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SignIn {
     /// Nothing.
     None,
     /// User name and password.
     Basic,
-    /// A token of `/token`, which is good for this many seconds and given to anybody.
+    /// A token of `/token`, which is good for this many seconds and given without sign-in.
     Bearer { expires_in: u64 },
     /// The same, given to [`READER`] only.
     BearerForReader,

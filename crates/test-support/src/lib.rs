@@ -1,4 +1,4 @@
-//! What the tests and benchmarks share: the program in its surroundings, and the servers that it talks to.
+//! Shared by tests and benchmarks: the program in its surroundings, and the servers that it talks to.
 //!
 //! - the program: [`fleet`] (between a registry and a config repository, [`upstream`]), [`command`] (one command at a time),
 //!   [`settings`] (the texts that both start from)

@@ -1,4 +1,4 @@
-//! Medians, and what the system knows about a process.
+//! Medians, and memory and processor time of a process.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Work {
         Self::of_threads(process, "")
     }
 
-    /// What the threads whose names begin with `name` have used.
+    /// The use of the threads whose names begin with `name`.
     pub fn of_threads(process: u32, name: &str) -> Self {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
         let is_meant = |folder: &std::fs::DirEntry| {

@@ -30,9 +30,9 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Trace and span.
     pub links: Vec<(String, String)>,
-    /// Why it failed, where it did.
+    /// Why it failed; `None` if it did not.
     pub failure: Option<String>,
-    /// The attributes of what it comes from.
+    /// The attributes of its resource.
     pub resource: BTreeMap<String, String>,
     /// The header `x-tenant` that it came with.
     pub tenant: Option<String>,

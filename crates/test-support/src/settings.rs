@@ -70,7 +70,7 @@ permissions = ["admin"]
 /// A third environment, `qa`, which is automatic.
 pub const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
 
-/// What differs between the settings of fleets. Texts are further lines of the section that they are named after.
+/// The parts that differ between the settings of fleets. Texts are further lines of the section that they are named after.
 pub(crate) struct FleetSettings<'a> {
     pub(crate) port: u16,
     pub(crate) folder: &'a Path,

@@ -47,7 +47,7 @@ fn pass(
     delay: Duration,
     passed: Arc<AtomicUsize>,
 ) {
-    // What is on its way; a sender that is faster than the link waits.
+    // Bytes under way; a sender that is faster than the link waits.
     let (send, mut on_its_way) = mpsc::channel::<(Instant, Vec<u8>)>(32);
     tokio::spawn(async move {
         let mut buffer = vec![0; 1024];

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Stands in every file of a source, and nowhere in what is kept of it.
+/// Stands in every file of a source, and never in the cache.
 pub const CONTENT: &str = "the-source-of-the-service-8d1f";
 
 pub struct Source {

@@ -45,7 +45,7 @@ impl Upstream {
         format!("file://{}", self.path().display())
     }
 
-    /// Runs git in the bare repository, sealed off from the settings of whoever runs the tests.
+    /// Runs git in the bare repository, without the Git settings of this machine.
     pub fn git(&self, arguments: &[&str]) -> String {
         self.git_with(arguments, None, &[])
     }
@@ -73,7 +73,7 @@ impl Upstream {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Commits files on top of the branch, as somebody else would, and moves the branch unless it has moved
+    /// Commits files on top of the branch, as another person would, and moves the branch unless it has moved
     /// meanwhile. Returns whether it did.
     pub fn try_commit(&self, subject: &str, files: &[(&str, &str)]) -> bool {
         let index = self.path().join(format!("index-{:?}", std::thread::current().id()));

@@ -1,4 +1,4 @@
-//! An HTTP client that does as little as can be, so that what is measured is the server.
+//! A minimal HTTP client, so that measurements show the server.
 
 use std::net::SocketAddr;
 
@@ -49,7 +49,7 @@ pub fn webhook(image: &str) -> Vec<u8> {
     webhook_of_size(image, 0)
 }
 
-/// The same with a body of at least so many bytes, of which most are what nobody asked for.
+/// The same with a body of at least so many bytes, most of it padding.
 pub fn webhook_of_size(image: &str, bytes: usize) -> Vec<u8> {
     let bare = format!("{{\"image\":\"{image}\",\"padding\":\"\"}}").len();
     let padding = "x".repeat(bytes.saturating_sub(bare));

@@ -8,7 +8,7 @@ use tagrelay_test_support::git_http::Fault;
 
 const FILE: &str = "environments/staging/user-service.yaml";
 
-/// A hook that commits on top of what was just pushed: what `change` makes of the file, or what was there before.
+/// A hook that adds a commit on top of the push: with the file that `change` makes, or with the tree of before.
 fn follow_up_hook(change: &str) -> String {
     let commit = "commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'of others' $tree) && \
                   git update-ref refs/heads/main $commit; rm -f hooks/post-receive";
@@ -28,9 +28,9 @@ async fn foreign_commit_on_top_does_not_hide_ours() {
     for (fault, change) in [
         (Fault::LoseAnswer, write("staging", &sha('9'))),
         (Fault::GatewayTimeout, write("staging", &sha('9'))),
-        // Somebody has put the old version back: writing ours once more would be a second commit for it.
+        // The old version was restored: writing ours again would be a second commit for it.
         (Fault::LoseAnswer, "tree=$(git rev-parse main~^{tree})".to_owned()),
-        // Somebody has touched something else.
+        // The foreign commit changes nothing.
         (Fault::LoseAnswer, "tree=$(git rev-parse main^{tree})".to_owned()),
     ] {
         let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;
@@ -92,7 +92,7 @@ async fn hold_made_after_unconfirmed_push_stays() {
         let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
         assert_eq!(status, 201, "{hold}");
 
-        // What was on its way when the hold came has landed; it is neither waiting nor written once more.
+        // The push under way when the hold came has landed; its update neither waits nor is written again.
         let event = fleet.settled(&id).await;
         assert_eq!(event["state"], "committed", "{fault:?}: {event:#}\n{}", fleet.log());
         assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
@@ -104,7 +104,7 @@ async fn hold_made_after_unconfirmed_push_stays() {
         };
         assert!(is_held().await);
 
-        // What comes now waits for it.
+        // A later event waits for the hold.
         let next = fleet.announce("user-service", &sha('2')).await;
         fleet
             .eventually("the next one waits", async || {

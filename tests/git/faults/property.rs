@@ -16,17 +16,17 @@ const SERVICES: [&str; 3] = ["one", "two", "three"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// An image is pushed, and its registry tells us.
+    /// An image is pushed and announced.
     Announce {
         service: usize,
     },
-    /// Somebody commits a file that is none of ours.
+    /// A foreign commit adds a file without sites.
     Foreign,
-    /// Somebody writes a version of their own into a manifest of ours.
+    /// A foreign commit writes another version into a manifest.
     Overwrite {
         service: usize,
     },
-    /// Somebody takes back the last commit of the branch by another one.
+    /// The last commit of the branch is reverted.
     Revert,
     /// From now on the server fails so.
     Fault(Fault),
@@ -66,14 +66,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was told and what others did.
+/// The announced events and the foreign commits.
 struct World {
     fleet: Fleet,
     server: Server,
     _registry: EmbeddedRegistry,
     /// The announced tags in their order: service, tag, event.
     announced: Vec<(usize, String, String)>,
-    /// What others wrote into manifests of ours: a version by hand, or a commit taken back.
+    /// Services whose manifests others changed: by a version written by hand, or by a revert.
     overwritten: [bool; SERVICES.len()],
     /// The files of others.
     foreign: BTreeMap<String, String>,
@@ -135,7 +135,7 @@ impl World {
     fn overwrite(&mut self, service: usize) {
         self.overwritten[service] = true;
         let path = format!("environments/staging/{}.yaml", SERVICES[service]);
-        // Nobody has built that one.
+        // No image has this tag.
         let theirs = format!("{:040x}", self.foreign.len() + 0xf000);
         loop {
             let running = self.fleet.running("staging", SERVICES[service]);
@@ -159,7 +159,7 @@ impl World {
             return;
         }
         gone.lines().for_each(|path| drop(self.foreign.remove(path)));
-        // What an earlier revert took away comes back by a later one.
+        // A later revert restores files that an earlier one removed.
         let back = self.fleet.upstream.git(&["diff", "--name-only", "--diff-filter=A", &tip, &commit]);
         back.lines().for_each(|path| drop(self.foreign.insert(path.to_owned(), path.to_owned())));
         let changed = self.fleet.upstream.git(&["diff", "--name-only", &tip, &commit]);
@@ -206,7 +206,7 @@ impl World {
                     newest.insert(*service, tag);
                     assert_eq!(commits, 1, "{}", story());
                     let commit = event["updates"][0]["commit"].as_str().unwrap();
-                    // Fails where it is not.
+                    // Fails if it is not.
                     upstream.git(&["merge-base", "--is-ancestor", commit, "main"]);
                 }
                 "superseded" | "refused" => {
@@ -256,7 +256,7 @@ proptest! {
     }
 }
 
-/// Each way to fail once, with somebody else's commit in between, whatever chance brings.
+/// Each fault once, with a foreign commit in between, besides the random sequences.
 #[test]
 fn every_fault_is_survived() {
     let ways = [

@@ -1,4 +1,4 @@
-//! How often what is tried again, and what is never.
+//! How often failed pushes are retried.
 
 use super::{behind_http, commits_of};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use tagrelay_test_support::git_http::Fault;
 #[tokio::test]
 async fn after_ten_lost_races_the_update_is_retried_later() {
     let fleet = super::fleet().service("user-service").start().await;
-    // Somebody else is faster each time.
+    // Every push loses the race against a foreign commit.
     fleet.upstream.hook(
         "pre-receive",
         "echo >> tries; commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'faster' main^{tree}); \
@@ -16,7 +16,7 @@ async fn after_ten_lost_races_the_update_is_retried_later() {
     );
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
             event["updates"][0]["reason"].is_string()
         })

@@ -18,7 +18,7 @@ async fn ten_processes_lose_no_update() {
     let url = format!("{}/config.git", server.url);
     let mut fleets = Vec::new();
     for _ in 0..PROCESSES {
-        // Each builder makes a repository, which nobody uses.
+        // Each builder makes a repository, which stays unused.
         let unused = builder().upstream(&registry.host());
         fleets.push(builder().remote(&url, CREDENTIALS).start_at(free_port(), unused).await);
     }
@@ -41,7 +41,7 @@ async fn ten_processes_lose_no_update() {
     for (number, service, id) in &ids {
         let event = fleets[*number].settled(id).await;
         let state = event["state"].as_str().unwrap();
-        // One of them writes what all were told of; the others find it there, or something newer.
+        // All get the events of the shared service: one writes the version, the others find it or a newer one.
         let expected: &[&str] = if service == "shared" {
             &["committed", "unchanged", "superseded", "refused"]
         } else {

@@ -33,7 +33,7 @@ async fn full_disk_answers_503_and_recovers() {
         let (status, answer) = fleet.deliver("order-service", &sha('2')).await;
         assert_eq!(status, 503, "{answer}");
     }
-    // What needs no disk is told all the same.
+    // Requests that need no disk still work.
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     assert_eq!(fleet.api("GET", &format!("/events/{id}"), None).await.1["state"], "committed");
     // The mirror cannot follow the branch, and says so.
@@ -61,11 +61,11 @@ async fn full_disk_answers_503_and_recovers() {
 #[tokio::test]
 async fn full_disk_pushes_nothing_unrecorded() {
     let (fleet, server, _registry) = behind_http(builder()).await;
-    // What was taken and could not be written anywhere before the disk was full.
+    // An update that was accepted before the disk was full, and not pushed yet.
     server.set_fault(Fault::Unavailable(1));
     let first = fleet.announce("user-service", &sha('1')).await;
     fleet
-        .eventually("the trouble is told", async || {
+        .eventually("the reason is shown", async || {
             let (_, event) = fleet.api("GET", &format!("/events/{first}"), None).await;
             event["updates"][0]["reason"].is_string()
         })

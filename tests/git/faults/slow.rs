@@ -32,7 +32,7 @@ async fn slow_link_to_git_server_does_not_delay_the_api() {
         .remote(&format!("http://{}/config.git", link.address), CREDENTIALS)
         .start_at(free_port(), upstream)
         .await;
-    // The first reading of the branch takes a while, and holds up nobody.
+    // The first reading of the branch is slow and delays no other request.
     let id = fleet.announce("user-service", &sha('1')).await;
     let mut rounds = 0;
     let event = loop {
