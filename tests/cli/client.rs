@@ -1,4 +1,4 @@
-//! The commands that speak to a server, against a server with scripted answers that records its requests.
+//! The client commands against a scripted server that records the requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ impl Asked {
 /// A scripted answer.
 enum Reply {
     Json(u16, String),
-    /// Bytes that break off.
+    /// A truncated response.
     BreaksOff,
     Redirect(&'static str),
 }
@@ -86,7 +86,7 @@ impl Server {
         command
     }
 
-    /// Runs a command and fails unless it ends with this code and the script has been played to its end.
+    /// Runs a command and fails unless it has this exit code and used the whole script.
     async fn run(&self, arguments: &str, code: i32) -> Answer {
         self.run_command(self.command(arguments), code).await
     }
@@ -99,7 +99,7 @@ impl Server {
         answer
     }
 
-    /// Returns the requests since the last call.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.script.asked.lock().unwrap())
     }
@@ -281,10 +281,10 @@ async fn rollback_reports_its_hold() {
     assert_eq!(asked[0].json(), expected);
 }
 
-/// Scripts rely on it: standard output is the API's body, byte for byte, with one line feed behind it.
+/// Scripts rely on it: standard output is the API's body, byte for byte, plus a line feed.
 #[tokio::test]
 async fn json_output_is_the_api_answer() {
-    // Members and forms that no version of ours writes.
+    // Members and forms that no version of Tagrelay writes.
     let odd = |body: &str| body.replace('{', "{ ").replace("\"id\"", "\"new\":1.0,\"id\"");
     let event = json!({ "id": "01E", "cause": "push", "receiver": "hub", "repository": "docker.io/uyou/user-service", "tag": NEW,
         "digest": null, "state": "committed", "reason": null, "received_at": "2026-11-20T12:00:00Z",
@@ -358,7 +358,7 @@ async fn token_comes_from_file_or_environment() {
     let answer = server.run_command(command, 1).await;
     assert!(answer.stderr.contains("no API token: set TAGRELAY_TOKEN"), "{answer:?}");
 
-    // The option outweighs the variable.
+    // The option takes precedence over the variable.
     let mut command = server.command(&format!("holds --server http://{}", server.address));
     command.env("TAGRELAY_SERVER", "http://127.0.0.1:1");
     server.script.replies.lock().unwrap().push_back(holds());

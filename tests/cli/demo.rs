@@ -1,4 +1,4 @@
-//! `tagrelay demo` as a newcomer runs it: the built program, in an empty environment.
+//! `tagrelay demo` as a new user runs it, without configuration.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// How long anything may take on a busy machine.
+/// Time limit on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs programs with a home and a temporary folder of their own, and nothing else but PATH.
+/// Runs programs with their own home and temporary folder. PATH is the only other variable.
 struct Newcomer {
     home: TempDir,
 }
@@ -35,7 +35,7 @@ impl Newcomer {
         command
     }
 
-    /// Fails if the program has left anything in the temporary folder.
+    /// Fails if files are left in the temporary folder.
     fn assert_nothing_is_left(&self) {
         let left: Vec<_> = std::fs::read_dir(self.home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "{left:?}");
@@ -46,13 +46,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Returns what stands behind `before` in the first line that has it.
+/// Returns the text after `before` in the first line that contains it.
 fn behind<'a>(text: &'a str, before: &str) -> &'a str {
     let line = text.lines().find_map(|line| Some(line.split_once(before)?.1));
     line.unwrap_or_else(|| panic!("no `{before}` in:\n{text}")).trim()
 }
 
-/// Checks a tour that has ended well, and returns the tag that was pushed.
+/// Checks the output of a successful tour and returns the pushed tag.
 fn check_tour(output: &Output) -> String {
     let shown = text(&output.stdout);
     let complaints = text(&output.stderr);
@@ -60,7 +60,7 @@ fn check_tour(output: &Output) -> String {
     assert_eq!(complaints, "");
     assert!(!shown.contains('\u{1b}'), "colours without a terminal:\n{shown}");
 
-    // The pushed image: its tag and digest are said by the pusher, by the registry and by the commit.
+    // Push, registry and commit report the same tag and digest.
     let pushed = shown.lines().find(|line| line.trim_start().starts_with("127.0.0.1:") && line.contains(":")).unwrap();
     let (repository, tag) = pushed.trim().rsplit_once(':').unwrap();
     assert!(repository.ends_with("/uyou/user-service"), "{pushed}");
@@ -72,7 +72,7 @@ fn check_tour(output: &Output) -> String {
         assert!(shown.lines().any(|line| line.contains(" ms") && line.contains(moment)), "no {moment} in:\n{shown}");
     }
 
-    // The branch: staging moved once, production there and back.
+    // The branch: staging changed once, production twice.
     let (old, new) = ("690879c8fa1a8a8147d87324bf52cabf9f4fceee", tag);
     let moved = |environment: &str, from: &str, to: &str| format!("{environment}: user-service {from:.7} -> {to:.7}");
     let log: Vec<&str> = shown.lines().rev().take_while(|line| !line.is_empty()).collect();
@@ -85,7 +85,7 @@ fn check_tour(output: &Output) -> String {
     ];
     assert_eq!(subjects, expected);
 
-    // The diff of staging, then the dry run of production: each keeps its own way of writing.
+    // The diff of staging, then the dry run of production; each has its own style.
     for (line, mark) in [(old, '-'), (new, '+')] {
         for scalar in [
             format!("          image: {repository}:{line} # the commit that CI built"),
@@ -126,7 +126,7 @@ fn tour_works_with_docker_registry() {
     newcomer.assert_nothing_is_left();
 }
 
-/// A folder for PATH that holds these programs only.
+/// A folder for PATH with only these programs.
 fn path_with(newcomer: &Newcomer, programs: &[&str]) -> PathBuf {
     let folder = newcomer.home.path().join("bin");
     std::fs::create_dir(&folder).unwrap();
@@ -171,7 +171,7 @@ fn port_in_use_is_named() {
     newcomer.assert_nothing_is_left();
 }
 
-/// The remote has a hook that refuses every push.
+/// A hook of the remote refuses every push.
 #[test]
 fn failed_step_fails_the_run() {
     let newcomer = Newcomer::new();
@@ -197,7 +197,7 @@ fn find_in_path(program: &str) -> PathBuf {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file()).unwrap()
 }
 
-/// A demo that stays up, with its output.
+/// A running demo and its output.
 struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -215,7 +215,7 @@ impl Running {
         Self { child, lines, shown: String::new() }
     }
 
-    /// Reads on until a line has all of these words, and returns it.
+    /// Reads until a line contains all these words, and returns it.
     fn until(&mut self, words: &[&str]) -> String {
         loop {
             let line = self.lines.recv_timeout(LIMIT);
@@ -228,7 +228,7 @@ impl Running {
         }
     }
 
-    /// Presses Ctrl-C and returns the exit code.
+    /// Sends SIGINT and returns the exit code.
     fn interrupt(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
@@ -245,7 +245,7 @@ impl Drop for Running {
     }
 }
 
-/// Returns the commands below the comment that begins with `comment`, as they would be pasted.
+/// Returns the commands below the comment that begins with `comment`.
 fn commands(shown: &str, comment: &str) -> String {
     let from = shown.find(comment).unwrap_or_else(|| panic!("no `{comment}` in:\n{shown}"));
     let lines = shown[from..].lines().skip_while(|line| line.trim_start().starts_with('#'));
@@ -299,7 +299,7 @@ fn demo_stays_up_and_its_printed_commands_work() {
     newcomer.assert_nothing_is_left();
 }
 
-/// Nearly every machine has it; without it, the promotion is still tried.
+/// If curl is missing, the promotion is still tested.
 fn find_curl() -> bool {
     let is_there = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !is_there {

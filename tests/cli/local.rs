@@ -1,4 +1,4 @@
-//! The commands that need no server: help, usage, `sites` and `check`.
+//! Commands that need no server: help, usage, `sites` and `check`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{tagrelay, workplace};
 
 const EXAMPLE: &str = "deploy/config-repository";
 
-/// Returns the names of the commands that a help text lists.
+/// The names of the commands in a help text.
 fn listed_commands(help: &str) -> Vec<String> {
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     list.filter(|line| line.starts_with("  ") && !line.starts_with("   "))
@@ -35,7 +35,7 @@ fn help_of_every_command_has_an_example() {
     assert!(paths.iter().any(|path| path == "events show") && paths.iter().any(|path| path == "holds release"));
     for path in &paths {
         let help = run(&mut tagrelay(&format!("{path} --help"))).expect_code(0);
-        // `holds add` and `holds release` show their short forms.
+        // The help of `holds add` and `holds release` has short forms.
         let name = path.split_whitespace().last().unwrap().replace("add", "hold");
         let has_example = help.stdout.lines().any(|line| line.starts_with("  tagrelay ") && line.contains(&name));
         assert!(has_example && help.stdout.contains("Example"), "{path}:\n{}", help.stdout);
@@ -269,7 +269,7 @@ fn check_compares_rules_with_the_repository() {
 #[test]
 fn check_reports_unreachable_peers() {
     let workplace = workplace().with_repository();
-    // Nothing listens on port 1.
+    // Port 1 is closed.
     let asks = COMMANDS.replace("docker.io/uyou/*", "127.0.0.1:1/uyou/*").replace("verify = { exists = false }", "");
     workplace.write_settings(&asks);
     let file = workplace.path("work/environments/staging/new.yaml");

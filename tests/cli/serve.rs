@@ -1,4 +1,4 @@
-//! `tagrelay serve` as the built program, and the commands against it.
+//! `tagrelay serve` as the built program, and client commands against it.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -11,12 +11,12 @@ use tagrelay_test_support::settings::COMMANDS;
 
 use crate::workplace;
 
-/// How long anything may take on a busy machine.
+/// Time limit on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const SHA: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
 
-/// A running service, killed when it is dropped.
+/// A running service, killed on drop.
 struct Service {
     process: Child,
     log: BufReader<ChildStdout>,
@@ -42,7 +42,7 @@ impl Service {
         Self { process, log, address: address("address").unwrap(), operations: address("operations") }
     }
 
-    /// Asks for a signal and returns the exit code.
+    /// Sends a signal and returns the exit code.
     fn stop(&mut self, signal: &str) -> i32 {
         let killed = Command::new("kill").args(["-s", signal, &self.process.id().to_string()]).status().unwrap();
         assert!(killed.success());
@@ -59,7 +59,7 @@ impl Service {
         get(&self.address, path)
     }
 
-    /// Announces a push of user-service and returns the status and the body.
+    /// Sends a webhook for user-service and returns status and body.
     fn announce(&self, tag: &str) -> (u16, Value) {
         let body = format!("{{\"image\":\"docker.io/uyou/user-service:{tag}\"}}");
         let url = format!("http://{}/webhooks/ci", self.address);
@@ -101,7 +101,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The commands understand the answers of the server, from the push to the rollback.
+/// Server and client commands fit together, from the push to the rollback.
 #[test]
 fn commands_drive_the_service() {
     let workplace = workplace().with_repository();
@@ -163,7 +163,7 @@ fn unreachable_remote_does_not_stop_the_service() {
     assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
     assert_eq!(service.stop("INT"), 0);
 
-    // The accepted event is committed once the repository exists.
+    // Acknowledged work is done once the repository exists.
     let workplace = workplace.with_repository();
     let mut service = Service::start(&workplace);
     let main = || workplace.git(&["-C", "platform.git", "grep", "-c", SHA, "main", "--", "environments/staging"]);
@@ -203,7 +203,7 @@ fn address_in_use_is_reported_before_files_are_created() {
     assert!(!workplace.path("data").exists());
 }
 
-/// Who waits for a promotion must not hold up the end of the service.
+/// A client that waits for a promotion must not delay the shutdown.
 #[test]
 fn open_connections_do_not_delay_stop() {
     let workplace = workplace().with_repository();

@@ -1,4 +1,4 @@
-//! `tagrelay sites --set`: a diff, or the files themselves, without a server.
+//! `tagrelay sites --set`: prints a diff or writes the files, without a server.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use crate::workplace;
 const SHA: &str = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
 const POD: &str = "apiVersion: v1\r\nkind: Pod\r\nspec:\r\n  containers: # both\r\n  - image: uyou/api:1.0 # c\r\n  - image: redis:7\r\n";
 
-/// A folder `manifests` with a pod, values, and a chart's template.
+/// A folder `manifests` with a pod, Helm values and a chart template.
 fn folder_with_manifests() -> Workplace {
     let workplace = workplace();
     let folder = workplace.path("manifests");
@@ -60,7 +60,7 @@ fn diff_is_printed_and_no_file_written() {
     assert!(answer.stderr.contains("places to change: 2, in files: 2; --write does it"), "{}", answer.stderr);
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD);
 
-    // The printed patch equals the effect of --write.
+    // The output is a patch that does the same as `--write`.
     std::fs::write(workplace.path("a.patch"), &answer.stdout).unwrap();
     let copied = Command::new("cp").arg("-r").args([workplace.path("manifests"), workplace.path("copy")]).status();
     assert!(copied.unwrap().success());
@@ -140,7 +140,7 @@ fn settings_define_markers_and_pinning() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, text).unwrap();
     }
-    // The marker names an image of the settings: without them it is skipped with a note.
+    // The marker names an image of the settings. Without settings it is left alone, with a message.
     let digest = format!("sha256:{}", "cd".repeat(32));
     let command = format!("sites --set uyou/api=v2@{digest} work");
     let without = run(&mut workplace.tagrelay(&command)).expect_code(0);
@@ -168,7 +168,7 @@ fn links_are_not_followed() {
     let named = run(&mut workplace.tagrelay("sites --set redis=8 manifests/link.yaml --write")).expect_code(1);
     assert!(named.stderr.contains("it is a link"), "{named:?}");
     assert_eq!(text(&outside), POD);
-    // The file itself may be named from anywhere.
+    // The file itself can be named.
     run(&mut workplace.tagrelay("sites --set redis=8 outside.yaml --write")).expect_code(0);
     assert_eq!(text(&outside), POD.replace("redis:7", "redis:8"));
 }

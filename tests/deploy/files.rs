@@ -1,4 +1,4 @@
-//! The files in `deploy/` build, run with least privilege, and match the settings of the program.
+//! The files in `deploy/` build, are hardened, and use names that the program reads.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -30,7 +30,7 @@ fn document(relative: &str) -> Value {
     documents.remove(0)
 }
 
-/// Returns every file below a folder, by its path in this repository.
+/// The files below a folder, by path relative to the repository's root.
 fn files_below(relative: &str) -> Vec<String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path(relative)).unwrap() {
@@ -46,9 +46,9 @@ fn files_below(relative: &str) -> Vec<String> {
     files
 }
 
-/// Builds a kustomization with kubectl, or says that this was left out.
+/// Builds a kustomization with kubectl. `None`, with a message: kubectl is missing.
 fn built(relative: &str) -> Option<Vec<Value>> {
-    // Kustomize 5, which knows `labels`, came with 1.27.
+    // Kustomize 5, which supports `labels`, came with kubectl 1.27.
     const OLDEST_MINOR: u32 = 27;
     let minor =
         Command::new("kubectl").args(["version", "--client", "--output=json"]).output().ok().and_then(|output| {
@@ -56,7 +56,7 @@ fn built(relative: &str) -> Option<Vec<Value>> {
             version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse::<u32>().ok()
         });
     if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
-        // Not `eprintln!`: the test harness would swallow it.
+        // Not `eprintln!`: the test harness captures it.
         let said = writeln!(
             std::io::stderr(),
             "left out: building {relative}, because there is no kubectl 1.{OLDEST_MINOR} or newer"
@@ -69,7 +69,7 @@ fn built(relative: &str) -> Option<Vec<Value>> {
     Some(documents(relative, &String::from_utf8(output.stdout).unwrap()))
 }
 
-/// The resources of `deploy/kubernetes` without kubectl, as far as its kustomization goes.
+/// The resources of `deploy/kubernetes` without kubectl, as far as the kustomization needs.
 fn assembled() -> Vec<Value> {
     let folder = "deploy/kubernetes";
     let kustomization = document(&format!("{folder}/kustomization.yaml"));
@@ -94,7 +94,7 @@ fn assembled() -> Vec<Value> {
     resources
 }
 
-/// The resources of `deploy/kubernetes`, read both ways if both are possible: one must not hide a fault of the other.
+/// The resources of `deploy/kubernetes`, built both ways if possible, so that one cannot hide an error of the other.
 fn renderings() -> Vec<Vec<Value>> {
     let mut renderings = vec![assembled()];
     renderings.extend(built("deploy/kubernetes"));
@@ -115,7 +115,7 @@ fn named<'a>(resources: &'a [Value], kind: &str, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
-/// The values of one key of every item of a list.
+/// The values of a key of each list item.
 fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a Value> {
     list.as_sequence().map(|items| items.iter().map(|item| &item[key]).collect()).unwrap_or_default()
 }
@@ -183,7 +183,7 @@ fn the_cluster_manifests_fit_the_settings() {
         let container = &pod["containers"][0];
         assert_eq!(strings(&container["args"]), ["serve", "--config", "/etc/tagrelay/tagrelay.toml"]);
 
-        // Health moves to the operations port when there is one.
+        // Health moves to the operations port if there is one.
         for (name, key) in [("http", "listen"), ("operations", "operations_listen")] {
             let ports = container["ports"].as_sequence().unwrap();
             let port = ports.iter().find(|port| port["name"] == name).unwrap();
@@ -221,7 +221,7 @@ fn the_cluster_manifests_fit_the_settings() {
     }
 }
 
-/// Collects every `{ env = "NAME" }`.
+/// All names in `{ env = "NAME" }`.
 fn environment_names(value: &toml::Value, names: &mut BTreeSet<String>) {
     match value {
         toml::Value::Table(table) => {
@@ -267,7 +267,7 @@ fn network_policy_admits_only_webhooks_and_scrapes() {
     }
 }
 
-/// Every image of the config repository with the place that names it.
+/// Each image of the config repository with the file that names it.
 fn images_of_the_config_repository() -> Vec<(String, ImageReference)> {
     fn walk(file: &str, value: &Value, images: &mut Vec<(String, ImageReference)>) {
         let mut add = |text: &str| images.push((file.to_owned(), text.parse().unwrap()));

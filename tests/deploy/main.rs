@@ -1,4 +1,4 @@
-//! The files in `deploy/` agree with each other and with the program.
+//! The files in `deploy/` match each other and the program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod files;

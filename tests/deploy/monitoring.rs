@@ -1,4 +1,4 @@
-//! The files in `deploy/monitoring` match the metrics of the program and `docs/operations.md`.
+//! `deploy/monitoring` uses only metrics that the program has and that `docs/operations.md` describes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule.get("alert").is_some()).collect()
 }
 
-/// Metrics of which each has been counted, timed or set once.
+/// Metrics with each value recorded once.
 fn exposition() -> String {
     let metrics = Metrics::new();
     metrics.watch_store(&path("Cargo.toml"));
@@ -63,15 +63,15 @@ fn exposition() -> String {
     metrics.encode()
 }
 
-/// The labels and values of a metric's series.
+/// The labels of a metric's series.
 #[derive(Default)]
 struct Known {
     labels: BTreeSet<String>,
-    /// Label to the values that were seen.
+    /// Label to its seen values.
     values: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The series that the program has, and those that the recording rules make, by name.
+/// The series of the program and of the recording rules, by name.
 fn known() -> BTreeMap<String, Known> {
     let series = Regex::new(r"^([a-z_:]+)(?:\{(.*)\})? ").unwrap();
     let label = Regex::new(r#"([a-z_]+)="([^"]*)""#).unwrap();
@@ -90,12 +90,12 @@ fn known() -> BTreeMap<String, Known> {
     known
 }
 
-/// Holds an expression to the metrics that exist: names, labels in selectors, and words that labels are compared with.
+/// Checks that an expression uses existing metrics, labels and label values.
 fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Known>) {
     let selector =
         Regex::new(r"\b((?:tagrelay|process)_[a-z_]+|tagrelay:[a-z0-9_:]+)(?:\{([^}]*(?:\$[^}]*)?)\})?").unwrap();
     let matcher = Regex::new(r#"([a-z_]+)\s*(=~|!~|!=|=)\s*"([^"]*)""#).unwrap();
-    // Those that Prometheus adds.
+    // Labels that Prometheus adds.
     let added = ["job", "instance"];
     let mut count = 0;
     for found in selector.captures_iter(expression) {
@@ -108,7 +108,7 @@ fn check_expression(origin: &str, expression: &str, known: &BTreeMap<String, Kno
                 continue;
             }
             assert!(metric.labels.contains(label), "{origin}: {name} has no label {label}");
-            // Words of which none is ever counted make a rule that never fires.
+            // A rule with label values that never occur never fires.
             if matches!(label, "outcome" | "operation" | "le") {
                 for word in value.split('|') {
                     let word = Regex::new(&format!("^(?:{word})$")).unwrap();
@@ -255,7 +255,7 @@ fn dashboard_uses_existing_metrics() {
     let all: BTreeSet<String> = known.keys().map(family).filter(|name| !name.contains(':')).collect();
     let unseen: Vec<_> = all.difference(&shown).filter(|name| *name != "process_start_time_seconds").collect();
     assert!(unseen.is_empty(), "no panel shows {unseen:?}");
-    // Prometheus itself reads every expression.
+    // Prometheus itself parses every expression.
     let rules: Vec<_> = expressions
         .iter()
         .enumerate()

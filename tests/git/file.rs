@@ -1,4 +1,4 @@
-//! Config repositories over `file`: Git's own programs and hooks, the mirror, the index.
+//! Config repositories over `file://`: Git's programs and hooks, the mirror, the index.
 
 use crate::setup::{Setup, apply, deployment, environment_plan, packs, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Outcome, Plan, PrepareError, PushError, RemoteError};
@@ -117,7 +117,7 @@ async fn race_lost_at_the_server_is_outdated() {
     let remote = platform();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     repository.refresh().await.unwrap();
-    // Moves the branch while our push is being looked at: after the advertisement, before the lock.
+    // Moves the branch during our push: after the advertisement, before the lock.
     let foreign = git(&remote.bare(), &["commit-tree", "-p", "HEAD", "-m", "foreign", "HEAD^{tree}"]);
     remote
         .hook("pre-receive", &format!("env -u GIT_QUARANTINE_PATH git update-ref refs/heads/main {}", foreign.trim()));
@@ -215,7 +215,7 @@ async fn fetch_transfers_only_new_objects() {
     let new = packs(setup.mirror()).into_iter().find(|pack| !before.contains(pack)).unwrap();
     let listed = git(&remote.bare(), &["verify-pack", "-v", new.with_extension("idx").to_str().unwrap()]);
     let objects = listed.lines().filter(|line| [" blob ", " tree ", " commit"].iter().any(|kind| line.contains(kind)));
-    // A commit, two folders' ways, two files, and what they were written as differences to.
+    // A commit, the trees of two folders with their parents, two files, and the bases of their deltas.
     assert!((4..=16).contains(&objects.count()), "{listed}");
     assert_eq!(versions(&repository, "staging", "uyou/service-77"), ["7.0"]);
     git::assert_sound(setup.mirror());
@@ -302,14 +302,14 @@ async fn an_empty_or_missing_repository_is_named() {
 async fn foreign_folder_is_not_used_as_mirror() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
-    // A bare repository, which would be taken for a damaged mirror and thrown away.
+    // A bare repository, which could be mistaken for a damaged mirror and deleted.
     git(setup.folder.path(), &["init", "-q", "--bare", "mirror.git"]);
     std::fs::write(setup.mirror().join("description"), "mine").unwrap();
     let refused = ConfigRepository::open(setup.settings.clone(), setup.environments.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("which is not part of a mirror: choose an empty folder"), "{refused}");
     assert_eq!(std::fs::read_to_string(setup.mirror().join("description")).unwrap(), "mine");
 
-    // Nor is anything made in one.
+    // No mirror is created in one either.
     let mut inside = Setup::new(&remote.file_url());
     for (name, bare) in [("bare", true), ("copy", false)] {
         let folder = inside.folder.path().join(name);
@@ -331,7 +331,7 @@ async fn leftovers_of_a_killed_process_do_not_break_the_mirror() {
     }
     std::fs::write(setup.mirror().join("shallow.lock"), "").unwrap();
     setup.open().await.refresh().await.unwrap();
-    // Nothing but its name is left of it.
+    // Only its name is left.
     std::fs::remove_dir_all(setup.mirror().join("objects")).unwrap();
     let repository = setup.open().await;
     repository.refresh().await.unwrap();
@@ -341,11 +341,11 @@ async fn leftovers_of_a_killed_process_do_not_break_the_mirror() {
     setup.open().await.refresh().await.unwrap();
 }
 
-/// A file system in memory, which is unmounted with this.
+/// A file system in memory, unmounted on drop.
 struct Small(std::path::PathBuf);
 
 impl Small {
-    /// Mounts one at a folder; `None` if this user may not.
+    /// Mounts one at a folder; `None` without the permission.
     fn mount(folder: &std::path::Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
         let mount =
@@ -374,7 +374,7 @@ async fn old_packs_do_not_fill_a_small_disk() {
     let repository = setup.open().await;
     let mut noise: u64 = 1;
     for round in 0..30 {
-        // Text that does not get smaller, in a manifest that is another each time: 200 KiB to fetch.
+        // Incompressible text in a manifest that changes each time: 200 KiB per fetch.
         let mut text = deployment(&format!("uyou/user-service:{round}"));
         for _ in 0..6_000 {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

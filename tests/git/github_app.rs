@@ -1,4 +1,4 @@
-//! A config repository of a GitHub App, beside a small GitHub that checks what the real one documents.
+//! A config repository with a GitHub App, against a small server that checks GitHub's documented rules.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,10 @@ use tagrelay_test_support::git_http::Server;
 
 const TOKEN: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
 
-/// The scripted behaviour of GitHub, and its requests.
+/// Scripted answers and recorded requests.
 struct GitHub {
     public_key: Vec<u8>,
-    /// The tokens to hand out, the last one again and again.
+    /// The tokens to return; the last one is repeated.
     tokens: Vec<&'static str>,
     lifetime: Duration,
     refuse: Option<(StatusCode, &'static str)>,
@@ -56,7 +56,7 @@ async fn make_token(
     (StatusCode::CREATED, Json(json!({ "token": token, "expires_at": expires_at }))).into_response()
 }
 
-/// Checks a JSON Web Token as GitHub does: RS256, and the times no more than ten minutes apart.
+/// Checks a JSON Web Token like GitHub does: RS256, and at most ten minutes between its times.
 fn check_proof(authorization: &str, public_key: &[u8]) {
     let (signed, signature) = authorization.strip_prefix("Bearer ").unwrap().rsplit_once('.').unwrap();
     let key = ring::signature::UnparsedPublicKey::new(&ring::signature::RSA_PKCS1_2048_8192_SHA256, public_key);
@@ -84,7 +84,7 @@ impl World {
         let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:0"))]);
         git::git(&remote.bare(), &["config", "http.receivepack", "true"]);
         let server = Server::start(remote.root(), "x-access-token", TOKEN);
-        // As GitHub hands keys out: PKCS #1.
+        // PKCS #1, like the keys that GitHub generates.
         let pem = run(&["genrsa", "-traditional", "2048"], "");
         let der = run(&["rsa", "-RSAPublicKey_out"], &pem);
         let body: String = der.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -143,7 +143,7 @@ async fn token_is_reused_until_shortly_before_it_expires() {
     assert_eq!(world.asked(), 1);
     assert_eq!(world.remote.log().len(), 4);
 
-    // Another process, whose tokens live for two seconds: replaced before they end, and no request fails over it.
+    // Tokens that live for two seconds are replaced before they expire, and no request fails.
     world.github.lock().unwrap().lifetime = Duration::from_secs(2);
     let rival = setup.open_rival("rival").await;
     let mut refreshes = 0;
@@ -201,7 +201,7 @@ async fn github_outage_matters_only_after_the_token_expired() {
     let repository = setup.open().await;
     repository.refresh().await.unwrap();
     world.github.lock().unwrap().refuse = Some((StatusCode::BAD_GATEWAY, "trouble"));
-    // In the last twelfth of its life a new one is asked for, and the old one still serves.
+    // In the last twelfth of its life a token is replaced, but still used if that fails.
     let mut served = false;
     let error = loop {
         match repository.refresh().await {

@@ -1,4 +1,4 @@
-//! Repositories with unusual contents: they stay unchanged, and are refused or reported if it matters.
+//! Repositories with unusual content: it is kept unchanged, and refused or reported if it matters.
 
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, OpenError, Outcome, RemoteError};
@@ -6,7 +6,7 @@ use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
 const USER: &str = "uyou/user-service";
 
-/// Puts entries (mode, object, path as bytes) into the index of the working copy.
+/// Adds entries (mode, object, path as bytes) to the index of the working copy.
 fn add_entries(remote: &Remote, entries: &[(&str, &str, &[u8])]) {
     let mut input = Vec::new();
     for (mode, id, path) in entries {
@@ -21,7 +21,7 @@ fn blob(remote: &Remote, text: &[u8]) -> String {
     git_with_input(&remote.work(), &["hash-object", "-w", "--stdin"], text)
 }
 
-/// Everything on the branch, names as bytes.
+/// All entries of the branch, names as bytes.
 fn listing(remote: &Remote) -> Vec<Vec<u8>> {
     let output = git::attempt(&remote.bare(), &["ls-tree", "-r", "-t", "-z", "main"]);
     output.stdout.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
@@ -81,7 +81,7 @@ async fn odd_tree_entries_stay_unchanged() {
     repository.push(prepared.clone()).await.unwrap();
     remote.assert_sound();
 
-    // Names and modes are those of before; the ids of three files and of the folders above them are others.
+    // Names and modes are unchanged; only the ids of three files and their parent folders differ.
     let after = listing(&remote);
     let differ: Vec<String> = before
         .iter()
@@ -102,7 +102,7 @@ async fn odd_tree_entries_stay_unchanged() {
 async fn forbidden_names_are_reported() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let manifest = blob(&remote, deployment("uyou/user-service:9.9").as_bytes());
-    // Written as raw bytes: no command of Git makes such a tree.
+    // Written as raw bytes, because no Git command creates such a tree.
     let entry =
         |mode: &str, name: &str, id: &str| [format!("{mode} {name}\0").into_bytes(), hex::decode(id).unwrap()].concat();
     let raw = |entries: &[Vec<u8>]| {
@@ -148,7 +148,7 @@ async fn file_of_100_mib_is_skipped() {
 #[tokio::test]
 async fn references_of_a_kustomization_are_followed_within_bounds() {
     let remote = Remote::with(&[("base/deployment.yaml", &deployment("uyou/user-service:1.0"))]);
-    // A stack would end before these do.
+    // Too deep for recursion on a thread's stack.
     let deep = "a/".repeat(60_000);
     let huge = "x".repeat(9 << 20);
     let text =
@@ -166,7 +166,7 @@ async fn references_of_a_kustomization_are_followed_within_bounds() {
 #[tokio::test]
 async fn exponentially_unfolding_trees_are_refused() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
-    // Ten folders in each of ten levels: ten thousand million files out of eleven objects.
+    // Ten folders in each of ten levels: 10^10 files from eleven objects.
     let mut line = format!("100644 blob {}\ta.txt\n", blob(&remote, b"nothing\n"));
     for _ in 0..10 {
         let tree = git_with_input(&remote.work(), &["mktree"], line.as_bytes());
@@ -204,7 +204,7 @@ async fn exponentially_unfolding_trees_are_refused() {
 async fn two_hundred_thousand_files_are_indexed() {
     let remote = Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:1.0"))]);
     let work = remote.work();
-    // A thousand files in each of two hundred folders, all equal: blobs that can be read again are not cached.
+    // A thousand equal files in each of two hundred folders. Blobs that are read again are not cached.
     let file = blob(&remote, b"kind: ConfigMap\ndata: {a: b}\n");
     let files: String = (0..1_000).map(|number| format!("100644 blob {file}\tf{number}.yaml\n")).collect();
     let folder = git_with_input(&work, &["mktree"], files.as_bytes());

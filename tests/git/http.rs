@@ -76,7 +76,7 @@ async fn wrong_password_is_reported_without_the_password() {
     assert!(error.to_string().contains("401") && error.to_string().contains("wrong password"), "{error}");
     assert!(!format!("{error} {error:?}").contains("secret-but-wrong"));
 
-    // A token that is taken back between reading and writing.
+    // A token that is revoked between reading and pushing.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, "hunter2\n").unwrap();
@@ -130,7 +130,7 @@ async fn server_errors_are_distinguished() {
     repository.refresh().await.unwrap();
     let prepared = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
     server.set_fault(Fault::BadGateway);
-    // The advertisement is asked for first: nothing has been sent.
+    // The advertisement is requested first, so nothing has been pushed.
     assert!(matches!(repository.push(prepared.clone()).await, Err(PushError::Unavailable { .. })));
     server.set_fault(Fault::None);
     repository.push(prepared).await.unwrap();
@@ -164,7 +164,7 @@ async fn no_request_is_sent_before_retry_after() {
     assert_eq!(repository.refresh().await.unwrap_err().ask_again_after(), Some(Duration::from_secs(60)));
     server.set_fault(Fault::None);
     server.take_requests();
-    // Neither the branch, nor its history, nor a push.
+    // No read of the branch, no read of its history, no push.
     for _ in 0..3 {
         let error = repository.refresh().await.unwrap_err();
         assert!(
@@ -177,7 +177,7 @@ async fn no_request_is_sent_before_retry_after() {
         assert!(matches!(&error, PushError::Unavailable { ask_again_after: Some(_), .. }), "{error:?}");
     }
     assert_eq!(server.take_requests(), Vec::<String>::new());
-    // When the pause is over, the same calls go through.
+    // After the pause, the same calls succeed.
     server.set_fault(Fault::Unavailable(1));
     assert_eq!(other.refresh().await.unwrap_err().ask_again_after(), Some(Duration::from_secs(1)));
     server.set_fault(Fault::None);
@@ -199,7 +199,7 @@ async fn messages_of_hosts_that_reject_a_push_are_kept() {
         // GitHub: a read-only token, an archived repository.
         (403, "Permission to uyou/config.git denied to tagrelay."),
         (403, "This repository was archived so it is read-only."),
-        // GitLab: a role that may not push.
+        // GitLab: a role without push permission.
         (403, "You are not allowed to push code to this project."),
         // Gitea: a token without the scope.
         (403, "Forbidden"),
@@ -210,7 +210,7 @@ async fn messages_of_hosts_that_reject_a_push_are_kept() {
         let PushError::Unauthorized { reason } = &error else { panic!("{status} {words}: {error:?}") };
         assert!(reason.contains(words) && reason.contains(&status.to_string()), "{reason}");
     }
-    // Hosts say so too while a permission has lapsed.
+    // Hosts also answer this after a permission was revoked.
     server.set_fault(Fault::Says(404, "Repository not found."));
     let error = push().await;
     assert!(
@@ -258,7 +258,7 @@ async fn push_does_not_wait_for_post_receive_hooks() {
     remote.hook("post-receive", "while [ ! -e open ] && [ -e HEAD ]; do sleep 0.01; done; touch after");
     let repository = open(&server).await;
     repository.refresh().await.unwrap();
-    // The hook waits until the test lets it go on, and the push ends before.
+    // The hook waits for the test, but the push ends before it.
     tokio::time::timeout(Duration::from_secs(60), apply(&repository, plan("staging", &[(USER, "2.0")]))).await.unwrap();
     let after = remote.bare().join("after");
     assert!(!after.exists());
@@ -298,7 +298,7 @@ async fn private_authority_is_trusted_if_configured() {
     }
 }
 
-/// A password with characters that URLs write in another way.
+/// A password with characters that URLs escape.
 const TOKEN: &str = "glpat-0f3a/9b+c77=e21";
 
 fn is_clean(said: &str) {
@@ -317,12 +317,12 @@ async fn credentials_repeated_by_a_server_are_redacted() {
     repository.refresh().await.unwrap();
     let push =
         async || repository.push(prepare(&repository, plan("staging", &[(USER, "2.0")])).await).await.unwrap_err();
-    // The body of an answer.
+    // In a response body.
     server.set_fault(Fault::Echoes(true));
     is_clean(&push().await.to_string());
     is_clean(&repository.refresh().await.unwrap_err().to_string());
     server.set_fault(Fault::None);
-    // The words of a hook, by the sideband, whole and where they are cut off.
+    // In a hook's message by the sideband, complete and truncated.
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("tagrelay:{TOKEN}"));
     remote.hook("pre-receive", &format!("echo 'not with {TOKEN}, not with {pair}' >&2; exit 1"));
     is_clean(&push().await.to_string());
@@ -330,7 +330,7 @@ async fn credentials_repeated_by_a_server_are_redacted() {
     remote.hook("pre-receive", &format!("echo '{filler} {TOKEN}' >&2; exit 1"));
     is_clean(&push().await.to_string());
     remote.remove_hook("pre-receive");
-    // Reports about other branches.
+    // In the list of other branches.
     let gone = Setup::new(&format!("{}/config.git", server.url));
     let password = Secret::inline(TOKEN).unwrap();
     let gone = gone.with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password });
@@ -362,14 +362,14 @@ async fn earlier_commit_is_read_from_mirror_or_remote() {
     assert_eq!(server.take_requests(), [POST_READ, POST_READ]);
     assert_eq!(tag_at(commits[0]).await, "2.0");
     assert_eq!(server.take_requests(), Vec::<String>::new(), "it is remembered");
-    // The former tip is still readable, and the branch has not changed.
+    // The previous tip is in the mirror, and the branch's state is unchanged.
     apply(&repository, plan("staging", &[(USER, "5.0")])).await;
     server.take_requests();
     assert_eq!(tag_at(commits[2]).await, "4.0");
     assert_eq!(server.take_requests(), Vec::<String>::new());
     assert_eq!(versions(&repository, "staging", USER), ["5.0"]);
 
-    // An unknown commit is an ordinary answer. A server of old gives out what can be reached, over HTTP.
+    // An unknown commit is an error and has no other effect. With the old protocol, servers send reachable commits over HTTP.
     let unknown = "1".repeat(40).parse().unwrap();
     assert!(repository.snapshot_at(unknown).await.is_err());
     server.set_fault(Fault::OldProtocol);

@@ -1,4 +1,4 @@
-//! Unconfirmed pushes below foreign commits: whether ours landed is decided from the commits alone.
+//! The answer to a push was lost and others pushed since: the commits show whether the push landed.
 
 use crate::setup::{Setup, deployment, plan, prepare};
 use tagrelay::config_repo::{Authentication, Below, CommitId, ConfigRepository};
@@ -22,7 +22,7 @@ fn platform() -> Remote {
     Remote::with(&files)
 }
 
-/// Makes `count` commits by others on top of the branch, each with a change, without a working copy.
+/// Adds `count` foreign commits to the branch, each with a change, without a working copy.
 fn foreign_commits(remote: &Remote, count: usize) {
     let from = remote.tip();
     let mut stream = String::new();
@@ -39,8 +39,8 @@ fn foreign_commits(remote: &Remote, count: usize) {
     git::git_with_input(&remote.bare(), &["fast-import", "--quiet"], stream.as_bytes());
 }
 
-/// Pushes ours, lets `depth` commits of others follow, and asks where ours, one that was made and never pushed, and one
-/// that nobody knows are.
+/// Pushes a commit, adds `depth` foreign commits, and looks for three commits below the tip: the pushed one, one that was
+/// never pushed, and an unknown one.
 async fn ask(remote: &Remote, repository: &ConfigRepository, depth: usize) -> [Below; 3] {
     repository.refresh().await.unwrap();
     let ours = prepare(repository, plan("staging", &[(USER, &format!("2.{depth}"))])).await;
@@ -51,7 +51,7 @@ async fn ask(remote: &Remote, repository: &ConfigRepository, depth: usize) -> [B
     let nobodys: CommitId = "1".repeat(40).parse().unwrap();
     repository.refresh().await.unwrap();
     let found = repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap();
-    // The same question again needs no request.
+    // Repeating the question needs no request.
     assert_eq!(repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap(), found);
     [found[&commit], found[&elsewhere], found[&nobodys]]
 }
@@ -135,7 +135,7 @@ async fn merged_and_force_removed_commits_are_distinguished() {
     let ours = prepare(&repository, plan("staging", &[(USER, "2.0")])).await;
     let commit = ours.tip();
     repository.push(ours).await.unwrap();
-    // A foreign branch merges ours as its second parent.
+    // A foreign commit beside ours, merged with ours as the second parent.
     let beside = git(&remote.bare(), &["commit-tree", "-p", &start, "-m", "beside", &format!("{start}^{{tree}}")]);
     let tree = format!("{}^{{tree}}", beside.trim());
     let arguments = ["commit-tree", "-p", beside.trim(), "-p", &commit.to_string(), "-m", "merge", &tree];
@@ -143,7 +143,7 @@ async fn merged_and_force_removed_commits_are_distinguished() {
     git(&remote.bare(), &["update-ref", "refs/heads/main", merge.trim()]);
     repository.refresh().await.unwrap();
     assert_eq!(repository.below_tip(&[commit]).await.unwrap()[&commit], Below::Yes);
-    // And then without it, by force.
+    // Then a force push without it.
     git(&remote.bare(), &["update-ref", "refs/heads/main", beside.trim()]);
     repository.refresh().await.unwrap();
     assert_eq!(repository.below_tip(&[commit]).await.unwrap()[&commit], Below::No);

@@ -1,4 +1,4 @@
-//! Config and source repositories over every transport, with Git's own programs as the other side.
+//! Config and source repositories over every transport, with Git's programs as the server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod faults;

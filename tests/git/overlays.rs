@@ -1,4 +1,4 @@
-//! Kustomizations over bases outside of the environment, rules and pinned digests, through real pushes.
+//! Kustomizations with bases outside of the environment, rules and pinned digests, with real pushes.
 
 use crate::setup::{Setup, apply, deployment, environment_plan, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Grouping, Outcome, Plan};
@@ -22,7 +22,7 @@ fn platform() -> Remote {
     ])
 }
 
-/// The index that was kept up to date is that which is made anew.
+/// The incrementally updated index equals a new one.
 async fn assert_as_read_anew(setup: &Setup, repository: &ConfigRepository, name: &str) {
     repository.refresh().await.unwrap();
     let rival = setup.open_rival(name).await;
@@ -41,7 +41,7 @@ async fn image_of_the_base_gets_its_own_entry() {
     let places = &snapshot.environments["staging"].sites[&USER.parse().unwrap()];
     assert_eq!((&*places[0].path, places[0].line, places[0].format), (STAGING, 3, Format::Inherited));
 
-    // The version that the base gives needs no entry.
+    // The base's version needs no entry.
     let unchanged = apply(&repository, plan("staging", &[(USER, "1.0")])).await;
     assert_eq!(unchanged[0].1, Outcome::Unchanged);
 
@@ -55,7 +55,7 @@ async fn image_of_the_base_gets_its_own_entry() {
     assert_eq!(versions(&repository, "production", USER), ["1.0"]);
     assert_as_read_anew(&setup, &repository, "after").await;
 
-    // From now on it is an ordinary site, and the way back to the base is to take the entry away.
+    // Now it is an ordinary site. Removing the entry restores the base's version.
     apply(&repository, plan("staging", &[(USER, "3.0")])).await;
     assert_eq!(remote.read(STAGING), expected.replace("2.0", "3.0"));
     remote.commit("no entry", &[(STAGING, OVERLAY)]);
@@ -64,7 +64,7 @@ async fn image_of_the_base_gets_its_own_entry() {
     remote.assert_sound();
 }
 
-/// The name of a step, the files that it writes, and the expected result.
+/// A step's description, the files that it writes, and the expected versions.
 type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn changed_base_is_noticed() {
         assert_eq!(versions(&repository, "staging", USER), expected, "{step}");
         assert_as_read_anew(&setup, &repository, step).await;
     }
-    // A foreign commit that moves the base between reading and pushing is a lost race like any other.
+    // A foreign commit that changes the base between reading and pushing is a lost race.
     let prepared = prepare(&repository, plan("production", &[(USER, "2.0")])).await;
     remote.commit("race", &[("base/new/d.yaml", &deployment("uyou/other:1"))]);
     assert!(repository.push(prepared).await.is_err());
@@ -178,7 +178,7 @@ async fn rules_and_pinned_digests_are_pushed() {
     opened.refresh().await.unwrap();
     assert_eq!(versions(&opened, "staging", USER), ["1.0.0", "1.0", "1.0.0"]);
 
-    // Without a digest nothing can be pinned, and nothing is done.
+    // Nothing can be pinned without a digest, so nothing changes.
     let outcomes = apply(&opened, plan("staging", &[(USER, "2.0.0")])).await;
     assert!(matches!(&outcomes[0].1, Outcome::Refused { reason } if reason.contains("no digest is known")));
 

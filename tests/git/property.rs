@@ -1,5 +1,5 @@
-//! Any sequence of updates, foreign commits and restarts ends where a plain copy of the files ends, with the objects
-//! that Git itself makes of them.
+//! Any sequence of updates, foreign commits and restarts ends with the files of a simple model, and with the same objects that
+//! Git creates.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,15 @@ use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, Outcome};
 use tagrelay::manifest::{ManifestSettings, RulePart, SiteRule};
 use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
-/// Names whose order in a tree is not that of the alphabet: a folder sorts as if a slash ended its name.
+/// Names whose order in a tree is not alphabetical: folders sort as if their name ended with a slash.
 const FOLDERS: [&str; 6] = ["a", "a-b", "a.b", "a0", "\u{e9}", "deep/a/b/c"];
 const FILES: [&str; 4] = ["a.yaml", "a-b.yaml", "z z.yaml", "Kustomization"];
 const IMAGES: [&str; 4] = ["uyou/one", "ghcr.io/uyou/two", "localhost:5000/three", "uyou/ruled"];
-/// The image whose site only a rule finds.
+/// The image that only a rule finds.
 const RULED: usize = 3;
 const FOLDERS_OF_ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
-/// An environment: its name, what its paths begin with, and whether the rule is among its settings. Some share files, some
-/// the rule, some both.
+/// An environment: its name, the prefix of its paths, and whether it has the rule. Some share files, some the rule, some both.
 const ENVIRONMENTS: [(&str, &str, bool); 5] = [
     ("staging", "environments/staging/", false),
     ("production", "environments/production/", false),
@@ -62,7 +61,7 @@ enum Step {
     Remove {
         path: String,
     },
-    /// The files of an earlier commit are restored.
+    /// A foreign commit with the files of an earlier commit.
     Revert {
         back: usize,
     },
@@ -79,7 +78,7 @@ fn path() -> impl Strategy<Value = String> {
 
 fn images() -> impl Strategy<Value = Vec<(usize, u8)>> {
     prop::collection::vec((0..IMAGES.len(), 0_u8..4), 0..4).prop_map(|mut images| {
-        // A key is there once.
+        // Keys are unique.
         let mut is_first = true;
         images.retain(|(image, _)| *image != RULED || std::mem::take(&mut is_first));
         images
@@ -99,7 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A manifest with some images; the same text for the same images, so that files share blobs.
+/// A manifest with these images. The same images give the same text, so that files share blobs.
 fn manifest(images: &[(usize, u8)]) -> String {
     let containers = images.iter().filter(|(image, _)| *image != RULED);
     let lines = containers.map(|(image, tag)| format!("  - image: {}:v{tag} # keep\r\n", IMAGES[*image]));
@@ -131,7 +130,7 @@ impl World {
         world
     }
 
-    /// Makes the branch hold exactly the files of the model.
+    /// Sets the branch to the model's files.
     fn commit_foreign(&mut self) {
         let work = self.remote.work();
         if git::attempt(&work, &["fetch", "-q", "origin", "main"]).status.success() {
@@ -142,7 +141,7 @@ impl World {
         self.history.push(self.files.clone());
     }
 
-    /// Puts the model's files, and no others, into the index of the working copy.
+    /// Sets the index of the working copy to the model's files.
     fn write_files(&self) {
         let work = self.remote.work();
         git(&work, &["read-tree", "--empty"]);
@@ -206,7 +205,7 @@ impl World {
         for step in steps {
             match step {
                 Step::Update { environment, image, tag } => {
-                    // An update that would change nothing, or has no site, is decided without a request.
+                    // Without this, an update without change or site would be decided by old data.
                     repository.refresh().await.unwrap();
                     self.update(&repository, environment, image, tag).await;
                 }
@@ -256,7 +255,7 @@ fn configuration() -> ProptestConfig {
 }
 
 proptest! {
-    // Each case is some hundred processes; `PROPTEST_CASES` asks for more of them.
+    // Each case starts hundreds of processes; `PROPTEST_CASES` sets the number of cases.
     #![proptest_config(configuration())]
 
     #[test]
@@ -283,7 +282,7 @@ async fn many_foreign_commits_do_not_grow_the_mirror() {
         most = most.max(packs(setup.mirror()).len());
     }
     assert!((40..=60).contains(&most), "{most}");
-    // They are made one while the work goes on.
+    // Compaction runs in the background.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while packs(setup.mirror()).len() >= 20 && std::time::Instant::now() < end {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -314,7 +313,7 @@ async fn many_own_commits_fill_neither_memory_nor_disk() {
             apply(&repository, plan("staging", &[(&image, &round.to_string())])).await;
         }
     }
-    // 36 pushes of 400 kB each: written to the disk every few, and in the middle of it a valid repository.
+    // 36 pushes of 400 kB each: packs are written every few pushes, and the repository is always valid.
     assert!((2..=8).contains(&packs(setup.mirror()).len()), "{:?}", packs(setup.mirror()));
     git::assert_sound(setup.mirror());
     drop(repository);

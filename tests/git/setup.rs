@@ -1,4 +1,4 @@
-//! A config repository opened on a remote, and short constructors of plans for it.
+//! A config repository opened on a remote, and helpers for plans.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tagrelay::manifest::ManifestSettings;
 pub use tagrelay_test_support::fleet::deployment;
 use tempfile::TempDir;
 
-/// The folder of the mirror and the settings that use it.
+/// The mirror's folder and the settings.
 pub struct Setup {
     pub folder: TempDir,
     pub settings: RemoteSettings,
@@ -21,7 +21,7 @@ pub struct Setup {
 
 impl Setup {
     pub fn new(url: &str) -> Self {
-        // The lead of the program installs it; a second time is refused and harmless.
+        // The built program installs it in `main`. A second installation fails without harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = TempDir::new().unwrap();
         let settings = RemoteSettings {
@@ -57,14 +57,14 @@ impl Setup {
         ConfigRepository::open(self.settings.clone(), self.environments.clone()).await.unwrap()
     }
 
-    /// Another process's view: the same remote, a mirror of its own.
+    /// The view of another process: the same remote, another mirror.
     pub async fn open_rival(&self, name: &str) -> ConfigRepository {
         let settings = RemoteSettings { mirror: self.folder.path().join(name), ..self.settings.clone() };
         ConfigRepository::open(settings, self.environments.clone()).await.unwrap()
     }
 }
 
-/// An open repository that keeps its folder.
+/// An open repository that keeps its temporary folder.
 pub struct Opened {
     repository: ConfigRepository,
     _folder: TempDir,
@@ -79,7 +79,7 @@ impl std::ops::Deref for Opened {
 }
 
 impl Setup {
-    /// Opens it, for tests that need nothing else of the setup.
+    /// Opens the repository if the test needs nothing else of the setup.
     pub async fn open_kept(self) -> Opened {
         Opened { repository: self.open().await, _folder: self.folder }
     }
@@ -89,7 +89,7 @@ pub fn version(tag: &str) -> Version {
     Version::tagged(tag.parse().unwrap(), None)
 }
 
-/// A plan for one environment; `wanted` is image and tag, and the key is `image:tag`.
+/// A plan for one environment. `wanted` is image and tag; keys are `image:tag`.
 pub fn plan(environment: &str, wanted: &[(&str, &str)]) -> Plan {
     Plan { environments: vec![environment_plan(environment, wanted)] }
 }
@@ -103,7 +103,7 @@ pub fn environment_plan(environment: &str, wanted: &[(&str, &str)]) -> Environme
     EnvironmentPlan { environment: environment.to_owned(), wanted: wanted.collect() }
 }
 
-/// Prepares with a message that names the keys.
+/// Prepares a push with a message that lists the keys.
 pub async fn prepare(repository: &ConfigRepository, plan: Plan) -> Prepared {
     repository
         .prepare(
@@ -117,7 +117,7 @@ pub async fn prepare(repository: &ConfigRepository, plan: Plan) -> Prepared {
         .unwrap()
 }
 
-/// Prepares and pushes; after a lost race or a lost answer, refreshes and tries again.
+/// Like the caller of a config repository: prepares and pushes, and repeats after a lost race or answer.
 pub async fn apply(repository: &ConfigRepository, plan: Plan) -> Vec<(String, Outcome)> {
     for _ in 0..100 {
         let prepared = prepare(repository, plan.clone()).await;
@@ -133,14 +133,14 @@ pub async fn apply(repository: &ConfigRepository, plan: Plan) -> Vec<(String, Ou
     panic!("a hundred races were lost");
 }
 
-/// The versions that the index knows of an image in an environment.
+/// The indexed versions of an image in an environment.
 pub fn versions(repository: &ConfigRepository, environment: &str, image: &str) -> Vec<String> {
     let snapshot = repository.snapshot().unwrap();
     let places = snapshot.environments[environment].sites.get(&image.parse().unwrap()).cloned().unwrap_or_default();
     places.iter().map(|place| place.version.to_string()).collect()
 }
 
-/// The packs of a mirror on the disk.
+/// The packs of a mirror.
 pub fn packs(mirror: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(mirror.join("objects/pack")).unwrap();
     files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "pack")).collect()

@@ -1,4 +1,4 @@
-//! Signed commits, as Git itself checks them with the programs that people check them with.
+//! Signed commits, verified by Git with ssh-keygen and GnuPG.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ fn platform() -> Remote {
     Remote::with(&[("environments/staging/user.yaml", &deployment("uyou/user-service:0"))])
 }
 
-/// Pushes an update signed by `signer`, and lets Git verify it with `configuration`. Returns what Git says.
+/// Pushes an update signed by `signer`, and returns the output of `git verify-commit` with `configuration`.
 async fn verify(remote: &Remote, signer: Signer, tag: &str, home: &Path, configuration: &[&str]) -> String {
     let mut setup = Setup::new(&remote.file_url());
     setup.settings.commits.signer = Some(signer);
@@ -123,7 +123,7 @@ fn keys_that_cannot_sign_are_explained() {
     }
 }
 
-/// A home of GnuPG. Short, because its agent listens in it on a socket.
+/// A GnuPG home. Its path is short, because the agent's socket is in it.
 struct Gpg(TempDir);
 
 impl Gpg {
@@ -139,7 +139,7 @@ impl Gpg {
         run(command.args(arguments))
     }
 
-    /// Makes a key that can sign, and returns its secret half as people export it.
+    /// Creates a signing key and exports its secret half.
     fn key(&self, person: &str, algorithm: &str, passphrase: &str, expires: &str) -> Secret {
         self.run(&["--passphrase", passphrase, "--quick-gen-key", person, algorithm, "sign", expires]);
         self.export(person, passphrase)
@@ -194,7 +194,7 @@ async fn subkey_signs_if_there_is_one() {
     }
     let subkey = gpg.fingerprints("sub@example.com")[1].clone();
     let remote = platform();
-    // With the primary key, and without it as on machines that must not have it.
+    // With the primary key, and without it, as on machines that must not have it.
     let without = secret(&gpg.run(&["--armor", "--export-secret-subkeys", "sub@example.com"]));
     for (tag, key) in [("1", gpg.export("sub@example.com", "")), ("2", without)] {
         let signer = Signer::new(SignatureFormat::OpenPgp, key, None).unwrap();

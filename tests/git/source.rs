@@ -1,4 +1,4 @@
-//! The history of a source repository over every transport: requests, cache and answers.
+//! The history of a source repository over every transport: requests, stored data, answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn image() -> Repository {
     "docker.io/uyou/user-service".parse().unwrap()
 }
 
-/// One source, asked about one image.
+/// A source repository and an image.
 struct Asked(Sources);
 
 impl Asked {
@@ -58,7 +58,7 @@ fn contents(folder: &Path) -> String {
     text
 }
 
-/// A server with an abbreviated and with a full history, in both versions of the protocol.
+/// Servers with an abbreviated and a full history, with both protocol versions.
 #[tokio::test]
 async fn ancestry_is_known_from_every_server() {
     for (can_filter, fault) in
@@ -82,7 +82,7 @@ async fn ancestry_is_known_from_every_server() {
             "{unknown:?}"
         );
 
-        // Only newer commits are requested.
+        // Only new commits are requested.
         let next = source.commit("main", Some(newest), "next");
         assert!(asked.is_on_branch(&next).await, "{case}");
         assert_eq!(asked.relation(&next, &commits[120]).await, Relation::Descendant, "{case}");
@@ -107,7 +107,7 @@ async fn only_configured_branches_count() {
     let expected = format!("the commit {} is on none of the branches `main`, `release/*` of {url}", &feature[..7]);
     assert_eq!(said, Membership::Elsewhere { reason: expected });
 
-    // Without a list every branch counts, and diverged branches stay unordered.
+    // Without a list, every branch counts. Commits on diverged branches have no relation.
     let all = Asked::new(settings(&url, &[], kept.path()));
     assert!(all.is_on_branch(&feature).await && all.is_on_branch(&deep).await);
     assert!(matches!(all.relation(&feature, &release).await, Relation::Untold { .. }));
@@ -129,7 +129,7 @@ async fn force_pushed_branch_loses_its_commits() {
     source.git(&["gc", "--quiet", "--prune=now"], "");
     assert!(asked.is_on_branch(&other).await);
     assert!(!asked.is_on_branch(&gone).await);
-    // How it descended is still known.
+    // Its ancestry is still known.
     assert_eq!(asked.relation(&gone, &first).await, Relation::Descendant);
     assert!(matches!(asked.relation(&gone, &other).await, Relation::Untold { .. }));
 }
@@ -146,7 +146,7 @@ async fn commit_must_still_be_on_a_configured_branch() {
     assert!(asked.is_on_branch(&gone).await && any.is_on_branch(&gone).await);
     source.git(&["update-ref", "refs/heads/main", &first], "");
     assert!(!asked.is_on_branch(&gone).await);
-    // No branches are configured, so all count.
+    // Without configured branches, it still counts.
     assert!(any.is_on_branch(&gone).await);
 }
 
@@ -177,7 +177,7 @@ async fn unreachable_source_is_reported_and_known_commits_stay_known() {
     assert_eq!(error.ask_again_after().unwrap().as_secs(), 2);
     server.set_fault(Fault::None);
     server.take_requests();
-    // Other questions wait for the same pause.
+    // Another question about the source fails until the pause is over, without a request.
     let error = asked.0.membership(0, &image(), &commits[1]).await.unwrap_err();
     assert!(error.ask_again_after().is_some_and(|wait| wait.as_secs() < 2), "{error}");
     assert_eq!(server.take_requests(), Vec::<String>::new());
@@ -210,7 +210,7 @@ async fn failure_before_any_connection_names_the_source_repository() {
     assert!(error.starts_with(&format!("source repository {url}: the certificates in ")), "{error}");
     assert!(!error.contains("config repository"), "{error}");
 
-    // The folder for the history is a file.
+    // The history's folder is a file.
     std::fs::write(kept.path().join("file"), "").unwrap();
     let server_folder = Source::new("user-service", true);
     let url = format!("file://{}", server_folder.path().display());

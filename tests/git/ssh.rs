@@ -22,7 +22,7 @@ fn setup(remote: &Remote, sshd: &Sshd, key: &str, passphrase: Option<&str>, know
     })
 }
 
-/// The error of a first look at the remote.
+/// The error of the first refresh.
 async fn refusal(setup: Setup) -> String {
     let error = setup.open_kept().await.refresh().await.unwrap_err();
     assert!(matches!(error, RemoteError::Unauthorized { .. }), "{error}");
@@ -36,7 +36,7 @@ async fn reading_and_pushing_share_a_connection() {
     sshd.known_hosts("known", "host");
     let repository = setup(&remote, &sshd, "client", None, "known").open_kept().await;
     repository.refresh().await.unwrap();
-    // A new connection needs a key that is no longer accepted.
+    // A new connection would need a key that is no longer accepted.
     std::fs::write(sshd.path("authorized_keys"), "").unwrap();
     for tag in ["2.0", "3.0"] {
         apply(&repository, plan("staging", &[(USER, tag)])).await;
@@ -67,7 +67,7 @@ async fn rotated_ssh_key_is_read_again() {
     keygen(&sshd.path("next"), "ed25519", "");
     std::fs::copy(sshd.path("next"), sshd.path("client")).unwrap();
     std::fs::copy(sshd.path("next.pub"), sshd.path("authorized_keys")).unwrap();
-    // The connection that the old key opened is gone.
+    // The connection of the old key is closed.
     sshd.restart(VERSION_2);
     repository.refresh().await.unwrap();
     apply(&repository, plan("staging", &[(USER, "2.0")])).await;

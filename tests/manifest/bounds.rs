@@ -1,5 +1,5 @@
-//! Input that is meant to hurt: deep, wide, long, repeated and broken. It is refused or read, in bounded time
-//! and on a small stack, and never a panic.
+//! Hostile input: deep, wide, long, repeated and malformed. It is refused or read in bounded time and on a small stack, never
+//! with a panic.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ fn wanted() -> Vec<Wanted> {
     vec![Wanted { repository: "a".parse().unwrap(), version }]
 }
 
-/// Scans and edits on a stack of 256 KiB, an eighth of the usual size. Without bounds, each of these inputs takes hours.
+/// Scans and edits on a stack of 256 KiB, an eighth of the default. Without bounds, each of these inputs takes hours.
 fn on_small_stack(bytes: Vec<u8>) -> (Result<Vec<Site>, Unreadable>, Result<Vec<u8>, Refused>) {
     let work = move || {
         let edited = edit("kustomization.yaml", &bytes, &wanted()).map(|edited| edited.bytes);
@@ -42,7 +42,7 @@ fn deep_nesting_is_refused() {
     let block: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let reason = reason_of(format!("image: a:1\n{}", &block[..8 << 20]));
     assert!(reason.contains("is nested deeper than 255 levels"), "{reason}");
-    // Real manifests are far from the limit.
+    // Real manifests are far below the limit.
     let nested = format!("image: a:1\nb: {}{}\n", "[".repeat(200), "]".repeat(200));
     assert_eq!(on_small_stack(nested.into()).0.unwrap().len(), 1);
 }
@@ -72,7 +72,7 @@ fn merge_keys_cannot_explode() {
     }
     assert!(reason_of(text).contains("merge keys"));
 
-    // Merges in a circle, and merges of scalars and lists.
+    // Circular merges, and merges of unmergeable values.
     let text = "a: &a\n  <<: *a\n  image: a:1\nb: &b\n  <<: [*a, *b, 1, [*a]]\nc:\n  <<: x\n  <<: {}\n";
     assert_eq!(on_small_stack(text.into()).0.unwrap().len(), 1);
 }
@@ -94,7 +94,7 @@ fn many_aliases_of_much_are_refused() {
 
 #[test]
 fn many_shared_scalars_are_searched() {
-    // Every alias copies every site, and every site is wanted.
+    // Every alias copies every site, and every site is to be changed.
     let sites = "  - {repository: a, tag: v1}\n".repeat(10_000);
     let text = format!("all: &all\n{sites}copies: [{}]\n", vec!["*all"; 9_000].join(", "));
     let (scanned, edited) = on_small_stack(text.clone().into());
@@ -151,7 +151,7 @@ fn embedded_texts_have_the_same_bounds() {
     for opener in ["[", "{a: ", "- ", "? ", "[{a: ", "- - ", "{{", "&a ["] {
         let text = application(&format!("image: a:1\nb:\n  {}", opener.repeat(10_000)));
         let (scanned, edited) = on_small_stack(text.clone().into());
-        // The text is left alone, the file around it is not.
+        // Only this text is ignored, not the rest of the file.
         assert_eq!(scanned.unwrap().len(), 1, "{opener}");
         assert_eq!(edited.unwrap(), text.replacen("a:1", "a:2", 1).into_bytes());
     }
@@ -172,21 +172,21 @@ fn embedded_texts_have_the_same_bounds() {
 
 // ---- Growth ---------------------------------------------------------------------------------------------------
 
-/// Returns the time for which a processor worked on this thread, which other tests and programs do not make longer.
+/// Processor time of this thread, which other tests and programs do not affect.
 fn worked() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Fails if four times the input takes eight times as long; quadratic work takes sixteen times. `size` grows to the
-/// largest, or until it takes some ticks of the clock.
+/// Fails if four times the input takes eight times as long; quadratic algorithms take sixteen times as long. `size` grows to
+/// the maximum, or until a run takes some clock ticks.
 fn assert_linear(largest: usize, work: impl Fn(usize)) {
     let time = |size| {
         let begin = worked();
         work(size);
         worked() - begin
     };
-    // Noise makes a run longer, never shorter.
+    // Noise only makes runs longer.
     let best = |size| time(size).min(time(size));
     let mut size = largest / 64;
     let mut one = best(size);
@@ -207,18 +207,18 @@ fn scan_and_edit(text: &str) {
 fn time_grows_with_the_file() {
     assert_linear(64_000, |size| scan_and_edit(&"- {image: a:1}\n".repeat(size)));
     assert_linear(32_000, |size| scan_and_edit(&"- image: a:1 # tagrelay: docker.io/library/a\n".repeat(size)));
-    // Many markers in one comment, and behind one another after many blanks.
+    // Many markers in one comment, and markers separated by many blanks.
     assert_linear(128_000, |size| scan_and_edit(&format!("image: a:1{}", " # tagrelay: a".repeat(size))));
     let lines = |size| format!("image: a:1{}\n{}", " ".repeat(20 * size), "# tagrelay: a\n".repeat(size));
     assert_linear(64_000, |size| scan_and_edit(&lines(size)));
     assert_linear(8_192, |size| scan_and_edit(&"- k: # tagrelay: ignore\n    image: a:1\n- image: a:1\n".repeat(size)));
-    // Brackets that are opened and closed beside markers.
+    // Unclosed brackets beside markers.
     for item in
         ["{ # tagrelay: ignore\n image: a:1},\n", "{image: a:1\n }, # tagrelay: ignore\n", "[], # tagrelay: ignore\n"]
     {
         assert_linear(8_192, |size| scan_and_edit(&format!("image: a:1\nb: [\n{}]\n", item.repeat(size))));
     }
-    // Characters that end lines for some readers only, at harmless places: between quotes, and at the end of a line.
+    // Characters that only some parsers treat as line ends, at harmless positions: in quotes, and at the end of a line.
     for end in ["\u{85}", "\u{2028}", "\u{2029}"] {
         for (before, item, behind) in [("a: \"", "x", "\""), ("a: '", "x", "'"), ("# ", "", ""), ("a: |\n  b", "", "")]
         {
@@ -228,7 +228,7 @@ fn time_grows_with_the_file() {
             });
         }
     }
-    // As many policies as markers that ask for one.
+    // As many policies as markers that refer to one.
     let flux = |number: usize| {
         format!(
             "- b/c{number} # {{\"$imagepolicy\": \"x:p{number}:name\"}}\n\
@@ -254,10 +254,10 @@ fn time_of_rules_grows_with_the_file() {
     }
 }
 
-/// A repository in memory, of which `env/` is the environment's own.
+/// A repository in memory; `env/` belongs to the environment.
 struct Repo {
     files: BTreeMap<String, String>,
-    /// How often a file was read.
+    /// How often each file was read.
     reads: Cell<usize>,
 }
 
@@ -266,7 +266,7 @@ impl Repo {
         read_overlay("env/kustomization.yaml", self.files["env/kustomization.yaml"].as_bytes(), self)
     }
 
-    /// An overlay that says more about images, upon a base with these.
+    /// An overlay with additional entries, and a base with these images.
     fn upon(overlay: &str, images: impl Iterator<Item = String>) -> Self {
         let containers: String = images.map(|image| format!("- image: {image}\n")).collect();
         let files = BTreeMap::from([
@@ -312,7 +312,7 @@ fn time_grows_with_what_a_kustomization_builds_upon() {
         let edited = edit_overlay(path, repo.files[path].as_bytes(), &wanted, &settings, &repo.overlay().inherited);
         assert_eq!(edited.unwrap().changes.len(), size);
     });
-    // The sites of each image, of one overlay and of many.
+    // An environment's images, with one and with many overlays.
     let offers = |overlays: &Overlays, touched: &BTreeSet<Repository>| {
         touched.iter().map(|repository| overlays.sites_of(repository, &[]).count()).sum::<usize>()
     };
@@ -349,7 +349,7 @@ fn exceeded_overlay_limits_are_reported() {
     assert_eq!(many.inherited.len(), 10_000);
     assert!(reasons(&many)[0].contains("more than 10000 images"), "{:?}", many.notes);
 
-    // Every entry meets every image, and changes all of their names.
+    // Every entry matches every image and renames it.
     let entries = "- {name: a, newName: b}\n- {name: b, newName: a}\n".repeat(5_000);
     let meetings = Repo::upon(&format!("images:\n{entries}"), (0..5_000).map(|number| format!("a:{number}")));
     assert!(reasons(&meetings.overlay())[0].contains("a million"), "{:?}", meetings.overlay().notes);
@@ -404,7 +404,7 @@ fn large_mappings_behind_many_aliases_are_refused() {
 
 // ---- Memory ---------------------------------------------------------------------------------------------------
 
-/// Returns a file that is dear to hold; `None` behind the last.
+/// Files that need much memory, by number; `None` after the last.
 fn dear(case: usize) -> Option<String> {
     let list = |item: &str, count: usize| format!("image: a:1\nb: [{}]\n", item.repeat(count));
     Some(match case {
@@ -420,7 +420,7 @@ fn dear(case: usize) -> Option<String> {
     })
 }
 
-/// Each file is read and edited in its own process, which reports its peak memory.
+/// Each file is read and edited in its own process, which prints its peak memory.
 #[test]
 fn memory_is_bounded() {
     const CASE: &str = "TAGRELAY_TEST_MEMORY_OF";
@@ -435,7 +435,7 @@ fn memory_is_bounded() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "bounds::memory_is_bounded", "--nocapture"]).env(CASE, case.to_string());
         let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
-        // On a machine with one core, libtest has begun the line with the name of the test.
+        // On a machine with one core, libtest has already printed the name of the test on this line.
         let (_, peak) = told.lines().find_map(|line| line.split_once("VmHWM:")).expect(&told);
         let kilobytes: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
         assert!(kilobytes < 300 << 10, "{case}: {kilobytes} kB");

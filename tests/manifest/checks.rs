@@ -1,4 +1,4 @@
-//! Invariants of scanning and editing, for any bytes. The fuzz targets run it on new inputs, and `finds` on those that they kept.
+//! Properties of arbitrary bytes as a manifest. The fuzz targets check them on new inputs, `finds` on the recorded ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_yaml::Value;
@@ -12,7 +12,7 @@ use crate::manifest::{
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const TAGS: [&str; 8] = ["v2", "123e456", "0b1", "1.27", "9f8e7d6", "1_0", "null", "2026-01-02"];
 
-/// Scans any bytes: the sites are the same each time, within the file, and in the order of the text.
+/// Arbitrary bytes as a manifest: the sites are deterministic, in bounds and in the order of the text.
 pub fn scan(input: &[u8]) {
     let Some((path, settings, bytes)) = file(input) else { return };
     let reading = read(path, bytes, &settings);
@@ -25,7 +25,7 @@ pub fn scan(input: &[u8]) {
         }
         Err(unreadable) => assert!(unreadable.line.is_none_or(|line| line as usize <= lines + 1), "{unreadable}"),
     }
-    // A rule that meets nothing has the file read past the byte search.
+    // A rule without match disables the byte search for the file.
     let rule = SiteRule::new("**", "$.nothing.is.here", None, RulePart::Reference).unwrap();
     let unfiltered = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
     if let Ok(unfiltered) = read(path, bytes, &unfiltered) {
@@ -34,8 +34,8 @@ pub fn scan(input: &[u8]) {
     }
 }
 
-/// Sets every site of any bytes, all at once and each repository alone: what was wanted is there afterwards, and nothing
-/// else is different.
+/// Edits all sites of arbitrary bytes, first together, then per repository: every site has its wanted value afterwards, and no
+/// other byte changed.
 pub fn edit(input: &[u8]) {
     let Some((path, settings, bytes)) = file(input) else { return };
     let Ok(reading) = read(path, bytes, &settings) else { return };
@@ -81,7 +81,7 @@ fn set(path: &str, bytes: &[u8], settings: &ManifestSettings, before: &Reading, 
 
 const PATH: &str = "env/kustomization.yaml";
 
-/// The files of the input: the overlay, and the base with its manifest.
+/// The files of the input: the overlay, the base and its manifest.
 struct Files<'input>([(&'static str, &'input [u8]); 3]);
 
 impl Surroundings for Files<'_> {
@@ -98,10 +98,10 @@ impl Surroundings for Files<'_> {
     }
 }
 
-/// A kustomization of any bytes upon a base of any bytes: the entries that are added give the base's images their
-/// versions, and every other reader of YAML sees nothing else that is different.
+/// An arbitrary kustomization with an arbitrary base: the inserted entries set the versions of the base's images, and another
+/// YAML parser sees no other difference.
 ///
-/// The input is a byte that chooses tag and settings, and the three files with 0xff between them, which no text holds.
+/// The input is a byte that chooses tag and settings, and three files separated by 0xff, which is in no UTF-8 text.
 pub fn insert(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let mut parts = rest.splitn(3, |byte| *byte == 0xff);
@@ -130,7 +130,7 @@ pub fn insert(input: &[u8]) {
     if edited.changes.iter().all(|change| change.format != Format::Inherited) {
         return;
     }
-    // What has a site of its own is set too; the entries are added to that.
+    // Images with their own site are edited too, and entries are added for the others.
     let before = edit_with(PATH, overlay, &wanted, &settings).expect("the first half of what was done").bytes;
     let mut rest = edited.bytes.iter();
     assert!(before.iter().all(|byte| rest.any(|other| other == byte)), "a byte that was there is gone");
@@ -145,9 +145,9 @@ pub fn insert(input: &[u8]) {
     assert!(again.changes.is_empty() && again.bytes == edited.bytes, "a second time changes more");
 }
 
-/// Compares the values that the serde reader has of both; it knows nothing of the parser of the editor.
+/// Compares the values according to serde_yaml, which shares no code with the editor's parser.
 fn same_but_for_images(before: &[u8], after: &[u8]) {
-    // It takes a BOM for a column of the first line, so that no second key stands below the first.
+    // serde_yaml counts a BOM as a column of the first line, so a second key is not aligned with the first.
     let value = |bytes: &[u8]| serde_yaml::from_slice::<Value>(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
     let Ok(Value::Mapping(mut before)) = value(before) else { return };
     let Ok(Value::Mapping(mut after)) = value(after) else { panic!("readable no more") };
@@ -163,7 +163,7 @@ fn same_but_for_images(before: &[u8], after: &[u8]) {
     }
 }
 
-/// A file out of an input: the first byte chooses its name and the settings, the rest are its bytes.
+/// A file made from an input: the first byte chooses name and settings, the rest is the content.
 fn file(input: &[u8]) -> Option<(&'static str, manifest::ManifestSettings, &[u8])> {
     const NAMES: [&str; 8] = [
         "a.yaml",

@@ -1,5 +1,5 @@
-//! Walks `tests/manifest/corpus`: every file of `original/` becomes that of `expected/`, every file of `leave/` stays. `rules/` and
-//! `pinned/` have an `original/` and an `expected/` of their own, for settings that have rules and that pin.
+//! The corpus in `tests/manifest/corpus`: every file of `original/` becomes the one in `expected/`; files in `leave/` do not
+//! change. `rules/` and `pinned/` have their own `original/` and `expected/`, for settings with rules and pinning.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tagrelay::manifest::{
 };
 use tagrelay_test_support::folder;
 
-/// The versions wanted in every file of the corpus.
+/// The edits of every corpus file.
 const WANTED: [&str; 4] = [
     "registry.example.com/shop/user-service:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
     "registry.example.com/shop/order-service:123e456",
@@ -27,7 +27,7 @@ fn wanted() -> Vec<Wanted> {
     WANTED.iter().map(|reference| wanted(with_digest(reference))).collect()
 }
 
-/// Returns the files of a folder of the corpus.
+/// The files of a corpus folder.
 fn files(part: &str) -> BTreeMap<String, Vec<u8>> {
     folder::files(&format!("tests/manifest/corpus/{part}"))
 }
@@ -72,7 +72,7 @@ fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
             edit_with(&name, &original, &wanted(), settings).unwrap_or_else(|refused| panic!("{name}: {refused}"));
         assert_eq!(String::from_utf8_lossy(&edited.bytes), String::from_utf8_lossy(expected), "{name}");
 
-        // The written version is read back, equals the change, and a second edit changes nothing.
+        // A second scan finds the new versions, the changes report them, and a second edit changes nothing.
         let sites = read(&name, &edited.bytes, settings).unwrap().sites;
         for change in &edited.changes {
             let says_it = sites.iter().any(|site| site.line == change.line && site.version == change.new);
@@ -90,7 +90,7 @@ fn files_of_leave_stay_unchanged() {
     insta::assert_snapshot!(outcomes);
 }
 
-/// Says in one line what became of a file of `leave/`, and that is never a change.
+/// Describes the result for a file of `leave/` in one line. A change is a failure.
 fn outcome((name, bytes): (String, Vec<u8>)) -> String {
     match edit(&name, &bytes, &wanted()) {
         Ok(edited) => {

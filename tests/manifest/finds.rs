@@ -1,4 +1,4 @@
-//! Findings of the fuzz targets, minimised: one test for each.
+//! Minimised inputs of bugs that the fuzz targets found, one test each.
 
 use crate::checks;
 use tagrelay::image::{ImageReference, Version};
@@ -6,7 +6,7 @@ use tagrelay::manifest::{
     Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
 };
 
-/// A kustomization of an environment upon a base with the image `a:1`.
+/// A kustomization of an environment with a base that runs the image `a:1`.
 struct UponBase;
 
 impl Surroundings for UponBase {
@@ -28,7 +28,7 @@ fn version(reference: &str) -> Version {
     reference.parse::<ImageReference>().unwrap().version().unwrap()
 }
 
-/// The byte search skipped the file, so the duplicate key was noticed only after the entry was added.
+/// The byte search skipped the file, so its duplicate key was noticed only after the entry was inserted.
 #[test]
 fn no_entry_is_added_if_the_file_becomes_unreadable() {
     let text = b"resources:\n- ../base\nname: x\nname: y\n";
@@ -40,7 +40,7 @@ fn no_entry_is_added_if_the_file_becomes_unreadable() {
     assert!(matches!(&refused, Refused::Unreadable(why) if why.line == Some(4)), "{refused}");
 }
 
-/// The fuzz targets are a workspace of their own, with a lock file of their own.
+/// The fuzz targets are a separate workspace with their own lock file.
 #[test]
 fn fuzz_targets_lock_the_same_readers_as_the_program() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -55,7 +55,7 @@ fn fuzz_targets_lock_the_same_readers_as_the_program() {
     }
 }
 
-/// A template may well be YAML as it stands: `{{ x }}` is a mapping whose key is a mapping.
+/// A template can be valid YAML: `{{ x }}` is a mapping with a mapping as key.
 #[test]
 fn parseable_template_is_left_alone() {
     let text = "metadata:\n  name: {{ .Release.Name }}\nspec:\n  image: a:1\n";
@@ -66,7 +66,7 @@ fn parseable_template_is_left_alone() {
     assert_eq!(scan("a.yaml", quoted.as_bytes()).unwrap().len(), 1);
 }
 
-/// The first of two equal keys is dead to most readers, and a site below it with it.
+/// Most parsers ignore the first of two equal keys, and with it the site below.
 #[test]
 fn duplicate_key_above_a_site_is_refused() {
     for text in [
@@ -80,7 +80,7 @@ fn duplicate_key_above_a_site_is_refused() {
     assert_eq!(scan("a.yaml", b"x: 1\nx: 2\nimage: a:1\n").unwrap().len(), 1);
 }
 
-/// Keys are set apart by blank lines here, and one before the new key would be a part of the text.
+/// The keys are separated by blank lines, and a blank line before the new key would be part of the text.
 #[test]
 fn no_blank_line_is_added_to_a_keep_scalar() {
     let text = "resources:\n- ../base\n\npatch: |+\n  a\n";
@@ -92,7 +92,7 @@ fn no_blank_line_is_added_to_a_keep_scalar() {
     assert_eq!(edited, format!("{text}images:\n- name: a\n  newTag: v2\n"));
 }
 
-/// The empty value of an explicit key (`?`) stands behind the text.
+/// After the text, an explicit key (`?`) has an implicit null value.
 #[test]
 fn text_at_end_of_file_is_found_behind_an_empty_value() {
     let text = "resources: [../base]\n?\n- patch: |\n    b: 1";
@@ -101,7 +101,7 @@ fn text_at_end_of_file_is_found_behind_an_empty_value() {
     inserted(&format!("{text}\n")).unwrap();
 }
 
-/// Sets the image of the base, and runs every check of the fuzz target on the result.
+/// Sets the base's image and makes all checks of the fuzz target.
 fn inserted(text: &str) -> Result<String, Refused> {
     checks::insert(&[b"\x03", text.as_bytes()].concat());
     let path = "env/kustomization.yaml";
@@ -111,7 +111,7 @@ fn inserted(text: &str) -> Result<String, Refused> {
     Ok(String::from_utf8(edited.bytes).unwrap())
 }
 
-/// The reader that the target compares with took the BOM for a column; and a carriage return alone ends a line, too.
+/// The compared parser counted the BOM as a column. A carriage return alone ends a line, too.
 #[test]
 fn added_entry_uses_the_line_ends_of_the_file() {
     const ENTRY: &str = "images:\n- name: a\n  newTag: v2\n";
@@ -127,7 +127,7 @@ fn added_entry_uses_the_line_ends_of_the_file() {
             assert_eq!(inserted(&text).as_deref(), Ok(format!("{text}{expected}").as_str()), "{text:?}");
         }
     }
-    // The end of a document, which is not seen by looking for line feeds.
+    // The end of a document that a search for line feeds misses.
     for text in ["resources: [../base]\r...\r", "x: y\rresources:\r- ../base\r...\n"] {
         assert!(matches!(inserted(text), Err(Refused::NoPlace { .. })), "{text:?}");
     }
@@ -135,7 +135,7 @@ fn added_entry_uses_the_line_ends_of_the_file() {
     assert_eq!(inserted(text).unwrap(), text.replace("v1\r", "v1\r- name: a\r  newTag: v2\r"));
 }
 
-/// A rule that met nothing in a text had its markers taken for those of the file.
+/// If a rule matched nothing in a text, its markers were applied to the file.
 #[test]
 fn rule_for_a_text_ignores_markers_in_it() {
     let rule = |path, repository: Option<&str>, part| {
@@ -151,7 +151,7 @@ fn rule_for_a_text_ignores_markers_in_it() {
         }
         checks::scan(&[b"+", text.as_bytes()].concat());
     }
-    // The site of the rule is found, and can be excluded.
+    // The rule's match is found and can be excluded.
     let settings = rule("$.x.y", Some("a"), RulePart::Tag);
     let text = "x: |\n  y: v1 # c\n  z: v2 # tagrelay: docker.io/library/a\n";
     assert_eq!(read("a.yaml", text.as_bytes(), &settings).unwrap().sites.len(), 1);
@@ -159,7 +159,7 @@ fn rule_for_a_text_ignores_markers_in_it() {
     assert_eq!(read("a.yaml", ignored.as_bytes(), &settings).unwrap().sites, []);
 }
 
-/// A rule looks into the text, which cannot be read; the parser blames the line behind its last one.
+/// A rule refers to an unparsable text. The parser reports a position after its last line.
 #[test]
 fn notes_have_lines_of_the_file() {
     let rule = SiteRule::new("**", "$.a.b", Some("a".parse().unwrap()), RulePart::Tag).unwrap();
@@ -171,7 +171,7 @@ fn notes_have_lines_of_the_file() {
     }
 }
 
-/// The corpus of the fuzzers: each input takes its own path through the code.
+/// Inputs that the fuzzers kept because each covers other code.
 #[test]
 fn corpus_of_the_fuzzers_passes() {
     let folder = tempfile::tempdir().unwrap();
@@ -194,14 +194,14 @@ fn corpus_of_the_fuzzers_passes() {
     }
 }
 
-/// The end of a flow list over several lines is unknown, so no entry is added after it.
+/// The end of a multi-line flow sequence is not tracked, so nothing is appended to it.
 #[test]
 fn no_entry_is_added_after_a_flow_list() {
     let refused = inserted("resources: [../base]\nimages:\n- name: b\n  odd: [c,\n    d]\n").unwrap_err();
     assert!(refused.to_string().contains("the last entry of `images`"), "{refused}");
 }
 
-/// The column of the keys was taken from a key behind a question mark, which stands further in.
+/// The column of the keys was taken from an explicit key (`?`), which is further right.
 #[test]
 fn no_entry_is_added_in_the_column_of_an_explicit_key() {
     for key in ["?\n  image: b\n", "?\n  b\n: c\n", "? b\n: c\n"] {

@@ -1,4 +1,4 @@
-//! Manifests: which sites are found, and which bytes an edit changes.
+//! Manifests: found sites, and the bytes that edits change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod bounds;
@@ -9,5 +9,5 @@ mod overlays;
 mod properties;
 mod public;
 
-// The names by which `checks` knows both here and in the fuzz targets.
+// The module names that `checks` uses, here and in the fuzz targets.
 use tagrelay::{image, manifest};

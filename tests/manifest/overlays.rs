@@ -1,5 +1,5 @@
-//! Kustomizations that run images of a base: `tests/manifest/corpus/overlays` is a repository with `base` outside of every
-//! environment. Each of `original/` becomes that of `expected/`, each of `leave/` stays; and generated ones.
+//! Kustomizations with images of a base. `tests/manifest/corpus/overlays` is a repository whose `base` belongs to no
+//! environment: `original/` becomes `expected/`, `leave/` does not change. Also generated kustomizations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const USER: &str = "registry.example.com/shop/user-service";
 const ORDER: &str = "registry.example.com/shop/order-service";
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
-/// A repository in memory; an environment has everything below a folder.
+/// A repository in memory; an environment has the files below a folder.
 struct Repo {
     files: BTreeMap<String, Vec<u8>>,
     own: String,
@@ -89,7 +89,7 @@ fn added_entry_follows_the_style_of_the_file() {
         let edited = edited.unwrap_or_else(|refused| panic!("{path}: {refused}"));
         assert_eq!(String::from_utf8_lossy(&edited.bytes), expected, "{path}");
 
-        // Afterwards it is an ordinary site at the place of the change, and no version is inherited.
+        // Then it is an ordinary site at the reported position, and nothing is inherited.
         let sites = scan(path, &edited.bytes).unwrap();
         for change in &edited.changes {
             let says_it = |site: &tagrelay::manifest::Site| {
@@ -150,7 +150,7 @@ fn only_images_from_outside_are_inherited() {
     let overlay = repo.overlay("env/kustomization.yaml");
     assert_eq!(versions(&overlay), ["1 a 1", "1 a 2", "1 deep 3"]);
     assert_eq!(versions(&repo.overlay("env/inner/kustomization.yaml")), ["2 deep 3"]);
-    // Named as a resource, which kustomize refuses, a kustomization is still that of its folder.
+    // A kustomization named as a resource, which kustomize refuses, still belongs to its folder.
     let own = ("env/kustomization.yaml", "resources: [../base/kustomization.yaml, ../base]\n");
     let base = [("base/kustomization.yaml", "resources: [a.yaml]"), ("base/a.yaml", both.as_str())];
     let twice = Repo::new("env/", &[own, base[0], base[1]]);
@@ -219,7 +219,7 @@ fn tag_and_digest_follow_the_base_and_the_settings() {
         entry("  digest: $\n")
     );
     assert_eq!(edited("a:v2", ":v2@$", Pin::Keep), Ok(String::new()));
-    // One entry is about all images of its name, whatever each of them says.
+    // One entry applies to all images of its name, whatever their versions.
     for two in ["a:1\n  - image: a:1@$", "a:1@$\n  - image: a:1"] {
         assert_eq!(edited(two, ":v2@$", Pin::Keep), entry("  newTag: v2\n  digest: $\n"), "{two}");
     }
@@ -266,7 +266,7 @@ fn kustomization() -> impl Strategy<Value = String> {
         let mut text = String::new();
         text.push_str(if dashes { "---\n" } else { "" });
         text.push_str(&format!("resources:\n{}- ../base\n", " ".repeat(indent)));
-        // Keys must not come twice.
+        // Duplicate keys are invalid.
         let mut seen = std::collections::BTreeSet::new();
         let mut add = |text: &mut String, part: &str| {
             let key = part.split(':').next().unwrap();
@@ -299,8 +299,8 @@ fn kustomization() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
-    /// What is added is one run of whole lines, reads back with a second reader as one more entry, and is refused where
-    /// the list has no place for it.
+    /// The insertion is one run of whole lines, which another parser reads as one additional entry. It is refused if the list has
+    /// no place for it.
     #[test]
     fn added_entries_are_the_only_difference(text in kustomization(), tag in "[0-9a-f]{1,12}|[0-9]{7}|[0-9]{3}e[0-9]{3}|v[0-9.]{1,3}1") {
         let base = deployment("registry.example.com:5000/shop/user-service:first");
@@ -326,7 +326,7 @@ proptest! {
                     after.as_mapping_mut().unwrap().remove("images");
                 }
                 prop_assert_eq!(&after, &before);
-                // From now on it is a site like any other.
+                // From now on it is an ordinary site.
                 let later = edit("env/kustomization.yaml", &edited.bytes, &wanted).unwrap();
                 prop_assert_eq!(later.changes.len(), 0);
             }
@@ -351,12 +351,12 @@ fn image_replaced_by_json_patch_gets_no_entry() {
     let base = format!("{}---\n{}", deployment("user", "shop/user:1"), deployment("order", "shop/order:1"));
     let at = "/spec/template/spec/containers/0/image";
     let patch = |target: &str, operations: &str| format!("target: {{{target}}}\n  patch: '{operations}'");
-    // The outcome, the inherited versions afterwards, and the notes.
+    // The patch, the images that stay inherited, and the reported ones.
     let replaces = |image: &str| format!("[{{op: replace, path: {at}, value: \"{image}\"}}]");
     let (user, order, sidecar) = ("2 user 1", "2 order 1", "2 sidecar 1");
     for (patch, inherited, told) in [
         (patch("kind: Deployment, name: user", &replaces("other/user:2")), vec![sidecar, order], vec!["shop/user"]),
-        // It is a site, which has the version.
+        // The new site has the version.
         (patch("kind: Deployment, name: user", &replaces("shop/user:2")), vec![sidecar, order], vec![]),
         (patch("kind: Deployment, name: prod-user", &replaces("x:2")), vec![sidecar, order], vec!["shop/user"]),
         (patch("kind: Deployment", &replaces("x:2")), vec![sidecar], vec!["shop/user", "shop/order"]),
@@ -400,7 +400,7 @@ fn image_replaced_by_json_patch_gets_no_entry() {
             patch.contains("path: user.yaml") && patch.contains("target")
         );
 
-        // The same patch in the base, outside of the environment: it is no site there.
+        // The same patch in the base, outside of the environment, is not a site.
         let files = [
             ("env/kustomization.yaml", "resources:\n- ../base\n"),
             ("base/kustomization.yaml", &*kustomization),

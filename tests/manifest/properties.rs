@@ -1,4 +1,4 @@
-//! Properties of any tag, any document and any bytes.
+//! Properties of arbitrary tags, documents and bytes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ fn wanted(repository: &str, tag: &str) -> Wanted {
     Wanted { repository: repository.parse().unwrap(), version }
 }
 
-/// `cases` cases; finds are kept in a file beside this one. `PROPTEST_CASES` asks for another number.
+/// Runs `cases` cases; failures are kept in a file beside this one. `PROPTEST_CASES` overrides the number.
 fn config(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(cases);
     let failure_persistence = Some(Box::new(FileFailurePersistence::WithSource("regressions")) as Box<_>);
@@ -30,7 +30,7 @@ fn config(cases: u32) -> ProptestConfig {
 
 // ---- Tags -----------------------------------------------------------------------------------------------------
 
-/// Tags of all kinds, most of them of the kinds that some reader takes for a number, a date or a boolean.
+/// Tags of all kinds, mostly those that some parser reads as a number, date or boolean.
 fn tags() -> impl Strategy<Value = String> {
     let sha_digit =
         prop_oneof![12 => proptest::char::range('0', '9'), 2 => Just('e'), 1 => proptest::char::range('a', 'f')];
@@ -95,7 +95,7 @@ fn tags() -> impl Strategy<Value = String> {
     .prop_filter("a tag", |text| text.parse::<Tag>().is_ok())
 }
 
-/// Every form in which a tag may be written; `@` is the tag.
+/// Every position in which a tag can be; `@` marks it.
 const SHAPES: [(&str, &str); 10] = [
     ("values.yaml", "repository: 12\ntag: @ # c\n"),
     ("values.yaml", "repository: 12\ntag: '@'\n"),
@@ -109,8 +109,8 @@ const SHAPES: [(&str, &str); 10] = [
     ("pod.yaml", "image:\n  12:@\n"),
 ];
 
-/// What YAML 1.1 (<https://yaml.org/type/>, each form as it stands there), the core schema of YAML 1.2
-/// (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>) and the readers that go further take for no string.
+/// Texts that are no strings in YAML 1.1 (<https://yaml.org/type/>, in the forms given there), in the core schema of YAML 1.2
+/// (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>), or for more lenient parsers.
 static OTHER_THAN_STRINGS: LazyLock<Regex> = LazyLock::new(|| {
     let forms = [
         // 1.1: bool, null, merge, value.
@@ -118,29 +118,29 @@ static OTHER_THAN_STRINGS: LazyLock<Regex> = LazyLock::new(|| {
         "~|null|Null|NULL||<<|=",
         // 1.1: int in base 2, 8, 10, 16, 60.
         "[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",
-        // 1.1: float; its letter takes more than one dot, which no reader does.
+        // 1.1: float; the specification allows more than one dot, which no parser does.
         r"[-+]?(?:[0-9][0-9_]*)?\.[0-9_]*(?:[eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*",
         r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         // 1.1: timestamp.
         r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}.*",
         // 1.2: int and float.
         r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?",
-        // Go: prefixes in any case, underscores anywhere, dates of one digit.
+        // Go: upper-case prefixes, underscores anywhere, one-digit dates.
         r"[-+]?0[bB][01_]+|[-+]?0[oO][0-7_]+|[-+]?0[xX][0-9a-fA-F_]+|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}",
         r"[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9_]+)?",
-        // The npm package `yaml`, for 1.1: an exponent alone.
+        // The npm package `yaml` for 1.1: an exponent without dot.
         r"[eE][-+]?[0-9][0-9_]*",
     ];
     Regex::new(&format!("^(?:{})$", forms.join("|"))).unwrap()
 });
 
-/// Sets the tag of a shape, checks that nothing around it changed, and returns the text with what stands at `@`.
+/// Sets the tag in a shape, checks that nothing around it changed, and returns the text with its value at `@`.
 fn set_tag(path: &str, shape: &str, tag: &str) -> (String, String) {
     let before = shape.replace('@', "latest");
     let edited = edit(path, before.as_bytes(), &[wanted("12", tag)]).unwrap();
     let after = String::from_utf8(edited.bytes).unwrap();
     let (head, tail) = shape.split_once('@').unwrap();
-    // A whole reference may have become quoted.
+    // A whole reference may get quotes.
     let head = if after.starts_with(head) { head } else { head.strip_suffix("12:").unwrap() };
     let token = after.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail)).expect("other bytes are equal");
     (after.clone(), token.to_owned())
@@ -163,12 +163,12 @@ proptest! {
     fn a_written_tag_is_a_string_to_every_reader(tag in tags()) {
         for (path, shape) in SHAPES {
             let (after, token) = set_tag(path, shape, &tag);
-            // Alone, as a whole scalar: between quotes of the shape, behind the name in a reference, or as it is.
+            // As a whole scalar: in the shape's quotes, after the name in a reference, or unchanged.
             let scalar = if shape.contains("12:@") && !token.contains("12:") { format!("12:{token}") } else { token };
             let is_plain = !scalar.starts_with(['\'', '"']) && !shape.contains("'@'") && !shape.contains("\"@\"");
             let is_block = shape.contains(">-");
             prop_assert!(!is_plain || is_block || !OTHER_THAN_STRINGS.is_match(&scalar), "{}", after);
-            // Quotes are there for a reason.
+            // Quotes are added only if needed.
             let is_quoted = scalar.starts_with(['\'', '"']);
             let is_odd = tag.starts_with(|first: char| first.is_ascii_digit()) || OTHER_THAN_STRINGS.is_match(&tag);
             prop_assert!(!is_quoted || is_odd || tag.len() < 6, "{}", after);
@@ -215,7 +215,7 @@ fn a_written_tag_is_a_string_to_pyyaml() {
 
 // ---- Documents ------------------------------------------------------------------------------------------------
 
-/// A piece of a document, before and after the edit that sets `a.example/managed`.
+/// A part of a document before and after the edit of `a.example/managed`.
 #[derive(Debug, Clone)]
 struct Piece {
     before: String,
@@ -238,7 +238,7 @@ impl Piece {
     }
 }
 
-/// A value of one line for a key `image`, managed or not.
+/// A one-line value of the key `image`, managed or not.
 fn references() -> impl Strategy<Value = Piece> {
     let names =
         prop::sample::select(vec!["a.example/managed", "A.EXAMPLE/managed", "a.example/other", "managed", "1/2"]);
@@ -256,7 +256,7 @@ fn references() -> impl Strategy<Value = Piece> {
     })
 }
 
-/// Scalars of one line that are not sites.
+/// One-line scalars that are no sites.
 fn others() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -269,7 +269,7 @@ fn others() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Values in flow style, with sites at any depth.
+/// Flow collections with sites at any depth.
 fn flows() -> impl Strategy<Value = Piece> {
     let key = prop::sample::select(vec!["aN", "'bN'", "\"c Nd\"", "üN", "nameN"]);
     let blank = prop::sample::select(vec![", ", " , ", ",\n                                        "]);
@@ -282,7 +282,7 @@ fn flows() -> impl Strategy<Value = Piece> {
         let item = (key.clone(), inner.clone());
         prop_oneof![
             (vec(item, 1..3), blank.clone()).prop_map(|(items, blank)| {
-                // Equal keys are another matter.
+                // Duplicate keys are tested elsewhere.
                 let numbered = items.into_iter().enumerate();
                 let numbered = numbered.map(|(n, (key, value))| {
                     let key = key.replace('N', &n.to_string());
@@ -296,7 +296,7 @@ fn flows() -> impl Strategy<Value = Piece> {
     })
 }
 
-/// One line or several below a mapping at no indentation.
+/// One or several lines of a mapping without indentation.
 fn lines() -> impl Strategy<Value = Piece> {
     let trailing = prop::sample::select(vec!["", " ", "  # image: a.example/managed:v1.0", "\t# tab", " #"]);
     prop_oneof![
@@ -325,7 +325,7 @@ fn lines() -> impl Strategy<Value = Piece> {
     ]
 }
 
-/// Whole files: lines with keys of their own, in any line end, with or without BOM and end.
+/// Whole files: lines with unique keys, any line end, with or without BOM and final line feed.
 fn documents() -> impl Strategy<Value = Piece> {
     let ends = prop::sample::select(vec!["\n", "\r\n"]);
     (vec(lines(), 0..12), ends, any::<bool>(), any::<bool>()).prop_map(|(lines, end, bom, last)| {
@@ -353,7 +353,7 @@ proptest! {
     }
 }
 
-/// An Application with a document in its `values`, in any line end.
+/// An Application with a document in its `values`, with any line end.
 fn applications() -> impl Strategy<Value = Piece> {
     let indentation = prop::sample::select(vec![2_usize, 4, 9]);
     let chomping = prop::sample::select(vec!["", "-", "+"]);
@@ -362,7 +362,7 @@ fn applications() -> impl Strategy<Value = Piece> {
         let numbered = lines.into_iter().enumerate();
         let numbered = numbered.map(|(number, line)| line.map(|text| text.replace("kN", &format!("key{number}"))));
         Piece::join(numbered.collect(), "\n").map(|text| {
-            // With the indicator the text may begin with blanks.
+            // With the indentation indicator, the text can begin with blanks.
             let mut file = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n source:\n  helm:\n".to_owned();
             file += &format!("    values: |{indentation}{chomping} # text\n");
             for line in text.split('\n') {
@@ -374,7 +374,7 @@ fn applications() -> impl Strategy<Value = Piece> {
     })
 }
 
-/// Objects and values as people write them in JSON.
+/// Typical objects and values in JSON.
 fn json_documents() -> impl Strategy<Value = Piece> {
     let value = prop_oneof![
         references().prop_map(|reference| reference.map(|text| {
@@ -419,7 +419,7 @@ proptest! {
 
 // ---- Bytes ----------------------------------------------------------------------------------------------------
 
-/// Words of YAML in any order.
+/// YAML tokens in random order.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::sample::select(vec![
         "image",
@@ -509,15 +509,14 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
     vec(words, 0..40).prop_map(|words| words.concat().into_bytes())
 }
 
-/// Returns the sites of a file that the byte search has no say in, because a rule of the settings names it; `None` where it
-/// cannot be read.
+/// The sites of a file that a rule names, so that the byte search is skipped; `None` if it cannot be parsed.
 fn past_the_filter(path: &str, bytes: &[u8]) -> Option<Vec<Site>> {
     let rule = SiteRule::new("**", "$.nothing.is.here", None, RulePart::Reference).unwrap();
     let settings = ManifestSettings { rules: vec![rule], ..ManifestSettings::default() };
     read(path, bytes, &settings).ok().map(|reading| reading.sites)
 }
 
-/// Texts in the values of an Application, between quotes of all kinds and with the escapes of each.
+/// Texts in an Application's values, in all kinds of quotes and with their escapes.
 fn quoted_values() -> impl Strategy<Value = (&'static str, String)> {
     let line = prop::sample::select(vec![
         "image: a:1",
@@ -585,7 +584,7 @@ proptest! {
             match (scan(path, &bytes), edit(path, &bytes, &wanted)) {
                 (Ok(sites), Ok(edited)) => {
                     prop_assert!(past_the_filter(path, &bytes).is_none_or(|unfiltered| unfiltered == sites));
-                    // Every site of the repository has the wanted version, and no other site changed.
+                    // All edits are done: every site of the repository has the wanted version, and no other changed.
                     let after = scan(path, &edited.bytes).unwrap();
                     prop_assert_eq!(sites.len(), after.len());
                     for (old, new) in sites.iter().zip(&after) {

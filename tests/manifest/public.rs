@@ -1,6 +1,6 @@
-//! Walks `tests/manifest/public`: manifests, values files, kustomizations and Compose files of public projects, which nobody
-//! wrote for this program. Every site of every file is set to tags that other programs mistake for something else,
-//! and what came of it is looked at by means that have nothing to do with the editor: line by line, and by PyYAML.
+//! Manifests, values files, kustomizations and Compose files of public projects in `tests/manifest/public`. Every site is set
+//! to tags that look like numbers, dates and booleans. The results are checked independently of the editor: line by line and
+//! by PyYAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use tagrelay::image::{Repository, Version};
 use tagrelay::manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
 use tagrelay_test_support::{folder, pyyaml};
 
-/// A whole SHA, and what a number, an exponent, an octal, a binary, a date and a boolean look like.
+/// A full SHA, and tags that look like a number, exponent, octal, binary, date and boolean.
 const TAGS: [&str; 7] =
     ["9f8e7d6c5b4a39281706f5e4d3c2b1a098765432", "1234567", "123e456", "0123456", "0b10101", "2026-01-02", "on"];
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -22,20 +22,20 @@ struct File {
     bytes: Vec<u8>,
 }
 
-/// Returns the files, ordered by path.
+/// The files, ordered by path.
 fn files() -> Vec<File> {
     let files = folder::files("tests/manifest/public").into_iter().filter(|(name, _)| is_manifest_path(name));
     files.map(|(name, bytes)| File { name, bytes }).collect()
 }
 
-/// Returns what sets every site of these repositories to `tag`.
+/// A plan that sets every site of these repositories to `tag`.
 fn all_to<'a>(repositories: impl IntoIterator<Item = &'a Repository>, tag: &str) -> Vec<Wanted> {
     let version = Version::tagged(tag.parse().unwrap(), Some(DIGEST.parse().unwrap()));
     let distinct: BTreeSet<_> = repositories.into_iter().collect();
     distinct.into_iter().map(|repository| Wanted { repository: repository.clone(), version: version.clone() }).collect()
 }
 
-/// Sets every site to a tag, those that are refused left out. Returns the refusals, too.
+/// Sets all sites to a tag, except refused ones. Returns the refusals, too.
 fn edit_all(file: &File, sites: &[Site], tag: &str) -> (Edited, BTreeSet<String>) {
     let mut repositories: BTreeSet<&Repository> = sites.iter().map(|site| &site.repository).collect();
     let mut refusals = BTreeSet::new();
@@ -51,7 +51,7 @@ fn edit_all(file: &File, sites: &[Site], tag: &str) -> (Edited, BTreeSet<String>
     }
 }
 
-/// Fails unless each line of `after` is that of `before`, but for versions and the quotes around them.
+/// Fails unless each line of `after` equals that of `before`, except versions and their quotes.
 fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
     let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(&edited.bytes));
     let lines: Vec<_> = before.split_inclusive('\n').collect();
@@ -81,7 +81,7 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
     assert!(told.is_empty(), "{name}: the lines {told:?} are reported as changed and are not");
 }
 
-/// Fails unless the sites after the edit are those before it, with the versions of the changes.
+/// Fails unless the edit changed exactly the versions that the changes report.
 fn assert_sites(file: &File, sites: &[Site], edited: &Edited) {
     let after = scan(&file.name, &edited.bytes).unwrap();
     let mut expected = sites.to_vec();
@@ -94,7 +94,7 @@ fn assert_sites(file: &File, sites: &[Site], edited: &Edited) {
     assert_eq!(after, expected, "{}", file.name);
 }
 
-/// The results for the files of one project.
+/// The results for one project.
 #[derive(Default)]
 struct Origin {
     files: usize,
@@ -156,7 +156,7 @@ fn every_site_of_public_manifests_can_be_set() {
     ask_pyyaml(&pairs);
 }
 
-/// Fails unless PyYAML reads each file after its edit as it did before, but for the versions, which are strings.
+/// Fails unless PyYAML parses each edited file like the original, except the versions, which are strings.
 fn ask_pyyaml(pairs: &[(&File, Edited)]) {
     if pyyaml::is_left_out() {
         return;

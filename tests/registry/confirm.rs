@@ -1,4 +1,4 @@
-//! Confirming images: against the embedded registry behind a guard.
+//! Confirmations against the embedded registry behind its guard.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn asking(registry: &GuardedRegistry) -> Registries {
     Registries::new(vec![plain(&registry.host())]).unwrap()
 }
 
-/// Time limits for tests in which they are meant to be reached.
+/// Short time limits for tests that exceed them.
 const SHORT: TimeLimits = TimeLimits { connect: Duration::from_secs(1), request: Duration::from_secs(2) };
 
 #[track_caller]
@@ -86,7 +86,7 @@ async fn kept_token_makes_the_second_confirmation_one_head() {
         assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
         assert_eq!(registry.requests(), ["HEAD /v2/a/b/manifests/1"]);
     }
-    // Another repository needs another token, and the challenge is known already.
+    // Another repository needs another token, but no new challenge.
     assert_eq!(registries.confirm(&crate::image(&registry.host(), "c", "1")).await, Confirmation::NotThere);
     assert_eq!(registry.requests(), ["GET /token", "HEAD /v2/c/manifests/1"]);
 }
@@ -114,7 +114,7 @@ async fn refused_token_is_replaced_once() {
     let once = ["HEAD /v2/a/manifests/1", "GET /token", "HEAD /v2/a/manifests/1"];
     assert_eq!(registry.requests(), once);
 
-    // A token that does not help is not fetched again and again.
+    // A rejected token is not fetched repeatedly.
     let unauthorized = || Fault::status(401, &[("www-authenticate", "Bearer realm=\"http://127.0.0.1:1/\"")]);
     let challenge = format!("Bearer realm=\"http://{}/token?from=challenge\",service=\"tests\"", registry.host());
     registry.next([Fault::status(401, &[("www-authenticate", &challenge)]), unauthorized()]);
@@ -257,7 +257,7 @@ async fn refusals_contain_advice() {
         let reason = not_allowed(registries.confirm(&image(&registry.host(), "a", "1")).await);
         assert!(reason.contains(expected) && !reason.contains("secret"), "{reason}");
     }
-    // Refusals are not cached: the registry may be fixed.
+    // Registry errors are not cached, so they disappear when the registry is repaired.
     digest(registries.confirm(&image(&registry.host(), "a", "1")).await);
 }
 
@@ -279,7 +279,7 @@ async fn missing_or_invalid_digest_costs_one_get() {
         assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
         assert_eq!(registry.requests(), ["HEAD /v2/a/manifests/1", "GET /v2/a/manifests/1"]);
     }
-    // The hash of the bytes counts, not the header.
+    // The hash of the bytes counts, not the digest in the header.
     const LIE: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     registry.next([Fault::Digest(None), Fault::Digest(Some(LIE))]);
     assert_eq!(digest(registries.confirm(&image).await), pushed.to_string());
@@ -315,7 +315,7 @@ async fn hanging_registry_does_not_delay_others() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     digest(registries.confirm(&image(&quick.host(), "a", "1")).await);
-    // Neither does it hold up other questions to itself.
+    // Nor are other requests to the slow registry delayed.
     assert_eq!(registries.confirm(&image(&slow.host(), "b", "1")).await, Confirmation::NotThere);
     assert!(!waiting.is_finished());
     let (reason, _) = not_now(waiting.await.unwrap());
@@ -431,7 +431,7 @@ async fn broken_and_silent_connections_are_explained() {
     assert!(reason.contains("connection timed out after 1s"), "{reason}");
 }
 
-/// A service on a port of its own that answers everything with `answer`, and the number of requests that came with an account.
+/// A server on its own port that always returns `answer`, and the number of authenticated requests.
 async fn service(answer: axum::response::Response<String>) -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -455,7 +455,7 @@ async fn credentials_are_not_sent_over_plain_http_to_unknown_hosts() {
         answer.body(body.to_owned()).unwrap()
     };
     let (tokens, shown) = service(answer(200, None, "{\"token\":\"t\"}")).await;
-    // Another name than that of the registry, for the same machine.
+    // A different host name of the same machine.
     let (port, _) = service(answer(401, Some(format!("http://localhost:{tokens}/token")), "")).await;
     let host = format!("127.0.0.1:{port}");
     let image = UnverifiedImage {

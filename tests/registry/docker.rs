@@ -1,4 +1,4 @@
-//! Pushing, confirming and notifications against Debian's real `docker-registry`.
+//! Push, confirmation and notifications with Debian's `docker-registry`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -102,7 +102,7 @@ async fn private_authority_is_trusted_only_if_configured() {
     assert!(reason.contains("remove plain_http = true"), "{reason}");
 }
 
-/// An authority and a certificate for 127.0.0.1 that it has signed, as PEM files.
+/// A certificate authority and its certificate for 127.0.0.1, as PEM files.
 struct Certificates {
     authority: PathBuf,
     certificate: PathBuf,

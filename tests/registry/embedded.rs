@@ -1,4 +1,4 @@
-//! The embedded registry, as other clients see it.
+//! The embedded registry with other clients.
 
 use http::{HeaderMap, StatusCode, header};
 use oci_distribution::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
@@ -73,12 +73,12 @@ async fn pushed_image_is_complete() {
     assert_eq!(config["rootfs"]["diff_ids"], json!([Digest::of(&layer)]));
     let labels = &config["config"]["Labels"];
     assert_eq!(labels["org.opencontainers.image.revision"], "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432");
-    // The same image again is the same digest; another text is another one.
+    // The same image has the same digest; another text has another one.
     assert_eq!(push_tiny(&registry, "uyou/a", "1").await, digest);
     assert_ne!(push_tiny(&registry, "uyou/a", "2").await, digest);
 }
 
-/// Sends one request and returns its status, its headers and the code of its error, if any.
+/// Sends one request and returns its status, headers and error code.
 async fn ask(request: reqwest::RequestBuilder) -> (StatusCode, HeaderMap, String) {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
@@ -159,7 +159,7 @@ async fn blob_can_be_uploaded_in_chunks() {
     let (status, headers, _) = ask(client.head(format!("{host}/v2/a/blobs/{whole}"))).await;
     assert_eq!((status.as_u16(), headers[header::CONTENT_LENGTH].to_str().unwrap()), (200, "12"));
     assert_eq!(ask(client.put(format!("{place}?digest={whole}"))).await.0.as_u16(), 404, "the upload has ended");
-    // A blob belongs to its repository.
+    // Blobs belong to a repository.
     assert_eq!(ask(client.head(format!("{host}/v2/b/blobs/{whole}"))).await.0.as_u16(), 404);
 }
 
@@ -210,7 +210,7 @@ async fn notifications_are_repeated_in_order_until_accepted() {
     let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), Some(endpoint)).await.unwrap();
     let digests = [push_tiny(&registry, "uyou/a", "1").await, push_tiny(&registry, "uyou/a", "2").await];
 
-    // The config is another one too, because it names the layer: two blobs and a manifest each.
+    // The config differs too, because it names the layer: two blobs and a manifest each.
     let received = collector.wait(|events| events.len() >= 6).await;
     for request in &received {
         assert_eq!(request.headers[header::AUTHORIZATION], "Bearer webhook-secret");

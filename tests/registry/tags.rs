@@ -1,4 +1,4 @@
-//! Lists of tags, correct and broken.
+//! Tag lists of registries, correct and malformed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 
 use crate::image;
 
-/// A server with scripted answers to requests for lists; it repeats the last one.
+/// A server that returns the scripted answers to list requests in order, and repeats the last one.
 struct Lists {
     host: String,
     state: Arc<Mutex<State_>>,
@@ -29,7 +29,7 @@ struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
-    /// Instead of the body: so many mebibytes.
+    /// A body of this many mebibytes instead.
     endless_mib: usize,
 }
 
@@ -148,7 +148,7 @@ async fn the_embedded_registry_lists_with_a_token_for_each_repository() {
     let repository = registry.repository("a/b");
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "GET /token", "GET /v2/a/b/tags/list"]);
-    // Lists share the token of confirmations, so the next list is one request, and so is the next confirmation.
+    // The token of confirmations is reused, so the next list is one request, and the next confirmation too.
     assert_eq!(tags(registries.tags(&repository).await), ["1", "2"]);
     assert!(matches!(registries.confirm(&image(&registry.host(), "a/b", "2")).await, Confirmation::There(_)));
     assert_eq!(registry.requests(), ["GET /v2/a/b/tags/list", "HEAD /v2/a/b/manifests/2"]);
@@ -163,12 +163,12 @@ async fn silently_truncated_list_is_continued() {
     let lists = Lists::answering([page(&names[..1000], None), page(&names[1000..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
     assert_eq!(lists.asked(), ["/v2/uyou/a/tags/list?n=1000", "/v2/uyou/a/tags/list?n=1000&last=v0999"]);
-    // A registry that links to further pages has no more pages if it gives no link.
+    // A registry that sends a link if there is more is complete when it sends none.
     let linked = page(&names[..1000], Some("</v2/uyou/a/tags/list?n=1000&last=v0999>; rel=\"next\""));
     let lists = Lists::answering([linked, page(&names[500..], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1500);
     assert_eq!(lists.asked().len(), 2);
-    // One that knows no pages gives the same again, and that is the end.
+    // A registry without pages returns the same list again, which ends the reading.
     let lists = Lists::answering([page(&names[..1000], None)]).await;
     assert_eq!(tags(lists.list().await).len(), 1000);
     assert_eq!(lists.asked().len(), 2);
@@ -211,7 +211,7 @@ async fn links_to_other_hosts_are_not_followed() {
     let lists = Lists::answering([page(&["a"], Some("</v2/>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
-    // The list of another repository of the same registry: its tags do not belong to this one.
+    // The list of another repository of the same registry: its tags are not used.
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/b/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("a link to another path"));
     assert_eq!(lists.asked().len(), 1);
@@ -223,12 +223,12 @@ async fn endless_pages_are_cut_off() {
     let lists = Lists::answering([page(&["a"], Some("</v2/uyou/a/tags/list?last=a>; rel=\"next\""))]).await;
     assert!(no_list(lists.list().await).contains("link in a circle"));
     assert_eq!(lists.asked().len(), 2);
-    // Always another address, and nothing new behind it.
+    // Always a new address without new tags.
     let answers = (0..50).map(|number| page(&["a"], Some(&format!("</v2/uyou/a/tags/list?p={number}>; rel=\"next\""))));
     let lists = Lists::answering(answers).await;
     assert!(no_list(lists.list().await).contains("link in a circle"));
     assert!(lists.asked().len() <= 10);
-    // Something new on each page, for ever.
+    // New tags on each page, endlessly.
     let answers = (0..1100).map(|number| {
         page(&[&format!("v{number}")], Some(&format!("</v2/uyou/a/tags/list?last=v{number}>; rel=\"next\"")))
     });
@@ -311,7 +311,7 @@ async fn retry_after_holds_for_all_repositories_of_a_registry() {
         assert!(wait > Duration::from_secs(110) && reason.contains("Retry-After"), "{reason} {wait:?}");
         assert_eq!(registries.quiet("other.example.com"), None);
     }
-    // Confirmations see the pause as well.
+    // A confirmation also starts a pause.
     let registry = GuardedRegistry::start(SignIn::None).await;
     let registries = asking(&registry.host());
     registry.next([Fault::status(429, &[("retry-after", "60")])]);

@@ -1,4 +1,4 @@
-//! Bad input and its answers.
+//! Invalid input and its answers.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -80,14 +80,14 @@ async fn too_large_body_is_refused_before_it_is_read() {
     let fleet = crate::fleet().service("user-service").start().await;
     let large = "x".repeat(70_000);
     assert_eq!(fleet.deliver_body(&large).await.0, 413);
-    // One that only says so: the answer comes though the body never does.
+    // Only a declared length: the answer comes although the body never does.
     let address = fleet.url("").replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 10737418240\r\n\r\n{").await.unwrap();
     let mut answer = [0; 12];
     tokio::time::timeout(tagrelay_test_support::fleet::LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
-    // An authenticated body without a length.
+    // A chunked body of an authenticated sender.
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let head = format!(
         "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GENERIC_SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -111,12 +111,12 @@ async fn event_without_image_is_refused_with_reason() {
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.contains(&format!("has no uyou/user-service:{}", sha('e'))), "{reason}");
     assert_eq!(fleet.upstream.subjects(), ["begin"]);
-    // Once it is there, the same delivery counts.
+    // After the push, the same delivery is accepted.
     fleet.push_image("user-service", &sha('e')).await;
     let (_, again) = fleet.deliver("user-service", &sha('e')).await;
     assert_eq!(again["events"][0]["state"], "queued");
     assert_eq!(fleet.settled(again["events"][0]["id"].as_str().unwrap()).await["state"], "committed");
-    // It is the same event, at its place in the order of arrival, and has nothing left to replay.
+    // It is the same event at its original place in the order of arrival, and there is nothing left to replay.
     assert_eq!(again["events"][0]["id"], id);
     let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 409, "{problem}");
@@ -166,7 +166,7 @@ async fn unparseable_file_leaves_other_files_unaffected() {
     let (_, matrix) = fleet.api("GET", "/environments", None).await;
     let problems = matrix["environments"][0]["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
-    // The reason of an event names its only manifest, which is broken.
+    // An event whose only manifest is that file gets the reason.
     let id = fleet.announce("broken-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert!(event["reason"].as_str().unwrap().contains("environments/staging/broken"), "{event:#}");
@@ -205,7 +205,7 @@ async fn symlinks_and_submodules_are_not_followed() {
 #[tokio::test]
 async fn removed_site_is_refused_with_reason() {
     let fleet = crate::fleet().service("user-service").service("order-service").start().await;
-    // Read the branch, then take the site away behind its back.
+    // The site is removed after the branch was read.
     let id = fleet.announce("order-service", &sha('1')).await;
     fleet.settled(&id).await;
     fleet.upstream.commit("retire the user service", &[("environments/staging/user-service.yaml", "kind: Nothing\n")]);

@@ -1,4 +1,4 @@
-//! Catch-up: images without a webhook are found.
+//! Catch-up: images without webhook are found.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::docker_registry::{DockerRegistry, Options};
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
-/// A registry of the tests whose requests are noted, and that answers some of them otherwise.
+/// A registry that records requests and can be scripted.
 struct Front {
     registry: EmbeddedRegistry,
     state: Arc<Mutex<FrontState>>,
@@ -23,7 +23,7 @@ struct Front {
 struct FrontState {
     /// `GET /v2/uyou/user-service/tags/list?n=1000`.
     requests: Vec<String>,
-    /// Answers to lists, in the place of the right ones.
+    /// Answers to list requests, instead of the real ones.
     lists: Option<(StatusCode, &'static str, &'static str)>,
 }
 
@@ -53,7 +53,7 @@ impl Front {
         self.registry.host()
     }
 
-    /// Answers lists like this from now on.
+    /// Sets the answer to list requests.
     fn answer_lists(&self, status: u16, header: &'static str, value: &'static str) {
         self.state.lock().unwrap().lists = Some((StatusCode::from_u16(status).unwrap(), header, value));
     }
@@ -98,13 +98,13 @@ async fn metric(fleet: &Fleet, line: &str) -> f64 {
     found.unwrap_or_else(|| panic!("there is no {line} in\n{text}")).parse().unwrap()
 }
 
-/// The whole of it: with the real registry, and no webhook at all.
+/// End to end, with the real registry and without any webhook.
 #[tokio::test]
 async fn image_pushed_during_downtime_is_committed_after_start() {
     let Some(registry) = DockerRegistry::start(Options::default()) else { return };
     let mut fleet = crate::fleet().registry(&registry.host).service("user-service").start().await;
     fleet.push_image("user-service", &sha('0')).await;
-    // The repository is known, with or without a tag, once it has been listed.
+    // The first list is recorded, whether or not it has tags.
     state_is(&fleet, "listed").await;
     assert_eq!(fleet.terminate(), Some(0));
     let digest = fleet.push_image("user-service", &sha('1')).await;
@@ -129,7 +129,7 @@ async fn image_pushed_during_downtime_is_committed_after_start() {
     let label = format!("{{registry=\"{}\"}}", registry.host);
     assert!(metric(&fleet, &format!("tagrelay_catch_up_found_total{label}")).await >= 1.0);
 
-    // A webhook that comes all the same makes no second commit.
+    // A late webhook makes no second commit.
     let before = fleet.upstream.tip();
     let (status, answer) = fleet.deliver("user-service", &sha('1')).await;
     assert_eq!(status, 202, "{answer}");
@@ -147,8 +147,8 @@ async fn later_round_asks_only_for_new_tags() {
     for digit in ['0', '8', '9'] {
         push_to(&repository, &sha(digit), "2026-11-20T08:00:00Z").await;
     }
-    // What pushes send is left out by its kind: the registry answers before it writes its log, so the end of a push
-    // may stand there behind what was asked after it.
+    // Requests of pushes are filtered by method: the registry logs a request after answering it, so the end of a push can be
+    // logged after later requests.
     let questions = || {
         let mut requests = registry.requests();
         requests.retain(|request| {
@@ -195,7 +195,7 @@ async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     let fleet = builder.start().await;
     state_is(&fleet, "listed").await;
     assert_eq!(events(&fleet).await, Vec::<Value>::new(), "commits say nothing about their order");
-    // One image with a webhook, and one without.
+    // One image with a webhook, one without.
     let told = fleet.announce("user-service", &sha('5')).await;
     assert_eq!(fleet.settled(&told).await["state"], "committed");
     fleet.push_image("user-service", &sha('6')).await;
@@ -207,14 +207,14 @@ async fn first_list_is_the_baseline_and_reload_finds_newer_tags() {
     assert_eq!(seen, expected);
 }
 
-/// Reproducible builds say 1970, and commits without a source have no order: the order of pushes is unknown.
+/// If all builds claim 1970 and there is no source, the order of the pushes is unknown.
 #[tokio::test]
 async fn found_tag_of_unknown_age_does_not_replace_announced_push() {
     let front = Front::start().await;
     let fleet = crate::fleet().registry(&front.host()).service("user-service").start().await;
     state_is(&fleet, "listed").await;
     let reproducible = "1970-01-01T00:00:00Z".parse().unwrap();
-    // The webhook of the first is lost.
+    // The first webhook is lost.
     fleet.push_image_built("user-service", &sha('2'), reproducible).await;
     fleet.push_image_built("user-service", &sha('3'), reproducible).await;
     let (_, told) = fleet.deliver("user-service", &sha('3')).await;
@@ -270,7 +270,7 @@ async fn moving_tag_is_found_by_digest_without_list() {
     let front = Front::start().await;
     front.answer_lists(404, "x-test", "no lists here");
     let mut fleet = following_latest(&front, &format!("sha256:{}", "0".repeat(64))).start().await;
-    // The tag does not exist yet, and is pushed during downtime.
+    // The image is pushed while the program is stopped.
     state_is(&fleet, "listed").await;
     assert_eq!(fleet.terminate(), Some(0));
     let digest = fleet.push_image("user-service", "latest").await;
@@ -302,10 +302,10 @@ async fn registry_without_tag_lists_is_skipped_and_reported() {
     assert_eq!(fleet.log().matches(left_out).count(), 1);
     let label = format!("{{registry=\"{}\",outcome=\"unsupported\"}}", front.host());
     assert!(metric(&fleet, &format!("tagrelay_catch_up_looks_total{label}")).await >= 1.0);
-    // Webhooks work as ever.
+    // Webhooks work as before.
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // Other settings may have made it possible; the log has said it, and says no more.
+    // After a reload, the registry is asked again, but the warning is not repeated.
     hang_up(&fleet);
     fleet.eventually("it is asked again", async || front.lists() > asked).await;
     state_is(&fleet, "unsupported").await;
@@ -331,7 +331,7 @@ async fn retry_after_stops_all_requests_to_the_registry_across_reloads() {
             metric(&fleet, "tagrelay_config_reload_total{outcome=\"ok\"}").await >= 1.0
         })
         .await;
-    // An event goes its way meanwhile, so that there was time enough to ask.
+    // Processing an event gives catch-up enough time for a request.
     let id = fleet.announce("service-1", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     assert_eq!(front.lists(), asked);

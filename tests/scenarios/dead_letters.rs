@@ -1,4 +1,4 @@
-//! Failed events: listed, shown with every attempt, replayed. And how ends are logged and counted.
+//! Failed events and requests: lists, attempts, replays. Also how ended updates are counted and logged.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{API_TOKEN, Fleet, deployment, sha};
 use tagrelay_test_support::settings::QA;
 
-/// The server takes no push that touches qa.
+/// The server rejects every push that changes qa.
 const QA_IS_PROTECTED: &str = "while read old new ref; do\n  \
      if git diff --name-only $old $new | grep -q environments/qa; then echo 'qa is protected' >&2; exit 1; fi\ndone";
 
@@ -158,7 +158,7 @@ async fn event_of_several_environments_is_counted_once() {
         assert_eq!(count(&fleet, "tagrelay_updates_total", environment, "committed").await, Some(1));
     }
 
-    // Of two that wait for a hold the older one ends when the hold does, in its transaction.
+    // When a hold ends, the older of two waiting updates ends in the same transaction.
     let mut holds = Vec::new();
     for environment in ["staging", "qa"] {
         let hold = json!({ "environment": environment, "repository": "user-service" });
@@ -188,7 +188,7 @@ async fn event_of_several_environments_is_counted_once() {
 async fn failed_attempts_name_the_peer_and_failed_requests_are_listed() {
     let fleet =
         crate::fleet().service("user-service").image("source = \"file:///nowhere/user-service.git\"").start().await;
-    // The source cannot be read.
+    // The source repository is unreachable.
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
         .eventually("the source was asked", async || {
@@ -196,7 +196,7 @@ async fn failed_attempts_name_the_peer_and_failed_requests_are_listed() {
             attempts(&event).iter().any(|attempt| attempt.1 == "source")
         })
         .await;
-    // The registry does not have it, and no rule takes the other.
+    // The registry does not have this image, and no rule matches the other one.
     let (_, answer) = fleet.deliver("user-service", "latest").await;
     let event = fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await;
     assert_eq!(attempts(&event).last().unwrap().1, "rules", "{event:#}");
@@ -225,7 +225,7 @@ async fn failed_attempts_name_the_peer_and_failed_requests_are_listed() {
     assert_eq!((&other["events"], &other["requests"]), (&json!([]), &json!([])));
     let (_, all) = fleet.api("GET", "/events", None).await;
     assert_eq!(all["requests"], Value::Null);
-    // A rollback that did not happen leaves no hold, also when it is asked for again and after a crash.
+    // A refused rollback leaves no hold, even if it is repeated or after a crash.
     let mut fleet = fleet;
     for _ in 0..2 {
         let body = json!({"environment": "production", "repository": "user-service", "to": sha('8'), "hold_for": "4h"});
@@ -268,7 +268,7 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     let before = event().await;
     assert!((6 * 3600..8 * 3600).contains(&wait(&before)), "{before:#}");
 
-    // The registry still wants time: that is heard once more, and kept.
+    // The registry still answers 429: the replay asks once and postpones again.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
     assert!(done && told.contains("it is asked about once now") && told.contains("429"), "{told}");
     fleet.eventually("the event is postponed again", async || event().await["attempts"] == 2).await;

@@ -1,4 +1,4 @@
-//! Breaking things on purpose: nothing that was answered is lost, and nothing is committed twice.
+//! Crashes and outages: nothing acknowledged is lost, and nothing is committed twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::{Fault, Server};
 
-/// How many commits of the branch moved a service to a tag in staging.
+/// Number of commits that set a service to a tag in staging.
 fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
     let image = format!("Tagrelay-Image: {}:{tag}@", fleet.repository(service));
     let log = fleet.upstream.git(&["log", "--format=%B", "main"]);
@@ -48,7 +48,7 @@ async fn repeated_kills_commit_each_update_once() {
         fleet.push_image(&format!("service-{number}"), &sha('b')).await;
     }
     let mut ids = HashMap::new();
-    // Where the program is killed: at once after the answer, before the push, after the push, and while a push goes on.
+    // The program is killed after the acknowledgement, before the push, after the push, or during the push.
     let mut hooks = [None, Some("pre-receive"), Some("post-receive"), None].into_iter();
     for number in 0..SERVICES {
         let gate = match number % 3 {
@@ -92,7 +92,7 @@ async fn foreign_commits_stay_intact() {
     }
     let mut foreign = 0;
     for number in 0..8 {
-        // The branch moves while a push waits in the hook, so that the push loses the race.
+        // The branch moves while the push waits in the hook, so the push loses the race.
         let gate = fleet.upstream.gate("pre-receive");
         assert_eq!(fleet.deliver(&format!("service-{number}"), &sha('c')).await.0, 202);
         fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
@@ -147,7 +147,7 @@ async fn rejected_environment_does_not_stop_another() {
     for service in ["user-service", "order-service"] {
         fleet.push_image(service, &sha('1')).await;
     }
-    // A push that is under way gathers the next ones behind it.
+    // Updates that arrive during a push are pushed together.
     let promotion = json!({"to": "production", "repositories": ["user-service"], "tag": sha('1')});
     let (_, first) = fleet.api("POST", "/promotions", Some(promotion.clone())).await;
     fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
@@ -173,7 +173,7 @@ async fn rejected_service_does_not_stop_others() {
         builder = builder.service(service);
     }
     let fleet = builder.start().await;
-    // Says no to whatever changes the fifth, beside whatever else.
+    // Rejects every push that changes the fifth service.
     let only_the_others = "read old new name; git diff --name-only $old $new | grep -q service-5 || exit 0\n\
                            echo 'service-5 is frozen' >&2; exit 1";
     fleet.upstream.hook("pre-receive", only_the_others);
@@ -242,7 +242,7 @@ async fn unreachable_registry_does_not_delay_other_images() {
             event["state"] == "queued" && event["attempts"].as_u64().unwrap() >= 2 && event["reason"].is_string()
         })
         .await;
-    // It comes back: everything goes on by itself, and the newest wins.
+    // The registry comes back: all events continue, and the newest wins.
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start(away.parse().unwrap(), None).await.unwrap();
     for digit in ['1', '2', '3'] {
         let image = tagrelay_embedded_registry::push::TinyImage {
@@ -290,7 +290,7 @@ async fn unreachable_config_repository_loses_no_update() {
     assert_eq!(status, 503);
     server.set_fault(Fault::None);
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // The answer to a push is lost: the branch is looked at before anything is sent again.
+    // The answer to a push is lost: the branch is read before anything is sent again.
     server.set_fault(Fault::LoseAnswer);
     let id = fleet.announce("order-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
@@ -331,7 +331,7 @@ async fn config_repository_is_reached_through_proxy_of_environment() {
     let registry = tagrelay_embedded_registry::EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None);
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
-    // The server accepts whole URLs, as a proxy does, and the host has no address.
+    // The server also accepts absolute URLs, like a proxy, and only it can resolve that host.
     let proxy = Server::start(upstream.parent(), "tagrelay", "right");
     let fleet = builder
         .registry(&registry.host())
@@ -350,7 +350,7 @@ async fn config_repository_is_reached_through_proxy_of_environment() {
 #[tokio::test]
 async fn foreign_newer_version_survives_a_crash() {
     let mut fleet = crate::fleet().service("user-service").start().await;
-    // The push lands, and the program dies before it learns that.
+    // The push lands, and the program dies before the answer.
     fleet.upstream.hook("reference-transaction", "[ \"$1\" != committed ] || sleep 2");
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet.eventually("the branch has moved", async || fleet.upstream.subjects().len() == 2).await;
@@ -360,7 +360,7 @@ async fn foreign_newer_version_survives_a_crash() {
     fleet.upstream.commit("move on by hand", &[("environments/staging/user-service.yaml", &theirs)]);
     fleet.start().await;
     let event = fleet.settled(&id).await;
-    // Ours is below theirs, as the commits of the branch show.
+    // Our commit is below theirs, as the branch's commits show.
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(event["updates"][0]["commit"], fleet.upstream.git(&["rev-parse", "main~"]).trim());
     assert_eq!(fleet.running("staging", "user-service"), sha('9'));
@@ -384,7 +384,7 @@ async fn retry_after_of_registry_is_followed_by_a_retry() {
         routes.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
             let count = Arc::clone(&count);
             async move {
-                // The running version is requested as well, once.
+                // The deployed tag is requested too, once.
                 let is_question = request.method() == http::Method::HEAD && request.uri().path().ends_with(&sha('1'));
                 if is_question && count.fetch_add(1, Ordering::Relaxed) < 2 {
                     return (http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response();
@@ -395,7 +395,7 @@ async fn retry_after_of_registry_is_followed_by_a_retry() {
     };
     let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, front).await.unwrap();
     let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
-    // One event, and no later one that would wake the intake.
+    // One event, and no later one that would wake the pipeline.
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = fleet.settled(&id).await;
     assert_eq!(event["state"], "committed", "{event:#}");

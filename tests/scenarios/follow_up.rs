@@ -1,4 +1,4 @@
-//! Argo CD after the push: refreshes, health, and the gate of promotions.
+//! After the push: refresh and rollout in Argo CD, and promotion gates.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use tagrelay_test_support::fleet::{Builder, Fleet, sha};
 
 const INCIDENT_TOKEN: &str = "incident-token-44aa";
 
-/// The name under which Argo CD knows the config repository.
+/// The config repository's URL in Argo CD.
 const REPOSITORY: &str = "https://git.example.com/uyou/platform-config.git";
 
-/// A fleet with two services in folders of their own, each with an application in staging and one in production.
+/// A fleet with two services in their own folders, each with an application in staging and in production.
 pub(super) fn with_folders() -> Builder {
     let mut builder = crate::fleet();
     for service in ["user-service", "order-service"] {
@@ -45,7 +45,7 @@ pub(super) async fn start(builder: Builder, argocd: &FakeArgoCd) -> Fleet {
     fleet
 }
 
-/// Waits until the rollout of an event's update is in a state, and returns it.
+/// Waits until the rollout of an event's update has this state, and returns it.
 pub(super) async fn rollout(fleet: &Fleet, event: &str, state: &str) -> Value {
     let mut last = Value::Null;
     for _ in 0..1500 {
@@ -115,14 +115,14 @@ async fn degraded_rollout_is_shown_and_stops_nothing() {
     let fleet = start(with_folders(), &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     let rollout = rollout(&fleet, &event, "degraded").await;
-    // Whatever it says of our token is not kept.
+    // A message that quotes our token is redacted.
     let expected = "exceeded its progress deadline (Bearer [redacted])";
     assert!(rollout["reason"].as_str().unwrap().contains(expected), "{rollout:#}");
     assert!(!fleet.log().contains(TOKEN));
     let row = environment(&fleet, "staging").await;
     assert_eq!(row["health"]["state"], "unhealthy", "{row:#}");
     assert_eq!(row["health"]["applications"][0]["health"], "Degraded");
-    // Without promote_when the gate is off.
+    // Without `promote_when`, Argo CD is not asked.
     let promoted = fleet.request("/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
 }
@@ -140,7 +140,7 @@ async fn rollout_is_followed_across_restart() {
         })
         .await;
     fleet.kill();
-    // A foreign commit follows, and Argo CD continues with that.
+    // A foreign commit follows, and Argo CD syncs that one.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let tip = fleet.upstream.tip();
     argocd.change("user-service-staging", |app| {
@@ -196,7 +196,7 @@ async fn promotion_from_unhealthy_environment_needs_override_with_reason() {
     assert!(detail.contains("application argocd/order-service-staging is Synced and Degraded"), "{detail}");
     assert!(detail.contains("override:production"), "{detail}");
 
-    // Not without the permission, and not without a reason.
+    // It needs a permission and a reason.
     let reasoned = body(json!({"override": true, "reason": "hotfix for\nTagrelay-Cause: the outage"}));
     assert_eq!(fleet.api("POST", "/promotions", Some(reasoned.clone())).await.0, 403);
     let incident = |body: Value| async { fleet.api_as(INCIDENT_TOKEN, "POST", "/promotions", Some(body), &[]).await };
@@ -215,12 +215,12 @@ async fn promotion_from_unhealthy_environment_needs_override_with_reason() {
     assert_eq!(trailer("Tagrelay-Override"), "hotfix for Tagrelay-Cause: the outage");
     assert!(trailer("Tagrelay-Cause").starts_with("promotion ") && trailer("Tagrelay-Cause").lines().count() == 1);
 
-    // An override without an obstacle is an ordinary promotion.
+    // Without a gate or freeze there is nothing to override.
     argocd.change("order-service-staging", |app| app.health = "Healthy".to_owned());
     let open = body(json!({"repositories": ["order-service"], "override": true, "reason": "to be sure"}));
     let (_, taken) = incident(open).await;
     assert_eq!((&taken["overridden"], &taken["kind"]), (&Value::Null, &json!("promotion")), "{taken:#}");
-    // A tag that comes from no environment.
+    // A tag that no environment runs.
     fleet.push_image("user-service", &sha('9')).await;
     for more in [json!({"tag": sha('9')}), json!({"tag": sha('9'), "from": "staging"})] {
         let (status, problem) = fleet.api("POST", "/promotions", Some(body(more))).await;
@@ -228,7 +228,7 @@ async fn promotion_from_unhealthy_environment_needs_override_with_reason() {
     }
 }
 
-/// Lets an hour go by for what the stopped program knows of the health of applications.
+/// Shifts the stored health of applications by an hour while the program is stopped.
 pub(super) async fn an_hour_later(fleet: &Fleet) {
     use sqlx::Connection as _;
     let url = format!("sqlite:{}", fleet.folder().join("tagrelay.db").display());
@@ -237,7 +237,7 @@ pub(super) async fn an_hour_later(fleet: &Fleet) {
     assert_eq!(sqlx::query(change).execute(&mut store).await.unwrap().rows_affected(), 2);
 }
 
-// The fake answers while the test waits for the end of the program.
+// The fake server must answer while the test waits for the program's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn soak_time_starts_when_the_version_becomes_healthy() {
     let argocd = four_applications().await;
@@ -255,7 +255,7 @@ async fn soak_time_starts_when_the_version_becomes_healthy() {
     an_hour_later(&fleet).await;
     fleet.start().await;
     assert_eq!(fleet.request("/promotions", body.clone()).await["state"], "committed");
-    // A dip begins it anew.
+    // A short failure restarts the soak time.
     argocd.change("user-service-staging", |app| app.health = "Degraded".to_owned());
     assert_eq!(fleet.api("POST", "/promotions", Some(body.clone())).await.0, 409);
     argocd.change("user-service-staging", |app| app.health = "Healthy".to_owned());
@@ -305,7 +305,7 @@ async fn gate_stays_closed_until_argo_cd_runs_the_version() {
     let app = &late["applications"][0];
     let time = |key: &str| app[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time("ended_at") >= time("refreshed_at") + jiff::SignedDuration::from_secs(10), "{app:#}");
-    // Synced and Healthy, with the previous version.
+    // Synced and Healthy with the previous version.
     assert_eq!(environment(&fleet, "staging").await["health"]["state"], "healthy");
     let body = json!({"to": "production", "repositories": ["user-service"]});
     let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
@@ -315,7 +315,7 @@ async fn gate_stays_closed_until_argo_cd_runs_the_version() {
                     at 0000000";
     assert!(detail.contains(expected), "{detail}");
 
-    // A foreign commit follows, and Argo CD continues with that.
+    // A foreign commit follows, and Argo CD syncs that one.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let tip = fleet.upstream.tip();
     argocd.change("user-service-staging", |app| app.revision = tip);
@@ -347,7 +347,7 @@ async fn without_token_argo_cd_gets_a_git_webhook() {
 #[tokio::test]
 async fn environments_can_name_their_applications() {
     let argocd = FakeArgoCd::start().await;
-    // Their sources do not match: a plugin reads another repository.
+    // The list of images is empty, because a plugin renders the manifests.
     argocd.add("by-name", "https://elsewhere.example.com/a.git", "a");
     argocd.add("by-label", "https://elsewhere.example.com/a.git", "a");
     argocd.add("other", "https://elsewhere.example.com/a.git", "a");
@@ -379,7 +379,7 @@ async fn update_without_application_is_reported_as_untracked() {
     assert!(argocd.refreshed().is_empty());
 }
 
-/// Runs a command of the program against the fleet's server. Returns its exit code and its output.
+/// Runs a command against the fleet's server. Returns exit code and output.
 fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(crate::PROGRAM);
     command.args(arguments).env("TAGRELAY_SERVER", fleet.url("")).env("TAGRELAY_TOKEN", token);
@@ -388,7 +388,7 @@ fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, Stri
     (output.status.code(), text)
 }
 
-// The fake answers while the test waits for the command.
+// The fake server must answer while the test waits for the command.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_show_rollouts_and_can_override() {
     let argocd = four_applications().await;
@@ -555,7 +555,7 @@ async fn failed_sync_hook_counts_as_degraded() {
     let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
-    // A new sync has succeeded.
+    // A sync outside of Tagrelay.
     argocd.change("user-service-staging", |app| app.failed_sync.clear());
     let promoted = fleet.request("/promotions", body).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");

@@ -1,4 +1,4 @@
-//! Freezes: by the API and by the settings, with everything that waits for them and what passes.
+//! Freezes by API and settings: what waits and what is exempt.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn thaw(fleet: &Fleet, id: &str) {
     assert_eq!(status, 204, "{answer}");
 }
 
-/// Asks for a promotion or rollback, and returns it once it is not pending any more.
+/// Requests a promotion or rollback, and returns it when it is no longer pending.
 async fn asked(fleet: &Fleet, path: &str, body: Value) -> Value {
     let (status, taken) = api(fleet, "POST", path, Some(body)).await;
     assert_eq!(status, 202, "{taken}");
@@ -56,7 +56,7 @@ async fn updates_wait_during_freeze_and_the_newest_become_one_commit() {
     let reason = format!("`staging` is frozen until it is thawed by {id} (freezer: incident 42)");
     assert_eq!((&event["state"], &event["reason"]), (&json!("waiting"), &json!(reason)), "{event:#}");
 
-    // A restart in the middle changes nothing.
+    // A restart changes nothing.
     fleet.kill();
     fleet.start().await;
     let second = fleet.announce("user-service", &sha('2')).await;
@@ -106,7 +106,7 @@ async fn freeze_holds_back_promotions_but_not_overrides_and_rollbacks() {
     assert_eq!(waiting["updates"][0]["reason"], reason);
     assert_eq!(fleet.running("production", "user-service"), sha('0'));
 
-    // Not without the permission, and not without a reason.
+    // It needs a permission and a reason.
     let mut urgent = promotion("order-service");
     urgent["override"] = json!(true);
     assert_eq!(api(&fleet, "POST", "/promotions", Some(urgent.clone())).await.0, 422);
@@ -143,7 +143,7 @@ async fn waiting_promotion_does_not_replace_newer_versions() {
     let waiting = asked(&fleet, "/promotions", json!({"to": "production"})).await;
     assert_eq!((&waiting["state"], waiting["updates"].as_array().unwrap().len()), (&json!("waiting"), 2));
 
-    // A newer one passes, and the older one is over: nothing shows it as waiting any more.
+    // A newer version passes, and the older update ends: nothing shows it as waiting.
     assert_eq!(fleet.settled(&fleet.announce("order-service", &sha('2')).await).await["state"], "committed");
     let mut urgent = promotion("order-service");
     urgent.as_object_mut().unwrap().extend([("override".into(), true.into()), ("reason".into(), "hotfix".into())]);
@@ -152,7 +152,7 @@ async fn waiting_promotion_does_not_replace_newer_versions() {
     let shown = |cell: usize| row["repositories"][cell]["waiting"].as_array().map_or(0, Vec::len);
     assert_eq!((shown(0), shown(1)), (0, 1), "{row:#}");
 
-    // A version written by hand is newer than an earlier request.
+    // A foreign commit is newer than the earlier request.
     fleet.push_image("user-service", &sha('7')).await;
     let text = tagrelay_test_support::fleet::deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
     fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);
@@ -288,7 +288,7 @@ async fn updates_frozen_in_a_removed_environment_are_refused_before_the_freeze_e
     let frozen = freeze(&fleet, json!({"environment": "production", "reason": "audit"})).await;
     let promoted = asked(&fleet, "/promotions", json!({"to": "production", "repositories": ["user-service"]})).await;
     assert_eq!(promoted["state"], "waiting", "{promoted:#}");
-    // The writer is in the middle of a push to production: a rollback passes the freeze.
+    // During a push to production, a rollback passes the freeze.
     let (begun, go_on) = (fleet.folder().join("begun"), fleet.folder().join("go-on"));
     let script = format!("touch {}; while ! test -e {}; do sleep 0.05; done", begun.display(), go_on.display());
     fleet.upstream.hook("pre-receive", &script);
@@ -305,7 +305,7 @@ async fn updates_frozen_in_a_removed_environment_are_refused_before_the_freeze_e
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     fleet.eventually("it is gone", async || environment_names(&fleet).await.contains(&"live".to_owned())).await;
     let is_frozen = async || api(&fleet, "GET", "/freezes", None).await.1["freezes"][0]["id"] == frozen.as_str();
-    // Another freeze ends by itself, so freezes are looked at; that of production stays while its writer is at work.
+    // When another freeze ends, all freezes are checked; this one stays while a push is running.
     freeze(&fleet, json!({"environment": "staging", "reason": "short", "freeze_for": "1s"})).await;
     fleet.eventually("the short freeze has ended", async || fleet.log().contains("environment thawed")).await;
     assert!(is_frozen().await, "the freeze ended during a push to its environment\n{}", fleet.log());

@@ -1,4 +1,4 @@
-//! Settings of a config repository for commits, and the webhooks and answers of Git hosts.
+//! Settings of a config repository, and webhooks of its host.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use tagrelay_test_support::git_http::{Fault, Server};
 
 const HOOK_SECRET: &str = "a-secret-of-the-git-host-8a1e";
 
-/// How often the branch was read from the remote.
+/// How often the remote was asked for the branch's tip.
 async fn refreshes(fleet: &Fleet) -> f64 {
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     let counts = metrics.lines().filter(|line| {
@@ -20,7 +20,7 @@ async fn refreshes(fleet: &Fleet) -> f64 {
     counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-/// Sends what GitHub sends after a push.
+/// Sends GitHub's webhook for a push.
 async fn tell(fleet: &Fleet, branch: &str, commit: &str) -> (u16, Value) {
     let body = json!({"ref": format!("refs/heads/{branch}"), "after": commit}).to_string();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(HOOK_SECRET.as_bytes()).unwrap();
@@ -46,7 +46,7 @@ async fn webhook_of_git_host_makes_the_branch_be_read() {
     assert_eq!((status, &answer["branches"]), (200, &json!([{"branch": "main", "state": "known"}])), "{answer}");
     let (status, answer) = tell(&fleet, "other", &sha('a')).await;
     assert_eq!((status, &answer["branches"]), (200, &json!([{"branch": "other", "state": "foreign"}])), "{answer}");
-    // The next reading is that of the branch that moved, and the only one.
+    // Only the branch that moved is read, once.
 
     fleet.upstream.commit("by hand", &[("environments/staging/new.yaml", "image: docker.io/uyou/new:1\n")]);
     let (status, answer) = tell(&fleet, "main", &fleet.upstream.tip()).await;
@@ -58,7 +58,7 @@ async fn webhook_of_git_host_makes_the_branch_be_read() {
             tell(&fleet, "main", &fleet.upstream.tip()).await.1["branches"][0]["state"] == "known"
         })
         .await;
-    // A push after a webhook of the host loses no race.
+    // With a webhook for each foreign push, no push loses a race.
     let id = fleet.announce("user-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
@@ -108,7 +108,7 @@ async fn commits_follow_the_settings() {
     let allowed = format!("gpg.ssh.allowedSignersFile={}", signers.display());
     fleet.upstream.git(&["-c", "gpg.format=ssh", "-c", &allowed, "verify-commit", "main"]);
 
-    // Two environments in one push are one commit: an update in its quiet period goes along with the promotion.
+    // Two environments in one push are one commit. The update in its quiet period is pushed with the promotion.
     fleet.push_image("user-service", &sha('3')).await;
     let (_, event) = fleet.deliver("user-service", &sha('3')).await;
     let id = event["events"][0]["id"].as_str().unwrap();
@@ -173,7 +173,7 @@ async fn promotion_does_not_wait_for_the_quiet_period() {
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('2')});
     let promoted = fleet.request("/promotions", promotion).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
-    // The waiting update goes along.
+    // The waiting update is pushed, too.
     assert_eq!(fleet.settled(&id).await["state"], "committed");
 }
 
@@ -191,7 +191,7 @@ async fn retry_after_of_git_host_is_respected() {
         .start_at(tagrelay_test_support::fleet::free_port(), upstream)
         .await;
     fleet.eventually("the branch has been read", async || refreshes(&fleet).await > 0.0).await;
-    // The answer to a push is 503: the push may have landed all the same.
+    // The push is answered with 503, so it may have landed.
     server.set_fault(Fault::Unavailable(3));
     let id = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -201,7 +201,7 @@ async fn retry_after_of_git_host_is_respected() {
         })
         .await;
     server.take_requests();
-    // A promotion needs a reading of the branch, and gets the answer of the host instead.
+    // A promotion needs to read the branch, and gets the host's error as reason.
     let promotion = json!({"to": "production", "repositories": ["user-service"]});
     let (status, problem) = fleet.api("POST", "/promotions", Some(promotion)).await;
     assert_eq!(status, 503, "{problem}");
@@ -220,7 +220,7 @@ async fn token_repeated_by_git_host_is_redacted() {
     let registry = registry.await.unwrap();
     let upstream = builder.upstream(&registry.host());
     let server = Server::start(upstream.parent(), "tagrelay", TOKEN);
-    // A file, so that the token stands in no settings that are kept beside the store.
+    // A token file, so the token is not in the settings beside the store.
     let secret = upstream.parent().join("token");
     std::fs::write(&secret, TOKEN).unwrap();
     let credentials = format!("username = \"tagrelay\"\npassword = {{ file = \"{}\" }}\n", secret.display());

@@ -1,4 +1,4 @@
-//! Promotions of versions that others committed, from an environment that must be healthy.
+//! Gated promotions of versions that foreign commits deployed.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 
 const APPLICATION: &str = "user-service-staging";
 
-/// Commits a version of the registry to staging, as a person would.
+/// Sets a version in staging with a foreign commit. The registry has it.
 async fn write_by_hand(fleet: &Fleet, tag: &str) {
     fleet.push_image("user-service", tag).await;
     let text = deployment(&format!("{}:{tag}", fleet.repository("user-service")));
@@ -19,7 +19,7 @@ fn order() -> Value {
     json!({"to": "production", "repositories": ["user-service"]})
 }
 
-/// Asks for a promotion that is refused, and returns why.
+/// Requests a promotion that is refused, and returns the reason.
 async fn refusal(fleet: &Fleet) -> String {
     let (status, problem) = fleet.api("POST", "/promotions", Some(order())).await;
     assert_eq!(status, 409, "{problem}");
@@ -56,7 +56,7 @@ async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
         &by_hand[..7]
     );
     assert!(said.contains(&expected), "{said}");
-    // Foreign commits to other files do not matter, and Argo CD need not run the newest of them.
+    // Later foreign commits to other files do not matter, and Argo CD need not sync the newest commit.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let said = refusal(&fleet).await;
     assert!(said.contains("where user-service is at 1111111"), "{said}");
@@ -86,7 +86,7 @@ async fn unknown_revision_of_argo_cd_refuses_promotion() {
     assert!(is_let_through(&fleet).await);
 }
 
-// The fake answers while the test waits for the end of the program.
+// The fake server must answer while the test waits for the program's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_made_during_downtime_must_run_before_promotion() {
     let argocd = four_applications().await;
@@ -99,7 +99,7 @@ async fn commits_made_during_downtime_must_run_before_promotion() {
     write_by_hand(&fleet, &sha('2')).await;
     let by_hand = fleet.upstream.tip();
     write_by_hand(&fleet, &sha('3')).await;
-    // Commits that were never a tip here are asked of the Git server.
+    // Commits that were never a known tip are fetched from the Git server.
     std::fs::remove_dir_all(mirrors).unwrap();
     fleet.start().await;
     for (revision, runs) in [(first, "1111111"), (by_hand, "2222222")] {
@@ -124,18 +124,18 @@ async fn foreign_commit_restarts_the_soak_time() {
     fleet.start().await;
     assert!(is_let_through(&fleet).await);
 
-    // Argo CD may be so fast that the rollout was never observed.
+    // Argo CD can finish a sync between two requests.
     write_by_hand(&fleet, &sha('2')).await;
     goes_to(&argocd, &fleet.upstream.tip());
     assert!(refusal(&fleet).await.contains("its soak time is 3600 s"));
     assert_eq!(fleet.terminate(), Some(0));
     an_hour_later(&fleet).await;
-    // Neither a restart nor a foreign commit to other files restarts it.
+    // Restarts and foreign commits to other files do not restart the soak time.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     fleet.start().await;
     assert!(is_let_through(&fleet).await);
 
-    // Argo CD's own word for when something was brought there last.
+    // The time of the last sync, according to Argo CD.
     let now = jiff::Timestamp::now();
     argocd.change(APPLICATION, |app| app.times.1 = json!(now.to_string()));
     let said = refusal(&fleet).await;

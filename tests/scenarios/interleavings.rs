@@ -1,7 +1,7 @@
-//! Whatever the order, the doubling and the interleaving of events, every image ends at its newest build.
+//! Every image ends at its newest build, whatever the order, duplication and interleaving of its events.
 //!
-//! The store is the real one, and so is the comparison of what tags say. Reading what is under way, deciding and
-//! writing are steps of their own here, so that they are interleaved in ways that a whole program rarely meets.
+//! Uses the real store and the real comparison of tags. Reading, deciding and writing are separate steps here, so they are
+//! interleaved in ways that are rare in the whole program.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const IMAGES: usize = 50;
 const BUILDS: usize = 5;
 const STAGING: &str = "staging";
 
-/// What an event has read before it is decided.
+/// The data that an event has read before its decision.
 struct Read {
     event: String,
     image: usize,
@@ -32,9 +32,9 @@ struct World {
     store: Store,
     rule: TagRule,
     running: Vec<Tag>,
-    /// Events whose reading is done and whose decision is not.
+    /// Events that have read but not decided.
     read: Vec<Read>,
-    /// Events that wait, with image and tag.
+    /// Waiting events, with image and tag.
     queued: Vec<(String, usize, Tag)>,
     outrun: usize,
 }
@@ -62,7 +62,7 @@ impl World {
         self.queued.push((received.id, image, tag(build)));
     }
 
-    /// Reads what is under way for one of the queued events.
+    /// Reads the pending updates for a queued event.
     async fn read(&mut self, pick: usize) {
         if self.queued.is_empty() {
             return;
@@ -73,7 +73,7 @@ impl World {
         self.read.push(Read { event, image, tag, standing, running });
     }
 
-    /// Decides one of the events that have read.
+    /// Decides an event that has read.
     async fn decide(&mut self, pick: usize) {
         if self.read.is_empty() {
             return;
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Writes everything that is pending, as the writer of a branch does: the newest of each place.
+    /// Writes all pending updates like a branch's writer: the newest of each repository and environment.
     async fn write(&mut self) {
         let pending = self.store.pending_updates(&[STAGING.to_owned()], 1000).await.unwrap();
         let mut newest = BTreeMap::new();
@@ -122,7 +122,7 @@ impl World {
             let new = update.version.tag().unwrap().clone();
             let number = |tag: &Tag| self.rule.read(tag).unwrap().number.unwrap();
             assert!(number(&new) >= number(&self.running[image]), "{new} over {}", self.running[image]);
-            // The snapshot moves before the store learns of it.
+            // The snapshot changes before the store records it.
             self.running[image] = new;
             finished.push(Finish { update_id: update.id, outcome: Outcome::Committed, follow: false, asked: None });
         }

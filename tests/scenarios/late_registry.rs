@@ -1,5 +1,4 @@
-//! Registries that are behind their own webhook, and what comes of it. Nothing else happens meanwhile, so that nothing
-//! but the clock can make the event go on.
+//! Registries that show an image only after its webhook. Nothing else happens meanwhile, so only the timer continues the event.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +13,7 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};
 
-/// Answers the first `left` questions for a manifest with `status`.
+/// Answers the first `left` requests for a manifest with `status`.
 #[derive(Clone)]
 struct Late {
     left: Arc<AtomicUsize>,
@@ -30,7 +29,7 @@ async fn hold_back(State(late): State<Late>, request: Request, next: Next) -> Re
     next.run(request).await
 }
 
-/// Returns what becomes of an event whose registry needs `questions` questions until it knows the image.
+/// Returns the final event if its registry shows the image after `questions` requests.
 async fn event_of(questions: usize, status: StatusCode) -> Value {
     let late = Late { left: Arc::new(AtomicUsize::new(questions)), status };
     let front = |routes: axum::Router| routes.layer(from_fn_with_state(late, hold_back));
@@ -64,11 +63,11 @@ async fn image_that_stays_missing_is_refused() {
     assert!(reason.ends_with(&format!("has no uyou/user-service:{}", sha('1'))), "{reason}");
 }
 
-/// Keeps the answers about a tag back until the test releases them.
+/// Blocks requests for a tag until the test releases them.
 #[derive(Clone, Default)]
 struct Slow {
     tag: Arc<Mutex<Option<String>>>,
-    /// Requests that were kept back.
+    /// Number of blocked requests.
     kept: Arc<AtomicUsize>,
     released: Arc<tokio::sync::watch::Sender<bool>>,
 }
@@ -96,7 +95,7 @@ async fn answer_late(State(slow): State<Slow>, request: Request, next: Next) -> 
     next.run(request).await
 }
 
-/// A fleet that runs the first three builds of a service after one another, in the order of the numbers in their tags.
+/// A fleet that deploys the first three builds of a service in the order of their build numbers.
 async fn third_of(builder: Builder, slow: &Slow) -> (EmbeddedRegistry, Fleet) {
     let layer = from_fn_with_state(slow.clone(), answer_late);
     let front = |routes: axum::Router| routes.layer(layer);
@@ -131,7 +130,7 @@ async fn push_waiting_for_hold_does_not_end_the_rollback() {
     let (_, done) = fleet.api("GET", &path, None).await;
     assert_eq!(done["state"], "committed", "{done:#}");
     assert_eq!(fleet.running("staging", "user-service"), "v2");
-    // The hold is released, and the waiting update is written.
+    // The hold is released, and the waiting update continues.
     let (_, holds) = fleet.api("GET", "/holds", None).await;
     let hold = holds["holds"][0]["id"].as_str().unwrap();
     assert_eq!(fleet.api("DELETE", &format!("/holds/{hold}"), None).await.0, 204);
@@ -157,7 +156,7 @@ async fn push_is_compared_with_earlier_promotion() {
         assert_eq!(status, 202, "{taken}");
         fleet.eventually("the registry is asked about v2", async || slow.is_asked()).await;
         fleet.push_image("user-service", pushed).await;
-        // Another delivery than that of before.
+        // Another delivery than before.
         let image = format!("{}:{pushed}", fleet.repository("user-service"));
         let (_, answer) = fleet.deliver_body(&json!({"image": image, "id": "again"}).to_string()).await;
         slow.release();
@@ -165,7 +164,7 @@ async fn push_is_compared_with_earlier_promotion() {
         let path = format!("/promotions/{}?wait=60", taken["id"].as_str().unwrap());
         let (_, done) = fleet.api("GET", &path, None).await;
         let state = done["updates"][0]["state"].as_str().unwrap();
-        // If the push was decided before the promotion was written, both are one step.
+        // If the push came before the promotion was written, both are one change.
         let is_expected = state == "committed" || (state == "superseded" && pushed == "v4");
         assert!(is_expected, "{pushed}: {done:#} {event:#}");
         assert_eq!(fleet.running("qa", "user-service"), expected, "{pushed}: {event:#}");
@@ -173,7 +172,7 @@ async fn push_is_compared_with_earlier_promotion() {
     }
 }
 
-/// Answers for the config blobs of images, in the place of the registry.
+/// Replaces the answers to requests for config blobs.
 #[derive(Clone, Default)]
 struct Blobs(Arc<Mutex<Option<StatusCode>>>);
 
@@ -184,7 +183,7 @@ async fn refuse_blobs(State(Blobs(status)): State<Blobs>, request: Request, next
         && request.uri().path().contains("/blobs/");
     match status.filter(|_| is_read) {
         Some(StatusCode::TEMPORARY_REDIRECT) => {
-            // Storage behind the registry, whose links have expired.
+            // Blob storage whose links have expired.
             let host = request.headers()["host"].to_str().unwrap().replace("127.0.0.1", "localhost");
             let location = format!("http://{host}/expired{}", request.uri().path());
             (StatusCode::TEMPORARY_REDIRECT, [("location", location)]).into_response()

@@ -1,4 +1,4 @@
-//! Slow, numerous and oversized requests do not affect others.
+//! Slow, excessive and oversized requests, and that they do not affect other senders.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use tagrelay_test_support::fleet::{Fleet, LIMIT, sha};
 
-/// A second receiver, which must go on whatever happens to the first.
+/// A second receiver, which must stay usable.
 const OTHER: &str = "name = \"other\"\nkind = \"generic\"\nunauthenticated = true";
 
 async fn connect(fleet: &Fleet) -> TcpStream {
@@ -17,22 +17,22 @@ async fn connect(fleet: &Fleet) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// Sends bytes on a connection of their own.
+/// Sends bytes on a new connection.
 async fn begin(fleet: &Fleet, bytes: &str) -> TcpStream {
     let mut stream = connect(fleet).await;
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
 }
 
-/// Returns what the program still says until it closes the connection.
+/// Returns everything that the program sends until it closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end as well.
+    // A reset is an end, too.
     let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it is not closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Asks the API and the other receiver, which have to answer.
+/// Calls the API and the other receiver, which must answer.
 async fn assert_others_answer(fleet: &Fleet) {
     let (status, _) = fleet.api("GET", "/environments", None).await;
     assert_eq!(status, 200);
@@ -41,7 +41,7 @@ async fn assert_others_answer(fleet: &Fleet) {
     assert_eq!(answer.unwrap().status(), 202);
 }
 
-/// How many of the connections are open and have got no answer yet.
+/// How many of the connections are open without an answer.
 fn unanswered(streams: &[TcpStream]) -> usize {
     let is_waiting = |stream: &&TcpStream| {
         stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
@@ -49,7 +49,7 @@ fn unanswered(streams: &[TcpStream]) -> usize {
     streams.iter().filter(is_waiting).count()
 }
 
-/// Has a signature, which can only be checked with the whole body.
+/// A signature, so that wrong credentials are noticed only after the body.
 const SLOW_BODY: &str =
     "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
@@ -57,7 +57,7 @@ const SLOW_BODY: &str =
 async fn slow_headers_are_cut_off_and_block_nobody() {
     let fleet = crate::fleet().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
     let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
-    // Four times as many as there may be: each new one takes the place of the oldest of them.
+    // Four times the limit: each new connection replaces the oldest idle one.
     let mut slow = Vec::new();
     for _ in 0..128 {
         slow.push(begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await);
@@ -66,9 +66,9 @@ async fn slow_headers_are_cut_off_and_block_nobody() {
         assert_others_answer(&fleet).await;
     }
     assert!(unanswered(&slow) > 0, "the slow connections were gone before the others were answered");
-    // The first has long made room for others.
+    // The first was closed long ago.
     rest(&mut first).await;
-    // A connection that is not displaced is cut off by its time limit, although it sends a byte each second.
+    // A connection that is not replaced is closed by the time limit, even if it sends a byte a second.
     drop(slow);
     let mut last = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
     let mut bytes = 0;
@@ -87,7 +87,7 @@ async fn slow_headers_are_cut_off_and_block_nobody() {
 async fn idle_connection_is_kept() {
     let fleet = crate::fleet().service("user-service").start().await;
     let mut stream = connect(&fleet).await;
-    // Longer apart than a slow header may take: a proxy keeps its connections for a minute.
+    // Longer apart than the time limit of a header, because proxies keep connections for a minute.
     for pause in [Duration::ZERO, Duration::from_secs(12)] {
         tokio::time::sleep(pause).await;
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -103,8 +103,8 @@ async fn idle_connection_is_kept() {
 async fn slow_bodies_time_out_and_meanwhile_others_get_503() {
     let fleet = crate::fleet().server("max_connections = 8").service("user-service").start().await;
     let mut slow = Vec::new();
-    // One whose request the program has not read yet makes room for the next, so that it takes some more than eight until
-    // every connection has a request running.
+    // A connection whose request has not been read yet can be replaced, so it takes more than eight until every connection has a
+    // running request.
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {
         assert!(slow.len() < 1000, "connections without end; the last said {refused:?}");
@@ -137,8 +137,8 @@ async fn unauthenticated_flood_does_not_affect_known_senders() {
         .start()
         .await;
     let before = fleet.peak_memory_kib();
-    // Signatures that nobody can check yet, over bodies that are nearly as large as they may be, on all connections but a
-    // few: those beyond the receiver's places are told to come again, and their connections are free.
+    // Bodies near the size limit with a wrong signature, on all connections but a few. Those beyond the receiver's limit get 503,
+    // and their connections are free.
     let length = 65_000;
     let large = "x".repeat(length - 1);
     let head = format!(
@@ -154,9 +154,9 @@ async fn unauthenticated_flood_does_not_affect_known_senders() {
     assert!(unanswered(&slow) > 0, "the flood was over before the others were answered");
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     let peak = fleet.peak_memory_kib();
-    // All of the bodies together would be 32 MiB.
+    // All bodies together would be 32 MiB.
     assert!(peak < before + 28 * 1024, "{before} KiB before, {peak} KiB at most");
-    // Wrong and missing credentials do not use up what the sender may send.
+    // Failed authentication does not use up the sender's rate limit.
     let url = fleet.url("/webhooks/known?token=");
     for _ in 0..10 {
         assert_eq!(fleet.client.post(format!("{url}wrong")).body("{}").send().await.unwrap().status(), 401);
@@ -191,14 +191,14 @@ async fn endless_bodies_and_zip_bombs_use_no_memory() {
     let head = "POST /webhooks/other HTTP/1.1\r\nHost: x\r\n";
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..16 {
-        // Half of them say how long it will be.
+        // Half of them declare their length.
         let chunked = number % 2 == 0;
         let length = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 10737418240" };
         let mut stream = begin(&fleet, &format!("{head}{length}\r\n\r\n")).await;
         let block = if chunked { format!("10000\r\n{block}\r\n") } else { block.clone() };
         sending.spawn(async move {
             let mut sent = 0_u64;
-            // 10 GiB, if they are accepted.
+            // 10 GiB, if they were read.
             while sent < 10 << 30 && stream.write_all(block.as_bytes()).await.is_ok() {
                 sent += 64 * 1024;
             }
@@ -235,12 +235,12 @@ async fn flood_on_one_receiver_does_not_affect_others() {
         .receiver("name = \"flooded\"\nkind = \"generic\"\nunauthenticated = true\nrate_limit = \"20/m\"")
         .start()
         .await;
-    // All the room of one receiver, taken by bodies that never come.
+    // The receiver's whole memory budget, reserved by bodies that never arrive.
     let mut slow = Vec::new();
     for _ in 0..80 {
         slow.push(begin(&fleet, SLOW_BODY).await);
     }
-    // Who shows nothing waits for no place, and does not keep one.
+    // A request without credentials neither waits nor reserves memory.
     let refused =
         rest(&mut begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await).await;
     assert!(refused.starts_with("HTTP/1.1 401"), "answered without the rest of its body: {refused}");
@@ -270,7 +270,7 @@ async fn flood_on_one_receiver_does_not_affect_others() {
     };
     let ((taken, limited), ()) = tokio::join!(flood, others);
     assert_eq!(taken + limited, 300);
-    // 20 at once, and one more for each three seconds that it took.
+    // A burst of 20, and one more every three seconds.
     assert!((20..100).contains(&taken), "{taken}");
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     let counted = format!(r#"tagrelay_webhook_requests_total{{receiver="flooded",outcome="rate_limited"}} {limited}"#);

@@ -27,7 +27,7 @@ use tagrelay_test_support::fleet::Builder;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tagrelay");
 
-/// Begins a fleet of the built program.
+/// A fleet of the built program.
 fn fleet() -> Builder {
     Fleet::builder(PROGRAM)
 }

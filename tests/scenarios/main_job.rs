@@ -1,4 +1,4 @@
-//! A push becomes a commit, a promotion moves production, a rollback stays.
+//! A push becomes a commit, a promotion changes production, a rollback stays.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn push_promotion_and_rollback_with_docker_registry_over_smart_http() {
     let credentials = "username = \"tagrelay\"\npassword = { value = \"git-password-51\" }\n";
     let fleet = builder.remote(&format!("{git}/config.git"), credentials).start_at(port, upstream).await;
 
-    // Only the registry announces the images.
+    // Only the registry itself notifies Tagrelay.
     let old = fleet.push_image("user-service", &sha('0')).await;
     let digest = fleet.push_image("user-service", &sha('1')).await;
     fleet
@@ -145,7 +145,7 @@ async fn every_manifest_format_is_updated_and_nothing_else_changes() {
         file("environments/staging/pinned.yaml"),
         format!("image: &old {host}/uyou/user-service:{}@{digest}\r\n", sha('7'))
     );
-    // Forty digits would be read as a number.
+    // A parser could read forty digits as a number.
     let expected = values.replace("REGISTRY", host).replace(&sha('0'), &format!("\"{}\"", sha('7')));
     assert_eq!(file("environments/staging/deep/er/values.yaml"), expected);
     assert_eq!(file("environments/staging/etcd.yaml"), before);
@@ -195,7 +195,7 @@ async fn redelivery_changes_nothing() {
         (202, &json!("duplicate"), &json!(id))
     );
     fleet.settled(&id).await;
-    // Another announcement of the same image is another event, and is unchanged.
+    // Another webhook for the same image is another event, and finds nothing to do.
     let body = json!({"repository": fleet.repository("user-service"), "tag": sha('1'),
         "digest": format!("sha256:{}", "0".repeat(64))});
     let (_, other) = fleet.deliver_body(&body.to_string()).await;

@@ -1,4 +1,4 @@
-//! Which build is newer: whatever the order in which they are announced, an environment ends at the newest.
+//! Build order: whatever the order of announcements, an environment ends at the newest build.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tagrelay_test_support::fleet::{Fleet, deployment, sha};
 use tagrelay_test_support::git_http::{Fault, Server};
 use tagrelay_test_support::source::{CONTENT, Source};
 
-/// The update of an event for staging.
+/// An event's update for staging.
 fn update(event: &Value) -> &Value {
     &event["updates"][0]
 }
@@ -21,7 +21,7 @@ async fn settle(fleet: &Fleet, service: &str, tag: &str) -> Value {
     fleet.settled(&id).await
 }
 
-/// Pushes an image that was built so many minutes after a moment in the past.
+/// Pushes an image with a build time this many minutes after a fixed time.
 async fn push_built(fleet: &Fleet, service: &str, tag: &str, minute: i64) {
     let at = Timestamp::from_second(1_700_000_000 + 60 * minute).unwrap();
     fleet.push_image_built(service, tag, at).await;
@@ -59,12 +59,12 @@ async fn ancestry_decides_over_smart_http() {
         .start()
         .await;
 
-    // The running commit is in no history: the next criterion decides.
+    // The running version is not in the source: the next criterion decides.
     let event = settle(&fleet, "user-service", &third).await;
     assert_eq!((&event["state"], &update(&event)["decided_by"]), (&json!("committed"), &json!("arrival")), "{event:#}");
     assert!(update(&event)["decided_because"].as_str().unwrap().contains("has no commit 0000000"), "{event:#}");
 
-    // Built again later, and older all the same.
+    // Built later from an older commit, so it is older.
     let event = settle(&fleet, "user-service", &second).await;
     assert_eq!((&event["state"], &update(&event)["decided_by"]), (&json!("refused"), &json!("ancestry")), "{event:#}");
     let reason = event["reason"].as_str().unwrap();
@@ -73,7 +73,7 @@ async fn ancestry_decides_over_smart_http() {
         format!("older: {}, which staging runs, is newer by ancestry in the source repository", &third[..7])
     );
 
-    // A commit that came after the source was read last.
+    // A commit that is newer than the last fetch of the source.
     let fourth = source.commit("main", Some(&third), "fourth");
     let event = settle(&fleet, "user-service", &fourth).await;
     assert_eq!(
@@ -84,7 +84,7 @@ async fn ancestry_decides_over_smart_http() {
     let steps = event["explanation"].to_string();
     assert!(steps.contains("(decided by ancestry)"), "{steps}");
 
-    // On another branch than those that count.
+    // On a branch that is not in `source_branches`.
     let event = settle(&fleet, "user-service", &aside).await;
     assert_eq!(event["state"], "refused", "{event:#}");
     let reason = event["reason"].as_str().unwrap();
@@ -94,7 +94,7 @@ async fn ancestry_decides_over_smart_http() {
     );
     assert!(event["attempts"].as_u64().unwrap() >= 2, "the source was read again before the end: {event:#}");
 
-    // Away: nothing goes on without it, and nothing is lost.
+    // Without the source, the event waits and is not lost.
     server.set_fault(Fault::Unavailable(1));
     let fifth = source.commit("main", Some(&fourth), "fifth");
     let id = fleet.announce("user-service", &fifth).await;
@@ -111,13 +111,13 @@ async fn ancestry_decides_over_smart_http() {
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     assert_eq!(fleet.running("staging", "user-service"), fifth);
 
-    // A rollback may go to an older one.
+    // Promotions may choose an older version.
     let back = json!({"environment": "staging", "repository": "user-service", "to": second});
     let back = fleet.request("/rollbacks", back).await;
     assert_eq!(back["state"], "committed", "{back:#}");
     assert_eq!(fleet.running("staging", "user-service"), second);
 
-    // The cache holds commits, no contents and no password.
+    // Commits are cached, but no file contents and no password.
     let kept = files_below(&fleet.folder().join("sources"));
     assert!(kept.len() >= 2, "{kept:?}");
     for file in kept {
@@ -157,7 +157,7 @@ async fn source_without_partial_clone_is_fetched_as_deep_as_needed() {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         assert!(!text.contains(CONTENT), "{}", file.display());
     }
-    // The cache survives a restart, also if the source is gone.
+    // The cached order survives a restart, even if the source is unreachable.
     let mut fleet = fleet;
     fleet.terminate();
     std::fs::rename(source.path(), source.folder.path().join("gone")).unwrap();
@@ -182,7 +182,7 @@ async fn number_in_tag_decides() {
             "{run}: {event:#}"
         );
     }
-    // A person moves it by hand, and Tagrelay has not seen that yet.
+    // A foreign commit that Tagrelay has not read yet.
     let image = format!("{}:{}", fleet.repository("user-service"), tag(40));
     fleet.upstream.commit("by hand", &[("environments/staging/user-service.yaml", &deployment(&image))]);
     let event = settle(&fleet, "user-service", &tag(30)).await;
@@ -214,7 +214,7 @@ async fn build_time_decides_last() {
         "{event:#}"
     );
 
-    // A made-up date says nothing, and then the order of arrival counts.
+    // With an implausible build time, the order of arrival counts.
     fleet.push_image_built("user-service", &sha('4'), "1970-01-01T00:00:00Z".parse().unwrap()).await;
     let event = deliver(&fleet, "user-service", &sha('4')).await;
     assert_eq!((&event["state"], &update(&event)["decided_by"]), (&json!("committed"), &json!("arrival")), "{event:#}");
@@ -249,7 +249,7 @@ async fn moving_tag_is_followed_by_digest() {
     let event = deliver(&fleet, "tool", "latest").await;
     assert_eq!(event["state"], "committed", "{event:#}");
     assert_eq!(fleet.running("staging", "tool"), format!("latest@{digest}"));
-    // The tag alone would say nothing.
+    // The tag alone does not show the change.
     let subject = fleet.upstream.git(&["log", "-1", "--format=%s", "main"]);
     let zeros = &old[..12];
     assert_eq!(subject.trim(), format!("staging: tool latest@sha256:{zeros} -> latest@{}", digest.short()));
@@ -272,7 +272,7 @@ async fn moving_tag_that_moves_again_is_not_a_duplicate() {
         .start()
         .await;
     let mut digests = Vec::new();
-    // A sender that names only repository and tag, as Quay does, and one that names the digest as well.
+    // One sender that only names repository and tag, like Quay, and one that also sends the digest.
     for built in ["first", "second", "first"] {
         let minute = if built == "first" { 0 } else { 1 };
         let at = Timestamp::from_second(1_750_000_000 + minute * 60).unwrap();
@@ -282,7 +282,7 @@ async fn moving_tag_that_moves_again_is_not_a_duplicate() {
     }
     assert_eq!(digests[0], digests[2]);
     assert_eq!(fleet.running("staging", "tool"), format!("main@{}", digests[1]), "the first is older by build time");
-    // The same again is nothing new.
+    // Repeating it changes nothing.
     let event = deliver(&fleet, "tool", "main").await;
     assert_ne!(event["state"], "committed", "{event:#}");
 }
@@ -304,7 +304,7 @@ async fn version_reverted_by_hand_returns_when_announced_again() {
         fleet.settled(answer["events"][0]["id"].as_str().unwrap()).await
     };
     assert_eq!(settle(&fleet, "user-service", "v20").await["state"], "committed");
-    // The branch is read for this, just before a person writes to it.
+    // The branch is read for this, shortly before a foreign commit.
     assert_eq!(again("v20", "once more").await["state"], "unchanged");
     by_hand("v2").await;
     let event = again("v20", "again").await;
@@ -341,7 +341,7 @@ async fn same_digest_under_another_tag_is_unchanged() {
     assert_eq!(fleet.running("staging", "user-service"), "one");
 }
 
-/// A small generator of numbers that differ from run to run of the test only by its seed.
+/// A small pseudorandom generator.
 struct Shuffler(u64);
 
 impl Shuffler {
@@ -391,7 +391,7 @@ async fn events_in_any_order_end_at_the_newest_build() {
     for image in 0..IMAGES {
         assert_eq!(fleet.running("staging", &format!("service-{image}")), tag(image, BUILDS - 1));
     }
-    // On the way, no commit went backwards.
+    // No commit went backwards.
     let log = fleet.upstream.git(&["log", "-p", "--format=", "main"]);
     let moved = |sign: char| {
         log.lines().filter(move |line| line.starts_with(sign) && line.contains("image: ")).map(|line| {

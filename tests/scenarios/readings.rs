@@ -1,4 +1,4 @@
-//! Final refusals rest on a current reading of the branch, and share such readings.
+//! Final decisions are based on the current branch, with few requests.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ async fn manifest_added_by_others_is_seen() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // The branch has just been read and written, and no webhook announces the next commit.
+    // The branch was just read and written, and there is no webhook for the next commit.
     let text = deployment(&format!("{}:{}", fleet.repository("order-service"), sha('0')));
     fleet.upstream.commit("a new service", &[("environments/staging/order-service.yaml", &text)]);
     let id = fleet.announce("order-service", &sha('1')).await;
@@ -55,7 +55,7 @@ async fn promotion_that_loses_the_race_keeps_the_foreign_version() {
     let fleet = crate::fleet().service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    // A foreign commit lands while the promotion is being pushed.
+    // A foreign commit lands during the push of the promotion.
     let before = fleet.upstream.tip();
     let text = deployment(&format!("{}:{}", fleet.repository("user-service"), sha('7')));
     fleet.upstream.commit("by hand", &[("environments/production/user-service.yaml", &text)]);

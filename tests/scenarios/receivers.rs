@@ -1,4 +1,4 @@
-//! What a person needs to set a receiver up, and to see that it works.
+//! Setting up a receiver and checking that it works.
 
 use std::process::{Command, Output};
 
@@ -11,7 +11,7 @@ use tagrelay_test_support::issuer::Issuer;
 
 const SECRET: &str = "a-secret-of-every-kind-41bd";
 
-/// A fleet with a receiver of every kind, which is called as its kind.
+/// A fleet with a receiver of every kind, named after its kind.
 async fn fleet_of_all_kinds() -> Fleet {
     Kind::ALL
         .iter()
@@ -122,7 +122,7 @@ async fn same_id_is_the_same_event() {
     assert_eq!(repeated, [&["duplicate"], &words[1..]].concat());
 }
 
-/// Whether the store knows that a receiver was heard at this time.
+/// Whether the store has this time as the receiver's last request.
 async fn is_stored(fleet: &Fleet, at: i64) -> bool {
     use sqlx::Connection as _;
     let url = format!("sqlite:{}?mode=ro", fleet.folder().join("tagrelay.db").display());
@@ -150,7 +150,7 @@ async fn last_delivery_of_receiver_survives_restart() {
     assert_eq!(milliseconds(&after["last_heard"]["at"]), milliseconds(&before["last_heard"]["at"]));
     assert_eq!(after["last_heard"]["outcome"], "ignored");
     assert_eq!(milliseconds(&after["last_accepted_at"]), milliseconds(&before["last_accepted_at"]));
-    // A request without an event does not replace the last accepted one.
+    // After a restart, a request without an event keeps the last event.
     fleet.client.post(fleet.url("/webhooks/ci")).json(&json!({})).send().await.unwrap();
     let again = receiver(&fleet, "ci").await;
     assert_eq!(again["last_heard"]["outcome"], "unauthorized");
@@ -213,7 +213,7 @@ async fn identity_tokens_are_checked_with_fetched_keys() {
     assert_eq!(deliver(&issuer.token("pusher", -600), &sha('3')).await, 401);
     let forged = issuer.token("pusher", 600).replace(|c: char| c.is_ascii_digit(), "0");
     assert_eq!(deliver(&forged, &sha('3')).await, 401);
-    // Tokens that name unknown keys do not cause repeated requests for keys.
+    // Tokens with unknown key ids do not cause repeated key requests.
     issuer.rotate();
     for _ in 0..5 {
         assert_eq!(deliver(&issuer.token("pusher", 600), &sha('3')).await, 401);

@@ -29,7 +29,7 @@ fn settings(fleet: &Fleet) -> String {
     std::fs::read_to_string(fleet.settings_file()).unwrap()
 }
 
-/// Writes settings as an editor does: a new file under the same name.
+/// Writes settings as an editor does: a new file with the same name.
 fn write(fleet: &Fleet, text: &str) {
     let new = fleet.folder().join("new.toml");
     std::fs::write(&new, text).unwrap();
@@ -74,7 +74,7 @@ async fn reload_by_api_takes_effect_at_once() {
     assert_eq!(answer["changes"], json!([added("[[environment]]", "qa"), added("[[receiver]]", "second")]));
     assert!(!answer.to_string().contains(GENERIC_SECRET));
 
-    // No moment passes in which the new receiver is unknown or the service is not ready.
+    // The new receiver and readiness are available without interruption.
     let ready = fleet.client.get(fleet.url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 200, "{}", ready.text().await.unwrap());
     fleet.push_image("user-service", &sha('1')).await;
@@ -86,7 +86,7 @@ async fn reload_by_api_takes_effect_at_once() {
     assert_eq!(event["state"], "committed", "{event}");
     assert_eq!((fleet.running("qa", "user-service"), fleet.running("staging", "user-service")), (sha('1'), sha('1')));
 
-    // And back: removed sections are no longer in force.
+    // And back: the removed receiver is gone.
     let before = settings(&fleet).replace(QA, "").replace(&second_receiver(), "");
     write(&fleet, &before);
     assert_eq!(reload(&fleet).await.0, 200);
@@ -126,7 +126,7 @@ async fn faulty_settings_are_reported_and_not_applied() {
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
     assert_eq!(event["state"], "committed", "the old settings work on");
 
-    // A change that needs a restart is a fault at its position as well.
+    // A change that needs a restart is a fault with a position, too.
     let port = fleet.address().port();
     write(&fleet, &good.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:1").replace("tagrelay.db", "other.db"));
     let (status, problem) = reload(&fleet).await;
@@ -141,7 +141,7 @@ async fn faulty_settings_are_reported_and_not_applied() {
     assert_eq!((reloads(&fleet, "ok").await, metric(&fleet, "tagrelay_config_is_current").await), (1, "1".into()));
 }
 
-/// As kubelet does it: the names lead through `..data`, which is swapped at once for another folder.
+/// Like kubelet: the files are links through `..data`, which is swapped to another folder.
 #[tokio::test]
 async fn config_map_swap_and_sighup_reload_settings() {
     let fleet = builder().start().await;
@@ -166,13 +166,13 @@ async fn config_map_swap_and_sighup_reload_settings() {
     swap("..v3", "nonsense");
     fleet.eventually("the fault is counted", async || reloads(&fleet, "failed").await == 1).await;
     assert!(known().await);
-    // A fault is reported once while the file stays the same, and again at each SIGHUP.
+    // A fault is logged once, however often the file is checked, and again at each SIGHUP.
     hang_up(&fleet);
     fleet.eventually("the SIGHUP is handled", async || reloads(&fleet, "failed").await == 2).await;
     swap("..v4", &good);
     let unknown = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 404;
     fleet.eventually("the good settings are back", unknown).await;
-    // It is counted a moment after it is in force.
+    // The counter changes shortly after the settings.
     fleet.eventually("it is counted", async || reloads(&fleet, "ok").await == 3).await;
     assert_eq!(reloads(&fleet, "failed").await, 2);
 }
@@ -221,7 +221,7 @@ async fn burst_during_reloads_loses_no_event() {
     });
     let good = settings(&fleet);
     for round in 0..20 {
-        // Each round moves the branch's environments, the receivers and the registries by turns.
+        // Each round changes environments, receivers and registries in turn.
         let text = match round % 4 {
             0 => format!("{good}{QA}"),
             1 => format!("{good}{}", second_receiver()),
@@ -252,7 +252,7 @@ async fn burst_during_reloads_loses_no_event() {
     let (_, all) = fleet.api("GET", "/events?limit=1000", None).await;
     let events = all["events"].as_array().unwrap();
     assert_eq!(events.len(), SERVICES * TAGS.len());
-    // On a busy machine a newer build may be decided first.
+    // On a busy machine, a newer build may be decided first.
     let is_fine = |event: &Value| match event["state"].as_str().unwrap() {
         "refused" => event["reason"].as_str().unwrap().starts_with("older: "),
         state => matches!(state, "committed" | "superseded"),

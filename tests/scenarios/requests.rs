@@ -1,10 +1,10 @@
-//! Promotions, rollbacks and holds over the API.
+//! Promotions, rollbacks and holds by the API.
 
 use serde_json::{Value, json};
 
 use tagrelay_test_support::fleet::{API_TOKEN, Fleet, READ_TOKEN, deployment, sha};
 
-/// A fleet whose staging runs the commit of ones and whose production runs that of zeros.
+/// A fleet with the commit of ones in staging and of zeros in production.
 async fn moved() -> Fleet {
     let fleet = crate::fleet().service("user-service").service("order-service").start().await;
     for service in ["user-service", "order-service"] {
@@ -87,7 +87,7 @@ async fn idempotency_key_makes_one_promotion() {
     let (status, first) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body.clone()), &key).await;
     assert_eq!(status, 202, "{first}");
     fleet.api("GET", &format!("/promotions/{}?wait=60", first["id"].as_str().unwrap()), None).await;
-    // The expectation does not hold any more, and need not: this is the same promotion.
+    // The expectation no longer holds, but this repeats an earlier promotion.
     let (status, again) = fleet.api_as(API_TOKEN, "POST", "/promotions", Some(body), &key).await;
     assert_eq!((status, &again["id"], &again["state"]), (202, &first["id"], &json!("committed")));
     let other = json!({"to": "production", "repositories": ["order-service"]});
@@ -140,7 +140,7 @@ async fn rollback_stays_until_hold_is_released() {
         waiting.push(id);
     }
     assert_eq!(fleet.running("staging", "user-service"), sha('0'));
-    // Others go on meanwhile.
+    // Other services continue.
     let id = fleet.announce("order-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
 
@@ -236,7 +236,7 @@ async fn promotion_uses_the_tested_digest_after_the_tag_moved() {
     let promoted = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
     assert_eq!(fleet.running("production", "tool"), format!("v2@{tried}"));
-    // The same once more changes nothing.
+    // Repeating it changes nothing.
     let again = fleet.request("/promotions", json!({"to": "production"})).await;
     assert_eq!(again["updates"][0]["state"], "unchanged", "{again:#}");
 }

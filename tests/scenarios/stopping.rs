@@ -1,4 +1,4 @@
-//! Stopping: running work may finish within a time limit, and nothing is lost.
+//! Shutdown: running work may finish within a time limit, and nothing is lost.
 
 use std::process::Command;
 
@@ -34,7 +34,7 @@ async fn stop_waits_for_push_until_second_signal() {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let stopping = async || fleet.log().contains("a second signal ends at once");
     fleet.eventually("it is stopping", stopping).await;
-    // It accepts nothing more, and waits for the push: a second signal finds it running.
+    // It accepts no more requests and waits for the push. A second signal changes nothing.
     let refused = async || fleet.client.get(fleet.url("/healthz")).send().await.is_err();
     fleet.eventually("it accepts nothing more", refused).await;
     assert!(!fleet.log().contains("\"stopped\""), "{}", fleet.log());
@@ -47,7 +47,7 @@ async fn stop_waits_for_push_until_second_signal() {
 
 #[tokio::test]
 async fn hanging_collector_does_not_delay_stop() {
-    // It accepts connections, and never answers.
+    // It accepts connections but never answers.
     let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
     let mut fleet = crate::fleet()
@@ -59,7 +59,7 @@ async fn hanging_collector_does_not_delay_stop() {
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     assert_eq!(fleet.terminate(), Some(0));
-    // The last spans were being sent: their connection was open until the end.
+    // The last spans were being sent: their connection stayed open until the end.
     let (connection, _) = collector.accept().unwrap();
     assert!(connection.peer_addr().is_ok());
 }

@@ -1,4 +1,4 @@
-//! Telemetry of the running program: spans, trace ids, log lines, metrics.
+//! Telemetry of the running program: spans, trace ids, logs, metrics.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tagrelay_test_support::fleet::{API_TOKEN, Builder, Fleet, sha};
 use tagrelay_test_support::otlp::{Collector, Span, tree};
 
-/// The trace of the pipeline in CI that pushed the image.
+/// The trace of the CI pipeline that pushed the image.
 const CI_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CI_SPAN: &str = "00f067aa0ba902b7";
 
@@ -15,7 +15,7 @@ fn traceparent(trace_id: &str) -> String {
     format!("00-{trace_id}-{CI_SPAN}-01")
 }
 
-/// A fleet that sends its spans to the collector, soon.
+/// A fleet that exports its spans to the collector without delay.
 fn traced(builder: Builder, collector: &Collector) -> Builder {
     builder
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.http))
@@ -24,7 +24,7 @@ fn traced(builder: Builder, collector: &Collector) -> Builder {
         .variable("OTEL_BSP_SCHEDULE_DELAY", "50")
 }
 
-/// Waits until every branch has been read, so that no event has to wait for that.
+/// Waits until every branch has been read, so that no event waits for it.
 async fn ready(fleet: &Fleet) {
     fleet
         .eventually("it is ready", async || {
@@ -33,7 +33,7 @@ async fn ready(fleet: &Fleet) {
         .await;
 }
 
-/// Pushes an image and announces it with the `traceparent` of a CI job. Returns the id of the event.
+/// Pushes an image and sends a webhook with its trace. Returns the event's id.
 async fn announce(fleet: &Fleet, service: &str, tag: &str, trace_id: &str) -> String {
     fleet.push_image(service, tag).await;
     let body = json!({ "image": format!("{}:{tag}", fleet.repository(service)) }).to_string();
@@ -49,7 +49,7 @@ fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     span
 }
 
-/// The lines of the log that name an id in a field.
+/// The log lines with this id in a field.
 fn lines(fleet: &Fleet, field: &str, id: &str) -> Vec<Value> {
     let log = fleet.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -60,7 +60,7 @@ fn messages(lines: &[Value]) -> Vec<(&str, &str)> {
     lines.iter().map(|line| (line["level"].as_str().unwrap(), line["message"].as_str().unwrap())).collect()
 }
 
-// The collector answers while the test waits for the end of the program.
+// The collector must answer while the test waits for the program's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn webhook_and_push_are_one_trace() {
     let collector = Collector::start().await;
@@ -127,7 +127,7 @@ async fn webhook_and_push_are_one_trace() {
             assert_eq!(span.attributes.get(key).map(String::as_str), Some(value), "{key} of {span:#?}");
         }
     }
-    // The same id stands in the answer of the API, in the commit and in every line of the log.
+    // The same trace id is in the API, in the commit and in every log line.
     assert_eq!(event["trace_id"], CI_TRACE);
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), CI_TRACE);
@@ -136,13 +136,13 @@ async fn webhook_and_push_are_one_trace() {
     told.extend(lines(&fleet, "cause_id", &id));
     assert_eq!(messages(&told), [("INFO", "event received"), ("INFO", "event decided"), ("INFO", "update finished")]);
     assert!(told.iter().all(|line| line["trace_id"] == CI_TRACE), "{told:#?}");
-    // The metrics of the running program are well formed.
+    // The exported metrics are well formed, too.
     let metrics = fleet.client.get(fleet.url("/metrics")).send().await.unwrap().text().await.unwrap();
     for line in ["tagrelay_oldest_pending_update_age_seconds 0.0", "tagrelay_config_is_current 1"] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
     tagrelay_test_support::promtool::promtool(&["check", "metrics"], &metrics);
-    // Reading leaves no spans, and the last ones are sent before it ends.
+    // Reads leave no spans, and the last spans are sent before the program ends.
     fleet.api("GET", "/environments", None).await;
     let (status, _) = fleet.deliver_body("{}").await;
     assert_eq!(status, 200);
@@ -158,7 +158,7 @@ async fn trace_continues_after_crash() {
     ready(&fleet).await;
     fleet.upstream.hook("pre-receive", "sleep 2");
     let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
-    // The decision has been exported and the push is under way.
+    // The decision has been exported and the push is running.
     collector.wait(CI_TRACE, "take event", 1).await;
     fleet
         .eventually("the commit is made", async || {
@@ -174,11 +174,11 @@ async fn trace_continues_after_crash() {
     assert_eq!(request.parent, CI_SPAN);
     let update = named(&spans, "write update");
     assert_eq!((&update.parent, update.attributes["tagrelay.outcome"].as_str()), (&request.id, "committed"));
-    // Nothing hangs in the air but what the first process had ended below a span that it could not end.
+    // The only spans without parent are those of a span that the first process could not end.
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).chain([CI_SPAN]).collect();
     let hanging = spans.iter().filter(|span| !ids.contains(span.parent.as_str()));
     assert!(hanging.clone().all(|span| span.name == "git commit" && span.start < update.start), "{spans:#?}");
-    // If the first push landed before the second process looked, there is nothing left to write.
+    // If the first push landed before the second process read the branch, nothing is left to write.
     let drawing = tree(&spans, &update.id);
     assert!(drawing.is_empty() || drawing.starts_with("write branch\n  git refresh\n"), "{drawing}");
 }
@@ -192,7 +192,7 @@ async fn commit_of_several_events_links_all_traces() {
     for service in ["first", "second", "third"] {
         fleet.push_image(service, &sha('2')).await;
     }
-    // Events that arrive during this push leave with the next one.
+    // Updates that arrive during this push are in the next one.
     fleet.upstream.hook("pre-receive", "sleep 3");
     let traces = ["1", "2", "3"].map(|digit| digit.repeat(32));
     let mut ids = Vec::new();
@@ -247,7 +247,7 @@ async fn promotion_continues_the_trace_of_its_request() {
     );
     let trailer = fleet.upstream.git(&["log", "-1", "--format=%(trailers:key=Tagrelay-Trace,valueonly)", "main"]);
     assert_eq!(trailer.trim(), trace_id);
-    // `unchanged` is an outcome as well, and logged once.
+    // `unchanged` is an outcome too, logged once.
     let (_, again) = fleet.api("POST", "/promotions", Some(body)).await;
     let again_id = again["id"].as_str().unwrap();
     fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", again_id).is_empty()).await;
@@ -273,7 +273,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 
-    // No such tag, and then no registry at all.
+    // A missing tag, and then an unreachable registry.
     let body = json!({ "image": format!("{}:{}", fleet.repository("user-service"), sha('2')) }).to_string();
     let missing = "b".repeat(32);
     let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&missing))]).await;
@@ -284,7 +284,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
     let told = lines(&fleet, "event", id);
     let told = messages(&told);
-    // It is asked for again for a moment: some registries announce images before they serve them.
+    // The registry is asked again for a while, because some announce images before they show them.
     assert_eq!((told.first(), told.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
     assert_eq!(told.iter().filter(|(_, message)| *message == "event refused").count(), 1);
 
@@ -330,7 +330,7 @@ async fn spans_are_exported_over_grpc() {
     assert!(spans.iter().all(|span| span.tenant.as_deref() == Some("uyou")));
 }
 
-// The collector answers while the test waits for the end of the program.
+// The collector must answer while the test waits for the program's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn trace_ids_exist_without_exporter() {
     let collector = Collector::start().await;
@@ -360,7 +360,7 @@ async fn invalid_exporter_variables_are_reported_and_ignored() {
     assert!(fleet.log().contains("traces are not exported: OTEL_EXPORTER_OTLP_PROTOCOL is `carrier-pigeon`"));
 }
 
-/// The log lines about spans, of any module.
+/// The log lines about spans.
 fn about_spans(fleet: &Fleet) -> Vec<String> {
     let log = fleet.log();
     let is_about = |line: &&str| line.contains("opentelemetry") || line.contains("spans ");
@@ -418,7 +418,7 @@ async fn trace_continues_to_health_of_application() {
     let refresh = named(&spans, "argocd refresh");
     assert_eq!((&refresh.parent, refresh.kind), (&rollout.id, SpanKind::Client));
     assert!(rollout.start <= refresh.start && refresh.end <= rollout.end);
-    // Argo CD can go on from there.
+    // Argo CD can continue the trace.
     assert_eq!(argocd.traceparents(), [format!("00-{CI_TRACE}-{}-01", refresh.id)]);
     let told = lines(&fleet, "cause_id", &id);
     let told: Vec<_> = told.iter().filter(|line| line["message"] == "rollout ended").collect();

@@ -1,4 +1,4 @@
-//! The example and the reference of the settings say what the program reads.
+//! `config.example.toml` and the reference of the settings match the program.
 
 use std::env::VarError;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tagrelay::webhook::Kind;
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 const REFERENCE: &str = include_str!("../../docs/settings.md");
 
-/// The environment variables and the files of `/run/secrets/tagrelay` that the example uses.
+/// The environment and `/run/secrets/tagrelay` of the example.
 struct Surroundings {
     folder: tempfile::TempDir,
 }
@@ -76,7 +76,7 @@ fn the_example_without_its_secrets_names_each_of_them() {
     assert_eq!(faults.0.len(), secrets, "{faults}");
 }
 
-/// Returns the lines that are settings behind a `#`, with their numbers.
+/// The commented settings with their line numbers.
 fn left_out() -> Vec<(usize, &'static str)> {
     let is_setting =
         |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
@@ -92,7 +92,7 @@ fn commented_lines_of_the_example_are_valid() {
             EXAMPLE.lines().enumerate().map(|(at, other)| if at == number { &line[1..] } else { other }).collect();
         let Err(faults) = surroundings.parse(&lines.join("\n")) else { continue };
         for fault in faults.0 {
-            // The line that it replaces is still there, and a file that it names is not on this machine.
+            // The original line is still there, and its files are not on this machine.
             let expected = [
                 "duplicate key",
                 "does not fit the URL",
@@ -130,7 +130,7 @@ fn the_example_works_over_ssh() {
     assert!(matches!(&repository.authentication, Authentication::SshKey { passphrase: Some(_), .. }));
 }
 
-/// Returns the text below the heading of a section, up to the next heading.
+/// The text below a section's heading, up to the next heading.
 fn section_of_reference(name: &str) -> &'static str {
     let heading =
         |line: &str| line.starts_with('#').then(|| line.trim_start_matches(['#', ' ']).replace('`', "").to_lowercase());
@@ -232,7 +232,7 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
     }
 }
 
-/// Returns the first receiver of each section of the guides, by the heading.
+/// The first receiver of each section of the guides, by heading.
 #[test]
 fn catch_up_has_an_interval_or_is_off() {
     let every = |lines: &str| {

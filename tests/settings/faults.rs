@@ -1,16 +1,16 @@
-//! Faults of settings are reported with their position and without secrets.
+//! Faults of settings have a position and contain no secret.
 
 use tagrelay_test_support::settings::SMALLEST;
 
 use crate::texts::faults;
 
-/// Returns the faults of the smallest settings with one part of them written differently.
+/// The faults of the minimal settings with one replaced part.
 fn changed(from: &str, to: &str) -> String {
     assert_eq!(SMALLEST.matches(from).count(), 1, "{from}");
     faults(&SMALLEST.replace(from, to))
 }
 
-/// Returns the faults of the smallest settings with more behind them, which begins on line 17.
+/// The faults of the minimal settings with additional text, which begins on line 17.
 fn with(more: &str) -> String {
     faults(&format!("{SMALLEST}{more}\n"))
 }
@@ -295,7 +295,7 @@ fn secrets_are_read_and_not_shown() {
             receiver(&format!("{{ file = '{}' }}", empty.display())),
             &format!("t.toml:20:19: `secret`: the secret from {} is empty", empty.display()),
         ),
-        // The secret written behind the wrong key.
+        // A secret under a wrong key.
         (
             receiver("{ env = \"hunter2\" }"),
             "t.toml:20:18: `secret`: `env` names no variable of the environment (names are capital letters, digits and `_`)",
@@ -376,7 +376,7 @@ fn sections_are_checked_against_each_other() {
             "t.toml:13:28: `promote_from` names `staging` twice",
         ),
         (
-            // A faulty repository is not reported as unknown.
+            // A faulty repository is not also reported as unknown.
             changed("name = \"platform\"", "name = \"platform\"\nauthor = \"nobody\""),
             "t.toml:3:10: `author`: `nobody` is not a name and an address; write \"Tagrelay <tagrelay@example.com>\"",
         ),
@@ -484,7 +484,7 @@ fn invalid_patterns_and_paths_are_refused() {
     ]);
 }
 
-/// Returns the faults of a config repository with these lines.
+/// The faults of a config repository with these lines.
 fn repository(lines: &str) -> String {
     changed("url = \"file:///srv/git/platform.git\"", lines)
 }

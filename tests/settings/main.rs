@@ -1,4 +1,4 @@
-//! `tagrelay.toml`: parsing, faults, the example and the reference.
+//! `tagrelay.toml`: accepted and refused settings, the example and the reference.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod example;

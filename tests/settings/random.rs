@@ -1,4 +1,4 @@
-//! Random edits of settings cause no panic and show no secret.
+//! Random edits of the settings cause no panic, and no message contains a secret.
 
 use std::env::VarError;
 
@@ -7,22 +7,22 @@ use tagrelay::settings::Settings;
 
 const SECRET: &str = "hunter2hunter2";
 
-/// One slip of a person who edits the file. Positions are taken modulo the length.
+/// A random edit. Positions are taken modulo the size.
 #[derive(Debug, Clone)]
 enum Edit {
     /// Removes some characters of a line.
     Cut { line: usize, from: usize, length: usize },
-    /// Puts a text into a line.
+    /// Inserts a text into a line.
     Insert { line: usize, at: usize, text: &'static str },
-    /// Replaces one part of a line, if it has that part.
+    /// Replaces a part of a line, if the line has it.
     Replace { line: usize, parts: (&'static str, &'static str) },
     /// Removes a line.
     Drop { line: usize },
-    /// Puts a line somewhere else once more.
+    /// Copies a line to another position.
     Copy { line: usize, to: usize },
 }
 
-/// Slips that put a secret in the wrong place.
+/// Edits that move secrets to wrong places.
 const PARTS: &[(&str, &str)] = &[
     ("{ value = \"hunter2hunter2\" }", "\"hunter2hunter2\""),
     ("{ value = \"hunter2hunter2\" }", "hunter2hunter2"),
@@ -100,7 +100,7 @@ fn apply(lines: &mut Vec<Vec<char>>, edit: &Edit) {
             line.splice(at..at, text.chars());
         }
         Edit::Replace { line, parts: (from, to) } => {
-            // The next line that has the part, so that rare parts are met as often as others.
+            // The next line with the part, so that rare parts are changed as often as others.
             let text = |line: &[char]| line.iter().collect::<String>();
             let found =
                 (0..count).map(|step| (line % count + step) % count).find(|at| text(&lines[*at]).contains(from));
@@ -118,7 +118,7 @@ fn apply(lines: &mut Vec<Vec<char>>, edit: &Edit) {
     }
 }
 
-/// Returns the example without comments, with every kind of secret and with secrets in URLs.
+/// The example without comments, with every kind of secret and with secrets in URLs.
 fn settings_with_secrets() -> String {
     let example = include_str!("../../config.example.toml");
     let lines = example.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -133,9 +133,9 @@ fn settings_with_secrets() -> String {
     lines.map(secret_in_place).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the faults, or the settings as a log would show them.
+/// The output for settings: the faults, or the settings' debug format.
 fn said_about(text: &str) -> String {
-    // A variable has the secret, too; the secret is the name of none.
+    // A variable contains the secret, too; its name is not one.
     let environment =
         |name: &str| if name.contains("hunter") { Err(VarError::NotPresent) } else { Ok(SECRET.to_owned()) };
     match Settings::parse("t.toml", text, &environment) {
@@ -163,7 +163,7 @@ proptest! {
             apply(&mut lines, edit);
         }
         let text = lines.into_iter().map(|line| line.into_iter().collect::<String>()).collect::<Vec<_>>().join("\n");
-        // Half of a secret is shown as little as the whole.
+        // No half of a secret is shown either.
         prop_assert!(!said_about(&text).contains("hunter2"), "{}", said_about(&text));
     }
 

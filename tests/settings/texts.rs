@@ -1,4 +1,4 @@
-//! Parses settings and shows their faults.
+//! Parses settings and renders their faults.
 
 use std::env::VarError;
 
@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Result<Settings, Faults> {
     Settings::parse("t.toml", text, &environment)
 }
 
-/// Returns the faults of a text, which never show the secret.
+/// The faults of a text, which never contain the secret.
 pub fn faults(text: &str) -> String {
     let faults = match parse(text) {
         Ok(_) => return "none".to_owned(),

@@ -1,4 +1,4 @@
-//! Settings as a whole: all faults at once, warnings, and the parts for each room.
+//! Whole settings: defaults, warnings, and the values for the rest of the program.
 
 use std::path::Path;
 

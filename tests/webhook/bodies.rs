@@ -1,4 +1,4 @@
-//! Unusual and invalid bodies of senders, each with its expected outcome.
+//! Bodies beyond the samples, valid and invalid, with their results.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn receive(kind: &str, registry: Option<&str>, headers: &[(&str, &str)], body: &
     receiver.receive(&Request { headers: &map, query: None, body }).unwrap()
 }
 
-/// Renders a delivery: the events as references, then the classes of what was ignored.
+/// Renders a delivery: the events as references, then the classes of ignored parts.
 fn outcome(delivery: &Delivery) -> Vec<String> {
     let events = delivery.events.iter().map(|event| match &event.digest {
         Some(digest) => format!("{}:{}@{digest}", event.repository, event.tag),

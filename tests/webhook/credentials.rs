@@ -1,4 +1,4 @@
-//! The credentials of each sender; anything less is refused.
+//! The accepted credentials of each sender, and that nothing else is accepted.
 
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tagrelay::secret::Secret;
 use tagrelay::webhook::{InvalidReceiver, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
 
-/// A way to show a secret.
+/// A way to send a secret.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
     Query(&'static str),
@@ -22,7 +22,7 @@ use Form::{Basic, Bearer, Header, Hmac, Query, Verbatim};
 
 const BODY: &[u8] = b"{}";
 
-/// Every form that any sender has, and one that none has.
+/// All ways of all senders, and one that no sender uses.
 const FORMS: &[Form] = &[
     Query("token"),
     Query("access_token"),
@@ -45,7 +45,7 @@ const FORMS: &[Form] = &[
     Hmac("X-Nexus-Webhook-Signature", "", true),
 ];
 
-/// The forms that a sender may use. Only these.
+/// The only ways that a sender may use.
 fn accepted(kind: Kind) -> Vec<Form> {
     let authorization = [Verbatim, Bearer, Basic];
     let custom = [
@@ -89,7 +89,7 @@ fn mac(secret: &str, body: &[u8], sha1: bool) -> String {
     }
 }
 
-/// The text that a form shows for a secret, before it is put into its place.
+/// The credential for a secret.
 fn shown(form: Form, secret: &str, body: &[u8]) -> String {
     match form {
         Query(_) | Verbatim | Header(_) => secret.to_owned(),
@@ -211,7 +211,7 @@ fn scheme_case_is_ignored_and_secrets_may_hold_any_character() {
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_bytes(format!("BEARER {secret}").as_bytes()).unwrap());
     receiver.receive(&Request { headers: &headers, query: None, body: BODY }).unwrap();
-    // A base64 secret that was pasted into the URL without encoding.
+    // An unescaped base64 secret in the URL.
     let receiver = Receiver::new(settings(Kind::DockerHub, "a+b/c==")).unwrap();
     let headers = HeaderMap::new();
     receiver.receive(&Request { headers: &headers, query: Some("x=1&token=a+b/c=="), body: BODY }).unwrap();

@@ -1,4 +1,4 @@
-//! Webhooks of Git hosts about moved branches.
+//! Webhooks of Git hosts for pushes.
 
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName};
@@ -16,7 +16,7 @@ fn receiver(kind: &str) -> Receiver {
     .unwrap()
 }
 
-/// Delivers a body as the host would, with its event in its header.
+/// Delivers a body with the host's event header.
 fn deliver(kind: &str, event: &str, body: &Value) -> Delivery {
     let body = body.to_string();
     let mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
@@ -31,7 +31,7 @@ fn deliver(kind: &str, event: &str, body: &Value) -> Delivery {
     receiver(kind).receive(&Request { headers: &headers, query: None, body: body.as_bytes() }).unwrap()
 }
 
-/// The parts of a push that say what matters here, and some that do not, in the words of each host's documentation.
+/// Relevant and irrelevant members of a push, from each host's documentation.
 fn push(reference: &str, after: &str) -> [(&'static str, &'static str, Value); 3] {
     let before = "28e1879d029cb852e4844d9c718537df08844e03";
     let common = json!({ "ref": reference, "before": before, "after": after, "commits": [] });

@@ -1,4 +1,4 @@
-//! Random requests cause no panic, and are refused without the secret.
+//! No input causes a panic, and no request without the secret is accepted.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tagrelay::secret::Secret;
 use tagrelay::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
-/// Body and headers of every sample: each sender also gets those of all others.
+/// The bodies and headers of all samples; each sender gets those of all others, too.
 static SAMPLES: LazyLock<Vec<(Vec<u8>, HeaderMap)>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
     let mut found = Vec::new();
@@ -41,7 +41,7 @@ fn receiver(kind: Kind, secret: Option<&str>) -> Receiver {
     .unwrap()
 }
 
-/// Something is always said, and nothing at length.
+/// Every reason is non-empty and short.
 fn check(delivery: &Delivery) {
     assert!(!delivery.events.is_empty() || !delivery.ignored.is_empty());
     for ignored in &delivery.ignored {
@@ -57,7 +57,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
     select(Kind::ALL)
 }
 
-/// A value of any type in the place of what a sender writes.
+/// A value of any type instead of the sender's.
 fn any_value() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         any::<String>(),
@@ -80,7 +80,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Returns the places of all values below `value`, as pointers.
+/// JSON pointers to all values below `value`.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -145,7 +145,7 @@ proptest! {
         authorization in "[ -~]{0,40}",
         query in "[ -~]{0,40}",
     ) {
-        // The samples show another secret, and sign with it.
+        // The samples have another secret and signature.
         let (body, headers) = sample.get(&SAMPLES);
         let receiver = receiver(kind, Some("4f1c-another-secret"));
         let outcome = receiver.receive(&Request { headers, query: Some(&query), body });
@@ -158,7 +158,7 @@ proptest! {
     }
 }
 
-/// A message of SNS with a wrong signature is refused; everything else is explained.
+/// An SNS message with a wrong signature is refused; every other result has a reason.
 fn check_unless_refused(kind: Kind, headers: &HeaderMap, body: &[u8]) {
     match receiver(kind, None).receive(&Request { headers, query: None, body }) {
         Ok(delivery) => check(&delivery),

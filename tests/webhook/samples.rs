@@ -1,4 +1,4 @@
-//! Every sample request below `tests/fixtures/webhooks/` gives exactly what its `*.meta.json` says.
+//! Every sample request in `tests/fixtures/webhooks/` gives the result in its `*.meta.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use tagrelay::webhook::{
     Delivery, Errand, Kind, NoSample, Receiver, ReceiverSettings, Request, SamplePush, SampleRequest, Unauthorized,
 };
 
-/// A sample request with its expected outcome.
+/// A sample request with its expected result.
 struct Sample {
     kind: Kind,
     meta: Value,
@@ -91,8 +91,7 @@ fn every_sample_gives_what_its_meta_file_says() {
         let right = match &outcome {
             Err(_) => sample.meta["rejected"] == 401,
             Ok(_) if sample.meta.get("rejected").is_some() => false,
-            // A dummy in the place of a signature: nothing is believed before the certificate is known. That such a
-            // message is read when it is signed is shown in `webhook_signatures.rs`.
+            // With a dummy signature, nothing is accepted before the certificate is known. `signatures.rs` tests signed messages.
             Ok(delivery) if sample.meta["signature_checkable"] == false => {
                 delivery.events.is_empty() && matches!(delivery.errand, Some(Errand::LearnCertificate(_)))
             }
@@ -154,7 +153,7 @@ fn every_kind_has_a_sample_with_an_image() {
     }
 }
 
-/// A push of an image that this sender can have, of a tag that JSON and YAML could take for a number.
+/// A push of an image that this sender can have, with a tag that looks like a number.
 fn push(kind: Kind) -> SamplePush {
     let host = match kind.name() {
         "docker-hub" => "docker.io",

@@ -1,7 +1,7 @@
-//! Proofs that are more than a shared secret: signatures of Amazon SNS, and OpenID Connect tokens.
+//! Credentials beyond shared secrets: signatures of Amazon SNS, and OpenID Connect tokens.
 //!
-//! The files in `tests/fixtures/webhook-signatures/` were signed with keys that are gone; `make.py` there makes new
-//! ones. Their time is 2025-08-21T10:41:04Z.
+//! The private keys of the files in `tests/fixtures/webhook-signatures/` were deleted; `make.py` there makes new files. Their
+//! time is 2025-08-21T10:41:04Z.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ fn settings(kind: Kind, secret: Option<&str>) -> ReceiverSettings {
     }
 }
 
-/// A receiver of ECR that knows a certificate.
+/// An ECR receiver that knows a certificate.
 fn sns_receiver(certificate: &str) -> Receiver {
     let receiver = Receiver::new(settings(Kind::Ecr, Some("webhook-secret"))).unwrap();
     receiver.learn_certificate(&CERTIFICATE.parse().unwrap(), &file(certificate)).unwrap();
@@ -76,7 +76,7 @@ fn sns_certificate_is_requested_and_cached() {
     assert!(receiver.learn_certificate(&address, b"<html>not found</html>").is_err());
     let elsewhere = "https://evil.example/SimpleNotificationService-0.pem".parse().unwrap();
     assert!(receiver.learn_certificate(&elsewhere, &file("sns.pem")).is_err());
-    // A clone, as every connection may have one, learns with it.
+    // Clones, like those of the connections, share the certificates.
     receiver.clone().learn_certificate(&address, &file("sns.pem")).unwrap();
     assert_eq!(deliver(&receiver, &body, PASSWORD, now()).unwrap().events.len(), 1);
 }
@@ -108,7 +108,7 @@ fn altered_sns_message_is_refused() {
         assert!(deliver(&receiver, text.replace(from, to).as_bytes(), PASSWORD, now()).is_err(), "{from}");
     }
     assert!(refused(&sns_receiver("sns-other.pem"), &text, PASSWORD, now()).contains("signature"));
-    // Signed and old: a replay. Signed and from the future: a clock is very wrong.
+    // Signed but old: a replay. Signed but from the future: a wrong clock.
     for time in ["2025-08-23T10:41:30Z", "2025-08-21T10:00:00Z"] {
         assert!(refused(&receiver, &text, PASSWORD, time.parse().unwrap()).contains("more than a day ago"));
     }
@@ -131,7 +131,7 @@ fn subscription_is_confirmed_only_at_amazon() {
     let elsewhere = deliver(&sns_receiver("sns.pem"), &file("sns-confirmation-elsewhere.json"), PASSWORD, now());
     let elsewhere = elsewhere.unwrap();
     assert_eq!((elsewhere.errand, elsewhere.ignored[0].class.name()), (None, "malformed"));
-    // Without a secret, any topic could subscribe.
+    // Without a secret, any topic could be subscribed.
     let open = Receiver::new(ReceiverSettings { unauthenticated: true, ..settings(Kind::Ecr, None) }).unwrap();
     open.learn_certificate(&CERTIFICATE.parse().unwrap(), &file("sns.pem")).unwrap();
     let delivery = deliver(&open, &file("sns-confirmation-v2.json"), "", now()).unwrap();

@@ -1,8 +1,8 @@
-//! An Argo CD in memory: the part of its API that is asked for, with answers in the shape of its published API
-//! (`assets/swagger.json` of argoproj/argo-cd), and its webhook.
+//! A fake Argo CD in memory: its webhook and the part of its API that Tagrelay uses, with answers shaped like its published
+//! API (`assets/swagger.json` of argoproj/argo-cd).
 //!
-//! A refresh compares an application with the tip of the branch, as the controller would. What a sync then makes of it is
-//! up to the test.
+//! A refresh compares an application with the tip of the branch, like the real controller. The test decides the result of a
+//! sync.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub const TOKEN: &str = "argocd-token-2b7e";
 
-/// An application, and what a sync makes of it.
+/// An application and the result of its next sync.
 #[derive(Debug, Clone)]
 pub struct App {
     pub namespace: String,
@@ -32,12 +32,12 @@ pub struct App {
     pub sync: String,
     pub health: String,
     pub message: String,
-    /// Why the last sync failed; empty: it did not.
+    /// Why the last sync failed; empty if it succeeded.
     pub failed_sync: String,
     pub revision: String,
-    /// `lastTransitionTime` of its health and `finishedAt` of its last sync, if it reports them.
+    /// `lastTransitionTime` of the health and `finishedAt` of the last sync, if the server reports them.
     pub times: (Value, Value),
-    /// It cannot read its source, so that a refresh leaves it as it is.
+    /// The source cannot be read, so a refresh changes nothing.
     pub is_stuck: bool,
     /// The states after the next refresh, one for each request.
     pub script: Vec<(&'static str, &'static str)>,
@@ -48,7 +48,7 @@ pub struct App {
 struct Inside {
     apps: BTreeMap<String, App>,
     upstream: Option<PathBuf>,
-    /// Method, path and query of each request with the token.
+    /// Method, path and query of each authenticated request.
     requests: Vec<String>,
     traceparents: Vec<String>,
     webhooks: Vec<(HeaderMap, String)>,
@@ -57,7 +57,6 @@ struct Inside {
     is_stalled: bool,
 }
 
-/// A running Argo CD.
 #[derive(Clone)]
 pub struct FakeArgoCd {
     pub address: SocketAddr,
@@ -82,7 +81,7 @@ impl FakeArgoCd {
         format!("http://{}", self.address)
     }
 
-    /// The settings that name it, with its token.
+    /// The settings for this server, with its token.
     pub fn settings(&self) -> String {
         format!("\n[argocd]\nurl = \"{}\"\ntoken = {{ value = \"{TOKEN}\" }}\n", self.url())
     }
@@ -112,7 +111,7 @@ impl FakeArgoCd {
         change(self.inside.lock().unwrap().apps.get_mut(name).unwrap());
     }
 
-    /// Lets it read the branch. Readable applications are compared with the tip.
+    /// Makes the branch readable. Readable applications are compared with the tip.
     pub fn reads(&self, upstream: PathBuf) {
         let mut inside = self.inside.lock().unwrap();
         let tip = tip(upstream.clone());
@@ -124,7 +123,7 @@ impl FakeArgoCd {
         self.inside.lock().unwrap().is_away = is_away;
     }
 
-    /// Lets lists wait for an answer that does not come.
+    /// Makes list requests hang.
     pub fn stalls(&self, is_stalled: bool) {
         self.inside.lock().unwrap().is_stalled = is_stalled;
     }
@@ -137,7 +136,7 @@ impl FakeArgoCd {
         self.inside.lock().unwrap().requests.clone()
     }
 
-    /// The applications that were refreshed, in the order of the requests.
+    /// Names of the refreshed applications, in request order.
     pub fn refreshed(&self) -> Vec<String> {
         let is_refresh = |request: &String| request.contains("refresh=normal");
         let name = |request: String| {
@@ -150,19 +149,19 @@ impl FakeArgoCd {
         self.inside.lock().unwrap().traceparents.clone()
     }
 
-    /// Headers and body of each push that its webhook took.
+    /// Headers and body of each accepted webhook.
     pub fn webhooks(&self) -> Vec<(HeaderMap, Value)> {
         let inside = self.inside.lock().unwrap();
         inside.webhooks.iter().map(|(headers, body)| (headers.clone(), serde_json::from_str(body).unwrap())).collect()
     }
 }
 
-/// A gRPC error as Argo CD's gateway shows it.
+/// A gRPC error as Argo CD's gateway returns it.
 fn refusal(status: StatusCode, code: u8, message: &str) -> Response {
     (status, Json(json!({"error": message, "code": code, "message": message}))).into_response()
 }
 
-/// Records a request and returns its refusal, if any.
+/// Records a request and returns the configured error, if any.
 fn obstacle(fake: &FakeArgoCd, headers: &HeaderMap, request: String) -> Option<Response> {
     let mut inside = fake.inside.lock().unwrap();
     if inside.is_away {
@@ -205,8 +204,8 @@ async fn list(
         .map(|text| text.split(',').filter_map(|one| one.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect())
         .unwrap_or_default();
     let is_selected = |app: &App| wanted.iter().all(|(key, value)| app.labels.get(key) == Some(value));
-    // With `fields` a list holds what is asked for and no more; what Argo CD does not know by name it leaves out. Neither
-    // revisions nor messages of an operation can be asked for:
+    // With `fields`, a list has only the requested fields, and Argo CD omits unknown ones. Revisions and messages of an
+    // operation cannot be requested:
     // https://github.com/argoproj/argo-cd/blob/v3.0.0/pkg/apiclient/application/forwarder_overwrite.go
     let mut fields: Vec<&str> = query["fields"].split(',').collect();
     fields.sort_unstable();
@@ -236,7 +235,7 @@ async fn list(
     Json(json!({"metadata": {"resourceVersion": "4711"}, "items": items})).into_response()
 }
 
-/// The last sync, of the commit that the application is at.
+/// The last sync, of the application's current commit.
 fn operation(app: &App) -> Value {
     let (phase, message) = match (app.failed_sync.as_str(), app.sync.as_str()) {
         ("", "OutOfSync") => ("Running", "waiting for completion of hook"),
@@ -319,7 +318,7 @@ fn tip(upstream: PathBuf) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Like the handler of Argo CD: a signature is checked only if there is a secret.
+/// Like Argo CD's handler: checks the signature only if there is a secret.
 async fn webhook(State(fake): State<FakeArgoCd>, headers: HeaderMap, body: String) -> Response {
     use hmac::{KeyInit as _, Mac as _};
     let mut inside = fake.inside.lock().unwrap();

@@ -1,4 +1,4 @@
-//! An HTTP endpoint for notifications, which records its requests.
+//! An HTTP endpoint that records requests, for notifications.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,6 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-/// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub headers: HeaderMap,
@@ -35,7 +34,7 @@ pub struct Collector {
 #[derive(Default)]
 struct Inbox {
     received: Mutex<Vec<Received>>,
-    /// How many requests are still refused.
+    /// How many of the next requests are refused.
     refusals: Mutex<usize>,
     arrived: Notify,
 }
@@ -55,7 +54,7 @@ impl Collector {
         format!("http://{}/events", self.address)
     }
 
-    /// Waits until the events that were taken satisfy `enough`, for half a minute at most, and returns the requests.
+    /// Waits up to 30 seconds until the accepted events satisfy `enough`, and returns the requests.
     pub async fn wait(&self, enough: impl Fn(&[Value]) -> bool) -> Vec<Received> {
         let waiting = async {
             loop {

@@ -1,4 +1,4 @@
-//! Runs the built program as a script would: nothing in its environment but what the test puts there.
+//! Runs the built program with an environment that the test controls.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::folder::root;
 use crate::settings;
 
-/// What a command has answered.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Answer {
     pub code: i32,
@@ -25,7 +25,6 @@ impl Answer {
         }
     }
 
-    /// Fails unless the exit code is this one.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -37,11 +36,11 @@ impl Answer {
     }
 }
 
-/// Returns the program at `binary` with these arguments, separated by blanks, and an empty environment.
+/// A command for the program at `binary` with these arguments, separated by blanks, and an empty environment.
 pub fn program(binary: &str, arguments: &str) -> Command {
     let mut command = Command::new(binary);
     command.args(arguments.split_whitespace()).env_clear().stdin(Stdio::null());
-    // Git serves `file://` repositories.
+    // Needed for `file://` repositories.
     command.env("PATH", std::env::var_os("PATH").unwrap()).env("GIT_CONFIG_NOSYSTEM", "1");
     command
 }
@@ -57,7 +56,7 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    /// Makes the folder, for the program at `binary`.
+    /// Creates the folder, for the program at `binary`.
     pub fn new(binary: &str) -> Self {
         let workplace = Self { folder: tempfile::tempdir().unwrap(), binary: binary.to_owned() };
         workplace.write_settings(settings::COMMANDS);
@@ -68,13 +67,13 @@ impl Workplace {
         self.folder.path().join(name)
     }
 
-    /// Writes `tagrelay.toml`, with the folder in the place of `{folder}`.
+    /// Writes `tagrelay.toml`. `{folder}` in the text becomes the folder.
     pub fn write_settings(&self, settings: &str) {
         let settings = settings.replace("{folder}", self.folder.path().to_str().unwrap());
         std::fs::write(self.path("tagrelay.toml"), settings).unwrap();
     }
 
-    /// Makes `platform.git` with the example on `main`.
+    /// Creates `platform.git` with the example on `main`.
     pub fn with_repository(self) -> Self {
         let example = root().join("deploy/config-repository/.");
         let work = self.path("work");
@@ -86,7 +85,7 @@ impl Workplace {
         self
     }
 
-    /// Runs Git in the folder and returns its output.
+    /// Runs Git in the folder and returns its standard output.
     pub fn git(&self, arguments: &[&str]) -> String {
         let identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.com"];
         let output = Command::new("git")
@@ -102,7 +101,7 @@ impl Workplace {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Returns the program in this folder.
+    /// A command for the program in this folder.
     pub fn tagrelay(&self, arguments: &str) -> Command {
         let mut command = program(&self.binary, arguments);
         command.current_dir(self.folder.path());

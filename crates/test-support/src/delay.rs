@@ -1,4 +1,4 @@
-//! A link with a round trip of its own, as a host elsewhere has.
+//! A network link with latency.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Opens a link to `server`, `http://<address>` or `https://<address>`, and returns the same with the link's address.
+/// Opens a link to `server` (`http://<address>` or `https://<address>`) and returns the same URL with the link's address.
 ///
-/// Bytes arrive half a round trip after they were sent; a connection is there after a whole one, as TCP's handshake is.
+/// Bytes arrive half a round trip after they were sent. A new connection takes one round trip, like TCP's handshake.
 pub async fn link(server: &str, round_trip: Duration) -> String {
     let (scheme, address) = server.split_once("://").unwrap();
     let address = address.to_owned();
@@ -32,7 +32,7 @@ pub async fn link(server: &str, round_trip: Duration) -> String {
     url
 }
 
-/// Carries bytes one way. However many are under way, each is late by the same time.
+/// Copies bytes in one direction, all with the same delay.
 async fn carry(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin, delay: Duration) {
     let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`, started for one test: on a port of its own, in memory, killed when it is dropped.
+//! Debian's `docker-registry` for one test: on its own port, in memory, killed on drop.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use crate::peer;
 
-/// How long the program may take until it listens.
+/// Time limit for the start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A user of the registry and the line that `htpasswd -B` writes for that user.
+/// A user of the registry with the output of `htpasswd -B`.
 pub const READER: (&str, &str) = ("reader", "pull only");
 const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2PdZD6zYJs.gegQRW\n";
 
@@ -22,18 +22,17 @@ const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2Pd
 pub struct Options {
     /// The URL for notifications, and their token (`Authorization: Bearer …`).
     pub notify: Option<(String, String)>,
-    /// Whether [`READER`] has to sign in.
+    /// Whether [`READER`] must authenticate.
     pub sign_in: bool,
-    /// A certificate and its key, both PEM, for TLS.
+    /// Certificate and key for TLS, both PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
-/// A running `docker-registry`.
 pub struct DockerRegistry {
-    /// The host as references write it: `127.0.0.1:41873`.
+    /// The host in references: `127.0.0.1:41873`.
     pub host: String,
     process: Child,
-    /// Its log so far.
+    /// The log output.
     log: Arc<Mutex<Vec<String>>>,
     _folder: TempDir,
 }
@@ -41,7 +40,7 @@ pub struct DockerRegistry {
 impl DockerRegistry {
     /// Starts the registry and waits until it listens.
     ///
-    /// Returns `None` only if `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
+    /// Returns `None`, with a message, only if `TAGRELAY_TEST_WITHOUT` names `docker-registry`.
     pub fn start(options: Options) -> Option<Self> {
         if peer::is_left_out("docker-registry") {
             return None;
@@ -69,7 +68,7 @@ impl DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// Returns method and target of each request that it has answered, in that order.
+    /// Method and target of each answered request, in order.
     pub fn requests(&self) -> Vec<String> {
         let field = |line: &str, name: &str| {
             let (_, rest) = line.split_once(&format!("http.request.{name}="))?;
@@ -116,7 +115,7 @@ impl Options {
     }
 }
 
-/// Returns the address that the program says it listens on. Its log is read to the end, so that it never blocks.
+/// Returns the address from the program's log. A thread reads the log to its end, so the program never blocks on it.
 fn wait_until_it_listens(process: &mut Child, kept: &Arc<Mutex<Vec<String>>>) -> String {
     let log = process.stderr.take().unwrap();
     let kept = Arc::clone(kept);
@@ -124,7 +123,7 @@ fn wait_until_it_listens(process: &mut Child, kept: &Arc<Mutex<Vec<String>>>) ->
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
             kept.lock().unwrap().push(line.clone());
-            // Once the address is known, the receiver is gone.
+            // The receiver is gone once the address is known.
             let _ = said.send(line);
         }
     });

@@ -1,4 +1,4 @@
-//! The whole program in its surroundings: the built binary, a registry, and a bare config repository.
+//! The built program together with a registry and a bare config repository.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,15 +18,15 @@ use crate::settings::{self, FleetSettings};
 pub use crate::settings::{API_TOKEN, GENERIC_SECRET, READ_TOKEN};
 pub use crate::upstream::{Gate, Upstream};
 
-/// How long anything may take that is expected to happen.
+/// Time limit of everything that must happen.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A commit id like those that images are tagged with, made of one digit.
+/// A commit id made of one repeated digit.
 pub fn sha(digit: char) -> String {
     std::iter::repeat_n(digit, 40).collect()
 }
 
-/// A Deployment of one service, as people write them.
+/// A typical Deployment of one service.
 pub fn deployment(image: &str) -> String {
     format!(
         "# The team's own comment.\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: some-service\nspec:\n  template:\n    \
@@ -34,7 +34,7 @@ pub fn deployment(image: &str) -> String {
     )
 }
 
-/// Everything that a scenario is set up with.
+/// Options of a scenario.
 pub struct Builder {
     files: Vec<(String, String)>,
     remote: Option<(String, String)>,
@@ -52,16 +52,15 @@ pub struct Builder {
     binary: String,
 }
 
-/// The running program in its surroundings.
 pub struct Fleet {
-    /// The embedded registry, unless the scenario brings its own.
+    /// The embedded registry, unless the scenario has its own.
     registry: Option<EmbeddedRegistry>,
     registry_host: String,
     pub upstream: Upstream,
     folder: TempDir,
     port: u16,
     log: String,
-    /// A file of certificates that the program trusts in the place of the system's.
+    /// CA certificates that replace the system's.
     authority: Option<PathBuf>,
     environment: Vec<(String, String)>,
     launcher: Vec<String>,
@@ -76,20 +75,20 @@ struct Process {
 }
 
 impl Builder {
-    /// Adds a file to the config repository. `REGISTRY` in its text becomes the host of the registry.
+    /// Adds a file to the config repository. `REGISTRY` in its text becomes the registry's host.
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.to_owned(), text.to_owned()));
         self
     }
 
-    /// Adds a Deployment of `service` in staging and production, which run the commit of zeros.
+    /// Adds a Deployment of `service` in staging and production with the commit of zeros.
     pub fn service(self, service: &str) -> Self {
         let text = deployment(&format!("REGISTRY/uyou/{service}:{}", sha('0')));
         self.file(&format!("environments/staging/{service}.yaml"), &text)
             .file(&format!("environments/production/{service}.yaml"), &text)
     }
 
-    /// Reaches the config repository at `url` instead of over `file://`; `settings` are further lines for it.
+    /// Uses the config repository at `url` instead of over `file://`; `settings` are additional lines for it.
     pub fn remote(mut self, url: &str, settings: &str) -> Self {
         self.remote = Some((url.to_owned(), settings.to_owned()));
         self
@@ -101,14 +100,14 @@ impl Builder {
         self
     }
 
-    /// Adds lines to the one `[[image]]`.
+    /// Adds lines to the only `[[image]]`.
     pub fn image(mut self, lines: &str) -> Self {
         self.image_settings.push_str(lines);
         self.image_settings.push('\n');
         self
     }
 
-    /// Uses these lines of `[server]` instead of a `max_body_bytes` of 64 KiB.
+    /// Replaces the lines of `[server]`, which set `max_body_bytes` to 64 KiB.
     pub fn server(mut self, lines: &str) -> Self {
         self.server_settings = lines.to_owned();
         self
@@ -132,25 +131,25 @@ impl Builder {
         self
     }
 
-    /// Starts the program with an environment variable. It logs at `debug` unless `TAGRELAY_LOG` is one.
+    /// Sets an environment variable of the program. The log level is `debug` unless `TAGRELAY_LOG` is set.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Starts the program by another one, which gets it and its arguments after these.
+    /// Starts the program through a wrapper: the program and its arguments are appended to these words.
     pub fn launcher(mut self, words: &[&str]) -> Self {
         self.launcher = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// Trusts the certificates in a file instead of the system's.
+    /// Uses the CA certificates in a file instead of the system's.
     pub fn authority(mut self, path: PathBuf) -> Self {
         self.authority = Some(path);
         self
     }
 
-    /// Makes the bare repository, so that a server for it can be started before the fleet is.
+    /// Creates the bare repository early, so that a server for it can be started before the fleet.
     pub fn upstream(&self, registry_host: &str) -> Upstream {
         let files: Vec<_> =
             self.files.iter().map(|(path, text)| (path.clone(), text.replace("REGISTRY", registry_host))).collect();
@@ -170,7 +169,7 @@ impl Builder {
         self.start_with(registry, host, upstream, free_port()).await
     }
 
-    /// Starts on a port that is known beforehand, with a config repository that exists already.
+    /// Starts on a given port, with an existing config repository.
     pub async fn start_at(self, port: u16, upstream: Upstream) -> Fleet {
         let host = self.registry_host.clone().expect("a fleet with a given port brings its own registry");
         self.start_with(None, host, upstream, port).await
@@ -202,7 +201,7 @@ impl Builder {
             extra: &self.extra_settings,
         });
         std::fs::write(folder.path().join("tagrelay.toml"), settings).unwrap();
-        // Each request on a connection of its own: one that is kept may be cut just when it is used again.
+        // One connection per request: a kept connection may be closed just when it is used again.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let (log, authority, environment) = (self.log.clone(), self.authority.clone(), self.environment.clone());
         let (launcher, binary) = (self.launcher.clone(), self.binary.clone());
@@ -241,13 +240,13 @@ pub fn signature(body: &str) -> String {
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-/// Returns a free port.
+/// Returns an unused port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Fleet {
-    /// Begins a fleet of the program at `binary`.
+    /// A fleet of the program at `binary`.
     pub fn builder(binary: &str) -> Builder {
         Builder {
             files: Vec::new(),
@@ -316,19 +315,19 @@ impl Fleet {
         .await;
     }
 
-    /// The id of the running program's process.
+    /// The process id of the program.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().child.id()
     }
 
-    /// Ends the program as a power cut would.
+    /// Kills the program, like a power failure.
     pub fn kill(&mut self) {
         let process = self.process.as_mut().unwrap();
         process.child.kill().unwrap();
         process.child.wait().unwrap();
     }
 
-    /// Asks the program to stop, and returns its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let process = self.process.as_mut().unwrap();
         let pid = process.child.id().to_string();
@@ -343,7 +342,7 @@ impl Fleet {
         panic!("the program did not stop; its log:\n{}", self.log());
     }
 
-    /// Returns how much memory the program has needed at most, in KiB.
+    /// The program's peak memory in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
         let id = self.process.as_ref().unwrap().child.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -351,7 +350,7 @@ impl Fleet {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Everything that the program has written to its standard output and error.
+    /// Standard output and error of the program so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(|process| process.log.lock().unwrap().clone()).unwrap_or_default()
     }
@@ -361,13 +360,13 @@ impl Fleet {
         self.push_image_built(service, tag, Timestamp::now()).await
     }
 
-    /// Pushes an image that says that it was built then.
+    /// Pushes an image with this build time.
     pub async fn push_image_built(&self, service: &str, tag: &str, created: Timestamp) -> Digest {
         let image = TinyImage { revision: None, created, text: format!("{service} {tag} {created}") };
         push(&self.repository(service).parse().unwrap(), &tag.parse().unwrap(), &image, None).await.unwrap()
     }
 
-    /// Announces an image to the `generic` receiver. Returns status and body.
+    /// Sends a webhook for an image to the `generic` receiver. Returns status and body.
     pub async fn deliver(&self, service: &str, tag: &str) -> (u16, Value) {
         self.deliver_body(&json!({ "image": format!("{}:{tag}", self.repository(service)) }).to_string()).await
     }
@@ -376,7 +375,7 @@ impl Fleet {
         self.deliver_with(body, &[]).await
     }
 
-    /// Sends a body with further headers to the `generic` receiver.
+    /// Sends a body with additional headers to the `generic` receiver.
     pub async fn deliver_with(&self, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
         let mut request = self.client.post(self.url("/webhooks/ci")).header("X-Tagrelay-Signature", signature(body));
         for (name, value) in headers {
@@ -386,7 +385,7 @@ impl Fleet {
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
-    /// Pushes an image, announces it and returns the id of the event.
+    /// Pushes an image, sends its webhook and returns the event's id.
     pub async fn announce(&self, service: &str, tag: &str) -> String {
         self.push_image(service, tag).await;
         let (status, answer) = self.deliver(service, tag).await;
@@ -394,7 +393,7 @@ impl Fleet {
         answer["events"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the API. Returns status and body.
+    /// Calls the API. Returns status and body.
     pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         self.api_as(API_TOKEN, method, path, body, &[]).await
     }
@@ -419,7 +418,7 @@ impl Fleet {
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
-    /// Asks for a promotion or rollback, waits for its end and returns it.
+    /// Requests a promotion or rollback, waits until it ended and returns it.
     pub async fn request(&self, path: &str, body: Value) -> Value {
         let (status, taken) = self.api("POST", path, Some(body)).await;
         assert_eq!(status, 202, "{taken}");
@@ -430,7 +429,7 @@ impl Fleet {
         ended
     }
 
-    /// Waits until an event has come to an end or waits for a hold, and returns it.
+    /// Waits until an event ended or waits for a hold, and returns it.
     pub async fn settled(&self, id: &str) -> Value {
         let mut last = Value::Null;
         let deadline = Instant::now() + LIMIT;
@@ -444,7 +443,7 @@ impl Fleet {
         panic!("event {id} does not end: {last:#}\n{}", self.log());
     }
 
-    /// Waits until something holds.
+    /// Waits until the condition holds.
     pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
@@ -456,7 +455,7 @@ impl Fleet {
         panic!("timed out waiting until {what}; the log:\n{}", self.log());
     }
 
-    /// Returns the tag in the first `image:` line of a service's Deployment at the tip.
+    /// The tag in the first `image:` line of a service's Deployment at the tip.
     pub fn running(&self, environment: &str, service: &str) -> String {
         let text = self.upstream.file(&format!("environments/{environment}/{service}.yaml"));
         let line = text.lines().find(|line| line.contains("image: ")).unwrap();
@@ -465,7 +464,7 @@ impl Fleet {
         image.trim_start_matches(self.registry_host.as_str()).split_once(':').unwrap().1.to_owned()
     }
 
-    /// Stops the embedded registry, as a registry that is away.
+    /// Stops the embedded registry, so that it is unreachable.
     pub async fn stop_registry(&mut self) {
         self.registry.take().unwrap().stop().await;
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Returns the root folder of this repository.
+/// The root folder of this repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// Returns the contents of the files below a folder of this repository, by their paths in it.
+/// The contents of the files below a folder of this repository, by path relative to that folder.
 pub fn files(folder: &str) -> BTreeMap<String, Vec<u8>> {
     let root = root().join(folder);
     let mut files = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! A bare repository in a temporary folder, a foreign committer, and Git sealed off from the machine's configuration.
+//! A bare repository in a temporary folder, a foreign committer, and Git isolated from the machine's configuration.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// A command of Git that reads no configuration but the repository's own.
+/// A Git command that reads only the repository's own configuration.
 pub fn command(folder: &Path) -> Command {
     let mut command = Command::new("git");
     command
@@ -26,19 +26,19 @@ pub fn command(folder: &Path) -> Command {
     command
 }
 
-/// Runs Git and returns its output, whether it succeeded or not.
+/// Runs Git and returns its output, successful or not.
 pub fn attempt<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Output {
     command(folder).args(arguments).output().expect("git runs")
 }
 
-/// Runs Git, which has to succeed, and returns its standard output.
+/// Runs Git, which must succeed, and returns its output.
 pub fn git<S: AsRef<OsStr> + std::fmt::Debug>(folder: &Path, arguments: &[S]) -> String {
     let output = attempt(folder, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs Git with an input.
+/// Runs Git with standard input.
 pub fn git_with_input(folder: &Path, arguments: &[&str], input: &[u8]) -> String {
     let mut child = command(folder)
         .args(arguments)
@@ -53,7 +53,7 @@ pub fn git_with_input(folder: &Path, arguments: &[&str], input: &[u8]) -> String
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A remote: a bare repository that others push to as well.
+/// A remote: a bare repository with foreign commits.
 pub struct Remote {
     folder: TempDir,
     branch: String,
@@ -77,7 +77,7 @@ impl Remote {
         remote
     }
 
-    /// The folder that holds the bare repository `config.git`.
+    /// The folder of the bare repository `config.git`.
     pub fn root(&self) -> &Path {
         self.folder.path()
     }
@@ -94,7 +94,7 @@ impl Remote {
         format!("file://{}", self.bare().display())
     }
 
-    /// Commits files on top of the branch, as another person would, and pushes. Returns the commit.
+    /// Commits files as another author on top of the branch and pushes. Returns the commit.
     pub fn commit(&self, message: &str, files: &[(&str, &str)]) -> String {
         let work = self.work();
         if attempt(&work, &["fetch", "-q", "origin", &self.branch]).status.success() {
@@ -109,7 +109,7 @@ impl Remote {
         self.commit_index(message)
     }
 
-    /// Commits the index of the working copy and force-pushes it.
+    /// Commits the index of the working copy and pushes with force.
     pub fn commit_index(&self, message: &str) -> String {
         git(&self.work(), &["commit", "-q", "--allow-empty", "-m", message]);
         git(&self.work(), &["push", "-q", "--force", "origin", &format!("HEAD:refs/heads/{}", self.branch)]);
@@ -121,12 +121,12 @@ impl Remote {
         git(&self.bare(), &["rev-parse", &format!("refs/heads/{}", self.branch)]).trim().to_owned()
     }
 
-    /// A file as it is on the branch.
+    /// A file at the tip of the branch.
     pub fn read(&self, path: &str) -> String {
         git(&self.bare(), &["show", &format!("{}:{path}", self.branch)])
     }
 
-    /// The subjects of the branch, newest first.
+    /// The commit subjects of the branch, newest first.
     pub fn log(&self) -> Vec<String> {
         git(&self.bare(), &["log", "--format=%s", &self.branch]).lines().map(str::to_owned).collect()
     }
@@ -143,13 +143,13 @@ impl Remote {
         std::fs::remove_file(self.bare().join("hooks").join(name)).unwrap();
     }
 
-    /// Fails unless every object of the remote is sound.
+    /// Runs `git fsck` on the remote.
     pub fn assert_sound(&self) {
         assert_sound(&self.bare());
     }
 }
 
-/// Fails unless every object of a repository is sound.
+/// Runs `git fsck` on a repository.
 pub fn assert_sound(bare: &Path) {
     let output = attempt(bare, &["fsck", "--strict", "--no-dangling"]);
     assert!(output.status.success(), "fsck: {}", String::from_utf8_lossy(&output.stderr));

@@ -15,42 +15,40 @@ use http::{HeaderMap, StatusCode, header};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
-/// Serves the repositories below `folder` and returns the address, without a slash at its end: a bare repository
-/// `config.git` in it is at `<address>/config.git`. The server lives as long as the process.
+/// Serves the repositories below `folder` and returns the address without a trailing slash: a bare repository `config.git` in
+/// it is at `<address>/config.git`. The server lives as long as the process.
 pub fn start(folder: &Path, user: &str, password: &str) -> String {
     Server::start(folder, user, password).url
 }
 
-/// A fault of the server.
+/// Faults of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
     None,
-    /// Pushes are carried out, and the connection breaks before the answer.
+    /// Pushes are executed, but the connection breaks before the answer.
     LoseAnswer,
-    /// The server dies before it has taken in anything of a push.
+    /// The server dies before it reads a push.
     DieBefore,
-    /// The server dies in the middle of a pack: the program that takes it in is killed, too.
+    /// The server dies in the middle of a pack, and the receiving program is killed.
     DieDuring,
-    /// The connection breaks, and the program behind it goes on with the push a moment later.
+    /// The connection breaks, and the receiving program finishes the push a moment later.
     LandLate,
-    /// Pushes are answered with a status and these words.
+    /// Pushes are answered with this status and body.
     Says(u16, &'static str),
-    /// Pushes are carried out, and a gateway says that it got no answer.
+    /// Pushes are executed, but answered with a gateway's 504.
     GatewayTimeout,
-    /// Everything is answered with 503 and a `Retry-After` of so many seconds.
+    /// Every request is answered with 503 and a `Retry-After` of this many seconds.
     Unavailable(u32),
-    /// Everything is answered by the page of a gateway that gave up.
+    /// Every request is answered with a gateway's 502.
     BadGateway,
-    /// Everything has moved.
+    /// Every request is redirected.
     Moved,
-    /// The server does not know protocol version 2.
+    /// The server does not support protocol version 2.
     OldProtocol,
-    /// Everything that may not be read is refused by words that repeat who asked: pushes, and with `true` all else, too.
+    /// Requests are refused with a message that quotes the credentials: pushes, and with `true` all requests.
     Echoes(bool),
 }
 
-/// A running server.
 pub struct Server {
     pub url: String,
     inner: Arc<Inner>,
@@ -76,7 +74,7 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         listener.set_nonblocking(true).unwrap();
         let router = Router::new().fallback(answer).with_state(inner.clone());
-        // A thread and a runtime of its own, so that tests without a runtime can use it too.
+        // A thread with its own runtime, so that tests without a runtime can use the server.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -91,7 +89,7 @@ impl Server {
         *self.inner.fault.lock().unwrap() = fault;
     }
 
-    /// The requests since the last call: method and path.
+    /// Method and path of the requests since the last call.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.requests.lock().unwrap())
     }
@@ -144,9 +142,9 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { cut() };
     if fault == Fault::DieDuring && is_push {
         let mut child = backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, body.len());
-        // Also if the client leaves first: a backend with half a body never ends.
+        // Also if the client disconnects first: a backend with half a body never ends.
         let mut child = child.kill_on_drop(true).spawn().expect("git http-backend starts");
-        // The command and the beginning of the pack; the rest never comes.
+        // The command and the beginning of the pack, without the rest.
         let _ = child.stdin.as_mut().unwrap().write_all(&body[..body.len() - 30]).await;
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         let _ = child.kill().await;
@@ -162,7 +160,7 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
     let response = run_backend(&inner.folder, parts.method.as_str(), &path, &query, &headers, &body).await;
     if is_push && matches!(fault, Fault::LoseAnswer | Fault::GatewayTimeout) {
-        // To its end, so that the push has happened for certain.
+        // Waits for the end, so that the push has certainly happened.
         let _ = axum::body::to_bytes(response.into_body(), usize::MAX).await;
         if fault == Fault::GatewayTimeout {
             return (StatusCode::GATEWAY_TIMEOUT, "no answer from upstream").into_response();
@@ -174,14 +172,14 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     response
 }
 
-/// Ends the connection without a word: the task that serves it ends, and nothing is printed.
+/// Closes the connection: the task that serves it ends without output.
 fn cut() -> ! {
     std::panic::resume_unwind(Box::new("the connection is cut"))
 }
 
 fn backend(folder: &Path, method: &str, path: &str, query: &str, headers: &HeaderMap, length: usize) -> Command {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    // Itself, and not by way of `git`, whose death it would outlive: with half a body it would turn for ever.
+    // Started directly: `git` would leave it behind when killed, and with half a body it would loop for ever.
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = std::process::Command::new("git").arg("--exec-path").output().expect("git is installed").stdout;
         Path::new(String::from_utf8(folder).unwrap().trim_end()).join("git-http-backend")
@@ -222,7 +220,7 @@ async fn run_backend(
     let mut input = child.stdin.take().unwrap();
     let body = body.to_owned();
     tokio::spawn(async move {
-        // A backend that refuses early does not read everything.
+        // A backend that refuses early does not read the whole body.
         let _ = input.write_all(&body).await;
     });
     let mut output = BufReader::new(child.stdout.take().unwrap());

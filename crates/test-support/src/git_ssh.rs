@@ -1,4 +1,4 @@
-//! A real `sshd` on a loopback port, with keys of its own.
+//! A real `sshd` on a loopback port with its own keys.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Lets clients choose version 2 of the protocol, as every public host does.
+/// Allows protocol version 2, like every public host.
 pub const VERSION_2: &str = "AcceptEnv GIT_PROTOCOL";
 
-/// A running server; it ends when this is dropped.
+/// A running server, stopped on drop.
 pub struct Sshd {
     folder: TempDir,
     port: u16,
@@ -18,7 +18,7 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts a server that accepts the key `client` of its folder. `options` are more lines of its configuration.
+    /// Starts a server that accepts the key `client` of its folder. `options` are additional configuration lines.
     pub fn start(options: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let sshd = Self { port: free_port(), folder, server: None };
@@ -30,7 +30,7 @@ impl Sshd {
         sshd
     }
 
-    /// Starts the server again, on the same port.
+    /// Restarts the server on the same port.
     pub fn restart(&mut self, options: &str) {
         self.stop();
         self.run(options);
@@ -38,7 +38,7 @@ impl Sshd {
 
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
-            // Connections are served by children that the server does not take along.
+            // Connections are served by child processes that outlive the server.
             let children = Command::new("pgrep").args(["-P", &server.id().to_string()]).output().unwrap();
             for child in String::from_utf8(children.stdout).unwrap().lines() {
                 let _ = Command::new("kill").arg(child).status();
@@ -49,7 +49,7 @@ impl Sshd {
     }
 
     fn run(&mut self, options: &str) {
-        // As root, sshd wants this folder of its package, which is made at boot elsewhere.
+        // As root, sshd needs this folder, which Debian creates at boot.
         let _ = std::fs::create_dir_all("/run/sshd");
         let configuration = format!(
             "ListenAddress 127.0.0.1:{}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
@@ -78,21 +78,21 @@ impl Sshd {
         self.folder.path().join(name)
     }
 
-    /// The address of a repository on this machine.
+    /// The URL of a local repository.
     pub fn url(&self, repository: &Path) -> String {
         let user = Command::new("id").arg("-un").output().unwrap();
         let user = String::from_utf8(user.stdout).unwrap();
         format!("ssh://{}@127.0.0.1:{}{}", user.trim(), self.port, repository.display())
     }
 
-    /// Writes a file of known hosts that names the server by `key`, a file made by `ssh-keygen`.
+    /// Writes a known_hosts file with this host key, a file made by `ssh-keygen`.
     pub fn known_hosts(&self, name: &str, key: &str) -> PathBuf {
         let public = std::fs::read_to_string(self.path(&format!("{key}.pub"))).unwrap();
         std::fs::write(self.path(name), format!("# known\n[127.0.0.1]:{} {public}", self.port)).unwrap();
         self.path(name)
     }
 
-    /// The fingerprint of a key, as `ssh-keygen -l` prints it.
+    /// The output of `ssh-keygen -l` for a key.
     pub fn fingerprint(&self, key: &str) -> String {
         let output = Command::new("ssh-keygen").arg("-lf").arg(self.path(&format!("{key}.pub"))).output().unwrap();
         String::from_utf8(output.stdout).unwrap().split(' ').nth(1).unwrap().to_owned()
@@ -105,7 +105,7 @@ impl Drop for Sshd {
     }
 }
 
-/// Makes a pair of keys.
+/// Creates a key pair.
 pub fn keygen(path: &Path, kind: &str, passphrase: &str) {
     let output = Command::new("ssh-keygen")
         .args(["-q", "-t", kind, "-N", passphrase, "-C", "test", "-f"])

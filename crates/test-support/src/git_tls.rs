@@ -1,4 +1,4 @@
-//! A door with TLS before a server that has none, and a certificate authority of the test's own.
+//! A TLS proxy for a plain HTTP server, with its own certificate authority.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,14 +11,13 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A door to a server.
 pub struct Door {
     folder: TempDir,
     pub url: String,
 }
 
 impl Door {
-    /// Opens a door to the server at `http://<address>`.
+    /// Starts a proxy for the server at `http://<address>`.
     pub async fn open(server: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = TempDir::new().unwrap();
@@ -34,7 +33,7 @@ impl Door {
             while let Ok((socket, _)) = listener.accept().await {
                 let (acceptor, address) = (acceptor.clone(), address.clone());
                 tokio::spawn(async move {
-                    // A client that does not trust us ends here.
+                    // A client that does not trust the certificate fails here.
                     let Ok(mut socket) = acceptor.accept(socket).await else { return };
                     let mut server = TcpStream::connect(address).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut socket, &mut server).await;
@@ -44,7 +43,7 @@ impl Door {
         Self { folder, url }
     }
 
-    /// The certificate of the authority that signed the server's.
+    /// The certificate of the authority.
     pub fn authority(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
     }

@@ -1,4 +1,4 @@
-//! The embedded registry behind a guard that counts requests, demands sign-in and makes mistakes on purpose.
+//! The embedded registry behind a guard that counts requests, demands authentication and injects faults.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,28 +14,29 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_embedded_registry::push::{TinyImage, push};
 use tagrelay_image::{Digest, Repository, Tag};
 
-/// Who may sign in.
+/// The only valid account.
 pub const READER: (&str, &str) = ("reader", "hunter2 is no password");
 
 /// The sign-in that the registry demands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SignIn {
-    /// Nothing.
     None,
     /// User name and password.
     Basic,
     /// A token of `/token`, which is good for this many seconds and given without sign-in.
-    Bearer { expires_in: u64 },
+    Bearer {
+        expires_in: u64,
+    },
     /// The same, given to [`READER`] only.
     BearerForReader,
 }
 
-/// One mistake.
+/// An injected fault.
 #[derive(Clone)]
 pub enum Fault {
     /// This answer instead.
     Answer(StatusCode, Vec<(&'static str, String)>, Vec<u8>),
-    /// No answer at all.
+    /// No answer, while the connection stays open.
     Hang,
     /// The right answer with another digest, or without one.
     Digest(Option<&'static str>),
@@ -48,7 +49,6 @@ impl Fault {
     }
 }
 
-/// A running registry with its guard.
 pub struct GuardedRegistry {
     registry: EmbeddedRegistry,
     guard: Arc<Guard>,
@@ -65,7 +65,7 @@ struct GuardState {
     log: Vec<String>,
     faults: VecDeque<Fault>,
     token_faults: VecDeque<Fault>,
-    /// By token: its scope.
+    /// The scope of each token.
     tokens: HashMap<String, String>,
     seen_authorization: HashSet<String>,
     heads_before_token: usize,
@@ -83,7 +83,7 @@ impl GuardedRegistry {
         let guard = Arc::new(Guard { sign_in, state: Mutex::default() });
         let front = Arc::clone(&guard);
         let registry = EmbeddedRegistry::start_behind("127.0.0.1:0".parse().unwrap(), None, |routes| {
-            // The wildcard routes do not reach `/token`.
+            // The wildcard routes do not match `/token`.
             let routes = routes.fallback(async || StatusCode::NOT_FOUND);
             routes.layer(from_fn_with_state(front, stand_guard))
         });
@@ -98,7 +98,7 @@ impl GuardedRegistry {
         Repository::new(&self.host(), path).unwrap()
     }
 
-    /// Pushes an image past the guard and returns its digest.
+    /// Pushes an image without the guard and returns its digest.
     pub async fn push(&self, path: &str, tag: &str) -> Digest {
         let image = TinyImage {
             revision: None,
@@ -112,32 +112,32 @@ impl GuardedRegistry {
         digest
     }
 
-    /// Returns the requests since the last call: `HEAD /v2/a/manifests/1`, `GET /token`.
+    /// The requests since the last call: `HEAD /v2/a/manifests/1`, `GET /token`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.guard.state.lock().unwrap().log)
     }
 
-    /// Makes these mistakes with the next requests to `/v2/`, one each.
+    /// Injects these faults into the next requests to `/v2/`, one each.
     pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.guard.state.lock().unwrap().faults.extend(faults);
     }
 
-    /// Makes these mistakes with the next requests to `/token`, one each.
+    /// Injects these faults into the next requests to `/token`, one each.
     pub fn next_token(&self, faults: impl IntoIterator<Item = Fault>) {
         self.guard.state.lock().unwrap().token_faults.extend(faults);
     }
 
-    /// Takes none of the tokens any more that it has given.
+    /// Invalidates all issued tokens.
     pub fn forget_tokens(&self) {
         self.guard.state.lock().unwrap().tokens.clear();
     }
 
-    /// Gives no token until this many requests to `/v2/` have come.
+    /// Issues no token until this many requests to `/v2/` have arrived.
     pub fn hold_tokens_until(&self, requests: usize) {
         self.guard.state.lock().unwrap().heads_before_token = requests;
     }
 
-    /// Returns every value of `Authorization` that has been seen.
+    /// All values of `Authorization` so far.
     pub fn seen_authorization(&self) -> HashSet<String> {
         self.guard.state.lock().unwrap().seen_authorization.clone()
     }
@@ -187,7 +187,7 @@ async fn stand_guard(State(guard): State<Arc<Guard>>, request: Request, next: Ne
 }
 
 impl Guard {
-    /// Returns what the request lacks.
+    /// Returns the challenge if the request lacks authentication.
     fn challenge(&self, request: &Request, path: &str) -> Option<String> {
         let sent = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let place = path.strip_prefix("/v2/").unwrap_or_default();

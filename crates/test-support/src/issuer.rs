@@ -1,4 +1,4 @@
-//! An issuer of OpenID Connect tokens, with keys of its own.
+//! An issuer of OpenID Connect tokens with its own keys.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// The issuer `https://issuer.test`, whose tokens are for the audience `tagrelay`.
+/// The issuer `https://issuer.test`; the audience of its tokens is `tagrelay`.
 pub struct Issuer {
     folder: TempDir,
     pub url: String,
@@ -22,7 +22,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Makes a key and serves it at `/certs`.
+    /// Creates a key and serves it at `/certs`.
     pub async fn start() -> Self {
         let folder = TempDir::new().unwrap();
         openssl(
@@ -49,17 +49,17 @@ impl Issuer {
         Self { folder, url, asked, key }
     }
 
-    /// Gives the key another name.
+    /// Changes the key's id.
     pub fn rotate(&self) {
         self.key.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the keys were asked for.
+    /// How often the keys were fetched.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Returns a token of an account that ends so many seconds from now.
+    /// A token of an account that expires in this many seconds.
     pub fn token(&self, account: &str, seconds: i64) -> String {
         let end = jiff::Timestamp::now().as_second() + seconds;
         let header = json!({"alg": "RS256", "kid": format!("key-{}", self.key.load(Ordering::Relaxed))});

@@ -1,15 +1,15 @@
-//! Shared by tests and benchmarks: the program in its surroundings, and the servers that it talks to.
+//! Shared by tests and benchmarks: the built program and the servers that it uses.
 //!
-//! - the program: [`fleet`] (between a registry and a config repository, [`upstream`]), [`command`] (one command at a time),
-//!   [`settings`] (the texts that both start from)
+//! - program: [`fleet`] (with registry and config repository, [`upstream`]), [`command`] (single commands), [`settings`]
+//!   (texts of settings)
 //! - Git: [`git`] (a remote), [`source`] (a source repository), [`git_http`], [`git_tls`] and [`git_ssh`] (servers),
 //!   [`slow_link`] and [`delay`] (slow networks)
 //! - registries: [`docker_registry`], [`guarded_registry`], [`collector`] (an endpoint for notifications)
 //! - others: [`argocd`], [`issuer`] (OpenID Connect), [`otlp`] (a collector of traces), [`promtool`], [`pyyaml`]
 //! - benchmarks: [`manifests`], [`measure`], [`wire`]
-//! - [`peer`]: programs that may be missing; [`folder`]: the files of this repository
+//! - [`peer`]: optional programs; [`folder`]: the files of this repository
 //!
-//! The path of the program is an argument, because only test binaries know it: `env!("CARGO_BIN_EXE_tagrelay")`.
+//! The program's path is an argument, because only test binaries know `env!("CARGO_BIN_EXE_tagrelay")`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "only tests use it")]
 
 pub mod argocd;
@@ -39,8 +39,8 @@ pub mod wire;
 
 pub use fleet::{Builder, Fleet};
 
-/// Makes ring the TLS provider of the process, unless there is one already.
+/// Installs ring as the process' TLS provider, unless there is one already.
 pub fn install_tls_provider() {
-    // An error means that another test installed it.
+    // It fails if another test installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,6 +1,6 @@
-//! Manifests as a platform has them.
+//! Generated manifests of a platform.
 
-/// The Deployment of `service`, filled up to a number of lines.
+/// The Deployment of `service`, padded to a number of lines.
 pub fn deployment(service: &str, image: &str, lines: usize) -> String {
     let mut text = format!(
         "apiVersion: apps/v1
@@ -54,7 +54,7 @@ spec:
     text
 }
 
-/// Appends entries until the text has the number of lines.
+/// Appends entries until the text has this number of lines.
 pub fn fill(text: &mut String, lines: usize, append: impl Fn(&mut String, usize)) {
     for entry in 0.. {
         if text.lines().count() >= lines {

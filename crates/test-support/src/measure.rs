@@ -1,10 +1,10 @@
-//! Medians, and memory and processor time of a process.
+//! Quantiles and process statistics.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// The value below which `share` of the values lie; the middle one is `quantile(values, 0.5)`.
+/// The value below which `share` of the values lie; the median is `quantile(values, 0.5)`.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);
@@ -20,14 +20,14 @@ pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A figure of `/proc/<process>/status`, which is in KiB there, in MiB.
+/// A field of `/proc/<process>/status` in MiB; the file has KiB.
 pub fn memory_mib(process: u32, figure: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// What a process has used of the processors, thread by thread.
+/// Processor use of a process by thread.
 pub struct Work(HashMap<String, (u64, u64)>);
 
 impl Work {
@@ -35,7 +35,7 @@ impl Work {
         Self::of_threads(process, "")
     }
 
-    /// The use of the threads whose names begin with `name`.
+    /// Processor use of the threads whose names begin with `name`.
     pub fn of_threads(process: u32, name: &str) -> Self {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
         let is_meant = |folder: &std::fs::DirEntry| {
@@ -43,7 +43,7 @@ impl Work {
                 || std::fs::read_to_string(folder.path().join("comm")).is_ok_and(|comm| comm.starts_with(name))
         };
         let figures = |folder: &Path| -> Option<(u64, u64)> {
-            // Nanoseconds on a processor, nanoseconds of waiting for one, how often it got one.
+            // Nanoseconds on a processor, nanoseconds waiting for one, number of time slices.
             let text = std::fs::read_to_string(folder.join("schedstat")).ok()?;
             let mut words = text.split_whitespace();
             let busy = words.next()?.parse().ok()?;
@@ -55,7 +55,7 @@ impl Work {
         Self(threads.filter(is_meant).filter_map(named).collect())
     }
 
-    /// Processor time and wake-ups since `earlier`.
+    /// Processor time and time slices since `earlier`.
     pub fn since(&self, earlier: &Self) -> (Duration, u64) {
         let (mut busy, mut runs) = (0, 0);
         for (thread, now) in &self.0 {

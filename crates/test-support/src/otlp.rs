@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector that keeps the spans it is sent, over HTTP and gRPC.
+//! An OpenTelemetry collector that records spans, over HTTP and gRPC.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
 
-/// One span, with what the tests ask for.
+/// A span with the fields that tests use.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub trace_id: String,
@@ -28,20 +28,19 @@ pub struct Span {
     pub start: u64,
     pub end: u64,
     pub attributes: BTreeMap<String, String>,
-    /// Trace and span.
+    /// Trace id and span id.
     pub links: Vec<(String, String)>,
     /// Why it failed; `None` if it did not.
     pub failure: Option<String>,
     /// The attributes of its resource.
     pub resource: BTreeMap<String, String>,
-    /// The header `x-tenant` that it came with.
+    /// The request header `x-tenant`.
     pub tenant: Option<String>,
 }
 
 #[derive(Clone, Default)]
 struct Inbox(Arc<Mutex<Vec<Span>>>);
 
-/// A running collector.
 pub struct Collector {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
@@ -69,7 +68,7 @@ impl Collector {
         self.inbox.0.lock().unwrap().clone()
     }
 
-    /// Returns the spans of a trace, the earliest first.
+    /// The spans of a trace, earliest first.
     pub fn trace(&self, trace_id: &str) -> Vec<Span> {
         let mut spans = self.spans();
         spans.retain(|span| span.trace_id == trace_id);
@@ -77,7 +76,7 @@ impl Collector {
         spans
     }
 
-    /// Waits until a trace has so many spans of a name.
+    /// Waits until a trace has this many spans with a name.
     pub async fn wait(&self, trace_id: &str, name: &str, count: usize) -> Vec<Span> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -91,7 +90,7 @@ impl Collector {
     }
 }
 
-/// Draws the spans below `parent` as a tree of their names.
+/// Renders the spans below `parent` as a tree of names.
 pub fn tree(spans: &[Span], parent: &str) -> String {
     fn draw(spans: &[Span], parent: &str, depth: usize, drawing: &mut String) {
         for span in spans.iter().filter(|span| span.parent == parent) {

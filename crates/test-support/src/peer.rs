@@ -1,8 +1,8 @@
-//! Programs that some tests need, and `TAGRELAY_TEST_WITHOUT`, which names those that are missing.
+//! Optional programs of some tests. `TAGRELAY_TEST_WITHOUT` names those that are missing.
 
 use std::io::Write as _;
 
-/// Whether `TAGRELAY_TEST_WITHOUT` names this program; if so, a line on standard error says that the test is left out.
+/// Whether `TAGRELAY_TEST_WITHOUT` names this program; if so, standard error gets a note that the test is skipped.
 pub fn is_left_out(program: &str) -> bool {
     let names = std::env::var("TAGRELAY_TEST_WITHOUT").unwrap_or_default();
     let is_left_out = names.split([',', ' ']).any(|name| name == program);
@@ -15,7 +15,7 @@ pub fn is_left_out(program: &str) -> bool {
     is_left_out
 }
 
-/// How to get a program that could not be started.
+/// How to install a program that could not be started.
 pub fn advice(program: &str, package: &str) -> String {
     format!(
         "install it with `make setup` (Debian: apt-get install {package}), or leave these tests out with \

@@ -1,11 +1,11 @@
-//! Prometheus' own tool: it reads rules, runs their cases and checks the format of metrics.
+//! Prometheus' promtool: checks rules, runs their tests, and checks the format of metrics.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::{folder, peer};
 
-/// Runs promtool in `deploy/monitoring` and fails if it reports a fault. `None`: promtool is left out.
+/// Runs promtool in `deploy/monitoring` and fails if it reports an error. `None`: promtool is skipped.
 pub fn promtool(arguments: &[&str], input: &str) -> Option<()> {
     if peer::is_left_out("promtool") {
         return None;

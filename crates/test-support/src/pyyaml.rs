@@ -1,10 +1,10 @@
-//! PyYAML, a reader of YAML that shares no code with ours.
+//! PyYAML, an independent YAML parser.
 
 use std::process::{Command, Stdio};
 
 use crate::peer;
 
-/// Whether PyYAML is left out. Fails if it is wanted and missing.
+/// Whether PyYAML is skipped. Fails if it is required and missing.
 pub fn is_left_out() -> bool {
     if peer::is_left_out("pyyaml") {
         return true;

@@ -1,15 +1,15 @@
-//! The settings files that tests start from.
+//! Texts of settings for tests.
 
 use std::path::Path;
 
-/// The secret of the receiver `ci` of a fleet. Like all secrets here it must never be shown.
+/// The secret of the receiver `ci` of a fleet. No output may contain it.
 pub const GENERIC_SECRET: &str = "generic-secret-5f1c";
-/// The token `release-managers` of a fleet.
+/// The API token `release-managers` of a fleet.
 pub const API_TOKEN: &str = "api-token-93ab";
-/// The token `reader` of a fleet.
+/// The API token `reader` of a fleet.
 pub const READ_TOKEN: &str = "read-token-77de";
 
-/// Settings with nothing in them that could be left out.
+/// The smallest valid settings.
 pub const SMALLEST: &str = r#"[[config_repository]]
 name = "platform"
 url = "file:///srv/git/platform.git"
@@ -28,8 +28,8 @@ promote_from = ["staging"]
 repository = "docker.io/uyou/*"
 "#;
 
-/// Settings of the commands: two environments, one rule, one receiver and one token, on any free port. `{folder}` is the
-/// folder of the test.
+/// Settings for commands: two environments, one image rule, one receiver and one token, on any free port. `{folder}` is the
+/// test's folder.
 pub const COMMANDS: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -67,18 +67,18 @@ token = { value = "the token" }
 permissions = ["admin"]
 "#;
 
-/// A third environment, `qa`, which is automatic.
+/// A third, automatic environment, `qa`.
 pub const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n";
 
-/// The parts that differ between the settings of fleets. Texts are further lines of the section that they are named after.
+/// The variable parts of a fleet's settings. Texts are additional lines of the section that they are named after.
 pub(crate) struct FleetSettings<'a> {
     pub(crate) port: u16,
     pub(crate) folder: &'a Path,
-    /// The host of the registry.
+    /// The registry's host.
     pub(crate) registry: &'a str,
-    /// The URL of the config repository.
+    /// The config repository's URL.
     pub(crate) url: &'a str,
-    /// How the config repository is reached.
+    /// Transport settings of the config repository.
     pub(crate) remote: &'a str,
     pub(crate) server: &'a str,
     pub(crate) repository: &'a str,
@@ -86,11 +86,11 @@ pub(crate) struct FleetSettings<'a> {
     pub(crate) production: &'a str,
     pub(crate) image: &'a str,
     pub(crate) receivers: &'a str,
-    /// At the end of the file.
+    /// Appended to the file.
     pub(crate) extra: &'a str,
 }
 
-/// Settings of a fleet: staging is automatic, production takes promotions from it.
+/// A fleet's settings: staging is automatic, production takes promotions from it.
 pub(crate) fn fleet(settings: &FleetSettings<'_>) -> String {
     let FleetSettings {
         port,

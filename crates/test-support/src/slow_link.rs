@@ -1,4 +1,4 @@
-//! A slow link: everything takes a while, and only so many bytes pass in a second.
+//! A network link with latency and limited bandwidth.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// A link to a server. It lives as long as the runtime of the test.
+/// A link to a server. It lives as long as the test's runtime.
 pub struct SlowLink {
     pub address: SocketAddr,
     passed: Arc<AtomicUsize>,
 }
 
 impl SlowLink {
-    /// Leads to `server` with a delay in each direction.
+    /// Opens a link to `server` with a delay in each direction.
     pub async fn start(server: SocketAddr, bytes_per_second: usize, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -34,7 +34,7 @@ impl SlowLink {
         Self { address, passed }
     }
 
-    /// Returns how many bytes have passed, in both directions.
+    /// Number of bytes so far, in both directions.
     pub fn passed(&self) -> usize {
         self.passed.load(Ordering::Relaxed)
     }
@@ -47,7 +47,7 @@ fn pass(
     delay: Duration,
     passed: Arc<AtomicUsize>,
 ) {
-    // Bytes under way; a sender that is faster than the link waits.
+    // Bytes in flight; a faster sender waits.
     let (send, mut on_its_way) = mpsc::channel::<(Instant, Vec<u8>)>(32);
     tokio::spawn(async move {
         let mut buffer = vec![0; 1024];

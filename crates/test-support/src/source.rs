@@ -1,9 +1,9 @@
-//! A bare repository with the source of a service.
+//! A bare source repository of a service.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Stands in every file of a source, and never in the cache.
+/// Text in every source file; it must not appear in stored data.
 pub const CONTENT: &str = "the-source-of-the-service-8d1f";
 
 pub struct Source {
@@ -49,7 +49,7 @@ impl Source {
         commit
     }
 
-    /// Commits `count` times in a row on `main`. Returns the ids, oldest first.
+    /// Adds `count` commits on `main`. Returns their ids, oldest first.
     pub fn commits(&self, count: usize) -> Vec<String> {
         let mut script = String::new();
         for number in 1..=count {

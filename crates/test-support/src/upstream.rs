@@ -1,4 +1,4 @@
-//! The config repository of a fleet: a bare repository that the test commits to as other people do.
+//! A fleet's config repository: a bare repository with foreign commits.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Makes the repository with these files in its first commit.
+    /// Creates the repository with these files in its first commit.
     pub fn new(files: &[(String, String)]) -> Self {
         let upstream = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir(upstream.path()).unwrap();
@@ -22,7 +22,7 @@ impl Upstream {
         upstream
     }
 
-    /// Makes a first commit, however many files it has: one process of Git writes them all.
+    /// Creates the first commit by a single Git process, however many files it has.
     fn import(&self, subject: &str, files: &[(String, String)]) {
         let person = "Somebody <somebody@example.com> 1700000000 +0000";
         let mut stream = format!("commit refs/heads/main\ncommitter {person}\ndata {}\n{subject}\n", subject.len());
@@ -36,7 +36,7 @@ impl Upstream {
         self.folder.path().join("config.git")
     }
 
-    /// The folder that holds the repository, for a server of it.
+    /// The repository's folder, for a server.
     pub fn parent(&self) -> &Path {
         self.folder.path()
     }
@@ -45,7 +45,7 @@ impl Upstream {
         format!("file://{}", self.path().display())
     }
 
-    /// Runs git in the bare repository, without the Git settings of this machine.
+    /// Runs Git in the bare repository, isolated from the user's configuration.
     pub fn git(&self, arguments: &[&str]) -> String {
         self.git_with(arguments, None, &[])
     }
@@ -73,8 +73,7 @@ impl Upstream {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Commits files on top of the branch, as another person would, and moves the branch unless it has moved
-    /// meanwhile. Returns whether it did.
+    /// Commits files as another author on top of the branch. Returns `false` if the branch moved meanwhile.
     pub fn try_commit(&self, subject: &str, files: &[(&str, &str)]) -> bool {
         let index = self.path().join(format!("index-{:?}", std::thread::current().id()));
         let index = index.to_str().unwrap();
@@ -106,7 +105,7 @@ impl Upstream {
         moved.unwrap().success()
     }
 
-    /// As [`Upstream::try_commit`], as often as it takes.
+    /// Repeats [`Upstream::try_commit`] until it succeeds.
     pub fn commit(&self, subject: &str, files: &[(&str, &str)]) {
         while !self.try_commit(subject, files) {}
     }
@@ -115,7 +114,7 @@ impl Upstream {
         self.git(&["show", &format!("main:{path}")])
     }
 
-    /// The subjects of the branch, newest first.
+    /// The commit subjects of the branch, newest first.
     pub fn subjects(&self) -> Vec<String> {
         self.git(&["log", "--format=%s", "main"]).lines().map(str::to_owned).collect()
     }
@@ -124,12 +123,12 @@ impl Upstream {
         self.git(&["rev-parse", "main"]).trim().to_owned()
     }
 
-    /// Installs a hook of the server.
+    /// Installs a server hook.
     pub fn hook(&self, name: &str, script: &str) {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.path().join("hooks").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // A new file each time: a shell that still runs the hook of before goes on reading that.
+        // A new file each time, because a running shell still reads the previous one.
         let new = path.with_extension("new");
         std::fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -140,21 +139,21 @@ impl Upstream {
         std::fs::remove_file(self.path().join("hooks").join(name)).unwrap();
     }
 
-    /// Installs a hook that stops at a gate.
+    /// Installs a hook that waits at a gate.
     pub fn gate(&self, hook: &str) -> Gate {
         let gate = self.new_gate();
         self.hook(hook, &gate.script());
         gate
     }
 
-    /// Makes a gate for a hook of the test's own, which runs [`Gate::script`].
+    /// Creates a gate for a custom hook, which runs [`Gate::script`].
     pub fn new_gate(&self) -> Gate {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         Gate { folder: self.parent().join(format!("gate-{}", COUNT.fetch_add(1, Ordering::Relaxed))) }
     }
 }
 
-/// A place in a hook at which a push waits until the test opens it.
+/// A point in a hook at which pushes wait until the test opens it.
 pub struct Gate {
     folder: PathBuf,
 }
@@ -163,19 +162,19 @@ impl Gate {
     /// The lines of a hook that wait at the gate.
     pub fn script(&self) -> String {
         let folder = self.folder.display();
-        // It also ends with the test, which removes the folder above.
+        // Also ends with the test, which removes the folder.
         format!(
             "mkdir -p {folder}; touch {folder}/reached\n\
              while [ ! -e {folder}/open ] && [ -e {folder}/reached ]; do sleep 0.01; done"
         )
     }
 
-    /// Whether a push waits at the gate, or has passed it.
+    /// Whether a push waits at the gate or passed it.
     pub fn is_reached(&self) -> bool {
         self.folder.join("reached").exists()
     }
 
-    /// Lets every push pass from now on.
+    /// Opens the gate for good.
     pub fn open(&self) {
         std::fs::create_dir_all(&self.folder).unwrap();
         std::fs::write(self.folder.join("open"), "").unwrap();

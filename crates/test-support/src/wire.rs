@@ -1,11 +1,11 @@
-//! A minimal HTTP client, so that measurements show the server.
+//! A minimal HTTP client, so that benchmarks measure the server.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection that is kept.
+/// A keep-alive connection.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -18,7 +18,7 @@ impl Connection {
         Self { stream, buffer: Vec::with_capacity(4096) }
     }
 
-    /// Sends a request as it is and reads the answer to its end. Returns its status.
+    /// Sends the request bytes, reads the whole response and returns its status.
     pub async fn send(&mut self, request: &[u8]) -> u16 {
         self.stream.write_all(request).await.unwrap();
         self.buffer.clear();
@@ -44,12 +44,12 @@ impl Connection {
     }
 }
 
-/// A signed webhook for the receiver `ci`, ready to be sent.
+/// The bytes of a signed webhook for the receiver `ci`.
 pub fn webhook(image: &str) -> Vec<u8> {
     webhook_of_size(image, 0)
 }
 
-/// The same with a body of at least so many bytes, most of it padding.
+/// The same, padded with irrelevant members to at least this many bytes.
 pub fn webhook_of_size(image: &str, bytes: usize) -> Vec<u8> {
     let bare = format!("{{\"image\":\"{image}\",\"padding\":\"\"}}").len();
     let padding = "x".repeat(bytes.saturating_sub(bare));

@@ -1,4 +1,4 @@
-//! The answer to a push is lost, and others push before the branch is looked at.
+//! The answer to a push is lost, and others push before the branch is read again.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use tagrelay_test_support::git_http::Fault;
 
 const FILE: &str = "environments/staging/user-service.yaml";
 
-/// A hook that adds a commit on top of the push: with the file that `change` makes, or with the tree of before.
+/// A hook that commits on top of each push: `change` applied to the pushed file, or the previous file.
 fn follow_up_hook(change: &str) -> String {
     let commit = "commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'of others' $tree) && \
                   git update-ref refs/heads/main $commit; rm -f hooks/post-receive";
@@ -67,7 +67,7 @@ async fn lost_push_is_sent_again_on_top_of_foreign_commit() {
             server.take_requests().iter().any(|request| request.ends_with("/git-receive-pack"))
         })
         .await;
-    // In the same file; another version there would end the promotion.
+    // In the same file. Another version there would end the promotion.
     let file = FILE.replace("staging", "production");
     let theirs = fleet.upstream.file(&file) + "# a note\n";
     fleet.upstream.commit("of others", &[(&file, &theirs)]);
@@ -92,7 +92,7 @@ async fn hold_made_after_unconfirmed_push_stays() {
         let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
         assert_eq!(status, 201, "{hold}");
 
-        // The push under way when the hold came has landed; its update neither waits nor is written again.
+        // The push that was running when the hold was created has landed. It does not wait and is not written again.
         let event = fleet.settled(&id).await;
         assert_eq!(event["state"], "committed", "{fault:?}: {event:#}\n{}", fleet.log());
         assert_eq!(event["updates"][0]["commit"], fleet.upstream.tip());
@@ -104,7 +104,7 @@ async fn hold_made_after_unconfirmed_push_stays() {
         };
         assert!(is_held().await);
 
-        // A later event waits for the hold.
+        // New updates wait for the hold.
         let next = fleet.announce("user-service", &sha('2')).await;
         fleet
             .eventually("the next one waits", async || {

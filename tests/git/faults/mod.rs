@@ -1,4 +1,4 @@
-//! The built program against Git servers that fail: nothing is lost, nothing is written twice, nothing is damaged.
+//! The built program against faulty Git servers: nothing is lost, written twice or damaged.
 
 mod lost_answers;
 mod property;
@@ -11,12 +11,12 @@ use tagrelay_embedded_registry::EmbeddedRegistry;
 use tagrelay_test_support::fleet::{Builder, Fleet, Upstream, free_port};
 use tagrelay_test_support::git_http::Server;
 
-/// Begins a fleet of the built program.
+/// A fleet of the built program.
 fn fleet() -> Builder {
     Fleet::builder(env!("CARGO_BIN_EXE_tagrelay"))
 }
 
-/// A fleet whose config repository is behind a server that the test can make fail.
+/// A fleet with a config repository behind a faulty server.
 async fn behind_http(builder: Builder) -> (Fleet, Server, EmbeddedRegistry) {
     let registry = EmbeddedRegistry::start("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let upstream = builder.upstream(&registry.host());
@@ -31,12 +31,12 @@ async fn behind_http(builder: Builder) -> (Fleet, Server, EmbeddedRegistry) {
 
 const CREDENTIALS: &str = "username = \"tagrelay\"\npassword = { value = \"secret\" }\n";
 
-/// Fails unless every object of the config repository is sound.
+/// Runs `git fsck` on the config repository.
 fn assert_sound(upstream: &Upstream) {
     assert_eq!(upstream.git(&["fsck", "--strict", "--no-dangling"]), "");
 }
 
-/// How many commits of the branch moved a service to a tag in an environment.
+/// Number of commits that set a service to a tag in an environment.
 fn commits_of(upstream: &Upstream, repository: &str, environment: &str, tag: &str) -> usize {
     let image = format!("Tagrelay-Image: {repository}:{tag}@");
     let log = upstream.git(&["log", "--format=%B%x00", "main"]);

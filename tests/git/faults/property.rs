@@ -1,5 +1,5 @@
-//! Any sequence of updates, foreign commits, failures of the server and restarts of ours ends at the newest versions, with
-//! every answered update on the branch exactly once or ended with a reason.
+//! Any sequence of updates, foreign commits, server faults and restarts ends at the newest versions. Every acknowledged update
+//! is on the branch exactly once or ended with a reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,15 +28,15 @@ enum Step {
     },
     /// The last commit of the branch is reverted.
     Revert,
-    /// From now on the server fails so.
+    /// From now on the server has this fault.
     Fault(Fault),
-    /// A hook refuses every push for as long as the next steps take.
+    /// A hook refuses every push during the next steps.
     Refuse {
         steps: usize,
     },
-    /// The power goes.
+    /// Power failure.
     Kill,
-    /// The program is stopped and started.
+    /// A restart.
     Restart,
     Wait {
         milliseconds: u64,
@@ -66,16 +66,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The announced events and the foreign commits.
+/// All announcements and foreign commits.
 struct World {
     fleet: Fleet,
     server: Server,
     _registry: EmbeddedRegistry,
-    /// The announced tags in their order: service, tag, event.
+    /// The announced tags in order: service, tag, event.
     announced: Vec<(usize, String, String)>,
-    /// Services whose manifests others changed: by a version written by hand, or by a revert.
+    /// Foreign changes of manifests: versions and reverts.
     overwritten: [bool; SERVICES.len()],
-    /// The files of others.
+    /// Unmanaged files.
     foreign: BTreeMap<String, String>,
     refusing_for: usize,
 }
@@ -135,7 +135,7 @@ impl World {
     fn overwrite(&mut self, service: usize) {
         self.overwritten[service] = true;
         let path = format!("environments/staging/{}.yaml", SERVICES[service]);
-        // No image has this tag.
+        // An image that was never built.
         let theirs = format!("{:040x}", self.foreign.len() + 0xf000);
         loop {
             let running = self.fleet.running("staging", SERVICES[service]);
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// As `git revert HEAD`: the tree of the commit before.
+    /// As `git revert HEAD`: the tree of the parent commit.
     fn revert(&mut self) {
         if self.fleet.upstream.subjects().len() < 2 {
             return;
@@ -159,7 +159,7 @@ impl World {
             return;
         }
         gone.lines().for_each(|path| drop(self.foreign.remove(path)));
-        // A later revert restores files that an earlier one removed.
+        // A later revert can restore what an earlier one removed.
         let back = self.fleet.upstream.git(&["diff", "--name-only", "--diff-filter=A", &tip, &commit]);
         back.lines().for_each(|path| drop(self.foreign.insert(path.to_owned(), path.to_owned())));
         let changed = self.fleet.upstream.git(&["diff", "--name-only", &tip, &commit]);
@@ -183,7 +183,7 @@ impl World {
         if self.refusing_for > 0 {
             self.fleet.upstream.remove_hook("pre-receive");
         }
-        // What a server that was left alone still takes in.
+        // A push that an interrupted server still accepts.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut ends: Vec<Value> = Vec::new();
         for (_, _, id) in &self.announced {
@@ -206,13 +206,13 @@ impl World {
                     newest.insert(*service, tag);
                     assert_eq!(commits, 1, "{}", story());
                     let commit = event["updates"][0]["commit"].as_str().unwrap();
-                    // Fails if it is not.
+                    // Fails if it is missing.
                     upstream.git(&["merge-base", "--is-ancestor", commit, "main"]);
                 }
                 "superseded" | "refused" => {
                     let reason = event["reason"].as_str().unwrap();
                     let is_followed = self.announced[number + 1..].iter().any(|(other, _, _)| other == service);
-                    // By the hook, or because a newer one came, or was taken before it.
+                    // Refused by the hook, or superseded by a newer version, or queued before it.
                     let is_explained = match state {
                         "refused" => reason.contains("not now") || (reason.starts_with("older") && is_followed),
                         _ => is_followed,
@@ -247,7 +247,7 @@ fn run(steps: &[Step]) {
 }
 
 proptest! {
-    // Each case is a program that is started and, mostly, a few seconds of waiting; `PROPTEST_CASES` asks for more of them.
+    // Each case starts a program and waits a few seconds; `PROPTEST_CASES` sets the number of cases.
     #![proptest_config(configuration())]
 
     #[test]
@@ -256,7 +256,7 @@ proptest! {
     }
 }
 
-/// Each fault once, with a foreign commit in between, besides the random sequences.
+/// Each fault once, with a foreign commit in between.
 #[test]
 fn every_fault_is_survived() {
     let ways = [

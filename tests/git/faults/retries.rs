@@ -1,4 +1,4 @@
-//! How often failed pushes are retried.
+//! The number of retries, and errors that are not retried.
 
 use super::{behind_http, commits_of};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use tagrelay_test_support::git_http::Fault;
 #[tokio::test]
 async fn after_ten_lost_races_the_update_is_retried_later() {
     let fleet = super::fleet().service("user-service").start().await;
-    // Every push loses the race against a foreign commit.
+    // A foreign commit wins every race.
     fleet.upstream.hook(
         "pre-receive",
         "echo >> tries; commit=$(git -c user.name=Ada -c user.email=a@b commit-tree -p main -m 'faster' main^{tree}); \

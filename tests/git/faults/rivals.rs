@@ -1,4 +1,4 @@
-//! Ten processes of the program, each with its own store and mirror, push to the same branch at once.
+//! Ten processes of the program, each with its own store and mirror, push to one branch at the same time.
 
 use super::{CREDENTIALS, assert_sound, commits_of};
 use tagrelay_embedded_registry::EmbeddedRegistry;
@@ -18,7 +18,7 @@ async fn ten_processes_lose_no_update() {
     let url = format!("{}/config.git", server.url);
     let mut fleets = Vec::new();
     for _ in 0..PROCESSES {
-        // Each builder makes a repository, which stays unused.
+        // Each builder creates a repository, which is unused here.
         let unused = builder().upstream(&registry.host());
         fleets.push(builder().remote(&url, CREDENTIALS).start_at(free_port(), unused).await);
     }
@@ -41,7 +41,7 @@ async fn ten_processes_lose_no_update() {
     for (number, service, id) in &ids {
         let event = fleets[*number].settled(id).await;
         let state = event["state"].as_str().unwrap();
-        // All get the events of the shared service: one writes the version, the others find it or a newer one.
+        // One process writes the common update. The others find it, or a newer version.
         let expected: &[&str] = if service == "shared" {
             &["committed", "unchanged", "superseded", "refused"]
         } else {

@@ -1,4 +1,4 @@
-//! No room on our disk: every write fails as on one that is full, and later there is room again.
+//! A full disk: every write fails, and later succeeds again.
 
 use std::process::Command;
 
@@ -6,14 +6,14 @@ use super::{assert_sound, behind_http, commits_of};
 use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::Fault;
 
-/// Sets how large a file of the running program may become: with nothing, no byte can be written to any file.
+/// Sets the file size limit of the running program: unlimited, or zero bytes.
 fn set_room(fleet: &Fleet, has_room: bool) {
     let limit = if has_room { "--fsize=unlimited:unlimited" } else { "--fsize=0:unlimited" };
     let status = Command::new("prlimit").args(["--pid", &fleet.pid().to_string(), limit]).status().unwrap();
     assert!(status.success());
 }
 
-/// A program that gets an error from the system instead of being ended, as on a disk that is full.
+/// A program that ignores SIGXFSZ, so that writes fail as on a full disk.
 fn builder() -> super::Builder {
     super::fleet()
         .launcher(&["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
@@ -33,10 +33,10 @@ async fn full_disk_answers_503_and_recovers() {
         let (status, answer) = fleet.deliver("order-service", &sha('2')).await;
         assert_eq!(status, 503, "{answer}");
     }
-    // Requests that need no disk still work.
+    // Answers that need no disk still work.
     assert_eq!(fleet.client.get(fleet.url("/healthz")).send().await.unwrap().status(), 200);
     assert_eq!(fleet.api("GET", &format!("/events/{id}"), None).await.1["state"], "committed");
-    // The mirror cannot follow the branch, and says so.
+    // The mirror cannot be updated, and reports it.
     let file = "environments/staging/user-service.yaml";
     fleet.upstream.commit("of others", &[(file, &fleet.upstream.file(file).replace(&sha('1'), &sha('9')))]);
     let (status, _) = fleet.api("GET", "/environments", None).await;
@@ -61,7 +61,7 @@ async fn full_disk_answers_503_and_recovers() {
 #[tokio::test]
 async fn full_disk_pushes_nothing_unrecorded() {
     let (fleet, server, _registry) = behind_http(builder()).await;
-    // An update that was accepted before the disk was full, and not pushed yet.
+    // Accepted before the disk was full, but not yet written to the branch.
     server.set_fault(Fault::Unavailable(1));
     let first = fleet.announce("user-service", &sha('1')).await;
     fleet
@@ -73,14 +73,14 @@ async fn full_disk_pushes_nothing_unrecorded() {
     set_room(&fleet, false);
     let errors = count_errors(&fleet);
     server.set_fault(Fault::None);
-    // The writer works again, and fails because it can record nothing.
+    // The writer runs again, but fails because it cannot record the result.
     fleet.eventually("the store has failed", async || count_errors(&fleet) > errors + 1).await;
     assert_eq!(fleet.upstream.subjects().len(), 1, "pushed without a record of it");
     set_room(&fleet, true);
     let event = fleet.settled(&first).await;
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
 
-    // The disk fills while the push is under way: it lands, and its end cannot be noted.
+    // The disk fills during the push: the push lands, but its end cannot be recorded.
     let gate = fleet.upstream.gate("pre-receive");
     let second = fleet.announce("order-service", &sha('2')).await;
     fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
@@ -97,7 +97,7 @@ async fn full_disk_pushes_nothing_unrecorded() {
     assert_eq!(fleet.upstream.subjects().len(), 3);
 }
 
-/// How many warnings and errors the program has logged.
+/// Number of warnings and errors in the log.
 fn count_errors(fleet: &Fleet) -> usize {
     let log = fleet.log();
     log.lines().filter(|line| line.contains(r#""level":"ERROR""#) || line.contains(r#""level":"WARN""#)).count()
@@ -105,7 +105,7 @@ fn count_errors(fleet: &Fleet) -> usize {
 
 /// Fails unless the store and the mirrors in the program's folder are sound.
 fn assert_folder_is_sound(fleet: &Fleet) {
-    // A folder for each branch of each repository.
+    // One folder per branch of each repository.
     let folders = std::fs::read_dir(fleet.folder().join("mirrors/platform")).unwrap();
     let mirrors = folders.map(|entry| entry.unwrap().path());
     let mirrors: Vec<_> = mirrors.filter(|path| path.join("objects").is_dir()).collect();

@@ -8,7 +8,7 @@ use tagrelay_test_support::fleet::{free_port, sha};
 use tagrelay_test_support::git_http::Server;
 use tagrelay_test_support::slow_link::SlowLink;
 
-/// Text that does not become smaller when it is packed.
+/// Incompressible text.
 fn noise(bytes: usize) -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut digits = String::new();
@@ -32,7 +32,7 @@ async fn slow_link_to_git_server_does_not_delay_the_api() {
         .remote(&format!("http://{}/config.git", link.address), CREDENTIALS)
         .start_at(free_port(), upstream)
         .await;
-    // The first reading of the branch is slow and delays no other request.
+    // The first read of the branch takes long, but blocks nothing else.
     let id = fleet.announce("user-service", &sha('1')).await;
     let mut rounds = 0;
     let event = loop {
@@ -57,7 +57,7 @@ async fn slow_link_to_git_server_does_not_delay_the_api() {
     assert_eq!(event["state"], "committed", "{event:#}\n{}", fleet.log());
     assert!(link.passed() > 80_000, "{}", link.passed());
     assert!(rounds >= 5, "the API answered only {rounds} times while the branch was read over the link");
-    // With the branch known and the connection kept, an update is one request.
+    // With a known branch and a kept connection, an update is one request.
     server.take_requests();
     let id = fleet.announce("order-service", &sha('2')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
