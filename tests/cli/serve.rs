@@ -157,7 +157,7 @@ fn unreachable_remote_does_not_stop_the_service() {
     assert_eq!(status, 503, "{body}");
     assert!(body.contains("`platform` has not been read yet"), "{body}");
     let told = service.tagrelay(&workplace, "status").expect_code(1);
-    let reason = format!("there is no folder {}", workplace.path("platform.git").display());
+    let reason = format!("the folder {} does not exist", workplace.path("platform.git").display());
     assert!(told.stdout.contains(&reason), "{told:?}");
     let (status, body) = service.announce(SHA);
     assert_eq!((status, &body["events"][0]["state"]), (202, &"queued".into()));
