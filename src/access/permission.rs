@@ -19,7 +19,6 @@ pub enum Permission {
     Admin,
 }
 
-/// The environments of a permission.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EnvironmentScope {
     /// `*`: all environments, including later ones.

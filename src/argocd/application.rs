@@ -129,7 +129,6 @@ pub struct Application {
     pub generate_paths: Option<String>,
     /// Whether the cluster matches the manifests.
     pub sync: SyncStatus,
-    /// The health of all resources.
     pub health: Health,
     /// Argo CD's explanation of the health.
     pub health_message: Option<String>,

@@ -74,7 +74,6 @@ impl ArgoCd {
         Ok(Self { http, settings })
     }
 
-    /// Returns the settings.
     pub fn settings(&self) -> &ArgoCdSettings {
         &self.settings
     }

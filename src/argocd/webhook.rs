@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::WatchedBranch;
 use super::touched::place;
 
-/// The commits of one push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedCommit {
     /// The last commit.

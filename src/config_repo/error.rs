@@ -10,7 +10,6 @@ pub enum OpenError {
     Address {
         /// `[[config_repository]] name`.
         name: String,
-        /// What is wrong.
         source: AddressError,
     },
     /// Its branch has an invalid name.
@@ -18,13 +17,11 @@ pub enum OpenError {
     Branch {
         /// `[[config_repository]] name`.
         name: String,
-        /// What is wrong.
         source: InvalidBranchName,
     },
     /// A path of an environment is not a valid glob or leaves the repository.
     #[error("environment `{environment}`: the path `{path}` {reason}")]
     Path {
-        /// The environment.
         environment: String,
         /// The path as written in the settings.
         path: String,
@@ -36,7 +33,7 @@ pub enum OpenError {
     Mirror(#[from] MirrorError),
 }
 
-/// Why no commit could be prepared. A problem of a single update is its `Outcome` instead.
+/// Why no commit could be prepared. A problem of a single update is its `EditOutcome` instead.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// The branch was not fetched yet.

@@ -13,17 +13,14 @@ use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_pat
 /// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The commit.
     pub tip: CommitId,
-    /// The environments, by name.
     pub environments: BTreeMap<String, Arc<EnvironmentSites>>,
 }
 
-/// The sites of one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvironmentSites {
-    /// The places that name each image, sorted by path and line. No list is empty.
-    pub sites: BTreeMap<Repository, Arc<Vec<Place>>>,
+    /// The sites that name each image, sorted by path and line. No list is empty.
+    pub sites: BTreeMap<Repository, Arc<Vec<IndexedSite>>>,
     /// Files and lines that are skipped, sorted by path.
     pub problems: Vec<FileProblem>,
     /// The images that its kustomizations take from elsewhere.
@@ -32,14 +29,12 @@ pub struct EnvironmentSites {
 
 /// A site and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct IndexedSite {
     /// The file. Shared by all its sites.
     pub path: Arc<str>,
     /// The line, from 1.
     pub line: u32,
-    /// The kind of the site.
     pub format: Format,
-    /// The version that it names.
     pub version: Version,
 }
 
@@ -48,7 +43,6 @@ pub struct Place {
 pub struct FileProblem {
     /// The file. Bytes that are not printable are escaped.
     pub path: String,
-    /// Why it is skipped.
     pub reason: String,
 }
 
@@ -204,9 +198,9 @@ impl EnvironmentSites {
             self.problems.retain(|problem| problem.path != name);
         }
         for site in read.iter().flat_map(|reading| &reading.sites) {
-            let Some(places) = self.sites.get_mut(&site.repository) else { continue };
-            Arc::make_mut(places).retain(|place| *place.path != *name);
-            if places.is_empty() {
+            let Some(known) = self.sites.get_mut(&site.repository) else { continue };
+            Arc::make_mut(known).retain(|site| *site.path != *name);
+            if known.is_empty() {
                 self.sites.remove(&site.repository);
             }
         }
@@ -227,23 +221,23 @@ impl EnvironmentSites {
         let path: Arc<str> = shown(path).into();
         for site in &found.sites {
             let (version, format) = (site.version.clone(), site.format);
-            self.add_place(&site.repository, Place { path: path.clone(), line: site.line, format, version });
+            self.add_site(&site.repository, IndexedSite { path: path.clone(), line: site.line, format, version });
         }
     }
 
-    fn add_place(&mut self, repository: &Repository, place: Place) {
-        let places = match self.sites.get_mut(repository) {
-            Some(places) => Arc::make_mut(places),
-            // Most images have one place. A growing list would allocate four.
+    fn add_site(&mut self, repository: &Repository, site: IndexedSite) {
+        let sites = match self.sites.get_mut(repository) {
+            Some(sites) => Arc::make_mut(sites),
+            // Most images have one site. A growing list would allocate four.
             None => {
                 Arc::make_mut(self.sites.entry(repository.clone()).or_insert_with(|| Arc::new(Vec::with_capacity(1))))
             }
         };
-        let behind = places.partition_point(|known| (&known.path, known.line) <= (&place.path, place.line));
-        places.insert(behind, place);
+        let behind = sites.partition_point(|known| (&known.path, known.line) <= (&site.path, site.line));
+        sites.insert(behind, site);
     }
 
-    /// Replaces kustomizations, and updates the inherited places of their images and of `touched`.
+    /// Replaces kustomizations, and updates the inherited sites of their images and of `touched`.
     fn set_overlays(&mut self, overlays: OverlaysByPath, mut touched: BTreeSet<Repository>) {
         for (path, overlay) in overlays {
             let problem = |note: &Note| FileProblem {
@@ -263,22 +257,22 @@ impl EnvironmentSites {
         }
     }
 
-    /// Updates the places of an image in kustomizations that have no entry for it yet.
+    /// Updates the sites of an image in kustomizations that have no entry for it yet.
     fn update_inherited(&mut self, repository: &Repository) {
         let mut named = Vec::new();
-        if let Some(places) = self.sites.get_mut(repository) {
-            if places.iter().any(|place| place.format == Format::Inherited) {
-                Arc::make_mut(places).retain(|place| place.format != Format::Inherited);
+        if let Some(sites) = self.sites.get_mut(repository) {
+            if sites.iter().any(|site| site.format == Format::Inherited) {
+                Arc::make_mut(sites).retain(|site| site.format != Format::Inherited);
             }
-            named = places.iter().map(|place| (place.path.clone(), place.format)).collect();
-            if places.is_empty() {
+            named = sites.iter().map(|site| (site.path.clone(), site.format)).collect();
+            if sites.is_empty() {
                 self.sites.remove(repository);
             }
         }
         let overlays = self.overlays.clone();
         for (path, Inherited { site, .. }) in overlays.sites_of(repository, &named) {
             let (line, format, version) = (site.line, site.format, site.version.clone());
-            self.add_place(repository, Place { path: path.clone(), line, format, version });
+            self.add_site(repository, IndexedSite { path: path.clone(), line, format, version });
         }
     }
 

@@ -35,8 +35,10 @@ pub use tagrelay_git::{
 };
 
 pub use error::{OpenError, PrepareError};
-pub use index::{EnvironmentSites, FileProblem, Place, Snapshot};
+pub use index::{EnvironmentSites, FileProblem, IndexedSite, IndexedSite as Place, Snapshot};
 pub use paths::{EnvironmentPaths, Territory};
-pub use plan::{Change, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
+pub use plan::{
+    Change, EditOutcome, EditOutcome as Outcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion,
+};
 pub use repository::ConfigRepository;
 pub use settings::{CommitSettings, Grouping, RemoteSettings};

@@ -6,7 +6,6 @@ use crate::manifest::{ManifestSettings, is_manifest_path};
 /// An environment and its paths in a config repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentPaths {
-    /// The name of the environment.
     pub name: String,
     /// Globs over the paths of the repository. `*` does not match a slash, `**` does, and a folder matches everything below
     /// it.

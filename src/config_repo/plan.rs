@@ -17,7 +17,6 @@ pub struct Plan {
 /// The updates of one environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentPlan {
-    /// The name of the environment.
     pub environment: String,
     /// The updates, oldest first.
     pub wanted: Vec<WantedVersion>,
@@ -28,37 +27,28 @@ pub struct EnvironmentPlan {
 pub struct WantedVersion {
     /// The caller's id of the update.
     pub key: String,
-    /// The image.
     pub repository: Repository,
-    /// The wanted version.
     pub version: Version,
 }
 
 /// The change of one site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The name of the environment.
     pub environment: String,
-    /// The file.
     pub path: String,
     /// The line of the site, from 1.
     pub line: u32,
-    /// The kind of the site.
     pub format: Format,
-    /// The image.
     pub repository: Repository,
-    /// The version before.
     pub old: Version,
-    /// The version after.
     pub new: Version,
 }
 
 /// The result of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EditOutcome {
     /// It changes sites, in a commit.
     Changed {
-        /// The commit.
         commit: CommitId,
         /// The changes of this update only.
         changes: Vec<Change>,
@@ -66,10 +56,7 @@ pub enum Outcome {
     /// Every site names the version already.
     Unchanged,
     /// It is impossible, and no site was changed for it.
-    Refused {
-        /// Why.
-        reason: String,
-    },
+    Refused { reason: String },
 }
 
 /// A commit and its changes.
@@ -88,7 +75,7 @@ pub struct PlannedCommit {
 pub struct Prepared {
     pub(super) parent: CommitId,
     pub(super) tip: CommitId,
-    pub(super) outcomes: Vec<(String, Outcome)>,
+    pub(super) outcomes: Vec<(String, EditOutcome)>,
     pub(super) commits: Vec<PlannedCommit>,
     pub(super) objects: Vec<NewObject>,
     /// The files that differ between `parent` and `tip`.
@@ -116,7 +103,7 @@ impl Prepared {
     }
 
     /// The result of each update by its key, in the order of the plan.
-    pub fn outcomes(&self) -> &[(String, Outcome)] {
+    pub fn outcomes(&self) -> &[(String, EditOutcome)] {
         &self.outcomes
     }
 

@@ -12,7 +12,7 @@ use super::error::PrepareError;
 use super::files::{Known, MAX_FILE_BYTES};
 use super::index::{EnvironmentSites, Snapshot};
 use super::paths::Territory;
-use super::plan::{Change, ChangedFile, EnvironmentPlan, Outcome, Plan, PlannedCommit, Prepared, WantedVersion};
+use super::plan::{Change, ChangedFile, EditOutcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion};
 use super::settings::{CommitSettings, Grouping};
 use super::surroundings::Around;
 use crate::image::Repository;
@@ -87,7 +87,7 @@ impl Group {
         draft: &mut Draft<'_>,
         settings: &CommitSettings,
         render: &Render,
-    ) -> Result<(Vec<(String, Outcome)>, Option<PlannedCommit>), PrepareError> {
+    ) -> Result<(Vec<(String, EditOutcome)>, Option<PlannedCommit>), PrepareError> {
         let mut commit = PlannedCommit { environments: self.environments, id: None, changes: self.changes };
         if !commit.changes.is_empty() {
             commit.id = draft.commit(settings, || render(&commit))?;
@@ -117,7 +117,6 @@ struct Draft<'a> {
 struct DraftFile {
     /// The bytes at the parent.
     old: Bytes,
-    /// The bytes in the draft.
     new: Bytes,
     /// The blob of `new`.
     id: ObjectId,
@@ -217,14 +216,14 @@ impl<'a> Draft<'a> {
 impl ReadObject for Draft<'_> {
     fn read(&self, id: ObjectId, kind: Kind) -> Result<Bytes, Unreadable> {
         match self.positions.get(&id) {
-            Some(place) => Ok(self.objects[*place].data.clone()),
+            Some(position) => Ok(self.objects[*position].data.clone()),
             None => self.mirror.read(id, kind),
         }
     }
 
     fn size(&self, id: ObjectId) -> Result<usize, Unreadable> {
         match self.positions.get(&id) {
-            Some(place) => Ok(self.objects[*place].data.len()),
+            Some(position) => Ok(self.objects[*position].data.len()),
             None => self.mirror.size(id),
         }
     }
@@ -248,9 +247,7 @@ struct FileEdit {
 struct Edited {
     bytes: Bytes,
     changes: Vec<SiteChange>,
-    /// The sites before.
     before: Reading,
-    /// The sites after.
     after: Option<Reading>,
 }
 
@@ -270,7 +267,7 @@ impl Edits {
         }
         for (number, wanted) in plan.wanted.iter().enumerate() {
             let winner = last[&wanted.repository];
-            let Some(places) = sites.sites.get(&wanted.repository) else {
+            let Some(indexed) = sites.sites.get(&wanted.repository) else {
                 edits.refused.insert(number, no_site(&wanted.repository, &plan.environment, sites));
                 continue;
             };
@@ -278,12 +275,12 @@ impl Edits {
                 let version = &plan.wanted[winner].version;
                 edits.refused.insert(number, format!("a later update sets {} to {version}", wanted.repository));
             } else if winner == number {
-                for place in places.iter() {
-                    let file = edits.files.entry(place.path.clone());
+                for site in indexed.iter() {
+                    let file = edits.files.entry(site.path.clone());
                     let new = || FileEdit { updates: Vec::new(), inherited: Vec::new(), edited: None };
                     let file = file.or_insert_with(new);
-                    if place.format == Format::Inherited {
-                        inherited.entry(place.path.clone()).or_default().insert(&wanted.repository);
+                    if site.format == Format::Inherited {
+                        inherited.entry(site.path.clone()).or_default().insert(&wanted.repository);
                     }
                     if file.updates.last() != Some(&number) {
                         file.updates.push(number);
@@ -395,12 +392,12 @@ enum EditResult {
 }
 
 impl EditResult {
-    fn into_outcome(self, commit: Option<CommitId>) -> Outcome {
+    fn into_outcome(self, commit: Option<CommitId>) -> EditOutcome {
         match (self, commit) {
-            (Self::Changed(changes), Some(commit)) => Outcome::Changed { commit, changes },
+            (Self::Changed(changes), Some(commit)) => EditOutcome::Changed { commit, changes },
             // The tree did not change.
-            (Self::Changed(_), None) | (Self::Unchanged, _) => Outcome::Unchanged,
-            (Self::Refused(reason), _) => Outcome::Refused { reason },
+            (Self::Changed(_), None) | (Self::Unchanged, _) => EditOutcome::Unchanged,
+            (Self::Refused(reason), _) => EditOutcome::Refused { reason },
         }
     }
 }

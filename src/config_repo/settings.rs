@@ -12,11 +12,9 @@ pub struct RemoteSettings {
     pub url: Url,
     /// The branch, without `refs/heads/`.
     pub branch: String,
-    /// The credentials.
     pub authentication: Authentication,
     /// PEM certificates to trust in addition to the system's, for a private certificate authority.
     pub ca_bundle: Option<PathBuf>,
-    /// Authors, signature and number of our commits.
     pub commits: CommitSettings,
     /// The folder of the bare mirror. A cache: it is fetched again if it is lost or damaged.
     pub mirror: PathBuf,
@@ -35,7 +33,6 @@ impl RemoteSettings {
 /// Authors, signature and number of our commits.
 #[derive(Debug, Clone)]
 pub struct CommitSettings {
-    /// The author.
     pub author: Identity,
     /// The committer; `None`: the author.
     pub committer: Option<Identity>,

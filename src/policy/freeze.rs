@@ -38,7 +38,6 @@ pub struct FreezeWindow {
 /// Start and end of a window. The start is inclusive, the end exclusive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FreezeSpan {
-    /// Once.
     Once {
         /// Before `until`.
         from: Timestamp,

@@ -78,7 +78,6 @@ pub struct TagFacts {
 /// A version with its own order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagVersion {
-    /// A semantic version.
     Semantic(semver::Version),
     /// The parts of a calendar version, in the order in which they are compared.
     Calendar(Vec<u64>),

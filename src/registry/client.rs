@@ -44,7 +44,6 @@ pub enum ClientError {
     /// A PEM block is not a certificate.
     #[error("certificate {number} of the CA bundle {path} cannot be read: {reason}")]
     BadCertificate {
-        /// The CA bundle.
         path: PathBuf,
         /// Position in the file, from 1.
         number: usize,

@@ -36,12 +36,10 @@ impl VerifiedImage {
         Self { repository: image.repository.clone(), tag: image.tag.clone(), digest: None }
     }
 
-    /// Returns the repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// Returns the tag.
     pub fn tag(&self) -> &Tag {
         &self.tag
     }

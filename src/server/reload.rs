@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::Server;
-use crate::settings::{Change, Fault, Faults, Fingerprint, Settings};
+use crate::settings::{ChangedSection, Fault, Faults, Fingerprint, Settings};
 
 /// How often the metadata of the files is compared. This costs microseconds and works on every file system, unlike
 /// notifications.
@@ -52,7 +52,7 @@ impl Reloader {
     }
 
     /// Reads the settings and puts them in force unless they have a fault. Returns the changed sections.
-    pub(crate) async fn reload(&mut self, server: &mut Server, because: &str) -> Result<Vec<Change>, Faults> {
+    pub(crate) async fn reload(&mut self, server: &mut Server, because: &str) -> Result<Vec<ChangedSection>, Faults> {
         let result = self.try_reload(server).await;
         server.relay().metrics().config_reload(result.is_ok());
         match &result {
@@ -69,7 +69,7 @@ impl Reloader {
         result
     }
 
-    async fn try_reload(&mut self, server: &mut Server) -> Result<Vec<Change>, Faults> {
+    async fn try_reload(&mut self, server: &mut Server) -> Result<Vec<ChangedSection>, Faults> {
         let (file, running) = (self.file.clone(), server.settings().clone());
         let reading = tokio::task::spawn_blocking(move || Settings::load_again(&file, &running)).await;
         let reading = reading.map_err(|error| self.fault(&anyhow!(error)))?;

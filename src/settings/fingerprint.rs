@@ -41,12 +41,11 @@ struct Stamp {
 
 /// A changed section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct ChangedSection {
     /// As in the settings, such as `[[receiver]]`.
     pub section: String,
     /// The name of the table in a list; `None`: not a list, or all tables of the list.
     pub name: Option<String>,
-    /// The kind of change.
     pub change: ChangeKind,
 }
 
@@ -77,7 +76,7 @@ impl ChangeKind {
 }
 
 /// Writes `[[receiver]] ci: added`.
-impl std::fmt::Display for Change {
+impl std::fmt::Display for ChangedSection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.section)?;
         if let Some(name) = &self.name {
@@ -156,11 +155,14 @@ impl Fingerprint {
     }
 
     /// Returns the changes in `new`, in the order of its sections; removed sections come last but reordered ones.
-    pub fn changes(&self, new: &Self) -> Vec<Change> {
+    pub fn changes(&self, new: &Self) -> Vec<ChangedSection> {
         let find =
             |of: &Self, name: &SectionName| of.sections.iter().find(|(found, _)| found == name).map(|(_, hash)| *hash);
-        let change =
-            |name: &SectionName, change| Change { section: name.section.clone(), name: name.name.clone(), change };
+        let change = |name: &SectionName, change| ChangedSection {
+            section: name.section.clone(),
+            name: name.name.clone(),
+            change,
+        };
         let mut changes = Vec::new();
         for (name, hash) in &new.sections {
             match find(self, name) {
@@ -175,7 +177,7 @@ impl Fingerprint {
             let section = &name.section;
             let is_told = changes.iter().any(|change| change.section == *section);
             if !is_told && !self.has_all_same(new, section) {
-                changes.push(Change { section: section.clone(), name: None, change: ChangeKind::Reordered });
+                changes.push(ChangedSection { section: section.clone(), name: None, change: ChangeKind::Reordered });
             }
         }
         changes

@@ -48,7 +48,7 @@ use crate::webhook::ReceiverSettings;
 pub use config_repository::ConfigRepositorySettings;
 pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
-pub use fingerprint::{Change, ChangeKind, Fingerprint};
+pub use fingerprint::{ChangeKind, ChangedSection, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
 pub use server::ServerSettings;
 
@@ -333,7 +333,9 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
     };
     for (index, (environment, section)) in settings.environments.iter().zip(environments).enumerate() {
         for other in &settings.environments[..index] {
-            if let Some(path) = paths::overlap(other, environment).filter(|_| same_branch(other, environment)) {
+            if let Some(path) =
+                paths::overlap(&other.paths, &environment.paths).filter(|_| same_branch(other, environment))
+            {
                 let message = format!(
                     "`{path}` of `{}` is also in `{}`: both environments write to it",
                     environment.name, other.name

@@ -1,6 +1,5 @@
 use globset::GlobBuilder;
 
-use super::EnvironmentSettings;
 use super::reader::Section;
 
 const EXAMPLE: &str = "paths = [\"environments/staging/**\"]";
@@ -60,13 +59,13 @@ pub(super) fn check(path: &str) -> Result<String, (String, Option<String>)> {
 
 /// Returns a path of `b` that overlaps a path of `a`. Recognises equal globs and globs for whole folders only, because
 /// the repository's files are not known here.
-pub(super) fn overlap<'a>(a: &EnvironmentSettings, b: &'a EnvironmentSettings) -> Option<&'a str> {
+pub(super) fn overlap<'a>(a: &[String], b: &'a [String]) -> Option<&'a str> {
     let inside = |outer: &str, inner: &str| {
         let (Some(outer), Some(inner)) = (whole_folder(outer), whole_folder(inner)) else { return outer == inner };
         outer.is_empty() || inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
     };
-    let touches = |path: &&str| a.paths.iter().any(|outer| inside(outer, path) || inside(path, outer));
-    b.paths.iter().map(String::as_str).find(touches)
+    let touches = |path: &&str| a.iter().any(|outer| inside(outer, path) || inside(path, outer));
+    b.iter().map(String::as_str).find(touches)
 }
 
 /// Returns the folder of `folder` and `folder/**`, and an empty string for `**`; `None`: any other glob.
@@ -77,7 +76,6 @@ fn whole_folder(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::UpdateMode;
     use super::*;
 
     #[test]
@@ -111,20 +109,7 @@ mod tests {
 
     #[test]
     fn overlap_of_whole_folders_is_recognised() {
-        let environment = |path: &str| EnvironmentSettings {
-            name: "x".into(),
-            config_repository: "r".into(),
-            branch: None,
-            paths: vec![path.into()],
-            update: UpdateMode::Manual,
-            promote_from: vec![],
-            manifests: Default::default(),
-            soak: None,
-            freezes: crate::policy::FreezeSchedule::default(),
-            applications: Default::default(),
-            line: 1,
-        };
-        let overlap = |a: &str, b: &str| overlap(&environment(a), &environment(b)).is_some();
+        let overlap = |a: &str, b: &str| overlap(&[a.to_owned()], &[b.to_owned()]).is_some();
         assert!(overlap("environments/**", "environments/production"));
         assert!(overlap("environments/production/**", "environments"));
         assert!(overlap("**", "a/b"));

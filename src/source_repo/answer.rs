@@ -1,9 +1,7 @@
 /// Whether a commit is on a branch that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Membership {
-    /// It is.
     OnBranch,
-    /// It is not.
     Elsewhere {
         /// Names the commit and the branches.
         reason: String,
@@ -13,7 +11,6 @@ pub enum Membership {
 /// The relation of a commit to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relation {
-    /// The same commit.
     Same,
     /// It descends from the other, so it is newer.
     Descendant,
@@ -21,7 +18,6 @@ pub enum Relation {
     Ancestor,
     /// The history cannot order them.
     Untold {
-        /// Why not.
         reason: String,
     },
 }

@@ -33,7 +33,6 @@ pub enum Found {
     None,
     /// Exactly one, possibly because only one of several is on a branch.
     One(Commit),
-    /// Several.
     Several,
 }
 
@@ -44,11 +43,8 @@ pub struct Commit(u32);
 /// The relation of a commit to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinship {
-    /// The same commit.
     Same,
-    /// It descends from the other.
     Descendant,
-    /// The other descends from it.
     Ancestor,
     /// Neither descends from the other.
     Apart,
@@ -57,12 +53,10 @@ pub enum Kinship {
 }
 
 impl CommitGraph {
-    /// The number of known commits.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether no commit is known.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -72,7 +66,6 @@ impl CommitGraph {
         self.missing.is_empty()
     }
 
-    /// Whether the commit is known.
     pub fn has(&self, id: &CommitId) -> bool {
         self.ids.contains_key(id)
     }
@@ -178,7 +171,6 @@ impl CommitGraph {
         }
     }
 
-    /// Returns the relation of a commit to another.
     pub fn kinship(&self, commit: Commit, other: Commit) -> Kinship {
         if commit == other {
             return Kinship::Same;

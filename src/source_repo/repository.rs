@@ -12,10 +12,10 @@ use super::error::SourceError;
 use super::graph::{Commit, CommitGraph, Found, Kinship};
 use super::settings::SourceSettings;
 
-/// Questions about running commits share a reading of this age.
+/// Questions about commits that an environment runs share a reading of at most this age.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The time until an unknown running commit is looked for again.
+/// The time until a commit that an environment runs, and the source lacks, is looked for again.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 
 /// The depths of fetches from a server that cannot filter, in order.
@@ -38,7 +38,7 @@ struct Known {
     is_loaded: bool,
     graph: CommitGraph,
     note: Note,
-    /// Running commits that were not found, and when.
+    /// Commits that an environment runs and the source lacks, with the time of the search.
     unknown: Vec<(String, Instant)>,
 }
 

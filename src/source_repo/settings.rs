@@ -9,7 +9,6 @@ pub struct SourceSettings {
     pub url: String,
     /// Globs of the branches that count: a commit on none of them is refused. Empty: all branches.
     pub branches: Vec<String>,
-    /// The credentials.
     pub authentication: Authentication,
     /// PEM certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,

@@ -96,7 +96,7 @@ fn http(request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> (u
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < LIMIT, "timed out waiting until {what}");
+        assert!(begun.elapsed() < LIMIT, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

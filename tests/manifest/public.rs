@@ -78,7 +78,7 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
         assert!(edited.changes.iter().any(is_version), "{name}:{number}: {old} -> {new}");
         told.remove(&number);
     }
-    assert!(told.is_empty(), "{name}: the lines {told:?} are reported as changed and are not");
+    assert!(told.is_empty(), "{name}: unchanged lines are reported as changes: {told:?}");
 }
 
 /// Fails unless the edit changed exactly the versions that the changes report.

@@ -273,7 +273,7 @@ async fn freeze_ends_with_its_environment() {
     assert_eq!(with.matches("name = \"production\"").count(), 1);
     hang_up(&with.replace("\"production\"", "\"live\"").replace(":production\"", ":live\""));
     fleet.eventually("it ends", async || ids().await == [json!(kept)]).await;
-    // Once it is in the store, a moment later.
+    // The store has it a moment later.
     fleet.eventually("it is logged", async || fleet.log().contains("freeze ended")).await;
     let log = fleet.log();
     let told = log.lines().find(|line| line.contains("freeze ended")).unwrap();

@@ -168,7 +168,7 @@ async fn config_map_swap_and_sighup_reload_settings() {
     assert!(known().await);
     // A fault is logged once, however often the file is checked, and again at each SIGHUP.
     hang_up(&fleet);
-    fleet.eventually("the SIGHUP is handled", async || reloads(&fleet, "failed").await == 2).await;
+    fleet.eventually("SIGHUP is handled", async || reloads(&fleet, "failed").await == 2).await;
     swap("..v4", &good);
     let unknown = async || fleet.client.post(fleet.url("/webhooks/second")).send().await.unwrap().status() == 404;
     fleet.eventually("the good settings are back", unknown).await;

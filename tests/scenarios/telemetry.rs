@@ -269,7 +269,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("refused", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
-    // It is logged a moment after it is on disk.
+    // The log line comes shortly after the store has it.
     fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("WARN", "update finished")]);
 

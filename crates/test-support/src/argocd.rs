@@ -278,7 +278,7 @@ async fn show(
         return refusal(StatusCode::FORBIDDEN, 7, "permission denied");
     };
     if query.get("refresh").map(String::as_str) == Some("normal") && !app.is_stuck {
-        let tip = tip(upstream.expect("a refresh before `reads` named the branch"));
+        let tip = tip(upstream.expect("the test has not set the branch of a refreshed application"));
         if tip != app.revision {
             app.revision = tip;
             app.steps = app.script.clone();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config_repo::{
-    ConfigRepository, EnvironmentPlan, Outcome, Place, Plan, PrepareError, Snapshot, WantedVersion,
+    ConfigRepository, EditOutcome, EnvironmentPlan, IndexedSite, Plan, PrepareError, Snapshot, WantedVersion,
 };
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, rule_for};
@@ -33,7 +33,7 @@ pub(super) async fn refusals(
     for (environment, image, places) in managed.take(MAX_TRIALS) {
         let prepared = repository.prepare(plan(environment, image, places), Arc::new(|_| String::new())).await?;
         for (_, outcome) in prepared.outcomes() {
-            if let Outcome::Refused { reason } = outcome {
+            if let EditOutcome::Refused { reason } = outcome {
                 refusals.entry(environment.clone()).or_default().push(reason.clone());
             }
         }
@@ -41,13 +41,13 @@ pub(super) async fn refusals(
     Ok(refusals)
 }
 
-fn plan(environment: &str, image: &Repository, places: &[Place]) -> Plan {
+fn plan(environment: &str, image: &Repository, places: &[IndexedSite]) -> Plan {
     let wanted = WantedVersion { key: String::new(), repository: image.clone(), version: another(places) };
     Plan { environments: vec![EnvironmentPlan { environment: environment.to_owned(), wanted: vec![wanted] }] }
 }
 
 /// Returns a version that no site names. It has a digest, so that sites of either shape can take it.
-fn another(places: &[Place]) -> Version {
+fn another(places: &[IndexedSite]) -> Version {
     let digest = Digest::of(b"a trial");
     match places.iter().find_map(|place| place.version.tag()).and_then(other_tag) {
         Some(tag) => Version::tagged(tag, Some(digest)),

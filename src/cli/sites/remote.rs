@@ -79,9 +79,10 @@ async fn read_everything(
     let snapshot = repository.snapshot().context("the repository has been read, and nothing is known of it")?;
     let mut found = Found { commit: Some(snapshot.tip.to_string()), ..Found::default() };
     for (name, environment) in &snapshot.environments {
-        let is_wanted = |place: &&crate::config_repo::Place| name == EVERYTHING || place.format == Format::Inherited;
+        let is_wanted =
+            |place: &&crate::config_repo::IndexedSite| name == EVERYTHING || place.format == Format::Inherited;
         for (repository, places) in &environment.sites {
-            let site = |place: &crate::config_repo::Place| {
+            let site = |place: &crate::config_repo::IndexedSite| {
                 FoundSite::new(&place.path, place.line, place.format, repository, &place.version)
             };
             found.sites.extend(places.iter().filter(is_wanted).map(site));

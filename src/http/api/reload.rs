@@ -6,14 +6,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::{App, Caller, Problem};
 use crate::access::Permission;
 use crate::api::{Reloaded, SectionChange};
-use crate::settings::{Change, Faults};
+use crate::settings::{ChangedSection, Faults};
 
 /// The way to whoever reads the settings again.
 #[derive(Clone)]
 pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
 /// Where somebody waits for what has changed, or for what is wrong with the settings.
-pub type ReloadRequest = oneshot::Sender<Result<Vec<Change>, Faults>>;
+pub type ReloadRequest = oneshot::Sender<Result<Vec<ChangedSection>, Faults>>;
 
 impl Reloads {
     /// Returns the way and its other end.
@@ -22,7 +22,7 @@ impl Reloads {
         (Self(sender), receiver)
     }
 
-    async fn reload(&self) -> Option<Result<Vec<Change>, Faults>> {
+    async fn reload(&self) -> Option<Result<Vec<ChangedSection>, Faults>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(reply).await.ok()?;
         answer.await.ok()
@@ -42,7 +42,7 @@ pub(super) async fn create(State(app): State<App>, caller: Caller) -> Result<Jso
     };
     match reloads.reload().await {
         Some(Ok(changes)) => {
-            let view = |change: Change| SectionChange {
+            let view = |change: ChangedSection| SectionChange {
                 section: change.section,
                 name: change.name,
                 change: change.change.as_str().to_owned(),

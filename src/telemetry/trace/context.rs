@@ -46,7 +46,6 @@ impl TraceContext {
         value.to_str().ok()?.trim().parse().ok()
     }
 
-    /// Returns the id of the trace.
     pub fn trace_id(&self) -> TraceId {
         TraceId(self.trace_id)
     }

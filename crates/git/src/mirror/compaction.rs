@@ -66,7 +66,7 @@ impl Compaction {
         let git = |source| git_error(&self.folder, source);
         let damaged = |reason: &str| git(git2::Error::from_str(reason));
         let commit = objects.read(self.tip.0.to_git2().map_err(git)?).map_err(git)?;
-        let root = commit_tree(commit.data()).ok_or_else(|| damaged("its commit has no tree"))?;
+        let root = commit_tree(commit.data()).ok_or_else(|| damaged("the commit has no tree"))?;
         let mut found = vec![(Kind::Commit, self.tip.0), (Kind::Tree, root)];
         let mut seen = HashSet::from([root]);
         let mut next = 1;

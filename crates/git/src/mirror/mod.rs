@@ -270,11 +270,12 @@ impl Mirror {
         let text = match fs::read_to_string(self.folder.join(TIP_REFERENCE)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("its reference cannot be read: {error}")),
+            Err(error) => return Err(format!("the reference of the tip cannot be read: {error}")),
         };
-        let tip = text.trim().parse::<CommitId>().map_err(|error| format!("its reference is damaged: {error}"))?;
+        let tip =
+            text.trim().parse::<CommitId>().map_err(|error| format!("the reference of the tip is damaged: {error}"))?;
         let commit = self.read(tip.0, Kind::Commit).map_err(|error| error.to_string())?;
-        let mut waiting = vec![commit_tree(&commit).ok_or("its commit has no tree")?];
+        let mut waiting = vec![commit_tree(&commit).ok_or("the commit has no tree")?];
         let mut seen = HashSet::new();
         while let Some(id) = waiting.pop() {
             if !seen.insert(id) {

@@ -243,7 +243,7 @@ impl HttpRemote {
                 if branches.find(branch) == Some(push.old) {
                     Ok(capabilities)
                 } else {
-                    Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) })
+                    Err(PushError::Outdated { reason: format!("the branch is no longer at {}", push.old) })
                 }
             }
             Advertisement::Version2(_) => Err(PushError::Refused { reason: report::UNKNOWN_PUSH_PROTOCOL.to_owned() }),

@@ -16,8 +16,9 @@ pub(super) fn one_line(text: &[u8]) -> String {
 /// Prefixes that Git and hosts add to each line of a message.
 const LINE_PREFIXES: [&str; 3] = ["remote:", "error:", "fatal:"];
 
-/// Lines of progress, which also appear in the output of a successful push.
-const PROGRESS: [&str; 6] = [
+/// Lines that explain nothing: progress, and Git's repetition of the reason.
+const NOISE: [&str; 7] = [
+    "hook declined to update",
     "Resolving deltas:",
     "Unpacking objects:",
     "Checking connectivity",
@@ -28,7 +29,7 @@ const PROGRESS: [&str; 6] = [
 
 /// Returns the output of hooks as one line of at most 1,000 characters.
 ///
-/// Removes prefixes such as `remote:` and `error:`, list marks, empty, repeated and decorative lines, progress, and
+/// Removes prefixes such as `remote:` and `error:`, list marks, progress, empty, repeated and decorative lines, and
 /// terminal colours. Lines that do not continue a sentence are separated by semicolons.
 pub(super) fn hook_output(text: &[u8]) -> String {
     let text = without_escapes(&String::from_utf8_lossy(text));
@@ -36,8 +37,8 @@ pub(super) fn hook_output(text: &[u8]) -> String {
     for line in text.split(['\n', '\r']) {
         let line = one_line(message_of(line).as_bytes());
         let is_text = line.chars().any(char::is_alphanumeric);
-        let is_progress = PROGRESS.iter().any(|progress| line.starts_with(progress));
-        if is_text && !is_progress && !lines.contains(&line) {
+        let is_noise = NOISE.iter().any(|noise| line.starts_with(noise));
+        if is_text && !is_noise && !lines.contains(&line) {
             lines.push(line);
         }
     }
@@ -179,6 +180,7 @@ mod tests {
                  with the project administrator.",
             ),
             // Hooks
+            ("not on a Friday\nerror: hook declined to update refs/heads/main\n", "not on a Friday"),
             ("remote: no deployments\nremote: on Fridays\nno deployments\n", "no deployments on Fridays"),
             ("\u{1b}[31mPolicy violated\u{1b}[0m\nAsk the platform team\n", "Policy violated; Ask the platform team"),
             ("*** \n###\n", ""),

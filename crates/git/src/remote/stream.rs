@@ -70,7 +70,7 @@ async fn push_capabilities(duplex: &mut Duplex, branch: &BranchName, push: &Push
     }
     // The flush ends the program without an error in the server's log. It may have ended already.
     let _ = duplex.send(b"0000").await;
-    Err(PushError::Outdated { reason: format!("it is no longer at {}", push.old) })
+    Err(PushError::Outdated { reason: format!("the branch is no longer at {}", push.old) })
 }
 
 /// Sends the command and the pack, and reads the report.

@@ -16,7 +16,7 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token")],
     host: Host::Body,
     read,
-    events: "none to choose: only pushes are told; the trigger is All",
+    events: "only pushes exist; the trigger is All",
     sample,
 };
 

@@ -30,7 +30,7 @@ pub(super) const SENDER: Sender = Sender {
     ],
     host: Host::Body,
     read,
-    events: "events whose `type` says container or image, for pushes only",
+    events: "push events whose `type` contains container or image",
     sample,
 };
 

@@ -20,7 +20,7 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Authorization, Credential::CustomHeader, Credential::Query("token")],
     host: Host::Body,
     read,
-    events: "none to choose: the registry tells everything; `ignore: {actions: [pull, mount, delete]}` of the endpoint spares the rest",
+    events: "all; the endpoint's `ignore: {actions: [pull, mount, delete]}` reduces them to pushes",
     sample,
 };
 

@@ -17,7 +17,7 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Query("token")],
     host: Host::Default("docker.io"),
     read,
-    events: "none to choose: Docker Hub tells of every push",
+    events: "only pushes exist",
     sample,
 };
 

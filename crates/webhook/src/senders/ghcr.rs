@@ -23,7 +23,7 @@ pub(super) const SENDER: Sender = Sender {
     }],
     host: Host::Default("ghcr.io"),
     read,
-    events: "Packages, and Registry packages where the page has it",
+    events: "Packages, and Registry packages if offered",
     sample,
 };
 

@@ -31,5 +31,5 @@ pub(super) fn read_push(message: &Message<'_>, findings: &mut Findings<'_>) {
 }
 
 pub(super) fn sample(_: &SamplePush) -> Result<SampleMessage, String> {
-    Err("this kind of receiver is told of commits and not of images: there is nothing to send".to_owned())
+    Err("this kind of receiver accepts commits, not images: there is nothing to send".to_owned())
 }

@@ -12,7 +12,7 @@ pub(super) const SENDER: Sender = Sender {
     name: "gitlab-registry",
     title: "GitLab's registry",
     read,
-    events: "none to choose: the registry tells everything",
+    events: "all, no choice",
     ..distribution::SENDER
 };
 
@@ -20,10 +20,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     match message.header("X-Gitlab-Event") {
         Some(event) => findings.ignore(
             IgnoredClass::Other,
-            format!(
-                "a project's webhook ({}) tells nothing of images: use the registry's notifications",
-                quoted(event)
-            ),
+            format!("a project's webhook ({}) has no images: use the registry's notifications", quoted(event)),
         ),
         None => distribution::read(message, findings),
     }

@@ -18,7 +18,7 @@ pub(super) const SENDER: Sender = Sender {
     credentials: &[Credential::Authorization, Credential::CustomHeader],
     host: Host::Setting,
     read,
-    events: "none to choose: zot tells everything",
+    events: "all, no choice",
     sample,
 };
 

@@ -43,7 +43,7 @@ enum Pair {
 }
 
 /// A key or subkey of the block, with the properties that its signatures state.
-struct Candidate<'a> {
+struct KeyCandidate<'a> {
     is_subkey: bool,
     body: &'a [u8],
     /// Seconds since 1970.
@@ -139,9 +139,9 @@ fn put_area(out: &mut Vec<u8>, area: &[u8]) {
 /// Returns the keys of a block with their properties.
 ///
 /// The signatures are not verified: anyone who can change the block could also replace the key.
-fn candidates(bytes: &[u8]) -> Result<Vec<Candidate<'_>>, String> {
+fn candidates(bytes: &[u8]) -> Result<Vec<KeyCandidate<'_>>, String> {
     let mut reader = Reader::new(bytes);
-    let mut found: Vec<Candidate<'_>> = Vec::new();
+    let mut found: Vec<KeyCandidate<'_>> = Vec::new();
     while !reader.is_empty() {
         let (tag, body) = next_packet(&mut reader).ok_or("the OpenPGP key is damaged")?;
         match tag {
@@ -151,7 +151,7 @@ fn candidates(bytes: &[u8]) -> Result<Vec<Candidate<'_>>, String> {
                 if version != 4 {
                     return Err(format!("the OpenPGP key has version {version}; only version 4 is supported"));
                 }
-                found.push(Candidate {
+                found.push(KeyCandidate {
                     is_subkey: tag == SECRET_SUBKEY,
                     body,
                     created: u64::from(reader.number(4).ok_or("the OpenPGP key is damaged")?),
@@ -172,7 +172,7 @@ fn candidates(bytes: &[u8]) -> Result<Vec<Candidate<'_>>, String> {
     Ok(found)
 }
 
-impl<'a> Candidate<'a> {
+impl<'a> KeyCandidate<'a> {
     /// Applies the statements of a signature to the key. `None` if the signature is malformed.
     fn apply(&mut self, signature: &[u8]) -> Option<()> {
         const REVOKED_KEY: u8 = 0x20;
