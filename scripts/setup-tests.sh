@@ -23,10 +23,11 @@ readonly programs=(
   "ssh-keygen|openssh-client|keys for sshd"
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
+  "postgresql|postgresql|the store's statements are prepared on it"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
-  [prometheus]="prometheus.service")
+  [prometheus]="prometheus.service" [postgresql]="postgresql.service")
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -36,6 +37,8 @@ is_there() {
   git-http-backend) command -v git >/dev/null && [ -x "$(git --exec-path)/git-http-backend" ] ;;
   # A library, not a program.
   pyyaml) python3 -c 'import yaml' 2>/dev/null ;;
+  # Debian keeps the server's programs out of PATH.
+  postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
   *) command -v "$1" >/dev/null ;;
   esac
 }

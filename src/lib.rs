@@ -14,6 +14,7 @@ pub mod argocd;
 pub mod cli;
 pub mod clock;
 pub mod config_repo;
+pub mod domain;
 pub mod http;
 pub mod policy;
 pub mod registry;

@@ -42,9 +42,8 @@ pub struct Server {
     /// The settings in force.
     settings: Settings,
     relay: Relay,
-    running: Running,
-    /// Pipelines of earlier settings that finish their work.
-    earlier: JoinSet<()>,
+    /// The tasks of the generation in force; `None` only while a reload replaces them.
+    running: Option<Running>,
     routes: Routes,
     main: CurrentRoutes,
     operations: Option<CurrentRoutes>,
@@ -72,8 +71,8 @@ impl Server {
         &self.relay
     }
 
-    /// Puts new settings in force, all of them or none. No request fails meanwhile; running work finishes under the settings
-    /// that it began with.
+    /// Puts new settings in force, all of them or none. The tasks of the old generation are drained first. Listeners stay up
+    /// meanwhile: webhooks and requests are stored, and the next generation finds them.
     ///
     /// # Errors
     ///
@@ -99,6 +98,9 @@ impl Server {
             Arc::new(Sources::new(settings.sources.clone()))
         };
         let retention = retention(&settings);
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
         let (relay, running) = self.relay.start_next(relay::Parts {
             store,
             registries,
@@ -120,9 +122,8 @@ impl Server {
             operations.set(self.routes.operations());
         }
         self.relay = relay;
+        self.running = Some(running);
         self.settings = settings;
-        while self.earlier.try_join_next().is_some() {}
-        self.earlier.spawn(std::mem::replace(&mut self.running, running).stop());
         Ok(())
     }
 
@@ -140,7 +141,7 @@ impl Server {
 
     /// Closes the listeners, lets open requests and running pushes finish, and stops. Takes at most `stop_timeout`.
     pub async fn stop(self) {
-        let Self { relay, running, mut earlier, mut listeners, stop, settings, .. } = self;
+        let Self { relay, running, mut listeners, stop, settings, .. } = self;
         let (begun, limit) = (Instant::now(), settings.server.stop_timeout);
         stop.send_replace(true);
         let answers = async {
@@ -151,8 +152,9 @@ impl Server {
         };
         let pipeline = async {
             let ended = async {
-                running.stop().await;
-                while earlier.join_next().await.is_some() {}
+                if let Some(running) = running {
+                    running.stop().await;
+                }
             };
             if tokio::time::timeout(limit, ended).await.is_err() {
                 tracing::warn!(
@@ -228,8 +230,7 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
         operations_address,
         settings,
         relay,
-        running,
-        earlier: JoinSet::new(),
+        running: Some(running),
         routes,
         main: main_routes,
         operations: operations_routes,

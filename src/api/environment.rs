@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{FrozenView, HealthState, HoldView, RegistryView, RolloutView, UpdateView, VersionView, Word};
-use crate::store::Cause;
+use crate::domain::Cause;
 
 /// `GET /api/v1/environments`: environments × repositories.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{RequestView, UpdateView, Word};
-use crate::store::{Cause, EventState};
+use crate::domain::{Cause, EventState};
 
 /// `GET /api/v1/events`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{RolloutView, VersionView, Word};
-use crate::store::Cause;
+use crate::domain::Cause;
 
 /// `GET /api/v1/history`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -25,6 +25,9 @@ pub struct HistoryView {
     pub cause_id: String,
     /// The receiver, or the name of the API token.
     pub actor: String,
+    /// The reason that the promotion or rollback was given; `None` for events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// When the image was pushed, according to the registry.
     #[schema(value_type = Option<String>)]
     pub pushed_at: Option<Timestamp>,

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ChangeView, PreviewState, UpdateView, Word};
-use crate::store::{FollowState, RequestKind, RequestState};
+use crate::domain::{RequestKind, RequestState};
+use crate::store::FollowState;
 
 /// The body of `POST /api/v1/promotions`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -85,6 +86,9 @@ pub struct RequestView {
     pub overridden: Option<String>,
     /// The id that log lines, spans and the commit share: 32 hexadecimal digits.
     pub trace_id: String,
+    /// Repositories that the source runs and the target does not name. Only in the answer to the promotion itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
 }
 
 /// The rollout of all commits of a promotion or rollback.
@@ -107,6 +111,9 @@ pub struct PreviewView {
     /// A unified diff; `null` if the token lacks the permission `read`, because a diff shows manifests.
     pub diff: Option<String>,
     pub updates: Vec<PreviewedView>,
+    /// Repositories that the source runs and the target does not name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
 }
 
 /// What a promotion would do with one repository.

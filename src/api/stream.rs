@@ -2,7 +2,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Word;
-use crate::store::{EventState, FollowState, RequestKind, UpdateState};
+use crate::domain::{EventState, RequestKind, UpdateState};
+use crate::store::FollowState;
 
 /// A message of `GET /api/v1/stream`. Messages are not stored: a client that was away reads the lists instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

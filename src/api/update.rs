@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Word;
-use crate::store::{FollowState, UpdateState};
+use crate::domain::UpdateState;
+use crate::store::FollowState;
 
 /// A version: tag, digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

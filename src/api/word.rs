@@ -6,7 +6,8 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::store::{Cause, EventState, FollowState, RequestKind, RequestState, UpdateState};
+use crate::domain::{Cause, EventState, RequestKind, RequestState, UpdateState};
+use crate::store::FollowState;
 
 /// A closed list of words that stand for the values of `Self` on the wire.
 pub trait Words: Copy + PartialEq + 'static {

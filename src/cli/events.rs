@@ -281,7 +281,7 @@ fn render(detail: &EventDetailView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EventState;
+    use crate::domain::EventState;
 
     #[test]
     fn reasons_are_cut_to_a_line() {

@@ -46,6 +46,15 @@ async fn ready(State(app): State<App>) -> Response {
             hindrances += usize::from(!has_been_ready);
         }
     }
+    // Webhooks must still come in, so a rejected push is a problem but no hindrance.
+    match app.0.relay.store().rejections().await {
+        Ok(rejections) => problems.extend(
+            rejections
+                .into_iter()
+                .map(|(environment, reason)| format!("pushes to environment `{environment}` are rejected: {reason}")),
+        ),
+        Err(error) => tracing::error!(%error, "rejected pushes cannot be read from the store"),
+    }
     let ready = hindrances == 0;
     app.0.has_been_ready.fetch_or(ready, Ordering::Relaxed);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

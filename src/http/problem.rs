@@ -96,7 +96,9 @@ impl From<RequestError> for Problem {
         let status = match &error {
             RequestError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            RequestError::Unexpected { .. } | RequestError::GateClosed { .. } => StatusCode::CONFLICT,
+            RequestError::Unexpected { .. }
+            | RequestError::GateClosed { .. }
+            | RequestError::NothingInCommon { .. } => StatusCode::CONFLICT,
             RequestError::UnknownEnvironment { .. }
             | RequestError::SourceNotAllowed { .. }
             | RequestError::SourceMissing { .. }

@@ -38,8 +38,12 @@ impl Registry {
         digest: &Digest,
         now: Timestamp,
     ) -> Result<Stated, RegistryFailure> {
-        let Some(manifest) = self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await? else {
-            return Ok(Stated::NoManifest);
+        let manifest = match self.take_manifest(path, digest) {
+            Some(body) => serde_json::from_slice(&body).unwrap_or_default(),
+            None => match self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await? {
+                Some(manifest) => manifest,
+                None => return Ok(Stated::NoManifest),
+            },
         };
         let annotated = |document: &Value| time_at(document, "/annotations", now);
         if let Some(at) = annotated(&manifest) {

@@ -1,10 +1,11 @@
 //! Requests to one registry: authentication, concurrency limit, interpretation of answers.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oci_distribution::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -45,12 +46,48 @@ pub(super) struct Registry {
     throttle: Throttle,
     /// Whether any of its tag lists linked to a next page.
     gives_links: AtomicBool,
+    manifests: ManifestCache,
 }
 
 /// The result of looking up a tag.
 pub(super) enum Held {
     Nothing,
     Manifest(Digest),
+}
+
+/// What a question for a tag reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The digest alone.
+    Digest,
+    /// The manifest, because the build time is asked for next.
+    Manifest,
+}
+
+/// The manifests that were read last, until the question for their build time takes them.
+#[derive(Default)]
+struct ManifestCache(Mutex<VecDeque<(String, Digest, Bytes)>>);
+
+impl ManifestCache {
+    /// The most manifests, and the most bytes of one: 4 MiB in all.
+    const MOST: (usize, usize) = (64, 64 << 10);
+
+    fn keep(&self, path: &str, digest: &Digest, body: Bytes) {
+        if body.len() > Self::MOST.1 {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= Self::MOST.0 {
+            kept.pop_front();
+        }
+        kept.push_back((path.to_owned(), digest.clone(), body));
+    }
+
+    fn take(&self, path: &str, digest: &Digest) -> Option<Bytes> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.iter().position(|(known, of, _)| known == path && of == digest)?;
+        kept.remove(index).map(|(_, _, body)| body)
+    }
 }
 
 impl Registry {
@@ -77,13 +114,20 @@ impl Registry {
             slots,
             throttle: Throttle::default(),
             gives_links: AtomicBool::new(false),
+            manifests: ManifestCache::default(),
         })
     }
 
-    /// Returns the digest that the tag points at. Sends one `HEAD`, and a `GET` if the answer has no digest header.
-    pub(super) async fn look_up(&self, image: &UnverifiedImage) -> Result<Held, RegistryFailure> {
+    /// Returns the digest of a tag.
+    ///
+    /// With [`Read::Digest`] one `HEAD`, which Docker Hub does not count as a pull. With [`Read::Manifest`] one `GET`, whose body is
+    /// kept for the question for the build time, which saves a request.
+    pub(super) async fn look_up(&self, image: &UnverifiedImage, read: Read) -> Result<Held, RegistryFailure> {
         let path = image.repository.path();
         let place = format!("{path}/manifests/{}", image.tag);
+        if read == Read::Manifest {
+            return self.hash(path, &place).await;
+        }
         let response = self.ask(Method::HEAD, path, &place).await?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
@@ -112,13 +156,22 @@ impl Registry {
         let body = read_at_most(response, MAX_MANIFEST_BYTES).await.map_err(|error| self.no_answer(error))?;
         // A login page has status 200 too.
         match body {
-            Some(body) if is_manifest(&body) => Ok(Held::Manifest(Digest::of(&body))),
+            Some(body) if is_manifest(&body) => {
+                let digest = Digest::of(&body);
+                self.manifests.keep(path, &digest, body);
+                Ok(Held::Manifest(digest))
+            }
             Some(_) => Err(self.no_registry(place, "with something other than a manifest")),
             None => Err(self.no_registry(place, "with more than 8 MiB, too much for a manifest")),
         }
     }
 
     /// Returns the host as in image references.
+    /// Takes a manifest that was read a moment ago.
+    pub(super) fn take_manifest(&self, path: &str, digest: &Digest) -> Option<Bytes> {
+        self.manifests.take(path, digest)
+    }
+
     pub(super) fn host(&self) -> &str {
         &self.host
     }

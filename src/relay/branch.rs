@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 
-use super::{Environment, UpdateMode, WritingSettings};
+use super::{Environment, UpdateMode};
 use crate::config_repo::{Below, CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
+use crate::domain::Update;
 use crate::image::Repository;
+use crate::settings::WritingSettings;
 use crate::telemetry::{GitOperation, Metrics};
 
 /// A branch of a config repository, with the environments that live on it. One writer works on it.
@@ -90,12 +92,6 @@ impl Branch {
     /// Returns repository and branch, for messages.
     pub(super) fn title(&self) -> String {
         format!("{}/{}", self.repository_name, self.branch_name)
-    }
-
-    /// Returns what no two writers may work on at once: the branch, and the updates of its environments.
-    pub(super) fn turns(&self) -> Vec<String> {
-        let environments = self.environments.iter().map(|environment| turn_of(&environment.name));
-        environments.chain([format!("branch {}", self.title())]).collect()
     }
 
     /// Returns the config repository, for a branch of the same under other settings.
@@ -212,11 +208,17 @@ impl Branch {
     }
 }
 
-/// Returns the name of the turn at writing the updates of an environment.
-pub(super) fn turn_of(environment: &str) -> String {
-    format!("environment {environment}")
-}
-
 pub(super) fn sites<'a>(snapshot: &'a Snapshot, environment: &str) -> Option<&'a EnvironmentSites> {
     snapshot.environments.get(environment).map(Arc::as_ref)
+}
+
+/// Whether the branch names, at each site that an update changed, the version that the update wrote.
+pub(super) fn stands_on(update: &Update, snapshot: &Snapshot) -> bool {
+    let places = sites(snapshot, &update.environment).and_then(|found| found.sites.get(&update.repository));
+    let places = places.map(|places| places.as_slice()).unwrap_or_default();
+    let mut named = places.iter().flat_map(|place| {
+        let here = update.changes.iter().filter(|change| change.path == place.path.as_ref());
+        here.map(|change| (&place.version, &change.new))
+    });
+    update.commit.is_some() && named.clone().next().is_some() && named.all(|(now, new)| now == new)
 }

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::branch::{Branch, sites};
 use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
+use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
-use crate::store::{ApplicationHealth, FollowUp, Frozen, Hold, StoreError, Update};
+use crate::store::{ApplicationHealth, FollowUp, StoreError};
 
 /// How old what is known of a branch may be when it is shown.
 const READ_AGE: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ pub struct MatrixCell {
     /// What became of that in Argo CD.
     pub follow_up: Option<FollowUp>,
     /// The holds on it.
-    pub holds: Vec<Hold>,
+    pub holds: Vec<Block>,
     /// Updates that wait for a hold or freeze to end.
     pub waiting: Vec<Update>,
 }
@@ -85,12 +86,15 @@ impl Relay {
     pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
         self.refresh_soon().await;
         let last_changes = self.0.store.last_changes().await?;
+        let (blocks, now) = (self.0.store.blocks().await?, self.now());
+        let holds = blocks.rows.iter().filter(|block| block.kind == BlockKind::Hold && block.is_active(now));
+        let holds = holds.cloned().collect();
         let mut notes = Notes {
             follow_ups: self.0.store.follow_ups_of(&last_changes).await?,
             health: self.0.store.application_health().await?,
-            frozen: self.0.store.frozen().await?,
+            frozen: blocks.all_frozen(now),
             last: by_place(last_changes),
-            holds: by_place(self.0.store.holds().await?),
+            holds: by_place(holds),
             waiting: by_place(self.0.store.waiting_updates().await?),
         };
         let mut rows = Vec::new();
@@ -151,42 +155,9 @@ impl Relay {
     }
 }
 
-/// Returns the versions that places name, each once, in the order in which they are found.
-///
-/// One site may say `tag`, another `tag@digest` and a third only the digest: that is one version, and all that is
-/// said of it is gathered.
+/// Returns the versions that places name, each once.
 pub(super) fn versions(places: &[Place]) -> Vec<Version> {
-    let mut versions: Vec<Version> = Vec::new();
-    for place in places {
-        let mut gathered = place.version.clone();
-        let mut apart = Vec::with_capacity(versions.len() + 1);
-        let mut position = None;
-        for version in versions {
-            match join(&version, &gathered) {
-                Some(joined) => {
-                    gathered = joined;
-                    position.get_or_insert(apart.len());
-                }
-                None => apart.push(version),
-            }
-        }
-        apart.insert(position.unwrap_or(apart.len()), gathered);
-        versions = apart;
-    }
-    versions
-}
-
-/// Returns what two descriptions say together, or `None` when they are not of one version.
-fn join(one: &Version, other: &Version) -> Option<Version> {
-    fn both<T: PartialEq + Clone>(one: Option<&T>, other: Option<&T>) -> (Option<T>, bool, bool) {
-        let agree = one.is_some() && one == other;
-        let contradict = one.is_some() && other.is_some() && one != other;
-        (one.or(other).cloned(), agree, contradict)
-    }
-    let (tag, tags_agree, tags_contradict) = both(one.tag(), other.tag());
-    let (digest, digests_agree, digests_contradict) = both(one.digest(), other.digest());
-    let is_one = (tags_agree || digests_agree) && !tags_contradict && !digests_contradict;
-    if is_one { Version::from_parts(tag, digest) } else { None }
+    versions_of(places.iter().map(|place| &place.version))
 }
 
 type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
@@ -198,7 +169,7 @@ struct Notes {
     follow_ups: HashMap<String, FollowUp>,
     health: Vec<ApplicationHealth>,
     frozen: Vec<Frozen>,
-    holds: ByPlace<Hold>,
+    holds: ByPlace<Block>,
     waiting: ByPlace<Update>,
 }
 
@@ -221,67 +192,30 @@ impl Notes {
     }
 }
 
-/// Returns whether a version in a manifest is the one that is meant: either may hold the tag without the digest.
-pub(super) fn is_same(found: &Version, meant: &Version) -> bool {
-    join(found, meant).is_some()
-}
-
-/// Returns whether everything that runs is the version that is meant.
-pub(super) fn runs(running: &[Version], meant: &Version) -> bool {
-    matches!(running, [one] if is_same(one, meant))
-}
-
 /// Something that belongs to an environment and a repository.
 trait Placed {
-    fn place(&self) -> (String, Repository);
+    /// `None`: it is about the whole environment.
+    fn place(&self) -> Option<(String, Repository)>;
 }
 
 impl Placed for Update {
-    fn place(&self) -> (String, Repository) {
-        (self.environment.clone(), self.repository.clone())
+    fn place(&self) -> Option<(String, Repository)> {
+        Some((self.environment.clone(), self.repository.clone()))
     }
 }
 
-impl Placed for Hold {
-    fn place(&self) -> (String, Repository) {
-        (self.environment.clone(), self.repository.clone())
+impl Placed for Block {
+    fn place(&self) -> Option<(String, Repository)> {
+        Some((self.environment.clone(), self.repository.clone()?))
     }
 }
 
 fn by_place<T: Placed>(values: Vec<T>) -> ByPlace<T> {
     let mut by_place = ByPlace::new();
     for value in values {
-        by_place.entry(value.place()).or_default().push(value);
+        if let Some(place) = value.place() {
+            by_place.entry(place).or_default().push(value);
+        }
     }
     by_place
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::Format;
-
-    fn gathered(written: &[&str]) -> Vec<String> {
-        let places: Vec<Place> = written
-            .iter()
-            .map(|text| Place {
-                path: "a.yaml".into(),
-                line: 1,
-                format: Format::Kubernetes,
-                version: format!("a{text}").parse::<crate::image::ImageReference>().unwrap().version().unwrap(),
-            })
-            .collect();
-        versions(&places).iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn one_version_may_be_written_in_several_ways() {
-        let (one, two) = (format!("@sha256:{}", "1".repeat(64)), format!("@sha256:{}", "2".repeat(64)));
-        let (tagged, other) = (format!(":v1{one}"), format!(":v1{two}"));
-        assert_eq!(gathered(&[":v1", &tagged]), [&tagged[1..]]);
-        assert_eq!(gathered(&[":v1", &one, ":v2", &tagged]), [&tagged[1..], "v2"]);
-        assert_eq!(gathered(&[":v1", &one]), ["v1", one.as_str()]);
-        assert_eq!(gathered(&[&tagged, &other]), [&tagged[1..], &other[1..]]);
-        assert_eq!(gathered(&[":v1", ":v1"]), ["v1"]);
-    }
 }

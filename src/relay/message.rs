@@ -3,18 +3,26 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::settings::MessageSettings;
-use super::template::{ChangeFields, Fields, MessageTemplate};
 use crate::config_repo::{Change, PlannedCommit};
+use crate::domain::{Cause, Request, Update};
 use crate::image::{ImageReference, Version};
-use crate::store::{Cause, Update};
+use crate::settings::{ChangeFields, Fields, MessageSettings, MessageTemplate};
 
-/// Returns the message of a commit. `updates` are looked up by the keys of the changes.
-pub(super) fn render(commit: &PlannedCommit, updates: &HashMap<String, Update>, settings: &MessageSettings) -> String {
+/// Returns the message of a commit. `updates` are looked up by the keys of the changes, `requests` by their cause ids.
+pub(super) fn render(
+    commit: &PlannedCommit,
+    updates: &HashMap<String, Update>,
+    requests: &HashMap<String, Request>,
+    settings: &MessageSettings,
+) -> String {
     let moved: Vec<Moved<'_>> = commit
         .changes
         .iter()
-        .filter_map(|(key, changes)| Some(Moved { update: updates.get(key)?, first: changes.first()?, changes }))
+        .filter_map(|(key, changes)| {
+            let update = updates.get(key)?;
+            let reason = requests.get(&update.cause_id).and_then(|request| request.reason.as_deref());
+            Some(Moved { update, reason, first: changes.first()?, changes })
+        })
         .collect();
     let said = Said::of(commit, &moved, settings);
     let mut text = said.subject;
@@ -74,6 +82,8 @@ fn rendered(template: &MessageTemplate, fields: &Fields) -> Option<String> {
 
 struct Moved<'a> {
     update: &'a Update,
+    /// The reason of the promotion or rollback.
+    reason: Option<&'a str>,
     first: &'a Change,
     changes: &'a [Change],
 }
@@ -122,6 +132,7 @@ impl Moved<'_> {
             cause: cause.to_string(),
             cause_id: cause_id.clone(),
             actor: actor.clone(),
+            reason: self.reason.map(one_line).unwrap_or_default(),
             files: self.files().into_iter().map(str::to_owned).collect(),
         }
     }
@@ -150,7 +161,6 @@ impl Moved<'_> {
         };
         let (by, whom) = match cause {
             Cause::Push => ("via", actor.as_str()),
-            // Nobody told: the registry was asked.
             Cause::CatchUp => ("via", repository.registry()),
             Cause::Promotion | Cause::Rollback => ("by", actor.as_str()),
         };
@@ -158,6 +168,9 @@ impl Moved<'_> {
             text,
             "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {whom}\n",
         );
+        if let Some(reason) = self.reason.map(one_line).filter(|reason| !reason.is_empty()) {
+            let _ = writeln!(text, "Tagrelay-Reason: {reason}");
+        }
         if let Some(reason) = override_reason {
             let _ = writeln!(text, "Tagrelay-Override: {}", one_line(reason));
         }
@@ -165,7 +178,7 @@ impl Moved<'_> {
     }
 }
 
-/// Returns a text of somebody's as a trailer can hold it: another line of it could pass for a trailer of ours.
+/// Joins a foreign text into one line: a further line could pass for a trailer of ours.
 fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_control() || c.is_whitespace())
         .filter(|word| !word.is_empty())
@@ -173,7 +186,7 @@ fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-/// Returns the tag, or the digest where there is no tag, whole.
+/// Returns the whole tag, or the whole digest if there is no tag.
 fn name(version: &Version) -> String {
     match (version.tag(), version.digest()) {
         (Some(tag), _) => tag.to_string(),

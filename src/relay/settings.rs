@@ -1,45 +1,6 @@
 use std::time::Duration;
 
-use super::MessageTemplate;
-use crate::config_repo::Identity;
 use crate::policy::FreezeSchedule;
-
-/// How registries are asked for what no webhook told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CatchUpSettings {
-    /// How often each repository is looked at; `None`: never.
-    pub every: Option<Duration>,
-    /// How many repositories are looked at at once.
-    pub at_once: usize,
-}
-
-impl Default for CatchUpSettings {
-    /// Every 15 minutes, four at once.
-    fn default() -> Self {
-        Self { every: Some(Duration::from_secs(15 * 60)), at_once: 4 }
-    }
-}
-
-/// When a branch is written to, and in which words.
-#[derive(Debug, Clone, Default)]
-pub struct WritingSettings {
-    /// How long nothing new must have come before a push; zero: the first update goes at once. However much comes, a
-    /// push waits for ten times as long at the most.
-    pub quiet_period: Duration,
-    /// The words of the commits.
-    pub message: MessageSettings,
-}
-
-/// The words of commits. The trailers are always there.
-#[derive(Debug, Clone, Default)]
-pub struct MessageSettings {
-    /// The first line, where it is not the usual one.
-    pub subject: Option<MessageTemplate>,
-    /// What stands between the first line and the trailers, where it is not the usual text.
-    pub body: Option<MessageTemplate>,
-    /// Who signs the commits off.
-    pub signed_off_by: Option<Identity>,
-}
 
 /// One environment, as the pipeline sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

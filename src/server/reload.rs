@@ -82,8 +82,9 @@ impl Reloader {
             }
             server.reload(settings).await.map_err(|error| self.fault(&error))?;
         } else {
-            // A reload without changes still has a use: it starts catch-up at once.
+            // A reload without changes still has a use: it starts catch-up, and has rejected pushes tried again.
             server.relay().catch_up_now();
+            server.relay().try_rejected_again().await;
         }
         Ok(changes)
     }

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::nearest::hint;
+use super::pipeline::{MessageSettings, WritingSettings};
 use super::reader::Section;
+use super::template::MessageTemplate;
 use super::{duration, keys};
 use crate::config_repo::{CommitSettings, Grouping, Identity, SignatureFormat, Signer};
-use crate::relay::{MessageSettings, MessageTemplate, WritingSettings};
 
 /// No update should be delayed by more than a minute.
 const QUIET_PERIODS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);

@@ -2,12 +2,12 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use super::pipeline::WritingSettings;
 use super::reader::Section;
 use super::remote_url::{self, Transport, is_loopback};
 use super::report::At;
 use super::{commits, keys};
 use crate::config_repo::{Authentication, CommitSettings, GitHubApp};
-use crate::relay::WritingSettings;
 
 /// `[[config_repository]]`: a Git repository that Argo CD watches.
 #[derive(Debug, Clone)]

@@ -2,10 +2,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::pipeline::CatchUpSettings;
 use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
-use crate::relay::CatchUpSettings;
 use crate::store::{Retention, StoreSettings};
 
 /// `[server]`: listeners and their limits.

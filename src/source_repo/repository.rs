@@ -139,6 +139,17 @@ impl SourceRepository {
         }
     }
 
+    /// Returns how the commit `new` relates to `old` as far as memory tells; `None`: [`Self::relation`] has to look further.
+    pub(super) fn known_relation(&self, new: &str, old: &str) -> Option<Relation> {
+        match self.kinship(new, old) {
+            (Kinship::Same, _) => Some(Relation::Same),
+            (Kinship::Descendant, _) => Some(Relation::Descendant),
+            (Kinship::Ancestor, _) => Some(Relation::Ancestor),
+            (Kinship::Apart, reason) => Some(Relation::Untold { reason }),
+            (Kinship::Unknown, _) => None,
+        }
+    }
+
     fn known(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -51,6 +51,11 @@ impl Sources {
         }
     }
 
+    /// Returns what [`Self::relation`] would, if no network is needed for it.
+    pub fn known_relation(&self, source: usize, image: &Repository, new: &str, old: &str) -> Option<Relation> {
+        self.repository(source, image).ok().flatten()?.known_relation(new, old)
+    }
+
     /// Returns the URL of the source of an image, and its branches that count. Always asks the remote.
     ///
     /// # Errors

@@ -1,42 +1,40 @@
 use jiff::Timestamp;
 
+use super::claims::OPEN_STATES;
+use super::statements::{statements, values};
 use super::{Store, StoreError};
+use crate::domain::{EventState, UpdateState};
 
-/// What has not come to an end.
+statements! {
+    OPEN = ("SELECT count(*) FROM updates WHERE state IN ($1, $2, $3)");
+    OLDEST_UPDATE = ("SELECT min(coalesce(released_at, received_at)) FROM updates WHERE state IN ($1, $2)");
+    OLDEST_EVENT = ("SELECT min(received_at) FROM events WHERE state = $1");
+}
+
+/// Open updates and events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Updates in no final state, also those that a hold or freeze makes wait.
+    /// Open updates, those that wait too.
     pub open_updates: u64,
-    /// When the cause of the oldest update arrived that nothing holds back.
+    /// When the cause of the oldest update arrived that waits for nothing, or when its last wait ended.
     pub oldest_update: Option<Timestamp>,
-    /// When the oldest event arrived that no registry has confirmed.
+    /// When the oldest queued event arrived.
     pub oldest_event: Option<Timestamp>,
 }
 
 impl Store {
-    /// Returns what has not come to an end.
+    /// Returns how much is open, and since when.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (open_updates, oldest_update, oldest_event): (i64, Option<i64>, Option<i64>) = sqlx::query_as(
-            // One look for each state, because a list of them would not use the index.
-            "SELECT (SELECT count(*) FROM updates WHERE state = 'unverified')
-                    + (SELECT count(*) FROM updates WHERE state = 'pending')
-                    + (SELECT count(*) FROM updates WHERE state = 'waiting'),
-                (SELECT min(at) FROM (
-                    SELECT min(coalesce(released_at, received_at)) AS at FROM updates WHERE state = 'unverified'
-                    UNION ALL SELECT min(coalesce(released_at, received_at)) FROM updates WHERE state = 'pending')),
-                (SELECT min(received_at) FROM events WHERE state = 'queued')",
-        )
-        .fetch_one(&self.reads)
-        .await?;
+        let connection = &mut *self.reads.acquire().await?;
+        let [unverified, pending, waiting] = OPEN_STATES.map(UpdateState::as_str);
+        let (open,): (i64,) = OPEN.one(connection, values![unverified, pending, waiting]).await?;
+        let (update,): (Option<i64>,) = OLDEST_UPDATE.one(connection, values![unverified, pending]).await?;
+        let (event,): (Option<i64>,) = OLDEST_EVENT.one(connection, values![EventState::Queued.as_str()]).await?;
         let time = |at: Option<i64>| at.and_then(|at| Timestamp::from_millisecond(at).ok());
-        Ok(Backlog {
-            open_updates: u64::try_from(open_updates).unwrap_or_default(),
-            oldest_update: time(oldest_update),
-            oldest_event: time(oldest_event),
-        })
+        Ok(Backlog { open_updates: open.unsigned_abs(), oldest_update: time(update), oldest_event: time(event) })
     }
 }

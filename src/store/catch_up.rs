@@ -1,44 +1,58 @@
-//! Which tags have been seen, and those that nobody told of.
+//! Which tags of a repository have been seen in the registry's list, and events of those that no webhook announced.
 //!
-//! A tag counts as seen when it was in the registry's list the last time, or when there is an event of it. Both are read
-//! and written in one transaction with the events that are made, so that no tag is lost between the two, whenever the
-//! process ends.
+//! A tag counts as seen if it was in the last list, or if there is an event of it. Both are read and written in one transaction with
+//! the new events, so that no tag is lost between the two, whenever the process ends.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use sha2::Digest as _;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _};
 
-use super::events::requeue;
+use super::apply::{EventStep, apply_events};
+use super::database::{Row, Value};
+use super::deliveries::{QueuedEvent, insert};
+use super::rows::{parse, parsed_option, time};
+use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
-use super::{Cause, Store, StoreError, parsed_option, time};
+use super::{Store, StoreError};
+use crate::domain::{Cause, EventState};
 use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
 
-/// Who seems to have delivered an event that nobody did.
+statements! {
+    SEEN = ("SELECT listed_at, seen, digest FROM catch_up WHERE repository = $1 AND listed_at >= $2");
+    WRITE = ("INSERT INTO catch_up (repository, listed_at, seen, digest) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (repository) DO UPDATE SET listed_at = excluded.listed_at, seen = excluded.seen,
+            digest = coalesce(excluded.digest, catch_up.digest)");
+    OLD = ("SELECT count(*) FROM (SELECT 1 FROM catch_up WHERE listed_at < $1 LIMIT 1) AS found");
+    FORGET = ("DELETE FROM catch_up WHERE listed_at < $1");
+    NEWEST_OF_TAG = ("SELECT id, state, coalesce(verified_digest, announced_digest) AS digest, redeliverable FROM events
+        WHERE repository = $1 AND tag = $2 ORDER BY id DESC LIMIT 1");
+}
+
+/// The receiver of events that no webhook delivered.
 const RECEIVER: &str = "catch-up";
 
-/// Tags, each as eight bytes of its SHA-256. Two of 100,000 are taken for each other once in four billion times.
+/// Tags, each as eight bytes of its SHA-256. The chance that two of 100,000 tags collide is 1 in 4 billion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenTags(Vec<u64>);
 
 impl SeenTags {
-    /// Returns whether the tag is among them.
+    /// Whether the tag was seen.
     pub fn contains(&self, tag: &Tag) -> bool {
         self.0.binary_search(&hash(tag)).is_ok()
     }
 
-    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns those that are in one of the two.
+    /// Returns the tags of both.
     pub fn union(&self, other: &Self) -> Self {
         let mut hashes = [self.0.as_slice(), &other.0].concat();
         hashes.sort_unstable();
@@ -70,38 +84,35 @@ fn hash(tag: &Tag) -> u64 {
     first.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What is known of a repository from the last time that it was looked at.
+/// The last list of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenRepository {
-    /// When that was.
     pub listed_at: Timestamp,
     /// The tags in the registry's list.
     pub seen: SeenTags,
-    /// Where one tag is followed by its digest: the last one.
+    /// The digest of the followed tag; `None`: the rule follows tags.
     pub digest: Option<Digest>,
 }
 
-/// What a look at a repository came to.
+/// A new list of a repository.
 #[derive(Debug, Clone)]
 pub struct CaughtUp {
-    /// The repository.
     pub repository: Repository,
-    /// What counts as seen from now on.
+    /// The tags that count as seen from now on.
     pub seen: SeenTags,
-    /// Where one tag is followed by its digest: the one it has now.
+    /// The digest of the followed tag; `None`: the rule follows tags.
     pub digest: Option<Digest>,
-    /// What becomes events unless somebody has told of it meanwhile, in that order.
+    /// Tags that become events in this order, unless a webhook announced them meanwhile.
     pub found: Vec<FoundTag>,
-    /// The span of the look.
+    /// The span of the request for the list.
     pub trace: TraceContext,
 }
 
-/// A tag that nobody seems to have told of.
+/// A tag that no webhook seems to have announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundTag {
-    /// The tag.
     pub tag: Tag,
-    /// What it points at, where it is the digest that is new.
+    /// The digest, if the tag is followed by its digest.
     pub digest: Option<Digest>,
 }
 
@@ -110,65 +121,60 @@ pub struct FoundTag {
 pub struct FoundEvent {
     /// The id of the event.
     pub id: String,
-    /// The tag.
     pub tag: Tag,
 }
 
+impl FromRow<'_, Row> for SeenRepository {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        let seen: Vec<u8> = row.try_get("seen")?;
+        Ok(Self {
+            listed_at: time(row, "listed_at")?,
+            seen: SeenTags::from_bytes(&seen),
+            digest: parsed_option(row, "digest")?,
+        })
+    }
+}
+
 impl Store {
-    /// Returns what is known of a repository; `None` where it was never looked at, or not since `since`.
+    /// Returns the last list of a repository; `None`: there is none, or none since `since`.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn seen(&self, repository: &Repository, since: Timestamp) -> Result<Option<SeenRepository>, StoreError> {
-        let row = sqlx::query("SELECT listed_at, seen, digest FROM catch_up WHERE repository = ? AND listed_at >= ?")
-            .bind(repository.as_str())
-            .bind(since.as_millisecond())
-            .fetch_optional(&self.reads)
-            .await?;
-        let read = |row: SqliteRow| -> Result<SeenRepository, sqlx::Error> {
-            let seen: Vec<u8> = row.try_get("seen")?;
-            Ok(SeenRepository {
-                listed_at: time(&row, "listed_at")?,
-                seen: SeenTags::from_bytes(&seen),
-                digest: parsed_option(&row, "digest")?,
-            })
-        };
-        Ok(row.map(read).transpose()?)
+        Ok(SEEN.optional(&mut *self.reads.acquire().await?, values![repository, since]).await?)
     }
 
-    /// Keeps what a look at a repository came to, and makes events of what nobody has told of. Returns those that are
-    /// queued now: new ones, and ones that were refused for something that has passed.
+    /// Stores the list of a repository, and queues events of tags that no webhook announced. Returns those that are queued now: new
+    /// events, and events that were refused for a passing reason.
     ///
     /// # Errors
     ///
-    /// When nothing of it could be stored.
+    /// If nothing of it could be stored.
     pub async fn catch_up(&self, caught_up: CaughtUp) -> Result<Vec<FoundEvent>, StoreError> {
         self.writes.run(caught_up).await
     }
 
-    /// Forgets repositories that nobody has looked at since `before`.
+    /// Forgets repositories that were not listed since `before`.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
+    /// If it could not be stored.
     pub async fn forget_seen(&self, before: Timestamp) -> Result<(), StoreError> {
-        let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM catch_up WHERE listed_at < ?)")
-            .bind(before.as_millisecond())
-            .fetch_one(&self.reads)
-            .await?;
-        if any { self.writes.run(ForgetSeen(before)).await } else { Ok(()) }
+        let (found,): (i64,) = OLD.one(&mut *self.reads.acquire().await?, values![before]).await?;
+        // Read first: idle costs no write.
+        if found > 0 { self.writes.run(ForgetSeen(before)).await } else { Ok(()) }
     }
 }
 
-/// What becomes of a tag that was found.
-enum Fate {
+/// How a found tag relates to the events of it.
+enum Found {
     New,
-    /// Its event was refused for something that has passed.
+    /// Its event was refused for a passing reason.
     Again(String),
     Known,
-    /// An event of it is about to ask which digest it has: only then it is known whether that is this one.
-    Open,
+    /// The digest of its queued event is not known yet: it may be the found one.
+    Undecided,
 }
 
 impl Write for CaughtUp {
@@ -178,79 +184,65 @@ impl Write for CaughtUp {
         let mut events = Vec::new();
         let mut digest = self.digest.as_ref();
         for found in &self.found {
-            let id = match self.fate(tx, found).await? {
-                Fate::Known => continue,
-                Fate::Open => {
-                    // The next look decides.
+            let id = match self.look_up(tx, found).await? {
+                Found::Known => continue,
+                Found::Undecided => {
+                    // The next list decides.
                     digest = None;
                     continue;
                 }
-                Fate::Again(id) => {
-                    requeue(tx, &id).await?;
+                Found::Again(id) => {
+                    apply_events(tx, &BTreeMap::from([(id.clone(), EventStep::Replay)])).await?;
                     id
                 }
-                Fate::New => self.insert(tx, found).await?,
+                Found::New => self.insert(tx, found).await?,
             };
             events.push(FoundEvent { id, tag: found.tag.clone() });
         }
-        sqlx::query(
-            "INSERT INTO catch_up (repository, listed_at, seen, digest) VALUES (?, ?, ?, ?)
-             ON CONFLICT (repository) DO UPDATE SET listed_at = excluded.listed_at, seen = excluded.seen,
-                digest = coalesce(excluded.digest, digest)",
-        )
-        .bind(self.repository.as_str())
-        .bind(tx.now_milliseconds())
-        .bind(self.seen.bytes())
-        .bind(digest.map(Digest::as_str))
-        .execute(&mut *tx.connection)
-        .await?;
+        let values = values![&self.repository, tx.now, Value::Bytes(self.seen.bytes()), digest];
+        WRITE.execute(tx.connection, values).await?;
         Ok(events)
     }
 }
 
 impl CaughtUp {
-    async fn fate(&self, tx: &mut Transaction<'_>, found: &FoundTag) -> Result<Fate, sqlx::Error> {
-        let newest = sqlx::query(
-            "SELECT id, state, coalesce(verified_digest, announced_digest) AS digest,
-                state = 'refused' AND redeliverable AS runs_again FROM events
-             WHERE repository = ? AND tag = ? ORDER BY id DESC LIMIT 1",
-        )
-        .bind(self.repository.as_str())
-        .bind(found.tag.as_str())
-        .fetch_optional(&mut *tx.connection)
-        .await?;
-        let Some(newest) = newest else { return Ok(Fate::New) };
-        let digest: Option<Digest> = parsed_option(&newest, "digest")?;
-        let is_queued = newest.try_get::<String, _>("state")? == "queued";
+    async fn look_up(&self, tx: &mut Transaction<'_>, found: &FoundTag) -> Result<Found, sqlx::Error> {
+        let newest: Option<(String, String, Option<String>, i64)> =
+            NEWEST_OF_TAG.optional(tx.connection, values![&self.repository, found.tag.as_str()]).await?;
+        let Some((id, state, digest, redeliverable)) = newest else { return Ok(Found::New) };
+        let state: EventState = parse(&state, "state")?;
         Ok(match &found.digest {
-            Some(_) if is_queued => Fate::Open,
-            Some(new) if digest.as_ref() != Some(new) => Fate::New,
-            _ if newest.try_get("runs_again")? => Fate::Again(newest.try_get("id")?),
-            _ => Fate::Known,
+            Some(_) if state == EventState::Queued => Found::Undecided,
+            Some(new) if digest.as_deref() != Some(new.as_str()) => Found::New,
+            _ if state == EventState::Refused && redeliverable != 0 => Found::Again(id),
+            _ => Found::Known,
         })
     }
 
     async fn insert(&self, tx: &mut Transaction<'_>, found: &FoundTag) -> Result<String, sqlx::Error> {
         let id = tx.next_id();
-        let digest = found.digest.as_ref().map(Digest::as_str);
+        let digest = found.digest.as_ref();
         // No delivery has this key: those begin with a receiver.
-        let key = ["", RECEIVER, self.repository.as_str(), found.tag.as_str(), digest.unwrap_or_default()].join("\n");
-        sqlx::query(
-            "INSERT INTO events (id, cause, receiver, registry, repository, tag, announced_digest, received_at,
-                duplicate_key, trace_parent, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
-        )
-        .bind(&id)
-        .bind(Cause::CatchUp.as_str())
-        .bind(RECEIVER)
-        .bind(self.repository.registry())
-        .bind(self.repository.as_str())
-        .bind(found.tag.as_str())
-        .bind(digest)
-        .bind(tx.now_milliseconds())
-        .bind(Digest::of(key.as_bytes()).as_str())
-        .bind(self.trace.to_string())
-        .execute(&mut *tx.connection)
-        .await?;
+        let parts = [
+            "",
+            RECEIVER,
+            self.repository.as_str(),
+            found.tag.as_str(),
+            digest.map(Digest::as_str).unwrap_or_default(),
+        ];
+        let key = Digest::of(parts.join("\n").as_bytes());
+        let event = QueuedEvent {
+            id: id.clone(),
+            cause: Cause::CatchUp,
+            receiver: RECEIVER,
+            repository: &self.repository,
+            tag: &found.tag,
+            announced_digest: digest,
+            pushed_at: None,
+            duplicate_key: key.as_str(),
+            trace: &self.trace,
+        };
+        insert(tx, &[event]).await?;
         Ok(id)
     }
 }
@@ -261,18 +253,15 @@ impl Write for ForgetSeen {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM catch_up WHERE listed_at < ?")
-            .bind(self.0.as_millisecond())
-            .execute(&mut *tx.connection)
-            .await
-            .map(|_| ())
+        FORGET.execute(tx.connection, values![self.0]).await.map(|_| ())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{EventRefusal, EventState, NewEvent, StoreSettings};
+    use crate::domain::Party;
+    use crate::store::{EventRefusal, NewEvent, StoreSettings};
 
     struct Fixture {
         store: Store,
@@ -320,8 +309,7 @@ mod tests {
 
         async fn refuse(&self, event_id: &str, redeliverable: bool) {
             let (event_id, reason) = (event_id.to_owned(), "no".to_owned());
-            let refusal =
-                EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: crate::store::Party::Rules };
+            let refusal = EventRefusal { event_id, reason, matched_rule: None, redeliverable, asked: Party::Rules };
             self.store.refuse_event(refusal).await.unwrap();
         }
 
@@ -343,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_remembered_in_eight_bytes_each() {
+    fn tags_take_eight_bytes_each() {
         let tags: Vec<Tag> = (0..1000).map(|number| format!("v{number}").parse().unwrap()).collect();
         let seen: SeenTags = tags.iter().chain(tags.iter()).collect();
         assert_eq!((seen.len(), seen.bytes().len()), (1000, 8000));
@@ -354,11 +342,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_found_is_an_event_and_known_after_a_restart() {
+    async fn found_tags_become_events_and_are_known_after_a_restart() {
         let fixture = Fixture::new().await;
         assert_eq!(fixture.known().await, None);
         let found = fixture.find(&[("b", None), ("a", None)]).await;
-        assert_eq!(tags(&found), ["b", "a"], "in the order in which they were handed over");
+        assert_eq!(tags(&found), ["b", "a"], "in the order of the list");
         assert!(found[0].id < found[1].id);
         let event = fixture.store.event(&found[0].id).await.unwrap().unwrap();
         assert_eq!(
@@ -368,7 +356,7 @@ mod tests {
         let Fixture { store, folder } = fixture;
         let known = store.seen(&repository(), Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
         drop(store);
-        // The task that writes ends a moment after the last handle.
+        // The writing task ends a moment after the last handle.
         let again = loop {
             match Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await {
                 Ok(store) => break store,
@@ -380,42 +368,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_webhook_told_of_is_no_news() {
+    async fn tags_of_webhooks_are_known() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("a", None).await;
+        let announced = fixture.deliver("a", None).await;
         assert_eq!(tags(&fixture.find(&[("a", None), ("b", None)]).await), ["b"]);
-        fixture.refuse(&told, false).await;
-        assert!(fixture.find(&[("a", None)]).await.is_empty(), "a final no stays one");
+        fixture.refuse(&announced, false).await;
+        assert!(fixture.find(&[("a", None)]).await.is_empty(), "a final refusal stays one");
     }
 
     #[tokio::test]
-    async fn what_was_refused_because_it_was_not_there_runs_again() {
+    async fn event_refused_for_a_passing_reason_runs_again() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("a", None).await;
-        fixture.refuse(&told, true).await;
+        let announced = fixture.deliver("a", None).await;
+        fixture.refuse(&announced, true).await;
         let found = fixture.find(&[("a", None)]).await;
-        assert_eq!(found, [FoundEvent { id: told.clone(), tag: "a".parse().unwrap() }]);
-        assert_eq!(fixture.store.event(&told).await.unwrap().unwrap().state, EventState::Queued);
+        assert_eq!(found, [FoundEvent { id: announced.clone(), tag: "a".parse().unwrap() }]);
+        assert_eq!(fixture.store.event(&announced).await.unwrap().unwrap().state, EventState::Queued);
     }
 
     #[tokio::test]
-    async fn a_moved_tag_is_known_by_the_digest_of_its_newest_event() {
+    async fn moved_tag_is_known_by_the_digest_of_its_newest_event() {
         let fixture = Fixture::new().await;
-        let told = fixture.deliver("latest", Some("one")).await;
+        let announced = fixture.deliver("latest", Some("one")).await;
         assert!(fixture.find(&[("latest", Some("one"))]).await.is_empty());
-        assert_eq!(fixture.known().await.unwrap().digest, None, "its event is still to ask what the tag points at");
-        fixture.refuse(&told, false).await;
+        assert_eq!(fixture.known().await.unwrap().digest, None, "the digest of its event is not known yet");
+        fixture.refuse(&announced, false).await;
         assert!(fixture.find(&[("latest", Some("one"))]).await.is_empty());
         assert_eq!(fixture.known().await.unwrap().digest, Some(digest_of("one")));
         let found = fixture.find(&[("latest", Some("two"))]).await;
         assert_eq!(tags(&found), ["latest"]);
         fixture.refuse(&found[0].id, false).await;
-        // Back to what it was before: that is a move, too.
+        // A move back to the earlier digest is a move, too.
         assert_eq!(tags(&fixture.find(&[("latest", Some("one"))]).await), ["latest"]);
     }
 
     #[tokio::test]
-    async fn what_nobody_looked_at_for_long_is_forgotten() {
+    async fn repositories_that_were_not_listed_for_long_are_forgotten() {
         let fixture = Fixture::new().await;
         fixture.find(&[("a", None)]).await;
         let listed_at = fixture.known().await.unwrap().listed_at;

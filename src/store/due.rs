@@ -1,144 +1,136 @@
-//! What waits for a registry. However much that is, reading what is due costs what is read.
+//! Events and updates that the registry is asked about. Reading them costs what is due, however many wait.
 
 use jiff::Timestamp;
 
-use super::{Event, Store, StoreError, Update};
+use super::database::Connection;
+use super::rows::{event_columns, update_columns};
+use super::statements::{statements, values};
+use super::{Store, StoreError};
+use crate::domain::{Event, EventState, Update, UpdateState, WaitCause};
 
-/// The names of the registries that something waits for: one step down the index for each. SQLite has no better word
-/// for that, and by itself takes an index that holds every row.
-macro_rules! with_registries {
-    ($table:literal, $state:literal) => {
+/// The registries that rows in state $1 wait for: one step down the index for each.
+macro_rules! registries {
+    ($table:literal) => {
         concat!(
-            "WITH RECURSIVE registries (name) AS (
-                SELECT min(registry) FROM ",
+            "WITH RECURSIVE registries (name) AS (SELECT min(registry) FROM ",
             $table,
-            " INDEXED BY ",
+            " WHERE state = $1 UNION ALL SELECT (SELECT min(registry) FROM ",
             $table,
-            "_due WHERE state = '",
-            $state,
-            "'
-                UNION ALL
-                SELECT (SELECT min(registry) FROM ",
-            $table,
-            " INDEXED BY ",
-            $table,
-            "_due WHERE state = '",
-            $state,
-            "' AND registry > name) FROM registries WHERE name IS NOT NULL) "
+            " WHERE state = $1 AND registry > name) FROM registries WHERE name IS NOT NULL) SELECT name FROM registries
+             WHERE name IS NOT NULL"
         )
     };
 }
 
-/// What is due at ?1, at most ?2 of each registry that is not in ?3: those that come back before those that are new.
+/// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first.
 macro_rules! due {
-    ($table:literal, $state:literal) => {
+    ($columns:ident, $table:literal) => {
         concat!(
-            with_registries!($table, $state),
-            "SELECT t.* FROM registries CROSS JOIN ",
+            "SELECT ",
+            $columns!(),
+            " FROM ",
             $table,
-            " AS t ON t.id IN (SELECT id FROM (
-                SELECT * FROM (
-                    SELECT id FROM ",
+            " WHERE id IN (SELECT id FROM (
+            SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = '",
-            $state,
-            "' AND registry = name AND next_attempt_at <= ?1
-                    ORDER BY next_attempt_at, id LIMIT ?2)
-                UNION ALL
-                SELECT * FROM (
-                    SELECT id FROM ",
+            " WHERE state = $1 AND registry = $2 AND next_attempt_at <= $3
+                ORDER BY next_attempt_at, id LIMIT $4) AS again
+            UNION ALL SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = '",
-            $state,
-            "' AND registry = name AND next_attempt_at IS NULL ORDER BY id LIMIT ?2)
-                ) LIMIT ?2)
-             WHERE name NOT IN (SELECT value FROM json_each(?3)) ORDER BY t.id"
+            " WHERE state = $1 AND registry = $2
+                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
         )
     };
 }
 
-/// When the next of what is postponed beyond ?1 is due.
-macro_rules! next_attempt {
-    ($table:literal, $state:literal) => {
+/// When the next row of registry $2 in state $1 is due after $3.
+macro_rules! next {
+    ($table:literal) => {
         concat!(
-            with_registries!($table, $state),
-            "SELECT min((
-                SELECT next_attempt_at FROM ",
+            "SELECT min(next_attempt_at) FROM ",
             $table,
-            " WHERE state = '",
-            $state,
-            "' AND registry = name AND next_attempt_at > ?1
-                ORDER BY next_attempt_at LIMIT 1)) FROM registries"
+            " WHERE state = $1 AND registry = $2 AND next_attempt_at > $3"
         )
     };
+}
+
+statements! {
+    EVENT_REGISTRIES = (registries!("events"));
+    UPDATE_REGISTRIES = (registries!("updates"));
+    DUE_EVENTS = (due!(event_columns, "events"));
+    DUE_UPDATES = (due!(update_columns, "updates"));
+    NEXT_EVENT = (next!("events"));
+    NEXT_UPDATE = (next!("updates"));
+    NEXT_MISSING_FACT = ("SELECT min(until) FROM waits WHERE active = 1 AND cause = $1 AND until > $2");
 }
 
 impl Store {
-    /// Returns events that wait for the registry and are due, in the order of arrival, at most `per_registry` of each
-    /// registry, so that one that is slow does not hide the others. Registries in `but` are left out.
+    /// Returns queued events that are due, in the order of arrival: at most `per_registry` of each registry, so that a slow one does
+    /// not hide the others. Registries in `but` are left out.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn due_events(&self, now: Timestamp, per_registry: u32, but: &[&str]) -> Result<Vec<Event>, StoreError> {
-        let events = sqlx::query_as(due!("events", "queued"))
-            .bind(now.as_millisecond())
-            .bind(per_registry)
-            .bind(serde_json::json!(but).to_string())
-            .fetch_all(&self.reads)
-            .await?;
+        let connection = &mut *self.reads.acquire().await?;
+        let state = EventState::Queued.as_str();
+        let mut events: Vec<Event> = Vec::new();
+        for registry in event_registries(connection).await?.iter().filter(|name| !but.contains(&name.as_str())) {
+            events.append(&mut DUE_EVENTS.all(connection, values![state, registry, now, per_registry]).await?);
+        }
+        events.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(events)
     }
 
-    /// Returns updates of requests that wait for the registry and are due, as [`Store::due_events`] does.
+    /// Returns unverified updates that are due, as [`Store::due_events`] does.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn due_updates(
         &self,
         now: Timestamp,
         per_registry: u32,
         but: &[&str],
     ) -> Result<Vec<Update>, StoreError> {
-        let updates = sqlx::query_as(due!("updates", "unverified"))
-            .bind(now.as_millisecond())
-            .bind(per_registry)
-            .bind(serde_json::json!(but).to_string())
-            .fetch_all(&self.reads)
-            .await?;
+        let connection = &mut *self.reads.acquire().await?;
+        let state = UpdateState::Unverified.as_str();
+        let mut updates: Vec<Update> = Vec::new();
+        for registry in update_registries(connection).await?.iter().filter(|name| !but.contains(&name.as_str())) {
+            updates.append(&mut DUE_UPDATES.all(connection, values![state, registry, now, per_registry]).await?);
+        }
+        updates.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(updates)
     }
 
-    /// Returns what lies ahead of `now`, in one read.
+    /// Returns when the next postponed event, unverified update or missing fact is due after `now`; `None`: there is none.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub async fn outlook(&self, now: Timestamp) -> Result<Outlook, StoreError> {
-        let (event, update, hold): (Option<i64>, Option<i64>, Option<i64>) = sqlx::query_as(concat!(
-            "SELECT (",
-            next_attempt!("events", "queued"),
-            "), (",
-            next_attempt!("updates", "unverified"),
-            "), (SELECT min(expires_at) FROM holds WHERE released_at IS NULL)"
-        ))
-        .bind(now.as_millisecond())
-        .fetch_one(&self.reads)
-        .await?;
-        let time = |at: i64| Timestamp::from_millisecond(at).ok();
-        Ok(Outlook {
-            next_attempt: event.into_iter().chain(update).min().and_then(time),
-            next_hold_expiry: hold.and_then(time),
-        })
+    /// If the store cannot be read.
+    pub async fn next_attempt(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let mut times: Vec<Option<i64>> = Vec::new();
+        for registry in event_registries(connection).await? {
+            let values = values![EventState::Queued.as_str(), registry, now];
+            times.push(NEXT_EVENT.one::<(Option<i64>,)>(connection, values).await?.0);
+        }
+        for registry in update_registries(connection).await? {
+            let values = values![UpdateState::Unverified.as_str(), registry, now];
+            times.push(NEXT_UPDATE.one::<(Option<i64>,)>(connection, values).await?.0);
+        }
+        let values = values![WaitCause::MissingFact.as_str(), now];
+        times.push(NEXT_MISSING_FACT.one::<(Option<i64>,)>(connection, values).await?.0);
+        Ok(times.into_iter().flatten().min().and_then(|at| Timestamp::from_millisecond(at).ok()))
     }
 }
 
-/// What lies ahead, seen from some time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outlook {
-    /// When the next postponed event or update is due that is not due yet.
-    pub next_attempt: Option<Timestamp>,
-    /// When the next hold expires, or has expired.
-    pub next_hold_expiry: Option<Timestamp>,
+async fn event_registries(connection: &mut Connection) -> Result<Vec<String>, sqlx::Error> {
+    let names: Vec<(String,)> = EVENT_REGISTRIES.all(connection, values![EventState::Queued.as_str()]).await?;
+    Ok(names.into_iter().map(|(name,)| name).collect())
+}
+
+async fn update_registries(connection: &mut Connection) -> Result<Vec<String>, sqlx::Error> {
+    let names: Vec<(String,)> = UPDATE_REGISTRIES.all(connection, values![UpdateState::Unverified.as_str()]).await?;
+    Ok(names.into_iter().map(|(name,)| name).collect())
 }

@@ -1,120 +1,141 @@
+use std::collections::{BTreeMap, HashSet};
+
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
 
+use super::apply::{EventStep, apply_events};
+use super::explain;
+use super::failures::{self, NewFailure};
+use super::rows::{event_columns, parse};
+use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
-use super::{Event, EventState, Party, Store, StoreError};
+use super::{Store, StoreError};
+use crate::domain::{Event, EventState, Party, UpdateState};
 use crate::image::{Digest, Repository, Tag};
-use crate::telemetry::TraceContext;
 
-/// A push event that has just been authenticated.
-#[derive(Debug, Clone)]
-pub struct NewEvent {
-    /// What was pushed.
-    pub repository: Repository,
-    /// Under which tag.
-    pub tag: Tag,
-    /// The digest that the payload names.
-    pub digest: Option<Digest>,
-    /// When the registry says it was pushed.
-    pub pushed_at: Option<Timestamp>,
-    /// Equal for two deliveries of the same event.
-    pub duplicate_key: String,
-    /// What was delivered before this time is too old for this to be a duplicate of it.
-    pub duplicates_since: Timestamp,
-    /// The span that everything that becomes of it is a child of. A duplicate keeps that of the first delivery.
-    pub trace: TraceContext,
+statements! {
+    BY_ID = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list} ORDER BY id");
+    LIST = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
+        AND (CAST($2 AS TEXT) IS NULL OR state = $2) ORDER BY id DESC LIMIT $3");
+    FAILED = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
+        AND (CAST($2 AS TEXT) IS NULL OR state = $2)
+        AND id IN (SELECT id FROM events WHERE state = $3 UNION SELECT cause_id FROM updates WHERE state = $4)
+        ORDER BY id DESC LIMIT $5");
+    ANNOUNCED_BEFORE = ("SELECT count(*) FROM (SELECT 1 FROM events WHERE verified_digest = $1 AND repository = $2 AND id < $3
+        AND tag <> $4 LIMIT 1) AS found");
+    TO_REPLAY = ("SELECT id, state, next_attempt_at FROM events WHERE id IN {list}");
+    WITH_REFUSED_UPDATES = ("SELECT DISTINCT cause_id FROM updates WHERE state = $1 AND cause_id IN {list}");
+    HASTEN = ("UPDATE events SET next_attempt_at = NULL WHERE id = $1");
 }
 
-/// What became of a delivered event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// The id of the event, which for a duplicate is that of the first delivery.
-    pub id: String,
-    /// Whether it is new.
-    pub state: ReceivedState,
-}
-
-/// Whether an event is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReceivedState {
-    /// Stored, and waiting for the registry's confirmation.
-    Queued,
-    /// Delivered before.
-    Duplicate,
-}
-
-/// What a list of events is narrowed down to.
+/// A filter of events.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// Only this repository.
     pub repository: Option<Repository>,
-    /// Only this state.
     pub state: Option<EventState>,
-    /// Only those that failed for good: refused, or with a refused update in some environment.
+    /// Only those that were refused, or have a refused update in an environment.
     pub failed: bool,
     /// At most so many, newest first.
     pub limit: u32,
 }
 
-/// What became of a request to run an event again.
+/// The answer to a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
     /// It is queued again.
     Queued,
-    /// It was to be asked about again at this time, and is at once. How long the answer wants it to wait counts again then.
+    /// It waited for this time, and is due now. If it fails again, the pause goes on from the failures so far.
     Hastened(Timestamp),
-    /// It is in a state from which there is nothing to run again.
+    /// Its state has nothing to run again.
     NotFinal(EventState),
-    /// No such event.
+    /// There is no such event.
     Unknown,
 }
 
+/// An explained no for an event.
+#[derive(Debug, Clone)]
+pub struct EventRefusal {
+    pub event_id: String,
+    pub reason: String,
+    /// The pattern of the image rule that matches, if one does.
+    pub matched_rule: Option<String>,
+    /// Whether the same delivery runs again, because the reason may have passed by then.
+    pub redeliverable: bool,
+    /// Whose answer it is.
+    pub asked: Party,
+}
+
 impl Store {
-    /// Returns an event, or `None` when there is none of that id.
+    /// Returns an event; `None`: there is none with that id.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn event(&self, id: &str) -> Result<Option<Event>, StoreError> {
-        Ok(sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(id).fetch_optional(&self.reads).await?)
+        Ok(self.events_by_id(&[id]).await?.pop())
+    }
+
+    /// Returns events by their ids, in the order of arrival.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn events_by_id(&self, ids: &[&str]) -> Result<Vec<Event>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let mut events: Vec<Event> = BY_ID.all_of(connection, values![], ids).await?;
+        explain::events(connection, &mut events, self.calendar(), self.clock.now()).await?;
+        Ok(events)
     }
 
     /// Returns events, newest first.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
-        let events = sqlx::query_as(
-            "SELECT * FROM events WHERE (?1 IS NULL OR repository = ?1) AND (?2 IS NULL OR state = ?2)
-                AND (NOT ?4 OR id IN (
-                    SELECT id FROM events WHERE state = 'refused'
-                    UNION SELECT cause_id FROM updates WHERE state = 'refused'))
-             ORDER BY id DESC LIMIT ?3",
-        )
-        .bind(filter.repository.as_ref().map(Repository::as_str))
-        .bind(filter.state.map(EventState::as_str))
-        .bind(filter.limit)
-        .bind(filter.failed)
-        .fetch_all(&self.reads)
-        .await?;
+        let connection = &mut *self.reads.acquire().await?;
+        let (repository, state) = (filter.repository.as_ref(), filter.state.map(EventState::as_str));
+        let mut events: Vec<Event> = if filter.failed {
+            let (event, update) = (EventState::Refused.as_str(), UpdateState::Refused.as_str());
+            FAILED.all(connection, values![repository, state, event, update, filter.limit]).await?
+        } else {
+            LIST.all(connection, values![repository, state, filter.limit]).await?
+        };
+        explain::events(connection, &mut events, self.calendar(), self.clock.now()).await?;
         Ok(events)
     }
 
-    /// Records a final no for an event. A later delivery of it runs anew when `redeliverable`.
+    /// Whether an earlier event than `event_id` has this verified digest under another tag.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
-    pub async fn refuse_event(&self, refusal: EventRefusal) -> Result<(), StoreError> {
-        self.writes.run(refusal).await
+    /// If the store cannot be read.
+    pub async fn announced_before(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        tag: &Tag,
+        event_id: &str,
+    ) -> Result<bool, StoreError> {
+        let values = values![digest, repository, event_id, tag.as_str()];
+        let (found,): (i64,) = ANNOUNCED_BEFORE.one(&mut *self.reads.acquire().await?, values).await?;
+        Ok(found > 0)
     }
 
-    /// Records that somebody who was asked could not answer for an event, and when it is tried again.
+    /// Refuses a queued event.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
+    /// If it could not be stored.
+    pub async fn refuse_event(&self, refusal: EventRefusal) -> Result<(), StoreError> {
+        let EventRefusal { event_id, reason, matched_rule, redeliverable, asked } = refusal;
+        self.writes.run(Input(event_id, EventStep::Refuse { reason, matched_rule, redeliverable, asked })).await
+    }
+
+    /// Records a failed try for a queued event, and when the next one is due.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
     pub async fn postpone_event(
         &self,
         id: &str,
@@ -122,14 +143,14 @@ impl Store {
         asked: Party,
         reason: String,
     ) -> Result<(), StoreError> {
-        self.writes.run(Postpone { id: id.to_owned(), until, asked, reason }).await
+        self.writes.run(Input(id.to_owned(), EventStep::Postpone { until, asked, reason })).await
     }
 
-    /// Queues an event again that has failed for good, itself or in an environment.
+    /// Queues an event again that was refused, or has a refused update.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
+    /// If it could not be stored.
     pub async fn replay(&self, id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.replay_all(vec![id.to_owned()]).await?;
         Ok(replayed.into_iter().next().unwrap_or(Replayed::Unknown))
@@ -139,69 +160,20 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When none could be stored.
+    /// If none could be stored.
     pub async fn replay_all(&self, ids: Vec<String>) -> Result<Vec<Replayed>, StoreError> {
         self.writes.run(Replay { ids }).await
     }
 }
 
-/// A final no for an event.
-#[derive(Debug, Clone)]
-pub struct EventRefusal {
-    /// The event.
-    pub event_id: String,
-    /// Why, for people.
-    pub reason: String,
-    /// The pattern of the image rule that would take it, where one matched.
-    pub matched_rule: Option<String>,
-    /// Whether the same delivery may run again, because what was missing may have come by then.
-    pub redeliverable: bool,
-    /// Who said it.
-    pub asked: Party,
-}
+/// An input to one event.
+struct Input(String, EventStep);
 
-impl Write for EventRefusal {
+impl Write for Input {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "UPDATE events SET state = 'refused', reason = ?, matched_rule = ?, redeliverable = ?, asked = ?,
-                next_attempt_at = NULL, finished_at = ? WHERE id = ? AND state = 'queued'",
-        )
-        .bind(&self.reason)
-        .bind(&self.matched_rule)
-        .bind(self.redeliverable)
-        .bind(self.asked.as_str())
-        .bind(tx.now_milliseconds())
-        .bind(&self.event_id)
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
-    }
-}
-
-struct Postpone {
-    id: String,
-    until: Timestamp,
-    asked: Party,
-    reason: String,
-}
-
-impl Write for Postpone {
-    type Output = ();
-
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "UPDATE events SET attempts = attempts + 1, next_attempt_at = ?, asked = ?, reason = ?
-             WHERE id = ? AND state = 'queued'",
-        )
-        .bind(self.until.as_millisecond())
-        .bind(self.asked.as_str())
-        .bind(&self.reason)
-        .bind(&self.id)
-        .execute(&mut *tx.connection)
-        .await?;
-        Ok(())
+        apply_events(tx, &BTreeMap::from([(self.0.clone(), self.1.clone())])).await.map(|_| ())
     }
 }
 
@@ -213,79 +185,47 @@ impl Write for Replay {
     type Output = Vec<Replayed>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Replayed>, sqlx::Error> {
-        let mut replayed = Vec::with_capacity(self.ids.len());
-        for id in &self.ids {
-            replayed.push(replay(tx, id).await?);
+        let rows: Vec<(String, String, Option<i64>)> = TO_REPLAY.all_of(tx.connection, values![], &self.ids).await?;
+        let mut known = BTreeMap::new();
+        for (id, state, next) in rows {
+            let state: EventState = parse(&state, "state")?;
+            known.insert(id, (state, next.and_then(|at| Timestamp::from_millisecond(at).ok())));
         }
-        Ok(replayed)
+        let refused: Vec<(String,)> = {
+            let state = values![UpdateState::Refused.as_str()];
+            WITH_REFUSED_UPDATES.all_of(tx.connection, state, &self.ids).await?
+        };
+        let refused: HashSet<String> = refused.into_iter().map(|(id,)| id).collect();
+        let mut steps = BTreeMap::new();
+        let mut answers = Vec::with_capacity(self.ids.len());
+        for id in &self.ids {
+            let Some((state, next)) = known.get_mut(id) else {
+                answers.push(Replayed::Unknown);
+                continue;
+            };
+            let until = next.take().filter(|at| *state == EventState::Queued && *at > tx.now);
+            answers.push(if let Some(until) = until {
+                hasten(tx, id, until).await?;
+                Replayed::Hastened(until)
+            } else if state.is_open() || !(*state == EventState::Refused || refused.contains(id)) {
+                Replayed::NotFinal(*state)
+            } else {
+                steps.insert(id.clone(), EventStep::Replay);
+                // Named twice, it is queued by then.
+                *state = EventState::Queued;
+                Replayed::Queued
+            });
+        }
+        apply_events(tx, &steps).await?;
+        Ok(answers)
     }
 }
 
-async fn replay(tx: &mut Transaction<'_>, id: &str) -> Result<Replayed, sqlx::Error> {
-    let Some(state) = state_of(tx.connection, id).await? else {
-        return Ok(Replayed::Unknown);
-    };
-    if state == EventState::Queued
-        && let Some(until) = hasten(tx, id).await?
-    {
-        return Ok(Replayed::Hastened(until));
-    }
-    let is_open = matches!(state, EventState::Queued | EventState::Pending | EventState::Waiting);
-    let has_failed = state == EventState::Refused
-        || sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM updates WHERE cause_id = ? AND state = 'refused')")
-            .bind(id)
-            .fetch_one(&mut *tx.connection)
-            .await?;
-    if is_open || !has_failed {
-        return Ok(Replayed::NotFinal(state));
-    }
-    requeue(tx, id).await?;
-    Ok(Replayed::Queued)
-}
-
-/// Makes an event due that waits for its next attempt. Returns when that would have been; `None`: it is due already.
-async fn hasten(tx: &mut Transaction<'_>, id: &str) -> Result<Option<Timestamp>, sqlx::Error> {
-    let now = tx.now_milliseconds();
-    let next: Option<i64> = sqlx::query_scalar("SELECT next_attempt_at FROM events WHERE id = ?")
-        .bind(id)
-        .fetch_one(&mut *tx.connection)
-        .await?;
-    let Some(until) = next.filter(|at| *at > now).and_then(|at| Timestamp::from_millisecond(at).ok()) else {
-        return Ok(None);
-    };
-    // What it waited for stays its reason until there is another answer, and how often it has waited decides the next pause.
-    sqlx::query("UPDATE events SET next_attempt_at = NULL WHERE id = ?").bind(id).execute(&mut *tx.connection).await?;
-    sqlx::query("INSERT INTO attempts (cause_id, at, asked, answered) VALUES (?, ?, 'replay', ?)")
-        .bind(id)
-        .bind(now)
-        .bind(format!("asked now, and not at {until:.0}"))
-        .execute(&mut *tx.connection)
-        .await?;
-    Ok(Some(until))
-}
-
-/// Lets an event run again from the beginning.
-pub(super) async fn requeue(tx: &mut Transaction<'_>, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE events SET state = 'queued', reason = NULL, attempts = 0, next_attempt_at = NULL, finished_at = NULL
-         WHERE id = ?",
-    )
-    .bind(id)
-    .execute(&mut *tx.connection)
-    .await?;
-    // What it was refused for stays in its history, and does not count any more.
-    sqlx::query(
-        "UPDATE updates SET state = 'superseded', reason = 'replayed; before: ' || coalesce(reason, '')
-         WHERE cause_id = ? AND state = 'refused'",
-    )
-    .bind(id)
-    .execute(&mut *tx.connection)
-    .await?;
-    Ok(())
-}
-
-async fn state_of(connection: &mut SqliteConnection, id: &str) -> Result<Option<EventState>, sqlx::Error> {
-    let state: Option<String> =
-        sqlx::query_scalar("SELECT state FROM events WHERE id = ?").bind(id).fetch_optional(connection).await?;
-    state.map(|word| word.parse().map_err(|error: super::UnknownWord| super::decode_error("state", error))).transpose()
+/// Makes an event due that waits for its next try. Its reason stays until there is another answer, and its failures decide the next
+/// pause.
+async fn hasten(tx: &mut Transaction<'_>, id: &str, until: Timestamp) -> Result<(), sqlx::Error> {
+    HASTEN.execute(tx.connection, values![id]).await?;
+    let answered = format!("asked now, and not at {until:.0}");
+    let failure = NewFailure { cause_id: id.to_owned(), environment: None, asked: "replay", answered };
+    failures::record(tx, &[failure]).await
 }

@@ -2,90 +2,129 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
-use super::rows::words;
+use super::database::{Connection, Row, Value};
+use super::rows::{json_of, json_text, parsed, time, time_option, update_columns};
+use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, Update, parsed, time, time_option};
+use super::{Store, StoreError};
+use crate::domain::{Change, Update, UpdateState, words};
+
+/// The columns of a [`FollowUp`].
+macro_rules! follow_up_columns {
+    () => {
+        "update_id, follow_ups.environment, follow_ups.commit_id, follow_ups.state, follow_ups.reason, started_at, ended_at, \
+         applications"
+    };
+}
+
+statements! {
+    OPEN = ("SELECT ", follow_up_columns!(), " FROM follow_ups WHERE ended_at IS NULL ORDER BY update_id LIMIT $1");
+    OPEN_IN = ("SELECT ", follow_up_columns!(), " FROM follow_ups WHERE environment = $1 AND ended_at IS NULL
+        ORDER BY update_id LIMIT $2");
+    /// Follow-ups in a state after which nothing else was committed at the place.
+    LAST_IN_STATE = ("SELECT ", follow_up_columns!(), " FROM follow_ups JOIN updates ON updates.id = update_id
+        WHERE follow_ups.environment = $1 AND follow_ups.state = $2 AND NOT EXISTS (
+            SELECT 1 FROM updates AS later WHERE later.state = $3 AND later.environment = updates.environment
+                AND later.repository = updates.repository AND (later.finished_at > updates.finished_at
+                    OR (later.finished_at = updates.finished_at AND later.id > updates.id)))
+        ORDER BY update_id LIMIT $4");
+    OPEN_OF = ("SELECT ", follow_up_columns!(), " FROM follow_ups WHERE ended_at IS NULL AND update_id IN {list}
+        ORDER BY update_id");
+    OF = ("SELECT ", follow_up_columns!(), " FROM follow_ups WHERE update_id IN {list}");
+    UPDATES = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list}");
+    BEGIN = ("INSERT INTO follow_ups (update_id, environment, commit_id, state, started_at)
+        SELECT id, environment, commit_id, CAST($1 AS TEXT), CAST($2 AS BIGINT) FROM updates
+        WHERE commit_id IS NOT NULL AND id IN {list} ON CONFLICT DO NOTHING");
+    WRITE = ("UPDATE follow_ups SET state = v.column2, reason = v.column3, ended_at = v.column4, applications = v.column5
+        FROM (VALUES {rows:TTTIT}) AS v WHERE follow_ups.update_id = v.column1");
+    HEALTH = ("SELECT environment, application, sync, health, message, healthy_since, observed_at, named
+        FROM application_health ORDER BY environment, application");
+    FORGET_OTHERS = ("DELETE FROM application_health WHERE environment = $1 AND application NOT IN {list}");
+    WRITE_HEALTH = ("INSERT INTO application_health
+            (environment, application, sync, health, message, healthy_since, observed_at, named)
+        SELECT column1, column2, column3, column4, column5, column6, column7, column8
+        FROM (VALUES {rows:TTTTTIIT}) AS v WHERE column1 IS NOT NULL
+        ON CONFLICT (environment, application) DO UPDATE SET sync = excluded.sync, health = excluded.health,
+            message = excluded.message, healthy_since = excluded.healthy_since, observed_at = excluded.observed_at,
+            named = excluded.named");
+    COMMITS = ("SELECT commit_id, min(finished_at) FROM (
+            SELECT commit_id, environment, finished_at, id FROM updates WHERE state = $1
+            ORDER BY finished_at DESC, id DESC LIMIT $2) AS newest
+        WHERE commit_id IS NOT NULL AND environment IN {list} GROUP BY commit_id");
+}
 
 words! {
-    /// How far Argo CD has come with a committed update.
+    /// The state of a rollout.
     FollowState {
-        /// Argo CD has not heard of it yet; `reason` says why, where it was asked in vain.
+        /// Argo CD was not told yet; `reason` has the last failed try.
         Waiting = "waiting",
-        /// Its applications have been refreshed, and are on their way.
+        /// Its applications were refreshed, and have not all ended.
         Following = "following",
-        /// Argo CD's webhook has heard of it. Without a token no more is known.
+        /// Argo CD's webhook was called. Without a token nothing else is known.
         Told = "told",
-        /// Every application runs it, Synced and Healthy.
+        /// Every application runs the commit, Synced and Healthy.
         Healthy = "healthy",
-        /// An application runs it and is Degraded.
+        /// An application runs the commit and is Degraded.
         Degraded = "degraded",
-        /// An application did not get there within the time that the settings give.
+        /// An application did not reach the commit within the time of the settings.
         TimedOut = "timed_out",
-        /// No application of Argo CD is made of the files that it changed.
+        /// No application of Argo CD uses the changed files.
         Untracked = "untracked",
     }
 }
 
 impl FollowState {
-    /// Returns whether nothing more comes of it.
+    /// Whether the rollout has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Waiting | Self::Following)
     }
 }
 
-/// What becomes of a committed update in Argo CD.
+/// The rollout of a committed update in Argo CD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowUp {
-    /// The update.
     pub update_id: String,
-    /// Its environment.
     pub environment: String,
-    /// Its commit.
     pub commit: String,
-    /// How far it has come: as far as the application that has come least far, or fared worst.
+    /// The least advanced or the worst state of its applications.
     pub state: FollowState,
-    /// Why it is not further, or what went wrong.
+    /// Why it has not ended, or what failed.
     pub reason: Option<String>,
     /// When the update was committed.
     pub started_at: Timestamp,
-    /// When it came to its end.
     pub ended_at: Option<Timestamp>,
-    /// The applications that it touches.
+    /// The applications that use the changed files.
     pub applications: Vec<FollowedApplication>,
 }
 
-/// What an application has come to with an update.
+/// The rollout in one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowedApplication {
     /// The namespace of the `Application`.
     pub namespace: Option<String>,
-    /// Its name.
     pub name: String,
-    /// How far it has come.
     pub state: FollowState,
-    /// Whether it is Synced, in Argo CD's word; `None` until it has been asked.
+    /// Argo CD's sync status; `None` until it was read.
     pub sync: Option<String>,
-    /// Its health, in Argo CD's word.
+    /// Argo CD's health status.
     pub health: Option<String>,
     /// The commit that it is at.
     pub revision: Option<String>,
-    /// Why it is not further, or what went wrong.
+    /// Why it has not ended, or what failed.
     pub reason: Option<String>,
-    /// When Argo CD was first asked to look at the repository.
+    /// When the first refresh was requested.
     pub refreshed_at: Option<Timestamp>,
     /// When it was first seen at our commit or a later one.
     pub reached_at: Option<Timestamp>,
     /// When it was first seen Synced there.
     pub synced_at: Option<Timestamp>,
-    /// When it came to its end.
     pub ended_at: Option<Timestamp>,
 }
 
-impl FromRow<'_, SqliteRow> for FollowUp {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, Row> for FollowUp {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         let applications: String = row.try_get("applications")?;
         Ok(Self {
             update_id: row.try_get("update_id")?,
@@ -95,35 +134,32 @@ impl FromRow<'_, SqliteRow> for FollowUp {
             reason: row.try_get("reason")?,
             started_at: time(row, "started_at")?,
             ended_at: time_option(row, "ended_at")?,
-            applications: serde_json::from_str(&applications)
-                .map_err(|error| super::decode_error("applications", error))?,
+            applications: json_of(&applications, "applications")?,
         })
     }
 }
 
-/// How an application of an environment fared when it was looked at last.
+/// The last observed health of an application of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationHealth {
-    /// The environment.
     pub environment: String,
-    /// The application, as `namespace/name`.
+    /// `namespace/name`.
     pub application: String,
-    /// Argo CD's word for whether it is synced.
+    /// Argo CD's sync status.
     pub sync: String,
-    /// Argo CD's word for its health.
+    /// Argo CD's health status.
     pub health: String,
-    /// What Argo CD says about it.
+    /// Argo CD's message.
     pub message: Option<String>,
     /// Since when it has been Synced and Healthy without a break; `None`: it is not.
     pub healthy_since: Option<Timestamp>,
-    /// When that was.
     pub observed_at: Timestamp,
-    /// A digest of what the manifests named then that it is made of; `None`: not known.
+    /// A digest of the versions that its manifests named; `None`: not known.
     pub named: Option<String>,
 }
 
-impl FromRow<'_, SqliteRow> for ApplicationHealth {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, Row> for ApplicationHealth {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             environment: row.try_get("environment")?,
             application: row.try_get("application")?,
@@ -138,142 +174,104 @@ impl FromRow<'_, SqliteRow> for ApplicationHealth {
 }
 
 impl Store {
-    /// Returns the follow-ups that have not come to an end, oldest first, with their updates; at most `limit`.
+    /// Returns the open follow-ups, oldest first, with their updates; at most `limit`.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn open_follow_ups(&self, limit: u32) -> Result<Vec<(FollowUp, Update)>, StoreError> {
-        let rows: Vec<FollowUp> =
-            sqlx::query_as("SELECT * FROM follow_ups WHERE ended_at IS NULL ORDER BY update_id LIMIT ?")
-                .bind(limit)
-                .fetch_all(&self.reads)
-                .await?;
-        self.with_updates(rows).await
+        let connection = &mut *self.reads.acquire().await?;
+        let rows = OPEN.all(connection, values![limit]).await?;
+        Ok(with_updates(connection, rows).await?)
     }
 
-    /// Returns the follow-ups of an environment that have not come to an end, as [`Self::open_follow_ups`] does.
+    /// Returns the open follow-ups of an environment, as [`Self::open_follow_ups`] does.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn open_follow_ups_in(
         &self,
         environment: &str,
         limit: u32,
     ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
-        let rows: Vec<FollowUp> = sqlx::query_as(
-            "SELECT * FROM follow_ups WHERE environment = ? AND ended_at IS NULL ORDER BY update_id LIMIT ?",
-        )
-        .bind(environment)
-        .bind(limit)
-        .fetch_all(&self.reads)
-        .await?;
-        self.with_updates(rows).await
+        let connection = &mut *self.reads.acquire().await?;
+        let rows = OPEN_IN.all(connection, values![environment, limit]).await?;
+        Ok(with_updates(connection, rows).await?)
     }
 
-    /// Returns the follow-ups of an environment that ran out of time and after which nothing else was committed for the same
-    /// repository, oldest first, with their updates; at most `limit`.
+    /// Returns the follow-ups of an environment that timed out and after which nothing else was committed at the place, oldest
+    /// first, with their updates; at most `limit`.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn timed_out_follow_ups(
         &self,
         environment: &str,
         limit: u32,
     ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
-        let rows: Vec<FollowUp> = sqlx::query_as(
-            "SELECT follow_ups.* FROM follow_ups JOIN updates ON updates.id = update_id
-             WHERE follow_ups.environment = ? AND follow_ups.state = 'timed_out' AND NOT EXISTS (
-                SELECT 1 FROM updates AS later WHERE later.state = 'committed'
-                    AND later.environment = updates.environment AND later.repository = updates.repository
-                    AND (later.finished_at, later.id) > (updates.finished_at, updates.id))
-             ORDER BY update_id LIMIT ?",
-        )
-        .bind(environment)
-        .bind(limit)
-        .fetch_all(&self.reads)
-        .await?;
-        self.with_updates(rows).await
+        let connection = &mut *self.reads.acquire().await?;
+        let (state, committed) = (FollowState::TimedOut.as_str(), UpdateState::Committed.as_str());
+        let rows = LAST_IN_STATE.all(connection, values![environment, state, committed, limit]).await?;
+        Ok(with_updates(connection, rows).await?)
     }
 
-    /// Returns those of the follow-ups of these updates that have not come to an end, oldest first, with their updates.
+    /// Returns the open follow-ups of these updates, oldest first, with their updates.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn open_follow_ups_of(&self, update_ids: &[String]) -> Result<Vec<(FollowUp, Update)>, StoreError> {
-        let rows: Vec<FollowUp> = sqlx::query_as(
-            "SELECT * FROM follow_ups WHERE ended_at IS NULL AND update_id IN (SELECT value FROM json_each(?))
-             ORDER BY update_id",
-        )
-        .bind(serde_json::json!(update_ids).to_string())
-        .fetch_all(&self.reads)
-        .await?;
-        self.with_updates(rows).await
+        let connection = &mut *self.reads.acquire().await?;
+        let rows = OPEN_OF.all_of(connection, values![], update_ids).await?;
+        Ok(with_updates(connection, rows).await?)
     }
 
-    async fn with_updates(&self, rows: Vec<FollowUp>) -> Result<Vec<(FollowUp, Update)>, StoreError> {
-        let ids: Vec<&str> = rows.iter().map(|row| row.update_id.as_str()).collect();
-        let updates: Vec<Update> = sqlx::query_as("SELECT * FROM updates WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(serde_json::json!(ids).to_string())
-            .fetch_all(&self.reads)
-            .await?;
-        let mut updates: HashMap<String, Update> =
-            updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-        let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));
-        Ok(rows.into_iter().filter_map(pair).collect())
-    }
-
-    /// Returns what becomes of these updates, by their ids; those that nobody follows are left out.
+    /// Returns the follow-ups of these updates, by the ids of the updates; not all are followed.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn follow_ups_of(
         &self,
         updates: impl IntoIterator<Item = &Update>,
     ) -> Result<HashMap<String, FollowUp>, StoreError> {
-        let ids: Vec<&str> =
-            updates.into_iter().filter(|update| update.commit.is_some()).map(|update| update.id.as_str()).collect();
+        let ids: Vec<String> =
+            updates.into_iter().filter(|update| update.commit.is_some()).map(|update| update.id.clone()).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows: Vec<FollowUp> =
-            sqlx::query_as("SELECT * FROM follow_ups WHERE update_id IN (SELECT value FROM json_each(?))")
-                .bind(serde_json::json!(ids).to_string())
-                .fetch_all(&self.reads)
-                .await?;
+        let rows: Vec<FollowUp> = OF.all_of(&mut *self.reads.acquire().await?, values![], ids).await?;
         Ok(rows.into_iter().map(|row| (row.update_id.clone(), row)).collect())
     }
 
-    /// Records how far follow-ups have come.
+    /// Records the progress of follow-ups, and writes `changes` to the outbox.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
-    pub async fn record_follow_ups(&self, rows: Vec<FollowUp>) -> Result<(), StoreError> {
-        if rows.is_empty() { Ok(()) } else { self.writes.run(RecordFollowUps(rows)).await }
+    /// If it could not be stored.
+    pub async fn record_follow_ups(&self, rows: Vec<FollowUp>, changes: Vec<Change>) -> Result<(), StoreError> {
+        if rows.is_empty() && changes.is_empty() {
+            return Ok(());
+        }
+        self.writes.run(RecordFollowUps { rows, changes }).await
     }
 
-    /// Returns how the applications of the environments fared when they were looked at last.
+    /// Returns the last observed health of the applications of the environments.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn application_health(&self) -> Result<Vec<ApplicationHealth>, StoreError> {
-        let rows = sqlx::query_as("SELECT * FROM application_health ORDER BY environment, application")
-            .fetch_all(&self.reads)
-            .await?;
-        Ok(rows)
+        Ok(HEALTH.all(&mut *self.reads.acquire().await?, values![]).await?)
     }
 
-    /// Records how applications fare. With `whole`, others of that environment are forgotten: they are no longer its.
+    /// Records the health of applications. With `whole`, the other applications of that environment are forgotten.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
+    /// If it could not be stored.
     pub async fn record_application_health(
         &self,
         rows: Vec<ApplicationHealth>,
@@ -282,70 +280,57 @@ impl Store {
         self.writes.run(RecordHealth { rows, whole }).await
     }
 
-    /// Returns the commits that we have put on the branch of these environments, with the times at which they were there:
-    /// those of the last `limit` updates of all environments.
+    /// Returns our commits on the branch of these environments, with the times at which they landed: those of the last `limit`
+    /// updates of all environments.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn commits_on(
         &self,
         environments: &[String],
         limit: u32,
     ) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        let commits: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT commit_id, min(finished_at) FROM (
-                SELECT commit_id, environment, finished_at, id FROM updates WHERE state = 'committed'
-                ORDER BY finished_at DESC, id DESC LIMIT ?1
-             ) WHERE commit_id IS NOT NULL AND environment IN (SELECT value FROM json_each(?2))
-             GROUP BY commit_id",
-        )
-        .bind(limit)
-        .bind(serde_json::json!(environments).to_string())
-        .fetch_all(&self.reads)
-        .await?;
+        let connection = &mut *self.reads.acquire().await?;
+        let values = values![UpdateState::Committed.as_str(), limit];
+        let commits: Vec<(String, i64)> = COMMITS.all_of_whole(connection, values, environments).await?;
         let time = |at: i64| Timestamp::from_millisecond(at).ok();
         Ok(commits.into_iter().filter_map(|(commit, at)| Some((commit, time(at)?))).collect())
     }
 }
 
-/// Begins the follow-up of an update that has just been committed.
-pub(super) async fn begin(tx: &mut Transaction<'_>, update_ids: &[&String]) -> Result<(), sqlx::Error> {
-    if update_ids.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT OR IGNORE INTO follow_ups (update_id, environment, commit_id, state, started_at)
-         SELECT id, environment, commit_id, 'waiting', ? FROM updates
-         WHERE id IN (SELECT value FROM json_each(?)) AND commit_id IS NOT NULL",
-    )
-    .bind(tx.now_milliseconds())
-    .bind(super::json_text(update_ids)?)
-    .execute(&mut *tx.connection)
-    .await
-    .map(|_| ())
+async fn with_updates(
+    connection: &mut Connection,
+    rows: Vec<FollowUp>,
+) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
+    let updates: Vec<Update> = UPDATES.all_of(connection, values![], rows.iter().map(|row| &row.update_id)).await?;
+    let mut updates: HashMap<String, Update> = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
+    let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));
+    Ok(rows.into_iter().filter_map(pair).collect())
 }
 
-struct RecordFollowUps(Vec<FollowUp>);
+/// Begins the follow-ups of updates that were committed in this transaction.
+pub(super) async fn begin(tx: &mut Transaction<'_>, update_ids: &[String]) -> Result<(), sqlx::Error> {
+    let values = values![FollowState::Waiting.as_str(), tx.now];
+    BEGIN.execute_of(tx.connection, values, update_ids).await.map(|_| ())
+}
+
+struct RecordFollowUps {
+    rows: Vec<FollowUp>,
+    changes: Vec<Change>,
+}
 
 impl Write for RecordFollowUps {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        for row in &self.0 {
-            let applications =
-                serde_json::to_string(&row.applications).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-            sqlx::query(
-                "UPDATE follow_ups SET state = ?, reason = ?, ended_at = ?, applications = ? WHERE update_id = ?",
-            )
-            .bind(row.state.as_str())
-            .bind(&row.reason)
-            .bind(row.ended_at.map(Timestamp::as_millisecond))
-            .bind(applications)
-            .bind(&row.update_id)
-            .execute(&mut *tx.connection)
-            .await?;
+        let mut rows: Vec<Vec<Value>> = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let applications = json_text(&row.applications)?;
+            rows.push(values![&row.update_id, row.state.as_str(), &row.reason, row.ended_at, applications]);
         }
+        WRITE.execute_rows(tx.connection, values![], rows).await?;
+        self.changes.iter().for_each(|change| tx.record(change.clone()));
         Ok(())
     }
 }
@@ -360,33 +345,21 @@ impl Write for RecordHealth {
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
         if let Some(environment) = &self.whole {
-            let names: Vec<&str> = self.rows.iter().map(|row| row.application.as_str()).collect();
-            sqlx::query(
-                "DELETE FROM application_health
-                 WHERE environment = ? AND application NOT IN (SELECT value FROM json_each(?))",
-            )
-            .bind(environment)
-            .bind(serde_json::json!(names).to_string())
-            .execute(&mut *tx.connection)
-            .await?;
+            let names = self.rows.iter().map(|row| &row.application);
+            FORGET_OTHERS.execute_of_whole(tx.connection, values![environment], names).await?;
         }
-        for row in &self.rows {
-            sqlx::query(
-                "INSERT OR REPLACE INTO application_health
-                    (environment, application, sync, health, message, healthy_since, observed_at, named)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&row.environment)
-            .bind(&row.application)
-            .bind(&row.sync)
-            .bind(&row.health)
-            .bind(&row.message)
-            .bind(row.healthy_since.map(Timestamp::as_millisecond))
-            .bind(row.observed_at.as_millisecond())
-            .bind(&row.named)
-            .execute(&mut *tx.connection)
-            .await?;
-        }
-        Ok(())
+        let row = |row: &ApplicationHealth| {
+            values![
+                &row.environment,
+                &row.application,
+                &row.sync,
+                &row.health,
+                &row.message,
+                row.healthy_since,
+                row.observed_at,
+                &row.named,
+            ]
+        };
+        WRITE_HEALTH.execute_rows(tx.connection, values![], self.rows.iter().map(row).collect()).await
     }
 }

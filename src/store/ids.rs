@@ -1,5 +1,7 @@
-use sqlx::sqlite::SqlitePool;
 use ulid::Ulid;
+
+use super::database::Connection;
+use super::statements::{statements, values};
 
 /// Makes ids that sort by the order in which they were made, across restarts and clock steps.
 pub(super) struct IdSource {
@@ -14,8 +16,7 @@ impl IdSource {
 
     /// Returns the next id.
     ///
-    /// When the clock has not moved on, or has been set back, the id before is counted up, so that the order
-    /// of arrival is kept.
+    /// If the clock has not moved on, or was set back, the last id is counted up, so that the order of arrival is kept.
     pub(super) fn next(&mut self) -> String {
         let fresh = Ulid::new();
         self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.saturating_add(1)) };
@@ -23,14 +24,15 @@ impl IdSource {
     }
 }
 
+statements! {
+    LAST_ID = ("SELECT max(id) FROM (SELECT max(id) AS id FROM events UNION ALL SELECT max(id) FROM requests
+        UNION ALL SELECT max(id) FROM updates UNION ALL SELECT max(id) FROM blocks
+        UNION ALL SELECT max(id) FROM push_attempts) AS ids");
+}
+
 /// Returns the highest id in the store.
-pub(super) async fn last_id(reads: &SqlitePool) -> Result<Option<Ulid>, sqlx::Error> {
-    let last: Option<String> = sqlx::query_scalar(
-        "SELECT max(id) FROM (SELECT max(id) AS id FROM events UNION ALL SELECT max(id) FROM requests
-         UNION ALL SELECT max(id) FROM updates UNION ALL SELECT max(id) FROM holds)",
-    )
-    .fetch_one(reads)
-    .await?;
+pub(super) async fn last_id(connection: &mut Connection) -> Result<Option<Ulid>, sqlx::Error> {
+    let (last,): (Option<String>,) = LAST_ID.one(connection, values![]).await?;
     Ok(last.and_then(|id| Ulid::from_string(&id).ok()))
 }
 
@@ -39,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_sort_by_making_even_after_a_future_one() {
+    fn ids_sort_by_creation_even_after_one_from_the_future() {
         let future = Ulid::from_parts(u64::MAX >> 17, 7);
         let mut ids = IdSource::after(Some(future));
         let mut made = vec![future.to_string()];

@@ -1,110 +1,120 @@
-//! Durable events, updates, promotions, rollbacks, holds, freezes and history, in SQLite.
+//! Durable events, updates, requests, blocks, push attempts, outbox and history, in SQLite.
 //!
-//! Everything that is answered with a 2xx has been committed here first (WAL, `synchronous=FULL`). All writes
-//! go through one task that gathers what is waiting into one transaction (`writer`), so that a burst pays
-//! for one disk flush and not for one each. Reads use a small pool of their own and never wait for a write.
+//! In: values of `domain` and inputs to their state machines. Out: rows as values of `domain`, and the outbox.
 //!
-//! The store knows states and their transitions; *why* an update is refused is decided in `relay`, except for
-//! what must be decided inside the transaction to be right: holds, freezes, and whether a decision is still up to date.
+//! Everything that is answered with a 2xx is committed here first (WAL, `synchronous=FULL`). All writes go through one task that
+//! gathers waiting writes into one transaction, so that a burst pays for one disk flush. Reads use a small pool of their own and
+//! never wait for a write.
+//!
+//! The store decides nothing: every change of state goes through the transition tables of `domain`, in `apply`.
+//!
+//! In reading order:
+//!
+//! - `database`, `statements`, `rows`, `ids`: the driver, SQL texts, rows as values;
+//! - `outbox`, `writer`: the changes that subscribers read, and the writing task;
+//! - `wait_rows`, `block_rows`, `failures`, `explain`: parts of transactions;
+//! - `apply`: transitions and their effects;
+//! - one file for each topic of the API.
 
-mod attempts;
+mod apply;
 mod backlog;
+mod block_rows;
+mod blocks;
+mod build_times;
 mod catch_up;
+mod claims;
+mod database;
 mod decisions;
-mod delivery;
+mod deliveries;
 mod due;
-mod ended;
 mod events;
+mod explain;
+mod facts;
+mod failures;
 mod follow_ups;
-mod freezes;
-mod holds;
+mod history;
 mod ids;
-mod order;
+mod missing_facts;
+mod outbox;
+mod pushes;
 mod receivers;
+mod rejections;
 mod requests;
 mod retention;
 mod rows;
 mod settings;
+mod statements;
 mod updates;
+mod wait_rows;
+mod waits;
 mod writer;
-mod writing;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
-use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::policy::FreezeCalendar;
 
-pub use attempts::{FailedAttempt, Party};
 pub use backlog::Backlog;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
-pub use decisions::{Decided, Decision, PlannedUpdate, Verdict};
-pub use due::Outlook;
-pub use ended::Ending;
-pub use events::{EventFilter, EventRefusal, NewEvent, Received, ReceivedState, Replayed};
+pub use claims::Claim;
+pub use deliveries::{NewEvent, Received, ReceivedState};
+pub use events::{EventFilter, EventRefusal, Replayed};
+pub use facts::EventFacts;
+pub use failures::FailedAttempt;
 pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
-pub use freezes::{Freeze, FreezeReview, Frozen, FrozenBy, NewFreeze};
-pub use holds::{Hold, NewHold};
-pub use order::Standing;
+pub use history::HistoryFilter;
+pub use outbox::Subscriber;
+pub use pushes::{NewAttempt, NewPush};
 pub use receivers::ReceiverHeard;
-pub use requests::{NewRequest, NewRequestedUpdate, Request, RequestKind, RequestMade, RequestState};
+pub use rejections::Retry;
+pub use requests::{NewRequest, NewRequestedUpdate, RequestMade};
 pub use retention::Retention;
-pub use rows::{Cause, Event, EventState, SiteChange, UnknownWord, Update, UpdateState};
+pub use rows::WaitRow;
 pub use settings::StoreSettings;
-pub use updates::HistoryFilter;
-pub use writing::{Attempt, Finish, Outcome, Recording};
+pub use updates::EndedUpdate;
+pub use waits::NextWait;
 
 /// The store. Cheap to clone; all clones share one writer.
 #[derive(Clone)]
 pub struct Store {
     writes: writer::Writes,
-    reads: SqlitePool,
-    /// Until somebody takes it.
-    endings: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ending>>>>,
+    reads: database::Pool,
+    published: outbox::Publisher,
     clock: Clock,
-    /// The freezes of the settings in force.
+    /// The freeze windows of the settings.
     calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
     /// Held as long as the store is open.
     _lock: Arc<File>,
 }
 
-/// Why the store did not do what it was asked to.
+/// Why a read or write of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened, or is not ours.
+    /// The file cannot be opened, or is not a store.
     #[error("the store {path} cannot be opened: {reason}")]
-    Open {
-        /// The SQLite file.
-        path: String,
-        /// What SQLite or the operating system says.
-        reason: String,
-    },
-    /// A write or read failed, for instance because the disk is full. Nothing of it has been kept.
+    Open { path: String, reason: String },
+    /// A write or read failed, for example because the disk is full. No part of the write was stored.
     #[error("the store failed: {0}")]
     Database(#[from] sqlx::Error),
-    /// The writer has ended, because the process is stopping.
+    /// The writing task has ended, because the process is stopping.
     #[error("the store is closed")]
     Closed,
 }
 
 impl Store {
-    /// Opens the store, makes it when it is not there, and brings its tables up to date.
+    /// Opens the store; creates it if it does not exist, and applies migrations.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Open`] names the file and says what is wrong with it.
+    /// [`StoreError::Open`] names the file and the fault.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         Self::open_with(settings, Clock::system()).await
     }
 
-    /// Opens the store as [`open`](Self::open) does, with a clock of somebody's own.
+    /// Opens the store as [`open`](Self::open) does, with another clock.
     ///
     /// # Errors
     ///
@@ -114,64 +124,56 @@ impl Store {
         if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             tokio::fs::create_dir_all(folder).await.map_err(|error| failed(error.to_string()))?;
         }
-        let options = SqliteConnectOptions::new()
-            .filename(&settings.path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // NORMAL would lose the last commits when the machine loses power: answered means durable.
-            .synchronous(SqliteSynchronous::Full)
-            // Nobody else writes. Should a person's tool, senders do not wait longer than some seconds.
-            .busy_timeout(Duration::from_secs(2))
-            .disable_statement_logging();
         let lock = lock(&settings.path).await.map_err(failed)?;
-        let mut connection =
-            sqlx::SqliteConnection::connect_with(&options).await.map_err(|error| failed(error.to_string()))?;
-        MIGRATIONS.run(&mut connection).await.map_err(|error| failed(error.to_string()))?;
-        let reads = SqlitePoolOptions::new()
-            .max_connections(4)
-            .idle_timeout(Duration::from_secs(60))
-            // There is no server that could have gone away, and each question would cost as much as a read.
-            .test_before_acquire(false)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        let last_id = ids::last_id(&reads).await?;
-        ended::watch(&mut connection).await?;
-        let (told, endings) = mpsc::unbounded_channel();
+        let (mut connection, reads) =
+            database::open(&settings.path).await.map_err(|error| failed(error.to_string()))?;
+        let last_id = ids::last_id(&mut connection).await?;
+        let published = outbox::Publisher::after(outbox::last(&mut connection).await?);
         let calendar = Arc::<RwLock<Arc<FreezeCalendar>>>::default();
-        let seen = writer::Surroundings { told, clock: clock.clone(), calendar: Arc::clone(&calendar) };
-        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), seen);
-        // A file system that is full or read-only is to be found now, and not by the first webhook.
+        let surroundings = writer::Surroundings {
+            publisher: published.clone(),
+            clock: clock.clone(),
+            calendar: Arc::clone(&calendar),
+        };
+        let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), surroundings);
+        // A file system that is full or read-only is found now, and not by the first webhook.
         writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
-        let endings = Arc::new(Mutex::new(Some(endings)));
-        Ok(Self { writes, reads, endings, clock, calendar, _lock: Arc::new(lock) })
+        Ok(Self { writes, reads, published, clock, calendar, _lock: Arc::new(lock) })
     }
 
-    /// Returns what comes to its end from the opening on, in that order. There is one who hears it: the first that asks.
-    pub fn endings(&self) -> mpsc::UnboundedReceiver<Ending> {
-        let taken = self.endings.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
-    }
-
-    /// Returns when the task that writes has ended, after which nothing can be stored any more.
+    /// Returns when the writing task has ended, after which nothing can be stored any more.
     pub async fn closed(&self) {
         self.writes.closed().await;
     }
 
-    /// Returns whether the store answers and can be written to.
+    /// Checks that the store can be read and written.
     ///
-    /// Writes only where the last write has failed: idle costs nothing.
+    /// Writes only if the last write failed: idle costs nothing.
     ///
     /// # Errors
     ///
-    /// What the store says when it does not.
+    /// The database's error.
     pub async fn check(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.reads).await?;
+        outbox::last(&mut *self.reads.acquire().await?).await?;
         if self.writes.last_failed() { self.writes.run(writer::Probe).await } else { Ok(()) }
+    }
+
+    /// Returns the clock whose time the transactions have.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Sets the freeze windows. Updates wait or go on because of them with the next [review](Self::review_waits).
+    pub fn set_freeze_calendar(&self, calendar: FreezeCalendar) {
+        *self.calendar.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(calendar);
+    }
+
+    fn calendar(&self) -> Arc<FreezeCalendar> {
+        Arc::clone(&self.calendar.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Takes the lock beside the file. Two processes with one store would both believe to be the only writer of a branch.
+/// Locks the file beside the store. Two processes with one store would both believe to be the only writer of a branch.
 async fn lock(path: &Path) -> Result<File, String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
@@ -186,49 +188,6 @@ async fn lock(path: &Path) -> Result<File, String> {
         }
     }
     Err("another process has it open: stop that one, or give this one a store of its own".to_owned())
-}
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
-
-/// Parses a column that this store has written.
-fn parsed<T>(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<T, sqlx::Error>
-where
-    T: FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = sqlx::Row::try_get(row, column)?;
-    text.parse().map_err(|error: T::Err| decode_error(column, error))
-}
-
-/// Parses a column that this store has written, or returns `None` for `NULL`.
-fn parsed_option<T>(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<Option<T>, sqlx::Error>
-where
-    T: FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: Option<String> = sqlx::Row::try_get(row, column)?;
-    text.map(|text| text.parse().map_err(|error: T::Err| decode_error(column, error))).transpose()
-}
-
-fn time(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<jiff::Timestamp, sqlx::Error> {
-    let milliseconds: i64 = sqlx::Row::try_get(row, column)?;
-    jiff::Timestamp::from_millisecond(milliseconds).map_err(|error| decode_error(column, error))
-}
-
-fn time_option(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<Option<jiff::Timestamp>, sqlx::Error> {
-    let milliseconds: Option<i64> = sqlx::Row::try_get(row, column)?;
-    milliseconds
-        .map(|value| jiff::Timestamp::from_millisecond(value).map_err(|error| decode_error(column, error)))
-        .transpose()
-}
-
-/// Writes values as the one parameter of a statement that is about all of them (<https://sqlite.org/json1.html#jeach>).
-fn json_text(values: impl serde::Serialize) -> Result<String, sqlx::Error> {
-    serde_json::to_string(&values).map_err(|error| sqlx::Error::Encode(Box::new(error)))
-}
-
-fn decode_error(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
 }
 
 #[cfg(test)]

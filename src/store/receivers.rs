@@ -1,15 +1,25 @@
 use jiff::Timestamp;
 use sqlx::{FromRow, Row as _};
 
+use super::database::Row;
+use super::rows::{time, time_option};
+use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError, time, time_option};
+use super::{Store, StoreError};
 
-/// What a receiver last heard from its sender.
+statements! {
+    ALL = ("SELECT name, heard_at, outcome, accepted_at FROM receivers");
+    WRITE = ("INSERT INTO receivers (name, heard_at, outcome, accepted_at)
+        SELECT column1, column2, column3, column4 FROM (VALUES {rows:TITI}) AS v WHERE column1 IS NOT NULL
+        ON CONFLICT (name) DO UPDATE SET heard_at = excluded.heard_at, outcome = excluded.outcome,
+            accepted_at = coalesce(excluded.accepted_at, receivers.accepted_at)");
+}
+
+/// The last request to a receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiverHeard {
-    /// The receiver.
     pub receiver: String,
-    /// When the last request came.
+    /// When the last request arrived.
     pub heard_at: Timestamp,
     /// How it ended, in the words of the metrics: `accepted`, `ignored`, `unauthorized`, ….
     pub outcome: String,
@@ -17,8 +27,8 @@ pub struct ReceiverHeard {
     pub accepted_at: Option<Timestamp>,
 }
 
-impl FromRow<'_, sqlx::sqlite::SqliteRow> for ReceiverHeard {
-    fn from_row(row: &sqlx::sqlite::SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, Row> for ReceiverHeard {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             receiver: row.try_get("name")?,
             heard_at: time(row, "heard_at")?,
@@ -29,22 +39,22 @@ impl FromRow<'_, sqlx::sqlite::SqliteRow> for ReceiverHeard {
 }
 
 impl Store {
-    /// Keeps what receivers have heard last.
+    /// Stores the last request of receivers.
     ///
     /// # Errors
     ///
-    /// When it could not be stored.
+    /// If it could not be stored.
     pub async fn keep_heard(&self, heard: Vec<ReceiverHeard>) -> Result<(), StoreError> {
         self.writes.run(KeepHeard(heard)).await
     }
 
-    /// Returns what each receiver that was ever heard of has heard last.
+    /// Returns the last request of each receiver that ever had one.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn heard(&self) -> Result<Vec<ReceiverHeard>, StoreError> {
-        Ok(sqlx::query_as("SELECT * FROM receivers").fetch_all(&self.reads).await?)
+        Ok(ALL.all(&mut *self.reads.acquire().await?, values![]).await?)
     }
 }
 
@@ -54,19 +64,7 @@ impl Write for KeepHeard {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        for heard in &self.0 {
-            sqlx::query(
-                "INSERT INTO receivers (name, heard_at, outcome, accepted_at) VALUES (?, ?, ?, ?)
-                 ON CONFLICT (name) DO UPDATE SET heard_at = excluded.heard_at, outcome = excluded.outcome,
-                    accepted_at = coalesce(excluded.accepted_at, accepted_at)",
-            )
-            .bind(&heard.receiver)
-            .bind(heard.heard_at.as_millisecond())
-            .bind(&heard.outcome)
-            .bind(heard.accepted_at.map(Timestamp::as_millisecond))
-            .execute(&mut *tx.connection)
-            .await?;
-        }
-        Ok(())
+        let row = |heard: &ReceiverHeard| values![&heard.receiver, heard.heard_at, &heard.outcome, heard.accepted_at];
+        WRITE.execute_rows(tx.connection, values![], self.0.iter().map(row).collect()).await
     }
 }

@@ -1,16 +1,20 @@
-//! Forgetting what is over: otherwise the file only grows.
+//! Deletes old rows: otherwise the file only grows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::claims::{LANDED_STATES, OPEN_STATES};
+use super::statements::{Statement, statements, values};
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError};
+use super::{Store, StoreError, failures};
+use crate::domain::{EventState, UpdateState};
 
-/// How long what has ended is kept.
+/// How long ended rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Events and requests, and updates that were not committed.
+    /// Events, requests, blocks, push attempts, and updates that were not committed.
     pub ended: Duration,
     /// Committed updates.
     pub history: Duration,
@@ -19,118 +23,149 @@ pub struct Retention {
 /// The most rows of a table in one transaction: bounds how long a webhook waits for it.
 const BATCH: u32 = 200;
 
+/// How long entries of the outbox are kept.
+const OUTBOX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many entries of the outbox are kept, however old they are.
+const OUTBOX_LENGTH: u64 = 10_000;
+
+statements! {
+    /// Updates in state $1 that ended before $2.
+    OLD_UPDATES = ("SELECT id FROM updates WHERE state = $1 AND finished_at < $2 ORDER BY id LIMIT $3");
+    /// Unchanged updates after which another one landed at the place.
+    OLD_UNCHANGED = ("SELECT id FROM updates AS old WHERE state = $1 AND finished_at < $2 AND EXISTS (
+            SELECT 1 FROM updates AS newer WHERE newer.environment = old.environment AND newer.repository = old.repository
+                AND newer.state IN ($3, $1) AND newer.cause_id > old.cause_id)
+        ORDER BY id LIMIT $4");
+    /// Committed updates that are not among the ten newest of the place.
+    OLD_COMMITTED = ("SELECT id FROM updates AS old WHERE state = $1 AND finished_at < $2 AND cause_id < (
+            SELECT newer.cause_id FROM updates AS newer WHERE newer.environment = old.environment
+                AND newer.repository = old.repository AND newer.state = $1 ORDER BY newer.cause_id DESC LIMIT 1 OFFSET 9)
+        ORDER BY id LIMIT $3");
+    OLD_EVENTS = ("SELECT id FROM events WHERE finished_at < $1 AND state NOT IN ($2, $3, $4) AND NOT EXISTS (
+            SELECT 1 FROM updates WHERE cause_id = events.id AND state IN ($5, $3, $4))
+        ORDER BY id LIMIT $6");
+    OLD_REQUESTS = ("SELECT id FROM requests WHERE created_at < $1 AND NOT EXISTS (
+            SELECT 1 FROM updates WHERE cause_id = requests.id AND (finished_at IS NULL OR finished_at >= $1))
+        AND NOT EXISTS (SELECT 1 FROM blocks WHERE request_id = requests.id AND ended_at IS NULL)
+        ORDER BY id LIMIT $2");
+    OLD_BLOCKS = ("SELECT id FROM blocks WHERE ended_at < $1 LIMIT $2");
+    OLD_PUSHES = ("SELECT id FROM push_attempts WHERE ended_at < $1 LIMIT $2");
+    OLD_ENTRIES = ("SELECT count(*) FROM (SELECT 1 FROM outbox WHERE at < $1 AND sequence <= $2 LIMIT 1) AS found");
+    STILL_ENDED_EVENTS = ("SELECT id FROM events WHERE state NOT IN ($1, $2, $3) AND id IN {list}");
+    STILL_ENDED_UPDATES = ("SELECT id FROM updates WHERE state NOT IN ($1, $2, $3) AND id IN {list}");
+    FORGET_UPDATES = ("DELETE FROM updates WHERE id IN {list}");
+    FORGET_FOLLOW_UPS = ("DELETE FROM follow_ups WHERE update_id IN {list}");
+    FORGET_EVENTS = ("DELETE FROM events WHERE id IN {list}");
+    FORGET_REQUESTS = ("DELETE FROM requests WHERE id IN {list}");
+    FORGET_BLOCKS = ("DELETE FROM blocks WHERE ended_at IS NOT NULL AND id IN {list}");
+    FORGET_PUSHES = ("DELETE FROM push_attempts WHERE ended_at IS NOT NULL AND id IN {list}");
+    FORGET_ENTRIES = ("DELETE FROM outbox WHERE at < $1 AND sequence <= $2");
+}
+
 impl Store {
-    /// Deletes some of what ended before the time that `retention` reaches back to. Returns whether there may be more.
+    /// Deletes some rows that ended before the time that `retention` reaches back to. Returns whether there may be more.
     ///
-    /// Never deleted are what is open, the ten newest commits of a place and the newest update that found its version
-    /// there (the order of builds and rollbacks need them), active holds and freezes, and requests that made them.
+    /// Never deleted are open rows, the ten newest commits of a place and its newest update that found its version there (the order
+    /// of builds and rollbacks need them), active blocks, and requests that made them.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read or written to.
+    /// If the store cannot be read or written to.
     pub async fn forget(&self, retention: &Retention, now: Timestamp) -> Result<bool, StoreError> {
         // A span that reaches behind the calendar's beginning keeps everything.
-        let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH).as_millisecond();
+        let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
         let (ended, history) = (before(retention.ended), before(retention.history));
-        // Looked for on the side of reads, which holds up no webhook, and looked at once more when they are deleted.
-        let updates: Vec<String> =
-            sqlx::query_scalar(OLD_UPDATES).bind(ended).bind(history).bind(BATCH).fetch_all(&self.reads).await?;
-        let events: Vec<String> = sqlx::query_scalar(OLD_EVENTS).bind(ended).bind(BATCH).fetch_all(&self.reads).await?;
-        let requests: Vec<String> =
-            sqlx::query_scalar(OLD_REQUESTS).bind(ended).bind(BATCH).fetch_all(&self.reads).await?;
-        let holds: Vec<String> = sqlx::query_scalar("SELECT id FROM holds WHERE released_at < ? LIMIT ?")
-            .bind(ended)
-            .bind(BATCH)
-            .fetch_all(&self.reads)
-            .await?;
-        let freezes: Vec<String> = sqlx::query_scalar("SELECT id FROM freezes WHERE ended_at < ? LIMIT ?")
-            .bind(ended)
-            .bind(BATCH)
-            .fetch_all(&self.reads)
-            .await?;
-        let found =
-            [&updates, &events, &requests, &holds, &freezes].iter().map(|ids| ids.len()).max().unwrap_or_default();
-        if found > 0 {
-            self.writes.run(Forget { updates, events, requests, holds, freezes }).await?;
+        let entries = (before(OUTBOX_AGE), self.last_sequence().saturating_sub(OUTBOX_LENGTH));
+        // Found with reads, which hold up no webhook, and checked again when they are deleted.
+        let old = self.old(ended, history, entries).await?;
+        let found = old.largest();
+        let has_entries = old.entries.is_some();
+        if found > 0 || has_entries {
+            self.writes.run(old).await?;
         }
         Ok(found >= BATCH as usize)
     }
+
+    async fn old(&self, ended: Timestamp, history: Timestamp, entries: (Timestamp, u64)) -> Result<Old, sqlx::Error> {
+        let connection = &mut *self.reads.acquire().await?;
+        let ids = |rows: Vec<(String,)>| rows.into_iter().map(|(id,)| id).collect::<Vec<String>>();
+        let [committed, unchanged] = LANDED_STATES.map(UpdateState::as_str);
+        let mut updates: BTreeSet<String> = BTreeSet::new();
+        for state in [UpdateState::Superseded, UpdateState::Refused] {
+            updates.extend(ids(OLD_UPDATES.all(connection, values![state.as_str(), ended, BATCH]).await?));
+        }
+        updates.extend(ids(OLD_UNCHANGED.all(connection, values![unchanged, ended, committed, BATCH]).await?));
+        updates.extend(ids(OLD_COMMITTED.all(connection, values![committed, history, BATCH]).await?));
+        let [queued, pending, waiting] = OPEN_EVENTS.map(EventState::as_str);
+        let unverified = UpdateState::Unverified.as_str();
+        let values = values![ended, queued, pending, waiting, unverified, BATCH];
+        let events = ids(OLD_EVENTS.all(connection, values).await?);
+        let (before, up_to) = (entries.0, i64::try_from(entries.1).unwrap_or(i64::MAX));
+        let (has_entries,): (i64,) = OLD_ENTRIES.one(connection, values![before, up_to]).await?;
+        Ok(Old {
+            updates: updates.into_iter().take(BATCH as usize).collect(),
+            events,
+            requests: ids(OLD_REQUESTS.all(connection, values![ended, BATCH]).await?),
+            blocks: ids(OLD_BLOCKS.all(connection, values![ended, BATCH]).await?),
+            pushes: ids(OLD_PUSHES.all(connection, values![ended, BATCH]).await?),
+            entries: (has_entries > 0).then_some((before, up_to)),
+        })
+    }
 }
 
-const OLD_UPDATES: &str = "
-    SELECT id FROM updates AS old WHERE finished_at < max(?1, ?2) AND CASE state
-        WHEN 'superseded' THEN finished_at < ?1
-        WHEN 'refused' THEN finished_at < ?1
-        WHEN 'unchanged' THEN finished_at < ?1 AND EXISTS (
-            SELECT 1 FROM updates WHERE environment = old.environment AND repository = old.repository
-                AND cause_id > old.cause_id AND state IN ('committed', 'unchanged'))
-        WHEN 'committed' THEN finished_at < ?2 AND old.cause_id < (
-            SELECT cause_id FROM updates WHERE environment = old.environment AND repository = old.repository
-                AND state = 'committed' ORDER BY cause_id DESC LIMIT 1 OFFSET 9)
-        ELSE 0 END
-    ORDER BY id LIMIT ?3";
+/// The open states of events, for statements. A test compares them with the enum.
+const OPEN_EVENTS: [EventState; 3] = [EventState::Queued, EventState::Pending, EventState::Waiting];
 
-const OLD_EVENTS: &str = "
-    SELECT id FROM events WHERE finished_at < ?1 AND state NOT IN ('queued', 'pending', 'waiting') AND NOT EXISTS (
-        SELECT 1 FROM updates WHERE cause_id = events.id AND state IN ('unverified', 'pending', 'waiting'))
-    ORDER BY id LIMIT ?2";
-
-const OLD_REQUESTS: &str = "
-    SELECT id FROM requests WHERE created_at < ?1 AND NOT EXISTS (
-        SELECT 1 FROM updates WHERE cause_id = requests.id AND (finished_at IS NULL OR finished_at >= ?1))
-        AND NOT EXISTS (SELECT 1 FROM holds WHERE request_id = requests.id AND released_at IS NULL)
-    ORDER BY id LIMIT ?2";
-
-struct Forget {
+/// Rows that are deleted.
+struct Old {
     updates: Vec<String>,
     events: Vec<String>,
     requests: Vec<String>,
-    holds: Vec<String>,
-    freezes: Vec<String>,
+    blocks: Vec<String>,
+    pushes: Vec<String>,
+    /// Entries of the outbox before this time, up to this sequence number.
+    entries: Option<(Timestamp, i64)>,
 }
 
-impl Write for Forget {
+impl Old {
+    fn largest(&self) -> usize {
+        let lengths = [&self.updates, &self.events, &self.requests, &self.blocks, &self.pushes].map(Vec::len);
+        lengths.into_iter().max().unwrap_or_default()
+    }
+}
+
+impl Write for Old {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // What was replayed meanwhile is open again.
-        for (statement, ids) in [
-            (
-                "DELETE FROM updates WHERE id IN (SELECT value FROM json_each(?))
-                    AND state NOT IN ('unverified', 'pending', 'waiting')",
-                &self.updates,
-            ),
-            (
-                "DELETE FROM follow_ups WHERE update_id IN (SELECT value FROM json_each(?1))
-                    AND update_id NOT IN (SELECT id FROM updates WHERE id IN (SELECT value FROM json_each(?1)))",
-                &self.updates,
-            ),
-            (
-                "DELETE FROM attempts WHERE cause_id IN (SELECT value FROM json_each(?1))
-                    AND cause_id NOT IN (SELECT id FROM events WHERE state IN ('queued', 'pending', 'waiting')
-                        AND id IN (SELECT value FROM json_each(?1)))",
-                &self.events,
-            ),
-            (
-                "DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))
-                    AND state NOT IN ('queued', 'pending', 'waiting')",
-                &self.events,
-            ),
-            ("DELETE FROM attempts WHERE cause_id IN (SELECT value FROM json_each(?))", &self.requests),
-            ("DELETE FROM requests WHERE id IN (SELECT value FROM json_each(?))", &self.requests),
-            ("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?)) AND released_at IS NOT NULL", &self.holds),
-            (
-                "DELETE FROM freezes WHERE id IN (SELECT value FROM json_each(?)) AND ended_at IS NOT NULL",
-                &self.freezes,
-            ),
-        ] {
-            if !ids.is_empty() {
-                let ids = serde_json::json!(ids).to_string();
-                sqlx::query(statement).bind(ids).execute(&mut *tx.connection).await?;
-            }
+        // A row that was replayed meanwhile is open again.
+        let open = OPEN_STATES.map(UpdateState::as_str);
+        let updates = still_ended(tx, &STILL_ENDED_UPDATES, open, &self.updates).await?;
+        let events = still_ended(tx, &STILL_ENDED_EVENTS, OPEN_EVENTS.map(EventState::as_str), &self.events).await?;
+        FORGET_UPDATES.execute_of(tx.connection, values![], &updates).await?;
+        FORGET_FOLLOW_UPS.execute_of(tx.connection, values![], &updates).await?;
+        failures::delete(tx, &events).await?;
+        FORGET_EVENTS.execute_of(tx.connection, values![], &events).await?;
+        failures::delete(tx, &self.requests).await?;
+        FORGET_REQUESTS.execute_of(tx.connection, values![], &self.requests).await?;
+        FORGET_BLOCKS.execute_of(tx.connection, values![], &self.blocks).await?;
+        FORGET_PUSHES.execute_of(tx.connection, values![], &self.pushes).await?;
+        if let Some((before, up_to)) = self.entries {
+            FORGET_ENTRIES.execute(tx.connection, values![before, up_to]).await?;
         }
         Ok(())
     }
+}
+
+async fn still_ended(
+    tx: &mut Transaction<'_>,
+    statement: &'static Statement,
+    open: [&str; 3],
+    ids: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    let found: Vec<(String,)> = statement.all_of(tx.connection, values![open[0], open[1], open[2]], ids).await?;
+    Ok(found.into_iter().map(|(id,)| id).collect())
 }
 
 #[cfg(test)]
@@ -146,7 +181,7 @@ mod tests {
     struct Fixture {
         store: Store,
         connection: SqliteConnection,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     impl Fixture {
@@ -155,7 +190,7 @@ mod tests {
             let path = folder.path().join("tagrelay.db");
             let store = Store::open(&StoreSettings { path: path.clone() }).await.unwrap();
             let connection = SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
-            Self { store, connection, _folder: folder }
+            Self { store, connection, folder }
         }
 
         async fn event(&mut self, id: &str, state: &str, ended_days_ago: Option<i64>) {
@@ -190,6 +225,14 @@ mod tests {
             .unwrap();
         }
 
+        async fn failure(&mut self, cause_id: &str) {
+            sqlx::query("INSERT INTO failures (cause_id, at, asked, answered) VALUES (?, 0, 'rules', 'refused: no')")
+                .bind(cause_id)
+                .execute(&mut self.connection)
+                .await
+                .unwrap();
+        }
+
         async fn forget(&self) -> bool {
             let days = |count: u64| Duration::from_secs(count * 86_400);
             let retention = Retention { ended: days(90), history: days(365) };
@@ -203,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_goes_and_what_is_open_or_known_last_stays() {
+    async fn old_rows_are_deleted_except_for_open_ones_and_the_newest_of_each_place() {
         let mut fixture = Fixture::new().await;
         fixture.event("1-open", "waiting", None).await;
         fixture.event("2-old", "superseded", Some(91)).await;
@@ -237,45 +280,59 @@ mod tests {
         assert_eq!(fixture.ids("updates").await, [kept.as_slice(), &others].concat());
         let followed: Vec<String> =
             sqlx::query_scalar("SELECT update_id FROM follow_ups").fetch_all(&mut fixture.connection).await.unwrap();
-        assert_eq!(followed, ["22"], "what is told of a rollout goes with its update");
+        assert_eq!(followed, ["22"], "a follow-up is deleted with its update");
         assert!(!fixture.forget().await);
     }
 
     #[tokio::test]
-    async fn much_goes_in_steps_and_takes_its_attempts_along() {
+    async fn many_rows_are_deleted_in_steps_and_with_their_failures() {
         let mut fixture = Fixture::new().await;
         for number in 0..BATCH + 1 {
             let id = format!("{number:04}");
-            fixture.event(&id, "queued", None).await;
+            fixture.event(&id, "refused", Some(100)).await;
             fixture.update(&id, "staging", "refused", Some(100)).await;
+            fixture.failure(&id).await;
         }
-        sqlx::query("UPDATE events SET state = 'refused', finished_at = ?")
-            .bind(NOW - 100 * DAY)
-            .execute(&mut fixture.connection)
-            .await
-            .unwrap();
-        assert_eq!(fixture.ids("attempts").await.len(), BATCH as usize + 1);
         assert!(fixture.forget().await);
-        assert_eq!((fixture.ids("events").await.len(), fixture.ids("updates").await.len()), (1, 1));
+        for table in ["events", "updates", "failures"] {
+            assert_eq!(fixture.ids(table).await.len(), 1, "{table}");
+        }
         assert!(!fixture.forget().await);
-        for table in ["events", "updates", "attempts"] {
+        for table in ["events", "updates", "failures"] {
             assert_eq!(fixture.ids(table).await, Vec::<String>::new(), "{table}");
         }
     }
 
     #[tokio::test]
-    async fn attempts_are_bounded() {
+    async fn old_entries_of_the_outbox_are_deleted_but_not_the_newest_ones() {
         let mut fixture = Fixture::new().await;
-        fixture.event("1", "queued", None).await;
-        for number in 0..60 {
-            sqlx::query("UPDATE events SET attempts = attempts + 1, reason = ?")
-                .bind(format!("no answer {number}"))
-                .execute(&mut fixture.connection)
-                .await
-                .unwrap();
-        }
-        let attempts = fixture.store.failed_attempts("1").await.unwrap();
-        assert_eq!(attempts.len(), 50);
-        assert_eq!((attempts[0].answered.as_str(), attempts[49].answered.as_str()), ("no answer 10", "no answer 59"));
+        let now = fixture.store.clock().now();
+        let (day, retention) = (Duration::from_secs(86_400), Retention { ended: DAYS_90, history: DAYS_90 });
+        sqlx::query(
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10010)
+             INSERT INTO outbox (sequence, at, kind, subject_id, body) SELECT n, 0, 'freeze', 'e', '{}' FROM numbers",
+        )
+        .execute(&mut fixture.connection)
+        .await
+        .unwrap();
+        // The store counts on from the entries that it finds.
+        let Fixture { store, mut connection, folder } = fixture;
+        drop(store);
+        let store = Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await.unwrap();
+        store.record_freeze_change("staging", "frozen", None).await.unwrap();
+        assert_eq!(store.last_sequence(), 10_011);
+        store.forget(&retention, now - day).await.unwrap();
+        let first = async |connection: &mut SqliteConnection| -> (i64, i64) {
+            sqlx::query_as("SELECT min(sequence), count(*) FROM outbox").fetch_one(connection).await.unwrap()
+        };
+        assert_eq!(first(&mut connection).await, (12, 10_000));
+        assert_eq!(store.last_sequence(), 10_011);
+    }
+
+    const DAYS_90: Duration = Duration::from_secs(90 * 86_400);
+
+    #[test]
+    fn open_states_of_events_in_statements_are_those_of_the_enum() {
+        assert_eq!(OPEN_EVENTS.to_vec(), EventState::open().collect::<Vec<_>>());
     }
 }

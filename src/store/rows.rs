@@ -1,169 +1,48 @@
+//! Rows as the values of `domain`.
+
+use std::str::FromStr;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
-use super::{parsed, parsed_option, time, time_option};
-use crate::image::{Digest, Repository, Tag, Version};
-use crate::telemetry::TraceContext;
+use super::database::{Row, Value};
+use crate::domain::{AttemptedUpdate, Block, Event, PushAttempt, Request, SiteChange, Update, Wait};
+use crate::image::{Digest, Tag, Version};
 
-/// Implements an enum whose variants are words in the tables, the API and the metrics.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant,)* }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// Returns the word in the tables and the API.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = crate::store::rows::UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                match text {
-                    $($word => Ok(Self::$variant),)*
-                    _ => Err(crate::store::rows::UnknownWord {
-                        text: text.to_owned(),
-                        known: Self::ALL.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(", "),
-                    }),
-                }
-            }
-        }
+/// The columns of an [`Event`].
+macro_rules! event_columns {
+    () => {
+        "id, cause, receiver, repository, tag, announced_digest, pushed_at, received_at, state, reason, matched_rule, \
+         verified_digest, verified_at, note, failures, next_attempt_at, finished_at, trace_parent"
     };
 }
-pub(super) use words;
 
-/// A word that is none of those that are expected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is none of {known}")]
-pub struct UnknownWord {
-    /// What was written.
-    pub text: String,
-    /// What may be written.
-    pub known: String,
+/// The columns of an [`Update`].
+macro_rules! update_columns {
+    () => {
+        "id, environment, repository, tag, digest, cause, cause_id, actor, state, reason, failures, next_attempt_at, \
+         pushed_at, received_at, released_at, commit_id, old_tag, old_digest, changes, finished_at, decided_by, \
+         decided_because, compared, trace_parent, override_reason"
+    };
 }
 
-words! {
-    /// How far an event has come.
-    EventState {
-        /// Waits for the registry's confirmation; after a failed attempt `reason` says why.
-        Queued = "queued",
-        /// Confirmed; at least one update waits to be committed.
-        Pending = "pending",
-        /// Confirmed; an update waits for a hold or freeze to end.
-        Waiting = "waiting",
-        /// On the branch.
-        Committed = "committed",
-        /// Every environment runs it already.
-        Unchanged = "unchanged",
-        /// A newer event took its place before it was committed.
-        Superseded = "superseded",
-        /// A final, explained no.
-        Refused = "refused",
-    }
+/// The columns of a [`Request`].
+macro_rules! request_columns {
+    () => {
+        "id, kind, environment, source, actor, reason, created_at, fingerprint, trace_parent, overridden"
+    };
 }
 
-words! {
-    /// How far an update has come.
-    UpdateState {
-        /// Waits for the registry's confirmation.
-        Unverified = "unverified",
-        /// Waits for the writer of its branch.
-        Pending = "pending",
-        /// Waits for a hold or freeze to end.
-        Waiting = "waiting",
-        /// On the branch.
-        Committed = "committed",
-        /// The environment runs it already.
-        Unchanged = "unchanged",
-        /// A newer update took its place before it was committed.
-        Superseded = "superseded",
-        /// A final, explained no.
-        Refused = "refused",
-    }
+/// The columns of a [`Block`].
+macro_rules! block_columns {
+    () => {
+        "id, kind, environment, repository, reason, actor, request_id, created_at, expires_at"
+    };
 }
+pub(super) use {block_columns, event_columns, request_columns, update_columns};
 
-words! {
-    /// Why an update is wanted.
-    Cause {
-        /// A registry announced a push.
-        Push = "push",
-        /// Nobody announced it, and the registry's list of tags has it.
-        CatchUp = "catch-up",
-        /// Somebody moved a version from one environment to another.
-        Promotion = "promotion",
-        /// Somebody went back to an older version.
-        Rollback = "rollback",
-    }
-}
-
-impl Cause {
-    /// Returns whether an event is behind it, and nobody's wish: it is compared with what runs, and holds make it wait.
-    pub fn is_event(self) -> bool {
-        match self {
-            Self::Push | Self::CatchUp => true,
-            Self::Promotion | Self::Rollback => false,
-        }
-    }
-}
-
-/// A push event and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// A ULID: sorts by arrival.
-    pub id: String,
-    /// Whether a receiver was told of it, or it was found in the registry's list of tags.
-    pub cause: Cause,
-    /// The receiver that took it; `catch-up` where nobody told.
-    pub receiver: String,
-    /// What was pushed.
-    pub repository: Repository,
-    /// Under which tag.
-    pub tag: Tag,
-    /// The digest that the payload names. A hint.
-    pub announced_digest: Option<Digest>,
-    /// When the registry says it was pushed.
-    pub pushed_at: Option<Timestamp>,
-    /// When it reached us.
-    pub received_at: Timestamp,
-    /// How far it has come.
-    pub state: EventState,
-    /// Why it is refused, or what the last attempt to confirm it met.
-    pub reason: Option<String>,
-    /// The pattern of the image rule that takes it.
-    pub matched_rule: Option<String>,
-    /// The digest that the registry gives.
-    pub verified_digest: Option<Digest>,
-    /// When the registry confirmed it.
-    pub verified_at: Option<Timestamp>,
-    /// What else there is to say, such as a digest that differs from the announced one.
-    pub note: Option<String>,
-    /// How often the registry has been asked in vain.
-    pub attempts: u32,
-    /// When the registry will be asked again.
-    pub next_attempt_at: Option<Timestamp>,
-    /// When it reached its final state.
-    pub finished_at: Option<Timestamp>,
-    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
-    pub trace: TraceContext,
-}
-
-impl FromRow<'_, SqliteRow> for Event {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, Row> for Event {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             id: row.try_get("id")?,
             cause: parsed(row, "cause")?,
@@ -179,7 +58,7 @@ impl FromRow<'_, SqliteRow> for Event {
             verified_digest: parsed_option(row, "verified_digest")?,
             verified_at: time_option(row, "verified_at")?,
             note: row.try_get("note")?,
-            attempts: row.try_get("attempts")?,
+            failures: count(row, "failures")?,
             next_attempt_at: time_option(row, "next_attempt_at")?,
             finished_at: time_option(row, "finished_at")?,
             trace: parsed(row, "trace_parent")?,
@@ -187,103 +66,197 @@ impl FromRow<'_, SqliteRow> for Event {
     }
 }
 
-/// One edited site, as history keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SiteChange {
-    /// The file, from the root of the config repository.
-    pub path: String,
-    /// The line of the value, counted from 1.
-    pub line: u32,
-    /// What stood there.
-    pub old: Version,
-    /// What stands there now.
-    pub new: Version,
-}
-
-/// An update and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Update {
-    /// A ULID.
-    pub id: String,
-    /// The environment that shall run the version.
-    pub environment: String,
-    /// The repository.
-    pub repository: Repository,
-    /// The version.
-    pub version: Version,
-    /// Why.
-    pub cause: Cause,
-    /// The event or request.
-    pub cause_id: String,
-    /// The receiver, or the name of the API token.
-    pub actor: String,
-    /// How far it has come.
-    pub state: UpdateState,
-    /// Why it is refused or waits, or what the last attempt met.
-    pub reason: Option<String>,
-    /// How often it was tried in vain.
-    pub attempts: u32,
-    /// When it will be tried again.
-    pub next_attempt_at: Option<Timestamp>,
-    /// When the registry says the image was pushed.
-    pub pushed_at: Option<Timestamp>,
-    /// When the cause reached us.
-    pub received_at: Timestamp,
-    /// When a hold or freeze let it go; `None` when nothing held it back.
-    pub released_at: Option<Timestamp>,
-    /// The commit on the branch; while the update is pending, that of the last attempt.
-    pub commit: Option<String>,
-    /// What the environment ran before.
-    pub old: Option<Version>,
-    /// The edited sites.
-    pub changes: Vec<SiteChange>,
-    /// When it reached its final state.
-    pub finished_at: Option<Timestamp>,
-    /// The criterion that decided whether it is newer; `None` for what somebody asked for.
-    pub decided_by: Option<String>,
-    /// What it was compared with and how that came out, for people.
-    pub decided_because: Option<String>,
-    /// What it was compared with: the versions that it is not older than or, for what somebody asked for, what ran then.
-    pub compared: Option<Vec<Version>>,
-    /// Which trace it belongs to: the span that everything that becomes of it is a child of.
-    pub trace: TraceContext,
-    /// Why a promotion or rollback was made although something stood in its way.
-    pub override_reason: Option<String>,
-}
-
-impl FromRow<'_, SqliteRow> for Update {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let version = Version::from_parts(parsed_option(row, "tag")?, parsed_option(row, "digest")?);
+impl FromRow<'_, Row> for Update {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        let cause: crate::domain::Cause = parsed(row, "cause")?;
         let compared: Option<String> = row.try_get("compared")?;
-        let compared = compared.map(|json| serde_json::from_str(&json)).transpose();
-        let changes: Option<String> = row.try_get("changes")?;
+        // Rows of events from 0.1.0 hold what they were compared with.
+        let expected = compared.filter(|_| !cause.is_event()).map(|json| json_of(&json, "compared")).transpose()?;
         Ok(Self {
             id: row.try_get("id")?,
             environment: row.try_get("environment")?,
             repository: parsed(row, "repository")?,
-            version: version.ok_or_else(|| sqlx::Error::ColumnNotFound("tag".to_owned()))?,
-            cause: parsed(row, "cause")?,
+            version: version(row, "tag", "digest")?,
+            cause,
             cause_id: row.try_get("cause_id")?,
             actor: row.try_get("actor")?,
             state: parsed(row, "state")?,
             reason: row.try_get("reason")?,
-            attempts: row.try_get("attempts")?,
+            failures: count(row, "failures")?,
             next_attempt_at: time_option(row, "next_attempt_at")?,
             pushed_at: time_option(row, "pushed_at")?,
             received_at: time(row, "received_at")?,
             released_at: time_option(row, "released_at")?,
             commit: row.try_get("commit_id")?,
             old: Version::from_parts(parsed_option(row, "old_tag")?, parsed_option(row, "old_digest")?),
-            changes: match changes {
-                Some(json) => serde_json::from_str(&json).map_err(|error| super::decode_error("changes", error))?,
-                None => Vec::new(),
-            },
+            changes: changes(row)?,
             finished_at: time_option(row, "finished_at")?,
             decided_by: row.try_get("decided_by")?,
             decided_because: row.try_get("decided_because")?,
-            compared: compared.map_err(|error| super::decode_error("compared", error))?,
+            expected,
             trace: parsed(row, "trace_parent")?,
             override_reason: row.try_get("override_reason")?,
         })
     }
+}
+
+impl FromRow<'_, Row> for Request {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            kind: parsed(row, "kind")?,
+            environment: row.try_get("environment")?,
+            source: row.try_get("source")?,
+            actor: row.try_get("actor")?,
+            reason: row.try_get("reason")?,
+            created_at: time(row, "created_at")?,
+            fingerprint: row.try_get("fingerprint")?,
+            trace: parsed(row, "trace_parent")?,
+            overridden: row.try_get("overridden")?,
+        })
+    }
+}
+
+impl FromRow<'_, Row> for Block {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            kind: parsed(row, "kind")?,
+            environment: row.try_get("environment")?,
+            repository: parsed_option(row, "repository")?,
+            reason: row.try_get("reason")?,
+            actor: row.try_get("actor")?,
+            request_id: row.try_get("request_id")?,
+            created_at: time(row, "created_at")?,
+            expires_at: time_option(row, "expires_at")?,
+        })
+    }
+}
+
+/// A wait cause of an update, with what its end depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitRow {
+    pub update_id: String,
+    pub wait: Wait,
+    /// When the cause began; a rejected push keeps it over several tries.
+    pub since: Timestamp,
+    /// How many tries failed for this cause.
+    pub failures: u32,
+    /// Whether the update waits for it now.
+    pub active: bool,
+}
+
+impl FromRow<'_, Row> for WaitRow {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            update_id: row.try_get("update_id")?,
+            wait: Wait {
+                cause: parsed(row, "cause")?,
+                detail: row.try_get("detail")?,
+                until: time_option(row, "until")?,
+            },
+            since: time(row, "since")?,
+            failures: count(row, "failures")?,
+            active: row.try_get::<i64, _>("active")? != 0,
+        })
+    }
+}
+
+impl FromRow<'_, Row> for PushAttempt {
+    /// Reads the attempt without its updates.
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            config_repository: row.try_get("config_repository")?,
+            branch: row.try_get("branch")?,
+            parent: row.try_get("parent")?,
+            tip: row.try_get("tip")?,
+            state: parsed(row, "state")?,
+            created_at: time(row, "created_at")?,
+            updates: Vec::new(),
+        })
+    }
+}
+
+impl FromRow<'_, Row> for AttemptedUpdate {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            update_id: row.try_get("update_id")?,
+            commit: row.try_get("commit_id")?,
+            old: version(row, "old_tag", "old_digest")?,
+            changes: changes(row)?,
+        })
+    }
+}
+
+fn version(row: &Row, tag: &'static str, digest: &'static str) -> Result<Version, sqlx::Error> {
+    let (tag_of, digest): (Option<Tag>, Option<Digest>) = (parsed_option(row, tag)?, parsed_option(row, digest)?);
+    Version::from_parts(tag_of, digest).ok_or_else(|| sqlx::Error::ColumnNotFound(tag.to_owned()))
+}
+
+fn changes(row: &Row) -> Result<Vec<SiteChange>, sqlx::Error> {
+    let changes: Option<String> = row.try_get("changes")?;
+    Ok(changes.map(|json| json_of(&json, "changes")).transpose()?.unwrap_or_default())
+}
+
+/// Parses a column that this store has written.
+pub(super) fn parsed<T>(row: &Row, column: &'static str) -> Result<T, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.try_get(column)?;
+    parse(&text, column)
+}
+
+pub(super) fn parsed_option<T>(row: &Row, column: &'static str) -> Result<Option<T>, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|text| parse(&text, column)).transpose()
+}
+
+/// Parses the text of a column that this store has written.
+pub(super) fn parse<T>(text: &str, column: &'static str) -> Result<T, sqlx::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|error: T::Err| decode_error(column, error))
+}
+
+pub(super) fn time(row: &Row, column: &'static str) -> Result<Timestamp, sqlx::Error> {
+    let milliseconds: i64 = row.try_get(column)?;
+    Timestamp::from_millisecond(milliseconds).map_err(|error| decode_error(column, error))
+}
+
+pub(super) fn time_option(row: &Row, column: &'static str) -> Result<Option<Timestamp>, sqlx::Error> {
+    let milliseconds: Option<i64> = row.try_get(column)?;
+    milliseconds
+        .map(|value| Timestamp::from_millisecond(value).map_err(|error| decode_error(column, error)))
+        .transpose()
+}
+
+fn count(row: &Row, column: &'static str) -> Result<u32, sqlx::Error> {
+    let count: i64 = row.try_get(column)?;
+    u32::try_from(count).map_err(|error| decode_error(column, error))
+}
+
+pub(super) fn json_of<T: serde::de::DeserializeOwned>(json: &str, column: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(json).map_err(|error| decode_error(column, error))
+}
+
+pub(super) fn json_text(value: impl serde::Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(&value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+/// Returns the JSON of edited sites; `NULL` for none.
+pub(super) fn json_changes(changes: &[SiteChange]) -> Result<Value, sqlx::Error> {
+    if changes.is_empty() { Ok(Value::Text(None)) } else { Ok(json_text(changes)?.into()) }
+}
+
+fn decode_error(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
 }

@@ -1,8 +1,7 @@
 use std::path::PathBuf;
 
-/// Where events, updates, promotions, holds and history are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The SQLite file. It is made, with its folder, when it is not there.
+    /// The SQLite file. It is created, with its folder, if it does not exist.
     pub path: PathBuf,
 }

@@ -1,23 +1,23 @@
-//! One task writes. It gathers all writes that are waiting into one transaction.
+//! One task writes. It gathers all waiting writes into one transaction.
 //!
-//! SQLite has one writer at a time anyway, and a commit costs one flush of the disk: 256 webhooks that arrive
-//! while a flush runs share the next one.
+//! SQLite has one writer at a time anyway, and a commit costs one flush of the disk: 256 webhooks that arrive during a flush
+//! share the next one.
 
+use std::any::{Any, TypeId};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
-use super::decisions::{self, Deciding};
-use super::delivery::{self, Delivery};
-use super::ended::{self, Told};
+use super::database::{self, Connection};
 use super::ids::IdSource;
-use super::order::{self, KeepBuildTime};
+use super::outbox::{self, Publisher};
+use super::statements::{statements, values};
 use crate::clock::Clock;
+use crate::domain::Change;
 use crate::policy::FreezeCalendar;
 
 /// The most writes in one transaction: bounds how long the first of them waits.
@@ -26,13 +26,18 @@ const MAX_BATCH: usize = 256;
 /// How many writes may wait before the callers do.
 const QUEUE: usize = 4096;
 
-/// What a write sees: the open transaction, the time and the source of ids.
+statements! {
+    PROBE = ("UPDATE turn SET fence = fence WHERE id = 1");
+}
+
+/// The open transaction, its time, and the source of ids.
 pub(super) struct Transaction<'c> {
-    pub(super) connection: &'c mut SqliteConnection,
+    pub(super) connection: &'c mut Connection,
     pub(super) now: Timestamp,
-    /// The freezes of the settings in force.
+    /// The freeze windows of the settings.
     pub(super) calendar: Arc<FreezeCalendar>,
     ids: &'c mut IdSource,
+    changes: Vec<Change>,
 }
 
 impl Transaction<'_> {
@@ -41,52 +46,61 @@ impl Transaction<'_> {
         self.ids.next()
     }
 
-    /// Returns the time of the transaction as the tables keep it.
-    pub(super) fn now_milliseconds(&self) -> i64 {
-        self.now.as_millisecond()
+    /// Adds an entry to the outbox.
+    pub(super) fn record(&mut self, change: Change) {
+        self.changes.push(change);
     }
 }
 
-/// What the writing task needs besides the store itself.
-pub(super) struct Surroundings {
-    /// Who is told what has ended.
-    pub(super) told: Told,
-    pub(super) clock: Clock,
-    pub(super) calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
-}
-
-/// One write: a value that says what to do, so that it can be done again when a batch has to be split.
-pub(super) trait Write: Send + 'static {
+/// One write: a value that says what to do, so that it can be repeated if a batch has to be split.
+pub(super) trait Write: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Does the write inside the transaction. May run more than once; only the last run is committed.
+    /// Writes inside the transaction. May run more than once; only the last run is committed.
     fn run(&self, tx: &mut Transaction<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
-/// A write that nobody reads: whether the file can be written to.
+/// A kind of write that comes in floods: those of a transaction are written together, in a handful of statements.
+pub(super) trait Flood: Send + Sync + 'static {
+    type Output: Send + 'static;
+
+    /// Writes all of them, and returns one output for each. May run more than once; only the last run is committed.
+    fn run_all(
+        tx: &mut Transaction<'_>,
+        all: &[&Self],
+    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
+}
+
+/// Finds out whether the store can be written to.
 pub(super) struct Probe;
 
 impl Write for Probe {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // A number in the header that is free for the application; writing it needs room on the disk like any other.
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx.connection).await.map(|_| ())
+        PROBE.execute(tx.connection, values![]).await.map(|_| ())
     }
+}
+
+/// What the writing task needs besides the connection.
+pub(super) struct Surroundings {
+    pub(super) publisher: Publisher,
+    pub(super) clock: Clock,
+    pub(super) calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
 }
 
 /// The way to the writing task.
 #[derive(Clone)]
 pub(super) struct Writes {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Box<dyn Job>>,
     last_failed: Arc<AtomicBool>,
 }
 
 impl Writes {
-    pub(super) fn start(connection: SqliteConnection, ids: IdSource, seen: Surroundings) -> Self {
+    pub(super) fn start(connection: Connection, ids: IdSource, surroundings: Surroundings) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let last_failed = Arc::new(AtomicBool::new(false));
-        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed), seen));
+        tokio::spawn(write_all(connection, ids, receiver, Arc::clone(&last_failed), surroundings));
         Self { jobs: sender, last_failed }
     }
 
@@ -101,117 +115,138 @@ impl Writes {
     }
 
     /// Runs a write and returns when it is on disk.
-    pub(super) async fn run<W: Write + Sync>(&self, write: W) -> Result<W::Output, StoreError> {
+    pub(super) async fn run<W: Write>(&self, write: W) -> Result<W::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Waiting { write, output: None, reply };
-        self.jobs.send(Job::Any(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        self.hand_over(Box::new(Single(Waiting { write, output: None, reply })), answer).await
+    }
+
+    /// Runs a write together with others of its kind, and returns when it is on disk.
+    pub(super) async fn flood<F: Flood>(&self, write: F) -> Result<F::Output, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Box::new(Flooding(Waiting { write, output: None, reply })), answer).await
+    }
+
+    async fn hand_over<O>(
+        &self,
+        job: Box<dyn Job>,
+        answer: oneshot::Receiver<Result<O, StoreError>>,
+    ) -> Result<O, StoreError> {
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
-
-    /// Hands over a delivery, which tells by itself what becomes of it.
-    pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), StoreError> {
-        self.jobs.send(Job::Deliver(delivery)).await.map_err(|_| StoreError::Closed)
-    }
-
-    /// Hands over a build time, which tells by itself that it is kept.
-    pub(super) async fn keep_build_time(&self, time: KeepBuildTime) -> Result<(), StoreError> {
-        self.jobs.send(Job::KeepBuildTime(time)).await.map_err(|_| StoreError::Closed)
-    }
-
-    /// Hands over a decision, which tells by itself what becomes of it.
-    pub(super) async fn decide(&self, deciding: Deciding) -> Result<(), StoreError> {
-        self.jobs.send(Job::Decide(deciding)).await.map_err(|_| StoreError::Closed)
-    }
 }
 
-type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
-
-/// What is to be written.
-enum Job {
-    // The three that come in floods, so that those of a transaction are written together.
-    Deliver(Delivery),
-    Decide(Deciding),
-    KeepBuildTime(KeepBuildTime),
-    Any(Box<dyn AnyWrite>),
+/// A write and its caller.
+struct Waiting<W, O> {
+    write: W,
+    output: Option<O>,
+    reply: oneshot::Sender<Result<O, StoreError>>,
 }
 
-impl Job {
+impl<W, O> Waiting<W, O> {
     fn committed(self) {
-        match self {
-            Self::Deliver(delivery) => delivery.committed(),
-            Self::Decide(deciding) => deciding.committed(),
-            Self::KeepBuildTime(time) => time.tell(Ok(())),
-            Self::Any(write) => write.committed(),
+        if let Some(output) = self.output {
+            // Fails if the caller was cancelled; the write stays.
+            let _ = self.reply.send(Ok(output));
         }
     }
 
     fn failed(self, error: StoreError) {
-        match self {
-            Self::Deliver(delivery) => delivery.failed(error),
-            Self::Decide(deciding) => deciding.failed(error),
-            Self::KeepBuildTime(time) => time.tell(Err(error)),
-            Self::Any(write) => write.failed(error),
-        }
+        let _ = self.reply.send(Err(error));
     }
 }
 
-/// A write whose type is forgotten, together with whoever waits for it.
-trait AnyWrite: Send {
-    fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a>;
+struct Single<W: Write>(Waiting<W, W::Output>);
+struct Flooding<F: Flood>(Waiting<F, F::Output>);
+
+type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
+
+/// A write without its type.
+trait Job: Any + Send {
+    /// Equal for writes that run together; `None`: it runs alone.
+    fn flood(&self) -> Option<TypeId>;
+    /// Runs it, and others of the same flood.
+    fn run<'a>(&'a mut self, others: Vec<&'a mut dyn Job>, tx: &'a mut Transaction<'_>) -> JobFuture<'a>;
     fn committed(self: Box<Self>);
     fn failed(self: Box<Self>, error: StoreError);
 }
 
-struct Waiting<W: Write> {
-    write: W,
-    output: Option<W::Output>,
-    reply: oneshot::Sender<Result<W::Output, StoreError>>,
-}
+impl<W: Write> Job for Single<W> {
+    fn flood(&self) -> Option<TypeId> {
+        None
+    }
 
-impl<W: Write + Sync> AnyWrite for Waiting<W> {
-    fn run<'a>(&'a mut self, tx: &'a mut Transaction<'_>) -> JobFuture<'a> {
+    fn run<'a>(&'a mut self, _: Vec<&'a mut dyn Job>, tx: &'a mut Transaction<'_>) -> JobFuture<'a> {
         Box::pin(async move {
-            self.output = Some(self.write.run(tx).await?);
+            self.0.output = Some(self.0.write.run(tx).await?);
             Ok(())
         })
     }
 
     fn committed(self: Box<Self>) {
-        if let Some(output) = self.output {
-            // Nobody waits any more when the caller was cancelled; what is written stays written.
-            let _ = self.reply.send(Ok(output));
-        }
+        self.0.committed();
     }
 
     fn failed(self: Box<Self>, error: StoreError) {
-        let _ = self.reply.send(Err(error));
+        self.0.failed(error);
+    }
+}
+
+impl<F: Flood> Job for Flooding<F> {
+    fn flood(&self) -> Option<TypeId> {
+        Some(TypeId::of::<Self>())
+    }
+
+    fn run<'a>(&'a mut self, others: Vec<&'a mut dyn Job>, tx: &'a mut Transaction<'_>) -> JobFuture<'a> {
+        Box::pin(async move {
+            let others = others.into_iter().filter_map(|job| {
+                let job: &mut dyn Any = job;
+                job.downcast_mut::<Self>()
+            });
+            let mut all: Vec<&mut Waiting<F, F::Output>> = vec![&mut self.0];
+            all.extend(others.map(|job| &mut job.0));
+            let writes: Vec<&F> = all.iter().map(|waiting| &waiting.write).collect();
+            let outputs = F::run_all(tx, &writes).await?;
+            for (waiting, output) in all.into_iter().zip(outputs) {
+                waiting.output = Some(output);
+            }
+            Ok(())
+        })
+    }
+
+    fn committed(self: Box<Self>) {
+        self.0.committed();
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        self.0.failed(error);
     }
 }
 
 async fn write_all(
-    mut connection: SqliteConnection,
+    mut connection: Connection,
     mut ids: IdSource,
-    mut jobs: mpsc::Receiver<Job>,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
     last_failed: Arc<AtomicBool>,
-    seen: Surroundings,
+    surroundings: Surroundings,
 ) {
-    let mut batch: Vec<Job> = Vec::new();
+    let mut batch: Vec<Box<dyn Job>> = Vec::new();
     while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let alone = batch.len() == 1;
-        let result = commit(&mut connection, &mut ids, &mut batch, &seen).await;
+        let result = commit(&mut connection, &mut ids, &mut batch, &surroundings).await;
         last_failed.store(result.is_err(), Ordering::Relaxed);
         match result {
-            Ok(()) => batch.drain(..).for_each(Job::committed),
+            Ok(()) => batch.drain(..).for_each(|job| job.committed()),
             Err(error) if alone => {
                 if let Some(job) = batch.pop() {
                     job.failed(StoreError::Database(error));
                 }
             }
-            // One bad write must not fail its neighbours: each gets a transaction of its own.
+            // One bad write must not fail the others: each gets a transaction of its own.
             Err(_) => {
                 for job in batch.drain(..) {
                     let mut single = [job];
-                    let result = commit(&mut connection, &mut ids, &mut single, &seen).await;
+                    let result = commit(&mut connection, &mut ids, &mut single, &surroundings).await;
                     let [job] = single;
                     last_failed.store(result.is_err(), Ordering::Relaxed);
                     match result {
@@ -225,60 +260,65 @@ async fn write_all(
 }
 
 async fn commit(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     ids: &mut IdSource,
-    jobs: &mut [Job],
-    seen: &Surroundings,
+    jobs: &mut [Box<dyn Job>],
+    surroundings: &Surroundings,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    database::begin(connection).await?;
     let result = async {
         let mut tx = Transaction {
             connection: &mut *connection,
-            now: in_milliseconds(seen.clock.now()),
-            calendar: Arc::clone(&seen.calendar.read().unwrap_or_else(PoisonError::into_inner)),
+            now: in_milliseconds(surroundings.clock.now()),
+            calendar: Arc::clone(&surroundings.calendar.read().unwrap_or_else(PoisonError::into_inner)),
             ids: &mut *ids,
+            changes: Vec::new(),
         };
-        let (mut deliveries, mut decisions, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut build_times: Vec<&KeepBuildTime> = Vec::new();
-        for job in jobs {
-            match job {
-                Job::Deliver(delivery) => deliveries.push(delivery),
-                Job::Decide(deciding) => decisions.push(deciding),
-                Job::KeepBuildTime(time) => build_times.push(time),
-                Job::Any(write) => others.push(write),
-            }
-        }
-        if !deliveries.is_empty() {
-            delivery::write(&mut tx, &mut deliveries).await?;
-        }
-        // What comes in ends nothing, and under a flood each statement counts.
-        let may_end = !others.is_empty() || !decisions.is_empty();
-        if !build_times.is_empty() {
-            order::write(&mut tx, &build_times).await?;
-        }
-        if !decisions.is_empty() {
-            decisions::write(&mut tx, &mut decisions).await?;
-        }
-        for write in others {
-            write.run(&mut tx).await?;
-        }
-        let endings = if may_end { ended::take(&mut *connection).await? } else { Vec::new() };
-        sqlx::query("COMMIT").execute(&mut *connection).await?;
-        Ok(endings)
+        run_all(&mut tx, jobs).await?;
+        let (at, changes) = (tx.now, tx.changes);
+        let entries = if changes.is_empty() {
+            Vec::new()
+        } else {
+            outbox::write(connection, surroundings.publisher.last(), at, changes).await?
+        };
+        database::commit(connection).await?;
+        Ok(entries)
     }
     .await;
     match result {
-        Ok(endings) => {
-            // Fails when nobody tells: then there is nobody to be told either.
-            endings.into_iter().for_each(|ending| drop(seen.told.send(ending)));
+        Ok(entries) => {
+            surroundings.publisher.publish(entries);
             Ok(())
         }
         Err(error) => {
-            // Fails when the error has already ended the transaction, which is what we want.
-            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+            database::roll_back(connection).await;
             Err(error)
         }
     }
+}
+
+/// Runs the floods, and then the other writes in their order.
+async fn run_all(tx: &mut Transaction<'_>, jobs: &mut [Box<dyn Job>]) -> Result<(), sqlx::Error> {
+    let mut floods: Vec<(TypeId, Vec<&mut dyn Job>)> = Vec::new();
+    let mut others: Vec<&mut dyn Job> = Vec::new();
+    for job in jobs {
+        let job = job.as_mut();
+        match job.flood() {
+            None => others.push(job),
+            Some(kind) => match floods.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, flood)) => flood.push(job),
+                None => floods.push((kind, vec![job])),
+            },
+        }
+    }
+    for (_, mut flood) in floods {
+        let first = flood.remove(0);
+        first.run(flood, tx).await?;
+    }
+    for job in others {
+        job.run(Vec::new(), tx).await?;
+    }
+    Ok(())
 }
 
 /// Returns a time as the tables keep it, so that what a write returns equals what is read back later.

@@ -9,7 +9,6 @@ mod follow_up;
 mod freezes;
 mod git_hosts;
 mod hand_commits;
-mod interleavings;
 mod late_registry;
 mod limits;
 mod main_job;

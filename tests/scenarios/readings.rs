@@ -73,8 +73,11 @@ async fn promotion_that_loses_the_race_keeps_the_foreign_version() {
     );
     let (_, shown) = fleet.api("GET", &format!("/promotions/{}", promoted["id"].as_str().unwrap()), None).await;
     assert_eq!(shown["state"], "superseded", "{shown:#}");
-    assert!(shown["reason"].as_str().unwrap().contains("somebody else has changed"), "{shown:#}");
-    assert!(promoted["updates"][0]["reason"].as_str().unwrap().contains("somebody else has changed"), "{promoted:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("by another commit after the request"), "{shown:#}");
+    assert!(
+        promoted["updates"][0]["reason"].as_str().unwrap().contains("by another commit after the request"),
+        "{promoted:#}"
+    );
     assert_eq!(fleet.running("production", "user-service"), sha('7'));
     assert_eq!(fleet.upstream.tip(), by_hand);
 }

@@ -285,6 +285,6 @@ async fn update_waiting_for_removed_environment_is_refused() {
     let updates = event["updates"].as_array().unwrap();
     let of = |name: &str| updates.iter().find(|update| update["environment"] == name).unwrap();
     assert_eq!(of("staging")["state"], "committed", "{event:#}");
-    let reason = "there is no environment `qa` in the settings any more";
+    let reason = "the settings no longer have the environment `qa`";
     assert_eq!((&of("qa")["state"], &of("qa")["reason"]), (&json!("refused"), &json!(reason)), "{event:#}");
 }

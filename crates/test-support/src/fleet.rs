@@ -435,7 +435,10 @@ impl Fleet {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             (_, last) = self.api("GET", &format!("/events/{id}"), None).await;
-            if !matches!(last["state"].as_str(), Some("queued" | "pending")) {
+            // After a restart a build may wait a moment for a fact that is read again.
+            let lacks_fact = last["reason"].as_str().is_none_or(|reason| reason.contains("not known yet"));
+            let is_open = matches!(last["state"].as_str(), Some("queued" | "pending"));
+            if !is_open && !(last["state"] == "waiting" && lacks_fact) {
                 return last;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

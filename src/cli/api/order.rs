@@ -14,7 +14,7 @@ use super::super::output::{
 };
 use super::{Answer, Api};
 use crate::api::{ChangeView, RequestView, UpdateView};
-use crate::store::{RequestState, UpdateState};
+use crate::domain::{RequestState, UpdateState};
 
 /// How long one question may hang: proxies cut off what is silent for a minute.
 const ONE_WAIT: Duration = Duration::from_secs(30);

@@ -13,8 +13,8 @@ use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
 use crate::api::{CellView, EventView, PreviewState, RequestView, StreamSubject};
 use crate::cli::output::short_digest;
+use crate::domain::{RequestState, UpdateState};
 use crate::image::{Digest, ImageReference, Repository, Tag};
-use crate::store::{RequestState, UpdateState};
 
 /// How long a step may take, from what begins it to what ends it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -126,7 +126,7 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
                 event_id = Some(id);
             }
             StreamSubject::Update { cause_id, environment, state, commit, reason, .. }
-                if Some(&cause_id) == event_id.as_ref() && environment == STAGING =>
+                if Some(&cause_id) == event_id.as_ref() && environment == STAGING && state != UpdateState::Pending =>
             {
                 let Some(commit) = commit.filter(|_| state == UpdateState::Committed) else {
                     bail!("{STAGING} does not take it ({state}): {}", reason.unwrap_or_default());

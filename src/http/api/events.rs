@@ -8,7 +8,8 @@ use super::views::{event_detail, event_view, request_view};
 use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
 use crate::access::Permission;
 use crate::api::{EventDetailView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents, RequestView};
-use crate::store::{EventFilter, EventState, Replayed};
+use crate::domain::EventState;
+use crate::store::{EventFilter, Replayed};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +39,7 @@ pub(super) async fn list(
     let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
     let refused = store.refused_updates_of(&ids).await?;
     let view =
-        |event: &crate::store::Event| event_view(event, refused.iter().filter(|update| update.cause_id == event.id));
+        |event: &crate::domain::Event| event_view(event, refused.iter().filter(|update| update.cause_id == event.id));
     let events = events.iter().map(view).collect();
     let requests = if filter.failed { Some(failed_requests(&app, &filter).await?) } else { None };
     Ok(Json(Events { events, requests }))
@@ -50,7 +51,7 @@ async fn failed_requests(app: &App, filter: &EventFilter) -> Result<Vec<RequestV
     let ids: Vec<&str> = requests.iter().map(|request| request.id.as_str()).collect();
     let updates = store.updates_of_all(&ids).await?;
     let follow_ups = store.follow_ups_of(updates.values().flatten()).await?;
-    let view = |request: &crate::store::Request| {
+    let view = |request: &crate::domain::Request| {
         let updates = updates.get(&request.id).map(Vec::as_slice).unwrap_or_default();
         request_view(request, updates, &follow_ups)
     };

@@ -7,13 +7,14 @@ use super::holds::end_of;
 use super::{App, Body, Caller, Problem, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
+use crate::domain::BlockKind;
 use crate::relay::{Branch, Environment};
 
 /// The freezes that are switched on, and the windows of the settings.
 #[utoipa::path(get, path = "/freezes", responses((status = 200, body = Freezes)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Freezes>, Problem> {
     caller.must_read()?;
-    let freezes = app.0.relay.store().freezes().await?;
+    let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let now = app.0.relay.store().clock().now();
     let environments = app.0.relay.branches().iter().flat_map(Branch::environments);
     let windows = environments.flat_map(|environment| windows(environment, now)).collect();
@@ -80,11 +81,11 @@ pub(super) async fn thaw(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let freezes = app.0.relay.store().freezes().await?;
+    let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let freeze =
         freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;
     caller.must(&Permission::Freeze(EnvironmentScope::one(&freeze.environment)))?;
-    match app.0.relay.thaw(&id, caller.name()).await? {
+    match app.0.relay.end_block(&id, BlockKind::Freeze, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active freeze", &id)),
     }

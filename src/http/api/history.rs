@@ -5,8 +5,9 @@ use utoipa::IntoParams;
 
 use super::{App, Caller, Problem, Query, limit, parse_option};
 use crate::api::{FileView, History, HistoryView};
+use crate::domain::{SiteChange, Update};
 use crate::relay::{Branch, Relay, RequestError};
-use crate::store::{FollowUp, HistoryFilter, SiteChange, Update};
+use crate::store::{FollowUp, HistoryFilter};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +39,10 @@ pub(super) async fn list(
     };
     let changes = app.0.relay.store().history(&filter).await?;
     let follow_ups = app.0.relay.store().follow_ups_of(&changes).await?;
-    let view = |update: &Update| history_view(update, follow_ups.get(&update.id));
+    let causes: Vec<&str> = changes.iter().map(|update| update.cause_id.as_str()).collect();
+    let requests = app.0.relay.store().requests_by_id(&causes).await?;
+    let reason = |id: &str| requests.iter().find(|request| request.id == id).and_then(|request| request.reason.clone());
+    let view = |update: &Update| history_view(update, follow_ups.get(&update.id), reason(&update.cause_id));
     Ok(Json(History { changes: changes.iter().map(view).collect() }))
 }
 
@@ -54,7 +58,7 @@ fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-fn history_view(update: &Update, follow_up: Option<&FollowUp>) -> HistoryView {
+fn history_view(update: &Update, follow_up: Option<&FollowUp>, reason: Option<String>) -> HistoryView {
     let file = |change: &SiteChange| FileView { path: change.path.clone(), line: change.line };
     HistoryView {
         environment: update.environment.clone(),
@@ -65,6 +69,7 @@ fn history_view(update: &Update, follow_up: Option<&FollowUp>) -> HistoryView {
         cause: update.cause.into(),
         cause_id: update.cause_id.clone(),
         actor: update.actor.clone(),
+        reason,
         pushed_at: update.pushed_at,
         received_at: update.received_at,
         committed_at: update.finished_at,

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{HoldBody, HoldView, Holds};
+use crate::domain::BlockKind;
 
 /// The holds that are active.
 #[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Holds>, Problem> {
     caller.must_read()?;
-    let holds = app.0.relay.store().holds().await?;
+    let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     Ok(Json(Holds { holds: holds.iter().map(Into::into).collect() }))
 }
 
@@ -53,10 +54,10 @@ pub(super) async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let holds = app.0.relay.store().holds().await?;
+    let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
     caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;
-    match app.0.relay.release_hold(&id, caller.name()).await? {
+    match app.0.relay.end_block(&id, BlockKind::Hold, caller.name()).await? {
         Some(_) => Ok(StatusCode::NO_CONTENT),
         None => Err(Problem::nothing_at("active hold", &id)),
     }

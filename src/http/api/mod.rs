@@ -158,7 +158,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{EventState, RequestState, UpdateState};
+    use crate::domain::{EventState, RequestState, UpdateState};
 
     #[test]
     fn document_lists_the_states_of_the_enums() {

@@ -13,9 +13,11 @@ use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, parse, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
-use crate::image::Tag;
-use crate::relay::{Order, Preview, PreviewedUpdate, PromotionOrder};
-use crate::store::{Request, RequestMade, RequestState};
+use crate::domain::Change;
+use crate::domain::RequestState;
+use crate::image::{Repository, Tag};
+use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
+use crate::store::RequestMade;
 use crate::telemetry::TraceContext;
 
 /// The longest time that a client may wait for an answer.
@@ -69,8 +71,8 @@ pub(super) async fn create(
     if order.overrides {
         caller.must(&Permission::Override(EnvironmentScope::one(&order.to)))?;
     }
-    let made = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
-    accepted(&app, made).await
+    let (made, skipped) = app.0.relay.promote(&order, &by(caller, &headers, trace)?).await?;
+    accepted(&app, made, &skipped).await
 }
 
 /// A promotion or rollback, and what has become of it.
@@ -86,19 +88,25 @@ pub(super) async fn show(
 ) -> Result<Json<RequestView>, Problem> {
     let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
     // Listening begins before the first look, so that no end can fall between the two.
-    let mut notices = app.0.relay.notices();
     let store = app.0.relay.store();
+    let mut outbox = store.subscribe();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     caller.must_see_requests(&request.environment)?;
     loop {
         let updates = store.updates_of(&id).await?;
-        if Request::state(&updates) != RequestState::Pending || Instant::now() >= deadline {
+        let state = RequestState::of(updates.iter().map(|update| update.state));
+        if state != RequestState::Pending || Instant::now() >= deadline {
             let follow_ups = store.follow_ups_of(&updates).await?;
             return Ok(Json(request_view(&request, &updates, &follow_ups)));
         }
-        // Any notice is a reason to look again; so is having missed some.
-        let _ = tokio::time::timeout_at(deadline, notices.recv()).await;
+        let of_request = async { while !outbox.next().await.iter().any(|entry| is_about(&entry.change, &id)) {} };
+        let _ = tokio::time::timeout_at(deadline, of_request).await;
     }
+}
+
+/// Whether a change is about an update of the request.
+fn is_about(change: &Change, request: &str) -> bool {
+    matches!(change, Change::Update { cause_id, .. } if cause_id == request)
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -109,25 +117,27 @@ pub(super) struct Wait {
 }
 
 /// Returns who asks, with the key of the request.
-pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Order, Problem> {
+pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Requester, Problem> {
     let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
     if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
         return Err(Problem::bad_request(format!(
             "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
-    Ok(Order { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
+    Ok(Requester { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
 }
 
-/// Answers 202 with the request as it stands, which is the earlier one where the key was used before.
-pub(super) async fn accepted(app: &App, made: RequestMade) -> Result<Response, Problem> {
+/// Answers 202 with the request as it stands: the earlier one, if the key was used before.
+pub(super) async fn accepted(app: &App, made: RequestMade, skipped: &[Repository]) -> Result<Response, Problem> {
     let request = match made {
         RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,
     };
     let store = app.0.relay.store();
     let updates = store.updates_of(&request.id).await?;
     let follow_ups = store.follow_ups_of(&updates).await?;
-    Ok((StatusCode::ACCEPTED, Json(request_view(&request, &updates, &follow_ups))).into_response())
+    let skipped = skipped.iter().map(ToString::to_string).collect();
+    let view = RequestView { skipped, ..request_view(&request, &updates, &follow_ups) };
+    Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
 
 impl From<Preview> for PreviewView {
@@ -136,7 +146,7 @@ impl From<Preview> for PreviewView {
             repository: update.repository.to_string(),
             tag: update.version.tag().map(ToString::to_string),
             digest: update.version.digest().map(ToString::to_string),
-            state: Word::read(update.fate.as_str()),
+            state: Word::read(update.state.as_str()),
             reason: update.reason.clone(),
         };
         Self {
@@ -144,6 +154,7 @@ impl From<Preview> for PreviewView {
             updates: preview.updates.iter().map(view).collect(),
             parent: preview.parent,
             diff: Some(preview.diff),
+            skipped: preview.skipped.iter().map(ToString::to_string).collect(),
         }
     }
 }

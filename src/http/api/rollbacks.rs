@@ -36,5 +36,5 @@ pub(super) async fn create(
         reason: body.reason,
     };
     let made = app.0.relay.roll_back(&order, &by(caller, &headers, trace)?).await?;
-    accepted(&app, made).await
+    accepted(&app, made, &[]).await
 }

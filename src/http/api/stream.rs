@@ -2,58 +2,72 @@ use std::convert::Infallible;
 
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::{Stream, StreamExt};
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use futures_util::{Stream, StreamExt, stream};
+use http::HeaderMap;
 
 use super::{App, Caller, Problem};
 use crate::api::{StreamMessage, StreamSubject, Word};
-use crate::relay::{Notice, Subject};
+use crate::domain::{Change, Entry};
 
-/// Everything that happens from now on, as server-sent events.
+/// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins behind it.
 ///
-/// A client that reads too slowly gets an event `missed` with how many it has missed.
-#[utoipa::path(get, path = "/stream", responses((status = 200, content_type = "text/event-stream")))]
+/// The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
+#[utoipa::path(get, path = "/stream",
+    params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has")),
+    responses((status = 200, content_type = "text/event-stream")))]
 pub(super) async fn watch(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     caller.must_read()?;
-    let notices = BroadcastStream::new(app.0.relay.notices()).map(|notice| Ok(event(notice)));
-    Ok(Sse::new(notices).keep_alive(KeepAlive::default()))
-}
-
-fn event(notice: Result<Notice, BroadcastStreamRecvError>) -> Event {
-    match notice {
-        Ok(notice) => {
-            let kind = notice.kind();
-            // Plain data: writing it as JSON cannot fail.
-            Event::default().event(kind).data(serde_json::to_string(&message(notice)).unwrap_or_default())
+    let store = app.0.relay.store();
+    let last: Option<u64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
+    // An id of another store, or from the future, says nothing about this one.
+    let last = last.filter(|last| *last <= store.last_sequence());
+    let (subscriber, missed) = match last {
+        Some(last) => {
+            let first = store.first_sequence().await?;
+            (store.subscribe_after(last), first.is_some_and(|first| first > last + 1))
         }
-        Err(BroadcastStreamRecvError::Lagged(missed)) => Event::default().event("missed").data(missed.to_string()),
-    }
+        None => (store.subscribe(), false),
+    };
+    let missed = missed.then(|| Ok(Event::default().event("missed").data("changes are kept for a day")));
+    let entries = stream::unfold(subscriber, async |mut subscriber| {
+        let entries: Vec<Result<Event, Infallible>> =
+            subscriber.next().await.into_iter().map(|entry| Ok(event(entry))).collect();
+        Some((stream::iter(entries), subscriber))
+    });
+    Ok(Sse::new(stream::iter(missed).chain(entries.flatten())).keep_alive(KeepAlive::default()))
 }
 
-fn message(notice: Notice) -> StreamMessage {
-    let subject = match notice.subject {
-        Subject::Event { id, repository, tag, state, reason } => {
+fn event(entry: Entry) -> Event {
+    let (id, kind) = (entry.sequence.to_string(), entry.change.kind());
+    // Plain data: writing it as JSON cannot fail.
+    let data = serde_json::to_string(&message(entry)).unwrap_or_default();
+    Event::default().id(id).event(kind).data(data)
+}
+
+fn message(entry: Entry) -> StreamMessage {
+    let subject = match entry.change {
+        Change::Event { id, repository, tag, state, reason } => {
             StreamSubject::Event { id, repository, tag, state: Word::read(&state), reason }
         }
-        Subject::Update { id, cause_id, environment, repository, version, state, commit, reason } => {
+        Change::Update { id, cause_id, environment, repository, version, state, commit, reason } => {
             let state = Word::read(&state);
             StreamSubject::Update { id, cause_id, environment, repository, version, state, commit, reason }
         }
-        Subject::Rollout { update, cause_id, environment, repository, version, commit, state, reason } => {
+        Change::Rollout { update, cause_id, environment, repository, version, commit, state, reason } => {
             let state = Word::read(&state);
             StreamSubject::Rollout { update, cause_id, environment, repository, version, commit, state, reason }
         }
-        Subject::Request { id, request, environment, actor } => {
+        Change::Request { id, request, environment, actor } => {
             StreamSubject::Request { id, request: Word::read(&request), environment, actor }
         }
-        Subject::Hold { id, environment, repository, state } => {
+        Change::Hold { id, environment, repository, state } => {
             StreamSubject::Hold { id, environment, repository, state }
         }
-        Subject::Freeze { environment, state, reason } => StreamSubject::Freeze { environment, state, reason },
+        Change::Freeze { environment, state, reason } => StreamSubject::Freeze { environment, state, reason },
     };
-    StreamMessage { at: notice.at, subject }
+    StreamMessage { at: entry.at, subject }
 }

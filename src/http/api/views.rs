@@ -10,11 +10,9 @@ use crate::api::{
     ChangeView, FreezeKind, FreezeView, FrozenByView, FrozenView, HoldView, RequestView, RolledView, RolloutSummary,
     RolloutView, UpdateView, VersionView,
 };
+use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, UpdateState};
 use crate::image::Version;
-use crate::store::{
-    FollowState, FollowUp, FollowedApplication, Freeze, Frozen, FrozenBy, Hold, Request, RequestState, Update,
-    UpdateState,
-};
+use crate::store::{FollowState, FollowUp, FollowedApplication};
 
 pub(super) use environment::environment_view;
 pub(super) use event::{event_detail, event_view};
@@ -28,12 +26,8 @@ impl From<&Version> for VersionView {
     }
 }
 
-/// Returns the edited sites of a committed update, and nothing for others: those of an unfinished attempt are not final.
 fn changes(update: &Update) -> Vec<ChangeView> {
-    if update.state != UpdateState::Committed {
-        return Vec::new();
-    }
-    let view = |change: &crate::store::SiteChange| ChangeView {
+    let view = |change: &crate::domain::SiteChange| ChangeView {
         environment: update.environment.clone(),
         repository: update.repository.to_string(),
         path: change.path.clone(),
@@ -42,10 +36,6 @@ fn changes(update: &Update) -> Vec<ChangeView> {
         new: (&change.new).into(),
     };
     update.changes.iter().map(view).collect()
-}
-
-fn commit(update: &Update) -> Option<String> {
-    update.commit.clone().filter(|_| update.state == UpdateState::Committed)
 }
 
 impl From<&FollowUp> for RolloutView {
@@ -95,7 +85,7 @@ impl From<&Update> for UpdateView {
             reason: update.reason.clone(),
             decided_by: update.decided_by.clone(),
             decided_because: update.decided_because.clone(),
-            commit: commit(update),
+            commit: update.commit.clone(),
             changes: changes(update),
             finished_at: update.finished_at,
             rollout: None,
@@ -122,7 +112,7 @@ fn rollout_summary(updates: &[Update], follow_ups: &FollowUps) -> Option<Rollout
 }
 
 pub(super) fn request_view(request: &Request, updates: &[Update], follow_ups: &FollowUps) -> RequestView {
-    let state = Request::state(updates);
+    let state = RequestState::of(updates.iter().map(|update| update.state));
     RequestView {
         id: request.id.clone(),
         kind: request.kind.into(),
@@ -132,13 +122,14 @@ pub(super) fn request_view(request: &Request, updates: &[Update], follow_ups: &F
         actor: request.actor.clone(),
         requested_because: request.reason.clone(),
         created_at: request.created_at,
-        commit: updates.iter().rev().find_map(commit),
+        commit: updates.iter().rev().find_map(|update| update.commit.clone()),
         changes: updates.iter().flat_map(changes).collect(),
         reason: request_reason(request, state, updates),
         updates: updates.iter().map(|update| update_view(update, follow_ups)).collect(),
         rollout: rollout_summary(updates, follow_ups),
         overridden: request.overridden.clone(),
         trace_id: request.trace.trace_id().to_string(),
+        skipped: Vec::new(),
     }
 }
 
@@ -158,12 +149,12 @@ fn request_reason(request: &Request, state: RequestState, updates: &[Update]) ->
     }
 }
 
-impl From<&Hold> for HoldView {
-    fn from(hold: &Hold) -> Self {
+impl From<&Block> for HoldView {
+    fn from(hold: &Block) -> Self {
         Self {
             id: hold.id.clone(),
             environment: hold.environment.clone(),
-            repository: hold.repository.to_string(),
+            repository: hold.repository.as_ref().map(ToString::to_string).unwrap_or_default(),
             reason: hold.reason.clone(),
             actor: hold.actor.clone(),
             rollback: hold.request_id.clone(),
@@ -173,12 +164,12 @@ impl From<&Hold> for HoldView {
     }
 }
 
-impl From<&Freeze> for FreezeView {
-    fn from(freeze: &Freeze) -> Self {
+impl From<&Block> for FreezeView {
+    fn from(freeze: &Block) -> Self {
         Self {
             id: freeze.id.clone(),
             environment: freeze.environment.clone(),
-            reason: freeze.reason.clone(),
+            reason: freeze.reason.clone().unwrap_or_default(),
             actor: freeze.actor.clone(),
             created_at: freeze.created_at,
             expires_at: freeze.expires_at,
@@ -197,11 +188,11 @@ impl From<&Frozen> for FrozenView {
                 actor: None,
                 until: Some(*until),
             },
-            FrozenBy::Switch(freeze) => FrozenByView {
+            FrozenBy::Block(freeze) => FrozenByView {
                 kind: FreezeKind::Freeze.into(),
                 id: Some(freeze.id.clone()),
                 window: None,
-                reason: Some(freeze.reason.clone()),
+                reason: freeze.reason.clone(),
                 actor: Some(freeze.actor.clone()),
                 until: freeze.expires_at,
             },

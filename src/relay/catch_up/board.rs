@@ -210,7 +210,7 @@ impl Board {
                 let doubled = 2u32.saturating_pow(registry.failures.saturating_sub(1).min(16));
                 let pause = ask_again_after.unwrap_or_else(|| FIRST_PAUSE.saturating_mul(doubled).min(every));
                 // Not to the moment at which everybody else comes back, too.
-                let until = now + pause + pause.mul_f64(super::super::writer::jitter() / 10.0);
+                let until = now + pause + pause.mul_f64(super::super::runtime::backoff::jitter() / 10.0);
                 registry.wants_quiet = ask_again_after.is_some() || (is_paused && registry.wants_quiet);
                 registry.quiet_until = registry.quiet_until.max(Some(until));
                 registry.state = State::NotNow(reason.clone());

@@ -26,11 +26,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Relay;
 use super::branch::sites;
-use super::{CatchUpSettings, Relay};
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, TagRule, Verification, rule_for};
 use crate::registry::{Confirmation, Listing, UnverifiedImage};
+use crate::settings::CatchUpSettings;
 use crate::store::{CaughtUp, FoundTag, SeenRepository, SeenTags, StoreError};
 use crate::telemetry::{SpanKind, TraceContext};
 
@@ -47,7 +48,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
         let _ = stopped.wait_for(|stop| *stop).await;
         return;
     };
-    let board = &relay.0.lineage.board;
+    let board = &relay.0.process.board;
     board.begin();
     let mut rounds = Rounds::new(every, at_once, Instant::now());
     let mut looks: JoinSet<(Turn, Looked)> = JoinSet::new();
@@ -72,7 +73,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep_until(wake_at) => {}
-            () = relay.0.lineage.catch_up.notified() => {
+            () = relay.0.process.catch_up.notified() => {
                 board.begin();
                 rounds.again(Instant::now());
             }
@@ -93,19 +94,19 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
 impl Relay {
     /// Returns how catching up goes with each registry; `None` where it is turned off.
     pub fn registry_news(&self) -> Option<Vec<RegistryNews>> {
-        self.0.catch_up.every.map(|_| self.0.lineage.board.news())
+        self.0.catch_up.every.map(|_| self.0.process.board.news())
     }
 
     /// Looks at every repository now, or as soon as its registry wants to be asked.
     pub fn catch_up_now(&self) {
-        self.0.lineage.catch_up.notify_one();
+        self.0.process.catch_up.notify_one();
     }
 
     async fn name_repositories(&self, rounds: &mut Rounds) {
         let names = self.repositories_to_look_at();
-        self.0.lineage.board.name(&names);
+        self.0.process.board.name(&names);
         let count = names.repositories.len();
-        if rounds.name(names, Instant::now(), super::writer::jitter) {
+        if rounds.name(names, Instant::now(), super::runtime::backoff::jitter) {
             tracing::debug!(repositories = count, "a round of catch-up begins");
             let before = self.now() - MEMORY;
             if let Err(error) = self.0.store.forget_seen(before).await {
@@ -115,7 +116,7 @@ impl Relay {
     }
 
     fn looked(&self, rounds: &mut Rounds, turn: Turn, looked: &Looked, every: Duration) {
-        self.0.lineage.board.looked(&turn.repository, looked, Instant::now(), every);
+        self.0.process.board.looked(&turn.repository, looked, Instant::now(), every);
         match looked {
             Looked::NotNow { .. } => rounds.failed(turn, Instant::now()),
             Looked::Listed
@@ -166,7 +167,7 @@ impl Relay {
         let Some(rule) = rule_for(&self.0.images, repository) else { return Looked::NotWanted };
         let registry = repository.registry();
         let by_list = !matches!(rule.tag, TagRule::Digest { .. });
-        if self.0.lineage.board.is_skipped(repository, by_list, Instant::now()) {
+        if self.0.process.board.is_skipped(repository, by_list, Instant::now()) {
             return Looked::NotWanted;
         }
         if let Some((reason, wait)) = self.0.registries.quiet(registry) {
@@ -267,12 +268,8 @@ impl Relay {
         let events = self.0.store.catch_up(look).await?;
         for event in &events {
             tracing::info!(event = %event.id, receiver = "catch-up", %repository, tag = %event.tag, state = "queued", trace_id = %trace.trace_id(), "event found that no webhook told of");
-            self.notify_event(&event.id, repository, &event.tag, "queued", None);
         }
         self.0.metrics.catch_up_found(repository.registry(), events.len());
-        if !events.is_empty() {
-            self.0.arrivals.of([repository.registry()].into_iter());
-        }
         Ok(())
     }
 }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::{Following, Worker, elapsed, files};
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Progress, Refresh, RolloutEnd, Selection, SyncStatus};
+use crate::domain::Update;
 use crate::relay::branch::Branch;
-use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError, Update};
+use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError};
 use crate::telemetry::SpanKind;
 
 /// The most applications that are asked at once.
@@ -286,7 +287,7 @@ impl Worker<'_> {
 /// Returns whether a revision is where the branch is now, and what an update has written stands there.
 fn carries(branch: &Branch, revision: &str, update: &Update) -> bool {
     branch.snapshot().is_some_and(|snapshot| {
-        snapshot.tip.to_string() == revision && crate::relay::writer::stands_on(update, &snapshot)
+        snapshot.tip.to_string() == revision && crate::relay::branch::stands_on(update, &snapshot)
     })
 }
 

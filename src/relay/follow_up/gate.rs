@@ -10,8 +10,9 @@ use super::running::Promoted;
 use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
+use crate::domain::Update;
 use crate::relay::{Branch, Relay};
-use crate::store::{ApplicationHealth, FollowUp, StoreError, Update};
+use crate::store::{ApplicationHealth, FollowUp, StoreError};
 
 /// How long whoever asks for a promotion waits for Argo CD.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -139,9 +140,9 @@ impl Relay {
         soak: Duration,
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
-        // What is just being pushed may be on the branch already, and nobody follows it yet.
-        let pending = self.0.store.pending_updates(&[environment.to_owned()], 1).await?;
-        if let Some(update) = pending.first() {
+        // An update that is being pushed may be on the branch already, and its rollout has not begun.
+        let pending = self.0.store.claim(&[environment.to_owned()], 1).await?;
+        if let Some(update) = pending.updates.first() {
             let (name, version) = (update.repository.name(), update.version.short());
             return Ok(Some(Closed(format!("{name} {version} is just being written to `{environment}`"))));
         }
@@ -216,7 +217,7 @@ impl Relay {
 async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<String> {
     let snapshot = branch.snapshot()?;
     let tip = snapshot.tip.to_string();
-    if crate::relay::writer::stands_on(update, &snapshot) {
+    if crate::relay::branch::stands_on(update, &snapshot) {
         return Some(tip);
     }
     let commit = row.commit.parse().ok()?;

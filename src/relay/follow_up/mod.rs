@@ -18,9 +18,10 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Relay, Subject};
+use super::Relay;
 use crate::argocd::{Access, Application, ApplicationName, ArgoCd, ArgoCdError, Selection, WatchedBranch};
-use crate::store::{FollowState, FollowUp, StoreError, Update};
+use crate::domain::{Change, Update};
+use crate::store::{FollowState, FollowUp, StoreError};
 use crate::telemetry::{Span, SpanKind};
 use lineage::Lineage;
 pub(in crate::relay) use running::Promoted;
@@ -259,7 +260,7 @@ impl<'a> Worker<'a> {
         }
         let failures = self.away.map_or(0, |(failures, _)| failures).saturating_add(1);
         let pause = RETRY.0.saturating_mul(2u32.saturating_pow((failures - 1).min(16))).min(RETRY.1);
-        let pause = pause.mul_f64(0.75 + super::writer::jitter() / 4.0);
+        let pause = pause.mul_f64(0.75 + super::runtime::backoff::jitter() / 4.0);
         if failures == 1 {
             tracing::warn!(%error, "rollouts cannot be followed now; commits go on, and Argo CD is asked again");
         } else {
@@ -289,21 +290,23 @@ impl<'a> Worker<'a> {
 
     /// Stores how far follow-ups have come, and tells of it.
     async fn record(&mut self, changed: Vec<(FollowUp, Update)>) -> Result<(), StoreError> {
-        self.relay.0.store.record_follow_ups(changed.iter().map(|(row, _)| row.clone()).collect()).await?;
-        for (row, update) in &changed {
-            if row.state.is_final() {
-                self.tell_end(row, update);
-            }
-            self.relay.notify(Subject::Rollout {
-                update: row.update_id.clone(),
-                cause_id: update.cause_id.clone(),
-                environment: row.environment.clone(),
-                repository: update.repository.to_string(),
-                version: update.version.to_string(),
-                commit: row.commit.clone(),
-                state: row.state.as_str().to_owned(),
-                reason: row.reason.clone(),
-            });
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let rollout = |(row, update): &(FollowUp, Update)| Change::Rollout {
+            update: row.update_id.clone(),
+            cause_id: update.cause_id.clone(),
+            environment: row.environment.clone(),
+            repository: update.repository.to_string(),
+            version: update.version.to_string(),
+            commit: row.commit.clone(),
+            state: row.state.as_str().to_owned(),
+            reason: row.reason.clone(),
+        };
+        let rows = changed.iter().map(|(row, _)| row.clone()).collect();
+        self.relay.0.store.record_follow_ups(rows, changed.iter().map(rollout).collect()).await?;
+        for (row, update) in changed.iter().filter(|(row, _)| row.state.is_final()) {
+            self.tell_end(row, update);
         }
         Ok(())
     }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use super::Following;
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedBranch};
 use crate::config_repo::{CommitId, Place, Snapshot};
+use crate::domain::runs;
 use crate::image::{Repository, Version};
 use crate::relay::branch::sites;
-use crate::relay::matrix::{runs, versions};
+use crate::relay::matrix::versions;
 use crate::relay::{Branch, Relay};
 
 /// A repository and the version of it that is to be promoted.

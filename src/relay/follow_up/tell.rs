@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::{Worker, files};
 use crate::argocd::PushedCommit;
-use crate::store::{FollowState, FollowUp, StoreError, Update};
+use crate::domain::Update;
+use crate::store::{FollowState, FollowUp, StoreError};
 use crate::telemetry::SpanKind;
 
 impl Worker<'_> {

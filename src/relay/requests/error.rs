@@ -43,6 +43,18 @@ pub enum RequestError {
         /// What there is.
         known: String,
     },
+    /// The target names none of the repositories that the source runs.
+    #[error("`{to}` and `{from}` have no repository in common: `{to}` names {target}; `{from}` runs {offered}")]
+    NothingInCommon {
+        /// The environment that would change.
+        to: String,
+        /// The environment whose versions it would take.
+        from: String,
+        /// What the target names.
+        target: String,
+        /// What the source runs.
+        offered: String,
+    },
     /// A last component that several repositories have.
     #[error("`{repository}` is ambiguous in `{environment}`: it may be {candidates}")]
     AmbiguousRepository {

@@ -1,5 +1,8 @@
-//! Promotions and rollbacks: what can be answered at once is, the rest becomes updates.
+//! Promotions, rollbacks, holds and freezes: what can be answered at once is answered, the rest becomes updates.
+//!
+//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `blocks` are holds and freezes.
 
+mod blocks;
 mod error;
 mod preview;
 mod promotion;
@@ -8,45 +11,30 @@ mod rollback;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
+use super::Relay;
 use super::branch::Branch;
-use super::{Relay, Subject};
 use crate::config_repo::Place;
 use crate::image::Repository;
 use crate::store::{NewRequest, RequestMade};
 use crate::telemetry::TraceContext;
 
+pub use blocks::{FreezeOrder, HoldOrder};
 pub use error::RequestError;
-pub use preview::{Fate, Preview, PreviewedUpdate};
+pub use preview::{Preview, PreviewState, PreviewedUpdate};
 pub use promotion::PromotionOrder;
 pub use rollback::RollbackOrder;
 
-/// Who asks, and how a repetition is told from a second request.
+/// The caller of a request.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct Requester {
     /// The name of the API token.
     pub actor: String,
-    /// The caller's key.
+    /// The caller's key: a repetition with one key makes one request.
     pub idempotency_key: Option<String>,
     /// The span of the request.
     pub trace: TraceContext,
-}
-
-/// "Automation leaves this alone."
-#[derive(Debug, Clone)]
-pub struct HoldOrder {
-    /// The environment.
-    pub environment: String,
-    /// The repository, whole or by its last component.
-    pub repository: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// The name of the API token.
-    pub actor: String,
-    /// When it ends by itself; `None`: never.
-    pub expires_at: Option<Timestamp>,
 }
 
 impl Relay {
@@ -59,8 +47,8 @@ impl Relay {
         resolve(&self.managed(branch, environment), environment, text)
     }
 
-    /// Returns the request that the same caller made with the same key before.
-    async fn repeated(&self, by: &Order, fingerprint: &str) -> Result<Option<RequestMade>, RequestError> {
+    /// Returns the earlier request of the caller with the same key.
+    async fn repeated(&self, by: &Requester, fingerprint: &str) -> Result<Option<RequestMade>, RequestError> {
         let Some(key) = &by.idempotency_key else { return Ok(None) };
         match self.0.store.request_by_key(&by.actor, key).await? {
             Some(earlier) if earlier.fingerprint == fingerprint => Ok(Some(RequestMade::Repeated(earlier))),
@@ -73,20 +61,10 @@ impl Relay {
         let fingerprint = request.fingerprint.clone();
         let made = self.0.store.make_request(request).await?;
         match &made {
-            RequestMade::New { request, hold } => {
-                tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, trace_id = %request.trace.trace_id(), "request taken");
-                self.notify(Subject::Request {
-                    id: request.id.clone(),
-                    request: request.kind.to_string(),
-                    environment: request.environment.clone(),
-                    actor: request.actor.clone(),
-                });
-                if let Some(hold) = hold {
-                    self.notify_hold(hold, "made");
-                }
-                self.0.arrivals.other();
+            RequestMade::New { request, .. } => {
+                tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, trace_id = %request.trace.trace_id(), "request stored");
             }
-            // Two requests with one key that raced each other past the first look.
+            // Two requests with one key raced each other past the first look.
             RequestMade::Repeated(earlier) if earlier.fingerprint != fingerprint => {
                 return Err(RequestError::KeyReused);
             }
@@ -105,13 +83,13 @@ impl Relay {
 
 type Sites = BTreeMap<Repository, Vec<Place>>;
 
-/// People decide on what runs now, so the remote is asked: one round trip, and no fetch when nothing has moved. A reading that
-/// is begun for others meanwhile will do.
+/// Reads the branch: a request is about what runs now. One round trip, and no fetch if the branch has not moved. A reading that
+/// began after the call serves all callers.
 async fn refresh(branch: &Branch) -> Result<(), RequestError> {
     branch.read_if_older_than(Duration::ZERO).await.map_err(|error| RequestError::Unreachable(error.to_string()))
 }
 
-/// Finds a repository by its whole name or, where that is unambiguous, by its last component.
+/// Finds a repository by its whole name or, if that is unambiguous, by its last component.
 fn resolve(managed: &Sites, environment: &str, text: &str) -> Result<Repository, RequestError> {
     if let Ok(repository) = text.parse::<Repository>()
         && managed.contains_key(&repository)

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
 use super::super::Relay;
-use super::super::intake::Asked;
+use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
+use crate::domain::{Blocks, UpdateState, first_state};
 use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
-use crate::store::{Hold, NewRequestedUpdate, UpdateState};
+use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
 
 /// What a promotion would do.
@@ -17,26 +18,25 @@ pub struct Preview {
     pub parent: String,
     /// The change as a unified diff; empty when there is none.
     pub diff: String,
-    /// What would become of each repository.
     pub updates: Vec<PreviewedUpdate>,
+    /// The repositories that the source runs and the target does not name.
+    pub skipped: Vec<Repository>,
 }
 
-/// What would become of one repository.
+/// The result of a dry run for one repository.
 #[derive(Debug, Clone)]
 pub struct PreviewedUpdate {
-    /// The repository.
     pub repository: Repository,
     /// The version that it would run.
     pub version: Version,
-    /// What would become of it.
-    pub fate: Fate,
+    pub state: PreviewState,
     /// Why, or what is not sure yet.
     pub reason: Option<String>,
 }
 
-/// What would become of one repository of a promotion.
+/// The state that an update would reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum PreviewState {
     /// Its manifests would change.
     Changed,
     /// They would, once a freeze has ended.
@@ -47,7 +47,7 @@ pub enum Fate {
     Refused,
 }
 
-impl Fate {
+impl PreviewState {
     /// Returns the word in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,11 +73,12 @@ impl Relay {
         let plan = self.plan_promotion(order).await?;
         self.pass_gate(order, &plan).await?;
         let branch = self.branch(&order.to)?;
+        let blocks = self.0.store.blocks().await?;
         let mut updates = Vec::new();
         for update in plan.updates {
-            updates.push(self.preview_update(&order.to, update, trace).await?);
+            updates.push(self.preview_update((&order.to, &blocks), update, trace).await?);
         }
-        let wanted = updates.iter().enumerate().filter(|(_, update)| update.fate != Fate::Refused);
+        let wanted = updates.iter().enumerate().filter(|(_, update)| update.state != PreviewState::Refused);
         let wanted = wanted.map(|(index, update)| WantedVersion {
             key: index.to_string(),
             repository: update.repository.clone(),
@@ -93,37 +94,43 @@ impl Relay {
             let Some(update) = key.parse().ok().and_then(|index: usize| updates.get_mut(index)) else { continue };
             match outcome {
                 config_repo::Outcome::Changed { .. } => {}
-                config_repo::Outcome::Unchanged => (update.fate, update.reason) = (Fate::Unchanged, None),
+                config_repo::Outcome::Unchanged => (update.state, update.reason) = (PreviewState::Unchanged, None),
                 config_repo::Outcome::Refused { reason } => {
-                    (update.fate, update.reason) = (Fate::Refused, Some(reason.clone()));
+                    (update.state, update.reason) = (PreviewState::Refused, Some(reason.clone()));
                 }
             }
         }
-        let frozen = self.0.store.frozen().await?.into_iter().find(|frozen| frozen.environment == order.to);
+        let frozen = blocks.frozen(&order.to, self.now());
         if let Some(frozen) = frozen.filter(|_| !order.overrides) {
-            let waits = updates.iter_mut().filter(|update| update.fate == Fate::Changed);
-            waits.for_each(|update| (update.fate, update.reason) = (Fate::Waiting, Some(frozen.explanation())));
+            let waits = updates.iter_mut().filter(|update| update.state == PreviewState::Changed);
+            waits
+                .for_each(|update| (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation())));
         }
         let diff = prepared.unified_diff().map_err(|error| RequestError::Unreachable(error.to_string()))?;
-        Ok(Preview { parent: prepared.parent().to_string(), diff, updates })
+        Ok(Preview { parent: prepared.parent().to_string(), diff, updates, skipped: plan.skipped })
     }
 
     async fn preview_update(
         &self,
-        environment: &str,
+        (environment, blocks): (&str, &Blocks),
         update: NewRequestedUpdate,
         trace: &TraceContext,
     ) -> Result<PreviewedUpdate, RequestError> {
         let NewRequestedUpdate { repository, version, state, reason, running: _ } = update;
-        let mut preview = PreviewedUpdate { repository, version, fate: Fate::Changed, reason };
-        if state == UpdateState::Refused {
-            preview.fate = Fate::Refused;
-            return Ok(preview);
+        let hold = blocks.hold(environment, &repository, self.now());
+        let (state, held) = first_state(state, hold);
+        let mut preview =
+            PreviewedUpdate { repository, version, state: PreviewState::Changed, reason: held.or(reason) };
+        match state {
+            UpdateState::Refused => preview.state = PreviewState::Refused,
+            UpdateState::Unchanged => preview.state = PreviewState::Unchanged,
+            UpdateState::Unverified
+            | UpdateState::Pending
+            | UpdateState::Waiting
+            | UpdateState::Committed
+            | UpdateState::Superseded => {}
         }
-        let holds = self.0.store.holds().await?;
-        let is_here = |hold: &&Hold| hold.environment == environment && hold.repository == preview.repository;
-        if let Some(hold) = holds.iter().find(is_here) {
-            (preview.fate, preview.reason) = (Fate::Refused, Some(hold.explanation()));
+        if preview.state != PreviewState::Changed {
             return Ok(preview);
         }
         let rule = rule_for(&self.0.images, &preview.repository);
@@ -131,16 +138,16 @@ impl Relay {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
             match self.ask(&image, rule, known.as_ref(), "it was recorded with", trace).await {
-                Asked::Confirmed { version, note } => {
+                Answer::Confirmed { version, note } => {
                     preview.reason = note;
                     if known.is_none() {
                         preview.version = version;
                     }
                 }
-                Asked::No { reason } | Asked::NotThere { reason } => {
-                    (preview.fate, preview.reason) = (Fate::Refused, Some(reason));
+                Answer::No { reason } | Answer::NotThere { reason } => {
+                    (preview.state, preview.reason) = (PreviewState::Refused, Some(reason));
                 }
-                Asked::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
+                Answer::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
             }
         }
         Ok(preview)

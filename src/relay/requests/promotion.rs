@@ -3,14 +3,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::super::follow_up::Promoted;
-use super::super::matrix::{runs, versions};
+use super::super::matrix::versions;
 use super::super::{Environment, Relay};
-use super::{Order, RequestError, Sites, fingerprint, list, refresh, resolve};
+use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
+use crate::domain::{RequestKind, UpdateState, runs};
 use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
-use crate::store::{NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState};
+use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
 
-/// "Give environment `to` the versions that `from` runs, or a named one."
+/// A promotion as it is requested: environment `to` gets the versions that `from` runs, or a named one.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PromotionOrder {
     /// The environment that changes.
@@ -31,19 +32,24 @@ pub struct PromotionOrder {
 }
 
 impl Relay {
-    /// Takes a promotion. Returns when it is on disk.
+    /// Stores a promotion. Returns, when it is on disk, also the repositories that the target does not name.
     ///
     /// # Errors
     ///
-    /// Why it is not taken; then nothing of it is stored.
-    pub async fn promote(&self, order: &PromotionOrder, by: &Order) -> Result<RequestMade, RequestError> {
+    /// Why it is not accepted; then nothing of it is stored.
+    pub async fn promote(
+        &self,
+        order: &PromotionOrder,
+        by: &Requester,
+    ) -> Result<(RequestMade, Vec<Repository>), RequestError> {
         let fingerprint = fingerprint("promotion", order);
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
-            return Ok(earlier);
+            return Ok((earlier, Vec::new()));
         }
         let plan = self.plan_promotion(order).await?;
         let overridden = self.pass_gate(order, &plan).await?;
-        self.make(NewRequest {
+        let skipped = plan.skipped;
+        let made = self.make(NewRequest {
             kind: RequestKind::Promotion,
             environment: order.to.clone(),
             source: plan.source,
@@ -56,8 +62,8 @@ impl Relay {
             updates: plan.updates,
             hold: None,
             overrides: order.overrides,
-        })
-        .await
+        });
+        Ok((made.await?, skipped))
     }
 
     /// Works out which repositories get which version.
@@ -97,7 +103,9 @@ impl Relay {
             let named = updates.iter().filter(|_| order.tag.is_some());
             named.clone().find(|update| !runs_it(update)).map(|update| update.repository.clone())
         });
-        Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere })
+        let skipped = offered.filter(|_| order.repositories.is_none()).map(|(_, offered)| offered).unwrap_or_default();
+        let skipped = skipped.into_keys().filter(|repository| !running.contains_key(repository)).collect();
+        Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere, skipped })
     }
 
     /// Gives an update the digest with which its source got the version, where the manifests of the source name the tag
@@ -189,8 +197,18 @@ impl Relay {
                 }
                 Ok(selected)
             }
-            (None, Some((_, offered))) if order.tag.is_none() => {
-                Ok(running.keys().filter(|repository| offered.contains_key(*repository)).cloned().collect())
+            (None, Some((source, offered))) if order.tag.is_none() => {
+                let both: Vec<Repository> =
+                    running.keys().filter(|repository| offered.contains_key(*repository)).cloned().collect();
+                if both.is_empty() {
+                    return Err(RequestError::NothingInCommon {
+                        to: order.to.clone(),
+                        from: (*source).to_owned(),
+                        target: list(running.keys().map(Repository::as_str)),
+                        offered: list(offered.keys().map(Repository::as_str)),
+                    });
+                }
+                Ok(both)
             }
             (None, _) => Err(RequestError::TagWithoutRepositories),
         }
@@ -224,6 +242,8 @@ pub(super) struct PromotionPlan {
     pub(super) updates: Vec<NewRequestedUpdate>,
     /// A repository whose version was named, and that the source does not run.
     elsewhere: Option<Repository>,
+    /// The repositories that the source runs and the target does not name.
+    pub(super) skipped: Vec<Repository>,
 }
 
 impl PromotionPlan {

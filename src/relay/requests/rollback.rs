@@ -4,39 +4,36 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::Relay;
-use super::super::matrix::{is_same, runs, versions};
-use super::{Order, RequestError, fingerprint, refresh, resolve};
+use super::super::matrix::versions;
+use super::{RequestError, Requester, fingerprint, refresh, resolve};
+use crate::domain::{BlockKind, Cause, NewBlock, RequestKind, UpdateState, is_same, runs};
 use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
-use crate::store::{
-    Cause, HistoryFilter, NewHold, NewRequest, NewRequestedUpdate, RequestKind, RequestMade, UpdateState,
-};
+use crate::store::{HistoryFilter, NewRequest, NewRequestedUpdate, RequestMade};
 
 /// How far back a rollback looks for the version before.
 const HISTORY: u32 = 200;
 
-/// "Give the environment the version that it ran before, and leave it at that."
+/// A rollback as it is requested: the environment gets the version that it ran before, and a hold.
 #[derive(Debug, Clone, Serialize)]
 pub struct RollbackOrder {
-    /// The environment that changes.
     pub environment: String,
     /// The repository, whole or by its last component.
     pub repository: String,
     /// A version to take instead of the one before.
     pub to: Option<Tag>,
-    /// Why.
     pub reason: Option<String>,
-    /// How long automation leaves it alone; until it is released when left out.
+    /// How long the hold lasts; `None`: until it is released.
     pub hold_for: Option<Duration>,
 }
 
 impl Relay {
-    /// Takes a rollback: the version and a hold. Returns when both are on disk.
+    /// Stores a rollback: the version and a hold. Returns when both are on disk.
     ///
     /// # Errors
     ///
-    /// Why it is not taken; then nothing of it is stored.
-    pub async fn roll_back(&self, order: &RollbackOrder, by: &Order) -> Result<RequestMade, RequestError> {
+    /// Why it is not accepted; then nothing of it is stored.
+    pub async fn roll_back(&self, order: &RollbackOrder, by: &Requester) -> Result<RequestMade, RequestError> {
         let fingerprint = fingerprint("rollback", order);
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
             return Ok(earlier);
@@ -68,9 +65,10 @@ impl Relay {
                 reason: None,
                 running,
             }],
-            hold: Some(NewHold {
+            hold: Some(NewBlock {
+                kind: BlockKind::Hold,
                 environment: order.environment.clone(),
-                repository,
+                repository: Some(repository),
                 reason: Some(order.reason.clone().unwrap_or_else(|| "rolled back".to_owned())),
                 actor: by.actor.clone(),
                 expires_at,
@@ -100,11 +98,11 @@ impl Relay {
             return Ok(known.map_or_else(|| Version::tagged(tag.clone(), None), |change| change.version.clone()));
         }
         let runs = |version: &Version| running.iter().any(|found| is_same(found, version));
-        // A rollback is no step forward: going back twice must not lead to what was fled from.
+        // Rollbacks are skipped: a second rollback must not return to the version that the first one left.
         let step = history.iter().find(|change| change.cause != Cause::Rollback && runs(&change.version));
         let before = match step {
             Some(step) => step.old.clone(),
-            // Somebody else has written what runs: the version before is the last of ours.
+            // Another commit wrote what runs: the version before is the last of ours.
             None => history.first().map(|last| last.version.clone()).filter(|version| !runs(version)),
         };
         before.ok_or_else(|| RequestError::NoEarlierVersion {

@@ -1,8 +1,9 @@
 //! The matrix: what every environment runs.
 
 use crate::api::{ApplicationView, CellView, EnvironmentView, HealthState, HealthView, ProblemView, SiteView};
+use crate::domain::Update;
 use crate::relay::{EnvironmentRow, MatrixCell};
-use crate::store::{ApplicationHealth, Update};
+use crate::store::ApplicationHealth;
 
 pub(in crate::http::api) fn environment_view(row: &EnvironmentRow, unread_because: Option<String>) -> EnvironmentView {
     EnvironmentView {

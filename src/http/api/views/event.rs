@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use ulid::Ulid;
 
-use super::{FollowUps, commit, update_view};
+use super::{FollowUps, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
+use crate::domain::{Cause, Event, Update, UpdateState};
 use crate::image::Digest;
-use crate::store::{Cause, Event, FailedAttempt, Update, UpdateState};
+use crate::store::FailedAttempt;
 
 /// `updates` are those of the event: all of them, or at least the refused ones.
 pub(in crate::http::api) fn event_view<'a>(event: &Event, updates: impl IntoIterator<Item = &'a Update>) -> EventView {
@@ -31,7 +32,7 @@ pub(in crate::http::api) fn event_view<'a>(event: &Event, updates: impl IntoIter
         received_at: event.received_at,
         verified_at: event.verified_at,
         finished_at: event.finished_at,
-        attempts: event.attempts,
+        attempts: event.failures,
         next_attempt_at: event.next_attempt_at,
         trace_id: event.trace.trace_id().to_string(),
         refused_in,
@@ -88,16 +89,16 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
             None => "the registry was not asked".to_owned(),
         };
         add("verified", Some(at), [Some(text.as_str()), note].into_iter().flatten().collect::<Vec<_>>().join("; "));
-    } else if event.attempts > 0 {
+    } else if event.failures > 0 {
         let reason = event.reason.as_deref().unwrap_or_default();
-        add("verified", None, format!("not yet, after {} attempts: {reason}", event.attempts));
+        add("verified", None, format!("not yet, after {} attempts: {reason}", event.failures));
     }
     for update in updates {
         let because = update.decided_because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
         let by = update.decided_by.as_ref().map(|by| format!(" (decided by {by})")).unwrap_or_default();
         // Each with its own time: a replayed event keeps its earlier decisions.
         add("decided", made_at(&update.id), format!("for {}{because}{by}", update.environment));
-        let text = match (&update.reason, commit(update)) {
+        let text = match (&update.reason, &update.commit) {
             (_, Some(commit)) => format!("{}: commit {commit}", update.environment),
             (Some(reason), None) => format!("{}: {reason}", update.environment),
             (None, None) => update.environment.clone(),

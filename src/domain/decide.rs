@@ -1,0 +1,298 @@
+use jiff::Timestamp;
+
+use super::block::Blocks;
+use super::compare::{CatchUpDoubt, Comparison, Fact, Facts, Missing, Other, Subject, compare};
+use super::explain;
+use super::update::{Cause, Update, UpdateState};
+use super::versions::is_same;
+use super::wait::{Wait, WaitCause, may_go};
+use crate::image::{Digest, Repository, Version};
+use crate::policy::{Criterion, ImageRule, TagFacts, TagRule};
+
+/// One repository in one environment, as the branch's tip and the store show it.
+pub struct Place<'a> {
+    pub environment: &'a str,
+    pub repository: &'a Repository,
+    /// The rule that manages the repository; `None`: the settings have none any more.
+    pub rule: Option<&'a ImageRule>,
+    /// What the manifests at the tip name.
+    pub running: Vec<Running>,
+    pub candidates: Vec<Candidate<'a>>,
+    pub blocks: &'a Blocks,
+    pub now: Timestamp,
+    /// `None`: catch-up is off.
+    pub catch_up: Option<CatchUpDoubt>,
+}
+
+/// A version that runs, and the update of ours that brought it last.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub version: Version,
+    /// `None`: it was written by hand.
+    pub landed: Option<Landed>,
+}
+
+/// The update that brought a version.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    pub cause: Cause,
+    pub cause_id: String,
+    pub digest: Option<Digest>,
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Landed {
+    pub fn by(update: &Update) -> Self {
+        Self {
+            cause: update.cause,
+            cause_id: update.cause_id.clone(),
+            digest: update.version.digest().cloned(),
+            finished_at: update.finished_at,
+        }
+    }
+}
+
+/// A version that is wanted at the place.
+pub struct Candidate<'a> {
+    pub update: &'a Update,
+    /// Whether a push attempt that carries it is still unconfirmed. Such an update may go on, and is not ended.
+    pub unconfirmed: bool,
+}
+
+/// What becomes of a candidate, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    pub decision: Decision,
+    /// The criterion that decided about the order, and the comparison in words; `None` for requests.
+    pub basis: Option<(Criterion, String)>,
+}
+
+/// What becomes of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is written with the next push.
+    Write,
+    /// It waits for these causes.
+    Wait(Vec<Wait>),
+    /// A fact is missing; the intake is asked for it, and the candidate is decided again.
+    Ask(Missing),
+    /// It ends.
+    End {
+        state: UpdateState,
+        reason: String,
+        /// Whether the reason is what runs, so that it must rest on a reading of the branch after the cause arrived.
+        by_tip: bool,
+    },
+    /// It is left alone until its unconfirmed push is settled.
+    Keep,
+}
+
+/// Decides about all candidates of a place, in the order of `place.candidates`. At most one is written.
+///
+/// Events are taken in the order of arrival. Each is compared with what runs and with the candidate that would be written so far,
+/// and takes its place if it is not older. A promotion or rollback is not compared: a later request wins.
+pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
+    let mut order: Vec<usize> = (0..place.candidates.len()).collect();
+    order.sort_by(|a, b| {
+        let key = |index: usize| place.candidates.get(index).map(|one| (&one.update.cause_id, &one.update.id));
+        key(*a).cmp(&key(*b))
+    });
+    let mut decided: Vec<Option<Decided>> = vec![None; place.candidates.len()];
+    let mut target: Option<usize> = None;
+    for index in order {
+        let Some(candidate) = place.candidates.get(index) else { continue };
+        let rival = target.and_then(|target| place.candidates.get(target)).map(|one| one.update);
+        let new = if candidate.update.cause.is_event() {
+            place.event(candidate.update, rival, facts)
+        } else {
+            Decided { decision: place.request(candidate.update), basis: None }
+        };
+        if new.decision == Decision::Write
+            && let Some(before) = target.replace(index)
+            && let Some(Some(before)) = decided.get_mut(before)
+        {
+            let reason = explain::outdone(&candidate.update.cause_id);
+            before.decision = Decision::End { state: UpdateState::Superseded, reason, by_tip: false };
+        }
+        if let Some(slot) = decided.get_mut(index) {
+            *slot = Some(new);
+        }
+    }
+    let settled = place.candidates.iter().zip(decided).map(|(candidate, decided)| {
+        let mut decided = decided.unwrap_or(Decided { decision: Decision::Keep, basis: None });
+        if candidate.unconfirmed && matches!(decided.decision, Decision::End { .. }) {
+            decided.decision = Decision::Keep;
+        }
+        decided
+    });
+    settled.collect()
+}
+
+impl Place<'_> {
+    fn event(&self, update: &Update, rival: Option<&Update>, facts: &dyn Facts) -> Decided {
+        let Some(rule) = self.rule else {
+            let reason = format!("no [[image]] rule manages {}", self.repository);
+            return Decided { decision: refused(reason, false), basis: None };
+        };
+        let tag = update.version.tag().and_then(|tag| rule.tag.read(tag).ok()).unwrap_or_default();
+        let subject = self.subject(update, rule, &tag);
+        let others: Vec<Other> = self.running.iter().map(|running| self.other(running)).collect();
+        let compared = match compare_all(&subject, others.iter(), facts) {
+            Ok(compared) => compared,
+            Err(missing) => return Decided { decision: Decision::Ask(missing), basis: None },
+        };
+        if let Some(older) = compared.iter().find(|comparison| comparison.ordering.is_lt()) {
+            return older_than(older, true);
+        }
+        let basis = |last: Option<&Comparison>| {
+            let text = || format!("{} runs nothing else that it could be older than", self.environment);
+            Some(last.map_or_else(|| (Criterion::Arrival, text()), |last| (last.by, last.text.clone())))
+        };
+        if rival.is_none()
+            && let Some(decision) = self.nothing_to_do(update, rule, &others)
+        {
+            return Decided { decision, basis: basis(compared.last()) };
+        }
+        let waits = may_go(update, self.blocks, self.now);
+        if !waits.is_empty() {
+            return Decided { decision: Decision::Wait(waits), basis: basis(compared.last()) };
+        }
+        let on_its_way = rival.map(|rival| Other {
+            version: rival.version.clone(),
+            cause: Some((rival.cause, rival.cause_id.clone())),
+            digest: None,
+            runs: false,
+            environment: self.environment.to_owned(),
+        });
+        match compare_all(&subject, on_its_way.iter(), facts) {
+            Err(missing) => Decided { decision: Decision::Ask(missing), basis: None },
+            Ok(with_rival) => match with_rival.first() {
+                Some(older) if older.ordering.is_lt() => older_than(older, false),
+                newer => Decided { decision: Decision::Write, basis: basis(newer.or(compared.last())) },
+            },
+        }
+    }
+
+    fn request(&self, update: &Update) -> Decision {
+        let later = self
+            .running
+            .iter()
+            .find(|running| running.landed.as_ref().is_some_and(|landed| landed.cause_id > update.cause_id));
+        if let Some(later) = later.filter(|later| !is_same(&later.version, &update.version)) {
+            let reason = explain::overtaken(&later.version.short(), self.environment);
+            return Decision::End { state: UpdateState::Superseded, reason, by_tip: true };
+        }
+        if update.cause == Cause::Promotion
+            && let Some(foreign) = self.running.iter().find(|running| is_foreign(running, update))
+        {
+            let reason = format!(
+                "{} was changed to {} by another commit after the request: promote again if it is still wanted",
+                self.environment,
+                foreign.version.short()
+            );
+            return Decision::End { state: UpdateState::Superseded, reason, by_tip: true };
+        }
+        match may_go(update, self.blocks, self.now) {
+            waits if waits.is_empty() => Decision::Write,
+            waits => Decision::Wait(waits),
+        }
+    }
+
+    fn subject<'s>(&'s self, update: &'s Update, rule: &'s ImageRule, tag: &'s TagFacts) -> Subject<'s> {
+        Subject {
+            repository: self.repository,
+            version: &update.version,
+            rule,
+            tag,
+            cause: update.cause,
+            cause_id: &update.cause_id,
+            catch_up: self.catch_up,
+        }
+    }
+
+    fn other(&self, running: &Running) -> Other {
+        let landed = running.landed.as_ref();
+        Other {
+            version: running.version.clone(),
+            cause: landed.map(|landed| (landed.cause, landed.cause_id.clone())),
+            digest: landed.and_then(|landed| landed.digest.clone()),
+            runs: true,
+            environment: self.environment.to_owned(),
+        }
+    }
+
+    /// Returns the end of an update that changes nothing: the digest runs already under another tag, or the manifests cannot hold
+    /// what the update changes.
+    fn nothing_to_do(&self, update: &Update, rule: &ImageRule, others: &[Other]) -> Option<Decision> {
+        let first = self.running.first()?;
+        let digest = update.version.digest();
+        let runs_digest = |other: &Other| other.version.digest().or(other.digest.as_ref()) == digest;
+        if digest.is_some() && others.iter().all(runs_digest) {
+            // An equal tag is left to the commit, which looks at every site.
+            let is_other_tag = self.running.iter().all(|running| running.version.tag() != update.version.tag());
+            let reason = format!("{} runs the same digest as {}", self.environment, first.version.short());
+            return is_other_tag.then_some(Decision::End { state: UpdateState::Unchanged, reason, by_tip: true });
+        }
+        let names_no_digest = || self.running.iter().all(|running| running.version.digest().is_none());
+        if matches!(rule.tag, TagRule::Digest { .. }) && names_no_digest() {
+            let reason = format!(
+                "the manifests of {} name {} without a digest, so that it cannot be followed; write it as `{}`",
+                self.environment,
+                first.version.short(),
+                update.version
+            );
+            return Some(refused(reason, true));
+        }
+        None
+    }
+}
+
+/// Compares with every other version; `Err` with the first missing fact.
+fn compare_all<'o>(
+    subject: &Subject<'_>,
+    others: impl Iterator<Item = &'o Other>,
+    facts: &dyn Facts,
+) -> Result<Vec<Comparison>, Missing> {
+    let different = others.filter(|other| !is_same(subject.version, &other.version));
+    different
+        .map(|other| match compare(subject, other, facts) {
+            Fact::Known(comparison) => Ok(comparison),
+            Fact::Missing(missing) => Err(missing),
+        })
+        .collect()
+}
+
+fn older_than(older: &Comparison, by_tip: bool) -> Decided {
+    Decided { decision: refused(format!("older: {}", older.text), by_tip), basis: Some((older.by, older.text.clone())) }
+}
+
+fn refused(reason: String, by_tip: bool) -> Decision {
+    Decision::End { state: UpdateState::Refused, reason, by_tip }
+}
+
+/// Whether a version runs that the person who requested the promotion did not know: it is neither what ran then nor what an
+/// update of ours brought since.
+fn is_foreign(running: &Running, update: &Update) -> bool {
+    let Some(expected) = &update.expected else { return false };
+    let is_known = is_same(&running.version, &update.version)
+        || expected.iter().any(|expected| is_same(&running.version, expected));
+    let is_ours = || {
+        let finished_at = running.landed.as_ref().and_then(|landed| landed.finished_at);
+        finished_at.is_some_and(|at| at >= update.received_at)
+    };
+    !is_known && !is_ours()
+}
+
+/// The causes of a decision to wait, for tests and logs.
+impl Decision {
+    pub fn wait_causes(&self) -> Vec<WaitCause> {
+        match self {
+            Self::Wait(waits) => waits.iter().map(|wait| wait.cause).collect(),
+            Self::Ask(_) => vec![WaitCause::MissingFact],
+            Self::Write | Self::End { .. } | Self::Keep => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

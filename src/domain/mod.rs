@@ -1,0 +1,46 @@
+//! The concepts of the pipeline as values: states, transitions and decisions. Pure, without SQL and without a network.
+//!
+//! In: what the store holds, what the branch names, what the intake learned. Out: the next state of a row with its effects, and
+//! for each candidate whether it is written, waits or ends.
+//!
+//! In reading order:
+//!
+//! - `words`: enums that are words in tables, API and metrics;
+//! - `event`, `update`, `request`, `block`, `wait`, `push`: the rows and their states;
+//! - `transition`: (state, input) -> state and effects, one table for each kind of row;
+//! - `versions`: when two descriptions of a version mean the same one;
+//! - `compare`: which of two versions is newer, or which fact is missing to tell;
+//! - `decide`: what becomes of the candidates of a place;
+//! - `explain`: the sentences that people read;
+//! - `outbox`: what the subscribers read.
+
+mod block;
+mod compare;
+mod decide;
+mod event;
+mod explain;
+mod outbox;
+mod push;
+mod request;
+mod transition;
+mod update;
+mod versions;
+mod wait;
+mod words;
+
+pub use block::{Block, BlockKind, Blocks, Frozen, FrozenBy, NewBlock};
+pub use compare::{BuildTime, CatchUpDoubt, Comparison, Descent, Fact, Facts, Missing, Other, Subject, compare};
+pub use decide::{Candidate, Decided, Decision, Landed, Place, Running, decide};
+pub use event::{Event, EventState, Party};
+pub use explain::{overtaken, waiting as explain_waiting};
+pub use outbox::{Change, Entry};
+pub use push::{AttemptedUpdate, PushAttempt, PushState};
+pub use request::{Request, RequestKind, RequestState, first_state};
+pub use transition::{
+    Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition,
+};
+pub use update::{Cause, SiteChange, Update, UpdateState};
+pub use versions::{is_same, runs, versions_of};
+pub use wait::{Wait, WaitCause, may_go};
+pub use words::UnknownWord;
+pub(crate) use words::words;

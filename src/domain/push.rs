@@ -1,0 +1,47 @@
+use jiff::Timestamp;
+
+use super::update::SiteChange;
+use super::words;
+use crate::image::Version;
+
+words! {
+    /// The state of a push attempt.
+    PushState {
+        /// The remote's answer is not known: the push is under way, or its answer was lost.
+        Open = "open",
+        /// Its commit is on the branch.
+        Landed = "landed",
+        /// It is certain that it never reaches the branch.
+        Lost = "lost",
+    }
+}
+
+/// One try to move a branch from `parent` to `tip`.
+///
+/// A push is atomic, and the remote compares the branch with `parent`: of two attempts with one parent at most one lands, and
+/// one whose parent is no longer the tip cannot land any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushAttempt {
+    pub id: String,
+    pub config_repository: String,
+    pub branch: String,
+    /// The commit that the branch must be at.
+    pub parent: String,
+    /// The last commit of the push.
+    pub tip: String,
+    pub state: PushState,
+    pub created_at: Timestamp,
+    pub updates: Vec<AttemptedUpdate>,
+}
+
+/// What a push attempt carries for one update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptedUpdate {
+    pub update_id: String,
+    /// The commit of the push that holds its changes.
+    pub commit: String,
+    /// What the environment runs before it.
+    pub old: Version,
+    /// The edited sites.
+    pub changes: Vec<SiteChange>,
+}

@@ -1,0 +1,118 @@
+use jiff::Timestamp;
+
+use super::block::Block;
+use super::update::{Cause, UpdateState};
+use super::words;
+use crate::telemetry::TraceContext;
+
+words! {
+    /// What a person or a CI job requested.
+    RequestKind {
+        /// The versions of another environment, or a named one.
+        Promotion = "promotion",
+        /// An earlier version, and a hold.
+        Rollback = "rollback",
+    }
+}
+
+impl RequestKind {
+    /// The cause of the updates of such a request.
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Promotion => Cause::Promotion,
+            Self::Rollback => Cause::Rollback,
+        }
+    }
+}
+
+words! {
+    /// The state of a request, which follows from its updates.
+    RequestState {
+        /// An update is on its way to the branch.
+        Pending = "pending",
+        /// No update is on its way, and at least one waits.
+        Waiting = "waiting",
+        /// Everything that was to be written is on the branch.
+        Committed = "committed",
+        /// Nothing was written, and at least one update was refused.
+        Refused = "refused",
+        /// Nothing was written: other versions took the place of all updates.
+        Superseded = "superseded",
+    }
+}
+
+impl RequestState {
+    /// Returns the state of a request with these updates. A request without updates had nothing to do: `committed`.
+    pub fn of(updates: impl IntoIterator<Item = UpdateState>) -> Self {
+        let updates: Vec<UpdateState> = updates.into_iter().collect();
+        let any = |states: &[UpdateState]| updates.iter().any(|state| states.contains(state));
+        if any(&[UpdateState::Unverified, UpdateState::Pending]) {
+            Self::Pending
+        } else if any(&[UpdateState::Waiting]) {
+            Self::Waiting
+        } else if updates.is_empty() || any(&[UpdateState::Committed, UpdateState::Unchanged]) {
+            Self::Committed
+        } else if any(&[UpdateState::Refused]) {
+            Self::Refused
+        } else {
+            Self::Superseded
+        }
+    }
+}
+
+/// Returns the first state of a promotion's update and its reason, for the promotion and its dry run alike.
+///
+/// `wanted` is `Unchanged` if the environment runs the version, and that wins over a hold: nothing is to be done. Otherwise a hold
+/// refuses.
+pub fn first_state(wanted: UpdateState, hold: Option<&Block>) -> (UpdateState, Option<String>) {
+    match (wanted, hold) {
+        (UpdateState::Unverified | UpdateState::Pending, Some(hold)) => {
+            (UpdateState::Refused, Some(hold.explanation()))
+        }
+        (wanted, _) => (wanted, None),
+    }
+}
+
+/// A promotion or rollback as it was requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// A ULID: sorts by arrival.
+    pub id: String,
+    pub kind: RequestKind,
+    /// The environment that changes.
+    pub environment: String,
+    /// The environment whose versions it takes.
+    pub source: Option<String>,
+    /// The name of the API token.
+    pub actor: String,
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+    /// A hash of the request: equal if a repeated `Idempotency-Key` came with the same request.
+    pub fingerprint: String,
+    /// The span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
+    /// The freeze or closed gate that it passes.
+    pub overridden: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_state_follows_from_its_updates() {
+        use UpdateState::{Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+        for (updates, expected) in [
+            (&[][..], RequestState::Committed),
+            (&[Committed, Unverified], RequestState::Pending),
+            (&[Pending, Waiting], RequestState::Pending),
+            (&[Refused, Waiting], RequestState::Waiting),
+            (&[Superseded, Committed], RequestState::Committed),
+            (&[Refused, Unchanged], RequestState::Committed),
+            (&[Superseded, Refused], RequestState::Refused),
+            (&[Superseded, Superseded], RequestState::Superseded),
+        ] {
+            assert_eq!(RequestState::of(updates.iter().copied()), expected, "{updates:?}");
+        }
+    }
+}

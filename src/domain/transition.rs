@@ -1,0 +1,150 @@
+//! What each input makes of each state. The diagram in `docs/architecture.md` is generated from these tables.
+
+use super::event::EventState;
+use super::push::PushState;
+use super::update::UpdateState;
+use super::words;
+
+words! {
+    /// What happens to an update.
+    UpdateInput {
+        /// The registry confirmed the image.
+        Confirm = "confirm",
+        /// A try failed and is repeated later.
+        Postpone = "postpone",
+        /// A wait cause exists.
+        Wait = "wait",
+        /// The last wait cause ended.
+        Resume = "resume",
+        /// A push attempt that carries it landed.
+        Land = "land",
+        /// The environment runs the version already.
+        FindUnchanged = "find unchanged",
+        /// Another version takes its place.
+        Supersede = "supersede",
+        /// An explained no.
+        Refuse = "refuse",
+        /// Its event runs again.
+        Replay = "replay",
+    }
+}
+
+words! {
+    /// What happens to an event.
+    EventInput {
+        /// The registry confirmed the image; the state follows from the updates from now on.
+        Confirm = "confirm",
+        /// A try failed and is repeated later.
+        Postpone = "postpone",
+        /// An update of the event changed its state.
+        Settle = "settle",
+        /// An explained no before there are updates.
+        Refuse = "refuse",
+        /// It runs again.
+        Replay = "replay",
+    }
+}
+
+words! {
+    /// What happens to a push attempt.
+    PushInput {
+        /// The branch has its commit.
+        FindLanded = "find landed",
+        /// The remote refused it, or the branch moved on without it.
+        FindLost = "find lost",
+    }
+}
+
+/// What a transition brings about besides the state, in the same transaction. Each transition also writes an entry of the
+/// outbox, except for failed tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// The state of the event is worked out again from its updates.
+    SettleCause,
+    /// The failed try is recorded for the event or request.
+    RecordFailure,
+    /// A rollout begins, if Argo CD is followed.
+    BeginRollout,
+    /// Older updates that wait at the place end: they could not be written any more.
+    SupersedeOlder,
+    /// If the update is of a rollback, it takes the place of the holds of earlier rollbacks.
+    ReplaceHolds,
+    /// If the update is of a rollback, its hold ends: the rollback did not happen.
+    EndHold,
+    /// Refused updates of the event no longer count.
+    ReplayUpdates,
+}
+
+/// Returns the next state of an update and the effects; `None`: the input means nothing in this state, and changes nothing.
+pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(UpdateState, &'static [Effect])> {
+    use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, SettleCause, SupersedeOlder};
+    use UpdateInput as In;
+    use UpdateState::{Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+    Some(match (state, input) {
+        (Unverified, In::Confirm) => (Pending, &[SettleCause]),
+        (Unverified | Pending, In::Postpone) => (state, &[RecordFailure]),
+        (Pending | Waiting, In::Wait) => (Waiting, &[SettleCause]),
+        (Waiting, In::Resume) => (Pending, &[SettleCause]),
+        // A push whose answer was lost may have landed before the update had to wait.
+        (Pending | Waiting, In::Land) => (Committed, &[SettleCause, BeginRollout, SupersedeOlder, ReplaceHolds]),
+        (Unverified | Pending | Waiting, In::FindUnchanged) => {
+            (Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds])
+        }
+        (Unverified | Pending | Waiting, In::Supersede) => (Superseded, &[SettleCause, EndHold]),
+        (Unverified | Pending | Waiting, In::Refuse) => (Refused, &[SettleCause, RecordFailure, EndHold]),
+        // The event gets a new update for the environment.
+        (Refused, In::Replay) => (Superseded, &[]),
+        (Unverified, In::Wait | In::Resume | In::Land | In::Replay)
+        | (Pending, In::Confirm | In::Resume | In::Replay)
+        | (Waiting, In::Confirm | In::Postpone | In::Replay)
+        | (Committed | Unchanged | Superseded, _)
+        | (
+            Refused,
+            In::Confirm
+            | In::Postpone
+            | In::Wait
+            | In::Resume
+            | In::Land
+            | In::FindUnchanged
+            | In::Supersede
+            | In::Refuse,
+        ) => return None,
+    })
+}
+
+/// Returns the next state of an event and the effects; `None`: the input means nothing in this state, and changes nothing.
+///
+/// `of_updates` is [`EventState::of`] its updates.
+pub fn event_transition(
+    state: EventState,
+    input: EventInput,
+    of_updates: EventState,
+) -> Option<(EventState, &'static [Effect])> {
+    use Effect::{RecordFailure, ReplayUpdates};
+    use EventInput as In;
+    use EventState::{Committed, Pending, Queued, Refused, Superseded, Unchanged, Waiting};
+    Some(match (state, input) {
+        (Queued, In::Confirm) => (of_updates, &[]),
+        (Queued, In::Postpone) => (Queued, &[RecordFailure]),
+        (Queued, In::Refuse) => (Refused, &[RecordFailure]),
+        (Pending | Waiting | Committed | Unchanged | Superseded | Refused, In::Settle) => (of_updates, &[]),
+        // Also if it was committed in another environment: only what was refused runs again.
+        (Refused | Committed | Unchanged | Superseded, In::Replay) => (Queued, &[ReplayUpdates, RecordFailure]),
+        // What is still to be decided about a queued event is not among its updates.
+        (Queued, In::Settle | In::Replay)
+        | (Pending | Waiting, In::Confirm | In::Postpone | In::Refuse | In::Replay)
+        | (Committed | Unchanged | Superseded | Refused, In::Confirm | In::Postpone | In::Refuse) => return None,
+    })
+}
+
+/// Returns the next state of a push attempt; `None`: the input means nothing in this state.
+pub fn push_transition(state: PushState, input: PushInput) -> Option<PushState> {
+    match (state, input) {
+        (PushState::Open, PushInput::FindLanded) => Some(PushState::Landed),
+        (PushState::Open, PushInput::FindLost) => Some(PushState::Lost),
+        (PushState::Landed | PushState::Lost, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::words;
+use crate::image::{Repository, Version};
+use crate::telemetry::TraceContext;
+
+words! {
+    /// The state of an update.
+    UpdateState {
+        /// The registry has not confirmed the image yet (promotions and rollbacks only).
+        Unverified = "unverified",
+        /// The branch writer decides about it next.
+        Pending = "pending",
+        /// It waits for the end of its wait causes.
+        Waiting = "waiting",
+        /// On the branch.
+        Committed = "committed",
+        /// The environment runs the version already.
+        Unchanged = "unchanged",
+        /// A newer version took its place before it was written.
+        Superseded = "superseded",
+        /// Ended with an explained no.
+        Refused = "refused",
+    }
+}
+
+impl UpdateState {
+    /// Whether the update has not ended.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Unverified | Self::Pending | Self::Waiting => true,
+            Self::Committed | Self::Unchanged | Self::Superseded | Self::Refused => false,
+        }
+    }
+
+    /// Whether the environment ran the version when the update ended.
+    pub fn has_landed(self) -> bool {
+        match self {
+            Self::Committed | Self::Unchanged => true,
+            Self::Unverified | Self::Pending | Self::Waiting | Self::Superseded | Self::Refused => false,
+        }
+    }
+
+    /// The states in which an update is open.
+    pub fn open() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|state| state.is_open())
+    }
+}
+
+words! {
+    /// Why an update is wanted.
+    Cause {
+        /// A registry announced a push.
+        Push = "push",
+        /// No webhook announced the tag; the registry's list of tags shows it.
+        CatchUp = "catch-up",
+        /// A promotion from one environment to another, or of a named version.
+        Promotion = "promotion",
+        /// A rollback to an earlier version.
+        Rollback = "rollback",
+    }
+}
+
+impl Cause {
+    /// Whether an event is the cause: such an update is compared with what runs, and waits for holds.
+    pub fn is_event(self) -> bool {
+        match self {
+            Self::Push | Self::CatchUp => true,
+            Self::Promotion | Self::Rollback => false,
+        }
+    }
+}
+
+/// One edited site, as history keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteChange {
+    /// The file, from the root of the config repository.
+    pub path: String,
+    /// The line of the value, counted from 1.
+    pub line: u32,
+    pub old: Version,
+    pub new: Version,
+}
+
+/// An update and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// A ULID: sorts by the order in which updates were made.
+    pub id: String,
+    pub environment: String,
+    pub repository: Repository,
+    pub version: Version,
+    pub cause: Cause,
+    /// The id of the event or request: its ULID is the order of arrival.
+    pub cause_id: String,
+    /// The receiver, or the name of the API token.
+    pub actor: String,
+    pub state: UpdateState,
+    /// Why it ended or waits, or the answer to the last failed try.
+    pub reason: Option<String>,
+    /// How many tries failed.
+    pub failures: u32,
+    /// When the next try is due; `None`: at once.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When the registry says the image was pushed.
+    pub pushed_at: Option<Timestamp>,
+    /// When the cause arrived.
+    pub received_at: Timestamp,
+    /// When its last wait cause ended; `None`: it never waited.
+    pub released_at: Option<Timestamp>,
+    /// The commit on the branch.
+    pub commit: Option<String>,
+    /// What the environment ran before.
+    pub old: Option<Version>,
+    /// The edited sites.
+    pub changes: Vec<SiteChange>,
+    /// When it reached its final state.
+    pub finished_at: Option<Timestamp>,
+    /// The criterion that decided whether it is newer; `None` for promotions and rollbacks.
+    pub decided_by: Option<String>,
+    /// What it was compared with, and the result in words.
+    pub decided_because: Option<String>,
+    /// What the environment ran when a promotion or rollback was requested; `None` for events.
+    pub expected: Option<Vec<Version>>,
+    /// The span that everything that becomes of it is a child of.
+    pub trace: TraceContext,
+    /// Why a promotion or rollback passes a freeze or a closed gate.
+    pub override_reason: Option<String>,
+}
+
+impl Update {
+    /// Returns since when the update could be written: since its last wait cause ended, otherwise since it was made.
+    pub fn wanted_since(&self) -> Timestamp {
+        let made = || {
+            let milliseconds = Ulid::from_string(&self.id).ok()?.timestamp_ms();
+            Timestamp::from_millisecond(i64::try_from(milliseconds).ok()?).ok()
+        };
+        self.released_at.or_else(made).unwrap_or(self.received_at)
+    }
+
+    /// Whether freezes do not keep the update back.
+    pub fn passes_freezes(&self) -> bool {
+        self.cause == Cause::Rollback || self.override_reason.is_some()
+    }
+}

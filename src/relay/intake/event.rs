@@ -1,0 +1,324 @@
+//! One event: from the announcement to the candidates of its environments.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::gather::{Build, Setback};
+use crate::domain::{Event, Party};
+use crate::image::{Digest, Repository, Tag};
+use crate::policy::{ImageRule, Verification, rule_for};
+use crate::registry::{Confirmation, Registries, UnverifiedImage};
+use crate::relay::branch::{Presence, sites};
+use crate::relay::runtime::backoff;
+use crate::relay::{Environment, Relay};
+use crate::store::{EventFacts, EventRefusal, StoreError};
+use crate::telemetry::{Span, SpanKind, TraceContext};
+
+/// How old a reading of a branch may be that says an environment does not name an image, if another environment does.
+const ABSENCE_AGE: Duration = Duration::from_secs(60);
+
+/// How old a reading may be that says no environment names an image.
+const TIP_AGE: Duration = Duration::from_secs(1);
+
+/// How long after an event arrived "not found" may mean "not yet", and the first pause, which doubles with each try. CNCF
+/// Distribution announces a push before it writes the tag
+/// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`); eventually
+/// consistent storage takes its time, too.
+const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
+
+/// The registry's answer about an image.
+pub(in crate::relay) enum Answer {
+    Confirmed { version: crate::image::Version, note: Option<String> },
+    No { reason: String },
+    NotThere { reason: String },
+    NotNow { reason: String, ask_again_after: Option<Duration> },
+}
+
+impl Relay {
+    /// Learns what an event needs and records it. Returns when the event is due again, if it was postponed.
+    pub(super) async fn take_in_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
+        let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
+        span.set("tagrelay.event.id", &event.id);
+        span.set("tagrelay.receiver", &event.receiver);
+        span.set("tagrelay.repository", &event.repository);
+        span.set("tagrelay.tag", &event.tag);
+        span.set_number("tagrelay.attempt", i64::from(event.failures) + 1);
+        let result = self.confirm_event(event, &mut span).await;
+        if let Err(error) = &result {
+            span.fail(&error.to_string());
+        }
+        result
+    }
+
+    async fn confirm_event(&self, event: &Event, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
+        let Some(rule) = rule_for(&self.0.images, &event.repository) else {
+            let reason = format!("no [[image]] rule manages {}", event.repository);
+            self.refuse_event(event, None, (reason, Party::Rules), true, span).await?;
+            return Ok(None);
+        };
+        let tag = match rule.check_tag(&event.tag) {
+            Ok(tag) => tag,
+            Err(refused) => {
+                self.refuse_event(event, Some(rule), (refused.to_string(), Party::Rules), false, span).await?;
+                return Ok(None);
+            }
+        };
+        let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
+        let announced = event.announced_digest.as_ref();
+        match self.ask(&image, rule, announced, "the payload announced", &span.context()).await {
+            Answer::Confirmed { version, note } => {
+                let build = Build::of_event(event, rule, tag, version);
+                return self.record_event(event, build, note, span).await;
+            }
+            Answer::No { reason } => {
+                self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?
+            }
+            Answer::NotThere { reason } => match not_yet(event, self.now()) {
+                Some(pause) => {
+                    let reason = format!("{reason} yet: it is asked again");
+                    return self.postpone_event(event, pause, (reason, Party::Registry), span).await;
+                }
+                None => self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?,
+            },
+            Answer::NotNow { reason, ask_again_after } => {
+                let pause = backoff::registry(event.failures, ask_again_after);
+                return self.postpone_event(event, pause, (reason, Party::Registry), span).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gathers the facts of a confirmed event and makes it a candidate in each environment that names the image.
+    async fn record_event(
+        &self,
+        event: &Event,
+        mut build: Build<'_>,
+        note: Option<String>,
+        span: &mut Span,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let rule = build.rule;
+        let mut gathering = self.0.traces.begin(SpanKind::Internal, "gather facts", Some(&span.context()));
+        gathering.set("tagrelay.rule", rule.pattern.as_str());
+        build.trace = gathering.context();
+        let environments = self.takers(event).await;
+        if environments.is_empty() {
+            let reason = self.why_no_taker(&event.repository);
+            gathering.set("tagrelay.outcome", "refused");
+            self.refuse_event(event, Some(rule), (reason, Party::Rules), true, span).await?;
+            return Ok(None);
+        }
+        let gathered = async {
+            self.check_membership(&build).await?;
+            for environment in &environments {
+                self.gather(&build, environment, None).await?;
+            }
+            Ok(())
+        };
+        match gathered.await {
+            Ok(()) => {}
+            Err(Setback::Store(error)) => return Err(error),
+            Err(Setback::Refused { reason, asked }) => {
+                gathering.set("tagrelay.outcome", "refused");
+                self.refuse_event(event, Some(rule), (reason, asked), true, span).await?;
+                return Ok(None);
+            }
+            Err(Setback::NotNow { reason, ask_again_after, asked }) => {
+                gathering.set("tagrelay.outcome", "postponed");
+                let pause = backoff::registry(event.failures, ask_again_after);
+                return self.postpone_event(event, pause, (reason, asked), span).await;
+            }
+        }
+        let facts = EventFacts {
+            event_id: event.id.clone(),
+            matched_rule: rule.pattern.as_str().to_owned(),
+            version: build.version,
+            note,
+            environments,
+        };
+        let candidates = self.0.store.record_facts(facts).await?;
+        let candidates: Vec<String> = candidates.into_iter().map(|(environment, _)| environment).collect();
+        gathering.set("tagrelay.environments", candidates.join(", "));
+        span.set("tagrelay.outcome", "confirmed");
+        tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environments = candidates.join(", "), trace_id = %event.trace.trace_id(), "event confirmed");
+        Ok(None)
+    }
+
+    async fn postpone_event(
+        &self,
+        event: &Event,
+        pause: Duration,
+        (reason, asked): (String, Party),
+        span: &mut Span,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let until = self.now() + pause;
+        let trace_id = event.trace.trace_id();
+        tracing::warn!(event = %event.id, repository = %event.repository, reason, %until, %trace_id, "event postponed");
+        span.set("tagrelay.outcome", "postponed");
+        span.fail(&reason);
+        self.0.store.postpone_event(&event.id, until, asked, reason).await?;
+        Ok(Some(until))
+    }
+
+    pub(super) async fn refuse_event(
+        &self,
+        event: &Event,
+        rule: Option<&ImageRule>,
+        (reason, asked): (String, Party),
+        redeliverable: bool,
+        span: &mut Span,
+    ) -> Result<(), StoreError> {
+        let trace_id = event.trace.trace_id();
+        tracing::warn!(event = %event.id, repository = %event.repository, tag = %event.tag, reason, %trace_id, "event refused");
+        span.set("tagrelay.outcome", "refused");
+        span.set("tagrelay.reason", &reason);
+        let refusal = EventRefusal {
+            event_id: event.id.clone(),
+            reason,
+            matched_rule: rule.map(|rule| rule.pattern.as_str().to_owned()),
+            redeliverable,
+            asked,
+        };
+        self.0.store.refuse_event(refusal).await
+    }
+
+    /// Asks the registry about an image, if the rule wants that. `expected` is a digest with the text of its origin.
+    pub(in crate::relay) async fn ask(
+        &self,
+        image: &UnverifiedImage,
+        rule: &ImageRule,
+        expected: Option<&Digest>,
+        expected_because: &str,
+        trace: &TraceContext,
+    ) -> Answer {
+        if rule.verify == Verification::Nothing {
+            let unchecked = Registries::take_unchecked(image).version();
+            return Answer::Confirmed { version: unchecked, note: Some("not verified, as the rule says".to_owned()) };
+        }
+        let registry = image.repository.registry();
+        match self.confirm("registry confirm", image, trace).await {
+            Confirmation::There(image) => {
+                let differs = expected.filter(|expected| image.digest().is_some_and(|digest| digest != *expected));
+                let note = differs
+                    .map(|expected| format!("{expected_because} {expected}, and {registry} has {}", image.version()));
+                Answer::Confirmed { version: image.version(), note }
+            }
+            Confirmation::NotThere => {
+                Answer::NotThere { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
+            }
+            Confirmation::NotAllowed { reason } => Answer::No { reason },
+            Confirmation::NotNow { reason, ask_again_after } => Answer::NotNow { reason, ask_again_after },
+        }
+    }
+
+    /// Asks the registry about an image, in a span of its own.
+    pub(in crate::relay) async fn confirm(
+        &self,
+        name: &'static str,
+        image: &UnverifiedImage,
+        trace: &TraceContext,
+    ) -> Confirmation {
+        let registry = image.repository.registry();
+        let mut span = self.0.traces.begin(SpanKind::Client, name, Some(trace));
+        span.set("server.address", registry);
+        span.set("tagrelay.repository", &image.repository);
+        span.set("tagrelay.tag", &image.tag);
+        let rule = rule_for(&self.0.images, &image.repository);
+        let reads = rule.is_some_and(|rule| compares_build_times(rule, &image.tag));
+        let confirmation = if reads {
+            self.0.registries.confirm_and_read(image).await
+        } else {
+            self.0.registries.confirm(image).await
+        };
+        span.set("tagrelay.outcome", confirmation.outcome());
+        match &confirmation {
+            Confirmation::There(image) => span.set("tagrelay.version", image.version()),
+            Confirmation::NotThere => {}
+            Confirmation::NotAllowed { reason } | Confirmation::NotNow { reason, .. } => span.fail(reason),
+        }
+        self.0.metrics.registry_request(registry, confirmation.outcome());
+        confirmation
+    }
+
+    /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
+    ///
+    /// A manifest may have come since the branch was last read. If another environment takes the image, that is looked up now and
+    /// then; if none does, the answer is final and rests on a reading after the event arrived.
+    async fn takers(&self, event: &Event) -> Vec<String> {
+        let repository = &event.repository;
+        let has_none = self.known_takers(repository).is_empty();
+        for branch in &self.0.branches {
+            let lacks_it =
+                |environment: &Environment| matches!(branch.presence(&environment.name, repository), Presence::Absent);
+            if !branch.automatic().any(lacks_it) {
+                continue;
+            }
+            let reading = async {
+                if has_none {
+                    let age = self.now().duration_since(event.received_at);
+                    branch.read_if_older_than(TIP_AGE.min(Duration::try_from(age).unwrap_or_default())).await
+                } else {
+                    branch.refresh_if_older_than(ABSENCE_AGE).await
+                }
+            };
+            if let Err(error) = reading.await {
+                tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
+            }
+        }
+        self.known_takers(repository)
+    }
+
+    fn known_takers(&self, repository: &Repository) -> Vec<String> {
+        let mut takers = Vec::new();
+        for branch in &self.0.branches {
+            for environment in branch.automatic() {
+                match branch.presence(&environment.name, repository) {
+                    Presence::Named | Presence::Unknown => takers.push(environment.name.clone()),
+                    Presence::Absent => {}
+                }
+            }
+        }
+        takers
+    }
+
+    fn why_no_taker(&self, repository: &Repository) -> String {
+        let mut on_request = Vec::new();
+        let mut unreadable = Vec::new();
+        for branch in &self.0.branches {
+            let Some(snapshot) = branch.snapshot() else { continue };
+            for environment in branch.environments() {
+                if let Some(sites) = sites(&snapshot, &environment.name) {
+                    if sites.sites.contains_key(repository) {
+                        on_request.push(environment.name.as_str());
+                    }
+                    unreadable
+                        .extend(sites.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)));
+                }
+            }
+        }
+        let mut reason = if on_request.is_empty() {
+            format!("no manifest of any environment names {repository}")
+        } else {
+            format!("only {} runs {repository}, and takes promotions only", on_request.join(", "))
+        };
+        if !unreadable.is_empty() {
+            unreadable.truncate(5);
+            reason.push_str(&format!(" (files that could not be read: {})", unreadable.join("; ")));
+        }
+        reason
+    }
+}
+
+/// Whether the build time is the first criterion that can tell two builds with such a tag apart.
+fn compares_build_times(rule: &ImageRule, tag: &Tag) -> bool {
+    let facts = rule.tag.read(tag).unwrap_or_default();
+    let is_ordered = facts.number.is_some() || facts.time.is_some() || facts.version.is_some();
+    rule.verify == Verification::Exists && !rule.allow_older && rule.source.is_none() && !is_ordered
+}
+
+/// Returns the pause before the registry is asked again for an image that it does not have; `None`: its answer is final.
+fn not_yet(event: &Event, now: Timestamp) -> Option<Duration> {
+    let age = Duration::try_from(now.duration_since(event.received_at)).unwrap_or_default();
+    let pause = NOT_YET.1.saturating_mul(2u32.saturating_pow(event.failures.min(16)));
+    (age < NOT_YET.0).then(|| backoff::registry(0, Some(pause)))
+}

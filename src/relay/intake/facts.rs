@@ -1,0 +1,119 @@
+//! What is known about images without a network: the branch writer reads it, the intake fills it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::domain::{BuildTime, Descent, Fact, Facts, Missing};
+use crate::image::{Digest, Repository, Tag};
+use crate::source_repo::{Relation, Sources};
+
+/// How long "the history does not tell", "not readable" and the digest of a tag are believed.
+const PASSING: Duration = Duration::from_secs(300);
+
+/// The most facts of a kind. Beyond that all of the kind are forgotten and asked for again: 40 MB at the most.
+const MOST: usize = 50_000;
+
+/// The facts of one generation. Everything in it can be lost: it is read from the store, the registry or the source again.
+pub(in crate::relay) struct FactBase {
+    sources: Arc<Sources>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    descents: HashMap<(usize, Repository, String, String), Learned<Descent>>,
+    build_times: HashMap<(Repository, Digest), Learned<BuildTime>>,
+    tag_digests: HashMap<(Repository, Tag), Learned<Option<Digest>>>,
+    announced_before: HashMap<(Repository, Digest, Tag), Learned<bool>>,
+}
+
+struct Learned<T> {
+    value: T,
+    at: Instant,
+}
+
+impl FactBase {
+    pub(in crate::relay) fn new(sources: Arc<Sources>) -> Self {
+        Self { sources, known: Mutex::default() }
+    }
+
+    pub(super) fn learn_descent(&self, missing: (usize, Repository, String, String), descent: Descent) {
+        keep(&mut self.known().descents, missing, descent);
+    }
+
+    pub(super) fn learn_build_time(&self, repository: &Repository, digest: &Digest, time: BuildTime) {
+        keep(&mut self.known().build_times, (repository.clone(), digest.clone()), time);
+    }
+
+    pub(super) fn learn_tag_digest(&self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
+        keep(&mut self.known().tag_digests, (repository.clone(), tag.clone()), digest);
+    }
+
+    pub(super) fn learn_announced_before(&self, key: (Repository, Digest, Tag), before: bool) {
+        keep(&mut self.known().announced_before, key, before);
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Facts for FactBase {
+    fn descent(&self, source: usize, repository: &Repository, new: &str, old: &str) -> Fact<Descent> {
+        // The graph is asked first: it may have grown since a question had no answer.
+        if let Some(relation) = self.sources.known_relation(source, repository, new, old) {
+            return Fact::Known(descent(relation));
+        }
+        let key = (source, repository.clone(), new.to_owned(), old.to_owned());
+        let learned = recall(&self.known().descents, &key, |_| true);
+        let (source, repository, new, old) = key;
+        learned.map_or(Fact::Missing(Missing::Descent { source, repository, new, old }), Fact::Known)
+    }
+
+    fn build_time(&self, repository: &Repository, digest: &Digest) -> Fact<BuildTime> {
+        let key = (repository.clone(), digest.clone());
+        let passes = |time: &BuildTime| matches!(time, BuildTime::Unreadable { .. });
+        let learned = recall(&self.known().build_times, &key, passes);
+        let (repository, digest) = key;
+        learned.map_or(Fact::Missing(Missing::BuildTime { repository, digest }), Fact::Known)
+    }
+
+    fn tag_digest(&self, repository: &Repository, tag: &Tag) -> Fact<Option<Digest>> {
+        let key = (repository.clone(), tag.clone());
+        let learned = recall(&self.known().tag_digests, &key, |_| true);
+        let (repository, tag) = key;
+        learned.map_or(Fact::Missing(Missing::TagDigest { repository, tag }), Fact::Known)
+    }
+
+    fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &Tag) -> Fact<bool> {
+        let key = (repository.clone(), digest.clone(), tag.clone());
+        let learned = recall(&self.known().announced_before, &key, |_| false);
+        let (repository, digest, tag) = key;
+        learned.map_or(Fact::Missing(Missing::AnnouncedBefore { repository, digest, tag }), Fact::Known)
+    }
+}
+
+pub(super) fn descent(relation: Relation) -> Descent {
+    match relation {
+        Relation::Same => Descent::Same,
+        Relation::Descendant => Descent::Descendant,
+        Relation::Ancestor => Descent::Ancestor,
+        Relation::Untold { reason } => Descent::Unknown { reason },
+    }
+}
+
+fn keep<K: Hash + Eq, T>(known: &mut HashMap<K, Learned<T>>, key: K, value: T) {
+    if known.len() >= MOST {
+        known.clear();
+    }
+    known.insert(key, Learned { value, at: Instant::now() });
+}
+
+/// Returns a value unless it is of a kind that passes and too old.
+fn recall<K: Hash + Eq, T: Clone>(known: &HashMap<K, Learned<T>>, key: &K, passes: impl Fn(&T) -> bool) -> Option<T> {
+    let learned = known.get(key)?;
+    let is_over = passes(&learned.value) && learned.at.elapsed() > PASSING;
+    (!is_over).then(|| learned.value.clone())
+}

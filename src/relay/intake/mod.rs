@@ -1,0 +1,230 @@
+//! Takes in events and requests: asks registries and source repositories for facts, and decides nothing.
+//!
+//! In: queued events, unverified updates of requests, updates with a missing fact. Out: candidates for the branch writers. Each
+//! runs in a task of its own, a bounded number for each registry, so that a slow registry delays only its own images. "Not now" goes
+//! back to the store with a time.
+//!
+//! Files: `event` and `request` take in one of a kind, `gather` learns facts, `facts` keeps them.
+
+mod event;
+mod facts;
+mod gather;
+mod request;
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Relay;
+use super::runtime::Arrived;
+use crate::domain::{Event, Update};
+use crate::store::StoreError;
+pub(super) use event::Answer;
+pub(super) use facts::FactBase;
+
+/// How many events of one registry are worked on together.
+const PER_REGISTRY: u32 = 64;
+
+/// When fewer than this many of a registry are left, the next ones are read from the store.
+const LOW_WATER: usize = 16;
+
+/// How long answers of registries are waited for at a stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The pause if the store does not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+enum Work {
+    Event(Event),
+    Update(Update),
+    MissingFacts(Update),
+}
+
+impl Work {
+    fn id(&self) -> &str {
+        match self {
+            Self::Event(event) => &event.id,
+            Self::Update(update) | Self::MissingFacts(update) => &update.id,
+        }
+    }
+
+    fn registry(&self) -> &str {
+        match self {
+            Self::Event(event) => event.repository.registry(),
+            Self::Update(update) | Self::MissingFacts(update) => update.repository.registry(),
+        }
+    }
+}
+
+/// The work under way.
+#[derive(Default)]
+struct InFlight {
+    tasks: JoinSet<Done>,
+    ids: HashSet<String>,
+    per_registry: HashMap<String, usize>,
+    /// Registries of which the store may have more than was read.
+    more: HashSet<String>,
+}
+
+/// A finished piece of work, and when it is due again if it was postponed.
+struct Done {
+    id: String,
+    registry: String,
+    due_again: Option<Timestamp>,
+}
+
+impl InFlight {
+    fn finished(&mut self, done: &Done) {
+        self.ids.remove(&done.id);
+        if let Some(count) = self.per_registry.get_mut(&done.registry) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn busy_registries(&self) -> Vec<String> {
+        self.per_registry.keys().filter(|registry| self.is_busy(registry)).cloned().collect()
+    }
+
+    fn is_busy(&self, registry: &str) -> bool {
+        self.per_registry.get(registry).is_some_and(|count| *count >= PER_REGISTRY as usize)
+    }
+
+    /// Records what arrived. Returns whether it can wait until less is in flight, so that a flood of events does not cost a read
+    /// of the store each.
+    fn can_wait(&mut self, arrived: Arrived) -> bool {
+        if arrived.other || !arrived.registries.iter().all(|registry| self.is_busy(registry)) {
+            return false;
+        }
+        self.more.extend(arrived.registries);
+        true
+    }
+
+    fn wants_more(&self) -> bool {
+        self.more.iter().any(|registry| self.per_registry.get(registry).copied().unwrap_or_default() < LOW_WATER)
+    }
+}
+
+pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+    let mut in_flight = InFlight::default();
+    loop {
+        let seen = relay.now();
+        let next = match fetch(&relay, &mut in_flight, seen).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "the intake cannot read the store; trying again");
+                Some(seen + STORE_PAUSE)
+            }
+        };
+        if wait(&relay, &mut in_flight, (next, seen), &mut stopped).await.is_break() {
+            break;
+        }
+    }
+    // A registry that does not answer soon is asked again by the next generation or process: nothing is lost.
+    let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+    in_flight.tasks.shutdown().await;
+    relay.0.in_hand.send_replace(0);
+}
+
+/// Waits until there is something to read: at `next`, or when something arrived. The clock showed `seen` when `next` was worked out.
+async fn wait(
+    relay: &Relay,
+    in_flight: &mut InFlight,
+    (mut next, seen): (Option<Timestamp>, Timestamp),
+    stopped: &mut watch::Receiver<bool>,
+) -> std::ops::ControlFlow<()> {
+    use std::ops::ControlFlow::{Break, Continue};
+    loop {
+        let due = async {
+            match next {
+                Some(at) => relay.0.store.clock().doze_until(at, seen).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return Break(()),
+            arrived = relay.0.wakes.arrived() => {
+                if !in_flight.can_wait(arrived) {
+                    return Continue(());
+                }
+            }
+            () = due => return Continue(()),
+            Some(done) = in_flight.tasks.join_next() => {
+                match done {
+                    Ok(done) => {
+                        in_flight.finished(&done);
+                        relay.0.in_hand.send_replace(in_flight.ids.len());
+                        next = next.into_iter().chain(done.due_again).min();
+                    }
+                    // Panics are caught in the task, so this means that the runtime ends.
+                    Err(error) => tracing::error!(%error, "a task of the intake failed"),
+                }
+                if in_flight.wants_more() {
+                    return Continue(());
+                }
+            }
+        }
+    }
+}
+
+/// Starts what is due at `now`. Returns when something else will be.
+async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    let store = &relay.0.store;
+    // A busy registry gets nothing more, and what waits for it is not read again and again.
+    let busy = in_flight.busy_registries();
+    let but: Vec<&str> = busy.iter().map(String::as_str).collect();
+    let missing = store.missing_facts(now, PER_REGISTRY).await?.into_iter().map(Work::MissingFacts);
+    let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Update);
+    let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Event);
+    in_flight.more.clear();
+    in_flight.more.extend(busy);
+    let mut fetched: HashMap<String, u32> = HashMap::new();
+    for work in missing.chain(updates).chain(events) {
+        let registry = work.registry().to_owned();
+        let count = fetched.entry(registry.clone()).or_default();
+        *count += 1;
+        if *count >= PER_REGISTRY {
+            in_flight.more.insert(registry.clone());
+        }
+        if in_flight.ids.insert(work.id().to_owned()) {
+            *in_flight.per_registry.entry(registry).or_default() += 1;
+            in_flight.tasks.spawn(relay.clone().work(work));
+        }
+    }
+    relay.0.in_hand.send_replace(in_flight.ids.len());
+    store.next_attempt(now).await
+}
+
+impl Relay {
+    async fn work(self, work: Work) -> Done {
+        let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
+        let taken_in = async {
+            match &work {
+                Work::Event(event) => self.take_in_event(event).await,
+                Work::Update(update) => self.take_in_update(update).await,
+                Work::MissingFacts(update) => self.take_in_missing_facts(update).await,
+            }
+        };
+        let result = match AssertUnwindSafe(taken_in).catch_unwind().await {
+            Ok(result) => result,
+            Err(panic) => {
+                let panic = crate::telemetry::panic_text(&*panic);
+                let given_up = match &work {
+                    Work::Event(event) => self.give_up_event(event, panic).await,
+                    Work::Update(update) | Work::MissingFacts(update) => self.give_up_update(update, panic).await,
+                };
+                given_up.map(|()| None)
+            }
+        };
+        let due_again = result.unwrap_or_else(|error| {
+            tracing::error!(%error, id, "the store did not take what was learned; trying again");
+            Some(self.now() + STORE_PAUSE)
+        });
+        Done { id, registry, due_again }
+    }
+}

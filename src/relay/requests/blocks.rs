@@ -1,0 +1,78 @@
+use jiff::Timestamp;
+
+use super::RequestError;
+use crate::domain::{Block, BlockKind, NewBlock};
+use crate::relay::Relay;
+use crate::store::StoreError;
+
+/// A hold as it is requested.
+#[derive(Debug, Clone)]
+pub struct HoldOrder {
+    pub environment: String,
+    /// The repository, whole or by its last component.
+    pub repository: String,
+    pub reason: Option<String>,
+    /// The name of the API token.
+    pub actor: String,
+    /// When it ends by itself; `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A freeze as it is requested.
+#[derive(Debug, Clone)]
+pub struct FreezeOrder {
+    pub environment: String,
+    pub reason: String,
+    /// The name of the API token.
+    pub actor: String,
+    /// When it ends by itself; `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Relay {
+    /// Makes a hold.
+    ///
+    /// # Errors
+    ///
+    /// If the environment runs no such repository, or it could not be stored.
+    pub async fn hold(&self, order: HoldOrder) -> Result<Block, RequestError> {
+        let repository = self.repository_in(&order.environment, &order.repository)?;
+        let HoldOrder { environment, reason, actor, expires_at, .. } = order;
+        let (kind, repository) = (BlockKind::Hold, Some(repository));
+        self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
+    }
+
+    /// Freezes an environment until it is thawed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such environment, or it could not be stored.
+    pub async fn freeze(&self, order: FreezeOrder) -> Result<Block, RequestError> {
+        self.branch(&order.environment)?;
+        let FreezeOrder { environment, reason, actor, expires_at } = order;
+        let (kind, repository, reason) = (BlockKind::Freeze, None, Some(reason));
+        self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
+    }
+
+    async fn block(&self, new: NewBlock) -> Result<Block, RequestError> {
+        let made = self.0.store.block(new).await?;
+        let (repository, reason) = (made.repository.as_ref().map(ToString::to_string), made.reason.as_deref());
+        tracing::info!(block = %made.id, kind = %made.kind, environment = %made.environment, repository, actor = %made.actor, reason, "block made");
+        Ok(made)
+    }
+
+    /// Releases a hold or thaws a freeze. The updates that waited for it go. Returns `None` if there is no active one of that id
+    /// and kind.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn end_block(&self, id: &str, kind: BlockKind, actor: &str) -> Result<Option<Block>, StoreError> {
+        let ended = self.0.store.end_block(id, kind, actor).await?;
+        if let Some(block) = &ended {
+            let repository = block.repository.as_ref().map(ToString::to_string);
+            tracing::info!(block = %block.id, kind = %kind, environment = %block.environment, repository, actor, "block ended");
+        }
+        Ok(ended)
+    }
+}

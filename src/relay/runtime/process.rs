@@ -1,0 +1,81 @@
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+
+use crate::relay::catch_up::Board;
+
+/// What all generations of a process share.
+pub(in crate::relay) struct Process {
+    /// When it began to receive webhooks.
+    pub(in crate::relay) begun: Timestamp,
+    /// What catch-up remembers of registries.
+    pub(in crate::relay) board: Board,
+    /// Rung by a person's request to catch up at once.
+    pub(in crate::relay) catch_up: Notify,
+    failure: watch::Sender<Option<String>>,
+}
+
+impl Process {
+    pub(in crate::relay) fn new(begun: Timestamp) -> Arc<Self> {
+        let (board, catch_up) = (Board::default(), Notify::new());
+        Arc::new(Self { begun, board, catch_up, failure: watch::Sender::new(None) })
+    }
+
+    /// Returns why a task ended that must not, as soon as one does.
+    pub(in crate::relay) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        loop {
+            if let Some(reason) = failure.borrow_and_update().clone() {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                // Cannot happen: the sender is in `self`.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Runs a task. A panic, or an end before it was stopped, is reported to [`Self::failed`].
+    pub(super) async fn supervise(
+        self: Arc<Self>,
+        name: String,
+        stopped: watch::Receiver<bool>,
+        task: impl Future<Output = ()>,
+    ) {
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        let reason = match ended {
+            Ok(()) if *stopped.borrow() => return,
+            Ok(()) => "it ended by itself".to_owned(),
+            Err(panic) => crate::telemetry::panic_text(&*panic).to_owned(),
+        };
+        tracing::error!(task = name, reason, "a task of the pipeline failed: please report this");
+        self.failure.send_replace(Some(format!("the task `{name}` failed: {reason}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn panic_of_a_task_is_reported() {
+        let process = Process::new(Timestamp::UNIX_EPOCH);
+        let (_stop, stopped) = watch::channel(false);
+        process.clone().supervise("writer".to_owned(), stopped, async { panic!("the index is {}", "gone") }).await;
+        assert_eq!(process.failed().await, "the task `writer` failed: the index is gone");
+    }
+
+    #[tokio::test]
+    async fn task_that_ends_by_itself_is_reported_and_a_stopped_one_is_not() {
+        let process = Process::new(Timestamp::UNIX_EPOCH);
+        let (stop, stopped) = watch::channel(true);
+        process.clone().supervise("intake".to_owned(), stopped.clone(), async {}).await;
+        assert!(process.failed().now_or_never().is_none());
+        stop.send_replace(false);
+        process.clone().supervise("intake".to_owned(), stopped, async {}).await;
+        assert_eq!(process.failed().await, "the task `intake` failed: it ended by itself");
+    }
+}

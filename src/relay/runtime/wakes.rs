@@ -1,0 +1,109 @@
+//! Wakes the stages when the outbox says that there is work for them. A subscriber of the outbox, and nothing else rings.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::domain::{Change, Entry, EventState, UpdateState};
+use crate::image::Repository;
+use crate::relay::Relay;
+use crate::store::Subscriber;
+
+/// The wake-ups of the stages that exist once in a generation. Branch writers and rollouts have their own.
+#[derive(Default)]
+pub(in crate::relay) struct Wakes {
+    intake: Notify,
+    arrived: Mutex<Arrived>,
+    /// A block, a wait cause or a window changed.
+    pub(in crate::relay) waits: Notify,
+}
+
+/// What has arrived since the intake looked last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::relay) struct Arrived {
+    /// Registries of new events.
+    pub(in crate::relay) registries: HashSet<String>,
+    /// Anything else.
+    pub(in crate::relay) other: bool,
+}
+
+impl Wakes {
+    /// Waits until something arrives. May return nothing if the wait before took it.
+    pub(in crate::relay) async fn arrived(&self) -> Arrived {
+        self.intake.notified().await;
+        std::mem::take(&mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wake_intake(&self, registry: Option<&str>) {
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        match registry {
+            Some(registry) if arrived.registries.contains(registry) => {}
+            Some(registry) => drop(arrived.registries.insert(registry.to_owned())),
+            None => arrived.other = true,
+        }
+        drop(arrived);
+        self.intake.notify_one();
+    }
+}
+
+pub(in crate::relay) async fn run(relay: Relay, mut outbox: Subscriber, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            entries = outbox.next() => entries.iter().for_each(|entry| relay.wake_for(entry)),
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+impl Relay {
+    fn wake_for(&self, entry: &Entry) {
+        match &entry.change {
+            Change::Event { repository, state, .. } => {
+                if state == EventState::Queued.as_str() {
+                    let registry = repository.parse().ok().map(|name: Repository| name.registry().to_owned());
+                    self.0.wakes.wake_intake(registry.as_deref());
+                }
+            }
+            Change::Update { environment, state, .. } => match state.parse() {
+                Ok(UpdateState::Unverified) => self.0.wakes.wake_intake(None),
+                Ok(UpdateState::Waiting) => {
+                    // The cause may be a missing fact, or end at a time.
+                    self.0.wakes.wake_intake(None);
+                    self.0.wakes.waits.notify_one();
+                }
+                Ok(state) => {
+                    // Others of its request may have waited for this one.
+                    if let Some(branch) = self.branch_of(environment) {
+                        branch.wake.notify_one();
+                    }
+                    if state == UpdateState::Committed
+                        && let Some(following) = &self.0.following
+                    {
+                        following.wake();
+                    }
+                }
+                Err(_) => {}
+            },
+            Change::Hold { .. } | Change::Freeze { .. } => self.0.wakes.waits.notify_one(),
+            Change::Request { .. } | Change::Rollout { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn arrivals_are_handed_over_once_and_together() {
+        let wakes = Wakes::default();
+        wakes.wake_intake(Some("a.test"));
+        wakes.wake_intake(Some("b.test"));
+        wakes.wake_intake(Some("a.test"));
+        let registries: HashSet<String> = ["a.test".to_owned(), "b.test".to_owned()].into();
+        assert_eq!(wakes.arrived().await, Arrived { registries, other: false });
+        wakes.wake_intake(None);
+        assert_eq!(wakes.arrived().await, Arrived { registries: HashSet::new(), other: true });
+    }
+}

@@ -1,0 +1,41 @@
+//! The one place that changes states.
+//!
+//! In: inputs to updates and events. Each transition of `domain` is looked up with the current row, its effects are executed, and
+//! the outbox gets an entry. Everything is done for many rows at once: handing a statement to SQLite costs more than most
+//! statements do.
+//!
+//! In reading order:
+//!
+//! - `step`: an input and its values;
+//! - `review`: which waiting updates may go;
+//! - `effects`: the effects of transitions of updates;
+//! - `settle`: the states of events, which follow from their updates;
+//! - `updates`, `events`: transitions;
+//! - `insert`: new updates.
+
+mod effects;
+mod events;
+mod insert;
+mod review;
+mod settle;
+mod step;
+mod updates;
+
+pub(super) use events::{EventStep, apply_events};
+pub(super) use insert::{NewUpdate, insert};
+pub(super) use review::{Scope, review};
+pub(super) use step::Step;
+pub(super) use updates::apply;
+
+#[cfg(test)]
+pub(super) fn statements() -> Vec<super::statements::Listed> {
+    [
+        effects::STATEMENTS,
+        events::STATEMENTS,
+        insert::STATEMENTS,
+        review::STATEMENTS,
+        settle::STATEMENTS,
+        updates::STATEMENTS,
+    ]
+    .concat()
+}

@@ -1,0 +1,79 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::domain::{Event, EventInput, EventState, UpdateState, event_transition};
+use crate::store::explain;
+use crate::store::outbox::of_event;
+use crate::store::rows::{event_columns, parse};
+use crate::store::statements::{statements, values};
+use crate::store::writer::Transaction;
+
+statements! {
+    EVENTS = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list}");
+    UPDATES = ("SELECT cause_id, state, reason FROM updates WHERE replayed = 0 AND cause_id IN {list} ORDER BY id");
+    WRITE = ("UPDATE events SET state = v.column2, reason = v.column3, finished_at = v.column4
+        FROM (VALUES {rows:TTTI}) AS v WHERE events.id = v.column1");
+}
+
+/// The updates of events that count, in the order in which they were made, with their reasons.
+pub(super) async fn updates_of(
+    tx: &mut Transaction<'_>,
+    event_ids: impl IntoIterator<Item = &String>,
+) -> Result<HashMap<String, Vec<(UpdateState, Option<String>)>>, sqlx::Error> {
+    let rows: Vec<(String, String, Option<String>)> = UPDATES.all_of(tx.connection, values![], event_ids).await?;
+    let mut by_event: HashMap<String, Vec<(UpdateState, Option<String>)>> = HashMap::new();
+    for (cause_id, state, reason) in rows {
+        by_event.entry(cause_id).or_default().push((parse(&state, "state")?, reason));
+    }
+    Ok(by_event)
+}
+
+/// Returns the state and the reason that follow from the updates of an event.
+pub(super) fn state_of(updates: &[(UpdateState, Option<String>)]) -> (EventState, Option<String>) {
+    let states: Vec<UpdateState> = updates.iter().map(|(state, _)| *state).collect();
+    let (state, explained_by) = EventState::of(&states);
+    (state, explained_by.and_then(|index| updates.get(index)).and_then(|(_, reason)| reason.clone()))
+}
+
+/// Gives events the states that follow from their updates.
+pub(super) async fn settle(tx: &mut Transaction<'_>, event_ids: &BTreeSet<String>) -> Result<(), sqlx::Error> {
+    if event_ids.is_empty() {
+        return Ok(());
+    }
+    let mut events: Vec<Event> = EVENTS.all_of(tx.connection, values![], event_ids).await?;
+    events.sort_by(|a, b| a.id.cmp(&b.id));
+    let updates = updates_of(tx, event_ids).await?;
+    let mut rows = Vec::new();
+    let mut changed = Vec::new();
+    for mut event in events {
+        let of_event = updates.get(&event.id).map(Vec::as_slice).unwrap_or_default();
+        let (of_updates, reason) = state_of(of_event);
+        let Some((state, _)) = event_transition(event.state, EventInput::Settle, of_updates) else { continue };
+        if state == event.state && reason == event.reason {
+            continue;
+        }
+        let is_new = state != event.state;
+        if is_new {
+            event.finished_at = (!state.is_open()).then_some(tx.now);
+        }
+        (event.state, event.reason) = (state, reason);
+        rows.push(values![&event.id, event.state.as_str(), &event.reason, event.finished_at]);
+        if is_new {
+            changed.push(event);
+        }
+    }
+    WRITE.execute_rows(tx.connection, values![], rows).await?;
+    record(tx, &changed).await
+}
+
+/// Writes the entries of events that have changed their states.
+pub(super) async fn record(tx: &mut Transaction<'_>, events: &[Event]) -> Result<(), sqlx::Error> {
+    let waiting = events.iter().filter(|event| event.state == EventState::Waiting);
+    let waiting: Vec<&str> = waiting.map(|event| event.id.as_str()).collect();
+    let reasons = explain::of_causes(tx.connection, &waiting, Arc::clone(&tx.calendar), tx.now).await?;
+    for event in events {
+        let reason = reasons.get(&event.id).or(event.reason.as_ref()).cloned();
+        tx.record(of_event(event, reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+use jiff::Timestamp;
+
+use crate::domain::{AttemptedUpdate, Party, UpdateInput, Wait};
+use crate::image::Digest;
+
+/// An input to an update.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Step {
+    pub(in crate::store) update_id: String,
+    pub(in crate::store) input: UpdateInput,
+    pub(in crate::store) reason: Option<String>,
+    /// Whose answer it is; `None`: that of the registry before it is confirmed, afterwards that of the branch.
+    pub(in crate::store) party: Option<Party>,
+    /// When a postponed try is due; `None`: at once.
+    pub(in crate::store) until: Option<Timestamp>,
+    /// The digest that the registry confirmed.
+    pub(in crate::store) digest: Option<Digest>,
+    /// The causes, if it waits.
+    pub(in crate::store) waits: Vec<Wait>,
+    /// The commit and its changes, if it landed.
+    pub(in crate::store) landed: Option<AttemptedUpdate>,
+    /// Whether Argo CD is followed.
+    pub(in crate::store) follow: bool,
+}
+
+impl Step {
+    pub(in crate::store) fn new(update_id: impl Into<String>, input: UpdateInput) -> Self {
+        Self {
+            update_id: update_id.into(),
+            input,
+            reason: None,
+            party: None,
+            until: None,
+            digest: None,
+            waits: Vec::new(),
+            landed: None,
+            follow: false,
+        }
+    }
+
+    pub(in crate::store) fn because(self, reason: impl Into<Option<String>>) -> Self {
+        Self { reason: reason.into(), ..self }
+    }
+}

@@ -1,0 +1,183 @@
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{FromRow, Row as _};
+
+use super::block_rows;
+use super::database::{Connection, Row};
+use super::rows::{request_columns, update_columns};
+use super::statements::{statements, values};
+use super::{Store, StoreError};
+use crate::domain::{Blocks, Cause, Request, Update, UpdateState};
+use crate::image::{Repository, Version};
+
+statements! {
+    PENDING = ("SELECT ", update_columns!(), ", (SELECT fence FROM turn WHERE id = 1) AS fence FROM updates
+        WHERE state = $1 AND NOT EXISTS (
+            SELECT 1 FROM updates AS other WHERE other.cause_id = updates.cause_id AND other.state = $2 AND other.failures = 0)
+        AND environment IN {list} ORDER BY id LIMIT $3");
+    LANDED = ("SELECT ", update_columns!(), " FROM
+        (VALUES (CAST($1 AS TEXT)), (CAST($2 AS TEXT))) AS s CROSS JOIN (VALUES {rows:TT}) AS v CROSS JOIN updates
+        WHERE updates.id = (SELECT newest.id FROM updates AS newest WHERE newest.environment = v.column1
+            AND newest.repository = v.column2 AND newest.state = s.column1
+            ORDER BY newest.finished_at DESC, newest.id DESC LIMIT 1)");
+    REQUESTS = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list}");
+    PENDING_REQUESTS = ("SELECT count(*) FROM updates WHERE state = $1 AND cause IN ($2, $3) AND environment IN {list}");
+    PENDING_COUNT = ("SELECT count(*) FROM updates WHERE state = $1 AND environment IN {list}");
+    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state = $3
+        AND (CAST($4 AS TEXT) IS NULL OR tag = $4) AND (CAST($5 AS TEXT) IS NULL OR digest IS NULL OR digest = $5)
+        ORDER BY finished_at DESC, id DESC LIMIT 1");
+    OPEN_AT = ("SELECT ", update_columns!(), " FROM updates WHERE state IN ($1, $2, $3) AND environment = $4 AND repository = $5
+        ORDER BY id DESC LIMIT $6");
+}
+
+/// The candidates of one round of a branch writer, and the rows that their decisions need.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    /// Moves when a block is made or ends and when a request is made: earlier decisions are repeated.
+    pub fence: u64,
+    /// The pending updates, in the order in which they were made. Those of a request that still has unverified updates without a
+    /// failed try are left out, so that a promotion of many repositories is one commit.
+    pub updates: Vec<Update>,
+    /// The newest landed update of each place of `updates`.
+    pub landed: HashMap<(String, Repository), Update>,
+    pub blocks: Blocks,
+    /// The requests of `updates`, by their ids.
+    pub requests: HashMap<String, Request>,
+}
+
+/// A pending update, with the fence of the same moment.
+struct Pending {
+    update: Update,
+    fence: u64,
+}
+
+impl FromRow<'_, Row> for Pending {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        let fence: i64 = row.try_get("fence")?;
+        Ok(Self { update: Update::from_row(row)?, fence: fence.unsigned_abs() })
+    }
+}
+
+impl Store {
+    /// Returns the pending updates of these environments, at most `limit`, and the rows that their decisions need. Empty without
+    /// pending updates.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn claim(&self, environments: &[String], limit: u32) -> Result<Claim, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let values = values![UpdateState::Pending.as_str(), UpdateState::Unverified.as_str(), limit];
+        let pending: Vec<Pending> = PENDING.all_of_whole(connection, values, environments).await?;
+        // The fence is read before the blocks: with a block that is made in between, the decision is repeated.
+        let Some(fence) = pending.first().map(|pending| pending.fence) else { return Ok(Claim::default()) };
+        let updates: Vec<Update> = pending.into_iter().map(|pending| pending.update).collect();
+        let landed = landed_at(connection, &updates).await?;
+        let blocks = block_rows::active(connection, self.calendar(), self.clock.now()).await?;
+        let asked_for = updates.iter().filter(|update| !update.cause.is_event()).map(|update| &update.cause_id);
+        let asked_for: HashSet<&String> = asked_for.collect();
+        let requests: Vec<Request> = REQUESTS.all_of(connection, values![], asked_for).await?;
+        let requests = requests.into_iter().map(|request| (request.id.clone(), request)).collect();
+        Ok(Claim { fence, updates, landed, blocks, requests })
+    }
+
+    /// Whether an update of a promotion or rollback is pending.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn is_request_pending(&self, environments: &[String]) -> Result<bool, StoreError> {
+        let values = values![UpdateState::Pending.as_str(), Cause::Promotion.as_str(), Cause::Rollback.as_str()];
+        let connection = &mut *self.reads.acquire().await?;
+        let found: Vec<(i64,)> = PENDING_REQUESTS.all_of_whole(connection, values, environments).await?;
+        Ok(found.iter().any(|(count,)| *count > 0))
+    }
+
+    /// Returns how many updates are pending in these environments.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn pending_count(&self, environments: &[String]) -> Result<u64, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let values = values![UpdateState::Pending.as_str()];
+        let found: Vec<(i64,)> = PENDING_COUNT.all_of_whole(connection, values, environments).await?;
+        Ok(found.iter().map(|(count,)| count.unsigned_abs()).sum())
+    }
+
+    /// Returns the last update that landed at a place with this version. A version without a digest is found by its tag.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn brought(
+        &self,
+        environment: &str,
+        repository: &Repository,
+        version: &Version,
+    ) -> Result<Option<Update>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let mut newest: Option<Update> = None;
+        // One statement for each state: then the index has the order, and the first match is enough.
+        for state in LANDED_STATES {
+            let values = values![environment, repository, state.as_str(), version.tag(), version.digest()];
+            let found: Option<Update> = BROUGHT.optional(connection, values).await?;
+            newest = newest.into_iter().chain(found).max_by(|a, b| (a.finished_at, &a.id).cmp(&(b.finished_at, &b.id)));
+        }
+        Ok(newest)
+    }
+
+    /// Returns the open updates of a place, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn open_updates_at(
+        &self,
+        environment: &str,
+        repository: &Repository,
+        limit: u32,
+    ) -> Result<Vec<Update>, StoreError> {
+        let [unverified, pending, waiting] = OPEN_STATES.map(UpdateState::as_str);
+        let values = values![unverified, pending, waiting, environment, repository, limit];
+        Ok(OPEN_AT.all(&mut *self.reads.acquire().await?, values).await?)
+    }
+}
+
+/// The states that have landed, for statements. A test compares them with the enum.
+pub(super) const LANDED_STATES: [UpdateState; 2] = [UpdateState::Committed, UpdateState::Unchanged];
+
+/// The open states, for statements. A test compares them with the enum.
+pub(super) const OPEN_STATES: [UpdateState; 3] = [UpdateState::Unverified, UpdateState::Pending, UpdateState::Waiting];
+
+async fn landed_at(
+    connection: &mut Connection,
+    updates: &[Update],
+) -> Result<HashMap<(String, Repository), Update>, sqlx::Error> {
+    let places: HashSet<(&str, &Repository)> =
+        updates.iter().map(|update| (update.environment.as_str(), &update.repository)).collect();
+    let rows = places.into_iter().map(|(environment, repository)| values![environment, repository]).collect();
+    let [committed, unchanged] = LANDED_STATES.map(UpdateState::as_str);
+    let found: Vec<Update> = LANDED.all_rows(connection, values![committed, unchanged], rows).await?;
+    let mut landed: HashMap<(String, Repository), Update> = HashMap::new();
+    for update in found {
+        let place = (update.environment.clone(), update.repository.clone());
+        let is_newer = |known: &Update| (known.finished_at, &known.id) < (update.finished_at, &update.id);
+        if landed.get(&place).is_none_or(is_newer) {
+            landed.insert(place, update);
+        }
+    }
+    Ok(landed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_in_statements_are_those_of_the_enum() {
+        assert_eq!(OPEN_STATES.to_vec(), UpdateState::open().collect::<Vec<_>>());
+        let landed: Vec<UpdateState> = UpdateState::ALL.iter().copied().filter(|state| state.has_landed()).collect();
+        assert_eq!(LANDED_STATES.to_vec(), landed);
+    }
+}

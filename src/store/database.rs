@@ -1,0 +1,79 @@
+//! The one file that names the types of the SQL driver.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Arguments as _, ConnectOptions as _, Connection as _};
+
+pub(super) type Driver = sqlx::Sqlite;
+pub(super) type Connection = SqliteConnection;
+pub(super) type Pool = SqlitePool;
+pub(super) type Row = SqliteRow;
+pub(super) type Arguments = SqliteArguments;
+
+/// More than a flood uses of the statement texts and their shapes.
+const STATEMENT_CACHE: usize = 200;
+
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+/// A value of a parameter.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Text(Option<String>),
+    Integer(Option<i64>),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    pub(super) fn add_to(self, arguments: &mut Arguments) -> Result<(), sqlx::Error> {
+        let added = match self {
+            Self::Text(text) => arguments.add(text),
+            Self::Integer(number) => arguments.add(number),
+            Self::Bytes(bytes) => arguments.add(bytes),
+        };
+        added.map_err(sqlx::Error::Encode)
+    }
+}
+
+/// Opens the connection of the writer and the pool of the readers, and applies the migrations.
+pub(super) async fn open(path: &Path) -> Result<(Connection, Pool), sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // NORMAL would lose the last commits if the machine loses power: answered means durable.
+        .synchronous(SqliteSynchronous::Full)
+        // There is no other writer, unless a person opens the file with a tool of their own.
+        .busy_timeout(Duration::from_secs(2))
+        .statement_cache_capacity(STATEMENT_CACHE)
+        .disable_statement_logging();
+    let mut connection = Connection::connect_with(&options).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    let reads = SqlitePoolOptions::new()
+        .max_connections(4)
+        .idle_timeout(Duration::from_secs(60))
+        // SQLite has no server that could go away, and each ping would cost as much as a read.
+        .test_before_acquire(false)
+        .connect_with(options.read_only(true))
+        .await?;
+    Ok((connection, reads))
+}
+
+/// Begins a transaction that writes.
+pub(super) async fn begin(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(connection).await.map(|_| ())
+}
+
+/// Commits; the transaction is on disk when this returns.
+pub(super) async fn commit(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    sqlx::query("COMMIT").execute(connection).await.map(|_| ())
+}
+
+/// Rolls back. A failure means that the database has already ended the transaction.
+pub(super) async fn roll_back(connection: &mut Connection) {
+    let _ = sqlx::query("ROLLBACK").execute(connection).await;
+}

@@ -1,0 +1,101 @@
+use jiff::Timestamp;
+
+use super::apply::{Step, apply};
+use super::rows::{WaitRow, update_columns};
+use super::statements::{statements, values};
+use super::wait_rows;
+use super::writer::{Transaction, Write};
+use super::{Store, StoreError};
+use crate::domain::{Update, UpdateInput, UpdateState, WaitCause};
+
+statements! {
+    DUE = ("SELECT ", update_columns!(), " FROM
+        (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY id LIMIT $4");
+}
+
+impl Store {
+    /// Returns updates that wait for a missing fact that is to be asked for at `now`, at most `limit`. `failures` counts the tries to
+    /// get the fact.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn missing_facts(&self, now: Timestamp, limit: u32) -> Result<Vec<Update>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let values = values![UpdateState::Waiting.as_str(), WaitCause::MissingFact.as_str(), now, limit];
+        let mut updates: Vec<Update> = DUE.all(connection, values).await?;
+        let rows = wait_rows::of(connection, updates.iter().map(|update| &update.id)).await?;
+        for update in &mut updates {
+            let row = rows.get(&update.id).and_then(|rows| of_fact(rows));
+            update.failures = row.map_or(update.failures, |row| row.failures);
+            update.reason = row.and_then(|row| row.wait.detail.clone());
+        }
+        Ok(updates)
+    }
+
+    /// Ends the wait for a missing fact: the branch writer decides again.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn end_missing_fact(&self, update_id: &str) -> Result<(), StoreError> {
+        self.writes.run(Ended(update_id.to_owned())).await
+    }
+
+    /// Records that a missing fact could not be had, and when it is asked for again.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn postpone_missing_fact(
+        &self,
+        update_id: &str,
+        until: Timestamp,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.writes.run(Postponed { update_id: update_id.to_owned(), until, reason }).await
+    }
+}
+
+fn of_fact(rows: &[WaitRow]) -> Option<&WaitRow> {
+    rows.iter().find(|row| row.active && row.wait.cause == WaitCause::MissingFact)
+}
+
+struct Ended(String);
+
+impl Write for Ended {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        let rows = wait_rows::of(tx.connection, [&self.0]).await?.remove(&self.0).unwrap_or_default();
+        let Some(row) = of_fact(&rows) else { return Ok(()) };
+        let mut ended = row.clone();
+        // The next fact that is missing begins without failures.
+        (ended.active, ended.failures) = (false, 0);
+        wait_rows::write(tx.connection, &[ended]).await?;
+        if wait_rows::active(&rows).len() == 1 {
+            apply(tx, vec![Step::new(&self.0, UpdateInput::Resume)]).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Postponed {
+    update_id: String,
+    until: Timestamp,
+    reason: String,
+}
+
+impl Write for Postponed {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        let rows = wait_rows::of(tx.connection, [&self.update_id]).await?.remove(&self.update_id).unwrap_or_default();
+        let Some(row) = of_fact(&rows) else { return Ok(()) };
+        let mut postponed = row.clone();
+        postponed.failures += 1;
+        (postponed.wait.until, postponed.wait.detail) = (Some(self.until), Some(self.reason.clone()));
+        wait_rows::write(tx.connection, &[postponed]).await
+    }
+}

@@ -1,0 +1,242 @@
+//! The outbox: every change of state, in the order of the transactions. Subscribers read it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+use sqlx::Row as _;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use super::database::{Connection, Pool, Row, Value};
+use super::rows::{json_of, json_text, time};
+use super::statements::{statements, values};
+use super::{Store, StoreError};
+use crate::domain::{Change, Entry, Event, Update};
+use crate::image::Version;
+
+/// How many transactions a subscriber may be behind before it reads the table.
+const CAPACITY: usize = 64;
+
+/// How many entries a subscriber that is behind reads at once.
+const AT_ONCE: u32 = 1000;
+
+/// The pause before a failed read is repeated.
+const PAUSE: Duration = Duration::from_secs(1);
+
+statements! {
+    INSERT = ("INSERT INTO outbox (sequence, at, kind, subject_id, body)
+        SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows:IITTT}) AS v WHERE column1 IS NOT NULL");
+    AFTER = ("SELECT sequence, at, body FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2");
+    FIRST = ("SELECT min(sequence) FROM outbox");
+    LAST = ("SELECT max(sequence) FROM outbox");
+}
+
+impl FromRow<'_, Row> for Entry {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        let (sequence, body): (i64, String) = (row.try_get("sequence")?, row.try_get("body")?);
+        Ok(Self { sequence: sequence.unsigned_abs(), at: time(row, "at")?, change: json_of(&body, "body")? })
+    }
+}
+
+/// Returns the sequence number of the last entry; 0: there is none.
+pub(super) async fn last(connection: &mut Connection) -> Result<u64, sqlx::Error> {
+    let (last,): (Option<i64>,) = LAST.one(connection, values![]).await?;
+    Ok(last.unwrap_or(0).unsigned_abs())
+}
+
+/// Writes changes behind the entry `last`.
+pub(super) async fn write(
+    connection: &mut Connection,
+    last: u64,
+    at: Timestamp,
+    changes: Vec<Change>,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let entries: Vec<Entry> =
+        changes.into_iter().zip(last + 1..).map(|(change, sequence)| Entry { sequence, at, change }).collect();
+    let mut rows: Vec<Vec<Value>> = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let change = &entry.change;
+        let sequence = i64::try_from(entry.sequence).unwrap_or(i64::MAX);
+        rows.push(values![sequence, at, change.kind(), subject(change), json_text(change)?]);
+    }
+    INSERT.execute_rows(connection, values![], rows).await?;
+    Ok(entries)
+}
+
+fn subject(change: &Change) -> &str {
+    match change {
+        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => {
+            id
+        }
+        Change::Rollout { update, .. } => update,
+        Change::Freeze { environment, .. } => environment,
+    }
+}
+
+/// Returns the change of an event that has its new state.
+pub(super) fn of_event(event: &Event, reason: Option<String>) -> Change {
+    Change::Event {
+        id: event.id.clone(),
+        repository: event.repository.to_string(),
+        tag: event.tag.to_string(),
+        state: event.state.to_string(),
+        reason,
+    }
+}
+
+/// Returns the change of an update that has its new state.
+pub(super) fn of_update(update: &Update, reason: Option<String>) -> Change {
+    Change::Update {
+        id: update.id.clone(),
+        cause_id: update.cause_id.clone(),
+        environment: update.environment.clone(),
+        repository: update.repository.to_string(),
+        version: name(&update.version),
+        state: update.state.to_string(),
+        commit: update.commit.clone(),
+        reason,
+    }
+}
+
+/// Returns the tag or, without one, the digest.
+pub(super) fn name(version: &Version) -> String {
+    let tag = version.tag().map(ToString::to_string);
+    tag.or_else(|| version.digest().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// Hands committed entries to the subscribers.
+#[derive(Clone)]
+pub(super) struct Publisher {
+    last: Arc<AtomicU64>,
+    sender: broadcast::Sender<Arc<[Entry]>>,
+}
+
+impl Publisher {
+    pub(super) fn after(last: u64) -> Self {
+        Self { last: Arc::new(AtomicU64::new(last)), sender: broadcast::Sender::new(CAPACITY) }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    pub(super) fn publish(&self, entries: Vec<Entry>) {
+        if let Some(last) = entries.last() {
+            self.last.store(last.sequence, Ordering::Release);
+            // Fails without subscribers.
+            let _ = self.sender.send(entries.into());
+        }
+    }
+}
+
+/// Reads the entries of the outbox in order, each once.
+pub struct Subscriber {
+    receiver: broadcast::Receiver<Arc<[Entry]>>,
+    reads: Pool,
+    /// The last entry that was returned.
+    cursor: u64,
+    /// Entries were missed and have to be read from the table.
+    behind: bool,
+}
+
+impl Subscriber {
+    /// Waits for the next entries. Never returns an empty list.
+    pub async fn next(&mut self) -> Vec<Entry> {
+        loop {
+            if self.behind {
+                match after(&self.reads, self.cursor, AT_ONCE).await {
+                    Ok(entries) if entries.is_empty() => self.behind = false,
+                    Ok(entries) => return self.advance(entries),
+                    Err(error) => {
+                        tracing::warn!(%error, "reading the outbox failed; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                continue;
+            }
+            match self.receiver.recv().await {
+                Ok(entries) => {
+                    if let Some(entries) = self.unseen(&entries) {
+                        return entries;
+                    }
+                }
+                Err(RecvError::Lagged(_)) => self.behind = true,
+                // The store is closed: no entry comes any more.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Returns the next entries if there are any already.
+    pub fn try_next(&mut self) -> Option<Vec<Entry>> {
+        // Reading the table is left to `next`.
+        while !self.behind {
+            match self.receiver.try_recv() {
+                Ok(entries) => {
+                    if let Some(entries) = self.unseen(&entries) {
+                        return Some(entries);
+                    }
+                }
+                Err(TryRecvError::Lagged(_)) => self.behind = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+        None
+    }
+
+    fn unseen(&mut self, entries: &[Entry]) -> Option<Vec<Entry>> {
+        let new: Vec<Entry> = entries.iter().filter(|entry| entry.sequence > self.cursor).cloned().collect();
+        (!new.is_empty()).then(|| self.advance(new))
+    }
+
+    fn advance(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        self.cursor = entries.last().map_or(self.cursor, |entry| entry.sequence);
+        entries
+    }
+}
+
+async fn after(reads: &Pool, sequence: u64, limit: u32) -> Result<Vec<Entry>, sqlx::Error> {
+    let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
+    AFTER.all(&mut *reads.acquire().await?, values![sequence, limit]).await
+}
+
+impl Store {
+    /// Returns a subscriber of the entries from now on.
+    pub fn subscribe(&self) -> Subscriber {
+        // In this order: an entry that comes in between is skipped as one from before.
+        let receiver = self.published.sender.subscribe();
+        Subscriber { receiver, reads: self.reads.clone(), cursor: self.published.last(), behind: false }
+    }
+
+    /// Returns a subscriber of the entries behind a sequence number.
+    pub fn subscribe_after(&self, sequence: u64) -> Subscriber {
+        Subscriber { cursor: sequence, behind: true, ..self.subscribe() }
+    }
+
+    /// Returns the sequence number of the oldest entry that is kept; `None`: there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn first_sequence(&self) -> Result<Option<u64>, StoreError> {
+        let (first,): (Option<i64>,) = FIRST.one(&mut *self.reads.acquire().await?, values![]).await?;
+        Ok(first.map(i64::unsigned_abs))
+    }
+
+    /// Returns the entries behind a sequence number, in order.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn outbox_after(&self, sequence: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        Ok(after(&self.reads, sequence, limit).await?)
+    }
+
+    /// Returns the sequence number of the last entry; 0: there is none.
+    pub fn last_sequence(&self) -> u64 {
+        self.published.last()
+    }
+}

@@ -1,0 +1,247 @@
+//! Push attempts. A row is written before each push, so that a restart in the middle of it knows what may be on the branch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::Timestamp;
+use sqlx::{FromRow, Row as _};
+
+use super::apply::{Step, apply};
+use super::block_rows::is_fence_at;
+use super::database::{Row, Value};
+use super::decisions::write_bases;
+use super::rows::{json_changes, parse};
+use super::statements::{statements, values};
+use super::writer::{Transaction, Write};
+use super::{Store, StoreError};
+use crate::domain::{AttemptedUpdate, PushAttempt, PushInput, PushState, UpdateInput, UpdateState, push_transition};
+use crate::policy::Criterion;
+
+statements! {
+    STATES = ("SELECT id, state FROM updates WHERE id IN {list}");
+    INSERT = ("INSERT INTO push_attempts (id, config_repository, branch, parent, tip, state, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)");
+    INSERT_UPDATES = ("INSERT INTO push_attempt_updates (push_id, update_id, commit_id, old_tag, old_digest, changes)
+        SELECT CAST($1 AS TEXT), column1, column2, column3, column4, column5 FROM (VALUES {rows:TTTTT}) AS v
+        WHERE column1 IS NOT NULL");
+    STATE = ("SELECT state FROM push_attempts WHERE id = $1");
+    CARRIED = ("SELECT push_id, update_id, commit_id, old_tag, old_digest, changes FROM push_attempt_updates
+        WHERE push_id IN {list} ORDER BY update_id");
+    END = ("UPDATE push_attempts SET state = $1, ended_at = $2 WHERE id = $3");
+    FORGET_CARRIED = ("DELETE FROM push_attempt_updates WHERE push_id = $1");
+    FORGET_UPDATES = ("DELETE FROM push_attempt_updates WHERE update_id IN {list}");
+    WITHOUT_UPDATES = ("SELECT id FROM push_attempts WHERE state = $1 AND NOT EXISTS (
+        SELECT 1 FROM push_attempt_updates WHERE push_id = push_attempts.id)");
+    UNCONFIRMED = ("SELECT update_id FROM push_attempt_updates WHERE push_id IN (
+        SELECT id FROM push_attempts WHERE state = $1 AND created_at > $2)");
+    UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates CROSS JOIN updates
+        WHERE updates.id = update_id AND updates.environment = $1");
+    OPEN_OF_BRANCH = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
+        WHERE state = $1 AND config_repository = $2 AND branch = $3 ORDER BY id");
+    OPEN_ELSEWHERE = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
+        WHERE state = $1 AND config_repository = $2 AND branch = $3 AND id IN (
+            SELECT push_id FROM push_attempt_updates CROSS JOIN updates WHERE updates.id = update_id AND environment IN {list})
+        ORDER BY id");
+}
+
+/// A push that is about to be sent.
+#[derive(Debug, Clone)]
+pub struct NewPush {
+    pub config_repository: String,
+    pub branch: String,
+    /// The commit that the branch must be at.
+    pub parent: String,
+    /// The last commit of the push.
+    pub tip: String,
+    pub updates: Vec<NewAttempt>,
+}
+
+/// One update of a push, with the criterion that decided about its order; `None` for requests.
+#[derive(Debug, Clone)]
+pub struct NewAttempt {
+    pub attempted: AttemptedUpdate,
+    pub basis: Option<(Criterion, String)>,
+}
+
+impl Store {
+    /// Returns the updates of open push attempts that were begun after `since`.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn unconfirmed(&self, since: Timestamp) -> Result<HashSet<String>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let ids: Vec<(String,)> = UNCONFIRMED.all(connection, values![PushState::Open.as_str(), since]).await?;
+        Ok(ids.into_iter().map(|(id,)| id).collect())
+    }
+
+    /// Records a push that is about to be sent. Returns its id; `None`, and stores nothing, if the fence has moved or an update is no
+    /// longer pending: then the updates are decided again.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored: then nothing must be pushed.
+    pub async fn begin_push(&self, push: NewPush, fence: u64) -> Result<Option<String>, StoreError> {
+        self.writes.run(Begin { push, fence }).await
+    }
+
+    /// Ends a push attempt: if it is found to have landed, so have its updates.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn end_push(&self, push_id: &str, input: PushInput, follow: bool) -> Result<(), StoreError> {
+        self.writes.run(End { push_id: push_id.to_owned(), input, follow }).await
+    }
+
+    /// Lands updates that were found on the branch, whichever attempt it was. Open attempts that carry nothing else have landed.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn land(&self, updates: Vec<AttemptedUpdate>, follow: bool) -> Result<(), StoreError> {
+        if updates.is_empty() { Ok(()) } else { self.writes.run(Landing { updates, follow }).await }
+    }
+
+    /// Returns the open push attempts of a branch, oldest first. Attempts of 0.1.0 name no branch: they belong to any branch that has
+    /// one of the environments.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn open_pushes(
+        &self,
+        config_repository: &str,
+        branch: &str,
+        environments: &[String],
+    ) -> Result<Vec<PushAttempt>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let open = PushState::Open.as_str();
+        let mut attempts: Vec<PushAttempt> =
+            OPEN_OF_BRANCH.all(connection, values![open, config_repository, branch]).await?;
+        attempts.append(&mut OPEN_ELSEWHERE.all_of_whole(connection, values![open, "", ""], environments).await?);
+        let carried: Vec<Carried> =
+            CARRIED.all_of(connection, values![], attempts.iter().map(|attempt| &attempt.id)).await?;
+        let mut by_push: HashMap<String, Vec<AttemptedUpdate>> = HashMap::new();
+        for carried in carried {
+            by_push.entry(carried.push_id).or_default().push(carried.update);
+        }
+        for attempt in &mut attempts {
+            attempt.updates = by_push.remove(&attempt.id).unwrap_or_default();
+        }
+        attempts.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(attempts)
+    }
+}
+
+/// An update of a push attempt.
+struct Carried {
+    push_id: String,
+    update: AttemptedUpdate,
+}
+
+impl FromRow<'_, Row> for Carried {
+    fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
+        Ok(Self { push_id: row.try_get("push_id")?, update: AttemptedUpdate::from_row(row)? })
+    }
+}
+
+struct Begin {
+    push: NewPush,
+    fence: u64,
+}
+
+impl Write for Begin {
+    type Output = Option<String>;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Option<String>, sqlx::Error> {
+        if !is_fence_at(tx, self.fence).await? {
+            return Ok(None);
+        }
+        let push = &self.push;
+        let ids = push.updates.iter().map(|update| &update.attempted.update_id);
+        let states: Vec<(String, String)> = STATES.all_of(tx.connection, values![], ids).await?;
+        let states: BTreeMap<String, String> = states.into_iter().collect();
+        let is_pending = |update: &NewAttempt| {
+            states.get(&update.attempted.update_id).is_some_and(|state| state == UpdateState::Pending.as_str())
+        };
+        if !push.updates.iter().all(is_pending) {
+            return Ok(None);
+        }
+        let id = tx.next_id();
+        let (repository, branch) = (push.config_repository.as_str(), push.branch.as_str());
+        let open = PushState::Open.as_str();
+        let values = values![&id, repository, branch, &push.parent, &push.tip, open, tx.now];
+        INSERT.execute(tx.connection, values).await?;
+        let mut rows: Vec<Vec<Value>> = Vec::with_capacity(push.updates.len());
+        for NewAttempt { attempted, .. } in &push.updates {
+            let (tag, digest) = (attempted.old.tag(), attempted.old.digest());
+            rows.push(values![&attempted.update_id, &attempted.commit, tag, digest, json_changes(&attempted.changes)?]);
+        }
+        INSERT_UPDATES.execute_rows(tx.connection, values![&id], rows).await?;
+        let bases = push.updates.iter().map(|update| (&update.attempted.update_id, update.basis.as_ref()));
+        write_bases(tx, bases).await?;
+        Ok(Some(id))
+    }
+}
+
+struct End {
+    push_id: String,
+    input: PushInput,
+    follow: bool,
+}
+
+impl Write for End {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        let state: Option<(String,)> = STATE.optional(tx.connection, values![&self.push_id]).await?;
+        let Some((state,)) = state else { return Ok(()) };
+        let Some(state) = push_transition(parse(&state, "state")?, self.input) else { return Ok(()) };
+        END.execute(tx.connection, values![state.as_str(), tx.now, &self.push_id]).await?;
+        let carried: Vec<Carried> = CARRIED.all_of(tx.connection, values![], [&self.push_id]).await?;
+        FORGET_CARRIED.execute(tx.connection, values![&self.push_id]).await?;
+        if state == PushState::Landed {
+            land(tx, carried.into_iter().map(|carried| carried.update), self.follow).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Landing {
+    updates: Vec<AttemptedUpdate>,
+    follow: bool,
+}
+
+impl Write for Landing {
+    type Output = ();
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
+        let ids = self.updates.iter().map(|update| &update.update_id);
+        FORGET_UPDATES.execute_of(tx.connection, values![], ids).await?;
+        let empty: Vec<(String,)> = WITHOUT_UPDATES.all(tx.connection, values![PushState::Open.as_str()]).await?;
+        for (id,) in empty {
+            if let Some(state) = push_transition(PushState::Open, PushInput::FindLanded) {
+                END.execute(tx.connection, values![state.as_str(), tx.now, id]).await?;
+            }
+        }
+        land(tx, self.updates.iter().cloned(), self.follow).await
+    }
+}
+
+async fn land(
+    tx: &mut Transaction<'_>,
+    updates: impl Iterator<Item = AttemptedUpdate>,
+    follow: bool,
+) -> Result<(), sqlx::Error> {
+    let step = |update: AttemptedUpdate| {
+        let id = update.update_id.clone();
+        Step { landed: Some(update), follow, ..Step::new(id, UpdateInput::Land) }
+    };
+    apply(tx, updates.map(step).collect()).await.map(|_| ())
+}
+
+/// Returns the repositories of an environment of which an open push attempt carries an update.
+pub(super) async fn under_way(tx: &mut Transaction<'_>, environment: &str) -> Result<HashSet<String>, sqlx::Error> {
+    let rows: Vec<(String,)> = UNDER_WAY.all(tx.connection, values![environment]).await?;
+    Ok(rows.into_iter().map(|(repository,)| repository).collect())
+}

@@ -1,0 +1,388 @@
+//! SQL texts. Each is a static of [`statements!`], so that a test can prepare all of them on PostgreSQL.
+//!
+//! A text may hold one marker for several values:
+//!
+//! - `{list}` becomes `($3, $4, …)`, for `IN`;
+//! - `{rows:TI}` becomes `(CAST($3 AS TEXT), CAST($4 AS BIGINT)), ($5, $6), …`, for `VALUES`. `T` stands for text, `I` for integers.
+//!
+//! The numbers follow those of the other parameters. The numbers of entries are powers of two, so that the driver's
+//! cache holds them. The rest is filled: a list with its last value, rows with `NULL`, which a statement skips because its
+//! first column is a key.
+
+use std::sync::OnceLock;
+
+use sqlx::FromRow;
+
+use super::database::{Arguments, Connection, Driver, Row, Value};
+use crate::image::{Digest, Repository, Tag};
+
+/// The most rows in one statement: bounds the memory of a prepared statement.
+const MAX_ROWS: usize = 256;
+
+const SIZES: [usize; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384];
+
+/// The longest part of a list that may be taken apart.
+const MAX_CHUNK: usize = 1024;
+
+/// Declares statements, and lists them for the test.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = ($($text:tt)*);)*) => {
+        $($(#[$meta])* static $name: $crate::store::statements::Statement =
+            $crate::store::statements::Statement::new(concat!($($text)*));)*
+
+        #[cfg(test)]
+        pub(super) static STATEMENTS: &[$crate::store::statements::Listed] =
+            &[$((module_path!(), stringify!($name), &$name)),*];
+    };
+}
+pub(super) use statements;
+
+/// Makes a list of parameters.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::database::Value::from($value)),*] };
+}
+pub(super) use values;
+
+/// The module and the name of a statement.
+#[cfg(test)]
+pub(super) type Listed = (&'static str, &'static str, &'static Statement);
+
+/// A statement text.
+pub(super) struct Statement {
+    text: &'static str,
+    shapes: [OnceLock<String>; SIZES.len()],
+}
+
+impl Statement {
+    pub(super) const fn new(text: &'static str) -> Self {
+        Self { text, shapes: [const { OnceLock::new() }; SIZES.len()] }
+    }
+
+    pub(super) async fn execute(&'static self, on: &mut Connection, values: Vec<Value>) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query_with::<Driver, _>(self.text, arguments(values)?);
+        Ok(query.execute(on).await?.rows_affected())
+    }
+
+    pub(super) async fn all<T>(&'static self, on: &mut Connection, values: Vec<Value>) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        sqlx::query_as_with::<Driver, T, _>(self.text, arguments(values)?).fetch_all(on).await
+    }
+
+    pub(super) async fn optional<T>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+    ) -> Result<Option<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        sqlx::query_as_with::<Driver, T, _>(self.text, arguments(values)?).fetch_optional(on).await
+    }
+
+    pub(super) async fn one<T>(&'static self, on: &mut Connection, values: Vec<Value>) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        sqlx::query_as_with::<Driver, T, _>(self.text, arguments(values)?).fetch_one(on).await
+    }
+
+    /// Runs a statement with a `{list}`, in chunks. Rows of one chunk keep their order; duplicates must be removed by the caller.
+    pub(super) async fn all_of<T, V: Into<Value>>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        let mut found = Vec::new();
+        for (shape, values) in self.lists(values, list) {
+            let query = sqlx::query_as_with::<Driver, T, _>(shape, arguments(values)?);
+            found.append(&mut query.fetch_all(&mut *on).await?);
+        }
+        Ok(found)
+    }
+
+    /// Runs a statement with a `{list}` that returns nothing.
+    pub(super) async fn execute_of<V: Into<Value>>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> Result<u64, sqlx::Error> {
+        let mut affected = 0;
+        for (shape, values) in self.lists(values, list) {
+            let query = sqlx::query_with::<Driver, _>(shape, arguments(values)?);
+            affected += query.execute(&mut *on).await?.rows_affected();
+        }
+        Ok(affected)
+    }
+
+    /// Runs a statement with a `{list}` as a whole, which may be empty: for `NOT IN`, counts and limits. At most 16,384 entries.
+    pub(super) async fn all_of_whole<T, V: Into<Value>>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        let (shape, values) = self.whole(values, list);
+        sqlx::query_as_with::<Driver, T, _>(shape, arguments(values)?).fetch_all(on).await
+    }
+
+    /// As [`Self::all_of_whole`], for a statement that returns nothing.
+    pub(super) async fn execute_of_whole<V: Into<Value>>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> Result<u64, sqlx::Error> {
+        let (shape, values) = self.whole(values, list);
+        let query = sqlx::query_with::<Driver, _>(shape, arguments(values)?);
+        Ok(query.execute(on).await?.rows_affected())
+    }
+
+    /// Runs a statement with `{rows:…}`, in chunks.
+    pub(super) async fn all_rows<T>(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, Row> + Send + Unpin,
+    {
+        let mut found = Vec::new();
+        for (shape, values) in self.rows(&values, rows) {
+            let query = sqlx::query_as_with::<Driver, T, _>(shape, arguments(values)?);
+            found.append(&mut query.fetch_all(&mut *on).await?);
+        }
+        Ok(found)
+    }
+
+    /// Runs a statement with `{rows:…}` that returns nothing.
+    pub(super) async fn execute_rows(
+        &'static self,
+        on: &mut Connection,
+        values: Vec<Value>,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<(), sqlx::Error> {
+        for (shape, values) in self.rows(&values, rows) {
+            sqlx::query_with::<Driver, _>(shape, arguments(values)?).execute(&mut *on).await?;
+        }
+        Ok(())
+    }
+
+    fn lists<V: Into<Value>>(
+        &'static self,
+        values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> Vec<(&'static str, Vec<Value>)> {
+        let list: Vec<Value> = list.into_iter().map(Into::into).collect();
+        list.chunks(MAX_CHUNK).map(|chunk| self.whole(values.clone(), chunk.iter().cloned())).collect()
+    }
+
+    fn whole<V: Into<Value>>(
+        &'static self,
+        mut values: Vec<Value>,
+        list: impl IntoIterator<Item = V>,
+    ) -> (&'static str, Vec<Value>) {
+        let fixed = values.len();
+        values.extend(list.into_iter().map(Into::into));
+        // An empty list is one that nothing equals: no id or name is empty.
+        let last = if values.len() > fixed { values.last().cloned() } else { None };
+        let fill = last.unwrap_or(Value::Text(Some(String::new())));
+        let wanted = (values.len() - fixed).max(1);
+        let size = SIZES.iter().position(|size| *size >= wanted).unwrap_or(SIZES.len() - 1);
+        values.resize(fixed + SIZES[size].max(wanted), fill);
+        (self.shape(size), values)
+    }
+
+    fn rows(&'static self, values: &[Value], rows: Vec<Vec<Value>>) -> Vec<(&'static str, Vec<Value>)> {
+        let mut chunks = Vec::new();
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            let chunk: Vec<Vec<Value>> = rows.by_ref().take(MAX_ROWS).collect();
+            let size = SIZES.iter().position(|size| *size >= chunk.len()).unwrap_or(SIZES.len() - 1);
+            let missing = SIZES[size] - chunk.len();
+            let null = chunk.last().map(|row| row.iter().map(Value::null).collect::<Vec<_>>()).unwrap_or_default();
+            let mut all = values.to_vec();
+            all.extend(chunk.into_iter().flatten());
+            all.extend(std::iter::repeat_n(null, missing).flatten());
+            chunks.push((self.shape(size), all));
+        }
+        chunks
+    }
+
+    fn shape(&'static self, size: usize) -> &'static str {
+        self.shapes[size].get_or_init(|| self.render(SIZES[size]))
+    }
+
+    /// Returns the text with so many entries in place of its marker.
+    pub(super) fn render(&self, entries: usize) -> String {
+        let Some((before, rest)) = self.text.split_once('{') else { return self.text.to_owned() };
+        let Some((marker, after)) = rest.split_once('}') else { return self.text.to_owned() };
+        let fixed = parameters(before).max(parameters(after));
+        let mut text = before.to_owned();
+        if marker == "list" {
+            let numbers: Vec<String> = (1..=entries).map(|number| format!("${}", fixed + number)).collect();
+            text.push_str(&format!("({})", numbers.join(", ")));
+        } else {
+            let types = marker.trim_start_matches("rows:").as_bytes();
+            for row in 0..entries {
+                text.push_str(if row == 0 { "(" } else { ", (" });
+                for (column, kind) in types.iter().enumerate() {
+                    let number = fixed + row * types.len() + column + 1;
+                    if column > 0 {
+                        text.push_str(", ");
+                    }
+                    // The other rows take the types of the first.
+                    text.push_str(&match (row, kind) {
+                        (0, b'T') => format!("CAST(${number} AS TEXT)"),
+                        (0, _) => format!("CAST(${number} AS BIGINT)"),
+                        _ => format!("${number}"),
+                    });
+                }
+                text.push(')');
+            }
+        }
+        text.push_str(after);
+        text
+    }
+}
+
+/// Returns the highest number of a parameter in a text.
+fn parameters(text: &str) -> usize {
+    let numbers = text.split('$').skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    numbers.filter_map(|digits| digits?.parse().ok()).max().unwrap_or(0)
+}
+
+fn arguments(values: Vec<Value>) -> Result<Arguments, sqlx::Error> {
+    let mut arguments = Arguments::default();
+    for value in values {
+        value.add_to(&mut arguments)?;
+    }
+    Ok(arguments)
+}
+
+impl Value {
+    fn null(&self) -> Self {
+        match self {
+            Self::Text(_) | Self::Bytes(_) => Self::Text(None),
+            Self::Integer(_) => Self::Integer(None),
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(Some(text.clone()))
+    }
+}
+
+impl From<&&str> for Value {
+    fn from(text: &&str) -> Self {
+        Self::Text(Some((*text).to_owned()))
+    }
+}
+
+impl From<Option<&str>> for Value {
+    fn from(text: Option<&str>) -> Self {
+        Self::Text(text.map(str::to_owned))
+    }
+}
+
+impl From<Option<String>> for Value {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&Option<String>> for Value {
+    fn from(text: &Option<String>) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(Some(number))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(number: Option<i64>) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(Some(i64::from(number)))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(yes: bool) -> Self {
+        Self::Integer(Some(i64::from(yes)))
+    }
+}
+
+impl From<jiff::Timestamp> for Value {
+    fn from(at: jiff::Timestamp) -> Self {
+        Self::Integer(Some(at.as_millisecond()))
+    }
+}
+
+impl From<Option<jiff::Timestamp>> for Value {
+    fn from(at: Option<jiff::Timestamp>) -> Self {
+        Self::Integer(at.map(jiff::Timestamp::as_millisecond))
+    }
+}
+
+impl From<&Repository> for Value {
+    fn from(repository: &Repository) -> Self {
+        repository.as_str().into()
+    }
+}
+
+impl From<Option<&Repository>> for Value {
+    fn from(repository: Option<&Repository>) -> Self {
+        repository.map(Repository::as_str).into()
+    }
+}
+
+impl From<Option<&Tag>> for Value {
+    fn from(tag: Option<&Tag>) -> Self {
+        tag.map(Tag::as_str).into()
+    }
+}
+
+impl From<&Digest> for Value {
+    fn from(digest: &Digest) -> Self {
+        digest.as_str().into()
+    }
+}
+
+impl From<Option<&Digest>> for Value {
+    fn from(digest: Option<&Digest>) -> Self {
+        digest.map(Digest::as_str).into()
+    }
+}
