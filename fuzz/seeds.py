@@ -8,7 +8,7 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = {"dockerhub": "docker-hub", "harbor-cloudevents": "harbor", "acr-eventgrid": "acr"}
 
-# The order of the table, which chooses the sender in the fuzz target.
+# In the order of the table, because the fuzz target chooses the sender by index.
 table = (ROOT / "crates/webhook/src/senders/mod.rs").read_text()
 files = re.findall(r"=> (\w+),", table.split("\nsenders! {")[1].split("\n}")[0])
 sources = [(ROOT / f"crates/webhook/src/senders/{file}.rs").read_text() for file in files]
@@ -32,7 +32,7 @@ for name, token in json.loads((ROOT / "tests/fixtures/webhook-signatures/tokens.
     (tokens / name).write_text(token)
 (tokens / "keys").write_bytes((ROOT / "tests/fixtures/webhook-signatures/keys.json").read_bytes())
 
-# The names of fuzz/src/lib.rs choose by the first byte; 8 pins, 16 brings rules and names.
+# The first byte chooses the name in fuzz/src/lib.rs; 8 enables pinning, 16 rules and names.
 for target in ("scan", "edit"):
     folder = ROOT / "fuzz/corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ for target in ("scan", "edit"):
         for more in (0, 8, 16):
             (folder / f"{label}-{more}").write_bytes(bytes([choice + more]) + path.read_bytes())
 
-# Kustomizations upon a base: fuzz_targets/insert.rs takes the three files with 0xff between them.
+# Kustomizations with a base: fuzz_targets/insert.rs expects three files separated by 0xff.
 insert = ROOT / "fuzz/corpus/insert"
 insert.mkdir(parents=True, exist_ok=True)
 overlays = ROOT / "tests/manifest/corpus/overlays"

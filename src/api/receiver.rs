@@ -48,7 +48,7 @@ pub struct LastHeard {
 
 /// The answer to `POST /webhooks/{receiver}`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Answer {
+pub struct WebhookAnswer {
     pub events: Vec<AnswerEvent>,
     /// For receivers of a Git host: the branches that moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,7 @@ use crate::domain::{RequestKind, RequestState};
 use crate::store::FollowState;
 
 /// The body of `POST /api/v1/promotions`.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromotionBody {
     /// The environment that changes.
@@ -38,7 +38,7 @@ pub struct PromotionBody {
 }
 
 /// The body of `POST /api/v1/rollbacks`.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackBody {
     pub environment: String,

@@ -173,4 +173,53 @@ mod tests {
         assert_eq!(word, Word::Other("on-the-moon".to_owned()));
         assert_eq!(serde_json::to_string(&word).unwrap(), "\"on-the-moon\"");
     }
+
+    /// Between `<!-- words: NAME -->` and `<!-- /words -->` a page lists the words of the enum NAME; with `NAME, final` only
+    /// those that end a row. Of a table, the first column counts.
+    #[test]
+    fn lists_of_words_in_the_documentation_are_complete() {
+        let lists = [
+            ("Cause", words_of(Cause::ALL)),
+            ("EventState", words_of(EventState::ALL)),
+            ("FollowState", words_of(FollowState::ALL)),
+            ("RequestState", words_of(RequestState::ALL)),
+            ("UpdateState", words_of(UpdateState::ALL)),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages = std::fs::read_dir(folder.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        for page in pages.chain([folder.join("README.md")]).filter(|page| page.extension() == Some("md".as_ref())) {
+            let text = std::fs::read_to_string(&page).unwrap();
+            for part in text.split("<!-- words: ").skip(1) {
+                let (name, rest) = part.split_once(" -->").unwrap();
+                let (listed, _) = rest.split_once("<!-- /words -->").unwrap();
+                let (name, is_final) = name.strip_suffix(", final").map_or((name, false), |name| (name, true));
+                let (name, words) = lists.iter().find(|(known, _)| *known == name).unwrap();
+                let open = ["queued", "unverified", "pending", "waiting", "following"];
+                let expected: Vec<&str> =
+                    words.iter().copied().filter(|word| !is_final || !open.contains(word)).collect();
+                let mut listed = backticked(listed);
+                listed.sort_by_key(|word| expected.iter().position(|known| known == word));
+                assert_eq!(listed, expected, "{name} in {}", page.display());
+                seen.insert(*name);
+            }
+        }
+        assert_eq!(seen.len(), lists.len(), "only {seen:?} are listed");
+    }
+
+    fn words_of<T: Words>(values: &[T]) -> Vec<&'static str> {
+        values.iter().map(|value| value.word()).collect()
+    }
+
+    fn backticked(text: &str) -> Vec<&str> {
+        let cells = text.lines().map(|line| match line.strip_prefix('|') {
+            // Without the heading.
+            Some(row) if row.trim_start().starts_with('`') && !row.contains("meaning") => {
+                row.split('|').next().unwrap_or_default()
+            }
+            Some(_) => "",
+            None => line,
+        });
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+    }
 }

@@ -1,4 +1,4 @@
-//! `tagrelay events`: what registries said, and what became of it.
+//! `tagrelay events`: lists, explains and replays push events.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::api::{Answer, Api, ServerOptions, state_style};
 use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
 use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents};
 
-/// Lists what registries said, newest first, and explains what became of it.
+/// Lists push events, newest first; explains and replays them.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -19,10 +19,10 @@ use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent
 Examples:
   tagrelay events --limit 10
   tagrelay events --repository docker.io/uyou/user-service --state failed
-  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      every step of one event
-  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    run a refused one again, or ask now
-                                                       about a queued one that waits
-  tagrelay events replay --all                         run all again that failed
+  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      the steps of one event
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    replay a refused event, or start
+                                                       the next attempt of a queued one
+  tagrelay events replay --all                         replay all refused events
 
 The token from TAGRELAY_TOKEN or --token-file needs the permission read; for replay, replay."
 )]
@@ -35,18 +35,18 @@ pub(super) struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tells the way of one event, step by step
+    /// Shows the steps of one event
     #[command(after_help = "\
 Example:
-  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      an id that `tagrelay events` shows")]
+  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      an id from `tagrelay events`")]
     Show(OneOptions),
-    /// Runs events again that failed, for instance when the registry has the image now
+    /// Replays refused events, for instance because the registry has the image now
     #[command(after_help = "\
 Examples:
-  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    an id that `tagrelay events --state failed` shows
+  tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    an id from `tagrelay events --state failed`
   tagrelay events replay --all --repository docker.io/uyou/user-service
 
-Nothing is written twice: what an environment runs already stays as it is, and older builds are refused again.")]
+Nothing is written twice: environments that run the version already stay unchanged, and older builds are refused again.")]
     Replay(ReplayOptions),
 }
 
@@ -55,13 +55,13 @@ struct ReplayOptions {
     /// The id of the event
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "repository", "state"])]
     id: Option<String>,
-    /// All that failed, at most the newest 1000
+    /// All refused events, at most the newest 1000
     #[arg(long)]
     all: bool,
-    /// With --all: only this repository, whole: docker.io/uyou/user-service
+    /// With --all: only this repository, with its whole name: docker.io/uyou/user-service
     #[arg(long, value_name = "REPOSITORY", requires = "all", value_parser = super::holds::parse_whole_repository)]
     repository: Option<String>,
-    /// With --all: only those in this state
+    /// With --all: only events in this state
     #[arg(long, value_enum, value_name = "STATE", requires = "all", default_value = "failed")]
     state: FinalState,
     /// Print the API's JSON
@@ -71,24 +71,24 @@ struct ReplayOptions {
     server: ServerOptions,
 }
 
-/// How an event ends that can run again.
+/// The states of events that can be replayed.
 #[derive(Clone, Copy, ValueEnum)]
 enum FinalState {
-    /// Refused, or refused in some environment
+    /// Refused, at least in one environment
     Failed,
-    /// Refused in all of them
+    /// Refused in all environments
     Refused,
 }
 
 #[derive(Args)]
 struct ListOptions {
-    /// Only this repository, whole: docker.io/uyou/user-service
+    /// Only this repository, with its whole name: docker.io/uyou/user-service
     #[arg(long, value_name = "REPOSITORY", value_parser = super::holds::parse_whole_repository)]
     repository: Option<String>,
     /// Only events in this state
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
-    /// At most so many, 1000 at the most
+    /// At most this many; maximum: 1000
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Print the API's JSON
@@ -100,7 +100,7 @@ struct ListOptions {
 
 #[derive(Args)]
 struct OneOptions {
-    /// The id of the event, as `tagrelay events` and the answer to the webhook show it
+    /// The id of the event, from `tagrelay events` or the response to the webhook
     id: String,
     /// Print the API's JSON
     #[arg(long)]
@@ -109,24 +109,24 @@ struct OneOptions {
     server: ServerOptions,
 }
 
-/// What can become of an event.
+/// The states of an event, and `failed`.
 #[derive(Clone, Copy, ValueEnum)]
 enum State {
-    /// Not looked at yet, or the registry could not answer so far
+    /// The registry has not confirmed the image yet
     Queued,
-    /// Believed, and on its way to the branch
+    /// On its way to the branch
     Pending,
-    /// Waits for a hold to end
+    /// Waits, for example for a hold or freeze to end
     Waiting,
     /// On the branch
     Committed,
-    /// There was nothing to change
+    /// The environments run the version already
     Unchanged,
-    /// A newer one took its place
+    /// A newer version took its place
     Superseded,
-    /// A final no, with its reason
+    /// Ended with a reason
     Refused,
-    /// Refused, or refused in some environment
+    /// Refused, at least in one environment
     Failed,
 }
 
@@ -148,7 +148,7 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
         let answer = api.post(&["events", &id, "replay"], &serde_json::Map::new()).await?;
         match answer.read::<ReplayedEvent>()?.hastened {
             Some(hastened) => output::note(&clean(&hastened)),
-            None => output::note("it runs again; `tagrelay events show` tells what becomes of it"),
+            None => output::note("replayed; `tagrelay events show` shows its state"),
         }
         return print_one(&answer, json);
     }
@@ -164,8 +164,8 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
     }
     let replayed = answer.read::<ReplayedEvents>()?.replayed;
     match replayed.len() {
-        0 => output::note("there is nothing to run again"),
-        count => output::note(&format!("{count} run again; `tagrelay events` tells what becomes of them")),
+        0 => output::note("no events to replay"),
+        count => output::note(&format!("{count} replayed; `tagrelay events` shows their state")),
     }
     replayed.iter().try_for_each(|id| output::print(&format!("{}\n", clean(id))))?;
     Ok(ExitCode::SUCCESS)
@@ -184,7 +184,7 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
     }
     let events: Events = answer.read()?;
     if events.events.is_empty() && events.requests.iter().flatten().next().is_none() {
-        output::note("no such events; a registry that says nothing may lack its webhook");
+        output::note("no such events; if a registry never appears, check its webhook");
         return Ok(ExitCode::SUCCESS);
     }
     output::print(&table(&events, Timestamp::now()).render(0))?;
@@ -202,7 +202,7 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
         let what = format!("{} in {}", request.kind, request.to);
         rows.push((&request.id, request.created_at, what, request.state.as_str(), because));
     }
-    // Ids sort by the order in which things came.
+    // Ids sort by arrival.
     rows.sort_by(|a, b| b.0.cmp(a.0));
     let mut table = Table::new(&["id", "received", "image", "state", "because"]);
     for (id, at, image, state, because) in rows {
@@ -217,7 +217,7 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
     table
 }
 
-/// Returns why an event is where it is, or why some environments have refused what others took.
+/// Returns the reason for the event's state, otherwise the reasons of the environments that refused it.
 fn because(event: &EventView) -> String {
     let refused = event.refused_in.iter().map(|refused| {
         let reason = refused.reason.as_deref().unwrap_or_default();
@@ -226,7 +226,7 @@ fn because(event: &EventView) -> String {
     event.reason.clone().unwrap_or_else(|| refused.collect::<Vec<_>>().join("; "))
 }
 
-/// The longest reason in the table, in characters. `events show` and `--json` have the whole.
+/// The longest reason in the table, in characters. `events show` and `--json` print all of it.
 const MAX_REASON: usize = 100;
 
 fn one_line(reason: &str) -> String {
@@ -261,7 +261,7 @@ fn render(detail: &EventDetailView) -> String {
     }
     text.push_str(&steps.render(2));
     if !attempt_log.is_empty() {
-        let _ = writeln!(text, "{DIM}tried in vain{DIM:#}");
+        let _ = writeln!(text, "{DIM}failed attempts{DIM:#}");
         let mut attempts = Table::bare();
         for attempt in attempt_log {
             let at = attempt.at.strftime("%F %T%.3fZ").to_string();
@@ -284,7 +284,7 @@ mod tests {
     use crate::domain::EventState;
 
     #[test]
-    fn reasons_are_cut_to_a_line() {
+    fn reason_is_cut_to_one_line() {
         assert_eq!(one_line("no such image"), "no such image");
         assert_eq!(one_line(&"é".repeat(100)), "é".repeat(100));
         assert_eq!(one_line(&"é".repeat(101)), format!("{} …", "é".repeat(98)));
@@ -293,7 +293,7 @@ mod tests {
 
     /// The words of the command line are those of the API.
     #[test]
-    fn every_state_is_one_of_the_store() {
+    fn every_state_option_is_a_state() {
         for state in State::value_variants() {
             let word = state.to_possible_value().unwrap().get_name().to_owned();
             assert!(word == "failed" || word.parse::<EventState>().is_ok(), "{word}");

@@ -1,4 +1,4 @@
-//! `tagrelay freezes`, `freeze` and `thaw`: environments in which nothing moves by itself.
+//! `tagrelay freezes`, `freeze` and `thaw`.
 
 use std::process::ExitCode;
 
@@ -9,10 +9,10 @@ use super::api::{Api, ServerOptions};
 use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, end, relative};
 use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 
-/// When a freeze ends that has no end of its own.
+/// The end of a freeze without an end time.
 const THAWED: &str = "when thawed";
 
-/// Lists the freezes: environments in which nothing moves by itself, now and by the settings.
+/// Lists the freezes, also those of the settings. A frozen environment accepts no automatic updates.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -35,20 +35,20 @@ Examples:
   tagrelay freeze --environment production --reason audit --for 4h
   tagrelay freeze --environment production --reason holidays --until 2027-01-04T08:00:00+01:00
 
-When it ends, the newest version of each repository goes, all of them as one commit. Rollbacks pass, and promotions with
---override. Freezes that come again, such as weekends, belong into the settings: `freeze` of [[environment]].
+When the freeze ends, the newest version of each repository is written, all in one commit. Rollbacks are not frozen, nor
+promotions with --override. Recurring freezes, such as weekends, belong into the settings: `freeze` of [[environment]].
 The token from TAGRELAY_TOKEN or --token-file needs the permission freeze:ENVIRONMENT.")]
 pub(super) struct FreezeOptions {
-    /// Where
+    /// The environment to freeze
     #[arg(long, value_name = "ENVIRONMENT")]
     environment: String,
-    /// Why, for whoever waits
+    /// The reason, shown with every waiting update
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// How long, as 30m, 4h or 2d [default: until it is thawed]
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
     freeze_for: Option<String>,
-    /// When it ends by itself, as 2027-01-04T08:00:00+01:00
+    /// When it ends, as 2027-01-04T08:00:00+01:00
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
     /// Print the API's JSON
@@ -58,13 +58,13 @@ pub(super) struct FreezeOptions {
     server: ServerOptions,
 }
 
-/// Ends a freeze: what waited for it goes.
+/// Ends a freeze: the updates that waited for it are written.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
-  tagrelay thaw 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN          the id that `tagrelay freezes` shows
+  tagrelay thaw 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN          the id from `tagrelay freezes`
 
-A window of the settings has no id: change the settings to end it.
+A freeze of the settings has no id: change the settings to end it.
 The token from TAGRELAY_TOKEN or --token-file needs the permission freeze:ENVIRONMENT.")]
 pub(super) struct ThawOptions {
     /// The id of the freeze
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_frozen_and_what_will_be_is_listed() {
+    fn current_and_future_freezes_are_listed() {
         let freezes: Freezes = serde_json::from_value(serde_json::json!({
             "freezes": [{"id": "01K", "environment": "production", "reason": "audit", "actor": "ops",
                 "created_at": "2026-11-23T10:00:00Z", "expires_at": null}],

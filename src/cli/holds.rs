@@ -1,4 +1,4 @@
-//! `tagrelay holds`, `hold` and `release`: pins that automation leaves alone.
+//! `tagrelay holds`, `hold` and `release`.
 
 use std::process::ExitCode;
 
@@ -10,10 +10,10 @@ use super::output::{self, Cell, DIM, Table, clean, end, relative};
 use crate::api::{HoldBody, HoldView, Holds};
 use crate::image::Repository;
 
-/// When a hold ends that has no end of its own.
+/// The end of a hold without an end time.
 const RELEASED: &str = "when released";
 
-/// Lists the holds: what automation leaves alone, since when and why.
+/// Lists the holds. A held repository gets no automatic updates in its environment.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -24,7 +24,7 @@ Examples:
   tagrelay holds add --environment production docker.io/uyou/user-service --hold-for 2d
   tagrelay holds release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN
 
-`tagrelay hold` and `tagrelay release` are short for the last two."
+`tagrelay hold` and `tagrelay release` do the same as the last two."
 )]
 pub(super) struct Options {
     #[command(subcommand)]
@@ -48,26 +48,26 @@ struct ListOptions {
     server: ServerOptions,
 }
 
-/// Makes a hold: automation leaves the repository alone in this environment.
+/// Makes a hold: the repository gets no automatic updates in this environment.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   tagrelay hold --environment staging docker.io/uyou/user-service
   tagrelay hold --environment production docker.io/uyou/user-service --hold-for 2d --reason sales
 
-Pushes that come in meanwhile wait, and the newest goes when the hold ends. Promotions are refused until then.
+New versions wait, and the newest is written when the hold ends. Promotions are refused until then.
 The token from TAGRELAY_TOKEN or --token-file needs the permission hold:ENVIRONMENT.")]
 pub(super) struct AddOptions {
-    /// Which repository, whole: docker.io/uyou/user-service
+    /// The repository, with its whole name: docker.io/uyou/user-service
     #[arg(value_parser = parse_whole_repository)]
     repository: String,
-    /// Where
+    /// The environment
     #[arg(long, value_name = "ENVIRONMENT")]
     environment: String,
     /// How long, as 30m, 4h or 2d [default: until it is released]
     #[arg(long, value_name = "TIME")]
     hold_for: Option<String>,
-    /// Why
+    /// The reason
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print the API's JSON
@@ -77,11 +77,11 @@ pub(super) struct AddOptions {
     server: ServerOptions,
 }
 
-/// Ends a hold: the newest update that waited for it goes.
+/// Ends a hold: the newest update that waited for it is written.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
-  tagrelay release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN       the id that `tagrelay holds` shows")]
+  tagrelay release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN       the id from `tagrelay holds`")]
 pub(super) struct ReleaseOptions {
     /// The id of the hold
     id: String,
@@ -105,7 +105,7 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
     }
     let holds: Holds = answer.read()?;
     if holds.holds.is_empty() {
-        output::note("no holds: automation may move everything");
+        output::note("no holds");
     } else {
         output::print(&table(&holds.holds.iter().collect::<Vec<_>>(), Timestamp::now()).render(0))?;
     }
@@ -137,7 +137,6 @@ pub(super) async fn release(options: ReleaseOptions) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the holds as a table.
 pub(super) fn table(holds: &[&HoldView], now: Timestamp) -> Table {
     let mut table = Table::new(&["environment", "repository", "ends", "since", "by", "id", "reason"]);
     for hold in holds {
@@ -154,12 +153,12 @@ pub(super) fn table(holds: &[&HoldView], now: Timestamp) -> Table {
     table
 }
 
-/// Parses a repository that the server takes by its whole name only.
+/// Parses a repository for routes that accept only the whole name.
 ///
-/// A last part alone would be understood as an official image of Docker Hub, which nobody here runs.
+/// A last component alone would mean an official image of Docker Hub: `nginx` is `docker.io/library/nginx`.
 pub(super) fn parse_whole_repository(text: &str) -> Result<String, String> {
     if !text.contains('/') {
-        return Err(format!("write it whole, as in docker.io/uyou/{text}"));
+        return Err(format!("write the whole name, as in docker.io/uyou/{text}"));
     }
     text.parse::<Repository>().map(|repository| repository.to_string()).map_err(|error| error.to_string())
 }

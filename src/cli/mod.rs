@@ -1,7 +1,7 @@
-//! The commands: one file each, and what several of them share.
+//! The commands, one file each; `api` is the client that several of them share, `output` prints.
 //!
-//! Every command answers with an exit code: 0 when it did what was asked, 1 when it said no or could not, 2 when the
-//! arguments make no sense. What was asked for goes to standard output, everything else to standard error.
+//! Exit codes: 0 done, 1 refused or failed, 2 invalid arguments. Results go to standard output, everything else to standard
+//! error.
 
 mod api;
 mod check;
@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use output::BAD;
 
-/// The settings file that commands read when none is named.
+/// The default settings file.
 const DEFAULT_SETTINGS: &str = "tagrelay.toml";
 
 /// Relays image tags from container registries to the Git repository that Argo CD watches.
@@ -35,7 +35,7 @@ const DEFAULT_SETTINGS: &str = "tagrelay.toml";
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "\
-Begin with `tagrelay demo`: it shows everything on this machine. `tagrelay COMMAND --help` has examples."
+Start with `tagrelay demo`: it runs everything on this machine. `tagrelay COMMAND --help` has examples."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -66,7 +66,7 @@ pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(answer) => {
-            // Help and the version are answers too; a closed pipe is no reason to say anything.
+            // Also prints help and version. A closed pipe is not an error.
             let _ = answer.print();
             return if answer.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
@@ -80,7 +80,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Runtime::new().context("the threads of the program cannot be started")?;
+    let runtime = tokio::runtime::Runtime::new().context("threads cannot be started")?;
     let result = runtime.block_on(async {
         match command {
             Command::Demo(options) => demo::run(options).await,
@@ -100,12 +100,12 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Webhook(options) => webhook::run(options).await,
         }
     });
-    // Blocking work that has not ended by now, such as a fetch, has nobody left to tell.
+    // Do not wait for blocking work such as a fetch: its result is not needed any more.
     runtime.shutdown_background();
     result
 }
 
-/// Returns whether the reader of our output has gone, as `head` does when it has enough.
+/// Returns whether the reader of standard output closed it, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(broken))

@@ -1,7 +1,6 @@
-//! What commands print: tables, colours, short forms.
+//! Tables, colours and short forms of versions, commits and times.
 //!
-//! Everything is composed with its colours and printed through `anstream`, which takes them out where nobody could see
-//! them: on anything but a terminal, and where `NO_COLOR` is set.
+//! Text always contains colours. `anstream` removes them if the output is not a terminal or `NO_COLOR` is set.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,43 +15,43 @@ use crate::settings::Faults;
 
 /// Headings.
 pub(super) const HEAD: Style = Style::new().bold();
-/// It is as it should be.
+/// Success.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
-/// Somebody should look at it, some time.
+/// Needs attention.
 pub(super) const WARN: Style = AnsiColor::Yellow.on_default();
-/// Something went wrong, or would go.
+/// Failure.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
-/// What is there for completeness.
+/// Less important details.
 pub(super) const DIM: Style = Style::new().dimmed();
-/// No colour at all.
+/// No colour.
 pub(super) const PLAIN: Style = Style::new();
 
-/// Prints what was asked for to standard output.
+/// Prints a result to standard output.
 pub(super) fn print(text: &str) -> std::io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// Prints a value as one JSON document to standard output.
+/// Prints a result as a JSON document to standard output.
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(print(&format!("{}\n", serde_json::to_string_pretty(value)?))?)
 }
 
-/// Prints a message beside what was asked for: a line on standard error.
+/// Prints a message to standard error.
 pub(super) fn note(message: &str) {
-    // Standard error is the last place where anything can be said.
+    // A failure to write to standard error cannot be reported anywhere.
     let _ = writeln!(anstream::stderr(), "{message}");
 }
 
-/// Prints everything that is wrong with the settings to standard error.
+/// Prints the faults in the settings to standard error.
 pub(super) fn print_faults(faults: &Faults) {
     for fault in &faults.0 {
         note(&format!("{BAD}error:{BAD:#} {}", clean(&fault.to_string())));
     }
 }
 
-/// Returns the text without control characters: what comes from elsewhere must not steer the terminal.
+/// Replaces control characters, so that text from other sources cannot control the terminal.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -68,12 +67,12 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// Returns a cell that shows the text, cleaned, in a style.
+    /// Returns a cell with the cleaned text in a style.
     pub(super) fn new(text: &str, style: Style) -> Self {
         Self { text: clean(text).into_owned(), style }
     }
 
-    /// Returns a cell that shows the text as it is.
+    /// Returns a cell with the cleaned text, without colour.
     pub(super) fn plain(text: &str) -> Self {
         Self::new(text, PLAIN)
     }
@@ -83,23 +82,21 @@ impl Cell {
     }
 }
 
-/// Rows whose columns are as wide as what they hold. A column without anything below its heading is left out.
+/// A table with aligned columns. A column without content below its heading is left out.
 pub(super) struct Table {
     rows: Vec<Vec<Cell>>,
     has_headings: bool,
 }
 
-/// Between columns.
+/// The number of blanks between columns.
 const GAP: usize = 2;
 
 impl Table {
-    /// Returns a table with these headings.
     pub(super) fn new(headings: &[&str]) -> Self {
         let headings = headings.iter().map(|heading| Cell::new(&heading.to_uppercase(), HEAD)).collect();
         Self { rows: vec![headings], has_headings: true }
     }
 
-    /// Returns a table without headings.
     pub(super) fn bare() -> Self {
         Self { rows: Vec::new(), has_headings: false }
     }
@@ -128,12 +125,12 @@ impl Table {
         (0..columns).map(width).collect()
     }
 
-    /// Returns the lines of the table, each behind `indent` blanks.
+    /// Returns the lines of the table, indented by `indent` blanks.
     pub(super) fn render(&self, indent: usize) -> String {
         let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
-            // Blanks are written when something follows them, so that no line ends with one.
+            // Blanks are written before the next cell, so that no line ends with blanks.
             let mut blanks = indent;
             for (cell, width) in row.iter().zip(&widths) {
                 let Some(width) = width else { continue };
@@ -149,12 +146,12 @@ impl Table {
     }
 }
 
-/// Returns when something ends: at a time, or as `otherwise` says.
+/// Returns an end time relative to now, or `otherwise` if there is none.
 pub(super) fn end(at: Option<Timestamp>, otherwise: &str, now: Timestamp) -> String {
     at.map_or_else(|| otherwise.to_owned(), |at| relative(at, now))
 }
 
-/// Returns how long ago or how far ahead a time is, in its largest unit: `12s ago`, `in 4h`.
+/// Returns a time relative to now, in its largest unit: `12s ago`, `in 4h`.
 pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(at.as_second());
     let size = seconds.unsigned_abs();
@@ -167,28 +164,28 @@ pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     if seconds < 0 { format!("in {amount}") } else { format!("{amount} ago") }
 }
 
-/// Returns a commit as Git shortens it.
+/// Returns the first 7 digits of a commit id.
 pub(super) fn short_commit(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
 }
 
-/// Returns a version for people: the tag where there is one, else the digest, both cut where they are hashes.
+/// Returns the tag, otherwise the digest. Hashes are shortened.
 pub(super) fn short_version(tag: Option<&str>, digest: Option<&str>) -> String {
     let tag = tag.map(|tag| tag.parse::<Tag>().map_or_else(|_| tag.to_owned(), |tag| tag.short().to_owned()));
     tag.or_else(|| digest.map(short_digest)).unwrap_or_else(|| "-".to_owned())
 }
 
-/// Returns a version for people, as [`short_version`].
+/// As [`short_version`], for a version of the API.
 pub(super) fn short(version: &VersionView) -> String {
     short_version(version.tag.as_deref(), version.digest.as_deref())
 }
 
-/// Returns a digest for people.
+/// Shortens a digest.
 pub(super) fn short_digest(digest: &str) -> String {
     digest.parse::<Digest>().map_or_else(|_| digest.to_owned(), |digest| digest.short())
 }
 
-/// Returns a unified diff in the colours that Git gives it.
+/// Colours a unified diff as Git does.
 pub(super) fn colour_diff(diff: &str) -> String {
     let mut text = String::new();
     for line in diff.lines() {
@@ -210,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_what_they_hold() {
+    fn columns_are_as_wide_as_their_content() {
         let mut table = Table::new(&["name", "nothing", "state", ""]);
         table.row(vec![Cell::plain("a"), Cell::plain(""), Cell::new("committed", GOOD), Cell::plain("")]);
         table.row(vec![Cell::plain("längeres"), Cell::plain(""), Cell::plain(""), Cell::plain("x")]);
@@ -220,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_their_largest_unit() {
+    fn time_is_shown_in_its_largest_unit() {
         let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
         for (at, told) in [
             ("2026-11-20T12:00:00Z", "0s ago"),
@@ -235,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_short_where_they_are_hashes() {
+    fn hashes_in_versions_are_shortened() {
         let sha = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432";
         let digest = format!("sha256:{}", "ab".repeat(32));
         assert_eq!(short_version(Some(sha), Some(&digest)), "9f8e7d6");
@@ -245,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_does_not_steer_the_terminal() {
+    fn control_characters_are_replaced() {
         assert_eq!(clean("plain"), "plain");
         assert_eq!(clean("a\u{1b}[31mb\r\nc"), "a\u{fffd}[31mb  c");
         assert!(!colour_diff("+\u{1b}]0;title\u{7}").contains("\u{1b}]0"));
     }
 
     #[test]
-    fn diffs_have_their_colours() {
+    fn diff_is_coloured() {
         let text = colour_diff("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new\n same\n");
         assert!(text.contains(&format!("{BAD}-old{BAD:#}")) && text.contains(&format!("{GOOD}+new{GOOD:#}")));
         assert!(text.contains(&format!("{HEAD}--- a/x{HEAD:#}")));

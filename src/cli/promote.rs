@@ -1,4 +1,4 @@
-//! `tagrelay promote`: the versions of one environment for another.
+//! `tagrelay promote`.
 
 use std::process::ExitCode;
 
@@ -8,15 +8,15 @@ use super::api::{Api, FollowOptions, ServerOptions, follow, state_style};
 use super::output::{self, Cell, DIM, Table, clean, colour_diff, short_commit, short_version};
 use crate::api::{PreviewState, PreviewView, PromotionBody};
 
-/// Gives an environment the versions that another one runs, or a named one.
+/// Promotes the versions that one environment runs, or a named version, to another environment.
 ///
-/// Asks a running Tagrelay, which checks each image in its registry, commits and pushes; then waits for the commit. Exit
-/// code 0: it is on the branch (or was there already). 1: refused, in whole or in part, with the reasons.
+/// The server verifies each image with its registry, commits and pushes; the command waits for the commit. Exit code 0: the
+/// versions are on the branch. 1: refused, wholly or partly, with the reasons.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  tagrelay promote --to production --dry-run        what would change, as a diff
-  tagrelay promote --to production                  everything that staging runs
+  tagrelay promote --to production --dry-run        show the change as a diff
+  tagrelay promote --to production                  all versions that staging runs
   tagrelay promote --to production user-service     one service
   tagrelay promote --to production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
   tagrelay promote --to production user-service \\
@@ -25,29 +25,29 @@ Examples:
 The token from TAGRELAY_TOKEN or --token-file needs the permission promote:ENVIRONMENT, and override:ENVIRONMENT for
 --override.")]
 pub(super) struct Options {
-    /// Which repositories, whole (docker.io/uyou/user-service) or by their last part (user-service) [default: all that
+    /// The repositories, by whole name (docker.io/uyou/user-service) or last component (user-service) [default: all that
     /// both environments run]
     #[arg(value_name = "REPOSITORY")]
     repositories: Vec<String>,
     /// The environment that changes
     #[arg(long, value_name = "ENVIRONMENT")]
     to: String,
-    /// The environment whose versions it gets [default: the only one of its promote_from]
+    /// The environment whose versions are promoted [default: the only one in promote_from]
     #[arg(long, value_name = "ENVIRONMENT")]
     from: Option<String>,
-    /// A tag to take, instead of what the other environment runs
+    /// A tag to promote instead of the version that the other environment runs
     #[arg(long, requires = "repositories")]
     tag: Option<String>,
-    /// What you believe it runs now; if it does not, nothing happens
+    /// The tag that you believe the environment runs; otherwise the promotion is refused
     #[arg(long, value_name = "REPOSITORY=TAG", value_parser = parse_expectation)]
     expect: Vec<(String, String)>,
-    /// Show what would change, and change nothing
+    /// Show the change without making it
     #[arg(long)]
     dry_run: bool,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Promote although the other environment is not as healthy as promote_when and soak want it, or this one is frozen;
+    /// Promote even if the source is not as healthy as promote_when and soak demand, or the environment is frozen;
     /// --reason goes into the commit
     #[arg(long = "override", requires = "reason")]
     overrides: bool,
@@ -109,6 +109,6 @@ fn render(preview: &PreviewView) -> String {
     }
     text.push_str(&table.render(0));
     let parent = clean(short_commit(&preview.parent)).into_owned();
-    text.push_str(&format!("{DIM}a dry run on top of commit {parent}: nothing has been changed{DIM:#}\n"));
+    text.push_str(&format!("{DIM}dry run on top of commit {parent}: nothing was changed{DIM:#}\n"));
     text
 }

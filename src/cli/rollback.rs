@@ -1,4 +1,4 @@
-//! `tagrelay rollback`: the version before, and a hold so that it stays.
+//! `tagrelay rollback`.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,10 @@ use clap::Args;
 use super::api::{Api, FollowOptions, ServerOptions, follow};
 use crate::api::RollbackBody;
 
-/// Puts an environment back to an earlier version of a repository, and holds it there.
+/// Returns an environment to an earlier version of a repository, and holds it there.
 ///
 /// The hold keeps automation from overwriting the rollback; `tagrelay holds` shows it, `tagrelay release` ends it. Exit
-/// code 0: it is on the branch (or was there already). 1: refused, with the reason.
+/// code 0: the version is on the branch. 1: refused, with the reason.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -21,18 +21,18 @@ Examples:
 
 The token from TAGRELAY_TOKEN or --token-file needs the permission rollback:ENVIRONMENT.")]
 pub(super) struct Options {
-    /// Which repository, whole (docker.io/uyou/user-service) or by its last part (user-service)
+    /// The repository, by whole name (docker.io/uyou/user-service) or last component (user-service)
     repository: String,
     /// The environment that changes
     #[arg(long, value_name = "ENVIRONMENT")]
     environment: String,
-    /// The tag to go back to [default: what it ran before]
+    /// The tag to go back to [default: the previous version]
     #[arg(long, value_name = "TAG")]
     to: Option<String>,
-    /// How long automation leaves it alone, as 30m, 4h or 2d [default: until the hold is released]
+    /// How long the hold lasts, as 30m, 4h or 2d [default: until it is released]
     #[arg(long, value_name = "TIME")]
     hold_for: Option<String>,
-    /// Why, for the history
+    /// The reason, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print the API's JSON

@@ -1,4 +1,4 @@
-//! `tagrelay serve`: the service itself.
+//! `tagrelay serve`: runs the service.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use crate::server::{self, Reloader};
 use crate::settings::Settings;
 use crate::telemetry::{LogFormat, start_logs};
 
-const NO_SIGNALS: &str = "signals of the system cannot be received";
+const NO_SIGNALS: &str = "signals cannot be received";
 
-/// Runs the service: takes webhooks, commits new tags, serves the API.
+/// Runs the service: receives webhooks, commits new tags, serves the API.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   tagrelay serve                                   with tagrelay.toml in this folder
   tagrelay serve --config /etc/tagrelay/tagrelay.toml --log-format json
 
-It runs until SIGTERM or Ctrl-C and ends with exit code 0. What is pending then goes on at the next start.
-Changed settings, and changed files that they name, are read by themselves, or at SIGHUP: all of them, or none where one
-has a fault.
+It runs until SIGTERM or Ctrl-C and ends with exit code 0. Pending updates continue at the next start.
+Changed settings, and changed files that they name, are reloaded automatically, or at SIGHUP. If they have a fault, the old
+settings stay in force.
 TAGRELAY_LOG sets the levels of the log, as in TAGRELAY_LOG=info,tagrelay::relay=debug.")]
 pub(super) struct Options {
-    /// The settings
+    /// The settings file
     #[arg(long, value_name = "FILE", default_value = super::DEFAULT_SETTINGS)]
     config: PathBuf,
-    /// How log lines look [default: text on a terminal, json elsewhere]
+    /// The format of log lines [default: text on a terminal, otherwise json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 }
@@ -48,7 +48,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    // From here on a signal is not lost, however early it comes.
+    // Before the server starts, so that no signal is lost.
     let mut signals = Signals::listen()?;
     let mut hangups = signal(SignalKind::hangup()).context(NO_SIGNALS)?;
     let mut reloader = Reloader::new(options.config, &settings);
@@ -63,21 +63,21 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         tokio::select! {
             () = signals.wait() => break,
             reason = server.failed() => {
-                tracing::error!(reason, "ending, so that a new process goes on");
-                anyhow::bail!("{reason}; a new process goes on from the store");
+                tracing::error!(reason, "stopping; a new process can continue from the store");
+                anyhow::bail!("{reason}; a new process can continue from the store");
             }
             () = reloader.changed() => drop(reloader.reload(&mut server, "a file has changed").await),
             Some(()) = hangups.recv() => drop(reloader.reload(&mut server, "SIGHUP").await),
             Some(reply) = asked.recv() => {
-                // Nobody waits any more where the client has gone.
+                // Fails if the client has disconnected.
                 let _ = reply.send(reloader.reload(&mut server, "the API").await);
             }
         }
     }
-    tracing::info!("stopping; a second signal ends at once");
+    tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = server.stop() => tracing::info!("stopped"),
-        () = signals.wait() => tracing::warn!("ended by a second signal; what is pending goes on at the next start"),
+        () = signals.wait() => tracing::warn!("stopped by a second signal; pending updates continue at the next start"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -98,7 +98,7 @@ impl Signals {
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    /// Returns when one has come.
+    /// Waits for one of them.
     pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! `tagrelay status`: what every environment runs.
+//! `tagrelay status`: the versions that every environment runs.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -13,9 +13,9 @@ use super::output::{
 use crate::api::{CellView, EnvironmentView, HealthState, HoldView, Matrix, RegistryView};
 use crate::store::FollowState;
 
-/// Shows what every environment runs, what is held or frozen, what waits, and what is wrong.
+/// Shows the versions, holds, freezes, waiting updates and problems of every environment.
 ///
-/// A version is yellow where the environment from which it is promoted runs another one.
+/// A version is yellow if the environment that it is promoted from runs another one.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
   tagrelay status --environment production
   tagrelay status --json | jq -r '.environments[].repositories[] | \"\\(.repository) \\(.version.tag)\"'
 
-Exit code 1: a branch cannot be read, so that nothing is known of its environments.
+Exit code 1: a branch cannot be read, so its environments are unknown.
 The token from TAGRELAY_TOKEN or --token-file needs the permission read.")]
 pub(super) struct Options {
     /// Show only this environment (may be given several times)
@@ -36,7 +36,7 @@ pub(super) struct Options {
     server: ServerOptions,
 }
 
-/// Wider than this, the environments go below instead of beside each other.
+/// The width of the table, in columns, above which the environments are listed below each other.
 const MAX_WIDTH: usize = 100;
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
@@ -50,7 +50,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let known = |name: &String| matrix.environments.iter().any(|environment| environment.name == *name);
     if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
         let known: Vec<_> = matrix.environments.iter().map(|environment| environment.name.as_str()).collect();
-        anyhow::bail!("there is no environment `{unknown}`; there are {}", known.join(", "));
+        anyhow::bail!("there is no environment `{unknown}`; known: {}", known.join(", "));
     }
     output::print(&render(&matrix, &wanted, Timestamp::now()))?;
     let is_unread = |environment: &EnvironmentView| environment.tip.is_none() && is_wanted(&wanted, environment);
@@ -67,7 +67,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     let mut parts = vec![overview(&environments, now).render(0)];
     let beside = side_by_side(matrix, &environments, now);
     if environments.iter().all(|environment| environment.repositories.is_empty()) {
-        parts.push(format!("{DIM}no managed image; `tagrelay check` looks why{DIM:#}\n"));
+        parts.push(format!("{DIM}no managed image; `tagrelay check` shows why{DIM:#}\n"));
     } else if beside.width() <= MAX_WIDTH {
         parts.push(beside.render(0));
     } else {
@@ -84,7 +84,7 @@ fn render(matrix: &Matrix, wanted: &[String], now: Timestamp) -> String {
     parts.join("\n")
 }
 
-/// Where each environment lives and who moves it.
+/// The branch, the tip and the kind of updates of each environment.
 fn overview(environments: &[&EnvironmentView], now: Timestamp) -> Table {
     let is_watched = environments.iter().any(|environment| environment.health.is_some());
     let mut headings = vec!["environment", "moves by", "branch", "at"];
@@ -123,7 +123,7 @@ fn health_cell(environment: &EnvironmentView, now: Timestamp) -> Cell {
     }
 }
 
-/// Repositories down, environments across.
+/// A row for each repository, a column for each environment.
 fn side_by_side(matrix: &Matrix, environments: &[&EnvironmentView], now: Timestamp) -> Table {
     let mut headings = vec!["repository"];
     for environment in environments {
@@ -161,7 +161,7 @@ fn running<'a>(environment: &'a EnvironmentView, repository: &str) -> Option<&'a
     environment.repositories.iter().find(|cell| cell.repository == repository)
 }
 
-/// The version, in yellow where a promotion would change it and in red where the sites disagree.
+/// The version: yellow if a promotion would change it, red if the sites name different ones.
 fn version_cell(matrix: &Matrix, environment: &EnvironmentView, cell: &CellView) -> Cell {
     let Some(version) = &cell.version else {
         let versions: Vec<String> = cell.versions.iter().map(short).collect();
@@ -193,7 +193,7 @@ fn remark(cell: &CellView, now: Timestamp) -> String {
     remarks.join(", ")
 }
 
-/// What is frozen, until when and why.
+/// The frozen environments, with end and reason.
 fn freezes(environments: &[&EnvironmentView], now: Timestamp) -> Option<String> {
     let mut table = Table::new(&["environment", "ends", "by", "id", "reason"]);
     let mut any = false;
@@ -225,7 +225,7 @@ fn waiting(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
     for cell in environments.iter().flat_map(|environment| &environment.repositories) {
-        // Only the newest goes when it may.
+        // Only the newest will be written.
         let Some((newest, older)) = cell.waiting.split_last() else { continue };
         any = true;
         let reason = newest.reason.as_deref().unwrap_or_default();
@@ -240,7 +240,7 @@ fn waiting(environments: &[&EnvironmentView]) -> Option<String> {
     any.then(|| format!("{HEAD}Waiting{HEAD:#}\n{}", table.render(2)))
 }
 
-/// What Argo CD has not come to a good end with.
+/// The rollouts that are not healthy.
 fn rollouts(environments: &[&EnvironmentView]) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
@@ -266,9 +266,9 @@ fn rollouts(environments: &[&EnvironmentView]) -> Option<String> {
 
 fn rollout_word(state: &str) -> &str {
     match state {
-        "waiting" => "Argo CD not told yet",
+        "waiting" => "Argo CD not notified yet",
         "following" => "rolling out",
-        "told" => "Argo CD told",
+        "told" => "Argo CD notified",
         "timed_out" => "timed out",
         "untracked" => "no application",
         other => other,
@@ -293,7 +293,7 @@ fn ill_applications(environments: &[&EnvironmentView]) -> Option<String> {
     any.then(|| format!("{HEAD}Applications that are not healthy{HEAD:#}\n{}", table.render(2)))
 }
 
-/// Registries in which nobody finds what a lost webhook would have told.
+/// The registries whose tags catch-up cannot list: a lost webhook there goes unnoticed.
 fn not_caught_up(matrix: &Matrix) -> Option<String> {
     let mut table = Table::bare();
     let mut any = false;
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn environments_stand_beside_each_other() {
+    fn environments_are_listed_side_by_side() {
         let (plain, coloured) = shown(&matrix(&["staging", "production"]), &[]);
         insta::assert_snapshot!(plain, @r"
         ENVIRONMENT  MOVES BY                         BRANCH         AT
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_waits_the_newest_is_listed() {
+    fn newest_waiting_update_is_listed() {
         let mut environment = json!({ "name": "staging", "config_repository": "platform", "branch": "main",
             "update": "automatic", "promote_from": [], "tip": null, "problems": [] });
         let update = |tag: &str| {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_is_told_with_its_end() {
+    fn frozen_environment_is_listed_with_its_end() {
         let mut matrix = matrix(&["production"]);
         let frozen = json!({ "until": "2026-11-23T12:00:00Z", "reason": "", "by": [
             { "kind": "window", "window": "Fri 16:00 to Mon 08:00 Europe/Berlin", "reason": "weekend" },
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn registries_that_are_left_out_are_said() {
+    fn registries_without_catch_up_are_listed() {
         let registry = |host: &str, state: &str, reason: Option<&str>| json!({ "registry": host, "catch_up": { "state": state, "reason": reason, "repositories": 1 } });
         let registries = json!([
             registry("docker.io", "listed", None),
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn many_environments_stand_below_each_other() {
+    fn many_environments_are_listed_below_each_other() {
         let matrix = matrix(&["development", "integration", "staging", "production"]);
         let (plain, _) = shown(&matrix, &[]);
         assert!(plain.contains("\nintegration\n  docker.io/uyou/order-service  v1       3m ago\n"), "{plain}");

@@ -1,4 +1,4 @@
-//! `tagrelay webhook`: a sender's request, for trying a receiver.
+//! `tagrelay webhook`: sends a test request to a receiver.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,19 +11,19 @@ use jiff::Timestamp;
 use url::Url;
 
 use super::output::{self, BAD, Cell, GOOD, PLAIN, Table, WARN, clean};
-use crate::api::{Answer, DeliveryState, Problem};
+use crate::api::{DeliveryState, Problem, WebhookAnswer};
 use crate::image::ImageReference;
 use crate::registry::install_tls_provider;
 use crate::secret::{ExposeSecret as _, Secret};
 use crate::webhook::{Kind, SamplePush};
 
-/// How long the receiver may take. Most senders wait for a second only.
+/// How long to wait for the response. Most senders wait for only a second.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// The largest answer that is read: more than any of ours.
+/// The size of the largest accepted response. Receivers of Tagrelay send less.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// Tries receivers out.
+/// Tests receivers.
 #[derive(Args)]
 #[command(disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "\
@@ -40,10 +40,9 @@ enum Command {
     Send(SendOptions),
 }
 
-/// Sends a receiver what a registry would send for a push, signed as the registry would sign it.
+/// Sends a receiver the webhook that a registry sends for a push, with its signature.
 ///
-/// The image need not be new: Tagrelay asks the registry for it and says what became of it. Exit code 0: the receiver has
-/// taken an event. 1: it has not, with the reason.
+/// The image need not be new. Exit code 0: the receiver accepted an event. 1: it did not, with the reason.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -55,26 +54,25 @@ Examples:
 Kinds: docker-hub, harbor, distribution, ghcr, quay, acr, ecr, gar, artifactory, nexus, gitea,
 forgejo, zot, gitlab-registry, aliyun-acr, tencent-tcr, huawei-swr, mirantis-msr, cloudevents,
 cdevents, generic.
-A secret that the sender shows in its URL is added to the URL. What became of the event:
-tagrelay events show ID.")]
+If the sender puts the secret into the URL, it is added to --url. `tagrelay events show ID` shows the state of the event.")]
 struct SendOptions {
-    /// Who seems to send: the `kind` of the receiver
+    /// The kind of sender: the `kind` of the receiver
     #[arg(long)]
     kind: Kind,
-    /// The image that seems to have been pushed: HOST/REPOSITORY:TAG[@DIGEST]
+    /// The pushed image: HOST/REPOSITORY:TAG[@DIGEST]
     #[arg(long, value_name = "IMAGE", value_parser = parse_image)]
     image: ImageReference,
-    /// The receiver
-    // Not parsed by clap, which repeats what it refuses, and that may hold a secret.
+    /// The URL of the receiver
+    // Not parsed by clap, whose errors would repeat a URL with a secret.
     #[arg(long, value_name = "URL")]
     url: String,
     /// A file that holds the receiver's secret
     #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
     secret_file: Option<PathBuf>,
-    /// A variable of the environment that holds it [default: none is shown]
+    /// An environment variable that holds the secret [default: no secret is sent]
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
-    /// The sender's id of the event; the same one again is a repeated delivery [default: a new one]
+    /// The sender's id of the event; repeating it makes a redelivery [default: a new id]
     #[arg(long)]
     id: Option<String>,
     /// Print the receiver's JSON
@@ -86,7 +84,7 @@ fn parse_image(text: &str) -> Result<ImageReference, String> {
     let image: ImageReference = text.parse().map_err(|error| format!("{error}"))?;
     match image.tag {
         Some(_) => Ok(image),
-        None => Err("it needs a tag: senders tell of tags that were pushed".to_owned()),
+        None => Err("it needs a tag: webhooks announce pushed tags".to_owned()),
     }
 }
 
@@ -96,9 +94,8 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err("write http://HOST:PORT/webhooks/NAME or https://HOST/webhooks/NAME".to_owned());
     }
     if url.password().is_some() || url.query().is_some() {
-        return Err(
-            "it must hold no secret, which everybody who lists processes would see: use --secret-file".to_owned()
-        );
+        return Err("it must not contain a secret, which would be visible in the list of processes: use --secret-file"
+            .to_owned());
     }
     Ok(url)
 }
@@ -136,10 +133,10 @@ async fn send(options: SendOptions) -> anyhow::Result<ExitCode> {
         .build()
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
     let answer = client.post(address).headers(request.headers).body(request.body).send().await;
-    // The address may hold the secret, so errors are told without it.
-    let answer = answer.map_err(reqwest::Error::without_url).with_context(|| format!("{url} does not answer"))?;
+    // The address may contain the secret.
+    let answer = answer.map_err(reqwest::Error::without_url).with_context(|| format!("{url} does not respond"))?;
     let status = answer.status();
-    let body = read(answer).await.with_context(|| format!("the answer of {url} broke off"))?;
+    let body = read(answer).await.with_context(|| format!("the response of {url} is incomplete"))?;
     report(status, &body, &url, json)
 }
 
@@ -148,42 +145,42 @@ async fn read(mut answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
     while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER_BYTES {
-            bail!("it has more than {MAX_ANSWER_BYTES} bytes: this is no receiver of Tagrelay");
+            bail!("it has more than {MAX_ANSWER_BYTES} bytes: this is not a receiver of Tagrelay");
         }
     }
     Ok(body)
 }
 
-/// Prints what the receiver has said, and returns whether it has taken an event.
+/// Prints the response. Exit code 0: the receiver accepted an event.
 fn report(status: StatusCode, body: &[u8], url: &Url, json: bool) -> anyhow::Result<ExitCode> {
     if !status.is_success() {
         let reason = serde_json::from_slice::<Problem>(body).map(|problem| problem.detail);
-        let reason = reason.unwrap_or_else(|_| "(it says no more)".to_owned());
-        bail!("{url} says {status}: {}{}", clean(&reason), advice(status));
+        let reason = reason.unwrap_or_else(|_| "(without a reason)".to_owned());
+        bail!("{url} answered {status}: {}{}", clean(&reason), advice(status));
     }
-    let taken: Answer =
-        serde_json::from_slice(body).with_context(|| format!("{url} says {status}, but is no receiver of Tagrelay"))?;
+    let answer: WebhookAnswer = serde_json::from_slice(body)
+        .with_context(|| format!("{url} answered {status}, but is not a receiver of Tagrelay"))?;
     if json {
         output::print(&format!("{}\n", String::from_utf8_lossy(body).trim_end()))?;
     } else {
         let mut table = Table::bare();
-        for event in &taken.events {
+        for event in &answer.events {
             let image = format!("{}:{}", event.repository, event.tag);
             let style = if event.state == DeliveryState::Queued { GOOD } else { WARN };
             table.row(vec![Cell::new(event.state.as_str(), style), Cell::plain(&event.id), Cell::plain(&image)]);
         }
-        for ignored in &taken.ignored {
+        for ignored in &answer.ignored {
             let style = if ignored.class == "malformed" { BAD } else { PLAIN };
             table.row(vec![Cell::new("ignored", style), Cell::plain(&ignored.class), Cell::plain(&ignored.reason)]);
         }
         output::print(&table.render(0))?;
     }
-    Ok(if taken.events.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if answer.events.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn advice(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::UNAUTHORIZED => "; is it the receiver's kind and secret? Its log says what was wrong",
+        StatusCode::UNAUTHORIZED => "; check --kind and the secret; the server's log has the reason",
         StatusCode::NOT_FOUND => "; the URL ends with /webhooks/ and the name of a [[receiver]]",
         _ => "",
     }
@@ -194,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_is_taken_from_the_command_line() {
+    fn url_with_a_secret_is_rejected() {
         for url in ["http://h/webhooks/hub?token=x", "http://u:p@h/webhooks/hub", "ftp://h/", "webhooks/hub"] {
             assert!(parse_url(url).is_err(), "{url}");
         }
@@ -202,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_in_the_help() {
+    fn help_lists_every_kind() {
         use clap::Args as _;
         let mut command = SendOptions::augment_args(clap::Command::new("send"));
         let help = command.render_long_help().to_string();

@@ -4,10 +4,10 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// The longest path that is logged, in characters. Who asks for more asks for nothing that there is.
+/// The longest path that is logged, in characters. All routes are shorter.
 const MAX_PATH: usize = 200;
 
-/// Logs each request with its path and without its query, in which secrets may stand (`?token=`).
+/// Logs each request with its path, without its query, which may contain a secret (`?token=`).
 pub(super) async fn log(request: Request, next: Next) -> Response {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return next.run(request).await;

@@ -69,7 +69,7 @@ impl Caller {
             match token.secret.matches(presented) {
                 Ok(true) => found = Some(token),
                 Ok(false) => {}
-                Err(error) => tracing::error!(token = token.name, %error, "an API token cannot be read"),
+                Err(error) => tracing::error!(token = token.name, %error, "API token cannot be read"),
             }
         }
         found.map(|token| Self(Arc::clone(token))).ok_or_else(Problem::unauthorized)

@@ -1,7 +1,7 @@
-//! Reads the bodies of one receiver's requests: bounded in their number, their bytes and their time.
+//! Reads the bodies of a receiver's requests, with bounds on their number, size and time.
 //!
-//! Nobody has shown a signature before the body has been read, so this is the part that anybody can use. Each receiver
-//! has its own bounds, so that a flood on one leaves the others alone.
+//! A signature can only be checked after the body has been read, so strangers reach this code. Each receiver has its own
+//! bounds, so a flood on one does not affect the others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,93 +14,96 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Problem;
 
-/// How long a body may take.
+/// How long reading a body may take.
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    /// In any case.
-    any: Duration,
-    /// While others wait for its place.
-    in_a_crowd: Duration,
-    /// How often it is looked whether others wait.
-    look_again: Duration,
+    /// The upper limit.
+    limit: Duration,
+    /// The limit while other requests wait.
+    limit_if_busy: Duration,
+    /// How often to check whether other requests wait.
+    poll_interval: Duration,
 }
 
-const TIMES: Times =
-    Times { any: Duration::from_secs(15), in_a_crowd: Duration::from_secs(2), look_again: Duration::from_millis(250) };
+const TIMES: Times = Times {
+    limit: Duration::from_secs(15),
+    limit_if_busy: Duration::from_secs(2),
+    poll_interval: Duration::from_millis(250),
+};
 
 /// How many bodies are read at once.
-const AT_ONCE: usize = 64;
+const MAX_READING: usize = 64;
 
-/// How many more requests may wait for that, or for memory: as many as a busy registry sends at once. Those beyond are
-/// turned away at once: every one that waits keeps one of the connections that all receivers have together.
+/// How many more requests may wait for their turn or for memory: as many as a busy registry sends at once. Further ones are
+/// rejected at once, because each waiting request occupies one of the connections that all receivers share.
 const MAX_WAITING: usize = 256;
 
-/// How many bytes the bodies that are being read may have together, unless one alone may have half as many.
+/// How many bytes all bodies that are being read may have together; at least twice `max_body_bytes`.
 const MEMORY: usize = 8 * 1024 * 1024;
 
-/// The bodies of one receiver.
+/// The limits of one receiver.
 pub(super) struct Bodies {
     max_bytes: usize,
     times: Times,
-    room: Semaphore,
+    slots: Semaphore,
     memory: Semaphore,
     waiting: AtomicUsize,
 }
 
-/// A body, which gives its place and its memory back when it goes.
+/// A body. Dropping it releases its slot and its memory.
 pub(super) struct Held<'b> {
     pub(super) bytes: Bytes,
-    _room: SemaphorePermit<'b>,
+    _slot: SemaphorePermit<'b>,
     _memory: SemaphorePermit<'b>,
 }
 
 impl Bodies {
-    /// `max_bytes` is the largest body that is read.
+    /// `max_bytes` is the size of the largest accepted body.
     pub(super) fn new(max_bytes: usize) -> Self {
         let memory = MEMORY.max(max_bytes.saturating_mul(2)).min(Semaphore::MAX_PERMITS);
-        let room = Semaphore::new(AT_ONCE);
-        Self { max_bytes, times: TIMES, room, memory: Semaphore::new(memory), waiting: AtomicUsize::new(0) }
+        let slots = Semaphore::new(MAX_READING);
+        Self { max_bytes, times: TIMES, slots, memory: Semaphore::new(memory), waiting: AtomicUsize::new(0) }
     }
 
-    /// Refuses a body that says of itself that it is longer than it may be.
+    /// Rejects a body whose `Content-Length` is too large.
     pub(super) fn check_length(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > self.max_bytes as u64) { Err(self.too_large()) } else { Ok(()) }
     }
 
-    /// Reads a body that is no longer than it may be.
+    /// Reads a body of at most `max_bytes`.
     pub(super) async fn read(&self, body: Body) -> Result<Held<'_>, Problem> {
         let read = async {
-            let room = self.take(&self.room, 1).await?;
+            let slot = self.acquire(&self.slots, 1).await?;
             tokio::select! {
-                held = self.collect(body, room) => held,
-                () = self.crowd() => Err(busy()),
+                held = self.collect(body, slot) => held,
+                () = self.overdue() => Err(busy()),
             }
         };
-        tokio::time::timeout(self.times.any, read)
+        tokio::time::timeout(self.times.limit, read)
             .await
             .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 15 seconds")))
     }
 
-    async fn collect<'b>(&'b self, body: Body, room: SemaphorePermit<'b>) -> Result<Held<'b>, Problem> {
+    async fn collect<'b>(&'b self, body: Body, slot: SemaphorePermit<'b>) -> Result<Held<'b>, Problem> {
         let mut chunks = body.into_data_stream();
-        let mut memory = self.take(&self.memory, 0).await?;
+        let mut memory = self.acquire(&self.memory, 0).await?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
-            // Nobody reads this answer, but the log and the metrics tell it from a body that is too large.
-            let chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
+            // The client is gone, but log and metrics need an outcome other than `too_large`.
+            let chunk = chunk.map_err(|_| Problem::bad_request("the body is incomplete"))?;
             if chunk.len() > self.max_bytes - bytes.len() {
                 return Err(self.too_large());
             }
-            memory.merge(self.take(&self.memory, chunk.len()).await?);
+            memory.merge(self.acquire(&self.memory, chunk.len()).await?);
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Held { bytes: bytes.freeze(), _room: room, _memory: memory })
+        Ok(Held { bytes: bytes.freeze(), _slot: slot, _memory: memory })
     }
 
-    /// Takes a part of what there is, and waits for it where it has to.
-    async fn take<'b>(&self, what: &'b Semaphore, amount: usize) -> Result<SemaphorePermit<'b>, Problem> {
-        // A chunk is no longer than a body, so that this always fits.
+    /// Acquires permits, waiting if none are free. Fails if too many requests wait already.
+    async fn acquire<'b>(&self, what: &'b Semaphore, amount: usize) -> Result<SemaphorePermit<'b>, Problem> {
+        // A chunk is never larger than a body, so this always succeeds.
         let amount = u32::try_from(amount).map_err(|_| self.too_large())?;
         if let Ok(permit) = what.try_acquire_many(amount) {
             return Ok(permit);
@@ -110,22 +113,22 @@ impl Bodies {
         what.acquire_many(amount).await.map_err(|_| busy())
     }
 
-    /// Returns when a body that has been read since now has had its time and others wait.
-    async fn crowd(&self) {
-        tokio::time::sleep(self.times.in_a_crowd).await;
+    /// Returns once `limit_if_busy` is over and other requests wait.
+    async fn overdue(&self) {
+        tokio::time::sleep(self.times.limit_if_busy).await;
         while self.waiting.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(self.times.look_again).await;
+            tokio::time::sleep(self.times.poll_interval).await;
         }
     }
 
     fn too_large(&self) -> Problem {
-        let detail = format!("the body is larger than max_body_bytes, which is {}", self.max_bytes);
+        let detail = format!("the body is larger than max_body_bytes ({})", self.max_bytes);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 }
 
-/// Reads what is left of a refused request, so that the sender sees the answer and no broken connection: for a moment
-/// only, and nothing of it is kept.
+/// Reads and drops the rest of a rejected request, for at most 250 ms. Otherwise the sender would see a broken connection
+/// instead of the response.
 pub(super) async fn discard(body: Body) {
     const MAX_BYTES: usize = 1024 * 1024;
     let read = async {
@@ -146,13 +149,13 @@ fn busy() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
 }
 
-/// One who waits, counted as long as it lives.
+/// A waiting request. Counted until it is dropped.
 struct Waiting<'c>(&'c AtomicUsize);
 
 impl<'c> Waiting<'c> {
     fn begin(count: &'c AtomicUsize) -> Option<Self> {
         let waiting = Self(count);
-        // It counts itself, and goes again where it is one too many.
+        // If it is one too many, dropping `waiting` takes it out of the count again.
         (count.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(waiting)
     }
 }
@@ -169,12 +172,12 @@ mod tests {
 
     use super::*;
 
-    /// With times that a test can wait for, in the same proportions.
+    /// Returns limits with short times in the same proportions.
     fn bodies(max_bytes: usize) -> Bodies {
         let times = Times {
-            any: Duration::from_millis(1500),
-            in_a_crowd: Duration::from_millis(200),
-            look_again: Duration::from_millis(25),
+            limit: Duration::from_millis(1500),
+            limit_if_busy: Duration::from_millis(200),
+            poll_interval: Duration::from_millis(25),
         };
         Bodies { times, ..Bodies::new(max_bytes) }
     }
@@ -193,10 +196,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_body_has_its_time_as_long_as_nobody_waits() {
+    async fn slow_body_has_its_full_time_unless_requests_wait() {
         let bodies = bodies(1000);
         // Two timers of one clock: that of the test is the shorter one.
-        let shorter = bodies.times.any - Duration::from_millis(100);
+        let shorter = bodies.times.limit - Duration::from_millis(100);
         let reading = outcome(&bodies, pending());
         tokio::pin!(reading);
         tokio::select! {
@@ -208,10 +211,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_bodies_make_room_for_those_who_wait_and_the_rest_is_turned_away() {
+    async fn slow_bodies_make_room_for_waiting_requests_and_further_ones_are_rejected() {
         let bodies = bodies(1000);
         let ended = std::sync::Mutex::new(Vec::new());
-        let slow = futures_util::future::join_all((0..AT_ONCE).map(|_| async {
+        let slow = futures_util::future::join_all((0..MAX_READING).map(|_| async {
             let outcome = outcome(&bodies, pending()).await;
             ended.lock().unwrap().push("slow");
             outcome
@@ -227,12 +230,12 @@ mod tests {
         assert!(slow.contains(&"unavailable"));
         assert!(waiting.iter().all(|outcome| *outcome == "read"), "{waiting:?}");
         assert_eq!(beyond, "unavailable");
-        assert_eq!(ended.lock().unwrap()[0], "beyond", "it is turned away before any of the slow bodies ends");
+        assert_eq!(ended.lock().unwrap()[0], "beyond", "it is rejected before any of the slow bodies ends");
         assert_eq!(bodies.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
-    async fn bodies_have_so_much_memory_together_and_no_more() {
+    async fn memory_of_all_bodies_is_bounded() {
         let bodies = bodies(1024 * 1024);
         let large = futures_util::future::join_all((0..20).map(|_| outcome(&bodies, first_of(1_000_000))));
         let looking = async {

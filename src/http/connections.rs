@@ -1,8 +1,7 @@
-//! Connections: how many, and how long one may take to say what it wants.
+//! Limits connections: their number, their idle time, and the time to send the headers of a request.
 //!
-//! Who has sent no request for too long, or sends one byte a second, is cut off. When all connections are in use, the
-//! one that has been without a request for the longest makes room, so that nobody who only opens connections can
-//! keep others out.
+//! A connection that is idle for too long, or sends its headers too slowly, is closed. When all connections are in use, a
+//! new one replaces the connection that has waited for a request the longest, so idle connections cannot lock others out.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,32 +25,32 @@ use tokio::time::Instant;
 
 use super::CurrentRoutes;
 
-/// What a listener allows.
+/// The limits of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// How many connections are open at once.
     pub connections: usize,
-    /// From the first byte of a request to the end of its headers.
+    /// The time from the first byte of a request to the end of its headers.
     pub header_time: Duration,
-    /// Without a request. Longer than the proxies in front of us keep theirs (60 seconds), so that it is them who close:
-    /// a request that meets a closing connection is lost.
+    /// The time without a request. Longer than the idle time of usual proxies (60 seconds), so that the proxy closes the
+    /// connection first: a request that meets a closing connection is lost.
     pub idle_time: Duration,
 }
 
 impl ConnectionLimits {
-    /// Returns the limits for so many connections, with the usual times.
+    /// Returns the limits for a number of connections, with 10 s for headers and 75 s idle time.
     pub fn new(connections: usize) -> Self {
         Self { connections, header_time: Duration::from_secs(10), idle_time: Duration::from_secs(75) }
     }
 }
 
-/// The largest headers that are read, in bytes, and the most that one connection buffers beside a body.
+/// The largest headers, and the largest buffer of a connection besides a body, in bytes.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// How often the log tells that connections are refused.
+/// How often refused connections are logged.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Serves connections until `stopped` is true and the answers that are under way have been sent.
+/// Serves connections until `stopped` is true and all running requests are answered.
 pub async fn serve(
     listener: TcpListener,
     routes: CurrentRoutes,
@@ -75,7 +74,7 @@ pub async fn serve(
         };
         match all.admit() {
             Some(place) => {
-                // Answers are small and whole: waiting for more to send only delays them.
+                // Responses are sent in one write; Nagle's algorithm would only delay them.
                 let _ = stream.set_nodelay(true);
                 tasks.spawn(run(stream, place, routes.clone(), stopped.clone()));
             }
@@ -84,10 +83,7 @@ pub async fn serve(
                 if refusal_logged.is_none_or(|when| when.elapsed() > REFUSAL_LOG_INTERVAL) {
                     refusal_logged = Some(Instant::now());
                     let connections = limits.connections;
-                    tracing::warn!(
-                        connections,
-                        "connections are refused: all of max_connections have requests running"
-                    );
+                    tracing::warn!(connections, "connections refused: all of max_connections have running requests");
                 }
             }
         }
@@ -96,23 +92,23 @@ pub async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Returns when nothing more is to be accepted.
+/// Returns when the listener is to be closed.
 async fn stop(stopped: &mut watch::Receiver<bool>) {
-    // Fails when whoever could say it has gone, which says it too.
+    // An error means that the sender was dropped, so the server is gone.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Without file handles left every attempt fails at once.
+/// Waits a second unless the error concerns only one connection: without free file handles, every attempt fails at once.
 async fn pause_after(error: &io::Error) {
     let of_one_connection =
         [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
     if !of_one_connection.contains(&error.kind()) {
-        tracing::error!(%error, "a connection cannot be accepted");
+        tracing::error!(%error, "connections cannot be accepted");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Says so where it fits into the socket's buffer; nobody waits for a peer here.
+/// Sends a 503 without waiting: if it does not fit into the socket's buffer, the connection is closed without it.
 fn refuse(stream: &TcpStream) {
     let answer =
         b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -125,7 +121,7 @@ struct Connections {
     open: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
 }
 
-/// What is known of one.
+/// The state of a connection.
 struct Connection {
     phase: Mutex<Phase>,
     displaced: Notify,
@@ -133,17 +129,17 @@ struct Connection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// No byte of a request has come since then.
+    /// No byte of a request has arrived since this time.
     Idle(Instant),
-    /// The headers of a request began to come then.
+    /// The first byte of a request arrived at this time.
     Header(Instant),
-    /// A request is being answered.
+    /// A request is running.
     Busy,
-    /// It has to make room.
+    /// Replaced by a new connection; to be closed.
     Displaced,
 }
 
-/// A connection's place among the open ones, which it leaves when it ends.
+/// An open connection's entry in the list. Dropping it removes the entry.
 struct Place {
     all: Arc<Connections>,
     id: u64,
@@ -155,15 +151,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Connections {
-    /// Returns a place for a new connection, if need be that of the one that has been without a request for the longest,
-    /// or `None` when all have a request running.
+    /// Returns a place for a new connection. If all places are taken, it replaces the connection that has waited for a
+    /// request the longest. `None`: all have a running request.
     fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut open = lock(&self.open);
         let (next, connections) = &mut *open;
         if connections.len() >= self.limits.connections {
             let waiting = connections.iter().filter_map(|(id, connection)| Some((connection.waits_since()?, *id)));
             let (_, longest) = waiting.min()?;
-            // It may have got a request since it was looked at; then the next one in its place is refused.
+            // A request may have arrived since; then the new connection is refused.
             if !connections.get(&longest)?.displace() {
                 return None;
             }
@@ -192,7 +188,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether it waits, and so can be closed without anybody losing an answer.
+    /// Marks the connection as replaced and returns true, unless a request is running.
     fn displace(&self) -> bool {
         let mut phase = lock(&self.phase);
         let waits = matches!(*phase, Phase::Idle(_) | Phase::Header(_));
@@ -203,14 +199,14 @@ impl Connection {
         waits
     }
 
-    fn bytes_came(&self) {
+    fn bytes_arrived(&self) {
         let mut phase = lock(&self.phase);
         if let Phase::Idle(_) = *phase {
             *phase = Phase::Header(Instant::now());
         }
     }
 
-    fn request_came(self: &Arc<Self>) -> Answering {
+    fn request_arrived(self: &Arc<Self>) -> Answering {
         let mut phase = lock(&self.phase);
         if *phase != Phase::Displaced {
             *phase = Phase::Busy;
@@ -218,7 +214,7 @@ impl Connection {
         Answering(Arc::clone(self))
     }
 
-    /// Returns when it has waited for too long, or `None` while it need not hurry.
+    /// Returns when the connection is closed for being idle or slow. `None`: a request is running.
     fn deadline(&self, limits: &ConnectionLimits) -> Option<Instant> {
         match *lock(&self.phase) {
             Phase::Idle(since) => Some(since + limits.idle_time),
@@ -228,7 +224,7 @@ impl Connection {
     }
 }
 
-/// Lives while a request is answered.
+/// Marks a connection as busy until the response is sent.
 struct Answering(Arc<Connection>);
 
 impl Drop for Answering {
@@ -240,14 +236,14 @@ impl Drop for Answering {
     }
 }
 
-/// Serves one connection until it ends, is too slow, or has to make room.
+/// Serves one connection until it ends, is too slow, or is replaced.
 async fn run(stream: TcpStream, place: Place, routes: CurrentRoutes, mut stopped: watch::Receiver<bool>) {
     let connection = Arc::clone(&place.connection);
     let limits = place.all.limits;
     let answering = Arc::clone(&connection);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let answering = answering.request_came();
-        // A connection that is kept gets the routes that are there when its next request comes.
+        let answering = answering.request_arrived();
+        // Looked up for each request, so that a kept connection uses the new routes after a reload.
         let response = TowerToHyperService::new(routes.get()).call(request);
         async move {
             let response = response.await?;
@@ -258,7 +254,7 @@ async fn run(stream: TcpStream, place: Place, routes: CurrentRoutes, mut stopped
     let mut serving = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEADER_BYTES)
-            // The clock below is for that: it also knows how long there was no byte at all.
+            // The clock below replaces it: it also measures the idle time.
             .header_read_timeout(None)
             .serve_connection(stream, service)
     );
@@ -284,7 +280,7 @@ async fn run(stream: TcpStream, place: Place, routes: CurrentRoutes, mut stopped
     drop(place);
 }
 
-/// The body of an answer, which is under way as long as this lives.
+/// The body of a response. The request counts as running until it is dropped.
 struct Answer {
     body: Body,
     _answering: Answering,
@@ -310,7 +306,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// A stream that tells when bytes come.
+/// A stream that reports arriving bytes to its connection.
 struct Watched {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -325,7 +321,7 @@ impl AsyncRead for Watched {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            self.connection.bytes_came();
+            self.connection.bytes_arrived();
         }
         Poll::Ready(Ok(()))
     }
@@ -365,22 +361,22 @@ mod tests {
         Arc::new(Connections { limits: ConnectionLimits::new(number), open: Mutex::default() })
     }
 
-    /// Lets the clock go on.
+    /// Makes later times differ from earlier ones.
     fn pass() {
         std::thread::sleep(Duration::from_millis(2));
     }
 
     #[test]
-    fn the_one_that_waits_longest_makes_room() {
+    fn longest_idle_connection_is_replaced() {
         let all = connections(2);
         let first = all.admit().unwrap();
         pass();
         let second = all.admit().unwrap();
-        let running = first.connection.request_came();
+        let running = first.connection.request_arrived();
         let third = all.admit().unwrap();
         assert_eq!(*lock(&second.connection.phase), Phase::Displaced);
         drop(second);
-        let also_running = third.connection.request_came();
+        let also_running = third.connection.request_arrived();
         assert!(all.admit().is_none(), "both have a request running");
         drop(running);
         assert!(all.admit().is_some());
@@ -390,22 +386,22 @@ mod tests {
     }
 
     #[test]
-    fn a_request_begins_with_its_first_byte() {
+    fn header_time_starts_at_the_first_byte() {
         let all = connections(1);
         let place = all.admit().unwrap();
         let limits = all.limits;
         let idle_since = place.connection.waits_since().unwrap();
         assert_eq!(place.connection.deadline(&limits), Some(idle_since + limits.idle_time));
         pass();
-        place.connection.bytes_came();
+        place.connection.bytes_arrived();
         let first_byte = place.connection.waits_since().unwrap();
         assert!(first_byte > idle_since);
         pass();
-        place.connection.bytes_came();
+        place.connection.bytes_arrived();
         assert_eq!(place.connection.deadline(&limits), Some(first_byte + limits.header_time));
-        let answering = place.connection.request_came();
+        let answering = place.connection.request_arrived();
         assert_eq!(place.connection.deadline(&limits), None);
-        place.connection.bytes_came();
+        place.connection.bytes_arrived();
         assert_eq!(place.connection.deadline(&limits), None);
         drop(answering);
         let idle_again = place.connection.waits_since().unwrap();

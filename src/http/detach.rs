@@ -1,4 +1,4 @@
-//! Requests that change something are seen through to their end, also when whoever sent them goes away meanwhile.
+//! Lets requests that change something finish even if their client disconnects.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -10,11 +10,10 @@ use http::{Method, StatusCode};
 
 use super::Problem;
 
-/// The most requests that go on at once with nobody there for the answer. Those with somebody are bounded by the
-/// connections.
+/// The largest number of running requests without a client. Those with a client are bounded by the number of connections.
 const MOST_ORPHANS: usize = 256;
 
-/// How many requests go on with nobody there for the answer. Clones count together.
+/// The number of running requests whose client has disconnected. Clones share one counter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Orphans(Arc<AtomicUsize>);
 
@@ -24,28 +23,28 @@ impl Orphans {
     }
 }
 
-/// What a request is, for the two who count it.
-const ATTENDED: u8 = 0;
-const LEFT: u8 = 1;
+// The state of a request, shared by its `Client` and its `Work`.
+const CONNECTED: u8 = 0;
+const DISCONNECTED: u8 = 1;
 const DONE: u8 = 2;
 
-/// Whoever waits for the answer; dropped when nobody does any more.
-struct Sender {
+/// The client that waits for the response. Dropped when it disconnects, or after the response.
+struct Client {
     orphans: Orphans,
     state: Arc<AtomicU8>,
 }
 
-impl Drop for Sender {
+impl Drop for Client {
     fn drop(&mut self) {
-        // Counted before it is said, so that whoever ends the work never takes away what is not there.
+        // Incremented before the state changes, so that `Work` never decrements first.
         self.orphans.0.fetch_add(1, Ordering::SeqCst);
-        if self.state.compare_exchange(ATTENDED, LEFT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if self.state.compare_exchange(CONNECTED, DISCONNECTED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             self.orphans.0.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
-/// The work on the request; dropped when it is done.
+/// The handler of the request. Dropped when it has finished.
 struct Work {
     orphans: Orphans,
     state: Arc<AtomicU8>,
@@ -53,38 +52,38 @@ struct Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        if self.state.swap(DONE, Ordering::SeqCst) == LEFT {
+        if self.state.swap(DONE, Ordering::SeqCst) == DISCONNECTED {
             self.orphans.0.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
-/// Sees a request that changes something through to its end, also when whoever sent it goes away meanwhile. What it has put
-/// into the store would otherwise lie there until somebody looks: nobody would have been woken for it.
+/// Runs a request that changes something in a task of its own, so that it finishes even if the client disconnects. Otherwise
+/// rows could be stored without waking the stages that process them.
 ///
-/// Where too many go on like that, further ones are answered with 503: somebody who sends and hangs up would fill the memory.
+/// Answers 503 while too many such requests run without a client: clients that send and disconnect would fill the memory.
 pub(super) async fn detach(State(orphans): State<Orphans>, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-        // What is only read is for whoever waits for it.
+        // Reading has no effect beyond its response.
         return next.run(request).await;
     }
     if orphans.are_too_many() {
-        tracing::warn!(most = MOST_ORPHANS, "a request is turned away: too many go on whose senders have hung up");
-        let detail = "too many requests are being worked on whose senders have hung up";
+        tracing::warn!(most = MOST_ORPHANS, "request rejected: too many running requests have lost their client");
+        let detail = "too many running requests have lost their client";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     }
-    let state = Arc::new(AtomicU8::new(ATTENDED));
-    let _sender = Sender { orphans: orphans.clone(), state: Arc::clone(&state) };
+    let state = Arc::new(AtomicU8::new(CONNECTED));
+    let _client = Client { orphans: orphans.clone(), state: Arc::clone(&state) };
     let work = Work { orphans, state };
     let ended = tokio::spawn(async move {
         let answer = next.run(request).await;
         drop(work);
         answer
     });
-    // Panics are caught inside, so that this says only that the runtime ends.
+    // Panics are caught by a layer below, so an error only means that the runtime ends.
     ended
         .await
-        .unwrap_or_else(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending").into_response())
+        .unwrap_or_else(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the service is stopping").into_response())
 }
 
 #[cfg(test)]
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_asked_for_is_done_though_nobody_waits_for_the_answer() {
+    async fn request_finishes_after_its_client_disconnects() {
         let [begun, go, done] = [(); 3].map(|()| Arc::new(Notify::new()));
         let handler = {
             let (begun, go, done) = (begun.clone(), go.clone(), done.clone());
@@ -148,14 +147,14 @@ mod tests {
         let sender = send(address, "POST").await;
         begun.notified().await;
         drop(sender);
-        until("the server notices that nobody is there any more", || orphans.0.load(Ordering::SeqCst) == 1).await;
+        until("the server notices the disconnect", || orphans.0.load(Ordering::SeqCst) == 1).await;
         go.notify_one();
         tokio::time::timeout(Duration::from_secs(10), done.notified()).await.unwrap();
-        until("the work is counted no more", || orphans.0.load(Ordering::SeqCst) == 0).await;
+        until("the request is no longer counted", || orphans.0.load(Ordering::SeqCst) == 0).await;
     }
 
     #[tokio::test]
-    async fn who_sends_and_hangs_up_again_and_again_is_turned_away() {
+    async fn requests_are_rejected_while_too_many_have_no_client() {
         let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let handler = {
             let (begun, go) = (begun.clone(), go.clone());
@@ -173,21 +172,21 @@ mod tests {
         }
         let all = u32::try_from(MOST_ORPHANS).unwrap();
         begun.acquire_many(all).await.unwrap().forget();
-        assert!(!orphans.are_too_many(), "somebody waits for each of them");
+        assert!(!orphans.are_too_many(), "every client is connected");
         drop(senders);
-        until("all have hung up", || orphans.are_too_many()).await;
+        until("all clients have disconnected", || orphans.are_too_many()).await;
         let turned_away = answer(send(address, "POST").await).await;
         assert!(turned_away.starts_with("HTTP/1.1 503 ") && turned_away.contains("\r\nretry-after: "), "{turned_away}");
         assert!(answer(send(address, "GET").await).await.starts_with("HTTP/1.1 200 "));
 
-        // They end, and others have their turn.
+        // Once they have finished, requests are accepted again.
         go.add_permits(MOST_ORPHANS + 1);
         until("all have ended", || orphans.0.load(Ordering::SeqCst) == 0).await;
         assert!(answer(send(address, "POST").await).await.starts_with("HTTP/1.1 200 "));
     }
 
     #[tokio::test]
-    async fn what_was_answered_or_has_failed_is_counted_no_more() {
+    async fn answered_and_failed_requests_are_not_counted() {
         let orphans = Orphans::default();
         async fn defect() -> StatusCode {
             panic!("a defect")
@@ -196,6 +195,6 @@ mod tests {
         let address = serve(routes, orphans.clone()).await;
         assert!(answer(send(address, "PUT").await).await.starts_with("HTTP/1.1 200 "));
         assert!(answer(send(address, "POST").await).await.starts_with("HTTP/1.1 503 "));
-        until("nothing goes on", || orphans.0.load(Ordering::SeqCst) == 0).await;
+        until("no request is counted", || orphans.0.load(Ordering::SeqCst) == 0).await;
     }
 }

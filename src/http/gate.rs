@@ -1,4 +1,4 @@
-//! What stands before a receiver: how many requests it takes, and what is remembered of them.
+//! A receiver with its rate limit, the limits of its bodies, and the outcome of its last request.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,9 @@ pub(super) struct Gate {
     pub(super) receiver: Receiver,
     limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) bodies: Bodies,
-    /// So that only one request at a time fetches keys or certificates.
+    /// Held while keys or certificates are fetched, so that only one request fetches them.
     pub(super) errand: tokio::sync::Mutex<()>,
-    heard: Arc<Mutex<Option<ReceiverHeard>>>,
+    last: Arc<Mutex<Option<ReceiverHeard>>>,
 }
 
 impl Gate {
@@ -30,38 +30,38 @@ impl Gate {
             limiter: receiver.settings().rate_limit.map(limiter).map(Arc::new),
             bodies: Bodies::new(max_body_bytes),
             errand: tokio::sync::Mutex::new(()),
-            heard: Arc::default(),
+            last: Arc::default(),
             receiver,
         }
     }
 
-    /// Returns the gate of the same receiver under other settings. It keeps what was heard, and how much of the same
-    /// limit is used up.
+    /// Returns the gate of the same receiver under new settings. It keeps the last outcome and, if the rate limit is the
+    /// same, how much of it is used.
     pub(super) fn next(&self, receiver: Receiver, max_body_bytes: usize) -> Self {
         let same_limit = self.receiver.settings().rate_limit == receiver.settings().rate_limit;
         let new = Self::new(receiver, max_body_bytes);
         let limiter = if same_limit { self.limiter.clone() } else { new.limiter };
-        Self { limiter, heard: Arc::clone(&self.heard), ..new }
+        Self { limiter, last: Arc::clone(&self.last), ..new }
     }
 
-    /// Returns an error where the receiver has had as many requests as it takes.
+    /// Counts a request. Returns a 429 if the rate limit is reached.
     ///
-    /// Asked when the sender is known: strangers must not use up what it has.
+    /// Called after authentication, so that strangers cannot use up the limit.
     pub(super) fn count(&self) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         limiter.check().map_err(|no| {
             let wait = no.wait_time_from(limiter.clock().now());
-            let detail = "the receiver has had as many requests as its rate_limit allows: try again later";
+            let detail = "the rate_limit of the receiver is reached: try again later";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(wait)
         })
     }
 
-    /// Remembers how a request ended.
-    pub(super) fn note(&self, outcome: &'static str) {
+    /// Records the outcome of a request.
+    pub(super) fn record(&self, outcome: &'static str) {
         let now = Timestamp::now();
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let accepted_before = heard.as_ref().and_then(|heard| heard.accepted_at);
-        *heard = Some(ReceiverHeard {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepted_before = last.as_ref().and_then(|last| last.accepted_at);
+        *last = Some(ReceiverHeard {
             receiver: self.receiver.name().to_owned(),
             heard_at: now,
             outcome: outcome.to_owned(),
@@ -69,9 +69,9 @@ impl Gate {
         });
     }
 
-    /// Returns how the last request to this process ended.
-    pub(super) fn heard(&self) -> Option<ReceiverHeard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the last request that this process received.
+    pub(super) fn last(&self) -> Option<ReceiverHeard> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -80,7 +80,7 @@ fn limiter(limit: RateLimit) -> DefaultDirectRateLimiter {
     DefaultDirectRateLimiter::direct(quota.allow_burst(limit.requests))
 }
 
-/// Returns a duration in whole seconds, at least one, as `Retry-After` has it.
+/// Returns a duration in whole seconds, rounded up and at least 1, for `Retry-After`.
 pub(super) fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_the_limit_says_come_in_at_once() {
+    fn burst_is_accepted_up_to_the_limit() {
         let limited = gate(Some("20/h"));
         for _ in 0..20 {
             limited.count().unwrap();
@@ -113,27 +113,27 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_give_no_second_burst_under_the_same_limit() {
+    fn reload_with_the_same_limit_gives_no_second_burst() {
         let old = gate(Some("2/h"));
-        old.note("accepted");
+        old.record("accepted");
         old.count().unwrap();
         old.count().unwrap();
         let same = old.next(gate(Some("2/h")).receiver, 1024);
         assert!(same.count().is_err());
-        assert_eq!(same.heard(), old.heard());
+        assert_eq!(same.last(), old.last());
         old.next(gate(Some("3/h")).receiver, 1024).count().unwrap();
     }
 
     #[test]
-    fn what_was_heard_last_is_kept_with_the_last_that_was_accepted() {
+    fn last_request_is_kept_with_the_last_accepted_one() {
         let gate = gate(None);
-        assert_eq!(gate.heard(), None);
-        gate.note("accepted");
-        let accepted_at = gate.heard().unwrap().accepted_at;
+        assert_eq!(gate.last(), None);
+        gate.record("accepted");
+        let accepted_at = gate.last().unwrap().accepted_at;
         assert!(accepted_at.is_some());
-        gate.note("unauthorized");
-        let heard = gate.heard().unwrap();
-        assert_eq!((heard.outcome.as_str(), heard.accepted_at), ("unauthorized", accepted_at));
+        gate.record("unauthorized");
+        let last = gate.last().unwrap();
+        assert_eq!((last.outcome.as_str(), last.accepted_at), ("unauthorized", accepted_at));
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! The routes: webhooks in, the API, and what operations needs.
+//! The routes: webhooks, the API, health and metrics.
 //!
-//! Handlers turn requests into calls of `relay` and its answers into JSON; they decide nothing. Bodies are
-//! bounded before they are read, credentials are compared in constant time, and no access log shows a query.
+//! Handlers turn requests into calls of `relay`, and the results into the wire types of `api`; they decide nothing. Bodies are
+//! bounded before they are read, credentials are compared in constant time, and the log never contains a query.
+//!
+//! In reading order: `connections`, `detach`, `trace`, `access_log` (layers, from the outside in), `webhooks` with `gate` and
+//! `bodies`, `auth`, `api`, `operations`, `problem`.
 
 mod access_log;
 mod api;
@@ -35,35 +38,33 @@ use crate::api::Problem;
 use crate::relay::Relay;
 use crate::webhook::Receiver;
 
-/// What the routes are made of.
+/// The dependencies of the routes.
 pub struct Parts {
-    /// The pipeline.
     pub relay: Relay,
-    /// Who may send webhooks.
     pub receivers: Vec<Receiver>,
-    /// Who may use the API.
+    /// The tokens of the API.
     pub tokens: Vec<ApiToken>,
-    /// The largest body that is read, in bytes.
+    /// The size of the largest accepted body, in bytes.
     pub max_body_bytes: usize,
-    /// Who reads the settings again when the API is asked to; `None`: nobody.
+    /// Receives the API's requests to reload the settings; `None`: they were not read from a file.
     pub reloads: Option<Reloads>,
 }
 
-/// What every handler sees.
+/// The state that every handler gets.
 #[derive(Clone)]
 struct App(Arc<Inner>);
 
 struct Inner {
     relay: Relay,
     receivers: BTreeMap<String, Arc<Gate>>,
-    /// A write of what receivers have heard is on its way.
-    keeping_heard: AtomicBool,
+    /// A task will store the last requests of the receivers soon.
+    storing_last: AtomicBool,
     tokens: Vec<Arc<ApiToken>>,
     max_body_bytes: usize,
-    /// For what a sender wants to be fetched: a certificate, or a visit that confirms a subscription.
+    /// Fetches certificates and keys, and confirms subscriptions, if a sender asks for it.
     errands: reqwest::Client,
     reloads: Option<Reloads>,
-    /// Every config repository has been read at least once. One that comes with later settings does not change that.
+    /// Every config repository has been read once. A reload that adds one does not reset this.
     has_been_ready: Arc<AtomicBool>,
     orphans: Orphans,
 }
@@ -74,11 +75,9 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Joins the parts.
-    ///
     /// # Errors
     ///
-    /// When no HTTP client can be made, for instance because the system's certificates cannot be read.
+    /// If the HTTP client cannot be built, for instance because the system's certificates cannot be read.
     pub fn new(parts: Parts) -> Result<Self, reqwest::Error> {
         let errands = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -93,8 +92,8 @@ impl Routes {
         Ok(Self::join(parts, gates, errands, (Arc::default(), Orphans::default())))
     }
 
-    /// Joins the parts to routes that take the place of these. Receivers of which `is_same` says that their settings have
-    /// not changed go on as they are, and all keep what they have heard.
+    /// Returns the routes after a reload. Receivers for which `is_same` returns true are kept with their limits; all keep
+    /// their last request.
     pub fn next(&self, parts: Parts, is_same: impl Fn(&str) -> bool) -> Self {
         let gate = |receiver: &Receiver| match self.app.0.receivers.get(receiver.name()) {
             Some(old) if is_same(receiver.name()) => Arc::clone(old),
@@ -112,22 +111,13 @@ impl Routes {
         let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
         let tokens = tokens.into_iter().map(Arc::new).collect();
-        let keeping_heard = AtomicBool::new(false);
-        let inner = Inner {
-            relay,
-            receivers,
-            keeping_heard,
-            tokens,
-            max_body_bytes,
-            errands,
-            reloads,
-            has_been_ready,
-            orphans,
-        };
+        let storing_last = AtomicBool::new(false);
+        let inner =
+            Inner { relay, receivers, storing_last, tokens, max_body_bytes, errands, reloads, has_been_ready, orphans };
         Self { app: App(Arc::new(inner)) }
     }
 
-    /// Returns the routes of the main address. With `with_metrics`, `/metrics` is among them.
+    /// Returns the routes of the main address, with `/metrics` if `with_metrics`.
     pub fn main(&self, with_metrics: bool) -> Router {
         let mut router = Router::new()
             .merge(webhooks::routes())
@@ -145,17 +135,16 @@ impl Routes {
     }
 }
 
-/// The routes that answer now. Cheap to clone; all clones change together.
+/// The routes in force. Clones share them.
 #[derive(Clone)]
 pub struct CurrentRoutes(Arc<RwLock<Router>>);
 
 impl CurrentRoutes {
-    /// Begins with these.
     pub fn new(routes: Router) -> Self {
         Self(Arc::new(RwLock::new(routes)))
     }
 
-    /// Answers requests that come from now on with these. Those that are being answered go on with the old ones.
+    /// Replaces the routes. Running requests finish with the old ones.
     pub fn set(&self, routes: Router) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }

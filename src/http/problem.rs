@@ -12,15 +12,17 @@ use crate::store::StoreError;
 use crate::telemetry::panic_text;
 
 impl Problem {
-    /// Adds how long the client should wait.
+    /// Sets `Retry-After`.
     pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(super::gate::whole_seconds(wait)), ..self }
     }
 
-    /// Returns that settings have faults, each with its place in `detail` and in `faults`.
+    /// Returns the problem of settings with faults: each in `detail` and in `faults`.
     pub(super) fn faulty_settings(faults: Faults) -> Self {
-        let detail =
-            format!("the settings have faults, and those in force stay: {}", faults.to_string().replace('\n', " | "));
+        let detail = format!(
+            "the settings have faults, and the old ones stay in force: {}",
+            faults.to_string().replace('\n', " | ")
+        );
         let faults = faults.0.into_iter().map(Into::into).collect();
         Self { faults, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
@@ -33,7 +35,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("there is no {what} `{id}`"))
     }
 
-    /// Returns the word for the metrics.
+    /// Returns the outcome of a webhook for metrics and `GET /receivers`.
     pub(super) fn outcome(&self) -> &'static str {
         match self.status {
             401 => "unauthorized",
@@ -50,7 +52,7 @@ impl Problem {
         Self { challenge: Some("Bearer"), ..Self::new(StatusCode::UNAUTHORIZED, detail) }
     }
 
-    /// The reason stays in the log: who guesses learns nothing.
+    /// The exact reason is only logged, so that guessing reveals nothing.
     pub(super) fn bad_credential(challenge: &'static str) -> Self {
         let detail = "the credential is missing or wrong";
         Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, detail) }
@@ -68,7 +70,7 @@ impl From<Fault> for FaultView {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Strings and numbers: writing them as JSON cannot fail.
+        // Strings and numbers: serialisation cannot fail.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response =
             (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body)
@@ -83,11 +85,11 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The client learns that it should come back; the log learns why.
+/// The reason is logged; the client only gets a 503.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "a request failed because the store did");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the store cannot be used now: try again")
+        tracing::error!(%error, "request failed: the store does not work");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the store does not work: try again later")
     }
 }
 
@@ -119,18 +121,18 @@ impl From<RequestError> for Problem {
     }
 }
 
-/// Names the path as the client wrote it: handlers of nested routes see only its end.
+/// Names the original path: nested routes see only a part of it.
 pub(super) async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
 pub(super) async fn method_not_allowed(method: http::Method, OriginalUri(uri): OriginalUri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not support {method}", uri.path()))
 }
 
-/// A panic is a defect. The client gets an answer, the log gets the panic, other requests go on.
+/// Answers a panic, which is a defect, with a 500 and logs it. Other requests are not affected.
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic_text(&*panic);
-    tracing::error!(panic = text, "a handler panicked: please report this");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in Tagrelay: its log has the details").into_response()
+    tracing::error!(panic = text, "handler panicked: please report this");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a defect in Tagrelay: details are in its log").into_response()
 }

@@ -6,17 +6,17 @@ use http::Method;
 use super::App;
 use crate::telemetry::{SpanKind, TraceContext};
 
-/// The span of the request that a handler answers: what comes of it goes on in its trace.
+/// The span of a request. Everything that the request causes belongs to its trace.
 ///
 /// An `Extension` of every request that may change something.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestTrace(pub(super) TraceContext);
 
-/// Gives every request that may change something a span, in the trace that its `traceparent` names. Reading leaves
-/// none: dashboards and scrapes would bury the rest.
+/// Starts a span for every request that may change something, in the trace that its `traceparent` names. Reads get none:
+/// dashboards and scrapes would outnumber everything else.
 ///
 /// Attributes follow OpenTelemetry's conventions (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>). The
-/// query is not among them: for some senders it holds the secret.
+/// query is left out, because some senders put the secret there.
 pub(super) async fn trace(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();

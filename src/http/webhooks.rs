@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
-use crate::api::{Answer, AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState};
+use crate::api::{AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState, WebhookAnswer};
 use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
@@ -21,10 +21,10 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
 }
 
-fn answer(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> Answer {
+fn answer(events: Vec<AnswerEvent>, ignored: Vec<Ignored>) -> WebhookAnswer {
     let ignored = ignored.into_iter();
     let ignored = ignored.map(|one| AnswerIgnored { class: one.class.name().to_owned(), reason: one.reason }).collect();
-    Answer { events, branches: Vec::new(), ignored }
+    WebhookAnswer { events, branches: Vec::new(), ignored }
 }
 
 async fn receive(
@@ -36,68 +36,70 @@ async fn receive(
     let Some(gate) = app.0.receivers.get(&name) else {
         return Err(Problem::nothing_at("receiver", &name));
     };
-    let result = app.take(gate, &trace, request).await;
+    let result = app.handle(gate, &trace, request).await;
     let outcome = match &result {
         Ok((StatusCode::ACCEPTED, _)) => "accepted",
         Ok(_) => "ignored",
         Err(problem) => problem.outcome(),
     };
     app.0.relay.metrics().webhook_request(&name, outcome);
-    app.note(gate, outcome);
+    app.record(gate, outcome);
     result.map(|(status, body)| (status, body).into_response())
 }
 
-/// CloudEvents senders ask before they send.
+/// Answers the validation request that CloudEvents senders make before their first event.
 async fn allow(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let gate = app.0.receivers.get(&name).ok_or_else(|| Problem::nothing_at("receiver", &name))?;
     let allowed = gate.receiver.allow_sender(&headers);
     allowed.map(|headers| (StatusCode::OK, headers).into_response()).ok_or_else(|| {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("/webhooks/{name} does not take OPTIONS from this sender"))
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("/webhooks/{name} does not support OPTIONS from this sender"),
+        )
     })
 }
 
-/// How many pushes and other things one request may tell of: more than any sender puts into one, and few enough that
-/// whoever comes next does not wait for them.
-const MAX_TOLD: usize = 1000;
+/// How many entries one request may contain: more than any sender puts into one, and few enough not to delay the next request.
+const MAX_ENTRIES: usize = 1000;
 
-/// How long what receivers have heard may be on its way to the store, so that a flood of requests is one write.
-const KEEP_HEARD_AFTER: Duration = Duration::from_secs(1);
+/// How long after a request the last requests of all receivers are stored, so that a flood of requests causes one write.
+const STORE_LAST_AFTER: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Remembers how a request ended, and sees to it that the store does soon.
-    fn note(&self, gate: &Gate, outcome: &'static str) {
-        gate.note(outcome);
-        if self.0.keeping_heard.swap(true, Ordering::AcqRel) {
+    /// Records the outcome of a request, and schedules its storage.
+    fn record(&self, gate: &Gate, outcome: &'static str) {
+        gate.record(outcome);
+        if self.0.storing_last.swap(true, Ordering::AcqRel) {
             return;
         }
         let app = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(KEEP_HEARD_AFTER).await;
-            // What is noted from here on is the work of the next write.
-            app.0.keeping_heard.store(false, Ordering::Release);
-            let heard = app.0.receivers.values().filter_map(|gate| gate.heard()).collect();
+            tokio::time::sleep(STORE_LAST_AFTER).await;
+            // Outcomes recorded from here on are stored by the next task.
+            app.0.storing_last.store(false, Ordering::Release);
+            let heard = app.0.receivers.values().filter_map(|gate| gate.last()).collect();
             if let Err(error) = app.0.relay.store().keep_heard(heard).await {
-                tracing::warn!(%error, "what receivers have heard last cannot be stored");
+                tracing::warn!(%error, "the last requests of the receivers cannot be stored");
             }
         });
     }
 
-    async fn take(
+    async fn handle(
         &self,
         gate: &Gate,
         trace: &TraceContext,
         request: Request,
     ) -> Result<(StatusCode, Response), Problem> {
-        let mut delivery = self.understand(gate, trace, request).await?;
+        let mut delivery = self.read(gate, trace, request).await?;
         if let Some(Errand::Visit(address)) = delivery.errand.take() {
-            self.visit(&gate.receiver, address).await?;
+            self.confirm_subscription(&gate.receiver, address).await?;
         }
         self.store(&gate.receiver, trace, delivery).await
     }
 
-    /// Reads and checks a request. Its body is gone when this returns, and so is its place among those that are read at
-    /// once: what waits for the store is small, and is written the faster the more of it waits.
-    async fn understand(&self, gate: &Gate, trace: &TraceContext, request: Request) -> Result<Delivery, Problem> {
+    /// Reads and authenticates a request. The body and its slot are released when this returns: the events that then wait for
+    /// the store are small, and waiting ones are stored together.
+    async fn read(&self, gate: &Gate, trace: &TraceContext, request: Request) -> Result<Delivery, Problem> {
         let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
         gate.bodies.check_length(&parts.headers)?;
@@ -113,17 +115,17 @@ impl App {
         gate.count()?;
         if let Some(Errand::LearnCertificate(_)) = &delivery.errand {
             let _one_at_a_time = gate.errand.lock().await;
-            // Whoever was here before may have fetched it.
+            // Another request may have fetched it meanwhile.
             delivery = authenticate(receiver, trace, &request)?;
             if let Some(Errand::LearnCertificate(address)) = &delivery.errand {
                 self.learn_certificate(receiver, address).await?;
                 delivery = authenticate(receiver, trace, &request)?;
             }
         }
-        let told = delivery.events.len() + delivery.ignored.len();
-        if told > MAX_TOLD {
+        let entries = delivery.events.len() + delivery.ignored.len();
+        if entries > MAX_ENTRIES {
             let detail =
-                format!("the request tells of {told} tags, and at most {MAX_TOLD} are taken: send fewer at once");
+                format!("the request has {entries} entries; at most {MAX_ENTRIES} are accepted: send fewer at once");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         Ok(delivery)
@@ -140,7 +142,7 @@ impl App {
             tracing::debug!(receiver = receiver.name(), %class, reason, "part of a webhook ignored");
         }
         if !moved.is_empty() {
-            return Ok(self.tell_moved(receiver, &moved, ignored));
+            return Ok(self.refresh_branches(receiver, &moved, ignored));
         }
         if events.is_empty() {
             let response = match reply {
@@ -155,8 +157,13 @@ impl App {
         Ok((StatusCode::ACCEPTED, Json(answer(events, ignored)).into_response()))
     }
 
-    /// Passes on which branches have moved. Nothing of it is stored: a branch is read every few minutes anyway.
-    fn tell_moved(&self, receiver: &Receiver, moved: &[MovedBranch], ignored: Vec<Ignored>) -> (StatusCode, Response) {
+    /// Has the branches that moved read again. Nothing is stored: every branch is read every few minutes anyway.
+    fn refresh_branches(
+        &self,
+        receiver: &Receiver,
+        moved: &[MovedBranch],
+        ignored: Vec<Ignored>,
+    ) -> (StatusCode, Response) {
         let repository = receiver.settings().config_repository.as_deref().unwrap_or_default();
         let mut status = StatusCode::OK;
         let mut branches = Vec::new();
@@ -170,14 +177,20 @@ impl App {
                 BranchNews::Known => "known",
                 BranchNews::Foreign => "foreign",
             };
-            tracing::debug!(receiver = receiver.name(), repository, branch, state, "a branch is told to have moved");
+            tracing::debug!(
+                receiver = receiver.name(),
+                repository,
+                branch,
+                state,
+                "branch moved, according to the Git host"
+            );
             branches.push(AnswerBranch { branch: branch.clone(), state: state.to_owned() });
         }
-        (status, Json(Answer { branches, ..answer(Vec::new(), ignored) }).into_response())
+        (status, Json(WebhookAnswer { branches, ..answer(Vec::new(), ignored) }).into_response())
     }
 
-    /// Fetches the keys of an issuer when a token names one that is not known. Where there are none at all nothing can
-    /// be believed, so that the sender is asked to come again.
+    /// Fetches the keys of an issuer if the token names an unknown one. Without any key no token can be checked, so the sender
+    /// gets a 503.
     async fn learn_keys(&self, gate: &Gate, request: &webhook::Request<'_>) -> Result<(), Problem> {
         let receiver = &gate.receiver;
         if receiver.settings().identity_token.is_none() {
@@ -191,30 +204,31 @@ impl App {
             };
             match learned {
                 Ok(()) => tracing::info!(receiver = receiver.name(), %address, "keys of the issuer fetched"),
-                Err(reason) => tracing::warn!(receiver = receiver.name(), %address, reason, "keys cannot be had"),
+                Err(reason) => {
+                    tracing::warn!(receiver = receiver.name(), %address, reason, "the issuer's keys cannot be fetched")
+                }
             }
         }
         if receiver.lacks_keys() {
-            let detail = "the keys of the token's issuer cannot be had now: try again";
+            let detail = "the keys of the token's issuer cannot be fetched: try again later";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
         Ok(())
     }
 
-    /// Fetches the certificate that a sender signs with. Without it nothing can be believed, so that the sender is
-    /// asked to come again.
+    /// Fetches the certificate that a sender signs with. Without it no signature can be checked, so the sender gets a 503.
     async fn learn_certificate(&self, receiver: &Receiver, address: &url::Url) -> Result<(), Problem> {
         let learned = match self.fetch(address).await {
             Ok(pem) => receiver.learn_certificate(address, &pem).map_err(|error| error.to_string()),
             Err(reason) => Err(reason),
         };
         learned.map_err(|reason| {
-            tracing::warn!(receiver = receiver.name(), reason, "the sender's certificate cannot be had");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the sender's certificate cannot be had now: try again")
+            tracing::warn!(receiver = receiver.name(), reason, "the sender's certificate cannot be fetched");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the sender's certificate cannot be fetched: try again later")
         })
     }
 
-    /// Fetches a small document, or says why that cannot be done.
+    /// Fetches a document of at most 64 KiB. The error is a sentence.
     async fn fetch(&self, address: &url::Url) -> Result<Vec<u8>, String> {
         const MAX_BYTES: usize = 64 * 1024;
         let request = async {
@@ -235,8 +249,8 @@ impl App {
         }
     }
 
-    /// Confirms a subscription that the sender has asked us to confirm.
-    async fn visit(&self, receiver: &Receiver, address: url::Url) -> Result<(), Problem> {
+    /// Confirms a subscription by a request to the address that the sender named.
+    async fn confirm_subscription(&self, receiver: &Receiver, address: url::Url) -> Result<(), Problem> {
         let host = address.host_str().unwrap_or_default().to_owned();
         match self.0.errands.get(address).send().await.and_then(reqwest::Response::error_for_status) {
             Ok(_) => {
@@ -244,11 +258,11 @@ impl App {
                 Ok(())
             }
             Err(error) => {
-                // The address holds a token, so the error is told without it.
+                // Without the address, which contains a token.
                 tracing::warn!(receiver = receiver.name(), host, error = %error.without_url(), "subscription not confirmed");
                 Err(Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the subscription cannot be confirmed now: try again",
+                    "the subscription cannot be confirmed: try again later",
                 ))
             }
         }
@@ -267,8 +281,8 @@ fn rejected(receiver: &Receiver, trace: &TraceContext, unauthorized: Unauthorize
     let trace_id = trace.trace_id();
     tracing::warn!(receiver = receiver.name(), reason = %unauthorized, %trace_id, "webhook rejected");
     if unauthorized.undecided {
-        // A 401 would blame the sender, and some never come again after one.
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the credential cannot be checked now: try again");
+        // Some senders give up after a 401, and the credential may be right.
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the credential cannot be checked: try again later");
     }
     Problem::bad_credential(unauthorized.challenge)
 }

@@ -78,7 +78,7 @@ pub(super) async fn open_branches(
 }
 
 /// Returns the client of Argo CD with the branches and applications of each environment. `None`: no `[argocd]`.
-pub(crate) fn following(settings: &Settings) -> anyhow::Result<Option<Following>> {
+pub(super) fn following(settings: &Settings) -> anyhow::Result<Option<Following>> {
     let Some(argocd) = &settings.argocd else { return Ok(None) };
     let branches = settings.remotes().into_iter().map(|(remote, _)| watched_branch(settings, remote)).collect();
     let selections = settings.environments.iter();

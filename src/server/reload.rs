@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use super::Server;
+use super::running::Server;
 use crate::settings::{ChangedSection, Fault, Faults, Fingerprint, Settings};
 
 /// How often the metadata of the files is compared. This costs microseconds and works on every file system, unlike

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_by_its_name() {
+    fn changes_are_reported_by_name() {
         let old = "[server]\nlisten = 'a'\n[[receiver]]\nname = 'ci'\nsecret = { value = 'one' }\n[[receiver]]\nname = 'hub'\n";
         assert_eq!(changes(old, old), Vec::<String>::new());
         assert_eq!(changes(old, &format!("# a comment\n\n{old}")), Vec::<String>::new());

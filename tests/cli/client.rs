@@ -188,7 +188,7 @@ async fn unanswered_promotion_is_repeated_with_the_same_key() {
     let server = Server::answering((0..4).map(|_| problem(503, "the store cannot be used now"))).await;
     let answer = server.run("promote --to production", 1).await;
     let key = server.asked()[3].key().to_owned();
-    assert!(answer.stderr.contains(&format!("run it again with --idempotency-key {key}")), "{answer:?}");
+    assert!(answer.stderr.contains(&format!("run the command again with --idempotency-key {key}")), "{answer:?}");
     assert!(answer.stderr.contains("the store cannot be used now"), "{answer:?}");
 }
 
@@ -253,7 +253,7 @@ async fn dry_run_shows_the_diff() {
     let server = Server::answering([ok(&preview(&[row("changed", None)]))]).await;
     let answer = server.run("promote --to production --dry-run", 0).await;
     assert!(answer.stdout.starts_with(diff), "{answer:?}");
-    assert!(answer.stdout.contains("on top of commit 1a2b3c4: nothing has been changed"), "{answer:?}");
+    assert!(answer.stdout.contains("on top of commit 1a2b3c4: nothing was changed"), "{answer:?}");
     let asked = server.asked();
     assert_eq!(asked[0].json(), json!({ "to": "production", "dry_run": true }));
     assert!(!asked[0].headers.contains_key("idempotency-key"));
@@ -331,7 +331,7 @@ async fn server_errors_go_to_standard_error() {
 
     let server = Server::answering([Reply::Json(200, "<html>welcome</html>".to_owned())]).await;
     let answer = server.run("status", 1).await;
-    assert!(answer.stderr.contains("not that of a Tagrelay API"), "{answer:?}");
+    assert!(answer.stderr.contains("not one of this version of the Tagrelay API"), "{answer:?}");
 
     let server = Server::answering([Reply::Redirect("https://sso.example.com/")]).await;
     let answer = server.run("status", 1).await;
@@ -449,7 +449,7 @@ async fn unknown_environment_is_reported() {
     let matrix = json!({ "environments": [environment], "registries": [] });
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment prod", 1).await;
-    assert_eq!(answer.stderr, "error: there is no environment `prod`; there are staging\n");
+    assert_eq!(answer.stderr, "error: there is no environment `prod`; known: staging\n");
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment staging", 1).await;
     for expected in

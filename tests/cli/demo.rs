@@ -95,7 +95,7 @@ fn check_tour(output: &Output) -> String {
             assert!(shown.contains(&format!("\n   {mark}{scalar}\n")), "no {mark}{scalar} in:\n{shown}");
         }
     }
-    assert!(shown.contains("Its diff is the one of the dry run."));
+    assert!(shown.contains("Its diff is that of the dry run."));
     assert!(shown.contains("Every file is byte for byte as it was in "));
     let row = shown.lines().rfind(|line| line.trim_start().starts_with("user-service ")).unwrap();
     assert_eq!(
@@ -186,7 +186,7 @@ fn failed_step_fails_the_run() {
     let path = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&path))).unwrap();
     let said = refused(newcomer.demo(&["--once"]).env("PATH", path));
-    assert!(said.contains("error: staging does not take it (refused): "), "{said}");
+    assert!(said.contains("error: staging did not get it (waiting): "), "{said}");
     assert!(said.contains("not on a Friday"), "{said}");
     std::fs::remove_dir_all(&bin).unwrap();
     newcomer.assert_nothing_is_left();
@@ -262,7 +262,7 @@ fn paste(newcomer: &Newcomer, commands: &str) -> String {
 fn demo_stays_up_and_its_printed_commands_work() {
     let newcomer = Newcomer::new();
     let mut demo = Running::start(&newcomer);
-    demo.until(&["What happens shows up here"]);
+    demo.until(&["Changes appear here"]);
     let shown = demo.shown.clone();
     let repository = PathBuf::from(
         shown
@@ -288,10 +288,10 @@ fn demo_stays_up_and_its_printed_commands_work() {
         assert!(tip(&repository).starts_with("staging: order-service 516de5f -> "));
     }
     paste(&newcomer, &commands(&shown, "# Production follows."));
-    demo.until(&["promotion", "of production"]);
+    demo.until(&["promotion", "for production"]);
     demo.until(&["committed", "production: order-service"]);
     assert!(tip(&repository).starts_with("production: order-service 483219d -> "));
-    let log = paste(&newcomer, &commands(&shown, "# Git has it all."));
+    let log = paste(&newcomer, &commands(&shown, "# Git has every change."));
     assert!(log.contains("Tagrelay-Cause: promotion "), "{log}");
 
     let (code, complaints) = demo.interrupt();

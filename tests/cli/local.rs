@@ -218,7 +218,7 @@ fn unreadable_files_are_reported() {
     let secret = run(&mut workplace.tagrelay("sites https://me:hunter2@git.example.com/x.git")).expect_code(1);
     assert!(!secret.stderr.contains("hunter2") && secret.stderr.contains("--config"), "{secret:?}");
     let branch = run(&mut workplace.tagrelay("sites . --branch main")).expect_code(1);
-    assert!(branch.stderr.contains("--branch is for URLs"), "{branch:?}");
+    assert!(branch.stderr.contains("--branch needs a URL"), "{branch:?}");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn check_compares_rules_with_the_repository() {
         settings[..settings.find(text).unwrap()].lines().count()
     };
     let environment = format!("tagrelay.toml:{}: no file in environments/stagin/**", line("name = \"staging\""));
-    let rule = format!("tagrelay.toml:{}: it meets no site", line("repository = \"ghcr.io/nobody/*\""));
+    let rule = format!("tagrelay.toml:{}: it matches no site", line("repository = \"ghcr.io/nobody/*\""));
     for expected in [environment, rule, "not good: faults 2".to_owned()] {
         assert!(bad.stdout.contains(&expected), "{expected} is not in:\n{}", bad.stdout);
     }
@@ -301,7 +301,7 @@ fn check_reads_source_repositories() {
     let good = check("platform.git", "main").expect_code(0).stdout;
     assert!(good.contains("platform.git can be read: branch main"), "{good}");
     let none = check("platform.git", "release/*").expect_code(0).stdout;
-    assert!(none.contains("platform.git has no branch that counts"), "{none}");
+    assert!(none.contains("platform.git has none of the `source_branches`"), "{none}");
     let away = check("elsewhere.git", "main").expect_code(1).stdout;
     assert!(away.contains("source of docker.io/uyou/") && away.contains("elsewhere.git: not found"), "{away}");
 }

@@ -56,8 +56,8 @@ fn diff_is_printed_and_no_file_written() {
         "line ends are in the diff"
     );
     assert!(answer.stdout.contains("--- a/chart/values.yaml\n+++ b/chart/values.yaml\n"), "{}", answer.stdout);
-    assert!(answer.stderr.contains("left alone: chart/templates/a.yaml: line 1:"), "{}", answer.stderr);
-    assert!(answer.stderr.contains("places to change: 2, in files: 2; --write does it"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("ignored: chart/templates/a.yaml: line 1:"), "{}", answer.stderr);
+    assert!(answer.stderr.contains("sites to change: 2, in files: 2; --write changes them"), "{}", answer.stderr);
     assert_eq!(text(workplace.path("manifests/pod.yaml")), POD);
 
     // The output is a patch that does the same as `--write`.
@@ -145,7 +145,7 @@ fn settings_define_markers_and_pinning() {
     let command = format!("sites --set uyou/api=v2@{digest} work");
     let without = run(&mut workplace.tagrelay(&command)).expect_code(0);
     assert!(
-        without.stderr.contains("left alone: environments/staging/a.yaml: line 2: the marker names `api`"),
+        without.stderr.contains("ignored: environments/staging/a.yaml: line 2: the marker names `api`"),
         "{without:?}"
     );
     assert!(!without.stdout.contains("+release"), "{without:?}");

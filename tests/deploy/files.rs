@@ -377,7 +377,7 @@ fn the_environments_of_the_example_build() {
 }
 
 #[test]
-fn argo_cd_watches_what_tagrelay_writes() {
+fn argo_cd_watches_the_written_folders() {
     let settings = settings();
     let repository = &settings["config_repository"][0];
     let project = document("deploy/argocd/project.yaml");

@@ -23,7 +23,7 @@ fn platform() -> Remote {
 }
 
 /// The incrementally updated index equals a new one.
-async fn assert_as_read_anew(setup: &Setup, repository: &ConfigRepository, name: &str) {
+async fn assert_equals_new_index(setup: &Setup, repository: &ConfigRepository, name: &str) {
     repository.refresh().await.unwrap();
     let rival = setup.open_rival(name).await;
     rival.refresh().await.unwrap();
@@ -53,7 +53,7 @@ async fn image_of_the_base_gets_its_own_entry() {
     assert_eq!(git(&remote.bare(), &["diff", "--name-only", "HEAD~", "HEAD"]).trim(), STAGING);
     assert_eq!(versions(&repository, "staging", USER), ["2.0"]);
     assert_eq!(versions(&repository, "production", USER), ["1.0"]);
-    assert_as_read_anew(&setup, &repository, "after").await;
+    assert_equals_new_index(&setup, &repository, "after").await;
 
     // Now it is an ordinary site. Removing the entry restores the base's version.
     apply(&repository, plan("staging", &[(USER, "3.0")])).await;
@@ -111,7 +111,7 @@ async fn changed_base_is_noticed() {
         remote.commit(step, files);
         repository.refresh().await.unwrap();
         assert_eq!(versions(&repository, "staging", USER), expected, "{step}");
-        assert_as_read_anew(&setup, &repository, step).await;
+        assert_equals_new_index(&setup, &repository, step).await;
     }
     // A foreign commit that changes the base between reading and pushing is a lost race.
     let prepared = prepare(&repository, plan("production", &[(USER, "2.0")])).await;
@@ -139,7 +139,7 @@ async fn a_kustomization_of_two_environments_gets_one_entry() {
         apply(&repository, both).await;
         let expected = format!("{OVERLAY}images:\n  - name: uyou/user-service\n    newTag: v2\n");
         assert_eq!(remote.read(STAGING), expected, "{grouping:?}");
-        assert_as_read_anew(&setup, &repository, "both").await;
+        assert_equals_new_index(&setup, &repository, "both").await;
     }
 }
 
@@ -192,6 +192,6 @@ async fn rules_and_pinned_digests_are_pushed() {
     let entry = format!("images:\n  - name: uyou/user-service\n    newTag: 2.0.0\n    digest: {DIGEST}\n");
     assert_eq!(remote.read(STAGING), format!("{OVERLAY}{entry}"));
     assert_eq!(apply(&opened, pinned).await[0].1, Outcome::Unchanged);
-    assert_as_read_anew(&setup, &opened, "pinned").await;
+    assert_equals_new_index(&setup, &opened, "pinned").await;
     remote.assert_sound();
 }

@@ -296,7 +296,7 @@ impl Surroundings for Repo {
 }
 
 #[test]
-fn time_grows_with_what_a_kustomization_builds_upon() {
+fn time_is_linear_in_the_bases_of_a_kustomization() {
     let distinct = |size: usize| (0..size).map(|number| format!("a{number}:1"));
     assert_linear(2_048, |size| assert_eq!(Repo::upon("", distinct(size)).overlay().inherited.len(), size));
     let more = |size: usize| format!("x: [{}]\n", "b, ".repeat(size));

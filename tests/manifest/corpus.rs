@@ -33,8 +33,8 @@ fn files(part: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn originals_become_what_is_expected() {
-    become_what_is_expected("", &ManifestSettings::default());
+fn originals_become_expected_files() {
+    become_expected("", &ManifestSettings::default());
 }
 
 #[test]
@@ -51,15 +51,15 @@ fn rules_find_the_sites_they_name() {
         rule("config-map.yaml", "$.data['edge.yaml'].proxy.build", Some("localhost:5000/gateway"), RulePart::Tag),
         rule("*.json", "$.order.digest", Some(&order), RulePart::Digest),
     ];
-    become_what_is_expected("rules/", &ManifestSettings { rules, ..ManifestSettings::default() });
+    become_expected("rules/", &ManifestSettings { rules, ..ManifestSettings::default() });
 }
 
 #[test]
 fn pinned_tags_get_their_digests() {
-    become_what_is_expected("pinned/", &ManifestSettings { pin: Pin::Digest, ..ManifestSettings::default() });
+    become_expected("pinned/", &ManifestSettings { pin: Pin::Digest, ..ManifestSettings::default() });
 }
 
-fn become_what_is_expected(part: &str, settings: &ManifestSettings) {
+fn become_expected(part: &str, settings: &ManifestSettings) {
     let originals = files(&format!("{part}original"));
     assert!(!originals.is_empty());
     let expected = files(&format!("{part}expected"));

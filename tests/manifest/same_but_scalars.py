@@ -1,8 +1,7 @@
-"""Tells which scalars differ between two texts of YAML, as PyYAML reads them.
+"""Lists the scalars that differ between two YAML texts, according to PyYAML.
 
-Standard input is a JSON list of [before, after]. For each pair, standard output has in a JSON list: the scalars that
-differ, as [line, before, after], or a text that says why nothing can be told (either text cannot be read, or the
-two are not the same documents but for their scalars).
+Input: a JSON list of [before, after]. Output: a JSON list with an entry per pair: the differing scalars as
+[line, before, after], or an error text (a text cannot be parsed, or not only scalars differ).
 """
 
 import json

@@ -237,7 +237,7 @@ async fn notifications_are_repeated_in_order_until_accepted() {
 }
 
 #[tokio::test]
-async fn registry_stops_when_told_and_when_dropped() {
+async fn registry_stops_on_request_and_on_drop() {
     let (told, dropped) = (registry().await, registry().await);
     let addresses = [told.address(), dropped.address()];
     told.stop().await;

@@ -52,16 +52,16 @@ async fn unknown_paths_and_methods_get_their_status() {
     }
     for (method, path, detail) in [
         ("GET", "/nope", "there is nothing at /api/v1/nope"),
-        ("DELETE", "/history", "/api/v1/history does not take DELETE"),
+        ("DELETE", "/history", "/api/v1/history does not support DELETE"),
         ("GET", "/history?environment=nope", "there is no environment `nope`; there are staging, production"),
-        ("GET", "/history?limit=0", "`limit` is 0: ask for 1 to 1000, or leave it out for 100"),
-        ("GET", "/events?limit=0", "`limit` is 0: ask for 1 to 1000, or leave it out for 100"),
+        ("GET", "/history?limit=0", "`limit` is 0: use 1 to 1000, or leave it out for 100"),
+        ("GET", "/events?limit=0", "`limit` is 0: use 1 to 1000, or leave it out for 100"),
     ] {
         assert_eq!(fleet.api(method, path, None).await.1["detail"], detail, "{method} {path}");
     }
     let nothing = json!({"to": "production", "from": "staging", "repositories": []});
     let (status, problem) = fleet.api("POST", "/promotions", Some(nothing)).await;
-    assert_eq!((status, &problem["detail"]), (422, &json!("`repositories` is empty: leave it out to mean all")));
+    assert_eq!((status, &problem["detail"]), (422, &json!("`repositories` is empty: leave it out to promote all")));
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn image_pushed_during_downtime_is_committed_after_start() {
     let event = fleet.settled(id).await;
     assert_eq!(event["state"], "committed", "{event:#}");
     let received = event["explanation"][0]["text"].as_str().unwrap().to_owned();
-    assert!(received.starts_with("found in the registry, no webhook told of it: "), "{received}");
+    assert!(received.starts_with("found in the registry, not announced by a webhook: "), "{received}");
     let (_, history) = fleet.api("GET", "/history", None).await;
     assert_eq!(history["changes"][0]["cause"], "catch-up", "{history:#}");
     let label = format!("{{registry=\"{}\"}}", registry.host);

@@ -234,7 +234,7 @@ async fn invalid_freezes_are_refused() {
         (json!({"environment": "stagin"}), "there is no environment `stagin`"),
         (json!({"reason": " "}), "`reason` is empty"),
         (json!({"until": "tomorrow"}), "`until`"),
-        (json!({"until": "2020-01-01T00:00:00Z"}), "`until` is over already"),
+        (json!({"until": "2020-01-01T00:00:00Z"}), "`until` is in the past"),
         (json!({"freeze_for": "1 month"}), "`freeze_for`"),
         (json!({"freeze_for": "1h", "until": "2099-01-01T00:00:00Z"}), "leave one out"),
         (json!({"fro": "1h"}), "fro"),

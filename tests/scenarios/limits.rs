@@ -54,7 +54,7 @@ const SLOW_BODY: &str =
     "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Tagrelay-Signature: sha256=00\r\nContent-Length: 1000\r\n\r\n{";
 
 #[tokio::test]
-async fn slow_headers_are_cut_off_and_block_nobody() {
+async fn slow_headers_time_out_without_blocking_others() {
     let fleet = crate::fleet().server("max_connections = 32").service("user-service").receiver(OTHER).start().await;
     let mut first = begin(&fleet, "POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
     // Four times the limit: each new connection replaces the oldest idle one.

@@ -91,7 +91,7 @@ async fn rejected_sample_is_explained_with_advice() {
     let told = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
     let (code, message) = told(send(&fleet, "quay", "harbor", &image(Kind::Harbor), &[]));
     assert_eq!(code, Some(1));
-    assert!(message.contains("401") && message.contains("kind and secret"), "{message}");
+    assert!(message.contains("401") && message.contains("--kind and the secret"), "{message}");
     let (code, message) = told(send(&fleet, "harbor", "nobody", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("404"), "{message}");
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
@@ -175,7 +175,7 @@ async fn receiver_without_signing_keys_answers_503() {
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "5");
     }
-    assert_eq!(fleet.log().matches("keys cannot be had").count(), 1, "asked once a minute at most");
+    assert_eq!(fleet.log().matches("keys cannot be fetched").count(), 1, "asked once a minute at most");
 }
 
 #[tokio::test]

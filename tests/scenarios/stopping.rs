@@ -32,14 +32,14 @@ async fn stop_waits_for_push_until_second_signal() {
     let (mut fleet, _gate, id) = pushing("50m").await;
     let pid = fleet.pid().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let stopping = async || fleet.log().contains("a second signal ends at once");
+    let stopping = async || fleet.log().contains("a second signal stops at once");
     fleet.eventually("it is stopping", stopping).await;
     // It accepts no more requests and waits for the push. A second signal changes nothing.
     let refused = async || fleet.client.get(fleet.url("/healthz")).send().await.is_err();
     fleet.eventually("it accepts nothing more", refused).await;
     assert!(!fleet.log().contains("\"stopped\""), "{}", fleet.log());
     assert_eq!(fleet.terminate(), Some(0));
-    assert!(fleet.log().contains("ended by a second signal"), "{}", fleet.log());
+    assert!(fleet.log().contains("stopped by a second signal"), "{}", fleet.log());
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");

@@ -81,7 +81,7 @@ fn images(delivery: &Delivery) -> Vec<Value> {
 }
 
 #[test]
-fn every_sample_gives_what_its_meta_file_says() {
+fn every_sample_gives_the_result_in_its_meta_file() {
     let paths = samples();
     assert!(paths.len() >= 20, "the samples are gone");
     let mut wrong = Vec::new();

@@ -40,7 +40,7 @@ impl<'task> Finder<'_, '_, 'task> {
         if markers.is_empty() && task.rules.is_empty() {
             return;
         }
-        self.ignore_what_is_beside(&markers);
+        self.remove_ignored(&markers);
         let policies = Policies::of(self.tree, &markers);
         let mut claims = Claims { sites: BTreeMap::new(), ignored: BTreeSet::new(), policies };
         for (place, found) in self.found.iter().enumerate() {
@@ -81,7 +81,7 @@ impl<'task> Finder<'_, '_, 'task> {
 
     /// Removes sites with `# tagrelay: ignore`: on their line, after the name of their repository, or after the key of a value
     /// that contains them.
-    fn ignore_what_is_beside(&mut self, markers: &[Marker<'_>]) {
+    fn remove_ignored(&mut self, markers: &[Marker<'_>]) {
         let tree = self.tree;
         let ignored = Ignored::of(tree, markers);
         if ignored.is_nothing() {

@@ -1,4 +1,4 @@
-//! A small client of the API.
+//! A client of the API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,22 +15,22 @@ use crate::api::Problem;
 use crate::registry::install_tls_provider;
 use crate::secret::{ExposeSecret as _, Secret};
 
-/// The variable that holds the token. A token on the command line would be seen by everybody who lists processes.
+/// The environment variable with the token. A token on the command line would be visible in the list of processes.
 const TOKEN_VARIABLE: &str = "TAGRELAY_TOKEN";
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// How long an answer may take that the server does not hold back on purpose.
+/// How long a response may take, besides the time that a request asks the server to wait.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// Pauses before a request that may have been lost is sent again.
+/// Pauses before retries of a request.
 const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 
-/// Which server, and with what token.
+/// The server and the token.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 pub(in crate::cli) struct ServerOptions {
-    /// Where Tagrelay runs
+    /// The address of Tagrelay
     #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8080",
           value_parser = parse_server)]
     server: Url,
@@ -40,7 +40,7 @@ pub(in crate::cli) struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Returns the options for a server whose address is known, with the token in a file.
+    /// Returns the options for a server, with the token in a file.
     pub(in crate::cli) fn at(server: Url, token_file: PathBuf) -> Self {
         Self { server, token_file: Some(token_file) }
     }
@@ -52,7 +52,7 @@ fn parse_server(text: &str) -> Result<Url, String> {
         return Err("write http://HOST:PORT or https://HOST".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("it must hold no user or password; the token belongs into {TOKEN_VARIABLE}"));
+        return Err(format!("it must not contain a user or password; the token belongs into {TOKEN_VARIABLE}"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("it must end before `?` and `#`".to_owned());
@@ -67,32 +67,31 @@ pub(in crate::cli) struct Api {
     authorization: HeaderValue,
 }
 
-/// A successful answer.
+/// A successful response.
 pub(in crate::cli) struct Answer {
     text: String,
 }
 
-/// Why there is no successful answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ApiError {
-    /// The server said no.
+    /// The server answered with an error.
     #[error("{detail}")]
     Refused {
-        /// Its status.
         status: StatusCode,
-        /// What it said, and what to do.
+        /// The reason, and what to do.
         detail: String,
     },
-    /// There is no connection, so nothing happened.
-    #[error("no connection to {server}: {reason}; say where Tagrelay runs with --server or TAGRELAY_SERVER")]
+    /// There is no connection, so the request had no effect.
+    #[error("no connection to {server}: {reason}; set the address with --server or TAGRELAY_SERVER")]
     Unreachable { server: Url, reason: String },
-    /// The request was sent and the answer did not come.
-    #[error("no answer from {server}: {reason}")]
+    /// The request was sent, but the response was lost.
+    #[error("no response from {server}: {reason}")]
     Lost { server: Url, reason: String },
 }
 
 impl ApiError {
-    /// Returns whether the same request may succeed in a moment, though what it asks for may have been done already.
+    /// Returns whether a retry may succeed. The request may have had its effect already.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Refused { status, .. } => matches!(status.as_u16(), 502..=504),
@@ -101,44 +100,40 @@ impl ApiError {
         }
     }
 
-    /// Returns whether a server that has answered a moment ago may answer again.
+    /// Returns whether the error may be temporary, for a server that has responded before.
     pub(super) fn may_pass(&self) -> bool {
         self.is_transient() || matches!(self, Self::Unreachable { .. })
     }
 }
 
 impl Answer {
-    /// Reads the body.
-    ///
-    /// # Errors
-    ///
-    /// When it is not what this version expects.
+    /// Parses the body.
     pub(in crate::cli) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_str(&self.text).context("the answer is not that of a Tagrelay API of this version")
+        serde_json::from_str(&self.text).context("the response is not one of this version of the Tagrelay API")
     }
 
-    /// Prints the body as it came, for scripts.
+    /// Prints the body unchanged, for scripts.
     pub(in crate::cli) fn print(&self) -> std::io::Result<()> {
         output::print(&format!("{}\n", self.text.trim_end()))
     }
 }
 
 impl Api {
-    /// Returns the client that the options describe. Sends nothing.
+    /// Makes a client without connecting.
     ///
     /// # Errors
     ///
-    /// When there is no token or no way to speak TLS.
+    /// If there is no token, or the system has no CA certificates.
     pub(in crate::cli) fn new(options: ServerOptions) -> anyhow::Result<Self> {
         let ServerOptions { server, token_file } = options;
         let token = read_token(token_file)?;
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.reveal()?.expose_secret()))
-            .context("the API token holds characters that no header can hold, such as a line feed")?;
+            .context("the API token contains characters that a header cannot contain, such as a line feed")?;
         authorization.set_sensitive(true);
         let local = is_loopback(&server);
         if server.scheme() == "http" && !local {
             output::note(&format!(
-                "warning: the token goes to {server} without encryption; use https:// where you can"
+                "warning: the token is sent to {server} without encryption; use https:// if possible"
             ));
         }
         install_tls_provider();
@@ -150,50 +145,50 @@ impl Api {
             builder = builder.no_proxy();
         }
         if server.scheme() == "http" {
-            // Works on a machine without certificate authorities, too.
+            // Plain HTTP needs no CA certificates.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder.build().context("no HTTPS client can be made: install the system's CA certificates")?;
+        let http = builder.build().context("the HTTPS client cannot be built: install the system's CA certificates")?;
         Ok(Self { http, server, authorization })
     }
 
-    /// Asks for something that is there, at `/api/v1/` and the segments of `path`.
+    /// Sends a GET to `/api/v1/` and the segments of `path`, with retries.
     pub(in crate::cli) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Answer, ApiError> {
-        self.again(|| self.http.request(Method::GET, self.address(path, query)).timeout(ANSWER_TIME)).await
+        self.send_with_retries(|| self.http.request(Method::GET, self.address(path, query)).timeout(ANSWER_TIME)).await
     }
 
-    /// Asks for something that the server may hold back for `wait`. One attempt.
+    /// Sends a GET that the server may answer up to `wait` later. No retries.
     pub(in crate::cli) async fn get_when_done(&self, path: &[&str], wait: Duration) -> Result<Answer, ApiError> {
         let address = self.address(path, &[("wait", wait.as_secs().to_string())]);
         self.send(self.http.request(Method::GET, address).timeout(wait + ANSWER_TIME)).await
     }
 
-    /// Asks for something that never ends. One attempt.
+    /// Sends a GET whose response is a stream. No retries.
     pub(in crate::cli) async fn open(&self, path: &[&str]) -> Result<reqwest::Response, ApiError> {
         self.receive(self.http.request(Method::GET, self.address(path, &[]))).await
     }
 
-    /// Asks for something to be done. One attempt.
+    /// Sends a POST. No retries.
     pub(in crate::cli) async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ApiError> {
         self.send(self.http.request(Method::POST, self.address(path, &[])).timeout(ANSWER_TIME).json(body)).await
     }
 
-    /// Asks for something to be done once, however often it has to be asked for.
+    /// Sends a POST with an idempotency key, with retries.
     pub(super) async fn post_once(&self, path: &[&str], body: &impl Serialize, key: &str) -> Result<Answer, ApiError> {
         let request = || {
             let request = self.http.request(Method::POST, self.address(path, &[])).timeout(ANSWER_TIME);
             request.header("idempotency-key", key).json(body)
         };
-        self.again(request).await
+        self.send_with_retries(request).await
     }
 
-    /// Removes something. One attempt.
+    /// Sends a DELETE. No retries.
     pub(in crate::cli) async fn delete(&self, path: &[&str]) -> Result<Answer, ApiError> {
         self.send(self.http.request(Method::DELETE, self.address(path, &[])).timeout(ANSWER_TIME)).await
     }
 
-    /// Sends a request that is harmless to repeat, until there is an answer that counts.
-    async fn again(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Answer, ApiError> {
+    /// Sends a request that may be repeated, with retries after temporary errors.
+    async fn send_with_retries(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<Answer, ApiError> {
         for pause in RETRY_PAUSES {
             match self.send(request()).await {
                 Err(error) if error.is_transient() => tokio::time::sleep(pause).await,
@@ -208,7 +203,7 @@ impl Api {
         Ok(Answer { text })
     }
 
-    /// Sends a request and returns the answer as soon as it begins, if it is a good one.
+    /// Sends a request and returns the response before its body, unless it is an error.
     async fn receive(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ApiError> {
         let response = request.header(header::AUTHORIZATION, self.authorization.clone()).send().await;
         let response = response.map_err(|error| self.failed(&error))?;
@@ -226,7 +221,7 @@ impl Api {
         if error.is_connect() { ApiError::Unreachable { server, reason } } else { ApiError::Lost { server, reason } }
     }
 
-    /// Says in one line why the server did not do it.
+    /// Explains an error in one line.
     fn explain(&self, status: StatusCode, location: Option<&str>, body: &str) -> String {
         if status.is_redirection() {
             let to = location.map(|to| format!(" to {}", output::clean(to))).unwrap_or_default();
@@ -234,7 +229,7 @@ impl Api {
         }
         if status == StatusCode::UNAUTHORIZED {
             return format!(
-                "{} does not know this token: set {TOKEN_VARIABLE} (or --token-file) to the token of an [[api_token]]",
+                "authentication to {} failed: set {TOKEN_VARIABLE} (or --token-file) to the token of an [[api_token]]",
                 self.server
             );
         }
@@ -242,14 +237,14 @@ impl Api {
         let texts = problem.into_iter().flat_map(|problem| [problem.detail, problem.title]);
         match texts.into_iter().find(|text| !text.is_empty()) {
             Some(detail) => output::clean(&detail).into_owned(),
-            // A proxy, or something that is no Tagrelay at all.
-            None => format!("{} answers {status}; is it Tagrelay?", self.server),
+            // From a proxy, or from another program.
+            None => format!("{} answered {status}; is it Tagrelay?", self.server),
         }
     }
 
     fn address(&self, path: &[&str], query: &[(&str, String)]) -> Url {
         let mut address = self.server.clone();
-        // Only addresses that cannot have a path refuse, and those are not taken as servers.
+        // Fails only for addresses without a path, which `parse_server` rejects.
         if let Ok(mut segments) = address.path_segments_mut() {
             segments.pop_if_empty().extend(["api", "v1"]).extend(path);
         }
@@ -277,10 +272,10 @@ fn is_loopback(server: &Url) -> bool {
     }
 }
 
-/// Returns the innermost reason: the outer ones repeat the address, whose query is nobody's business.
+/// Returns the innermost cause: the outer ones repeat the address with its query.
 fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "it took too long".to_owned();
+        return "timed out".to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -300,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_below_the_server() {
+    fn address_keeps_the_path_of_the_server() {
         let address = api("http://127.0.0.1:8080").address(&["events", "a/b?"], &[("limit", "3".to_owned())]);
         assert_eq!(address.as_str(), "http://127.0.0.1:8080/api/v1/events/a%2Fb%3F?limit=3");
         let below = api("https://tools.example.com/tagrelay/").address(&["holds"], &[]);
@@ -308,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_addresses_without_secrets() {
+    fn server_with_a_secret_is_rejected() {
         for wrong in ["127.0.0.1:8080", "ftp://host", "http://me:pw@host", "http://host/?a=b", "nonsense"] {
             assert!(parse_server(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn errors_are_told_in_one_line() {
+    fn error_is_explained_in_one_line() {
         let api = api("http://127.0.0.1:8080");
         let explain = |status, location, body: &str| api.explain(status, location, body);
         let detail = r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"it runs\nsomething else"}"#;
@@ -326,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_itself_is_known() {
+    fn loopback_addresses_are_recognised() {
         for (server, local) in [
             ("http://localhost:1", true),
             ("http://[::1]:1", true),

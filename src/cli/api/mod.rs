@@ -1,7 +1,7 @@
 //! Shared by the commands that call the API: the client, and waiting for promotions and rollbacks.
 
 mod client;
-mod order;
+mod follow;
 
 pub(super) use client::{Answer, Api, ServerOptions};
-pub(super) use order::{FollowOptions, follow, state_style};
+pub(super) use follow::{FollowOptions, follow, state_style};

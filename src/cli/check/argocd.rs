@@ -1,4 +1,4 @@
-//! Whether Argo CD answers, and whether it has the applications that environments name.
+//! Checks that Argo CD answers and has the applications that environments select.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::argocd::{Access, Application, ArgoCd, ArgoCdError, Refresh, Selection
 use crate::server::watched_branch;
 use crate::settings::{EnvironmentSettings, Settings};
 
-/// Asks Argo CD for its version, and with a token for the applications of each environment.
+/// Reads the version of Argo CD and, with a token, the applications of each environment.
 pub(super) async fn check(settings: &Settings, argocd: &ArgoCd, read: &Read, report: &mut Report) {
     let subject = "Argo CD";
     match argocd.version().await {
@@ -16,7 +16,7 @@ pub(super) async fn check(settings: &Settings, argocd: &ArgoCd, read: &Read, rep
         Err(error) => return report.fault(subject, error.to_string()),
     }
     if let Access::Webhook { .. } = argocd.settings().access {
-        let message = "there is no token: it is told of pushes, and nobody hears what becomes of them";
+        let message = "without a token, Argo CD is only notified of pushes; rollouts are unknown";
         return report.ok(subject, message.to_owned());
     }
     for environment in &settings.environments {

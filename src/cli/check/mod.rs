@@ -1,4 +1,4 @@
-//! `tagrelay check`: whether the settings would do what they are meant to do.
+//! `tagrelay check`: checks the settings, and the systems that they name.
 
 mod argocd;
 mod registries;
@@ -20,13 +20,11 @@ use crate::settings::{Faults, Settings};
 use crate::webhook::Receiver;
 use report::Report;
 
-/// Checks the settings, and whether what they name is there.
+/// Checks the settings and the systems that they name. Changes nothing.
 ///
-/// For CI, and before the service starts. Reads the settings with their secrets. Then looks whether the store can be
-/// written, each config repository and each source of an image read and each registry and Argo CD asked, and whether
-/// every [[image]] rule meets a site, every environment has one that is managed, and
-/// managed sites would take a new version.
-/// Changes nothing.
+/// For CI, and before the service starts. Reads the settings with their secrets. Then checks that the store can be written,
+/// that config repositories, source repositories, registries and Argo CD can be reached, that every [[image]] rule matches a
+/// site, that every environment has a managed site, and that managed sites would accept a new version.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -34,12 +32,12 @@ Examples:
   tagrelay check --config /etc/tagrelay/tagrelay.toml
   tagrelay check --offline                         the settings and their secrets only
 
-Exit code 0: nothing is wrong, though there may be warnings. 1: something is, and each fault is told.")]
+Exit code 0: no faults, perhaps warnings. 1: there are faults.")]
 pub(super) struct Options {
-    /// The settings
+    /// The settings file
     #[arg(long, value_name = "FILE", default_value = super::DEFAULT_SETTINGS)]
     config: PathBuf,
-    /// Ask nobody: check the settings and their secrets only
+    /// Check only the settings and their secrets, without any connection
     #[arg(long)]
     offline: bool,
     /// Print JSON
@@ -112,13 +110,13 @@ fn summary(settings: &Settings) -> String {
     parts.join(", ")
 }
 
-/// What is allowed, and leaves Tagrelay deaf.
+/// Warns about settings that are valid but leave Tagrelay without events or API.
 fn warn_of_silence(settings: &Settings, report: &mut Report) {
     if settings.receivers.is_empty() {
-        report.warning("receivers", "there is no [[receiver]]: no registry can tell of a push".to_owned());
+        report.warning("receivers", "there is no [[receiver]]: no registry can announce a push".to_owned());
     }
     if settings.api_tokens.is_empty() {
-        let message = "there is no [[api_token]]: the API says 401 to everybody, so nobody can promote";
+        let message = "there is no [[api_token]]: the API rejects every request, so promotions are impossible";
         report.warning("API", message.to_owned());
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the registries of managed images answer.
+//! Checks that the registries of managed images answer.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::policy::{Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::settings::Settings;
 
-/// Asks each registry for one image that an environment runs.
+/// Verifies one image of each registry that an environment runs.
 pub(super) async fn check(settings: &Settings, registries: &Registries, read: &Read, report: &mut Report) {
     let asking = samples(settings, read).into_iter().map(|(registry, (image, environment))| async move {
         let confirmation = registries.confirm(&image).await;
@@ -23,7 +23,7 @@ pub(super) async fn check(settings: &Settings, registries: &Registries, read: &R
         match confirmation {
             Confirmation::There(_) => report.ok(&subject, format!("has {name}")),
             Confirmation::NotThere => {
-                report.warning(&subject, format!("answers, and has no {name}, which `{environment}` runs"));
+                report.warning(&subject, format!("answers, but does not have {name}, which `{environment}` runs"));
             }
             Confirmation::NotAllowed { reason } => report.fault(&subject, format!("{name}: {reason}")),
             Confirmation::NotNow { reason, .. } => report.fault(&subject, format!("{name}: {reason}")),
@@ -31,7 +31,8 @@ pub(super) async fn check(settings: &Settings, registries: &Registries, read: &R
     }
 }
 
-/// Returns for each registry that rules want to be asked the first managed image with a tag, and who runs it.
+/// Returns the first managed image with a tag of each registry, with the environment that runs it. Leaves out registries
+/// whose images are not verified.
 fn samples<'a>(settings: &Settings, read: &'a Read) -> BTreeMap<&'a str, (UnverifiedImage, &'a str)> {
     let mut samples = BTreeMap::new();
     for (environment, sites) in &read.environments {

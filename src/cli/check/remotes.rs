@@ -1,4 +1,4 @@
-//! Whether config repositories can be read, and whether rules and environments meet anything there.
+//! Checks that config repositories can be read, and that image rules and environments match sites in them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use crate::policy::rule_for;
 use crate::server::open_branch;
 use crate::settings::{EnvironmentSettings, Settings};
 
-/// What could be read.
+/// The config repositories that could be read.
 pub(super) struct Read {
-    /// The sites of each environment, by its name.
+    /// The sites by environment.
     pub(super) environments: BTreeMap<String, Arc<EnvironmentSites>>,
     /// Managed sites that would refuse a new version.
     refusals: Refusals,
-    /// Whether nothing is missing.
+    /// Whether all branches could be read.
     is_whole: bool,
 }
 
-/// Reads every branch into a folder that is removed again: the mirrors may be in use by a running service.
+/// Reads every branch into a temporary folder: a running service may be using the mirrors.
 ///
 /// # Errors
 ///
-/// When there is no place for temporary files.
+/// If no temporary folder can be created.
 pub(super) async fn read(settings: &Settings, report: &mut Report) -> anyhow::Result<Read> {
-    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    let folder = tempfile::tempdir().context("no temporary folder can be created")?;
     let reading = settings.remotes().into_iter().enumerate().map(|(index, (remote, environments))| {
         let remote = RemoteSettings { mirror: folder.path().join(index.to_string()), ..remote };
         let subject = format!("config repository {}, branch {}", remote.name, remote.branch);
@@ -60,16 +60,16 @@ async fn read_one(
 ) -> anyhow::Result<(Arc<Snapshot>, Refusals)> {
     let repository = open_branch(remote, environments).await?;
     repository.refresh().await?;
-    let snapshot = repository.snapshot().context("it has been read, and nothing is known of it")?;
+    let snapshot = repository.snapshot().context("the branch was read, but has no snapshot")?;
     let refusals = trial::refusals(&repository, &snapshot, &settings.images).await?;
     Ok((snapshot, refusals))
 }
 
-/// Looks whether each environment has a site that a rule manages, and tells of sites that would refuse a new version
-/// and of files that cannot be read.
+/// Checks that each environment has a managed site. Warns about sites that would refuse a new version, and files that cannot
+/// be read.
 pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut Report) {
     for environment in &settings.environments {
-        // A branch that could not be read has its fault already.
+        // An unreadable branch has been reported already.
         let Some(sites) = read.environments.get(&environment.name) else { continue };
         let subject = format!("environment {}", environment.name);
         let count = |is_counted: &dyn Fn(&Repository) -> bool| -> usize {
@@ -80,8 +80,8 @@ pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut 
         if managed == 0 {
             let paths = environment.paths.join(", ");
             let message = match all {
-                0 => format!("no file in {paths} names an image with a tag or a digest: are these its paths?"),
-                _ => format!("no [[image]] rule takes any of the images that {paths} names at {all} sites"),
+                0 => format!("no file in {paths} names an image with a tag or digest; check `paths`"),
+                _ => format!("no [[image]] rule matches any of the {all} sites in {paths}"),
             };
             report.fault_at(environment.line, &subject, message);
         } else {
@@ -91,12 +91,12 @@ pub(super) fn check_environments(settings: &Settings, read: &Read, report: &mut 
             report.warning(&subject, format!("a new version would be refused: {reason}"));
         }
         for problem in &sites.problems {
-            report.warning(&subject, format!("{} is left alone: {}", problem.path, problem.reason));
+            report.warning(&subject, format!("{} is ignored: {}", problem.path, problem.reason));
         }
     }
 }
 
-/// Looks whether each rule manages a site somewhere. Says nothing where a branch could not be read: it may be there.
+/// Checks that each image rule matches a site. Skipped if a branch could not be read: the site may be there.
 pub(super) fn check_rules(settings: &Settings, read: &Read, report: &mut Report) {
     if !read.is_whole {
         return;
@@ -105,9 +105,9 @@ pub(super) fn check_rules(settings: &Settings, read: &Read, report: &mut Report)
         let manages = |repository: &Repository| {
             rule_for(&settings.images, repository).is_some_and(|found| std::ptr::eq(found, rule))
         };
-        let met = read.environments.values().flat_map(|sites| sites.sites.keys()).any(manages);
-        if !met {
-            let message = "it meets no site in any environment: nothing it takes would ever move".to_owned();
+        let is_used = read.environments.values().flat_map(|sites| sites.sites.keys()).any(manages);
+        if !is_used {
+            let message = "it matches no site in any environment, so it has no effect".to_owned();
             let subject = format!("image rule {}", rule.pattern.as_str());
             report.fault_at(settings.image_lines.get(index).copied().unwrap_or_default(), &subject, message);
         }

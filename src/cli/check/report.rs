@@ -1,4 +1,4 @@
-//! What a check has found.
+//! The findings of a check.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::output::{BAD, Cell, GOOD, Table, WARN};
 use crate::settings::Fault;
 
-/// Everything that a check has found, in the order in which it looked.
+/// The findings, in the order of the checks.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     ok: bool,
@@ -16,16 +16,16 @@ pub(super) struct Report {
     findings: Vec<Finding>,
 }
 
-/// One thing that a check has looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
     level: Level,
     subject: String,
     message: String,
-    /// The line of the settings that says so, from 1.
+    /// The line of the settings, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
-    /// The column of that line, from 1.
+    /// The column, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<u32>,
     /// What to write instead.
@@ -63,7 +63,7 @@ impl Report {
         self.add(Level::Fault, subject, message, None);
     }
 
-    /// Adds a fault of what stands on a line of the settings.
+    /// Adds a fault with the line of the settings that it is about.
     pub(super) fn fault_at(&mut self, line: u32, subject: &str, message: String) {
         self.add(Level::Fault, subject, message, Some(line));
     }
@@ -96,7 +96,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    /// Returns the findings for people, and in the last line what they come to.
+    /// Returns the findings as text, with a summary in the last line.
     pub(super) fn render(&self) -> String {
         let mut table = Table::bare();
         for finding in &self.findings {
@@ -115,7 +115,7 @@ impl Report {
         format!("{}\n{style}{file} is {verdict}{style:#}: faults {faults}, warnings {warnings}\n", table.render(0))
     }
 
-    /// Writes `file:line:column: `, as editors understand it.
+    /// Returns `file:line:column: `, the notation that editors understand.
     fn place(&self, finding: &Finding) -> String {
         match (finding.line, finding.column) {
             (Some(line), Some(column)) => format!("{}:{line}:{column}: ", self.file),

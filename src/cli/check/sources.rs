@@ -1,4 +1,4 @@
-//! Whether the source repositories of managed images can be read.
+//! Checks that the source repositories of managed images can be read.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::policy::rule_for;
 use crate::settings::Settings;
 use crate::source_repo::Sources;
 
-/// How many are asked together: a rule may stand for hundreds, and most lie on one server.
+/// How many repositories are read at once: one rule may match hundreds on the same server.
 const TOGETHER: usize = 8;
 
-/// Asks each source that a managed image of the environments has for its branches.
+/// Lists the branches of each source repository of a managed image.
 pub(super) async fn check(settings: &Settings, read: &Read, report: &mut Report) {
     let sources = Sources::new(settings.sources.clone());
     let sources = &sources;
@@ -33,9 +33,10 @@ pub(super) async fn check(settings: &Settings, read: &Read, report: &mut Report)
     }
     for (url, (repository, branches)) in told {
         match branches.as_slice() {
-            [] => {
-                report.warning(&subject(repository), format!("{url} has no branch that counts: every build is refused"))
-            }
+            [] => report.warning(
+                &subject(repository),
+                format!("{url} has none of the `source_branches`: every build is refused"),
+            ),
             [one] => report.ok(&subject(repository), format!("{url} can be read: branch {one}")),
             several => report.ok(&subject(repository), format!("{url} can be read: {} branches", several.len())),
         }
@@ -46,7 +47,7 @@ fn subject(repository: &Repository) -> String {
     format!("source of {repository}")
 }
 
-/// Returns the managed images of the environments that have a source, with its place in the settings.
+/// Returns the managed images with a source repository, with the index of its settings.
 fn images<'a>(settings: &Settings, read: &'a Read) -> BTreeMap<&'a Repository, usize> {
     let named = read.environments.values().flat_map(|sites| sites.sites.keys());
     named.filter_map(|repository| Some((repository, rule_for(&settings.images, repository)?.source?))).collect()

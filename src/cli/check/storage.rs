@@ -1,4 +1,4 @@
-//! Whether the folders of the store and of the mirrors can be written.
+//! Checks that the folders of the store and of the mirrors can be written.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::report::Report;
 use crate::config_repo::refuse_repository;
 use crate::settings::Settings;
 
-/// Looks at the store's file and at each mirror's folder. Locks and makes nothing: a running service may have them.
+/// Checks the store's file and each mirror's folder. Locks and creates nothing: a running service may use them.
 pub(super) async fn check(settings: &Settings, report: &mut Report) {
     let store = &settings.store.path;
     let state = match writable_store(store) {
@@ -36,7 +36,7 @@ pub(super) async fn check(settings: &Settings, report: &mut Report) {
 
 fn writable_store(store: &Path) -> Result<&'static str, String> {
     let folder = store.parent().unwrap_or(Path::new(""));
-    // SQLite also makes files beside it.
+    // SQLite also creates files beside it.
     writable_below(folder)?;
     if !store.exists() {
         return Ok("can be made");
@@ -45,12 +45,12 @@ fn writable_store(store: &Path) -> Result<&'static str, String> {
     Ok("can be written")
 }
 
-/// Looks whether what is there is an SQLite database, or an empty file that becomes one.
+/// Checks that the file is an SQLite database, or empty.
 async fn database(store: &Path) -> Result<(), String> {
     if !store.exists() {
         return Ok(());
     }
-    // Said to be immutable, so that SQLite neither locks it nor makes the files beside it.
+    // Opened as immutable, so that SQLite neither locks it nor creates files beside it.
     let options = SqliteConnectOptions::new().filename(store).read_only(true).immutable(true);
     let looking = async {
         let mut connection = options.disable_statement_logging().connect().await?;
@@ -63,7 +63,7 @@ async fn database(store: &Path) -> Result<(), String> {
     })
 }
 
-/// Tries to write to the folder or, where it is not there, to the folder in which it would be made.
+/// Tries to write to the folder, or to its nearest existing parent.
 fn writable_below(folder: &Path) -> Result<(), String> {
     let there = folder.ancestors().find(|folder| folder.exists());
     let there = there.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_is_not_there_yet_is_fine_where_it_can_be_made() {
+    fn missing_store_is_accepted_if_it_can_be_created() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("new/tagrelay.db");
         assert_eq!(writable_store(&store), Ok("can be made"));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_has_to_be_a_database() {
+    async fn store_must_be_a_database() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a b?.db");
         assert_eq!(database(&file).await, Ok(()), "it is not there yet");
@@ -104,7 +104,7 @@ mod tests {
         let open = crate::store::Store::open(&crate::store::StoreSettings { path: store.clone() }).await.unwrap();
         assert_eq!(database(&store).await, Ok(()), "while a service has it");
         drop(open);
-        // In a folder of its own: what was open a moment ago is still taking its side files away.
+        // In a folder of its own: the database above may still be removing its side files.
         let apart = tempfile::tempdir().unwrap();
         let names = || {
             let mut names: Vec<_> =

@@ -1,4 +1,4 @@
-//! Whether managed sites would take a new version: the edit is made, on a copy that is thrown away.
+//! Checks that managed sites would accept a new version, by editing a copy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use crate::config_repo::{
 use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, rule_for};
 
-/// The most repositories that are tried on one branch. Each costs reading the files that name it once.
+/// How many repositories are tried on one branch at most. Each reads the files that name it.
 const MAX_TRIALS: usize = 2000;
 
-/// Why sites of managed repositories would refuse an edit, by environment; each reason names file and line.
+/// The reasons why managed sites would refuse an edit, by environment. Each names file and line.
 pub(super) type Refusals = BTreeMap<String, Vec<String>>;
 
-/// Tries an edit of each managed repository in each environment, alone, as a push would make it.
+/// Tries the edit that a push would make, separately for each managed repository in each environment.
 ///
 /// # Errors
 ///
-/// When the mirror cannot be read.
+/// If the mirror cannot be read.
 pub(super) async fn refusals(
     repository: &ConfigRepository,
     snapshot: &Snapshot,
@@ -46,7 +46,7 @@ fn plan(environment: &str, image: &Repository, places: &[IndexedSite]) -> Plan {
     Plan { environments: vec![EnvironmentPlan { environment: environment.to_owned(), wanted: vec![wanted] }] }
 }
 
-/// Returns a version that no site names. It has a digest, so that sites of either shape can take it.
+/// Returns a version that no site names. It has tag and digest, so it fits every kind of site.
 fn another(places: &[IndexedSite]) -> Version {
     let digest = Digest::of(b"a trial");
     match places.iter().find_map(|place| place.version.tag()).and_then(other_tag) {
@@ -55,7 +55,7 @@ fn another(places: &[IndexedSite]) -> Version {
     }
 }
 
-/// Returns a tag that looks like this one: its last letter or digit is another.
+/// Returns a tag of the same form: the last letter or digit differs.
 fn other_tag(tag: &Tag) -> Option<Tag> {
     let mut text = tag.as_str().to_owned();
     let last = match text.pop()? {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_tag_has_the_same_shape() {
+    fn other_tag_has_the_same_form() {
         for (tag, other) in
             [("v1.2.3", "v1.2.1"), ("9f8e7d1", "9f8e7d2"), ("cafe", "cafa"), ("a", "b"), ("main-", "maina")]
         {

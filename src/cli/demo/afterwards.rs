@@ -1,4 +1,4 @@
-//! After the tour: where everything is, what to try by hand, and what happens then.
+//! After the tour: prints addresses and commands to try, then shows the stream.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use super::workspace::{API_TOKEN, CI_RECEIVER};
 use crate::api::{StreamMessage, StreamSubject};
 use crate::cli::output::{short_commit, short_version};
 
-/// Prints the addresses and commands that work when they are pasted into another terminal.
+/// Prints addresses, and commands to paste into another terminal.
 pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let base = stage.api.base().as_str().trim_end_matches('/').to_owned();
     let repository = shell(&stage.workspace.config_repository().to_string_lossy());
     let token = shell(&stage.workspace.secret(API_TOKEN).to_string_lossy());
     let ci = shell(&stage.workspace.secret(CI_RECEIVER).to_string_lossy());
-    let image = reference(&stage.untold.0, &stage.untold.1);
+    let image = reference(&stage.unannounced.0, &stage.unannounced.1);
     let program = program();
     let screen = &mut stage.screen;
     screen.heading("It stays up until Ctrl-C. In another terminal:")?;
@@ -27,8 +27,8 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.fact("config repository", &repository)?;
     screen.gap()?;
     screen.command(
-        "CI has built order-service, and the registry has told nobody. Tell it yourself, and staging moves. Any other \
-         tag is refused, because the registry does not have it.",
+        "CI has built order-service, but the registry sent no webhook. Send one, and staging moves. Any other tag is \
+         refused, because the registry does not have it.",
         &format!(
             "curl -H \"Authorization: Bearer $(cat {ci})\" \\\n     \
              -d '{{\"image\":\"{image}\"}}' \\\n     {base}/webhooks/{CI_RECEIVER}"
@@ -41,27 +41,27 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
              {program} promote order-service --to production"
         ),
     )?;
-    screen.command("Git has it all.", &format!("git --git-dir={repository} log -p -2 main"))?;
-    screen.say("What happens shows up here:")?;
+    screen.command("Git has every change.", &format!("git --git-dir={repository} log -p -2 main"))?;
+    screen.say("Changes appear here:")?;
     screen.gap()?;
     Ok(())
 }
 
-/// Tells what happens, for ever.
+/// Shows the messages of the stream until Ctrl-C.
 pub(super) async fn follow(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     loop {
-        let happening = stage.happenings.next().await?;
-        if let Some((what, text)) = describe(&happening.subject) {
-            stage.screen.live(&time_of_day(&happening), &what, &text)?;
+        let message = stage.stream.next().await?;
+        if let Some((what, text)) = describe(&message.subject) {
+            stage.screen.live(&time_of_day(&message), &what, &text)?;
         }
     }
 }
 
-fn time_of_day(happening: &StreamMessage) -> String {
-    happening.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
+fn time_of_day(message: &StreamMessage) -> String {
+    message.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
-/// Returns the word and the sentence for what happened.
+/// Returns a word and a sentence for a message; `None`: not shown.
 fn describe(subject: &StreamSubject) -> Option<(String, String)> {
     let because = |reason: &Option<String>| reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Some(match subject {
@@ -75,14 +75,14 @@ fn describe(subject: &StreamSubject) -> Option<(String, String)> {
             }
         }
         StreamSubject::Update { environment, repository, version, state, commit, reason, .. } => {
-            // It is a tag, a digest, or both with an @ between them.
+            // The version is a tag, a digest, or `tag@digest`.
             let tag = version.split('@').next().unwrap_or_default();
             let commit = commit.as_ref().map(|commit| format!(" in {}", short_commit(commit))).unwrap_or_default();
             let image = format!("{} {}", name_of(repository), short_version(Some(tag), None));
             (state.to_string(), format!("{environment}: {image}{commit}{}", because(reason)))
         }
         StreamSubject::Request { request, environment, actor, .. } => {
-            (request.to_string(), format!("of {environment}, asked for by {actor}"))
+            (request.to_string(), format!("for {environment}, requested by {actor}"))
         }
         StreamSubject::Hold { environment, repository, state, .. } => {
             (format!("hold {state}"), format!("{} in {environment}", name_of(repository)))
@@ -91,7 +91,7 @@ fn describe(subject: &StreamSubject) -> Option<(String, String)> {
     })
 }
 
-/// Returns how to call this program: by its name where the shell finds it, or else by its path.
+/// Returns the command for this program: its name if it is in PATH, otherwise its path.
 fn program() -> String {
     let Ok(program) = std::env::current_exe() else { return "tagrelay".to_owned() };
     let in_path = std::env::var_os("PATH")
@@ -104,7 +104,7 @@ fn program() -> String {
     shell(&Path::new(program).to_string_lossy())
 }
 
-/// Returns the text as one word of a shell.
+/// Quotes a text for the shell.
 fn shell(text: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@%,=".contains(character);
     if !text.is_empty() && text.chars().all(is_plain) {

@@ -1,30 +1,30 @@
-//! The API of the running server, as its clients see it, with the stream that only the demo listens to.
+//! A client of the demo's server, with the stream, which no other command uses.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::Response;
-use serde_json::Value;
 use url::Url;
 
 use super::workspace::{API_TOKEN, Workspace};
-use crate::api::{EnvironmentView, EventDetailView, EventView, Matrix, PreviewView, RequestView, StreamMessage};
+use crate::api::{
+    EnvironmentView, EventDetailView, EventView, Matrix, PreviewView, PromotionBody, RequestView, RollbackBody,
+    StreamMessage,
+};
 use crate::cli::api::{Api, ServerOptions};
 
-/// A client with the answers that the tour looks at.
+/// A client with the requests of the tour.
 pub(super) struct Client {
     api: Api,
     base: Url,
 }
 
 impl Client {
-    /// Makes a client of the server at `base`.
     pub(super) fn new(base: Url, workspace: &Workspace) -> anyhow::Result<Self> {
         let api = Api::new(ServerOptions::at(base.clone(), workspace.secret(API_TOKEN)))?;
         Ok(Self { api, base })
     }
 
-    /// Returns the address of the server.
     pub(super) fn base(&self) -> &Url {
         &self.base
     }
@@ -37,68 +37,68 @@ impl Client {
         Ok(self.api.get(&["events", id], &[]).await?.read::<EventDetailView>()?.event)
     }
 
-    /// Returns what a promotion would do; `order` asks for a dry run.
-    pub(super) async fn preview(&self, order: &Value) -> anyhow::Result<PreviewView> {
-        self.api.post(&["promotions"], order).await?.read()
+    /// Sends a dry run.
+    pub(super) async fn preview(&self, body: &PromotionBody) -> anyhow::Result<PreviewView> {
+        self.api.post(&["promotions"], body).await?.read()
     }
 
-    pub(super) async fn promote(&self, order: &Value) -> anyhow::Result<RequestView> {
-        self.api.post(&["promotions"], order).await?.read()
+    pub(super) async fn promote(&self, body: &PromotionBody) -> anyhow::Result<RequestView> {
+        self.api.post(&["promotions"], body).await?.read()
     }
 
-    pub(super) async fn roll_back(&self, order: &Value) -> anyhow::Result<RequestView> {
-        self.api.post(&["rollbacks"], order).await?.read()
+    pub(super) async fn roll_back(&self, body: &RollbackBody) -> anyhow::Result<RequestView> {
+        self.api.post(&["rollbacks"], body).await?.read()
     }
 
-    /// Returns a promotion or rollback when it has ended, or as it is after `wait`.
+    /// Returns a promotion or rollback once it has ended, or its state after `wait`.
     pub(super) async fn wait(&self, id: &str, wait: Duration) -> anyhow::Result<RequestView> {
         self.api.get_when_done(&["promotions", id], wait).await?.read()
     }
 
-    /// Listens to everything that happens from now on.
-    pub(super) async fn listen(&self) -> anyhow::Result<Happenings> {
-        Ok(Happenings { response: self.api.open(&["stream"]).await?, unread: Vec::new() })
+    /// Opens the stream.
+    pub(super) async fn stream(&self) -> anyhow::Result<MessageStream> {
+        Ok(MessageStream { response: self.api.open(&["stream"]).await?, unread: Vec::new() })
     }
 }
 
 /// Reads server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
-pub(super) struct Happenings {
+pub(super) struct MessageStream {
     response: Response,
     unread: Vec<u8>,
 }
 
-impl Happenings {
-    /// Returns the next happening. May be dropped and called again without losing one.
+impl MessageStream {
+    /// Returns the next message. Cancelling the call loses no message.
     ///
     /// # Errors
     ///
-    /// The server has gone.
+    /// If the server closes the stream.
     pub(super) async fn next(&mut self) -> anyhow::Result<StreamMessage> {
         loop {
             while let Some(block) = take_block(&mut self.unread) {
-                if let Some(happening) = parse(&block)? {
-                    return Ok(happening);
+                if let Some(message) = parse(&block)? {
+                    return Ok(message);
                 }
             }
-            let chunk = self.response.chunk().await.context("the stream of the server broke off")?;
-            self.unread.extend_from_slice(&chunk.context("the server has ended its stream")?);
+            let chunk = self.response.chunk().await.context("the server's stream broke off")?;
+            self.unread.extend_from_slice(&chunk.context("the server closed its stream")?);
         }
     }
 }
 
-/// Takes what stands before the next blank line, or nothing while there is none.
+/// Removes and returns the text before the next blank line. `None`: there is no blank line yet.
 fn take_block(unread: &mut Vec<u8>) -> Option<String> {
     let end = unread.windows(2).position(|pair| pair == b"\n\n")?;
     let block = unread.drain(..end + 2).collect::<Vec<u8>>();
     Some(String::from_utf8_lossy(&block).into_owned())
 }
 
-/// Returns `None` for comments, which keep the connection alive, and for the note that happenings were missed.
+/// Returns `None` for keep-alive comments, and for the event `missed`.
 fn parse(block: &str) -> anyhow::Result<Option<StreamMessage>> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     match (field("event"), field("data")) {
         (None, _) | (_, None) | (Some("missed"), _) => Ok(None),
-        (Some(_), Some(data)) => serde_json::from_str(data).map(Some).context("the stream tells something unexpected"),
+        (Some(_), Some(data)) => serde_json::from_str(data).map(Some).context("the stream has an unexpected message"),
     }
 }
 

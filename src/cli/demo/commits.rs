@@ -1,5 +1,4 @@
-//! Reads the config repository of a run, as `git show` and `git log` would: from the remote itself, not from the
-//! server's mirror.
+//! Reads commits of the demo's config repository, from the remote and not from the server's mirror.
 
 use std::path::Path;
 
@@ -9,10 +8,10 @@ use git2::{DiffFormat, DiffOptions, Oid, Repository};
 use super::platform::BRANCH;
 use super::screen::Commit;
 
-/// Lines around a change. The manifests are known, so one is enough to see where it is.
+/// Lines of context in a diff. The manifests are known, so one is enough.
 const CONTEXT: u32 = 1;
 
-/// A commit in one line.
+/// A commit of the log.
 pub(super) struct Line {
     pub(super) id: String,
     pub(super) subject: String,

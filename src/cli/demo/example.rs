@@ -1,6 +1,6 @@
-//! The files of `deploy/config-repository`, in the program: it needs no source tree beside it.
+//! The files of `deploy/config-repository`, embedded so that the demo needs no source tree.
 
-/// A file: its path from the root of the config repository, and its text.
+/// The path of a file from the root of the config repository, and its text.
 pub(super) type ExampleFile = (&'static str, &'static str);
 
 macro_rules! example_files {
@@ -9,7 +9,7 @@ macro_rules! example_files {
     };
 }
 
-/// Every file of the example; a test compares the list with the folder.
+/// Every file of the example. A test compares the list with the folder.
 pub(super) const FILES: [ExampleFile; 34] = example_files![
     "README.md",
     "base/apisix/values.yaml",
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_the_folder() {
+    fn list_matches_the_folder() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/config-repository");
         let mut found = Vec::new();
         walk(&root, &mut found);

@@ -1,12 +1,11 @@
-//! `tagrelay demo`: the whole way of an image on one machine, with a registry of its own.
+//! `tagrelay demo`: shows on one machine how a pushed image becomes a commit and reaches production.
 //!
-//! - `workspace` is the folder of the run, `platform` and `example` its config repository, `peer` its registry;
-//! - `stage` starts them together with the real server, `api` is the client that looks at it;
-//! - `tour` walks through the steps, `afterwards` stays and tells what happens by hand;
-//! - `screen` and `commits` show things.
+//! - `workspace` is the temporary folder, `platform` and `example` its config repository, `peer` its registry;
+//! - `stage` starts them together with the real server, `api` is the client;
+//! - `tour` walks through the steps, `afterwards` shows the stream until Ctrl-C;
+//! - `screen` and `commits` print.
 //!
-//! Whatever is shown was told by the running system: by the API, its stream, or the Git repository. A step that does
-//! not happen ends the run.
+//! Everything that is shown comes from the API, its stream or the Git repository. A step that fails ends the demo.
 
 mod afterwards;
 mod api;
@@ -30,13 +29,13 @@ use screen::Screen;
 use stage::Stage;
 use workspace::Workspace;
 
-/// What a shell returns for a program that Ctrl-C has ended.
+/// The exit code of a program ended by Ctrl-C, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// How many lines of the log a failure shows.
+/// How many lines of the log are shown after a failure.
 const LOG_LINES: usize = 5;
 
-/// Shows on this machine how an image push becomes a commit and reaches production.
+/// Shows on this machine how a pushed image becomes a commit and reaches production.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,15 +49,15 @@ pub struct Options {
     /// End after the tour
     #[arg(long)]
     once: bool,
-    /// The registry that the image is pushed to; `docker-registry` has to be installed
+    /// The registry to use; `docker-registry` must be installed
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = RegistryChoice::Embedded)]
     registry: RegistryChoice,
-    /// The port of the server on 127.0.0.1 [default: any free one]
+    /// The port of the server on 127.0.0.1 [default: a free one]
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     port: u16,
 }
 
-/// The registry of a run.
+/// The kind of registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum RegistryChoice {
     /// In this program, in memory
@@ -67,11 +66,11 @@ enum RegistryChoice {
     DockerRegistry,
 }
 
-/// Runs the demo: exit code 0 after the tour, or after Ctrl-C behind it.
+/// Runs the demo. Exit code 0: the tour succeeded.
 ///
 /// # Errors
 ///
-/// The step that did not happen, and why.
+/// The step that failed, and the reason.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     need_git().await?;
@@ -81,7 +80,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     if result.is_err() {
         print_complaints(&workspace);
     }
-    // The failure of the tour tells more than that of removing its folder.
+    // An error of the tour is more important than one of removing its folder.
     let removed = workspace.remove();
     let code = result?;
     removed?;
@@ -100,13 +99,13 @@ async fn show(options: &Options, workspace: &Workspace, signals: &mut Signals) -
     let result = perform(&mut stage, options, signals).await;
     tokio::select! {
         () = stage.strike() => {}
-        // Somebody is in a hurry.
+        // A second Ctrl-C.
         () = signals.wait() => {}
     }
     result
 }
 
-/// Starts everything, or returns `None` after Ctrl-C: then what has been started is stopped, unless there is a second one.
+/// Starts everything. `None`: Ctrl-C came first, and everything was stopped again.
 async fn set_stage<'a>(
     options: &Options,
     workspace: &'a Workspace,
@@ -127,12 +126,12 @@ async fn set_stage<'a>(
 
 async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals) -> anyhow::Result<ExitCode> {
     tokio::select! {
-        done = tour::take(stage) => done?,
+        done = tour::run(stage) => done?,
         () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
     }
     if !options.once {
-        // What the stream has told meanwhile is the tour itself.
-        stage.happenings = stage.api.listen().await?;
+        // The stream has messages of the tour itself.
+        stage.stream = stage.api.stream().await?;
         afterwards::show_what_to_try(stage)?;
         tokio::select! {
             done = afterwards::follow(stage) => done?,
@@ -142,7 +141,7 @@ async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals
     Ok(ExitCode::SUCCESS)
 }
 
-/// Git serves the `file://` remote: it takes our pushes with its hooks and its locks.
+/// Checks that Git is installed: it serves the `file://` remote, with hooks and locks.
 async fn need_git() -> anyhow::Result<()> {
     const HINT: &str = "the demo needs Git: install it (Debian: apt-get install git) and see that it is in PATH";
     let mut git = tokio::process::Command::new("git");
@@ -154,18 +153,18 @@ async fn need_git() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells what the server has complained about, because the log goes with the folder.
+/// Prints the last warnings and errors of the log, because the log is removed with the folder.
 fn print_complaints(workspace: &Workspace) {
     for line in workspace.complaints(LOG_LINES) {
         output::note(&format!("{DIM}log: {}{DIM:#}", output::clean(&line)));
     }
 }
 
-/// Waits for `what`, but not for ever.
+/// Waits for `what`, at most for `limit`.
 async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => bail!("waited {} s in vain for {what}", limit.as_secs()),
+        Err(_) => bail!("timed out after {} s: {what}", limit.as_secs()),
     }
 }
 
@@ -174,8 +173,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nothing_is_waited_for_without_end() {
+    async fn waiting_times_out() {
         let never = within(Duration::from_millis(1), "the end of time", std::future::pending::<anyhow::Result<()>>());
-        assert_eq!(never.await.unwrap_err().to_string(), "waited 0 s in vain for the end of time");
+        assert_eq!(never.await.unwrap_err().to_string(), "timed out after 0 s: the end of time");
     }
 }

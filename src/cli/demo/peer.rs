@@ -1,4 +1,4 @@
-//! The registry of a run: the embedded one, or CNCF Distribution where it is installed.
+//! The demo's registry: the embedded one, or an installed CNCF Distribution.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::RegistryChoice;
 use super::workspace::{Workspace, write_private};
 use tagrelay_embedded_registry::{EmbeddedRegistry, NotifyEndpoint};
 
-/// How long `docker-registry` may take until it listens.
+/// How long `docker-registry` may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running registry.
@@ -26,7 +26,7 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Starts a registry on a free port of this machine. It tells nobody yet what is pushed to it.
+    /// Starts a registry on a free local port. It sends no webhooks yet.
     pub(super) async fn start(choice: RegistryChoice, workspace: &Workspace) -> anyhow::Result<Self> {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(match choice {
@@ -35,7 +35,7 @@ impl Peer {
         })
     }
 
-    /// Returns the host as references write it.
+    /// Returns the host, as in image references.
     pub(super) fn host(&self) -> String {
         match self {
             Self::Embedded(registry) => registry.host(),
@@ -50,7 +50,7 @@ impl Peer {
         }
     }
 
-    /// Has `url` told about every push from now on, with `token` as bearer token.
+    /// Sends a webhook to `url` for every push from now on, with `token` as bearer token.
     pub(super) async fn notify(&mut self, url: Url, token: &str) -> anyhow::Result<()> {
         match self {
             Self::Embedded(registry) => {
@@ -70,7 +70,7 @@ impl Peer {
     }
 }
 
-/// The program `docker-registry`, with its storage and its log in the folder of the run. Killed when it is dropped.
+/// The process `docker-registry`, with storage and log in the temporary folder. Killed on drop.
 pub(super) struct DockerRegistry {
     folder: PathBuf,
     address: SocketAddr,
@@ -84,7 +84,7 @@ impl DockerRegistry {
         Ok(Self { folder: folder.to_owned(), address, process })
     }
 
-    /// It reads its endpoints when it starts only, so it is started again, on the same address and storage.
+    /// Restarts it with the webhook on the same address and storage: it reads its configuration only at the start.
     async fn restart_notifying(&mut self, url: &Url, token: &str) -> anyhow::Result<()> {
         self.end().await;
         let settings = settings(&self.folder, self.address, Some((url, token)))?;
@@ -93,7 +93,7 @@ impl DockerRegistry {
     }
 
     async fn end(&mut self) {
-        // Fails when it has ended by itself already.
+        // Fails if it has ended already.
         drop(self.process.kill().await);
     }
 }
@@ -121,7 +121,7 @@ async fn spawn(folder: &Path, settings: &str) -> anyhow::Result<(Child, SocketAd
     let path = folder.join("docker-registry.yml");
     write_private(&path, settings)?;
     let mut command = Command::new("docker-registry");
-    // Variables named REGISTRY_… would overrule the file.
+    // Variables named REGISTRY_… would override the file.
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.arg("serve").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut process = command.kill_on_drop(true).spawn().context(
@@ -134,25 +134,25 @@ async fn spawn(folder: &Path, settings: &str) -> anyhow::Result<(Child, SocketAd
     tokio::spawn(follow(BufReader::new(log).lines(), copy.clone(), said));
     match tokio::time::timeout(START_LIMIT, heard).await {
         Ok(Ok(address)) => Ok((process, address)),
-        Ok(Err(_)) => bail!("docker-registry ended at once; it said: {}", last_lines(&copy)),
-        Err(_) => bail!("docker-registry does not listen after {} s", START_LIMIT.as_secs()),
+        Ok(Err(_)) => bail!("docker-registry failed at the start: {}", last_lines(&copy)),
+        Err(_) => bail!("docker-registry did not start within {} s", START_LIMIT.as_secs()),
     }
 }
 
-/// Keeps the log of the program, and says where it listens once the log does.
+/// Copies the log of the process, and sends its address once it is in the log.
 async fn follow(mut log: Lines<BufReader<ChildStderr>>, copy: PathBuf, said: oneshot::Sender<SocketAddr>) {
     let mut said = Some(said);
     let mut copy = tokio::fs::OpenOptions::new().create(true).append(true).open(copy).await.ok();
     while let Ok(Some(line)) = log.next_line().await {
         if let Some(copy) = &mut copy {
-            // The log is a courtesy; the program must not block because nobody reads it.
+            // Errors are ignored: the process would block if its output were not read.
             drop(copy.write_all(format!("{line}\n").as_bytes()).await);
             drop(copy.flush().await);
         }
         if let Some(address) = listening_on(&line)
             && let Some(said) = said.take()
         {
-            // Nobody waits any more when it took too long.
+            // Fails if the start timed out.
             let _ = said.send(address);
         }
     }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_read_from_the_log() {
+    fn address_is_read_from_the_log() {
         let line = r#"time="2026-11-23T08:00:00Z" level=info msg="listening on 127.0.0.1:41873" version=2.8.2"#;
         assert_eq!(listening_on(line), Some("127.0.0.1:41873".parse().unwrap()));
         assert_eq!(listening_on("level=info msg=\"redis not configured\""), None);

@@ -1,4 +1,4 @@
-//! The config repository of a run: the example, with its images moved to the registry of the run.
+//! The demo's config repository: the example, with its images moved to the demo's registry.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,29 +11,29 @@ use super::example::FILES;
 use crate::image::{Repository, Tag};
 use crate::manifest;
 
-/// The branch that everything happens on.
+/// The branch of the config repository.
 pub(super) const BRANCH: &str = "main";
 
-/// Where the images of the example are said to be, and where nobody could push for a demo.
+/// The registry of the example's images, replaced by the demo's.
 const PUBLIC: &str = "docker.io/uyou/";
 
-/// What the config repository holds.
+/// The content of the config repository.
 pub(super) struct Platform {
     /// The first commit.
     pub(super) commit: String,
-    /// How many files it has.
+    /// The number of files.
     pub(super) files: usize,
-    /// The images that its manifests run from the registry of the run.
+    /// The images in its manifests that are in the demo's registry.
     pub(super) images: BTreeSet<(Repository, Tag)>,
 }
 
-/// Makes a bare repository at `path` with the example in one commit, its images on the registry `host`.
+/// Creates a bare repository at `path` with the example in one commit and its images in the registry `host`.
 pub(super) fn create(path: &Path, host: &str) -> anyhow::Result<Platform> {
     let mut images = BTreeSet::new();
     for (file, text) in files(host) {
         images.extend(images_of(file, &text, host)?);
     }
-    let commit = commit_all(path, host).with_context(|| format!("{} cannot be made", path.display()))?;
+    let commit = commit_all(path, host).with_context(|| format!("{} cannot be created", path.display()))?;
     Ok(Platform { commit, files: FILES.len(), images })
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_runs_images_of_the_registry_at_hand() {
+    fn images_are_in_the_registry_of_the_demo() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("platform-config.git");
         let platform = create(&path, "127.0.0.1:5000").unwrap();

@@ -1,4 +1,4 @@
-//! What the person sees: numbered steps, facts, moments, commits and diffs, in colours where a terminal shows them.
+//! Prints numbered steps, facts, times, commits and diffs, in colours on a terminal.
 
 use std::io::{Result, Write};
 
@@ -10,29 +10,29 @@ const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const COMMIT: Style = AnsiColor::Yellow.on_default();
 const HUNK: Style = AnsiColor::Cyan.on_default();
 
-/// Blanks in front of everything but titles.
+/// The indentation of everything except titles.
 const INDENT: usize = 3;
 
-/// The width of names in front of facts and moments.
+/// The width of the first column of facts and times.
 const NAME_WIDTH: usize = 19;
 
-/// The longest line of a sentence.
+/// The longest line of text.
 const SENTENCE_WIDTH: usize = 76;
 
 /// Writes to standard output.
 pub(super) struct Screen {
     out: Box<dyn Write + Send>,
-    /// The columns of the terminal; `None`: no terminal, nothing is cut.
+    /// The columns of the terminal; `None`: not a terminal, nothing is cut.
     width: Option<usize>,
     steps: usize,
 }
 
-/// A commit as a person wants to see it.
+/// A commit to show.
 pub(super) struct Commit {
     pub(super) id: String,
     pub(super) author: String,
     pub(super) message: String,
-    /// The id of everything that it holds.
+    /// The id of its tree.
     pub(super) tree: String,
     /// Unified.
     pub(super) diff: String,
@@ -50,7 +50,7 @@ impl Screen {
         wrap(subtitle).iter().try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
-    /// Begins the next step. `why` says in a sentence what it shows.
+    /// Begins the next step. `why` explains it in a sentence.
     pub(super) fn step(&mut self, title: &str, why: &str) -> Result<()> {
         self.steps += 1;
         writeln!(self.out, "\n{TITLE}{}. {title}{TITLE:#}", self.steps)?;
@@ -60,7 +60,7 @@ impl Screen {
         writeln!(self.out)
     }
 
-    /// Begins a part that is no step.
+    /// Begins a part without a number.
     pub(super) fn heading(&mut self, title: &str) -> Result<()> {
         writeln!(self.out, "\n{TITLE}{title}{TITLE:#}\n")
     }
@@ -77,12 +77,12 @@ impl Screen {
         writeln!(self.out, "   {HEAD}{name:NAME_WIDTH$}{HEAD:#}{value}")
     }
 
-    /// Tells what happened `millis` milliseconds after the beginning of something.
+    /// Prints what happened after `millis` milliseconds.
     pub(super) fn moment(&mut self, millis: i64, what: &str, text: &str) -> Result<()> {
         self.happened(&format!("+{millis} ms"), what, text)
     }
 
-    /// Tells what happened at a time that nobody has noted.
+    /// Prints what happened at an unknown time.
     pub(super) fn unmeasured(&mut self, what: &str, text: &str) -> Result<()> {
         self.happened("", what, text)
     }
@@ -91,12 +91,12 @@ impl Screen {
         writeln!(self.out, "   {DIM}{at:>9}{DIM:#}  {GOOD}{what:10}{GOOD:#} {text}")
     }
 
-    /// Tells what happened at a time of day.
+    /// Prints what happened at a time of day.
     pub(super) fn live(&mut self, time: &str, what: &str, text: &str) -> Result<()> {
         writeln!(self.out, "   {DIM}{time}{DIM:#}  {GOOD}{what:10}{GOOD:#} {text}")
     }
 
-    /// Shows a command to copy. `why` says what it does.
+    /// Prints a command to copy. `why` explains it.
     pub(super) fn command(&mut self, why: &str, command: &str) -> Result<()> {
         for line in wrap(why) {
             writeln!(self.out, "   {DIM}# {line}{DIM:#}")?;
@@ -104,12 +104,12 @@ impl Screen {
         writeln!(self.out, "   {command}\n")
     }
 
-    /// Shows one line of a log of Git.
+    /// Prints a line of Git's log.
     pub(super) fn log_line(&mut self, id: &str, subject: &str) -> Result<()> {
         writeln!(self.out, "   {COMMIT}{id:.7}{COMMIT:#} {subject}")
     }
 
-    /// Shows what `git show --no-patch` does.
+    /// Prints a commit without its diff, as `git show --no-patch`.
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<()> {
         writeln!(self.out, "   {COMMIT}commit {}{COMMIT:#}\n   Author: {}\n", commit.id, commit.author)?;
         for line in commit.message.trim_end().lines() {
@@ -120,7 +120,7 @@ impl Screen {
         writeln!(self.out)
     }
 
-    /// Shows a unified diff. In a pair of an old and a new line, what differs is bold.
+    /// Prints a unified diff. In a pair of old and new line, the difference is bold.
     pub(super) fn diff(&mut self, diff: &str) -> Result<()> {
         let lines: Vec<&str> = diff.lines().collect();
         let mut in_hunk = false;
@@ -160,7 +160,7 @@ impl Screen {
     }
 }
 
-/// Breaks a sentence into lines that every terminal has room for.
+/// Breaks text into lines.
 fn wrap(sentence: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in sentence.split(' ') {
@@ -175,7 +175,7 @@ fn wrap(sentence: &str) -> Vec<String> {
     lines
 }
 
-/// Returns as much of the text as there is room for, and the room that is left. What is cut ends with an ellipsis.
+/// Cuts text to the available width, with an ellipsis. Returns it with the remaining width.
 fn cut(text: &str, room: usize) -> (std::borrow::Cow<'_, str>, usize) {
     let length = text.chars().count();
     if length <= room {
@@ -187,12 +187,12 @@ fn cut(text: &str, room: usize) -> (std::borrow::Cow<'_, str>, usize) {
     }
 }
 
-/// Splits a line of a diff into what it begins with like its partner, what differs, and what it ends with like it.
+/// Splits a line of a diff into the common beginning with its partner, the difference, and the common end.
 ///
-/// Without a partner, and where nothing or everything differs, all of it is the beginning.
+/// Without a partner, or if nothing or everything differs, all of it is the beginning.
 fn split_by<'a>(line: &'a str, partner: Option<&str>) -> (&'a str, &'a str, &'a str) {
     let Some(partner) = partner else { return (line, "", "") };
-    // The marks differ always.
+    // The marks `+` and `-` always differ.
     let (own, other) = (line.get(1..).unwrap_or_default(), partner.get(1..).unwrap_or_default());
     let same = |pair: &((usize, char), char)| pair.0.1 == pair.1;
     let prefix = own.char_indices().zip(other.chars()).find(|pair| !same(pair));
@@ -238,7 +238,7 @@ mod tests {
     const DIFF: &str = "diff --git a/a.yaml b/a.yaml\n--- a/a.yaml\n+++ b/a.yaml\n@@ -1,3 +1,3 @@\n spec:\n-  image: r/a:é1 # x\n+  image: r/a:é2 # x\n";
 
     #[test]
-    fn what_differs_stands_out() {
+    fn difference_is_bold() {
         assert_eq!(split_by("-  image: é1 # x", Some("+  image: é2 # x")), ("-  image: é", "1", " # x"));
         assert_eq!(split_by("-aa", Some("+a")), ("-a", "a", ""));
         assert_eq!(split_by("-a", Some("+aa")), ("-a", "", ""));
@@ -249,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_is_shown_whole_where_there_is_no_terminal() {
+    fn diff_is_not_cut_without_a_terminal() {
         let lines: String = DIFF.lines().map(|line| format!("   {line}\n")).collect();
         assert_eq!(shown(None, |screen| screen.diff(DIFF)), lines);
     }
 
     #[test]
-    fn a_diff_fits_the_terminal() {
+    fn diff_is_cut_to_the_terminal() {
         let shown = shown(Some(20), |screen| screen.diff(DIFF));
         assert!(shown.lines().all(|line| line.chars().count() <= 20), "{shown}");
         assert!(shown.contains("   -  image: r/a:é1…\n"), "{shown}");

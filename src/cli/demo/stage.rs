@@ -1,4 +1,4 @@
-//! Everything that a run needs, running: registry, config repository, server.
+//! Starts and stops registry, config repository and server.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tagrelay_embedded_registry::push::{TinyImage, push};
 use url::Url;
 
-use super::api::{Client, Happenings};
+use super::api::{Client, MessageStream};
 use super::peer::Peer;
 use super::platform::{self, Platform};
 use super::screen::Screen;
@@ -20,11 +20,11 @@ use crate::image::{CommitSha, Digest, Repository, Tag};
 use crate::server::{self, Server};
 use crate::settings::Settings;
 
-/// How long the server may take until it has read the config repository.
+/// How long the server may take to read the config repository.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the tour walks over.
+/// The running demo.
 pub(super) struct Stage<'a> {
     pub(super) screen: Screen,
     pub(super) workspace: &'a Workspace,
@@ -32,18 +32,18 @@ pub(super) struct Stage<'a> {
     pub(super) platform: Platform,
     pub(super) server: Server,
     pub(super) api: Client,
-    pub(super) happenings: Happenings,
-    /// An image that is in the registry, and of which nobody has told the server.
-    pub(super) untold: (Repository, Tag),
+    pub(super) stream: MessageStream,
+    /// An image in the registry that was not announced to the server.
+    pub(super) unannounced: (Repository, Tag),
 }
 
 impl<'a> Stage<'a> {
-    /// Starts everything. The registry holds the images that the manifests run.
+    /// Starts everything. The registry has the images of the manifests.
     pub(super) async fn set(options: &Options, workspace: &'a Workspace, screen: Screen) -> anyhow::Result<Self> {
         let mut registry = Peer::start(options.registry, workspace).await?;
         let host = registry.host();
         let platform = create_platform(workspace, &host).await?;
-        let untold = fill(&platform.images, &host).await?;
+        let unannounced = fill(&platform.images, &host).await?;
 
         let registry_secret = workspace.make_secret(REGISTRY_RECEIVER)?;
         workspace.make_secret(CI_RECEIVER)?;
@@ -54,16 +54,16 @@ impl<'a> Stage<'a> {
         let base = Url::parse(&format!("http://{}/", server.address()))?;
         let api = Client::new(base, workspace)?;
         within(READY_LIMIT, "the server to read the config repository", until_ready(&api)).await?;
-        let happenings = api.listen().await?;
+        let stream = api.stream().await?;
         registry.notify(api.base().join(&format!("webhooks/{REGISTRY_RECEIVER}"))?, &registry_secret).await?;
-        Ok(Self { screen, workspace, registry, platform, server, api, happenings, untold })
+        Ok(Self { screen, workspace, registry, platform, server, api, stream, unannounced })
     }
 
     /// Stops everything.
     pub(super) async fn strike(self) {
-        let Self { registry, server, happenings, api, .. } = self;
-        // The server waits for open connections, and these two are ours.
-        drop((happenings, api));
+        let Self { registry, server, stream, api, .. } = self;
+        // The server would wait for these connections.
+        drop((stream, api));
         registry.stop().await;
         server.stop().await;
     }
@@ -81,31 +81,32 @@ async fn until_ready(api: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pushes what the manifests run, and one image more, which it returns.
+/// Pushes the images of the manifests, and one more, which it returns.
 async fn fill(images: &BTreeSet<(Repository, Tag)>, host: &str) -> anyhow::Result<(Repository, Tag)> {
     for (repository, tag) in images {
         build_and_push(repository, tag).await?;
     }
-    let untold = (Repository::new(host, "uyou/order-service")?, made_up_commit("the next commit of order-service")?);
-    build_and_push(&untold.0, &untold.1).await?;
-    Ok(untold)
+    let unannounced =
+        (Repository::new(host, "uyou/order-service")?, made_up_commit("the next commit of order-service")?);
+    build_and_push(&unannounced.0, &unannounced.1).await?;
+    Ok(unannounced)
 }
 
-/// Pushes an image as a CI job would that has built the commit `tag`.
+/// Pushes an image as a CI job that built the commit `tag`.
 pub(super) async fn build_and_push(repository: &Repository, tag: &Tag) -> anyhow::Result<Digest> {
     let text = format!("{} built from {tag}\n", repository.name());
     let image = TinyImage { revision: Some(tag.to_string()), created: Timestamp::now(), text };
     push(repository, tag, &image, None).await.with_context(|| format!("{repository}:{tag} cannot be pushed"))
 }
 
-/// Returns the id of a commit that no repository has, another one each time.
+/// Returns a random commit id.
 pub(super) fn made_up_commit(what: &str) -> anyhow::Result<Tag> {
     use sha1::Digest as _;
     let sha: CommitSha = hex::encode(sha1::Sha1::digest(format!("{what} {}", ulid::Ulid::new()))).parse()?;
     Ok(sha.as_str().parse()?)
 }
 
-/// Returns what every environment runs, as a table.
+/// Returns a table of the versions that the environments run.
 pub(super) async fn matrix(api: &Client) -> anyhow::Result<Table> {
     let environments = api.environments().await?;
     let running = environments.iter().flat_map(|environment| &environment.repositories);
@@ -121,7 +122,7 @@ pub(super) async fn matrix(api: &Client) -> anyhow::Result<Table> {
     Ok(table)
 }
 
-/// Returns what the environment runs of a repository.
+/// Returns the cell of a repository in an environment.
 pub(super) fn running_in<'e>(environment: &'e EnvironmentView, repository: &str) -> Option<&'e CellView> {
     environment.repositories.iter().find(|running| running.repository == repository)
 }

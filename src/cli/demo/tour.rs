@@ -1,30 +1,28 @@
-//! The tour, step by step. Each step does something through the doors that everybody uses, waits until the system
-//! says that it has happened, and fails the run otherwise.
+//! The steps of the tour. Each uses a public interface, waits for the result, and checks it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::screen::Commit;
 use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
 use super::{commits, within};
-use crate::api::{CellView, EventView, PreviewState, RequestView, StreamSubject};
+use crate::api::{CellView, EventView, PreviewState, PromotionBody, RequestView, RollbackBody, StreamSubject};
 use crate::cli::output::short_digest;
 use crate::domain::{RequestState, UpdateState};
 use crate::image::{Digest, ImageReference, Repository, Tag};
 
-/// How long a step may take, from what begins it to what ends it.
+/// How long a step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 
 const SERVICE: &str = "user-service";
 const STAGING: &str = "staging";
 const PRODUCTION: &str = "production";
 
-/// Walks through all steps.
-pub(super) async fn take(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+/// Runs all steps.
+pub(super) async fn run(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let service = Service::find(stage)?;
     present(stage).await?;
     let id = push_an_image(stage, &service).await?;
@@ -35,12 +33,12 @@ pub(super) async fn take(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     sum_up(stage, &service).await
 }
 
-/// The service that moves.
+/// The service of the tour.
 struct Service {
     repository: Repository,
-    /// What its manifests run in the beginning.
+    /// The tag in the manifests at the start.
     old: Tag,
-    /// What is pushed.
+    /// The pushed tag.
     new: Tag,
 }
 
@@ -48,7 +46,7 @@ impl Service {
     fn find(stage: &Stage<'_>) -> anyhow::Result<Self> {
         let is_it = |(repository, _): &&(Repository, Tag)| repository.name() == SERVICE;
         let found = stage.platform.images.iter().find(is_it);
-        let (repository, old) = found.with_context(|| format!("no manifest of the example runs {SERVICE}"))?;
+        let (repository, old) = found.with_context(|| format!("no manifest of the example uses {SERVICE}"))?;
         Ok(Self { repository: repository.clone(), old: old.clone(), new: made_up_commit("the next commit")? })
     }
 
@@ -73,7 +71,7 @@ async fn present(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.fact("Tagrelay", &format!("{}, configured in {}", api.base(), file_name(&workspace.settings())))?;
     screen.fact("its log", &file_name(&workspace.log()))?;
     screen.gap()?;
-    screen.say("Staging takes new images by itself, production takes promotions only:")?;
+    screen.say("Staging gets new images automatically, production only promotions:")?;
     screen.gap()?;
     screen.table(&table)?;
     Ok(())
@@ -83,12 +81,12 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Pushes the new image and tells what happens until it is on staging. Returns the commit.
+/// Pushes the new image and follows it to staging. Returns the commit.
 async fn push_an_image(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<String> {
     stage.screen.step(
         "CI pushes a new image of user-service",
-        "Its tag is the commit that it was built from. The registry notifies Tagrelay, which asks the registry back \
-         before it believes anything.",
+        "Its tag is the commit that it was built from. The registry notifies Tagrelay, which verifies the image with \
+         the registry.",
     )?;
     let begun = Instant::now();
     let digest = build_and_push(&service.repository, &service.new).await?;
@@ -104,12 +102,12 @@ async fn push_an_image(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
     Ok(commit)
 }
 
-/// Tells what the stream says of the pushed image, until it is committed.
+/// Prints the messages about the pushed image until it is committed.
 async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(String, EventView)> {
     let mut event_id = None;
     let mut is_confirmed = false;
     loop {
-        match stage.happenings.next().await?.subject {
+        match stage.stream.next().await?.subject {
             StreamSubject::Event { id, repository, tag, state, reason }
                 if service.is(&repository) && tag == service.new.as_str() =>
             {
@@ -129,9 +127,9 @@ async fn follow_push(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result
                 if Some(&cause_id) == event_id.as_ref() && environment == STAGING && state != UpdateState::Pending =>
             {
                 let Some(commit) = commit.filter(|_| state == UpdateState::Committed) else {
-                    bail!("{STAGING} does not take it ({state}): {}", reason.unwrap_or_default());
+                    bail!("{STAGING} did not get it ({state}): {}", reason.unwrap_or_default());
                 };
-                ensure!(is_confirmed, "it was committed before the registry had confirmed it");
+                ensure!(is_confirmed, "it was committed before the registry confirmed it");
                 return tell_committed(stage, &cause_id, commit).await;
             }
             _ => {}
@@ -148,7 +146,7 @@ async fn tell_received(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
 
 async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
     let event = stage.api.event(id).await?;
-    let at = event.verified_at.context("the event is pending and was not confirmed")?;
+    let at = event.verified_at.context("the event is pending, but not confirmed")?;
     let digest = event.digest.as_deref().context("the registry gave no digest")?;
     let text = format!("the registry has it: {}", short_digest(digest));
     let rule = event.matched_rule.as_deref().context("no image rule was matched")?;
@@ -162,25 +160,25 @@ async fn tell_confirmed(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<()> {
 
 async fn tell_committed(stage: &mut Stage<'_>, id: &str, commit: String) -> anyhow::Result<(String, EventView)> {
     let event = stage.api.event(id).await?;
-    let at = event.finished_at.context("the event is committed and has no end")?;
+    let at = event.finished_at.context("the event is committed, but has no end time")?;
     let text = format!("{commit:.7} is on the branch, for {STAGING}");
     stage.screen.moment(since_push(&event, at)?, "committed", &text)?;
     Ok((commit, event))
 }
 
-/// Returns the milliseconds from the registry's own time of the push.
+/// Returns the milliseconds since the push, by the registry's clock.
 fn since_push(event: &EventView, at: Timestamp) -> anyhow::Result<i64> {
-    let pushed = event.pushed_at.context("the registry does not say when the image was pushed")?;
+    let pushed = event.pushed_at.context("the registry sent no time of the push")?;
     Ok(i64::try_from(at.duration_since(pushed).as_millis())?)
 }
 
 fn check_digest(event: &EventView, pushed: &Digest) -> anyhow::Result<()> {
     let confirmed = event.digest.as_deref().unwrap_or_default();
-    ensure!(confirmed == pushed.as_str(), "{pushed} was pushed, and the registry confirmed {confirmed}");
+    ensure!(confirmed == pushed.as_str(), "{pushed} was pushed, but the registry confirmed {confirmed}");
     Ok(())
 }
 
-/// Shows the commit of the push.
+/// Shows the commit of the push with its diff.
 async fn show_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> {
     stage.screen.step(
         "The commit that Tagrelay pushed",
@@ -191,26 +189,35 @@ async fn show_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> 
     Ok(commit)
 }
 
-/// Shows the head of a commit, which has to be the tip of the branch.
+/// Shows a commit without its diff, and checks that it is the tip of the branch.
 async fn tell_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> {
     let path = stage.workspace.config_repository();
     let log = commits::log(&path).await?;
     let tip = log.first().map(|line| line.id.as_str()).unwrap_or_default();
-    ensure!(tip == id, "the branch is at {tip}, and Tagrelay says that it has pushed {id}");
+    ensure!(tip == id, "the branch is at {tip}, but Tagrelay reports the commit {id}");
     let commit = commits::read(&path, id).await?;
     ensure!(!commit.diff.is_empty(), "commit {id} changes nothing");
     stage.screen.commit(&commit)?;
     Ok(commit)
 }
 
-/// Shows what the promotion would do. Returns the diff.
+fn promotion() -> PromotionBody {
+    PromotionBody {
+        to: PRODUCTION.to_owned(),
+        from: Some(STAGING.to_owned()),
+        repositories: Some(vec![SERVICE.to_owned()]),
+        ..PromotionBody::default()
+    }
+}
+
+/// Shows a dry run of the promotion. Returns the diff.
 async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<String> {
     stage.screen.step(
         "A dry run: what would a promotion to production change?",
         "POST /api/v1/promotions with \"dry_run\": true writes nothing.",
     )?;
-    let order = json!({ "to": PRODUCTION, "from": STAGING, "repositories": [SERVICE], "dry_run": true });
-    let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&order)).await?;
+    let body = PromotionBody { dry_run: true, ..promotion() };
+    let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&body)).await?;
     for update in &preview.updates {
         let reason = update.reason.as_deref().unwrap_or_default();
         ensure!(update.state == PreviewState::Changed, "{} would be {}: {reason}", update.repository, update.state);
@@ -225,42 +232,46 @@ async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
     Ok(diff)
 }
 
-/// Promotes. The commit has to do what the dry run said.
+/// Promotes. Checks that the commit has the diff of the dry run.
 async fn promote(stage: &mut Stage<'_>, service: &Service, preview: &str) -> anyhow::Result<()> {
     stage.screen.step(
         "The promotion",
-        "The same request in earnest. \"expect\" would refuse it if production had moved in the meantime.",
+        "The same request without dry_run. \"expect\" would refuse it if production had moved in the meantime.",
     )?;
-    let expect = json!({ SERVICE: service.old });
-    let order = json!({ "to": PRODUCTION, "from": STAGING, "repositories": [SERVICE], "expect": expect,
-        "reason": "the tour of the demo" });
+    let expect = [(SERVICE.to_owned(), service.old.to_string())].into();
+    let body = PromotionBody { expect, reason: Some("the tour of the demo".to_owned()), ..promotion() };
     let begun = Instant::now();
-    let request = within(STEP_LIMIT, "the answer to the promotion", stage.api.promote(&order)).await?;
+    let request = within(STEP_LIMIT, "the answer to the promotion", stage.api.promote(&body)).await?;
     let id = finish(stage, begun, request).await?;
     let commit = tell_commit(stage, &id).await?;
-    ensure!(edits(&commit.diff) == edits(preview), "commit {id} is not what the dry run has shown:\n{}", commit.diff);
-    stage.screen.say("Its diff is the one of the dry run.")?;
+    ensure!(edits(&commit.diff) == edits(preview), "commit {id} differs from the dry run:\n{}", commit.diff);
+    stage.screen.say("Its diff is that of the dry run.")?;
     Ok(())
 }
 
-/// Returns the lines of a diff that say which bytes change: not the context, which may be narrow or wide.
+/// Returns the changed lines of a diff, without the context, whose size differs.
 fn edits(diff: &str) -> Vec<&str> {
     diff.lines().filter(|line| line.starts_with(['+', '-']) || line.starts_with("index ")).collect()
 }
 
-/// Rolls back. The commit has to bring back every byte that was there after `pushed`.
+/// Rolls back. Checks that the tree is the one of `pushed`.
 async fn roll_back(stage: &mut Stage<'_>, service: &Service, pushed: &Commit) -> anyhow::Result<()> {
     stage.screen.step(
         "Something is wrong in production: the rollback",
-        "POST /api/v1/rollbacks brings the version before, and a hold: nothing automatic moves it until the hold is \
-         released.",
+        "POST /api/v1/rollbacks returns to the previous version and sets a hold: no automatic update moves it until \
+         the hold is released.",
     )?;
-    let order = json!({ "environment": PRODUCTION, "repository": SERVICE, "reason": "sign-in fails" });
+    let body = RollbackBody {
+        environment: PRODUCTION.to_owned(),
+        repository: SERVICE.to_owned(),
+        reason: Some("sign-in fails".to_owned()),
+        ..RollbackBody::default()
+    };
     let begun = Instant::now();
-    let request = within(STEP_LIMIT, "the answer to the rollback", stage.api.roll_back(&order)).await?;
+    let request = within(STEP_LIMIT, "the answer to the rollback", stage.api.roll_back(&body)).await?;
     let id = finish(stage, begun, request).await?;
     let commit = tell_commit(stage, &id).await?;
-    ensure!(commit.tree == pushed.tree, "commit {id} does not bring back what was there after {}", pushed.id);
+    ensure!(commit.tree == pushed.tree, "commit {id} does not restore the files of {}", pushed.id);
     stage.screen.say(&format!("Every file is byte for byte as it was in {:.7}.", pushed.id))?;
     stage.screen.gap()?;
     tell_hold(stage, service).await
@@ -271,7 +282,7 @@ async fn tell_hold(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<(
     let production = environments.iter().find(|environment| environment.name == PRODUCTION);
     let running = production.and_then(|environment| running_in(environment, service.repository.as_str()));
     let hold = running.and_then(|running| running.holds.first());
-    let hold = hold.context("the rollback has made no hold")?;
+    let hold = hold.context("the rollback made no hold")?;
     let until = hold.expires_at.map_or_else(|| "it is released".to_owned(), |at| at.to_string());
     let reason = hold.reason.as_deref().unwrap_or_default();
     stage.screen.fact("hold", &format!("{SERVICE} in {PRODUCTION}, until {until}"))?;
@@ -302,9 +313,10 @@ async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> 
     }
     let table = matrix(&stage.api).await?;
     let log = commits::log(&stage.workspace.config_repository()).await?;
-    stage
-        .screen
-        .step("Where everything stands", "What each environment runs, and why; and what `git log --oneline` says.")?;
+    stage.screen.step(
+        "Where everything stands",
+        "The version that each environment runs, with its cause, and `git log --oneline`.",
+    )?;
     stage.screen.table(&table)?;
     stage.screen.gap()?;
     for line in &log {
@@ -313,13 +325,13 @@ async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Tells whether every site names this tag.
+/// Returns whether every site names this tag.
 fn runs(running: &CellView, tag: &Tag) -> bool {
     let version = running.version.as_ref();
     version.is_some_and(|version| version.tag.as_deref() == Some(tag.as_str()))
 }
 
-/// Returns the whole reference of an image.
+/// Returns an image reference.
 pub(super) fn reference(repository: &Repository, tag: &Tag) -> String {
     ImageReference { repository: repository.clone(), tag: Some(tag.clone()), digest: None }.to_string()
 }

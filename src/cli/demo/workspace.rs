@@ -1,4 +1,4 @@
-//! The folder of a run: settings, secrets, store, config repository and log, gone when the run ends.
+//! The temporary folder of the demo: settings, secrets, store, config repository and log.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;
@@ -14,26 +14,26 @@ use url::Url;
 
 /// The receiver that the registry notifies.
 pub(super) const REGISTRY_RECEIVER: &str = "registry";
-/// The receiver for a person, or a CI job, with `curl`.
+/// The receiver for requests by hand or from CI.
 pub(super) const CI_RECEIVER: &str = "ci";
-/// The token of the API, which is also the name of whoever uses it.
+/// The name of the API token.
 pub(super) const API_TOKEN: &str = "demo";
 
-/// Only the person who runs the demo may enter the folder.
+/// Only the user who runs the demo may enter the folder.
 pub(super) struct Workspace {
     folder: TempDir,
 }
 
 impl Workspace {
-    /// Makes the folder, in the system's place for temporary ones.
+    /// Creates the folder in the system's folder for temporary files.
     pub(super) fn create() -> anyhow::Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("tagrelay-demo-").permissions(Permissions::from_mode(0o700)).tempdir();
         let place = std::env::temp_dir();
-        let folder =
-            folder.with_context(|| format!("no folder can be made in {}: set TMPDIR to one", place.display()))?;
+        let folder = folder
+            .with_context(|| format!("no folder can be created in {}: set TMPDIR to another one", place.display()))?;
         std::fs::create_dir(folder.path().join("secrets"))
-            .with_context(|| format!("{} cannot be written to", folder.path().display()))?;
+            .with_context(|| format!("{} cannot be written", folder.path().display()))?;
         Ok(Self { folder })
     }
 
@@ -53,12 +53,12 @@ impl Workspace {
         self.path().join("tagrelay.log")
     }
 
-    /// Returns where the secret of that name lies.
+    /// Returns the file of a secret.
     pub(super) fn secret(&self, name: &str) -> PathBuf {
         self.path().join("secrets").join(name)
     }
 
-    /// Makes a secret, writes it to its file and returns it.
+    /// Creates a random secret, writes it to its file and returns it.
     pub(super) fn make_secret(&self, name: &str) -> anyhow::Result<String> {
         let mut bytes = [0; 32];
         SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("the system gives no random bytes"))?;
@@ -67,7 +67,7 @@ impl Workspace {
         Ok(secret)
     }
 
-    /// Writes settings for a server on `port` (0: any free one) that manages the images of the registry on `host`.
+    /// Writes settings for a server on `port` (0: a free one) that manages the images of the registry `host`.
     pub(super) fn write_settings(&self, host: &str, port: u16) -> anyhow::Result<()> {
         let repository = self.config_repository();
         let url = Url::from_file_path(&repository).map_err(|()| {
@@ -134,9 +134,9 @@ permissions = ["admin"]
         write_private(&self.settings(), &text)
     }
 
-    /// Sends the log of this process into the folder, so that it does not get between the lines of the tour.
+    /// Writes the log of this process to the folder, so that it does not mix with the output of the tour.
     ///
-    /// `TAGRELAY_LOG` sets the levels. Does nothing when a log has been started already, as in tests.
+    /// `TAGRELAY_LOG` sets the levels. Does nothing if a log was started already, as in tests.
     pub(super) fn take_log(&self) -> anyhow::Result<()> {
         let path = self.log();
         let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -147,7 +147,7 @@ permissions = ["admin"]
         Ok(())
     }
 
-    /// Returns the last warnings and errors of the log, `at_most` lines.
+    /// Returns at most `at_most` of the last warnings and errors of the log.
     pub(super) fn complaints(&self, at_most: usize) -> Vec<String> {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let is_complaint = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
@@ -155,14 +155,13 @@ permissions = ["admin"]
         complaints[complaints.len().saturating_sub(at_most)..].iter().map(|line| (*line).to_owned()).collect()
     }
 
-    /// Removes the folder.
     pub(super) fn remove(self) -> anyhow::Result<()> {
         let path = self.path().to_owned();
-        self.folder.close().with_context(|| format!("{} cannot be removed: do so by hand", path.display()))
+        self.folder.close().with_context(|| format!("{} cannot be removed: remove it by hand", path.display()))
     }
 }
 
-/// Writes a file that nobody else may read.
+/// Writes a file that only its owner may read.
 pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
@@ -173,7 +172,7 @@ fn text_of(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8: set TMPDIR to another folder", path.display()))
 }
 
-/// Returns the text as a string of TOML.
+/// Quotes a text as a TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -184,7 +183,7 @@ mod tests {
     use crate::settings::Settings;
 
     #[test]
-    fn the_settings_load_and_nobody_else_reads_the_secrets() {
+    fn settings_load_and_secrets_are_private() {
         let workspace = Workspace::create().unwrap();
         let path = workspace.path().to_owned();
         let secrets = [REGISTRY_RECEIVER, CI_RECEIVER, API_TOKEN].map(|name| workspace.make_secret(name).unwrap());
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_complaints_are_found_in_the_log() {
+    fn last_warnings_are_found_in_the_log() {
         let workspace = Workspace::create().unwrap();
         assert!(workspace.complaints(2).is_empty(), "there is no log yet");
         let log = "2026-11-23T08:00:00Z  WARN one\n2026-11-23T08:00:01Z  INFO two\n2026-11-23T08:00:02Z ERROR three\n\
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_odd_characters_is_written_as_toml() {
+    fn odd_characters_are_quoted_in_toml() {
         assert_eq!(quoted(r#"/tmp/a"b\c"#).parse::<toml::Value>().unwrap().as_str(), Some(r#"/tmp/a"b\c"#));
     }
 }

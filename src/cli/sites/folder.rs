@@ -1,4 +1,4 @@
-//! The manifests of a folder or a file on this machine, and their sites.
+//! Reads the manifests of a local folder or file, and their sites.
 
 use std::fs;
 use std::io::Read;
@@ -9,23 +9,22 @@ use anyhow::Context as _;
 use super::{Found, FoundSite, UnreadFile};
 use crate::manifest::{self, ManifestSettings, is_manifest_path, is_overlay_path};
 
-/// Larger files are not read, as in a config repository: manifests are kilobytes.
+/// Larger files are skipped, as in a config repository.
 pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The place that means standard input.
+/// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
 
-/// A manifest as it was read.
+/// A manifest.
 pub(super) struct Manifest {
-    /// The path as it is told to people: from the folder on, or as it was given.
+    /// The path to show: relative to the folder, or as given.
     pub(super) shown: String,
-    /// Where it lies.
+    /// The path on the disk; `None`: standard input.
     pub(super) path: PathBuf,
-    /// All of its bytes.
     pub(super) bytes: Vec<u8>,
 }
 
-/// Reads the sites of a folder with everything below it, of one file, or of standard input.
+/// Reads the sites of a folder and its subfolders, of one file, or of standard input.
 ///
 /// # Errors
 ///
@@ -54,14 +53,14 @@ pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result
     Ok(found)
 }
 
-/// Gives `take` every manifest of a folder with everything below it, one file, or standard input, in no order.
-/// Returns the files that could not be read, and those that `take` had a reason against.
+/// Calls `visit` for every manifest of a folder and its subfolders, of one file, or of standard input, in any order. Returns
+/// the files that could not be read, and those for which `visit` returned an error.
 ///
-/// Links are not followed: they may lead out of the folder, or in circles. One that leads nowhere is told.
+/// Links are not followed: they may lead out of the folder, or in circles. A broken link is a problem.
 ///
 /// # Errors
 ///
-/// When the place itself cannot be read. What is wrong with a file in it is told among the problems.
+/// If the place itself cannot be read. Unreadable files are returned as problems.
 pub(super) fn walk(
     place: &Path,
     manifests: &ManifestSettings,
@@ -101,7 +100,7 @@ impl Walk<'_> {
     fn read_folder(&mut self, folder: &Path, folders: &mut Vec<PathBuf>) -> std::io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            // The entry's own kind, not that of what a link leads to.
+            // The type of the entry itself, not of a link's target.
             let kind = entry.file_type()?;
             let path = entry.path();
             if kind.is_dir() {
@@ -111,7 +110,7 @@ impl Walk<'_> {
             } else if !is_manifest_path(&entry.file_name().to_string_lossy())
                 && !self.manifests.rules.iter().any(|rule| rule.takes(&self.shown(&path)))
             {
-                // Nothing for us.
+                // Neither a folder nor a manifest.
             } else if kind.is_file() {
                 self.read_file(&path, self.shown(&path));
             } else if kind.is_symlink() && fs::metadata(&path).is_err() {
@@ -160,7 +159,7 @@ mod tests {
     const POD: &str = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: a/b:1\n";
 
     #[test]
-    fn a_folder_is_walked_without_its_links_and_its_git() {
+    fn walk_skips_links_and_git_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         for path in ["z.yaml", "deep/er/a.yml", ".git/hidden.yaml", "notes.txt"] {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_keeps_the_name_it_was_given() {
+    fn file_is_shown_under_the_given_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pod.yaml");
         fs::write(&file, POD).unwrap();

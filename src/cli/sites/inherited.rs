@@ -1,4 +1,4 @@
-//! The images that kustomizations of a folder take from bases outside of their environment.
+//! Finds images that kustomizations inherit from bases outside of their environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use crate::config_repo::Territory;
 use crate::image::Repository;
 use crate::manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
 
-/// Adds them to what was found in the folder `root`, for every environment.
+/// Adds them to the sites of the folder `root`, for every environment.
 pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
     let mut sites = Vec::new();
     for environment in territory.names() {
@@ -43,7 +43,7 @@ pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
     found.drop_repeated();
 }
 
-/// The folder as one environment sees it.
+/// The files of the folder that belong to one environment.
 struct Folder<'a> {
     root: &'a Path,
     territory: &'a Territory,

@@ -1,4 +1,4 @@
-//! Who manages a site: its environments by the paths, its rule by the repository.
+//! Finds the environments and the image rule of a site.
 
 use serde::Serialize;
 
@@ -7,14 +7,14 @@ use crate::config_repo::{EnvironmentPaths, OpenError, Territory};
 use crate::policy::{ImageRule, rule_for};
 use crate::settings::EnvironmentSettings;
 
-/// Whether a site is managed, and why not.
+/// The management of a site.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Management {
     /// The environments that the file belongs to.
     pub(super) environments: Vec<String>,
-    /// The pattern of the rule that manages the site; `None`: nobody does.
+    /// The pattern of the image rule; `None`: not managed.
     pub(super) rule: Option<String>,
-    /// Why nobody does, or what is odd about it.
+    /// Why the site is not managed, or a remark.
     pub(super) reason: Option<String>,
 }
 
@@ -24,11 +24,11 @@ impl Management {
         let rule = rule_for(rules, &site.repository);
         let (rule, reason) = match rule {
             _ if environments.is_empty() => (None, Some("it is in the paths of no [[environment]]".to_owned())),
-            None => (None, Some("no [[image]] rule takes the repository".to_owned())),
+            None => (None, Some("no [[image]] rule matches the repository".to_owned())),
             Some(rule) => {
                 let tag = site.tag.as_deref().and_then(|tag| tag.parse().ok());
                 let refused = tag.and_then(|tag| rule.check_tag(&tag).err());
-                let reason = refused.map(|refused| format!("it does not take this tag: {}", refused.rule));
+                let reason = refused.map(|refused| format!("it does not match this tag: {}", refused.rule));
                 (Some(rule.pattern.as_str().to_owned()), reason)
             }
         };
@@ -36,11 +36,11 @@ impl Management {
     }
 }
 
-/// Returns which environments a file belongs to.
+/// Compiles the paths of all environments.
 ///
 /// # Errors
 ///
-/// When a path is no glob, which the settings have checked before.
+/// If a path is not a glob. The settings have checked that.
 pub(super) fn territory<'a>(
     environments: impl IntoIterator<Item = &'a EnvironmentSettings>,
 ) -> Result<Territory, OpenError> {
@@ -70,7 +70,7 @@ mod tests {
     "#;
 
     #[test]
-    fn a_site_has_its_environments_and_its_rule() {
+    fn site_has_environments_and_rule() {
         let settings = Settings::parse("t.toml", SETTINGS, &|_| Err(std::env::VarError::NotPresent)).unwrap();
         let territory = territory(&settings.environments).unwrap();
         let of = |path: &str, repository: &str, tag: &str| {

@@ -1,4 +1,4 @@
-//! `tagrelay sites`: the places that name a version, in a folder or a repository, and other versions for them.
+//! `tagrelay sites`: lists the sites in a folder or repository, and edits those of a folder.
 
 mod folder;
 mod inherited;
@@ -21,10 +21,10 @@ use crate::manifest::{Format, Wanted};
 use crate::settings::Settings;
 use management::{Management, territory};
 
-/// Lists the places in manifests that name an image's version: what Tagrelay could change. With --set, changes them.
+/// Lists the places in manifests that name a version of an image. With --set, changes them.
 ///
-/// With --config it tells of each place whether a server with these settings would. Reads a folder, a file, standard
-/// input, or one branch of a repository. Needs no server, and changes nothing unless you say --set and --write.
+/// With --config, also shows which places a server with these settings would change. Reads a folder, a file, standard input,
+/// or one branch of a repository. Needs no server. Changes files only with --set and --write.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -41,21 +41,21 @@ then no file is written, unless it was the writing that failed.
 
 A repository is read without a password, unless --config has a [[config_repository]] with its URL.")]
 pub(super) struct Options {
-    /// A folder, a file, - for standard input, a bare repository, or the URL of one (https, http, ssh, file). With
-    /// --config, give the top folder of the config repository: the paths of environments begin there
+    /// A folder, a file, - for standard input, a bare repository, or the URL of a repository (https, http, ssh, file). With
+    /// --config, the root of the config repository: paths of environments are relative to it
     #[arg(value_name = "PATH|URL")]
     place: String,
-    /// Settings: tells of each site which environment it is in and which [[image]] rule manages it. With --set: names in
-    /// markers, [[environment.site]] and `pin` count
+    /// The settings: shows the environments and the [[image]] rule of each site. With --set, also uses names in markers,
+    /// [[environment.site]] and `pin`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The branch of the repository [default: main, or that of the settings]
+    /// The branch of the repository [default: the one in the settings, otherwise main]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<String>,
-    /// Give every place of an image this version, and print the diff. May be repeated
+    /// Set every place of an image to this version, and print the diff. May be repeated
     #[arg(long, value_name = "IMAGE=TAG[@DIGEST]", value_parser = set::parse_wanted, conflicts_with = "branch")]
     set: Vec<Wanted>,
-    /// Write what --set changes to the files; of standard input, print all of the new text
+    /// Write the changes of --set to the files; for standard input, print the new text
     #[arg(long, requires = "set")]
     write: bool,
     /// Print JSON
@@ -97,10 +97,10 @@ struct UnreadFile {
     reason: String,
 }
 
-/// What a place holds, in the order of paths and lines.
+/// The sites, in the order of paths and lines.
 #[derive(Debug, Default, Serialize)]
 struct Found {
-    /// The commit that was read, where it is a repository.
+    /// The commit that was read from a repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     sites: Vec<FoundSite>,
@@ -111,7 +111,7 @@ struct Found {
 }
 
 impl Found {
-    /// What two environments share is told once.
+    /// Removes duplicates of files that several environments share.
     fn drop_repeated(&mut self) {
         let mut sites = BTreeSet::new();
         self.sites.retain(|site| {
@@ -146,7 +146,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if let Some(url) = as_ssh_url(&options.place) {
             anyhow::bail!("`{}` is neither a folder nor a URL; the repository is {url}", options.place);
         }
-        anyhow::ensure!(options.branch.is_none(), "--branch is for URLs; check the branch out and give its folder");
+        anyhow::ensure!(options.branch.is_none(), "--branch needs a URL; for a folder, check out the branch");
         let place = PathBuf::from(options.place);
         let manifests = settings.as_ref().map(Settings::manifests).unwrap_or_default();
         let territory = settings.as_ref().map(|settings| territory(&settings.environments)).transpose()?;
@@ -170,13 +170,13 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     } else {
         output::print(&render(&found))?;
         if found.sites.is_empty() {
-            output::note("no sites: no YAML file here names an image with a tag or a digest");
+            output::note("no sites: no YAML file here names an image with a tag or digest");
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the URL of a repository: what is one, or names a bare repository, whose manifests are in no folder.
+/// Returns the URL of a repository: the argument itself, or the path of a bare repository as a URL.
 fn as_url(place: &str) -> anyhow::Result<Option<String>> {
     if place.contains("://") {
         return Ok(Some(place.to_owned()));
@@ -191,7 +191,7 @@ fn as_url(place: &str) -> anyhow::Result<Option<String>> {
     Ok(Some(url.into()))
 }
 
-/// Returns the URL for what Git also takes, `git@host:path`, unless there is a file of that name.
+/// Returns the URL for Git's short form `git@host:path`, unless a file has that name.
 fn as_ssh_url(place: &str) -> Option<String> {
     let (host, path) = place.split_once(':')?;
     let is_address = host.contains('@') && !host.contains('/') && !Path::new(place).exists();
@@ -217,10 +217,7 @@ fn render(found: &Found) -> String {
         for problem in &found.problems {
             table.row(vec![Cell::plain(&problem.path), Cell::new(&problem.reason, WARN)]);
         }
-        text.push_str(&format!(
-            "\n{HEAD}Files that cannot be read, and places that are left alone{HEAD:#}\n{}",
-            table.render(2)
-        ));
+        text.push_str(&format!("\n{HEAD}Files that cannot be read, and ignored places{HEAD:#}\n{}", table.render(2)));
     }
     text
 }
@@ -239,7 +236,7 @@ fn row(site: &FoundSite) -> Vec<Cell> {
         cells.push(match (&management.rule, &management.reason) {
             (Some(rule), None) => Cell::new(rule, GOOD),
             (Some(rule), Some(reason)) => Cell::new(&format!("{rule}, but {reason}"), WARN),
-            (None, reason) => Cell::new(&format!("nobody: {}", reason.as_deref().unwrap_or_default()), DIM),
+            (None, reason) => Cell::new(&format!("not managed: {}", reason.as_deref().unwrap_or_default()), DIM),
         });
     }
     cells

@@ -1,4 +1,4 @@
-//! The sites of one branch of a repository that lies elsewhere.
+//! Reads the sites of one branch of a remote repository.
 
 use anyhow::Context as _;
 use url::Url;
@@ -14,28 +14,28 @@ use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
 
 const DEFAULT_BRANCH: &str = "main";
 
-/// Reads a branch into a folder that is removed again. With settings, also tells which of their environments are there.
+/// Reads a branch into a temporary folder. With settings, also finds the environments of each site.
 ///
 /// # Errors
 ///
-/// When the repository cannot be read.
+/// If the repository cannot be read.
 pub(super) async fn read(
     url: &str,
     branch: Option<String>,
     settings: Option<&Settings>,
 ) -> anyhow::Result<(Found, Option<Territory>)> {
-    // The URL is not told again: it may hold a password, and then must not get into a log.
-    let url: Url = url.parse().context("the URL cannot be understood")?;
+    // Errors do not repeat the URL, which may contain a password.
+    let url: Url = url.parse().context("the URL is invalid")?;
     anyhow::ensure!(
         url.password().is_none(),
-        "the URL holds a password, which everybody sees who lists processes: put it into settings and use --config"
+        "the URL contains a password, which is visible in the list of processes: put it into settings and use --config"
     );
     let known = settings.and_then(|settings| {
         settings.config_repositories.iter().find(|repository| repository.url == url).map(|known| (settings, known))
     });
     let branch = branch.or_else(|| known.map(|(_, known)| known.branch.clone()));
     let branch = branch.unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
-    let mirror = tempfile::tempdir().context("no temporary folder can be made")?;
+    let mirror = tempfile::tempdir().context("no temporary folder can be created")?;
     let remote = RemoteSettings {
         name: known.map_or_else(|| url.to_string(), |(_, known)| known.name.clone()),
         url,
@@ -47,7 +47,7 @@ pub(super) async fn read(
         mirror: mirror.path().join("mirror"),
     };
     install_tls_provider();
-    // Of a foreign repository nothing says which environments it has: all that are in the settings may be there.
+    // The repository is not in the settings, so any environment may be in it.
     let is_there =
         |environment: &&EnvironmentSettings| known.is_none_or(|(_, known)| lives_on(environment, known, &branch));
     let environments: Vec<&EnvironmentSettings> =
@@ -63,10 +63,10 @@ fn lives_on(environment: &EnvironmentSettings, repository: &ConfigRepositorySett
         && environment.branch.as_deref().unwrap_or(&repository.branch) == branch
 }
 
-/// The name under which all of a branch is read, which no environment can have.
+/// The name under which the whole branch is read. No environment can have it.
 const EVERYTHING: &str = "**";
 
-/// Reads all sites of a branch, and those that the environments take from bases elsewhere on it.
+/// Reads all sites of a branch, and those that environments inherit from bases elsewhere on it.
 async fn read_everything(
     remote: RemoteSettings,
     manifests: ManifestSettings,
@@ -76,7 +76,7 @@ async fn read_everything(
     let everything = EnvironmentPaths { name: EVERYTHING.to_owned(), paths: vec!["**".to_owned()], manifests };
     let repository = ConfigRepository::open(remote, own.chain([everything]).collect()).await?;
     repository.refresh().await?;
-    let snapshot = repository.snapshot().context("the repository has been read, and nothing is known of it")?;
+    let snapshot = repository.snapshot().context("the repository was read, but has no snapshot")?;
     let mut found = Found { commit: Some(snapshot.tip.to_string()), ..Found::default() };
     for (name, environment) in &snapshot.environments {
         let is_wanted =

@@ -1,4 +1,4 @@
-//! Puts new bytes in the place of a file.
+//! Replaces the content of a file.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,27 +7,28 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-/// Replaces a file that says `old` by one that says `new`, with the same mode.
+/// Replaces the content `old` of a file by `new`, keeping its mode.
 ///
-/// The new file is written beside the old one and takes its name in one step, so that whoever reads sees all of
-/// the one or all of the other, and an interruption leaves the old one.
+/// The new file is written beside the old one and renamed, so readers see either the old or the new content, and an
+/// interruption leaves the old file.
 ///
 /// # Errors
 ///
-/// When the file is a link (it would be replaced by a file, or lead out of the folder), says something else than
-/// `old` by now, or cannot be written.
+/// If the file is a link (which a rename would replace), its content is no longer `old`, or it cannot be written.
 pub(super) fn replace_file(path: &Path, old: &[u8], new: &[u8]) -> anyhow::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
-    anyhow::ensure!(metadata.is_file(), "it is a link; give the file that it leads to");
+    anyhow::ensure!(metadata.is_file(), "it is a link; name its target instead");
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut beside =
-        tempfile::Builder::new().prefix(".tagrelay-").tempfile_in(folder).context("no file can be made beside it")?;
+    let mut beside = tempfile::Builder::new()
+        .prefix(".tagrelay-")
+        .tempfile_in(folder)
+        .context("no file can be created beside it")?;
     beside.write_all(new)?;
-    // Whoever may not give files away keeps what they write.
+    // Ignored: only root may change the owner.
     let _ = std::os::unix::fs::fchown(beside.as_file(), Some(metadata.uid()), Some(metadata.gid()));
     beside.as_file().set_permissions(metadata.permissions())?;
     beside.as_file().sync_all()?;
-    anyhow::ensure!(fs::read(path)? == old, "it has changed since it was read; try again");
+    anyhow::ensure!(fs::read(path)? == old, "it changed after it was read; try again");
     beside.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_keeps_its_mode_and_leaves_nothing_beside() {
+    fn replaced_file_keeps_its_mode_and_leaves_no_other_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         fs::write(&file, "old").unwrap();
@@ -51,7 +52,7 @@ mod tests {
             replace_file(&file, b"new", b"old").unwrap();
         }
         let error = replace_file(&file, b"other", b"new").unwrap_err().to_string();
-        assert!(error.contains("changed since"), "{error}");
+        assert!(error.contains("changed after"), "{error}");
         let link = folder.path().join("link.yaml");
         std::os::unix::fs::symlink("a.yaml", &link).unwrap();
         let error = replace_file(&link, b"old", b"new").unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! `tagrelay sites --set`: other versions for the sites of a folder, a file or standard input.
+//! `tagrelay sites --set`: changes the versions in a folder, a file or standard input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::image::{Repository, Version};
 use crate::manifest::{ManifestSettings, Reading, Refused, SiteChange, Wanted, edit_with, read};
 use crate::settings::Settings;
 
-/// Reads `repository=tag`, `repository=tag@digest` or `repository=@digest`.
+/// Parses `repository=tag`, `repository=tag@digest` or `repository=@digest`.
 pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
     let (repository, version) =
         text.split_once('=').ok_or("write IMAGE=TAG, for instance docker.io/uyou/user-service=9f8e7d6")?;
@@ -29,26 +29,26 @@ pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {
     };
     let tag = (!tag.is_empty()).then(|| tag.parse().map_err(|error| format!("{error}"))).transpose()?;
     let digest = digest.map(|digest| digest.parse().map_err(|error| format!("{error}"))).transpose()?;
-    let version = Version::from_parts(tag, digest).ok_or("there is no tag behind the =")?;
+    let version = Version::from_parts(tag, digest).ok_or("there is no tag after the =")?;
     Ok(Wanted { repository, version })
 }
 
-/// What was done, or would be.
+/// The result of the edit.
 #[derive(Default, Serialize)]
 struct Outcome {
-    /// The files that change, in the order of their paths.
+    /// The changed files, in the order of their paths.
     files: Vec<ChangedFile>,
-    /// All changes, as `git apply` takes them.
+    /// All changes as a unified diff, for `git apply`.
     diff: String,
     /// Whether the files were written.
     written: bool,
     /// Images that no file names with a version.
     not_found: Vec<Repository>,
-    /// Files with a place that cannot be changed, or that could not be written.
+    /// Files with a site that cannot be changed, and files that could not be written.
     refused: Vec<UnreadFile>,
-    /// Files that could not be read, so that nobody knows what they name, and places in others that are left alone.
+    /// Files that could not be read, and sites that were skipped.
     problems: Vec<UnreadFile>,
-    /// All of standard input after the changes, where that is what was read.
+    /// The new text, if standard input was read.
     #[serde(skip)]
     stdin: Vec<u8>,
 }
@@ -69,10 +69,10 @@ impl Outcome {
     }
 }
 
-/// What the settings say about each file.
+/// The manifest settings of each file.
 #[derive(Default)]
 struct Manifests {
-    /// Of files that are in no environment.
+    /// For files outside of all environments.
     any: ManifestSettings,
     environments: BTreeMap<String, ManifestSettings>,
     territory: Option<Territory>,
@@ -88,7 +88,7 @@ impl Manifests {
         })
     }
 
-    /// Returns what is said about a file: by its first environment, where it is in several.
+    /// Returns the settings of a file: those of its first environment.
     fn about(&self, path: &str) -> &ManifestSettings {
         let names = self.territory.iter().flat_map(|territory| environments_of(territory, path));
         names.filter_map(|name| self.environments.get(&name)).next().unwrap_or(&self.any)
@@ -98,9 +98,9 @@ impl Manifests {
 pub(super) async fn run(options: Options, settings: Option<&Settings>) -> anyhow::Result<ExitCode> {
     let is_filter = options.place == STDIN && options.write;
     if options.place != STDIN && as_url(&options.place)?.is_some() {
-        anyhow::bail!("--set is for folders, files and standard input: clone the repository and give its folder");
+        anyhow::bail!("--set needs a folder, a file or standard input: clone the repository and name its folder");
     }
-    anyhow::ensure!(!(is_filter && options.json), "with --write, standard input is printed anew: leave out --json");
+    anyhow::ensure!(!(is_filter && options.json), "with --write, the new text is printed: leave out --json");
     let (wanted, place) = (options.set, PathBuf::from(options.place));
     let manifests = settings.map(Manifests::of).transpose()?.unwrap_or_default();
     let outcome = tokio::task::spawn_blocking(move || {
@@ -125,7 +125,7 @@ pub(super) async fn run(options: Options, settings: Option<&Settings>) -> anyhow
     Ok(if outcome.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Finds out what would change below `place`, and changes nothing.
+/// Computes the changes below `place` without writing them.
 fn plan(place: &Path, wanted: &[Wanted], manifests: &Manifests) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut notes = Vec::new();
@@ -165,7 +165,7 @@ fn plan(place: &Path, wanted: &[Wanted], manifests: &Manifests) -> anyhow::Resul
         outcome.stdin = outcome.files.first().map(|file| file.new.clone()).unwrap_or_default();
         outcome.files.retain(|file| !file.changes.is_empty());
     }
-    // Asked for this very file, an answer is owed: that it could not be read is a no.
+    // A single file that cannot be read is an error, not a remark.
     if !place.is_dir() {
         outcome.refused.append(&mut outcome.problems);
     }
@@ -182,19 +182,18 @@ fn diff_of(files: &[ChangedFile]) -> anyhow::Result<String> {
     let mut diff = String::new();
     for file in files {
         let path = file.path.trim_start_matches('/');
-        diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("there is no memory left")?);
+        diff.push_str(&unified_diff(path, &file.manifest.bytes, &file.new).context("out of memory")?);
     }
     Ok(diff)
 }
 
-/// Writes every file that changes. What fails is told with what was refused, is no longer among what changes, and keeps
-/// no other from being written.
+/// Writes the changed files. A file that cannot be written moves to `refused`; the others are still written.
 fn write_files(outcome: &mut Outcome) -> anyhow::Result<()> {
     let refused = &mut outcome.refused;
     outcome.files.retain(|file| match replace_file(&file.manifest.path, &file.manifest.bytes, &file.new) {
         Ok(()) => true,
         Err(error) => {
-            refused.push(UnreadFile { path: file.path.clone(), reason: format!("it was not written: {error:#}") });
+            refused.push(UnreadFile { path: file.path.clone(), reason: format!("writing failed: {error:#}") });
             false
         }
     });
@@ -205,7 +204,7 @@ fn write_files(outcome: &mut Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a diff: in colours where somebody sees them, and elsewhere byte for byte, so that `git apply` takes it.
+/// Prints the diff, in colours on a terminal, otherwise unchanged for `git apply`.
 fn print_diff(diff: &str) -> anyhow::Result<()> {
     match anstream::AutoStream::choice(&std::io::stdout()) {
         anstream::ColorChoice::Never => print_exactly(diff.as_bytes()),
@@ -219,24 +218,24 @@ fn print_exactly(bytes: &[u8]) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// Says beside the diff what is not in it.
+/// Prints to standard error what is not in the diff.
 fn tell(outcome: &Outcome) {
     for problem in &outcome.problems {
-        output::note(&format!("{WARN}left alone:{WARN:#} {}: {}", clean(&problem.path), clean(&problem.reason)));
+        output::note(&format!("{WARN}ignored:{WARN:#} {}: {}", clean(&problem.path), clean(&problem.reason)));
     }
     for refused in &outcome.refused {
         output::note(&format!("{BAD}refused:{BAD:#} {}: {}", clean(&refused.path), clean(&refused.reason)));
     }
     for repository in &outcome.not_found {
-        output::note(&format!("{BAD}not found:{BAD:#} no file here names {repository} with a tag or a digest"));
+        output::note(&format!("{BAD}not found:{BAD:#} no file here names {repository} with a tag or digest"));
     }
     let changes: usize = outcome.files.iter().map(|file| file.changes.len()).sum();
     let done = match (outcome.files.len(), outcome.written, outcome.is_good()) {
         (_, false, false) => "nothing was written".to_owned(),
-        (0, _, true) => "nothing to change: every place says the wanted version already".to_owned(),
-        (files, true, true) => format!("places changed: {changes}, in files: {files}"),
-        (files, true, false) => format!("written, but for what is told above: places {changes}, in files {files}"),
-        (files, false, true) => format!("places to change: {changes}, in files: {files}; --write does it"),
+        (0, _, true) => "nothing to change: every site names this version already".to_owned(),
+        (files, true, true) => format!("sites changed: {changes}, in files: {files}"),
+        (files, true, false) => format!("sites changed: {changes}, in files: {files}, without those listed above"),
+        (files, false, true) => format!("sites to change: {changes}, in files: {files}; --write changes them"),
     };
     output::note(&done);
 }
@@ -246,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_behind_their_image() {
+    fn version_is_parsed_after_its_image() {
         let digest = format!("sha256:{}", "ab".repeat(32));
         let parse = |text: &str| {
             let wanted = parse_wanted(&text.replace('$', &digest)).unwrap();
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_not_said_to_be() {
+    fn unwritten_file_is_not_reported_as_changed() {
         let folder = tempfile::tempdir().unwrap();
         let changed = |name: &str, on_disk: &str| {
             let path = folder.path().join(name);

@@ -16,9 +16,9 @@ use crate::store::{EventFilter, Replayed};
 pub(super) struct Filter {
     /// Only this repository.
     repository: Option<String>,
-    /// Only this state. `failed` is those that failed for good: `refused`, or refused in some environment.
+    /// Only this state. `failed` selects events that are `refused`, or refused in some environment.
     state: Option<String>,
-    /// At most so many, newest first: 100 unasked, 1000 at the most.
+    /// At most this many, newest first; default: 100, maximum: 1000.
     limit: Option<u32>,
 }
 
@@ -70,7 +70,7 @@ fn event_filter(repository: Option<&str>, state: Option<&str>, limit: u32) -> Re
     })
 }
 
-/// One push event with its whole explanation.
+/// A push event with its updates and its explanation.
 #[utoipa::path(get, path = "/events/{id}", responses(
     (status = 200, body = EventDetailView),
     (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -84,11 +84,11 @@ pub(super) async fn show(
     detail(&app, &id).await
 }
 
-/// Runs an event again that failed for good, or asks at once about one that waits to be asked about again.
+/// Replays a refused event, or starts the next attempt of a queued event at once.
 #[utoipa::path(post, path = "/events/{id}/replay", responses(
     (status = 202, body = ReplayedEvent),
     (status = 404, body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It has not failed, or is being worked on", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The event is not refused, or is being processed", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn replay(
     State(app): State<App>,
@@ -96,21 +96,20 @@ pub(super) async fn replay(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<ReplayedEvent>), Problem> {
     caller.must(&Permission::Replay)?;
-    // What it waits for is overwritten as soon as there is another answer.
+    // Read first, because the next attempt overwrites the reason.
     let before = app.0.relay.store().event(&id).await?;
     let hastened = match app.0.relay.replay(&id).await? {
         Replayed::Queued => None,
         Replayed::Hastened(until) => {
             let reason = before.and_then(|event| event.reason).unwrap_or_default();
             Some(format!(
-                "it would have been asked about at {until:.0} ({reason}); it is asked about once now, and waits again as \
-                 long as the answer says"
+                "the next attempt was due at {until:.0} ({reason}); it starts now, and if it fails, the event waits again"
             ))
         }
         Replayed::Unknown => return Err(Problem::nothing_at("event", &id)),
         Replayed::NotFinal(state) => {
             let detail = format!(
-                "event {id} is {state}; only refused events can run again, and queued ones that wait to be asked about again"
+                "event {id} is {state}; only refused events, and queued ones that wait for their next attempt, can be replayed"
             );
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
@@ -119,7 +118,7 @@ pub(super) async fn replay(
     Ok((StatusCode::ACCEPTED, Json(ReplayedEvent { event, hastened })))
 }
 
-/// Runs all events again that failed for good.
+/// Replays all refused events.
 #[utoipa::path(post, path = "/events/replay", request_body = ReplayFilter, responses(
     (status = 202, body = ReplayedEvents),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -132,7 +131,7 @@ pub(super) async fn replay_all(
     caller.must(&Permission::Replay)?;
     let state = filter.state.as_deref().unwrap_or(FAILED);
     if state != FAILED && state != EventState::Refused.as_str() {
-        let detail = format!("`state` is `{state}`: only `failed` and `refused` events can run again");
+        let detail = format!("`state` is `{state}`: only `failed` and `refused` events can be replayed");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let limit = limit(filter.limit.or(Some(LIMIT.0)))?;

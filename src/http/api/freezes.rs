@@ -10,7 +10,7 @@ use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 use crate::domain::BlockKind;
 use crate::relay::{Branch, Environment};
 
-/// The freezes that are switched on, and the windows of the settings.
+/// The freezes made through the API, and the windows of the settings.
 #[utoipa::path(get, path = "/freezes", responses((status = 200, body = Freezes)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Freezes>, Problem> {
     caller.must_read()?;
@@ -36,7 +36,7 @@ fn windows(environment: &Environment, now: Timestamp) -> Vec<WindowView> {
     environment.freezes.windows().iter().filter_map(view).collect()
 }
 
-/// Freezes an environment: what comes by itself waits, and so do promotions.
+/// Freezes an environment: updates and promotions wait.
 #[utoipa::path(post, path = "/freezes", request_body = FreezeBody, responses(
     (status = 201, body = FreezeView),
     (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -51,12 +51,12 @@ pub(super) async fn create(
     let wrong = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let reason = order.reason.trim();
     if reason.is_empty() {
-        return Err(wrong("`reason` is empty: say to whoever waits why"));
+        return Err(wrong("`reason` is empty: say why updates wait"));
     }
     let now = app.0.relay.store().clock().now();
     let expires_at = match (parse_option::<Timestamp>("until", order.until.as_deref())?, &order.freeze_for) {
-        (Some(_), Some(_)) => return Err(wrong("`until` and `freeze_for` say the same: leave one out")),
-        (Some(until), None) if until <= now => return Err(wrong("`until` is over already")),
+        (Some(_), Some(_)) => return Err(wrong("`until` and `freeze_for` are both set: leave one out")),
+        (Some(until), None) if until <= now => return Err(wrong("`until` is in the past")),
         (until, None) => until,
         (None, Some(text)) => Some(end_of("freeze_for", text, now)?),
     };
@@ -70,7 +70,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json((&made).into())))
 }
 
-/// Ends a freeze: the newest update of each repository that waited for it goes, all of them as one commit.
+/// Ends a freeze: the newest waiting update of each repository is written, all in one commit.
 #[utoipa::path(delete, path = "/freezes/{id}", responses(
     (status = 204),
     (status = 403, body = Problem, content_type = "application/problem+json"),

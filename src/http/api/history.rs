@@ -16,11 +16,11 @@ pub(super) struct Filter {
     environment: Option<String>,
     /// Only this repository.
     repository: Option<String>,
-    /// At most so many, newest first: 100 unasked, 1000 at the most.
+    /// At most this many, newest first; default: 100, maximum: 1000.
     limit: Option<u32>,
 }
 
-/// Every change with commit, cause, actor and times, newest first.
+/// Every written version with commit, cause, actor and times, newest first.
 #[utoipa::path(get, path = "/history", params(Filter), responses(
     (status = 200, body = History),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -46,7 +46,7 @@ pub(super) async fn list(
     Ok(Json(History { changes: changes.iter().map(view).collect() }))
 }
 
-/// Refuses a name that no environment has: an empty list would say that nothing ever happened there.
+/// Rejects an unknown environment: an empty list would suggest that it exists and has no history.
 fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(), Problem> {
     match name.filter(|name| relay.environment(name).is_none()) {
         None => Ok(()),

@@ -10,7 +10,7 @@ use crate::access::{EnvironmentScope, Permission};
 use crate::api::{HoldBody, HoldView, Holds};
 use crate::domain::BlockKind;
 
-/// The holds that are active.
+/// The active holds.
 #[utoipa::path(get, path = "/holds", responses((status = 200, body = Holds)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Holds>, Problem> {
     caller.must_read()?;
@@ -18,7 +18,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     Ok(Json(Holds { holds: holds.iter().map(Into::into).collect() }))
 }
 
-/// Pins a repository in an environment.
+/// Holds a repository in an environment.
 #[utoipa::path(post, path = "/holds", request_body = HoldBody, responses(
     (status = 201, body = HoldView),
     (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -43,7 +43,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json((&made).into())))
 }
 
-/// Releases a hold: the newest update that waited for it goes.
+/// Releases a hold: the newest update that waited for it is written.
 #[utoipa::path(delete, path = "/holds/{id}", responses(
     (status = 204),
     (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -63,38 +63,38 @@ pub(super) async fn release(
     }
 }
 
-/// Parses the span of time of a member as people write it: `90s`, `30m`, `4h`, `2d`, `1h 30m`.
+/// Parses a duration: `90s`, `30m`, `4h`, `2d`, `1h 30m`. `name` is the member, for the error.
 ///
 /// # Errors
 ///
-/// When it is none, or is not above zero.
+/// If it is not a duration above zero.
 pub(super) fn span(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = |why: &str| {
-        // Whatever was sent comes back, so only the beginning of it.
+        // Cut, because the text is arbitrary input.
         let shown: String = text.chars().take(40).collect();
         let detail = format!("`{name}`: `{}` {why}; write 30m, 4h or 2d", shown.escape_debug());
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     };
-    let no_span = || wrong("is no span of time");
-    // Days are 24 hours here: a hold does not care for the change of the clocks.
-    let span: jiff::Span = text.parse().map_err(|_| no_span())?;
+    let not_a_duration = || wrong("is not a duration");
+    // A day is always 24 hours, also when daylight saving time begins or ends.
+    let span: jiff::Span = text.parse().map_err(|_| not_a_duration())?;
     if span.get_years() != 0 || span.get_months() != 0 {
-        return Err(wrong("counts in months or years, which are not all of one length"));
+        return Err(wrong("uses months or years, whose length varies"));
     }
-    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| no_span())?;
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| not_a_duration())?;
     match Duration::try_from(span) {
         Ok(span) if !span.is_zero() => Ok(span),
         _ => Err(wrong("is not above zero")),
     }
 }
 
-/// Returns when the span of time of a member is over that begins now.
+/// Returns the time when a duration that begins now is over.
 ///
 /// # Errors
 ///
-/// As [`span`], and when there is no such time.
+/// As [`span`], or if the end is beyond the calendar.
 pub(super) fn end_of(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
-    let too_long = || format!("`{name}` reaches beyond the end of the calendar");
+    let too_long = || format!("`{name}` ends after the year 9999");
     let end = now.checked_add(span(name, text)?);
     end.map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, too_long()))
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read_as_people_write_them() {
+    fn durations_are_parsed() {
         for (text, seconds) in [
             ("90s", 90),
             ("30m", 1800),
@@ -119,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_span_is_told_with_examples() {
+    fn invalid_duration_is_rejected_with_examples() {
         for (text, why) in [
-            ("", "`` is no span of time"),
-            ("5", "`5` is no span of time"),
-            ("abc", "`abc` is no span of time"),
+            ("", "`` is not a duration"),
+            ("5", "`5` is not a duration"),
+            ("abc", "`abc` is not a duration"),
             ("-1h", "`-1h` is not above zero"),
             ("0s", "`0s` is not above zero"),
-            ("1 month", "`1 month` counts in months or years, which are not all of one length"),
-            ("99y", "`99y` counts in months or years, which are not all of one length"),
+            ("1 month", "`1 month` uses months or years, whose length varies"),
+            ("99y", "`99y` uses months or years, whose length varies"),
         ] {
             let problem = serde_json::to_value(span("hold_for", text).unwrap_err()).unwrap();
             assert_eq!(problem["detail"], format!("`hold_for`: {why}; write 30m, 4h or 2d"));

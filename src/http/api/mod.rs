@@ -1,4 +1,4 @@
-//! `/api/v1`: one file for each kind of thing, the wire types in `views`.
+//! `/api/v1`: one file for each kind of resource. `views` makes the wire types of rows.
 
 mod environments;
 mod events;
@@ -26,7 +26,7 @@ use super::auth::{Caller, authenticate};
 use super::{App, Problem};
 pub use reload::{ReloadRequest, Reloads};
 
-/// The most rows that a list gives, and how many it gives unasked.
+/// The maximum and the default number of rows in a list.
 const LIMIT: (u32, u32) = (1000, 100);
 
 #[derive(OpenApi)]
@@ -83,10 +83,10 @@ pub(super) fn routes(app: App) -> Router<App> {
     let (router, _) = open_api_router().split_for_parts();
     router
         .route("/openapi.json", axum::routing::get(open_api))
-        // Of its own, because a fallback from outside would be asked without the layers below.
+        // Needed here, because the outer fallback is not covered by the layers below.
         .fallback(super::problem::not_found)
         .layer(DefaultBodyLimit::max(app.0.max_body_bytes))
-        // Nobody without a token learns even which routes there are.
+        // Also covers unknown routes: without a token it is not visible which routes exist.
         .layer(axum::middleware::from_fn_with_state(app, authenticate))
 }
 
@@ -94,7 +94,7 @@ async fn open_api() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
 }
 
-/// A JSON body. What is wrong with one is told as a [`Problem`].
+/// A JSON body. An invalid one is rejected with a [`Problem`].
 struct Body<T>(T);
 
 impl<T: serde::de::DeserializeOwned> FromRequest<App> for Body<T> {
@@ -114,7 +114,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<App> for Body<T> {
     }
 }
 
-/// What stands behind the `?`. What is wrong with it is told as a [`Problem`].
+/// Query parameters. Invalid ones are rejected with a [`Problem`].
 struct Query<T>(T);
 
 impl<T: serde::de::DeserializeOwned> FromRequestParts<App> for Query<T> {
@@ -128,18 +128,18 @@ impl<T: serde::de::DeserializeOwned> FromRequestParts<App> for Query<T> {
     }
 }
 
-/// Returns how many rows to give. More than the most is the most.
+/// Returns the number of rows to return, capped at the maximum.
 fn limit(asked: Option<u32>) -> Result<u32, Problem> {
     match asked {
         Some(0) => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            format!("`limit` is 0: ask for 1 to {}, or leave it out for {}", LIMIT.0, LIMIT.1),
+            format!("`limit` is 0: use 1 to {}, or leave it out for {}", LIMIT.0, LIMIT.1),
         )),
         asked => Ok(asked.unwrap_or(LIMIT.1).min(LIMIT.0)),
     }
 }
 
-/// Parses a member or parameter that is text on the wire.
+/// Parses a member or parameter. `name` appears in the error.
 fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem>
 where
     T::Err: std::fmt::Display,

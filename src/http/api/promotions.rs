@@ -26,14 +26,14 @@ const MAX_WAIT: Duration = Duration::from_secs(300);
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// Asks for a promotion.
+/// Requests a promotion.
 #[utoipa::path(post, path = "/promotions", request_body = PromotionBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one promotion")),
     responses(
-        (status = 202, description = "Taken", body = RequestView),
+        (status = 202, description = "Accepted", body = RequestView),
         (status = 200, description = "A dry run", body = PreviewView),
         (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`to` runs something else than expected, or its source is not healthy enough", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`to` runs another version than expected, or its source is not healthy enough", body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
@@ -45,7 +45,7 @@ pub(super) async fn create(
     Body(body): Body<PromotionBody>,
 ) -> Result<Response, Problem> {
     if body.repositories.as_ref().is_some_and(Vec::is_empty) {
-        let detail = "`repositories` is empty: leave it out to mean all";
+        let detail = "`repositories` is empty: leave it out to promote all";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let expect = body.expect.iter().map(|(repository, tag)| Ok((repository.clone(), parse::<Tag>("expect", tag)?)));
@@ -75,7 +75,7 @@ pub(super) async fn create(
     accepted(&app, made, &skipped).await
 }
 
-/// A promotion or rollback, and what has become of it.
+/// A promotion or rollback with its state.
 #[utoipa::path(get, path = "/promotions/{id}", params(Wait), responses(
     (status = 200, body = RequestView),
     (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -87,7 +87,7 @@ pub(super) async fn show(
     Query(wait): Query<Wait>,
 ) -> Result<Json<RequestView>, Problem> {
     let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
-    // Listening begins before the first look, so that no end can fall between the two.
+    // Subscribe before the first read, so that no change is missed in between.
     let store = app.0.relay.store();
     let mut outbox = store.subscribe();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
@@ -112,22 +112,22 @@ fn is_about(change: &Change, request: &str) -> bool {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wait {
-    /// How many seconds to wait for the end of it, 300 at the most.
+    /// How many seconds to wait until it is no longer pending; maximum: 300.
     wait: Option<u64>,
 }
 
-/// Returns who asks, with the key of the request.
+/// Returns the caller, the idempotency key and the trace of a request.
 pub(super) fn by(caller: Caller, headers: &HeaderMap, trace: TraceContext) -> Result<Requester, Problem> {
     let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
     if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
         return Err(Problem::bad_request(format!(
-            "Idempotency-Key wants 1 to {MAX_KEY_BYTES} visible ASCII characters"
+            "Idempotency-Key must have 1 to {MAX_KEY_BYTES} visible ASCII characters"
         )));
     }
     Ok(Requester { actor: caller.name().to_owned(), idempotency_key: key.map(str::to_owned), trace })
 }
 
-/// Answers 202 with the request as it stands: the earlier one, if the key was used before.
+/// Answers 202 with the request. If the idempotency key was used before, that is the earlier request.
 pub(super) async fn accepted(app: &App, made: RequestMade, skipped: &[Repository]) -> Result<Response, Problem> {
     let request = match made {
         RequestMade::New { request, .. } | RequestMade::Repeated(request) => request,

@@ -8,7 +8,7 @@ use crate::api::{LastHeard, ReceiverView, Receivers};
 use crate::store::ReceiverHeard;
 use crate::webhook::ReceiverSettings;
 
-/// The receivers: what to enter at each sender, and when it was last heard of.
+/// The receivers: how to configure each sender, and its last request.
 #[utoipa::path(get, path = "/receivers", responses((status = 200, body = Receivers)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Receivers>, Problem> {
     caller.must_read()?;
@@ -18,9 +18,9 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
     let view = |gate: &std::sync::Arc<super::super::gate::Gate>| {
         let settings = gate.receiver.settings();
         let stored = stored.remove(&settings.name);
-        // What this process has heard is newer than what is stored, but for the last event of an earlier process.
+        // The memory of this process is newer than the store, except for the last accepted request of an earlier process.
         let accepted_before = stored.as_ref().and_then(|heard| heard.accepted_at);
-        let heard = gate.heard().or(stored);
+        let heard = gate.last().or(stored);
         let accepted_at = heard.as_ref().and_then(|heard| heard.accepted_at).or(accepted_before);
         ReceiverView {
             name: settings.name.clone(),
@@ -49,7 +49,7 @@ fn url_path(settings: &ReceiverSettings) -> String {
 
 fn credential(settings: &ReceiverSettings) -> String {
     match (&settings.secret, &settings.identity_token) {
-        (None, None) => "none: everybody may send".to_owned(),
+        (None, None) => "none: every request is accepted".to_owned(),
         (Some(_), None) => settings.kind.credentials(),
         (None, Some(tokens)) => identity(&tokens.issuer, &tokens.audience),
         (Some(_), Some(tokens)) => {

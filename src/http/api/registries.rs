@@ -13,12 +13,12 @@ impl From<RegistryNews> for RegistryView {
     }
 }
 
-/// Returns the registries that are asked; none where catching up is turned off.
+/// Returns the registries of catch-up; empty if catch-up is off.
 pub(super) fn views(relay: &Relay) -> Vec<RegistryView> {
     relay.registry_news().unwrap_or_default().into_iter().map(Into::into).collect()
 }
 
-/// The registries that are asked for what no webhook told of, and how that goes. Empty where it is turned off.
+/// The registries whose tags catch-up lists. Empty if catch-up is off.
 #[utoipa::path(get, path = "/registries", responses((status = 200, body = Registries)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Registries>, Problem> {
     caller.must_read()?;

@@ -8,15 +8,15 @@ use crate::access::Permission;
 use crate::api::{Reloaded, SectionChange};
 use crate::settings::{ChangedSection, Faults};
 
-/// The way to whoever reads the settings again.
+/// Sends requests to reload the settings to the task that does it.
 #[derive(Clone)]
 pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
-/// Where somebody waits for what has changed, or for what is wrong with the settings.
+/// A request to reload the settings: the sender for its result.
 pub type ReloadRequest = oneshot::Sender<Result<Vec<ChangedSection>, Faults>>;
 
 impl Reloads {
-    /// Returns the way and its other end.
+    /// Returns the sending and the receiving end.
     pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
         let (sender, receiver) = mpsc::channel(16);
         (Self(sender), receiver)
@@ -29,10 +29,10 @@ impl Reloads {
     }
 }
 
-/// Reads the settings again and works by them from now on: all of them, or none where one has a fault.
+/// Reads the settings again and puts them in force, unless one has a fault.
 #[utoipa::path(post, path = "/reload", responses(
     (status = 200, body = Reloaded),
-    (status = 422, description = "The settings have faults; those in force stay", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The settings have faults; the old ones stay in force", body = Problem, content_type = "application/problem+json"),
     (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn create(State(app): State<App>, caller: Caller) -> Result<Json<Reloaded>, Problem> {

@@ -11,11 +11,11 @@ use crate::access::{EnvironmentScope, Permission};
 use crate::api::{RequestView, RollbackBody};
 use crate::relay::RollbackOrder;
 
-/// Asks for a rollback: an older version, and a hold. Follow it at `/api/v1/promotions/{id}`.
+/// Requests a rollback: an earlier version, and a hold. Its state is at `/api/v1/promotions/{id}`.
 #[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one rollback")),
     responses(
-        (status = 202, description = "Taken", body = RequestView),
+        (status = 202, description = "Accepted", body = RequestView),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),

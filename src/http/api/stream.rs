@@ -9,7 +9,7 @@ use super::{App, Caller, Problem};
 use crate::api::{StreamMessage, StreamSubject, Word};
 use crate::domain::{Change, Entry};
 
-/// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins behind it.
+/// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins after it.
 ///
 /// The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
 #[utoipa::path(get, path = "/stream",

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use ulid::Ulid;
 
-use super::{FollowUps, update_view};
+use super::row::{FollowUps, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
 use crate::domain::{Cause, Event, Update, UpdateState};
 use crate::image::Digest;
@@ -74,7 +74,7 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
     let digest = digest.map(|digest| format!(" with {digest}")).unwrap_or_default();
     let (repository, tag) = (&event.repository, &event.tag);
     let by = match event.cause {
-        Cause::CatchUp => "found in the registry, no webhook told of it".to_owned(),
+        Cause::CatchUp => "found in the registry, not announced by a webhook".to_owned(),
         _ => format!("receiver `{}`", event.receiver),
     };
     add("received", Some(event.received_at), format!("{by}: {repository}:{tag}{digest}"));
@@ -84,7 +84,7 @@ fn explain(event: &Event, updates: &[Update], follow_ups: &FollowUps) -> Vec<Ste
     if let Some(at) = event.verified_at {
         let note = event.note.as_deref();
         let text = match &event.verified_digest {
-            Some(digest) => format!("{} has it: {}", repository.registry(), digest.short()),
+            Some(digest) => format!("{} has the image: {}", repository.registry(), digest.short()),
             // The image rule has `exists = false`.
             None => "the registry was not asked".to_owned(),
         };

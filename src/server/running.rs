@@ -1,11 +1,4 @@
-//! Puts the daemon together: settings in, listeners and pipeline running.
-//!
-//! [`start`] builds everything once. [`Server::reload`] replaces the pipeline and the routes by ones made from new settings;
-//! listeners, store, metrics and the stream stay. `server/parts.rs` makes the parts of the pipeline from settings,
-//! `server/reload.rs` watches the settings file.
-
-mod parts;
-mod reload;
+//! The running server: start, reload, stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::parts::{begin_metrics, following, http_parts, open_branches, receivers, retention};
 use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
 use crate::registry::{Registries, install_tls_provider};
 use crate::relay::{self, Relay, Running};
@@ -23,10 +17,6 @@ use crate::settings::Settings;
 use crate::source_repo::Sources;
 use crate::store::Store;
 use crate::telemetry::{Metrics, Traces};
-use parts::{begin_metrics, http_parts, open_branches, receivers, retention};
-
-pub(crate) use parts::{following, open_branch, watched_branch};
-pub(crate) use reload::Reloader;
 
 /// The least time to export the last spans, even if `stop_timeout` is over.
 const LAST_SPANS: Duration = Duration::from_millis(200);

@@ -1,8 +1,4 @@
-//! Makes wire types of rows and decisions: updates, requests, holds and freezes here, events in `event`, the matrix in
-//! `environment`.
-
-mod environment;
-mod event;
+//! Updates, requests, holds and freezes.
 
 use std::collections::HashMap;
 
@@ -14,11 +10,8 @@ use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, Upda
 use crate::image::Version;
 use crate::store::{FollowState, FollowUp, FollowedApplication};
 
-pub(super) use environment::environment_view;
-pub(super) use event::{event_detail, event_view};
-
 /// Follow-ups by the ids of their updates.
-type FollowUps = HashMap<String, FollowUp>;
+pub(super) type FollowUps = HashMap<String, FollowUp>;
 
 impl From<&Version> for VersionView {
     fn from(version: &Version) -> Self {
@@ -68,7 +61,7 @@ impl From<&FollowedApplication> for RolledView {
     }
 }
 
-fn update_view(update: &Update, follow_ups: &FollowUps) -> UpdateView {
+pub(super) fn update_view(update: &Update, follow_ups: &FollowUps) -> UpdateView {
     UpdateView { rollout: follow_ups.get(&update.id).map(Into::into), ..update.into() }
 }
 
@@ -111,7 +104,7 @@ fn rollout_summary(updates: &[Update], follow_ups: &FollowUps) -> Option<Rollout
     Some(RolloutSummary { state: state.into(), reason, ended_at })
 }
 
-pub(super) fn request_view(request: &Request, updates: &[Update], follow_ups: &FollowUps) -> RequestView {
+pub(in crate::http::api) fn request_view(request: &Request, updates: &[Update], follow_ups: &FollowUps) -> RequestView {
     let state = RequestState::of(updates.iter().map(|update| update.state));
     RequestView {
         id: request.id.clone(),

@@ -1,4 +1,4 @@
-//! Promotions and rollbacks: asked for once, then waited for.
+//! Sends promotions and rollbacks, and waits until they have ended.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,32 +16,31 @@ use super::{Answer, Api};
 use crate::api::{ChangeView, RequestView, UpdateView};
 use crate::domain::{RequestState, UpdateState};
 
-/// How long one question may hang: proxies cut off what is silent for a minute.
+/// How long one request may wait: proxies cut off connections that are silent for a minute.
 const ONE_WAIT: Duration = Duration::from_secs(30);
 
-/// From one question to the next, where the server does not hold its answer back.
+/// The least time from one request to the next.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A day: whoever waits longer has forgotten it.
+/// The maximum of `--wait`: a day.
 const MAX_WAIT_SECONDS: u64 = 86_400;
 
-/// How to wait.
+/// How to send and wait.
 #[derive(Args)]
 pub(in crate::cli) struct FollowOptions {
-    /// Return as soon as Tagrelay has written it down, before it is on the branch
+    /// Return as soon as Tagrelay has stored the request, before the commit
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
-    /// How long to wait until it is on the branch
+    /// How long to wait for the commit
     #[arg(long, value_name = "SECONDS", default_value_t = 120,
           value_parser = clap::value_parser!(u64).range(..=MAX_WAIT_SECONDS))]
     wait: u64,
-    /// Ask under this name: commands with the same key and the same request act once, however often they run [default: a
-    /// new one for each command]
+    /// Commands with the same key and the same request act only once [default: a new key for each command]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
 
-/// Asks for something by a POST, waits for its end and prints what became of it.
+/// Sends a promotion or rollback, waits for its end and prints the result.
 pub(in crate::cli) async fn follow(
     api: &Api,
     route: &str,
@@ -51,21 +50,23 @@ pub(in crate::cli) async fn follow(
 ) -> anyhow::Result<ExitCode> {
     let FollowOptions { no_wait, wait, idempotency_key } = options;
     let key = idempotency_key.unwrap_or_else(|| Ulid::new().to_string());
-    let taken = api.post_once(&[route], body, &key).await.map_err(|error| {
-        let may_have_been_taken = error.is_transient();
+    let accepted = api.post_once(&[route], body, &key).await.map_err(|error| {
+        let may_be_stored = error.is_transient();
         let error = anyhow::Error::from(error);
-        if !may_have_been_taken {
+        if !may_be_stored {
             return error;
         }
-        error.context(format!("it may have been taken or not; to make sure, run it again with --idempotency-key {key}"))
+        error.context(format!(
+            "the request may or may not be stored; to make sure, run the command again with --idempotency-key {key}"
+        ))
     })?;
-    let request: RequestView = taken.read()?;
+    let request: RequestView = accepted.read()?;
     let answer = if no_wait || request.state != RequestState::Pending {
-        taken
+        accepted
     } else {
         let (kind, id) = (clean(request.kind.as_str()), clean(&request.id));
-        output::note(&format!("{kind} {id} is taken; waiting for the commit …"));
-        wait_for(api, &request.id, taken, Duration::from_secs(wait)).await?
+        output::note(&format!("{kind} {id} accepted; waiting for the commit …"));
+        wait_for(api, &request.id, accepted, Duration::from_secs(wait)).await?
     };
     let request: RequestView = answer.read()?;
     if json {
@@ -75,18 +76,18 @@ pub(in crate::cli) async fn follow(
     }
     if request.state == RequestState::Pending && !no_wait {
         output::note(&format!(
-            "{WARN}not done within {wait} s{WARN:#}; it goes on without this command. To go on waiting, run it again with \
-             --idempotency-key {key}"
+            "{WARN}not done within {wait} s{WARN:#}; Tagrelay continues without this command. To wait longer, run it again \
+             with --idempotency-key {key}"
         ));
         return Ok(ExitCode::FAILURE);
     }
-    Ok(if said_no(&request) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if is_refused(&request) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Waits until the request is no longer pending, and returns the last answer about it.
-async fn wait_for(api: &Api, id: &str, taken: Answer, limit: Duration) -> anyhow::Result<Answer> {
+/// Waits until the request is no longer pending, and returns the last response.
+async fn wait_for(api: &Api, id: &str, accepted: Answer, limit: Duration) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + limit;
-    let mut last = taken;
+    let mut last = accepted;
     loop {
         let begun = Instant::now();
         let wait = deadline.saturating_duration_since(begun).min(ONE_WAIT);
@@ -94,25 +95,25 @@ async fn wait_for(api: &Api, id: &str, taken: Answer, limit: Duration) -> anyhow
         let is_over = Instant::now() >= deadline;
         match answer {
             Ok(answer) => last = answer,
-            // What has been taken is on disk: a server that starts anew goes on with it.
+            // The request is stored: a server that restarts continues with it.
             Err(error) if error.may_pass() && !is_over => {}
             Err(error) => return Err(error.into()),
         }
         if is_over || last.read::<RequestView>()?.state != RequestState::Pending {
             return Ok(last);
         }
-        // A server that is away, or does not hold the answer back, is not flooded with questions.
+        // Also if the server answers at once or is unreachable.
         tokio::time::sleep_until(deadline.min(begun + PAUSE)).await;
     }
 }
 
-/// Returns the time that the server is asked to hold its answer back, which it counts in seconds: rather too long.
+/// Rounds a waiting time up to seconds, the unit of the API.
 fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
-/// Returns whether a part of it was refused, or cannot go on by itself.
-fn said_no(request: &RequestView) -> bool {
+/// Returns whether a part of the request was refused or waits.
+fn is_refused(request: &RequestView) -> bool {
     let refused = |update: &UpdateView| {
         let states = [UpdateState::Refused, UpdateState::Superseded, UpdateState::Waiting];
         states.iter().any(|state| update.state == *state)
@@ -121,7 +122,7 @@ fn said_no(request: &RequestView) -> bool {
     states.iter().any(|state| request.state == *state) || request.updates.iter().any(refused)
 }
 
-/// Tells what became of a promotion or rollback.
+/// Returns the result as text.
 fn render(request: &RequestView) -> String {
     let mut text = String::new();
     let style = state_style(request.state.as_str());
@@ -141,9 +142,9 @@ fn render(request: &RequestView) -> String {
     if let Some(overridden) = &request.overridden {
         let _ = writeln!(text, "  {WARN}overridden{WARN:#}: {}", clean(overridden));
     }
-    // Without updates the reason is all that there is to say; with them each has said its own.
-    let told = request.updates.iter().any(|update| update.reason.is_some());
-    if let Some(reason) = request.reason.as_deref().filter(|_| !told) {
+    // The request's reason repeats the reasons of its updates.
+    let is_explained = request.updates.iter().any(|update| update.reason.is_some());
+    if let Some(reason) = request.reason.as_deref().filter(|_| !is_explained) {
         let _ = writeln!(text, "  {}", clean(reason));
     }
     text
