@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tagrelay::image::Version;
-use tagrelay::manifest::{Wanted, edit, may_hold_sites, scan};
+use tagrelay_image::Version;
+use tagrelay_manifest::{Wanted, edit, may_hold_sites, scan};
 use tagrelay_test_support::manifests::{self, fill};
 
 const FILES: usize = 10_000;

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tagrelay::config_repo::Authentication;
-use tagrelay::image::Repository;
 use tagrelay::source_repo::{Membership, Relation, SourceSettings, Sources};
+use tagrelay_image::Repository;
 
 const COMMITS: usize = 100_000;
 

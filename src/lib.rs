@@ -24,9 +24,3 @@ pub mod settings;
 pub mod source_repo;
 pub mod store;
 pub mod telemetry;
-
-pub use tagrelay_git as git;
-pub use tagrelay_image as image;
-pub use tagrelay_manifest as manifest;
-pub use tagrelay_secret as secret;
-pub use tagrelay_webhook as webhook;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use tagrelay::config_repo::{Authentication, ConfigRepository, Plan};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::delay::link;
 use tagrelay_test_support::fleet::deployment;
 use tagrelay_test_support::git::{self, Remote};

@@ -7,8 +7,8 @@ use tagrelay::config_repo::{
     Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Plan, PlannedCommit,
     Prepared, RemoteSettings, WantedVersion,
 };
-use tagrelay::image::Version;
-use tagrelay::manifest::ManifestSettings;
+use tagrelay_image::Version;
+use tagrelay_manifest::ManifestSettings;
 use tempfile::TempDir;
 
 /// The settings of a mirror, and the folder that holds it.

@@ -101,7 +101,7 @@ async fn fleet(registry_host: &str) -> Fleet {
 
 /// A registry with every image.
 fn every_image() -> Router {
-    let digest = HeaderValue::from_str(tagrelay::image::Digest::of(b"any").as_str()).unwrap();
+    let digest = HeaderValue::from_str(tagrelay_image::Digest::of(b"any").as_str()).unwrap();
     Router::new().fallback(async move || [("docker-content-digest", digest)])
 }
 

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::Method;
-use tagrelay::image::Digest;
+use tagrelay_image::Digest;
 
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment};
 use tagrelay_test_support::measure::{Work, memory_mib};

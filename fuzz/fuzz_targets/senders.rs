@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tagrelay_fuzz::secret::Secret;
-use tagrelay_fuzz::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
 /// 32 random bytes, which no input can contain.
 const SECRET: &str = "5d1c6f0e9b7a4832a1f4c07b2e96d35880c2f1b7e64d9a0358cfa1e2b3d49765";

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
-use tagrelay_fuzz::webhook::{IdentityTokens, Kind, Receiver, ReceiverSettings, Request, SigningKeys};
+use tagrelay_webhook::{IdentityTokens, Kind, Receiver, ReceiverSettings, Request, SigningKeys};
 
 const KEYS: &[u8] = include_bytes!("../../tests/fixtures/webhook-signatures/keys.json");
 

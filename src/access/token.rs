@@ -2,7 +2,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{EnvironmentScope, Permission};
-use crate::secret::{ExposeSecret, Secret, SecretError};
+use tagrelay_secret::{ExposeSecret, Secret, SecretError};
 
 /// An API token: how its bearer is recognised, and what the bearer may do.
 #[derive(Debug, Clone)]

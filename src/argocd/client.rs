@@ -8,8 +8,8 @@ use url::Url;
 use super::application::{WireApplication, WireList, listed};
 use super::webhook::{payload, signatures};
 use super::{Access, Application, ApplicationName, ArgoCdError, ArgoCdSettings, PushedCommit, WatchedBranch};
-use crate::secret::{Redaction, Secret};
 use crate::telemetry::TraceContext;
+use tagrelay_secret::{Redaction, Secret};
 
 /// Time limits for the connection and for one request. The answer to a refresh comes only after the repository server has
 /// rendered the manifests.

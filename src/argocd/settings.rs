@@ -4,7 +4,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::ApplicationName;
-use crate::secret::Secret;
+use tagrelay_secret::Secret;
 
 /// `[argocd]`: the Argo CD that rolls out our commits.
 #[derive(Debug, Clone)]

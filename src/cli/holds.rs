@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::api::{Api, ServerOptions};
 use super::output::{self, Cell, DIM, Table, clean, end, relative};
 use crate::api::{HoldBody, HoldView, Holds};
-use crate::image::Repository;
+use tagrelay_image::Repository;
 
 /// The end of a hold without an end time.
 const RELEASED: &str = "when released";

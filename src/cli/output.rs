@@ -10,8 +10,8 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
 use crate::api::VersionView;
-use crate::image::{Digest, Tag};
 use crate::settings::Faults;
+use tagrelay_image::{Digest, Tag};
 
 /// Headings.
 pub(super) const HEAD: Style = Style::new().bold();

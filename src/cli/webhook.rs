@@ -12,10 +12,10 @@ use url::Url;
 
 use super::output::{self, BAD, Cell, GOOD, PLAIN, Table, WARN, clean};
 use crate::api::{DeliveryState, Problem, WebhookAnswer};
-use crate::image::ImageReference;
 use crate::registry::install_tls_provider;
-use crate::secret::{ExposeSecret as _, Secret};
-use crate::webhook::{Kind, SamplePush};
+use tagrelay_image::ImageReference;
+use tagrelay_secret::{ExposeSecret as _, Secret};
+use tagrelay_webhook::{Kind, SamplePush};
 
 /// How long to wait for the response. Most senders wait for only a second.
 const ANSWER_TIME: Duration = Duration::from_secs(30);

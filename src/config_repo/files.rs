@@ -8,7 +8,7 @@ use tagrelay_git::tree::{self, EntryKind, ReadObject, Unreadable, Visitor};
 use tagrelay_git::{Kind, Mirror, MirrorError, ObjectId, Reader};
 
 use super::paths::Territory;
-use crate::manifest::{self, Reading};
+use tagrelay_manifest::Reading;
 
 /// Larger files are not read, to limit the use of memory. Manifests have kilobytes.
 pub(super) const MAX_FILE_BYTES: usize = 8 << 20;
@@ -219,7 +219,7 @@ pub(super) fn read(store: &dyn ReadObject, territory: &Territory, file: &File) -
     }
     let bytes = store.read(file.id, Kind::Blob)?;
     let Some(owner) = file.owners.first() else { return Ok(Ok(Reading::default())) };
-    Ok(manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
+    Ok(tagrelay_manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
 }
 
 /// Returns the path as text, or why the file is skipped: its path could not be shown in logs, messages and diffs.

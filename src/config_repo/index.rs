@@ -7,8 +7,8 @@ use tagrelay_git::{CommitId, Mirror, ObjectId};
 use super::files::{self, File, FileSites, Known, Side, TooDeep, Watch, shown};
 use super::paths::Territory;
 use super::surroundings::Around;
-use crate::image::{Repository, Version};
-use crate::manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
+use tagrelay_image::{Repository, Version};
+use tagrelay_manifest::{Format, Inherited, Note, Overlay, Overlays, is_overlay_path};
 
 /// The sites of every environment at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,8 +30,8 @@ mod snapshots;
 mod surroundings;
 
 pub use tagrelay_git::{
-    Authentication, Below, CommitId, GitHubApp, Identity, InvalidAppKey, InvalidCommitId, MirrorError, PushError,
-    RemoteError, SignatureFormat, Signer, SigningError, refuse_repository, unified_diff,
+    Authentication, Below, CommitId, GitHubApp, Identity, PushError, RemoteError, SignatureFormat, Signer,
+    refuse_repository, unified_diff,
 };
 
 pub use error::{OpenError, PrepareError};

@@ -1,7 +1,7 @@
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::error::OpenError;
-use crate::manifest::{ManifestSettings, is_manifest_path};
+use tagrelay_manifest::{ManifestSettings, is_manifest_path};
 
 /// An environment and its paths in a config repository.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tagrelay_git::{CommitId, NewObject, unified_diff};
 
 use super::files::Known;
-use crate::image::{Repository, Version};
-use crate::manifest::Format;
+use tagrelay_image::{Repository, Version};
+use tagrelay_manifest::Format;
 
 /// The updates for one push.
 #[derive(Debug, Clone)]

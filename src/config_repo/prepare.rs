@@ -15,8 +15,8 @@ use super::paths::Territory;
 use super::plan::{Change, ChangedFile, EditOutcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion};
 use super::settings::{CommitSettings, Grouping};
 use super::surroundings::Around;
-use crate::image::Repository;
-use crate::manifest::{self, Format, Inherited, ManifestSettings, Reading, SiteChange, Wanted, edit_overlay};
+use tagrelay_image::Repository;
+use tagrelay_manifest::{Format, Inherited, ManifestSettings, Reading, SiteChange, Wanted, edit_overlay};
 
 /// Writes the message of a commit.
 pub(super) type Render = dyn Fn(&PlannedCommit) -> String + Send + Sync;
@@ -414,7 +414,7 @@ fn edit(
         .map(|wanted| Wanted { repository: wanted.repository.clone(), version: wanted.version.clone() })
         .collect();
     match edit_overlay(path, bytes, &wanted, manifests, inherited) {
-        Ok(manifest::Edited { bytes: new, changes, before, after }) => {
+        Ok(tagrelay_manifest::Edited { bytes: new, changes, before, after }) => {
             let bytes = if changes.is_empty() { bytes.clone() } else { new.into() };
             Ok(Edited { bytes, changes, before, after })
         }

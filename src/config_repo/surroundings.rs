@@ -9,7 +9,7 @@ use tagrelay_git::{Kind, ObjectId};
 
 use super::files::MAX_FILE_BYTES;
 use super::paths::Territory;
-use crate::manifest::{Beside, Overlay, Surroundings, read_overlay};
+use tagrelay_manifest::{Beside, Overlay, Surroundings, read_overlay};
 
 /// Reads files of a tree by path. Each folder is read once.
 pub(super) struct Around<'a> {

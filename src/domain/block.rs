@@ -3,8 +3,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::words;
-use crate::image::Repository;
 use crate::policy::{FreezeCalendar, frozen_until};
+use tagrelay_image::Repository;
 
 words! {
     /// The two names of a block in the API and the commands.

@@ -6,9 +6,9 @@ use ulid::Ulid;
 
 use super::explain;
 use super::update::Cause;
-use crate::image::{Digest, Repository, Version};
 use crate::policy::compare::{by_build_time, by_tag};
 use crate::policy::{Criterion, ImageRule, TagFacts, Verification};
+use tagrelay_image::{Digest, Repository, Version};
 
 /// A fact that comparing needs: known, or missing and to be requested from the intake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub enum Missing {
     /// When an image was built.
     BuildTime { repository: Repository, digest: Digest },
     /// What a tag points at.
-    TagDigest { repository: Repository, tag: crate::image::Tag },
+    TagDigest { repository: Repository, tag: tagrelay_image::Tag },
     /// Whether a digest was announced before under another tag.
-    AnnouncedBefore { repository: Repository, digest: Digest, tag: crate::image::Tag },
+    AnnouncedBefore { repository: Repository, digest: Digest, tag: tagrelay_image::Tag },
 }
 
 impl std::fmt::Display for Missing {
@@ -86,8 +86,8 @@ pub trait Facts {
     fn descent(&self, source: usize, repository: &Repository, new: &str, old: &str) -> Fact<Descent>;
     fn build_time(&self, repository: &Repository, digest: &Digest) -> Fact<BuildTime>;
     /// `None`: the registry has no such tag any more.
-    fn tag_digest(&self, repository: &Repository, tag: &crate::image::Tag) -> Fact<Option<Digest>>;
-    fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &crate::image::Tag) -> Fact<bool>;
+    fn tag_digest(&self, repository: &Repository, tag: &tagrelay_image::Tag) -> Fact<Option<Digest>>;
+    fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &tagrelay_image::Tag) -> Fact<bool>;
 }
 
 /// The build that is compared: what an event announced.

@@ -6,8 +6,8 @@ use super::explain;
 use super::update::{Cause, Update, UpdateState};
 use super::versions::is_same;
 use super::wait::{Wait, WaitCause, may_go};
-use crate::image::{Digest, Repository, Version};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule};
+use tagrelay_image::{Digest, Repository, Version};
 
 /// One repository in one environment, as the branch's tip and the store show it.
 pub struct Place<'a> {

@@ -2,8 +2,8 @@ use jiff::Timestamp;
 
 use super::update::{Cause, UpdateState};
 use super::words;
-use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Digest, Repository, Tag};
 
 words! {
     /// The state of an event.

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::update::SiteChange;
 use super::words;
-use crate::image::Version;
+use tagrelay_image::Version;
 
 words! {
     /// The state of a push attempt.

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::words;
-use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Repository, Version};
 
 words! {
     /// The state of an update.

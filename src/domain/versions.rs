@@ -1,4 +1,4 @@
-use crate::image::Version;
+use tagrelay_image::Version;
 
 /// Returns the versions that sites name, each once, in the order in which they are found.
 ///
@@ -51,7 +51,7 @@ pub fn runs(running: &[Version], version: &Version) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageReference;
+    use tagrelay_image::ImageReference;
 
     fn joined(written: &[&str]) -> Vec<String> {
         let named: Vec<Version> = written

@@ -69,7 +69,7 @@ mod tests {
             id: "1".to_owned(),
             environment: "staging".to_owned(),
             repository: "uyou/user-service".parse().unwrap(),
-            version: crate::image::Version::tagged("a".parse().unwrap(), None),
+            version: tagrelay_image::Version::tagged("a".parse().unwrap(), None),
             cause,
             cause_id: "1".to_owned(),
             actor: "hub".to_owned(),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::Problem;
 use super::bodies::Bodies;
 use crate::store::ReceiverHeard;
-use crate::webhook::{RateLimit, Receiver};
+use tagrelay_webhook::{RateLimit, Receiver};
 
 /// A receiver with its limits.
 pub(super) struct Gate {
@@ -88,7 +88,7 @@ pub(super) fn whole_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhook::{Kind, ReceiverSettings};
+    use tagrelay_webhook::{Kind, ReceiverSettings};
 
     fn gate(rate_limit: Option<&str>) -> Gate {
         let settings = ReceiverSettings {

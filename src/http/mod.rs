@@ -36,7 +36,7 @@ use gate::Gate;
 use crate::access::ApiToken;
 use crate::api::Problem;
 use crate::relay::Relay;
-use crate::webhook::Receiver;
+use tagrelay_webhook::Receiver;
 
 /// The dependencies of the routes.
 pub struct Parts {

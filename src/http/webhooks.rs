@@ -11,11 +11,11 @@ use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
 use crate::api::{AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState, WebhookAnswer};
-use crate::image::CommitSha;
 use crate::relay::BranchNews;
 use crate::store::ReceivedState;
 use crate::telemetry::TraceContext;
-use crate::webhook::{self, Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver, Unauthorized};
+use tagrelay_image::CommitSha;
+use tagrelay_webhook::{Delivery, Errand, Ignored, MovedBranch, PushEvent, Receiver, Unauthorized};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/webhooks/{receiver}", post(receive).options(allow))
@@ -103,14 +103,14 @@ impl App {
         let receiver = &gate.receiver;
         let (parts, body) = request.into_parts();
         gate.bodies.check_length(&parts.headers)?;
-        let head = webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &[] };
+        let head = tagrelay_webhook::Request { headers: &parts.headers, query: parts.uri.query(), body: &[] };
         self.learn_keys(gate, &head).await?;
         if let Err(unauthorized) = receiver.check_head(&head) {
             bodies::discard(body).await;
             return Err(rejected(receiver, trace, unauthorized));
         }
         let body = gate.bodies.read(body).await?;
-        let request = webhook::Request { body: &body.bytes, ..head };
+        let request = tagrelay_webhook::Request { body: &body.bytes, ..head };
         let mut delivery = authenticate(receiver, trace, &request)?;
         gate.count()?;
         if let Some(Errand::LearnCertificate(_)) = &delivery.errand {
@@ -191,7 +191,7 @@ impl App {
 
     /// Fetches the keys of an issuer if the token names an unknown one. Without any key no token can be checked, so the sender
     /// gets a 503.
-    async fn learn_keys(&self, gate: &Gate, request: &webhook::Request<'_>) -> Result<(), Problem> {
+    async fn learn_keys(&self, gate: &Gate, request: &tagrelay_webhook::Request<'_>) -> Result<(), Problem> {
         let receiver = &gate.receiver;
         if receiver.settings().identity_token.is_none() {
             return Ok(());
@@ -272,7 +272,7 @@ impl App {
 fn authenticate(
     receiver: &Receiver,
     trace: &TraceContext,
-    request: &webhook::Request<'_>,
+    request: &tagrelay_webhook::Request<'_>,
 ) -> Result<Delivery, Problem> {
     receiver.receive(request).map_err(|unauthorized| rejected(receiver, trace, unauthorized))
 }

@@ -1,7 +1,7 @@
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::{TagFacts, TagRule};
-use crate::image::{Repository, Tag};
+use tagrelay_image::{Repository, Tag};
 
 /// A glob over normalised repositories: `docker.io/uyou/*`.
 ///

@@ -6,7 +6,7 @@ use semver::{BuildMetadata, Prerelease, VersionReq};
 use super::calendar::{self, CalendarFormat};
 use super::range;
 use super::shape::{InvalidTagRule, Shape, affix};
-use crate::image::Tag;
+use tagrelay_image::Tag;
 
 /// Which tags of a repository are versions.
 #[derive(Debug, Clone, PartialEq, Eq)]

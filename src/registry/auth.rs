@@ -17,7 +17,7 @@ use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
 use super::failure::{RegistryFailure, no_answer, temporary};
-use crate::secret::{ExposeSecret as _, Redaction};
+use tagrelay_secret::{ExposeSecret as _, Redaction};
 
 /// Lifetime of a token without `expires_in`
 /// (<https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>).
@@ -368,7 +368,7 @@ fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use tagrelay_secret::Secret;
 
     fn life(json: &str) -> Option<Duration> {
         let asked_at = Instant::now();

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::body::read_at_most;
 use super::failure::RegistryFailure;
 use super::one::{MAX_MANIFEST_BYTES, Registry};
-use crate::image::Digest;
 use crate::policy::compare::plausible_build_time;
+use tagrelay_image::Digest;
 
 /// Annotation and label of the build time (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
 const CREATED: &str = "org.opencontainers.image.created";

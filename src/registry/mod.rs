@@ -45,7 +45,7 @@ use jiff::Timestamp;
 use one::{Held, Read, Registry};
 use tags::Listed;
 
-use crate::image::{Digest, InvalidRepository, Repository, Tag};
+use tagrelay_image::{Digest, InvalidRepository, Repository, Tag};
 
 /// Registries without settings that are kept. One more clears them all with their connections and tokens, so that
 /// events with invented hosts cannot fill the memory.

@@ -19,7 +19,7 @@ use super::client::TimeLimits;
 use super::failure::{RegistryFailure, no_answer, temporary};
 use super::throttle::{Pause, Throttle};
 use super::{Credentials, UnverifiedImage};
-use crate::image::Digest;
+use tagrelay_image::Digest;
 
 /// Twice the 4 MiB that registries accept
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>).

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::secret::Secret;
+use tagrelay_secret::Secret;
 
 /// The settings of one registry. A registry without settings is used over HTTPS, anonymously.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::body::read_at_most;
 use super::failure::RegistryFailure;
 use super::link::{BadLink, next_page};
 use super::one::Registry;
-use crate::image::Tag;
+use tagrelay_image::Tag;
 
 /// Tags requested per page: the maximum of Amazon ECR
 /// (<https://github.com/google/go-containerregistry/issues/681>). Other registries use their own limit and link to the

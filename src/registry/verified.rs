@@ -1,4 +1,4 @@
-use crate::image::{Digest, Repository, Tag, Version};
+use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// An image as a sender announced it, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]

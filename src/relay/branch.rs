@@ -7,9 +7,9 @@ use tokio::sync::{Mutex, Notify};
 use super::{Environment, UpdateMode};
 use crate::config_repo::{Below, CommitId, ConfigRepository, EnvironmentSites, RemoteError, Snapshot};
 use crate::domain::Update;
-use crate::image::Repository;
 use crate::settings::WritingSettings;
 use crate::telemetry::{GitOperation, Metrics};
+use tagrelay_image::Repository;
 
 /// A branch of a config repository, with the environments that live on it. One writer works on it.
 pub struct Branch {

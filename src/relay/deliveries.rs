@@ -8,7 +8,7 @@ use super::{BranchNews, Relay};
 use crate::policy::rule_for;
 use crate::store::{EventFilter, NewEvent, Received, ReceivedState, Replayed, StoreError};
 use crate::telemetry::TraceContext;
-use crate::webhook::PushEvent;
+use tagrelay_webhook::PushEvent;
 
 /// How long an event that has only repository and tag is taken for a repetition: as long as a CI job repeats a request. Later,
 /// the tag may have been built again.
@@ -130,7 +130,7 @@ fn new_event(
         digest: event.digest.clone(),
         pushed_at: event.pushed_at,
         // No part can hold a line feed but the delivery id, which is the last.
-        duplicate_key: crate::image::Digest::of(parts.join("\n").as_bytes()).to_string(),
+        duplicate_key: tagrelay_image::Digest::of(parts.join("\n").as_bytes()).to_string(),
         duplicates_since: duplicates_since.max(bare_since),
         trace,
     }
@@ -151,7 +151,7 @@ mod tests {
         };
         let week = Timestamp::now() - Duration::from_secs(7 * 24 * 3600);
         let named = PushEvent { delivery: Some("1".into()), ..bare.clone() };
-        let pinned = PushEvent { digest: Some(crate::image::Digest::of(b"")), ..bare.clone() };
+        let pinned = PushEvent { digest: Some(tagrelay_image::Digest::of(b"")), ..bare.clone() };
         let now = Timestamp::now();
         let event = |pushed: &PushEvent| new_event(("ci", pushed), false, week, now, TraceContext::random());
         assert!(event(&bare).duplicates_since > Timestamp::now() - Duration::from_secs(660));

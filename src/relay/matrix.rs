@@ -9,9 +9,9 @@ use super::branch::{Branch, sites};
 use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
-use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
+use tagrelay_image::{Repository, Version};
 
 /// How old what is known of a branch may be when it is shown.
 const READ_AGE: Duration = Duration::from_secs(5);

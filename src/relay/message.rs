@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use crate::config_repo::{Change, PlannedCommit};
 use crate::domain::{Cause, Request, Update};
-use crate::image::{ImageReference, Version};
 use crate::settings::{ChangeFields, Fields, MessageSettings, MessageTemplate};
+use tagrelay_image::{ImageReference, Version};
 
 /// Returns the message of a commit. `updates` are looked up by the keys of the changes, `requests` by their cause ids.
 pub(super) fn render(

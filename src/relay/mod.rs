@@ -44,7 +44,6 @@ pub use runtime::Running;
 pub use settings::{Environment, UpdateMode};
 
 use crate::domain::{CatchUpDoubt, Update};
-use crate::image::{Repository, Version};
 use crate::policy::{FreezeCalendar, ImageRule};
 use crate::registry::Registries;
 use crate::settings::CatchUpSettings;
@@ -53,6 +52,7 @@ use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Span, Traces};
 use intake::FactBase;
 use runtime::{Process, Wakes};
+use tagrelay_image::{Repository, Version};
 
 /// What the pipeline is made of.
 pub struct Parts {

@@ -11,7 +11,7 @@ use crate::relay::{Branch, Environment, Following, Relay, UpdateMode};
 use crate::settings::{self, EnvironmentSettings, Settings};
 use crate::store::Retention;
 use crate::telemetry::Metrics;
-use crate::webhook::Receiver;
+use tagrelay_webhook::Receiver;
 
 /// Returns how long ended rows are kept: at least as long as the longest duplicate window of a receiver.
 pub(super) fn retention(settings: &Settings) -> Retention {

@@ -227,8 +227,8 @@ fn report_misplaced(section: Section<'_>, transport: Option<Transport>) {
 }
 
 /// Reports a public key or another file in place of the private key, before the first connection fails.
-fn check_private_key(section: Section<'_>, key: &crate::secret::Secret) -> Option<()> {
-    use crate::secret::ExposeSecret;
+fn check_private_key(section: Section<'_>, key: &tagrelay_secret::Secret) -> Option<()> {
+    use tagrelay_secret::ExposeSecret;
     let text = key.reveal().ok()?;
     if text.expose_secret().contains("PRIVATE KEY-----") {
         return Some(());

@@ -9,8 +9,8 @@ use super::reader::Section;
 use super::{argocd, duration, freeze, site};
 use crate::argocd::Selection;
 use crate::config_repo::EnvironmentPaths;
-use crate::manifest::{ImageNames, ManifestSettings, Pin};
 use crate::policy::FreezeSchedule;
+use tagrelay_manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]

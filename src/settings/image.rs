@@ -3,9 +3,9 @@ use std::path::Path;
 use super::reader::Section;
 use super::report::At;
 use super::{keys, source, tag};
-use crate::image::Repository;
 use crate::policy::{ImageRule, RepositoryPattern, Verification};
 use crate::source_repo::SourceSettings;
+use tagrelay_image::Repository;
 
 /// All `[[image]]` rules with their sources.
 #[derive(Default)]

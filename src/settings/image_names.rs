@@ -1,6 +1,6 @@
 use super::reader::Section;
-use crate::image::Repository;
-use crate::manifest::ImageNames;
+use tagrelay_image::Repository;
+use tagrelay_manifest::ImageNames;
 
 /// Returns the names by which markers in manifests refer to images: `name` and `flux_policy` of each `[[image]]`, and
 /// the last components of the repositories.

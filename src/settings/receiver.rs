@@ -8,7 +8,7 @@ use super::reader::Section;
 use super::registry::check_host;
 use super::report::At;
 use super::{duration, keys};
-use crate::webhook::{DEFAULT_DUPLICATE_WINDOW, IdentityTokens, Kind, RateLimit, ReceiverSettings, SigningKeys};
+use tagrelay_webhook::{DEFAULT_DUPLICATE_WINDOW, IdentityTokens, Kind, RateLimit, ReceiverSettings, SigningKeys};
 
 const IDENTITY_EXAMPLE: &str = "{ issuer = \"…\", audience = \"…\", account = \"…\", keys = { url = \"…\" } }";
 const KEYS_EXAMPLE: &str =

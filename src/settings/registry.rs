@@ -1,8 +1,8 @@
 use super::reader::Section;
 use super::remote_url::is_loopback;
 use super::report::At;
-use crate::image::Repository;
 use crate::registry::{Credentials, RegistrySettings};
+use tagrelay_image::Repository;
 
 pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
     let host =

@@ -1,6 +1,6 @@
 use super::keys;
 use super::reader::Section;
-use crate::secret::{Secret, SecretError};
+use tagrelay_secret::{Secret, SecretError};
 
 const EXAMPLE: &str = "{ env = \"NAME\" } or { file = \"/run/secrets/name\" }";
 

@@ -4,8 +4,8 @@ use super::keys;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
-use crate::image::Repository;
-use crate::manifest::{InvalidSiteRule, RulePart, SiteRule};
+use tagrelay_image::Repository;
+use tagrelay_manifest::{InvalidSiteRule, RulePart, SiteRule};
 
 /// Returns the rules of `[[environment.site]]`; `environment_paths` are the environment's own.
 pub(super) fn read(environment: Section<'_>, environment_paths: &[String]) -> Vec<SiteRule> {

@@ -2,8 +2,8 @@ use super::keys;
 use super::nearest::hint;
 use super::reader::Section;
 use super::report::At;
-use crate::image::Tag;
 use crate::policy::{InvalidTagRule, TagRule};
+use tagrelay_image::Tag;
 
 /// Git abbreviates commit ids to at least seven digits; fewer are not unique in larger repositories.
 const MIN_SHA_DIGITS: usize = 7;

@@ -349,7 +349,7 @@ async fn blocking<T: Send + 'static>(url: &str, work: impl FnOnce() -> T + Send 
 
 /// Returns the name of the folder of a source. Different sources have different names.
 pub(super) fn folder_name(url: &str, branches: &[String]) -> String {
-    let digest = crate::image::Digest::of(format!("{url}\n{}", branches.join("\n")).as_bytes());
+    let digest = tagrelay_image::Digest::of(format!("{url}\n{}", branches.join("\n")).as_bytes());
     let name = Path::new(url).file_stem().and_then(|name| name.to_str()).unwrap_or("source");
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).take(60).collect();
     format!("{name}-{}", digest.as_str().trim_start_matches("sha256:").chars().take(16).collect::<String>())

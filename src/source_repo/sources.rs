@@ -5,7 +5,7 @@ use super::answer::{Membership, Relation};
 use super::error::SourceError;
 use super::repository::{self, SourceRepository};
 use super::settings::{NAME, SourceSettings};
-use crate::image::Repository;
+use tagrelay_image::Repository;
 
 /// The source repositories of the settings. Each is opened at the first question.
 pub struct Sources {

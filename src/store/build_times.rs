@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use super::statements::{statements, values};
 use super::writer::{Flood, Transaction};
 use super::{Store, StoreError};
-use crate::image::{Digest, Repository};
+use tagrelay_image::{Digest, Repository};
 
 statements! {
     OF = ("SELECT built_at FROM build_times WHERE repository = $1 AND digest = $2");

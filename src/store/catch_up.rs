@@ -17,8 +17,8 @@ use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
 use crate::domain::{Cause, EventState};
-use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Digest, Repository, Tag};
 
 statements! {
     SEEN = ("SELECT listed_at, seen, digest FROM catch_up WHERE repository = $1 AND listed_at >= $2");

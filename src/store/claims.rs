@@ -8,7 +8,7 @@ use super::rows::{request_columns, update_columns};
 use super::statements::{statements, values};
 use super::{Store, StoreError};
 use crate::domain::{Blocks, Cause, Request, Update, UpdateState};
-use crate::image::{Repository, Version};
+use tagrelay_image::{Repository, Version};
 
 statements! {
     PENDING = ("SELECT ", update_columns!(), ", (SELECT fence FROM turn WHERE id = 1) AS fence FROM updates

@@ -14,8 +14,8 @@ use super::statements::{statements, values};
 use super::writer::{Flood, Transaction};
 use super::{Store, StoreError};
 use crate::domain::{Cause, Change, EventState};
-use crate::image::{Digest, Repository, Tag};
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Digest, Repository, Tag};
 
 statements! {
     DELIVERED_BEFORE = ("SELECT v.column1, events.id, events.state, events.redeliverable

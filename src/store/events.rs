@@ -10,7 +10,7 @@ use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
 use crate::domain::{Event, EventState, Party, UpdateState};
-use crate::image::{Digest, Repository, Tag};
+use tagrelay_image::{Digest, Repository, Tag};
 
 statements! {
     BY_ID = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list} ORDER BY id");

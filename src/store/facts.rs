@@ -8,7 +8,7 @@ use super::statements::{statements, values};
 use super::writer::{Flood, Transaction};
 use super::{Store, StoreError};
 use crate::domain::{Event, EventState, UpdateState};
-use crate::image::Version;
+use tagrelay_image::Version;
 
 statements! {
     QUEUED = ("SELECT ", event_columns!(), " FROM events WHERE state = $1 AND id IN {list}");

@@ -7,7 +7,7 @@ use super::rows::update_columns;
 use super::statements::{statements, values};
 use super::{Store, StoreError, explain};
 use crate::domain::{Update, UpdateState};
-use crate::image::Repository;
+use tagrelay_image::Repository;
 
 statements! {
     BY_ID = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list} ORDER BY id");

@@ -15,7 +15,7 @@ use super::rows::{json_of, json_text, time};
 use super::statements::{statements, values};
 use super::{Store, StoreError};
 use crate::domain::{Change, Entry, Event, Update};
-use crate::image::Version;
+use tagrelay_image::Version;
 
 /// How many transactions a subscriber may be behind before it reads the table.
 const CAPACITY: usize = 64;

@@ -6,8 +6,8 @@ use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
 use crate::domain::{Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState};
-use crate::image::{Repository, Version};
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Repository, Version};
 
 statements! {
     BY_ID = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list} ORDER BY id");

@@ -7,7 +7,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::database::{Row, Value};
 use crate::domain::{AttemptedUpdate, Block, Event, PushAttempt, Request, SiteChange, Update, Wait};
-use crate::image::{Digest, Tag, Version};
+use tagrelay_image::{Digest, Tag, Version};
 
 /// The columns of an [`Event`].
 macro_rules! event_columns {

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use sqlx::FromRow;
 
 use super::database::{Arguments, Connection, Driver, Row, Value};
-use crate::image::{Digest, Repository, Tag};
+use tagrelay_image::{Digest, Repository, Tag};
 
 /// The most rows in one statement: bounds the memory of a prepared statement.
 const MAX_ROWS: usize = 256;

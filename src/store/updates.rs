@@ -4,7 +4,7 @@ use super::apply::{Step, apply};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
 use crate::domain::{Party, UpdateInput, UpdateState};
-use crate::image::Digest;
+use tagrelay_image::Digest;
 
 /// The end of an update.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_yaml::Value;
-use tagrelay::image::{ImageReference, Repository};
 use tagrelay::policy::RepositoryPattern;
+use tagrelay_image::{ImageReference, Repository};
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)

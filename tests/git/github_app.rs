@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tagrelay::config_repo::{Authentication, GitHubApp, RemoteError};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git::{self, Remote};
 use tagrelay_test_support::git_http::Server;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::setup::{Opened, Setup, apply, deployment, plan, prepare, versions};
 use base64::Engine as _;
 use tagrelay::config_repo::{Authentication, ConfigRepository, OpenError, PushError, RemoteError};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git::{self, Remote};
 use tagrelay_test_support::git_http::{Fault, Server};
 

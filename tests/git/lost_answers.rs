@@ -2,7 +2,7 @@
 
 use crate::setup::{Setup, deployment, plan, prepare};
 use tagrelay::config_repo::{Authentication, Below, CommitId, ConfigRepository};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git::{self, Remote, git};
 use tagrelay_test_support::git_http::{Fault, Server};
 use tagrelay_test_support::git_ssh::{Sshd, VERSION_2};

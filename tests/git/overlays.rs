@@ -2,8 +2,8 @@
 
 use crate::setup::{Setup, apply, deployment, environment_plan, plan, prepare, versions};
 use tagrelay::config_repo::{ConfigRepository, Grouping, Outcome, Plan};
-use tagrelay::image::Version;
-use tagrelay::manifest::{Format, ManifestSettings, Pin, RulePart, SiteRule};
+use tagrelay_image::Version;
+use tagrelay_manifest::{Format, ManifestSettings, Pin, RulePart, SiteRule};
 use tagrelay_test_support::git::{Remote, git};
 
 const USER: &str = "uyou/user-service";
@@ -170,7 +170,7 @@ async fn rules_and_pinned_digests_are_pushed() {
         ],
     );
     let mut setup = Setup::new(&remote.file_url());
-    let repository: tagrelay::image::Repository = USER.parse().unwrap();
+    let repository: tagrelay_image::Repository = USER.parse().unwrap();
     let rule = SiteRule::new(SETTINGS, "$.releases[?name=='user'].version", Some(repository.clone()), RulePart::Tag);
     setup.environments[0].manifests =
         ManifestSettings { rules: vec![rule.unwrap()], pin: Pin::Digest, ..ManifestSettings::default() };

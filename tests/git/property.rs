@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::setup::{self, Setup, apply, packs, plan};
 use proptest::prelude::*;
 use tagrelay::config_repo::{ConfigRepository, EnvironmentPaths, Outcome};
-use tagrelay::manifest::{ManifestSettings, RulePart, SiteRule};
+use tagrelay_manifest::{ManifestSettings, RulePart, SiteRule};
 use tagrelay_test_support::git::{self, Remote, git, git_with_input};
 
 /// Names whose order in a tree is not alphabetical: folders sort as if their name ended with a slash.

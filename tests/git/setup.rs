@@ -7,8 +7,8 @@ use tagrelay::config_repo::{
     Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, EnvironmentPlan, Identity, Outcome, Plan,
     Prepared, PushError, RemoteSettings, WantedVersion,
 };
-use tagrelay::image::Version;
-use tagrelay::manifest::ManifestSettings;
+use tagrelay_image::Version;
+use tagrelay_manifest::ManifestSettings;
 pub use tagrelay_test_support::fleet::deployment;
 use tempfile::TempDir;
 

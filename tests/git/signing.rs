@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::setup::{Setup, apply, deployment, plan};
 use tagrelay::config_repo::{SignatureFormat, Signer};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git::{self, Remote};
 use tempfile::TempDir;
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use tagrelay::config_repo::Authentication;
-use tagrelay::image::Repository;
-use tagrelay::secret::Secret;
 use tagrelay::source_repo::{Membership, Relation, SourceSettings, Sources};
+use tagrelay_image::Repository;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git_http::{Fault, Server};
 use tagrelay_test_support::source::{CONTENT, Source};
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::setup::{Setup, apply, deployment, plan, prepare, versions};
 use tagrelay::config_repo::{Authentication, PushError, RemoteError};
-use tagrelay::secret::Secret;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::git::Remote;
 use tagrelay_test_support::git_ssh::{Sshd, VERSION_2, keygen};
 

@@ -5,14 +5,14 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagrelay::image::Repository;
-use tagrelay::manifest::{
+use tagrelay_image::Repository;
+use tagrelay_manifest::{
     Beside, ManifestSettings, Overlay, Overlays, Refused, RulePart, Site, SiteRule, Surroundings, Unreadable, Wanted,
     edit, edit_overlay, read, read_overlay, scan,
 };
 
 fn wanted() -> Vec<Wanted> {
-    let version = tagrelay::image::Version::tagged("2".parse().unwrap(), None);
+    let version = tagrelay_image::Version::tagged("2".parse().unwrap(), None);
     vec![Wanted { repository: "a".parse().unwrap(), version }]
 }
 

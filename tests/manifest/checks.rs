@@ -3,10 +3,10 @@
 
 use serde_yaml::Value;
 
-use crate::image::{Tag, Version};
-use crate::manifest::{
-    self, Beside, Format, ManifestSettings, Pin, Reading, Refused, RulePart, SiteRule, Surroundings, Wanted,
-    edit_overlay, edit_with, read, read_overlay,
+use tagrelay_image::{Tag, Version};
+use tagrelay_manifest::{
+    Beside, Format, ManifestSettings, Pin, Reading, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay,
+    edit_with, read, read_overlay,
 };
 
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -164,7 +164,7 @@ fn same_but_for_images(before: &[u8], after: &[u8]) {
 }
 
 /// A file made from an input: the first byte chooses name and settings, the rest is the content.
-fn file(input: &[u8]) -> Option<(&'static str, manifest::ManifestSettings, &[u8])> {
+fn file(input: &[u8]) -> Option<(&'static str, tagrelay_manifest::ManifestSettings, &[u8])> {
     const NAMES: [&str; 8] = [
         "a.yaml",
         "kustomization.yaml",
@@ -176,20 +176,22 @@ fn file(input: &[u8]) -> Option<(&'static str, manifest::ManifestSettings, &[u8]
         "x/Kustomization",
     ];
     let (choice, bytes) = input.split_first()?;
-    let mut settings = manifest::ManifestSettings::default();
+    let mut settings = tagrelay_manifest::ManifestSettings::default();
     if choice & 8 != 0 {
-        settings.pin = manifest::Pin::Digest;
+        settings.pin = tagrelay_manifest::Pin::Digest;
     }
     if choice & 16 != 0 {
-        let mut names = manifest::ImageNames::default();
+        let mut names = tagrelay_manifest::ImageNames::default();
         names.pattern("docker.io/library/*");
         names.flux_policy("ns:b", &"b".parse().ok()?);
         settings.names = std::sync::Arc::new(names);
-        let rules =
-            [("$.a[?b=='c'].d", Some("a"), manifest::RulePart::Tag), ("$.*.*", None, manifest::RulePart::Reference)];
+        let rules = [
+            ("$.a[?b=='c'].d", Some("a"), tagrelay_manifest::RulePart::Tag),
+            ("$.*.*", None, tagrelay_manifest::RulePart::Reference),
+        ];
         let rule = |(path, repository, part): (&str, Option<&str>, _)| {
             let repository = repository.and_then(|repository| repository.parse().ok());
-            manifest::SiteRule::new("**", path, repository, part).ok()
+            tagrelay_manifest::SiteRule::new("**", path, repository, part).ok()
         };
         settings.rules.extend(rules.into_iter().filter_map(rule));
     }

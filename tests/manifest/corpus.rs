@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tagrelay::image::{ImageReference, Version};
-use tagrelay::manifest::{
+use tagrelay_image::{ImageReference, Version};
+use tagrelay_manifest::{
     ManifestSettings, Pin, Refused, RulePart, SiteRule, Wanted, edit, edit_with, is_manifest_path, read, scan,
 };
 use tagrelay_test_support::folder;

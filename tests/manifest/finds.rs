@@ -1,8 +1,8 @@
 //! Minimised inputs of bugs that the fuzz targets found, one test each.
 
 use crate::checks;
-use tagrelay::image::{ImageReference, Version};
-use tagrelay::manifest::{
+use tagrelay_image::{ImageReference, Version};
+use tagrelay_manifest::{
     Beside, ManifestSettings, Refused, RulePart, SiteRule, Surroundings, Wanted, edit_overlay, read, read_overlay, scan,
 };
 

@@ -10,4 +10,3 @@ mod properties;
 mod public;
 
 // The module names that `checks` uses, here and in the fuzz targets.
-use tagrelay::{image, manifest};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tagrelay::image::{ImageReference, Repository, Version};
-use tagrelay::manifest::{
+use tagrelay_image::{ImageReference, Repository, Version};
+use tagrelay_manifest::{
     Beside, Edited, Format, ManifestSettings, Overlay, Overlays, Pin, Refused, Surroundings, Wanted, edit,
     edit_overlay, read_overlay, scan,
 };
@@ -71,7 +71,7 @@ fn corpus_wanted() -> Vec<Wanted> {
 }
 
 fn versions(overlay: &Overlay) -> Vec<String> {
-    let describe = |site: &tagrelay::manifest::Site| {
+    let describe = |site: &tagrelay_manifest::Site| {
         assert_eq!(site.format, Format::Inherited);
         format!("{} {} {}", site.line, site.repository.name(), site.version)
     };
@@ -92,7 +92,7 @@ fn added_entry_follows_the_style_of_the_file() {
         // Then it is an ordinary site at the reported position, and nothing is inherited.
         let sites = scan(path, &edited.bytes).unwrap();
         for change in &edited.changes {
-            let says_it = |site: &tagrelay::manifest::Site| {
+            let says_it = |site: &tagrelay_manifest::Site| {
                 (site.line, &site.repository, &site.version) == (change.line, &change.repository, &change.new)
             };
             assert!(sites.iter().any(says_it), "{path}: {change:?} {sites:?}");
@@ -390,7 +390,7 @@ fn image_replaced_by_json_patch_gets_no_entry() {
         let mut expected = inherited;
         expected.sort_unstable();
         assert_eq!(found, expected, "{patch}");
-        let named = |note: &tagrelay::manifest::Note| {
+        let named = |note: &tagrelay_manifest::Note| {
             assert!(note.line == 2 && note.reason.contains("JSON Patch"), "{note:?}");
             note.reason.split('`').nth(1).unwrap().to_owned()
         };

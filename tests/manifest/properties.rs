@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use regex::Regex;
-use tagrelay::image::{Tag, Version};
-use tagrelay::manifest::{ManifestSettings, RulePart, Site, SiteRule, Wanted, edit, read, scan};
+use tagrelay_image::{Tag, Version};
+use tagrelay_manifest::{ManifestSettings, RulePart, Site, SiteRule, Wanted, edit, read, scan};
 use tagrelay_test_support::pyyaml;
 
 const OLD_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -598,7 +598,7 @@ proptest! {
                 }
                 (Ok(_), Err(refused)) => prop_assert!(refused.repository().is_some(), "{}", refused),
                 (Err(unreadable), Err(refused)) => {
-                    prop_assert_eq!(tagrelay::manifest::Refused::Unreadable(unreadable), refused);
+                    prop_assert_eq!(tagrelay_manifest::Refused::Unreadable(unreadable), refused);
                 }
                 (Err(unreadable), Ok(_)) => panic!("edited what cannot be read: {unreadable}"),
             }

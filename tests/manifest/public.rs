@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use tagrelay::image::{Repository, Version};
-use tagrelay::manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
+use tagrelay_image::{Repository, Version};
+use tagrelay_manifest::{Edited, Site, SiteChange, Wanted, edit, is_manifest_path, scan};
 use tagrelay_test_support::{folder, pyyaml};
 
 /// A full SHA, and tags that look like a number, exponent, octal, binary, date and boolean.

@@ -4,10 +4,10 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, TimeLimits, UnverifiedImage};
-use tagrelay::secret::Secret;
 use tagrelay_embedded_registry::EmbeddedRegistry;
+use tagrelay_image::Repository;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, READER, SignIn};
 
 use crate::image;

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use http::header;
 use serde_json::Value;
-use tagrelay::image::Digest;
 use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings, UnverifiedImage};
-use tagrelay::secret::Secret;
 use tagrelay_embedded_registry::push::{TinyImage, push};
+use tagrelay_image::Digest;
+use tagrelay_secret::Secret;
 use tagrelay_test_support::collector::Collector;
 use tagrelay_test_support::docker_registry::{DockerRegistry, Options, READER};
 use tagrelay_test_support::peer;

@@ -5,9 +5,9 @@ use oci_distribution::client::{ClientConfig, ClientProtocol, Config, ImageLayer}
 use oci_distribution::manifest::{IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use oci_distribution::secrets::RegistryAuth;
 use serde_json::{Value, json};
-use tagrelay::image::{Digest, Repository, Tag};
 use tagrelay_embedded_registry::push::{TinyImage, push};
 use tagrelay_embedded_registry::{EmbeddedRegistry, NotifyEndpoint};
+use tagrelay_image::{Digest, Repository, Tag};
 use tagrelay_test_support::collector::Collector;
 
 async fn registry() -> EmbeddedRegistry {

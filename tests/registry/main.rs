@@ -6,8 +6,8 @@ mod docker;
 mod embedded;
 mod tags;
 
-use tagrelay::image::Repository;
 use tagrelay::registry::UnverifiedImage;
+use tagrelay_image::Repository;
 
 fn image(host: &str, path: &str, tag: &str) -> UnverifiedImage {
     UnverifiedImage { repository: Repository::new(host, path).unwrap(), tag: tag.parse().unwrap() }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tagrelay::image::Repository;
 use tagrelay::registry::{Confirmation, Listing, Registries, RegistrySettings};
+use tagrelay_image::Repository;
 use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, SignIn};
 
 use crate::image;

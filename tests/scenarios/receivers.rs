@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tagrelay::webhook::Kind;
+use tagrelay_webhook::Kind;
 
 use tagrelay_test_support::fleet::{Fleet, READ_TOKEN, sha};
 use tagrelay_test_support::git_tls::Door;
@@ -191,7 +191,7 @@ async fn identity_tokens_are_checked_with_fetched_keys() {
         .start()
         .await;
     let sample = |tag: &str| {
-        let push = tagrelay::webhook::SamplePush {
+        let push = tagrelay_webhook::SamplePush {
             repository: fleet.repository("user-service").parse().unwrap(),
             tag: tag.parse().unwrap(),
             digest: None,

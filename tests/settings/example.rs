@@ -6,9 +6,9 @@ use std::path::Path;
 use tagrelay::access::Permission;
 use tagrelay::config_repo::Authentication;
 use tagrelay::policy::{TagRule, Verification};
-use tagrelay::secret::ExposeSecret;
 use tagrelay::settings::{Faults, KEY_SETS, Settings, UpdateMode};
-use tagrelay::webhook::Kind;
+use tagrelay_secret::ExposeSecret;
+use tagrelay_webhook::Kind;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 const REFERENCE: &str = include_str!("../../docs/settings.md");
@@ -209,7 +209,7 @@ fn the_defaults_of_the_reference_are_those_of_the_program() {
         (
             "[[receiver]]",
             "duplicate_window",
-            format!("{}d", tagrelay::webhook::DEFAULT_DUPLICATE_WINDOW.as_secs() / 86_400),
+            format!("{}d", tagrelay_webhook::DEFAULT_DUPLICATE_WINDOW.as_secs() / 86_400),
         ),
         ("[store]", "url", format!("sqlite:{}", defaults.store.path.display())),
         ("[[config_repository]]", "branch", repository.branch.clone()),
@@ -272,7 +272,7 @@ fn every_sender_has_its_steps_in_the_guide() {
         let text = format!("{}{block}\n\n{}", &EXAMPLE[..begin], &EXAMPLE[end..]);
         let settings = surroundings.parse(&text).unwrap_or_else(|faults| panic!("{heading}: {faults}"));
         let [receiver] = &settings.receivers[..] else { panic!("{heading}") };
-        tagrelay::webhook::Receiver::new(receiver.clone()).unwrap_or_else(|error| panic!("{heading}: {error}"));
+        tagrelay_webhook::Receiver::new(receiver.clone()).unwrap_or_else(|error| panic!("{heading}: {error}"));
     }
     for kind in Kind::ALL {
         let line = format!("kind = \"{kind}\"");

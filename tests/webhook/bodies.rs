@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tagrelay::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
+use tagrelay_webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
 const A: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const B: &str = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";

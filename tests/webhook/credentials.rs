@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tagrelay::secret::Secret;
-use tagrelay::webhook::{InvalidReceiver, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{InvalidReceiver, Kind, Receiver, ReceiverSettings, Request, Unauthorized};
 
 /// A way to send a secret.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,8 +3,8 @@
 use hmac::{KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
-use tagrelay::secret::Secret;
-use tagrelay::webhook::{Delivery, Kind, MovedBranch, NoSample, Receiver, ReceiverSettings, Request, SamplePush};
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{Delivery, Kind, MovedBranch, NoSample, Receiver, ReceiverSettings, Request, SamplePush};
 
 const SECRET: &str = "the-secret";
 

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
-use tagrelay::secret::Secret;
-use tagrelay::webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{Delivery, Kind, Receiver, ReceiverSettings, Request};
 
 /// The bodies and headers of all samples; each sender gets those of all others, too.
 static SAMPLES: LazyLock<Vec<(Vec<u8>, HeaderMap)>> = LazyLock::new(|| {

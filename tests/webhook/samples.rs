@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use tagrelay::secret::Secret;
-use tagrelay::webhook::{
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{
     Delivery, Errand, Kind, NoSample, Receiver, ReceiverSettings, Request, SamplePush, SampleRequest, Unauthorized,
 };
 
@@ -69,7 +69,7 @@ fn samples() -> Vec<PathBuf> {
 }
 
 fn images(delivery: &Delivery) -> Vec<Value> {
-    let image = |event: &tagrelay::webhook::PushEvent| {
+    let image = |event: &tagrelay_webhook::PushEvent| {
         serde_json::json!({
             "registry": event.repository.registry(),
             "repository": event.repository.path(),

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
-use tagrelay::secret::Secret;
-use tagrelay::webhook::{
+use tagrelay_secret::Secret;
+use tagrelay_webhook::{
     Delivery, Errand, IdentityTokens, InvalidReceiver, Kind, Receiver, ReceiverSettings, Request, SigningKeys,
     Unauthorized,
 };

@@ -15,7 +15,7 @@ string_newtype!(CommitSha, InvalidCommitSha);
 pub struct InvalidCommitSha(pub String);
 
 impl CommitSha {
-    /// Returns all digits.
+    /// Returns the full id.
     pub fn as_str(&self) -> &str {
         &self.0
     }

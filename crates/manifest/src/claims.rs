@@ -18,7 +18,7 @@ use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 
-/// The sites that each scalar belongs to, and what markers exclude.
+/// The sites that each scalar belongs to, and the scalars that markers exclude.
 struct Claims<'text> {
     /// For each node, the sites (by index) that are reached through it.
     sites: BTreeMap<NodeId, Vec<usize>>,

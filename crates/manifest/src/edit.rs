@@ -30,7 +30,7 @@ pub struct Edited {
     pub bytes: Vec<u8>,
     /// The changes, in the order of the text. Sites that had the wanted version already are not included.
     pub changes: Vec<SiteChange>,
-    /// The nodes before the edit.
+    /// The content of the file before the edit.
     pub before: Reading,
     /// The nodes after the edit; `None`: entries were added.
     pub after: Option<Reading>,
@@ -41,7 +41,7 @@ pub struct Edited {
 pub struct SiteChange {
     /// The repository whose version changed.
     pub repository: Repository,
-    /// The form of the site.
+    /// The format of the site.
     pub format: Format,
     /// The line of the tag, else of the digest, from 1.
     pub line: u32,

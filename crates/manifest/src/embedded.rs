@@ -15,7 +15,6 @@ use super::settings::RulePart;
 /// A scalar whose text is YAML with sites.
 #[derive(Debug, Clone)]
 pub(crate) struct Embedded<'rules> {
-    /// The scalar.
     pub(crate) node: NodeId,
     /// The nodes through which it is reached: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,
@@ -30,7 +29,6 @@ pub(crate) struct Embedded<'rules> {
 pub(crate) enum Content {
     /// A text in which only rules find sites.
     Unknown,
-    /// Helm values.
     Values,
     /// A patch of a kustomization.
     Patch,

@@ -1,4 +1,4 @@
-//! What a file's name tells about its content.
+//! Predicates over file names.
 
 /// Returns whether a file with this name may have sites: `.yaml`, `.yml`, `.json` and `Kustomization`.
 ///

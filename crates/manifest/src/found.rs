@@ -22,7 +22,6 @@ pub(crate) struct Found {
 /// The position of a tag or digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
-    /// The scalar.
     pub(crate) node: NodeId,
     /// Every node through which sites reach the scalar: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,

@@ -34,7 +34,7 @@ pub(crate) struct LineCounter<'text> {
     bytes: &'text [u8],
     position: usize,
     line: u32,
-    /// The start of the line.
+    /// The byte at which the current line starts.
     pub(crate) start: usize,
 }
 

@@ -18,7 +18,6 @@ pub(crate) const OWN: &[u8] = b"tagrelay:";
 /// The key in Flux's markers.
 pub(crate) const FLUX: &[u8] = b"\"$imagepolicy\"";
 
-/// A marker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marker<'text> {
     /// The value before it on its line; `None`: there is none.
@@ -26,9 +25,8 @@ pub(crate) struct Marker<'text> {
     /// The value at whose edge it is: the value of the key on its line if that begins on a later line; in brackets, the
     /// outermost collection that opens or closes on its line.
     pub(crate) around: Option<NodeId>,
-    /// The line, from 1.
+    /// The line, counted from 1.
     pub(crate) line: u32,
-    /// The meaning.
     pub(crate) says: Says<'text>,
 }
 

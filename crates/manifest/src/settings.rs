@@ -11,9 +11,9 @@ use tagrelay_image::Repository;
 /// The settings of an environment that concern its manifests. The default has no names and rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManifestSettings {
-    /// The names in markers.
+    /// The meaning of the names in markers.
     pub names: Arc<ImageNames>,
-    /// Positions that the settings name.
+    /// The sites that `[[environment.site]]` declares.
     pub rules: Vec<SiteRule>,
     /// Whether digests are added.
     pub pin: Pin,

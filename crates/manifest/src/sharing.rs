@@ -23,7 +23,6 @@ use super::tree::{Kind, NodeId, Tree, is_in, outermost};
 
 /// A scalar that cannot be changed alone.
 pub(crate) struct Stray {
-    /// The scalar.
     pub(crate) node: NodeId,
     /// The position that would change too.
     pub(crate) place: NodeId,

@@ -11,7 +11,7 @@ pub struct Site {
     pub repository: Repository,
     /// The version as written.
     pub version: Version,
-    /// The format of the position.
+    /// The format of the site.
     pub format: Format,
     /// The line of the tag, else of the digest, from 1.
     pub line: u32,
@@ -86,6 +86,6 @@ pub struct Note {
 pub struct Reading {
     /// All sites, in the order of the text.
     pub sites: Vec<Site>,
-    /// Positions that are left alone.
+    /// The positions that are left alone.
     pub notes: Vec<Note>,
 }

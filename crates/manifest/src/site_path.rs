@@ -22,7 +22,7 @@ pub(crate) struct SitePath {
 pub(crate) enum Step {
     /// The value of a key.
     Key(String),
-    /// An item, from 0.
+    /// An item, counted from 0.
     Index(usize),
     /// All items or values.
     All,
@@ -189,7 +189,7 @@ impl PathReader<'_> {
         if self.skip("]") { Ok(step) } else { Err(self.fault("`]` is missing")) }
     }
 
-    /// An unquoted key.
+    /// Parses an unquoted key.
     fn word(&mut self) -> Result<String, InvalidSitePath> {
         let is_end = |character: char| matches!(character, '.' | '[' | ']' | '=' | '\'' | '"' | ' ' | '(' | ')' | '*');
         let length = self.rest().find(is_end).unwrap_or(self.rest().len());

@@ -95,7 +95,7 @@ pub(crate) enum Slot<'tree> {
     Absent,
     /// A string: the position in the map, the scalar (another node if the position is an alias), its value.
     Text(NodeId, NodeId, &'tree str),
-    /// A value of another type.
+    /// A value that makes no site.
     Other,
 }
 

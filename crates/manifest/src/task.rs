@@ -4,7 +4,7 @@ use super::embedded::{Content, Embedded, Rule};
 use super::file_name::is_json;
 use super::settings::{ImageNames, ManifestSettings, SiteRule};
 
-/// What to search for in a text.
+/// A text to search, with the names and rules that apply.
 pub(crate) struct Task<'task> {
     pub(crate) role: Role<'task>,
     pub(crate) names: &'task ImageNames,

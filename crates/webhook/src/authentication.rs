@@ -17,7 +17,7 @@ const BEARER: &str = "Bearer realm=\"tagrelay\"";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unauthorized {
-    /// What is wrong or missing. Contains no part of a secret and no text of the request.
+    /// The fault. Contains no part of a secret and no text of the request.
     pub reason: String,
     /// The value of `WWW-Authenticate` in the answer. Some senders (Amazon SNS) send their password only after it.
     pub challenge: &'static str,

@@ -15,9 +15,7 @@ use super::sender::Message;
 pub(crate) struct CloudEvent<'a> {
     /// The type of the event.
     pub kind: Cow<'a, str>,
-    /// The source of the event.
     pub source: Option<Cow<'a, str>>,
-    /// The time of the event.
     pub time: Option<Timestamp>,
     id: Option<Cow<'a, str>>,
     data: Data<'a>,
@@ -56,7 +54,6 @@ impl<'a> CloudEvent<'a> {
         })
     }
 
-    /// Returns the data.
     pub(crate) fn data(&self) -> Node<'_> {
         match &self.data {
             Data::Place(node) => *node,

@@ -26,7 +26,6 @@ pub(crate) enum Credential {
         header: &'static str,
         /// The text before the digits.
         prefix: &'static str,
-        /// The hash function.
         hash: Hash,
         /// The signed bytes.
         signed: Signed,
@@ -38,7 +37,6 @@ pub(crate) enum Credential {
 pub(crate) enum Hash {
     /// HMAC-SHA1, for senders that support nothing better. As a MAC it is not known to be broken.
     Sha1,
-    /// HMAC-SHA256.
     Sha256,
 }
 

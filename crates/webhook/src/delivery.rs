@@ -9,7 +9,7 @@ pub struct Delivery {
     pub events: Vec<PushEvent>,
     /// Branches of a config repository that moved.
     pub moved: Vec<MovedBranch>,
-    /// Other contents of the request.
+    /// The parts of the request that are not pushes of tags.
     pub ignored: Vec<Ignored>,
     /// The answer that the sender requires (a handshake), sent with 200 instead of ours.
     pub reply: Option<Reply>,
@@ -57,7 +57,7 @@ pub struct MovedBranch {
 pub struct Ignored {
     /// Its class.
     pub class: IgnoredClass,
-    /// What was found, and its position in the body.
+    /// The content that was found, and its position in the body.
     pub reason: String,
 }
 

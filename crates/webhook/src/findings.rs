@@ -14,7 +14,7 @@ const MAX_IGNORED: usize = 100;
 /// Limit of a sender's id that is stored unchanged, in bytes.
 const MAX_DELIVERY_BYTES: usize = 300;
 
-/// Collects and validates what a sender's file finds in a body.
+/// Collects and validates the events of a body.
 pub(crate) struct Findings<'a> {
     /// The host in the receiver's settings, which overrides the body.
     prescribed: Option<&'a str>,
@@ -32,13 +32,11 @@ pub(crate) struct Findings<'a> {
 pub(crate) struct Push<'a> {
     /// Its position in the body for messages, such as `events[2]`; empty: the body itself.
     pub at: &'a str,
-    /// The registry's host.
     pub host: Option<&'a str>,
     /// The repository without its host.
     pub path: Option<&'a str>,
     /// The tag. Missing, empty or a digest if no tag was pushed.
     pub tag: Option<&'a str>,
-    /// The digest.
     pub digest: Option<&'a str>,
     /// The time of the push.
     pub pushed_at: Option<Timestamp>,
@@ -163,9 +161,7 @@ pub(crate) struct SplitReference<'a> {
     pub host: &'a str,
     /// The path in the registry.
     pub path: &'a str,
-    /// The tag.
     pub tag: Option<&'a str>,
-    /// The digest.
     pub digest: Option<&'a str>,
 }
 

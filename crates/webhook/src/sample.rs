@@ -51,7 +51,6 @@ impl SamplePush {
 pub(crate) struct SampleMessage {
     /// The headers without the credential.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
     pub body: Value,
 }
 
@@ -66,7 +65,6 @@ impl SampleMessage {
         Self::new("application/json", body)
     }
 
-    /// Adds a header.
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

@@ -40,7 +40,6 @@ pub(crate) enum Host {
 
 /// An authenticated request.
 pub(crate) struct Message<'a> {
-    /// The headers of the request.
     pub headers: &'a http::HeaderMap,
     /// The JSON document in the body.
     pub body: Node<'a>,

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::super::output;
 use crate::api::Problem;
 use crate::registry::install_tls_provider;
-use crate::secret::{ExposeSecret as _, Secret};
+use tagrelay_secret::{ExposeSecret as _, Secret};
 
 /// The environment variable with the token. A token on the command line would be visible in the list of processes.
 const TOKEN_VARIABLE: &str = "TAGRELAY_TOKEN";

@@ -17,8 +17,8 @@ use super::output;
 use crate::argocd::ArgoCd;
 use crate::registry::{Registries, install_tls_provider};
 use crate::settings::{Faults, Settings};
-use crate::webhook::Receiver;
 use report::Report;
+use tagrelay_webhook::Receiver;
 
 /// Checks the settings and the systems that they name. Changes nothing.
 ///

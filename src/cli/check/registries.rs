@@ -6,10 +6,10 @@ use futures_util::future::join_all;
 
 use super::remotes::Read;
 use super::report::Report;
-use crate::image::Tag;
 use crate::policy::{Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::settings::Settings;
+use tagrelay_image::Tag;
 
 /// Verifies one image of each registry that an environment runs.
 pub(super) async fn check(settings: &Settings, registries: &Registries, read: &Read, report: &mut Report) {

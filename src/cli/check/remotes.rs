@@ -9,10 +9,10 @@ use futures_util::future::join_all;
 use super::report::Report;
 use super::trial::{self, Refusals};
 use crate::config_repo::{EnvironmentSites, RemoteSettings, Snapshot};
-use crate::image::Repository;
 use crate::policy::rule_for;
 use crate::server::open_branch;
 use crate::settings::{EnvironmentSettings, Settings};
+use tagrelay_image::Repository;
 
 /// The config repositories that could be read.
 pub(super) struct Read {

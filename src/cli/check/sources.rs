@@ -6,10 +6,10 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::remotes::Read;
 use super::report::Report;
-use crate::image::Repository;
 use crate::policy::rule_for;
 use crate::settings::Settings;
 use crate::source_repo::Sources;
+use tagrelay_image::Repository;
 
 /// How many repositories are read at once: one rule may match hundreds on the same server.
 const TOGETHER: usize = 8;

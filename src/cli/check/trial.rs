@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config_repo::{
     ConfigRepository, EditOutcome, EnvironmentPlan, IndexedSite, Plan, PrepareError, Snapshot, WantedVersion,
 };
-use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, rule_for};
+use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// How many repositories are tried on one branch at most. Each reads the files that name it.
 const MAX_TRIALS: usize = 2000;

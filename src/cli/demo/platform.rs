@@ -8,8 +8,7 @@ use git2::build::TreeUpdateBuilder;
 use git2::{FileMode, RepositoryInitOptions, Signature};
 
 use super::example::FILES;
-use crate::image::{Repository, Tag};
-use crate::manifest;
+use tagrelay_image::{Repository, Tag};
 
 /// The branch of the config repository.
 pub(super) const BRANCH: &str = "main";
@@ -42,10 +41,10 @@ fn files(host: &str) -> impl Iterator<Item = (&'static str, String)> {
 }
 
 fn images_of(path: &str, text: &str, host: &str) -> anyhow::Result<Vec<(Repository, Tag)>> {
-    if !manifest::is_manifest_path(path) {
+    if !tagrelay_manifest::is_manifest_path(path) {
         return Ok(Vec::new());
     }
-    let sites = manifest::scan(path, text.as_bytes()).with_context(|| format!("{path} of the example"))?;
+    let sites = tagrelay_manifest::scan(path, text.as_bytes()).with_context(|| format!("{path} of the example"))?;
     let ours = sites.into_iter().filter(|site| site.repository.registry() == host);
     Ok(ours.filter_map(|site| Some((site.repository, site.version.tag()?.clone()))).collect())
 }

@@ -16,9 +16,9 @@ use super::workspace::{API_TOKEN, CI_RECEIVER, REGISTRY_RECEIVER, Workspace};
 use super::{Options, within};
 use crate::api::{CellView, EnvironmentView};
 use crate::cli::output::{Cell, Table, short};
-use crate::image::{CommitSha, Digest, Repository, Tag};
 use crate::server::{self, Server};
 use crate::settings::Settings;
+use tagrelay_image::{CommitSha, Digest, Repository, Tag};
 
 /// How long the server may take to read the config repository.
 const READY_LIMIT: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use super::{commits, within};
 use crate::api::{CellView, EventView, PreviewState, PromotionBody, RequestView, RollbackBody, StreamSubject};
 use crate::cli::output::short_digest;
 use crate::domain::{RequestState, UpdateState};
-use crate::image::{Digest, ImageReference, Repository, Tag};
+use tagrelay_image::{Digest, ImageReference, Repository, Tag};
 
 /// How long a step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Found, FoundSite, UnreadFile};
-use crate::manifest::{self, ManifestSettings, is_manifest_path, is_overlay_path};
+use tagrelay_manifest::{ManifestSettings, is_manifest_path, is_overlay_path};
 
 /// Larger files are skipped, as in a config repository.
 pub(super) const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -33,13 +33,13 @@ pub(super) fn read(place: &Path, manifests: &ManifestSettings) -> anyhow::Result
     let mut found = Found::default();
     let mut notes = Vec::new();
     let mut problems = walk(place, manifests, &mut |file| {
-        let reading =
-            manifest::read(&file.shown, &file.bytes, manifests).map_err(|unreadable| unreadable.to_string())?;
+        let reading = tagrelay_manifest::read(&file.shown, &file.bytes, manifests)
+            .map_err(|unreadable| unreadable.to_string())?;
         notes.extend(reading.notes.iter().map(|note| UnreadFile {
             path: file.shown.clone(),
             reason: format!("line {}: {}", note.line, note.reason),
         }));
-        let site = |site: &manifest::Site| {
+        let site = |site: &tagrelay_manifest::Site| {
             FoundSite::new(&file.shown, site.line, site.format, &site.repository, &site.version)
         };
         found.sites.extend(reading.sites.iter().map(site));

@@ -9,8 +9,8 @@ use super::folder::{MAX_FILE_BYTES, read_bounded};
 use super::management::environments_of;
 use super::{Found, FoundSite, UnreadFile};
 use crate::config_repo::Territory;
-use crate::image::Repository;
-use crate::manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
+use tagrelay_image::Repository;
+use tagrelay_manifest::{Beside, Format, Overlays, Surroundings, read_overlay};
 
 /// Adds them to the sites of the folder `root`, for every environment.
 pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
@@ -21,7 +21,7 @@ pub(super) fn add(root: &Path, territory: &Territory, found: &mut Found) {
         let mut touched = BTreeSet::new();
         for (path, bytes) in found.kustomizations.iter().filter(|(path, _)| folder.is_own(path)) {
             let overlay = read_overlay(path, bytes, &folder);
-            let problem = |note: &crate::manifest::Note| UnreadFile {
+            let problem = |note: &tagrelay_manifest::Note| UnreadFile {
                 path: path.clone(),
                 reason: format!("line {}: {}", note.line, note.reason),
             };

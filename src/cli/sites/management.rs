@@ -56,8 +56,8 @@ pub(super) fn environments_of(territory: &Territory, path: &str) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Format;
     use crate::settings::Settings;
+    use tagrelay_manifest::Format;
 
     const SETTINGS: &str = r#"
         config_repository = [{ name = "p", url = "file:///srv/p.git", author = "A <a@example.com>" }]
@@ -74,7 +74,7 @@ mod tests {
         let settings = Settings::parse("t.toml", SETTINGS, &|_| Err(std::env::VarError::NotPresent)).unwrap();
         let territory = territory(&settings.environments).unwrap();
         let of = |path: &str, repository: &str, tag: &str| {
-            let version = crate::image::Version::tagged(tag.parse().unwrap(), None);
+            let version = tagrelay_image::Version::tagged(tag.parse().unwrap(), None);
             let site = FoundSite::new(path, 1, Format::Kubernetes, &repository.parse().unwrap(), &version);
             Management::of(&site, &settings.images, &territory)
         };

@@ -16,10 +16,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{self, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, short_digest};
-use crate::image::{Repository, Version};
-use crate::manifest::{Format, Wanted};
 use crate::settings::Settings;
 use management::{Management, territory};
+use tagrelay_image::{Repository, Version};
+use tagrelay_manifest::{Format, Wanted};
 
 /// Lists the places in manifests that name a version of an image. With --set, changes them.
 ///

@@ -8,9 +8,9 @@ use super::{Found, FoundSite, UnreadFile};
 use crate::config_repo::{
     Authentication, CommitSettings, ConfigRepository, EnvironmentPaths, RemoteSettings, Territory,
 };
-use crate::manifest::{Format, ManifestSettings};
 use crate::registry::install_tls_provider;
 use crate::settings::{ConfigRepositorySettings, EnvironmentSettings, Settings};
+use tagrelay_manifest::{Format, ManifestSettings};
 
 const DEFAULT_BRANCH: &str = "main";
 

@@ -14,9 +14,9 @@ use super::replace::replace_file;
 use super::{Options, UnreadFile, as_url};
 use crate::cli::output::{self, BAD, WARN, clean, colour_diff};
 use crate::config_repo::{Territory, unified_diff};
-use crate::image::{Repository, Version};
-use crate::manifest::{ManifestSettings, Reading, Refused, SiteChange, Wanted, edit_with, read};
 use crate::settings::Settings;
+use tagrelay_image::{Repository, Version};
+use tagrelay_manifest::{ManifestSettings, Reading, Refused, SiteChange, Wanted, edit_with, read};
 
 /// Parses `repository=tag`, `repository=tag@digest` or `repository=@digest`.
 pub(super) fn parse_wanted(text: &str) -> Result<Wanted, String> {

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{Block, BlockKind, BuildTime, Descent};
-use crate::image::Tag;
 use crate::policy::{RepositoryPattern, TagRule, Verification};
 use crate::telemetry::TraceContext;
+use tagrelay_image::Tag;
 
 /// Facts in which the tag `<number>` repeated names a commit, and a higher number descends from a lower one.
 struct Linear {

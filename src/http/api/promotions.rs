@@ -15,10 +15,10 @@ use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
 use crate::domain::Change;
 use crate::domain::RequestState;
-use crate::image::{Repository, Tag};
 use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
 use crate::store::RequestMade;
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Repository, Tag};
 
 /// The longest time that a client may wait for an answer.
 const MAX_WAIT: Duration = Duration::from_secs(300);

@@ -6,7 +6,7 @@ use axum::extract::State;
 use super::{App, Caller, Problem};
 use crate::api::{LastHeard, ReceiverView, Receivers};
 use crate::store::ReceiverHeard;
-use crate::webhook::ReceiverSettings;
+use tagrelay_webhook::ReceiverSettings;
 
 /// The receivers: how to configure each sender, and its last request.
 #[utoipa::path(get, path = "/receivers", responses((status = 200, body = Receivers)))]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::rounds::Names;
-use crate::image::Repository;
+use tagrelay_image::Repository;
 
 /// The first pause of a registry that does not answer. It is doubled with each further time, up to the period.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);

@@ -28,12 +28,12 @@ use tokio::time::Instant;
 
 use super::Relay;
 use super::branch::sites;
-use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, TagRule, Verification, rule_for};
 use crate::registry::{Confirmation, Listing, UnverifiedImage};
 use crate::settings::CatchUpSettings;
 use crate::store::{CaughtUp, FoundTag, SeenRepository, SeenTags, StoreError};
 use crate::telemetry::{SpanKind, TraceContext};
+use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// What was seen longer ago says nothing about what is new: after such a time the list is taken as if it were the first.
 const MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::image::{Tag, Version};
 use crate::policy::{ImageRule, TagFacts, TagVersion, compare};
 use crate::store::SeenTags;
+use tagrelay_image::{Tag, Version};
 
 /// The most events of one look. What is more is found by the next one.
 const MAX_FOUND: usize = 100;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::image::Repository;
+use tagrelay_image::Repository;
 
 /// Between two looks into one registry lies at least this: at the start, and after a pause of it, everything is due.
 pub(super) const GAP: Duration = Duration::from_millis(100);

@@ -158,7 +158,7 @@ impl Relay {
                 named.push_str(&format!("{} {repository} {}\n", place.path, place.version));
             }
         }
-        Some(crate::image::Digest::of(named.as_bytes()).to_string())
+        Some(tagrelay_image::Digest::of(named.as_bytes()).to_string())
     }
 
     async fn health_of(&self, environment: &str) -> Result<HashMap<String, ApplicationHealth>, StoreError> {

@@ -12,10 +12,10 @@ use super::Following;
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedBranch};
 use crate::config_repo::{CommitId, Place, Snapshot};
 use crate::domain::runs;
-use crate::image::{Repository, Version};
 use crate::relay::branch::sites;
 use crate::relay::matrix::versions;
 use crate::relay::{Branch, Relay};
+use tagrelay_image::{Repository, Version};
 
 /// A repository and the version of it that is to be promoted.
 pub(in crate::relay) type Promoted = (Repository, Version);

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 
 use super::gather::{Build, Setback};
 use crate::domain::{Event, Party};
-use crate::image::{Digest, Repository, Tag};
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::relay::branch::{Presence, sites};
@@ -14,6 +13,7 @@ use crate::relay::runtime::backoff;
 use crate::relay::{Environment, Relay};
 use crate::store::{EventFacts, EventRefusal, StoreError};
 use crate::telemetry::{Span, SpanKind, TraceContext};
+use tagrelay_image::{Digest, Repository, Tag};
 
 /// How old a reading of a branch may be that says an environment does not name an image, if another environment does.
 const ABSENCE_AGE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mi
 
 /// The registry's answer about an image.
 pub(in crate::relay) enum Answer {
-    Confirmed { version: crate::image::Version, note: Option<String> },
+    Confirmed { version: tagrelay_image::Version, note: Option<String> },
     No { reason: String },
     NotThere { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },

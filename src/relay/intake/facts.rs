@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::domain::{BuildTime, Descent, Fact, Facts, Missing};
-use crate::image::{Digest, Repository, Tag};
 use crate::source_repo::{Relation, Sources};
+use tagrelay_image::{Digest, Repository, Tag};
 
 /// How long "the history does not tell", "not readable" and the digest of a tag are believed.
 const PASSING: Duration = Duration::from_secs(300);

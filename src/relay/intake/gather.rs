@@ -10,13 +10,13 @@ use super::facts::descent;
 use crate::domain::{
     BuildTime, CatchUpDoubt, Cause, Event, Fact, Missing, Other, Party, Subject, Update, compare, is_same,
 };
-use crate::image::{Digest, Repository, Tag, Version};
 use crate::policy::{ImageRule, TagFacts};
 use crate::registry::{self, Confirmation, UnverifiedImage};
 use crate::relay::Relay;
 use crate::source_repo::{Membership, SourceError};
 use crate::store::StoreError;
 use crate::telemetry::{SpanKind, TraceContext};
+use tagrelay_image::{Digest, Repository, Tag, Version};
 
 /// How long after an event arrived a missing commit or image config is asked for again: the source may be a replica that lags,
 /// or the branch moves only after the build.

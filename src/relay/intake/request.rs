@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use super::event::Answer;
 use super::gather::{Build, Setback};
 use crate::domain::{Cause, Party, Update, UpdateInput};
-use crate::image::Digest;
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::relay::Relay;
 use crate::relay::runtime::backoff;
 use crate::store::{EndedUpdate, StoreError};
 use crate::telemetry::{Span, SpanKind};
+use tagrelay_image::Digest;
 
 /// How many open updates are compared for the branch writer's sake: as many as one push may hold.
 const ALL_OPEN: u32 = crate::relay::write::MAX_UPDATES;

@@ -1,5 +1,5 @@
-use crate::image::{Repository, Tag};
 use crate::store::StoreError;
+use tagrelay_image::{Repository, Tag};
 
 /// Why a request is not taken.
 #[derive(Debug, thiserror::Error)]

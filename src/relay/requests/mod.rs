@@ -16,9 +16,9 @@ use serde::Serialize;
 use super::Relay;
 use super::branch::Branch;
 use crate::config_repo::Place;
-use crate::image::Repository;
 use crate::store::{NewRequest, RequestMade};
 use crate::telemetry::TraceContext;
+use tagrelay_image::Repository;
 
 pub use blocks::{FreezeOrder, HoldOrder};
 pub use error::RequestError;
@@ -115,7 +115,7 @@ fn resolve(managed: &Sites, environment: &str, text: &str) -> Result<Repository,
 fn fingerprint(kind: &str, order: &impl Serialize) -> String {
     // Plain data with string keys: writing it as JSON cannot fail.
     let json = serde_json::to_string(order).unwrap_or_default();
-    crate::image::Digest::of(format!("{kind} {json}").as_bytes()).to_string()
+    tagrelay_image::Digest::of(format!("{kind} {json}").as_bytes()).to_string()
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {

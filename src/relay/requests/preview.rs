@@ -5,11 +5,11 @@ use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, UpdateState, first_state};
-use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Repository, Version};
 
 /// What a promotion would do.
 #[derive(Debug, Clone)]

@@ -7,9 +7,9 @@ use super::super::matrix::versions;
 use super::super::{Environment, Relay};
 use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
 use crate::domain::{RequestKind, UpdateState, runs};
-use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
 use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
+use tagrelay_image::{Repository, Tag, Version};
 
 /// A promotion as it is requested: environment `to` gets the versions that `from` runs, or a named one.
 #[derive(Debug, Clone, Default, Serialize)]

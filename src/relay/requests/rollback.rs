@@ -7,9 +7,9 @@ use super::super::Relay;
 use super::super::matrix::versions;
 use super::{RequestError, Requester, fingerprint, refresh, resolve};
 use crate::domain::{BlockKind, Cause, NewBlock, RequestKind, UpdateState, is_same, runs};
-use crate::image::{Repository, Tag, Version};
 use crate::policy::rule_for;
 use crate::store::{HistoryFilter, NewRequest, NewRequestedUpdate, RequestMade};
+use tagrelay_image::{Repository, Tag, Version};
 
 /// How far back a rollback looks for the version before.
 const HISTORY: u32 = 200;

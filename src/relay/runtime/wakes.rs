@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::domain::{Change, Entry, EventState, UpdateState};
-use crate::image::Repository;
 use crate::relay::Relay;
 use crate::store::Subscriber;
+use tagrelay_image::Repository;
 
 /// The wake-ups of the stages that exist once in a generation. Branch writers and rollouts have their own.
 #[derive(Default)]

@@ -7,11 +7,11 @@ use super::batch::Batch;
 use super::settle::Unconfirmed;
 use super::{Setback, Writer};
 use crate::domain::{Candidate, Decided, Decision, Landed, Place, Running, Update, decide, is_same, versions_of};
-use crate::image::{Repository, Version};
 use crate::policy::rule_for;
 use crate::relay::branch::sites;
 use crate::store::Claim;
 use crate::telemetry::SpanKind;
+use tagrelay_image::{Repository, Version};
 
 /// How old a reading of the branch may be that a final "no" rests on. It must in any case be younger than the candidate.
 const TIP_AGE: Duration = Duration::from_secs(1);

@@ -9,10 +9,10 @@ use std::collections::{HashMap, HashSet};
 use super::{Setback, Writer};
 use crate::config_repo::{Below, CommitId, Snapshot};
 use crate::domain::{AttemptedUpdate, PushAttempt, PushInput, Update, UpdateInput};
-use crate::image::Version;
 use crate::relay::branch::sites;
 use crate::store::EndedUpdate;
 use crate::telemetry::SpanKind;
+use tagrelay_image::Version;
 
 /// The updates of push attempts that may still land.
 pub(super) type Unconfirmed = HashSet<String>;

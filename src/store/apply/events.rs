@@ -6,12 +6,12 @@ use super::settle;
 use super::step::Step;
 use super::updates::apply;
 use crate::domain::{Effect, Event, EventInput, EventState, Party, UpdateInput, UpdateState, event_transition};
-use crate::image::Digest;
 use crate::store::database::Value;
 use crate::store::failures::{self, NewFailure};
 use crate::store::rows::event_columns;
 use crate::store::statements::{statements, values};
 use crate::store::writer::Transaction;
+use tagrelay_image::Digest;
 
 statements! {
     LOAD = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list}");

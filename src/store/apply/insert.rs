@@ -1,13 +1,13 @@
 use jiff::Timestamp;
 
 use crate::domain::{Cause, Change, UpdateState};
-use crate::image::{Repository, Version};
 use crate::store::database::Value;
 use crate::store::outbox::name;
 use crate::store::rows::json_text;
 use crate::store::statements::{statements, values};
 use crate::store::writer::Transaction;
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Repository, Version};
 
 statements! {
     INSERT = ("INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, pushed_at,

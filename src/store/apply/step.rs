@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use crate::domain::{AttemptedUpdate, Party, UpdateInput, Wait};
-use crate::image::Digest;
+use tagrelay_image::Digest;
 
 /// An input to an update.
 #[derive(Debug, Clone)]

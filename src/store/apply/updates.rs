@@ -4,13 +4,13 @@ use super::effects::Effects;
 use super::settle::settle;
 use super::step::Step;
 use crate::domain::{Update, UpdateInput, UpdateState, explain_waiting, update_transition};
-use crate::image::Version;
 use crate::store::database::Value;
 use crate::store::outbox::of_update;
 use crate::store::rows::{json_changes, update_columns};
 use crate::store::statements::{statements, values};
 use crate::store::writer::Transaction;
 use crate::store::{block_rows, wait_rows};
+use tagrelay_image::Version;
 
 statements! {
     LOAD = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list}");

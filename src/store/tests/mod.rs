@@ -8,9 +8,9 @@ use crate::domain::{
     PushInput, Request, RequestKind, RequestState, SiteChange, Update, UpdateInput, UpdateState, Wait, WaitCause,
     may_go,
 };
-use crate::image::{Digest, Repository, Version};
 use crate::policy::Criterion;
 use crate::telemetry::TraceContext;
+use tagrelay_image::{Digest, Repository, Version};
 
 mod blocks;
 mod events;

@@ -18,7 +18,6 @@ pub(super) struct Kustomization {
     /// `resources` and `bases`.
     pub(super) resources: Vec<Reference>,
     pub(super) components: Vec<Reference>,
-    /// `images`.
     pub(super) entries: Vec<Entry>,
     pub(super) is_component: bool,
     /// The patches in `patches` and `patchesJson6902` that may be JSON Patches.

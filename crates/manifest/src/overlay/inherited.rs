@@ -6,7 +6,7 @@ use tagrelay_image::Repository;
 
 use super::super::site::{Note, Site};
 
-/// What a kustomization takes from outside its environment.
+/// The images that a kustomization takes from outside its environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// The images from outside the environment without an entry, each name once per version.

@@ -49,7 +49,7 @@ impl Overlays {
         touched
     }
 
-    /// Returns an overlay.
+    /// Returns the overlay at a path.
     pub fn get(&self, path: &str) -> Option<&Overlay> {
         self.by_path.get(path).map(Arc::as_ref)
     }

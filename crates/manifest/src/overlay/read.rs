@@ -21,7 +21,7 @@ pub fn is_overlay_path(path: &str) -> bool {
     is_kustomization(path)
 }
 
-/// Returns what the kustomization at `path` takes from outside the environment.
+/// Returns the images that the kustomization at `path` takes from outside the environment.
 ///
 /// Unreadable or too large files of the base are reported in notes. If the kustomization itself cannot be read, nothing is
 /// inherited; [`read`](super::super::read()) reports the cause.

@@ -19,7 +19,7 @@ pub(crate) const TEMPLATE_HINT: &str =
 /// The index of a node in the list of its file.
 pub(crate) type NodeId = u32;
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A scalar with its style.
@@ -35,7 +35,6 @@ pub(crate) enum Kind {
 /// One node.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Node<'text> {
-    /// The kind of node.
     pub(crate) kind: Kind,
     /// The value of a scalar without escapes; empty for other kinds.
     pub(crate) value: Cow<'text, str>,
@@ -106,7 +105,6 @@ pub(crate) struct Document {
 /// A parsed file.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Tree<'text> {
-    /// The text of the file.
     pub(super) text: &'text str,
     /// The nodes of all documents in the order of the text, parents before children.
     pub(crate) nodes: Vec<Node<'text>>,

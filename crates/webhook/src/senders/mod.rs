@@ -100,7 +100,7 @@ senders! {
     GitGitea => git_gitea,
 }
 
-/// There is no sender with that name.
+/// The name is not a known sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no sender called `{0}`")]
 pub struct UnknownKind(pub String);

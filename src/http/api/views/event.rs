@@ -6,8 +6,8 @@ use ulid::Ulid;
 use super::row::{FollowUps, update_view};
 use crate::api::{AttemptView, EventDetailView, EventView, RefusedIn, StepView};
 use crate::domain::{Cause, Event, Update, UpdateState};
-use crate::image::Digest;
 use crate::store::FailedAttempt;
+use tagrelay_image::Digest;
 
 /// `updates` are those of the event: all of them, or at least the refused ones.
 pub(in crate::http::api) fn event_view<'a>(event: &Event, updates: impl IntoIterator<Item = &'a Update>) -> EventView {

@@ -7,8 +7,8 @@ use crate::api::{
     RolloutView, UpdateView, VersionView,
 };
 use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, UpdateState};
-use crate::image::Version;
 use crate::store::{FollowState, FollowUp, FollowedApplication};
+use tagrelay_image::Version;
 
 /// Follow-ups by the ids of their updates.
 pub(super) type FollowUps = HashMap<String, FollowUp>;
