@@ -9,6 +9,9 @@ IMAGE ?= tagrelay:$(VERSION)
 # sshd is in /usr/sbin, which is not in every PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
+# Most tests wait for other processes most of the time.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 .PHONY: help
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target does; do \

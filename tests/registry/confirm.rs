@@ -327,7 +327,9 @@ async fn concurrent_requests_to_a_registry_are_limited() {
     let registry = GuardedRegistry::start(SignIn::None).await;
     registry.next(std::iter::repeat_n(Fault::Hang, 64));
     let limits = TimeLimits { request: Duration::from_secs(3), ..TimeLimits::default() };
-    let registries = Arc::new(Registries::with_limits(vec![plain(&registry.host())], limits).unwrap());
+    let other = GuardedRegistry::start(SignIn::None).await;
+    let settings = vec![plain(&registry.host()), plain(&other.host())];
+    let registries = Arc::new(Registries::with_limits(settings, limits).unwrap());
     let confirmations: Vec<_> = (0..200)
         .map(|_| {
             let (registries, image) = (Arc::clone(&registries), image(&registry.host(), "a", "1"));
@@ -339,7 +341,8 @@ async fn concurrent_requests_to_a_registry_are_limited() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         asked += registry.requests().len();
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // While a confirmation at another registry goes through, no further request is sent to this one.
+    assert_eq!(registries.confirm(&image(&other.host(), "a", "1")).await, Confirmation::NotThere);
     assert_eq!(asked + registry.requests().len(), 64);
     let mut late = 0;
     for confirmation in confirmations {

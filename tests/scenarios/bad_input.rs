@@ -28,6 +28,9 @@ async fn webhook_with_wrong_secret_stores_nothing() {
     let bearer = fleet.client.post(&url).bearer_auth(GENERIC_SECRET).body("{}").send().await.unwrap();
     assert_eq!(bearer.status(), 200);
     assert!(events(&fleet).await.is_empty());
+    // The same body with the right signature is an event.
+    assert_eq!(fleet.deliver_body(&body).await.0, 202);
+    assert_eq!(events(&fleet).await.len(), 1);
 }
 
 #[tokio::test]
@@ -73,6 +76,8 @@ async fn malformed_authenticated_body_is_ignored_with_reason() {
         assert!(!answer["ignored"][0]["reason"].as_str().unwrap().is_empty(), "{body:?}: {answer}");
     }
     assert!(events(&fleet).await.is_empty());
+    fleet.announce("user-service", &sha('1')).await;
+    assert_eq!(events(&fleet).await.len(), 1);
 }
 
 #[tokio::test]

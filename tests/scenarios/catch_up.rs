@@ -352,6 +352,7 @@ async fn disabled_catch_up_asks_no_registry() {
         .await;
     let id = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
+    assert!(!front.state.lock().unwrap().requests.is_empty(), "the event was confirmed at another registry");
     assert_eq!(front.lists(), 0);
     assert_eq!(registry_news(&fleet).await, Value::Null);
 }

@@ -265,8 +265,8 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     let fleet = crate::fleet().registry(&registry.host()).service("user-service").start().await;
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
-    fleet.eventually("it is put off", async || event().await["next_attempt_at"].is_string()).await;
-    // As long as Docker Hub's rate limit window, not the requested day.
+    fleet.eventually("the event is postponed", async || event().await["next_attempt_at"].is_string()).await;
+    // As long as Docker Hub counts, and not for the day that was asked for.
     let wait = |event: &Value| {
         let time = |key: &str| event[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         time("next_attempt_at").duration_since(time("received_at")).as_secs()
@@ -277,7 +277,7 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     // The registry still answers 429: the replay asks once and postpones again.
     let (done, told) = tagrelay(&fleet, &["events", "replay", &id]);
     assert!(done && told.contains("it starts now") && told.contains("429"), "{told}");
-    fleet.eventually("it is put off again", async || event().await["attempts"] == 2).await;
+    fleet.eventually("the event is postponed again", async || event().await["attempts"] == 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(wait(&event().await) >= 6 * 3600);
 

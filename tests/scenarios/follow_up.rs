@@ -161,8 +161,8 @@ async fn commits_continue_while_argo_cd_is_unreachable() {
     assert_eq!(fleet.settled(&event).await["state"], "committed");
     let waiting = rollout(&fleet, &event, "waiting").await;
     assert_eq!(waiting["applications"], json!([]));
-    fleet.eventually("it says so", async || fleet.log().contains("rollouts cannot be followed now")).await;
-    // The log line comes shortly before the store has it.
+    fleet.eventually("it is logged", async || fleet.log().contains("rollouts cannot be followed now")).await;
+    // The log has it a moment before the store.
     fleet
         .eventually("the reason is shown", async || {
             let waiting = rollout(&fleet, &event, "waiting").await;

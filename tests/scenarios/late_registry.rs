@@ -214,7 +214,7 @@ async fn build_of_unreadable_age_waits() {
         let (_, answer) = fleet.deliver("user-service", &sha(digit)).await;
         let id = answer["events"][0]["id"].as_str().unwrap().to_owned();
         fleet
-            .eventually("it waits, and says why", async || {
+            .eventually("it waits with a reason", async || {
                 let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
                 assert_ne!(event["state"], "committed", "{status}: {event:#}");
                 event["state"] == "queued" && event["reason"].is_string()

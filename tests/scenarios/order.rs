@@ -399,7 +399,9 @@ async fn events_in_any_order_end_at_the_newest_build() {
             tag[..40].to_owned()
         })
     };
-    for (old, new) in moved('-').zip(moved('+')) {
+    let moves: Vec<_> = moved('-').zip(moved('+')).collect();
+    assert!(moves.len() >= IMAGES, "{} moves", moves.len());
+    for (old, new) in moves {
         assert!(old < new, "{old} -> {new}");
     }
 }

@@ -17,10 +17,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub const READER: (&str, &str) = ("reader", "pull only");
 const READER_LINE: &str = "reader:$2b$05$abcdefghijklmnopqrstuuQMSNjW2E73S1J.2PdZD6zYJs.gegQRW\n";
 
-/// Options of the registry.
+/// How the registry is started.
 #[derive(Default)]
 pub struct Options {
-    /// Where notifications are sent, and the bearer token that they carry.
+    /// The URL for notifications, and their token (`Authorization: Bearer …`).
     pub notify: Option<(String, String)>,
     /// Whether [`READER`] must authenticate.
     pub sign_in: bool,

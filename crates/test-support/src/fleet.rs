@@ -435,10 +435,7 @@ impl Fleet {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline {
             (_, last) = self.api("GET", &format!("/events/{id}"), None).await;
-            // After a restart a build may wait a moment for a fact that is read again.
-            let lacks_fact = last["reason"].as_str().is_none_or(|reason| reason.contains("not known yet"));
-            let is_open = matches!(last["state"].as_str(), Some("queued" | "pending"));
-            if !is_open && (last["state"] != "waiting" || !lacks_fact) {
+            if is_settled(&last) {
                 return last;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -455,7 +452,7 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("it never came to be that {what}; the log:\n{}", self.log());
+        panic!("timed out waiting until {what}; the log:\n{}", self.log());
     }
 
     /// The tag in the first `image:` line of a service's Deployment at the tip.
@@ -480,6 +477,14 @@ impl Drop for Fleet {
             let _ = process.child.wait();
         }
     }
+}
+
+/// Whether an event has ended, or waits for something other than a missing fact.
+pub fn is_settled(event: &Value) -> bool {
+    // After a restart a build may wait a moment for a fact that is read again.
+    let lacks_fact = event["reason"].as_str().is_none_or(|reason| reason.contains("not known yet"));
+    let is_open = matches!(event["state"].as_str(), Some("queued" | "pending"));
+    !is_open && !(event["state"] == "waiting" && lacks_fact)
 }
 
 fn keep(stream: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {

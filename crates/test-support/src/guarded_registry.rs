@@ -17,17 +17,17 @@ use tagrelay_image::{Digest, Repository, Tag};
 /// The only valid account.
 pub const READER: (&str, &str) = ("reader", "hunter2 is no password");
 
-/// What the registry demands.
+/// The sign-in that the registry demands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SignIn {
     None,
     /// User name and password.
     Basic,
-    /// A token of `/token`, valid for this many seconds, for anonymous users too.
+    /// A token of `/token`, which is good for this many seconds and given without sign-in.
     Bearer {
         expires_in: u64,
     },
-    /// The same, but only for [`READER`].
+    /// The same, given to [`READER`] only.
     BearerForReader,
 }
 

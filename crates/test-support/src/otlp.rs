@@ -30,9 +30,9 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Trace id and span id.
     pub links: Vec<(String, String)>,
-    /// The error, if it failed.
+    /// Why it failed; `None` if it did not.
     pub failure: Option<String>,
-    /// The resource attributes.
+    /// The attributes of its resource.
     pub resource: BTreeMap<String, String>,
     /// The request header `x-tenant`.
     pub tenant: Option<String>,

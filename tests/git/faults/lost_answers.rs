@@ -28,9 +28,9 @@ async fn foreign_commit_on_top_does_not_hide_ours() {
     for (fault, change) in [
         (Fault::LoseAnswer, write("staging", &sha('9'))),
         (Fault::GatewayTimeout, write("staging", &sha('9'))),
-        // Another author restored the old version. Writing it again would be a second commit for one update.
+        // The old version was restored: writing ours again would be a second commit for it.
         (Fault::LoseAnswer, "tree=$(git rev-parse main~^{tree})".to_owned()),
-        // Another author changed something else.
+        // The foreign commit changes nothing.
         (Fault::LoseAnswer, "tree=$(git rev-parse main^{tree})".to_owned()),
     ] {
         let (fleet, server, _registry) = behind_http(super::fleet().service("user-service")).await;

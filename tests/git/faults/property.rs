@@ -16,17 +16,17 @@ const SERVICES: [&str; 3] = ["one", "two", "three"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Pushes an image and sends its webhook.
+    /// An image is pushed and announced.
     Announce {
         service: usize,
     },
-    /// A foreign commit to an unmanaged file.
+    /// A foreign commit adds a file without sites.
     Foreign,
-    /// A foreign commit that sets a version.
+    /// A foreign commit writes another version into a manifest.
     Overwrite {
         service: usize,
     },
-    /// A foreign revert of the last commit.
+    /// The last commit of the branch is reverted.
     Revert,
     /// From now on the server has this fault.
     Fault(Fault),

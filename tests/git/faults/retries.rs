@@ -1,5 +1,7 @@
 //! The number of retries, and errors that are not retried.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::{behind_http, commits_of};
 use serde_json::Value;
 use tagrelay_test_support::fleet::{Fleet, sha};
@@ -50,8 +52,14 @@ async fn server_error_is_retried_with_backoff() {
             id = fleet.announce("user-service", &sha('1')).await;
         }
         // The first round ends with a reason. It has at most two pushes, each after one request; a lost race has ten.
-        fleet.eventually("the reason is shown", async || reason(&fleet, &id).await != before).await;
-        let requests = server.take_requests().len();
+        let requests = AtomicUsize::new(0);
+        fleet
+            .eventually("the reason is shown after a request", async || {
+                requests.fetch_add(server.take_requests().len(), Ordering::Relaxed);
+                requests.load(Ordering::Relaxed) > 0 && reason(&fleet, &id).await != before
+            })
+            .await;
+        let requests = requests.into_inner();
         assert!((1..=8).contains(&requests), "{fault:?}: {requests} requests");
         before = reason(&fleet, &id).await;
     }

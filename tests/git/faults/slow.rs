@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::CREDENTIALS;
 use tagrelay_embedded_registry::EmbeddedRegistry;
-use tagrelay_test_support::fleet::{free_port, sha};
+use tagrelay_test_support::fleet::{free_port, is_settled, sha};
 use tagrelay_test_support::git_http::Server;
 use tagrelay_test_support::slow_link::SlowLink;
 
@@ -47,7 +47,7 @@ async fn slow_link_to_git_server_does_not_delay_the_api() {
             assert_eq!(answer.status(), 200, "{path}");
         }
         let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
-        if !matches!(event["state"].as_str(), Some("queued" | "pending")) {
+        if is_settled(&event) {
             break event;
         }
         rounds += 1;
