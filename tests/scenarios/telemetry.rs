@@ -153,17 +153,13 @@ async fn trace_continues_after_crash() {
     let collector = Collector::start().await;
     let mut fleet = traced(crate::fleet().service("user-service"), &collector).start().await;
     ready(&fleet).await;
-    fleet.upstream.hook("pre-receive", "sleep 2");
+    let gate = fleet.upstream.gate("pre-receive");
     let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
     // The decision has been exported and the push is running.
     collector.wait(CI_TRACE, "take event", 1).await;
-    fleet
-        .eventually("the commit is made", async || {
-            let (_, event) = fleet.api("GET", &format!("/events/{id}"), None).await;
-            event["state"] == "pending"
-        })
-        .await;
+    fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     fleet.kill();
+    gate.open();
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
     let spans = collector.wait(CI_TRACE, "write update", 1).await;
@@ -194,13 +190,15 @@ async fn commit_of_several_events_links_all_traces() {
         fleet.push_image(service, &sha('2')).await;
     }
     // Updates that arrive during this push are in the next one.
-    fleet.upstream.hook("pre-receive", "sleep 3");
+    let gate = fleet.upstream.gate("pre-receive");
     let traces = ["1", "2", "3"].map(|digit| digit.repeat(32));
     let mut ids = Vec::new();
     for (service, trace_id) in ["first", "second", "third"].iter().zip(&traces) {
         ids.push(announce(&fleet, service, &sha('2'), trace_id).await);
         collector.wait(trace_id, "take event", 1).await;
+        fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     }
+    gate.open();
     for id in &ids {
         assert_eq!(fleet.settled(id).await["state"], "committed");
     }
