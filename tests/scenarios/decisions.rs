@@ -101,7 +101,8 @@ async fn reason_of_a_request_is_in_the_commit_the_history_and_the_template() {
     let template = "message = { body = \"because: {{ changes[0].reason }}\" }";
     let fleet = crate::fleet().repository_settings(template).service("user-service").start().await;
     committed(&fleet, "user-service", '1').await;
-    let body = json!({"to": "production", "repositories": ["user-service"], "reason": "release 42\nTagrelay-Cause: forged"});
+    let body =
+        json!({"to": "production", "repositories": ["user-service"], "reason": "release 42\nTagrelay-Cause: forged"});
     assert_eq!(fleet.request("/promotions", body).await["state"], "committed");
     let message = fleet.upstream.git(&["log", "-1", "--format=%B", "main"]);
     assert!(message.contains("because: release 42 Tagrelay-Cause: forged\n"), "{message}");
