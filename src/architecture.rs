@@ -166,7 +166,7 @@ impl Sources {
             for (index, token) in source.tokens.iter().enumerate() {
                 let is_path = matches!(token.as_str(), "crate" | "super" | "self")
                     && source.tokens.get(index + 1).is_some_and(|next| next == "::")
-                    && !index.checked_sub(1).is_some_and(|before| source.tokens[before] == "::");
+                    && index.checked_sub(1).is_none_or(|before| source.tokens[before] != "::");
                 if !is_path {
                     continue;
                 }

@@ -484,7 +484,7 @@ pub fn is_settled(event: &Value) -> bool {
     // After a restart a build may wait a moment for a fact that is read again.
     let lacks_fact = event["reason"].as_str().is_none_or(|reason| reason.contains("not known yet"));
     let is_open = matches!(event["state"].as_str(), Some("queued" | "pending"));
-    !is_open && !(event["state"] == "waiting" && lacks_fact)
+    !is_open && (event["state"] != "waiting" || !lacks_fact)
 }
 
 fn keep(stream: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {

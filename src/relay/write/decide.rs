@@ -22,7 +22,7 @@ pub(super) enum Outcome<'a> {
     Changed,
     /// Nothing is to be written now.
     Nothing,
-    Write(Batch<'a>),
+    Write(Box<Batch<'a>>),
 }
 
 /// A repository in an environment.
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
         let bases = write.iter().filter_map(|(update, decided)| Some((update.id.clone(), decided.basis.clone()?)));
         let bases = bases.collect();
         let updates = write.into_iter().map(|(update, _)| update).collect();
-        Ok(Outcome::Write(Batch::new(self.relay, self.branch, updates, bases, claim.requests, claim.fence)))
+        Ok(Outcome::Write(Box::new(Batch::new(self.relay, self.branch, updates, bases, claim.requests, claim.fence))))
     }
 
     /// Decides about a place, with the facts in memory and in the store.

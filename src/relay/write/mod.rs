@@ -215,7 +215,7 @@ impl<'a> Writer<'a> {
         match self.decide(claim, unconfirmed).await? {
             decide::Outcome::Changed => Ok(Pushed::Changed),
             decide::Outcome::Nothing => Ok(Pushed::Nothing),
-            decide::Outcome::Write(batch) => self.push_batch(batch).await,
+            decide::Outcome::Write(batch) => self.push_batch(*batch).await,
         }
     }
 
