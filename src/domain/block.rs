@@ -128,7 +128,7 @@ impl Blocks {
     }
 }
 
-/// What freezes an environment, and until when.
+/// The active freezes of an environment, and their end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
     pub environment: String,

@@ -10,14 +10,14 @@ use crate::policy::compare::{by_build_time, by_tag};
 use crate::policy::{Criterion, ImageRule, TagFacts, Verification};
 use tagrelay_image::{Digest, Repository, Version};
 
-/// A fact that comparing needs: known, or missing and to be requested from the intake.
+/// A fact that a comparison needs: known, or missing and to be requested from the intake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact<T> {
     Known(T),
     Missing(Missing),
 }
 
-/// Returns a known fact, or leaves the function with the missing one.
+/// Returns a known fact, or returns from the function with the missing one.
 macro_rules! known {
     ($fact:expr) => {
         match $fact {
@@ -27,14 +27,14 @@ macro_rules! known {
     };
 }
 
-/// Which fact is missing.
+/// Names the missing fact.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Missing {
-    /// How two commits of a source repository relate. `source` is its index in the settings.
+    /// The relation of two commits of a source repository. `source` is its index in the settings.
     Descent { source: usize, repository: Repository, new: String, old: String },
-    /// When an image was built.
+    /// The build time of an image.
     BuildTime { repository: Repository, digest: Digest },
-    /// What a tag points at.
+    /// The digest of a tag.
     TagDigest { repository: Repository, tag: tagrelay_image::Tag },
     /// Whether a digest was announced before under another tag.
     AnnouncedBefore { repository: Repository, digest: Digest, tag: tagrelay_image::Tag },
@@ -63,34 +63,34 @@ pub enum Descent {
     Descendant,
     /// The other one descends from it: it is older.
     Ancestor,
-    /// The history does not tell.
+    /// The history does not show a relation.
     Unknown {
         reason: String,
     },
 }
 
-/// When an image was built.
+/// The build time of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildTime {
     At(Timestamp),
-    /// The image does not say, or says something implausible.
+    /// The image has no plausible build time.
     Unsaid,
-    /// The registry does not show it.
+    /// The registry does not return it.
     Unreadable {
         reason: String,
     },
 }
 
-/// What is known without a network. The intake fills it, the branch writer reads it.
+/// The facts that are known without a network. The intake stores them, the branch writer reads them.
 pub trait Facts {
     fn descent(&self, source: usize, repository: &Repository, new: &str, old: &str) -> Fact<Descent>;
     fn build_time(&self, repository: &Repository, digest: &Digest) -> Fact<BuildTime>;
-    /// `None`: the registry has no such tag any more.
+    /// `None`: the registry no longer has the tag.
     fn tag_digest(&self, repository: &Repository, tag: &tagrelay_image::Tag) -> Fact<Option<Digest>>;
     fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &tagrelay_image::Tag) -> Fact<bool>;
 }
 
-/// The build that is compared: what an event announced.
+/// The build of an event, to be compared.
 pub struct Subject<'a> {
     pub repository: &'a Repository,
     pub version: &'a Version,
@@ -99,11 +99,11 @@ pub struct Subject<'a> {
     pub cause: Cause,
     /// The event: its ULID is the order of arrival.
     pub cause_id: &'a str,
-    /// Since when arrivals are complete, and how far apart two looks of catch-up may lie; `None`: catch-up is off.
+    /// The uncertainty that catch-up causes about arrivals; `None`: catch-up is off.
     pub catch_up: Option<CatchUpDoubt>,
 }
 
-/// How long arrival says nothing about a tag that catch-up found.
+/// How long the order of arrival is uncertain for a tag that catch-up found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatchUpDoubt {
     /// When this process began to receive webhooks.
@@ -116,7 +116,7 @@ pub struct CatchUpDoubt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     pub version: Version,
-    /// What brought it and its arrival; `None`: it was written by hand.
+    /// The cause that brought it, and its arrival; `None`: it was written by hand.
     pub cause: Option<(Cause, String)>,
     /// The digest with which it was brought, if the version lacks one.
     pub digest: Option<Digest>,
@@ -144,7 +144,7 @@ pub struct Comparison {
     pub text: String,
 }
 
-/// Compares a build with another version of its place, by the first criterion that tells the two apart.
+/// Compares a build with another version of its place, by the first criterion that separates the two.
 pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<Comparison> {
     let later = other.cause.as_ref().is_some_and(|(_, cause_id)| cause_id.as_str() > subject.cause_id);
     // A version that was announced before a rollback must not come back.
@@ -152,7 +152,7 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
         let text = format!("a rollback to {} was made after it was announced", other.version.short());
         return Fact::Known(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
     }
-    // Why the criteria before the deciding one did not tell.
+    // The reasons why earlier criteria did not decide.
     let mut silent = Vec::new();
     if !subject.rule.allow_older {
         let read = |tag| subject.rule.tag.read(tag).ok();
@@ -177,7 +177,7 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
             return Fact::Known(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
         }
     }
-    // A version that was written by hand was there before the event came.
+    // A version that was written by hand was there before the event arrived.
     let ordering = if later { Ordering::Less } else { Ordering::Greater };
     Fact::Known(result(subject, other, (ordering, Criterion::Arrival), &silent))
 }
@@ -260,8 +260,10 @@ fn unreadable(time: &BuildTime) -> String {
     }
 }
 
-/// Whether a tag that catch-up found may have been pushed before the other version was announced to this process: the look before
-/// may be two periods old, and the event's id is the time of finding. If catch-up found both, the later look found the later push.
+/// Whether a tag that catch-up found may have been pushed before the other version was announced to this process.
+///
+/// The look before may be two periods old, and the id of the event is the time of finding. If catch-up found both, the later
+/// look found the later push.
 fn may_have_come_before(subject: &Subject<'_>, other: &Other) -> bool {
     let Some(doubt) = subject.catch_up.filter(|_| subject.cause == Cause::CatchUp) else { return false };
     let Some((cause, other_id)) = &other.cause else { return false };

@@ -13,9 +13,9 @@ use tagrelay_image::{Digest, Repository, Version};
 pub struct Place<'a> {
     pub environment: &'a str,
     pub repository: &'a Repository,
-    /// The rule that manages the repository; `None`: the settings have none any more.
+    /// The rule that manages the repository; `None`: the settings no longer have one.
     pub rule: Option<&'a ImageRule>,
-    /// What the manifests at the tip name.
+    /// The versions that the manifests at the tip name.
     pub running: Vec<Running>,
     pub candidates: Vec<Candidate<'a>>,
     pub blocks: &'a Blocks,
@@ -24,7 +24,7 @@ pub struct Place<'a> {
     pub catch_up: Option<CatchUpDoubt>,
 }
 
-/// A version that runs, and the update of ours that brought it last.
+/// A running version, and our last update that brought it.
 #[derive(Debug, Clone)]
 pub struct Running {
     pub version: Version,
@@ -52,14 +52,14 @@ impl Landed {
     }
 }
 
-/// A version that is wanted at the place.
+/// A version that an event or request wants at the place.
 pub struct Candidate<'a> {
     pub update: &'a Update,
     /// Whether a push attempt that carries it is still unconfirmed. Such an update may go on, and is not ended.
     pub unconfirmed: bool,
 }
 
-/// What becomes of a candidate, and why.
+/// The decision on a candidate, with its basis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
     pub decision: Decision,
@@ -67,30 +67,30 @@ pub struct Decided {
     pub basis: Option<(Criterion, String)>,
 }
 
-/// What becomes of a candidate.
+/// The decision on a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// It is written with the next push.
     Write,
     /// It waits for these causes.
     Wait(Vec<Wait>),
-    /// A fact is missing; the intake is asked for it, and the candidate is decided again.
+    /// A fact is missing. The intake fetches it, and the candidate is decided again.
     Ask(Missing),
     /// It ends.
     End {
         state: UpdateState,
         reason: String,
-        /// Whether the reason is what runs, so that it must rest on a reading of the branch after the cause arrived.
+        /// Whether the reason is a running version, so that the branch must have been read after the cause arrived.
         by_tip: bool,
     },
-    /// It is left alone until its unconfirmed push is settled.
+    /// It keeps its state until its unconfirmed push is settled.
     Keep,
 }
 
 /// Decides about all candidates of a place, in the order of `place.candidates`. At most one is written.
 ///
-/// Events are taken in the order of arrival. Each is compared with what runs and with the candidate that would be written so far,
-/// and takes its place if it is not older. A promotion or rollback is not compared: a later request wins.
+/// Events are taken in the order of arrival. Each is compared with the running versions and with the candidate that would be
+/// written so far, and takes its place unless it is older. A promotion or rollback is not compared: the later request wins.
 pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
     let mut order: Vec<usize> = (0..place.candidates.len()).collect();
     order.sort_by(|a, b| {
@@ -221,8 +221,7 @@ impl Place<'_> {
         }
     }
 
-    /// Returns the end of an update that changes nothing: the digest runs already under another tag, or the manifests cannot hold
-    /// what the update changes.
+    /// Returns the end of an update without effect: its digest runs under another tag, or the manifests cannot hold its change.
     fn nothing_to_do(&self, update: &Update, rule: &ImageRule, others: &[Other]) -> Option<Decision> {
         let first = self.running.first()?;
         let digest = update.version.digest();
@@ -270,8 +269,8 @@ fn refused(reason: String, by_tip: bool) -> Decision {
     Decision::End { state: UpdateState::Refused, reason, by_tip }
 }
 
-/// Whether a version runs that the person who requested the promotion did not know: it is neither what ran then nor what an
-/// update of ours brought since.
+/// Whether a running version was unknown to the requester of a promotion: it did not run at the request, and no update of ours
+/// brought it since.
 fn is_foreign(running: &Running, update: &Update) -> bool {
     let Some(expected) = &update.expected else { return false };
     let is_known = is_same(&running.version, &update.version)

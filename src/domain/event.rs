@@ -41,7 +41,7 @@ impl EventState {
 
     /// Returns the state that a confirmed event has because of its updates, and which update explains it (its index).
     ///
-    /// What is still open comes first, then the best result; of several updates with one state the latest explains it.
+    /// Open states come first, then the best result. Of several updates with one state, the latest explains it.
     /// An event without updates is `unchanged`: no automatic environment was left to change.
     pub fn of(updates: &[UpdateState]) -> (Self, Option<usize>) {
         let latest = |wanted: &[UpdateState]| updates.iter().rposition(|state| wanted.contains(state));
@@ -60,7 +60,7 @@ impl EventState {
 }
 
 words! {
-    /// Whose answer ended or delayed an event or update.
+    /// The party whose response ended or delayed an event or update.
     Party {
         /// The registry of the image.
         Registry = "registry",
@@ -73,7 +73,7 @@ words! {
     }
 }
 
-/// A push event and what became of it.
+/// A push event and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// A ULID: sorts by arrival.
@@ -105,7 +105,7 @@ pub struct Event {
     pub next_attempt_at: Option<Timestamp>,
     /// When it reached its final state.
     pub finished_at: Option<Timestamp>,
-    /// The span that everything that becomes of it is a child of.
+    /// The parent of all further spans of the event.
     pub trace: TraceContext,
 }
 

@@ -3,7 +3,7 @@ use super::update::Update;
 use super::wait::{Wait, WaitCause};
 use crate::policy::Criterion;
 
-/// Returns why an update ends because a later one of its place has landed. `newer` is the tag or digest of that one.
+/// Returns why an update ends after a later one of its place has landed. `newer` is the tag or digest of the later one.
 pub fn overtaken(newer: &str, environment: &str) -> String {
     format!("older: {newer} was taken later for {environment}")
 }

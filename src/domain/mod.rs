@@ -1,7 +1,7 @@
 //! The concepts of the pipeline as values: states, transitions and decisions. Pure, without SQL and without a network.
 //!
-//! In: what the store holds, what the branch names, what the intake learned. Out: the next state of a row with its effects, and
-//! for each candidate whether it is written, waits or ends.
+//! In: the rows of the store, the versions on the branch, the facts of the intake. Out: the next state of a row with its effects,
+//! and for each candidate whether it is written, waits or ends.
 //!
 //! In reading order:
 //!
@@ -9,10 +9,10 @@
 //! - `event`, `update`, `request`, `block`, `wait`, `push`: the rows and their states;
 //! - `transition`: (state, input) -> state and effects, one table for each kind of row;
 //! - `versions`: when two descriptions of a version mean the same one;
-//! - `compare`: which of two versions is newer, or which fact is missing to tell;
-//! - `decide`: what becomes of the candidates of a place;
-//! - `explain`: the sentences that people read;
-//! - `outbox`: what the subscribers read.
+//! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
+//! - `decide`: the decisions on the candidates of a place;
+//! - `explain`: the sentences for people;
+//! - `outbox`: the entries for the subscribers.
 
 mod block;
 mod compare;

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A change of state, as the outbox keeps it. Written in the transaction of the change.
+/// A change of state, as an entry of the outbox. Written in the transaction of the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Counts up by one with each entry. The id on the stream.
@@ -12,7 +12,7 @@ pub struct Entry {
     pub change: Change,
 }
 
-/// What changed.
+/// The kind of change, with its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Change {

@@ -34,13 +34,13 @@ pub struct PushAttempt {
     pub updates: Vec<AttemptedUpdate>,
 }
 
-/// What a push attempt carries for one update.
+/// The part of a push attempt that belongs to one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptedUpdate {
     pub update_id: String,
     /// The commit of the push that holds its changes.
     pub commit: String,
-    /// What the environment runs before it.
+    /// The version that the environment runs before it.
     pub old: Version,
     /// The edited sites.
     pub changes: Vec<SiteChange>,

@@ -6,7 +6,7 @@ use super::words;
 use crate::telemetry::TraceContext;
 
 words! {
-    /// What a person or a CI job requested.
+    /// The kind of request of a person or a CI job.
     RequestKind {
         /// The versions of another environment, or a named one.
         Promotion = "promotion",
@@ -62,8 +62,8 @@ impl RequestState {
 
 /// Returns the first state of a promotion's update and its reason, for the promotion and its dry run alike.
 ///
-/// `wanted` is `Unchanged` if the environment runs the version, and that wins over a hold: nothing is to be done. Otherwise a hold
-/// refuses.
+/// `wanted` is `Unchanged` if the environment runs the version. That wins over a hold, because there is nothing to do. Otherwise
+/// a hold refuses.
 pub fn first_state(wanted: UpdateState, hold: Option<&Block>) -> (UpdateState, Option<String>) {
     match (wanted, hold) {
         (UpdateState::Unverified | UpdateState::Pending, Some(hold)) => {
@@ -89,7 +89,7 @@ pub struct Request {
     pub created_at: Timestamp,
     /// A hash of the request: equal if a repeated `Idempotency-Key` came with the same request.
     pub fingerprint: String,
-    /// The span that everything that becomes of it is a child of.
+    /// The parent of all further spans of the request.
     pub trace: TraceContext,
     /// The freeze or closed gate that it passes.
     pub overridden: Option<String>,

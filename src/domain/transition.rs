@@ -1,4 +1,4 @@
-//! What each input makes of each state. The diagram in `docs/architecture.md` is generated from these tables.
+//! The transitions: state and input to state and effects. The diagram in `docs/architecture.md` is generated from these tables.
 
 use super::event::EventState;
 use super::push::PushState;
@@ -6,7 +6,7 @@ use super::update::UpdateState;
 use super::words;
 
 words! {
-    /// What happens to an update.
+    /// An input of an update.
     UpdateInput {
         /// The registry confirmed the image.
         Confirm = "confirm",
@@ -30,7 +30,7 @@ words! {
 }
 
 words! {
-    /// What happens to an event.
+    /// An input of an event.
     EventInput {
         /// The registry confirmed the image; the state follows from the updates from now on.
         Confirm = "confirm",
@@ -46,7 +46,7 @@ words! {
 }
 
 words! {
-    /// What happens to a push attempt.
+    /// An input of a push attempt.
     PushInput {
         /// The branch has its commit.
         FindLanded = "find landed",
@@ -55,8 +55,9 @@ words! {
     }
 }
 
-/// What a transition brings about besides the state, in the same transaction. Each transition also writes an entry of the
-/// outbox, except for failed tries.
+/// An effect of a transition, in the same transaction as the new state.
+///
+/// Each transition also writes an entry of the outbox, except for failed tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// The state of the event is worked out again from its updates.
@@ -65,17 +66,17 @@ pub enum Effect {
     RecordFailure,
     /// A rollout begins, if Argo CD is followed.
     BeginRollout,
-    /// Older updates that wait at the place end: they could not be written any more.
+    /// Older waiting updates of the place end: they could not be written any more.
     SupersedeOlder,
-    /// If the update is of a rollback, it takes the place of the holds of earlier rollbacks.
+    /// If the update belongs to a rollback, its hold replaces the holds of earlier rollbacks.
     ReplaceHolds,
-    /// If the update is of a rollback, its hold ends: the rollback did not happen.
+    /// If the update belongs to a rollback, its hold ends, because the rollback did not happen.
     EndHold,
     /// Refused updates of the event no longer count.
     ReplayUpdates,
 }
 
-/// Returns the next state of an update and the effects; `None`: the input means nothing in this state, and changes nothing.
+/// Returns the next state of an update and the effects; `None`: the input does not apply in this state.
 pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(UpdateState, &'static [Effect])> {
     use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, SettleCause, SupersedeOlder};
     use UpdateInput as In;
@@ -112,7 +113,7 @@ pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(Upda
     })
 }
 
-/// Returns the next state of an event and the effects; `None`: the input means nothing in this state, and changes nothing.
+/// Returns the next state of an event and the effects; `None`: the input does not apply in this state.
 ///
 /// `of_updates` is [`EventState::of`] its updates.
 pub fn event_transition(
@@ -128,16 +129,16 @@ pub fn event_transition(
         (Queued, In::Postpone) => (Queued, &[RecordFailure]),
         (Queued, In::Refuse) => (Refused, &[RecordFailure]),
         (Pending | Waiting | Committed | Unchanged | Superseded | Refused, In::Settle) => (of_updates, &[]),
-        // Also if it was committed in another environment: only what was refused runs again.
+        // Also if it was committed in another environment: only refused updates run again.
         (Refused | Committed | Unchanged | Superseded, In::Replay) => (Queued, &[ReplayUpdates, RecordFailure]),
-        // What is still to be decided about a queued event is not among its updates.
+        // The open decision on a queued event is not among its updates.
         (Queued, In::Settle | In::Replay)
         | (Pending | Waiting, In::Confirm | In::Postpone | In::Refuse | In::Replay)
         | (Committed | Unchanged | Superseded | Refused, In::Confirm | In::Postpone | In::Refuse) => return None,
     })
 }
 
-/// Returns the next state of a push attempt; `None`: the input means nothing in this state.
+/// Returns the next state of a push attempt; `None`: the input does not apply in this state.
 pub fn push_transition(state: PushState, input: PushInput) -> Option<PushState> {
     match (state, input) {
         (PushState::Open, PushInput::FindLanded) => Some(PushState::Landed),

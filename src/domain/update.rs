@@ -73,7 +73,7 @@ impl Cause {
     }
 }
 
-/// One edited site, as history keeps it.
+/// One edited site, as a row of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteChange {
     /// The file, from the root of the config repository.
@@ -84,7 +84,7 @@ pub struct SiteChange {
     pub new: Version,
 }
 
-/// An update and what became of it.
+/// An update and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
     /// A ULID: sorts by the order in which updates were made.
@@ -112,7 +112,7 @@ pub struct Update {
     pub released_at: Option<Timestamp>,
     /// The commit on the branch.
     pub commit: Option<String>,
-    /// What the environment ran before.
+    /// The version that the environment ran before.
     pub old: Option<Version>,
     /// The edited sites.
     pub changes: Vec<SiteChange>,
@@ -120,11 +120,11 @@ pub struct Update {
     pub finished_at: Option<Timestamp>,
     /// The criterion that decided whether it is newer; `None` for promotions and rollbacks.
     pub decided_by: Option<String>,
-    /// What it was compared with, and the result in words.
+    /// The version that it was compared with, and the result, in words.
     pub decided_because: Option<String>,
-    /// What the environment ran when a promotion or rollback was requested; `None` for events.
+    /// The versions that the environment ran when a promotion or rollback was requested; `None` for events.
     pub expected: Option<Vec<Version>>,
-    /// The span that everything that becomes of it is a child of.
+    /// The parent of all further spans of the update.
     pub trace: TraceContext,
     /// Why a promotion or rollback passes a freeze or a closed gate.
     pub override_reason: Option<String>,
@@ -140,7 +140,7 @@ impl Update {
         self.released_at.or_else(made).unwrap_or(self.received_at)
     }
 
-    /// Whether freezes do not keep the update back.
+    /// Whether the update passes freezes.
     pub fn passes_freezes(&self) -> bool {
         self.cause == Cause::Rollback || self.override_reason.is_some()
     }

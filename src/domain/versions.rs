@@ -1,9 +1,8 @@
 use tagrelay_image::Version;
 
-/// Returns the versions that sites name, each once, in the order in which they are found.
+/// Returns the distinct versions that sites name, in the order in which they are found.
 ///
-/// One site may say `tag`, another `tag@digest` and a third only the digest: that is one version, and everything that is said of
-/// it is joined.
+/// One site may have `tag`, another `tag@digest` and a third only the digest. That is one version, and the parts are joined.
 pub fn versions_of<'a>(named: impl IntoIterator<Item = &'a Version>) -> Vec<Version> {
     let mut versions: Vec<Version> = Vec::new();
     for version in named {
@@ -25,7 +24,7 @@ pub fn versions_of<'a>(named: impl IntoIterator<Item = &'a Version>) -> Vec<Vers
     versions
 }
 
-/// Returns what two descriptions say together, or `None` if they do not describe one version.
+/// Joins two descriptions of one version; `None`: they describe different versions.
 fn join(one: &Version, other: &Version) -> Option<Version> {
     fn both<T: PartialEq + Clone>(one: Option<&T>, other: Option<&T>) -> (Option<T>, bool, bool) {
         let agree = one.is_some() && one == other;
@@ -43,7 +42,7 @@ pub fn is_same(one: &Version, other: &Version) -> bool {
     join(one, other).is_some()
 }
 
-/// Whether everything that runs is the version.
+/// Whether all running versions are this version.
 pub fn runs(running: &[Version], version: &Version) -> bool {
     matches!(running, [one] if is_same(one, version))
 }

@@ -32,7 +32,7 @@ impl WaitCause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     pub cause: WaitCause,
-    /// What the remote said or which fact is missing; `None` for blocks, which explain themselves.
+    /// The answer of the remote or the missing fact; `None` for blocks, which explain themselves.
     pub detail: Option<String>,
     /// When the cause ends by itself; `None`: it does not.
     pub until: Option<Timestamp>,

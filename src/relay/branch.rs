@@ -11,7 +11,7 @@ use crate::settings::WritingSettings;
 use crate::telemetry::{GitOperation, Metrics};
 use tagrelay_image::Repository;
 
-/// A branch of a config repository, with the environments that live on it. One writer works on it.
+/// A branch of a config repository with its environments. One branch writer works on it.
 pub struct Branch {
     repository: ConfigRepository,
     repository_name: String,
@@ -19,28 +19,28 @@ pub struct Branch {
     environments: Vec<Environment>,
     writing: WritingSettings,
     metrics: Metrics,
-    /// When the remote was asked last. Held while it is asked, so that callers share one question.
+    /// When the remote was last asked. Locked during the request, so that concurrent callers share it.
     asked: Mutex<Option<Instant>>,
-    /// When it last answered.
+    /// When the last successful reading began.
     read: std::sync::Mutex<Option<Instant>>,
-    /// Rung when there may be something to write.
+    /// Notified when there may be something to write.
     pub(super) wake: Notify,
-    /// Rung when somebody says that the branch has moved.
+    /// Notified when a push to the branch is announced.
     pub(super) moved: Notify,
 }
 
-/// What the news are worth that a branch has moved.
+/// The effect of an announcement that a branch has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BranchNews {
-    /// The branch is read now.
+    /// The branch is being read.
     Reading,
-    /// It is known already.
+    /// The mirror has the commit already.
     Known,
     /// No environment is on that branch.
     Foreign,
 }
 
-/// What the mirror knows of a repository in an environment.
+/// Whether an environment names a repository, according to the mirror.
 pub(super) enum Presence {
     /// At least one site names it.
     Named,
@@ -51,7 +51,6 @@ pub(super) enum Presence {
 }
 
 impl Branch {
-    /// Joins a config repository's branch with its environments.
     pub fn new(
         repository: ConfigRepository,
         repository_name: String,
@@ -79,27 +78,25 @@ impl Branch {
         &self.environments
     }
 
-    /// Returns the name of the config repository.
     pub fn repository_name(&self) -> &str {
         &self.repository_name
     }
 
-    /// Returns the name of the branch.
     pub fn branch_name(&self) -> &str {
         &self.branch_name
     }
 
-    /// Returns repository and branch, for messages.
+    /// Returns `repository/branch`, for messages.
     pub(super) fn title(&self) -> String {
         format!("{}/{}", self.repository_name, self.branch_name)
     }
 
-    /// Returns the config repository, for a branch of the same under other settings.
+    /// Returns the config repository, to reuse it for the same branch under new settings.
     pub fn repository(&self) -> &ConfigRepository {
         &self.repository
     }
 
-    /// Returns what the mirror knows; `None` until the remote has been read once.
+    /// Returns the state of the mirror; `None`: the remote has not been read yet.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.repository.snapshot()
     }
@@ -116,11 +113,11 @@ impl Branch {
         self.environments.iter().map(|environment| environment.name.clone()).collect()
     }
 
-    /// Brings the mirror up to the remote's tip.
+    /// Updates the mirror to the tip of the remote.
     ///
     /// # Errors
     ///
-    /// Why the remote could not be read.
+    /// If the remote cannot be read.
     pub async fn refresh(&self) -> Result<CommitId, RemoteError> {
         let mut asked = self.asked.lock().await;
         self.ask(&mut asked).await
@@ -138,14 +135,15 @@ impl Branch {
         result
     }
 
-    /// Brings the mirror up to the remote's tip for an answer that is final, unless a reading that was begun less than
-    /// `age` before this call has told what is there. All who wait for one that was begun after they called share it.
+    /// Updates the mirror for a final answer, unless a successful reading began less than `age` before this call.
+    ///
+    /// Concurrent callers share a reading that began after their calls.
     ///
     /// # Errors
     ///
-    /// Why the remote could not be read.
+    /// If the remote cannot be read.
     pub(super) async fn read_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
-        // Before the wait for others, however long that is.
+        // Before the wait for the lock, however long that is.
         let called = Instant::now();
         let mut asked = self.asked.lock().await;
         let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +151,7 @@ impl Branch {
         if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
     }
 
-    /// Takes a push that was begun then and has succeeded for a reading: the remote has compared the branch with what we know.
+    /// Counts a successful push that began at `begun` as a reading: the remote compared the branch with the mirror.
     pub(super) fn pushed(&self, begun: Instant) {
         *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
     }
@@ -163,25 +161,25 @@ impl Branch {
         self.snapshot().map(|snapshot| snapshot.tip)
     }
 
-    /// Brings the mirror up to the remote's tip, unless that was done less than `age` ago.
+    /// Updates the mirror to the tip of the remote, unless the remote was asked less than `age` ago.
     ///
     /// # Errors
     ///
-    /// Why the remote could not be read.
+    /// If the remote cannot be read.
     pub(super) async fn refresh_if_older_than(&self, age: Duration) -> Result<(), RemoteError> {
         let mut asked = self.asked.lock().await;
         let is_fresh = asked.is_some_and(|asked| asked.elapsed() < age);
         if is_fresh { Ok(()) } else { self.ask(&mut asked).await.map(|_| ()) }
     }
 
-    /// Tells which of these commits lie below the commit that is known.
+    /// Returns which of these commits lie below the tip of the mirror.
     pub(super) async fn below_tip(&self, commits: &[CommitId]) -> Result<HashMap<CommitId, Below>, RemoteError> {
         let begun = Instant::now();
         let result = self.repository.below_tip(commits).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.metrics.git_operation(GitOperation::history, outcome, begun.elapsed());
         match result {
-            // A server that sends no part of a history leaves the question open for good.
+            // If the server sends no part of the history, the result stays unknown.
             Err(RemoteError::Protocol { reason }) => {
                 tracing::warn!(reason, repository = self.repository_name, "the history cannot be read");
                 Ok(commits.iter().map(|commit| (*commit, Below::Unknown)).collect())
@@ -202,7 +200,7 @@ impl Branch {
         }
     }
 
-    /// Returns the environments on this branch that take push events.
+    /// Returns the environments on this branch that accept push events.
     pub(super) fn automatic(&self) -> impl Iterator<Item = &Environment> {
         self.environments.iter().filter(|environment| environment.mode == UpdateMode::Automatic)
     }

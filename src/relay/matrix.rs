@@ -1,4 +1,4 @@
-//! What every environment runs: the branch says what, the store says since when and why.
+//! The matrix: the versions that every environment runs (from the branch), since when and why (from the store).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,28 +13,26 @@ use crate::policy::rule_for;
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 use tagrelay_image::{Repository, Version};
 
-/// How old what is known of a branch may be when it is shown.
+/// How old the mirror of a branch may be before the matrix reads the branch again.
 const READ_AGE: Duration = Duration::from_secs(5);
 
-/// How long whoever looks waits for a branch to be read.
+/// How long a caller waits for the branches to be read.
 const READ_PATIENCE: Duration = Duration::from_secs(3);
 
-/// One environment with what it runs.
+/// An environment with the versions that it runs.
 #[derive(Debug, Clone)]
 pub struct EnvironmentRow {
-    /// The environment.
     pub environment: Environment,
     /// The name of its config repository.
     pub config_repository: String,
-    /// Its branch.
     pub branch: String,
-    /// The commit that this was read from; `None` until the branch has been read once.
+    /// The commit that the row was read from; `None`: the branch has not been read yet.
     pub tip: Option<String>,
-    /// How its applications in Argo CD fared when they were looked at last.
+    /// The last observed health of its applications in Argo CD.
     pub health: Vec<ApplicationHealth>,
-    /// What freezes it now; `None`: nothing.
+    /// The active freezes; `None`: not frozen.
     pub frozen: Option<Frozen>,
-    /// The managed repositories, in the order of their names.
+    /// The managed repositories, sorted by name.
     pub cells: Vec<MatrixCell>,
     /// Files that could not be read.
     pub problems: Vec<FileProblem>,
@@ -43,24 +41,20 @@ pub struct EnvironmentRow {
 /// A managed repository in an environment.
 #[derive(Debug, Clone)]
 pub struct MatrixCell {
-    /// The repository.
     pub repository: Repository,
-    /// What its sites name: one version, unless somebody has left them apart.
+    /// The versions that its sites name: one, unless the sites differ.
     pub versions: Vec<Version>,
-    /// The sites.
     pub places: Vec<Place>,
-    /// The last update of ours, where it is what runs.
+    /// Our last update, if its version runs.
     pub last_change: Option<Update>,
-    /// What became of that in Argo CD.
+    /// The rollout of that update in Argo CD.
     pub follow_up: Option<FollowUp>,
-    /// The holds on it.
     pub holds: Vec<Block>,
-    /// Updates that wait for a hold or freeze to end.
     pub waiting: Vec<Update>,
 }
 
 impl MatrixCell {
-    /// Returns the version that all sites name.
+    /// Returns the version, if all sites name the same one.
     pub fn version(&self) -> Option<&Version> {
         match self.versions.as_slice() {
             [one] => Some(one),
@@ -68,21 +62,21 @@ impl MatrixCell {
         }
     }
 
-    /// Returns when what runs was committed, where we did that.
+    /// Returns when the running version was committed; `None`: not by us.
     pub fn since(&self) -> Option<Timestamp> {
         self.last_change.as_ref().and_then(|change| change.finished_at)
     }
 }
 
 impl Relay {
-    /// Returns what every environment runs, in the order of the settings.
+    /// Returns the versions that every environment runs, in the order of the settings.
     ///
-    /// The branches are asked first where that was not done a moment ago. One that does not answer soon is shown as
-    /// it was known: the row's tip says so.
+    /// Branches are read first, unless that was done recently. A branch that does not answer soon is shown in its last known
+    /// state, which `tip` identifies.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
         self.refresh_soon().await;
         let last_changes = self.0.store.last_changes().await?;
@@ -108,7 +102,7 @@ impl Relay {
 
     async fn refresh_soon(&self) {
         let relay = self.clone();
-        // In a task, so that a branch that answers late is still read to the end.
+        // In its own task, so that a late read still completes.
         let refreshing = tokio::spawn(async move {
             let branches = relay.0.branches.iter().map(|branch| branch.refresh_if_older_than(READ_AGE));
             for error in futures_util::future::join_all(branches).await.into_iter().filter_map(Result::err) {
@@ -137,12 +131,12 @@ impl Relay {
         }
     }
 
-    /// Returns whether a rule manages a repository.
+    /// Whether a rule manages a repository.
     pub(super) fn manages(&self, repository: &Repository) -> bool {
         rule_for(&self.0.images, repository).is_some()
     }
 
-    /// Returns the repositories that a rule manages and that an environment names, with their sites.
+    /// Returns the managed repositories that an environment names, with their sites.
     pub(super) fn managed(&self, branch: &Branch, environment: &str) -> BTreeMap<Repository, Vec<Place>> {
         let Some(snapshot) = branch.snapshot() else { return BTreeMap::new() };
         let Some(found) = sites(&snapshot, environment) else { return BTreeMap::new() };
@@ -155,17 +149,17 @@ impl Relay {
     }
 }
 
-/// Returns the versions that places name, each once.
+/// Returns the distinct versions that places name.
 pub(super) fn versions(places: &[Place]) -> Vec<Version> {
     versions_of(places.iter().map(|place| &place.version))
 }
 
 type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
 
-/// What the store knows, by environment and repository.
+/// Rows of the store, by place.
 struct Notes {
     last: ByPlace<Update>,
-    /// By update.
+    /// By update id.
     follow_ups: HashMap<String, FollowUp>,
     health: Vec<ApplicationHealth>,
     frozen: Vec<Frozen>,
@@ -178,7 +172,7 @@ impl Notes {
         let place = (environment.to_owned(), repository.clone());
         let versions = versions(&places);
         let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());
-        // What somebody else has written since is not ours to explain.
+        // If another writer set the running version, no update of ours explains it.
         let last_change = last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version)));
         MatrixCell {
             follow_up: last_change.as_ref().and_then(|change| self.follow_ups.remove(&change.id)),
@@ -192,9 +186,9 @@ impl Notes {
     }
 }
 
-/// Something that belongs to an environment and a repository.
+/// A row that belongs to a place.
 trait Placed {
-    /// `None`: it is about the whole environment.
+    /// `None`: it applies to the whole environment.
     fn place(&self) -> Option<(String, Repository)>;
 }
 

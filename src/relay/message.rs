@@ -1,4 +1,4 @@
-//! The commit message: a subject for people, a body that says what moved, trailers for programs.
+//! The commit message: a subject, a body that lists the changes, and trailers for programs.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use crate::domain::{Cause, Request, Update};
 use crate::settings::{ChangeFields, Fields, MessageSettings, MessageTemplate};
 use tagrelay_image::{ImageReference, Version};
 
-/// Returns the message of a commit. `updates` are looked up by the keys of the changes, `requests` by their cause ids.
+/// Renders the message of a commit. `updates` are by the keys of the changes, `requests` by their cause ids.
 pub(super) fn render(
     commit: &PlannedCommit,
     updates: &HashMap<String, Update>,
@@ -40,7 +40,7 @@ pub(super) fn render(
     text
 }
 
-/// What stands above the trailers.
+/// The text above the trailers.
 struct Said {
     subject: String,
     body: String,
@@ -66,7 +66,7 @@ impl Said {
     }
 }
 
-/// Returns what a template says; `None` where it says nothing, or fails over a case that it was not tried with.
+/// Renders a template; `None`: the text is empty, or the template failed.
 fn rendered(template: &MessageTemplate, fields: &Fields) -> Option<String> {
     match template.render(fields) {
         Ok(text) => {
@@ -105,13 +105,13 @@ impl Moved<'_> {
         files
     }
 
-    /// Returns both versions, as short as they can be told apart.
+    /// Returns both versions, as short as they remain distinct.
     fn short(&self) -> (String, String) {
         let (old, new) = (&self.first.old, &self.update.version);
         (old.short_beside(new), new.short_beside(old))
     }
 
-    /// Returns the version before, with the digest where only that has changed.
+    /// Returns the old version, with its digest if only the digest changed.
     fn old(&self) -> String {
         let (old, new) = (&self.first.old, &self.update.version);
         if old.tag() == new.tag() { old.to_string() } else { name(old) }
@@ -178,7 +178,7 @@ impl Moved<'_> {
     }
 }
 
-/// Joins a foreign text into one line: a further line could pass for a trailer of ours.
+/// Joins a foreign text into one line: a second line could pass for a trailer of ours.
 fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_control() || c.is_whitespace())
         .filter(|word| !word.is_empty())

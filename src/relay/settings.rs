@@ -2,24 +2,24 @@ use std::time::Duration;
 
 use crate::policy::FreezeSchedule;
 
-/// One environment, as the pipeline sees it.
+/// An environment, as the pipeline uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// Its name.
     pub name: String,
-    /// Who may move it.
+    /// Which updates it accepts.
     pub mode: UpdateMode,
     /// The environments whose versions may be promoted to it.
     pub promote_from: Vec<String>,
-    /// How long the source of a promotion must have been healthy, zero where it has to be healthy only; `None`: nobody asks.
-    /// Where it takes promotions it is about those, else about promotions that come from it.
+    /// How long the source of a promotion must have been healthy; zero: being healthy now is enough. `None`: no soak time.
+    ///
+    /// Applies to promotions into this environment if it has `promote_from`, otherwise to promotions out of it.
     pub soak: Option<Duration>,
-    /// When it takes nothing by itself.
+    /// When it is frozen.
     pub freezes: FreezeSchedule,
 }
 
 impl Environment {
-    /// Returns how long `source` must have been healthy for promotions from it to this one.
+    /// Returns the soak time for promotions from `source` to this environment; `None`: health is not checked.
     pub(super) fn soak_of(&self, source: Option<&Environment>) -> Option<Duration> {
         let own = self.soak.filter(|_| !self.promote_from.is_empty());
         let of_source = source.filter(|source| source.promote_from.is_empty()).and_then(|source| source.soak);
@@ -27,7 +27,7 @@ impl Environment {
     }
 }
 
-/// Who may move an environment.
+/// Which updates an environment accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateMode {
     /// Push events, promotions and rollbacks.
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(soak(&environment(&["x"], Some(60)), &first), Some(60));
         assert_eq!(soak(&plain, &environment(&[], Some(0))), Some(0));
         assert_eq!(soak(&environment(&["x"], Some(60)), &environment(&[], Some(90))), Some(90));
-        // What one in the middle wants is about what it takes.
+        // The soak time of an environment in the middle applies to promotions into it only.
         assert_eq!(soak(&plain, &environment(&["x"], Some(60))), None);
         assert_eq!(environment(&["x"], Some(60)).soak_of(None), Some(Duration::from_secs(60)));
     }

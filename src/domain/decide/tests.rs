@@ -233,7 +233,7 @@ fn unconfirmed_update_is_written_again_but_never_ended() {
     assert_eq!(words(&both), ["keep", "write"]);
 }
 
-/// What happens to the place in the property test.
+/// A step of the property test.
 #[derive(Debug, Clone)]
 enum Step {
     /// A push event for this commit.
@@ -270,7 +270,7 @@ struct Model {
     running: Running,
     blocks: Blocks,
     facts: Linear,
-    /// The version and arrival of the last thing that set a floor: a foreign commit, promotion or rollback that was written.
+    /// The version and arrival that set the last floor: a foreign commit, or a promotion or rollback that was written.
     floor: (u32, u32),
     ended: HashMap<u32, String>,
 }
@@ -373,7 +373,7 @@ proptest! {
                 continue;
             }
             if let Step::Foreign(commit) = step {
-                // Everything that waits is compared with the foreign commit, and lands if it is newer.
+                // Every waiting update is compared with the foreign commit, and lands if it is newer.
                 let newest = model.open.iter().map(|update| number_of(&update.version)).max().unwrap_or(0);
                 expected = newest.max(*commit);
             }
@@ -386,8 +386,8 @@ proptest! {
         prop_assert_eq!(number_of(&model.running.version), expected);
     }
 
-    /// With requests in between: every candidate is decided, at most one of a round is written, no event goes back behind what
-    /// runs, and the last request is written unless something later was.
+    /// With requests in between: every candidate is decided, at most one per round is written, no event goes back behind a
+    /// running version, and the last request is written unless a later version was.
     #[test]
     fn every_candidate_ends_and_the_last_request_wins(steps in prop::collection::vec(step(), 1..40)) {
         let mut model = Model::new();

@@ -172,7 +172,7 @@ fn ended_update_changes_only_with_a_replay() {
             assert_eq!(update_transition(*state, *input), None, "{state}: {input}");
         }
     }
-    // An update that is replayed gets no life of its own: the event gets a new one.
+    // A replayed update stays superseded: the event gets a new update.
     let replayed = UpdateState::ALL.iter().filter_map(|state| update_transition(*state, UpdateInput::Replay));
     assert!(replayed.map(|(next, _)| next).all(|next| !next.is_open()));
 }

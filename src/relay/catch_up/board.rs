@@ -1,4 +1,4 @@
-//! What is known of each registry: for those who plan looks into it, and for people.
+//! The state of each registry in catch-up, for scheduling looks and for status reports.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,65 +10,65 @@ use tokio::time::Instant;
 use super::rounds::Names;
 use tagrelay_image::Repository;
 
-/// The first pause of a registry that does not answer. It is doubled with each further time, up to the period.
+/// The first backoff of a registry that does not answer. It doubles with each failure, up to the period.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
-/// When a registry that does not list tags, or does not let us, is tried again.
+/// How long a registry without tag lists is left alone.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a repository is left alone that may not be listed: a permission that has lapsed comes back.
+/// How long a repository is skipped after its tags could not be listed. A lapsed permission may come back.
 const NOT_ALLOWED: Duration = Duration::from_secs(60 * 60);
 
-/// What a look came to.
+/// The result of a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Looked {
-    /// The list was given.
+    /// The registry returned a list of tags.
     Listed,
-    /// The registry has said what a tag points at, which says nothing about lists.
+    /// The registry returned the digest of a tag, which does not show whether it supports lists.
     Answered,
-    /// The registry does not list tags.
+    /// The registry does not support tag lists.
     Unsupported { reason: String },
-    /// The registry has answered with something else.
+    /// The response is not a list of tags.
     NoList { reason: String },
-    /// Nothing changes until somebody acts.
+    /// Access is denied until permissions or settings change.
     NotAllowed { reason: String },
-    /// There may be an answer later.
+    /// The failure is temporary.
     NotNow { reason: String, ask_again_after: Option<Duration> },
-    /// No rule wants anybody to ask.
+    /// No rule requires the look, or the repository is skipped.
     NotWanted,
 }
 
-/// How catching up with a registry goes.
+/// The catch-up status of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryNews {
-    /// The host, as references write it.
+    /// The host, as in image references.
     pub registry: String,
-    /// How many of its repositories are managed and run somewhere.
+    /// The number of its repositories that are managed and run in an automatic environment.
     pub repositories: usize,
-    /// `waiting` until it was asked, then `listed`, `unsupported`, `no_list`, `not_allowed` or `not_now`.
+    /// `waiting` before the first response, then `listed`, `unsupported`, `no_list`, `not_allowed` or `not_now`.
     pub state: &'static str,
-    /// Why it is not `listed`.
+    /// Why the registry, or some of its repositories, cannot be listed.
     pub reason: Option<String>,
     /// When it last answered.
     pub listed_at: Option<Timestamp>,
-    /// When it will be asked again, where that is not the next round.
+    /// When it is asked again, if not in the next round.
     pub ask_again_at: Option<Timestamp>,
 }
 
-/// Shared by all generations: a registry that wants to be left alone does not care about our settings.
+/// The registry states. All generations share them: a pause that a registry requested outlives a change of settings.
 #[derive(Default)]
 pub(in crate::relay) struct Board(Mutex<Notes>);
 
 #[derive(Default)]
 struct Notes {
     registries: BTreeMap<String, RegistryNotes>,
-    /// Repositories that are left alone although their registry is not.
+    /// Repositories that are skipped although their registry is not.
     skipped: BTreeMap<Repository, Skipped>,
 }
 
 struct Skipped {
     until: Instant,
-    /// What it is left alone for.
+    /// Why it is skipped.
     state: State,
 }
 
@@ -79,12 +79,12 @@ struct RegistryNotes {
     listed_at: Option<Timestamp>,
     failures: u32,
     quiet_until: Option<Instant>,
-    /// Whether it is the registry that wants the quiet.
+    /// Whether the registry requested the pause.
     wants_quiet: bool,
     has_listed: bool,
-    /// Until when it is taken for one without lists.
+    /// Until when it counts as a registry without tag lists.
     no_lists_until: Option<Instant>,
-    /// What was said of it in the log.
+    /// The last state that was logged.
     told: State,
 }
 
@@ -126,8 +126,9 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins anew under other settings: what was skipped is tried again, because an account may have been set. What a
-    /// registry has asked for still holds.
+    /// Resets the states for new settings or a requested round.
+    ///
+    /// Skipped repositories are tried again, because credentials may have changed. Pauses that a registry requested still hold.
     pub(super) fn begin(&self) {
         let mut notes = self.lock();
         notes.skipped.clear();
@@ -139,7 +140,7 @@ impl Board {
         }
     }
 
-    /// Takes the repositories that there are.
+    /// Replaces the set of known repositories.
     pub(super) fn name(&self, names: &Names) {
         let mut notes = self.lock();
         notes.registries.values_mut().for_each(|registry| registry.repositories = 0);
@@ -150,12 +151,12 @@ impl Board {
         notes.skipped.retain(|repository, _| names.repositories.contains(repository));
     }
 
-    /// Returns until when a registry is left alone.
+    /// Returns the end of a registry's pause.
     pub(super) fn quiet_until(&self, registry: &str) -> Option<Instant> {
         self.lock().registries.get(registry)?.quiet_until
     }
 
-    /// Returns whether a repository is left alone; `by_list`: its registry would be asked for a list.
+    /// Whether a repository is skipped. `by_list`: the look needs a tag list.
     pub(super) fn is_skipped(&self, repository: &Repository, by_list: bool, now: Instant) -> bool {
         let notes = self.lock();
         let no_lists = notes.registries.get(repository.registry()).and_then(|registry| registry.no_lists_until);
@@ -163,7 +164,7 @@ impl Board {
         [skipped, no_lists.filter(|_| by_list)].into_iter().flatten().any(|until| until > now)
     }
 
-    /// Takes note of what a look came to. `every` is the period, and the longest pause that nobody has asked for.
+    /// Records the result of a look. `every`: the period, which also bounds pauses that the registry did not request.
     pub(super) fn looked(&self, repository: &Repository, looked: &Looked, now: Instant, every: Duration) {
         let mut notes = self.lock();
         let host = repository.registry();
@@ -179,7 +180,7 @@ impl Board {
                     (registry.state, registry.no_lists_until) = (State::Listed, None);
                 }
             }
-            // One that has listed another repository is not without lists.
+            // A registry that has listed another repository supports lists.
             Looked::Unsupported { reason } | Looked::NoList { reason } | Looked::NotAllowed { reason }
                 if registry.has_listed =>
             {
@@ -209,7 +210,7 @@ impl Board {
                 }
                 let doubled = 2u32.saturating_pow(registry.failures.saturating_sub(1).min(16));
                 let pause = ask_again_after.unwrap_or_else(|| FIRST_PAUSE.saturating_mul(doubled).min(every));
-                // Not to the moment at which everybody else comes back, too.
+                // Jitter, so that not all clients return at the same moment.
                 let until = now + pause + pause.mul_f64(super::super::runtime::backoff::jitter() / 10.0);
                 registry.wants_quiet = ask_again_after.is_some() || (is_paused && registry.wants_quiet);
                 registry.quiet_until = registry.quiet_until.max(Some(until));
@@ -222,7 +223,7 @@ impl Board {
         }
     }
 
-    /// Returns how catching up goes, registry by registry.
+    /// Returns the status of every registry.
     pub(in crate::relay) fn news(&self) -> Vec<RegistryNews> {
         let now = Instant::now();
         let at = |until: Instant| until.checked_duration_since(now).map(|wait| Timestamp::now() + wait);
@@ -232,7 +233,7 @@ impl Board {
                 |(repository, skipped): &(&Repository, &Skipped)| repository.registry() == host && skipped.until > now;
             let left_out: Vec<_> = notes.skipped.iter().filter(is_here).collect();
             let (mut state, mut reason) = (registry.state.word(), registry.state.reason().map(str::to_owned));
-            // One that lists others may not list these.
+            // The registry lists other repositories, so the reason names the skipped ones.
             if let (None, Some((repository, skipped))) = (&reason, left_out.first()) {
                 let (count, all) = (left_out.len(), registry.repositories);
                 if count >= all {
@@ -259,7 +260,7 @@ impl Board {
 }
 
 impl RegistryNotes {
-    /// Says once what is wrong, and once that it is over.
+    /// Logs a problem once, and its end once.
     fn tell(&mut self, registry: &str) {
         if self.told.word() == self.state.word() {
             return;
@@ -302,7 +303,7 @@ mod tests {
         Looked::Unsupported { reason: "404".to_owned() }
     }
 
-    /// How long the registry is left alone from `now` on, in seconds.
+    /// Returns the remaining pause of the registry at `now`, in seconds.
     fn pause(board: &Board, now: Instant) -> u64 {
         board.quiet_until("r.test").map_or(0, |until| (until - now).as_secs())
     }
@@ -312,7 +313,7 @@ mod tests {
         let (board, now) = (board(&["a", "b"]), Instant::now());
         board.looked(&repository("a"), &not_now(Some(600)), now, EVERY);
         assert!((600..=660).contains(&pause(&board, now)), "{}", pause(&board, now));
-        // The other look that was under way says less, and the settings change: it still holds.
+        // The concurrent look requests a shorter pause, and the settings change: the longer pause holds.
         board.looked(&repository("b"), &not_now(Some(5)), now, EVERY);
         board.begin();
         assert!(pause(&board, now) >= 600);
@@ -328,7 +329,7 @@ mod tests {
         let (board, mut now) = (board(&["a"]), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            // Several looks fail at the same moment: that is one failure.
+            // Concurrent looks that fail together count as one failure.
             for _ in 0..4 {
                 board.looked(&repository("a"), &not_now(None), now, EVERY);
             }
@@ -338,7 +339,7 @@ mod tests {
         for (pause, expected) in pauses.iter().zip([30, 60, 120, 240, 480, 900, 900, 900]) {
             assert!((expected..=expected + expected / 10).contains(pause), "{pauses:?}");
         }
-        // Nor does anybody mind when somebody wants it to be tried now.
+        // A requested round ends a pause that the registry did not request.
         now -= EVERY * 2;
         assert!(pause(&board, now) >= 900);
         board.begin();
@@ -366,7 +367,7 @@ mod tests {
         board.looked(&repository("b"), &unsupported(), now, EVERY);
         assert_eq!((pause(&board, now), board.news()[0].state), (0, "listed"));
         assert!(board.news()[0].reason.as_ref().is_some_and(|reason| reason.starts_with("1 of 2 repositories: ")));
-        // All of them, as when a permission has lapsed.
+        // All repositories fail, as after a permission has lapsed.
         board.looked(&repository("a"), &Looked::NotAllowed { reason: "401".to_owned() }, now, EVERY);
         assert_eq!(board.news()[0].state, "not_allowed");
         board.begin();

@@ -1,11 +1,11 @@
-//! Finds what no webhook told of: asks registries, now and then, which tags the managed repositories have.
+//! Catch-up: lists the tags of managed repositories periodically, and finds images that no webhook announced.
 //!
-//! - `rounds` says when which repository is looked at, and `board` which registries are left alone;
-//! - `news` says which tags of a list are news;
-//! - the store remembers what has been seen, in the transaction that makes events of what is found.
+//! - `rounds` schedules the looks, and `board` keeps the state of each registry;
+//! - `news` selects the new tags of a list;
+//! - the store remembers the seen tags, in the transaction that inserts the events of the new ones.
 //!
-//! From there on such an event goes the way of any other: the intake confirms it and compares it with what runs. One task
-//! looks for the whole process, so that no registry is asked by two generations at once.
+//! Such an event takes the usual path: the intake confirms it, and the branch writer decides. One task runs for the whole
+//! process, so two generations never ask a registry at the same time.
 
 mod board;
 mod news;
@@ -35,16 +35,16 @@ use crate::store::{CaughtUp, FoundTag, SeenRepository, SeenTags, StoreError};
 use crate::telemetry::{SpanKind, TraceContext};
 use tagrelay_image::{Digest, Repository, Tag, Version};
 
-/// What was seen longer ago says nothing about what is new: after such a time the list is taken as if it were the first.
+/// How long seen tags are remembered. After that, a list is handled like a first list.
 const MEMORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How old what is remembered may be when nothing has changed. Writing costs a flush of the disk.
+/// The age at which an unchanged record of seen tags is written again. Each write costs a flush of the disk.
 const REWRITTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let CatchUpSettings { every, at_once } = relay.0.catch_up;
     let Some(every) = every else {
-        // Fails when whoever could say it is gone, which says as much.
+        // Fails if the sender is gone, which also means the end.
         let _ = stopped.wait_for(|stop| *stop).await;
         return;
     };
@@ -79,7 +79,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             }
             Some(ended) = looks.join_next() => match ended {
                 Ok((turn, looked)) => relay.looked(&mut rounds, turn, &looked, every),
-                // Panics are caught where they happen, so that this says only that the runtime ends.
+                // Panics are caught in the task, so this error means that the runtime is shutting down.
                 Err(error) => {
                     tracing::error!(%error, "a task of catch-up failed");
                     rounds.done();
@@ -87,17 +87,17 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             },
         }
     }
-    // What is found by a look that is cut off is found by the next one: a list changes nothing until all is stored.
+    // A cancelled look loses nothing: the store changes in one transaction, and the next look finds the same tags.
     looks.shutdown().await;
 }
 
 impl Relay {
-    /// Returns how catching up goes with each registry; `None` where it is turned off.
+    /// Returns the catch-up status of every registry; `None`: catch-up is off.
     pub fn registry_news(&self) -> Option<Vec<RegistryNews>> {
         self.0.catch_up.every.map(|_| self.0.process.board.news())
     }
 
-    /// Looks at every repository now, or as soon as its registry wants to be asked.
+    /// Looks at every repository now, or when the pause of its registry ends.
     pub fn catch_up_now(&self) {
         self.0.process.catch_up.notify_one();
     }
@@ -140,7 +140,7 @@ impl Relay {
             };
             for found in branch.automatic().filter_map(|environment| sites(&snapshot, &environment.name)) {
                 let managed = found.sites.keys().filter(|repository| {
-                    // Where nobody may ask the registry about an image, nobody asks it for its tags.
+                    // A rule without verification asks the registry neither for images nor for tags.
                     rule_for(&self.0.images, repository).is_some_and(|rule| rule.verify == Verification::Exists)
                 });
                 names.repositories.extend(managed.cloned());
@@ -149,7 +149,7 @@ impl Relay {
         names
     }
 
-    /// Returns what automatic environments run of a repository.
+    /// Returns the versions of a repository that automatic environments run.
     fn running_automatically(&self, repository: &Repository) -> Vec<Version> {
         let mut running = Vec::new();
         for branch in &self.0.branches {
@@ -162,7 +162,7 @@ impl Relay {
         running
     }
 
-    /// Looks at one repository, and makes events of what is new.
+    /// Looks at one repository and creates events for new tags.
     async fn look(&self, repository: &Repository) -> Looked {
         let Some(rule) = rule_for(&self.0.images, repository) else { return Looked::NotWanted };
         let registry = repository.registry();
@@ -200,7 +200,7 @@ impl Relay {
         let (before, running) =
             (known.as_ref().map(|known| known.seen.clone()), self.running_automatically(repository));
         let owned_rule = rule.clone();
-        // A hundred thousand hashes take a while.
+        // Hashing 100,000 tags takes a while.
         let compared =
             tokio::task::spawn_blocking(move || news::of_list(&owned_rule, &listed, before.as_ref(), &running));
         let Ok(news) = compared.await else {
@@ -215,7 +215,7 @@ impl Relay {
         Ok(Looked::Listed)
     }
 
-    /// A tag that moves is always there: what it points at is compared with what it pointed at the last time.
+    /// Compares the digest of a moving tag with the last seen digest.
     async fn look_at_digest(&self, repository: &Repository, tag: &Tag) -> Result<Looked, StoreError> {
         let image = UnverifiedImage { repository: repository.clone(), tag: tag.clone() };
         let confirmation = self.0.registries.confirm(&image).await;
@@ -249,7 +249,7 @@ impl Relay {
         self.0.store.seen(repository, self.now() - MEMORY).await
     }
 
-    /// Stores what was seen and makes events of what was found, all of it or nothing.
+    /// Stores the seen tags and the events of the new ones in one transaction.
     async fn keep(
         &self,
         repository: &Repository,
@@ -257,7 +257,7 @@ impl Relay {
         digest: Option<Digest>,
         found: Vec<FoundTag>,
     ) -> Result<(), StoreError> {
-        // A trace for each look would be a trace of nothing.
+        // A look that finds nothing gets no trace.
         let span = (!found.is_empty()).then(|| {
             let mut span = self.0.traces.begin(SpanKind::Internal, "catch up", None);
             span.set("tagrelay.repository", repository);

@@ -1,4 +1,4 @@
-//! Which tags of a list are news, and in which order they become events. Pure.
+//! Selects the new tags of a list, in the order in which they become events. Pure.
 
 use jiff::Timestamp;
 
@@ -6,32 +6,32 @@ use crate::policy::{ImageRule, TagFacts, TagVersion, compare};
 use crate::store::SeenTags;
 use tagrelay_image::{Tag, Version};
 
-/// The most events of one look. What is more is found by the next one.
+/// The most events of one look. The next look finds the rest.
 const MAX_FOUND: usize = 100;
 
-/// More than this is not remembered of one repository: as many as are listed.
+/// The most tags that are remembered per repository: as many as are listed.
 const MAX_SEEN: usize = 100_000;
 
-/// What a list of tags comes to.
+/// The result of comparing a list of tags with the seen tags.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct News {
-    /// What becomes events, in that order: of those that the tags order, the newest comes last.
+    /// The tags that become events, in this order. Of tags that can be ordered, the newest comes last.
     pub(super) found: Vec<Tag>,
-    /// What counts as seen from now on.
+    /// The tags that count as seen from now on.
     pub(super) seen: SeenTags,
 }
 
-/// Compares a list of tags with what was seen before.
+/// Compares a list of tags with the seen tags.
 ///
-/// Where nothing was, the list says nothing about when its tags came: all but the newest by what the tags say
-/// themselves are taken for old, and so is that one unless it is newer than something that runs.
+/// A first list (`before` is `None`) does not show when its tags were pushed. So all its tags count as old, except the newest one
+/// by the order of the tags, and that one only if it is newer than a running version.
 pub(super) fn of_list(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> News {
     let is_new = |tag: &&Tag| before.is_none_or(|before| !before.contains(tag));
     let read = |tag: &'_ Tag| rule.check_tag(tag).ok().map(|facts| (tag.clone(), facts));
     let mut taken: Vec<(Tag, TagFacts)> = listed.iter().filter(is_new).filter_map(read).collect();
-    // A repository that was not there, or hidden from us, and now has all its history at once.
+    // A repository that was missing or hidden and now shows its whole history is handled like a first list.
     let before = before.filter(|before| !before.is_empty() || listed.len() <= MAX_FOUND);
-    // Stable, so that what the tags do not order stays in the order of their names.
+    // Stable: tags that cannot be ordered stay in the order of their names.
     taken.sort_by_cached_key(|(_, facts)| Rank::of(facts));
     let Some(before) = before else {
         let newest = taken.pop().filter(|(_, facts)| is_newer_than_some(rule, facts, running));
@@ -44,8 +44,10 @@ pub(super) fn of_list(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags
     News { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, seen) }
 }
 
-/// What is no longer listed is remembered: a registry that is being restored, or leaves a page out, would have what it
-/// gets back taken for new. Only where that becomes too much is forgotten what the list does not have.
+/// Returns the tags that count as seen, including tags that are no longer listed.
+///
+/// A registry that is being restored, or that omits a page, lists the missing tags again later; they must not count as new. If
+/// the union exceeds [`MAX_SEEN`], unlisted tags are forgotten.
 fn remembered(before: &SeenTags, now: SeenTags) -> SeenTags {
     let all = before.union(&now);
     if all.len() <= MAX_SEEN { all } else { now }
@@ -56,8 +58,9 @@ fn is_newer_than_some(rule: &ImageRule, facts: &TagFacts, running: &[Version]) -
     runs.filter_map(|runs| compare::by_tag(facts, &runs)).any(|(ordering, _)| ordering.is_gt())
 }
 
-/// What a tag says about its place among others, in the order of the criteria. `compare::by_tag` compares two tags and is
-/// silent where one says nothing; sorting needs an answer for any two.
+/// The sort key of a tag, in the order of the criteria.
+///
+/// `compare::by_tag` gives no answer if a tag lacks the criterion. Sorting needs a total order.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     number: Option<u128>,

@@ -1,4 +1,4 @@
-//! When which repository is looked at. Times are values, so that this can be tried without waiting.
+//! Schedules the looks. Times are values, so tests need not wait.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 
 use tagrelay_image::Repository;
 
-/// Between two looks into one registry lies at least this: at the start, and after a pause of it, everything is due.
+/// The least time between two looks at one registry. It limits the rate at the start and after a pause, when all are due.
 pub(super) const GAP: Duration = Duration::from_millis(100);
 
-/// How often it is looked up which repositories there are: manifests may name new ones.
+/// How often the set of repositories is read again. Manifests may name new ones.
 const NAMES_AGE: Duration = Duration::from_secs(60);
 
-/// How often, until every branch has been read.
+/// The same, until every branch has been read.
 const UNREAD_AGE: Duration = Duration::from_secs(1);
 
-/// How often a repository is tried in one round.
+/// The most tries per repository and round.
 const MAX_TRIES: u32 = 3;
 
-/// The repositories that there are.
+/// The repositories to look at.
 pub(super) struct Names {
     pub(super) repositories: BTreeSet<Repository>,
-    /// Whether a branch has not been read yet, so that there may be more.
+    /// Whether a branch has not been read yet, so that repositories may be missing.
     pub(super) is_unread: bool,
 }
 
-/// One look that is to be taken.
+/// A scheduled look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) repository: Repository,
@@ -34,10 +34,10 @@ pub(super) struct Turn {
     tries: u32,
 }
 
-/// Looks that are to be taken, and those under way.
+/// Scheduled looks, and the number of looks under way.
 ///
-/// What is met for the first time is due at once. Besides, each round gives every repository a time of its own, evenly
-/// over the period, so that nothing is left unlooked at for longer than a period and a place.
+/// A new repository is due at once. In addition, each round spreads all repositories evenly over the period, so two looks are at
+/// most a period and one slot apart.
 pub(super) struct Rounds {
     every: Duration,
     at_once: usize,
@@ -45,7 +45,7 @@ pub(super) struct Rounds {
     met: HashSet<Repository>,
     waiting: Vec<Turn>,
     under_way: usize,
-    /// When each registry may be looked into again.
+    /// The earliest next look at each registry.
     free_at: HashMap<String, Instant>,
     names_due: Instant,
     round_due: Instant,
@@ -68,12 +68,12 @@ impl Rounds {
         }
     }
 
-    /// Returns whether it is time to say which repositories there are.
+    /// Whether the set of repositories is due to be read.
     pub(super) fn wants_names(&self, now: Instant) -> bool {
         self.names_due <= now
     }
 
-    /// Takes the repositories that there are. `jitter` gives numbers from 0 to 1. Returns whether a round has begun.
+    /// Replaces the set of repositories. Returns whether a round began. `jitter` returns numbers from 0 to 1.
     pub(super) fn name(&mut self, names: Names, now: Instant, mut jitter: impl FnMut() -> f64) -> bool {
         let Names { repositories, is_unread } = names;
         self.names = repositories;
@@ -88,8 +88,8 @@ impl Rounds {
                 self.waiting.push(Turn { repository: repository.clone(), due: now, tries: 0 });
             }
         }
-        // A round of those that are known when only half of them are would leave the others out; but a branch that
-        // cannot be read for long keeps nobody else waiting.
+        // A round that begins before all branches are read would leave repositories out. A branch that stays unreadable delays
+        // the first round only for `NAMES_AGE`.
         let may_come = is_unread && now < self.begun + NAMES_AGE;
         if may_come || self.round_due > now {
             return false;
@@ -113,7 +113,7 @@ impl Rounds {
         self.names_due = now;
     }
 
-    /// Returns a look to take now, if there is one. `quiet_until` says until when a registry is to be left alone.
+    /// Returns a due look, if there is one. `quiet_until` returns the end of a registry's pause.
     pub(super) fn take(&mut self, now: Instant, quiet_until: impl Fn(&str) -> Option<Instant>) -> Option<Turn> {
         if self.under_way >= self.at_once {
             return None;
@@ -126,7 +126,7 @@ impl Rounds {
         Some(first)
     }
 
-    /// Returns when there may be something to do without anybody saying so.
+    /// Returns the next time at which work may be due without a notification.
     pub(super) fn wake_at(&self, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
         let is_full = self.under_way >= self.at_once;
         let turns = self.waiting.iter().filter(|_| !is_full).map(|turn| self.ready_at(turn, &quiet_until));
@@ -139,17 +139,17 @@ impl Rounds {
         [free_at, quiet_until(registry)].into_iter().flatten().fold(turn.due, Instant::max)
     }
 
-    /// Takes note that a look has ended.
+    /// Records that a look has ended.
     pub(super) fn done(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Takes note that a look has ended without an answer: it is tried again, but not for ever.
+    /// Records that a look failed. It is repeated, up to [`MAX_TRIES`] tries in total.
     pub(super) fn failed(&mut self, turn: Turn, now: Instant) {
         self.done();
         let tries = turn.tries + 1;
         if tries < MAX_TRIES {
-            // Behind the others of the registry, which may fare better.
+            // Behind the other looks at the registry, which may succeed.
             self.waiting.push(Turn { due: now, tries, ..turn });
         }
     }
@@ -170,7 +170,7 @@ mod tests {
         None
     }
 
-    /// Takes everything that comes until `end`, each look lasting no time. Returns when each was taken.
+    /// Takes every look until `until`, each with a duration of zero. Returns when each was taken.
     fn run(rounds: &mut Rounds, from: Instant, until: Duration, source: impl Fn() -> Names) -> Vec<Duration> {
         let mut now = from;
         let mut taken = Vec::new();
@@ -196,10 +196,10 @@ mod tests {
             let range = Duration::from_secs(from)..Duration::from_secs(to);
             taken.iter().filter(|at| range.contains(at)).count()
         };
-        // Ten each second until all have been looked at once, and the first of the even ones among them.
+        // Ten per second until each repository had one look, plus the first ones of the even round.
         assert!((500..=530).contains(&within(0, 51)), "{}", within(0, 51));
         assert!(within(0, 1) <= 10);
-        // Then 500 in 900 s: in any minute a fifteenth of them.
+        // Then 500 in 900 s: each minute has a fifteenth of them.
         for minute in 1..44 {
             let count = within(minute * 60, minute * 60 + 60);
             assert!((32..=35).contains(&count), "minute {minute}: {count}");
@@ -238,7 +238,7 @@ mod tests {
     fn no_more_than_so_many_at_once() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 3, start);
-        // Of ten registries, so that the gap holds nobody up.
+        // Ten registries, so that the gap delays no look.
         let of_many = (0..10).flat_map(|number| names(&format!("r{number}.test"), 5).repositories).collect();
         rounds.name(Names { repositories: of_many, is_unread: false }, start, || 0.0);
         let taken = std::iter::from_fn(|| rounds.take(start, never_quiet)).count();

@@ -1,4 +1,4 @@
-//! With a token: refresh what a commit touches, and ask until it is there.
+//! With an API token: refreshes the applications that a commit touches, and polls them until their rollouts end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,39 +13,39 @@ use crate::relay::branch::Branch;
 use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError};
 use crate::telemetry::SpanKind;
 
-/// The most applications that are asked at once.
+/// The most concurrent requests to Argo CD.
 const AT_ONCE: usize = 8;
 
-/// The first and the longest pause between two questions about an application on which nothing changes.
+/// The first and the longest pause between two polls of an unchanged application.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// How long after a refresh an application that has not looked at our commit is refreshed again.
+/// How long after a refresh an application that has not reached the commit is refreshed again.
 const REFRESH_AGAIN: Duration = Duration::from_secs(60);
 
-/// How old what is known of a branch may be when an application is at a commit that nobody knows.
+/// How old the mirror may be when an application is at an unknown revision.
 const TIP_AGE: Duration = Duration::from_secs(2);
 
-/// How much of the history is remembered of earlier processes, in updates.
+/// How many updates of earlier processes are loaded into a lineage.
 pub(super) const LOADED: u32 = 2000;
 
-/// When an application is asked next.
+/// The polling state of an application.
 pub(super) struct Poll {
     next: Instant,
     pause: Duration,
     refreshed: Option<Instant>,
 }
 
-/// What became of a question.
+/// A response of Argo CD about an application.
 pub(super) struct Answer {
     name: ApplicationName,
     refresh: Refresh,
-    /// Those that were open when it was asked: what was committed later is not in it.
+    /// The updates that were open when the request was sent. The response does not cover later commits.
     updates: Vec<String>,
     result: Result<Application, ArgoCdError>,
 }
 
 impl Worker<'_> {
-    /// Finds the applications of what is new, and asks those that are due. Returns how long there is nothing to do.
+    /// Finds the applications of new follow-ups and polls those that are due. Returns the time until the next poll.
     pub(super) async fn ask(&mut self, open: Vec<(FollowUp, Update)>) -> Result<Duration, StoreError> {
         let (new, mut known): (Vec<_>, Vec<_>) = open.into_iter().partition(|(row, _)| row.applications.is_empty());
         if !new.is_empty() {
@@ -73,7 +73,7 @@ impl Worker<'_> {
             let is_new = updates.iter().any(|(_, is_new)| *is_new);
             let now = Instant::now();
             let wait = self.polls.get(&name).map_or(Duration::ZERO, |poll| poll.next.saturating_duration_since(now));
-            // One last question when its time is up, however long the pause still is.
+            // The last poll comes at the timeout, even if the pause ends later.
             let wait = time_left.get(&name).map_or(wait, |left| wait.min(*left));
             if !is_new && !wait.is_zero() {
                 pause = pause.min(wait);
@@ -88,7 +88,7 @@ impl Worker<'_> {
         let unreached = self.polls.get(&name).and_then(|poll| poll.refreshed);
         let again = unreached.is_some_and(|at| at.elapsed() >= REFRESH_AGAIN);
         let refresh = if is_new || again { Refresh::Normal } else { Refresh::No };
-        // The span of whoever has waited for the refresh; questions that only look leave none.
+        // A child of the span of an update that waits for its first refresh. Plain polls get no span.
         let waiting = updates.iter().find(|(_, is_new)| *is_new).and_then(|(id, _)| self.spans.get(id));
         let span = waiting.map(|span| {
             let mut span = self.relay.0.traces.begin(SpanKind::Client, "argocd refresh", Some(&span.context()));
@@ -114,7 +114,7 @@ impl Worker<'_> {
         });
     }
 
-    /// Works out which applications take what has been committed.
+    /// Finds the applications that each update has changed files of.
     async fn find_applications(&mut self, new: Vec<(FollowUp, Update)>) -> Result<Vec<(FollowUp, Update)>, StoreError> {
         let mut lists: HashMap<Option<String>, Vec<Application>> = HashMap::new();
         for (row, _) in &new {
@@ -157,7 +157,7 @@ impl Worker<'_> {
         selected.into_iter().map(followed).collect()
     }
 
-    /// Takes what Argo CD has answered about an application.
+    /// Records a response about an application.
     pub(super) async fn take(&mut self, answer: Answer) -> Result<(), StoreError> {
         let Answer { name, refresh, updates, result } = answer;
         self.in_flight.remove(&name);
@@ -242,7 +242,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads the branches of these updates anew, where the application is at a commit that nobody knows.
+    /// Reads the branches of these updates again if the application is at an unknown revision.
     async fn read_branches(&mut self, app: &Application, open: &[(FollowUp, Update)]) -> Result<(), StoreError> {
         let time = self.now();
         for (row, _) in open {
@@ -261,7 +261,7 @@ impl Worker<'_> {
                 continue;
             }
             let before = time;
-            // Argo CD may have seen it before we have; where the branch cannot be read, the next question tells.
+            // Argo CD may have seen the commit first. If the read fails, the next poll repeats it.
             if branch.refresh_if_older_than(TIP_AGE).await.is_ok()
                 && let Some(snapshot) = branch.snapshot()
             {
@@ -284,14 +284,13 @@ impl Worker<'_> {
     }
 }
 
-/// Returns whether a revision is where the branch is now, and what an update has written stands there.
+/// Whether `revision` is the tip of the branch, and the tip still has the versions that the update wrote.
 fn carries(branch: &Branch, revision: &str, update: &Update) -> bool {
     branch.snapshot().is_some_and(|snapshot| {
         snapshot.tip.to_string() == revision && crate::relay::branch::stands_on(update, &snapshot)
     })
 }
 
-/// Returns the name of a followed application.
 pub(super) fn name(app: &FollowedApplication) -> ApplicationName {
     ApplicationName { namespace: app.namespace.clone(), name: app.name.clone() }
 }
@@ -312,7 +311,7 @@ fn followed(app: &Application) -> FollowedApplication {
     }
 }
 
-/// Begins to follow an update in its applications; without any there is nothing to follow.
+/// Starts to follow an update in its applications. Without applications, the follow-up ends as untracked.
 fn begin(
     row: &mut FollowUp,
     applications: Vec<FollowedApplication>,
@@ -340,14 +339,14 @@ fn begin(
     (row.state, row.ended_at) = (FollowState::Untracked, Some(now));
 }
 
-/// Returns how long it is until an application counts as late.
+/// Returns the time until an application times out.
 fn until_late(followed: &FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) -> Duration {
     let since = followed.refreshed_at.unwrap_or(committed_at);
-    // One that is there in just that time is there in time.
+    // The deadline is inclusive.
     (timeout + Duration::from_millis(1)).saturating_sub(elapsed(since, now))
 }
 
-/// Ends an application that has not come to its end within the time from its refresh.
+/// Ends an application whose rollout has not ended within `timeout` of its refresh, or of the commit without a refresh.
 fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) {
     if !followed.state.is_final() && until_late(followed, committed_at, timeout, now).is_zero() {
         (followed.state, followed.ended_at) = (FollowState::TimedOut, Some(now));
@@ -356,7 +355,7 @@ fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout
     }
 }
 
-/// Gives a follow-up the state that its applications add up to: what is open first, then the worst.
+/// Derives the state of a follow-up from its applications: open if any is open, otherwise the worst state.
 fn sum_up(row: &mut FollowUp, now: Timestamp) {
     let order = [FollowState::Following, FollowState::Degraded, FollowState::TimedOut, FollowState::Healthy];
     let state = order.into_iter().find(|state| row.applications.iter().any(|app| app.state == *state));
@@ -372,7 +371,7 @@ fn sum_up(row: &mut FollowUp, now: Timestamp) {
 }
 
 impl crate::relay::Relay {
-    /// Returns the branch of an environment as Argo CD knows it.
+    /// Returns the branch of an environment, as Argo CD watches it.
     pub(super) fn watched<'a>(
         &self,
         following: &'a Following,
@@ -381,7 +380,7 @@ impl crate::relay::Relay {
         following.branches.get(*self.0.branch_of.get(environment)?)
     }
 
-    /// Counts a question to Argo CD.
+    /// Counts a request to Argo CD.
     pub(super) fn count(&self, operation: &'static str, error: Option<&ArgoCdError>) {
         self.0.metrics.argocd_request(operation, error.map_or("ok", ArgoCdError::outcome));
     }

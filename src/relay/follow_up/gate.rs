@@ -1,4 +1,4 @@
-//! Whether an environment is well enough for promotions from it.
+//! The promotion gate: decides whether an environment is healthy enough for promotions from it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,30 +14,32 @@ use crate::domain::Update;
 use crate::relay::{Branch, Relay};
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 
-/// How long whoever asks for a promotion waits for Argo CD.
+/// How long a promotion request waits for Argo CD.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most applications and rollouts that a reason names.
+/// The most applications and rollouts that a reason lists.
 const NAMED: usize = 3;
 
-/// Why promotions from an environment have to wait.
+/// Why the gate is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed(pub String);
 
-/// What is still being rolled out in an environment.
+/// The open rollouts of an environment.
 pub type OpenFollowUps = [(FollowUp, Update)];
 
-/// What is not as it ought to be, in words.
+/// Findings that keep the gate closed, as text.
 #[derive(Debug, Default)]
 struct Obstacles {
-    /// The rollouts that nobody has seen come to an end.
+    /// Rollouts that timed out and are still not reached.
     missed: Vec<String>,
-    /// The applications that do not run what is to be promoted.
+    /// Applications that do not run the promoted versions.
     behind: Vec<String>,
 }
 
-/// Decides whether promotions may come from an environment: everything that was committed has been rolled out, every
-/// application has been Synced and Healthy for `soak`, and runs what is to be promoted. Zero asks for the moment only.
+/// Decides whether promotions may come from an environment.
+///
+/// The gate is open if no rollout is open or missed, and every application has been Synced and Healthy for `soak` and runs the
+/// promoted versions. Zero `soak`: being healthy now is enough.
 fn judge(
     environment: &str,
     open: &OpenFollowUps,
@@ -93,7 +95,7 @@ fn name(things: impl Iterator<Item = String>) -> String {
 }
 
 impl Relay {
-    /// Returns the environments that promotions want to be healthy.
+    /// Returns the environments whose health gates a promotion.
     pub(super) fn gated_sources(&self) -> Vec<&str> {
         let environments = || self.0.branches.iter().flat_map(crate::relay::Branch::environments);
         let asked = environments().flat_map(|target| {
@@ -106,12 +108,13 @@ impl Relay {
         sources
     }
 
-    /// Asks whether a promotion of these versions may come from an environment that has to have been healthy for `soak` at
-    /// `now`. `None`: it may.
+    /// Checks whether these versions may be promoted from an environment that must have been healthy for `soak` at `now`.
+    ///
+    /// `None`: the gate is open.
     ///
     /// # Errors
     ///
-    /// When the store cannot be used.
+    /// If the store fails.
     pub(in crate::relay) async fn gate(
         &self,
         environment: &str,
@@ -140,7 +143,7 @@ impl Relay {
         soak: Duration,
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
-        // An update that is being pushed may be on the branch already, and its rollout has not begun.
+        // A pending update may already be on the branch although its rollout has not begun.
         let pending = self.0.store.claim(&[environment.to_owned()], 1).await?;
         if let Some(update) = pending.updates.first() {
             let (name, version) = (update.repository.name(), update.version.short());
@@ -158,11 +161,10 @@ impl Relay {
         Ok(judge(environment, &open, Obstacles { missed, behind }, &applications, soak, now).err())
     }
 
-    /// Returns the rollouts that ran out of time and that an application still has not reached, in words. `list` has the
-    /// applications of the environment.
+    /// Returns the timed-out rollouts that an application still has not reached, as text.
     ///
-    /// An application that Argo CD does not take from the branch any more, because its source cannot be read for instance,
-    /// stays Synced and Healthy: with what it ran before.
+    /// `list`: the applications of the environment. Their health is not enough: an application that Argo CD no longer updates
+    /// from the branch, for instance because its source is unreadable, stays Synced and Healthy with the version it ran before.
     async fn missed_rollouts(
         &self,
         following: &Following,
@@ -181,7 +183,7 @@ impl Relay {
         let managed = self.managed(branch, environment);
         let mut asked: HashMap<ApplicationName, Result<Application, String>> = HashMap::new();
         let mut missed = Vec::new();
-        // Of a repository that somebody has taken out of the environment nothing is to be rolled out.
+        // A repository that was removed from the environment has nothing to roll out.
         for (row, update) in late.iter().filter(|(_, update)| managed.contains_key(&update.repository)) {
             let tip = tip_after(branch, row, update).await;
             let follows = |revision: &str| {
@@ -196,7 +198,7 @@ impl Relay {
                 let why = match asked.get(&app.name) {
                     Some(Ok(found)) => match found.progress(watched, follows) {
                         Progress::NotReached(reason) => reason,
-                        // How it fares there is asked of every application.
+                        // The health of every application is checked separately.
                         Progress::Underway(_) | Progress::Ended(_) => continue,
                     },
                     Some(Err(reason)) => reason.clone(),
@@ -213,7 +215,7 @@ impl Relay {
     }
 }
 
-/// Returns the commit that the branch is at, where a rollout's commit is on it and below.
+/// Returns the tip of the branch if the commit of the rollout is on the branch.
 async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<String> {
     let snapshot = branch.snapshot()?;
     let tip = snapshot.tip.to_string();
@@ -221,7 +223,7 @@ async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<S
         return Some(tip);
     }
     let commit = row.commit.parse().ok()?;
-    // Where the history cannot be read nobody knows, which keeps the gate closed.
+    // An unreadable history keeps the gate closed.
     let below = branch.below_tip(&[commit]).await.ok()?;
     (below.get(&commit) == Some(&Below::Yes)).then_some(tip)
 }

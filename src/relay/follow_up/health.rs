@@ -1,4 +1,4 @@
-//! How the applications of an environment fare, and since when.
+//! Observes the health of an environment's applications, and since when they have been healthy.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,15 +11,16 @@ use crate::relay::Relay;
 use crate::relay::branch::sites;
 use crate::store::{ApplicationHealth, StoreError};
 
-/// How long nobody may have looked at an application that is believed to have been healthy all the time. Twice as long as
-/// it takes to look at every environment that promotions want to be healthy, and some more.
+/// The longest gap between two observations in which an application counts as continuously healthy.
+///
+/// Covers two rounds over the gated environments, with a margin.
 const UNWATCHED: Duration = Duration::from_secs(180);
 
-/// Returns since when an application has been Synced and Healthy without a break; `None`: it is not.
+/// Returns since when an application has been continuously Synced and Healthy; `None`: it is not healthy now.
 ///
-/// `before` is what was known of it. What it was while nobody looked is known only from Argo CD's own time of the last
-/// change, which newer versions tell; without that, it counts from now. `is_new` says that it has just begun to run
-/// something else, or is about to. What Argo CD has synced last, whoever asked for that, has not run for longer than since then.
+/// `before`: the last observation. A gap longer than [`UNWATCHED`] is covered only by Argo CD's time of the last health change,
+/// which newer versions of Argo CD report; without it, the time counts from now. `is_new`: the application has just begun to run
+/// something else, or is about to. The result is never earlier than the last sync.
 fn healthy_since(
     before: Option<&ApplicationHealth>,
     app: &Application,
@@ -33,10 +34,10 @@ fn healthy_since(
     let known = before.and_then(|before| Some((before.healthy_since?, before.observed_at)));
     let since = match (known, changed) {
         _ if is_new => now,
-        // A dip and a recovery between two looks.
+        // `changed` is later than `since` after a dip and a recovery between two observations.
         (Some((since, _)), Some(changed)) => since.max(changed),
         (Some((since, seen)), None) if elapsed(seen, now) <= UNWATCHED => since,
-        // It was not synced when it was looked at last, whatever its health was.
+        // Not if the last observation was unhealthy: it may have been out of sync with unchanged health.
         (None, Some(changed)) if before.is_none() => changed,
         (_, _) => now,
     };
@@ -51,7 +52,7 @@ fn row(
     now: Timestamp,
 ) -> ApplicationHealth {
     let earlier = before.and_then(|before| before.named.as_ref());
-    // Of what an earlier version of the program has written nobody knows what was named.
+    // Rows of earlier versions of the program have no `named`.
     let is_new = is_new || matches!((earlier, &named), (Some(earlier), Some(named)) if earlier != named);
     let message = app.trouble.clone().or_else(|| app.health_message.clone());
     ApplicationHealth {
@@ -67,8 +68,7 @@ fn row(
 }
 
 impl Relay {
-    /// Asks Argo CD how the applications of an environment fare now, and records it. Returns both: the applications, and how
-    /// they fare.
+    /// Requests the health of an environment's applications and records it. Returns the applications and their health.
     pub(super) async fn observe(
         &self,
         following: &Following,
@@ -85,14 +85,14 @@ impl Relay {
             return Ok(Ok((Vec::new(), Vec::new())));
         };
         if branch.snapshot().is_none() {
-            // Which files it has is not known yet: that is no reason to forget its applications.
+            // The files of the environment are not known yet. Its recorded applications are kept.
             return Ok(Ok((Vec::new(), Vec::new())));
         }
         let managed = self.managed(branch, environment);
         let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
         let mut apps: Vec<Application> =
             following.select(&list, environment, watched, &files).into_iter().cloned().collect();
-        // One that cannot be read may be made of anything, so nobody knows how the environment is.
+        // An unreadable application may belong to the environment, and then the environment's health is unknown.
         let is_known = |app: &Application| apps.iter().any(|known| known.name == app.name);
         let unreadable: Vec<Application> =
             following.unreadable(&list, environment).filter(|app| !is_known(app)).cloned().collect();
@@ -109,21 +109,20 @@ impl Relay {
         Ok(Ok((apps, rows)))
     }
 
-    /// Asks for each application of a list that is well but for a sync that has failed: a list does not say of which
-    /// commit that was.
+    /// Requests every Synced and Healthy application that has a failed sync: the list omits the commit of the sync.
     async fn look_closer(&self, following: &Following, apps: &mut [Application]) {
         let is_well = |app: &&mut Application| app.sync == SyncStatus::Synced && app.health == Health::Healthy;
         for app in apps.iter_mut().filter(is_well).filter(|app| app.failed_sync.is_some()) {
             let asked = following.argocd.application(&app.name, Refresh::No, None).await;
             self.count("get", asked.as_ref().err());
-            // Where it does not answer, the list's word stands.
+            // If the request fails, the entry of the list is kept.
             if let Ok(found) = asked {
                 *app = found;
             }
         }
     }
 
-    /// Records how an application fares that was asked for. In `restarted` it has just begun to run a new commit.
+    /// Records the health of an application. In the `restarted` environments it has just begun to run a new commit.
     pub(super) async fn note_health(
         &self,
         following: &Following,
@@ -143,8 +142,9 @@ impl Relay {
         Ok(())
     }
 
-    /// Returns a digest of what the branch names in the files that an application is made of; in all of the environment's, where
-    /// it is known to be made of none. `None`: the branch has not been read.
+    /// Returns a digest of the versions that the branch names in the files of an application.
+    ///
+    /// All files of the environment count if none is known to belong to the application. `None`: the branch has not been read.
     fn named(&self, following: &Following, environment: &str, app: &Application) -> Option<String> {
         let snapshot = self.branch_of(environment)?.snapshot()?;
         let found = sites(&snapshot, environment)?;
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(healthy_since(Some(&known(Some(50), 90)), &app(Health::Degraded, None), false, at(100)), None);
         let out_of_sync = Application { sync: SyncStatus::OutOfSync, ..healthy.clone() };
         assert_eq!(healthy_since(Some(&known(Some(50), 90)), &out_of_sync, false, at(100)), None);
-        // What it runs is new.
+        // The application runs something new.
         assert_eq!(healthy_since(Some(&known(Some(50), 90)), &healthy, true, at(100)), Some(at(100)));
     }
 
@@ -232,7 +232,7 @@ mod tests {
         };
         assert_eq!(since(Some("this"), &before), Some(at(50)));
         assert_eq!(since(Some("that"), &before), Some(at(100)));
-        // Nobody knows what is named now, or what was when an earlier version of the program looked.
+        // The branch is unread, or an earlier version of the program recorded the row.
         assert_eq!(since(None, &before), Some(at(50)));
         assert_eq!(since(Some("that"), &ApplicationHealth { named: None, ..before.clone() }), Some(at(50)));
         let unread = row("staging", (&healthy, None), Some(&before), false, at(100));
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, Some(40)), false, later), Some(at(50)));
         assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, Some(200)), false, later), Some(at(200)));
         assert_eq!(healthy_since(None, &app(Health::Healthy, Some(40)), false, later), Some(at(40)));
-        // A clock that is ahead.
+        // The clock of Argo CD is ahead.
         assert_eq!(healthy_since(None, &app(Health::Healthy, Some(900)), false, at(100)), Some(at(100)));
     }
 }

@@ -1,17 +1,16 @@
-//! Which commits of a branch came after which.
+//! The order in which commits appeared on a branch.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-/// The most commits that are remembered; the oldest are forgotten first.
+/// The most commits that are remembered. Beyond this, the older half is forgotten.
 const MAX_COMMITS: usize = 10_000;
 
 /// When each commit was first seen on a branch.
 ///
-/// A mirror that is one commit deep does not know the parents of what others have committed. But a branch only grows: what
-/// is first seen on it after a commit was there comes after that commit. Whoever forces the branch back leads to commits
-/// that were seen before.
+/// The mirror has depth 1, so ancestry cannot order commits. They are ordered by when we first saw them on the branch, because a
+/// branch only grows. If a branch is forced back, it returns to commits that were seen before, which do not count as later.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
     first_seen: HashMap<String, Timestamp>,
@@ -19,18 +18,18 @@ pub(super) struct Lineage {
 }
 
 impl Lineage {
-    /// Returns whether the commits of earlier processes have been noted.
+    /// Whether the commits of earlier processes have been loaded.
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded
     }
 
-    /// Notes the commits of earlier processes, with the times at which they were on the branch.
+    /// Adds the commits of earlier processes, with the times at which they were on the branch.
     pub(super) fn load(&mut self, commits: Vec<(String, Timestamp)>) {
         self.is_loaded = true;
         commits.into_iter().for_each(|(commit, at)| self.note(&commit, at));
     }
 
-    /// Notes that a commit is on the branch.
+    /// Records that a commit was on the branch at `at`. The earliest time is kept.
     pub(super) fn note(&mut self, commit: &str, at: Timestamp) {
         if let Some(known) = self.first_seen.get_mut(commit) {
             *known = (*known).min(at);
@@ -50,7 +49,7 @@ impl Lineage {
         revision == commit || self.first_seen.get(revision).is_some_and(|seen| *seen >= since)
     }
 
-    /// Returns whether something is known of the commit.
+    /// Whether the commit has been seen.
     pub(super) fn knows(&self, commit: &str) -> bool {
         self.first_seen.contains_key(commit)
     }
@@ -72,7 +71,7 @@ mod tests {
         let follows = |revision: &str| lineage.follows(revision, "ours", at(20));
         assert!(follows("ours") && follows("theirs"));
         assert!(!follows("before") && !follows("never seen"));
-        // Two commits of one push: the second is where the branch is.
+        // Two commits of one push: the branch is at the second.
         assert!(lineage.follows("ours", "of the same push", at(20)));
     }
 
@@ -83,7 +82,7 @@ mod tests {
         lineage.note("ours", at(20));
         lineage.note("before", at(30));
         assert!(!lineage.follows("before", "ours", at(20)));
-        // Our own commit may be seen at the tip before the store has written down that it is there.
+        // Our own commit may be seen at the tip before the store has recorded the push.
         lineage.note("later", at(40));
         lineage.note("later", at(39));
         assert!(lineage.follows("later", "x", at(39)) && !lineage.follows("later", "x", at(40)));

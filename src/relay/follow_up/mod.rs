@@ -1,7 +1,7 @@
-//! What becomes of a commit in Argo CD: its applications are refreshed, and asked until they run it.
+//! Follows commits in Argo CD: refreshes their applications, and polls them until they run the commit.
 //!
-//! One task looks after everything that is open in the store, so that a restart goes on where the last process ended. It
-//! never stands in the way of a push: what Argo CD cannot answer now is asked again later.
+//! One task handles every open follow-up of the store, so a restart continues where the last process ended. It never delays a
+//! push: a failed request to Argo CD is repeated later.
 
 mod ask;
 mod gate;
@@ -26,41 +26,40 @@ use crate::telemetry::{Span, SpanKind};
 use lineage::Lineage;
 pub(in crate::relay) use running::Promoted;
 
-/// The most follow-ups that are looked after at once; the others wait for their turn.
+/// The most follow-ups that are processed at once; the others wait.
 const MAX_OPEN: u32 = 2000;
 
-/// The first and the longest pause after Argo CD could not be asked.
+/// The first and the longest backoff after a failed request to Argo CD.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How long to wait when the store does not answer.
+/// How long to wait after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often those environments are looked at that promotions want to be healthy.
+/// How often the gated environments are observed.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// How long a rollout is followed at most, when Argo CD does not answer at all.
+/// The longest time that a rollout is followed if Argo CD does not answer at all.
 const GIVE_UP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The Argo CD that rolls out what is committed, and what of it belongs to which environment.
+/// The Argo CD that rolls out commits, and which of its applications belong to which environment.
 pub struct Following {
     argocd: ArgoCd,
     /// In the order of the relay's branches.
     branches: Vec<WatchedBranch>,
     selections: HashMap<String, Selection>,
-    /// Rung when something has been committed.
+    /// Notified after a commit.
     wake: Notify,
-    /// Held while what is known of the health of applications is read and written.
+    /// Locked while recorded application health is read and updated.
     health: Mutex<()>,
 }
 
 impl Following {
-    /// Joins Argo CD with the branches, which are in the order of those of the pipeline, and with the applications of each
-    /// environment.
+    /// Creates the connection. `branches` are in the order of the pipeline's branches, `selections` are by environment.
     pub fn new(argocd: ArgoCd, branches: Vec<WatchedBranch>, selections: HashMap<String, Selection>) -> Self {
         Self { argocd, branches, selections, wake: Notify::new(), health: Mutex::new(()) }
     }
 
-    /// Rings for something that has been committed.
+    /// Wakes the task after a commit.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -69,8 +68,10 @@ impl Following {
         self.selections.get(environment).unwrap_or(&Selection::Paths)
     }
 
-    /// Returns those of `all` that an environment with these files has. Where somebody has named applications, and none of
-    /// them is known to be made of the files, all of them count: they may take them from where nobody sees it.
+    /// Returns the applications in `all` that belong to an environment with these files.
+    ///
+    /// If the settings select applications and none of them is known to use the files, all selected ones count: they may use the
+    /// files indirectly.
     fn select<'a>(
         &self,
         all: &'a [Application],
@@ -81,7 +82,7 @@ impl Following {
         let is_touched = |app: &&Application| app.is_touched_by(branch, files.iter().copied());
         let candidates: Vec<&Application> = match self.selection(environment) {
             Selection::Paths => return all.iter().filter(is_touched).collect(),
-            // Argo CD has chosen them.
+            // Argo CD has applied the labels.
             Selection::Labels(_) => all.iter().collect(),
             Selection::Named(names) => {
                 let is_named = |app: &&Application| names.iter().any(|name| is_same(name, &app.name));
@@ -92,7 +93,7 @@ impl Following {
         if touched.is_empty() { candidates } else { touched }
     }
 
-    /// Returns those of `all` that Argo CD shows in a way that cannot be read, and that may be of an environment.
+    /// Returns the unreadable applications in `all` that may belong to an environment.
     fn unreadable<'a>(&'a self, all: &'a [Application], environment: &str) -> impl Iterator<Item = &'a Application> {
         let names = match self.selection(environment) {
             Selection::Named(names) => Some(names),
@@ -103,7 +104,7 @@ impl Following {
         all.iter().filter(|app| app.is_unreadable()).filter(may_be)
     }
 
-    /// Returns the selector with which Argo CD is asked for the applications of an environment.
+    /// Returns the label selector for the applications of an environment; `None`: all applications.
     fn selector(&self, environment: &str) -> Option<&str> {
         match self.selection(environment) {
             Selection::Labels(labels) => Some(labels),
@@ -112,7 +113,7 @@ impl Following {
     }
 }
 
-/// Returns whether an application has a name, which may leave its namespace out.
+/// Whether a configured name matches an application. A name without a namespace matches in every namespace.
 fn is_same(name: &ApplicationName, found: &ApplicationName) -> bool {
     name.name == found.name && (name.namespace.is_none() || name.namespace == found.namespace)
 }
@@ -124,7 +125,7 @@ fn files(update: &Update) -> BTreeSet<&str> {
 
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let Some(following) = &relay.0.following else {
-        // Nothing to do for as long as these settings are in force.
+        // These settings have no Argo CD, so the task only waits for the end of the generation.
         let _ = stopped.wait_for(|stop| *stop).await;
         return;
     };
@@ -132,7 +133,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         let round = tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return,
-            // Left in the middle it has at worst asked in vain.
+            // A cancelled round loses at most a response.
             round = worker.round() => round,
         };
         let pause = round.unwrap_or_else(|error| {
@@ -154,7 +155,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-/// The task with what it remembers; all of it can be lost.
+/// The task with its caches. Losing them is harmless.
 struct Worker<'a> {
     relay: &'a Relay,
     following: &'a Following,
@@ -163,9 +164,9 @@ struct Worker<'a> {
     polls: HashMap<ApplicationName, ask::Poll>,
     tasks: JoinSet<ask::Answer>,
     in_flight: HashSet<ApplicationName>,
-    /// The part of the follow-up of each update in its trace.
+    /// The follow-up span of each update, by update id.
     spans: HashMap<String, Span>,
-    /// How often in a row Argo CD could not be asked, and when it is asked again.
+    /// Consecutive failures, and when Argo CD is tried again.
     away: Option<(u32, Instant)>,
     watched_at: Option<Instant>,
 }
@@ -185,7 +186,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Does what is due, and returns how long there is nothing to do.
+    /// Does the due work. Returns the time until there is more.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         if let Some((_, until)) = self.away
             && let Some(pause) = until.checked_duration_since(Instant::now())
@@ -204,7 +205,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Returns the time as the store keeps it, so that what is told now and what is read back later are the same.
+    /// Returns the time in the precision of the store, so that published and stored times are equal.
     fn now(&self) -> Timestamp {
         let now = self.relay.now();
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
@@ -226,7 +227,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Looks at the environments that promotions want to be healthy, once in a while.
+    /// Observes the gated environments if the last observation is older than [`WATCH`].
     async fn watch(&mut self) -> Result<(), StoreError> {
         let is_due = self.watched_at.is_none_or(|at| at.elapsed() >= WATCH);
         let sources = self.relay.gated_sources();
@@ -246,14 +247,14 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Notes that Argo CD has answered.
+    /// Ends the backoff after a response.
     fn found(&mut self) {
         if self.away.take().is_some() {
             tracing::info!("Argo CD answers again");
         }
     }
 
-    /// Notes that Argo CD could not be asked.
+    /// Starts or extends the backoff after an error that concerns Argo CD as a whole.
     fn missed(&mut self, error: &ArgoCdError) {
         if !error.is_general() {
             return;
@@ -269,7 +270,7 @@ impl<'a> Worker<'a> {
         self.away = Some((failures, Instant::now() + pause));
     }
 
-    /// Writes on everything that waits why it does, where that is not known yet; ends what has waited for too long.
+    /// Records the error as the reason of open follow-ups, and ends those older than [`GIVE_UP`].
     async fn explain(&mut self, open: Vec<(FollowUp, Update)>, error: &ArgoCdError) -> Result<(), StoreError> {
         let now = self.now();
         let mut changed = Vec::new();
@@ -288,7 +289,7 @@ impl<'a> Worker<'a> {
         self.record(changed).await
     }
 
-    /// Stores how far follow-ups have come, and tells of it.
+    /// Stores and publishes the progress of follow-ups.
     async fn record(&mut self, changed: Vec<(FollowUp, Update)>) -> Result<(), StoreError> {
         if changed.is_empty() {
             return Ok(());
@@ -315,7 +316,7 @@ impl<'a> Worker<'a> {
         let (state, reason) = (row.state, row.reason.as_deref());
         let applications: Vec<String> = row.applications.iter().map(ask::name).map(|name| name.to_string()).collect();
         let applications = applications.join(" ");
-        // Levels of events are constants, so that a level that depends on something needs two of them.
+        // `tracing` requires a constant level at each call.
         macro_rules! tell {
             ($level:expr) => {
                 tracing::event!(
@@ -344,7 +345,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Returns how long ago something was; zero where it lies ahead.
+/// Returns the time since `since`; zero if that is in the future.
 fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }

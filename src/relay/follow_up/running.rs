@@ -1,9 +1,8 @@
-//! Whether the applications of an environment run what is to be promoted from it.
+//! Checks whether the applications of an environment run the versions to be promoted from it.
 //!
-//! The branch says what is promoted, whoever has written that. An application runs it when the commit that Argo CD compares it
-//! with says the same in the files that the application is made of: that is read, and not worked out from the order of
-//! commits. So others may commit what they like to the branch, Argo CD may be behind its tip, and nothing has to be remembered
-//! across a restart.
+//! The promoted versions are those on the branch. An application runs them if the commit that Argo CD compares it with names the
+//! same versions in the files of the application. That commit is read; the order of commits does not matter. So commits of other
+//! writers, an Argo CD behind the tip and restarts need no special case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,18 +16,19 @@ use crate::relay::matrix::versions;
 use crate::relay::{Branch, Relay};
 use tagrelay_image::{Repository, Version};
 
-/// A repository and the version of it that is to be promoted.
+/// A repository and its promoted version.
 pub(in crate::relay) type Promoted = (Repository, Version);
 
-/// The most applications that are asked at once.
+/// The most concurrent requests to Argo CD.
 const AT_ONCE: usize = 32;
 
-/// What an application has to run: the version of each repository, in these files.
+/// The versions that an application must run, with the files that name them.
 type Wanted<'a> = BTreeMap<&'a Repository, (&'a Version, BTreeSet<Arc<str>>)>;
 
 impl Relay {
-    /// Returns which applications of an environment do not run what is to be promoted, and what is waited for, in words.
-    /// `list` has the applications of the environment.
+    /// Returns the applications of an environment that do not run the promoted versions, with the reasons, as text.
+    ///
+    /// `list`: the applications of the environment.
     pub(super) async fn behind(
         &self,
         following: &Following,
@@ -56,8 +56,10 @@ impl Relay {
     }
 }
 
-/// Returns what each application has to run. What no application is known to be made of has to be known to all of them: they
-/// may take it in from there, as overlays do from a base.
+/// Returns the versions that each application must run.
+///
+/// A file that belongs to no known application counts for all of them: they may include it indirectly, as overlays include a
+/// base.
 fn wanted<'a>(
     snapshot: &Snapshot,
     environment: &str,
@@ -92,7 +94,7 @@ fn places<'a>(snapshot: &'a Snapshot, environment: &str, repository: &Repository
     found.map(|places| places.as_slice()).unwrap_or_default()
 }
 
-/// Returns why an application does not run what is wanted; `None`: it does.
+/// Returns why an application does not run the wanted versions; `None`: it runs them.
 async fn why_behind(
     branch: &Branch,
     environment: &str,
@@ -104,7 +106,7 @@ async fn why_behind(
         Ok(app) => app,
         Err(error) => return Some(format!("cannot be asked for its commit: {error}")),
     };
-    // The list is a moment older.
+    // Checked again, because the list is older than this response.
     if app.is_syncing || !app.is_healthy() {
         let syncing = if app.is_syncing { ", and is being synced" } else { "" };
         return Some(format!("is {} and {}{syncing}", app.sync.as_str(), app.health.as_str()));

@@ -1,4 +1,4 @@
-//! Without a token: Argo CD's webhook hears of each push, and that is all.
+//! Without an API token: announces each push to the webhook of Argo CD, and follows no rollout.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::store::{FollowState, FollowUp, StoreError};
 use crate::telemetry::SpanKind;
 
 impl Worker<'_> {
-    /// Tells of what has been committed, one message for each branch. Returns how long there is nothing to do.
+    /// Announces new commits, one message per branch. Returns the time until the next attempt.
     pub(super) async fn tell(&mut self, open: Vec<(FollowUp, Update)>) -> Result<Duration, StoreError> {
         let mut branches: BTreeMap<usize, Vec<(FollowUp, Update)>> = BTreeMap::new();
         for (mut row, update) in open {

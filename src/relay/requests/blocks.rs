@@ -5,7 +5,7 @@ use crate::domain::{Block, BlockKind, NewBlock};
 use crate::relay::Relay;
 use crate::store::StoreError;
 
-/// A hold as it is requested.
+/// A request for a hold.
 #[derive(Debug, Clone)]
 pub struct HoldOrder {
     pub environment: String,
@@ -18,7 +18,7 @@ pub struct HoldOrder {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A freeze as it is requested.
+/// A request for a freeze.
 #[derive(Debug, Clone)]
 pub struct FreezeOrder {
     pub environment: String,
@@ -30,11 +30,11 @@ pub struct FreezeOrder {
 }
 
 impl Relay {
-    /// Makes a hold.
+    /// Creates a hold.
     ///
     /// # Errors
     ///
-    /// If the environment runs no such repository, or it could not be stored.
+    /// If the environment runs no such repository, or the store fails.
     pub async fn hold(&self, order: HoldOrder) -> Result<Block, RequestError> {
         let repository = self.repository_in(&order.environment, &order.repository)?;
         let HoldOrder { environment, reason, actor, expires_at, .. } = order;
@@ -46,7 +46,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If there is no such environment, or it could not be stored.
+    /// If there is no such environment, or the store fails.
     pub async fn freeze(&self, order: FreezeOrder) -> Result<Block, RequestError> {
         self.branch(&order.environment)?;
         let FreezeOrder { environment, reason, actor, expires_at } = order;
@@ -61,12 +61,11 @@ impl Relay {
         Ok(made)
     }
 
-    /// Releases a hold or thaws a freeze. The updates that waited for it go. Returns `None` if there is no active one of that id
-    /// and kind.
+    /// Releases a hold or ends a freeze, and its waiting updates continue. `None`: no active block has this id and kind.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store fails.
     pub async fn end_block(&self, id: &str, kind: BlockKind, actor: &str) -> Result<Option<Block>, StoreError> {
         let ended = self.0.store.end_block(id, kind, actor).await?;
         if let Some(block) = &ended {

@@ -1,127 +1,116 @@
 use crate::store::StoreError;
 use tagrelay_image::{Repository, Tag};
 
-/// Why a request is not taken.
+/// Why a request is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// An environment that the settings do not have.
+    /// The settings have no such environment.
     #[error("there is no environment `{name}`; there are {known}")]
     UnknownEnvironment {
-        /// What was asked for.
         name: String,
-        /// What there is.
+        /// The existing environments.
         known: String,
     },
-    /// The settings do not allow promotions from there.
+    /// The settings do not allow promotions from this source.
     #[error("`{to}` takes no promotion from `{from}`; its promote_from allows {allowed}")]
     SourceNotAllowed {
-        /// The environment that would change.
+        /// The target.
         to: String,
-        /// The environment that was named.
+        /// The source.
         from: String,
-        /// What is allowed.
+        /// The allowed sources.
         allowed: String,
     },
-    /// No source was named, and the settings do not give exactly one.
+    /// The request names no source, and the settings do not allow exactly one.
     #[error("name the environment to promote from: `{to}` allows {allowed}")]
     SourceMissing {
-        /// The environment that would change.
+        /// The target.
         to: String,
-        /// What is allowed.
+        /// The allowed sources.
         allowed: String,
     },
-    /// A tag without repositories would move everything to a tag that most do not have.
+    /// A tag needs named repositories: most repositories do not have the tag.
     #[error("a `tag` needs `repositories`: name what it is a tag of")]
     TagWithoutRepositories,
-    /// A repository that an environment does not name, or that no rule manages.
+    /// The environment does not name the repository, or no rule manages it.
     #[error("`{environment}` runs no managed repository `{repository}`; it runs {known}")]
     UnknownRepository {
-        /// The environment.
         environment: String,
-        /// What was asked for.
         repository: String,
-        /// What there is.
+        /// The managed repositories of the environment.
         known: String,
     },
     /// The target names none of the repositories that the source runs.
     #[error("`{to}` and `{from}` have no repository in common: `{to}` names {target}; `{from}` runs {offered}")]
     NothingInCommon {
-        /// The environment that would change.
+        /// The target.
         to: String,
-        /// The environment whose versions it would take.
+        /// The source.
         from: String,
-        /// What the target names.
+        /// The repositories of the target.
         target: String,
-        /// What the source runs.
+        /// The repositories of the source.
         offered: String,
     },
-    /// A last component that several repositories have.
+    /// Several repositories have this last component.
     #[error("`{repository}` is ambiguous in `{environment}`: it may be {candidates}")]
     AmbiguousRepository {
-        /// The environment.
         environment: String,
-        /// What was asked for.
         repository: String,
-        /// What it may be.
+        /// The matching repositories.
         candidates: String,
     },
-    /// The rule of the image does not take the tag.
+    /// The rule of the image rejects the tag.
     #[error(transparent)]
     TagRefused(#[from] crate::policy::TagRefused),
-    /// Sites of one repository are apart in the source.
+    /// The sites of a repository in the source name several versions.
     #[error("`{environment}` runs several versions of {repository} ({versions}): name one with `tag`")]
     SeveralVersions {
-        /// The environment.
         environment: String,
-        /// The repository.
         repository: Repository,
-        /// What runs.
+        /// The versions that the sites name.
         versions: String,
     },
-    /// The environment runs something else than the caller believes.
+    /// The environment does not run the version that the caller expects.
     #[error("`{environment}` runs {running} of {repository}, and {expected} was expected")]
     Unexpected {
-        /// The environment.
         environment: String,
-        /// The repository.
         repository: Repository,
-        /// What the caller believes.
+        /// The version that the caller expects.
         expected: Tag,
-        /// What runs.
+        /// The versions that the environment runs.
         running: String,
     },
-    /// The source is not as healthy as the settings want it.
+    /// The source is not as healthy as the settings require.
     #[error(
         "`{to}` takes promotions from a healthy environment only: {reason} (whoever has `override:{to}` may set `override` \
          and a `reason`)"
     )]
     GateClosed {
-        /// The environment that would change.
+        /// The target.
         to: String,
-        /// What is missing.
+        /// Why the gate is closed.
         reason: String,
     },
-    /// Whoever overrides has to say why.
+    /// The override has no reason.
     #[error("`override` needs a `reason`: it goes into the commit")]
     OverrideWithoutReason,
-    /// Nothing is known of an earlier version.
+    /// The history has no earlier version.
     #[error("no earlier version of {repository} in `{environment}` is known: name one with `to`")]
     NoEarlierVersion {
-        /// The environment.
         environment: String,
-        /// The repository.
+        /// The repository to roll back.
         repository: Repository,
     },
-    /// A time that does not exist.
+    /// The end of the hold cannot be represented as a time.
     #[error("`hold_for` reaches beyond the end of the calendar")]
     HoldTooLong,
-    /// The key came with another request before.
+    /// The key belongs to an earlier, different request.
     #[error("the Idempotency-Key was used for another request before: use a new key for a new request")]
     KeyReused,
-    /// The branch cannot be read, so nobody knows what runs.
+    /// The branch cannot be read, so the running versions are unknown.
     #[error("the config repository cannot be read: {0}")]
     Unreachable(String),
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

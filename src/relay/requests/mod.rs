@@ -1,4 +1,4 @@
-//! Promotions, rollbacks, holds and freezes: what can be answered at once is answered, the rest becomes updates.
+//! Promotions, rollbacks, holds and freezes: invalid requests are rejected at once, valid ones become updates and blocks.
 //!
 //! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `blocks` are holds and freezes.
 
@@ -31,7 +31,7 @@ pub use rollback::RollbackOrder;
 pub struct Requester {
     /// The name of the API token.
     pub actor: String,
-    /// The caller's key: a repetition with one key makes one request.
+    /// The caller's key: repeated requests with one key make one request.
     pub idempotency_key: Option<String>,
     /// The span of the request.
     pub trace: TraceContext,
@@ -64,7 +64,7 @@ impl Relay {
             RequestMade::New { request, .. } => {
                 tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor = %request.actor, trace_id = %request.trace.trace_id(), "request stored");
             }
-            // Two requests with one key raced each other past the first look.
+            // Two concurrent requests with one key both passed the first check.
             RequestMade::Repeated(earlier) if earlier.fingerprint != fingerprint => {
                 return Err(RequestError::KeyReused);
             }
@@ -83,8 +83,10 @@ impl Relay {
 
 type Sites = BTreeMap<Repository, Vec<Place>>;
 
-/// Reads the branch: a request is about what runs now. One round trip, and no fetch if the branch has not moved. A reading that
-/// began after the call serves all callers.
+/// Reads the branch, because a request refers to the versions that run now.
+///
+/// Costs one round trip, and no fetch if the branch has not moved. Concurrent callers share a reading that began after their
+/// calls.
 async fn refresh(branch: &Branch) -> Result<(), RequestError> {
     branch.read_if_older_than(Duration::ZERO).await.map_err(|error| RequestError::Unreachable(error.to_string()))
 }

@@ -11,12 +11,12 @@ use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Version};
 
-/// What a promotion would do.
+/// The dry run of a promotion.
 #[derive(Debug, Clone)]
 pub struct Preview {
     /// The commit that it would be applied to.
     pub parent: String,
-    /// The change as a unified diff; empty when there is none.
+    /// The change as a unified diff; empty if there is no change.
     pub diff: String,
     pub updates: Vec<PreviewedUpdate>,
     /// The repositories that the source runs and the target does not name.
@@ -30,7 +30,7 @@ pub struct PreviewedUpdate {
     /// The version that it would run.
     pub version: Version,
     pub state: PreviewState,
-    /// Why, or what is not sure yet.
+    /// Why it has this state, or a remark about the image.
     pub reason: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct PreviewedUpdate {
 pub enum PreviewState {
     /// Its manifests would change.
     Changed,
-    /// They would, once a freeze has ended.
+    /// Its manifests would change after a freeze ends.
     Waiting,
     /// It runs the version already.
     Unchanged,
@@ -60,11 +60,11 @@ impl PreviewState {
 }
 
 impl Relay {
-    /// Returns what a promotion would do, without doing it. `trace` is the span of the request.
+    /// Returns the effect of a promotion without storing it. `trace` is the span of the request.
     ///
     /// # Errors
     ///
-    /// Why it would not be taken.
+    /// If the promotion would be rejected.
     pub async fn preview_promotion(
         &self,
         order: &PromotionOrder,

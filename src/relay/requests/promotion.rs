@@ -11,32 +11,31 @@ use crate::policy::rule_for;
 use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
 use tagrelay_image::{Repository, Tag, Version};
 
-/// A promotion as it is requested: environment `to` gets the versions that `from` runs, or a named one.
+/// A request for a promotion: environment `to` gets the versions that `from` runs, or a named one.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PromotionOrder {
     /// The environment that changes.
     pub to: String,
-    /// The environment whose versions it takes; may be left out where only one is allowed.
+    /// The environment whose versions it takes; optional if only one is allowed.
     pub from: Option<String>,
-    /// The repositories, whole or by their last component; all that both environments run when left out.
+    /// The repositories, whole or by their last component; `None`: all that both environments run.
     pub repositories: Option<Vec<String>>,
     /// A version to take instead of what `from` runs.
     pub tag: Option<Tag>,
     /// Repository to the tag that the caller believes `to` runs.
     pub expect: BTreeMap<String, Tag>,
-    /// Why.
     pub reason: Option<String>,
-    /// Promote although the source is not as healthy as the settings want it, or the target is frozen. Needs a reason.
+    /// Promotes despite a closed gate or a freeze of the target. Needs a reason.
     #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub overrides: bool,
 }
 
 impl Relay {
-    /// Stores a promotion. Returns, when it is on disk, also the repositories that the target does not name.
+    /// Stores a promotion durably. Also returns the repositories that the target does not name.
     ///
     /// # Errors
     ///
-    /// Why it is not accepted; then nothing of it is stored.
+    /// If the request is rejected; then nothing is stored.
     pub async fn promote(
         &self,
         order: &PromotionOrder,
@@ -66,7 +65,7 @@ impl Relay {
         Ok((made.await?, skipped))
     }
 
-    /// Works out which repositories get which version.
+    /// Plans the version of each repository.
     pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
         let target = self.branch(&order.to)?;
         let source = self.source(order)?;
@@ -108,8 +107,9 @@ impl Relay {
         Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere, skipped })
     }
 
-    /// Gives an update the digest with which its source got the version, where the manifests of the source name the tag
-    /// alone: the tag may have moved since, and what was tried out there is what is promoted.
+    /// Adds the digest that the source received with the version, if the source's manifests name only the tag.
+    ///
+    /// The tag may have moved since, and the promotion must carry the image that the source tried out.
     async fn pin_to_what_was_brought(
         &self,
         source: &str,
@@ -128,8 +128,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Asks whether the source is as healthy as the settings want it. Returns what stands in the way of a promotion that is
-    /// made all the same.
+    /// Checks the gate of the source. Returns the reason of a closed gate that the promotion overrides.
     pub(super) async fn pass_gate(
         &self,
         order: &PromotionOrder,
@@ -161,7 +160,7 @@ impl Relay {
         }
     }
 
-    /// Returns the environment whose versions are taken; `None` when a named tag is.
+    /// Returns the source environment; `None`: the request names a tag and no source.
     fn source<'a>(&'a self, order: &'a PromotionOrder) -> Result<Option<&'a str>, RequestError> {
         let to = order.to.clone();
         let target = self.environment(&order.to);
@@ -179,7 +178,7 @@ impl Relay {
         }
     }
 
-    /// Returns the repositories that are meant: those named, or all that both environments run.
+    /// Returns the selected repositories: the named ones, or all that both environments run.
     fn selected(
         &self,
         order: &PromotionOrder,
@@ -227,7 +226,7 @@ impl Relay {
             (None, None) => return Err(RequestError::TagWithoutRepositories),
         };
         if let (Some(rule), Some(tag)) = (rule_for(&self.0.images, &repository), version.tag()) {
-            // Somebody may have written into the source by hand what no rule takes.
+            // A commit by hand may have put a tag into the source that the rule rejects.
             rule.check_tag(tag)?;
         }
         let running = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
@@ -240,14 +239,14 @@ impl Relay {
 pub(super) struct PromotionPlan {
     source: Option<String>,
     pub(super) updates: Vec<NewRequestedUpdate>,
-    /// A repository whose version was named, and that the source does not run.
+    /// A repository whose named version the source does not run.
     elsewhere: Option<Repository>,
     /// The repositories that the source runs and the target does not name.
     pub(super) skipped: Vec<Repository>,
 }
 
 impl PromotionPlan {
-    /// Returns what changes, if the promotion is taken.
+    /// Returns the versions that change if the promotion is accepted.
     fn promoted(&self) -> Vec<Promoted> {
         let changing = self.updates.iter().filter(|update| update.state == UpdateState::Unverified);
         changing.map(|update| (update.repository.clone(), update.version.clone())).collect()
@@ -287,8 +286,9 @@ fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Re
     }
 }
 
-/// Returns the row of a repository that nobody has named and that cannot be promoted because of what the source runs:
-/// one that is in disorder does not stop the others.
+/// Turns the error of a repository that the request does not name into a refused update.
+///
+/// Only for errors about the versions of the source: one inconsistent repository does not stop the others.
 fn refused(
     error: RequestError,
     repository: Repository,

@@ -11,10 +11,10 @@ use crate::policy::rule_for;
 use crate::store::{HistoryFilter, NewRequest, NewRequestedUpdate, RequestMade};
 use tagrelay_image::{Repository, Tag, Version};
 
-/// How far back a rollback looks for the version before.
+/// How many entries of the history a rollback searches for the earlier version.
 const HISTORY: u32 = 200;
 
-/// A rollback as it is requested: the environment gets the version that it ran before, and a hold.
+/// A request for a rollback: the environment gets the version that it ran before, and a hold.
 #[derive(Debug, Clone, Serialize)]
 pub struct RollbackOrder {
     pub environment: String,
@@ -28,11 +28,11 @@ pub struct RollbackOrder {
 }
 
 impl Relay {
-    /// Stores a rollback: the version and a hold. Returns when both are on disk.
+    /// Stores a rollback durably: the version and a hold.
     ///
     /// # Errors
     ///
-    /// Why it is not accepted; then nothing of it is stored.
+    /// If the request is rejected; then nothing is stored.
     pub async fn roll_back(&self, order: &RollbackOrder, by: &Requester) -> Result<RequestMade, RequestError> {
         let fingerprint = fingerprint("rollback", order);
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
@@ -102,7 +102,7 @@ impl Relay {
         let step = history.iter().find(|change| change.cause != Cause::Rollback && runs(&change.version));
         let before = match step {
             Some(step) => step.old.clone(),
-            // Another commit wrote what runs: the version before is the last of ours.
+            // Another writer set the running version: return to our last version.
             None => history.first().map(|last| last.version.clone()).filter(|version| !runs(version)),
         };
         before.ok_or_else(|| RequestError::NoEarlierVersion {
