@@ -54,6 +54,9 @@ use intake::FactBase;
 use runtime::{Process, Wakes};
 use tagrelay_image::{Repository, Version};
 
+/// How long a scrape of the metrics waits for changes that are not counted yet.
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
+
 /// What the pipeline is made of.
 pub struct Parts {
     pub store: Store,
@@ -162,6 +165,10 @@ impl Relay {
 
     /// Brings the metrics up to date that show a state. If the store cannot be read they stay as they were.
     pub async fn measure(&self) {
+        // A change that was answered before the scrape is counted in it.
+        let last = self.0.store.last_sequence();
+        let mut told = self.0.wakes.told.subscribe();
+        let _ = tokio::time::timeout(TOLD_WITHIN, told.wait_for(|told| *told >= last)).await;
         let backlog = match self.0.store.backlog().await {
             Ok(backlog) => backlog,
             Err(error) => {

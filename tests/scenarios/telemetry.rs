@@ -162,13 +162,15 @@ async fn trace_continues_after_crash() {
     gate.open();
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
-    let spans = collector.wait(CI_TRACE, "write update", 1).await;
-    let request = named(&spans, "POST /webhooks/{receiver}");
-    assert_eq!(request.parent, CI_SPAN);
     // The push of the first process may land after the second one has begun its own.
     let is_committed = |span: &&Span| {
         span.name == "write update" && span.attributes.get("tagrelay.outcome").is_some_and(|word| word == "committed")
     };
+    let has_ended = async || collector.wait(CI_TRACE, "write update", 1).await.iter().any(|span| is_committed(&span));
+    fleet.eventually("the committed update is exported", has_ended).await;
+    let spans = collector.wait(CI_TRACE, "write update", 1).await;
+    let request = named(&spans, "POST /webhooks/{receiver}");
+    assert_eq!(request.parent, CI_SPAN);
     let update = spans.iter().find(is_committed).unwrap();
     assert_eq!(update.parent, request.id);
     // Nothing hangs in the air but what the first process had ended below a span that it could not end.

@@ -17,6 +17,9 @@ pub(in crate::relay) async fn run(relay: Relay, mut outbox: Subscriber, mut stop
             _ = stopped.wait_for(|stop| *stop) => break,
         };
         relay.tell_all(&entries).await;
+        if let Some(last) = entries.last() {
+            relay.0.wakes.told.send_replace(last.sequence);
+        }
     }
     // What the other tasks changed before they stopped.
     while let Some(entries) = outbox.try_next() {

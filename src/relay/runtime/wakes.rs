@@ -11,12 +11,13 @@ use crate::store::Subscriber;
 use tagrelay_image::Repository;
 
 /// The wake-ups of the stages that exist once in a generation. Branch writers and rollouts have their own.
-#[derive(Default)]
 pub(in crate::relay) struct Wakes {
     intake: Notify,
     arrived: Mutex<Arrived>,
     /// A block, a wait cause or a window changed.
     pub(in crate::relay) waits: Notify,
+    /// The last entry of the outbox that the log and the metrics have.
+    pub(in crate::relay) told: watch::Sender<u64>,
 }
 
 /// What has arrived since the intake looked last.
@@ -26,6 +27,13 @@ pub(in crate::relay) struct Arrived {
     pub(in crate::relay) registries: HashSet<String>,
     /// Anything else.
     pub(in crate::relay) other: bool,
+}
+
+impl Default for Wakes {
+    fn default() -> Self {
+        let (intake, arrived, waits) = Default::default();
+        Self { intake, arrived, waits, told: watch::Sender::new(0) }
+    }
 }
 
 impl Wakes {
