@@ -231,7 +231,8 @@ impl Store {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn outbox_after(&self, sequence: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+    #[cfg(test)]
+    pub(super) async fn outbox_after(&self, sequence: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         Ok(after(&self.reads, sequence, limit).await?)
     }
 

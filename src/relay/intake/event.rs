@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::gather::{Build, Setback};
+use super::gather::{Build, GatherError};
 use crate::domain::{Event, Party};
 use crate::policy::{ImageRule, Verification, rule_for};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
@@ -117,13 +117,13 @@ impl Relay {
         };
         match gathered.await {
             Ok(()) => {}
-            Err(Setback::Store(error)) => return Err(error),
-            Err(Setback::Refused { reason, asked }) => {
+            Err(GatherError::Store(error)) => return Err(error),
+            Err(GatherError::Refused { reason, asked }) => {
                 gathering.set("tagrelay.outcome", "refused");
                 self.refuse_event(event, Some(rule), (reason, asked), true, span).await?;
                 return Ok(None);
             }
-            Err(Setback::NotNow { reason, ask_again_after, asked }) => {
+            Err(GatherError::NotNow { reason, ask_again_after, asked }) => {
                 gathering.set("tagrelay.outcome", "postponed");
                 let pause = backoff::registry(event.failures, ask_again_after);
                 return self.postpone_event(event, pause, (reason, asked), span).await;

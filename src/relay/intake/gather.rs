@@ -26,19 +26,19 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 const OPEN: u32 = 3;
 
 /// Why a fact cannot be learned now.
-pub(super) enum Setback {
+pub(super) enum GatherError {
     Store(StoreError),
     NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
     Refused { reason: String, asked: Party },
 }
 
-impl From<StoreError> for Setback {
+impl From<StoreError> for GatherError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<SourceError> for Setback {
+impl From<SourceError> for GatherError {
     fn from(error: SourceError) -> Self {
         Self::NotNow { reason: error.to_string(), ask_again_after: error.ask_again_after(), asked: Party::Source }
     }
@@ -110,7 +110,7 @@ impl<'a> Build<'a> {
 
 impl Relay {
     /// Refuses or postpones a build whose commit is on none of the source's branches that count.
-    pub(super) async fn check_membership(&self, build: &Build<'_>) -> Result<(), Setback> {
+    pub(super) async fn check_membership(&self, build: &Build<'_>) -> Result<(), GatherError> {
         let (Some(source), Some(sha)) = (build.rule.source, &build.tag.sha) else { return Ok(()) };
         let mut span = self.0.traces.begin(SpanKind::Client, "source branches", Some(&build.trace));
         span.set("tagrelay.commit", sha);
@@ -121,12 +121,12 @@ impl Relay {
         };
         drop(span);
         let Some(left) = build.patience(self.now()) else {
-            return Err(Setback::Refused { reason, asked: Party::Source });
+            return Err(GatherError::Refused { reason, asked: Party::Source });
         };
         // The last look is at the end of the patience, and not later.
         let next = Duration::from_secs(1 << build.failures.min(4));
         let ask_again_after = (left < next).then_some(left);
-        Err(Setback::NotNow {
+        Err(GatherError::NotNow {
             reason: format!("{reason}; it is looked for again"),
             ask_again_after,
             asked: Party::Source,
@@ -134,7 +134,12 @@ impl Relay {
     }
 
     /// Learns what the branch writer needs to compare the build at a place. `open` bounds how many open updates are looked at.
-    pub(super) async fn gather(&self, build: &Build<'_>, environment: &str, open: Option<u32>) -> Result<(), Setback> {
+    pub(super) async fn gather(
+        &self,
+        build: &Build<'_>,
+        environment: &str,
+        open: Option<u32>,
+    ) -> Result<(), GatherError> {
         let others = self.others(build, environment, open.unwrap_or(OPEN)).await?;
         for other in others.iter().filter(|other| !is_same(&build.version, &other.version)) {
             // Each question is about another fact: descent, announced before, two build times and a digest.
@@ -195,7 +200,7 @@ impl Relay {
         Ok(others)
     }
 
-    async fn learn(&self, build: &Build<'_>, missing: Missing) -> Result<(), Setback> {
+    async fn learn(&self, build: &Build<'_>, missing: Missing) -> Result<(), GatherError> {
         match missing {
             Missing::Descent { source, repository, new, old } => {
                 let mut span = self.0.traces.begin(SpanKind::Client, "source ancestry", Some(&build.trace));
@@ -231,45 +236,45 @@ impl Relay {
         build: &Build<'_>,
         repository: &Repository,
         tag: &Tag,
-    ) -> Result<Option<Digest>, Setback> {
+    ) -> Result<Option<Digest>, GatherError> {
         let image = UnverifiedImage { repository: repository.clone(), tag: tag.clone() };
         match self.confirm("registry running digest", &image, &build.trace).await {
             Confirmation::There(image) => Ok(image.digest().cloned()),
             Confirmation::NotThere | Confirmation::NotAllowed { .. } => Ok(None),
             Confirmation::NotNow { reason, ask_again_after } => {
-                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+                Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
         }
     }
 
     /// Returns when the announced image was built. The build waits until its registry shows that: without it, it is not known
     /// whether it is older.
-    async fn own_build_time(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, Setback> {
+    async fn own_build_time(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
             registry::BuildTime::Unsaid | registry::BuildTime::Gone { .. } => Ok(BuildTime::Unsaid),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
-                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+                Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
             registry::BuildTime::Incomplete { reason } if build.patience(self.now()).is_none() => {
                 let reason = format!("the image cannot be pulled: {reason}");
-                Err(Setback::Refused { reason, asked: Party::Registry })
+                Err(GatherError::Refused { reason, asked: Party::Registry })
             }
             registry::BuildTime::NotAllowed { reason } | registry::BuildTime::Incomplete { reason } => {
                 let reason = format!("the build time cannot be read: {reason}");
-                Err(Setback::NotNow { reason, ask_again_after: None, asked: Party::Registry })
+                Err(GatherError::NotNow { reason, ask_again_after: None, asked: Party::Registry })
             }
         }
     }
 
     /// Returns when a version that runs or is on its way was built. If its registry does not have it any more, the build that
     /// comes after it goes on without.
-    async fn build_time_of_other(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, Setback> {
+    async fn build_time_of_other(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
             registry::BuildTime::Unsaid => Ok(BuildTime::Unsaid),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
-                Err(Setback::NotNow { reason, ask_again_after, asked: Party::Registry })
+                Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
             registry::BuildTime::Gone { reason }
             | registry::BuildTime::Incomplete { reason }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::event::Answer;
-use super::gather::{Build, Setback};
+use super::gather::{Build, GatherError};
 use crate::domain::{Cause, Party, Update, UpdateInput};
 use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
@@ -103,11 +103,11 @@ impl Relay {
         build.trace = span.context();
         match self.gather(&build, &update.environment, Some(ALL_OPEN)).await {
             Ok(()) => self.0.store.end_missing_fact(&update.id).await.map(|()| None),
-            Err(Setback::Store(error)) => Err(error),
-            Err(Setback::Refused { reason, asked }) => {
+            Err(GatherError::Store(error)) => Err(error),
+            Err(GatherError::Refused { reason, asked }) => {
                 self.refuse_update(update, (reason, asked), &mut span).await.map(|()| None)
             }
-            Err(Setback::NotNow { reason, ask_again_after, .. }) => {
+            Err(GatherError::NotNow { reason, ask_again_after, .. }) => {
                 let until = self.now() + backoff::registry(update.failures, ask_again_after);
                 let trace_id = update.trace.trace_id();
                 tracing::warn!(update = %update.id, repository = %update.repository, reason, %until, %trace_id, "update postponed");
