@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::statements::Dialect;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
@@ -15,8 +16,13 @@ pub(super) type Pool = SqlitePool;
 pub(super) type Row = SqliteRow;
 pub(super) type Arguments = SqliteArguments;
 
+pub(super) const DIALECT: Dialect = Dialect::Sqlite;
+
 /// More than a flood uses of the statement texts and their shapes.
 const STATEMENT_CACHE: usize = 200;
+
+/// The rows that wait between the driver's thread and the reader: those of most answers.
+const ROW_BUFFER: usize = 1024;
 
 pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
@@ -50,6 +56,8 @@ pub(super) async fn open(path: &Path) -> Result<(Connection, Pool), sqlx::Error>
         // There is no other writer, unless a person opens the file with a tool of their own.
         .busy_timeout(Duration::from_secs(2))
         .statement_cache_capacity(STATEMENT_CACHE)
+        // The driver's thread stops each time the buffer is full.
+        .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging();
     let mut connection = Connection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::super::statements::Listed;
+use super::super::statements::{Dialect, Listed};
 
 const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 
@@ -80,7 +80,7 @@ fn every_statement_is_listed() {
 fn statements_name_no_state_and_nothing_of_one_database() {
     let words = ["unverified", "pending", "waiting", "committed", "unchanged", "superseded", "refused", "queued"];
     for (module, name, statement) in all() {
-        let text = statement.render(2);
+        let text = statement.render(2, Dialect::Postgres);
         for word in words {
             assert!(!text.contains(&format!("'{word}'")), "{module}::{name} names the state {word}");
         }
@@ -104,13 +104,11 @@ fn statements_prepare_on_postgresql() {
     let mut script = String::from(SCHEMA);
     let mut prepared = 0;
     for (module, name, statement) in all() {
-        let shapes: &[usize] = if statement.render(1) == statement.render(2) { &[1] } else { &[1, 2] };
+        let render = |entries| statement.render(entries, Dialect::Postgres);
+        let shapes: &[usize] = if render(1) == render(2) { &[1] } else { &[1, 2] };
         for size in shapes {
             prepared += 1;
-            script.push_str(&format!(
-                "\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};",
-                statement.render(*size)
-            ));
+            script.push_str(&format!("\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};", render(*size)));
         }
     }
     let output = server.run(&script);
@@ -245,7 +243,7 @@ async fn statements_find_their_rows_by_an_index() {
     let mut connection = fixture.store.reads.acquire().await.unwrap();
     let mut scans = Vec::new();
     for (module, name, statement) in all() {
-        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2, Dialect::Sqlite));
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
         let table = |step: &str| step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
@@ -281,7 +279,7 @@ async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() 
             .iter()
             .find(|(module, name, _)| format!("{module}::{name}").ends_with(&format!("store::{wanted}")))
             .unwrap();
-        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2, Dialect::Sqlite));
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
         let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
