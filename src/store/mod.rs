@@ -59,7 +59,7 @@ use crate::policy::FreezeCalendar;
 
 pub use backlog::Backlog;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
-pub use claims::Claim;
+pub use claims::{Claim, PendingCount};
 pub use deliveries::{NewEvent, Received, ReceivedState};
 pub use events::{EventFilter, EventRefusal, Replayed};
 pub use facts::EventFacts;

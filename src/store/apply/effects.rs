@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::review::{Scope, review};
 use super::step::Step;
@@ -16,6 +16,7 @@ statements! {
         WHERE updates.state = v.column1 AND updates.environment = v.column2 AND updates.repository = v.column3
             AND updates.cause_id < v.column4
             AND NOT EXISTS (SELECT 1 FROM push_attempt_updates WHERE push_attempt_updates.update_id = updates.id)");
+    OPEN_IN = ("SELECT DISTINCT state, environment FROM updates WHERE state IN ($1, $2) AND environment IN {list}");
 }
 
 /// Effects of transitions that are executed together.
@@ -86,6 +87,15 @@ fn failure(before: UpdateState, update: &Update, step: &Step) -> NewFailure {
 
 /// Returns the ends of updates that are older than those that landed: they could not be written any more.
 async fn older(tx: &mut Transaction<'_>, landed: &[Update]) -> Result<Vec<Step>, sqlx::Error> {
+    if landed.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Rarely does anything wait where updates land, and a burst lands a thousand.
+    let states = values![UpdateState::Waiting.as_str(), UpdateState::Pending.as_str()];
+    let environments: BTreeSet<&String> = landed.iter().map(|update| &update.environment).collect();
+    let open: Vec<(String, String)> = OPEN_IN.all_of(tx.connection, states, environments).await?;
+    let open: HashSet<(&str, &str)> =
+        open.iter().map(|(state, environment)| (state.as_str(), environment.as_str())).collect();
     let mut rows: Vec<Vec<Value>> = Vec::new();
     for update in landed {
         // A rollback also ends pending updates.
@@ -93,7 +103,7 @@ async fn older(tx: &mut Transaction<'_>, landed: &[Update]) -> Result<Vec<Step>,
             Cause::Rollback => &[UpdateState::Waiting, UpdateState::Pending],
             Cause::Push | Cause::CatchUp | Cause::Promotion => &[UpdateState::Waiting],
         };
-        for state in states {
+        for state in states.iter().filter(|state| open.contains(&(state.as_str(), update.environment.as_str()))) {
             let reason = overtaken(&name(&update.version), &update.environment);
             rows.push(values![state.as_str(), &update.environment, &update.repository, &update.cause_id, reason]);
         }

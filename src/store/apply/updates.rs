@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::effects::Effects;
 use super::settle::settle;
@@ -52,6 +52,10 @@ async fn transit(
     let mut updates: HashMap<String, Update> = loaded.into_iter().map(|update| (update.id.clone(), update)).collect();
     let mut changed: Vec<(String, bool)> = Vec::new();
     let mut waits: Vec<&Step> = Vec::new();
+    // Those that have rows of wait causes.
+    let has_waited = |update: &Update| update.state == UpdateState::Waiting || update.released_at.is_some();
+    let waited: HashSet<String> =
+        updates.values().filter(|update| has_waited(update)).map(|update| update.id.clone()).collect();
     let blocks = match steps.iter().any(|step| step.input == UpdateInput::Wait) {
         true => Some(block_rows::current(tx).await?),
         false => None,
@@ -76,7 +80,8 @@ async fn transit(
     }
     write(tx, &updates, &changed).await?;
     write_waits(tx, &waits).await?;
-    let ended = updates.values().filter(|update| !update.state.is_open()).map(|update| update.id.as_str());
+    let has_ended = |update: &&Update| !update.state.is_open() && waited.contains(&update.id);
+    let ended = updates.values().filter(has_ended).map(|update| update.id.as_str());
     wait_rows::delete(tx.connection, &ended.collect::<Vec<_>>()).await?;
     let changed: BTreeSet<String> = changed.into_iter().map(|(id, _)| id).collect();
     Ok(updates.into_values().filter(|update| changed.contains(&update.id)).collect())

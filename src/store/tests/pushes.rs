@@ -261,9 +261,9 @@ async fn claim_leaves_out_requests_that_are_still_being_confirmed() {
     let updates = fixture.store.updates_of(&request.id).await.unwrap();
     fixture.store.verify_update(&updates[0].id, Some(&Digest::of(b"1")), Some("a remark".to_owned())).await.unwrap();
     assert!(fixture.claim().await.updates.is_empty());
-    assert!(fixture.store.is_request_pending(&["staging".to_owned()]).await.unwrap());
-    assert_eq!(fixture.store.pending_count(&["staging".to_owned()]).await.unwrap(), 1);
-    assert_eq!(fixture.store.pending_count(&["qa".to_owned()]).await.unwrap(), 0);
+    let pending = async |environment: &str| fixture.store.pending(&[environment.to_owned()]).await.unwrap();
+    assert_eq!(pending("staging").await, PendingCount { all: 1, requested: 1 });
+    assert_eq!(pending("qa").await, PendingCount::default());
     // A registry that could not answer holds up its own images only.
     fixture.store.postpone_updates(vec![updates[1].id.clone()], None, "no answer".to_owned()).await.unwrap();
     let claim = fixture.claim().await;

@@ -264,8 +264,8 @@ async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() 
     for (wanted, index) in [
         ("claims::PENDING", "updates_by_state (state=? AND environment=?)"),
         ("claims::PENDING", "updates_by_cause (cause_id=? AND state=?)"),
-        ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=?)"),
-        ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=?)"),
+        ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
+        ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
         ("apply::effects::OLDER", "updates_by_state (state=? AND environment=? AND repository=?)"),
         ("apply::events::REFUSED_UPDATES", "updates_by_cause (cause_id=? AND state=?)"),
         ("apply::settle::UPDATES", "updates_by_cause (cause_id=?)"),
