@@ -1,20 +1,37 @@
 //! The one file that names the types of the SQL driver.
 
-use std::path::Path;
-use std::time::Duration;
-
-use super::statements::Dialect;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments as _, ConnectOptions as _, Connection as _};
+use std::path::Path;
+use std::time::Duration;
 
 pub(super) type Driver = sqlx::Sqlite;
 pub(super) type Connection = SqliteConnection;
 pub(super) type Pool = SqlitePool;
 pub(super) type Row = SqliteRow;
 pub(super) type Arguments = SqliteArguments;
+
+/// How a database writes the parameters of a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `?`: counted from 1, apart from numbered ones.
+    Sqlite,
+    /// `$1`
+    #[cfg_attr(not(test), expect(dead_code, reason = "the second database; a test prepares all statements in it"))]
+    Postgres,
+}
+
+impl Dialect {
+    pub(super) fn parameter(self, number: usize) -> String {
+        match self {
+            Self::Sqlite => "?".to_owned(),
+            Self::Postgres => format!("${number}"),
+        }
+    }
+}
 
 pub(super) const DIALECT: Dialect = Dialect::Sqlite;
 

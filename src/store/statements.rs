@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 
 use sqlx::FromRow;
 
-use super::database::{Arguments, Connection, DIALECT, Driver, Row, Value};
+use super::database::{Arguments, Connection, DIALECT, Dialect, Driver, Row, Value};
 use tagrelay_image::{Digest, Repository, Tag};
 
 /// The most rows in one statement: bounds the memory of a prepared statement.
@@ -48,25 +48,6 @@ pub(super) use values;
 /// The module and the name of a statement.
 #[cfg(test)]
 pub(super) type Listed = (&'static str, &'static str, &'static Statement);
-
-/// How a database writes the parameters of a marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
-    /// `?`: counted from 1, apart from numbered ones.
-    Sqlite,
-    /// `$1`
-    #[cfg_attr(not(test), expect(dead_code, reason = "the second database; a test prepares all statements in it"))]
-    Postgres,
-}
-
-impl Dialect {
-    fn parameter(self, number: usize) -> String {
-        match self {
-            Self::Sqlite => "?".to_owned(),
-            Self::Postgres => format!("${number}"),
-        }
-    }
-}
 
 /// A statement text.
 pub(super) struct Statement {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::super::statements::{Dialect, Listed};
+use super::super::database::Dialect;
+use super::super::statements::Listed;
 
 const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 
