@@ -9,7 +9,6 @@ use super::branch::{Branch, sites};
 use super::{Environment, Relay};
 use crate::config_repo::{FileProblem, Place};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
-use crate::policy::rule_for;
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 use tagrelay_image::{Repository, Version};
 
@@ -133,7 +132,7 @@ impl Relay {
 
     /// Whether a rule manages a repository.
     pub(super) fn manages(&self, repository: &Repository) -> bool {
-        rule_for(&self.0.images, repository).is_some()
+        self.0.rules.shared(repository).is_some()
     }
 
     /// Returns the managed repositories that an environment names, with their sites.

@@ -5,7 +5,6 @@ use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, UpdateState, first_state};
-use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
@@ -133,7 +132,7 @@ impl Relay {
         if preview.state != PreviewState::Changed {
             return Ok(preview);
         }
-        let rule = rule_for(&self.0.images, &preview.repository);
+        let rule = self.0.rules.at(environment, &preview.repository);
         if let (Some(rule), Some(tag)) = (rule, preview.version.tag()) {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
