@@ -67,7 +67,7 @@ pub use failures::FailedAttempt;
 pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use history::HistoryFilter;
 pub use outbox::Subscriber;
-pub use pushes::{NewAttempt, NewPush};
+pub use pushes::{NewPush, Outdone};
 pub use receivers::ReceiverHeard;
 pub use rejections::Retry;
 pub use requests::{NewRequest, NewRequestedUpdate, RequestMade};

@@ -94,7 +94,7 @@ pub(in crate::store) async fn apply_loaded_events(
                 // Only updates have them.
                 Effect::SettleCause
                 | Effect::BeginRollout
-                | Effect::SupersedeOlder
+                | Effect::ReviewPlace
                 | Effect::ReplaceHolds
                 | Effect::EndHold => {}
             }

@@ -16,8 +16,9 @@ statements! {
     LOAD = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list}");
     WRITE = ("UPDATE updates SET state = v.column2, reason = v.column3, failures = v.column4, next_attempt_at = v.column5,
             released_at = v.column6, finished_at = v.column7, digest = v.column8, commit_id = v.column9, old_tag = v.column10,
-            old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13
-        FROM (VALUES {rows:TTTIIIITTTTTI}) AS v WHERE updates.id = v.column1");
+            old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13, decided_by = v.column14,
+            decided_because = v.column15
+        FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 
 /// Applies inputs to updates, and executes the effects. Inputs that mean nothing in the state of their update are left out.
@@ -99,6 +100,10 @@ fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
         | UpdateInput::Supersede
         | UpdateInput::Refuse => step.reason.clone(),
     };
+    let basis = step.basis.as_ref().or(step.landed.as_ref().and_then(|landed| landed.basis.as_ref()));
+    if let Some((by, because)) = basis {
+        (update.decided_by, update.decided_because) = (Some(by.clone()), Some(because.clone()));
+    }
     match step.input {
         UpdateInput::Replay => return,
         UpdateInput::Postpone => {
@@ -150,6 +155,8 @@ async fn write(
             old.and_then(Version::digest),
             json_changes(&update.changes)?,
             replayed,
+            &update.decided_by,
+            &update.decided_because,
         ]);
     }
     WRITE.execute_rows(tx.connection, values![], rows).await

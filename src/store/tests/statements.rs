@@ -10,9 +10,9 @@ const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 
 fn all() -> Vec<Listed> {
     use super::super::{
-        apply, backlog, block_rows, build_times, catch_up, claims, decisions, deliveries, due, events, explain, facts,
-        failures, follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention,
-        wait_rows, waits, writer,
+        apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
+        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, wait_rows,
+        waits, writer,
     };
     let mut all = apply::statements();
     for of_file in [
@@ -21,7 +21,6 @@ fn all() -> Vec<Listed> {
         build_times::STATEMENTS,
         catch_up::STATEMENTS,
         claims::STATEMENTS,
-        decisions::STATEMENTS,
         deliveries::STATEMENTS,
         due::STATEMENTS,
         events::STATEMENTS,
@@ -267,7 +266,7 @@ async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() 
         ("claims::PENDING", "updates_by_cause (cause_id=? AND state=?)"),
         ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
         ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
-        ("apply::effects::OLDER", "updates_by_state (state=? AND environment=? AND repository=?)"),
+        ("apply::effects::EARLIER", "updates_by_state (state=? AND environment=? AND repository=?)"),
         ("apply::events::REFUSED_UPDATES", "updates_by_cause (cause_id=? AND state=?)"),
         ("apply::settle::UPDATES", "updates_by_cause (cause_id=?)"),
         ("missing_facts::DUE", "sqlite_autoindex_updates_1 (id=?)"),

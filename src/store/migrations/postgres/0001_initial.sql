@@ -120,6 +120,8 @@ CREATE TABLE push_attempt_updates (
     old_tag           TEXT,
     old_digest        TEXT,
     changes           TEXT,
+    decided_by        TEXT,
+    decided_because   TEXT,
     PRIMARY KEY (push_id, update_id)
 );
 

@@ -66,8 +66,10 @@ CREATE TABLE push_attempt_updates (
     old_tag           TEXT,
     old_digest        TEXT,
     changes           TEXT,
+    decided_by        TEXT,
+    decided_because   TEXT,
     PRIMARY KEY (push_id, update_id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX push_attempt_updates_by_update ON push_attempt_updates (update_id);
 
