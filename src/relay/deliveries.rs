@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{BranchNews, Relay};
-use crate::policy::rule_for;
 use crate::store::{EventFilter, NewEvent, Received, ReceivedState, Replayed, StoreError};
 use crate::telemetry::TraceContext;
 use tagrelay_webhook::PushEvent;
@@ -36,7 +35,7 @@ impl Relay {
         // A window that reaches behind the calendar's beginning has no beginning.
         let since = now.checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
         let row = |event: &PushEvent| {
-            let moves = rule_for(&self.0.images, &event.repository).is_some_and(|rule| rule.tag.moves());
+            let moves = self.0.rules.shared(&event.repository).is_some_and(|rule| rule.tag.moves());
             new_event((receiver, event), moves, since, now, *trace)
         };
         let received = self.0.store.receive(receiver, events.iter().map(row).collect()).await?;

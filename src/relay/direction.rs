@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::Relay;
 use crate::domain::{BuildTime, Descent, Fact, Facts as _, Missing};
 use crate::policy::compare::{by_build_time, by_tag};
-use crate::policy::{Criterion, ImageRule, rule_for};
+use crate::policy::{Criterion, ImageRule};
 use crate::store::StoreError;
 use tagrelay_image::{Repository, Version};
 
@@ -28,9 +28,11 @@ impl Direction {
     }
 }
 
-/// Two versions of a repository.
+/// Two versions of a repository in an environment.
 #[derive(Clone, Copy)]
 pub(super) struct Move<'a> {
+    /// The environment that would change.
+    pub(super) environment: &'a str,
     pub(super) repository: &'a Repository,
     pub(super) old: &'a Version,
     pub(super) new: &'a Version,
@@ -39,7 +41,7 @@ pub(super) struct Move<'a> {
 impl Relay {
     /// Compares two versions with the facts in memory.
     pub(super) fn known_direction(&self, of: Move<'_>) -> Direction {
-        let rule = rule_for(&self.0.images, of.repository);
+        let rule = self.0.rules.at(of.environment, of.repository);
         let result = rule.map(|rule| self.compare_known(rule, of));
         match result {
             Some(Fact::Known(direction)) => direction,
@@ -53,7 +55,7 @@ impl Relay {
     ///
     /// If the store cannot be read.
     pub(super) async fn direction(&self, of: Move<'_>) -> Result<Direction, StoreError> {
-        let Some(rule) = rule_for(&self.0.images, of.repository) else { return Ok(Direction::Unknown) };
+        let Some(rule) = self.0.rules.at(of.environment, of.repository) else { return Ok(Direction::Unknown) };
         loop {
             match self.compare_known(rule, of) {
                 Fact::Known(direction) => return Ok(direction),
@@ -65,7 +67,7 @@ impl Relay {
     }
 
     /// Uses the criteria of the order of events, except for the arrival: that is about events, not about versions.
-    fn compare_known(&self, rule: &ImageRule, Move { repository, old, new }: Move<'_>) -> Fact<Direction> {
+    fn compare_known(&self, rule: &ImageRule, Move { repository, old, new, .. }: Move<'_>) -> Fact<Direction> {
         let facts = &self.0.facts;
         let tag = |version: &Version| version.tag().and_then(|tag| rule.tag.read(tag).ok()).unwrap_or_default();
         let (old_tag, new_tag) = (tag(old), tag(new));

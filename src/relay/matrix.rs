@@ -11,7 +11,6 @@ use super::names::Names;
 use super::{Environment, Relay, RequestError};
 use crate::config_repo::{FileProblem, Place};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
-use crate::policy::rule_for;
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 use tagrelay_image::{Repository, Version};
 
@@ -218,7 +217,12 @@ impl Relay {
                     continue;
                 }
                 let direction = match cell.version() {
-                    Some(old) => self.known_direction(Move { repository: &cell.repository, old, new: &version }),
+                    Some(old) => self.known_direction(Move {
+                        environment: &environment.name,
+                        repository: &cell.repository,
+                        old,
+                        new: &version,
+                    }),
                     None => Direction::Unknown,
                 };
                 drifts.push(Drift { environment: source.clone(), version, direction });
@@ -229,7 +233,7 @@ impl Relay {
 
     /// Whether a rule manages a repository.
     pub(super) fn manages(&self, repository: &Repository) -> bool {
-        rule_for(&self.0.images, repository).is_some()
+        self.0.rules.shared(repository).is_some()
     }
 
     /// Returns the managed repositories that an environment names, with their sites.

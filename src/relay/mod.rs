@@ -10,6 +10,7 @@
 //! - `intake` gathers facts and makes candidates;
 //! - `write` decides, commits and pushes, one writer for each branch;
 //! - `follow_up` finds out what Argo CD makes of a commit;
+//! - `rules` finds the rule of a repository in an environment;
 //! - `matrix` shows what every environment runs;
 //! - `runtime` runs the tasks: generations, wake-ups, wait causes, log and metrics.
 
@@ -23,6 +24,7 @@ mod matrix;
 mod message;
 mod names;
 mod requests;
+mod rules;
 mod runtime;
 mod settings;
 mod write;
@@ -55,6 +57,7 @@ use crate::source_repo::Sources;
 use crate::store::{Retention, Store};
 use crate::telemetry::{Metrics, Span, Traces};
 use intake::FactBase;
+use rules::Rules;
 use runtime::{Process, Wakes};
 use tagrelay_image::{Repository, Version};
 
@@ -86,7 +89,7 @@ pub struct Relay(Arc<Inner>);
 struct Inner {
     store: Store,
     registries: Arc<Registries>,
-    images: Vec<ImageRule>,
+    rules: Rules,
     sources: Arc<Sources>,
     branches: Vec<Branch>,
     /// Environment name to the index of its branch.
@@ -127,7 +130,7 @@ impl Relay {
             facts: FactBase::new(Arc::clone(&sources)),
             store,
             registries,
-            images,
+            rules: Rules::new(images, branches.iter().flat_map(Branch::environments)),
             sources,
             branches,
             branch_of,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::policy::FreezeSchedule;
+use crate::policy::{FreezeSchedule, TagRule};
 
 /// An environment, as the pipeline uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +8,8 @@ pub struct Environment {
     pub name: String,
     /// Which updates it accepts.
     pub mode: UpdateMode,
+    /// Which tags are versions here; `None`: those of the image rules.
+    pub tag: Option<TagRule>,
     /// The environments whose versions may be promoted to it.
     pub promote_from: Vec<String>,
     /// How long the source of a promotion must have been healthy; zero: being healthy now is enough. `None`: no soak time.
@@ -54,6 +56,7 @@ mod tests {
         Environment {
             name: "x".to_owned(),
             mode: UpdateMode::Manual,
+            tag: None,
             promote_from: promote_from.iter().map(|name| (*name).to_owned()).collect(),
             soak: soak.map(Duration::from_secs),
             freezes: FreezeSchedule::default(),

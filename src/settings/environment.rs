@@ -6,10 +6,10 @@ use super::names::Names;
 use super::nearest::hint;
 use super::paths;
 use super::reader::Section;
-use super::{argocd, duration, freeze, site};
+use super::{argocd, duration, freeze, site, tag};
 use crate::argocd::Selection;
 use crate::config_repo::EnvironmentPaths;
-use crate::policy::FreezeSchedule;
+use crate::policy::{FreezeSchedule, TagRule};
 use tagrelay_manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
@@ -25,6 +25,8 @@ pub struct EnvironmentSettings {
     pub paths: Vec<String>,
     /// Whether new versions are deployed automatically.
     pub update: UpdateMode,
+    /// Which tags are versions in this environment; `None`: those of the image rules.
+    pub tag: Option<TagRule>,
     /// Environments whose versions may be promoted to this one.
     pub promote_from: Vec<String>,
     /// Image names, site rules and digest pinning.
@@ -62,6 +64,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
     let branch = read_branch(section);
     let paths = paths::read(section);
     let update = read_update(section);
+    let tag = tag::read_own(section);
     let own = name.as_ref().map_or("", |name| name.value.as_str());
     let promote_from = read_promote_from(section, own, names);
     let pin = read_pin(section);
@@ -74,6 +77,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         branch,
         paths,
         update,
+        tag,
         promote_from,
         manifests,
         soak: read_gate(section),

@@ -68,6 +68,7 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
         "branch",
         "paths",
         "update",
+        "tag",
         "promote_from",
         "promote_when",
         "soak",
@@ -90,6 +91,8 @@ pub(super) const TAG: KeySet = key_set(
     "`tag` of [[image]]",
     &["kind", "prefix", "suffix", "min_length", "pattern", "range", "prereleases", "format", "name"],
 );
+/// Not in [`KEY_SETS`]: these are the keys of [`TAG`] in another place.
+pub(super) const ENVIRONMENT_TAG: KeySet = key_set("`tag` of [[environment]]", TAG.keys);
 pub(super) const SOURCE: KeySet = key_set(
     "`source` of [[image]]",
     &["url", "username", "password", "ssh_key", "ssh_key_passphrase", "known_hosts", "ca_bundle"],

@@ -9,6 +9,7 @@ use tagrelay_image::Tag;
 const MIN_SHA_DIGITS: usize = 7;
 
 const TAG_EXAMPLE: &str = "tag = { kind = \"commit-sha\" }";
+const OWN_EXAMPLE: &str = "tag = { kind = \"commit-sha\", prefix = \"dev-\" }";
 
 /// Each kind with its keys.
 const KINDS: [(&str, &[&str]); 6] = [
@@ -28,7 +29,26 @@ pub(super) fn read(image: Section<'_>) -> Option<TagRule> {
     if !image.has("tag") {
         return TagRule::commit_sha("", "", TagRule::FULL_SHA_LENGTH).ok();
     }
-    let tag = image.table("tag", &keys::TAG, TAG_EXAMPLE)?;
+    read_rule(image.table("tag", &keys::TAG, TAG_EXAMPLE)?)
+}
+
+/// Returns the tag rule of an `[[environment]]`; `None`: it has none.
+pub(super) fn read_own(environment: Section<'_>) -> Option<TagRule> {
+    if !environment.has("tag") {
+        return None;
+    }
+    let tag = environment.table("tag", &keys::ENVIRONMENT_TAG, OWN_EXAMPLE)?;
+    let rule = read_rule(tag)?;
+    if rule.moves() {
+        let hint = "set it in the [[image]] rule: a moving tag is followed in every environment".to_owned();
+        let message = "`tag` of [[environment]] cannot have the kind `digest`";
+        tag.report().fault_with_hint(tag.offset_of("kind"), message, hint);
+        return None;
+    }
+    Some(rule)
+}
+
+fn read_rule(tag: Section<'_>) -> Option<TagRule> {
     let kind = read_kind(tag)?;
     let misfits = report_misfits(tag, kind);
     let rule = match kind {

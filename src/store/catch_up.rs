@@ -60,6 +60,11 @@ impl SeenTags {
         Self(hashes)
     }
 
+    /// Returns the tags that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.0.iter().copied().filter(|hash| other.0.binary_search(hash).is_ok()).collect())
+    }
+
     fn bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|hash| hash.to_be_bytes()).collect()
     }

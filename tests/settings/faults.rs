@@ -54,6 +54,15 @@ fn unknown_keys_are_reported_with_the_nearest_known_key() {
             "t.toml:8:10: `update`: unknown value `automatc`; did you mean `automatic`?",
         ),
         (
+            changed("promote_from = [\"staging\"]", "promote_from = [\"staging\"]\ntag = { kind = \"digest\" }"),
+            "t.toml:14:16: `tag` of [[environment]] cannot have the kind `digest`; set it in the [[image]] rule: a moving tag \
+             is followed in every environment",
+        ),
+        (
+            changed("promote_from = [\"staging\"]", "promote_from = [\"staging\"]\ntag = { prefx = \"dev-\" }"),
+            "t.toml:14:9: unknown key `prefx` in `tag` of [[environment]]; did you mean `prefix`?",
+        ),
+        (
             with("tag = { kind = \"commit-sah\" }"),
             "t.toml:17:16: there is no tag kind called `commit-sah`; did you mean `commit-sha`?",
         ),

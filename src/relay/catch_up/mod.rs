@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::Relay;
 use super::branch::sites;
-use crate::policy::{ImageRule, TagRule, Verification, rule_for};
+use crate::policy::{ImageRule, TagRule, Verification};
 use crate::registry::{Confirmation, Listing, UnverifiedImage};
 use crate::settings::CatchUpSettings;
 use crate::store::{CaughtUp, FoundTag, SeenRepository, SeenTags, StoreError};
@@ -141,7 +141,7 @@ impl Relay {
             for found in branch.automatic().filter_map(|environment| sites(&snapshot, &environment.name)) {
                 let managed = found.sites.keys().filter(|repository| {
                     // A rule without verification asks the registry neither for images nor for tags.
-                    rule_for(&self.0.images, repository).is_some_and(|rule| rule.verify == Verification::Exists)
+                    self.0.rules.shared(repository).is_some_and(|rule| rule.verify == Verification::Exists)
                 });
                 names.repositories.extend(managed.cloned());
             }
@@ -162,9 +162,32 @@ impl Relay {
         running
     }
 
+    /// Returns the rules that select tags of a repository, each with the versions that run under it: one for all automatic
+    /// environments without their own tag rule, and one for each environment that has its own.
+    fn users(&self, repository: &Repository) -> Vec<(ImageRule, Vec<Version>)> {
+        let rules = &self.0.rules;
+        let mut shared: Option<(ImageRule, Vec<Version>)> = None;
+        let mut users = Vec::new();
+        for branch in &self.0.branches {
+            let Some(snapshot) = branch.snapshot() else { continue };
+            for environment in branch.automatic() {
+                let named = sites(&snapshot, &environment.name).and_then(|found| found.sites.get(repository));
+                let (Some(places), Some(rule)) = (named, rules.at(&environment.name, repository)) else { continue };
+                let running = super::matrix::versions(places);
+                if rules.has_own(&environment.name) {
+                    users.push((rule.clone(), running));
+                } else {
+                    shared.get_or_insert_with(|| (rule.clone(), Vec::new())).1.extend(running);
+                }
+            }
+        }
+        users.extend(shared);
+        users
+    }
+
     /// Looks at one repository and creates events for new tags.
     async fn look(&self, repository: &Repository) -> Looked {
-        let Some(rule) = rule_for(&self.0.images, repository) else { return Looked::NotWanted };
+        let Some(rule) = self.0.rules.shared(repository) else { return Looked::NotWanted };
         let registry = repository.registry();
         let by_list = !matches!(rule.tag, TagRule::Digest { .. });
         if self.0.process.board.is_skipped(repository, by_list, Instant::now()) {
@@ -175,7 +198,7 @@ impl Relay {
         }
         let looked = match &rule.tag {
             TagRule::Digest { name } => self.look_at_digest(repository, name).await,
-            _ => self.look_at_list(repository, rule).await,
+            _ => self.look_at_list(repository).await,
         };
         looked.unwrap_or_else(|error| {
             tracing::error!(%error, %repository, "catch-up cannot use the store");
@@ -183,7 +206,7 @@ impl Relay {
         })
     }
 
-    async fn look_at_list(&self, repository: &Repository, rule: &ImageRule) -> Result<Looked, StoreError> {
+    async fn look_at_list(&self, repository: &Repository) -> Result<Looked, StoreError> {
         let listing = self.0.registries.tags(repository).await;
         self.0.metrics.catch_up_look(repository.registry(), listing.outcome());
         let listed = match listing {
@@ -197,12 +220,9 @@ impl Relay {
             Listing::NotNow { reason, ask_again_after } => return Ok(Looked::NotNow { reason, ask_again_after }),
         };
         let known = self.known(repository).await?;
-        let (before, running) =
-            (known.as_ref().map(|known| known.seen.clone()), self.running_automatically(repository));
-        let owned_rule = rule.clone();
+        let (before, users) = (known.as_ref().map(|known| known.seen.clone()), self.users(repository));
         // Hashing 100,000 tags takes a while.
-        let compared =
-            tokio::task::spawn_blocking(move || news::of_list(&owned_rule, &listed, before.as_ref(), &running));
+        let compared = tokio::task::spawn_blocking(move || news::of_list(&users, &listed, before.as_ref()));
         let Ok(news) = compared.await else {
             let reason = "a defect in Tagrelay: tags cannot be compared".to_owned();
             return Ok(Looked::NotNow { reason, ask_again_after: None });

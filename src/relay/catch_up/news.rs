@@ -21,11 +21,25 @@ pub(super) struct News {
     pub(super) seen: SeenTags,
 }
 
-/// Compares a list of tags with the seen tags.
+/// Compares a list of tags with the seen tags, for each rule with the versions that run under it.
+pub(super) fn of_list(users: &[(ImageRule, Vec<Version>)], listed: &[Tag], before: Option<&SeenTags>) -> News {
+    let mut each = users.iter().map(|(rule, running)| of_rule(rule, listed, before, running));
+    let Some(mut all) = each.next() else {
+        return News { found: Vec::new(), seen: before.cloned().unwrap_or_default() };
+    };
+    for news in each {
+        all.found.extend(news.found.into_iter().filter(|tag| !all.found.contains(tag)).collect::<Vec<_>>());
+        // A tag that one of the rules leaves for the next look is not seen yet.
+        all.seen = all.seen.intersection(&news.seen);
+    }
+    all
+}
+
+/// Compares a list of tags with the seen tags under one rule.
 ///
 /// A first list (`before` is `None`) does not show when its tags were pushed. So all its tags count as old, except the newest one
 /// by the order of the tags, and that one only if it is newer than a running version.
-pub(super) fn of_list(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> News {
+fn of_rule(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> News {
     let is_new = |tag: &&Tag| before.is_none_or(|before| !before.contains(tag));
     let read = |tag: &'_ Tag| rule.check_tag(tag).ok().map(|facts| (tag.clone(), facts));
     let mut taken: Vec<(Tag, TagFacts)> = listed.iter().filter(is_new).filter_map(read).collect();
@@ -112,7 +126,7 @@ mod tests {
     }
 
     fn found(rule: &ImageRule, listed: &[&str], before: Option<&SeenTags>, running: &[&str]) -> Vec<String> {
-        let news = of_list(rule, &tags(listed), before, &versions(running));
+        let news = of_rule(rule, &tags(listed), before, &versions(running));
         news.found.iter().map(ToString::to_string).collect()
     }
 
@@ -121,32 +135,32 @@ mod tests {
         let before = seen(&["1.0.0", "latest"]);
         let listed = ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1", "latest", "nightly"];
         assert_eq!(found(&semver(), &listed, Some(&before), &["1.0.0"]), ["1.9.0", "1.10.0"], "the newest comes last");
-        let news = of_list(&semver(), &tags(&listed), Some(&before), &[]);
+        let news = of_rule(&semver(), &tags(&listed), Some(&before), &[]);
         assert_eq!(news.seen, seen(&listed), "what no rule takes is seen all the same");
     }
 
     #[test]
     fn what_is_gone_for_a_while_is_no_news_when_it_is_back() {
-        let news = of_list(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
+        let news = of_rule(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
         assert_eq!(news, News { found: Vec::new(), seen: seen(&["1.0.0", "1.1.0"]) });
-        assert_eq!(of_list(&semver(), &tags(&["1.0.0", "1.1.0"]), Some(&news.seen), &[]).found, []);
+        assert_eq!(of_rule(&semver(), &tags(&["1.0.0", "1.1.0"]), Some(&news.seen), &[]).found, []);
     }
 
     #[test]
     fn a_list_that_has_lost_most_is_not_believed() {
         let before = seen(&["1.0.0", "1.1.0", "1.2.0"]);
-        let news = of_list(&semver(), &tags(&["1.3.0"]), Some(&before), &[]);
+        let news = of_rule(&semver(), &tags(&["1.3.0"]), Some(&before), &[]);
         assert_eq!(news, News { found: tags(&["1.3.0"]), seen: seen(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]) });
-        let back = of_list(&semver(), &tags(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]), Some(&news.seen), &[]);
+        let back = of_rule(&semver(), &tags(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]), Some(&news.seen), &[]);
         assert_eq!(back.found, []);
     }
 
     #[test]
     fn the_first_pushes_of_a_new_repository_are_news_and_a_whole_history_is_not() {
         let few: Vec<Tag> = (0..100).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
-        assert_eq!(of_list(&semver(), &few, Some(&SeenTags::default()), &[]).found.len(), 100);
+        assert_eq!(of_rule(&semver(), &few, Some(&SeenTags::default()), &[]).found.len(), 100);
         let many: Vec<Tag> = (0..101).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
-        assert_eq!(of_list(&semver(), &many, Some(&SeenTags::default()), &[]).found, []);
+        assert_eq!(of_rule(&semver(), &many, Some(&SeenTags::default()), &[]).found, []);
     }
 
     #[test]
@@ -157,7 +171,7 @@ mod tests {
         for running in [&["1.10.0"][..], &["3.0.0"], &["latest"], &[]] {
             assert_eq!(found(&semver(), &listed, None, running), Vec::<String>::new(), "{running:?}");
         }
-        let news = of_list(&semver(), &tags(&listed), None, &versions(&["1.10.0"]));
+        let news = of_rule(&semver(), &tags(&listed), None, &versions(&["1.10.0"]));
         assert_eq!(news.seen, seen(&listed));
     }
 
@@ -177,7 +191,7 @@ mod tests {
         let mut before = seen(&["latest"]);
         let mut all = Vec::new();
         for expected in [100, 100, 50, 0] {
-            let news = of_list(&semver(), &listed, Some(&before), &[]);
+            let news = of_rule(&semver(), &listed, Some(&before), &[]);
             assert_eq!(news.found.len(), expected);
             all.extend(news.found);
             before = news.seen;
@@ -193,5 +207,20 @@ mod tests {
         let any = rule(TagRule::Any);
         let signature = format!("sha256-{}.sig", "0".repeat(64));
         assert_eq!(found(&any, &["1", &signature], Some(&SeenTags::default()), &[]), ["1"]);
+    }
+
+    #[test]
+    fn each_rule_selects_its_own_tags() {
+        let sha = |digit: char, prefix: &str| format!("{prefix}{}", digit.to_string().repeat(40));
+        let shared = (rule(TagRule::commit_sha("", "", 40).unwrap()), Vec::new());
+        let own = (rule(TagRule::commit_sha("dev-", "", 40).unwrap()), Vec::new());
+        let listed = [sha('a', ""), sha('b', "dev-"), "nightly".to_owned()];
+        let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
+        let news = of_list(&[own, shared.clone()], &tags(&listed), Some(&seen(&["latest"])));
+        assert_eq!(news.found, tags(&[listed[1], listed[0]]));
+        assert_eq!(news.seen, seen(&["latest", listed[0], listed[1], listed[2]]));
+        assert_eq!(of_list(&[shared], &tags(&listed), Some(&seen(&["latest"]))).found, tags(&[listed[0]]));
+        let nothing = of_list(&[], &tags(&listed), Some(&seen(&["latest"])));
+        assert_eq!(nothing, News { found: Vec::new(), seen: seen(&["latest"]) }, "no environment names it any more");
     }
 }

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::gather::{Build, GatherError};
 use crate::domain::{Event, Party};
-use crate::policy::{ImageRule, Verification, rule_for};
+use crate::policy::{ImageRule, TagRefused, Verification};
 use crate::registry::{Confirmation, Registries, UnverifiedImage};
 use crate::relay::branch::{Presence, sites};
 use crate::relay::runtime::backoff;
 use crate::relay::{Environment, Relay};
 use crate::store::{EventFacts, EventRefusal, StoreError};
 use crate::telemetry::{Span, SpanKind, TraceContext};
-use tagrelay_image::{Digest, Repository, Tag};
+use tagrelay_image::{Digest, Tag, Version};
 
 /// How old a reading of a branch may be that says an environment does not name an image, if another environment does.
 const ABSENCE_AGE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mi
 
 /// The registry's answer about an image.
 pub(in crate::relay) enum Answer {
-    Confirmed { version: tagrelay_image::Version, note: Option<String> },
+    Confirmed { version: Version, note: Option<String> },
     No { reason: String },
     NotThere { reason: String },
     NotNow { reason: String, ask_again_after: Option<Duration> },
@@ -52,24 +52,20 @@ impl Relay {
     }
 
     async fn confirm_event(&self, event: &Event, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
-        let Some(rule) = rule_for(&self.0.images, &event.repository) else {
+        let Some(rule) = self.0.rules.shared(&event.repository) else {
             let reason = format!("no [[image]] rule manages {}", event.repository);
             self.refuse_event(event, None, (reason, Party::Rules), true, span).await?;
             return Ok(None);
         };
-        let tag = match rule.check_tag(&event.tag) {
-            Ok(tag) => tag,
-            Err(refused) => {
-                self.refuse_event(event, Some(rule), (refused.to_string(), Party::Rules), false, span).await?;
-                return Ok(None);
-            }
-        };
+        if let Err(refused) = self.check_tag(event, rule) {
+            self.refuse_event(event, Some(rule), (refused.to_string(), Party::Rules), false, span).await?;
+            return Ok(None);
+        }
         let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
         let announced = event.announced_digest.as_ref();
         match self.ask(&image, rule, announced, "the payload announced", &span.context()).await {
             Answer::Confirmed { version, note } => {
-                let build = Build::of_event(event, rule, tag, version);
-                return self.record_event(event, build, note, span).await;
+                return self.record_event(event, rule, (version, note), span).await;
             }
             Answer::No { reason } => {
                 self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?
@@ -89,33 +85,36 @@ impl Relay {
         Ok(None)
     }
 
+    /// Checks that the tag is a version under the image rule or in an automatic environment with its own tag rule.
+    fn check_tag(&self, event: &Event, rule: &ImageRule) -> Result<(), TagRefused> {
+        let refused = match rule.check_tag(&event.tag) {
+            Ok(_) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let mut automatic = self.0.branches.iter().flat_map(|branch| branch.automatic());
+        let is_accepted = automatic.any(|found| self.0.rules.accepts(&found.name, &event.repository, &event.tag));
+        if is_accepted { Ok(()) } else { Err(refused) }
+    }
+
     /// Gathers the facts of a confirmed event and makes it a candidate in each environment that names the image.
     async fn record_event(
         &self,
         event: &Event,
-        mut build: Build<'_>,
-        note: Option<String>,
+        rule: &ImageRule,
+        (version, note): (Version, Option<String>),
         span: &mut Span,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let rule = build.rule;
         let mut gathering = self.0.traces.begin(SpanKind::Internal, "gather facts", Some(&span.context()));
         gathering.set("tagrelay.rule", rule.pattern.as_str());
-        build.trace = gathering.context();
-        let environments = self.takers(event).await;
+        let mut environments = self.takers(event).await;
         if environments.is_empty() {
-            let reason = self.why_no_taker(&event.repository);
+            let reason = self.why_no_taker(event);
             gathering.set("tagrelay.outcome", "refused");
             self.refuse_event(event, Some(rule), (reason, Party::Rules), true, span).await?;
             return Ok(None);
         }
-        let gathered = async {
-            self.check_membership(&build).await?;
-            for environment in &environments {
-                self.gather(&build, environment, None).await?;
-            }
-            Ok(())
-        };
-        match gathered.await {
+        let gathered = self.gather_at(event, &mut environments, &version, gathering.context()).await;
+        match gathered {
             Ok(()) => {}
             Err(GatherError::Store(error)) => return Err(error),
             Err(GatherError::Refused { reason, asked }) => {
@@ -132,7 +131,7 @@ impl Relay {
         let facts = EventFacts {
             event_id: event.id.clone(),
             matched_rule: rule.pattern.as_str().to_owned(),
-            version: build.version,
+            version,
             note,
             environments,
         };
@@ -142,6 +141,47 @@ impl Relay {
         span.set("tagrelay.outcome", "confirmed");
         tracing::info!(event = %event.id, repository = %event.repository, tag = %event.tag, environments = candidates.join(", "), trace_id = %event.trace.trace_id(), "event confirmed");
         Ok(None)
+    }
+
+    /// Gathers the facts for each environment. Removes those whose source branches do not have the commit.
+    ///
+    /// # Errors
+    ///
+    /// If no environment is left, or if a fact cannot be learned.
+    async fn gather_at(
+        &self,
+        event: &Event,
+        environments: &mut Vec<String>,
+        version: &Version,
+        trace: TraceContext,
+    ) -> Result<(), GatherError> {
+        let build = |environment: &str| {
+            let rule = self.0.rules.at(environment, &event.repository)?;
+            let tag = rule.check_tag(&event.tag).ok()?;
+            Some(Build { trace, ..Build::of_event(event, rule, tag, version.clone()) })
+        };
+        let builds: Vec<(String, Build<'_>)> =
+            environments.iter().filter_map(|name| Some((name.clone(), build(name)?))).collect();
+        // Environments without their own tag rule share the rule and its source.
+        let mut is_elsewhere = false;
+        if let Some((_, build)) = builds.iter().find(|(_, build)| build.rule.source.is_some()) {
+            match self.check_membership(build).await {
+                Ok(()) => {}
+                Err(GatherError::Refused { .. }) if builds.iter().any(|(_, build)| build.rule.source.is_none()) => {
+                    is_elsewhere = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        environments.clear();
+        for (environment, build) in builds {
+            if is_elsewhere && build.rule.source.is_some() {
+                continue;
+            }
+            self.gather(&build, &environment, None).await?;
+            environments.push(environment);
+        }
+        Ok(())
     }
 
     async fn postpone_event(
@@ -223,7 +263,7 @@ impl Relay {
         span.set("server.address", registry);
         span.set("tagrelay.repository", &image.repository);
         span.set("tagrelay.tag", &image.tag);
-        let rule = rule_for(&self.0.images, &image.repository);
+        let rule = self.0.rules.shared(&image.repository);
         let reads = rule.is_some_and(|rule| compares_build_times(rule, &image.tag));
         let confirmation = if reads {
             self.0.registries.confirm_and_read(image).await
@@ -246,7 +286,7 @@ impl Relay {
     /// then; if none does, the answer is final and rests on a reading after the event arrived.
     async fn takers(&self, event: &Event) -> Vec<String> {
         let repository = &event.repository;
-        let has_none = self.known_takers(repository).is_empty();
+        let has_none = self.known_takers(event).is_empty();
         for branch in &self.0.branches {
             let lacks_it =
                 |environment: &Environment| matches!(branch.presence(&environment.name, repository), Presence::Absent);
@@ -265,14 +305,17 @@ impl Relay {
                 tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
             }
         }
-        self.known_takers(repository)
+        self.known_takers(event)
     }
 
-    fn known_takers(&self, repository: &Repository) -> Vec<String> {
+    fn known_takers(&self, event: &Event) -> Vec<String> {
         let mut takers = Vec::new();
         for branch in &self.0.branches {
             for environment in branch.automatic() {
-                match branch.presence(&environment.name, repository) {
+                if !self.0.rules.accepts(&environment.name, &event.repository, &event.tag) {
+                    continue;
+                }
+                match branch.presence(&environment.name, &event.repository) {
                     Presence::Named | Presence::Unknown => takers.push(environment.name.clone()),
                     Presence::Absent => {}
                 }
@@ -281,25 +324,32 @@ impl Relay {
         takers
     }
 
-    fn why_no_taker(&self, repository: &Repository) -> String {
+    fn why_no_taker(&self, event: &Event) -> String {
+        let repository = &event.repository;
         let mut on_request = Vec::new();
+        let mut of_other_tags = Vec::new();
         let mut unreadable = Vec::new();
         for branch in &self.0.branches {
             let Some(snapshot) = branch.snapshot() else { continue };
             for environment in branch.environments() {
                 if let Some(sites) = sites(&snapshot, &environment.name) {
                     if sites.sites.contains_key(repository) {
-                        on_request.push(environment.name.as_str());
+                        let takes_it = self.0.rules.accepts(&environment.name, repository, &event.tag);
+                        let names = if takes_it { &mut on_request } else { &mut of_other_tags };
+                        names.push(environment.name.as_str());
                     }
                     unreadable
                         .extend(sites.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.reason)));
                 }
             }
         }
-        let mut reason = if on_request.is_empty() {
-            format!("no manifest of any environment names {repository}")
-        } else {
-            format!("only {} runs {repository}, and takes promotions only", on_request.join(", "))
+        let mut reason = match (on_request.is_empty(), of_other_tags.is_empty()) {
+            (false, _) => format!("only {} runs {repository}, and takes promotions only", on_request.join(", ")),
+            (true, false) => {
+                let names = of_other_tags.join(", ");
+                format!("only {names} runs {repository}, and its own `tag` rule does not match {}", event.tag)
+            }
+            (true, true) => format!("no manifest of any environment names {repository}"),
         };
         if !unreadable.is_empty() {
             unreadable.truncate(5);

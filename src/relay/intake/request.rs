@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use super::event::Answer;
 use super::gather::{Build, GatherError};
 use crate::domain::{Cause, Party, Update, UpdateInput};
-use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::relay::Relay;
 use crate::relay::runtime::backoff;
@@ -30,7 +29,7 @@ impl Relay {
     }
 
     async fn confirm_update(&self, update: &Update, span: &mut Span) -> Result<Option<Timestamp>, StoreError> {
-        let Some(rule) = rule_for(&self.0.images, &update.repository) else {
+        let Some(rule) = self.0.rules.at(&update.environment, &update.repository) else {
             let reason = format!("no [[image]] rule manages {}", update.repository);
             self.refuse_update(update, (reason, Party::Rules), span).await?;
             return Ok(None);
@@ -94,7 +93,7 @@ impl Relay {
     pub(super) async fn take_in_missing_facts(&self, update: &Update) -> Result<Option<Timestamp>, StoreError> {
         let mut span = self.0.traces.begin(SpanKind::Consumer, "gather facts", Some(&update.trace));
         crate::relay::describe(&mut span, update);
-        let Some(rule) = rule_for(&self.0.images, &update.repository) else {
+        let Some(rule) = self.0.rules.at(&update.environment, &update.repository) else {
             // The branch writer refuses it.
             self.0.store.end_missing_fact(&update.id).await?;
             return Ok(None);

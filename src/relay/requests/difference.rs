@@ -5,7 +5,6 @@ use super::super::direction::{Direction, Move};
 use super::super::matrix::versions;
 use super::{RequestError, Sites, refresh};
 use crate::domain::{BlockKind, Update, is_same, runs};
-use crate::policy::rule_for;
 use tagrelay_image::{Repository, Version};
 
 /// What a promotion from one environment to another would move.
@@ -95,7 +94,7 @@ impl Relay {
         if runs(old, new) {
             return Ok(RowKind::Same);
         }
-        if let (Some(rule), Some(tag)) = (rule_for(&self.0.images, repository), new.tag())
+        if let (Some(rule), Some(tag)) = (self.0.rules.at(to, repository), new.tag())
             && let Err(refused) = rule.check_tag(tag)
         {
             return Ok(RowKind::Skipped { reason: refused.to_string() });
@@ -104,7 +103,7 @@ impl Relay {
             return Ok(RowKind::Moves { direction: Direction::Unknown, commits: None, source: None });
         };
         let (old, new) = (digests.add(to, repository, old), digests.add(from, repository, new));
-        let of = Move { repository, old: &old, new: &new };
+        let of = Move { environment: to, repository, old: &old, new: &new };
         let direction = self.direction(of).await?;
         let (commits, source) = self.commits_between(of, direction);
         Ok(RowKind::Moves { direction, commits, source })
@@ -112,7 +111,7 @@ impl Relay {
 
     /// Returns the number of commits between two versions, and the URL of the source repository.
     fn commits_between(&self, of: Move<'_>, direction: Direction) -> (Option<usize>, Option<String>) {
-        let Some(rule) = rule_for(&self.0.images, of.repository) else { return (None, None) };
+        let Some(rule) = self.0.rules.at(of.environment, of.repository) else { return (None, None) };
         let Some(source) = rule.source else { return (None, None) };
         let sha = |version: &Version| rule.tag.read(version.tag()?).ok()?.sha;
         let url = self.0.sources.url(source, of.repository);

@@ -19,7 +19,6 @@ use super::branch::Branch;
 use super::names::{unknown_environment, unknown_repository};
 use crate::config_repo::Place;
 use crate::domain::{Request, Update, runs};
-use crate::policy::rule_for;
 use crate::store::{Cancelled, NewRequest, RequestMade, StoreError};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Repository;
@@ -81,8 +80,8 @@ impl Relay {
 
     /// Whether a rollback can name the version of this change with `to`.
     pub fn can_roll_back_to(&self, change: &Update) -> bool {
-        let rule = rule_for(&self.0.images, &change.repository);
-        let is_version = change.version.tag().zip(rule).is_some_and(|(tag, rule)| rule.check_tag(tag).is_ok());
+        let accepts = |tag| self.0.rules.accepts(&change.environment, &change.repository, tag);
+        let is_version = change.version.tag().is_some_and(accepts);
         is_version && !runs(&self.running(&change.environment, &change.repository), &change.version)
     }
 

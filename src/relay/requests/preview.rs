@@ -6,7 +6,6 @@ use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, UpdateState, first_state};
-use crate::policy::rule_for;
 use crate::registry::UnverifiedImage;
 use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
@@ -145,7 +144,7 @@ impl Relay {
         if preview.state != PreviewState::Changed {
             return Ok(preview);
         }
-        let rule = rule_for(&self.0.images, &preview.repository);
+        let rule = self.0.rules.at(environment, &preview.repository);
         if let (Some(rule), Some(tag)) = (rule, preview.version.tag()) {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
@@ -174,7 +173,7 @@ impl Relay {
             None => self.0.store.brought(environment, &preview.repository, old).await?,
         };
         let old = brought.as_ref().map_or(old, |brought| &brought.version);
-        let of = Move { repository: &preview.repository, old, new: &preview.version };
+        let of = Move { environment, repository: &preview.repository, old, new: &preview.version };
         Ok(self.direction(of).await?)
     }
 }

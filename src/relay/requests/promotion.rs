@@ -8,7 +8,6 @@ use super::super::names::unknown_repository;
 use super::super::{Environment, Relay};
 use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
 use crate::domain::{RequestKind, UpdateState, runs};
-use crate::policy::rule_for;
 use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
 use tagrelay_image::{Repository, Tag, Version};
 
@@ -227,7 +226,7 @@ impl Relay {
             (None, Some((source, offered))) => offered_version(source, &repository, offered)?,
             (None, None) => return Err(RequestError::TagWithoutRepositories),
         };
-        if let (Some(rule), Some(tag)) = (rule_for(&self.0.images, &repository), version.tag()) {
+        if let (Some(rule), Some(tag)) = (self.0.rules.at(&order.to, &repository), version.tag()) {
             // A commit by hand may have put a tag into the source that the rule rejects.
             rule.check_tag(tag)?;
         }

@@ -7,7 +7,6 @@ use super::super::Relay;
 use super::super::matrix::versions;
 use super::{RequestError, Requester, fingerprint, refresh, resolve};
 use crate::domain::{BlockKind, Cause, NewBlock, RequestKind, UpdateState, is_same, runs};
-use crate::policy::rule_for;
 use crate::store::{HistoryFilter, NewRequest, NewRequestedUpdate, RequestMade};
 use tagrelay_image::{Repository, Tag, Version};
 
@@ -92,7 +91,7 @@ impl Relay {
         };
         let history = self.0.store.history(&filter).await?;
         if let Some(tag) = &order.to {
-            if let Some(rule) = rule_for(&self.0.images, repository) {
+            if let Some(rule) = self.0.rules.at(&order.environment, repository) {
                 rule.check_tag(tag)?;
             }
             let known = history.iter().find(|change| change.version.tag() == Some(tag));

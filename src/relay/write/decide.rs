@@ -7,7 +7,6 @@ use super::batch::Batch;
 use super::settle::Unconfirmed;
 use super::{Setback, Writer};
 use crate::domain::{Candidate, Decided, Decision, Landed, Place, Running, Update, decide, is_same, versions_of};
-use crate::policy::rule_for;
 use crate::relay::branch::sites;
 use crate::store::Claim;
 use crate::telemetry::SpanKind;
@@ -47,7 +46,7 @@ impl<'a> Writer<'a> {
             let place = Place {
                 environment: &key.0,
                 repository: &key.1,
-                rule: rule_for(&self.relay.0.images, &key.1),
+                rule: self.relay.0.rules.at(&key.0, &key.1),
                 running,
                 candidates,
                 blocks: &claim.blocks,
