@@ -33,6 +33,7 @@ CREATE INDEX events_by_duplicate_key ON events (duplicate_key, id);
 CREATE INDEX events_by_repository ON events (repository, id);
 CREATE INDEX events_by_state ON events (state, id);
 CREATE INDEX events_due ON events (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX events_by_end ON events (state, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX events_announced ON events (verified_digest, repository, id) WHERE verified_digest IS NOT NULL;
 
 -- Promotions and rollbacks.

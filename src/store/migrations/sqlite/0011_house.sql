@@ -34,6 +34,7 @@ ALTER TABLE updates ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;
 UPDATE updates SET replayed = 1 WHERE state = 'superseded' AND reason LIKE 'replayed; before: %';
 
 CREATE INDEX events_due ON events (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX events_by_end ON events (state, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX events_announced ON events (verified_digest, repository, id) WHERE verified_digest IS NOT NULL;
 CREATE INDEX updates_by_cause ON updates (cause_id, state);
 CREATE INDEX updates_by_state ON updates (state, environment, repository, id);
