@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FrozenView, HealthState, HoldView, RegistryView, RolloutView, UpdateView, VersionView, Word};
+use super::{Direction, FrozenView, HealthState, HoldView, RegistryView, RolloutView, UpdateView, VersionView, Word};
 use crate::domain::Cause;
 
 /// `GET /api/v1/environments`: environments × repositories.
@@ -81,12 +81,28 @@ pub struct CellView {
     #[schema(value_type = Option<Cause>)]
     pub cause: Option<Word<Cause>>,
     pub actor: Option<String>,
+    /// The reason that was given for the promotion or rollback.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The other versions of the environments that it is promoted from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drifts: Vec<DriftView>,
     /// The rollout of that commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub holds: Vec<HoldView>,
     /// Updates that wait for a hold or freeze to end.
     pub waiting: Vec<UpdateView>,
     pub sites: Vec<SiteView>,
+}
+
+/// The version of an environment that promotions come from, if another one runs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DriftView {
+    pub environment: String,
+    pub version: VersionView,
+    /// Whether that version is newer or older than the one that runs.
+    #[schema(value_type = Direction)]
+    pub direction: Word<Direction>,
 }
 
 /// A place in a manifest that names a version.

@@ -9,11 +9,17 @@ use crate::domain::Cause;
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct History {
     pub changes: Vec<HistoryView>,
+    /// The value of `before` for the next page; left out on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One version that was written for an environment.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct HistoryView {
+    /// The id of the update.
+    #[serde(default)]
+    pub id: String,
     pub environment: String,
     pub repository: String,
     pub from: Option<VersionView>,
@@ -40,6 +46,9 @@ pub struct HistoryView {
     /// The rollout of the commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub files: Vec<FileView>,
+    /// Whether a rollback can go back to this version: its tag is one, and the environment runs another version.
+    #[serde(default)]
+    pub can_roll_back_to: bool,
 }
 
 /// An edited line.

@@ -4,9 +4,10 @@
 //! `cli` reads them. A member that is not listed here is ignored by clients, so a newer server may add some.
 //!
 //! In reading order: `word` (states), `problem` (errors), `update`, `event`, `request`, `block` (holds and freezes),
-//! `environment`, `history`, `receiver`, `registry`, `reload`, `stream`.
+//! `environment`, `diff`, `history`, `receiver`, `registry`, `reload`, `stream`.
 
 mod block;
+mod diff;
 mod environment;
 mod event;
 mod history;
@@ -20,7 +21,10 @@ mod update;
 mod word;
 
 pub use block::{FreezeBody, FreezeView, Freezes, FrozenByView, FrozenView, HoldBody, HoldView, Holds, WindowView};
-pub use environment::{ApplicationView, CellView, EnvironmentView, HealthView, Matrix, ProblemView, SiteView};
+pub use diff::{DiffView, DiffedView};
+pub use environment::{
+    ApplicationView, CellView, DriftView, EnvironmentView, HealthView, Matrix, ProblemView, SiteView,
+};
 pub use event::{
     AttemptView, EventDetailView, EventView, Events, RefusedIn, ReplayFilter, ReplayedEvent, ReplayedEvents, StepView,
 };
@@ -29,7 +33,7 @@ pub use problem::{FaultView, Problem};
 pub use receiver::{AnswerBranch, AnswerEvent, AnswerIgnored, LastHeard, ReceiverView, Receivers, WebhookAnswer};
 pub use registry::{CatchUpView, Registries, RegistryView};
 pub use reload::{Reloaded, SectionChange};
-pub use request::{PreviewView, PreviewedView, PromotionBody, RequestView, RollbackBody, RolloutSummary};
+pub use request::{PreviewView, PreviewedView, PromotionBody, Promotions, RequestView, RollbackBody, RolloutSummary};
 pub use stream::{StreamMessage, StreamSubject};
 pub use update::{ChangeView, RolledView, RolloutView, UpdateView, VersionView};
-pub use word::{DeliveryState, FreezeKind, HealthState, PreviewState, Word};
+pub use word::{DeliveryState, DiffState, Direction, FreezeKind, HealthState, PreviewState, Word};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ChangeView, PreviewState, UpdateView, Word};
+use super::{ChangeView, Direction, PreviewState, UpdateView, VersionView, Word};
 use crate::domain::{RequestKind, RequestState};
 use crate::store::FollowState;
 
@@ -91,6 +91,16 @@ pub struct RequestView {
     pub skipped: Vec<String>,
 }
 
+/// `GET /api/v1/promotions`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Promotions {
+    /// Promotions and rollbacks, newest first.
+    pub promotions: Vec<RequestView>,
+    /// The value of `before` for the next page; left out on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// The rollout of all commits of a promotion or rollback.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RolloutSummary {
@@ -120,9 +130,21 @@ pub struct PreviewView {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PreviewedView {
     pub repository: String,
+    /// The versions that the environment runs.
+    #[serde(default)]
+    pub old: Vec<VersionView>,
+    /// Whether the version is newer or older than the one that runs.
+    #[serde(default = "unknown")]
+    #[schema(value_type = Direction)]
+    pub direction: Word<Direction>,
     pub tag: Option<String>,
     pub digest: Option<String>,
     #[schema(value_type = PreviewState)]
     pub state: Word<PreviewState>,
     pub reason: Option<String>,
+}
+
+/// For servers of 0.1.0.
+fn unknown() -> Word<Direction> {
+    Direction::Unknown.into()
 }

@@ -98,7 +98,7 @@ macro_rules! words {
 }
 
 words!(Cause, EventState, FollowState, RequestKind, RequestState, UpdateState);
-words!(DeliveryState, FreezeKind, HealthState, PreviewState);
+words!(DeliveryState, DiffState, Direction, FreezeKind, HealthState, PreviewState);
 
 /// Defines an enum of words that only the wire knows.
 macro_rules! wire_words {
@@ -125,6 +125,24 @@ wire_words! {
         Queued = "queued",
         /// It repeats an earlier delivery, whose event is named instead.
         Duplicate = "duplicate",
+    }
+
+    /// What a promotion would do with a repository.
+    DiffState {
+        /// It would move.
+        Moves = "moves",
+        /// Both environments run the same version.
+        Same = "same",
+        /// It would stay as it is, with a reason.
+        Skipped = "skipped",
+    }
+
+    /// How a version relates to the one that it would replace.
+    Direction {
+        Newer = "newer",
+        Older = "older",
+        /// Nothing known separates the two.
+        Unknown = "unknown",
     }
 
     /// Where a freeze comes from.

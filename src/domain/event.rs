@@ -51,7 +51,8 @@ impl EventState {
             (Self::Committed, &[UpdateState::Committed]),
             (Self::Unchanged, &[UpdateState::Unchanged]),
             (Self::Refused, &[UpdateState::Refused]),
-            (Self::Superseded, &[UpdateState::Superseded]),
+            // Updates of events are never cancelled.
+            (Self::Superseded, &[UpdateState::Superseded, UpdateState::Cancelled]),
         ]
         .into_iter()
         .find_map(|(state, of)| latest(of).map(|index| (state, Some(index))))

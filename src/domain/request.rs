@@ -38,6 +38,8 @@ words! {
         Refused = "refused",
         /// Nothing was written: other versions took the place of all updates.
         Superseded = "superseded",
+        /// Nothing was written: the rest was cancelled on request.
+        Cancelled = "cancelled",
     }
 }
 
@@ -54,6 +56,8 @@ impl RequestState {
             Self::Committed
         } else if any(&[UpdateState::Refused]) {
             Self::Refused
+        } else if any(&[UpdateState::Cancelled]) {
+            Self::Cancelled
         } else {
             Self::Superseded
         }
@@ -101,7 +105,7 @@ mod tests {
 
     #[test]
     fn request_state_follows_from_its_updates() {
-        use UpdateState::{Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+        use UpdateState::{Cancelled, Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
         for (updates, expected) in [
             (&[][..], RequestState::Committed),
             (&[Committed, Unverified], RequestState::Pending),
@@ -111,6 +115,10 @@ mod tests {
             (&[Refused, Unchanged], RequestState::Committed),
             (&[Superseded, Refused], RequestState::Refused),
             (&[Superseded, Superseded], RequestState::Superseded),
+            (&[Cancelled, Superseded], RequestState::Cancelled),
+            (&[Cancelled, Committed], RequestState::Committed),
+            (&[Cancelled, Refused], RequestState::Refused),
+            (&[Cancelled, Waiting], RequestState::Waiting),
         ] {
             assert_eq!(RequestState::of(updates.iter().copied()), expected, "{updates:?}");
         }

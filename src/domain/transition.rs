@@ -24,6 +24,8 @@ words! {
         Supersede = "supersede",
         /// An explained no.
         Refuse = "refuse",
+        /// Its promotion or rollback is cancelled.
+        Cancel = "cancel",
         /// Its event runs again.
         Replay = "replay",
     }
@@ -80,7 +82,7 @@ pub enum Effect {
 pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(UpdateState, &'static [Effect])> {
     use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, SettleCause, SupersedeOlder};
     use UpdateInput as In;
-    use UpdateState::{Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+    use UpdateState::{Cancelled, Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
     Some(match (state, input) {
         (Unverified, In::Confirm) => (Pending, &[SettleCause]),
         (Unverified | Pending, In::Postpone) => (state, &[RecordFailure]),
@@ -93,12 +95,13 @@ pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(Upda
         }
         (Unverified | Pending | Waiting, In::Supersede) => (Superseded, &[SettleCause, EndHold]),
         (Unverified | Pending | Waiting, In::Refuse) => (Refused, &[SettleCause, RecordFailure, EndHold]),
+        (Unverified | Pending | Waiting, In::Cancel) => (Cancelled, &[SettleCause, EndHold]),
         // The event gets a new update for the environment.
         (Refused, In::Replay) => (Superseded, &[]),
         (Unverified, In::Wait | In::Resume | In::Land | In::Replay)
         | (Pending, In::Confirm | In::Resume | In::Replay)
         | (Waiting, In::Confirm | In::Postpone | In::Replay)
-        | (Committed | Unchanged | Superseded, _)
+        | (Committed | Unchanged | Superseded | Cancelled, _)
         | (
             Refused,
             In::Confirm
@@ -108,7 +111,8 @@ pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(Upda
             | In::Land
             | In::FindUnchanged
             | In::Supersede
-            | In::Refuse,
+            | In::Refuse
+            | In::Cancel,
         ) => return None,
     })
 }

@@ -23,6 +23,8 @@ words! {
         Superseded = "superseded",
         /// Ended with an explained no.
         Refused = "refused",
+        /// Cancelled on request before it was written (promotions and rollbacks only).
+        Cancelled = "cancelled",
     }
 }
 
@@ -31,7 +33,7 @@ impl UpdateState {
     pub fn is_open(self) -> bool {
         match self {
             Self::Unverified | Self::Pending | Self::Waiting => true,
-            Self::Committed | Self::Unchanged | Self::Superseded | Self::Refused => false,
+            Self::Committed | Self::Unchanged | Self::Superseded | Self::Refused | Self::Cancelled => false,
         }
     }
 
@@ -39,7 +41,9 @@ impl UpdateState {
     pub fn has_landed(self) -> bool {
         match self {
             Self::Committed | Self::Unchanged => true,
-            Self::Unverified | Self::Pending | Self::Waiting | Self::Superseded | Self::Refused => false,
+            Self::Unverified | Self::Pending | Self::Waiting | Self::Superseded | Self::Refused | Self::Cancelled => {
+                false
+            }
         }
     }
 

@@ -102,7 +102,10 @@ impl From<RequestError> for Problem {
             | RequestError::GateClosed { .. }
             | RequestError::NothingInCommon { .. } => StatusCode::CONFLICT,
             RequestError::UnknownEnvironment { .. }
+            | RequestError::BadGlob(_)
+            | RequestError::BadRepository(_)
             | RequestError::SourceNotAllowed { .. }
+            | RequestError::NoSource { .. }
             | RequestError::SourceMissing { .. }
             | RequestError::TagWithoutRepositories
             | RequestError::UnknownRepository { .. }

@@ -1,12 +1,14 @@
 //! The matrix: the versions that every environment runs (from the branch), since when and why (from the store).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::branch::{Branch, sites};
-use super::{Environment, Relay};
+use super::direction::{Direction, Move};
+use super::names::Names;
+use super::{Environment, Relay, RequestError};
 use crate::config_repo::{FileProblem, Place};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
@@ -37,6 +39,29 @@ pub struct EnvironmentRow {
     pub problems: Vec<FileProblem>,
 }
 
+/// Which part of the matrix is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct MatrixFilter {
+    pub environments: Names,
+    pub repositories: Names,
+    /// Only repositories that run another version than an environment that they are promoted from.
+    pub differs: bool,
+    /// Only repositories with a hold.
+    pub held: bool,
+    /// Only repositories with a waiting update.
+    pub waiting: bool,
+}
+
+/// The version of an environment that promotions come from, if another one runs.
+#[derive(Debug, Clone)]
+pub struct Drift {
+    /// The environment that it is promoted from.
+    pub environment: String,
+    pub version: Version,
+    /// How that version relates to the one that runs.
+    pub direction: Direction,
+}
+
 /// A managed repository in an environment.
 #[derive(Debug, Clone)]
 pub struct MatrixCell {
@@ -50,6 +75,10 @@ pub struct MatrixCell {
     pub follow_up: Option<FollowUp>,
     pub holds: Vec<Block>,
     pub waiting: Vec<Update>,
+    /// The other versions of the environments that it is promoted from.
+    pub drifts: Vec<Drift>,
+    /// The reason that was given for the last change.
+    pub reason: Option<String>,
 }
 
 impl MatrixCell {
@@ -75,10 +104,16 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If the store cannot be read.
-    pub async fn matrix(&self) -> Result<Vec<EnvironmentRow>, StoreError> {
+    /// If a name is unknown, or the store cannot be read.
+    pub async fn matrix(&self, filter: &MatrixFilter) -> Result<Vec<EnvironmentRow>, RequestError> {
+        filter.environments.check_environments(self.environment_names())?;
         self.refresh_soon().await;
-        let last_changes = self.0.store.last_changes().await?;
+        self.check_repositories(filter)?;
+        let mut last_changes = self.0.store.last_changes().await?;
+        last_changes.retain(|change| {
+            filter.environments.has_environment(&change.environment)
+                && filter.repositories.has_repository(&change.repository)
+        });
         let (blocks, now) = (self.0.store.blocks().await?, self.now());
         let holds = blocks.rows.iter().filter(|block| block.kind == BlockKind::Hold && block.is_active(now));
         let holds = holds.cloned().collect();
@@ -86,17 +121,50 @@ impl Relay {
             follow_ups: self.0.store.follow_ups_of(&last_changes).await?,
             health: self.0.store.application_health().await?,
             frozen: blocks.all_frozen(now),
-            last: by_place(last_changes),
             holds: by_place(holds),
             waiting: by_place(self.0.store.waiting_updates().await?),
+            reasons: self.reasons_of(&last_changes).await?,
+            last: by_place(last_changes),
         };
         let mut rows = Vec::new();
         for branch in &self.0.branches {
             for environment in branch.environments() {
-                rows.push(self.row(branch, environment, &mut notes));
+                if filter.environments.has_environment(&environment.name) {
+                    rows.push(self.row(branch, environment, filter, &mut notes));
+                }
             }
         }
         Ok(rows)
+    }
+
+    /// Rejects a repository that no selected environment names: an empty table would suggest that all is well.
+    fn check_repositories(&self, filter: &MatrixFilter) -> Result<(), RequestError> {
+        if filter.repositories.is_empty() {
+            return Ok(());
+        }
+        let mut known = BTreeSet::new();
+        let mut environments = Vec::new();
+        for branch in &self.0.branches {
+            let selected =
+                branch.environments().iter().filter(|found| filter.environments.has_environment(&found.name));
+            for environment in selected {
+                // Nothing is known of a branch that has not been read.
+                if branch.snapshot().is_none() {
+                    return Ok(());
+                }
+                environments.push(environment.name.as_str());
+                known.extend(self.managed(branch, &environment.name).into_keys());
+            }
+        }
+        filter.repositories.check_repositories(&environments.join(", "), known.iter())
+    }
+
+    /// Returns the reasons of the requests that made these changes, by request.
+    async fn reasons_of(&self, changes: &[Update]) -> Result<HashMap<String, String>, StoreError> {
+        let requests: BTreeSet<&str> =
+            changes.iter().filter(|change| !change.cause.is_event()).map(|change| change.cause_id.as_str()).collect();
+        let requests = self.0.store.requests_by_id(&requests.into_iter().collect::<Vec<_>>()).await?;
+        Ok(requests.into_iter().filter_map(|request| Some((request.id, request.reason?))).collect())
     }
 
     async fn refresh_soon(&self) {
@@ -111,10 +179,23 @@ impl Relay {
         let _ = tokio::time::timeout(READ_PATIENCE, refreshing).await;
     }
 
-    fn row(&self, branch: &Branch, environment: &Environment, notes: &mut Notes) -> EnvironmentRow {
+    fn row(
+        &self,
+        branch: &Branch,
+        environment: &Environment,
+        filter: &MatrixFilter,
+        notes: &mut Notes,
+    ) -> EnvironmentRow {
         let snapshot = branch.snapshot();
         let found = snapshot.as_ref().and_then(|snapshot| sites(snapshot, &environment.name));
-        let managed = self.managed(branch, &environment.name);
+        let mut managed = self.managed(branch, &environment.name);
+        managed.retain(|repository, _| filter.repositories.has_repository(repository));
+        let cells = managed.into_iter().map(|(repository, places)| {
+            let mut cell = notes.cell(&environment.name, repository, places);
+            cell.drifts = self.drifts(environment, &cell);
+            cell
+        });
+        let cells = cells.filter(|cell| filter.has(cell)).collect();
         EnvironmentRow {
             environment: environment.clone(),
             config_repository: branch.repository_name().to_owned(),
@@ -122,12 +203,32 @@ impl Relay {
             tip: snapshot.as_ref().map(|snapshot| snapshot.tip.to_string()),
             health: notes.health.iter().filter(|app| app.environment == environment.name).cloned().collect(),
             frozen: notes.frozen.iter().find(|frozen| frozen.environment == environment.name).cloned(),
-            cells: managed
-                .into_iter()
-                .map(|(repository, places)| notes.cell(&environment.name, repository, places))
-                .collect(),
+            cells,
             problems: found.map(|found| found.problems.clone()).unwrap_or_default(),
         }
+    }
+
+    /// Compares a repository with the environments that it is promoted from.
+    fn drifts(&self, environment: &Environment, cell: &MatrixCell) -> Vec<Drift> {
+        let mut drifts = Vec::new();
+        for source in &environment.promote_from {
+            for version in self.running(source, &cell.repository) {
+                if cell.versions.iter().any(|found| is_same(found, &version)) {
+                    continue;
+                }
+                let direction = match cell.version() {
+                    Some(old) => self.known_direction(Move {
+                        environment: &environment.name,
+                        repository: &cell.repository,
+                        old,
+                        new: &version,
+                    }),
+                    None => Direction::Unknown,
+                };
+                drifts.push(Drift { environment: source.clone(), version, direction });
+            }
+        }
+        drifts
     }
 
     /// Whether a rule manages a repository.
@@ -164,6 +265,16 @@ struct Notes {
     frozen: Vec<Frozen>,
     holds: ByPlace<Block>,
     waiting: ByPlace<Update>,
+    /// By request.
+    reasons: HashMap<String, String>,
+}
+
+impl MatrixFilter {
+    fn has(&self, cell: &MatrixCell) -> bool {
+        (!self.differs || !cell.drifts.is_empty())
+            && (!self.held || !cell.holds.is_empty())
+            && (!self.waiting || !cell.waiting.is_empty())
+    }
 }
 
 impl Notes {
@@ -174,6 +285,8 @@ impl Notes {
         // If another writer set the running version, no update of ours explains it.
         let last_change = last_change.filter(|change| versions.iter().any(|version| is_same(version, &change.version)));
         MatrixCell {
+            reason: last_change.as_ref().and_then(|change| self.reasons.get(&change.cause_id).cloned()),
+            drifts: Vec::new(),
             follow_up: last_change.as_ref().and_then(|change| self.follow_ups.remove(&change.id)),
             last_change,
             holds: self.holds.remove(&place).unwrap_or_default(),

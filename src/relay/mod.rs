@@ -17,10 +17,12 @@
 mod branch;
 mod catch_up;
 mod deliveries;
+mod direction;
 mod follow_up;
 mod intake;
 mod matrix;
 mod message;
+mod names;
 mod requests;
 mod rules;
 mod runtime;
@@ -36,11 +38,13 @@ use tokio::sync::watch;
 
 pub use branch::{Branch, BranchNews};
 pub use catch_up::RegistryNews;
+pub use direction::Direction;
 pub use follow_up::Following;
-pub use matrix::{EnvironmentRow, MatrixCell};
+pub use matrix::{Drift, EnvironmentRow, MatrixCell, MatrixFilter};
+pub use names::Names;
 pub use requests::{
-    FreezeOrder, HoldOrder, Preview, PreviewState, PreviewedUpdate, PromotionOrder, RequestError, Requester,
-    RollbackOrder,
+    DiffRow, DiffRowKind, Difference, FreezeOrder, HoldOrder, Preview, PreviewState, PreviewedUpdate, PromotionOrder,
+    RequestError, Requester, RollbackOrder,
 };
 pub use runtime::Running;
 pub use settings::{Environment, UpdateMode};
@@ -193,7 +197,7 @@ impl Relay {
     }
 
     /// Returns the time by the store's clock.
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.0.store.clock().now()
     }
 
@@ -213,6 +217,11 @@ impl Relay {
     /// Returns the environment of a name.
     pub fn environment(&self, name: &str) -> Option<&Environment> {
         self.branch_of(name)?.environments().iter().find(|environment| environment.name == name)
+    }
+
+    /// Returns the names of the environments, in the order of the settings.
+    fn environment_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.branches.iter().flat_map(Branch::environments).map(|environment| environment.name.as_str())
     }
 
     fn branch_of(&self, environment: &str) -> Option<&Branch> {

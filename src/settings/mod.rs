@@ -49,6 +49,7 @@ pub use environment::{EnvironmentSettings, UpdateMode};
 pub use fault::{Fault, Faults, Position};
 pub use fingerprint::{ChangeKind, ChangedSection, Fingerprint};
 pub use keys::{KEY_SETS, KeySet};
+pub(crate) use nearest::nearest_names;
 pub use pipeline::{CatchUpSettings, MessageSettings, WritingSettings};
 pub use server::ServerSettings;
 use tagrelay_manifest::ManifestSettings;

@@ -8,6 +8,19 @@ pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
     distances.filter(|(distance, _)| *distance <= allowed).min_by_key(|(distance, _)| *distance).map(|(_, near)| near)
 }
 
+/// Returns the candidates most similar to `text`, nearest first. Only the part after the last `/` of each counts, unless `text`
+/// has one.
+pub(crate) fn nearest_names<'a>(text: &str, candidates: impl Iterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
+    let is_whole = text.contains('/');
+    let text = folded(text);
+    let part = |name: &'a str| if is_whole { name } else { name.rsplit('/').next().unwrap_or(name) };
+    let mut distances: Vec<(usize, &str)> =
+        candidates.map(|name| (distance(&text, &folded(part(name))), name)).collect();
+    // Stable: names at the same distance keep their order.
+    distances.sort_by_key(|(distance, _)| *distance);
+    distances.into_iter().take(count).map(|(_, name)| name).collect()
+}
+
 /// Returns the hint for an unknown name: the most similar known name, else all known names. `None`: there are none.
 pub(super) fn hint<'a>(text: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(near) = nearest(text, known.clone()) {

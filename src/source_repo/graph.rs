@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use tagrelay_git::CommitId;
@@ -183,6 +184,43 @@ impl CommitGraph {
         }
     }
 
+    /// Returns the number of commits that `commit` reaches and `from` does not. `None`: `commit` does not descend from `from`, or a
+    /// missing parent hides it.
+    pub fn between(&self, commit: Commit, from: Commit) -> Option<usize> {
+        if self.kinship(commit, from) != Kinship::Descendant {
+            return None;
+        }
+        // Commits come out in the order of their generations, so all descendants of a commit came out before it.
+        let mut waiting = BTreeMap::new();
+        let key = |commit: u32| (Reverse(self.generations[commit as usize]), commit);
+        waiting.insert(key(commit.0), false);
+        waiting.insert(key(from.0), true);
+        let (mut open, mut count) = (1_usize, 0);
+        while open > 0 {
+            let ((_, commit), is_old) = waiting.pop_first()?;
+            if !is_old {
+                (open, count) = (open - 1, count + 1);
+            }
+            for parent in self.parents_of(commit) {
+                if *parent == MISSING {
+                    return None;
+                }
+                match waiting.get_mut(&key(*parent)) {
+                    None => {
+                        waiting.insert(key(*parent), is_old);
+                        open += usize::from(!is_old);
+                    }
+                    Some(was_old) if is_old && !*was_old => {
+                        *was_old = true;
+                        open -= 1;
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Some(count)
+    }
+
     /// Whether one commit descends from another; `None` if a missing parent might lead there.
     fn descends(&self, commit: u32, from: u32) -> Option<bool> {
         let floor = self.generations[from as usize];
@@ -286,6 +324,29 @@ mod tests {
         assert!(graph.is_complete());
         assert_eq!(kinship(&graph, 6, 3), Kinship::Descendant);
         assert_eq!(kinship(&graph, 2, 6), Kinship::Ancestor);
+    }
+
+    #[test]
+    fn commits_between_two_are_counted_with_merged_branches() {
+        let mut graph = CommitGraph::default();
+        graph.add(forked());
+        let between = |graph: &CommitGraph, a: u32, b: u32| match (
+            graph.find(&id(a).to_string()),
+            graph.find(&id(b).to_string()),
+        ) {
+            (Found::One(a), Found::One(b)) => graph.between(a, b),
+            other => panic!("{other:?}"),
+        };
+        // 6 and what it merged: 5 and 4.
+        assert_eq!(between(&graph, 6, 3), Some(3));
+        assert_eq!(between(&graph, 6, 1), Some(5));
+        assert_eq!(between(&graph, 3, 2), Some(1));
+        assert_eq!(between(&graph, 3, 5), None);
+        assert_eq!(between(&graph, 1, 6), None);
+        let mut shallow = CommitGraph::default();
+        shallow.add([record(7, &[6]), record(6, &[5, 3]), record(5, &[4]), record(3, &[2])]);
+        assert_eq!(between(&shallow, 7, 6), Some(1));
+        assert_eq!(between(&shallow, 7, 5), None, "the merged branch is not known to its end");
     }
 
     #[test]

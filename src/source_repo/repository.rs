@@ -150,6 +150,15 @@ impl SourceRepository {
         }
     }
 
+    /// Returns the number of commits that `new` has and `old` lacks, as far as memory tells.
+    pub(super) fn commits_between(&self, new: &str, old: &str) -> Option<usize> {
+        let known = self.known();
+        match (known.graph.find(new), known.graph.find(old)) {
+            (Found::One(new), Found::One(old)) => known.graph.between(new, old),
+            _ => None,
+        }
+    }
+
     fn known(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -56,6 +56,16 @@ impl Sources {
         self.repository(source, image).ok().flatten()?.known_relation(new, old)
     }
 
+    /// Returns the number of commits that `new` has and `old` lacks, if it is known without network that `new` descends from `old`.
+    pub fn commits_between(&self, source: usize, image: &Repository, new: &str, old: &str) -> Option<usize> {
+        self.repository(source, image).ok().flatten()?.commits_between(new, old)
+    }
+
+    /// Returns the URL of the source of an image; `None`: the settings have no such source.
+    pub fn url(&self, source: usize, image: &Repository) -> Option<String> {
+        self.settings.get(source).map(|settings| settings.url.replace(NAME, image.name()))
+    }
+
     /// Returns the URL of the source of an image, and its branches that count. Always asks the remote.
     ///
     /// # Errors

@@ -69,9 +69,11 @@ fn step(id: &str, decision: &Decision) -> Option<Step> {
                 UpdateState::Superseded => UpdateInput::Supersede,
                 UpdateState::Refused => UpdateInput::Refuse,
                 // A decision ends in one of the above.
-                UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting | UpdateState::Committed => {
-                    return None;
-                }
+                UpdateState::Unverified
+                | UpdateState::Pending
+                | UpdateState::Waiting
+                | UpdateState::Committed
+                | UpdateState::Cancelled => return None,
             };
             let step = Step::new(id, input).because(reason.clone());
             Some(Step { party: Some(Party::Rules), ..step })

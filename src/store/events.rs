@@ -9,15 +9,20 @@ use super::rows::{event_columns, parse};
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
-use crate::domain::{Event, EventState, Party, UpdateState};
+use crate::domain::{Cause, Event, EventState, Party, UpdateState};
 use tagrelay_image::{Digest, Repository, Tag};
 
 statements! {
     BY_ID = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list} ORDER BY id");
     LIST = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
-        AND (CAST($2 AS TEXT) IS NULL OR state = $2) ORDER BY id DESC LIMIT $3");
+        AND (CAST($2 AS TEXT) IS NULL OR state = $2) AND (CAST($4 AS TEXT) IS NULL OR cause = $4)
+        AND (CAST($5 AS BIGINT) IS NULL OR received_at >= $5)
+        AND (CAST($6 AS TEXT) IS NULL OR id IN (SELECT cause_id FROM updates WHERE environment = $6))
+        ORDER BY id DESC LIMIT $3");
     FAILED = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
         AND (CAST($2 AS TEXT) IS NULL OR state = $2)
+        AND (CAST($6 AS TEXT) IS NULL OR cause = $6) AND (CAST($7 AS BIGINT) IS NULL OR received_at >= $7)
+        AND (CAST($8 AS TEXT) IS NULL OR id IN (SELECT cause_id FROM updates WHERE environment = $8))
         AND id IN (SELECT id FROM events WHERE state = $3 UNION SELECT cause_id FROM updates WHERE state = $4)
         ORDER BY id DESC LIMIT $5");
     ANNOUNCED_BEFORE = ("SELECT count(*) FROM (SELECT 1 FROM events WHERE verified_digest = $1 AND repository = $2 AND id < $3
@@ -34,6 +39,11 @@ pub struct EventFilter {
     pub state: Option<EventState>,
     /// Only those that were refused, or have a refused update in an environment.
     pub failed: bool,
+    pub cause: Option<Cause>,
+    /// Only those with an update of this environment.
+    pub environment: Option<String>,
+    /// Only those that were received at this time or later.
+    pub since: Option<Timestamp>,
     /// At most so many, newest first.
     pub limit: u32,
 }
@@ -94,11 +104,17 @@ impl Store {
     pub async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let (repository, state) = (filter.repository.as_ref(), filter.state.map(EventState::as_str));
+        let (cause, environment) = (filter.cause.map(Cause::as_str), filter.environment.as_deref());
         let mut events: Vec<Event> = if filter.failed {
             let (event, update) = (EventState::Refused.as_str(), UpdateState::Refused.as_str());
-            FAILED.all(connection, values![repository, state, event, update, filter.limit]).await?
+            FAILED
+                .all(
+                    connection,
+                    values![repository, state, event, update, filter.limit, cause, filter.since, environment],
+                )
+                .await?
         } else {
-            LIST.all(connection, values![repository, state, filter.limit]).await?
+            LIST.all(connection, values![repository, state, filter.limit, cause, filter.since, environment]).await?
         };
         explain::events(connection, &mut events, self.calendar(), self.clock.now()).await?;
         Ok(events)

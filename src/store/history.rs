@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+
 use super::claims::OPEN_STATES;
 use super::rows::update_columns;
 use super::statements::{statements, values};
@@ -18,8 +20,10 @@ statements! {
         ORDER BY id LIMIT $4");
     HISTORY = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1
         AND (CAST($2 AS TEXT) IS NULL OR environment = $2) AND (CAST($3 AS TEXT) IS NULL OR repository = $3)
+        AND (CAST($5 AS BIGINT) IS NULL OR finished_at < $5 OR (finished_at = $5 AND id < $6))
         ORDER BY finished_at DESC, id DESC LIMIT $4");
     HISTORY_OF_PLACE = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND environment = $2 AND repository = $3
+        AND (CAST($5 AS BIGINT) IS NULL OR finished_at < $5 OR (finished_at = $5 AND id < $6))
         ORDER BY finished_at DESC, id DESC LIMIT $4");
     LAST_CHANGES = ("SELECT ", update_columns!(), " FROM updates WHERE id IN (
         SELECT id FROM (SELECT id, row_number() OVER (
@@ -32,6 +36,8 @@ statements! {
 pub struct HistoryFilter {
     pub environment: Option<String>,
     pub repository: Option<Repository>,
+    /// Only changes that are older than this one: when it was committed, and its id.
+    pub before: Option<(Timestamp, String)>,
     /// At most so many, newest first.
     pub limit: u32,
 }
@@ -92,12 +98,13 @@ impl Store {
     pub async fn history(&self, filter: &HistoryFilter) -> Result<Vec<Update>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let (committed, limit) = (UpdateState::Committed.as_str(), filter.limit);
+        let (at, id) = filter.before.clone().unzip();
         Ok(match (&filter.environment, &filter.repository) {
             (Some(environment), Some(repository)) => {
-                HISTORY_OF_PLACE.all(connection, values![committed, environment, repository, limit]).await?
+                HISTORY_OF_PLACE.all(connection, values![committed, environment, repository, limit, at, id]).await?
             }
             (environment, repository) => {
-                HISTORY.all(connection, values![committed, environment, repository.as_ref(), limit]).await?
+                HISTORY.all(connection, values![committed, environment, repository.as_ref(), limit, at, id]).await?
             }
         })
     }

@@ -70,7 +70,7 @@ pub use outbox::Subscriber;
 pub use pushes::{NewAttempt, NewPush};
 pub use receivers::ReceiverHeard;
 pub use rejections::Retry;
-pub use requests::{NewRequest, NewRequestedUpdate, RequestMade};
+pub use requests::{Cancelled, NewRequest, NewRequestedUpdate, RequestFilter, RequestMade};
 pub use retention::Retention;
 pub use rows::WaitRow;
 pub use settings::StoreSettings;

@@ -35,6 +35,7 @@ statements! {
         SELECT id FROM push_attempts WHERE state = $1 AND created_at > $2)");
     UNDER_WAY = ("SELECT updates.repository FROM push_attempt_updates CROSS JOIN updates
         WHERE updates.id = update_id AND updates.environment = $1");
+    CARRIED_OF = ("SELECT update_id FROM push_attempt_updates WHERE update_id IN {list}");
     OPEN_OF_BRANCH = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
         WHERE state = $1 AND config_repository = $2 AND branch = $3 ORDER BY id");
     OPEN_ELSEWHERE = ("SELECT id, config_repository, branch, parent, tip, state, created_at FROM push_attempts
@@ -238,6 +239,12 @@ async fn land(
         Step { landed: Some(update), follow, ..Step::new(id, UpdateInput::Land) }
     };
     apply(tx, updates.map(step).collect()).await.map(|_| ())
+}
+
+/// Whether an open push attempt carries one of the updates.
+pub(super) async fn carries_any(tx: &mut Transaction<'_>, ids: &[&str]) -> Result<bool, sqlx::Error> {
+    let rows: Vec<(String,)> = CARRIED_OF.all_of(tx.connection, values![], ids).await?;
+    Ok(!rows.is_empty())
 }
 
 /// Returns the repositories of an environment of which an open push attempt carries an update.

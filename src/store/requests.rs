@@ -1,20 +1,32 @@
 use jiff::Timestamp;
 
 use super::apply::{NewUpdate, Step, apply, insert};
+use super::claims::OPEN_STATES;
 use super::rows::request_columns;
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
-use crate::domain::{Block, Blocks, Change, NewBlock, Party, Request, RequestKind, UpdateInput, UpdateState};
+use crate::domain::{
+    Block, Blocks, Change, NewBlock, Party, Request, RequestKind, RequestState, Update, UpdateInput, UpdateState,
+};
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Version};
 
 statements! {
     BY_ID = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list} ORDER BY id");
     BY_KEY = ("SELECT ", request_columns!(), " FROM requests WHERE actor = $1 AND idempotency_key = $2");
-    FAILED = ("SELECT ", request_columns!(), " FROM requests WHERE id IN (
-            SELECT cause_id FROM updates WHERE state = $1 AND (CAST($2 AS TEXT) IS NULL OR repository = $2))
-        ORDER BY id DESC LIMIT $3");
+    LIST = ("SELECT ", request_columns!(), " FROM requests WHERE (CAST($1 AS TEXT) IS NULL OR environment = $1)
+        AND (CAST($2 AS TEXT) IS NULL OR kind = $2) AND (CAST($3 AS TEXT) IS NULL OR id < $3)
+        AND (CAST($4 AS BIGINT) IS NULL OR created_at >= $4)
+        AND (CAST($5 AS TEXT) IS NULL OR id IN (SELECT cause_id FROM updates WHERE repository = $5))
+        ORDER BY id DESC LIMIT $6");
+    LIST_WITH_STATE = ("SELECT ", request_columns!(), " FROM requests WHERE (CAST($1 AS TEXT) IS NULL OR environment = $1)
+        AND (CAST($2 AS TEXT) IS NULL OR kind = $2) AND (CAST($3 AS TEXT) IS NULL OR id < $3)
+        AND (CAST($4 AS BIGINT) IS NULL OR created_at >= $4)
+        AND id IN (SELECT cause_id FROM updates WHERE (CAST($5 AS TEXT) IS NULL OR repository = $5)
+            AND state IN ($7, $8))
+        ORDER BY id DESC LIMIT $6");
+    OPEN_OF = ("SELECT id FROM updates WHERE cause_id = $1 AND state IN ($2, $3, $4) ORDER BY id");
     INSERT = ("INSERT INTO requests (id, kind, environment, source, actor, reason, idempotency_key, fingerprint, created_at,
         trace_parent, overridden) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
 }
@@ -44,6 +56,52 @@ pub struct NewRequest {
     pub overridden: Option<String>,
     /// Whether a promotion passes freezes for its `reason`. A rollback always does.
     pub overrides: bool,
+}
+
+/// A filter of requests.
+#[derive(Debug, Clone, Default)]
+pub struct RequestFilter {
+    pub environment: Option<String>,
+    pub repository: Option<Repository>,
+    pub kind: Option<RequestKind>,
+    pub state: Option<RequestState>,
+    /// Only those with a refused update.
+    pub failed: bool,
+    /// Only those that arrived before this one.
+    pub before: Option<String>,
+    /// Only those that arrived at this time or later.
+    pub since: Option<Timestamp>,
+    /// At most so many, newest first.
+    pub limit: u32,
+}
+
+impl RequestFilter {
+    /// Returns two states: a request of this filter has an update in one of them. `None`: it may have any.
+    fn witnesses(&self) -> Option<[UpdateState; 2]> {
+        use UpdateState::{Cancelled, Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
+        let refused = self.failed.then_some([Refused; 2]);
+        refused.or_else(|| {
+            self.state.map(|state| match state {
+                RequestState::Pending => [Unverified, Pending],
+                RequestState::Waiting => [Waiting; 2],
+                RequestState::Committed => [Committed, Unchanged],
+                RequestState::Refused => [Refused; 2],
+                RequestState::Superseded => [Superseded; 2],
+                RequestState::Cancelled => [Cancelled; 2],
+            })
+        })
+    }
+}
+
+/// The answer to a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// Some updates were cancelled. The rest had ended before.
+    Now,
+    /// An update is being pushed, so it may be on the branch already.
+    UnderWay,
+    /// Every update has ended.
+    Ended,
 }
 
 /// One repository of a request.
@@ -100,18 +158,61 @@ impl Store {
         Ok(BY_ID.all_of(&mut *self.reads.acquire().await?, values![], ids).await?)
     }
 
-    /// Returns the requests that have a refused update, newest first; with a repository, a refused update of that one.
+    /// Returns requests with their updates, newest first.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn failed_requests(
-        &self,
-        repository: Option<&Repository>,
-        limit: u32,
-    ) -> Result<Vec<Request>, StoreError> {
-        let values = values![UpdateState::Refused.as_str(), repository, limit];
-        Ok(FAILED.all(&mut *self.reads.acquire().await?, values).await?)
+    pub async fn requests(&self, filter: &RequestFilter) -> Result<Vec<(Request, Vec<Update>)>, StoreError> {
+        let mut found = Vec::new();
+        let mut before = filter.before.clone();
+        loop {
+            let page = self.request_page(filter, before.as_deref()).await?;
+            let is_last = page.len() < filter.limit as usize;
+            before = page.last().map(|request| request.id.clone());
+            let ids: Vec<&str> = page.iter().map(|request| request.id.as_str()).collect();
+            let mut updates = self.updates_of_all(&ids).await?;
+            for request in page {
+                let updates = updates.remove(&request.id).unwrap_or_default();
+                // The state follows from all updates, so the statement cannot select it.
+                let state = RequestState::of(updates.iter().map(|update| update.state));
+                if filter.state.is_none_or(|wanted| wanted == state) {
+                    found.push((request, updates));
+                }
+            }
+            found.truncate(filter.limit as usize);
+            if is_last || found.len() == filter.limit as usize {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn request_page(&self, filter: &RequestFilter, before: Option<&str>) -> Result<Vec<Request>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let mut values = values![
+            filter.environment.as_deref(),
+            filter.kind.map(RequestKind::as_str),
+            before,
+            filter.since,
+            filter.repository.as_ref(),
+            filter.limit,
+        ];
+        Ok(match filter.witnesses() {
+            Some([one, other]) => {
+                values.extend(values![one.as_str(), other.as_str()]);
+                LIST_WITH_STATE.all(connection, values).await?
+            }
+            None => LIST.all(connection, values).await?,
+        })
+    }
+
+    /// Cancels the updates of a request that have not ended.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn cancel_request(&self, id: &str, reason: String) -> Result<Cancelled, StoreError> {
+        self.writes.run(Cancel { id: id.to_owned(), reason }).await
     }
 
     /// Returns the request that an actor made with an idempotency key before.
@@ -121,6 +222,35 @@ impl Store {
     /// If the store cannot be read.
     pub async fn request_by_key(&self, actor: &str, key: &str) -> Result<Option<Request>, StoreError> {
         Ok(BY_KEY.optional(&mut *self.reads.acquire().await?, values![actor, key]).await?)
+    }
+}
+
+struct Cancel {
+    id: String,
+    reason: String,
+}
+
+impl Write for Cancel {
+    type Output = Cancelled;
+
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Cancelled, sqlx::Error> {
+        let [unverified, pending, waiting] = OPEN_STATES.map(UpdateState::as_str);
+        let open: Vec<(String,)> = OPEN_OF.all(tx.connection, values![&self.id, unverified, pending, waiting]).await?;
+        if open.is_empty() {
+            return Ok(Cancelled::Ended);
+        }
+        let ids: Vec<&str> = open.iter().map(|(id,)| id.as_str()).collect();
+        if pushes::carries_any(tx, &ids).await? {
+            return Ok(Cancelled::UnderWay);
+        }
+        // A push that was decided, but is not recorded yet, is decided again.
+        block_rows::move_fence(tx).await?;
+        let step = |id: &str| Step {
+            party: Some(Party::Rules),
+            ..Step::new(id, UpdateInput::Cancel).because(self.reason.clone())
+        };
+        apply(tx, ids.into_iter().map(step).collect()).await?;
+        Ok(Cancelled::Now)
     }
 }
 
@@ -251,6 +381,7 @@ impl NewRequest {
             UpdateState::Unchanged => Some((UpdateInput::FindUnchanged, wanted.reason.clone())),
             UpdateState::Superseded => Some((UpdateInput::Supersede, wanted.reason.clone())),
             UpdateState::Refused => Some((UpdateInput::Refuse, wanted.reason.clone())),
+            UpdateState::Cancelled => Some((UpdateInput::Cancel, wanted.reason.clone())),
             UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting | UpdateState::Committed => {
                 // A hold that was made a moment ago counts. A rollback brings its own.
                 let hold = match self.kind {

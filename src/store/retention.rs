@@ -92,7 +92,7 @@ impl Store {
         let ids = |rows: Vec<(String,)>| rows.into_iter().map(|(id,)| id).collect::<Vec<String>>();
         let [committed, unchanged] = LANDED_STATES.map(UpdateState::as_str);
         let mut updates: BTreeSet<String> = BTreeSet::new();
-        for state in [UpdateState::Superseded, UpdateState::Refused] {
+        for state in [UpdateState::Superseded, UpdateState::Refused, UpdateState::Cancelled] {
             updates.extend(ids(OLD_UPDATES.all(connection, values![state.as_str(), ended, BATCH]).await?));
         }
         updates.extend(ids(OLD_UNCHANGED.all(connection, values![unchanged, ended, committed, BATCH]).await?));

@@ -15,6 +15,7 @@ mod late_registry;
 mod limits;
 mod main_job;
 mod order;
+mod reading;
 mod readings;
 mod receivers;
 mod reload;

@@ -11,7 +11,7 @@ fn every_input_to_an_update_has_its_effect() {
     use UpdateState as U;
     type Row = (U, I, Option<(U, &'static [Effect])>);
     #[rustfmt::skip]
-    let table: [Row; 63] = [
+    let table: [Row; 80] = [
         (U::Unverified, I::Confirm, Some((U::Pending, &[SettleCause]))),
         (U::Unverified, I::Postpone, Some((U::Unverified, &[RecordFailure]))),
         (U::Unverified, I::Wait, None),
@@ -20,6 +20,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Unverified, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
         (U::Unverified, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Unverified, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
+        (U::Unverified, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),
         (U::Unverified, I::Replay, None),
         (U::Pending, I::Confirm, None),
         (U::Pending, I::Postpone, Some((U::Pending, &[RecordFailure]))),
@@ -29,6 +30,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Pending, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
         (U::Pending, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Pending, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
+        (U::Pending, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),
         (U::Pending, I::Replay, None),
         (U::Waiting, I::Confirm, None),
         (U::Waiting, I::Postpone, None),
@@ -38,6 +40,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Waiting, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
         (U::Waiting, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Waiting, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
+        (U::Waiting, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),
         (U::Waiting, I::Replay, None),
         (U::Committed, I::Confirm, None),
         (U::Committed, I::Postpone, None),
@@ -47,6 +50,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Committed, I::FindUnchanged, None),
         (U::Committed, I::Supersede, None),
         (U::Committed, I::Refuse, None),
+        (U::Committed, I::Cancel, None),
         (U::Committed, I::Replay, None),
         (U::Unchanged, I::Confirm, None),
         (U::Unchanged, I::Postpone, None),
@@ -56,6 +60,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Unchanged, I::FindUnchanged, None),
         (U::Unchanged, I::Supersede, None),
         (U::Unchanged, I::Refuse, None),
+        (U::Unchanged, I::Cancel, None),
         (U::Unchanged, I::Replay, None),
         (U::Superseded, I::Confirm, None),
         (U::Superseded, I::Postpone, None),
@@ -65,6 +70,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Superseded, I::FindUnchanged, None),
         (U::Superseded, I::Supersede, None),
         (U::Superseded, I::Refuse, None),
+        (U::Superseded, I::Cancel, None),
         (U::Superseded, I::Replay, None),
         (U::Refused, I::Confirm, None),
         (U::Refused, I::Postpone, None),
@@ -74,7 +80,18 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Refused, I::FindUnchanged, None),
         (U::Refused, I::Supersede, None),
         (U::Refused, I::Refuse, None),
+        (U::Refused, I::Cancel, None),
         (U::Refused, I::Replay, Some((U::Superseded, &[]))),
+        (U::Cancelled, I::Confirm, None),
+        (U::Cancelled, I::Postpone, None),
+        (U::Cancelled, I::Wait, None),
+        (U::Cancelled, I::Resume, None),
+        (U::Cancelled, I::Land, None),
+        (U::Cancelled, I::FindUnchanged, None),
+        (U::Cancelled, I::Supersede, None),
+        (U::Cancelled, I::Refuse, None),
+        (U::Cancelled, I::Cancel, None),
+        (U::Cancelled, I::Replay, None),
     ];
     for (state, input, expected) in table {
         assert_eq!(update_transition(state, input), expected, "{state}: {input}");

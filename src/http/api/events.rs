@@ -4,21 +4,29 @@ use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::views::{event_detail, event_view, request_view};
-use super::{App, Body, Caller, LIMIT, Problem, Query, limit, parse_option};
+use super::history::known_environment;
+use super::promotions::request_views;
+use super::views::{event_detail, event_view};
+use super::{App, Body, Caller, LIMIT, Problem, Query, limit, unknown_word, word};
 use crate::access::Permission;
-use crate::api::{EventDetailView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents, RequestView};
-use crate::domain::EventState;
-use crate::store::{EventFilter, Replayed};
+use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents, RequestView};
+use crate::domain::{Cause, Event, EventState, RequestKind, RequestState};
+use crate::store::{EventFilter, Replayed, RequestFilter};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
-    /// Only this repository.
+    /// Only this repository: the whole name, or the last component if that is unambiguous.
     repository: Option<String>,
     /// Only this state. `failed` selects events that are `refused`, or refused in some environment.
     state: Option<String>,
-    /// At most this many, newest first; default: 100, maximum: 1000.
+    /// Only events that concern this environment.
+    environment: Option<String>,
+    /// Only this cause; `promotion` and `rollback` select requests instead of push events.
+    cause: Option<String>,
+    /// Only events since then: a time such as `2026-11-20T12:00:00Z`, or a duration such as `2h`.
+    since: Option<String>,
+    /// At most this many, newest first; default: 100, maximum: 1000. Counts events and requests together.
     limit: Option<u32>,
 }
 
@@ -33,41 +41,94 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Json<Events>, Problem> {
     caller.must_read()?;
-    let filter = event_filter(filter.repository.as_deref(), filter.state.as_deref(), limit(filter.limit)?)?;
-    let store = app.0.relay.store();
-    let events = store.events(&filter).await?;
-    let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
-    let refused = store.refused_updates_of(&ids).await?;
-    let view =
-        |event: &crate::domain::Event| event_view(event, refused.iter().filter(|update| update.cause_id == event.id));
-    let events = events.iter().map(view).collect();
-    let requests = if filter.failed { Some(failed_requests(&app, &filter).await?) } else { None };
+    let selection = Selection::read(&app, filter)?;
+    let mut events = match &selection.events {
+        Some(filter) => event_views(&app, filter).await?,
+        None => Vec::new(),
+    };
+    let mut requests = match &selection.requests {
+        Some(filter) => Some(request_views(&app, filter).await?),
+        None => None,
+    };
+    if let Some(requests) = &mut requests {
+        cut(&mut events, requests, selection.limit as usize);
+    }
     Ok(Json(Events { events, requests }))
 }
 
-async fn failed_requests(app: &App, filter: &EventFilter) -> Result<Vec<RequestView>, Problem> {
+async fn event_views(app: &App, filter: &EventFilter) -> Result<Vec<EventView>, Problem> {
     let store = app.0.relay.store();
-    let requests = store.failed_requests(filter.repository.as_ref(), filter.limit).await?;
-    let ids: Vec<&str> = requests.iter().map(|request| request.id.as_str()).collect();
-    let updates = store.updates_of_all(&ids).await?;
-    let follow_ups = store.follow_ups_of(updates.values().flatten()).await?;
-    let view = |request: &crate::domain::Request| {
-        let updates = updates.get(&request.id).map(Vec::as_slice).unwrap_or_default();
-        request_view(request, updates, &follow_ups)
-    };
-    Ok(requests.iter().map(view).collect())
+    let events = store.events(filter).await?;
+    let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    let refused = store.refused_updates_of(&ids).await?;
+    let view = |event: &Event| event_view(event, refused.iter().filter(|update| update.cause_id == event.id));
+    Ok(events.iter().map(view).collect())
+}
+
+/// Keeps the newest of both lists. Ids sort by arrival.
+fn cut(events: &mut Vec<EventView>, requests: &mut Vec<RequestView>, limit: usize) {
+    let mut ids: Vec<&str> = events
+        .iter()
+        .map(|event| event.id.as_str())
+        .chain(requests.iter().map(|request| request.id.as_str()))
+        .collect();
+    if ids.len() <= limit {
+        return;
+    }
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    let oldest = ids[limit - 1].to_owned();
+    events.retain(|event| event.id >= oldest);
+    requests.retain(|request| request.id >= oldest);
 }
 
 const FAILED: &str = "failed";
 
-fn event_filter(repository: Option<&str>, state: Option<&str>, limit: u32) -> Result<EventFilter, Problem> {
-    let failed = state == Some(FAILED);
-    Ok(EventFilter {
-        repository: parse_option("repository", repository)?,
-        state: parse_option("state", state.filter(|_| !failed))?,
-        failed,
-        limit,
-    })
+/// What a filter selects.
+struct Selection {
+    events: Option<EventFilter>,
+    requests: Option<RequestFilter>,
+    limit: u32,
+}
+
+impl Selection {
+    fn read(app: &App, filter: Filter) -> Result<Self, Problem> {
+        let Filter { repository, state, environment, cause, since, limit: asked } = filter;
+        let relay = &app.0.relay;
+        known_environment(relay, environment.as_deref())?;
+        let repository = repository.map(|name| relay.repository_of(environment.as_deref(), &name)).transpose()?;
+        let since = since.map(|text| super::time::since(&text, relay.now())).transpose()?;
+        let cause = word("cause", cause.as_deref(), Cause::ALL, Cause::as_str)?;
+        let limit = limit(asked)?;
+        let failed = state.as_deref() == Some(FAILED);
+        let state = state.filter(|_| !failed);
+        let kind = match cause {
+            Some(Cause::Promotion) => Some(RequestKind::Promotion),
+            Some(Cause::Rollback) => Some(RequestKind::Rollback),
+            Some(Cause::Push | Cause::CatchUp) | None => None,
+        };
+        let requests = if kind.is_some() || (failed && cause.is_none()) {
+            let (repository, environment) = (repository.clone(), environment.clone());
+            let state = word("state", state.as_deref(), RequestState::ALL, RequestState::as_str)?;
+            Some(RequestFilter { environment, repository, kind, state, failed, before: None, since, limit })
+        } else {
+            None
+        };
+        let events = if kind.is_none() {
+            let state = state_word(state.as_deref())?;
+            Some(EventFilter { repository, state, failed, cause, environment, since, limit })
+        } else {
+            None
+        };
+        Ok(Self { events, requests, limit })
+    }
+}
+
+/// Parses the state of events. `failed` is none, but it is one of the words.
+fn state_word(text: Option<&str>) -> Result<Option<EventState>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let found = EventState::ALL.iter().copied().find(|state| state.as_str() == text);
+    let known = EventState::ALL.iter().map(|state| state.as_str()).chain([FAILED]);
+    found.map(Some).ok_or_else(|| unknown_word("state", text, known))
 }
 
 /// A push event with its updates and its explanation.
@@ -135,7 +196,10 @@ pub(super) async fn replay_all(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let limit = limit(filter.limit.or(Some(LIMIT.0)))?;
-    let filter = event_filter(filter.repository.as_deref(), Some(state), limit)?;
+    let repository = filter.repository.map(|name| app.0.relay.repository_of(None, &name)).transpose()?;
+    let failed = state == FAILED;
+    let state = state_word(Some(state).filter(|_| !failed))?;
+    let filter = EventFilter { repository, state, failed, limit, ..EventFilter::default() };
     let replayed = app.0.relay.replay_all(&filter).await?;
     Ok((StatusCode::ACCEPTED, Json(ReplayedEvents { replayed })))
 }

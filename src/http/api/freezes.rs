@@ -3,8 +3,8 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::holds::end_of;
-use super::{App, Body, Caller, Problem, parse_option};
+use super::time::{end_of, moment};
+use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 use crate::domain::BlockKind;
@@ -54,7 +54,7 @@ pub(super) async fn create(
         return Err(wrong("`reason` is empty: say why updates wait"));
     }
     let now = app.0.relay.store().clock().now();
-    let expires_at = match (parse_option::<Timestamp>("until", order.until.as_deref())?, &order.freeze_for) {
+    let expires_at = match (order.until.as_deref().map(|text| moment("until", text)).transpose()?, &order.freeze_for) {
         (Some(_), Some(_)) => return Err(wrong("`until` and `freeze_for` are both set: leave one out")),
         (Some(until), None) if until <= now => return Err(wrong("`until` is in the past")),
         (until, None) => until,

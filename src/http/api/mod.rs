@@ -1,20 +1,22 @@
 //! `/api/v1`: one file for each kind of resource. `views` makes the wire types of rows.
 
+mod diff;
 mod environments;
 mod events;
 mod freezes;
 mod history;
 mod holds;
+mod input;
 mod promotions;
 mod receivers;
 mod registries;
 mod reload;
 mod rollbacks;
 mod stream;
+mod time;
 mod views;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts};
+use axum::extract::DefaultBodyLimit;
 use axum::{Json, Router};
 use http::StatusCode;
 use utoipa::OpenApi;
@@ -24,6 +26,7 @@ use utoipa_axum::routes;
 
 use super::auth::{Caller, authenticate};
 use super::{App, Problem};
+use input::{Body, Query};
 pub use reload::{ReloadRequest, Reloads};
 
 /// The maximum and the default number of rows in a list.
@@ -57,8 +60,9 @@ fn open_api_router() -> OpenApiRouter<App> {
         .routes(routes!(events::show))
         .routes(routes!(events::replay))
         .routes(routes!(events::replay_all))
-        .routes(routes!(promotions::create))
-        .routes(routes!(promotions::show))
+        .routes(routes!(promotions::list, promotions::create))
+        .routes(routes!(promotions::show, promotions::cancel))
+        .routes(routes!(diff::show))
         .routes(routes!(rollbacks::create))
         .routes(routes!(holds::list, holds::create))
         .routes(routes!(holds::release))
@@ -82,50 +86,17 @@ pub fn document() -> utoipa::openapi::OpenApi {
 pub(super) fn routes(app: App) -> Router<App> {
     let (router, _) = open_api_router().split_for_parts();
     router
-        .route("/openapi.json", axum::routing::get(open_api))
         // Needed here, because the outer fallback is not covered by the layers below.
         .fallback(super::problem::not_found)
         .layer(DefaultBodyLimit::max(app.0.max_body_bytes))
         // Also covers unknown routes: without a token it is not visible which routes exist.
         .layer(axum::middleware::from_fn_with_state(app, authenticate))
+        // The document says nothing about this server, and clients are generated from it.
+        .route("/openapi.json", axum::routing::get(open_api))
 }
 
 async fn open_api() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
-}
-
-/// A JSON body. An invalid one is rejected with a [`Problem`].
-struct Body<T>(T);
-
-impl<T: serde::de::DeserializeOwned> FromRequest<App> for Body<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: axum::extract::Request, app: &App) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, app).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => {
-                let status = match &rejection {
-                    JsonRejection::JsonDataError(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                    other => other.status(),
-                };
-                Err(Problem::new(status, rejection.body_text()))
-            }
-        }
-    }
-}
-
-/// Query parameters. Invalid ones are rejected with a [`Problem`].
-struct Query<T>(T);
-
-impl<T: serde::de::DeserializeOwned> FromRequestParts<App> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut http::request::Parts, app: &App) -> Result<Self, Problem> {
-        let query = axum::extract::Query::<T>::from_request_parts(parts, app).await;
-        query
-            .map(|query| Self(query.0))
-            .map_err(|rejection: QueryRejection| Problem::bad_request(rejection.body_text()))
-    }
 }
 
 /// Returns the number of rows to return, capped at the maximum.
@@ -137,6 +108,32 @@ fn limit(asked: Option<u32>) -> Result<u32, Problem> {
         )),
         asked => Ok(asked.unwrap_or(LIMIT.1).min(LIMIT.0)),
     }
+}
+
+/// Cuts a list that was read with one more row than asked for, and returns the cursor of the next page.
+fn next_page<T>(rows: &mut Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Option<String> {
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    rows.last().filter(|_| has_more).map(cursor)
+}
+
+/// Parses one of a list of words. `name` appears in the error, with all words.
+fn word<T: Copy>(
+    name: &str,
+    text: Option<&str>,
+    all: &[T],
+    written: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let found = all.iter().copied().find(|value| written(*value) == text);
+    found.map(Some).ok_or_else(|| unknown_word(name, text, all.iter().copied().map(written)))
+}
+
+fn unknown_word(name: &str, text: &str, known: impl Iterator<Item = &'static str>) -> Problem {
+    let known: Vec<String> = known.map(|word| format!("`{word}`")).collect();
+    let text: String = text.chars().take(40).collect();
+    let detail = format!("`{name}` is `{}`: use one of {}", text.escape_debug(), known.join(", "));
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
 }
 
 /// Parses a member or parameter. `name` appears in the error.

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::super::trace::RequestTrace;
+use super::history::known_environment;
 use super::views::request_view;
-use super::{App, Body, Caller, Problem, Query, parse, parse_option};
+use super::{App, Body, Caller, Problem, Query, limit, next_page, parse, parse_option, word};
 use crate::access::{EnvironmentScope, Permission};
-use crate::api::{PreviewView, PreviewedView, PromotionBody, RequestView, Word};
-use crate::domain::Change;
-use crate::domain::RequestState;
+use crate::api::{PreviewView, PreviewedView, PromotionBody, Promotions, RequestView, Word};
+use crate::domain::{Change, RequestKind, RequestState};
 use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
-use crate::store::RequestMade;
+use crate::store::{Cancelled, RequestFilter, RequestMade};
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Tag};
 
@@ -104,6 +104,96 @@ pub(super) async fn show(
     }
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    /// Only those of this environment.
+    environment: Option<String>,
+    /// Only those in this state.
+    state: Option<String>,
+    /// At most this many, newest first; default: 100, maximum: 1000.
+    limit: Option<u32>,
+    /// Only those that are older than this one: the `next` of an earlier answer.
+    before: Option<String>,
+}
+
+/// Promotions and rollbacks, newest first.
+#[utoipa::path(get, path = "/promotions", params(Filter), responses(
+    (status = 200, body = Promotions),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Promotions>, Problem> {
+    match &filter.environment {
+        Some(environment) => caller.must_see_requests(environment)?,
+        None => caller.must_read()?,
+    }
+    known_environment(&app.0.relay, filter.environment.as_deref())?;
+    let limit = limit(filter.limit)?;
+    let filter = RequestFilter {
+        environment: filter.environment,
+        state: word("state", filter.state.as_deref(), RequestState::ALL, RequestState::as_str)?,
+        before: filter.before,
+        // One more, to know whether there is a next page.
+        limit: limit + 1,
+        ..RequestFilter::default()
+    };
+    let mut promotions = request_views(&app, &filter).await?;
+    let next = next_page(&mut promotions, limit, |request| request.id.clone());
+    Ok(Json(Promotions { promotions, next }))
+}
+
+/// Returns the requests of a filter with their updates.
+pub(super) async fn request_views(app: &App, filter: &RequestFilter) -> Result<Vec<RequestView>, Problem> {
+    let store = app.0.relay.store();
+    let requests = store.requests(filter).await?;
+    let follow_ups = store.follow_ups_of(requests.iter().flat_map(|(_, updates)| updates)).await?;
+    Ok(requests.iter().map(|(request, updates)| request_view(request, updates, &follow_ups)).collect())
+}
+
+/// Cancels a promotion or rollback: what is not written yet is not written any more.
+#[utoipa::path(delete, path = "/promotions/{id}", responses(
+    (status = 200, description = "Cancelled; what had been written before stays", body = RequestView),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "Nothing is left to cancel, or it is being pushed", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<RequestView>, Problem> {
+    let store = app.0.relay.store();
+    let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
+    let scope = EnvironmentScope::one(&request.environment);
+    caller.must(&match request.kind {
+        RequestKind::Promotion => Permission::Promote(scope),
+        RequestKind::Rollback => Permission::Rollback(scope),
+    })?;
+    let outcome = app.0.relay.cancel(&request, caller.name()).await?;
+    let updates = store.updates_of(&id).await?;
+    let state = RequestState::of(updates.iter().map(|update| update.state));
+    let kind = request.kind;
+    match outcome {
+        Cancelled::Now => {
+            let follow_ups = store.follow_ups_of(&updates).await?;
+            Ok(Json(request_view(&request, &updates, &follow_ups)))
+        }
+        Cancelled::Ended => {
+            let detail = format!("{kind} {id} is {state}: nothing is left to cancel");
+            Err(Problem::new(StatusCode::CONFLICT, detail))
+        }
+        Cancelled::UnderWay => {
+            let detail = format!("{kind} {id} is {state} and is being pushed now: look at its state again in a moment");
+            Err(Problem::new(StatusCode::CONFLICT, detail))
+        }
+    }
+}
+
 /// Whether a change is about an update of the request.
 fn is_about(change: &Change, request: &str) -> bool {
     matches!(change, Change::Update { cause_id, .. } if cause_id == request)
@@ -144,6 +234,8 @@ impl From<Preview> for PreviewView {
     fn from(preview: Preview) -> Self {
         let view = |update: &PreviewedUpdate| PreviewedView {
             repository: update.repository.to_string(),
+            old: update.old.iter().map(Into::into).collect(),
+            direction: crate::api::Direction::from(update.direction).into(),
             tag: update.version.tag().map(ToString::to_string),
             digest: update.version.digest().map(ToString::to_string),
             state: Word::read(update.state.as_str()),

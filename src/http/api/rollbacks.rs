@@ -4,8 +4,8 @@ use axum::response::Response;
 use http::HeaderMap;
 
 use super::super::trace::RequestTrace;
-use super::holds::span;
 use super::promotions::{accepted, by};
+use super::time::span;
 use super::{App, Body, Caller, Problem, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{RequestView, RollbackBody};

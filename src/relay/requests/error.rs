@@ -8,9 +8,15 @@ pub enum RequestError {
     #[error("there is no environment `{name}`; there are {known}")]
     UnknownEnvironment {
         name: String,
-        /// The existing environments.
+        /// The nearest environments.
         known: String,
     },
+    /// The glob cannot be read.
+    #[error("`{0}` is not a valid glob: `*` stands for any text without `/`, `?` for one character")]
+    BadGlob(String),
+    /// The name of a repository cannot be read.
+    #[error("`repository`: {0}")]
+    BadRepository(tagrelay_image::InvalidRepository),
     /// The settings do not allow promotions from this source.
     #[error("`{to}` takes no promotion from `{from}`; its promote_from allows {allowed}")]
     SourceNotAllowed {
@@ -21,8 +27,17 @@ pub enum RequestError {
         /// The allowed sources.
         allowed: String,
     },
+    /// The request names no source, and the settings allow none.
+    #[error(
+        "`{to}` takes no promotions from other environments, because its promote_from is empty: name `repositories` and a `tag`, \
+         or roll back"
+    )]
+    NoSource {
+        /// The target.
+        to: String,
+    },
     /// The request names no source, and the settings do not allow exactly one.
-    #[error("name the environment to promote from: `{to}` allows {allowed}")]
+    #[error("name the environment to promote from with `from`: `{to}` allows {allowed}")]
     SourceMissing {
         /// The target.
         to: String,
@@ -37,7 +52,7 @@ pub enum RequestError {
     UnknownRepository {
         environment: String,
         repository: String,
-        /// The managed repositories of the environment.
+        /// The nearest managed repositories of the environment.
         known: String,
     },
     /// The target names none of the repositories that the source runs.
@@ -64,7 +79,7 @@ pub enum RequestError {
     #[error(transparent)]
     TagRefused(#[from] crate::policy::TagRefused),
     /// The sites of a repository in the source name several versions.
-    #[error("`{environment}` runs several versions of {repository} ({versions}): name one with `tag`")]
+    #[error("`{environment}` runs several versions of {repository} ({versions}): choose one with `tag`")]
     SeveralVersions {
         environment: String,
         repository: Repository,
@@ -96,7 +111,7 @@ pub enum RequestError {
     #[error("`override` needs a `reason`: it goes into the commit")]
     OverrideWithoutReason,
     /// The history has no earlier version.
-    #[error("no earlier version of {repository} in `{environment}` is known: name one with `to`")]
+    #[error("no earlier version of {repository} in `{environment}` is known: give the tag to go back to with `to`")]
     NoEarlierVersion {
         environment: String,
         /// The repository to roll back.

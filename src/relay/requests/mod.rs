@@ -1,8 +1,9 @@
 //! Promotions, rollbacks, holds and freezes: invalid requests are rejected at once, valid ones become updates and blocks.
 //!
-//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `blocks` are holds and freezes.
+//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `difference` compares two environments, `blocks` are holds and freezes.
 
 mod blocks;
+mod difference;
 mod error;
 mod preview;
 mod promotion;
@@ -15,12 +16,15 @@ use serde::Serialize;
 
 use super::Relay;
 use super::branch::Branch;
+use super::names::{unknown_environment, unknown_repository};
 use crate::config_repo::Place;
-use crate::store::{NewRequest, RequestMade};
+use crate::domain::{Request, Update, runs};
+use crate::store::{Cancelled, NewRequest, RequestMade, StoreError};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Repository;
 
 pub use blocks::{FreezeOrder, HoldOrder};
+pub use difference::{Difference, Row as DiffRow, RowKind as DiffRowKind};
 pub use error::RequestError;
 pub use preview::{Preview, PreviewState, PreviewedUpdate};
 pub use promotion::PromotionOrder;
@@ -47,6 +51,40 @@ impl Relay {
         resolve(&self.managed(branch, environment), environment, text)
     }
 
+    /// Checks that there is an environment of this name.
+    ///
+    /// # Errors
+    ///
+    /// With the nearest environments.
+    pub fn check_environment(&self, name: &str) -> Result<(), RequestError> {
+        self.branch(name).map(|_| ())
+    }
+
+    /// Finds a repository for a filter, by its whole name or by its last component. With a whole name it need not run any more.
+    ///
+    /// # Errors
+    ///
+    /// If a last component belongs to no repository of the environment (`None`: of any environment), or to several.
+    pub fn repository_of(&self, environment: Option<&str>, text: &str) -> Result<Repository, RequestError> {
+        if text.contains('/') {
+            return text.parse().map_err(RequestError::BadRepository);
+        }
+        let mut managed = Sites::new();
+        let mut place = Vec::new();
+        for name in self.environment_names().filter(|name| environment.is_none_or(|wanted| wanted == *name)) {
+            managed.extend(self.managed(self.branch(name)?, name));
+            place.push(name);
+        }
+        resolve(&managed, &place.join(", "), text)
+    }
+
+    /// Whether a rollback can name the version of this change with `to`.
+    pub fn can_roll_back_to(&self, change: &Update) -> bool {
+        let accepts = |tag| self.0.rules.accepts(&change.environment, &change.repository, tag);
+        let is_version = change.version.tag().is_some_and(accepts);
+        is_version && !runs(&self.running(&change.environment, &change.repository), &change.version)
+    }
+
     /// Returns the earlier request of the caller with the same key.
     async fn repeated(&self, by: &Requester, fingerprint: &str) -> Result<Option<RequestMade>, RequestError> {
         let Some(key) = &by.idempotency_key else { return Ok(None) };
@@ -55,6 +93,19 @@ impl Relay {
             Some(_) => Err(RequestError::KeyReused),
             None => Ok(None),
         }
+    }
+
+    /// Cancels the updates of a request that have not ended.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn cancel(&self, request: &Request, actor: &str) -> Result<Cancelled, StoreError> {
+        let outcome = self.0.store.cancel_request(&request.id, format!("cancelled by {actor}")).await?;
+        if outcome == Cancelled::Now {
+            tracing::info!(request = %request.id, kind = %request.kind, environment = %request.environment, actor, "request cancelled");
+        }
+        Ok(outcome)
     }
 
     async fn make(&self, request: NewRequest) -> Result<RequestMade, RequestError> {
@@ -74,10 +125,7 @@ impl Relay {
     }
 
     pub(in crate::relay) fn branch(&self, environment: &str) -> Result<&Branch, RequestError> {
-        self.branch_of(environment).ok_or_else(|| RequestError::UnknownEnvironment {
-            name: environment.to_owned(),
-            known: list(self.0.branches.iter().flat_map(Branch::environments).map(|found| found.name.as_str())),
-        })
+        self.branch_of(environment).ok_or_else(|| unknown_environment(environment, self.environment_names()))
     }
 }
 
@@ -101,11 +149,7 @@ fn resolve(managed: &Sites, environment: &str, text: &str) -> Result<Repository,
     let candidates: Vec<&Repository> = managed.keys().filter(|repository| repository.name() == text).collect();
     match candidates.as_slice() {
         [one] => Ok((*one).clone()),
-        [] => Err(RequestError::UnknownRepository {
-            environment: environment.to_owned(),
-            repository: text.to_owned(),
-            known: list(managed.keys().map(Repository::as_str)),
-        }),
+        [] => Err(unknown_repository(environment, text, managed.keys())),
         many => Err(RequestError::AmbiguousRepository {
             environment: environment.to_owned(),
             repository: text.to_owned(),

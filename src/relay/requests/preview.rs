@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::super::Relay;
+use super::super::direction::{Direction, Move};
 use super::super::intake::Answer;
 use super::{PromotionOrder, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
@@ -28,6 +29,10 @@ pub struct PreviewedUpdate {
     pub repository: Repository,
     /// The version that it would run.
     pub version: Version,
+    /// The versions that run.
+    pub old: Vec<Version>,
+    /// How the version relates to the one that runs.
+    pub direction: Direction,
     pub state: PreviewState,
     /// Why it has this state, or a remark about the image.
     pub reason: Option<String>,
@@ -115,11 +120,17 @@ impl Relay {
         update: NewRequestedUpdate,
         trace: &TraceContext,
     ) -> Result<PreviewedUpdate, RequestError> {
-        let NewRequestedUpdate { repository, version, state, reason, running: _ } = update;
+        let NewRequestedUpdate { repository, version, state, reason, running: old } = update;
         let hold = blocks.hold(environment, &repository, self.now());
         let (state, held) = first_state(state, hold);
-        let mut preview =
-            PreviewedUpdate { repository, version, state: PreviewState::Changed, reason: held.or(reason) };
+        let mut preview = PreviewedUpdate {
+            repository,
+            version,
+            old,
+            direction: Direction::Unknown,
+            state: PreviewState::Changed,
+            reason: held.or(reason),
+        };
         match state {
             UpdateState::Refused => preview.state = PreviewState::Refused,
             UpdateState::Unchanged => preview.state = PreviewState::Unchanged,
@@ -127,7 +138,8 @@ impl Relay {
             | UpdateState::Pending
             | UpdateState::Waiting
             | UpdateState::Committed
-            | UpdateState::Superseded => {}
+            | UpdateState::Superseded
+            | UpdateState::Cancelled => {}
         }
         if preview.state != PreviewState::Changed {
             return Ok(preview);
@@ -149,6 +161,19 @@ impl Relay {
                 Answer::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
             }
         }
+        preview.direction = self.direction_of(environment, &preview).await?;
         Ok(preview)
+    }
+
+    /// Compares with what runs. Its digest is that of the update which brought it, if the manifests name only a tag.
+    async fn direction_of(&self, environment: &str, preview: &PreviewedUpdate) -> Result<Direction, RequestError> {
+        let [old] = preview.old.as_slice() else { return Ok(Direction::Unknown) };
+        let brought = match old.digest() {
+            Some(_) => None,
+            None => self.0.store.brought(environment, &preview.repository, old).await?,
+        };
+        let old = brought.as_ref().map_or(old, |brought| &brought.version);
+        let of = Move { environment, repository: &preview.repository, old, new: &preview.version };
+        Ok(self.direction(of).await?)
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::follow_up::Promoted;
 use super::super::matrix::versions;
+use super::super::names::unknown_repository;
 use super::super::{Environment, Relay};
 use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
 use crate::domain::{RequestKind, UpdateState, runs};
@@ -172,6 +173,7 @@ impl Relay {
                 Err(RequestError::SourceNotAllowed { to, from: from.clone(), allowed: listed() })
             }
             (None, _) if order.tag.is_some() => Ok(None),
+            (None, []) => Err(RequestError::NoSource { to }),
             (None, [only]) => Ok(Some(only)),
             (None, _) => Err(RequestError::SourceMissing { to, allowed: listed() }),
         }
@@ -272,11 +274,7 @@ fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Re
     let found = versions(offered.get(repository).map(Vec::as_slice).unwrap_or_default());
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(RequestError::UnknownRepository {
-            environment: source.to_owned(),
-            repository: repository.to_string(),
-            known: list(offered.keys().map(Repository::as_str)),
-        }),
+        [] => Err(unknown_repository(source, repository.as_str(), offered.keys())),
         _ => Err(RequestError::SeveralVersions {
             environment: source.to_owned(),
             repository: repository.clone(),

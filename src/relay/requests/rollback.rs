@@ -86,6 +86,7 @@ impl Relay {
         let filter = HistoryFilter {
             environment: Some(order.environment.clone()),
             repository: Some(repository.clone()),
+            before: None,
             limit: HISTORY,
         };
         let history = self.0.store.history(&filter).await?;

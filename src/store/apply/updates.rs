@@ -92,7 +92,8 @@ fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
         | UpdateInput::Postpone
         | UpdateInput::FindUnchanged
         | UpdateInput::Supersede
-        | UpdateInput::Refuse => step.reason.clone(),
+        | UpdateInput::Refuse
+        | UpdateInput::Cancel => step.reason.clone(),
     };
     match step.input {
         UpdateInput::Replay => return,
@@ -115,7 +116,11 @@ fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
                 update.changes.clone_from(&landed.changes);
             }
         }
-        UpdateInput::Wait | UpdateInput::FindUnchanged | UpdateInput::Supersede | UpdateInput::Refuse => {}
+        UpdateInput::Wait
+        | UpdateInput::FindUnchanged
+        | UpdateInput::Supersede
+        | UpdateInput::Refuse
+        | UpdateInput::Cancel => {}
     }
     update.next_attempt_at = None;
     update.finished_at = (!update.state.is_open()).then_some(tx.now);

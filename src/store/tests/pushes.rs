@@ -17,7 +17,12 @@ async fn updates_of_a_push_that_landed_are_committed() {
     assert_eq!((committed[0].commit.as_deref(), &committed[0].old), (Some("c0ffee"), &Some(version("0"))));
     assert_eq!(committed[0].changes, attempted(&committed[0].id).changes);
     assert_eq!(fixture.store.last_changes().await.unwrap(), committed);
-    let of_place = HistoryFilter { environment: Some("staging".to_owned()), repository: Some(repository()), limit: 10 };
+    let of_place = HistoryFilter {
+        environment: Some("staging".to_owned()),
+        repository: Some(repository()),
+        limit: 10,
+        ..HistoryFilter::default()
+    };
     assert_eq!(fixture.store.history(&of_place).await.unwrap(), committed);
     assert_eq!(fixture.store.brought("staging", &repository(), &version("b")).await.unwrap().unwrap(), committed[0]);
     assert_eq!(fixture.store.brought("staging", &repository(), &version("a")).await.unwrap(), None);

@@ -67,10 +67,11 @@ async fn refused_rollback_leaves_no_hold_and_nothing_else_changes() {
     assert_eq!(fixture.states(&[&waiting, &event]).await, [UpdateState::Waiting; 2]);
     let updates = fixture.store.updates_of(&back).await.unwrap();
     assert_eq!(RequestState::of(updates.iter().map(|update| update.state)), RequestState::Refused);
-    let failed = fixture.store.failed_requests(None, 10).await.unwrap();
-    assert_eq!(failed.iter().map(|request| &request.id).collect::<Vec<_>>(), [&back]);
-    let other = "uyou/order-service".parse().unwrap();
-    assert!(fixture.store.failed_requests(Some(&other), 10).await.unwrap().is_empty());
+    let failed = RequestFilter { failed: true, limit: 10, ..RequestFilter::default() };
+    let found = fixture.store.requests(&failed).await.unwrap();
+    assert_eq!(found.iter().map(|(request, _)| &request.id).collect::<Vec<_>>(), [&back]);
+    let other = Some("uyou/order-service".parse().unwrap());
+    assert!(fixture.store.requests(&RequestFilter { repository: other, ..failed }).await.unwrap().is_empty());
     assert_eq!(fixture.store.refused_updates_of(&[&back, &waiting]).await.unwrap(), updates);
     fixture.thaw(&freeze).await;
     assert_eq!(fixture.states(&[&waiting, &event]).await, [UpdateState::Pending; 2]);
@@ -183,4 +184,52 @@ async fn open_updates_of_unknown_environments_are_found() {
     fixture.requested(rollback("c")).await;
     assert_eq!(elsewhere(&[]).await, 3);
     assert_eq!(fixture.store.open_updates_elsewhere(&[], 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn open_request_is_cancelled_and_an_ended_or_pushed_one_is_not() {
+    let fixture = Fixture::new().await;
+    let cancel = async |id: &str| fixture.store.cancel_request(id, "cancelled by ops".to_owned()).await.unwrap();
+    let back = fixture.requested(rollback("a")).await.id;
+    assert_eq!(fixture.holds().await.len(), 1);
+    assert_eq!(cancel(&back).await, Cancelled::Now);
+    let update = fixture.update_of(&back).await;
+    assert_eq!((update.state, update.reason.as_deref()), (UpdateState::Cancelled, Some("cancelled by ops")));
+    assert!(update.finished_at.is_some());
+    assert!(fixture.holds().await.is_empty(), "the rollback did not happen");
+    assert_eq!(cancel(&back).await, Cancelled::Ended);
+
+    let promoted = fixture.confirmed(promotion("b")).await.id;
+    fixture.begin_push(&[&promoted]).await.unwrap();
+    assert_eq!(cancel(&promoted).await, Cancelled::UnderWay);
+    assert_eq!(fixture.update_of(&promoted).await.state, UpdateState::Pending);
+}
+
+#[tokio::test]
+async fn requests_are_listed_by_state_environment_and_cursor() {
+    let fixture = Fixture::new().await;
+    let mut ids = Vec::new();
+    for tag in ["a", "b", "c"] {
+        ids.push(fixture.requested(promotion(tag)).await.id);
+    }
+    let back = fixture.requested(rollback("d")).await.id;
+    fixture.store.cancel_request(&ids[1], "no".to_owned()).await.unwrap();
+    let list = async |filter: RequestFilter| {
+        let found = fixture.store.requests(&filter).await.unwrap();
+        found.into_iter().map(|(request, updates)| (request.id, updates.len())).collect::<Vec<_>>()
+    };
+    let all = || RequestFilter { limit: 10, ..RequestFilter::default() };
+    let of = |ids: &[&String]| ids.iter().map(|id| ((*id).clone(), 1)).collect::<Vec<_>>();
+    assert_eq!(list(all()).await, of(&[&back, &ids[2], &ids[1], &ids[0]]));
+    assert_eq!(list(RequestFilter { limit: 2, ..all() }).await, of(&[&back, &ids[2]]));
+    assert_eq!(list(RequestFilter { before: Some(ids[2].clone()), ..all() }).await, of(&[&ids[1], &ids[0]]));
+    assert_eq!(list(RequestFilter { kind: Some(RequestKind::Rollback), ..all() }).await, of(&[&back]));
+    let state = |state| RequestFilter { state: Some(state), limit: 1, ..all() };
+    assert_eq!(list(state(RequestState::Cancelled)).await, of(&[&ids[1]]));
+    assert_eq!(list(state(RequestState::Pending)).await, of(&[&back]));
+    assert_eq!(list(state(RequestState::Waiting)).await, of(&[]));
+    let of_environment = |name: &str| RequestFilter { environment: Some(name.to_owned()), ..all() };
+    assert_eq!(list(of_environment("elsewhere")).await, of(&[]));
+    let since = Timestamp::now() + Duration::from_secs(60);
+    assert_eq!(list(RequestFilter { since: Some(since), ..all() }).await, of(&[]));
 }

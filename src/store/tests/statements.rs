@@ -233,7 +233,8 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// Statements that read a whole table, or its newest rows: lists for people, and what retention looks for once in a while.
-const SCANS: [&str; 4] = ["events::LIST", "follow_ups::OPEN", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
+const SCANS: [&str; 5] =
+    ["events::LIST", "follow_ups::OPEN", "requests::LIST", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
 
 /// The tables that grow with the history.
 const GROWING: [&str; 7] = ["events", "updates", "requests", "failures", "follow_ups", "outbox", "waits"];

@@ -1,8 +1,10 @@
 //! The matrix: what every environment runs.
 
-use crate::api::{ApplicationView, CellView, EnvironmentView, HealthState, HealthView, ProblemView, SiteView};
+use crate::api::{
+    ApplicationView, CellView, DriftView, EnvironmentView, HealthState, HealthView, ProblemView, SiteView,
+};
 use crate::domain::Update;
-use crate::relay::{EnvironmentRow, MatrixCell};
+use crate::relay::{Direction, Drift, EnvironmentRow, MatrixCell};
 use crate::store::ApplicationHealth;
 
 pub(in crate::http::api) fn environment_view(row: &EnvironmentRow, unread_because: Option<String>) -> EnvironmentView {
@@ -50,6 +52,26 @@ impl From<&ApplicationHealth> for ApplicationView {
     }
 }
 
+impl From<&Drift> for DriftView {
+    fn from(drift: &Drift) -> Self {
+        Self {
+            environment: drift.environment.clone(),
+            version: (&drift.version).into(),
+            direction: crate::api::Direction::from(drift.direction).into(),
+        }
+    }
+}
+
+impl From<Direction> for crate::api::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Newer(_) => Self::Newer,
+            Direction::Older(_) => Self::Older,
+            Direction::Unknown => Self::Unknown,
+        }
+    }
+}
+
 impl From<&MatrixCell> for CellView {
     fn from(cell: &MatrixCell) -> Self {
         let last = cell.last_change.as_ref();
@@ -66,6 +88,8 @@ impl From<&MatrixCell> for CellView {
             when: cell.since(),
             cause: last.map(|change| change.cause.into()),
             actor: last.map(|change| change.actor.clone()),
+            reason: cell.reason.clone(),
+            drifts: cell.drifts.iter().map(Into::into).collect(),
             rollout: cell.follow_up.as_ref().map(Into::into),
             holds: cell.holds.iter().map(Into::into).collect(),
             waiting: cell.waiting.iter().map(Into::into).collect(),
