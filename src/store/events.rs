@@ -17,13 +17,16 @@ statements! {
     LIST = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
         AND (CAST($2 AS TEXT) IS NULL OR state = $2) AND (CAST($4 AS TEXT) IS NULL OR cause = $4)
         AND (CAST($5 AS BIGINT) IS NULL OR received_at >= $5)
-        AND (CAST($6 AS TEXT) IS NULL OR id IN (SELECT cause_id FROM updates WHERE environment = $6))
+        AND (CAST($6 AS TEXT) IS NULL OR EXISTS (
+            SELECT 1 FROM updates WHERE cause_id = events.id AND environment = $6))
         ORDER BY id DESC LIMIT $3");
     FAILED = ("SELECT ", event_columns!(), " FROM events WHERE (CAST($1 AS TEXT) IS NULL OR repository = $1)
         AND (CAST($2 AS TEXT) IS NULL OR state = $2)
         AND (CAST($6 AS TEXT) IS NULL OR cause = $6) AND (CAST($7 AS BIGINT) IS NULL OR received_at >= $7)
-        AND (CAST($8 AS TEXT) IS NULL OR id IN (SELECT cause_id FROM updates WHERE environment = $8))
-        AND id IN (SELECT id FROM events WHERE state = $3 UNION SELECT cause_id FROM updates WHERE state = $4)
+        AND (CAST($8 AS TEXT) IS NULL OR EXISTS (
+            SELECT 1 FROM updates WHERE cause_id = events.id AND environment = $8))
+        AND id IN (SELECT id FROM events WHERE state = $3 AND finished_at IS NOT NULL
+            UNION SELECT cause_id FROM updates WHERE state = $4)
         ORDER BY id DESC LIMIT $5");
     ANNOUNCED_BEFORE = ("SELECT count(*) FROM (SELECT 1 FROM events WHERE verified_digest = $1 AND repository = $2 AND id < $3
         AND tag <> $4 LIMIT 1) AS found");

@@ -310,7 +310,7 @@ mod tests {
         let (day, retention) = (Duration::from_secs(86_400), Retention { ended: DAYS_90, history: DAYS_90 });
         sqlx::query(
             "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10010)
-             INSERT INTO outbox (sequence, at, kind, subject_id, body) SELECT n, 0, 'freeze', 'e', '{}' FROM numbers",
+             INSERT INTO outbox (sequence, first_sequence, at, changes) SELECT n, n, 0, '[]' FROM numbers",
         )
         .execute(&mut fixture.connection)
         .await

@@ -221,12 +221,10 @@ impl<'a> Writer<'a> {
 
     /// Reads all pending candidates of the branch, after waiting for calm if `gathers`.
     async fn claim(&self, gathers: bool, stopped: &mut watch::Receiver<bool>) -> Result<Claim, StoreError> {
-        let store = &self.relay.0.store;
-        let claim = store.claim(&self.environments, MAX_UPDATES).await?;
-        if gathers && !claim.updates.is_empty() && self.wait_for_calm(&claim.updates, stopped).await? {
-            return store.claim(&self.environments, MAX_UPDATES).await;
+        if gathers {
+            self.wait_for_calm(stopped).await?;
         }
-        Ok(claim)
+        self.relay.0.store.claim(&self.environments, MAX_UPDATES).await
     }
 
     async fn postpone_pending(&self, reason: String) -> Result<(), StoreError> {

@@ -224,9 +224,9 @@ async fn subscriber_that_falls_behind_reads_the_table() {
     assert_eq!(subscriber.try_next(), None, "it is left to `next` to read the table");
     let mut seen = Vec::new();
     while seen.len() < ids.len() {
-        for entry in subscriber.next().await {
-            let Change::Event { id, .. } = entry.change else { panic!("{entry:?}") };
-            seen.push(id);
+        for entry in subscriber.next().await.iter() {
+            let Change::Event { id, .. } = &entry.change else { panic!("{entry:?}") };
+            seen.push(id.clone());
         }
     }
     assert_eq!(seen, ids);
