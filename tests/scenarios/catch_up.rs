@@ -179,7 +179,11 @@ async fn later_round_asks_only_for_new_tags() {
         assert_eq!((names('8'), names('9')), (0, 0), "seen in the first round: {asked:#?}");
         assert!(names(digit) > 0, "{asked:#?}");
         if digit == '2' {
-            assert_eq!((names('0'), names('1')), (0, 0), "what runs was asked for in the round before: {asked:#?}");
+            assert_eq!(
+                (names('0'), names('1')),
+                (0, 0),
+                "running versions were looked up in the round before: {asked:#?}"
+            );
         }
     }
     assert_eq!(events(&fleet).await.len(), 2);
@@ -298,7 +302,7 @@ async fn registry_without_tag_lists_is_skipped_and_reported() {
     assert_eq!(news["repositories"], 2);
     let asked = front.lists();
     assert!(asked <= 2, "once, and the one that was under way: {asked}");
-    let left_out = "catch-up leaves the registry out";
+    let left_out = "catch-up skips the registry";
     assert_eq!(fleet.log().matches(left_out).count(), 1);
     let label = format!("{{registry=\"{}\",outcome=\"unsupported\"}}", front.host());
     assert!(metric(&fleet, &format!("tagrelay_catch_up_looks_total{label}")).await >= 1.0);

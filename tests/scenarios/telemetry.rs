@@ -72,7 +72,7 @@ async fn webhook_and_push_are_one_trace() {
     assert_eq!(
         tree(&spans, CI_SPAN),
         "POST /webhooks/{receiver}\n\
-         \x20 take event\n\
+         \x20 process event\n\
          \x20   registry confirm\n\
          \x20   gather facts\n\
          \x20     registry build time\n\
@@ -102,7 +102,11 @@ async fn webhook_and_push_are_one_trace() {
             SpanKind::Server,
             vec![("url.path", "/webhooks/ci"), ("http.response.status_code", "202")],
         ),
-        ("take event", SpanKind::Consumer, vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")]),
+        (
+            "process event",
+            SpanKind::Consumer,
+            vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")],
+        ),
         (
             "registry confirm",
             SpanKind::Client,
@@ -156,7 +160,7 @@ async fn trace_continues_after_crash() {
     let gate = fleet.upstream.gate("pre-receive");
     let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
     // The decision has been exported and the push is running.
-    collector.wait(CI_TRACE, "take event", 1).await;
+    collector.wait(CI_TRACE, "process event", 1).await;
     fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     fleet.kill();
     gate.open();
@@ -197,7 +201,7 @@ async fn commit_of_several_events_links_all_traces() {
     let mut ids = Vec::new();
     for (service, trace_id) in ["first", "second", "third"].iter().zip(&traces) {
         ids.push(announce(&fleet, service, &sha('2'), trace_id).await);
-        collector.wait(trace_id, "take event", 1).await;
+        collector.wait(trace_id, "process event", 1).await;
         fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     }
     gate.open();
@@ -239,7 +243,7 @@ async fn promotion_continues_the_trace_of_its_request() {
     assert_eq!(
         tree(&spans, CI_SPAN),
         "POST /api/v1/promotions\n\
-         \x20 take update\n\
+         \x20 process update\n\
          \x20   registry confirm\n\
          \x20 decide\n\
          \x20 write update\n\
@@ -281,7 +285,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&missing))]).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
     assert_eq!(fleet.settled(id).await["state"], "refused");
-    let spans = collector.wait(&missing, "take event", 1).await;
+    let spans = collector.wait(&missing, "process event", 1).await;
     let confirmations = spans.iter().filter(|span| span.name == "registry confirm");
     assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
     let told = lines(&fleet, "event", id);
@@ -295,10 +299,10 @@ async fn failure_is_in_trace_and_once_in_log() {
     let body = body.replace(&sha('2'), &sha('3'));
     let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&away))]).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
-    let spans = collector.wait(&away, "take event", 2).await;
+    let spans = collector.wait(&away, "process event", 2).await;
     let attempts: Vec<&str> = spans
         .iter()
-        .filter(|span| span.name == "take event")
+        .filter(|span| span.name == "process event")
         .inspect(|span| assert!(span.failure.is_some() && span.attributes["tagrelay.outcome"] == "postponed"))
         .map(|span| span.attributes["tagrelay.attempt"].as_str())
         .collect();

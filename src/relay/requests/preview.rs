@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::super::Relay;
 use super::super::direction::{Direction, Move};
-use super::super::intake::Answer;
-use super::{PromotionOrder, RequestError};
+use super::super::intake::ImageCheck;
+use super::{PromotionRequest, RequestError};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, UpdateState, first_state};
 use crate::registry::UnverifiedImage;
@@ -71,16 +71,16 @@ impl Relay {
     /// If the promotion would be rejected.
     pub async fn preview_promotion(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
-        let plan = self.plan_promotion(order).await?;
-        self.pass_gate(order, &plan).await?;
-        let branch = self.branch(&order.to)?;
+        let plan = self.plan_promotion(request).await?;
+        self.pass_gate(request, &plan).await?;
+        let branch = self.branch(&request.to)?;
         let blocks = self.0.store.blocks().await?;
         let mut updates = Vec::new();
         for update in plan.updates {
-            updates.push(self.preview_update((&order.to, &blocks), update, trace).await?);
+            updates.push(self.preview_update((&request.to, &blocks), update, trace).await?);
         }
         let wanted = updates.iter().enumerate().filter(|(_, update)| update.state != PreviewState::Refused);
         let wanted = wanted.map(|(index, update)| WantedVersion {
@@ -88,7 +88,7 @@ impl Relay {
             repository: update.repository.clone(),
             version: update.version.clone(),
         });
-        let environments = vec![EnvironmentPlan { environment: order.to.clone(), wanted: wanted.collect() }];
+        let environments = vec![EnvironmentPlan { environment: request.to.clone(), wanted: wanted.collect() }];
         let prepared = branch
             .config_repository()
             .prepare(Plan { environments }, Arc::new(|_: &config_repo::PlannedCommit| String::new()))
@@ -104,8 +104,8 @@ impl Relay {
                 }
             }
         }
-        let frozen = blocks.frozen(&order.to, self.now());
-        if let Some(frozen) = frozen.filter(|_| !order.overrides) {
+        let frozen = blocks.frozen(&request.to, self.now());
+        if let Some(frozen) = frozen.filter(|_| !request.overrides) {
             let waits = updates.iter_mut().filter(|update| update.state == PreviewState::Changed);
             waits
                 .for_each(|update| (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation())));
@@ -149,23 +149,24 @@ impl Relay {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
             match self.ask(&image, rule, known.as_ref(), "it was recorded with", trace).await {
-                Answer::Confirmed { version, note } => {
+                ImageCheck::Confirmed { version, note } => {
                     preview.reason = note;
                     if known.is_none() {
                         preview.version = version;
                     }
                 }
-                Answer::No { reason } | Answer::NotThere { reason } => {
+                ImageCheck::No { reason } | ImageCheck::NotThere { reason } => {
                     (preview.state, preview.reason) = (PreviewState::Refused, Some(reason));
                 }
-                Answer::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
+                ImageCheck::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
             }
         }
         preview.direction = self.direction_of(environment, &preview).await?;
         Ok(preview)
     }
 
-    /// Compares with what runs. Its digest is that of the update which brought it, if the manifests name only a tag.
+    /// Compares with the running version. If the manifests name only a tag, its digest comes from the update that
+    /// wrote it.
     async fn direction_of(&self, environment: &str, preview: &PreviewedUpdate) -> Result<Direction, RequestError> {
         let [old] = preview.old.as_slice() else { return Ok(Direction::Unknown) };
         let brought = match old.digest() {

@@ -5,26 +5,26 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use crate::relay::catch_up::Board;
+use crate::relay::catch_up::RegistryStates;
 
-/// What all generations of a process share.
+/// The state that all generations share.
 pub(in crate::relay) struct Process {
-    /// When it began to receive webhooks.
+    /// When the process began to receive webhooks.
     pub(in crate::relay) begun: Timestamp,
-    /// What catch-up remembers of registries.
-    pub(in crate::relay) board: Board,
-    /// Rung by a person's request to catch up at once.
+    /// The state of the registries in catch-up.
+    pub(in crate::relay) registry_states: RegistryStates,
+    /// Notified by a request to catch up now.
     pub(in crate::relay) catch_up: Notify,
     failure: watch::Sender<Option<String>>,
 }
 
 impl Process {
     pub(in crate::relay) fn new(begun: Timestamp) -> Arc<Self> {
-        let (board, catch_up) = (Board::default(), Notify::new());
-        Arc::new(Self { begun, board, catch_up, failure: watch::Sender::new(None) })
+        let (registry_states, catch_up) = (RegistryStates::default(), Notify::new());
+        Arc::new(Self { begun, registry_states, catch_up, failure: watch::Sender::new(None) })
     }
 
-    /// Returns why a task ended that must not, as soon as one does.
+    /// Waits until a task ends by itself, and returns the reason.
     pub(in crate::relay) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         loop {
