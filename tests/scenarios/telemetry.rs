@@ -275,7 +275,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("rejected", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
-    // The log line comes shortly after the store has it.
+    // The log line follows shortly after the change in the store.
     fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("INFO", "update waits")]);
 
@@ -288,11 +288,12 @@ async fn failure_is_in_trace_and_once_in_log() {
     let spans = collector.wait(&missing, "process event", 1).await;
     let confirmations = spans.iter().filter(|span| span.name == "registry confirm");
     assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
-    let told = lines(&fleet, "event", id);
-    let told = messages(&told);
-    // The registry is asked again for a while, because some announce images before they show them.
-    assert_eq!((told.first(), told.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
-    assert_eq!(told.iter().filter(|(_, message)| *message == "event refused").count(), 1);
+    let logged = lines(&fleet, "event", id);
+    let logged = messages(&logged);
+    // The lookup is repeated for a while, because some registries announce images before they serve
+    // them.
+    assert_eq!((logged.first(), logged.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
+    assert_eq!(logged.iter().filter(|(_, message)| *message == "event refused").count(), 1);
 
     fleet.stop_registry().await;
     let away = "c".repeat(32);
@@ -311,8 +312,9 @@ async fn failure_is_in_trace_and_once_in_log() {
     let unsigned = fleet.client.post(fleet.url("/webhooks/ci")).body("{}");
     let answer = unsigned.header("traceparent", traceparent(&"d".repeat(32))).send().await.unwrap();
     assert_eq!(answer.status(), 401);
-    let rejected = lines(&fleet, "trace_id", &"d".repeat(32));
-    assert_eq!(messages(&rejected), [("WARN", "webhook rejected")]);
+    let rejected = "d".repeat(32);
+    fleet.eventually("the rejection is logged", async || !lines(&fleet, "trace_id", &rejected).is_empty()).await;
+    assert_eq!(messages(&lines(&fleet, "trace_id", &rejected)), [("WARN", "webhook rejected")]);
     assert!(!fleet.log().contains("x-tenant=uyou"), "headers of the exporter hold tokens");
 }
 
