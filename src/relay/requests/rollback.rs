@@ -38,6 +38,7 @@ impl Relay {
             return Ok(earlier);
         }
         let branch = self.branch(&order.environment)?;
+        let planned_at = self.now();
         refresh(branch).await?;
         let managed = self.managed(branch, &order.environment);
         let repository = resolve(&managed, &order.environment, &order.repository)?;
@@ -52,6 +53,7 @@ impl Relay {
             source: None,
             actor: by.actor.clone(),
             reason: order.reason.clone(),
+            planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
             overridden: None,
