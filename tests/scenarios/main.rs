@@ -11,6 +11,7 @@ mod follow_up;
 mod freezes;
 mod git_hosts;
 mod hand_commits;
+mod kills;
 mod late_registry;
 mod limits;
 mod main_job;
