@@ -24,6 +24,7 @@ mod requests;
 mod stopping;
 #[cfg(feature = "otel")]
 mod telemetry;
+mod upgrade;
 
 use tagrelay_test_support::Fleet;
 use tagrelay_test_support::fleet::Builder;
