@@ -21,6 +21,10 @@ help: ## Show this list
 demo: ## Run a push, a promotion and a rollback on this machine
 	cargo run --locked -- demo
 
+.PHONY: run
+run: ## Run registry, example platform and Tagrelay on this machine, to push images to
+	cargo run --locked -- demo --no-tour --port 8080 --registry-port 5000
+
 .PHONY: build
 build: ## Build the optimised program: target/release/tagrelay
 	cargo build --release --locked

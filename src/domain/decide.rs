@@ -77,14 +77,20 @@ pub enum Decision {
     /// A fact is missing. The intake fetches it, and the candidate is decided again.
     Ask(Missing),
     /// It ends.
-    End {
-        state: UpdateState,
-        reason: String,
-        /// Whether the reason is a running version, so that the branch must have been read after the cause arrived.
-        by_tip: bool,
-    },
+    End { state: UpdateState, reason: String, ground: Ground },
     /// It keeps its state until its unconfirmed push is settled.
     Keep,
+}
+
+/// What the end of a candidate rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ground {
+    /// The settings.
+    Rule,
+    /// A running version: the branch must have been read after the cause arrived.
+    Tip,
+    /// The candidate that is written instead, by its update id. This one ends when that one has landed: it may be rejected.
+    Rival(String),
 }
 
 /// Decides about all candidates of a place, in the order of `place.candidates`. At most one is written.
@@ -112,14 +118,20 @@ pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
             && let Some(Some(before)) = decided.get_mut(before)
         {
             let reason = explain::outdone(&candidate.update.cause_id);
-            before.decision = Decision::End { state: UpdateState::Superseded, reason, by_tip: false };
+            let ground = Ground::Rival(candidate.update.id.clone());
+            before.decision = Decision::End { state: UpdateState::Superseded, reason, ground };
         }
         if let Some(slot) = decided.get_mut(index) {
             *slot = Some(new);
         }
     }
+    let written = target.and_then(|target| place.candidates.get(target)).map(|one| &one.update.id);
     let settled = place.candidates.iter().zip(decided).map(|(candidate, decided)| {
         let mut decided = decided.unwrap_or(Decided { decision: Decision::Keep, basis: None });
+        // The rival may itself have been outdone by a third candidate.
+        if let (Decision::End { ground: Ground::Rival(rival), .. }, Some(written)) = (&mut decided.decision, written) {
+            rival.clone_from(written);
+        }
         if candidate.unconfirmed && matches!(decided.decision, Decision::End { .. }) {
             decided.decision = Decision::Keep;
         }
@@ -132,7 +144,7 @@ impl Place<'_> {
     fn event(&self, update: &Update, rival: Option<&Update>, facts: &dyn Facts) -> Decided {
         let Some(rule) = self.rule else {
             let reason = format!("no [[image]] rule manages {}", self.repository);
-            return Decided { decision: refused(reason, false), basis: None };
+            return Decided { decision: refused(reason, Ground::Rule), basis: None };
         };
         let tag = update.version.tag().and_then(|tag| rule.tag.read(tag).ok()).unwrap_or_default();
         let subject = self.subject(update, rule, &tag);
@@ -142,7 +154,7 @@ impl Place<'_> {
             Err(missing) => return Decided { decision: Decision::Ask(missing), basis: None },
         };
         if let Some(older) = compared.iter().find(|comparison| comparison.ordering.is_lt()) {
-            return older_than(older, true);
+            return older_than(older, Ground::Tip);
         }
         let basis = |last: Option<&Comparison>| {
             let text = || format!("{} runs nothing else that it could be older than", self.environment);
@@ -167,7 +179,9 @@ impl Place<'_> {
         match compare_all(&subject, on_its_way.iter(), facts) {
             Err(missing) => Decided { decision: Decision::Ask(missing), basis: None },
             Ok(with_rival) => match with_rival.first() {
-                Some(older) if older.ordering.is_lt() => older_than(older, false),
+                Some(older) if older.ordering.is_lt() => {
+                    older_than(older, rival.map_or(Ground::Tip, |rival| Ground::Rival(rival.id.clone())))
+                }
                 newer => Decided { decision: Decision::Write, basis: basis(newer.or(compared.last())) },
             },
         }
@@ -180,7 +194,7 @@ impl Place<'_> {
             .find(|running| running.landed.as_ref().is_some_and(|landed| landed.cause_id > update.cause_id));
         if let Some(later) = later.filter(|later| !is_same(&later.version, &update.version)) {
             let reason = explain::overtaken(&later.version.short(), self.environment);
-            return Decision::End { state: UpdateState::Superseded, reason, by_tip: true };
+            return Decision::End { state: UpdateState::Superseded, reason, ground: Ground::Tip };
         }
         if update.cause == Cause::Promotion
             && let Some(foreign) = self.running.iter().find(|running| is_foreign(running, update))
@@ -190,7 +204,7 @@ impl Place<'_> {
                 self.environment,
                 foreign.version.short()
             );
-            return Decision::End { state: UpdateState::Superseded, reason, by_tip: true };
+            return Decision::End { state: UpdateState::Superseded, reason, ground: Ground::Tip };
         }
         match may_go(update, self.blocks, self.now) {
             waits if waits.is_empty() => Decision::Write,
@@ -230,7 +244,11 @@ impl Place<'_> {
             // An equal tag is left to the commit, which looks at every site.
             let is_other_tag = self.running.iter().all(|running| running.version.tag() != update.version.tag());
             let reason = format!("{} runs the same digest as {}", self.environment, first.version.short());
-            return is_other_tag.then_some(Decision::End { state: UpdateState::Unchanged, reason, by_tip: true });
+            return is_other_tag.then_some(Decision::End {
+                state: UpdateState::Unchanged,
+                reason,
+                ground: Ground::Tip,
+            });
         }
         let names_no_digest = || self.running.iter().all(|running| running.version.digest().is_none());
         if matches!(rule.tag, TagRule::Digest { .. }) && names_no_digest() {
@@ -240,7 +258,7 @@ impl Place<'_> {
                 first.version.short(),
                 update.version
             );
-            return Some(refused(reason, true));
+            return Some(refused(reason, Ground::Tip));
         }
         None
     }
@@ -261,12 +279,12 @@ fn compare_all<'o>(
         .collect()
 }
 
-fn older_than(older: &Comparison, by_tip: bool) -> Decided {
-    Decided { decision: refused(format!("older: {}", older.text), by_tip), basis: Some((older.by, older.text.clone())) }
+fn older_than(older: &Comparison, ground: Ground) -> Decided {
+    Decided { decision: refused(format!("older: {}", older.text), ground), basis: Some((older.by, older.text.clone())) }
 }
 
-fn refused(reason: String, by_tip: bool) -> Decision {
-    Decision::End { state: UpdateState::Refused, reason, by_tip }
+fn refused(reason: String, ground: Ground) -> Decision {
+    Decision::End { state: UpdateState::Refused, reason, ground }
 }
 
 /// Whether a running version was unknown to the requester of a promotion: it did not run at the request, and no update of ours

@@ -11,6 +11,7 @@
 //! - `versions`: when two descriptions of a version mean the same one;
 //! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
 //! - `decide`: the decisions on the candidates of a place;
+//! - `landing`: what becomes of earlier updates of a place when one has landed;
 //! - `explain`: the sentences for people;
 //! - `outbox`: the entries for the subscribers.
 
@@ -19,6 +20,7 @@ mod compare;
 mod decide;
 mod event;
 mod explain;
+mod landing;
 mod outbox;
 mod push;
 mod request;
@@ -30,9 +32,10 @@ mod words;
 
 pub use block::{Block, BlockKind, Blocks, Frozen, FrozenBy, NewBlock};
 pub use compare::{BuildTime, CatchUpDoubt, Comparison, Descent, Fact, Facts, Missing, Other, Subject, compare};
-pub use decide::{Candidate, Decided, Decision, Landed, Place, Running, decide};
+pub use decide::{Candidate, Decided, Decision, Ground, Landed, Place, Running, decide};
 pub use event::{Event, EventState, Party};
 pub use explain::{overtaken, waiting as explain_waiting};
+pub use landing::{AfterLanding, after_landing};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};
 pub use request::{Request, RequestKind, RequestState, first_state};

@@ -44,4 +44,6 @@ pub struct AttemptedUpdate {
     pub old: Version,
     /// The edited sites.
     pub changes: Vec<SiteChange>,
+    /// The criterion that decided about the order, and the comparison in words; `None` for requests.
+    pub basis: Option<(String, String)>,
 }

@@ -68,8 +68,8 @@ pub enum Effect {
     RecordFailure,
     /// A rollout begins, if Argo CD is followed.
     BeginRollout,
-    /// Older waiting updates of the place end: they could not be written any more.
-    SupersedeOlder,
+    /// Earlier updates of the place end or are decided again, as [`after_landing`](super::after_landing) says.
+    ReviewPlace,
     /// If the update belongs to a rollback, its hold replaces the holds of earlier rollbacks.
     ReplaceHolds,
     /// If the update belongs to a rollback, its hold ends, because the rollback did not happen.
@@ -80,7 +80,7 @@ pub enum Effect {
 
 /// Returns the next state of an update and the effects; `None`: the input does not apply in this state.
 pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(UpdateState, &'static [Effect])> {
-    use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, SettleCause, SupersedeOlder};
+    use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, ReviewPlace, SettleCause};
     use UpdateInput as In;
     use UpdateState::{Cancelled, Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
     Some(match (state, input) {
@@ -89,10 +89,8 @@ pub fn update_transition(state: UpdateState, input: UpdateInput) -> Option<(Upda
         (Pending | Waiting, In::Wait) => (Waiting, &[SettleCause]),
         (Waiting, In::Resume) => (Pending, &[SettleCause]),
         // A push whose answer was lost may have landed before the update had to wait.
-        (Pending | Waiting, In::Land) => (Committed, &[SettleCause, BeginRollout, SupersedeOlder, ReplaceHolds]),
-        (Unverified | Pending | Waiting, In::FindUnchanged) => {
-            (Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds])
-        }
+        (Pending | Waiting, In::Land) => (Committed, &[SettleCause, BeginRollout, ReviewPlace, ReplaceHolds]),
+        (Unverified | Pending | Waiting, In::FindUnchanged) => (Unchanged, &[SettleCause, ReviewPlace, ReplaceHolds]),
         (Unverified | Pending | Waiting, In::Supersede) => (Superseded, &[SettleCause, EndHold]),
         (Unverified | Pending | Waiting, In::Refuse) => (Refused, &[SettleCause, RecordFailure, EndHold]),
         (Unverified | Pending | Waiting, In::Cancel) => (Cancelled, &[SettleCause, EndHold]),

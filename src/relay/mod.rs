@@ -109,7 +109,7 @@ struct Inner {
 impl Relay {
     /// Joins the parts and starts the tasks. What was pending when the last process ended goes on.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let process = Process::new(parts.store.clock().now());
+        let process = Process::new(parts.store.clock().now(), parts.store.last_sequence());
         Self::start_in(process, parts)
     }
 

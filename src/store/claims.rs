@@ -4,7 +4,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::block_rows;
 use super::database::{Connection, Row};
-use super::rows::{request_columns, update_columns};
+use super::rows::{parse, request_columns, update_columns};
 use super::statements::{statements, values};
 use super::{Store, StoreError};
 use crate::domain::{Blocks, Cause, Request, Update, UpdateState};
@@ -18,12 +18,11 @@ statements! {
     LANDED = ("SELECT ", update_columns!(), " FROM
         (VALUES (CAST($1 AS TEXT)), (CAST($2 AS TEXT))) AS s CROSS JOIN (VALUES {rows:TT}) AS v CROSS JOIN updates
         WHERE updates.id = (SELECT newest.id FROM updates AS newest WHERE newest.environment = v.column1
-            AND newest.repository = v.column2 AND newest.state = s.column1
+            AND newest.repository = v.column2 AND newest.state = s.column1 AND newest.finished_at IS NOT NULL
             ORDER BY newest.finished_at DESC, newest.id DESC LIMIT 1)");
     REQUESTS = ("SELECT ", request_columns!(), " FROM requests WHERE id IN {list}");
-    PENDING_REQUESTS = ("SELECT count(*) FROM updates WHERE state = $1 AND cause IN ($2, $3) AND environment IN {list}");
-    PENDING_COUNT = ("SELECT count(*) FROM updates WHERE state = $1 AND environment IN {list}");
-    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state = $3
+    PENDING_CAUSES = ("SELECT cause, count(*) FROM updates WHERE state = $1 AND environment IN {list} GROUP BY cause");
+    BROUGHT = ("SELECT ", update_columns!(), " FROM updates WHERE environment = $1 AND repository = $2 AND state = $3 AND finished_at IS NOT NULL
         AND (CAST($4 AS TEXT) IS NULL OR tag = $4) AND (CAST($5 AS TEXT) IS NULL OR digest IS NULL OR digest = $5)
         ORDER BY finished_at DESC, id DESC LIMIT 1");
     OPEN_AT = ("SELECT ", update_columns!(), " FROM updates WHERE state IN ($1, $2, $3) AND environment = $4 AND repository = $5
@@ -43,6 +42,14 @@ pub struct Claim {
     pub blocks: Blocks,
     /// The requests of `updates`, by their ids.
     pub requests: HashMap<String, Request>,
+}
+
+/// How many updates are pending.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingCount {
+    pub all: u64,
+    /// Those of promotions and rollbacks.
+    pub requested: u64,
 }
 
 /// A pending update, with the fence of the same moment.
@@ -81,28 +88,22 @@ impl Store {
         Ok(Claim { fence, updates, landed, blocks, requests })
     }
 
-    /// Whether an update of a promotion or rollback is pending.
+    /// Counts the pending updates of these environments.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn is_request_pending(&self, environments: &[String]) -> Result<bool, StoreError> {
-        let values = values![UpdateState::Pending.as_str(), Cause::Promotion.as_str(), Cause::Rollback.as_str()];
-        let connection = &mut *self.reads.acquire().await?;
-        let found: Vec<(i64,)> = PENDING_REQUESTS.all_of_whole(connection, values, environments).await?;
-        Ok(found.iter().any(|(count,)| *count > 0))
-    }
-
-    /// Returns how many updates are pending in these environments.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read.
-    pub async fn pending_count(&self, environments: &[String]) -> Result<u64, StoreError> {
+    pub async fn pending(&self, environments: &[String]) -> Result<PendingCount, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let values = values![UpdateState::Pending.as_str()];
-        let found: Vec<(i64,)> = PENDING_COUNT.all_of_whole(connection, values, environments).await?;
-        Ok(found.iter().map(|(count,)| count.unsigned_abs()).sum())
+        let causes: Vec<(String, i64)> = PENDING_CAUSES.all_of_whole(connection, values, environments).await?;
+        let mut counts = PendingCount::default();
+        for (cause, count) in causes {
+            let cause: Cause = parse(&cause, "cause")?;
+            counts.all += count.unsigned_abs();
+            counts.requested += if cause.is_event() { 0 } else { count.unsigned_abs() };
+        }
+        Ok(counts)
     }
 
     /// Returns the last update that landed at a place with this version. A version without a digest is found by its tag.

@@ -1,13 +1,12 @@
 //! The one file that names the types of the SQL driver.
 
-use std::path::Path;
-use std::time::Duration;
-
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments as _, ConnectOptions as _, Connection as _};
+use std::path::Path;
+use std::time::Duration;
 
 pub(super) type Driver = sqlx::Sqlite;
 pub(super) type Connection = SqliteConnection;
@@ -15,8 +14,32 @@ pub(super) type Pool = SqlitePool;
 pub(super) type Row = SqliteRow;
 pub(super) type Arguments = SqliteArguments;
 
+/// How a database writes the parameters of a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `?`: counted from 1, apart from numbered ones.
+    Sqlite,
+    /// `$1`
+    #[cfg_attr(not(test), expect(dead_code, reason = "the second database; a test prepares all statements in it"))]
+    Postgres,
+}
+
+impl Dialect {
+    pub(super) fn parameter(self, number: usize) -> String {
+        match self {
+            Self::Sqlite => "?".to_owned(),
+            Self::Postgres => format!("${number}"),
+        }
+    }
+}
+
+pub(super) const DIALECT: Dialect = Dialect::Sqlite;
+
 /// More than a flood uses of the statement texts and their shapes.
 const STATEMENT_CACHE: usize = 200;
+
+/// The rows that wait between the driver's thread and the reader: those of most answers.
+const ROW_BUFFER: usize = 1024;
 
 pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
@@ -50,6 +73,8 @@ pub(super) async fn open(path: &Path) -> Result<(Connection, Pool), sqlx::Error>
         // There is no other writer, unless a person opens the file with a tool of their own.
         .busy_timeout(Duration::from_secs(2))
         .statement_cache_capacity(STATEMENT_CACHE)
+        // The driver's thread stops each time the buffer is full.
+        .row_buffer_size(ROW_BUFFER)
         .disable_statement_logging();
     let mut connection = Connection::connect_with(&options).await?;
     MIGRATIONS.run(&mut connection).await?;

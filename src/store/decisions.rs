@@ -1,15 +1,8 @@
 use super::apply::{Step, apply};
 use super::block_rows::is_fence_at;
-use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
 use crate::domain::{Decided, Decision, Party, UpdateInput, UpdateState, Wait, WaitCause};
-use crate::policy::Criterion;
-
-statements! {
-    WRITE_BASES = ("UPDATE updates SET decided_by = v.column2, decided_because = v.column3
-        FROM (VALUES {rows:TTT}) AS v WHERE updates.id = v.column1");
-}
 
 impl Store {
     /// Records what the branch writer decided about updates. Returns false, and stores nothing, if the fence has moved: then they
@@ -38,30 +31,20 @@ impl Write for Decisions {
         if !is_fence_at(tx, self.fence).await? {
             return Ok(false);
         }
-        let bases = self.decisions.iter().map(|(id, decided)| (id, decided.basis.as_ref()));
-        write_bases(tx, bases).await?;
-        let steps = self.decisions.iter().filter_map(|(id, decided)| step(id, &decided.decision));
+        let steps = self.decisions.iter().filter_map(|(id, decided)| step(id, decided));
         apply(tx, steps.collect()).await?;
         Ok(true)
     }
 }
 
-/// Stores the criteria that decided about the order of updates.
-pub(super) async fn write_bases<'a>(
-    tx: &mut Transaction<'_>,
-    bases: impl Iterator<Item = (&'a String, Option<&'a (Criterion, String)>)>,
-) -> Result<(), sqlx::Error> {
-    let rows = bases.filter_map(|(id, basis)| basis.map(|(by, because)| values![id, by.as_str(), because]));
-    WRITE_BASES.execute_rows(tx.connection, values![], rows.collect()).await
-}
-
-fn step(id: &str, decision: &Decision) -> Option<Step> {
-    match decision {
-        Decision::Write | Decision::Keep => None,
-        Decision::Wait(waits) => Some(Step { waits: waits.clone(), ..Step::new(id, UpdateInput::Wait) }),
+/// Returns the input of a decision; `None`: the update keeps its state.
+pub(super) fn step(id: &str, decided: &Decided) -> Option<Step> {
+    let step = match &decided.decision {
+        Decision::Write | Decision::Keep => return None,
+        Decision::Wait(waits) => Step { waits: waits.clone(), ..Step::new(id, UpdateInput::Wait) },
         Decision::Ask(missing) => {
             let wait = Wait { cause: WaitCause::MissingFact, detail: Some(missing.to_string()), until: None };
-            Some(Step { waits: vec![wait], ..Step::new(id, UpdateInput::Wait) })
+            Step { waits: vec![wait], ..Step::new(id, UpdateInput::Wait) }
         }
         Decision::End { state, reason, .. } => {
             let input = match state {
@@ -76,7 +59,9 @@ fn step(id: &str, decision: &Decision) -> Option<Step> {
                 | UpdateState::Cancelled => return None,
             };
             let step = Step::new(id, input).because(reason.clone());
-            Some(Step { party: Some(Party::Rules), ..step })
+            Step { party: Some(Party::Rules), ..step }
         }
-    }
+    };
+    let basis = decided.basis.as_ref().map(|(by, because)| (by.as_str().to_owned(), because.clone()));
+    Some(Step { basis, ..step })
 }

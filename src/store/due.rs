@@ -14,9 +14,9 @@ macro_rules! registries {
         concat!(
             "WITH RECURSIVE registries (name) AS (SELECT min(registry) FROM ",
             $table,
-            " WHERE state = $1 UNION ALL SELECT (SELECT min(registry) FROM ",
+            " WHERE state = $1 AND finished_at IS NULL UNION ALL SELECT (SELECT min(registry) FROM ",
             $table,
-            " WHERE state = $1 AND registry > name) FROM registries WHERE name IS NOT NULL) SELECT name FROM registries
+            " WHERE state = $1 AND finished_at IS NULL AND registry > name) FROM registries WHERE name IS NOT NULL) SELECT name FROM registries
              WHERE name IS NOT NULL"
         )
     };
@@ -33,11 +33,11 @@ macro_rules! due {
             " WHERE id IN (SELECT id FROM (
             SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = $1 AND registry = $2 AND next_attempt_at <= $3
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3
                 ORDER BY next_attempt_at, id LIMIT $4) AS again
             UNION ALL SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = $1 AND registry = $2
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2
                 AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
         )
     };
@@ -49,7 +49,7 @@ macro_rules! next {
         concat!(
             "SELECT min(next_attempt_at) FROM ",
             $table,
-            " WHERE state = $1 AND registry = $2 AND next_attempt_at > $3"
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at > $3"
         )
     };
 }

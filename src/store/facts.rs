@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::apply::{EventStep, NewUpdate, apply_events, insert};
+use super::apply::{EventStep, NewUpdate, apply_loaded_events, insert};
 use super::rows::event_columns;
 use super::statements::{statements, values};
 use super::writer::{Flood, Transaction};
@@ -48,7 +48,7 @@ impl Flood for EventFacts {
         let ids: HashSet<&String> = all.iter().map(|facts| &facts.event_id).collect();
         let queued = values![EventState::Queued.as_str()];
         let events: Vec<Event> = QUEUED.all_of(tx.connection, queued, ids.iter().copied()).await?;
-        let events: HashMap<&str, &Event> = events.iter().map(|event| (event.id.as_str(), event)).collect();
+        let by_id: HashMap<&str, &Event> = events.iter().map(|event| (event.id.as_str(), event)).collect();
         let known: Vec<(String, String)> = ENVIRONMENTS.all_of(tx.connection, values![], ids).await?;
         let known: HashSet<(String, String)> = known.into_iter().collect();
         let mut steps = BTreeMap::new();
@@ -57,7 +57,7 @@ impl Flood for EventFacts {
         for facts in all {
             let mut made = Vec::new();
             // Recorded already: a second run of the same work is harmless.
-            if let Some(event) = events.get(facts.event_id.as_str())
+            if let Some(&event) = by_id.get(facts.event_id.as_str())
                 && !steps.contains_key(&facts.event_id)
             {
                 let is_new = |environment: &&String| !known.contains(&(event.id.clone(), (*environment).clone()));
@@ -70,7 +70,7 @@ impl Flood for EventFacts {
             answers.push(made);
         }
         insert(tx, &new).await?;
-        apply_events(tx, &steps).await?;
+        apply_loaded_events(tx, events, &steps).await?;
         Ok(answers)
     }
 }

@@ -50,7 +50,7 @@ statements! {
             message = excluded.message, healthy_since = excluded.healthy_since, observed_at = excluded.observed_at,
             named = excluded.named");
     COMMITS = ("SELECT commit_id, min(finished_at) FROM (
-            SELECT commit_id, environment, finished_at, id FROM updates WHERE state = $1
+            SELECT commit_id, environment, finished_at, id FROM updates WHERE state = $1 AND finished_at IS NOT NULL
             ORDER BY finished_at DESC, id DESC LIMIT $2) AS newest
         WHERE commit_id IS NOT NULL AND environment IN {list} GROUP BY commit_id");
 }

@@ -18,17 +18,18 @@ statements! {
     IN_STATE = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 ORDER BY id");
     OPEN_ELSEWHERE = ("SELECT ", update_columns!(), " FROM updates WHERE state IN ($1, $2, $3) AND environment NOT IN {list}
         ORDER BY id LIMIT $4");
-    HISTORY = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1
+    HISTORY = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND finished_at IS NOT NULL
         AND (CAST($2 AS TEXT) IS NULL OR environment = $2) AND (CAST($3 AS TEXT) IS NULL OR repository = $3)
         AND (CAST($5 AS BIGINT) IS NULL OR finished_at < $5 OR (finished_at = $5 AND id < $6))
         ORDER BY finished_at DESC, id DESC LIMIT $4");
     HISTORY_OF_PLACE = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND environment = $2 AND repository = $3
+        AND finished_at IS NOT NULL
         AND (CAST($5 AS BIGINT) IS NULL OR finished_at < $5 OR (finished_at = $5 AND id < $6))
         ORDER BY finished_at DESC, id DESC LIMIT $4");
     LAST_CHANGES = ("SELECT ", update_columns!(), " FROM updates WHERE id IN (
         SELECT id FROM (SELECT id, row_number() OVER (
             PARTITION BY environment, repository ORDER BY finished_at DESC, id DESC) AS place
-            FROM updates WHERE state = $1) AS ranked WHERE place = 1)");
+            FROM updates WHERE state = $1 AND finished_at IS NOT NULL) AS ranked WHERE place = 1)");
 }
 
 /// A filter of the history.

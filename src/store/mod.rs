@@ -59,7 +59,7 @@ use crate::policy::FreezeCalendar;
 
 pub use backlog::Backlog;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
-pub use claims::Claim;
+pub use claims::{Claim, PendingCount};
 pub use deliveries::{NewEvent, Received, ReceivedState};
 pub use events::{EventFilter, EventRefusal, Replayed};
 pub use facts::EventFacts;
@@ -67,7 +67,7 @@ pub use failures::FailedAttempt;
 pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
 pub use history::HistoryFilter;
 pub use outbox::Subscriber;
-pub use pushes::{NewAttempt, NewPush};
+pub use pushes::{NewPush, Outdone};
 pub use receivers::ReceiverHeard;
 pub use rejections::Retry;
 pub use requests::{Cancelled, NewRequest, NewRequestedUpdate, RequestFilter, RequestMade};

@@ -14,30 +14,38 @@ use super::database::{Connection, Pool, Row, Value};
 use super::rows::{json_of, json_text, time};
 use super::statements::{statements, values};
 use super::{Store, StoreError};
-use crate::domain::{Change, Entry, Event, Update};
+use crate::domain::{Change, Entry, Update};
 use tagrelay_image::Version;
 
 /// How many transactions a subscriber may be behind before it reads the table.
 const CAPACITY: usize = 64;
 
-/// How many entries a subscriber that is behind reads at once.
-const AT_ONCE: u32 = 1000;
+/// How many rows a subscriber that is behind reads at once.
+const AT_ONCE: u32 = 16;
+
+/// The most entries in a row.
+const ROW: usize = 256;
 
 /// The pause before a failed read is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
 statements! {
-    INSERT = ("INSERT INTO outbox (sequence, at, kind, subject_id, body)
-        SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows:IITTT}) AS v WHERE column1 IS NOT NULL");
-    AFTER = ("SELECT sequence, at, body FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2");
-    FIRST = ("SELECT min(sequence) FROM outbox");
+    INSERT = ("INSERT INTO outbox (sequence, first_sequence, at, changes)
+        SELECT column1, column2, column3, column4 FROM (VALUES {rows:IIIT}) AS v WHERE column1 IS NOT NULL");
+    AFTER = ("SELECT first_sequence, at, changes FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2");
+    FIRST = ("SELECT min(first_sequence) FROM outbox WHERE sequence = (SELECT min(sequence) FROM outbox)");
     LAST = ("SELECT max(sequence) FROM outbox");
 }
 
-impl FromRow<'_, Row> for Entry {
+/// The entries of a row.
+struct Entries(Vec<Entry>);
+
+impl FromRow<'_, Row> for Entries {
     fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
-        let (sequence, body): (i64, String) = (row.try_get("sequence")?, row.try_get("body")?);
-        Ok(Self { sequence: sequence.unsigned_abs(), at: time(row, "at")?, change: json_of(&body, "body")? })
+        let (first, changes): (i64, String) = (row.try_get("first_sequence")?, row.try_get("changes")?);
+        let (at, changes): (Timestamp, Vec<Change>) = (time(row, "at")?, json_of(&changes, "changes")?);
+        let entries = (first.unsigned_abs()..).zip(changes).map(|(sequence, change)| Entry { sequence, at, change });
+        Ok(Self(entries.collect()))
     }
 }
 
@@ -56,35 +64,18 @@ pub(super) async fn write(
 ) -> Result<Vec<Entry>, sqlx::Error> {
     let entries: Vec<Entry> =
         changes.into_iter().zip(last + 1..).map(|(change, sequence)| Entry { sequence, at, change }).collect();
-    let mut rows: Vec<Vec<Value>> = Vec::with_capacity(entries.len());
-    for entry in &entries {
-        let change = &entry.change;
-        let sequence = i64::try_from(entry.sequence).unwrap_or(i64::MAX);
-        rows.push(values![sequence, at, change.kind(), subject(change), json_text(change)?]);
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    for part in entries.chunks(ROW) {
+        let changes: Vec<&Change> = part.iter().map(|entry| &entry.change).collect();
+        let [first, last] = [part.first(), part.last()].map(|entry| entry.map(|entry| number(entry.sequence)));
+        rows.push(values![last, first, at, json_text(changes)?]);
     }
     INSERT.execute_rows(connection, values![], rows).await?;
     Ok(entries)
 }
 
-fn subject(change: &Change) -> &str {
-    match change {
-        Change::Event { id, .. } | Change::Update { id, .. } | Change::Request { id, .. } | Change::Hold { id, .. } => {
-            id
-        }
-        Change::Rollout { update, .. } => update,
-        Change::Freeze { environment, .. } => environment,
-    }
-}
-
-/// Returns the change of an event that has its new state.
-pub(super) fn of_event(event: &Event, reason: Option<String>) -> Change {
-    Change::Event {
-        id: event.id.clone(),
-        repository: event.repository.to_string(),
-        tag: event.tag.to_string(),
-        state: event.state.to_string(),
-        reason,
-    }
+fn number(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
 /// Returns the change of an update that has its new state.
@@ -144,12 +135,12 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// Waits for the next entries. Never returns an empty list.
-    pub async fn next(&mut self) -> Vec<Entry> {
+    pub async fn next(&mut self) -> Arc<[Entry]> {
         loop {
             if self.behind {
                 match after(&self.reads, self.cursor, AT_ONCE).await {
                     Ok(entries) if entries.is_empty() => self.behind = false,
-                    Ok(entries) => return self.advance(entries),
+                    Ok(entries) => return self.advance(entries.into()),
                     Err(error) => {
                         tracing::warn!(%error, "reading the outbox failed; trying again");
                         tokio::time::sleep(PAUSE).await;
@@ -159,7 +150,7 @@ impl Subscriber {
             }
             match self.receiver.recv().await {
                 Ok(entries) => {
-                    if let Some(entries) = self.unseen(&entries) {
+                    if let Some(entries) = self.unseen(entries) {
                         return entries;
                     }
                 }
@@ -171,36 +162,52 @@ impl Subscriber {
     }
 
     /// Returns the next entries if there are any already.
-    pub fn try_next(&mut self) -> Option<Vec<Entry>> {
-        // Reading the table is left to `next`.
-        while !self.behind {
+    ///
+    /// # Errors
+    ///
+    /// If the table cannot be read.
+    pub async fn next_if_any(&mut self) -> Result<Option<Arc<[Entry]>>, StoreError> {
+        loop {
+            if self.behind {
+                let entries = after(&self.reads, self.cursor, AT_ONCE).await?;
+                self.behind = !entries.is_empty();
+                if self.behind {
+                    return Ok(Some(self.advance(entries.into())));
+                }
+                continue;
+            }
             match self.receiver.try_recv() {
                 Ok(entries) => {
-                    if let Some(entries) = self.unseen(&entries) {
-                        return Some(entries);
+                    if let Some(entries) = self.unseen(entries) {
+                        return Ok(Some(entries));
                     }
                 }
                 Err(TryRecvError::Lagged(_)) => self.behind = true,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
             }
         }
-        None
     }
 
-    fn unseen(&mut self, entries: &[Entry]) -> Option<Vec<Entry>> {
-        let new: Vec<Entry> = entries.iter().filter(|entry| entry.sequence > self.cursor).cloned().collect();
-        (!new.is_empty()).then(|| self.advance(new))
+    fn unseen(&mut self, entries: Arc<[Entry]>) -> Option<Arc<[Entry]>> {
+        let seen = entries.iter().take_while(|entry| entry.sequence <= self.cursor).count();
+        match seen {
+            0 => Some(self.advance(entries)),
+            seen if seen < entries.len() => Some(self.advance(entries[seen..].into())),
+            _ => None,
+        }
     }
 
-    fn advance(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+    fn advance(&mut self, entries: Arc<[Entry]>) -> Arc<[Entry]> {
         self.cursor = entries.last().map_or(self.cursor, |entry| entry.sequence);
         entries
     }
 }
 
+/// Reads entries behind a sequence number from the table: those of some rows.
 async fn after(reads: &Pool, sequence: u64, limit: u32) -> Result<Vec<Entry>, sqlx::Error> {
-    let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
-    AFTER.all(&mut *reads.acquire().await?, values![sequence, limit]).await
+    let rows: Vec<Entries> = AFTER.all(&mut *reads.acquire().await?, values![number(sequence), limit]).await?;
+    let entries = rows.into_iter().flat_map(|Entries(entries)| entries);
+    Ok(entries.filter(|entry| entry.sequence > sequence).collect())
 }
 
 impl Store {

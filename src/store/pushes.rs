@@ -8,23 +8,27 @@ use sqlx::{FromRow, Row as _};
 use super::apply::{Step, apply};
 use super::block_rows::is_fence_at;
 use super::database::{Row, Value};
-use super::decisions::write_bases;
+use super::decisions;
 use super::rows::{json_changes, parse};
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
-use crate::domain::{AttemptedUpdate, PushAttempt, PushInput, PushState, UpdateInput, UpdateState, push_transition};
-use crate::policy::Criterion;
+use crate::domain::{
+    AttemptedUpdate, Decided, PushAttempt, PushInput, PushState, UpdateInput, UpdateState, push_transition,
+};
 
 statements! {
     STATES = ("SELECT id, state FROM updates WHERE id IN {list}");
     INSERT = ("INSERT INTO push_attempts (id, config_repository, branch, parent, tip, state, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)");
-    INSERT_UPDATES = ("INSERT INTO push_attempt_updates (push_id, update_id, commit_id, old_tag, old_digest, changes)
-        SELECT CAST($1 AS TEXT), column1, column2, column3, column4, column5 FROM (VALUES {rows:TTTTT}) AS v
+    INSERT_UPDATES = ("INSERT INTO push_attempt_updates (push_id, update_id, commit_id, old_tag, old_digest, changes, decided_by,
+            decided_because)
+        SELECT CAST($1 AS TEXT), column1, column2, column3, column4, column5, column6, column7
+        FROM (VALUES {rows:TTTTTTT}) AS v
         WHERE column1 IS NOT NULL");
     STATE = ("SELECT state FROM push_attempts WHERE id = $1");
-    CARRIED = ("SELECT push_id, update_id, commit_id, old_tag, old_digest, changes FROM push_attempt_updates
+    CARRIED = ("SELECT push_id, update_id, commit_id, old_tag, old_digest, changes, decided_by, decided_because
+        FROM push_attempt_updates
         WHERE push_id IN {list} ORDER BY update_id");
     END = ("UPDATE push_attempts SET state = $1, ended_at = $2 WHERE id = $3");
     FORGET_CARRIED = ("DELETE FROM push_attempt_updates WHERE push_id = $1");
@@ -53,14 +57,16 @@ pub struct NewPush {
     pub parent: String,
     /// The last commit of the push.
     pub tip: String,
-    pub updates: Vec<NewAttempt>,
+    pub updates: Vec<AttemptedUpdate>,
 }
 
-/// One update of a push, with the criterion that decided about its order; `None` for requests.
+/// A pending update that ends when another update of its place lands. Until then it stays pending: the other one may be rejected.
 #[derive(Debug, Clone)]
-pub struct NewAttempt {
-    pub attempted: AttemptedUpdate,
-    pub basis: Option<(Criterion, String)>,
+pub struct Outdone {
+    pub update_id: String,
+    /// The id of the other update.
+    pub by: String,
+    pub decided: Decided,
 }
 
 impl Store {
@@ -91,7 +97,22 @@ impl Store {
     ///
     /// If it could not be stored.
     pub async fn end_push(&self, push_id: &str, input: PushInput, follow: bool) -> Result<(), StoreError> {
-        self.writes.run(End { push_id: push_id.to_owned(), input, follow }).await
+        self.end_push_and_outdone(push_id, input, follow, Vec::new()).await
+    }
+
+    /// As [`Store::end_push`]. If the push landed, also ends the updates that were outdone by one that it carries.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be stored.
+    pub async fn end_push_and_outdone(
+        &self,
+        push_id: &str,
+        input: PushInput,
+        follow: bool,
+        outdone: Vec<Outdone>,
+    ) -> Result<(), StoreError> {
+        self.writes.run(End { push_id: push_id.to_owned(), input, follow, outdone }).await
     }
 
     /// Lands updates that were found on the branch, whichever attempt it was. Open attempts that carry nothing else have landed.
@@ -159,11 +180,11 @@ impl Write for Begin {
             return Ok(None);
         }
         let push = &self.push;
-        let ids = push.updates.iter().map(|update| &update.attempted.update_id);
+        let ids = push.updates.iter().map(|update| &update.update_id);
         let states: Vec<(String, String)> = STATES.all_of(tx.connection, values![], ids).await?;
         let states: BTreeMap<String, String> = states.into_iter().collect();
-        let is_pending = |update: &NewAttempt| {
-            states.get(&update.attempted.update_id).is_some_and(|state| state == UpdateState::Pending.as_str())
+        let is_pending = |update: &AttemptedUpdate| {
+            states.get(&update.update_id).is_some_and(|state| state == UpdateState::Pending.as_str())
         };
         if !push.updates.iter().all(is_pending) {
             return Ok(None);
@@ -174,13 +195,13 @@ impl Write for Begin {
         let values = values![&id, repository, branch, &push.parent, &push.tip, open, tx.now];
         INSERT.execute(tx.connection, values).await?;
         let mut rows: Vec<Vec<Value>> = Vec::with_capacity(push.updates.len());
-        for NewAttempt { attempted, .. } in &push.updates {
-            let (tag, digest) = (attempted.old.tag(), attempted.old.digest());
-            rows.push(values![&attempted.update_id, &attempted.commit, tag, digest, json_changes(&attempted.changes)?]);
+        for update in &push.updates {
+            let (tag, digest) = (update.old.tag(), update.old.digest());
+            let (by, because) = update.basis.clone().unzip();
+            let changes = json_changes(&update.changes)?;
+            rows.push(values![&update.update_id, &update.commit, tag, digest, changes, by, because]);
         }
         INSERT_UPDATES.execute_rows(tx.connection, values![&id], rows).await?;
-        let bases = push.updates.iter().map(|update| (&update.attempted.update_id, update.basis.as_ref()));
-        write_bases(tx, bases).await?;
         Ok(Some(id))
     }
 }
@@ -189,6 +210,7 @@ struct End {
     push_id: String,
     input: PushInput,
     follow: bool,
+    outdone: Vec<Outdone>,
 }
 
 impl Write for End {
@@ -202,7 +224,11 @@ impl Write for End {
         let carried: Vec<Carried> = CARRIED.all_of(tx.connection, values![], [&self.push_id]).await?;
         FORGET_CARRIED.execute(tx.connection, values![&self.push_id]).await?;
         if state == PushState::Landed {
-            land(tx, carried.into_iter().map(|carried| carried.update), self.follow).await?;
+            let landed: HashSet<&str> = carried.iter().map(|carried| carried.update.update_id.as_str()).collect();
+            let outdone = self.outdone.iter().filter(|one| landed.contains(one.by.as_str()));
+            let outdone: Vec<Step> = outdone.filter_map(|one| decisions::step(&one.update_id, &one.decided)).collect();
+            land(tx, carried.iter().map(|carried| carried.update.clone()), self.follow).await?;
+            apply(tx, outdone).await?;
         }
         Ok(())
     }

@@ -185,6 +185,7 @@ impl FromRow<'_, Row> for AttemptedUpdate {
             commit: row.try_get("commit_id")?,
             old: version(row, "old_tag", "old_digest")?,
             changes: changes(row)?,
+            basis: row.try_get::<Option<String>, _>("decided_by")?.zip(row.try_get("decided_because")?),
         })
     }
 }

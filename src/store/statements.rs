@@ -2,18 +2,20 @@
 //!
 //! A text may hold one marker for several values:
 //!
-//! - `{list}` becomes `($3, $4, …)`, for `IN`;
-//! - `{rows:TI}` becomes `(CAST($3 AS TEXT), CAST($4 AS BIGINT)), ($5, $6), …`, for `VALUES`. `T` stands for text, `I` for integers.
+//! - `{list}` becomes `($1, $2, …)`, for `IN`;
+//! - `{rows:TI}` becomes `(CAST($1 AS TEXT), CAST($2 AS BIGINT)), ($3, $4), …`, for `VALUES`. `T` stands for text, `I` for integers.
 //!
-//! The numbers follow those of the other parameters. The numbers of entries are powers of two, so that the driver's
-//! cache holds them. The rest is filled: a list with its last value, rows with `NULL`, which a statement skips because its
-//! first column is a key.
+//! The marker has the first numbers, and the numbers of the other parameters are moved behind them. For SQLite the marker is written
+//! with `?` instead: it looks up each numbered parameter in a list of all, which takes time that grows with the square.
+//!
+//! The counts of entries are powers of two, so that the driver's cache holds the texts. The rest is filled: a list with its last
+//! value, rows with `NULL`, which a statement skips because its first column is a key.
 
 use std::sync::OnceLock;
 
 use sqlx::FromRow;
 
-use super::database::{Arguments, Connection, Driver, Row, Value};
+use super::database::{Arguments, Connection, DIALECT, Dialect, Driver, Row, Value};
 use tagrelay_image::{Digest, Repository, Tag};
 
 /// The most rows in one statement: bounds the memory of a prepared statement.
@@ -189,21 +191,20 @@ impl Statement {
 
     fn whole<V: Into<Value>>(
         &'static self,
-        mut values: Vec<Value>,
+        fixed: Vec<Value>,
         list: impl IntoIterator<Item = V>,
     ) -> (&'static str, Vec<Value>) {
-        let fixed = values.len();
-        values.extend(list.into_iter().map(Into::into));
+        let mut values: Vec<Value> = list.into_iter().map(Into::into).collect();
         // An empty list is one that nothing equals: no id or name is empty.
-        let last = if values.len() > fixed { values.last().cloned() } else { None };
-        let fill = last.unwrap_or(Value::Text(Some(String::new())));
-        let wanted = (values.len() - fixed).max(1);
+        let fill = values.last().cloned().unwrap_or(Value::Text(Some(String::new())));
+        let wanted = values.len().max(1);
         let size = SIZES.iter().position(|size| *size >= wanted).unwrap_or(SIZES.len() - 1);
-        values.resize(fixed + SIZES[size].max(wanted), fill);
+        values.resize(SIZES[size].max(wanted), fill);
+        values.extend(fixed);
         (self.shape(size), values)
     }
 
-    fn rows(&'static self, values: &[Value], rows: Vec<Vec<Value>>) -> Vec<(&'static str, Vec<Value>)> {
+    fn rows(&'static self, fixed: &[Value], rows: Vec<Vec<Value>>) -> Vec<(&'static str, Vec<Value>)> {
         let mut chunks = Vec::new();
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
@@ -211,55 +212,64 @@ impl Statement {
             let size = SIZES.iter().position(|size| *size >= chunk.len()).unwrap_or(SIZES.len() - 1);
             let missing = SIZES[size] - chunk.len();
             let null = chunk.last().map(|row| row.iter().map(Value::null).collect::<Vec<_>>()).unwrap_or_default();
-            let mut all = values.to_vec();
+            let mut all: Vec<Value> = Vec::with_capacity(SIZES[size] * null.len() + fixed.len());
             all.extend(chunk.into_iter().flatten());
             all.extend(std::iter::repeat_n(null, missing).flatten());
+            all.extend_from_slice(fixed);
             chunks.push((self.shape(size), all));
         }
         chunks
     }
 
     fn shape(&'static self, size: usize) -> &'static str {
-        self.shapes[size].get_or_init(|| self.render(SIZES[size]))
+        self.shapes[size].get_or_init(|| self.render(SIZES[size], DIALECT))
     }
 
     /// Returns the text with so many entries in place of its marker.
-    pub(super) fn render(&self, entries: usize) -> String {
+    pub(super) fn render(&self, entries: usize, dialect: Dialect) -> String {
         let Some((before, rest)) = self.text.split_once('{') else { return self.text.to_owned() };
         let Some((marker, after)) = rest.split_once('}') else { return self.text.to_owned() };
-        let fixed = parameters(before).max(parameters(after));
-        let mut text = before.to_owned();
-        if marker == "list" {
-            let numbers: Vec<String> = (1..=entries).map(|number| format!("${}", fixed + number)).collect();
-            text.push_str(&format!("({})", numbers.join(", ")));
-        } else {
-            let types = marker.trim_start_matches("rows:").as_bytes();
-            for row in 0..entries {
-                text.push_str(if row == 0 { "(" } else { ", (" });
-                for (column, kind) in types.iter().enumerate() {
-                    let number = fixed + row * types.len() + column + 1;
-                    if column > 0 {
-                        text.push_str(", ");
-                    }
-                    // The other rows take the types of the first.
-                    text.push_str(&match (row, kind) {
-                        (0, b'T') => format!("CAST(${number} AS TEXT)"),
-                        (0, _) => format!("CAST(${number} AS BIGINT)"),
-                        _ => format!("${number}"),
-                    });
-                }
-                text.push(')');
+        let types = marker.strip_prefix("rows:").map(str::as_bytes);
+        let moved_by = entries * types.map_or(1, <[u8]>::len);
+        let mut text = moved(before, moved_by);
+        match types {
+            None => {
+                let parameters: Vec<String> = (1..=entries).map(|number| dialect.parameter(number)).collect();
+                text.push_str(&format!("({})", parameters.join(", ")));
+            }
+            Some(types) => {
+                let rows: Vec<String> = (0..entries).map(|row| row_of(row, types, dialect)).collect();
+                text.push_str(&rows.join(", "));
             }
         }
-        text.push_str(after);
+        text.push_str(&moved(after, moved_by));
         text
     }
 }
 
-/// Returns the highest number of a parameter in a text.
-fn parameters(text: &str) -> usize {
-    let numbers = text.split('$').skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-    numbers.filter_map(|digits| digits?.parse().ok()).max().unwrap_or(0)
+/// Returns a row of `VALUES`. The other rows take the types of the first.
+fn row_of(row: usize, types: &[u8], dialect: Dialect) -> String {
+    let columns = types.iter().enumerate().map(|(column, kind)| {
+        let parameter = dialect.parameter(row * types.len() + column + 1);
+        match (row, kind) {
+            (0, b'T') => format!("CAST({parameter} AS TEXT)"),
+            (0, _) => format!("CAST({parameter} AS BIGINT)"),
+            _ => parameter,
+        }
+    });
+    format!("({})", columns.collect::<Vec<_>>().join(", "))
+}
+
+/// Adds to the numbers of the parameters in a text.
+fn moved(text: &str, by: usize) -> String {
+    let mut parts = text.split('$');
+    let mut moved = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let number: usize = part[..end].parse().unwrap_or(0);
+        moved.push_str(&format!("${}{}", number + by, &part[end..]));
+    }
+    moved
 }
 
 fn arguments(values: Vec<Value>) -> Result<Arguments, sqlx::Error> {

@@ -6,6 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tagrelay_embedded_registry::push::{TinyImage, push};
+use tagrelay_image::Repository;
 use tempfile::TempDir;
 
 /// Time limit on a busy machine.
@@ -81,17 +84,13 @@ fn check_tour(output: &Output) -> String {
         moved("production", new, old),
         moved("production", old, new),
         moved("staging", old, new),
-        "Describe staging and production".to_owned(),
+        "Describe the environments".to_owned(),
     ];
     assert_eq!(subjects, expected);
 
     // The diff of staging, then the dry run of production; each has its own style.
     for (line, mark) in [(old, '-'), (new, '+')] {
-        for scalar in [
-            format!("          image: {repository}:{line} # the commit that CI built"),
-            format!("              image: '{repository}:{line}'"),
-            format!("        image: \"{repository}:{line}\""),
-        ] {
+        for scalar in [format!("    newTag: {line} # the commit that CI built"), format!("    newTag: \"{line}\"")] {
             assert!(shown.contains(&format!("\n   {mark}{scalar}\n")), "no {mark}{scalar} in:\n{shown}");
         }
     }
@@ -100,7 +99,7 @@ fn check_tour(output: &Output) -> String {
     let row = shown.lines().rfind(|line| line.trim_start().starts_with("user-service ")).unwrap();
     assert_eq!(
         row.split_whitespace().collect::<Vec<_>>().join(" "),
-        format!("user-service {new:.7} by push {old:.7} by rollback, held")
+        format!("user-service dev-0b5e1d2 {new:.7} by push {old:.7} by rollback, held")
     );
     tag.to_owned()
 }
@@ -166,8 +165,10 @@ fn port_in_use_is_named() {
     let newcomer = Newcomer::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let said = refused(&mut newcomer.demo(&["--once", "--port", &address.port().to_string()]));
-    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    for option in ["--port", "--registry-port"] {
+        let said = refused(&mut newcomer.demo(&["--once", option, &address.port().to_string()]));
+        assert!(said.contains(&format!("cannot listen on {address}")), "{option}: {said}");
+    }
     newcomer.assert_nothing_is_left();
 }
 
@@ -205,8 +206,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(newcomer: &Newcomer) -> Self {
-        let mut child = newcomer.demo(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fn start(newcomer: &Newcomer, arguments: &[&str]) -> Self {
+        let mut child = newcomer.demo(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -258,10 +259,35 @@ fn paste(newcomer: &Newcomer, commands: &str) -> String {
     text(&output.stdout)
 }
 
+/// What `make run` starts.
+#[tokio::test]
+async fn branch_build_pushed_to_a_demo_without_tour_reaches_development_only() {
+    let newcomer = Newcomer::new();
+    let mut demo = Running::start(&newcomer, &["--no-tour"]);
+    demo.until(&["Changes appear here"]);
+    let shown = demo.shown.clone();
+    assert!(!shown.contains("A small platform"), "there is no tour:\n{shown}");
+    assert!(shown.contains("docker push"), "{shown}");
+    let registry = shown.lines().find(|line| line.ends_with("/v2/")).unwrap();
+    let host = registry.rsplit_once("http://").unwrap().1.trim_end_matches("/v2/");
+    let repository = Repository::new(host, "uyou/user-service").unwrap();
+    let tag = format!("dev-{}", "ab".repeat(20));
+    let image = TinyImage { revision: None, created: Timestamp::now(), text: "a branch build".to_owned() };
+    push(&repository, &tag.parse().unwrap(), &image, None).await.unwrap();
+    demo.until(&["committed", "development: user-service dev-ababab"]);
+    let config = shown.lines().rfind(|line| line.contains("config repository")).unwrap();
+    let config = config.trim().trim_start_matches("config repository").trim();
+    let grep = format!("git --git-dir={config} grep -l {tag} main");
+    assert_eq!(paste(&newcomer, &grep).trim(), "main:environments/development/kustomization.yaml");
+    let (code, complaints) = demo.interrupt();
+    assert_eq!((code, complaints.as_str()), (Some(0), ""));
+    newcomer.assert_nothing_is_left();
+}
+
 #[test]
 fn demo_stays_up_and_its_printed_commands_work() {
     let newcomer = Newcomer::new();
-    let mut demo = Running::start(&newcomer);
+    let mut demo = Running::start(&newcomer, &[]);
     demo.until(&["Changes appear here"]);
     let shown = demo.shown.clone();
     let repository = PathBuf::from(

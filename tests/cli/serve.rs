@@ -119,7 +119,7 @@ fn commands_drive_the_service() {
     assert!(again.stderr.contains("only refused events"), "{again:?}");
 
     let dry = service.tagrelay(&workplace, "promote --to production user-service --dry-run").expect_code(0).stdout;
-    assert!(dry.contains(&format!("user-service:{SHA}")) && dry.contains("changed"), "{dry}");
+    assert!(dry.contains(&format!("+    newTag: \"{SHA}\"")) && dry.contains("changed"), "{dry}");
     let before = tip();
     let promoted = service.tagrelay(&workplace, "promote --to production user-service").expect_code(0).stdout;
     assert!(promoted.starts_with(&format!("committed {}  production from staging", tip())), "{promoted}");
@@ -169,7 +169,7 @@ fn unreachable_remote_does_not_stop_the_service() {
     let main = || workplace.git(&["-C", "platform.git", "grep", "-c", SHA, "main", "--", "environments/staging"]);
     let log = || workplace.git(&["-C", "platform.git", "log", "--format=%s", "main"]);
     eventually("the push is committed", || log().lines().count() == 2);
-    assert!(main().contains("deployment.yaml:1"));
+    assert!(main().contains("kustomization.yaml:1"));
     assert_eq!(service.stop("TERM"), 0);
 }
 

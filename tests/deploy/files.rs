@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_yaml::Value;
-use tagrelay::policy::RepositoryPattern;
-use tagrelay_image::{ImageReference, Repository};
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
@@ -28,22 +26,6 @@ fn document(relative: &str) -> Value {
     let mut documents = documents(relative, &read(relative));
     assert_eq!(documents.len(), 1, "{relative}");
     documents.remove(0)
-}
-
-/// The files below a folder, by path relative to the repository's root.
-fn files_below(relative: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path(relative)).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("{relative}/{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            files.extend(files_below(&name));
-        } else {
-            files.push(name);
-        }
-    }
-    files.sort();
-    files
 }
 
 /// Builds a kustomization with kubectl. `None`, with a message: kubectl is missing.
@@ -106,13 +88,6 @@ fn one<'a>(resources: &'a [Value], kind: &str) -> &'a Value {
     let first = found.next().unwrap_or_else(|| panic!("no {kind}"));
     assert!(found.next().is_none(), "more than one {kind}");
     first
-}
-
-fn named<'a>(resources: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    resources
-        .iter()
-        .find(|resource| resource["kind"] == kind && resource["metadata"]["name"] == name)
-        .unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
 /// The values of a key of each list item.
@@ -265,168 +240,6 @@ fn network_policy_admits_only_webhooks_and_scrapes() {
             .collect();
         assert_eq!(out, BTreeSet::from([22, 53, 443, 4317, 4318, 8080]));
     }
-}
-
-/// Each image of the config repository with the file that names it.
-fn images_of_the_config_repository() -> Vec<(String, ImageReference)> {
-    fn walk(file: &str, value: &Value, images: &mut Vec<(String, ImageReference)>) {
-        let mut add = |text: &str| images.push((file.to_owned(), text.parse().unwrap()));
-        match value {
-            Value::Mapping(mapping) => {
-                match &value["image"] {
-                    Value::String(image) => add(image),
-                    Value::Mapping(_) => {
-                        let part = |key: &str| value["image"][key].as_str().expect("values name repository and tag");
-                        add(&format!("{}:{}", part("repository"), part("tag")));
-                    }
-                    _ => {}
-                }
-                if let (Some(name), Some(tag)) = (value["name"].as_str(), value["newTag"].as_str()) {
-                    add(&format!("{name}:{tag}"));
-                }
-                mapping.values().for_each(|value| walk(file, value, images));
-            }
-            Value::Sequence(values) => values.iter().for_each(|value| walk(file, value, images)),
-            _ => {}
-        }
-    }
-    let mut images = Vec::new();
-    for file in files_below("deploy/config-repository").into_iter().filter(|file| file.ends_with(".yaml")) {
-        for document in documents(&file, &read(&file)) {
-            walk(&file, &document, &mut images);
-        }
-    }
-    images
-}
-
-#[test]
-fn only_our_services_are_managed() {
-    let rules: Vec<RepositoryPattern> = settings()["image"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|rule| rule["repository"].as_str().unwrap().parse().unwrap())
-        .collect();
-    let mut managed = BTreeSet::new();
-    let mut others = BTreeSet::new();
-    for (file, image) in images_of_the_config_repository() {
-        if rules.iter().any(|rule| rule.matches(&image.repository)) {
-            managed.insert(image.repository.to_string());
-            match image.tag {
-                Some(tag) => {
-                    assert!(file.contains("/environments/"), "{file}: only an environment names a version of ours");
-                    assert!(tag.as_str().len() == 40 && hex::decode(tag.as_str()).is_ok(), "{file}: {tag}");
-                }
-                None => assert!(file.contains("/base/"), "{file}: {} without a version", image.repository),
-            }
-        } else {
-            others.insert(image.repository.to_string());
-        }
-    }
-    assert_eq!(managed.iter().collect::<Vec<_>>(), ["docker.io/uyou/order-service", "docker.io/uyou/user-service"]);
-    for kept in
-        ["docker.io/apache/apisix", "quay.io/coreos/etcd", "docker.io/library/postgres", "docker.io/library/redis"]
-    {
-        assert!(others.contains(kept), "{kept} is not in the example: {others:?}");
-    }
-}
-
-#[test]
-fn user_service_reads_its_database_from_the_cluster() {
-    for (environment, replicas) in [("staging", 1), ("production", 3)] {
-        let file = format!("deploy/config-repository/environments/{environment}/user-service/deployment.yaml");
-        let deployment = document(&file);
-        assert_eq!(deployment["spec"]["replicas"], replicas);
-        let containers = &deployment["spec"]["template"]["spec"]["containers"];
-        let container = &containers[0];
-        let variable = |name: &str| {
-            let variables = container["env"].as_sequence().unwrap();
-            &variables.iter().find(|variable| variable["name"] == name).unwrap()["valueFrom"]
-        };
-        assert_eq!(variable("DB_PASSWORD")["secretKeyRef"]["key"], "DB_PASSWORD");
-        assert_eq!(variable("DB_HOST")["configMapKeyRef"]["key"], "DB_HOST");
-        for probe in ["livenessProbe", "readinessProbe"] {
-            assert_eq!(container[probe]["grpc"]["port"], container["ports"][0]["containerPort"], "{file}: {probe}");
-        }
-    }
-}
-
-#[test]
-fn the_environments_of_the_example_build() {
-    for (environment, replicas) in [("staging", 1), ("production", 3)] {
-        let folder = format!("deploy/config-repository/environments/{environment}");
-        let overlay = document(&format!("{folder}/order-service/kustomization.yaml"));
-        let wanted = format!(
-            "{}:{}",
-            overlay["images"][0]["name"].as_str().unwrap(),
-            overlay["images"][0]["newTag"].as_str().unwrap()
-        );
-        let Some(resources) = built(&folder) else { continue };
-        let order_service = named(&resources, "Deployment", "order-service");
-        assert_eq!(order_service["spec"]["replicas"], replicas);
-        assert_eq!(order_service["spec"]["template"]["spec"]["containers"][0]["image"], wanted);
-        named(&resources, "Deployment", "user-service");
-        for stateful_set in ["etcd", "postgres", "redis"] {
-            named(&resources, "StatefulSet", stateful_set);
-            named(&resources, "Service", stateful_set);
-        }
-        one(&resources, "Ingress");
-        one(&resources, "ApisixRoute");
-        assert!(resources.iter().all(|resource| resource["kind"] != "Secret"), "a template of a Secret is applied");
-    }
-}
-
-#[test]
-fn argo_cd_watches_the_written_folders() {
-    let settings = settings();
-    let repository = &settings["config_repository"][0];
-    let project = document("deploy/argocd/project.yaml");
-    let listed = document("deploy/argocd/kustomization.yaml");
-    for environment in settings["environment"].as_array().unwrap() {
-        let name = environment["name"].as_str().unwrap();
-        assert!(strings(&listed["resources"]).contains(&format!("platform-{name}.yaml").as_str()));
-        let application = document(&format!("deploy/argocd/platform-{name}.yaml"));
-        let spec = &application["spec"];
-        assert_eq!(spec["source"]["repoURL"], repository["url"].as_str().unwrap());
-        assert_eq!(spec["source"]["targetRevision"], repository["branch"].as_str().unwrap());
-        let watched = spec["source"]["path"].as_str().unwrap();
-        assert_eq!(environment["paths"][0].as_str().unwrap(), format!("{watched}/**"));
-        assert!(path(&format!("deploy/config-repository/{watched}/kustomization.yaml")).is_file());
-        assert_eq!(spec["syncPolicy"]["automated"]["prune"], true);
-        assert_eq!(spec["syncPolicy"]["automated"]["selfHeal"], true);
-
-        assert_eq!(spec["project"], project["metadata"]["name"]);
-        assert!(project["spec"]["sourceRepos"].as_sequence().unwrap().contains(&spec["source"]["repoURL"]));
-        assert!(project["spec"]["destinations"].as_sequence().unwrap().contains(&spec["destination"]));
-    }
-    for values in files_below("deploy/argocd").iter().filter(|file| file.contains("/apisix-")).flat_map(|file| {
-        let application = document(file);
-        strings(&application["spec"]["sources"][0]["helm"]["valueFiles"])
-            .into_iter()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    }) {
-        let file = values.strip_prefix("$config/").expect("a file of the config repository");
-        assert!(path(&format!("deploy/config-repository/{file}")).is_file(), "{values}");
-    }
-}
-
-#[test]
-fn ci_pushes_one_image_per_commit() {
-    let workflow = document("deploy/ci/github-actions.yml");
-    assert_eq!(workflow["permissions"], serde_yaml::from_str::<Value>("{ contents: read }").unwrap());
-    let steps = &workflow["jobs"]["image"]["steps"];
-    for action in column(steps, "uses").into_iter().filter_map(Value::as_str) {
-        let (_, version) = action.split_once('@').unwrap();
-        assert!(version.strip_prefix('v').is_some_and(|major| major.parse::<u32>().is_ok()), "{action}");
-    }
-    let build = steps.as_sequence().unwrap().iter().find(|step| step["id"] == "build").unwrap();
-    assert_eq!(build["with"]["tags"], "${{ env.IMAGE }}:${{ github.sha }}");
-    let image = workflow["env"]["IMAGE"].as_str().unwrap();
-    assert_eq!(image.parse::<Repository>().unwrap().as_str(), image, "the name that the manifests use");
-    let labels = build["with"]["labels"].as_str().unwrap();
-    assert!(labels.contains("org.opencontainers.image.revision=${{ github.sha }}"));
-    assert!(labels.contains("org.opencontainers.image.created="));
 }
 
 #[test]

@@ -3,3 +3,7 @@
 
 mod files;
 mod monitoring;
+mod platform_environments;
+mod platform_gateway;
+mod platform_rendering;
+mod platform_tree;

@@ -5,6 +5,10 @@ use super::string_newtype;
 /// The longest tag that the distribution specification allows, in bytes.
 const MAX_TAG_BYTES: usize = 128;
 
+/// The lengths of full commit SHAs, and of an abbreviated one.
+const SHA_LENGTHS: [usize; 2] = [40, 64];
+const SHORT_SHA_LENGTH: usize = 7;
+
 /// The tag of an image: a word character followed by up to 127 word characters, dots and dashes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -32,12 +36,16 @@ impl Tag {
         &self.0
     }
 
-    /// Returns the first seven characters of a full commit SHA, and any other tag whole.
+    /// Returns the tag with a full commit SHA at its end cut to seven digits: `9f8e7d6`, `dev-9f8e7d6`. Any other tag is returned
+    /// whole.
     pub fn short(&self) -> &str {
-        match self.0.parse::<super::CommitSha>() {
-            Ok(_) => &self.0[..7],
-            Err(_) => &self.0,
-        }
+        let cut = SHA_LENGTHS.into_iter().find_map(|length| {
+            // A tag is ASCII, so every index is a character boundary.
+            let (before, sha) = self.0.split_at(self.0.len().checked_sub(length)?);
+            let is_apart = !before.ends_with(|last: char| last.is_ascii_alphanumeric());
+            (is_apart && sha.parse::<super::CommitSha>().is_ok()).then_some(before.len() + SHORT_SHA_LENGTH)
+        });
+        &self.0[..cut.unwrap_or(self.0.len())]
     }
 }
 
@@ -82,9 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn only_commit_shas_are_shortened() {
+    fn commit_sha_at_the_end_is_shortened() {
         let sha: Tag = "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432".parse().unwrap();
         assert_eq!(sha.short(), "9f8e7d6");
-        assert_eq!("v1.2.3".parse::<Tag>().unwrap().short(), "v1.2.3");
+        assert_eq!(format!("dev-{sha}").parse::<Tag>().unwrap().short(), "dev-9f8e7d6");
+        assert_eq!("ab".repeat(32).parse::<Tag>().unwrap().short(), "abababa");
+        for whole in ["v1.2.3".to_owned(), "latest".to_owned(), format!("a{sha}"), "ab".repeat(33)] {
+            assert_eq!(whole.parse::<Tag>().unwrap().short(), whole);
+        }
     }
 }

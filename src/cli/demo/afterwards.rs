@@ -17,13 +17,14 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let token = shell(&stage.workspace.secret(API_TOKEN).to_string_lossy());
     let ci = shell(&stage.workspace.secret(CI_RECEIVER).to_string_lossy());
     let image = reference(&stage.unannounced.0, &stage.unannounced.1);
+    let host = stage.registry.host();
     let program = program();
     let screen = &mut stage.screen;
     screen.heading("It stays up until Ctrl-C. In another terminal:")?;
     screen.fact("API", &format!("{base}/api/v1/environments"))?;
     screen.fact("webhook", &format!("{base}/webhooks/{CI_RECEIVER}"))?;
     screen.fact("metrics", &format!("{base}/metrics"))?;
-    screen.fact("registry", &format!("http://{}/v2/", stage.registry.host()))?;
+    screen.fact("registry", &format!("http://{host}/v2/"))?;
     screen.fact("config repository", &repository)?;
     screen.gap()?;
     screen.command(
@@ -32,6 +33,13 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         &format!(
             "curl -H \"Authorization: Bearer $(cat {ci})\" \\\n     \
              -d '{{\"image\":\"{image}\"}}' \\\n     {base}/webhooks/{CI_RECEIVER}"
+        ),
+    )?;
+    screen.command(
+        "A branch build: only development takes tags with the prefix dev-. In a folder with a Dockerfile and a commit:",
+        &format!(
+            "image={host}/uyou/user-service:dev-$(git rev-parse HEAD)\n   \
+             docker build --tag \"$image\" . && docker push \"$image\""
         ),
     )?;
     screen.command(

@@ -41,6 +41,7 @@ const LOG_LINES: usize = 5;
 Examples:
   tagrelay demo                                    the tour, then a running system to play with
   tagrelay demo --once                             the tour only; exit code 1 if a step did not happen
+  tagrelay demo --no-tour --registry-port 5000     the running system only, to push images to 127.0.0.1:5000
   tagrelay demo --registry docker-registry         with CNCF Distribution instead of the embedded registry
 
 It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed
@@ -49,12 +50,18 @@ pub struct Options {
     /// End after the tour
     #[arg(long)]
     once: bool,
+    /// Leave out the tour
+    #[arg(long, conflicts_with = "once")]
+    no_tour: bool,
     /// The registry to use; `docker-registry` must be installed
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = RegistryChoice::Embedded)]
     registry: RegistryChoice,
     /// The port of the server on 127.0.0.1 [default: a free one]
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     port: u16,
+    /// The port of the registry on 127.0.0.1 [default: a free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    registry_port: u16,
 }
 
 /// The kind of registry.
@@ -125,9 +132,11 @@ async fn set_stage<'a>(
 }
 
 async fn perform(stage: &mut Stage<'_>, options: &Options, signals: &mut Signals) -> anyhow::Result<ExitCode> {
-    tokio::select! {
-        done = tour::run(stage) => done?,
-        () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
+    if !options.no_tour {
+        tokio::select! {
+            done = tour::run(stage) => done?,
+            () = signals.wait() => return Ok(ExitCode::from(INTERRUPTED)),
+        }
     }
     if !options.once {
         // The stream has messages of the tour itself.

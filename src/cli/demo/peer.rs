@@ -26,12 +26,15 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    /// Starts a registry on a free local port. It sends no webhooks yet.
-    pub(super) async fn start(choice: RegistryChoice, workspace: &Workspace) -> anyhow::Result<Self> {
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    /// Starts a registry on a local port (0: a free one). It sends no webhooks yet.
+    pub(super) async fn start(choice: RegistryChoice, port: u16, workspace: &Workspace) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(match choice {
-            RegistryChoice::Embedded => Self::Embedded(EmbeddedRegistry::start(anywhere, None).await?),
-            RegistryChoice::DockerRegistry => Self::Docker(DockerRegistry::start(workspace.path(), anywhere).await?),
+            RegistryChoice::Embedded => {
+                let registry = EmbeddedRegistry::start(address, None).await;
+                Self::Embedded(registry.with_context(|| format!("the registry cannot listen on {address}"))?)
+            }
+            RegistryChoice::DockerRegistry => Self::Docker(DockerRegistry::start(workspace.path(), address).await?),
         })
     }
 

@@ -61,7 +61,7 @@ fn commit_all(path: &Path, host: &str) -> Result<String, git2::Error> {
     let empty = repository.find_tree(repository.treebuilder(None)?.write()?)?;
     let tree = repository.find_tree(update.create_updated(&repository, &empty)?)?;
     let person = Signature::now("Platform team", "platform@example.com")?;
-    let message = "Describe staging and production\n";
+    let message = "Describe the environments\n";
     let reference = format!("refs/heads/{BRANCH}");
     Ok(repository.commit(Some(&reference), &person, &person, message, &tree, &[])?.to_string())
 }
@@ -77,15 +77,25 @@ mod tests {
         let platform = create(&path, "127.0.0.1:5000").unwrap();
         let images: Vec<_> =
             platform.images.iter().map(|(repository, tag)| format!("{} {}", repository.path(), tag.short())).collect();
-        assert_eq!(images, ["uyou/order-service 483219d", "uyou/order-service 516de5f", "uyou/user-service 690879c"]);
+        let expected = [
+            "uyou/order-service 483219d",
+            "uyou/order-service 516de5f",
+            "uyou/order-service dev-5dc0ff3",
+            "uyou/user-service 690879c",
+            "uyou/user-service dev-0b5e1d2",
+        ];
+        assert_eq!(images, expected);
 
         let repository = git2::Repository::open_bare(&path).unwrap();
         let tip = repository.find_reference("HEAD").unwrap().resolve().unwrap().peel_to_commit().unwrap();
         assert_eq!(tip.id().to_string(), platform.commit);
-        let file = Path::new("environments/staging/user-service/deployment.yaml");
+        let file = Path::new("environments/staging/kustomization.yaml");
         let blob = tip.tree().unwrap().get_path(file).unwrap().to_object(&repository).unwrap();
         let text = String::from_utf8(blob.as_blob().unwrap().content().to_vec()).unwrap();
-        assert!(text.contains("image: 127.0.0.1:5000/uyou/user-service:690879c8fa1a8a8147d87324bf52cabf9f4fceee #"));
-        assert!(text.contains("image: docker.io/library/postgres:16.6-bookworm"), "other images stay where they are");
+        assert!(text.contains(
+            "name: 127.0.0.1:5000/uyou/user-service\n    newTag: 690879c8fa1a8a8147d87324bf52cabf9f4fceee #"
+        ));
+        let other = files("127.0.0.1:5000").find(|(path, _)| *path == "base/data/postgres.yaml").unwrap();
+        assert!(other.1.contains("image: docker.io/library/postgres:"), "other images stay where they are");
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// Starts everything. The registry has the images of the manifests.
     pub(super) async fn set(options: &Options, workspace: &'a Workspace, screen: Screen) -> anyhow::Result<Self> {
-        let mut registry = Peer::start(options.registry, workspace).await?;
+        let mut registry = Peer::start(options.registry, options.registry_port, workspace).await?;
         let host = registry.host();
         let platform = create_platform(workspace, &host).await?;
         let unannounced = fill(&platform.images, &host).await?;

@@ -71,7 +71,7 @@ async fn present(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.fact("Tagrelay", &format!("{}, configured in {}", api.base(), file_name(&workspace.settings())))?;
     screen.fact("its log", &file_name(&workspace.log()))?;
     screen.gap()?;
-    screen.say("Staging gets new images automatically, production only promotions:")?;
+    screen.say("Development gets branch builds, staging new images of the main branch, production only promotions:")?;
     screen.gap()?;
     screen.table(&table)?;
     Ok(())
@@ -180,10 +180,7 @@ fn check_digest(event: &EventView, pushed: &Digest) -> anyhow::Result<()> {
 
 /// Shows the commit of the push with its diff.
 async fn show_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> {
-    stage.screen.step(
-        "The commit that Tagrelay pushed",
-        "Only the tag has changed, in every manifest of staging that runs the image. Argo CD takes it from here.",
-    )?;
+    stage.screen.step("The commit that Tagrelay pushed", "Only the tag has changed. Argo CD takes it from here.")?;
     let commit = tell_commit(stage, id).await?;
     stage.screen.diff(&commit.diff)?;
     Ok(commit)

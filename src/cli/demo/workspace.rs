@@ -89,6 +89,12 @@ branch = "main"
 author = "Tagrelay <tagrelay@example.com>"
 
 [[environment]]
+name = "development"
+paths = ["environments/development/**"]
+update = "automatic"
+tag = {{ kind = "commit-sha", prefix = "dev-" }}
+
+[[environment]]
 name = "staging"
 paths = ["environments/staging/**"]
 update = "automatic"

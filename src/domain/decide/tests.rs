@@ -1,11 +1,10 @@
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Block, BlockKind, BuildTime, Descent};
+use crate::domain::{AfterLanding, Block, BlockKind, BuildTime, Descent, after_landing};
 use crate::policy::{RepositoryPattern, TagRule, Verification};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Tag;
@@ -40,7 +39,7 @@ impl Facts for Linear {
         Fact::Known(None)
     }
 
-    fn announced_before(&self, _: &Repository, _: &Digest, _: &Tag) -> Fact<bool> {
+    fn announced_before(&self, _: &str, _: &Repository, _: &Digest, _: &Tag) -> Fact<bool> {
         Fact::Known(false)
     }
 }
@@ -155,10 +154,15 @@ fn newest_of_several_events_is_written_in_any_order_of_arrival() {
     let updates = [update(1, Cause::Push, 5, None), update(2, Cause::Push, 7, None), update(3, Cause::Push, 6, None)];
     let decided = decisions(&updates, by_hand(4), &none, &KNOWN);
     assert_eq!(words(&decided), ["superseded", "write", "refused"]);
-    let [Decision::End { reason: first, .. }, _, Decision::End { reason: third, by_tip: false, .. }] = &decided[..]
+    let [
+        Decision::End { reason: first, ground: by_first, .. },
+        _,
+        Decision::End { reason: third, ground: by_third, .. },
+    ] = &decided[..]
     else {
         panic!("{decided:?}")
     };
+    assert_eq!([by_first, by_third], [&Ground::Rival("u0002".to_owned()), &Ground::Rival("u0002".to_owned())]);
     assert_eq!(first, "c0002 is newer, and came before this was written");
     assert_eq!(third, "older: 0007000, which was taken for staging, is newer by ancestry in the source repository");
 }
@@ -166,7 +170,10 @@ fn newest_of_several_events_is_written_in_any_order_of_arrival() {
 #[test]
 fn event_that_is_older_than_what_runs_is_refused_by_the_tip() {
     let decided = decisions(&[update(1, Cause::Push, 3, None)], by_hand(4), &Blocks::default(), &KNOWN);
-    assert!(matches!(&decided[0], Decision::End { state: UpdateState::Refused, by_tip: true, .. }), "{decided:?}");
+    assert!(
+        matches!(&decided[0], Decision::End { state: UpdateState::Refused, ground: Ground::Tip, .. }),
+        "{decided:?}"
+    );
 }
 
 #[test]
@@ -246,6 +253,10 @@ enum Step {
     Thaw,
     /// The intake has (or lacks) the facts.
     Facts(bool),
+    /// The remote accepts (or rejects) pushes.
+    Rejects(bool),
+    /// The pause of the rejected updates is over.
+    Retry,
     /// A round of the branch writer.
     Round,
 }
@@ -259,6 +270,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Freeze),
         1 => Just(Step::Thaw),
         1 => any::<bool>().prop_map(Step::Facts),
+        2 => any::<bool>().prop_map(Step::Rejects),
+        1 => Just(Step::Retry),
         4 => Just(Step::Round),
     ]
 }
@@ -266,13 +279,14 @@ fn step() -> impl Strategy<Value = Step> {
 /// A model of store and branch around the decision.
 struct Model {
     arrivals: u32,
-    open: Vec<Update>,
+    /// Pending and waiting updates, each with its wait causes.
+    open: Vec<(Update, Vec<WaitCause>)>,
     running: Running,
     blocks: Blocks,
     facts: Linear,
+    rejects: bool,
     /// The version and arrival that set the last floor: a foreign commit, or a promotion or rollback that was written.
     floor: (u32, u32),
-    ended: HashMap<u32, String>,
 }
 
 impl Model {
@@ -283,8 +297,8 @@ impl Model {
             running: Running { version: version(20), landed: None },
             blocks: Blocks { rows: Vec::new(), calendar: Arc::default() },
             facts: Linear { missing: false },
+            rejects: false,
             floor: (20, 0),
-            ended: HashMap::new(),
         }
     }
 
@@ -292,32 +306,73 @@ impl Model {
         self.arrivals += 1;
         let running = [number_of(&self.running.version)];
         let expected = (!cause.is_event()).then_some(&running[..]);
-        self.open.push(update(self.arrivals, cause, wanted, expected));
+        self.open.push((update(self.arrivals, cause, wanted, expected), Vec::new()));
     }
 
+    /// Decides about the pending updates, as the branch writer does.
     fn round(&mut self) {
-        let decided = decisions(&self.open, vec![self.running.clone()], &self.blocks, &self.facts);
+        let (pending, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|(_, causes)| causes.is_empty());
+        self.open = waiting;
+        let pending: Vec<Update> = pending.into_iter().map(|(update, _)| update).collect();
+        let decided = decisions(&pending, vec![self.running.clone()], &self.blocks, &self.facts);
+        let written = decided.iter().position(|decision| *decision == Decision::Write);
         assert!(decided.iter().filter(|decision| **decision == Decision::Write).count() <= 1, "{decided:?}");
-        let open = std::mem::take(&mut self.open);
-        for (mut update, decision) in open.into_iter().zip(decided) {
-            let arrival: u32 = update.cause_id[1..].parse().unwrap();
+        let lands = written.is_some() && !self.rejects;
+        for (update, decision) in pending.iter().zip(&decided) {
             match decision {
-                Decision::Write => {
-                    let before = number_of(&self.running.version);
-                    let wanted = number_of(&update.version);
-                    if update.cause.is_event() {
-                        assert!(wanted >= before, "automation went from {before} back to {wanted}");
-                        assert!(self.floor.1 == 0 || arrival > self.floor.1 || self.floor.0 <= wanted);
-                    } else {
-                        self.floor = (wanted, arrival);
+                Decision::Write if lands => {}
+                Decision::Write => self.open.push((update.clone(), vec![WaitCause::RejectedPush])),
+                Decision::Wait(_) | Decision::Ask(_) => self.open.push((update.clone(), decision.wait_causes())),
+                Decision::Keep => self.open.push((update.clone(), Vec::new())),
+                Decision::End { ground: Ground::Rival(by), .. } => {
+                    assert_eq!(written.map(|index| &pending[index].id), Some(by), "it is outdone by what is written");
+                    if !lands {
+                        self.open.push((update.clone(), Vec::new()));
                     }
-                    update.finished_at = Some(Timestamp::from_second(2000 + i64::from(self.arrivals)).unwrap());
-                    self.running = Running { version: update.version.clone(), landed: Some(Landed::by(&update)) };
                 }
-                Decision::Wait(_) | Decision::Ask(_) | Decision::Keep => self.open.push(update),
-                Decision::End { reason, .. } => drop(self.ended.insert(arrival, reason)),
+                Decision::End { .. } => {}
             }
         }
+        if let (true, Some(index)) = (lands, written) {
+            self.land(pending[index].clone());
+        }
+    }
+
+    fn land(&mut self, mut update: Update) {
+        let arrival: u32 = update.cause_id[1..].parse().unwrap();
+        let (before, wanted) = (number_of(&self.running.version), number_of(&update.version));
+        if update.cause.is_event() {
+            assert!(wanted >= before, "automation went from {before} back to {wanted}");
+            assert!(self.floor.1 == 0 || arrival > self.floor.1 || self.floor.0 <= wanted);
+        } else {
+            self.floor = (wanted, arrival);
+        }
+        update.state = UpdateState::Committed;
+        update.finished_at = Some(Timestamp::from_second(2000 + i64::from(self.arrivals)).unwrap());
+        self.running = Running { version: update.version.clone(), landed: Some(Landed::by(&update)) };
+        let earlier = |other: &Update| other.cause_id < update.cause_id;
+        let open = std::mem::take(&mut self.open);
+        self.open = open
+            .into_iter()
+            .filter_map(|(other, causes)| {
+                if !earlier(&other) {
+                    return Some((other, causes));
+                }
+                let state = if causes.is_empty() { UpdateState::Pending } else { UpdateState::Waiting };
+                let blocked = causes.iter().any(|cause| cause.is_block());
+                match after_landing((update.cause, update.state), (other.cause, state), blocked) {
+                    AfterLanding::End => None,
+                    AfterLanding::DecideAgain => Some((other, Vec::new())),
+                    AfterLanding::Keep => Some((other, causes)),
+                }
+            })
+            .collect();
+    }
+
+    /// Ends a wait cause of all updates.
+    fn end(&mut self, ended: impl Fn(WaitCause) -> bool) {
+        self.open.iter_mut().for_each(|(_, causes)| causes.retain(|cause| !ended(*cause)));
     }
 
     fn run(&mut self, step: &Step) {
@@ -326,20 +381,33 @@ impl Model {
             Step::Foreign(commit) => {
                 self.running = Running { version: version(*commit), landed: None };
                 self.floor = (*commit, self.arrivals);
+                // The branch writer tries rejected updates again when others moved the branch.
+                self.end(|cause| cause == WaitCause::RejectedPush);
             }
             Step::Promote(commit) => self.arrive(Cause::Promotion, *commit),
             Step::RollBack(commit) => self.arrive(Cause::Rollback, *commit),
             Step::Freeze => self.blocks.rows = vec![freeze()],
-            Step::Thaw => self.blocks.rows.clear(),
-            Step::Facts(known) => self.facts.missing = !known,
+            Step::Thaw => {
+                self.blocks.rows.clear();
+                self.end(WaitCause::is_block);
+            }
+            Step::Facts(known) => {
+                self.facts.missing = !known;
+                if *known {
+                    self.end(|cause| cause == WaitCause::MissingFact);
+                }
+            }
+            Step::Rejects(rejects) => self.rejects = *rejects,
+            Step::Retry => self.end(|cause| cause == WaitCause::RejectedPush),
             Step::Round => self.round(),
         }
     }
 
     /// Ends every wait cause and lets the branch writer finish.
     fn settle(&mut self) {
-        self.blocks.rows.clear();
-        self.facts.missing = false;
+        for step in [Step::Thaw, Step::Facts(true), Step::Rejects(false), Step::Retry] {
+            self.run(&step);
+        }
         for _ in 0..self.open.len() + 1 {
             self.round();
         }
@@ -362,7 +430,7 @@ fn freeze() -> Block {
 }
 
 proptest! {
-    /// For every order of events, freezes, missing facts and foreign commits: the newest version that arrived after the last
+    /// For every order of events, freezes, missing facts, rejected pushes and foreign commits: the newest version that arrived after the last
     /// foreign commit, or the commit itself, ends up on the branch.
     #[test]
     fn newest_allowed_version_ends_up_on_the_branch(steps in prop::collection::vec(step(), 1..40)) {
@@ -374,7 +442,7 @@ proptest! {
             }
             if let Step::Foreign(commit) = step {
                 // Every waiting update is compared with the foreign commit, and lands if it is newer.
-                let newest = model.open.iter().map(|update| number_of(&update.version)).max().unwrap_or(0);
+                let newest = model.open.iter().map(|(update, _)| number_of(&update.version)).max().unwrap_or(0);
                 expected = newest.max(*commit);
             }
             if let Step::Event(commit) = step {

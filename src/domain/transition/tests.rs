@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
-use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, ReplayUpdates, SettleCause, SupersedeOlder};
+use Effect::{BeginRollout, EndHold, RecordFailure, ReplaceHolds, ReplayUpdates, ReviewPlace, SettleCause};
 
 #[test]
 fn every_input_to_an_update_has_its_effect() {
@@ -17,7 +17,7 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Unverified, I::Wait, None),
         (U::Unverified, I::Resume, None),
         (U::Unverified, I::Land, None),
-        (U::Unverified, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
+        (U::Unverified, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, ReviewPlace, ReplaceHolds]))),
         (U::Unverified, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Unverified, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
         (U::Unverified, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),
@@ -26,8 +26,8 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Pending, I::Postpone, Some((U::Pending, &[RecordFailure]))),
         (U::Pending, I::Wait, Some((U::Waiting, &[SettleCause]))),
         (U::Pending, I::Resume, None),
-        (U::Pending, I::Land, Some((U::Committed, &[SettleCause, BeginRollout, SupersedeOlder, ReplaceHolds]))),
-        (U::Pending, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
+        (U::Pending, I::Land, Some((U::Committed, &[SettleCause, BeginRollout, ReviewPlace, ReplaceHolds]))),
+        (U::Pending, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, ReviewPlace, ReplaceHolds]))),
         (U::Pending, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Pending, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
         (U::Pending, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),
@@ -36,8 +36,8 @@ fn every_input_to_an_update_has_its_effect() {
         (U::Waiting, I::Postpone, None),
         (U::Waiting, I::Wait, Some((U::Waiting, &[SettleCause]))),
         (U::Waiting, I::Resume, Some((U::Pending, &[SettleCause]))),
-        (U::Waiting, I::Land, Some((U::Committed, &[SettleCause, BeginRollout, SupersedeOlder, ReplaceHolds]))),
-        (U::Waiting, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, SupersedeOlder, ReplaceHolds]))),
+        (U::Waiting, I::Land, Some((U::Committed, &[SettleCause, BeginRollout, ReviewPlace, ReplaceHolds]))),
+        (U::Waiting, I::FindUnchanged, Some((U::Unchanged, &[SettleCause, ReviewPlace, ReplaceHolds]))),
         (U::Waiting, I::Supersede, Some((U::Superseded, &[SettleCause, EndHold]))),
         (U::Waiting, I::Refuse, Some((U::Refused, &[SettleCause, RecordFailure, EndHold]))),
         (U::Waiting, I::Cancel, Some((U::Cancelled, &[SettleCause, EndHold]))),

@@ -35,7 +35,7 @@ pub(super) async fn watch(
     let missed = missed.then(|| Ok(Event::default().event("missed").data("changes are kept for a day")));
     let entries = stream::unfold(subscriber, async |mut subscriber| {
         let entries: Vec<Result<Event, Infallible>> =
-            subscriber.next().await.into_iter().map(|entry| Ok(event(entry))).collect();
+            subscriber.next().await.iter().map(|entry| Ok(event(entry.clone()))).collect();
         Some((stream::iter(entries), subscriber))
     });
     Ok(Sse::new(stream::iter(missed).chain(entries.flatten())).keep_alive(KeepAlive::default()))

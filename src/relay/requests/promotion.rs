@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::follow_up::Promoted;
@@ -54,6 +55,7 @@ impl Relay {
             source: plan.source,
             actor: by.actor.clone(),
             reason: order.reason.clone(),
+            planned_at: plan.planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
             overridden,
@@ -69,6 +71,7 @@ impl Relay {
     pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
         let target = self.branch(&order.to)?;
         let source = self.source(order)?;
+        let planned_at = self.now();
         refresh(target).await?;
         let running = self.managed(target, &order.to);
         let offered = match source {
@@ -104,7 +107,7 @@ impl Relay {
         });
         let skipped = offered.filter(|_| order.repositories.is_none()).map(|(_, offered)| offered).unwrap_or_default();
         let skipped = skipped.into_keys().filter(|repository| !running.contains_key(repository)).collect();
-        Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere, skipped })
+        Ok(PromotionPlan { planned_at, source: source.map(str::to_owned), updates, elsewhere, skipped })
     }
 
     /// Adds the digest that the source received with the version, if the source's manifests name only the tag.
@@ -238,6 +241,8 @@ impl Relay {
 }
 
 pub(super) struct PromotionPlan {
+    /// When the versions that the target runs were read.
+    planned_at: Timestamp,
     source: Option<String>,
     pub(super) updates: Vec<NewRequestedUpdate>,
     /// A repository whose named version the source does not run.

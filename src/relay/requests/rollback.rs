@@ -37,6 +37,7 @@ impl Relay {
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
             return Ok(earlier);
         }
+        let planned_at = self.now();
         let update = self.plan_rollback(order).await?;
         let repository = update.repository.clone();
         let expires_at =
@@ -47,6 +48,7 @@ impl Relay {
             source: None,
             actor: by.actor.clone(),
             reason: order.reason.clone(),
+            planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
             overridden: None,

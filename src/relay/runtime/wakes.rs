@@ -8,7 +8,6 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{Change, Entry, EventState, UpdateState};
 use crate::relay::Relay;
 use crate::store::Subscriber;
-use tagrelay_image::Repository;
 
 /// The wake-ups of the stages that exist once in a generation. Branch writers and rollouts have their own.
 pub(in crate::relay) struct Wakes {
@@ -69,8 +68,8 @@ impl Relay {
         match &entry.change {
             Change::Event { repository, state, .. } => {
                 if state == EventState::Queued.as_str() {
-                    let registry = repository.parse().ok().map(|name: Repository| name.registry().to_owned());
-                    self.0.wakes.wake_intake(registry.as_deref());
+                    // A repository's name begins with its registry.
+                    self.0.wakes.wake_intake(repository.split('/').next());
                 }
             }
             Change::Update { environment, state, .. } => match state.parse() {

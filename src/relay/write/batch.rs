@@ -1,13 +1,26 @@
 //! The updates of one push, with their part in the traces.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::config_repo::{EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Request, Update};
-use crate::policy::Criterion;
 use crate::relay::Relay;
 use crate::relay::branch::Branch;
+use crate::store::Outdone;
 use crate::telemetry::{Span, SpanKind, TraceContext};
+
+/// What the parts of a claim have in common.
+pub(super) struct BatchContext {
+    /// Why each is newer, by update id.
+    pub(super) bases: HashMap<String, (String, String)>,
+    /// The requests behind the updates, by id.
+    pub(super) requests: HashMap<String, Request>,
+    /// Updates that end when one of the batch lands.
+    pub(super) outdone: Vec<Outdone>,
+    /// The fence of the claim.
+    pub(super) fence: u64,
+}
 
 /// Updates that are written together.
 pub(super) struct Batch<'a> {
@@ -15,25 +28,13 @@ pub(super) struct Batch<'a> {
     pub(super) branch: &'a Branch,
     /// In the order of arrival.
     pub(super) updates: Vec<Update>,
-    /// Why each is newer, by update id.
-    pub(super) bases: HashMap<String, (Criterion, String)>,
-    /// The requests behind the updates, by id.
-    pub(super) requests: HashMap<String, Request>,
-    /// The fence of the claim.
-    pub(super) fence: u64,
+    pub(super) context: Arc<BatchContext>,
     pub(super) round: Span,
     spans: HashMap<String, Span>,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(
-        relay: &'a Relay,
-        branch: &'a Branch,
-        updates: Vec<Update>,
-        bases: HashMap<String, (Criterion, String)>,
-        requests: HashMap<String, Request>,
-        fence: u64,
-    ) -> Self {
+    pub(super) fn new(relay: &'a Relay, branch: &'a Branch, updates: Vec<Update>, context: Arc<BatchContext>) -> Self {
         let begin = |update: &Update| {
             let mut span = relay.0.traces.begin(SpanKind::Consumer, "write update", Some(&update.trace));
             crate::relay::describe(&mut span, update);
@@ -47,13 +48,13 @@ impl<'a> Batch<'a> {
         round.set("tagrelay.branch", branch.branch_name());
         round.set_number("tagrelay.updates", i64::try_from(updates.len()).unwrap_or(i64::MAX));
         spans.iter_mut().skip(1).for_each(|(_, span)| span.link(&round.context()));
-        Self { relay, branch, updates, bases, requests, fence, round, spans: spans.into_iter().collect() }
+        Self { relay, branch, updates, context, round, spans: spans.into_iter().collect() }
     }
 
     /// Returns a batch of some of the updates.
     pub(super) fn part(&self, ids: &[String]) -> Self {
         let updates = self.updates.iter().filter(|update| ids.contains(&update.id)).cloned().collect();
-        Self::new(self.relay, self.branch, updates, self.bases.clone(), self.requests.clone(), self.fence)
+        Self::new(self.relay, self.branch, updates, Arc::clone(&self.context))
     }
 
     /// Splits a rejected batch: by environment, or in two halves if all updates are of one. A hook that rejects one service, or a

@@ -1,14 +1,17 @@
 //! Steps 2 and 3: decides about every candidate of the branch, at its tip.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, BatchContext};
 use super::settle::Unconfirmed;
-use super::{Setback, Writer};
-use crate::domain::{Candidate, Decided, Decision, Landed, Place, Running, Update, decide, is_same, versions_of};
+use super::{MAX_UPDATES, Setback, Writer};
+use crate::domain::{
+    Candidate, Decided, Decision, Ground, Landed, Place, Running, Update, decide, is_same, versions_of,
+};
 use crate::relay::branch::sites;
-use crate::store::Claim;
+use crate::store::{Claim, Outdone};
 use crate::telemetry::SpanKind;
 use tagrelay_image::{Repository, Version};
 
@@ -63,22 +66,33 @@ impl<'a> Writer<'a> {
         if self.is_outrun(&other, snapshot.tip).await? {
             return Ok(Outcome::Changed);
         }
-        let changes_nothing = other.iter().all(|(_, decided)| decided.decision == Decision::Keep);
-        if !changes_nothing {
-            let decisions = other.into_iter().map(|(update, decided)| (update.id, decided)).collect();
-            if !self.relay.0.store.record_decisions(decisions, claim.fence).await? {
-                return Ok(Outcome::Changed);
+        let (mut decisions, mut outdone) = (Vec::new(), Vec::new());
+        for (update, decided) in other {
+            match &decided.decision {
+                Decision::Keep => {}
+                Decision::End { ground: Ground::Rival(by), .. } => {
+                    outdone.push(Outdone { update_id: update.id, by: by.clone(), decided });
+                }
+                Decision::Write | Decision::Wait(_) | Decision::Ask(_) | Decision::End { .. } => {
+                    decisions.push((update.id, decided));
+                }
             }
         }
+        let (is_full, has_recorded) = (claim.updates.len() >= MAX_UPDATES as usize, !decisions.is_empty());
+        if !self.relay.0.store.record_decisions(decisions, claim.fence).await? {
+            return Ok(Outcome::Changed);
+        }
         if write.is_empty() {
-            return Ok(Outcome::Nothing);
+            // The claim was full, and what it left may now be claimed.
+            return Ok(if is_full && has_recorded { Outcome::Changed } else { Outcome::Nothing });
         }
         // In the order of arrival, which is the order in the commit message.
         write.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
-        let bases = write.iter().filter_map(|(update, decided)| Some((update.id.clone(), decided.basis.clone()?)));
-        let bases = bases.collect();
+        let basis = |decided: &Decided| decided.basis.as_ref().map(|(by, because)| (by.to_string(), because.clone()));
+        let bases = write.iter().filter_map(|(update, decided)| Some((update.id.clone(), basis(decided)?)));
+        let context = BatchContext { bases: bases.collect(), requests: claim.requests, outdone, fence: claim.fence };
         let updates = write.into_iter().map(|(update, _)| update).collect();
-        Ok(Outcome::Write(Box::new(Batch::new(self.relay, self.branch, updates, bases, claim.requests, claim.fence))))
+        Ok(Outcome::Write(Box::new(Batch::new(self.relay, self.branch, updates, Arc::new(context)))))
     }
 
     /// Decides about a place, with the facts in memory and in the store.
@@ -86,9 +100,9 @@ impl<'a> Writer<'a> {
         loop {
             let decided = decide(place, &self.relay.0.facts);
             let mut has_learned = false;
-            for (candidate, decided) in place.candidates.iter().zip(&decided) {
+            for decided in &decided {
                 if let Decision::Ask(missing) = &decided.decision {
-                    has_learned |= self.relay.recall(missing, &candidate.update.cause_id).await?;
+                    has_learned |= self.relay.recall(missing).await?;
                 }
             }
             if !has_learned {
@@ -124,7 +138,7 @@ impl<'a> Writer<'a> {
         tip: crate::config_repo::CommitId,
     ) -> Result<bool, Setback> {
         let by_tip =
-            decided.iter().filter(|(_, decided)| matches!(decided.decision, Decision::End { by_tip: true, .. }));
+            decided.iter().filter(|(_, decided)| matches!(decided.decision, Decision::End { ground: Ground::Tip, .. }));
         let Some(youngest) = by_tip.map(|(update, _)| update.wanted_since()).max() else {
             return Ok(false);
         };

@@ -84,6 +84,12 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let Some(branch) = relay.0.branches.get(index) else { return };
     let mut writer = Writer::new(&relay, branch);
     writer.try_rejected_again().await;
+    // The host may have announced a foreign commit while the settings were reloaded.
+    if branch.snapshot().is_some()
+        && let Err(error) = branch.refresh().await
+    {
+        tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
+    }
     while !*stopped.borrow() {
         let pause = match writer.round(&mut stopped).await {
             Ok(Round::Written { push }) => {
@@ -221,12 +227,10 @@ impl<'a> Writer<'a> {
 
     /// Reads all pending candidates of the branch, after waiting for calm if `gathers`.
     async fn claim(&self, gathers: bool, stopped: &mut watch::Receiver<bool>) -> Result<Claim, StoreError> {
-        let store = &self.relay.0.store;
-        let claim = store.claim(&self.environments, MAX_UPDATES).await?;
-        if gathers && !claim.updates.is_empty() && self.wait_for_calm(&claim.updates, stopped).await? {
-            return store.claim(&self.environments, MAX_UPDATES).await;
+        if gathers {
+            self.wait_for_calm(stopped).await?;
         }
-        Ok(claim)
+        self.relay.0.store.claim(&self.environments, MAX_UPDATES).await
     }
 
     async fn postpone_pending(&self, reason: String) -> Result<(), StoreError> {

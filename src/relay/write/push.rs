@@ -11,7 +11,7 @@ use crate::config_repo::{self, PlannedCommit, Prepared, PushError};
 use crate::domain::{AttemptedUpdate, Party, PushInput, SiteChange, Update, UpdateInput};
 use crate::relay::message;
 use crate::relay::runtime::backoff;
-use crate::store::{EndedUpdate, NewAttempt, NewPush, Retry};
+use crate::store::{EndedUpdate, NewPush, Retry};
 use crate::telemetry::{GitOperation, SpanKind};
 
 /// How old a reading may be that "unchanged" or "no site can be edited" rests on.
@@ -54,10 +54,19 @@ impl Writer<'_> {
                         let parts = batch.parts();
                         batches.extend(parts.iter().rev().map(|ids| batch.part(ids)));
                     } else {
+                        // Updates that gave way to these are decided again.
+                        let gave_way = &batch.context.outdone;
+                        if gave_way.iter().any(|one| batch.updates.iter().any(|update| update.id == one.by)) {
+                            end = Pushed::Changed;
+                        }
                         self.reject(&mut batch, reason).await?;
                     }
                 }
-                Ok(Sent::Pushed(Pushed::Landed)) => end = Pushed::Landed,
+                Ok(Sent::Pushed(Pushed::Landed)) => {
+                    if !matches!(end, Pushed::Changed) {
+                        end = Pushed::Landed;
+                    }
+                }
                 Ok(Sent::Pushed(Pushed::Nothing)) => {}
                 Ok(Sent::Pushed(other)) => {
                     batch.ids().iter().for_each(|id| batch.describe(id, "decided again", None, None));
@@ -95,7 +104,7 @@ impl Writer<'_> {
             return Ok(Sent::Pushed(Pushed::Nothing));
         }
         let store = &self.relay.0.store;
-        let Some(push_id) = store.begin_push(self.attempt(batch, &prepared), batch.fence).await? else {
+        let Some(push_id) = store.begin_push(self.attempt(batch, &prepared), batch.context.fence).await? else {
             return Ok(Sent::Pushed(Pushed::Changed));
         };
         // Whether an older attempt is open; this one is, until it is settled below.
@@ -108,7 +117,8 @@ impl Writer<'_> {
         match self.send(batch, prepared).await {
             Ok(()) => {
                 self.tip = Some(tip);
-                store.end_push(&push_id, PushInput::FindLanded, follow).await?;
+                let outdone = batch.context.outdone.clone();
+                store.end_push_and_outdone(&push_id, PushInput::FindLanded, follow, outdone).await?;
                 self.may_be_open = was_open;
                 sizes.iter().for_each(|updates| self.relay.0.metrics.commit(*updates));
                 commits.iter().for_each(|(id, commit)| batch.describe(id, "committed", None, Some(commit)));
@@ -145,8 +155,8 @@ impl Writer<'_> {
         let mut span = batch.step(SpanKind::Internal, "git commit");
         let updates: HashMap<String, Update> =
             batch.updates.iter().map(|update| (update.id.clone(), update.clone())).collect();
-        let (requests, settings) = (batch.requests.clone(), self.branch.writing().message.clone());
-        let render = move |commit: &PlannedCommit| message::render(commit, &updates, &requests, &settings);
+        let (context, settings) = (Arc::clone(&batch.context), self.branch.writing().message.clone());
+        let render = move |commit: &PlannedCommit| message::render(commit, &updates, &context.requests, &settings);
         let result = self.branch.config_repository().prepare(batch.plan(), Arc::new(render)).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
@@ -191,13 +201,13 @@ impl Writer<'_> {
 
     fn attempt(&self, batch: &Batch<'_>, prepared: &Prepared) -> NewPush {
         let attempts = committed(prepared).filter_map(|(id, commit, changes)| {
-            let attempted = AttemptedUpdate {
+            Some(AttemptedUpdate {
                 update_id: id.to_owned(),
                 commit,
                 old: changes.first()?.old.clone(),
                 changes: changes.iter().map(site_change).collect(),
-            };
-            Some(NewAttempt { basis: batch.bases.get(id).cloned(), attempted })
+                basis: batch.context.bases.get(id).cloned(),
+            })
         });
         NewPush {
             config_repository: self.branch.repository_name().to_owned(),

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::{MAX_UPDATES, Writer};
-use crate::domain::Update;
 use crate::store::StoreError;
 
 /// A stream of updates that never ends delays a push by this many quiet periods at the most.
@@ -28,19 +27,29 @@ pub(super) struct LastPush {
 }
 
 impl Writer<'_> {
-    /// Waits for calm, unless a promotion or rollback is pending. Returns whether more may be pending now.
-    pub(super) async fn wait_for_calm(
-        &self,
-        pending: &[Update],
-        stopped: &mut watch::Receiver<bool>,
-    ) -> Result<bool, StoreError> {
-        let is_full = pending.len() >= MAX_UPDATES as usize;
-        if is_full || pending.iter().any(|update| !update.cause.is_event()) {
-            return Ok(false);
+    /// Waits for calm, unless a promotion or rollback is pending.
+    pub(super) async fn wait_for_calm(&self, stopped: &mut watch::Receiver<bool>) -> Result<(), StoreError> {
+        let gathering = self.gathering();
+        let period = self.branch.writing().quiet_period;
+        if gathering.is_none() && period.is_zero() {
+            return Ok(());
         }
-        let gathered = self.gather(stopped).await?;
-        let waited = self.wait_for_quiet_period(pending.len(), stopped).await?;
-        Ok(gathered || waited)
+        let pending = self.relay.0.store.pending(&self.environments).await?;
+        if pending.all == 0 || pending.all >= u64::from(MAX_UPDATES) || pending.requested > 0 {
+            return Ok(());
+        }
+        if let Some(longest) = gathering {
+            self.gather(longest, stopped).await?;
+        }
+        if period.is_zero() { Ok(()) } else { self.wait_for_quiet_period(period, pending.all, stopped).await }
+    }
+
+    /// Returns until when, and for how long without news, the writer waits for the intake; `None`: it does not.
+    fn gathering(&self) -> Option<(Instant, Duration)> {
+        let LastPush { ended, took } = self.last_push?;
+        let longest = took.min(MOST_GATHERING);
+        let end = ended + longest;
+        (end > Instant::now() && *self.relay.0.in_hand.borrow() > 0).then_some((end, longest / GATHERING_LOOKS))
     }
 
     /// Waits until the intake has nothing in hand, or lets nothing go for a moment.
@@ -48,14 +57,12 @@ impl Writer<'_> {
     /// The first update of a burst goes at once. What arrives during that push would leave with the next one however little it
     /// is, and each push costs the server the same. So the next one waits while the intake is busy, but not longer than the last
     /// push took.
-    async fn gather(&self, stopped: &mut watch::Receiver<bool>) -> Result<bool, StoreError> {
-        let Some(LastPush { ended, took }) = self.last_push else { return Ok(false) };
-        let most = took.min(MOST_GATHERING);
-        let (end, look) = (ended + most, most / GATHERING_LOOKS);
+    async fn gather(
+        &self,
+        (end, look): (Instant, Duration),
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Result<(), StoreError> {
         let mut in_hand = self.relay.0.in_hand.subscribe();
-        if end <= Instant::now() || *in_hand.borrow() == 0 {
-            return Ok(false);
-        }
         while Instant::now() < end && !*stopped.borrow() {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
@@ -64,24 +71,20 @@ impl Writer<'_> {
             }
             // A burst wakes the writer for each update, and reading the store is not free.
             tokio::time::sleep(look / GATHERING_LOOKS).await;
-            if self.relay.0.store.is_request_pending(&self.environments).await? {
+            if self.relay.0.store.pending(&self.environments).await?.requested > 0 {
                 break;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Waits until nothing new has arrived for the quiet period of the branch.
     async fn wait_for_quiet_period(
         &self,
-        pending: usize,
+        period: Duration,
+        mut known: u64,
         stopped: &mut watch::Receiver<bool>,
-    ) -> Result<bool, StoreError> {
-        let period = self.branch.writing().quiet_period;
-        if period.is_zero() {
-            return Ok(false);
-        }
-        let mut known = u64::try_from(pending).unwrap_or(u64::MAX);
+    ) -> Result<(), StoreError> {
         let end = Instant::now() + period.saturating_mul(MOST_PERIODS);
         let mut quiet_at = Instant::now() + period;
         while !*stopped.borrow() {
@@ -91,16 +94,15 @@ impl Writer<'_> {
                 () = self.branch.wake.notified() => {}
             }
             tokio::time::sleep((period / LOOKS).min(Duration::from_millis(100))).await;
-            let store = &self.relay.0.store;
-            let count = store.pending_count(&self.environments).await?;
-            if count >= u64::from(MAX_UPDATES) || store.is_request_pending(&self.environments).await? {
+            let pending = self.relay.0.store.pending(&self.environments).await?;
+            if pending.all >= u64::from(MAX_UPDATES) || pending.requested > 0 {
                 break;
             }
-            if count != known {
-                (known, quiet_at) = (count, Instant::now() + period);
+            if pending.all != known {
+                (known, quiet_at) = (pending.all, Instant::now() + period);
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 

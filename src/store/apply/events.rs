@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
-use super::settle;
+use super::settle::{self, ChangedEvent};
 use super::step::Step;
 use super::updates::apply;
 use crate::domain::{Effect, Event, EventInput, EventState, Party, UpdateInput, UpdateState, event_transition};
@@ -62,7 +62,16 @@ pub(in crate::store) async fn apply_events(
     tx: &mut Transaction<'_>,
     steps: &BTreeMap<String, EventStep>,
 ) -> Result<HashMap<String, EventState>, sqlx::Error> {
-    let mut events: Vec<Event> = LOAD.all_of(tx.connection, values![], steps.keys()).await?;
+    let events: Vec<Event> = LOAD.all_of(tx.connection, values![], steps.keys()).await?;
+    apply_loaded_events(tx, events, steps).await
+}
+
+/// As [`apply_events`], for events that this transaction has read.
+pub(in crate::store) async fn apply_loaded_events(
+    tx: &mut Transaction<'_>,
+    mut events: Vec<Event>,
+    steps: &BTreeMap<String, EventStep>,
+) -> Result<HashMap<String, EventState>, sqlx::Error> {
     events.sort_by(|a, b| a.id.cmp(&b.id));
     let is_confirmed = |step: &EventStep| matches!(step, EventStep::Confirm { .. });
     let confirmed = steps.iter().filter(|(_, step)| is_confirmed(step)).map(|(id, _)| id);
@@ -85,7 +94,7 @@ pub(in crate::store) async fn apply_events(
                 // Only updates have them.
                 Effect::SettleCause
                 | Effect::BeginRollout
-                | Effect::SupersedeOlder
+                | Effect::ReviewPlace
                 | Effect::ReplaceHolds
                 | Effect::EndHold => {}
             }
@@ -97,8 +106,7 @@ pub(in crate::store) async fn apply_events(
     let states = changed.iter().map(|(event, _)| (event.id.clone(), event.state)).collect();
     // A failed try changes no state.
     changed.retain(|(_, input)| *input != EventInput::Postpone);
-    let changed: Vec<Event> = changed.into_iter().map(|(event, _)| event).collect();
-    settle::record(tx, &changed).await?;
+    settle::record(tx, changed.into_iter().map(|(event, _)| changed_event(event)).collect()).await?;
     if !failed.is_empty() {
         failures::record(tx, &failed).await?;
     }
@@ -108,6 +116,11 @@ pub(in crate::store) async fn apply_events(
         apply(tx, refused.into_iter().map(|(id,)| Step::new(id, UpdateInput::Replay)).collect()).await?;
     }
     Ok(states)
+}
+
+fn changed_event(event: Event) -> ChangedEvent {
+    let Event { id, repository, tag, state, reason, .. } = event;
+    ChangedEvent { id, repository: repository.to_string(), tag: tag.to_string(), state, reason }
 }
 
 /// Changes the columns that an input changes besides the state. `reason` is that of the explaining update.

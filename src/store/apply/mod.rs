@@ -21,7 +21,7 @@ mod settle;
 mod step;
 mod updates;
 
-pub(super) use events::{EventStep, apply_events};
+pub(super) use events::{EventStep, apply_events, apply_loaded_events};
 pub(super) use insert::{NewUpdate, insert};
 pub(super) use review::{Scope, review};
 pub(super) use step::Step;

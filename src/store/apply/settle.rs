@@ -1,18 +1,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::domain::{Event, EventInput, EventState, UpdateState, event_transition};
+use crate::domain::{Change, EventInput, EventState, UpdateState, event_transition};
 use crate::store::explain;
-use crate::store::outbox::of_event;
-use crate::store::rows::{event_columns, parse};
+use crate::store::rows::parse;
 use crate::store::statements::{statements, values};
 use crate::store::writer::Transaction;
 
 statements! {
-    EVENTS = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list}");
+    EVENTS = ("SELECT id, repository, tag, state, reason FROM events WHERE id IN {list} ORDER BY id");
     UPDATES = ("SELECT cause_id, state, reason FROM updates WHERE replayed = 0 AND cause_id IN {list} ORDER BY id");
-    WRITE = ("UPDATE events SET state = v.column2, reason = v.column3, finished_at = v.column4
-        FROM (VALUES {rows:TTTI}) AS v WHERE events.id = v.column1");
+    WRITE = ("UPDATE events SET state = v.column2, reason = v.column3,
+            finished_at = CASE WHEN v.column5 = 1 THEN v.column4 ELSE finished_at END
+        FROM (VALUES {rows:TTTII}) AS v WHERE events.id = v.column1");
 }
 
 /// The updates of events that count, in the order in which they were made, with their reasons.
@@ -40,40 +40,47 @@ pub(super) async fn settle(tx: &mut Transaction<'_>, event_ids: &BTreeSet<String
     if event_ids.is_empty() {
         return Ok(());
     }
-    let mut events: Vec<Event> = EVENTS.all_of(tx.connection, values![], event_ids).await?;
-    events.sort_by(|a, b| a.id.cmp(&b.id));
+    let events: Vec<(String, String, String, String, Option<String>)> =
+        EVENTS.all_of(tx.connection, values![], event_ids).await?;
     let updates = updates_of(tx, event_ids).await?;
     let mut rows = Vec::new();
     let mut changed = Vec::new();
-    for mut event in events {
-        let of_event = updates.get(&event.id).map(Vec::as_slice).unwrap_or_default();
+    for (id, repository, tag, before, before_reason) in events {
+        let before: EventState = parse(&before, "state")?;
+        let of_event = updates.get(&id).map(Vec::as_slice).unwrap_or_default();
         let (of_updates, reason) = state_of(of_event);
-        let Some((state, _)) = event_transition(event.state, EventInput::Settle, of_updates) else { continue };
-        if state == event.state && reason == event.reason {
+        let Some((state, _)) = event_transition(before, EventInput::Settle, of_updates) else { continue };
+        if state == before && reason == before_reason {
             continue;
         }
-        let is_new = state != event.state;
-        if is_new {
-            event.finished_at = (!state.is_open()).then_some(tx.now);
-        }
-        (event.state, event.reason) = (state, reason);
-        rows.push(values![&event.id, event.state.as_str(), &event.reason, event.finished_at]);
-        if is_new {
-            changed.push(event);
+        let ended_at = (!state.is_open()).then_some(tx.now);
+        rows.push(values![&id, state.as_str(), &reason, ended_at, state != before]);
+        if state != before {
+            changed.push(ChangedEvent { id, repository, tag, state, reason });
         }
     }
     WRITE.execute_rows(tx.connection, values![], rows).await?;
-    record(tx, &changed).await
+    record(tx, changed).await
+}
+
+/// An event that has changed its state.
+pub(super) struct ChangedEvent {
+    pub(super) id: String,
+    pub(super) repository: String,
+    pub(super) tag: String,
+    pub(super) state: EventState,
+    pub(super) reason: Option<String>,
 }
 
 /// Writes the entries of events that have changed their states.
-pub(super) async fn record(tx: &mut Transaction<'_>, events: &[Event]) -> Result<(), sqlx::Error> {
+pub(super) async fn record(tx: &mut Transaction<'_>, events: Vec<ChangedEvent>) -> Result<(), sqlx::Error> {
     let waiting = events.iter().filter(|event| event.state == EventState::Waiting);
     let waiting: Vec<&str> = waiting.map(|event| event.id.as_str()).collect();
-    let reasons = explain::of_causes(tx.connection, &waiting, Arc::clone(&tx.calendar), tx.now).await?;
+    let mut reasons = explain::of_causes(tx.connection, &waiting, Arc::clone(&tx.calendar), tx.now).await?;
     for event in events {
-        let reason = reasons.get(&event.id).or(event.reason.as_ref()).cloned();
-        tx.record(of_event(event, reason));
+        let ChangedEvent { id, repository, tag, state, reason } = event;
+        let reason = reasons.remove(&id).or(reason);
+        tx.record(Change::Event { id, repository, tag, state: state.to_string(), reason });
     }
     Ok(())
 }

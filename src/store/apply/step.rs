@@ -17,6 +17,8 @@ pub(in crate::store) struct Step {
     pub(in crate::store) digest: Option<Digest>,
     /// The causes, if it waits.
     pub(in crate::store) waits: Vec<Wait>,
+    /// The criterion that decided about the order, and the comparison in words.
+    pub(in crate::store) basis: Option<(String, String)>,
     /// The commit and its changes, if it landed.
     pub(in crate::store) landed: Option<AttemptedUpdate>,
     /// Whether Argo CD is followed.
@@ -33,6 +35,7 @@ impl Step {
             until: None,
             digest: None,
             waits: Vec::new(),
+            basis: None,
             landed: None,
             follow: false,
         }

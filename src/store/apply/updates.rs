@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::effects::Effects;
 use super::settle::settle;
@@ -16,8 +16,9 @@ statements! {
     LOAD = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list}");
     WRITE = ("UPDATE updates SET state = v.column2, reason = v.column3, failures = v.column4, next_attempt_at = v.column5,
             released_at = v.column6, finished_at = v.column7, digest = v.column8, commit_id = v.column9, old_tag = v.column10,
-            old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13
-        FROM (VALUES {rows:TTTIIIITTTTTI}) AS v WHERE updates.id = v.column1");
+            old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13, decided_by = v.column14,
+            decided_because = v.column15
+        FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 
 /// Applies inputs to updates, and executes the effects. Inputs that mean nothing in the state of their update are left out.
@@ -52,6 +53,10 @@ async fn transit(
     let mut updates: HashMap<String, Update> = loaded.into_iter().map(|update| (update.id.clone(), update)).collect();
     let mut changed: Vec<(String, bool)> = Vec::new();
     let mut waits: Vec<&Step> = Vec::new();
+    // Those that have rows of wait causes.
+    let has_waited = |update: &Update| update.state == UpdateState::Waiting || update.released_at.is_some();
+    let waited: HashSet<String> =
+        updates.values().filter(|update| has_waited(update)).map(|update| update.id.clone()).collect();
     let blocks = match steps.iter().any(|step| step.input == UpdateInput::Wait) {
         true => Some(block_rows::current(tx).await?),
         false => None,
@@ -76,7 +81,8 @@ async fn transit(
     }
     write(tx, &updates, &changed).await?;
     write_waits(tx, &waits).await?;
-    let ended = updates.values().filter(|update| !update.state.is_open()).map(|update| update.id.as_str());
+    let has_ended = |update: &&Update| !update.state.is_open() && waited.contains(&update.id);
+    let ended = updates.values().filter(has_ended).map(|update| update.id.as_str());
     wait_rows::delete(tx.connection, &ended.collect::<Vec<_>>()).await?;
     let changed: BTreeSet<String> = changed.into_iter().map(|(id, _)| id).collect();
     Ok(updates.into_values().filter(|update| changed.contains(&update.id)).collect())
@@ -95,6 +101,10 @@ fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
         | UpdateInput::Refuse
         | UpdateInput::Cancel => step.reason.clone(),
     };
+    let basis = step.basis.as_ref().or(step.landed.as_ref().and_then(|landed| landed.basis.as_ref()));
+    if let Some((by, because)) = basis {
+        (update.decided_by, update.decided_because) = (Some(by.clone()), Some(because.clone()));
+    }
     match step.input {
         UpdateInput::Replay => return,
         UpdateInput::Postpone => {
@@ -150,6 +160,8 @@ async fn write(
             old.and_then(Version::digest),
             json_changes(&update.changes)?,
             replayed,
+            &update.decided_by,
+            &update.decided_because,
         ]);
     }
     WRITE.execute_rows(tx.connection, values![], rows).await

@@ -118,7 +118,7 @@ impl Fixture {
     async fn begin_push(&self, causes: &[&str]) -> Option<String> {
         let mut updates = Vec::new();
         for cause in causes {
-            updates.push(NewAttempt { attempted: attempted(&self.update_of(cause).await.id), basis: None });
+            updates.push(attempted(&self.update_of(cause).await.id));
         }
         self.store.begin_push(push(updates), self.fence().await).await.unwrap()
     }
@@ -244,6 +244,8 @@ fn promotion(to: &str) -> NewRequest {
         reason: None,
         idempotency_key: None,
         fingerprint: to.to_owned(),
+        // Before the transaction, whenever that is.
+        planned_at: Timestamp::MAX,
         updates: vec![requested(to)],
         hold: None,
         trace: TraceContext::random(),
@@ -269,10 +271,10 @@ fn requested(to: &str) -> NewRequestedUpdate {
 fn attempted(update_id: &str) -> AttemptedUpdate {
     let change = SiteChange { path: "a.yaml".to_owned(), line: 3, old: version("0"), new: version("b") };
     let (update_id, commit) = (update_id.to_owned(), "c0ffee".to_owned());
-    AttemptedUpdate { update_id, commit, old: version("0"), changes: vec![change] }
+    AttemptedUpdate { update_id, commit, old: version("0"), changes: vec![change], basis: None }
 }
 
-fn push(updates: Vec<NewAttempt>) -> NewPush {
+fn push(updates: Vec<AttemptedUpdate>) -> NewPush {
     NewPush {
         config_repository: "platform".to_owned(),
         branch: "main".to_owned(),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::Ground;
 
 fn history(limit: u32) -> HistoryFilter {
     HistoryFilter { limit, ..HistoryFilter::default() }
@@ -65,7 +66,7 @@ async fn open_push_survives_a_restart_with_everything_that_it_carries() {
 async fn block_or_request_after_the_decision_stops_the_push() {
     let fixture = Fixture::new().await;
     let id = fixture.pushed("b").await;
-    let attempt = async || NewAttempt { attempted: attempted(&fixture.update_of(&id).await.id), basis: None };
+    let attempt = async || attempted(&fixture.update_of(&id).await.id);
     let claim = fixture.claim().await;
     let hold = fixture.hold().await;
     assert_eq!(fixture.store.begin_push(push(vec![attempt().await]), claim.fence).await.unwrap(), None);
@@ -101,7 +102,7 @@ async fn decisions_end_updates_or_make_them_wait_and_keep_their_basis() {
         [fixture.pushed("a").await, fixture.pushed("b").await, fixture.pushed("c").await, fixture.pushed("d").await];
     let claim = fixture.claim().await;
     let missing = Missing::BuildTime { repository: repository(), digest: Digest::of(b"1") };
-    let end = |state| Decision::End { state, reason: "older: d is newer".to_owned(), by_tip: true };
+    let end = |state| Decision::End { state, reason: "older: d is newer".to_owned(), ground: Ground::Tip };
     let decisions = [end(UpdateState::Refused), end(UpdateState::Superseded), Decision::Ask(missing), Decision::Write];
     let basis = Some((Criterion::BuildTime, "built before d".to_owned()));
     let decided = claim.updates.iter().zip(decisions);
@@ -110,7 +111,7 @@ async fn decisions_end_updates_or_make_them_wait_and_keep_their_basis() {
     let ids = ids.each_ref().map(String::as_str);
     use UpdateState::{Pending, Refused, Superseded, Waiting};
     assert_eq!(fixture.states(&ids).await, [Refused, Superseded, Waiting, Pending]);
-    for id in ids {
+    for id in &ids[..3] {
         let update = fixture.update_of(id).await;
         assert_eq!(update.decided_by.as_deref(), Some("build_time"));
         assert_eq!(update.decided_because.as_deref(), Some("built before d"));
@@ -119,6 +120,73 @@ async fn decisions_end_updates_or_make_them_wait_and_keep_their_basis() {
     assert_eq!((tries[0].asked.as_str(), tries[0].answered.as_str()), ("rules", "refused: older: d is newer"));
     assert_eq!(tries[0].environment.as_deref(), Some("staging"));
 }
+
+#[tokio::test]
+async fn outdone_update_ends_when_the_other_one_lands_and_not_before() {
+    let fixture = Fixture::new().await;
+    let (older, newer) = (fixture.pushed("a").await, fixture.pushed("b").await);
+    let (older_id, newer_id) = (fixture.update_of(&older).await.id, fixture.update_of(&newer).await.id);
+    let decided = Decided {
+        decision: Decision::End {
+            state: UpdateState::Superseded,
+            reason: "b is newer".to_owned(),
+            ground: Ground::Rival(newer_id.clone()),
+        },
+        basis: None,
+    };
+    let outdone = vec![Outdone { update_id: older_id, by: newer_id, decided }];
+    let push = fixture.begin_push(&[&newer]).await.unwrap();
+    fixture.store.end_push_and_outdone(&push, PushInput::FindLost, false, outdone.clone()).await.unwrap();
+    assert_eq!(fixture.states(&[&older, &newer]).await, [UpdateState::Pending, UpdateState::Pending]);
+    let other = fixture.begin_push(&[&older]).await.unwrap();
+    fixture.store.end_push_and_outdone(&other, PushInput::FindLost, false, outdone.clone()).await.unwrap();
+    let push = fixture.begin_push(&[&newer]).await.unwrap();
+    fixture.store.end_push_and_outdone(&push, PushInput::FindLanded, false, outdone).await.unwrap();
+    assert_eq!(fixture.states(&[&older, &newer]).await, [UpdateState::Superseded, UpdateState::Committed]);
+    assert_eq!(fixture.update_of(&older).await.reason.as_deref(), Some("b is newer"));
+}
+
+/// The newest build waits after a rejected push, and a late build of an older commit lands first.
+#[tokio::test]
+async fn landing_of_a_late_event_has_a_rejected_one_decided_again() {
+    let fixture = Fixture::new().await;
+    let (rejected, late) = (fixture.pushed("b").await, fixture.pushed("a").await);
+    let retry = Retry { first: DAY, longest: DAY, give_up_after: DAY };
+    let id = fixture.update_of(&rejected).await.id;
+    fixture.store.reject(vec![id], "protected branch".to_owned(), retry).await.unwrap();
+    assert_eq!(fixture.states(&[&rejected]).await, [UpdateState::Waiting]);
+    fixture.land(&[&late]).await;
+    assert_eq!(fixture.states(&[&rejected, &late]).await, [UpdateState::Pending, UpdateState::Committed]);
+}
+
+/// The weekend is frozen. The remote rejects the push on Friday and on Monday.
+#[tokio::test]
+async fn time_under_a_freeze_does_not_count_as_time_of_rejection() {
+    let clock = Clock::stopped_at(at("2026-11-27T12:00:00Z"));
+    let fixture = Fixture::with(clock.clone()).await;
+    let cause = fixture.pushed("b").await;
+    let id = fixture.update_of(&cause).await.id;
+    let minute = std::time::Duration::from_secs(60);
+    let retry = Retry { first: minute, longest: minute, give_up_after: DAY };
+    let reject = async || fixture.store.reject(vec![id.clone()], "protected".to_owned(), retry).await.unwrap();
+    reject().await;
+    clock.set(clock.now() + minute);
+    let freeze = fixture.freeze(None).await;
+    fixture.store.review_waits().await.unwrap();
+    fixture.decide().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Waiting]);
+    clock.set(clock.now() + DAY * 3);
+    fixture.thaw(&freeze).await;
+    reject().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Waiting]);
+    // Without a block, the time since the first rejection counts.
+    clock.set(clock.now() + DAY);
+    fixture.store.review_waits().await.unwrap();
+    reject().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Refused]);
+}
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 #[tokio::test]
 async fn missing_fact_is_asked_for_until_it_is_there() {
@@ -132,8 +200,10 @@ async fn missing_fact_is_asked_for_until_it_is_there() {
     fixture.store.record_decisions(vec![(update_id.clone(), decided)], claim.fence).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.reason, Some(missing.to_string()));
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().reason, Some(missing.to_string()));
-    let due = async || fixture.store.missing_facts(clock.now(), 10).await.unwrap();
+    let due = async || fixture.store.missing_facts(clock.now(), 10, &[]).await.unwrap();
     assert_eq!(due().await[0].failures, 0);
+    let busy = fixture.update_of(&id).await.repository.registry().to_owned();
+    assert!(fixture.store.missing_facts(clock.now(), 10, &[&busy]).await.unwrap().is_empty(), "its registry is busy");
 
     let until = clock.now() + Duration::from_secs(5);
     fixture.store.postpone_missing_fact(&update_id, until, "no answer".to_owned()).await.unwrap();
@@ -266,9 +336,9 @@ async fn claim_leaves_out_requests_that_are_still_being_confirmed() {
     let updates = fixture.store.updates_of(&request.id).await.unwrap();
     fixture.store.verify_update(&updates[0].id, Some(&Digest::of(b"1")), Some("a remark".to_owned())).await.unwrap();
     assert!(fixture.claim().await.updates.is_empty());
-    assert!(fixture.store.is_request_pending(&["staging".to_owned()]).await.unwrap());
-    assert_eq!(fixture.store.pending_count(&["staging".to_owned()]).await.unwrap(), 1);
-    assert_eq!(fixture.store.pending_count(&["qa".to_owned()]).await.unwrap(), 0);
+    let pending = async |environment: &str| fixture.store.pending(&[environment.to_owned()]).await.unwrap();
+    assert_eq!(pending("staging").await, PendingCount { all: 1, requested: 1 });
+    assert_eq!(pending("qa").await, PendingCount::default());
     // A registry that could not answer holds up its own images only.
     fixture.store.postpone_updates(vec![updates[1].id.clone()], None, "no answer".to_owned()).await.unwrap();
     let claim = fixture.claim().await;
@@ -320,9 +390,8 @@ async fn push_of_a_thousand_updates_lands_as_a_whole() {
     }
     let claim = fixture.claim().await;
     assert_eq!(claim.updates.len(), 1000);
-    let basis = Some((Criterion::Arrival, "nothing else runs".to_owned()));
-    let attempts =
-        claim.updates.iter().map(|update| NewAttempt { attempted: attempted(&update.id), basis: basis.clone() });
+    let basis = Some(("arrival".to_owned(), "nothing else runs".to_owned()));
+    let attempts = claim.updates.iter().map(|update| AttemptedUpdate { basis: basis.clone(), ..attempted(&update.id) });
     let push = fixture.store.begin_push(push(attempts.collect()), claim.fence).await.unwrap().unwrap();
     let before = fixture.store.last_sequence();
     fixture.store.end_push(&push, PushInput::FindLanded, true).await.unwrap();

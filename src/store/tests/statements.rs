@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::super::database::Dialect;
 use super::super::statements::Listed;
 
 const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 
 fn all() -> Vec<Listed> {
     use super::super::{
-        apply, backlog, block_rows, build_times, catch_up, claims, decisions, deliveries, due, events, explain, facts,
-        failures, follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention,
-        wait_rows, waits, writer,
+        apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
+        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, wait_rows,
+        waits, writer,
     };
     let mut all = apply::statements();
     for of_file in [
@@ -20,7 +21,6 @@ fn all() -> Vec<Listed> {
         build_times::STATEMENTS,
         catch_up::STATEMENTS,
         claims::STATEMENTS,
-        decisions::STATEMENTS,
         deliveries::STATEMENTS,
         due::STATEMENTS,
         events::STATEMENTS,
@@ -80,7 +80,7 @@ fn every_statement_is_listed() {
 fn statements_name_no_state_and_nothing_of_one_database() {
     let words = ["unverified", "pending", "waiting", "committed", "unchanged", "superseded", "refused", "queued"];
     for (module, name, statement) in all() {
-        let text = statement.render(2);
+        let text = statement.render(2, Dialect::Postgres);
         for word in words {
             assert!(!text.contains(&format!("'{word}'")), "{module}::{name} names the state {word}");
         }
@@ -104,13 +104,11 @@ fn statements_prepare_on_postgresql() {
     let mut script = String::from(SCHEMA);
     let mut prepared = 0;
     for (module, name, statement) in all() {
-        let shapes: &[usize] = if statement.render(1) == statement.render(2) { &[1] } else { &[1, 2] };
+        let render = |entries| statement.render(entries, Dialect::Postgres);
+        let shapes: &[usize] = if render(1) == render(2) { &[1] } else { &[1, 2] };
         for size in shapes {
             prepared += 1;
-            script.push_str(&format!(
-                "\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};",
-                statement.render(*size)
-            ));
+            script.push_str(&format!("\n\\echo {module}::{name} {size}\nPREPARE s{prepared} AS {};", render(*size)));
         }
     }
     let output = server.run(&script);
@@ -246,7 +244,7 @@ async fn statements_find_their_rows_by_an_index() {
     let mut connection = fixture.store.reads.acquire().await.unwrap();
     let mut scans = Vec::new();
     for (module, name, statement) in all() {
-        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2, Dialect::Sqlite));
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
         let table = |step: &str| step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
@@ -267,9 +265,9 @@ async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() 
     for (wanted, index) in [
         ("claims::PENDING", "updates_by_state (state=? AND environment=?)"),
         ("claims::PENDING", "updates_by_cause (cause_id=? AND state=?)"),
-        ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=?)"),
-        ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=?)"),
-        ("apply::effects::OLDER", "updates_by_state (state=? AND environment=? AND repository=?)"),
+        ("claims::LANDED", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
+        ("claims::BROUGHT", "updates_landed (environment=? AND repository=? AND state=? AND finished_at>?)"),
+        ("apply::effects::EARLIER", "updates_by_state (state=? AND environment=? AND repository=?)"),
         ("apply::events::REFUSED_UPDATES", "updates_by_cause (cause_id=? AND state=?)"),
         ("apply::settle::UPDATES", "updates_by_cause (cause_id=?)"),
         ("missing_facts::DUE", "sqlite_autoindex_updates_1 (id=?)"),
@@ -282,7 +280,7 @@ async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() 
             .iter()
             .find(|(module, name, _)| format!("{module}::{name}").ends_with(&format!("store::{wanted}")))
             .unwrap();
-        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2));
+        let text = format!("EXPLAIN QUERY PLAN {}", statement.render(2, Dialect::Sqlite));
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut *connection).await.unwrap();
         let steps: Vec<&str> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();

@@ -32,7 +32,8 @@ CREATE TABLE events (
 CREATE INDEX events_by_duplicate_key ON events (duplicate_key, id);
 CREATE INDEX events_by_repository ON events (repository, id);
 CREATE INDEX events_by_state ON events (state, id);
-CREATE INDEX events_due ON events (state, registry, next_attempt_at, id);
+CREATE INDEX events_due ON events (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX events_by_end ON events (state, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX events_announced ON events (verified_digest, repository, id) WHERE verified_digest IS NOT NULL;
 
 -- Promotions and rollbacks.
@@ -92,9 +93,9 @@ CREATE TABLE updates (
 
 CREATE INDEX updates_by_cause ON updates (cause_id, state);
 CREATE INDEX updates_by_state ON updates (state, environment, repository, id);
-CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id);
-CREATE INDEX updates_by_end ON updates (state, finished_at, id);
-CREATE INDEX updates_landed ON updates (environment, repository, state, finished_at, id);
+CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX updates_by_end ON updates (state, finished_at, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX updates_landed ON updates (environment, repository, state, finished_at, id) WHERE finished_at IS NOT NULL;
 
 -- Tries to move a branch.
 CREATE TABLE push_attempts (
@@ -120,6 +121,8 @@ CREATE TABLE push_attempt_updates (
     old_tag           TEXT,
     old_digest        TEXT,
     changes           TEXT,
+    decided_by        TEXT,
+    decided_because   TEXT,
     PRIMARY KEY (push_id, update_id)
 );
 
@@ -177,12 +180,13 @@ CREATE INDEX failures_by_cause ON failures (cause_id, id);
 
 -- Every change of state, in order. Written in the transaction of the change.
 CREATE TABLE outbox (
+    -- The number of the last entry of the row. The entries of a transaction share rows: an event writes five, and a burst has
+    -- thousands.
     sequence         BIGINT PRIMARY KEY NOT NULL,
+    first_sequence   BIGINT NOT NULL,
     at               BIGINT NOT NULL,
-    kind             TEXT NOT NULL,
-    subject_id       TEXT NOT NULL,
-    -- The change as JSON.
-    body             TEXT NOT NULL
+    -- The changes as a JSON list.
+    changes          TEXT NOT NULL
 );
 
 -- One row. `fence` counts up with each block that is made or ends and each request: a push that was decided before is decided

@@ -33,13 +33,14 @@ ALTER TABLE updates DROP COLUMN asked;
 ALTER TABLE updates ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;
 UPDATE updates SET replayed = 1 WHERE state = 'superseded' AND reason LIKE 'replayed; before: %';
 
-CREATE INDEX events_due ON events (state, registry, next_attempt_at, id);
+CREATE INDEX events_due ON events (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX events_by_end ON events (state, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX events_announced ON events (verified_digest, repository, id) WHERE verified_digest IS NOT NULL;
 CREATE INDEX updates_by_cause ON updates (cause_id, state);
 CREATE INDEX updates_by_state ON updates (state, environment, repository, id);
-CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id);
-CREATE INDEX updates_by_end ON updates (state, finished_at, id);
-CREATE INDEX updates_landed ON updates (environment, repository, state, finished_at, id);
+CREATE INDEX updates_due ON updates (state, registry, next_attempt_at, id) WHERE finished_at IS NULL;
+CREATE INDEX updates_by_end ON updates (state, finished_at, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX updates_landed ON updates (environment, repository, state, finished_at, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX follow_ups_by_state ON follow_ups (environment, state, update_id);
 
 -- Tries to move a branch. `config_repository`, `branch` and `parent` are empty if 0.1.0 made the attempt: it did not keep them.
@@ -66,8 +67,10 @@ CREATE TABLE push_attempt_updates (
     old_tag           TEXT,
     old_digest        TEXT,
     changes           TEXT,
+    decided_by        TEXT,
+    decided_because   TEXT,
     PRIMARY KEY (push_id, update_id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX push_attempt_updates_by_update ON push_attempt_updates (update_id);
 
@@ -143,12 +146,13 @@ UPDATE events SET reason = NULL WHERE state = 'waiting';
 
 -- Every change of state, in order. Written in the transaction of the change.
 CREATE TABLE outbox (
+    -- The number of the last entry of the row. The entries of a transaction share rows: an event writes five, and a burst has
+    -- thousands.
     sequence         INTEGER PRIMARY KEY NOT NULL,
+    first_sequence   INTEGER NOT NULL,
     at               INTEGER NOT NULL,
-    kind             TEXT NOT NULL,
-    subject_id       TEXT NOT NULL,
-    -- The change as JSON.
-    body             TEXT NOT NULL
+    -- The changes as a JSON list.
+    changes          TEXT NOT NULL
 ) STRICT;
 
 -- One row. `fence` counts up with each block that is made or ends and each request: a push that was decided before is decided

@@ -1,0 +1,68 @@
+use super::update::{Cause, UpdateState};
+
+/// What becomes of an open update when a later one of its place has landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterLanding {
+    /// It ends: what a person requests later wins.
+    End,
+    /// It is decided again, at the new tip.
+    DecideAgain,
+    /// Its wait causes decide when it goes on.
+    Keep,
+}
+
+/// Returns what becomes of an update of `other` in state `state` when one of `landed` has ended in `end`, which was caused later.
+/// `blocked`: it waits for a hold or freeze.
+///
+/// Arrival orders requests only. A late build of an older commit arrives after the newer build, so between events the order criteria
+/// decide, and they need the tip.
+pub fn after_landing(
+    (landed, end): (Cause, UpdateState),
+    (other, state): (Cause, UpdateState),
+    blocked: bool,
+) -> AfterLanding {
+    match (landed, state) {
+        (Cause::Rollback, UpdateState::Waiting | UpdateState::Pending) => AfterLanding::End,
+        (Cause::Promotion, UpdateState::Waiting) => AfterLanding::End,
+        (Cause::Push | Cause::CatchUp, UpdateState::Waiting) if end == UpdateState::Committed => match other {
+            Cause::Promotion | Cause::Rollback => AfterLanding::End,
+            Cause::Push | Cause::CatchUp if blocked => AfterLanding::Keep,
+            Cause::Push | Cause::CatchUp => AfterLanding::DecideAgain,
+        },
+        _ => AfterLanding::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use UpdateState::{Committed, Pending, Unchanged, Waiting};
+
+    #[test]
+    fn later_request_ends_earlier_updates_and_a_rollback_also_pending_ones() {
+        for other in [Cause::Push, Cause::CatchUp, Cause::Promotion, Cause::Rollback] {
+            for end in [Committed, Unchanged] {
+                assert_eq!(after_landing((Cause::Promotion, end), (other, Waiting), true), AfterLanding::End);
+                assert_eq!(after_landing((Cause::Promotion, end), (other, Pending), false), AfterLanding::Keep);
+                assert_eq!(after_landing((Cause::Rollback, end), (other, Waiting), true), AfterLanding::End);
+                assert_eq!(after_landing((Cause::Rollback, end), (other, Pending), false), AfterLanding::End);
+            }
+        }
+    }
+
+    #[test]
+    fn event_that_landed_ends_no_event_by_its_arrival() {
+        let landed = (Cause::Push, Committed);
+        assert_eq!(after_landing(landed, (Cause::Push, Waiting), false), AfterLanding::DecideAgain);
+        assert_eq!(after_landing(landed, (Cause::CatchUp, Waiting), true), AfterLanding::Keep);
+        assert_eq!(after_landing(landed, (Cause::Push, Pending), false), AfterLanding::Keep);
+        assert_eq!(after_landing(landed, (Cause::Promotion, Waiting), true), AfterLanding::End);
+    }
+
+    #[test]
+    fn event_without_effect_changes_no_other_update() {
+        for other in [Cause::Push, Cause::Promotion, Cause::Rollback] {
+            assert_eq!(after_landing((Cause::Push, Unchanged), (other, Waiting), false), AfterLanding::Keep);
+        }
+    }
+}
