@@ -37,7 +37,7 @@ pub enum Missing {
     /// The digest of a tag.
     TagDigest { repository: Repository, tag: tagrelay_image::Tag },
     /// Whether a digest was announced before under another tag.
-    AnnouncedBefore { repository: Repository, digest: Digest, tag: tagrelay_image::Tag },
+    AnnouncedBefore { event_id: String, repository: Repository, digest: Digest, tag: tagrelay_image::Tag },
 }
 
 impl std::fmt::Display for Missing {
@@ -87,7 +87,13 @@ pub trait Facts {
     fn build_time(&self, repository: &Repository, digest: &Digest) -> Fact<BuildTime>;
     /// `None`: the registry no longer has the tag.
     fn tag_digest(&self, repository: &Repository, tag: &tagrelay_image::Tag) -> Fact<Option<Digest>>;
-    fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &tagrelay_image::Tag) -> Fact<bool>;
+    fn announced_before(
+        &self,
+        event_id: &str,
+        repository: &Repository,
+        digest: &Digest,
+        tag: &tagrelay_image::Tag,
+    ) -> Fact<bool>;
 }
 
 /// The build of an event, to be compared.
@@ -216,7 +222,7 @@ fn build_time(
     let repository = subject.repository;
     // The build time belongs to the digest, not to the push: an image that was rebuilt from a cache keeps its old time.
     if let (Some(digest), Some(tag)) = (subject.version.digest(), subject.version.tag())
-        && known!(facts.announced_before(repository, digest, tag))
+        && known!(facts.announced_before(subject.cause_id, repository, digest, tag))
     {
         silent.push("its digest was announced before under another tag, so its build time says nothing".to_owned());
         return Fact::Known(None);

@@ -60,7 +60,7 @@ impl Relay {
             match self.compare_known(rule, of) {
                 Fact::Known(direction) => return Ok(direction),
                 // Only build times are in the store, and each is missing at most once.
-                Fact::Missing(missing @ Missing::BuildTime { .. }) if self.recall(&missing, "").await? => {}
+                Fact::Missing(missing @ Missing::BuildTime { .. }) if self.recall(&missing).await? => {}
                 Fact::Missing(_) => return Ok(Direction::Unknown),
             }
         }

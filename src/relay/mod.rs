@@ -109,7 +109,7 @@ struct Inner {
 impl Relay {
     /// Connects the parts and starts the tasks. Pending work of the last process continues.
     pub fn start(parts: Parts) -> (Self, Running) {
-        let process = Process::new(parts.store.clock().now());
+        let process = Process::new(parts.store.clock().now(), parts.store.last_sequence());
         Self::start_in(process, parts)
     }
 

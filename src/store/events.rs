@@ -9,7 +9,7 @@ use super::rows::{event_columns, parse};
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
-use crate::domain::{Cause, Event, EventState, Party, UpdateState};
+use crate::domain::{Cause, Change, Event, EventState, Party, UpdateState};
 use tagrelay_image::{Digest, Repository, Tag};
 
 statements! {
@@ -30,7 +30,7 @@ statements! {
         ORDER BY id DESC LIMIT $5");
     ANNOUNCED_BEFORE = ("SELECT count(*) FROM (SELECT 1 FROM events WHERE verified_digest = $1 AND repository = $2 AND id < $3
         AND tag <> $4 LIMIT 1) AS found");
-    TO_REPLAY = ("SELECT id, state, next_attempt_at FROM events WHERE id IN {list}");
+    TO_REPLAY = ("SELECT id, state, next_attempt_at, repository, tag FROM events WHERE id IN {list}");
     WITH_REFUSED_UPDATES = ("SELECT DISTINCT cause_id FROM updates WHERE state = $1 AND cause_id IN {list}");
     HASTEN = ("UPDATE events SET next_attempt_at = NULL WHERE id = $1");
 }
@@ -204,10 +204,12 @@ impl Write for Replay {
     type Output = Vec<Replayed>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Vec<Replayed>, sqlx::Error> {
-        let rows: Vec<(String, String, Option<i64>)> = TO_REPLAY.all_of(tx.connection, values![], &self.ids).await?;
-        let mut known = BTreeMap::new();
-        for (id, state, next) in rows {
+        let rows: Vec<(String, String, Option<i64>, String, String)> =
+            TO_REPLAY.all_of(tx.connection, values![], &self.ids).await?;
+        let (mut known, mut images) = (BTreeMap::new(), BTreeMap::new());
+        for (id, state, next, repository, tag) in rows {
             let state: EventState = parse(&state, "state")?;
+            images.insert(id.clone(), (repository, tag));
             known.insert(id, (state, next.and_then(|at| Timestamp::from_millisecond(at).ok())));
         }
         let refused: Vec<(String,)> = {
@@ -225,6 +227,9 @@ impl Write for Replay {
             let until = next.take().filter(|at| *state == EventState::Queued && *at > tx.now);
             answers.push(if let Some(until) = until {
                 hasten(tx, id, until).await?;
+                // Wakes the intake.
+                let (repository, tag) = images.remove(id).unwrap_or_default();
+                tx.record(Change::Event { id: id.clone(), repository, tag, state: state.to_string(), reason: None });
                 Replayed::Hastened(until)
             } else if state.is_open() || !(*state == EventState::Refused || refused.contains(id)) {
                 Replayed::NotFinal(*state)

@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use ulid::Ulid;
 
 use super::database::Connection;
@@ -17,8 +18,8 @@ impl IdSource {
     /// Returns the next id.
     ///
     /// If the clock has not moved on, or was set back, the last id is counted up, so that the order of arrival is kept.
-    pub(super) fn next(&mut self) -> String {
-        let fresh = Ulid::new();
+    pub(super) fn next(&mut self, now: Timestamp) -> String {
+        let fresh = Ulid::from_datetime(now.into());
         self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.saturating_add(1)) };
         self.last.to_string()
     }
@@ -45,9 +46,9 @@ mod tests {
         let future = Ulid::from_parts(u64::MAX >> 17, 7);
         let mut ids = IdSource::after(Some(future));
         let mut made = vec![future.to_string()];
-        made.extend((0..100).map(|_| ids.next()));
+        made.extend((0..100).map(|_| ids.next(Timestamp::now())));
         let mut fresh = IdSource::after(None);
-        let many: Vec<_> = (0..1000).map(|_| fresh.next()).collect();
+        let many: Vec<_> = (0..1000).map(|_| fresh.next(Timestamp::now())).collect();
         assert!(made.is_sorted_by(|a, b| a < b));
         assert!(many.is_sorted_by(|a, b| a < b));
     }

@@ -9,22 +9,34 @@ use super::{Store, StoreError};
 use crate::domain::{Update, UpdateInput, UpdateState, WaitCause};
 
 statements! {
+    REGISTRIES = ("SELECT DISTINCT updates.registry FROM
+        (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY updates.registry");
     DUE = ("SELECT ", update_columns!(), " FROM
         (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
-        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY id LIMIT $4");
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 AND registry = $5 ORDER BY id LIMIT $4");
 }
 
 impl Store {
-    /// Returns updates that wait for a missing fact that is to be asked for at `now`, at most `limit`. `failures` counts the tries to
-    /// get the fact.
+    /// Returns updates that wait for a missing fact that is to be asked for at `now`: at most `per_registry` of each registry, without
+    /// those in `but`. `failures` counts the tries to get the fact.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn missing_facts(&self, now: Timestamp, limit: u32) -> Result<Vec<Update>, StoreError> {
+    pub async fn missing_facts(
+        &self,
+        now: Timestamp,
+        per_registry: u32,
+        but: &[&str],
+    ) -> Result<Vec<Update>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
-        let values = values![UpdateState::Waiting.as_str(), WaitCause::MissingFact.as_str(), now, limit];
-        let mut updates: Vec<Update> = DUE.all(connection, values).await?;
+        let (state, cause) = (UpdateState::Waiting.as_str(), WaitCause::MissingFact.as_str());
+        let registries: Vec<(String,)> = REGISTRIES.all(connection, values![state, cause, now]).await?;
+        let mut updates: Vec<Update> = Vec::new();
+        for (registry,) in registries.iter().filter(|(registry,)| !but.contains(&registry.as_str())) {
+            updates.append(&mut DUE.all(connection, values![state, cause, now, per_registry, registry]).await?);
+        }
         let rows = wait_rows::of(connection, updates.iter().map(|update| &update.id)).await?;
         for update in &mut updates {
             let row = rows.get(&update.id).and_then(|rows| of_fact(rows));

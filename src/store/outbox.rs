@@ -162,20 +162,30 @@ impl Subscriber {
     }
 
     /// Returns the next entries if there are any already.
-    pub fn try_next(&mut self) -> Option<Arc<[Entry]>> {
-        // Reading the table is left to `next`.
-        while !self.behind {
+    ///
+    /// # Errors
+    ///
+    /// If the table cannot be read.
+    pub async fn next_if_any(&mut self) -> Result<Option<Arc<[Entry]>>, StoreError> {
+        loop {
+            if self.behind {
+                let entries = after(&self.reads, self.cursor, AT_ONCE).await?;
+                self.behind = !entries.is_empty();
+                if self.behind {
+                    return Ok(Some(self.advance(entries.into())));
+                }
+                continue;
+            }
             match self.receiver.try_recv() {
                 Ok(entries) => {
                     if let Some(entries) = self.unseen(entries) {
-                        return Some(entries);
+                        return Ok(Some(entries));
                     }
                 }
                 Err(TryRecvError::Lagged(_)) => self.behind = true,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(None),
             }
         }
-        None
     }
 
     fn unseen(&mut self, entries: Arc<[Entry]>) -> Option<Arc<[Entry]>> {

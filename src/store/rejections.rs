@@ -89,7 +89,11 @@ impl Write for Rejected {
         let (mut written, mut steps, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for update in &updates {
             let rows = rows.get(&update.id).map(Vec::as_slice).unwrap_or_default();
-            let known = rows.iter().find(|row| row.wait.cause == WaitCause::RejectedPush);
+            let blocked_since = rows.iter().filter(|row| row.wait.cause.is_block()).map(|row| row.since).max();
+            // A hold or freeze in between does not count as time in which the remote rejected the push.
+            let known = rows.iter().find(|row| {
+                row.wait.cause == WaitCause::RejectedPush && blocked_since.is_none_or(|since| since <= row.since)
+            });
             let (since, failures) = known.map_or((tx.now, 1), |row| (row.since, row.failures + 1));
             if tx.now.duration_since(since).unsigned_abs() >= self.retry.give_up_after {
                 let reason = format!("the remote has rejected the push since {since:.0}: {}", self.reason);

@@ -8,6 +8,7 @@ use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
 use crate::domain::{
     Block, Blocks, Change, NewBlock, Party, Request, RequestKind, RequestState, Update, UpdateInput, UpdateState,
+    first_state,
 };
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Version};
@@ -46,6 +47,8 @@ pub struct NewRequest {
     pub idempotency_key: Option<String>,
     /// A hash of the request.
     pub fingerprint: String,
+    /// When the versions that the environment runs were read.
+    pub planned_at: Timestamp,
     /// One for each repository.
     pub updates: Vec<NewRequestedUpdate>,
     /// The hold that a rollback makes.
@@ -354,7 +357,8 @@ impl NewRequest {
                 actor: &self.actor,
                 state: UpdateState::Unverified,
                 pushed_at: None,
-                received_at: tx.now,
+                // What lands from then on was not seen by the request, but is no foreign commit.
+                received_at: self.planned_at.min(tx.now),
                 trace: &request.trace,
                 override_reason,
                 expected: Some(&wanted.running),
@@ -377,19 +381,21 @@ impl NewRequest {
         blocks: &Blocks,
         now: Timestamp,
     ) -> Option<(UpdateInput, Option<String>)> {
-        match wanted.state {
-            UpdateState::Unchanged => Some((UpdateInput::FindUnchanged, wanted.reason.clone())),
-            UpdateState::Superseded => Some((UpdateInput::Supersede, wanted.reason.clone())),
-            UpdateState::Refused => Some((UpdateInput::Refuse, wanted.reason.clone())),
-            UpdateState::Cancelled => Some((UpdateInput::Cancel, wanted.reason.clone())),
+        // A hold that was made a moment ago counts. A rollback brings its own.
+        let hold = match self.kind {
+            RequestKind::Promotion => blocks.hold(&self.environment, &wanted.repository, now),
+            RequestKind::Rollback => None,
+        };
+        let (state, held) = first_state(wanted.state, hold);
+        let input = match state {
+            UpdateState::Unchanged => UpdateInput::FindUnchanged,
+            UpdateState::Superseded => UpdateInput::Supersede,
+            UpdateState::Refused => UpdateInput::Refuse,
+            UpdateState::Cancelled => UpdateInput::Cancel,
             UpdateState::Unverified | UpdateState::Pending | UpdateState::Waiting | UpdateState::Committed => {
-                // A hold that was made a moment ago counts. A rollback brings its own.
-                let hold = match self.kind {
-                    RequestKind::Promotion => blocks.hold(&self.environment, &wanted.repository, now),
-                    RequestKind::Rollback => None,
-                };
-                hold.map(|hold| (UpdateInput::Refuse, Some(hold.explanation())))
+                return None;
             }
-        }
+        };
+        Some((input, held.or_else(|| wanted.reason.clone())))
     }
 }

@@ -46,7 +46,7 @@ statements! {
             SELECT 1 FROM updates WHERE cause_id = events.id AND state IN ($5, $3, $4))
         ORDER BY id LIMIT $6");
     OLD_REQUESTS = ("SELECT id FROM requests WHERE created_at < $1 AND NOT EXISTS (
-            SELECT 1 FROM updates WHERE cause_id = requests.id AND (finished_at IS NULL OR finished_at >= $1))
+            SELECT 1 FROM updates WHERE cause_id = requests.id)
         AND NOT EXISTS (SELECT 1 FROM blocks WHERE request_id = requests.id AND ended_at IS NULL)
         ORDER BY id LIMIT $2");
     OLD_BLOCKS = ("SELECT id FROM blocks WHERE ended_at < $1 LIMIT $2");
@@ -60,7 +60,8 @@ statements! {
     FORGET_REQUESTS = ("DELETE FROM requests WHERE id IN {list}");
     FORGET_BLOCKS = ("DELETE FROM blocks WHERE ended_at IS NOT NULL AND id IN {list}");
     FORGET_PUSHES = ("DELETE FROM push_attempts WHERE ended_at IS NOT NULL AND id IN {list}");
-    FORGET_ENTRIES = ("DELETE FROM outbox WHERE at < $1 AND sequence <= $2");
+    FORGET_ENTRIES = ("DELETE FROM outbox WHERE sequence IN (
+        SELECT sequence FROM outbox WHERE at < $1 AND sequence <= $2 ORDER BY sequence LIMIT $3)");
 }
 
 impl Store {
@@ -152,7 +153,7 @@ impl Write for Old {
         FORGET_BLOCKS.execute_of(tx.connection, values![], &self.blocks).await?;
         FORGET_PUSHES.execute_of(tx.connection, values![], &self.pushes).await?;
         if let Some((before, up_to)) = self.entries {
-            FORGET_ENTRIES.execute(tx.connection, values![before, up_to]).await?;
+            FORGET_ENTRIES.execute(tx.connection, values![before, up_to, BATCH]).await?;
         }
         Ok(())
     }
@@ -327,6 +328,25 @@ mod tests {
         };
         assert_eq!(first(&mut connection).await, (12, 10_000));
         assert_eq!(store.last_sequence(), 10_011);
+    }
+
+    /// The reason of a promotion is part of the history, which is kept longer.
+    #[tokio::test]
+    async fn request_is_kept_as_long_as_its_updates() {
+        let mut fixture = Fixture::new().await;
+        sqlx::query(
+            "INSERT INTO requests (id, kind, environment, actor, fingerprint, created_at, trace_parent)
+             VALUES ('1', 'promotion', 'staging', 'ops', 'f', 0, 't')",
+        )
+        .execute(&mut fixture.connection)
+        .await
+        .unwrap();
+        fixture.update("1", "staging", "committed", Some(200)).await;
+        fixture.forget().await;
+        assert_eq!(fixture.ids("requests").await, ["1"]);
+        sqlx::query("DELETE FROM updates").execute(&mut fixture.connection).await.unwrap();
+        fixture.forget().await;
+        assert_eq!(fixture.ids("requests").await, Vec::<String>::new());
     }
 
     const DAYS_90: Duration = Duration::from_secs(90 * 86_400);

@@ -43,7 +43,7 @@ pub(super) struct Transaction<'c> {
 impl Transaction<'_> {
     /// Returns an id behind all earlier ones.
     pub(super) fn next_id(&mut self) -> String {
-        self.ids.next()
+        self.ids.next(self.now)
     }
 
     /// Adds an entry to the outbox.

@@ -14,7 +14,7 @@ use tagrelay_test_support::fleet::{Fleet, sha};
 use tagrelay_test_support::git_http::{Fault, Server};
 
 /// Number of commits that set a service to a tag in staging.
-fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
+pub(crate) fn commits_of(fleet: &Fleet, service: &str, tag: &str) -> usize {
     let image = format!("Tagrelay-Image: {}:{tag}@", fleet.repository(service));
     let log = fleet.upstream.git(&["log", "--format=%B", "main"]);
     log.lines().filter(|line| line.starts_with(&image)).count()

@@ -11,6 +11,7 @@ mod follow_up;
 mod freezes;
 mod git_hosts;
 mod hand_commits;
+mod kills;
 mod late_registry;
 mod limits;
 mod main_job;
@@ -23,6 +24,7 @@ mod requests;
 mod stopping;
 #[cfg(feature = "otel")]
 mod telemetry;
+mod upgrade;
 
 use tagrelay_test_support::Fleet;
 use tagrelay_test_support::fleet::Builder;

@@ -39,7 +39,7 @@ impl Facts for Linear {
         Fact::Known(None)
     }
 
-    fn announced_before(&self, _: &Repository, _: &Digest, _: &Tag) -> Fact<bool> {
+    fn announced_before(&self, _: &str, _: &Repository, _: &Digest, _: &Tag) -> Fact<bool> {
         Fact::Known(false)
     }
 }

@@ -25,10 +25,10 @@ pub(in crate::relay) struct FactBase {
 
 #[derive(Default)]
 struct Known {
-    descents: HashMap<(usize, Repository, String, String), Cached<Descent>>,
-    build_times: HashMap<(Repository, Digest), Cached<BuildTime>>,
-    tag_digests: HashMap<(Repository, Tag), Cached<Option<Digest>>>,
-    announced_before: HashMap<(Repository, Digest, Tag), Cached<bool>>,
+    descents: HashMap<(usize, Repository, String, String), Learned<Descent>>,
+    build_times: HashMap<(Repository, Digest), Learned<BuildTime>>,
+    tag_digests: HashMap<(Repository, Tag), Learned<Option<Digest>>>,
+    announced_before: HashMap<(String, Repository, Digest, Tag), Learned<bool>>,
 }
 
 struct Cached<T> {
@@ -53,7 +53,7 @@ impl FactBase {
         keep(&mut self.known().tag_digests, (repository.clone(), tag.clone()), digest);
     }
 
-    pub(super) fn remember_announced_before(&self, key: (Repository, Digest, Tag), before: bool) {
+    pub(super) fn learn_announced_before(&self, key: (String, Repository, Digest, Tag), before: bool) {
         keep(&mut self.known().announced_before, key, before);
     }
 
@@ -89,11 +89,11 @@ impl Facts for FactBase {
         learned.map_or(Fact::Missing(Missing::TagDigest { repository, tag }), Fact::Known)
     }
 
-    fn announced_before(&self, repository: &Repository, digest: &Digest, tag: &Tag) -> Fact<bool> {
-        let key = (repository.clone(), digest.clone(), tag.clone());
+    fn announced_before(&self, event_id: &str, repository: &Repository, digest: &Digest, tag: &Tag) -> Fact<bool> {
+        let key = (event_id.to_owned(), repository.clone(), digest.clone(), tag.clone());
         let learned = recall(&self.known().announced_before, &key, |_| false);
-        let (repository, digest, tag) = key;
-        learned.map_or(Fact::Missing(Missing::AnnouncedBefore { repository, digest, tag }), Fact::Known)
+        let (event_id, repository, digest, tag) = key;
+        learned.map_or(Fact::Missing(Missing::AnnouncedBefore { event_id, repository, digest, tag }), Fact::Known)
     }
 }
 

@@ -151,14 +151,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Copies a fact from the store to the cache. Returns whether the store has it: after a restart the cache is empty.
-    pub(in crate::relay) async fn recall(&self, missing: &Missing, event_id: &str) -> Result<bool, StoreError> {
+    /// Learns a fact that the store holds, for the branch writer. Returns whether it did: it does after a restart, which forgets
+    /// the facts in memory.
+    pub(in crate::relay) async fn recall(&self, missing: &Missing) -> Result<bool, StoreError> {
         match missing {
             Missing::Descent { .. } | Missing::TagDigest { .. } => Ok(false),
-            Missing::AnnouncedBefore { repository, digest, tag } => {
+            Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
                 let before = self.0.store.announced_before(repository, digest, tag, event_id).await?;
-                let key = (repository.clone(), digest.clone(), tag.clone());
-                self.0.facts.remember_announced_before(key, before);
+                let key = (event_id.clone(), repository.clone(), digest.clone(), tag.clone());
+                self.0.facts.learn_announced_before(key, before);
                 Ok(true)
             }
             Missing::BuildTime { repository, digest } => {
@@ -207,9 +208,9 @@ impl Relay {
                 let relation = relation.inspect_err(|error| span.fail(&error.to_string()))?;
                 self.0.facts.remember_descent((source, repository, new, old), descent(relation));
             }
-            Missing::AnnouncedBefore { repository, digest, tag } => {
-                let before = self.0.store.announced_before(&repository, &digest, &tag, build.event_id).await?;
-                self.0.facts.remember_announced_before((repository, digest, tag), before);
+            Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
+                let before = self.0.store.announced_before(&repository, &digest, &tag, &event_id).await?;
+                self.0.facts.learn_announced_before((event_id, repository, digest, tag), before);
             }
             Missing::TagDigest { repository, tag } => {
                 let digest = self.running_digest(build, &repository, &tag).await?;

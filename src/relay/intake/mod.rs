@@ -182,7 +182,7 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Resul
     // Work of busy registries is not read, because it could not start.
     let busy = in_flight.busy_registries();
     let but: Vec<&str> = busy.iter().map(String::as_str).collect();
-    let missing = store.missing_facts(now, PER_REGISTRY).await?.into_iter().map(Work::MissingFacts);
+    let missing = store.missing_facts(now, PER_REGISTRY, &but).await?.into_iter().map(Work::MissingFacts);
     let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Update);
     let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Event);
     in_flight.more.clear();

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::follow_up::Promoted;
@@ -53,7 +54,8 @@ impl Relay {
             environment: request.to.clone(),
             source: plan.source,
             actor: by.actor.clone(),
-            reason: request.reason.clone(),
+            reason: order.reason.clone(),
+            planned_at: plan.planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
             overridden,
@@ -66,9 +68,10 @@ impl Relay {
     }
 
     /// Plans the version of each repository.
-    pub(super) async fn plan_promotion(&self, request: &PromotionRequest) -> Result<PromotionPlan, RequestError> {
-        let target = self.branch(&request.to)?;
-        let source = self.source(request)?;
+    pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
+        let target = self.branch(&order.to)?;
+        let source = self.source(order)?;
+        let planned_at = self.now();
         refresh(target).await?;
         let running = self.managed(target, &request.to);
         let offered = match source {
@@ -105,7 +108,7 @@ impl Relay {
         let skipped =
             offered.filter(|_| request.repositories.is_none()).map(|(_, offered)| offered).unwrap_or_default();
         let skipped = skipped.into_keys().filter(|repository| !running.contains_key(repository)).collect();
-        Ok(PromotionPlan { source: source.map(str::to_owned), updates, elsewhere, skipped })
+        Ok(PromotionPlan { planned_at, source: source.map(str::to_owned), updates, elsewhere, skipped })
     }
 
     /// Adds the digest that the source received with the version, if the source's manifests name only the tag.
@@ -239,6 +242,8 @@ impl Relay {
 }
 
 pub(super) struct PromotionPlan {
+    /// When the versions that the target runs were read.
+    planned_at: Timestamp,
     source: Option<String>,
     pub(super) updates: Vec<NewRequestedUpdate>,
     /// A repository whose named version the source does not run.

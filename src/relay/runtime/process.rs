@@ -1,5 +1,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -15,13 +16,24 @@ pub(in crate::relay) struct Process {
     pub(in crate::relay) registry_states: RegistryStates,
     /// Notified by a request to catch up now.
     pub(in crate::relay) catch_up: Notify,
+    /// The last entry of the outbox that the log and the metrics have.
+    logged: AtomicU64,
     failure: watch::Sender<Option<String>>,
 }
 
 impl Process {
-    pub(in crate::relay) fn new(begun: Timestamp) -> Arc<Self> {
-        let (registry_states, catch_up) = (RegistryStates::default(), Notify::new());
-        Arc::new(Self { begun, registry_states, catch_up, failure: watch::Sender::new(None) })
+    /// `logged`: the last entry of the outbox at the start.
+    pub(in crate::relay) fn new(begun: Timestamp, logged: u64) -> Arc<Self> {
+        let (board, catch_up, logged) = (Board::default(), Notify::new(), AtomicU64::new(logged));
+        Arc::new(Self { begun, board, catch_up, logged, failure: watch::Sender::new(None) })
+    }
+
+    pub(in crate::relay) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_logged(&self, sequence: u64) {
+        self.logged.store(sequence, Ordering::Release);
     }
 
     /// Waits until a task ends by itself, and returns the reason.
@@ -62,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn panic_of_a_task_is_reported() {
-        let process = Process::new(Timestamp::UNIX_EPOCH);
+        let process = Process::new(Timestamp::UNIX_EPOCH, 0);
         let (_stop, stopped) = watch::channel(false);
         process.clone().supervise("writer".to_owned(), stopped, async { panic!("the index is {}", "gone") }).await;
         assert_eq!(process.failed().await, "the task `writer` failed: the index is gone");
@@ -70,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn task_that_ends_by_itself_is_reported_and_a_stopped_one_is_not() {
-        let process = Process::new(Timestamp::UNIX_EPOCH);
+        let process = Process::new(Timestamp::UNIX_EPOCH, 0);
         let (stop, stopped) = watch::channel(true);
         process.clone().supervise("intake".to_owned(), stopped.clone(), async {}).await;
         assert!(process.failed().now_or_never().is_none());

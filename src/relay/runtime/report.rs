@@ -8,22 +8,28 @@ use tokio::sync::watch;
 
 use crate::domain::{Change, Entry, Event, EventState, Update, UpdateState};
 use crate::relay::Relay;
-use crate::store::{StoreError, Subscriber};
+use crate::store::StoreError;
 
-pub(in crate::relay) async fn run(relay: Relay, mut outbox: Subscriber, mut stopped: watch::Receiver<bool>) {
+pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
+    // Listeners write entries between two generations, too.
+    let mut outbox = relay.0.store.subscribe_after(relay.0.process.logged());
     loop {
         let entries = tokio::select! {
             entries = outbox.next() => entries,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
-        relay.report_all(&entries).await;
-        if let Some(last) = entries.last() {
-            relay.0.wakes.reported.send_replace(last.sequence);
-        }
+        relay.tell_all(&entries).await;
     }
-    // The last changes of the other tasks before they stopped.
-    while let Some(entries) = outbox.try_next() {
-        relay.report_all(&entries).await;
+    // What the other tasks changed before they stopped.
+    loop {
+        match outbox.next_if_any().await {
+            Ok(Some(entries)) => relay.tell_all(&entries).await,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "the last changes of state cannot be read for the log and the metrics");
+                break;
+            }
+        }
     }
 }
 
@@ -31,6 +37,10 @@ impl Relay {
     async fn report_all(&self, entries: &[Entry]) {
         if let Err(error) = self.try_report(entries).await {
             tracing::error!(%error, entries = entries.len(), "changes of state cannot be read for the log and the metrics");
+        }
+        if let Some(last) = entries.last() {
+            self.0.process.set_logged(last.sequence);
+            self.0.wakes.told.send_replace(last.sequence);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, BatchContext};
 use super::settle::Unconfirmed;
-use super::{Setback, Writer};
+use super::{MAX_UPDATES, Setback, Writer};
 use crate::domain::{
     Candidate, Decided, Decision, Ground, Landed, Place, Running, Update, decide, is_same, versions_of,
 };
@@ -78,11 +78,13 @@ impl<'a> Writer<'a> {
                 }
             }
         }
+        let (is_full, has_recorded) = (claim.updates.len() >= MAX_UPDATES as usize, !decisions.is_empty());
         if !self.relay.0.store.record_decisions(decisions, claim.fence).await? {
             return Ok(Outcome::Changed);
         }
         if write.is_empty() {
-            return Ok(Outcome::Nothing);
+            // The claim was full, and what it left may now be claimed.
+            return Ok(if is_full && has_recorded { Outcome::Changed } else { Outcome::Nothing });
         }
         // In the order of arrival, which is the order in the commit message.
         write.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
@@ -98,9 +100,9 @@ impl<'a> Writer<'a> {
         loop {
             let decided = decide(place, &self.relay.0.facts);
             let mut has_learned = false;
-            for (candidate, decided) in place.candidates.iter().zip(&decided) {
+            for decided in &decided {
                 if let Decision::Ask(missing) = &decided.decision {
-                    has_learned |= self.relay.recall(missing, &candidate.update.cause_id).await?;
+                    has_learned |= self.relay.recall(missing).await?;
                 }
             }
             if !has_learned {

@@ -84,6 +84,12 @@ pub(super) async fn run(relay: Relay, index: usize, mut stopped: watch::Receiver
     let Some(branch) = relay.0.branches.get(index) else { return };
     let mut writer = Writer::new(&relay, branch);
     writer.try_rejected_again().await;
+    // The host may have announced a foreign commit while the settings were reloaded.
+    if branch.snapshot().is_some()
+        && let Err(error) = branch.refresh().await
+    {
+        tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
+    }
     while !*stopped.borrow() {
         let pause = match writer.round(&mut stopped).await {
             Ok(Round::Written { push }) => {

@@ -244,6 +244,8 @@ fn promotion(to: &str) -> NewRequest {
         reason: None,
         idempotency_key: None,
         fingerprint: to.to_owned(),
+        // Before the transaction, whenever that is.
+        planned_at: Timestamp::MAX,
         updates: vec![requested(to)],
         hold: None,
         trace: TraceContext::random(),

@@ -159,6 +159,33 @@ async fn landing_of_a_late_event_has_a_rejected_one_decided_again() {
     assert_eq!(fixture.states(&[&rejected, &late]).await, [UpdateState::Pending, UpdateState::Committed]);
 }
 
+/// The weekend is frozen. The remote rejects the push on Friday and on Monday.
+#[tokio::test]
+async fn time_under_a_freeze_does_not_count_as_time_of_rejection() {
+    let clock = Clock::stopped_at(at("2026-11-27T12:00:00Z"));
+    let fixture = Fixture::with(clock.clone()).await;
+    let cause = fixture.pushed("b").await;
+    let id = fixture.update_of(&cause).await.id;
+    let minute = std::time::Duration::from_secs(60);
+    let retry = Retry { first: minute, longest: minute, give_up_after: DAY };
+    let reject = async || fixture.store.reject(vec![id.clone()], "protected".to_owned(), retry).await.unwrap();
+    reject().await;
+    clock.set(clock.now() + minute);
+    let freeze = fixture.freeze(None).await;
+    fixture.store.review_waits().await.unwrap();
+    fixture.decide().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Waiting]);
+    clock.set(clock.now() + DAY * 3);
+    fixture.thaw(&freeze).await;
+    reject().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Waiting]);
+    // Without a block, the time since the first rejection counts.
+    clock.set(clock.now() + DAY);
+    fixture.store.review_waits().await.unwrap();
+    reject().await;
+    assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Refused]);
+}
+
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 #[tokio::test]
@@ -173,8 +200,10 @@ async fn missing_fact_is_asked_for_until_it_is_there() {
     fixture.store.record_decisions(vec![(update_id.clone(), decided)], claim.fence).await.unwrap();
     assert_eq!(fixture.update_of(&id).await.reason, Some(missing.to_string()));
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().reason, Some(missing.to_string()));
-    let due = async || fixture.store.missing_facts(clock.now(), 10).await.unwrap();
+    let due = async || fixture.store.missing_facts(clock.now(), 10, &[]).await.unwrap();
     assert_eq!(due().await[0].failures, 0);
+    let busy = fixture.update_of(&id).await.repository.registry().to_owned();
+    assert!(fixture.store.missing_facts(clock.now(), 10, &[&busy]).await.unwrap().is_empty(), "its registry is busy");
 
     let until = clock.now() + Duration::from_secs(5);
     fixture.store.postpone_missing_fact(&update_id, until, "no answer".to_owned()).await.unwrap();
