@@ -174,8 +174,8 @@ impl Relay {
     pub async fn measure(&self) {
         // The scrape counts every change that was answered before it.
         let last = self.0.store.last_sequence();
-        let mut told = self.0.wakes.reported.subscribe();
-        let _ = tokio::time::timeout(REPORTED_WITHIN, told.wait_for(|told| *told >= last)).await;
+        let mut reported = self.0.wakes.reported.subscribe();
+        let _ = tokio::time::timeout(REPORTED_WITHIN, reported.wait_for(|reported| *reported >= last)).await;
         let backlog = match self.0.store.backlog().await {
             Ok(backlog) => backlog,
             Err(error) => {

@@ -25,10 +25,10 @@ pub(in crate::relay) struct FactBase {
 
 #[derive(Default)]
 struct Known {
-    descents: HashMap<(usize, Repository, String, String), Learned<Descent>>,
-    build_times: HashMap<(Repository, Digest), Learned<BuildTime>>,
-    tag_digests: HashMap<(Repository, Tag), Learned<Option<Digest>>>,
-    announced_before: HashMap<(String, Repository, Digest, Tag), Learned<bool>>,
+    descents: HashMap<(usize, Repository, String, String), Cached<Descent>>,
+    build_times: HashMap<(Repository, Digest), Cached<BuildTime>>,
+    tag_digests: HashMap<(Repository, Tag), Cached<Option<Digest>>>,
+    announced_before: HashMap<(String, Repository, Digest, Tag), Cached<bool>>,
 }
 
 struct Cached<T> {
@@ -53,7 +53,7 @@ impl FactBase {
         keep(&mut self.known().tag_digests, (repository.clone(), tag.clone()), digest);
     }
 
-    pub(super) fn learn_announced_before(&self, key: (String, Repository, Digest, Tag), before: bool) {
+    pub(super) fn remember_announced_before(&self, key: (String, Repository, Digest, Tag), before: bool) {
         keep(&mut self.known().announced_before, key, before);
     }
 

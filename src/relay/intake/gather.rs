@@ -151,15 +151,14 @@ impl Relay {
         Ok(())
     }
 
-    /// Learns a fact that the store holds, for the branch writer. Returns whether it did: it does after a restart, which forgets
-    /// the facts in memory.
+    /// Copies a fact from the store to the cache. Returns whether the store has it: after a restart the cache is empty.
     pub(in crate::relay) async fn recall(&self, missing: &Missing) -> Result<bool, StoreError> {
         match missing {
             Missing::Descent { .. } | Missing::TagDigest { .. } => Ok(false),
             Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
                 let before = self.0.store.announced_before(repository, digest, tag, event_id).await?;
                 let key = (event_id.clone(), repository.clone(), digest.clone(), tag.clone());
-                self.0.facts.learn_announced_before(key, before);
+                self.0.facts.remember_announced_before(key, before);
                 Ok(true)
             }
             Missing::BuildTime { repository, digest } => {
@@ -210,7 +209,7 @@ impl Relay {
             }
             Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
                 let before = self.0.store.announced_before(&repository, &digest, &tag, &event_id).await?;
-                self.0.facts.learn_announced_before((event_id, repository, digest, tag), before);
+                self.0.facts.remember_announced_before((event_id, repository, digest, tag), before);
             }
             Missing::TagDigest { repository, tag } => {
                 let digest = self.running_digest(build, &repository, &tag).await?;

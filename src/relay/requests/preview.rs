@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::super::Relay;
 use super::super::direction::{Direction, Move};
-use super::super::intake::Answer;
-use super::{PromotionOrder, RequestError, RollbackOrder};
+use super::super::intake::ImageCheck;
+use super::{PromotionRequest, RequestError, RollbackRequest};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, Frozen, UpdateState, first_state};
 use crate::registry::UnverifiedImage;
@@ -86,11 +86,11 @@ impl Relay {
         request: &PromotionRequest,
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
-        let plan = self.plan_promotion(order).await?;
-        self.pass_gate(order, &plan).await?;
+        let plan = self.plan_promotion(request).await?;
+        self.pass_gate(request, &plan).await?;
         let blocks = self.0.store.blocks().await?;
-        let frozen = blocks.frozen(&order.to, self.now()).filter(|_| !order.overrides);
-        let preview = self.preview(&order.to, plan.updates, &blocks, trace).await?;
+        let frozen = blocks.frozen(&request.to, self.now()).filter(|_| !request.overrides);
+        let preview = self.preview(&request.to, plan.updates, &blocks, trace).await?;
         Ok(Preview { skipped: plan.skipped, ..preview.frozen_by(frozen.as_ref()) })
     }
 
@@ -99,9 +99,13 @@ impl Relay {
     /// # Errors
     ///
     /// If the rollback would be rejected.
-    pub async fn preview_rollback(&self, order: &RollbackOrder, trace: &TraceContext) -> Result<Preview, RequestError> {
-        let update = self.plan_rollback(order).await?;
-        self.preview(&order.environment, vec![update], &Blocks::default(), trace).await
+    pub async fn preview_rollback(
+        &self,
+        request: &RollbackRequest,
+        trace: &TraceContext,
+    ) -> Result<Preview, RequestError> {
+        let update = self.plan_rollback(request).await?;
+        self.preview(&request.environment, vec![update], &Blocks::default(), trace).await
     }
 
     async fn preview(

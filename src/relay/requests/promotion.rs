@@ -54,7 +54,7 @@ impl Relay {
             environment: request.to.clone(),
             source: plan.source,
             actor: by.actor.clone(),
-            reason: order.reason.clone(),
+            reason: request.reason.clone(),
             planned_at: plan.planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
@@ -68,9 +68,9 @@ impl Relay {
     }
 
     /// Plans the version of each repository.
-    pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
-        let target = self.branch(&order.to)?;
-        let source = self.source(order)?;
+    pub(super) async fn plan_promotion(&self, request: &PromotionRequest) -> Result<PromotionPlan, RequestError> {
+        let target = self.branch(&request.to)?;
+        let source = self.source(request)?;
         let planned_at = self.now();
         refresh(target).await?;
         let running = self.managed(target, &request.to);

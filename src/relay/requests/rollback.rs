@@ -38,16 +38,16 @@ impl Relay {
             return Ok(earlier);
         }
         let planned_at = self.now();
-        let update = self.plan_rollback(order).await?;
+        let update = self.plan_rollback(request).await?;
         let repository = update.repository.clone();
         let expires_at =
-            order.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
+            request.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
         self.make(NewRequest {
             kind: RequestKind::Rollback,
             environment: request.environment.clone(),
             source: None,
             actor: by.actor.clone(),
-            reason: order.reason.clone(),
+            reason: request.reason.clone(),
             planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
@@ -68,13 +68,13 @@ impl Relay {
     }
 
     /// Plans the version that a rollback goes to.
-    pub(super) async fn plan_rollback(&self, order: &RollbackOrder) -> Result<NewRequestedUpdate, RequestError> {
-        let branch = self.branch(&order.environment)?;
+    pub(super) async fn plan_rollback(&self, request: &RollbackRequest) -> Result<NewRequestedUpdate, RequestError> {
+        let branch = self.branch(&request.environment)?;
         refresh(branch).await?;
-        let managed = self.managed(branch, &order.environment);
-        let repository = resolve(&managed, &order.environment, &order.repository)?;
+        let managed = self.managed(branch, &request.environment);
+        let repository = resolve(&managed, &request.environment, &request.repository)?;
         let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
-        let version = self.version_before(order, &repository, &running).await?;
+        let version = self.version_before(request, &repository, &running).await?;
         let state = if runs(&running, &version) { UpdateState::Unchanged } else { UpdateState::Unverified };
         Ok(NewRequestedUpdate { repository, version, state, reason: None, running })
     }

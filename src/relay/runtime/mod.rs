@@ -65,9 +65,9 @@ pub(super) fn start(relay: &Relay) -> Running {
     // Before any stage reads the store, so that no change between its read and the subscription is
     // missed.
     let store = &relay.0.store;
-    relay.0.wakes.told.send_replace(process.logged());
+    relay.0.wakes.reported.send_replace(process.logged());
     subscribe("wakes", Box::pin(wakes::run(relay.clone(), store.subscribe(), subscribers_stopped.clone())));
-    subscribe("log", Box::pin(tell::run(relay.clone(), subscribers_stopped.clone())));
+    subscribe("log", Box::pin(report::run(relay.clone(), subscribers_stopped.clone())));
     let mut spawn = |name: String, task: BoxFuture<'static, ()>| {
         stages.spawn(process.clone().supervise(name, stopped.clone(), task));
     };

@@ -16,7 +16,7 @@ pub(in crate::relay) struct Process {
     pub(in crate::relay) registry_states: RegistryStates,
     /// Notified by a request to catch up now.
     pub(in crate::relay) catch_up: Notify,
-    /// The last entry of the outbox that the log and the metrics have.
+    /// The last entry of the outbox that was logged and counted.
     logged: AtomicU64,
     failure: watch::Sender<Option<String>>,
 }
@@ -24,8 +24,8 @@ pub(in crate::relay) struct Process {
 impl Process {
     /// `logged`: the last entry of the outbox at the start.
     pub(in crate::relay) fn new(begun: Timestamp, logged: u64) -> Arc<Self> {
-        let (board, catch_up, logged) = (Board::default(), Notify::new(), AtomicU64::new(logged));
-        Arc::new(Self { begun, board, catch_up, logged, failure: watch::Sender::new(None) })
+        let (registry_states, catch_up, logged) = (RegistryStates::default(), Notify::new(), AtomicU64::new(logged));
+        Arc::new(Self { begun, registry_states, catch_up, logged, failure: watch::Sender::new(None) })
     }
 
     pub(in crate::relay) fn logged(&self) -> u64 {

@@ -18,12 +18,12 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
             entries = outbox.next() => entries,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
-        relay.tell_all(&entries).await;
+        relay.report_all(&entries).await;
     }
-    // What the other tasks changed before they stopped.
+    // The last changes of the other tasks before they stopped.
     loop {
         match outbox.next_if_any().await {
-            Ok(Some(entries)) => relay.tell_all(&entries).await,
+            Ok(Some(entries)) => relay.report_all(&entries).await,
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "the last changes of state cannot be read for the log and the metrics");
@@ -40,7 +40,7 @@ impl Relay {
         }
         if let Some(last) = entries.last() {
             self.0.process.set_logged(last.sequence);
-            self.0.wakes.told.send_replace(last.sequence);
+            self.0.wakes.reported.send_replace(last.sequence);
         }
     }
 
