@@ -3,6 +3,7 @@
 
 mod files;
 mod monitoring;
+mod platform_ci;
 mod platform_environments;
 mod platform_gateway;
 mod platform_monitoring;
