@@ -21,8 +21,11 @@ const PAGES: [&str; 9] = [
 ];
 
 /// The English page of each Chinese one.
-const TRANSLATED: [(&str, &str); 3] =
-    [("README.md", "docs/zh/README.md"), ("docs/cluster.md", "docs/zh/cluster.md"), ("docs/guide.md", "docs/zh/guide.md")];
+const TRANSLATED: [(&str, &str); 3] = [
+    ("README.md", "docs/zh/README.md"),
+    ("docs/cluster.md", "docs/zh/cluster.md"),
+    ("docs/guide.md", "docs/zh/guide.md"),
+];
 
 /// The anchors of a page's headings, as Git hosts make them.
 fn anchors(page: &str) -> BTreeSet<String> {

@@ -95,7 +95,8 @@ fn secret_values_are_found() {
     ] {
         assert!(!findings(file, content).is_empty(), "{content}");
     }
-    for content in ["kind: Secret\nstringData:\n  a: \"\"\n", "existingSecret: etcd\n", "password: ${{ secrets.A }}\n"] {
+    for content in ["kind: Secret\nstringData:\n  a: \"\"\n", "existingSecret: etcd\n", "password: ${{ secrets.A }}\n"]
+    {
         assert!(findings("a.yaml", content).is_empty(), "{content}");
     }
 }
