@@ -2,6 +2,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 
+use super::input;
 use super::time::end_of;
 use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
@@ -33,7 +34,7 @@ pub(super) async fn create(
     let hold = crate::relay::HoldOrder {
         environment: order.environment,
         repository: order.repository,
-        reason: order.reason,
+        reason: input::reason(order.reason)?,
         actor: caller.name().to_owned(),
         expires_at,
     };

@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 
 use super::super::trace::RequestTrace;
 use super::history::known_environment;
+use super::input;
 use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, limit, next_page, parse, parse_option, word};
 use crate::access::{EnvironmentScope, Permission};
@@ -55,7 +56,7 @@ pub(super) async fn create(
         to: body.to,
         from: body.from,
         repositories: body.repositories,
-        reason: body.reason,
+        reason: input::reason(body.reason)?,
         overrides: body.overrides,
     };
     if body.dry_run {

@@ -4,6 +4,7 @@ use axum::response::Response;
 use http::HeaderMap;
 
 use super::super::trace::RequestTrace;
+use super::input;
 use super::promotions::{accepted, by};
 use super::time::span;
 use super::{App, Body, Caller, Problem, parse_option};
@@ -33,7 +34,7 @@ pub(super) async fn create(
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
         environment: body.environment,
         repository: body.repository,
-        reason: body.reason,
+        reason: input::reason(body.reason)?,
     };
     let made = app.0.relay.roll_back(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made, &[]).await
