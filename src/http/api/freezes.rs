@@ -83,6 +83,7 @@ pub(super) async fn thaw(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_somewhere(&[Permission::Freeze])?;
     let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let freeze =
         freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;

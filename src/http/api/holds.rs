@@ -53,6 +53,7 @@ pub(super) async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_somewhere(&[Permission::Hold])?;
     let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
     caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;

@@ -79,6 +79,7 @@ pub(super) async fn create(
 /// A promotion or rollback with its state.
 #[utoipa::path(get, path = "/promotions/{id}", params(Wait), responses(
     (status = 200, body = RequestView),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn show(
@@ -91,6 +92,9 @@ pub(super) async fn show(
     // Subscribe before the first read, so that no change is missed in between.
     let store = app.0.relay.store();
     let mut outbox = store.subscribe();
+    if caller.must_read().is_err() {
+        caller.must_somewhere(&[Permission::Promote, Permission::Rollback])?;
+    }
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     caller.must_see_requests(&request.environment)?;
     loop {
@@ -168,6 +172,7 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RequestView>, Problem> {
+    caller.must_somewhere(&[Permission::Promote, Permission::Rollback])?;
     let store = app.0.relay.store();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     let scope = EnvironmentScope::one(&request.environment);
