@@ -29,6 +29,10 @@ run: ## Run registry, example platform and Tagrelay on this machine, to push ima
 build: ## Build the optimised program: target/release/tagrelay
 	cargo build --release --locked
 
+.PHONY: man
+man: ## Write the manual pages: target/man/tagrelay*.1
+	cargo run --locked -- manual target/man
+
 .PHONY: setup
 setup: ## Install test dependencies if possible (make test does it too)
 	@scripts/setup-tests.sh >/dev/null

@@ -18,6 +18,9 @@ pub struct Matrix {
 pub struct EnvironmentView {
     pub name: String,
     pub config_repository: String,
+    /// The address of the config repository, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_repository_url: Option<String>,
     pub branch: String,
     /// `automatic` or `manual`.
     pub update: String,

@@ -52,6 +52,9 @@ pub struct RollbackBody {
     /// How long the hold lasts, as in `30m`, `4h` or `2d`; default: until it is released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_for: Option<String>,
+    /// Show what would happen and change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// A promotion or rollback.

@@ -6,7 +6,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::api::{Api, ServerOptions};
-use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, end, relative};
+use super::exit::{self, usage};
+use super::output::{self, Cell, DIM, HEAD, Table, WARN, clean, end, shown};
+use super::places::is_id;
 use crate::api::{FreezeBody, FreezeView, Freezes, WindowView};
 
 /// The end of a freeze without an end time.
@@ -18,7 +20,7 @@ const THAWED: &str = "when thawed";
 Example:
   tagrelay freezes
 
-The token from TAGRELAY_TOKEN or --token-file needs the permission read.")]
+The token needs the permission read.")]
 pub(super) struct Options {
     /// Print the API's JSON
     #[arg(long)]
@@ -31,24 +33,28 @@ pub(super) struct Options {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  tagrelay freeze --environment production --reason 'incident 42'
-  tagrelay freeze --environment production --reason audit --for 4h
-  tagrelay freeze --environment production --reason holidays --until 2027-01-04T08:00:00+01:00
+  tagrelay freeze production --reason 'incident 42'
+  tagrelay freeze production --reason audit --for 4h
+  tagrelay freeze production --reason release --until 'tomorrow 8:00'
+  tagrelay freeze production --reason holidays --until '2027-01-04 8:00'
 
 When the freeze ends, the newest version of each repository is written, all in one commit. Rollbacks are not frozen, nor
 promotions with --override. Recurring freezes, such as weekends, belong into the settings: `freeze` of [[environment]].
-The token from TAGRELAY_TOKEN or --token-file needs the permission freeze:ENVIRONMENT.")]
+The token needs the permission freeze:ENVIRONMENT.")]
 pub(super) struct FreezeOptions {
     /// The environment to freeze
-    #[arg(long, value_name = "ENVIRONMENT")]
-    environment: String,
+    #[arg(value_name = "ENVIRONMENT", required_unless_present = "named")]
+    environment: Option<String>,
+    /// The environment to freeze
+    #[arg(short = 'e', long = "environment", value_name = "ENVIRONMENT", conflicts_with = "environment")]
+    named: Option<String>,
     /// The reason, shown with every waiting update
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// How long, as 30m, 4h or 2d [default: until it is thawed]
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
     freeze_for: Option<String>,
-    /// When it ends, as 2027-01-04T08:00:00+01:00
+    /// When it ends: 2h, 18:00, 'tomorrow 8:00', '2027-01-04 8:00' in local time, or 2027-01-04T08:00:00+01:00
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
     /// Print the API's JSON
@@ -61,14 +67,19 @@ pub(super) struct FreezeOptions {
 /// Ends a freeze: the updates that waited for it are written.
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  tagrelay thaw 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN          the id from `tagrelay freezes`
+Examples:
+  tagrelay thaw production
+  tagrelay thaw 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN          one of several, from `tagrelay freezes`
 
-A freeze of the settings has no id: change the settings to end it.
-The token from TAGRELAY_TOKEN or --token-file needs the permission freeze:ENVIRONMENT.")]
+A freeze of the settings ends by a change of the settings; `promote --override` passes it.
+The token needs the permission freeze:ENVIRONMENT, and read to find freezes by name.")]
 pub(super) struct ThawOptions {
-    /// The id of the freeze
-    id: String,
+    /// The environment, or the id of a freeze
+    #[arg(value_name = "ENVIRONMENT", required_unless_present = "named")]
+    environment: Option<String>,
+    /// The environment
+    #[arg(short = 'e', long = "environment", value_name = "ENVIRONMENT", conflicts_with = "environment")]
+    named: Option<String>,
     #[command(flatten)]
     server: ServerOptions,
 }
@@ -89,7 +100,15 @@ pub(super) async fn list(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn freeze(options: FreezeOptions) -> anyhow::Result<ExitCode> {
-    let FreezeOptions { environment, reason, freeze_for, until, json, server } = options;
+    let FreezeOptions { environment, named, reason, freeze_for, until, json, server } = options;
+    let environment = environment.or(named).unwrap_or_default();
+    let until = match until {
+        Some(text) => {
+            Some(output::read_future(&text, &output::now()).map_err(|error| usage(format!("--until: {error}")))?)
+        }
+        None => None,
+    };
+    let until = until.map(|at| at.to_string());
     let body = FreezeBody { environment, reason, until, freeze_for };
     let answer = Api::new(server)?.post(&["freezes"], &body).await?;
     if json {
@@ -97,26 +116,53 @@ pub(super) async fn freeze(options: FreezeOptions) -> anyhow::Result<ExitCode> {
     } else {
         let freeze: FreezeView = answer.read()?;
         let end = end(freeze.expires_at, THAWED, Timestamp::now());
-        output::print(&format!("frozen  {}  {end}  {DIM}{}{DIM:#}\n", clean(&freeze.environment), clean(&freeze.id)))?;
+        let name = clean(&freeze.environment);
+        output::print(&format!("frozen  {name}  {end}  {DIM}{}  `tagrelay thaw {name}`{DIM:#}\n", clean(&freeze.id)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn thaw(options: ThawOptions) -> anyhow::Result<ExitCode> {
-    Api::new(options.server)?.delete(&["freezes", &options.id]).await?;
-    output::print("thawed\n")?;
-    Ok(ExitCode::SUCCESS)
+    let ThawOptions { environment, named, server } = options;
+    let name = environment.or(named).unwrap_or_default();
+    let api = Api::new(server)?;
+    if is_id(&name) {
+        api.delete(&["freezes", &name]).await?;
+        output::print("thawed\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let freezes: Freezes = api.get(&["freezes"], &[]).await?.read()?;
+    let ended: Vec<&FreezeView> = freezes.freezes.iter().filter(|freeze| freeze.environment == name).collect();
+    for freeze in &ended {
+        api.delete(&["freezes", &freeze.id]).await?;
+        output::print(&format!("thawed  {}  {DIM}{}{DIM:#}\n", clean(&name), clean(&freeze.reason)))?;
+    }
+    let window = freezes.windows.iter().find(|window| window.active && window.environment == name);
+    if let Some(window) = window {
+        let ends = shown(window.until, Timestamp::now());
+        output::note(&format!(
+            "{} is still frozen by the settings ({}), which ends {ends}; `tagrelay promote --override` passes it",
+            clean(&name),
+            clean(&window.window)
+        ));
+    }
+    if ended.is_empty() && window.is_none() {
+        // Names the nearest environments if there is none of this name.
+        api.get(&["environments"], &[("environment", name.clone())]).await?;
+        output::note(&format!("{} is not frozen", clean(&name)));
+    }
+    Ok(ExitCode::from(if ended.is_empty() { exit::REFUSED } else { exit::DONE }))
 }
 
-fn render(freezes: &Freezes, now: Timestamp) -> String {
+pub(super) fn render(freezes: &Freezes, now: Timestamp) -> String {
     let mut parts = Vec::new();
     if !freezes.freezes.is_empty() {
-        let mut table = Table::new(&["environment", "ends", "since", "by", "id", "reason"]);
+        let mut table = Table::new(&["environment", "ends", "since", "by", "id", "reason"]).keep(&[4]);
         for freeze in &freezes.freezes {
             table.row(vec![
                 Cell::plain(&freeze.environment),
                 Cell::plain(&end(freeze.expires_at, THAWED, now)),
-                Cell::plain(&relative(freeze.created_at, now)),
+                Cell::plain(&shown(freeze.created_at, now)),
                 Cell::plain(&freeze.actor),
                 Cell::new(&freeze.id, DIM),
                 Cell::plain(&freeze.reason),
@@ -141,9 +187,9 @@ fn render(freezes: &Freezes, now: Timestamp) -> String {
 
 fn next(window: &WindowView, now: Timestamp) -> Cell {
     if window.active {
-        Cell::new(&format!("frozen, ends {}", relative(window.until, now)), WARN)
+        Cell::new(&format!("frozen, ends {}", shown(window.until, now)), WARN)
     } else {
-        Cell::new(&format!("begins {}", relative(window.from, now)), DIM)
+        Cell::new(&format!("begins {}", shown(window.from, now)), DIM)
     }
 }
 

@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::api::{Api, ServerOptions};
-use super::output::{self, Cell, DIM, Table, clean, end, relative};
+use super::exit::{self, usage};
+use super::names::Prefix;
+use super::output::{self, Cell, DIM, GOOD, Table, clean, end, short_version, shown};
+use super::places::{Place, PlaceOptions};
 use crate::api::{HoldBody, HoldView, Holds};
-use tagrelay_image::Repository;
 
 /// The end of a hold without an end time.
 const RELEASED: &str = "when released";
@@ -21,8 +23,8 @@ const RELEASED: &str = "when released";
     after_help = "\
 Examples:
   tagrelay holds
-  tagrelay holds add --environment production docker.io/uyou/user-service --hold-for 2d
-  tagrelay holds release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN
+  tagrelay holds add production user-service --hold-for 2d
+  tagrelay holds release production/user-service
 
 `tagrelay hold` and `tagrelay release` do the same as the last two."
 )]
@@ -48,43 +50,45 @@ struct ListOptions {
     server: ServerOptions,
 }
 
-/// Makes a hold: the repository gets no automatic updates in this environment.
+/// Makes holds: the repositories get no automatic updates in this environment.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  tagrelay hold --environment staging docker.io/uyou/user-service
-  tagrelay hold --environment production docker.io/uyou/user-service --hold-for 2d --reason sales
+  tagrelay hold staging user-service
+  tagrelay hold production user-service 'order-*' --hold-for 2d --reason sales
+  tagrelay hold production --all --reason 'incident 42'
 
 New versions wait, and the newest is written when the hold ends. Promotions are refused until then.
-The token from TAGRELAY_TOKEN or --token-file needs the permission hold:ENVIRONMENT.")]
+The token needs the permission hold:ENVIRONMENT.")]
 pub(super) struct AddOptions {
-    /// The repository, with its whole name: docker.io/uyou/user-service
-    #[arg(value_parser = parse_whole_repository)]
-    repository: String,
-    /// The environment
-    #[arg(long, value_name = "ENVIRONMENT")]
-    environment: String,
+    #[command(flatten)]
+    places: PlaceOptions,
     /// How long, as 30m, 4h or 2d [default: until it is released]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, alias = "for", value_name = "TIME")]
     hold_for: Option<String>,
     /// The reason
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Print the API's JSON
+    /// Print the API's JSON, one document for each repository
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: ServerOptions,
 }
 
-/// Ends a hold: the newest update that waited for it is written.
+/// Ends holds: the newest update that waited is written.
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  tagrelay release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN       the id from `tagrelay holds`")]
+Examples:
+  tagrelay release production/user-service
+  tagrelay release production user-service order-service
+  tagrelay release production --all
+  tagrelay release 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN       an id from `tagrelay holds`
+
+The token needs the permission hold:ENVIRONMENT, and read to find holds by name.")]
 pub(super) struct ReleaseOptions {
-    /// The id of the hold
-    id: String,
+    #[command(flatten)]
+    places: PlaceOptions,
     #[command(flatten)]
     server: ServerOptions,
 }
@@ -113,52 +117,100 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
-    let AddOptions { repository, environment, hold_for, reason, json, server } = options;
-    let body = HoldBody { environment, repository, hold_for, reason };
-    let answer = Api::new(server)?.post(&["holds"], &body).await?;
-    if json {
-        answer.print()?;
+    let AddOptions { places, hold_for, reason, json, server } = options;
+    let places = places.read("hold")?;
+    let api = Api::new(server)?;
+    let repositories: Vec<String> = if places.are_words() {
+        places.repositories.clone()
     } else {
+        places.find(&api).await?.into_iter().map(|place| place.cell.repository).collect()
+    };
+    for repository in repositories {
+        let environment = places.environment.clone();
+        let body = HoldBody { environment, repository, hold_for: hold_for.clone(), reason: reason.clone() };
+        let answer = api.post(&["holds"], &body).await?;
+        if json {
+            answer.print()?;
+            continue;
+        }
         let hold: HoldView = answer.read()?;
-        let (now, place) = (Timestamp::now(), format!("{} in {}", hold.repository, hold.environment));
+        let ends = end(hold.expires_at, RELEASED, Timestamp::now());
+        let place = format!("{} in {}", hold.repository, hold.environment);
+        let name = format!("{}/{}", hold.environment, last_component(&hold.repository));
         output::print(&format!(
-            "held  {}  {}  {DIM}{}{DIM:#}\n",
+            "held  {}  {ends}  {DIM}{}  `tagrelay release {}`{DIM:#}\n",
             clean(&place),
-            end(hold.expires_at, RELEASED, now),
-            clean(&hold.id)
+            clean(&hold.id),
+            clean(&name)
         ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn last_component(repository: &str) -> &str {
+    repository.rsplit('/').next().unwrap_or(repository)
+}
+
 pub(super) async fn release(options: ReleaseOptions) -> anyhow::Result<ExitCode> {
-    Api::new(options.server)?.delete(&["holds", &options.id]).await?;
-    output::print("released\n")?;
+    let ReleaseOptions { places, server } = options;
+    if places.is_empty() {
+        return Err(usage(
+            "name what to release, as in `tagrelay release production/user-service`; `tagrelay holds` lists them",
+        ));
+    }
+    if let Some(id) = places.id() {
+        Api::new(server)?.delete(&["holds", id]).await?;
+        output::print("released\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let places = places.read("release")?;
+    let api = Api::new(server)?;
+    let found = places.find(&api).await?;
+    let held: Vec<&Place> = found.iter().filter(|place| !place.cell.holds.is_empty()).collect();
+    if held.is_empty() {
+        output::note("nothing to release: there is no such hold; `tagrelay holds` lists them");
+        return Ok(ExitCode::from(exit::REFUSED));
+    }
+    for place in &held {
+        for hold in &place.cell.holds {
+            api.delete(&["holds", &hold.id]).await?;
+        }
+        output::print(&released(place))?;
+    }
+    for place in found.iter().filter(|place| place.cell.holds.is_empty() && places.are_words()) {
+        output::note(&format!("{} was not held in {}", clean(&place.cell.repository), clean(&place.environment)));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what was released, and what moves now.
+fn released(place: &Place) -> String {
+    let cell = &place.cell;
+    let name = format!("{}/{}", place.environment, last_component(&cell.repository));
+    let next = match cell.waiting.last() {
+        Some(update) => {
+            let version = short_version(update.tag.as_deref(), update.digest.as_deref());
+            format!("moves now: {version}, which waited; `tagrelay status {name}` shows it")
+        }
+        None => "nothing waited".to_owned(),
+    };
+    format!("{GOOD}released{GOOD:#}  {}  {DIM}{}{DIM:#}\n", clean(&name), clean(&next))
+}
+
 pub(super) fn table(holds: &[&HoldView], now: Timestamp) -> Table {
-    let mut table = Table::new(&["environment", "repository", "ends", "since", "by", "id", "reason"]);
+    let prefix = Prefix::of(holds.iter().map(|hold| hold.repository.as_str()));
+    let heading = prefix.heading();
+    let mut table = Table::new(&["environment", heading.as_str(), "ends", "since", "by", "id", "reason"]).keep(&[5]);
     for hold in holds {
         table.row(vec![
             Cell::plain(&hold.environment),
-            Cell::plain(&hold.repository),
+            Cell::plain(prefix.strip(&hold.repository)),
             Cell::plain(&end(hold.expires_at, RELEASED, now)),
-            Cell::plain(&relative(hold.created_at, now)),
+            Cell::plain(&shown(hold.created_at, now)),
             Cell::plain(&hold.actor),
             Cell::new(&hold.id, DIM),
             Cell::plain(hold.reason.as_deref().unwrap_or_default()),
         ]);
     }
     table
-}
-
-/// Parses a repository for routes that accept only the whole name.
-///
-/// A last component alone would mean an official image of Docker Hub: `nginx` is `docker.io/library/nginx`.
-pub(super) fn parse_whole_repository(text: &str) -> Result<String, String> {
-    if !text.contains('/') {
-        return Err(format!("write the whole name, as in docker.io/uyou/{text}"));
-    }
-    text.parse::<Repository>().map(|repository| repository.to_string()).map_err(|error| error.to_string())
 }

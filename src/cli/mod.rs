@@ -1,16 +1,28 @@
 //! The commands, one file each; `api` is the client that several of them share, `output` prints.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 invalid arguments. Results go to standard output, everything else to standard
-//! error.
+//! Exit codes are in `exit`. Results go to standard output, everything else to standard error.
 
 mod api;
 mod check;
+mod completion;
 pub mod demo;
+mod diff;
 mod events;
+mod exit;
 mod freezes;
+mod history;
 mod holds;
+mod links;
+mod manual;
+mod names;
+mod open;
 mod output;
+mod places;
+mod preview;
 mod promote;
+mod promotions;
+mod receivers;
+mod reload;
 mod rollback;
 mod serve;
 mod sites;
@@ -20,9 +32,9 @@ mod webhook;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use output::BAD;
+use output::{BAD, Times};
 
 /// The default settings file.
 const DEFAULT_SETTINGS: &str = "tagrelay.toml";
@@ -33,11 +45,32 @@ const DEFAULT_SETTINGS: &str = "tagrelay.toml";
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = "\
-Start with `tagrelay demo`: it runs everything on this machine. `tagrelay COMMAND --help` has examples."
+Start with `tagrelay demo`: it runs everything on this machine. `tagrelay help COMMAND` has examples.
+
+Servers and tokens can be named once, in ~/.config/tagrelay/config.toml:
+  context = \"test\"
+  [contexts.test]
+  server = \"http://127.0.0.1:8080\"
+  token = { env = \"TAGRELAY_TOKEN\" }
+  [contexts.prod]
+  server = \"https://tagrelay.example.com\"
+  token = { command = [\"pass\", \"tagrelay/prod\"] }"
 )]
 struct Arguments {
+    /// The context in ~/.config/tagrelay/config.toml: a server and its token [default: TAGRELAY_CONTEXT, or that of the file]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    context: Option<String>,
+    /// How times are printed
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        help_heading = "Global options",
+        hide_possible_values = true
+    )]
+    time: Option<Times>,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,7 +82,10 @@ enum Command {
     Check(check::Options),
     Serve(serve::Options),
     Status(status::Options),
+    History(history::Options),
+    Diff(diff::Options),
     Promote(promote::Options),
+    Promotions(promotions::Options),
     Rollback(rollback::Options),
     Events(events::Options),
     Holds(holds::Options),
@@ -58,7 +94,21 @@ enum Command {
     Freezes(freezes::Options),
     Freeze(freezes::FreezeOptions),
     Thaw(freezes::ThawOptions),
+    Receivers(receivers::Options),
+    Reload(reload::Options),
+    Open(open::Options),
     Webhook(webhook::Options),
+    Completion(completion::Options),
+    Manual(manual::Options),
+    #[command(name = "__complete")]
+    Complete(completion::CompleteOptions),
+}
+
+/// Returns the description of all commands.
+fn program() -> clap::Command {
+    let mut program = Arguments::command();
+    program.build();
+    program
 }
 
 /// Runs the program with the arguments of the process.
@@ -68,14 +118,25 @@ pub fn run() -> ExitCode {
         Err(answer) => {
             // Also prints help and version. A closed pipe is not an error.
             let _ = answer.print();
-            return if answer.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            return if answer.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    dispatch(arguments.command).unwrap_or_else(|error| {
-        if !is_closed_pipe(&error) {
-            output::note(&format!("{BAD}error:{BAD:#} {}", output::clean(&format!("{error:#}"))));
+    let Arguments { context, time, command } = arguments;
+    if let Some(context) = context {
+        api::select_context(context);
+    }
+    if let Some(time) = time {
+        output::set_times(time);
+    }
+    dispatch(command).unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::FAILURE;
         }
-        ExitCode::FAILURE
+        output::note(&format!("{BAD}error:{BAD:#} {}", output::clean(&format!("{error:#}"))));
+        if error.downcast_ref::<exit::Usage>().is_some() {
+            output::note("\nFor more information, try '--help'.");
+        }
+        exit_code(&error)
     })
 }
 
@@ -88,7 +149,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Check(options) => check::run(options).await,
             Command::Serve(options) => serve::run(options).await,
             Command::Status(options) => status::run(options).await,
+            Command::History(options) => history::run(options).await,
+            Command::Diff(options) => diff::run(options).await,
             Command::Promote(options) => promote::run(options).await,
+            Command::Promotions(options) => promotions::run(options).await,
             Command::Rollback(options) => rollback::run(options).await,
             Command::Events(options) => events::run(options).await,
             Command::Holds(options) => holds::run(options).await,
@@ -97,12 +161,27 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Command::Freezes(options) => freezes::list(options).await,
             Command::Freeze(options) => freezes::freeze(options).await,
             Command::Thaw(options) => freezes::thaw(options).await,
+            Command::Receivers(options) => receivers::run(options).await,
+            Command::Reload(options) => reload::run(options).await,
+            Command::Open(options) => open::run(options).await,
             Command::Webhook(options) => webhook::run(options).await,
+            Command::Completion(options) => completion::run(&options),
+            Command::Manual(options) => manual::run(&options, &program()),
+            Command::Complete(options) => completion::complete(options, &program()).await,
         }
     });
     // Do not wait for blocking work such as a fetch: its result is not needed any more.
     runtime.shutdown_background();
     result
+}
+
+/// Returns the exit code of an error.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let code = error.chain().find_map(|cause| match cause.downcast_ref::<exit::Usage>() {
+        Some(_) => Some(exit::USAGE),
+        None => cause.downcast_ref::<api::ApiError>().map(api::ApiError::exit_code),
+    });
+    ExitCode::from(code.unwrap_or(exit::REFUSED))
 }
 
 /// Returns whether the reader of standard output closed it, as `head` does.

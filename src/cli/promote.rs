@@ -4,39 +4,46 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::api::{Api, FollowOptions, ServerOptions, follow, state_style};
-use super::output::{self, Cell, DIM, Table, clean, colour_diff, short_commit, short_version};
-use crate::api::{PreviewState, PreviewView, PromotionBody};
+use super::api::{Api, FollowOptions, ServerOptions, follow};
+use super::exit::usage;
+use super::output;
+use super::preview;
+use crate::api::{PreviewView, PromotionBody};
 
 /// Promotes the versions that one environment runs, or a named version, to another environment.
 ///
 /// The server verifies each image with its registry, commits and pushes; the command waits for the commit. Exit code 0: the
-/// versions are on the branch. 1: refused, wholly or partly, with the reasons.
+/// versions are on the branch. 1: refused, with the reasons. 3: still waiting. 5: a part of them.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  tagrelay promote --to production --dry-run        show the change as a diff
-  tagrelay promote --to production                  all versions that staging runs
-  tagrelay promote --to production user-service     one service
-  tagrelay promote --to production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
-  tagrelay promote --to production user-service \\
+  tagrelay promote production --dry-run             show what would move, and the diff
+  tagrelay promote production                       all versions that staging runs
+  tagrelay promote production user-service          one service; several, and globs work, too
+  tagrelay promote production --wait-for healthy -w 10m
+  tagrelay promote production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
+  tagrelay promote production user-service \\
     --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
 
-The token from TAGRELAY_TOKEN or --token-file needs the permission promote:ENVIRONMENT, and override:ENVIRONMENT for
---override.")]
+The token needs the permission promote:ENVIRONMENT, and override:ENVIRONMENT for --override.")]
 pub(super) struct Options {
-    /// The repositories, by whole name (docker.io/uyou/user-service) or last component (user-service) [default: all that
-    /// both environments run]
+    /// The environment that changes; with --to, a repository
+    #[arg(value_name = "ENVIRONMENT", required_unless_present = "to")]
+    first: Option<String>,
+    /// The repositories, by whole name, last component or glob [default: all that both environments run]
     #[arg(value_name = "REPOSITORY")]
-    repositories: Vec<String>,
+    rest: Vec<String>,
     /// The environment that changes
-    #[arg(long, value_name = "ENVIRONMENT")]
-    to: String,
+    #[arg(short = 'e', long, alias = "environment", value_name = "ENVIRONMENT")]
+    to: Option<String>,
+    /// A repository (may be given several times)
+    #[arg(short, long = "repository", value_name = "REPOSITORY")]
+    repositories: Vec<String>,
     /// The environment whose versions are promoted [default: the only one in promote_from]
     #[arg(long, value_name = "ENVIRONMENT")]
     from: Option<String>,
     /// A tag to promote instead of the version that the other environment runs
-    #[arg(long, requires = "repositories")]
+    #[arg(long)]
     tag: Option<String>,
     /// The tag that you believe the environment runs; otherwise the promotion is refused
     #[arg(long, value_name = "REPOSITORY=TAG", value_parser = parse_expectation)]
@@ -70,45 +77,60 @@ fn parse_expectation(text: &str) -> Result<(String, String), &'static str> {
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let Options { repositories, to, from, tag, expect, dry_run, reason, overrides, json, follow: how, server } =
-        options;
+    let Options {
+        first,
+        rest,
+        to,
+        repositories: named,
+        from,
+        tag,
+        expect,
+        dry_run,
+        reason,
+        overrides,
+        json,
+        follow: how,
+        server,
+    } = options;
+    let (to, repositories) = sort(first.into_iter().chain(rest).collect(), to, named);
+    if tag.is_some() && repositories.is_empty() {
+        return Err(usage(
+            "--tag needs the repositories that it is a tag of, as in `tagrelay promote production user-service`",
+        ));
+    }
     let api = Api::new(server)?;
-    let repositories = (!repositories.is_empty()).then_some(repositories);
     let expect = expect.into_iter().collect();
+    let repositories = expand(&api, &to, repositories).await?;
     let body = PromotionBody { to, from, repositories, tag, expect, dry_run, reason, overrides };
     if !dry_run {
-        return follow(&api, "promotions", &body, how, json).await;
+        return Ok(ExitCode::from(follow(&api, "promotions", &body, &how, json).await?.code));
     }
     let answer = api.post(&["promotions"], &body).await?;
-    let preview: PreviewView = answer.read()?;
+    let shown: PreviewView = answer.read()?;
     if json {
         answer.print()?;
     } else {
-        output::print(&render(&preview))?;
+        output::print(&preview::render(&shown, &body.to, output::screen_width()))?;
     }
-    let refused = preview.updates.iter().any(|update| update.state == PreviewState::Refused);
-    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(ExitCode::from(preview::exit_code(&shown)))
 }
 
-fn render(preview: &PreviewView) -> String {
-    let mut text = match &preview.diff {
-        Some(diff) => colour_diff(diff),
-        None => format!("{DIM}no diff: the token lacks the permission read{DIM:#}\n"),
-    };
-    if !text.is_empty() {
-        text.push('\n');
+/// Returns the target and the repositories.
+fn sort(names: Vec<String>, to: Option<String>, mut repositories: Vec<String>) -> (String, Vec<String>) {
+    let mut names = names.into_iter();
+    let to = to.or_else(|| names.next()).unwrap_or_default();
+    repositories.extend(names);
+    (to, repositories)
+}
+
+/// Replaces globs by the repositories that they select.
+async fn expand(api: &Api, to: &str, repositories: Vec<String>) -> anyhow::Result<Option<Vec<String>>> {
+    if repositories.is_empty() {
+        return Ok(None);
     }
-    let mut table = Table::new(&["repository", "version", "would be", "because"]);
-    for update in &preview.updates {
-        table.row(vec![
-            Cell::plain(&update.repository),
-            Cell::plain(&short_version(update.tag.as_deref(), update.digest.as_deref())),
-            Cell::new(update.state.as_str(), state_style(update.state.as_str())),
-            Cell::plain(update.reason.as_deref().unwrap_or_default()),
-        ]);
+    let places = super::places::Places { environment: to.to_owned(), repositories };
+    if places.are_words() {
+        return Ok(Some(places.repositories));
     }
-    text.push_str(&table.render(0));
-    let parent = clean(short_commit(&preview.parent)).into_owned();
-    text.push_str(&format!("{DIM}dry run on top of commit {parent}: nothing was changed{DIM:#}\n"));
-    text
+    Ok(Some(places.find(api).await?.into_iter().map(|place| place.cell.repository).collect()))
 }

@@ -122,6 +122,11 @@ impl ConfigRepository {
         &self.inner.mirror
     }
 
+    /// The address of the remote.
+    pub fn url(&self) -> &Url {
+        &self.inner.url
+    }
+
     /// Reads the tip of the branch, fetches it if it moved, and updates the index.
     ///
     /// A branch that was force-pushed, or deleted and created again, is followed like any other move.

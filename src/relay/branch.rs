@@ -96,6 +96,14 @@ impl Branch {
         &self.repository
     }
 
+    /// Returns the address of the config repository without user and password; `None`: it is a folder of this machine.
+    pub(super) fn public_url(&self) -> Option<String> {
+        let mut url = self.repository.url().clone();
+        // Fails for addresses without a host, which are left out.
+        let is_clean = url.set_username("").is_ok() && url.set_password(None).is_ok();
+        (is_clean && url.scheme() != "file").then(|| url.to_string())
+    }
+
     /// Returns the state of the mirror; `None`: the remote has not been read yet.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.repository.snapshot()

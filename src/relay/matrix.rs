@@ -26,6 +26,8 @@ pub struct EnvironmentRow {
     pub environment: Environment,
     /// The name of its config repository.
     pub config_repository: String,
+    /// Its address, without credentials.
+    pub config_repository_url: Option<String>,
     pub branch: String,
     /// The commit that the row was read from; `None`: the branch has not been read yet.
     pub tip: Option<String>,
@@ -199,6 +201,7 @@ impl Relay {
         EnvironmentRow {
             environment: environment.clone(),
             config_repository: branch.repository_name().to_owned(),
+            config_repository_url: branch.public_url(),
             branch: branch.branch_name().to_owned(),
             tip: snapshot.as_ref().map(|snapshot| snapshot.tip.to_string()),
             health: notes.health.iter().filter(|app| app.environment == environment.name).cloned().collect(),

@@ -22,13 +22,31 @@ fn help_of_every_command_has_an_example() {
     let top = run(&mut tagrelay("--help")).expect_code(0);
     let commands = listed_commands(&top.stdout);
     for name in [
-        "demo", "sites", "check", "serve", "status", "promote", "rollback", "events", "holds", "freezes", "freeze",
+        "demo",
+        "sites",
+        "check",
+        "serve",
+        "status",
+        "history",
+        "diff",
+        "promote",
+        "promotions",
+        "rollback",
+        "events",
+        "holds",
+        "freezes",
+        "freeze",
         "thaw",
+        "receivers",
+        "reload",
+        "open",
+        "completion",
+        "help",
     ] {
         assert!(commands.iter().any(|command| command == name), "{name} is not in {commands:?}");
     }
-    let mut paths = commands.clone();
-    for command in ["holds", "events", "webhook"] {
+    let mut paths: Vec<String> = commands.into_iter().filter(|name| name != "help").collect();
+    for command in ["holds", "events", "promotions", "webhook"] {
         let help = run(&mut tagrelay(&format!("{command} --help"))).expect_code(0);
         paths.extend(listed_commands(&help.stdout).iter().map(|below| format!("{command} {below}")));
     }
@@ -77,9 +95,12 @@ fn invalid_arguments_are_usage_errors() {
         "promote --to production --token secret",
         "promote --to production --wait 18446744073709551615",
         "rollback user-service",
+        "rollback production a b --to t1",
         "events --state lost",
-        "events --repository user-service",
-        "hold --environment production user-service",
+        "events shwo",
+        "hold production",
+        "freeze production",
+        "--time soon status",
         "events --limit 0",
         "status --server 127.0.0.1:8080",
         "status --server http://me:secret@127.0.0.1:8080",

@@ -125,7 +125,7 @@ fn commands_drive_the_service() {
     assert!(promoted.starts_with(&format!("committed {}  production from staging", tip())), "{promoted}");
     assert_ne!(tip(), before);
     let status = service.tagrelay(&workplace, "status").expect_code(0).stdout;
-    let row = status.lines().find(|line| line.starts_with("docker.io/uyou/user-service")).unwrap();
+    let row = status.lines().find(|line| line.starts_with("user-service")).unwrap();
     assert_eq!(row.matches("9f8e7d6").count(), 2, "{status}");
 
     let rollback = "rollback --environment production user-service --hold-for 4h --reason leak";

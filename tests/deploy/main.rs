@@ -5,5 +5,6 @@ mod files;
 mod monitoring;
 mod platform_environments;
 mod platform_gateway;
+mod platform_monitoring;
 mod platform_rendering;
 mod platform_tree;

@@ -299,7 +299,10 @@ fn example_routes_name_existing_receivers_and_alerts() {
     for route in routes {
         assert!(receivers.contains(text(&route["receiver"])), "{route:?}");
     }
-    let names: Vec<String> = alerts().iter().map(|alert| text(&alert["alert"]).to_owned()).collect();
+    let platform = yaml("platform-prometheusrule.yaml");
+    let of_the_platform = list(&platform["spec"]["groups"]).iter().flat_map(|group| list(&group["rules"]));
+    let names =
+        alerts().iter().chain(of_the_platform).map(|alert| text(&alert["alert"]).to_owned()).collect::<Vec<_>>();
     let matcher = Regex::new(r#"^alertname (=~|=) "?([^"]+)"?$"#).unwrap();
     for inhibition in list(&example["inhibit_rules"]) {
         for found in list(&inhibition["source_matchers"]).iter().chain(list(&inhibition["target_matchers"])) {

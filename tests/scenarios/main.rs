@@ -5,6 +5,7 @@ mod bad_input;
 mod catch_up;
 mod dead_letters;
 mod decisions;
+mod deployment_marks;
 mod environment_tags;
 mod failures;
 mod follow_up;

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::{Host, Url};
 
-use super::super::output;
+use super::super::{exit, output};
+use super::context::Context;
 use crate::api::Problem;
 use crate::registry::install_tls_provider;
 use tagrelay_secret::{ExposeSecret as _, Secret};
@@ -26,15 +27,19 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Pauses before retries of a request.
 const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 
+/// The environment variable with the address.
+const SERVER_VARIABLE: &str = "TAGRELAY_SERVER";
+
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+
 /// The server and the token.
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 pub(in crate::cli) struct ServerOptions {
-    /// The address of Tagrelay
-    #[arg(long, value_name = "URL", env = "TAGRELAY_SERVER", hide_env_values = true, default_value = "http://127.0.0.1:8080",
-          value_parser = parse_server)]
-    server: Url,
-    /// A file that holds the API token [default: the token in the variable TAGRELAY_TOKEN]
+    /// The address of Tagrelay [default: TAGRELAY_SERVER, the context, or http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
+    server: Option<Url>,
+    /// A file that holds the API token [default: the token in TAGRELAY_TOKEN, or of the context]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -42,8 +47,53 @@ pub(in crate::cli) struct ServerOptions {
 impl ServerOptions {
     /// Returns the options for a server, with the token in a file.
     pub(in crate::cli) fn at(server: Url, token_file: PathBuf) -> Self {
-        Self { server, token_file: Some(token_file) }
+        Self { server: Some(server), token_file: Some(token_file) }
     }
+
+    /// Returns no options: the environment and the context decide.
+    pub(in crate::cli) fn unset() -> Self {
+        Self { server: None, token_file: None }
+    }
+
+    /// Finds the server and the token: options first, then a context that was asked for, variables, and the default context.
+    fn resolve(self) -> anyhow::Result<(Url, Secret)> {
+        let context = match (&self.server, &self.token_file) {
+            // Nothing is left to look up, so a broken file does not matter.
+            (Some(_), Some(_)) => None,
+            _ => Context::selected()?,
+        };
+        let asked = context.as_ref().filter(|context| context.is_asked);
+        let variable = || std::env::var(SERVER_VARIABLE).ok().filter(|server| !server.is_empty());
+        let server = match (self.server, asked, variable(), &context) {
+            (Some(server), ..) => server,
+            (None, Some(context), ..) => named(&context.server, &format!("context `{}`", context.name))?,
+            (None, None, Some(server), _) => named(&server, SERVER_VARIABLE)?,
+            (None, None, None, Some(context)) => named(&context.server, &format!("context `{}`", context.name))?,
+            (None, None, None, None) => named(DEFAULT_SERVER, "default")?,
+        };
+        let variable = || Secret::from_environment(TOKEN_VARIABLE);
+        let token = match (self.token_file, asked) {
+            (Some(file), _) => Secret::from_file(file).context("--token-file")?,
+            (None, Some(context)) => match context.token()? {
+                Some(token) => token,
+                None => variable()
+                    .with_context(|| format!("context `{}` has no token, and TAGRELAY_TOKEN", context.name))?,
+            },
+            (None, None) => match (variable(), &context) {
+                (Ok(token), _) => token,
+                (Err(error), Some(context)) => context.token()?.ok_or(error).context(NO_TOKEN)?,
+                (Err(error), None) => return Err(error).context(NO_TOKEN),
+            },
+        };
+        Ok((server, token))
+    }
+}
+
+const NO_TOKEN: &str =
+    "no API token: set TAGRELAY_TOKEN, name a file that holds it with --token-file, or select a --context";
+
+fn named(server: &str, place: &str) -> anyhow::Result<Url> {
+    parse_server(server).map_err(|error| exit::usage(format!("{place}: `{}`: {error}", output::clean(server))))
 }
 
 fn parse_server(text: &str) -> Result<Url, String> {
@@ -83,7 +133,7 @@ pub(in crate::cli) enum ApiError {
         detail: String,
     },
     /// There is no connection, so the request had no effect.
-    #[error("no connection to {server}: {reason}; set the address with --server or TAGRELAY_SERVER")]
+    #[error("no connection to {server}: {reason}; set the address with --server, TAGRELAY_SERVER or a --context")]
     Unreachable { server: Url, reason: String },
     /// The request was sent, but the response was lost.
     #[error("no response from {server}: {reason}")]
@@ -91,6 +141,21 @@ pub(in crate::cli) enum ApiError {
 }
 
 impl ApiError {
+    /// Returns the exit code.
+    pub(in crate::cli) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403 | 500..) => exit::UNREACHABLE,
+            Self::Refused { status, .. } if status.is_redirection() => exit::UNREACHABLE,
+            Self::Refused { .. } => exit::REFUSED,
+            Self::Unreachable { .. } | Self::Lost { .. } => exit::UNREACHABLE,
+        }
+    }
+
+    /// Whether the server does not know what was asked for.
+    pub(in crate::cli) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
+    }
+
     /// Returns whether a retry may succeed. The request may have had its effect already.
     pub(super) fn is_transient(&self) -> bool {
         match self {
@@ -101,7 +166,7 @@ impl ApiError {
     }
 
     /// Returns whether the error may be temporary, for a server that has responded before.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(in crate::cli) fn may_pass(&self) -> bool {
         self.is_transient() || matches!(self, Self::Unreachable { .. })
     }
 }
@@ -125,8 +190,7 @@ impl Api {
     ///
     /// If there is no token, or the system has no CA certificates.
     pub(in crate::cli) fn new(options: ServerOptions) -> anyhow::Result<Self> {
-        let ServerOptions { server, token_file } = options;
-        let token = read_token(token_file)?;
+        let (server, token) = options.resolve()?;
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.reveal()?.expose_secret()))
             .context("the API token contains characters that a header cannot contain, such as a line feed")?;
         authorization.set_sensitive(true);
@@ -166,6 +230,17 @@ impl Api {
     /// Sends a GET whose response is a stream. No retries.
     pub(in crate::cli) async fn open(&self, path: &[&str]) -> Result<reqwest::Response, ApiError> {
         self.receive(self.http.request(Method::GET, self.address(path, &[]))).await
+    }
+
+    /// Opens the stream of changes, after the message with this id.
+    pub(in crate::cli) async fn stream(&self, after: Option<&str>) -> Result<reqwest::Response, ApiError> {
+        let request = self.http.request(Method::GET, self.address(&["stream"], &[]));
+        let request = request.header(header::ACCEPT, "text/event-stream");
+        self.receive(match after {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        })
+        .await
     }
 
     /// Sends a POST. No retries.
@@ -255,14 +330,6 @@ impl Api {
     }
 }
 
-fn read_token(file: Option<PathBuf>) -> anyhow::Result<Secret> {
-    match file {
-        Some(file) => Secret::from_file(file).context("--token-file"),
-        None => Secret::from_environment(TOKEN_VARIABLE)
-            .context("no API token: set TAGRELAY_TOKEN, or name a file that holds it with --token-file"),
-    }
-}
-
 fn is_loopback(server: &Url) -> bool {
     match server.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -281,7 +348,12 @@ fn root_cause(error: &reqwest::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    // What rustls says about an answer in plain HTTP.
+    if text.contains("InvalidContentType") || text.contains("corrupt message") {
+        return "the server does not speak TLS at this address: use http://, or the port for HTTPS".to_owned();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-use axum::Extension;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use http::HeaderMap;
 
 use super::super::trace::RequestTrace;
@@ -9,7 +9,7 @@ use super::promotions::{accepted, by};
 use super::time::span;
 use super::{App, Body, Caller, Problem, parse_option};
 use crate::access::{EnvironmentScope, Permission};
-use crate::api::{RequestView, RollbackBody};
+use crate::api::{PreviewView, RequestView, RollbackBody};
 use crate::relay::RollbackOrder;
 
 /// Requests a rollback: an earlier version, and a hold. Its state is at `/api/v1/promotions/{id}`.
@@ -17,6 +17,7 @@ use crate::relay::RollbackOrder;
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key makes one rollback")),
     responses(
         (status = 202, description = "Accepted", body = RequestView),
+        (status = 200, description = "A dry run", body = PreviewView),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
@@ -28,7 +29,11 @@ pub(super) async fn create(
     Extension(RequestTrace(trace)): Extension<RequestTrace>,
     Body(body): Body<RollbackBody>,
 ) -> Result<Response, Problem> {
-    caller.must(&Permission::Rollback(EnvironmentScope::one(&body.environment)))?;
+    if body.dry_run {
+        caller.must_see_requests(&body.environment)?;
+    } else {
+        caller.must(&Permission::Rollback(EnvironmentScope::one(&body.environment)))?;
+    }
     let order = RollbackOrder {
         to: parse_option("to", body.to.as_deref())?,
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
@@ -36,6 +41,13 @@ pub(super) async fn create(
         repository: body.repository,
         reason: input::reason(body.reason)?,
     };
+    if body.dry_run {
+        let mut view = PreviewView::from(app.0.relay.preview_rollback(&order, &trace).await?);
+        if caller.must_read().is_err() {
+            view.diff = None;
+        }
+        return Ok(Json(view).into_response());
+    }
     let made = app.0.relay.roll_back(&order, &by(caller, &headers, trace)?).await?;
     accepted(&app, made, &[]).await
 }

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use super::super::Relay;
 use super::super::direction::{Direction, Move};
 use super::super::intake::Answer;
-use super::{PromotionOrder, RequestError};
+use super::{PromotionOrder, RequestError, RollbackOrder};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
-use crate::domain::{Blocks, UpdateState, first_state};
+use crate::domain::{Blocks, Frozen, UpdateState, first_state};
 use crate::registry::UnverifiedImage;
 use crate::store::NewRequestedUpdate;
 use crate::telemetry::TraceContext;
@@ -63,6 +63,18 @@ impl PreviewState {
     }
 }
 
+impl Preview {
+    /// Makes the changes wait for a freeze.
+    fn frozen_by(mut self, frozen: Option<&Frozen>) -> Self {
+        if let Some(frozen) = frozen {
+            for update in self.updates.iter_mut().filter(|update| update.state == PreviewState::Changed) {
+                (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation()));
+            }
+        }
+        self
+    }
+}
+
 impl Relay {
     /// Returns the effect of a promotion without storing it. `trace` is the span of the request.
     ///
@@ -76,11 +88,33 @@ impl Relay {
     ) -> Result<Preview, RequestError> {
         let plan = self.plan_promotion(order).await?;
         self.pass_gate(order, &plan).await?;
-        let branch = self.branch(&order.to)?;
         let blocks = self.0.store.blocks().await?;
+        let frozen = blocks.frozen(&order.to, self.now()).filter(|_| !order.overrides);
+        let preview = self.preview(&order.to, plan.updates, &blocks, trace).await?;
+        Ok(Preview { skipped: plan.skipped, ..preview.frozen_by(frozen.as_ref()) })
+    }
+
+    /// Returns the effect of a rollback without storing it. Holds and freezes do not stop it.
+    ///
+    /// # Errors
+    ///
+    /// If the rollback would be rejected.
+    pub async fn preview_rollback(&self, order: &RollbackOrder, trace: &TraceContext) -> Result<Preview, RequestError> {
+        let update = self.plan_rollback(order).await?;
+        self.preview(&order.environment, vec![update], &Blocks::default(), trace).await
+    }
+
+    async fn preview(
+        &self,
+        environment: &str,
+        planned: Vec<NewRequestedUpdate>,
+        blocks: &Blocks,
+        trace: &TraceContext,
+    ) -> Result<Preview, RequestError> {
+        let branch = self.branch(environment)?;
         let mut updates = Vec::new();
-        for update in plan.updates {
-            updates.push(self.preview_update((&order.to, &blocks), update, trace).await?);
+        for update in planned {
+            updates.push(self.preview_update((environment, blocks), update, trace).await?);
         }
         let wanted = updates.iter().enumerate().filter(|(_, update)| update.state != PreviewState::Refused);
         let wanted = wanted.map(|(index, update)| WantedVersion {
@@ -88,7 +122,7 @@ impl Relay {
             repository: update.repository.clone(),
             version: update.version.clone(),
         });
-        let environments = vec![EnvironmentPlan { environment: order.to.clone(), wanted: wanted.collect() }];
+        let environments = vec![EnvironmentPlan { environment: environment.to_owned(), wanted: wanted.collect() }];
         let prepared = branch
             .config_repository()
             .prepare(Plan { environments }, Arc::new(|_: &config_repo::PlannedCommit| String::new()))
@@ -104,14 +138,8 @@ impl Relay {
                 }
             }
         }
-        let frozen = blocks.frozen(&order.to, self.now());
-        if let Some(frozen) = frozen.filter(|_| !order.overrides) {
-            let waits = updates.iter_mut().filter(|update| update.state == PreviewState::Changed);
-            waits
-                .for_each(|update| (update.state, update.reason) = (PreviewState::Waiting, Some(frozen.explanation())));
-        }
         let diff = prepared.unified_diff().map_err(|error| RequestError::Unreachable(error.to_string()))?;
-        Ok(Preview { parent: prepared.parent().to_string(), diff, updates, skipped: plan.skipped })
+        Ok(Preview { parent: prepared.parent().to_string(), diff, updates, skipped: Vec::new() })
     }
 
     async fn preview_update(

@@ -37,16 +37,11 @@ impl Relay {
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
             return Ok(earlier);
         }
-        let branch = self.branch(&order.environment)?;
         let planned_at = self.now();
-        refresh(branch).await?;
-        let managed = self.managed(branch, &order.environment);
-        let repository = resolve(&managed, &order.environment, &order.repository)?;
-        let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
-        let version = self.version_before(order, &repository, &running).await?;
+        let update = self.plan_rollback(order).await?;
+        let repository = update.repository.clone();
         let expires_at =
             order.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
-        let runs_it = runs(&running, &version);
         self.make(NewRequest {
             kind: RequestKind::Rollback,
             environment: order.environment.clone(),
@@ -59,13 +54,7 @@ impl Relay {
             overridden: None,
             overrides: false,
             fingerprint,
-            updates: vec![NewRequestedUpdate {
-                repository: repository.clone(),
-                version,
-                state: if runs_it { UpdateState::Unchanged } else { UpdateState::Unverified },
-                reason: None,
-                running,
-            }],
+            updates: vec![update],
             hold: Some(NewBlock {
                 kind: BlockKind::Hold,
                 environment: order.environment.clone(),
@@ -76,6 +65,18 @@ impl Relay {
             }),
         })
         .await
+    }
+
+    /// Plans the version that a rollback goes to.
+    pub(super) async fn plan_rollback(&self, order: &RollbackOrder) -> Result<NewRequestedUpdate, RequestError> {
+        let branch = self.branch(&order.environment)?;
+        refresh(branch).await?;
+        let managed = self.managed(branch, &order.environment);
+        let repository = resolve(&managed, &order.environment, &order.repository)?;
+        let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
+        let version = self.version_before(order, &repository, &running).await?;
+        let state = if runs(&running, &version) { UpdateState::Unchanged } else { UpdateState::Unverified };
+        Ok(NewRequestedUpdate { repository, version, state, reason: None, running })
     }
 
     /// Returns the version that a rollback goes to.

@@ -12,6 +12,7 @@ pub(in crate::http::api) fn environment_view(row: &EnvironmentRow, unread_becaus
         unread_because,
         name: row.environment.name.clone(),
         config_repository: row.config_repository.clone(),
+        config_repository_url: row.config_repository_url.clone(),
         branch: row.branch.clone(),
         update: row.environment.mode.as_str().to_owned(),
         promote_from: row.environment.promote_from.clone(),

@@ -1,4 +1,6 @@
-//! `tagrelay events`: lists, explains and replays push events.
+//! `tagrelay events`: lists, follows, explains and replays push events.
+
+mod stream;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -6,9 +8,13 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::api::{Answer, Api, ServerOptions, state_style};
-use super::output::{self, Cell, DIM, HEAD, Table, clean, relative, short_version};
-use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent, ReplayedEvents};
+use super::api::{Answer, Api, ApiError, ServerOptions, state_style};
+use super::names::Prefix;
+use super::output::{self, Cell, DIM, HEAD, Table, clean, short_version, shown};
+use super::places::is_id;
+use crate::api::{
+    EventDetailView, EventView, Events, Freezes, Holds, ReplayFilter, ReplayedEvent, ReplayedEvents, StepView,
+};
 
 /// Lists push events, newest first; explains and replays them.
 #[derive(Args)]
@@ -18,24 +24,30 @@ use crate::api::{EventDetailView, EventView, Events, ReplayFilter, ReplayedEvent
     after_help = "\
 Examples:
   tagrelay events --limit 10
-  tagrelay events --repository docker.io/uyou/user-service --state failed
-  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      the steps of one event
+  tagrelay events --repository user-service --state failed
+  tagrelay events --environment production --since 2h
+  tagrelay events --cause rollback                     push, catch-up, promotion or rollback
+  tagrelay events --follow --json | jq .               every change as it happens
+  tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      the steps of an event, or a promotion, hold or freeze
   tagrelay events replay 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN    replay a refused event, or start
                                                        the next attempt of a queued one
   tagrelay events replay --all                         replay all refused events
 
-The token from TAGRELAY_TOKEN or --token-file needs the permission read; for replay, replay."
+The token needs the permission read; for replay, replay."
 )]
 pub(super) struct Options {
     #[command(subcommand)]
     command: Option<Command>,
+    /// The id of an event, promotion, hold or freeze: as `events show`
+    #[arg(value_name = "ID", value_parser = parse_id)]
+    id: Option<String>,
     #[command(flatten)]
     list: ListOptions,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows the steps of one event
+    /// Shows the steps of an event, or a promotion, rollback, hold or freeze
     #[command(after_help = "\
 Example:
   tagrelay events show 01KAJ6G3V4ZJ5Q7WQ0T9E8H2XN      an id from `tagrelay events`")]
@@ -58,8 +70,8 @@ struct ReplayOptions {
     /// All refused events, at most the newest 1000
     #[arg(long)]
     all: bool,
-    /// With --all: only this repository, with its whole name: docker.io/uyou/user-service
-    #[arg(long, value_name = "REPOSITORY", requires = "all", value_parser = super::holds::parse_whole_repository)]
+    /// With --all: only this repository: the whole name, or the last component
+    #[arg(short, long, value_name = "REPOSITORY", requires = "all")]
     repository: Option<String>,
     /// With --all: only events in this state
     #[arg(long, value_enum, value_name = "STATE", requires = "all", default_value = "failed")]
@@ -82,13 +94,25 @@ enum FinalState {
 
 #[derive(Args)]
 struct ListOptions {
-    /// Only this repository, with its whole name: docker.io/uyou/user-service
-    #[arg(long, value_name = "REPOSITORY", value_parser = super::holds::parse_whole_repository)]
+    /// Only this repository: the whole name, or the last component
+    #[arg(short, long, value_name = "REPOSITORY")]
     repository: Option<String>,
     /// Only events in this state
     #[arg(long, value_enum, value_name = "STATE")]
     state: Option<State>,
-    /// At most this many; maximum: 1000
+    /// Only events that concern this environment
+    #[arg(short, long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+    /// Only this cause: push, catch-up, promotion or rollback
+    #[arg(long, value_name = "CAUSE", value_parser = ["push", "catch-up", "promotion", "rollback"])]
+    cause: Option<String>,
+    /// Only events since then: 2h, or 2026-11-20T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Print every change as it happens, until Ctrl-C; resumes if the connection is lost. With --json, a line for each
+    #[arg(short, long, conflicts_with_all = ["state", "since", "limit"])]
+    follow: bool,
+    /// At most this many, events and requests together; maximum: 1000
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Print the API's JSON
@@ -100,7 +124,7 @@ struct ListOptions {
 
 #[derive(Args)]
 struct OneOptions {
-    /// The id of the event, from `tagrelay events` or the response to the webhook
+    /// The id of an event, promotion, rollback, hold or freeze
     id: String,
     /// Print the API's JSON
     #[arg(long)]
@@ -130,15 +154,67 @@ enum State {
     Failed,
 }
 
+/// What `--follow` shows.
+struct Selection {
+    environment: Option<String>,
+    repository: Option<String>,
+    cause: Option<String>,
+}
+
+/// Parses an id. Another word is probably a mistyped subcommand.
+fn parse_id(text: &str) -> Result<String, &'static str> {
+    if is_id(text) { Ok(text.to_owned()) } else { Err("this is neither an id nor `show` or `replay`") }
+}
+
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
-        None => list(options.list).await,
-        Some(Command::Show(options)) => {
-            let answer = Api::new(options.server)?.get(&["events", &options.id], &[]).await?;
-            print_one(&answer, options.json)
-        }
+        None => match options.id {
+            Some(id) => show(OneOptions { id, json: options.list.json, server: options.list.server }).await,
+            None => list(options.list).await,
+        },
+        Some(Command::Show(options)) => show(options).await,
         Some(Command::Replay(options)) => replay(options).await,
     }
+}
+
+/// Shows whatever has this id.
+async fn show(OneOptions { id, json, server }: OneOptions) -> anyhow::Result<ExitCode> {
+    let api = Api::new(server)?;
+    let unknown = match api.get(&["events", &id], &[]).await {
+        Ok(answer) => return print_one(&answer, json),
+        Err(error) if error.is_not_found() => error,
+        Err(error) => return Err(error.into()),
+    };
+    match api.get(&["promotions", &id], &[]).await {
+        Ok(answer) if json => answer.print()?,
+        Ok(answer) => output::print(&super::promotions::details(&answer.read()?))?,
+        Err(error) if error.is_not_found() => return show_block(&api, &id, json, unknown).await,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows an active hold or freeze.
+async fn show_block(api: &Api, id: &str, json: bool, unknown: ApiError) -> anyhow::Result<ExitCode> {
+    let now = Timestamp::now();
+    let holds: Holds = api.get(&["holds"], &[]).await?.read()?;
+    if let Some(hold) = holds.holds.iter().find(|hold| hold.id == id) {
+        match json {
+            true => output::print_json(hold)?,
+            false => output::print(&super::holds::table(&[hold], now).render(0))?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let freezes: Freezes = api.get(&["freezes"], &[]).await?.read()?;
+    match freezes.freezes.into_iter().find(|freeze| freeze.id == id) {
+        Some(freeze) if json => output::print_json(&freeze)?,
+        Some(freeze) => {
+            let one = Freezes { freezes: vec![freeze], windows: Vec::new() };
+            output::print(&super::freezes::render(&one, now))?;
+        }
+        None => return Err(unknown.into()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
@@ -172,9 +248,16 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
-    let ListOptions { repository, state, limit, json, server } = options;
+    let ListOptions { repository, state, environment, cause, since, follow, limit, json, server } = options;
+    if follow {
+        stream::follow(&Api::new(server)?, &Selection { environment, repository, cause }, json).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut query = vec![("limit", limit.to_string())];
     query.extend(repository.map(|repository| ("repository", repository)));
+    query.extend(environment.map(|environment| ("environment", environment)));
+    query.extend(cause.map(|cause| ("cause", cause)));
+    query.extend(since.map(|since| ("since", since)));
     let word = state.and_then(|state| state.to_possible_value()).map(|state| state.get_name().to_owned());
     query.extend(word.map(|word| ("state", word)));
     let answer = Api::new(server)?.get(&["events"], &query).await?;
@@ -187,14 +270,16 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
         output::note("no such events; if a registry never appears, check its webhook");
         return Ok(ExitCode::SUCCESS);
     }
-    output::print(&table(&events, Timestamp::now()).render(0))?;
+    output::print(&table(&events, Timestamp::now()).render_in(0, output::screen_width()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
+    let prefix = Prefix::of(events.iter().map(|event| event.repository.as_str()));
+    let heading = if events.is_empty() { "what".to_owned() } else { prefix.heading() };
     let mut rows = Vec::new();
     for event in events {
-        let image = format!("{}:{}", event.repository, short_version(Some(&event.tag), None));
+        let image = format!("{}:{}", prefix.strip(&event.repository), short_version(Some(&event.tag), None));
         rows.push((&event.id, event.received_at, image, event.state.as_str(), because(event)));
     }
     for request in requests.iter().flatten() {
@@ -204,14 +289,14 @@ fn table(Events { events, requests }: &Events, now: Timestamp) -> Table {
     }
     // Ids sort by arrival.
     rows.sort_by(|a, b| b.0.cmp(a.0));
-    let mut table = Table::new(&["id", "received", "image", "state", "because"]);
+    let mut table = Table::new(&["id", "received", heading.as_str(), "state", "because"]).keep(&[0]);
     for (id, at, image, state, because) in rows {
         table.row(vec![
             Cell::new(id, DIM),
-            Cell::plain(&relative(at, now)),
+            Cell::plain(&shown(at, now)),
             Cell::plain(&image),
             Cell::new(state, state_style(state)),
-            Cell::plain(&one_line(&because)),
+            Cell::plain(&because),
         ]);
     }
     table
@@ -224,18 +309,6 @@ fn because(event: &EventView) -> String {
         format!("refused in {}: {reason}", refused.environment)
     });
     event.reason.clone().unwrap_or_else(|| refused.collect::<Vec<_>>().join("; "))
-}
-
-/// The longest reason in the table, in characters. `events show` and `--json` print all of it.
-const MAX_REASON: usize = 100;
-
-fn one_line(reason: &str) -> String {
-    let line = reason.lines().next().unwrap_or_default();
-    if line.len() == reason.trim_end().len() && line.chars().count() <= MAX_REASON {
-        return line.to_owned();
-    }
-    let kept: String = line.chars().take(MAX_REASON - 2).collect();
-    format!("{} …", kept.trim_end())
 }
 
 fn print_one(answer: &Answer, json: bool) -> anyhow::Result<ExitCode> {
@@ -255,8 +328,8 @@ fn render(detail: &EventDetailView) -> String {
     let _ = writeln!(text, "{style}{state}{style:#}  {HEAD}{repository}:{tag}{HEAD:#}");
     let _ = writeln!(text, "{DIM}event {} via {}{DIM:#}", clean(&event.id), clean(&event.receiver));
     let mut steps = Table::bare();
-    for step in explanation {
-        let at = step.at.map(|at| at.strftime("%F %T%.3fZ").to_string()).unwrap_or_default();
+    for step in in_order(explanation) {
+        let at = step.at.map(output::exact).unwrap_or_default();
         steps.row(vec![Cell::new(&at, DIM), Cell::new(&step.step, state_style(&step.step)), Cell::plain(&step.text)]);
     }
     text.push_str(&steps.render(2));
@@ -264,7 +337,7 @@ fn render(detail: &EventDetailView) -> String {
         let _ = writeln!(text, "{DIM}failed attempts{DIM:#}");
         let mut attempts = Table::bare();
         for attempt in attempt_log {
-            let at = attempt.at.strftime("%F %T%.3fZ").to_string();
+            let at = output::exact(attempt.at);
             let environment = attempt.environment.as_deref().unwrap_or_default();
             attempts.row(vec![
                 Cell::new(&at, DIM),
@@ -278,18 +351,22 @@ fn render(detail: &EventDetailView) -> String {
     text
 }
 
+/// Sorts steps by time. A step without a time stays behind its predecessor.
+fn in_order(steps: &[StepView]) -> Vec<&StepView> {
+    let mut last = None;
+    let mut timed: Vec<(Option<Timestamp>, &StepView)> = Vec::with_capacity(steps.len());
+    for step in steps {
+        last = step.at.or(last);
+        timed.push((last, step));
+    }
+    timed.sort_by_key(|(at, _)| *at);
+    timed.into_iter().map(|(_, step)| step).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::EventState;
-
-    #[test]
-    fn reason_is_cut_to_one_line() {
-        assert_eq!(one_line("no such image"), "no such image");
-        assert_eq!(one_line(&"é".repeat(100)), "é".repeat(100));
-        assert_eq!(one_line(&"é".repeat(101)), format!("{} …", "é".repeat(98)));
-        assert_eq!(one_line("the first line\nand the second"), "the first line …");
-    }
 
     /// The words of the command line are those of the API.
     #[test]
