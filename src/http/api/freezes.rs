@@ -62,7 +62,7 @@ pub(super) async fn create(
         (until, None) => until,
         (None, Some(text)) => Some(end_of("freeze_for", text, now)?),
     };
-    let freeze = crate::relay::FreezeOrder {
+    let freeze = crate::relay::FreezeRequest {
         environment: order.environment,
         reason: reason.to_owned(),
         actor: caller.name().to_owned(),

@@ -31,7 +31,7 @@ pub(super) async fn create(
     caller.must(&Permission::Hold(EnvironmentScope::one(&order.environment)))?;
     let now = app.0.relay.store().clock().now();
     let expires_at = order.hold_for.as_deref().map(|text| end_of("hold_for", text, now)).transpose()?;
-    let hold = crate::relay::HoldOrder {
+    let hold = crate::relay::HoldRequest {
         environment: order.environment,
         repository: order.repository,
         reason: input::reason(order.reason)?,

@@ -16,7 +16,7 @@ use super::{App, Body, Caller, Problem, Query, limit, next_page, parse, parse_op
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, PreviewedView, PromotionBody, Promotions, RequestView, Word};
 use crate::domain::{Change, RequestKind, RequestState};
-use crate::relay::{Preview, PreviewedUpdate, PromotionOrder, Requester};
+use crate::relay::{Preview, PreviewedUpdate, PromotionRequest, Requester};
 use crate::store::{Cancelled, RequestFilter, RequestMade};
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Tag};
@@ -50,7 +50,7 @@ pub(super) async fn create(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     let expect = body.expect.iter().map(|(repository, tag)| Ok((repository.clone(), parse::<Tag>("expect", tag)?)));
-    let order = PromotionOrder {
+    let order = PromotionRequest {
         expect: expect.collect::<Result<_, Problem>>()?,
         tag: parse_option("tag", body.tag.as_deref())?,
         to: body.to,
