@@ -39,7 +39,7 @@ impl Clock {
     /// Sleeps until `at`, or less: the caller must read the clock again afterwards.
     ///
     /// `seen` is the time from which `at` was computed. If the clock has been set back since, it returns at once.
-    pub async fn doze_until(&self, at: Timestamp, seen: Timestamp) {
+    pub async fn sleep_until_or_less(&self, at: Timestamp, seen: Timestamp) {
         match &self.0 {
             None => {
                 let now = self.now();

@@ -28,7 +28,7 @@ pub struct DiffedView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Direction>)]
     pub direction: Option<Word<Direction>>,
-    /// The criterion that tells: `ancestry`, `number`, `time`, `version` or `build_time`.
+    /// The criterion that decided: `ancestry`, `number`, `time`, `version` or `build_time`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
     /// The number of commits of the source repository between the two versions.

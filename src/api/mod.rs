@@ -30,7 +30,7 @@ pub use event::{
 };
 pub use history::{FileView, History, HistoryView};
 pub use problem::{FaultView, Problem};
-pub use receiver::{AnswerBranch, AnswerEvent, AnswerIgnored, LastHeard, ReceiverView, Receivers, WebhookAnswer};
+pub use receiver::{AnswerBranch, AnswerEvent, AnswerIgnored, LastRequest, ReceiverView, Receivers, WebhookAnswer};
 pub use registry::{CatchUpView, Registries, RegistryView};
 pub use reload::{Reloaded, SectionChange};
 pub use request::{PreviewView, PreviewedView, PromotionBody, Promotions, RequestView, RollbackBody, RolloutSummary};

@@ -14,7 +14,7 @@ pub struct Problem {
     #[serde(rename = "type", default)]
     #[schema(required)]
     pub kind: String,
-    /// The words of the status.
+    /// The standard text of the status.
     #[serde(default)]
     #[schema(required)]
     pub title: String,
@@ -53,7 +53,7 @@ pub struct FaultView {
 }
 
 impl Problem {
-    /// Returns the problem of a status. A 503 asks the client to come back after 5 seconds.
+    /// Returns the problem of a status. A 503 asks the client to retry after 5 seconds.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank".to_owned(),

@@ -31,7 +31,7 @@ pub struct ReceiverView {
     /// How long a repeated delivery counts as a duplicate.
     pub duplicate_window_seconds: u64,
     /// The last request, even if it was rejected; `null`: none yet.
-    pub last_heard: Option<LastHeard>,
+    pub last_heard: Option<LastRequest>,
     /// When the last request with an event was stored.
     #[schema(value_type = Option<String>)]
     pub last_accepted_at: Option<Timestamp>,
@@ -39,7 +39,7 @@ pub struct ReceiverView {
 
 /// The last request to a receiver.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct LastHeard {
+pub struct LastRequest {
     #[schema(value_type = String)]
     pub at: Timestamp,
     /// `accepted`, `ignored`, `unauthorized`, `rate_limited`, `too_large`, `too_slow`, `unavailable` or `failed`.
@@ -60,7 +60,7 @@ pub struct WebhookAnswer {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AnswerBranch {
     pub branch: String,
-    /// `reading`; `known` if the mirror is at that commit already; `foreign` if no environment uses the branch.
+    /// `reading`; `known` if the mirror already has that commit; `foreign` if no environment uses the branch.
     pub state: String,
 }
 

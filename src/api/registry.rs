@@ -29,7 +29,7 @@ pub struct CatchUpView {
     /// When the last list was received.
     #[schema(value_type = Option<String>)]
     pub listed_at: Option<Timestamp>,
-    /// When it is asked again, if that is not in the next round.
+    /// When its tags are listed again, if not in the next round.
     #[schema(value_type = Option<String>)]
     pub ask_again_at: Option<Timestamp>,
 }

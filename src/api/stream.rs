@@ -5,7 +5,8 @@ use super::Word;
 use crate::domain::{EventState, RequestKind, UpdateState};
 use crate::store::FollowState;
 
-/// A message of `GET /api/v1/stream`. Messages are not stored: a client that was away reads the lists instead.
+/// A message of `GET /api/v1/stream`. Messages are not stored: a client that was disconnected reads the lists
+/// instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamMessage {
     pub at: Timestamp,

@@ -141,11 +141,11 @@ wire_words! {
     Direction {
         Newer = "newer",
         Older = "older",
-        /// Nothing known separates the two.
+        /// No known criterion orders the two.
         Unknown = "unknown",
     }
 
-    /// Where a freeze comes from.
+    /// The origin of a freeze.
     FreezeKind {
         /// The settings.
         Window = "window",

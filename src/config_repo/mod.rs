@@ -35,7 +35,7 @@ pub use tagrelay_git::{
 };
 
 pub use error::{OpenError, PrepareError};
-pub use index::{EnvironmentSites, FileProblem, IndexedSite, IndexedSite as Place, Snapshot};
+pub use index::{EnvironmentSites, FileProblem, IndexedSite, Snapshot};
 pub use paths::{EnvironmentPaths, Territory};
 pub use plan::{
     Change, EditOutcome, EditOutcome as Outcome, EnvironmentPlan, Plan, PlannedCommit, Prepared, WantedVersion,

@@ -15,7 +15,7 @@ use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::settings::{CommitSettings, RemoteSettings};
 
-/// The longest duration of a refresh. It ends a fetch whose server sends keep-alive packets for ever.
+/// The longest duration of a refresh. It ends a fetch whose server sends keep-alive packets forever.
 const REFRESH_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The longest duration of a fetch of a single commit that is not the tip.

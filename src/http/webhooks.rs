@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::trace::RequestTrace;
 use super::{App, Problem, bodies};
 use crate::api::{AnswerBranch, AnswerEvent, AnswerIgnored, DeliveryState, WebhookAnswer};
-use crate::relay::BranchNews;
+use crate::relay::BranchAnnouncement;
 use crate::store::ReceivedState;
 use crate::telemetry::TraceContext;
 use tagrelay_image::CommitSha;
@@ -170,12 +170,12 @@ impl App {
         for MovedBranch { branch, commit } in moved {
             let commit = commit.as_ref().map(CommitSha::as_str);
             let state = match self.0.relay.branch_moved(repository, branch, commit) {
-                BranchNews::Reading => {
+                BranchAnnouncement::Reading => {
                     status = StatusCode::ACCEPTED;
                     "reading"
                 }
-                BranchNews::Known => "known",
-                BranchNews::Foreign => "foreign",
+                BranchAnnouncement::Known => "known",
+                BranchAnnouncement::Foreign => "foreign",
             };
             tracing::debug!(
                 receiver = receiver.name(),

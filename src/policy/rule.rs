@@ -107,7 +107,7 @@ pub struct TagRefused {
     pub rule: String,
 }
 
-/// The registry's part in verifying an announced image.
+/// How an announced image is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verification {
     /// The image must exist; the registry returns its digest.
@@ -123,7 +123,7 @@ pub struct ImageRule {
     pub pattern: RepositoryPattern,
     /// Which tags are versions.
     pub tag: TagRule,
-    /// Whether the registry is asked.
+    /// How its images are verified.
     pub verify: Verification,
     /// Index of the source repository in the list of all sources; `None`: no `source`.
     pub source: Option<usize>,

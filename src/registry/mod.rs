@@ -23,6 +23,7 @@ mod built;
 mod challenge;
 mod client;
 mod failure;
+mod lenient;
 mod link;
 mod one;
 mod settings;
@@ -92,7 +93,7 @@ pub enum BuildTime {
     /// The time that the image states.
     At(Timestamp),
     /// The image states no plausible time. The answer is final, because a digest fixes the content.
-    Unsaid,
+    NotStated,
     /// The registry no longer has the manifest.
     Gone {
         /// The missing part and its digest.
@@ -121,7 +122,7 @@ impl BuildTime {
     /// Returns the `outcome` label of metrics and logs; the same words as [`Confirmation::outcome`].
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::At(_) | Self::Unsaid => "there",
+            Self::At(_) | Self::NotStated => "there",
             Self::Gone { .. } | Self::Incomplete { .. } => "not_there",
             Self::NotAllowed { .. } => "not_allowed",
             Self::NotNow { .. } => "not_now",
@@ -255,9 +256,9 @@ impl Registries {
         self.look_up(image, Read::Digest).await
     }
 
-    /// Asks what [`Self::confirm`] does, and keeps the manifest for a question for the build time that follows.
+    /// As [`Self::confirm`], but also keeps the manifest for [`Self::build_time`].
     ///
-    /// Costs one `GET`, which Docker Hub counts as a pull. The question for the build time costs one request less then.
+    /// Costs one `GET`, which Docker Hub counts as a pull, and saves a request for the build time.
     pub async fn confirm_and_read(&self, image: &UnverifiedImage) -> Confirmation {
         self.look_up(image, Read::Manifest).await
     }
@@ -292,7 +293,7 @@ impl Registries {
         let built = registry.built_at(repository.path(), digest, Timestamp::now()).await;
         match built.map_err(|failure| registry.redacted(failure)) {
             Ok(Stated::At(at)) => BuildTime::At(at),
-            Ok(Stated::NoTime) => BuildTime::Unsaid,
+            Ok(Stated::NoTime) => BuildTime::NotStated,
             Ok(Stated::NoManifest) => BuildTime::Gone { reason: missing("manifest", digest) },
             Ok(Stated::NoConfig(config)) => BuildTime::Incomplete { reason: missing("config", &config) },
             Err(RegistryFailure::NotAllowed { reason }) => BuildTime::NotAllowed { reason },

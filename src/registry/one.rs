@@ -23,7 +23,7 @@ use tagrelay_image::Digest;
 
 /// Twice the 4 MiB that registries accept
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>).
-pub(super) const MAX_MANIFEST_BYTES: usize = 8 << 20;
+pub(super) const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// Docker Hub's host in references, and the host of its API.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -44,7 +44,7 @@ pub(super) struct Registry {
     authenticator: Authenticator,
     slots: Semaphore,
     throttle: Throttle,
-    /// Whether any of its tag lists linked to a next page.
+    /// Whether the registry has ever linked a tag list to a next page.
     gives_links: AtomicBool,
     manifests: ManifestCache,
 }
@@ -55,21 +55,21 @@ pub(super) enum Held {
     Manifest(Digest),
 }
 
-/// What a question for a tag reads.
+/// What a lookup of a tag reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     /// The digest alone.
     Digest,
-    /// The manifest, because the build time is asked for next.
+    /// The manifest, because the build time is needed next.
     Manifest,
 }
 
-/// The manifests that were read last, until the question for their build time takes them.
+/// The manifests of recent lookups, until their build time is read.
 #[derive(Default)]
 struct ManifestCache(Mutex<VecDeque<(String, Digest, Bytes)>>);
 
 impl ManifestCache {
-    /// The most manifests, and the most bytes of one: 4 MiB in all.
+    /// The most manifests, and the most bytes of each: 4 MiB in all.
     const MOST: (usize, usize) = (64, 64 << 10);
 
     fn keep(&self, path: &str, digest: &Digest, body: Bytes) {
@@ -120,8 +120,8 @@ impl Registry {
 
     /// Returns the digest of a tag.
     ///
-    /// With [`Read::Digest`] one `HEAD`, which Docker Hub does not count as a pull. With [`Read::Manifest`] one `GET`, whose body is
-    /// kept for the question for the build time, which saves a request.
+    /// With [`Read::Digest`] one `HEAD`, which Docker Hub does not count as a pull. With [`Read::Manifest`] one `GET`,
+    /// whose body is kept for the build time, which saves a request.
     pub(super) async fn look_up(&self, image: &UnverifiedImage, read: Read) -> Result<Held, RegistryFailure> {
         let path = image.repository.path();
         let place = format!("{path}/manifests/{}", image.tag);
@@ -162,12 +162,11 @@ impl Registry {
                 Ok(Held::Manifest(digest))
             }
             Some(_) => Err(self.no_registry(place, "with something other than a manifest")),
-            None => Err(self.no_registry(place, "with more than 8 MiB, too much for a manifest")),
+            None => Err(self.no_registry(place, "with more than 4 MiB, too much for a manifest")),
         }
     }
 
-    /// Returns the host as in image references.
-    /// Takes a manifest that was read a moment ago.
+    /// Removes and returns a manifest that a lookup has kept.
     pub(super) fn take_manifest(&self, path: &str, digest: &Digest) -> Option<Bytes> {
         self.manifests.take(path, digest)
     }

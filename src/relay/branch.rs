@@ -23,15 +23,15 @@ pub struct Branch {
     asked: Mutex<Option<Instant>>,
     /// When the last successful reading began.
     read: std::sync::Mutex<Option<Instant>>,
-    /// Notified when there may be something to write.
+    /// Notified when updates may be ready to be written.
     pub(super) wake: Notify,
     /// Notified when a push to the branch is announced.
     pub(super) moved: Notify,
 }
 
-/// The effect of an announcement that a branch has moved.
+/// The result of an announcement that a branch has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BranchNews {
+pub enum BranchAnnouncement {
     /// The branch is being read.
     Reading,
     /// The mirror has the commit already.

@@ -1,15 +1,16 @@
-//! Stores what receivers deliver: push events, and the news of Git hosts that a branch moved.
+//! Stores the deliveries of receivers: push events, and announcements of Git hosts that a branch
+//! moved.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BranchNews, Relay};
+use super::{BranchAnnouncement, Relay};
 use crate::store::{EventFilter, NewEvent, Received, ReceivedState, Replayed, StoreError};
 use crate::telemetry::TraceContext;
 use tagrelay_webhook::PushEvent;
 
-/// How long an event that has only repository and tag is taken for a repetition: as long as a CI job repeats a request. Later,
+/// How long an event with only repository and tag counts as a duplicate: as long as a CI job repeats a request. Later,
 /// the tag may have been built again.
 const BARE_DUPLICATES: Duration = Duration::from_secs(600);
 
@@ -23,7 +24,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If nothing of it could be stored: the sender has to try again.
+    /// If the events could not be stored. The sender must retry.
     pub async fn receive(
         &self,
         receiver: &str,
@@ -32,7 +33,7 @@ impl Relay {
         trace: &TraceContext,
     ) -> Result<Vec<Received>, StoreError> {
         let now = self.now();
-        // A window that reaches behind the calendar's beginning has no beginning.
+        // A window that begins before the first representable time is unbounded.
         let since = now.checked_sub(duplicate_window).unwrap_or(Timestamp::UNIX_EPOCH);
         let row = |event: &PushEvent| {
             let moves = self.0.rules.shared(&event.repository).is_some_and(|rule| rule.tag.moves());
@@ -49,21 +50,22 @@ impl Relay {
         Ok(received)
     }
 
-    /// Receives the news of a Git host that a branch moved to a commit (`None`: it is gone). The branch is read soon.
-    pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchNews {
+    /// Receives the announcement of a Git host that a branch moved to a commit (`None`: the branch was deleted).
+    /// Starts a read of the branch.
+    pub fn branch_moved(&self, config_repository: &str, branch: &str, commit: Option<&str>) -> BranchAnnouncement {
         let mut branches = self.0.branches.iter();
         let known =
             branches.find(|known| known.repository_name() == config_repository && known.branch_name() == branch);
-        let Some(known) = known else { return BranchNews::Foreign };
-        // Our own commits come back as news, too.
+        let Some(known) = known else { return BranchAnnouncement::Foreign };
+        // Git hosts also announce our own commits.
         if known.snapshot().is_some_and(|snapshot| commit == Some(snapshot.tip.to_string().as_str())) {
-            return BranchNews::Known;
+            return BranchAnnouncement::Known;
         }
         known.moved.notify_one();
-        BranchNews::Reading
+        BranchAnnouncement::Reading
     }
 
-    /// Runs an event again that was refused, and has one asked about at once that waits for its next try.
+    /// Queues a refused event again. A queued event that waits for its next attempt is due at once.
     ///
     /// # Errors
     ///
@@ -78,11 +80,11 @@ impl Relay {
         Ok(replayed)
     }
 
-    /// Runs all refused events of a filter again. Returns their ids, newest first.
+    /// Queues all refused events of a filter again. Returns their ids, newest first.
     ///
     /// # Errors
     ///
-    /// If the store cannot be used. Some may have been stored by then.
+    /// If the store fails. Some events may already be queued again.
     pub async fn replay_all(&self, filter: &EventFilter) -> Result<Vec<String>, StoreError> {
         let events = self.0.store.events(&EventFilter { failed: true, ..filter.clone() }).await?;
         let mut replayed = Vec::new();
@@ -100,8 +102,8 @@ impl Relay {
 
 /// Returns the row of a push event.
 ///
-/// Two deliveries are one event if the sender's own id is equal or, without such an id, if all their fields are. For a tag that
-/// `moves`, deliveries without id and time are never equal: the tag may have moved between the two, and back.
+/// Two deliveries are one event if the sender's own id is equal or, without such an id, if all their fields are. For a
+/// tag that `moves`, deliveries without id and time are never equal: the tag may have moved in between and back.
 fn new_event(
     (receiver, event): (&str, &PushEvent),
     moves: bool,
@@ -118,7 +120,7 @@ fn new_event(
     let parts = [receiver, event.repository.as_str(), event.tag.as_str(), &digest, &occasion];
     let is_bare = digest.is_empty() && occasion.is_empty();
     let bare_since = match moves && occasion.is_empty() {
-        // No delivery is that late.
+        // No delivery arrives that late.
         true => Timestamp::MAX,
         false if is_bare => now.checked_sub(BARE_DUPLICATES).unwrap_or(Timestamp::UNIX_EPOCH),
         false => duplicates_since,
@@ -128,7 +130,7 @@ fn new_event(
         tag: event.tag.clone(),
         digest: event.digest.clone(),
         pushed_at: event.pushed_at,
-        // No part can hold a line feed but the delivery id, which is the last.
+        // Only the delivery id can contain a line feed, and it comes last.
         duplicate_key: tagrelay_image::Digest::of(parts.join("\n").as_bytes()).to_string(),
         duplicates_since: duplicates_since.max(bare_since),
         trace,

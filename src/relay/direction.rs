@@ -1,4 +1,4 @@
-//! Whether a version is newer than another one, as far as that is known without a network.
+//! Whether a version is newer than another one, without network requests.
 
 use std::cmp::Ordering;
 
@@ -14,12 +14,12 @@ use tagrelay_image::{Repository, Version};
 pub enum Direction {
     Newer(Criterion),
     Older(Criterion),
-    /// No criterion separates the two, or a fact is missing.
+    /// No criterion orders the two, or a fact is missing.
     Unknown,
 }
 
 impl Direction {
-    /// Returns the criterion that separates the two.
+    /// Returns the criterion that ordered the two.
     pub fn criterion(self) -> Option<Criterion> {
         match self {
             Self::Newer(by) | Self::Older(by) => Some(by),
@@ -66,7 +66,7 @@ impl Relay {
         }
     }
 
-    /// Uses the criteria of the order of events, except for the arrival: that is about events, not about versions.
+    /// Uses the criteria for events except arrival, which does not apply to versions.
     fn compare_known(&self, rule: &ImageRule, Move { repository, old, new, .. }: Move<'_>) -> Fact<Direction> {
         let facts = &self.0.facts;
         let tag = |version: &Version| version.tag().and_then(|tag| rule.tag.read(tag).ok()).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::branch::{Branch, sites};
 use super::direction::{Direction, Move};
 use super::names::Names;
 use super::{Environment, Relay, RequestError};
-use crate::config_repo::{FileProblem, Place};
+use crate::config_repo::{FileProblem, IndexedSite};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
 use crate::store::{ApplicationHealth, FollowUp, StoreError};
 use tagrelay_image::{Repository, Version};
@@ -41,7 +41,7 @@ pub struct EnvironmentRow {
     pub problems: Vec<FileProblem>,
 }
 
-/// Which part of the matrix is wanted.
+/// Selects a part of the matrix.
 #[derive(Debug, Clone, Default)]
 pub struct MatrixFilter {
     pub environments: Names,
@@ -70,8 +70,8 @@ pub struct MatrixCell {
     pub repository: Repository,
     /// The versions that its sites name: one, unless the sites differ.
     pub versions: Vec<Version>,
-    pub places: Vec<Place>,
-    /// Our last update, if its version runs.
+    pub places: Vec<IndexedSite>,
+    /// Our last update of this place, if its version runs.
     pub last_change: Option<Update>,
     /// The rollout of that update in Argo CD.
     pub follow_up: Option<FollowUp>,
@@ -150,7 +150,7 @@ impl Relay {
             let selected =
                 branch.environments().iter().filter(|found| filter.environments.has_environment(&found.name));
             for environment in selected {
-                // Nothing is known of a branch that has not been read.
+                // The repositories of an unread branch are unknown.
                 if branch.snapshot().is_none() {
                     return Ok(());
                 }
@@ -240,7 +240,7 @@ impl Relay {
     }
 
     /// Returns the managed repositories that an environment names, with their sites.
-    pub(super) fn managed(&self, branch: &Branch, environment: &str) -> BTreeMap<Repository, Vec<Place>> {
+    pub(super) fn managed(&self, branch: &Branch, environment: &str) -> BTreeMap<Repository, Vec<IndexedSite>> {
         let Some(snapshot) = branch.snapshot() else { return BTreeMap::new() };
         let Some(found) = sites(&snapshot, environment) else { return BTreeMap::new() };
         found
@@ -253,7 +253,7 @@ impl Relay {
 }
 
 /// Returns the distinct versions that places name.
-pub(super) fn versions(places: &[Place]) -> Vec<Version> {
+pub(super) fn versions(places: &[IndexedSite]) -> Vec<Version> {
     versions_of(places.iter().map(|place| &place.version))
 }
 
@@ -281,7 +281,7 @@ impl MatrixFilter {
 }
 
 impl Notes {
-    fn cell(&mut self, environment: &str, repository: Repository, places: Vec<Place>) -> MatrixCell {
+    fn cell(&mut self, environment: &str, repository: Repository, places: Vec<IndexedSite>) -> MatrixCell {
         let place = (environment.to_owned(), repository.clone());
         let versions = versions(&places);
         let last_change = self.last.remove(&place).and_then(|mut changes| changes.pop());

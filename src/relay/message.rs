@@ -15,24 +15,24 @@ pub(super) fn render(
     requests: &HashMap<String, Request>,
     settings: &MessageSettings,
 ) -> String {
-    let moved: Vec<Moved<'_>> = commit
+    let entries: Vec<MessageChange<'_>> = commit
         .changes
         .iter()
         .filter_map(|(key, changes)| {
             let update = updates.get(key)?;
             let reason = requests.get(&update.cause_id).and_then(|request| request.reason.as_deref());
-            Some(Moved { update, reason, first: changes.first()?, changes })
+            Some(MessageChange { update, reason, first: changes.first()?, changes })
         })
         .collect();
-    let said = Said::of(commit, &moved, settings);
-    let mut text = said.subject;
+    let text_above = Text::of(commit, &entries, settings);
+    let mut text = text_above.subject;
     text.push_str("\n\n");
-    if !said.body.is_empty() {
-        text.push_str(&said.body);
+    if !text_above.body.is_empty() {
+        text.push_str(&text_above.body);
         text.push_str("\n\n");
     }
     for environment in &commit.environments {
-        let of_environment = moved.iter().filter(|one| one.update.environment == *environment);
+        let of_environment = entries.iter().filter(|entry| entry.update.environment == *environment);
         text.push_str(&trailers(environment, &of_environment.collect::<Vec<_>>()));
     }
     if let Some(person) = &settings.signed_off_by {
@@ -42,27 +42,27 @@ pub(super) fn render(
 }
 
 /// The text above the trailers.
-struct Said {
+struct Text {
     subject: String,
     body: String,
 }
 
-impl Said {
-    fn of(commit: &PlannedCommit, moved: &[Moved<'_>], settings: &MessageSettings) -> Self {
-        let summary = summary(moved);
+impl Text {
+    fn of(commit: &PlannedCommit, entries: &[MessageChange<'_>], settings: &MessageSettings) -> Self {
+        let summary = summary(entries);
         let environment = commit.environments.join(", ");
         let fields = || Fields {
             environment: environment.clone(),
             environments: commit.environments.clone(),
             summary: summary.clone(),
-            changes: moved.iter().map(Moved::fields).collect(),
+            changes: entries.iter().map(MessageChange::fields).collect(),
         };
         let subject = settings.subject.as_ref().and_then(|template| rendered(template, &fields()));
         let subject = subject.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
         let body = settings.body.as_ref().and_then(|template| rendered(template, &fields()));
         Self {
             subject: subject.unwrap_or_else(|| format!("{environment}: {summary}")),
-            body: body.unwrap_or_else(|| moved.iter().map(Moved::describe).collect::<Vec<_>>().join("\n\n")),
+            body: body.unwrap_or_else(|| entries.iter().map(MessageChange::describe).collect::<Vec<_>>().join("\n\n")),
         }
     }
 }
@@ -75,13 +75,13 @@ fn rendered(template: &MessageTemplate, fields: &Fields) -> Option<String> {
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         }
         Err(error) => {
-            tracing::warn!(%error, "a template of the commit message failed; the usual words are taken");
+            tracing::warn!(%error, "a template of the commit message failed; the default text is used");
             None
         }
     }
 }
 
-struct Moved<'a> {
+struct MessageChange<'a> {
     update: &'a Update,
     /// The reason of the promotion or rollback.
     reason: Option<&'a str>,
@@ -89,8 +89,8 @@ struct Moved<'a> {
     changes: &'a [Change],
 }
 
-fn summary(moved: &[Moved<'_>]) -> String {
-    match moved {
+fn summary(entries: &[MessageChange<'_>]) -> String {
+    match entries {
         [one] => {
             let (old, new) = one.short();
             format!("{} {old} -> {new}", one.update.repository.name())
@@ -99,7 +99,7 @@ fn summary(moved: &[Moved<'_>]) -> String {
     }
 }
 
-impl Moved<'_> {
+impl MessageChange<'_> {
     fn files(&self) -> Vec<&str> {
         let mut files: Vec<&str> = self.changes.iter().map(|change| change.path.as_str()).collect();
         files.dedup();
@@ -178,7 +178,7 @@ impl Moved<'_> {
 const MAX_LINE: usize = 100;
 
 /// Returns the trailers of an environment: one for each image, then one for each different cause, reason, override and trace.
-fn trailers(environment: &str, moved: &[&Moved<'_>]) -> String {
+fn trailers(environment: &str, entries: &[&MessageChange<'_>]) -> String {
     let mut text = format!("Tagrelay-Environment: {environment}\n");
     let mut add = |name: &str, values: Vec<String>| {
         let mut written: Vec<String> = Vec::new();
@@ -189,13 +189,16 @@ fn trailers(environment: &str, moved: &[&Moved<'_>]) -> String {
             }
         }
     };
-    let all = |value: &dyn Fn(&Moved<'_>) -> String| moved.iter().map(|one| value(one)).collect::<Vec<String>>();
-    add("Tagrelay-Image", all(&|one| one.image()));
-    add("Tagrelay-Cause", all(&|one| one.cause()));
-    add("Tagrelay-Reason", all(&|one| one.reason.map(one_line).unwrap_or_default()));
-    let overridden = |one: &Moved<'_>| one.update.override_reason.as_deref().map(one_line).unwrap_or_default();
+    let all = |value: &dyn Fn(&MessageChange<'_>) -> String| {
+        entries.iter().map(|entry| value(entry)).collect::<Vec<String>>()
+    };
+    add("Tagrelay-Image", all(&|entry| entry.image()));
+    add("Tagrelay-Cause", all(&|entry| entry.cause()));
+    add("Tagrelay-Reason", all(&|entry| entry.reason.map(one_line).unwrap_or_default()));
+    let overridden =
+        |entry: &MessageChange<'_>| entry.update.override_reason.as_deref().map(one_line).unwrap_or_default();
     add("Tagrelay-Override", all(&overridden));
-    add("Tagrelay-Trace", all(&|one| one.update.trace.trace_id().to_string()));
+    add("Tagrelay-Trace", all(&|entry| entry.update.trace.trace_id().to_string()));
     text
 }
 

@@ -1,15 +1,15 @@
-//! The pipeline: it joins the rooms above it, and is the only one that knows them all.
+//! The pipeline: connects the rooms above it. No other room uses all of them.
 //!
-//! In: events and requests in the store. Out: commits on the branches, and what became of them. All of it can be stopped at any
-//! instant and started again: everything that is to be done is in the store, and doing it twice changes nothing.
+//! In: events and requests in the store. Out: commits on the branches, and the results. The pipeline can be stopped at
+//! any instant and started again: all pending work is in the store, and repeating it changes nothing.
 //!
-//! In the order in which an update walks through them:
+//! Files, in the order in which an update passes through them:
 //!
 //! - `deliveries` stores push events, `requests` promotions, rollbacks, holds and freezes;
 //! - `catch_up` finds tags that no webhook announced;
 //! - `intake` gathers facts and makes candidates;
 //! - `write` decides, commits and pushes, one writer for each branch;
-//! - `follow_up` finds out what Argo CD makes of a commit;
+//! - `follow_up` observes the rollout of a commit by Argo CD;
 //! - `rules` finds the rule of a repository in an environment;
 //! - `matrix` shows what every environment runs;
 //! - `runtime` runs the tasks: generations, wake-ups, wait causes, log and metrics.
@@ -36,15 +36,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-pub use branch::{Branch, BranchNews};
-pub use catch_up::RegistryNews;
+pub use branch::{Branch, BranchAnnouncement};
+pub use catch_up::RegistryStatus;
 pub use direction::Direction;
 pub use follow_up::Following;
 pub use matrix::{Drift, EnvironmentRow, MatrixCell, MatrixFilter};
 pub use names::Names;
 pub use requests::{
-    DiffRow, DiffRowKind, Difference, FreezeOrder, HoldOrder, Preview, PreviewState, PreviewedUpdate, PromotionOrder,
-    RequestError, Requester, RollbackOrder,
+    DiffRow, DiffRowKind, Difference, FreezeRequest, HoldRequest, Preview, PreviewState, PreviewedUpdate,
+    PromotionRequest, RequestError, Requester, RollbackRequest,
 };
 pub use runtime::Running;
 pub use settings::{Environment, UpdateMode};
@@ -61,10 +61,10 @@ use rules::Rules;
 use runtime::{Process, Wakes};
 use tagrelay_image::{Repository, Version};
 
-/// How long a scrape of the metrics waits for changes that are not counted yet.
-const TOLD_WITHIN: Duration = Duration::from_millis(250);
+/// How long a scrape of the metrics waits until all changes are counted.
+const REPORTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// What the pipeline is made of.
+/// The parts of the pipeline.
 pub struct Parts {
     pub store: Store,
     pub registries: Arc<Registries>,
@@ -101,13 +101,13 @@ struct Inner {
     catch_up: CatchUpSettings,
     facts: FactBase,
     wakes: Wakes,
-    /// How much the intake is working on.
+    /// The number of events and updates that the intake is processing.
     in_hand: watch::Sender<usize>,
     process: Arc<Process>,
 }
 
 impl Relay {
-    /// Joins the parts and starts the tasks. What was pending when the last process ended goes on.
+    /// Connects the parts and starts the tasks. Pending work of the last process continues.
     pub fn start(parts: Parts) -> (Self, Running) {
         let process = Process::new(parts.store.clock().now(), parts.store.last_sequence());
         Self::start_in(process, parts)
@@ -170,12 +170,12 @@ impl Relay {
         &self.0.traces
     }
 
-    /// Brings the metrics up to date that show a state. If the store cannot be read they stay as they were.
+    /// Updates the metrics that show a current state. They keep their values if the store cannot be read.
     pub async fn measure(&self) {
-        // A change that was answered before the scrape is counted in it.
+        // The scrape counts every change that was answered before it.
         let last = self.0.store.last_sequence();
-        let mut told = self.0.wakes.told.subscribe();
-        let _ = tokio::time::timeout(TOLD_WITHIN, told.wait_for(|told| *told >= last)).await;
+        let mut reported = self.0.wakes.reported.subscribe();
+        let _ = tokio::time::timeout(REPORTED_WITHIN, reported.wait_for(|reported| *reported >= last)).await;
         let backlog = match self.0.store.backlog().await {
             Ok(backlog) => backlog,
             Err(error) => {
@@ -191,7 +191,7 @@ impl Relay {
         self.0.metrics.oldest_open(age(backlog.oldest_update), age(backlog.oldest_event));
     }
 
-    /// Returns why a task of the pipeline ended that must not, as soon as one does. The process has to end then.
+    /// Waits until a task of the pipeline ends by itself, and returns the reason. The process must then end.
     pub async fn failed(&self) -> String {
         self.0.process.failed().await
     }
@@ -206,11 +206,11 @@ impl Relay {
         &self.0.branches
     }
 
-    /// Has every rejected push tried again at once.
+    /// Retries every rejected push at once.
     pub async fn try_rejected_again(&self) {
         let environments: Vec<String> = self.0.branches.iter().flat_map(Branch::environment_names).collect();
         if let Err(error) = self.0.store.end_rejections(&environments).await {
-            tracing::error!(%error, "rejected updates cannot be tried again now");
+            tracing::error!(%error, "rejected updates cannot be retried now");
         }
     }
 
@@ -228,7 +228,8 @@ impl Relay {
         self.0.branch_of.get(environment).and_then(|index| self.0.branches.get(*index))
     }
 
-    /// Returns what an environment runs of a repository, as far as its branch has been read.
+    /// Returns the versions of a repository that an environment runs; empty if its branch has not
+    /// been read yet.
     fn running(&self, environment: &str, repository: &Repository) -> Vec<Version> {
         let snapshot = self.branch_of(environment).and_then(Branch::snapshot);
         let places = snapshot.as_ref().and_then(|found| branch::sites(found, environment)?.sites.get(repository));
@@ -246,7 +247,7 @@ impl Relay {
     }
 }
 
-/// Names the update that a span is about.
+/// Sets the attributes of an update on its span.
 fn describe(span: &mut Span, update: &Update) {
     span.set("tagrelay.update.id", &update.id);
     span.set("tagrelay.cause", update.cause);

@@ -1,4 +1,4 @@
-//! Names that callers give: whole names, last components and globs, and the nearest names for an error.
+//! Names in requests: whole names, last components and globs, and the nearest names for an error.
 
 use globset::{GlobBuilder, GlobMatcher};
 

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn either_end_of_a_promotion_may_ask() {
+    fn soak_time_of_source_or_target_applies() {
         let soak = |to: &Environment, from: &Environment| to.soak_of(Some(from)).map(|soak| soak.as_secs());
         let (plain, first) = (environment(&["x"], None), environment(&[], None));
         assert_eq!(soak(&plain, &first), None);

@@ -34,7 +34,8 @@ pub(super) fn http_parts(
     http::Parts { relay, receivers, tokens, max_body_bytes, reloads }
 }
 
-/// Sets the metrics of everything that the settings name to zero, so that the first failure shows as an increase.
+/// Creates the metrics of all names in the settings with value zero, so that the first failure shows as an
+/// increase.
 pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
     settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
@@ -48,8 +49,8 @@ pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     hosts.for_each(|host| metrics.expect_registry(host));
 }
 
-/// Opens each branch. A branch of the running pipeline is taken over unchanged if its settings are the same, otherwise it
-/// keeps its mirror.
+/// Opens each branch. A branch of the running pipeline is reused if its settings are the same, otherwise only its
+/// mirror is.
 pub(super) async fn open_branches(
     settings: &Settings,
     metrics: &Metrics,
@@ -87,7 +88,7 @@ pub(super) fn following(settings: &Settings) -> anyhow::Result<Option<Following>
     Ok(Some(Following::new(ArgoCd::new(argocd.clone())?, branches, selections)))
 }
 
-/// Returns a branch in the terms of Argo CD.
+/// Returns a branch in the form that Argo CD's applications use.
 pub(crate) fn watched_branch(settings: &Settings, remote: RemoteSettings) -> WatchedBranch {
     let repository = settings.config_repositories.iter().find(|repository| repository.name == remote.name);
     WatchedBranch {

@@ -16,10 +16,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// How long files must stay unchanged before they are read: they may be in the middle of a write.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// After how many comparisons they are read even if they still change.
+/// After this many comparisons they are read even if they still change.
 const MAX_LOOKS: u32 = 20;
 
-/// Reads the settings again and has the server use them.
+/// Reads changed settings and applies them to the server.
 pub(crate) struct Reloader {
     file: PathBuf,
     /// The fingerprint of the last reading, even if that failed.
@@ -51,7 +51,7 @@ impl Reloader {
         }
     }
 
-    /// Reads the settings and puts them in force unless they have a fault. Returns the changed sections.
+    /// Reads the settings and applies them unless they have a fault. Returns the changed sections.
     pub(crate) async fn reload(&mut self, server: &mut Server, because: &str) -> Result<Vec<ChangedSection>, Faults> {
         let result = self.try_reload(server).await;
         server.relay().metrics().config_reload(result.is_ok());
@@ -82,7 +82,7 @@ impl Reloader {
             }
             server.reload(settings).await.map_err(|error| self.fault(&error))?;
         } else {
-            // A reload without changes still has a use: it starts catch-up, and has rejected pushes tried again.
+            // A reload without changes still starts catch-up and retries rejected pushes.
             server.relay().catch_up_now();
             server.relay().try_rejected_again().await;
         }

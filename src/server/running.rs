@@ -21,8 +21,8 @@ use crate::telemetry::{Metrics, Traces};
 /// The least time to export the last spans, even if `stop_timeout` is over.
 const LAST_SPANS: Duration = Duration::from_millis(200);
 
-/// How long open requests may take once the server stops. Longer ones, such as the stream, are cut off; their clients can
-/// ask the next process.
+/// How long open requests may take once the server stops. Longer ones, such as the stream, are aborted; their clients
+/// can reconnect to the next process.
 const ANSWERS_TIME: Duration = Duration::from_secs(5);
 
 /// A running server. Dropping it without [`stop`](Self::stop) ends it as abruptly as killing the process.
@@ -61,7 +61,7 @@ impl Server {
         &self.relay
     }
 
-    /// Puts new settings in force, all of them or none. The tasks of the old generation are drained first. Listeners stay up
+    /// Applies new settings, all of them or none. The tasks of the old generation are drained first. Listeners stay up
     /// meanwhile: webhooks and requests are stored, and the next generation finds them.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the server cannot go on, and returns the reason.
+    /// Waits until the server cannot continue, and returns the reason.
     pub async fn failed(&mut self) -> String {
         tokio::select! {
             reason = self.relay.failed() => reason,
@@ -137,7 +137,7 @@ impl Server {
         let answers = async {
             let ended = async { while listeners.join_next().await.is_some() {} };
             if tokio::time::timeout(ANSWERS_TIME.min(limit), ended).await.is_err() {
-                tracing::info!("open connections are cut off");
+                tracing::info!("open connections are closed");
             }
         };
         let pipeline = async {

@@ -11,7 +11,7 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
         (true, true) => {
             let message = "`token` and `sha256` are both set";
             section.report().fault_with_hint(section.offset_of("sha256"), message, "leave one out".to_owned());
-            // Read it all the same, to report its faults.
+            // Read `token` nevertheless, to report its faults.
             section.secret("token").map(TokenSecret::Secret)
         }
     };

@@ -12,7 +12,7 @@ use crate::argocd::{Access, ApplicationName, ArgoCdSettings, Selection};
 const EXAMPLE: &str = "[argocd]";
 const URL_EXAMPLE: &str = "url = \"https://argocd.example.com\"";
 
-/// A rollout takes at least some seconds. One that takes a day needs a person's attention.
+/// A rollout takes at least some seconds. A rollout that takes a day needs attention.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn read(top: Section<'_>) -> Option<ArgoCdSettings> {

@@ -39,7 +39,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// A changed section.
+/// A section of the settings with a difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChangedSection {
     /// As in the settings, such as `[[receiver]]`.
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_named_counts() {
+    fn change_of_a_named_file_changes_the_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "one").unwrap();

@@ -306,7 +306,7 @@ fn each<'a, T>(sections: &[Section<'a>], read: impl Fn(Section<'a>) -> Option<T>
 fn report_missing(top: Section<'_>) {
     for (key, reason) in [
         ("config_repository", "there is no Git repository to write to"),
-        ("environment", "nothing takes new versions"),
+        ("environment", "no environment receives new versions"),
         ("image", "no repository is managed"),
     ] {
         let absent = top.value(key).is_none_or(|value| value.value.as_array().is_some_and(|array| array.is_empty()));
@@ -322,7 +322,7 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
     for (index, (repository, section)) in settings.config_repositories.iter().zip(config_repositories).enumerate() {
         let others = &settings.config_repositories[..index];
         if let Some(other) = others.iter().find(|other| other.mirror == repository.mirror) {
-            let message = format!("the mirror of `{}` is that of `{}`", repository.name, other.name);
+            let message = format!("`{}` has the same mirror as `{}`", repository.name, other.name);
             section.report().fault(section.offset_of("mirror"), message);
         }
         if !settings.environments.iter().any(|environment| environment.config_repository == repository.name) {

@@ -44,7 +44,7 @@ fn all(sections: &[Section<'_>]) -> Vec<String> {
     sections.iter().filter_map(|section| section.value("name")?.value.as_str().map(str::to_owned)).collect()
 }
 
-/// Reports each value of `key` that an earlier section has too.
+/// Reports each value of `key` that an earlier section also has.
 pub(super) fn report_twins(sections: &[Section<'_>], key: &str) {
     let mut seen: Vec<At<&str>> = Vec::new();
     for section in sections {

@@ -3,12 +3,12 @@ use std::time::Duration;
 use super::template::MessageTemplate;
 use crate::config_repo::Identity;
 
-/// How catch-up asks registries for tags that no webhook announced.
+/// The settings of catch-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatchUpSettings {
-    /// How often each repository is looked at; `None`: never.
+    /// The time between two lists of a repository's tags; `None`: catch-up is off.
     pub every: Option<Duration>,
-    /// How many repositories are looked at together.
+    /// The most repositories that are listed concurrently.
     pub at_once: usize,
 }
 
@@ -19,16 +19,16 @@ impl Default for CatchUpSettings {
     }
 }
 
-/// When a branch is written to, and with which messages.
+/// The debounce of pushes, and the messages of commits.
 #[derive(Debug, Clone, Default)]
 pub struct WritingSettings {
-    /// How long nothing new may arrive before a push; zero: the first update goes at once. A push waits at most ten times as
-    /// long.
+    /// A push waits until no update has arrived for this time; zero: the first update is pushed at once. A push waits
+    /// at most ten times as long.
     pub quiet_period: Duration,
     pub message: MessageSettings,
 }
 
-/// The messages of commits. The trailers are always there.
+/// The messages of commits. Trailers are always added.
 #[derive(Debug, Clone, Default)]
 pub struct MessageSettings {
     /// Replaces the first line.

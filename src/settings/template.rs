@@ -63,7 +63,7 @@ impl MessageTemplate {
         for fields in [Fields::sample(1), Fields::sample(2)] {
             let text = template.render(&fields)?;
             if text.trim().is_empty() {
-                return Err(InvalidTemplate("it says nothing".to_owned()));
+                return Err(InvalidTemplate("it is empty".to_owned()));
             }
         }
         Ok(template)
@@ -80,7 +80,7 @@ impl MessageTemplate {
 
 fn describe(error: &minijinja::Error) -> InvalidTemplate {
     let mut reason = match error.kind() {
-        ErrorKind::UndefinedError => "it names something that there is not".to_owned(),
+        ErrorKind::UndefinedError => "it uses an unknown name".to_owned(),
         ErrorKind::OutOfFuel => "it takes too long".to_owned(),
         kind => kind.to_string(),
     };
@@ -126,12 +126,12 @@ mod tests {
     #[test]
     fn templates_that_cannot_be_used_are_refused_at_once() {
         for (source, complaint) in [
-            ("{{ enviroment }}", "names something that there is not"),
-            ("{% for change in changes %}{{ change.tag }}{% endfor %}", "names something that there is not"),
+            ("{{ enviroment }}", "uses an unknown name"),
+            ("{% for change in changes %}{{ change.tag }}{% endfor %}", "uses an unknown name"),
             ("{% if %}", "syntax error"),
             ("{{ summary", "syntax error"),
             ("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}", "too long"),
-            ("{# nothing #} ", "says nothing"),
+            ("{# nothing #} ", "is empty"),
         ] {
             let error = MessageTemplate::new(source).unwrap_err().to_string();
             assert!(error.contains(complaint), "{source}: {error}");

@@ -17,7 +17,7 @@ pub enum Relation {
     /// The other descends from it, so it is older.
     Ancestor,
     /// The history cannot order them.
-    Untold {
+    Unknown {
         reason: String,
     },
 }

@@ -11,7 +11,7 @@ const MISSING: u32 = u32::MAX;
 
 /// The commits of a repository and how they descend from each other. Commits have consecutive numbers.
 ///
-/// Uses about 60 bytes per commit. A question visits only the commits between the two it is about.
+/// Uses about 60 bytes per commit. A query visits only the commits between the two.
 #[derive(Debug, Default)]
 pub struct CommitGraph {
     ids: BTreeMap<CommitId, u32>,
@@ -49,7 +49,7 @@ pub enum Kinship {
     Ancestor,
     /// Neither descends from the other.
     Apart,
-    /// The known part of the history does not tell.
+    /// The known part of the history does not show it.
     Unknown,
 }
 
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn kinship_follows_forks_and_merges() {
+    fn ancestry_follows_forks_and_merges() {
         let mut whole = CommitGraph::default();
         whole.add(forked());
         // One by one, children first.
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn kinship_across_missing_parents_is_unknown() {
+    fn ancestry_across_missing_parents_is_unknown() {
         let mut graph = CommitGraph::default();
         graph.add([record(6, &[5]), record(5, &[4]), record(3, &[2])]);
         assert!(!graph.is_complete());

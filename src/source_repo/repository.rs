@@ -12,10 +12,10 @@ use super::error::SourceError;
 use super::graph::{Commit, CommitGraph, Found, Kinship};
 use super::settings::SourceSettings;
 
-/// Questions about commits that an environment runs share a reading of at most this age.
+/// Queries about running commits share a reading of at most this age.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The time until a commit that an environment runs, and the source lacks, is looked for again.
+/// The time between two searches for a running commit that the source lacks.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 
 /// The depths of fetches from a server that cannot filter, in order.
@@ -129,28 +129,30 @@ impl SourceRepository {
                 Kinship::Same => return Ok(Relation::Same),
                 Kinship::Descendant => return Ok(Relation::Descendant),
                 Kinship::Ancestor => return Ok(Relation::Ancestor),
-                Kinship::Apart => return Ok(Relation::Untold { reason }),
+                Kinship::Apart => return Ok(Relation::Unknown { reason }),
                 Kinship::Unknown => {
                     if !self.deepen().await? {
-                        return Ok(Relation::Untold { reason });
+                        return Ok(Relation::Unknown { reason });
                     }
                 }
             }
         }
     }
 
-    /// Returns how the commit `new` relates to `old` as far as memory tells; `None`: [`Self::relation`] has to look further.
+    /// Returns how the commit `new` relates to `old` according to the history in memory; `None`: [`Self::relation`] may
+    /// find more.
     pub(super) fn known_relation(&self, new: &str, old: &str) -> Option<Relation> {
         match self.kinship(new, old) {
             (Kinship::Same, _) => Some(Relation::Same),
             (Kinship::Descendant, _) => Some(Relation::Descendant),
             (Kinship::Ancestor, _) => Some(Relation::Ancestor),
-            (Kinship::Apart, reason) => Some(Relation::Untold { reason }),
+            (Kinship::Apart, reason) => Some(Relation::Unknown { reason }),
             (Kinship::Unknown, _) => None,
         }
     }
 
-    /// Returns the number of commits that `new` has and `old` lacks, as far as memory tells.
+    /// Returns the number of commits that `new` has and `old` lacks, according to the history in
+    /// memory.
     pub(super) fn commits_between(&self, new: &str, old: &str) -> Option<usize> {
         let known = self.known();
         match (known.graph.find(new), known.graph.find(old)) {

@@ -47,7 +47,7 @@ impl Sources {
     ) -> Result<Relation, SourceError> {
         match self.repository(source, image)? {
             Some(repository) => repository.relation(new, old).await,
-            None => Ok(Relation::Untold { reason: "the settings have no such source".to_owned() }),
+            None => Ok(Relation::Unknown { reason: "the settings have no such source".to_owned() }),
         }
     }
 

@@ -218,7 +218,7 @@ fn sites_name_environment_and_rule() {
     assert_eq!(repository["sites"], folder["sites"], "a repository has the sites of its checkout");
     let bare = run(&mut workplace.tagrelay("sites platform.git --config tagrelay.toml --json")).expect_code(0).json();
     assert_eq!(bare, repository, "a bare repository is read as its URL is");
-    assert!(!workplace.path("data").exists(), "nothing is made beside what is asked for");
+    assert!(!workplace.path("data").exists(), "no other folder is created");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn unreadable_files_are_reported() {
 }
 
 #[test]
-fn the_example_settings_pass_offline() {
+fn example_settings_pass_offline() {
     let workplace = workplace();
     let example = include_str!("../../config.example.toml");
     for secret in ["harbor-password", "harbor-webhook-secret"] {
@@ -306,7 +306,7 @@ fn check_reports_unreachable_peers() {
     let remote = run(&mut workplace.tagrelay("check --json")).expect_code(1).json();
     let faults: Vec<_> =
         remote["findings"].as_array().unwrap().iter().filter(|finding| finding["level"] == "fault").collect();
-    assert_eq!(faults.len(), 1, "what was not read is not blamed: {faults:?}");
+    assert_eq!(faults.len(), 1, "unread files cause no fault: {faults:?}");
     assert_eq!(faults[0]["subject"], "config repository platform, branch main");
 }
 

@@ -104,7 +104,7 @@ fn settings() -> toml::Table {
 }
 
 #[test]
-fn the_cluster_runs_one_container_without_rights() {
+fn cluster_runs_one_container_without_rights() {
     for resources in renderings() {
         assert!(
             resources
@@ -146,7 +146,7 @@ fn the_cluster_runs_one_container_without_rights() {
 }
 
 #[test]
-fn the_cluster_manifests_fit_the_settings() {
+fn cluster_manifests_fit_the_settings() {
     let settings = settings();
     let port_of = |key: &str| -> u64 {
         let listen: std::net::SocketAddr = settings["server"][key].as_str().unwrap().parse().unwrap();
@@ -243,7 +243,7 @@ fn network_policy_admits_only_webhooks_and_scrapes() {
 }
 
 #[test]
-fn no_banned_crate_came_in() {
+fn banned_crates_are_absent() {
     let rules: toml::Table = read("deny.toml").parse().unwrap();
     let lock: toml::Table = read("Cargo.lock").parse().unwrap();
     let locked: BTreeSet<&str> =

@@ -170,7 +170,7 @@ async fn rivals_lose_no_update() {
 }
 
 #[tokio::test]
-async fn a_mirror_survives_a_restart() {
+async fn mirror_survives_a_restart() {
     let remote = platform();
     let setup = Setup::new(&remote.file_url());
     let repository = setup.open().await;
@@ -283,7 +283,7 @@ async fn force_pushed_or_recreated_branch_is_followed() {
 }
 
 #[tokio::test]
-async fn an_empty_or_missing_repository_is_named() {
+async fn empty_or_missing_repository_is_named() {
     let remote = Remote::empty();
     let repository = Setup::new(&remote.file_url()).open_kept().await;
     let error = repository.refresh().await.unwrap_err();

@@ -140,8 +140,8 @@ async fn server_errors_are_distinguished() {
     server.set_fault(Fault::None);
     repository.push(prepared).await.unwrap();
 
-    let nobody = Setup::new("http://127.0.0.1:1/config.git").open_kept().await;
-    assert!(nobody.refresh().await.unwrap_err().is_transient());
+    let unreachable = Setup::new("http://127.0.0.1:1/config.git").open_kept().await;
+    assert!(unreachable.refresh().await.unwrap_err().is_transient());
     let password = Secret::inline("hunter2".to_owned()).unwrap();
     let missing = Setup::new(&format!("{}/other.git", server.url))
         .with_authentication(Authentication::Basic { username: "tagrelay".to_owned(), password })

@@ -122,7 +122,7 @@ async fn changed_base_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_kustomization_of_two_environments_gets_one_entry() {
+async fn kustomization_of_two_environments_gets_one_entry() {
     for grouping in [Grouping::PerEnvironment, Grouping::Single] {
         let remote = platform();
         let mut setup = Setup::new(&remote.file_url());

@@ -78,7 +78,7 @@ async fn ancestry_is_known_from_every_server() {
         assert_eq!(asked.relation(newest, newest).await, Relation::Same, "{case}");
         let unknown = asked.relation(newest, &"e".repeat(40)).await;
         assert!(
-            matches!(&unknown, Relation::Untold { reason } if reason.contains("has no commit eeeeeee")),
+            matches!(&unknown, Relation::Unknown { reason } if reason.contains("has no commit eeeeeee")),
             "{unknown:?}"
         );
 
@@ -110,7 +110,7 @@ async fn only_configured_branches_count() {
     // Without a list, every branch counts. Commits on diverged branches have no relation.
     let all = Asked::new(settings(&url, &[], kept.path()));
     assert!(all.is_on_branch(&feature).await && all.is_on_branch(&deep).await);
-    assert!(matches!(all.relation(&feature, &release).await, Relation::Untold { .. }));
+    assert!(matches!(all.relation(&feature, &release).await, Relation::Unknown { .. }));
     assert_eq!(all.relation(&deep, &first).await, Relation::Descendant);
     let said = all.0.membership(0, &image(), &"e".repeat(40)).await.unwrap();
     assert_eq!(said, Membership::Elsewhere { reason: format!("the commit eeeeeee is on no branch of {url}") });
@@ -131,7 +131,7 @@ async fn force_pushed_branch_loses_its_commits() {
     assert!(!asked.is_on_branch(&gone).await);
     // Its ancestry is still known.
     assert_eq!(asked.relation(&gone, &first).await, Relation::Descendant);
-    assert!(matches!(asked.relation(&gone, &other).await, Relation::Untold { .. }));
+    assert!(matches!(asked.relation(&gone, &other).await, Relation::Unknown { .. }));
 }
 
 #[tokio::test]

@@ -59,9 +59,9 @@ fn set(path: &str, bytes: &[u8], settings: &ManifestSettings, before: &Reading, 
         Err(_) => return,
     };
     assert_eq!(edited.changes.is_empty(), edited.bytes == bytes, "changes that are none");
-    let after = read(path, &edited.bytes, settings).expect("what was edited can be read");
-    assert_eq!(edited.before, *before, "what an edit says was there");
-    assert_eq!(edited.after.as_ref(), Some(&after), "what an edit says is there now");
+    let after = read(path, &edited.bytes, settings).expect("the edited file can be read");
+    assert_eq!(edited.before, *before, "the edit reports the bytes before it");
+    assert_eq!(edited.after.as_ref(), Some(&after), "the edit reports the bytes after it");
     assert_eq!(before.sites.len(), after.sites.len(), "other sites");
     for (old, new) in before.sites.iter().zip(&after.sites) {
         assert_eq!((&old.repository, old.format), (&new.repository, new.format));
@@ -75,7 +75,7 @@ fn set(path: &str, bytes: &[u8], settings: &ManifestSettings, before: &Reading, 
             None => assert_eq!(old.version, new.version),
         }
     }
-    let again = edit_with(path, &edited.bytes, wanted, settings).expect("what was edited can be edited");
+    let again = edit_with(path, &edited.bytes, wanted, settings).expect("the edited file can be edited again");
     assert!(again.changes.is_empty() && again.bytes == edited.bytes, "a second time changes more");
 }
 
@@ -131,7 +131,7 @@ pub fn insert(input: &[u8]) {
         return;
     }
     // Images with their own site are edited too, and entries are added for the others.
-    let before = edit_with(PATH, overlay, &wanted, &settings).expect("the first half of what was done").bytes;
+    let before = edit_with(PATH, overlay, &wanted, &settings).expect("the first edit succeeds").bytes;
     let mut rest = edited.bytes.iter();
     assert!(before.iter().all(|byte| rest.any(|other| other == byte)), "a byte that was there is gone");
     same_but_for_images(&before, &edited.bytes);
@@ -140,7 +140,7 @@ pub fn insert(input: &[u8]) {
     let after = read_overlay(PATH, &edited.bytes, &files);
     let left =
         after.inherited.iter().any(|image| wanted.iter().any(|wanted| wanted.repository == image.site.repository));
-    assert!(!left, "what has an entry is inherited no more");
+    assert!(!left, "an image with an entry is no longer inherited");
     let again = edit_overlay(PATH, &edited.bytes, &wanted, &settings, &after.inherited).expect("a second time");
     assert!(again.changes.is_empty() && again.bytes == edited.bytes, "a second time changes more");
 }

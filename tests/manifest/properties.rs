@@ -160,7 +160,7 @@ proptest! {
     #![proptest_config(config(2_000))]
 
     #[test]
-    fn a_written_tag_is_a_string_to_every_reader(tag in tags()) {
+    fn written_tag_is_a_string_to_every_reader(tag in tags()) {
         for (path, shape) in SHAPES {
             let (after, token) = set_tag(path, shape, &tag);
             // As a whole scalar: in the shape's quotes, after the name in a reference, or unchanged.
@@ -181,7 +181,7 @@ proptest! {
 }
 
 #[test]
-fn a_written_tag_is_a_string_to_pyyaml() {
+fn written_tag_is_a_string_to_pyyaml() {
     if pyyaml::is_left_out() {
         return;
     }

@@ -92,7 +92,7 @@ async fn kept_token_makes_the_second_confirmation_one_head() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_replaced_before_it_is_used() {
+async fn expired_token_is_replaced_before_it_is_used() {
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 0 }).await;
     registry.push("a", "1").await;
     let registries = asking(&registry);
@@ -153,8 +153,8 @@ async fn credentials_go_only_to_the_token_service() {
     digest(registries.confirm(&image).await);
     assert_eq!(registry.seen_authorization().len(), 2, "one Basic, one Bearer");
 
-    let nobody = not_allowed(asking(&registry).confirm(&image).await);
-    assert!(nobody.contains("denied anonymous access"), "{nobody}");
+    let anonymous = not_allowed(asking(&registry).confirm(&image).await);
+    assert!(anonymous.contains("denied anonymous access"), "{anonymous}");
     let registries = Registries::new(vec![with_password(&registry.host(), "wrong-password")]).unwrap();
     let wrong = not_allowed(registries.confirm(&image).await);
     assert!(wrong.contains("check username and password") && wrong.contains(&registry.host()), "{wrong}");
@@ -296,7 +296,7 @@ async fn login_page_is_not_an_image() {
     assert!(reason.contains("something other than a manifest"), "{reason}");
     registry.next([page(b""), page(&vec![b' '; (8 << 20) + 1])]);
     let reason = not_allowed(registries.confirm(&image(&registry.host(), "a", "1")).await);
-    assert!(reason.contains("more than 8 MiB"), "{reason}");
+    assert!(reason.contains("more than 4 MiB"), "{reason}");
 }
 
 #[tokio::test]
@@ -351,11 +351,11 @@ async fn concurrent_requests_to_a_registry_are_limited() {
             other => late += usize::from(not_now(other).0.contains("did not answer")),
         }
     }
-    assert_eq!(late, 64, "those who waited for their turn have the whole time limit");
+    assert_eq!(late, 64, "the time limit of a queued request begins when it is sent");
 }
 
 #[tokio::test]
-async fn a_token_does_not_follow_a_redirect_to_another_host() {
+async fn token_does_not_follow_a_redirect_to_another_host() {
     let elsewhere = GuardedRegistry::start(SignIn::None).await;
     let pushed = elsewhere.push("a", "1").await;
     let registry = GuardedRegistry::start(SignIn::Bearer { expires_in: 300 }).await;

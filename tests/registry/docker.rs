@@ -64,7 +64,7 @@ async fn docker_registry_notifies_of_the_push() {
 }
 
 #[tokio::test]
-async fn a_user_signs_in_with_a_password() {
+async fn user_signs_in_with_a_password() {
     let Some(registry) = DockerRegistry::start(Options { sign_in: true, ..Options::default() }) else { return };
     let pushed = image(&registry.host, "a", "1");
     assert!(push_tiny(&pushed, None).await.is_err());

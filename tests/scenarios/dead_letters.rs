@@ -136,7 +136,7 @@ async fn events_refused_by_one_environment_are_listed_and_replayed_together() {
     };
     let (before, after) = (decided(&before), decided(&after));
     assert_eq!((before.len(), after.len()), (2, 3), "{after:?}");
-    assert_eq!(after[..2], before, "what was decided before keeps its time");
+    assert_eq!(after[..2], before, "earlier steps keep their time");
     assert!(after[2].0 > after[1].0, "{after:?}");
     fleet.eventually("qa has it", async || fleet.running("qa", "user-service") == sha('1')).await;
     assert_eq!(fleet.running("qa", "order-service"), sha('0'));

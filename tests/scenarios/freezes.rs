@@ -98,7 +98,7 @@ async fn freeze_holds_back_promotions_but_not_overrides_and_rollbacks() {
     dry["dry_run"] = json!(true);
     let (status, preview) = api(&fleet, "POST", "/promotions", Some(dry)).await;
     assert_eq!((status, &preview["updates"][0]["state"]), (200, &json!("waiting")), "{preview:#}");
-    assert!(preview["diff"].as_str().unwrap().contains(&sha('1')), "what it would change is shown all the same");
+    assert!(preview["diff"].as_str().unwrap().contains(&sha('1')), "the diff is shown in spite of the freeze");
 
     let waiting = asked(&fleet, "/promotions", promotion("user-service")).await;
     assert_eq!(waiting["state"], "waiting", "{waiting:#}");

@@ -72,7 +72,7 @@ async fn webhook_and_push_are_one_trace() {
     assert_eq!(
         tree(&spans, CI_SPAN),
         "POST /webhooks/{receiver}\n\
-         \x20 take event\n\
+         \x20 process event\n\
          \x20   registry confirm\n\
          \x20   gather facts\n\
          \x20     registry build time\n\
@@ -102,7 +102,11 @@ async fn webhook_and_push_are_one_trace() {
             SpanKind::Server,
             vec![("url.path", "/webhooks/ci"), ("http.response.status_code", "202")],
         ),
-        ("take event", SpanKind::Consumer, vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")]),
+        (
+            "process event",
+            SpanKind::Consumer,
+            vec![("tagrelay.event.id", id.as_str()), ("tagrelay.outcome", "confirmed")],
+        ),
         (
             "registry confirm",
             SpanKind::Client,
@@ -156,7 +160,7 @@ async fn trace_continues_after_crash() {
     let gate = fleet.upstream.gate("pre-receive");
     let id = announce(&fleet, "user-service", &sha('1'), CI_TRACE).await;
     // The decision has been exported and the push is running.
-    collector.wait(CI_TRACE, "take event", 1).await;
+    collector.wait(CI_TRACE, "process event", 1).await;
     fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     fleet.kill();
     gate.open();
@@ -197,7 +201,7 @@ async fn commit_of_several_events_links_all_traces() {
     let mut ids = Vec::new();
     for (service, trace_id) in ["first", "second", "third"].iter().zip(&traces) {
         ids.push(announce(&fleet, service, &sha('2'), trace_id).await);
-        collector.wait(trace_id, "take event", 1).await;
+        collector.wait(trace_id, "process event", 1).await;
         fleet.eventually("a push waits in the hook", async || gate.is_reached()).await;
     }
     gate.open();
@@ -239,7 +243,7 @@ async fn promotion_continues_the_trace_of_its_request() {
     assert_eq!(
         tree(&spans, CI_SPAN),
         "POST /api/v1/promotions\n\
-         \x20 take update\n\
+         \x20 process update\n\
          \x20   registry confirm\n\
          \x20 decide\n\
          \x20 write update\n\
@@ -271,7 +275,7 @@ async fn failure_is_in_trace_and_once_in_log() {
     let update = named(&spans, "write update");
     assert_eq!((update.attributes["tagrelay.outcome"].as_str(), &update.failure), ("rejected", &None));
     assert!(update.attributes["tagrelay.reason"].contains("no deployments on Fridays"));
-    // The log line comes shortly after the store has it.
+    // The log line follows shortly after the change in the store.
     fleet.eventually("the end is logged", async || !lines(&fleet, "cause_id", &refused).is_empty()).await;
     assert_eq!(messages(&lines(&fleet, "cause_id", &refused)), [("INFO", "update waits")]);
 
@@ -281,24 +285,25 @@ async fn failure_is_in_trace_and_once_in_log() {
     let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&missing))]).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
     assert_eq!(fleet.settled(id).await["state"], "refused");
-    let spans = collector.wait(&missing, "take event", 1).await;
+    let spans = collector.wait(&missing, "process event", 1).await;
     let confirmations = spans.iter().filter(|span| span.name == "registry confirm");
     assert!(confirmations.clone().all(|span| span.attributes["tagrelay.outcome"] == "not_there"), "{spans:#?}");
-    let told = lines(&fleet, "event", id);
-    let told = messages(&told);
-    // The registry is asked again for a while, because some announce images before they show them.
-    assert_eq!((told.first(), told.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
-    assert_eq!(told.iter().filter(|(_, message)| *message == "event refused").count(), 1);
+    let logged = lines(&fleet, "event", id);
+    let logged = messages(&logged);
+    // The lookup is repeated for a while, because some registries announce images before they serve
+    // them.
+    assert_eq!((logged.first(), logged.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
+    assert_eq!(logged.iter().filter(|(_, message)| *message == "event refused").count(), 1);
 
     fleet.stop_registry().await;
     let away = "c".repeat(32);
     let body = body.replace(&sha('2'), &sha('3'));
     let (_, answer) = fleet.deliver_with(&body, &[("traceparent", &traceparent(&away))]).await;
     let id = answer["events"][0]["id"].as_str().unwrap();
-    let spans = collector.wait(&away, "take event", 2).await;
+    let spans = collector.wait(&away, "process event", 2).await;
     let attempts: Vec<&str> = spans
         .iter()
-        .filter(|span| span.name == "take event")
+        .filter(|span| span.name == "process event")
         .inspect(|span| assert!(span.failure.is_some() && span.attributes["tagrelay.outcome"] == "postponed"))
         .map(|span| span.attributes["tagrelay.attempt"].as_str())
         .collect();
@@ -307,8 +312,9 @@ async fn failure_is_in_trace_and_once_in_log() {
     let unsigned = fleet.client.post(fleet.url("/webhooks/ci")).body("{}");
     let answer = unsigned.header("traceparent", traceparent(&"d".repeat(32))).send().await.unwrap();
     assert_eq!(answer.status(), 401);
-    let rejected = lines(&fleet, "trace_id", &"d".repeat(32));
-    assert_eq!(messages(&rejected), [("WARN", "webhook rejected")]);
+    let rejected = "d".repeat(32);
+    fleet.eventually("the rejection is logged", async || !lines(&fleet, "trace_id", &rejected).is_empty()).await;
+    assert_eq!(messages(&lines(&fleet, "trace_id", &rejected)), [("WARN", "webhook rejected")]);
     assert!(!fleet.log().contains("x-tenant=uyou"), "headers of the exporter hold tokens");
 }
 

@@ -69,7 +69,7 @@ fn example_is_valid() {
 }
 
 #[test]
-fn the_example_without_its_secrets_names_each_of_them() {
+fn example_without_its_secrets_names_each_of_them() {
     let faults = Settings::parse("e.toml", EXAMPLE, &|_| Err(VarError::NotPresent)).unwrap_err();
     let secrets = EXAMPLE.lines().filter(|line| !line.starts_with('#'));
     let secrets = secrets.map(|line| line.matches("{ env =").count() + line.matches("{ file =").count()).sum::<usize>();
@@ -107,7 +107,7 @@ fn commented_lines_of_the_example_are_valid() {
 }
 
 #[test]
-fn the_example_works_over_ssh() {
+fn example_works_over_ssh() {
     let (https, ssh) = (
         ["url = \"https://git", "username = \"tagrelay\"", "password = { env = \"GIT"],
         ["url", "ssh_key", "known_hosts"],
@@ -189,7 +189,7 @@ fn every_sender_is_in_the_reference() {
 }
 
 #[test]
-fn the_defaults_of_the_reference_are_those_of_the_program() {
+fn defaults_of_the_reference_are_those_of_the_program() {
     let defaults = Settings::parse(
         "t.toml",
         "config_repository = [{ name = \"a\", url = \"file:///a\" }]\n\

@@ -113,7 +113,7 @@ fn invalid_commit_settings_are_reported() {
         ),
         (
             platform("message = { subject = \"{{ enviroment }}\", body = \"{% if %}\" }"),
-            "t.toml:3:23: `subject` of `message`: it names something that there is not, in its line 1; docs/settings.md lists the names for templates\n\
+            "t.toml:3:23: `subject` of `message`: it uses an unknown name, in its line 1; docs/settings.md lists the names for templates\n\
              t.toml:3:50: `body` of `message`: syntax error (unexpected end of block), in its line 1; docs/settings.md lists the names for templates",
         ),
     ]);
@@ -209,7 +209,7 @@ fn missing_keys_are_reported() {
         (
             faults(""),
             "t.toml: there is no [[config_repository]]: there is no Git repository to write to; config.example.toml is an example\n\
-             t.toml: there is no [[environment]]: nothing takes new versions; config.example.toml is an example\n\
+             t.toml: there is no [[environment]]: no environment receives new versions; config.example.toml is an example\n\
              t.toml: there is no [[image]]: no repository is managed; config.example.toml is an example",
         ),
         (

@@ -108,7 +108,7 @@ fn two_repositories_share_no_mirror() {
         two("mirror = \"m\"", "mirror = \"m\""),
         "t.toml:23:10: the mirror `m` is taken by the [[config_repository]] on line 3"
     );
-    assert_eq!(two("", "mirror = \"mirrors/platform\""), "t.toml:23:10: the mirror of `edge` is that of `platform`");
+    assert_eq!(two("", "mirror = \"mirrors/platform\""), "t.toml:23:10: `edge` has the same mirror as `platform`");
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn scheme_case_is_ignored_and_secrets_may_hold_any_character() {
 }
 
 #[test]
-fn a_signature_over_a_form_covers_the_field_of_gitea_and_the_body_of_github() {
+fn signature_over_a_form_covers_the_field_of_gitea_and_the_body_of_github() {
     let json = r#"{"action":"created","package":{"type":"npm","package_type":"npm"}}"#;
     let form = url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", json).finish();
     let outcome = |kind: Kind, signed: &str| {

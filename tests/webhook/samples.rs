@@ -126,7 +126,7 @@ fn no_sample_is_accepted_with_another_secret_or_without_its_credential() {
 }
 
 #[test]
-fn the_previous_secret_is_valid_too() {
+fn previous_secret_is_also_valid() {
     for path in samples() {
         let sample = Sample::read(&path);
         let receiver = Receiver::new(ReceiverSettings {

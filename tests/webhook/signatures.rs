@@ -178,7 +178,7 @@ fn identity_token_must_be_valid_in_every_part() {
 }
 
 #[test]
-fn an_identity_token_does_not_replace_the_secret() {
+fn identity_token_does_not_replace_the_secret() {
     let tokens = tokens();
     let right = &tokens.iter().find(|(name, _)| name == "right").unwrap().1;
     let receiver = Receiver::new(ReceiverSettings {

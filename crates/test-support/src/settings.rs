@@ -90,7 +90,7 @@ pub(crate) struct FleetSettings<'a> {
     pub(crate) extra: &'a str,
 }
 
-/// A fleet's settings: staging is automatic, production takes promotions from it.
+/// A fleet's settings: staging is automatic, production accepts promotions from it.
 pub(crate) fn fleet(settings: &FleetSettings<'_>) -> String {
     let FleetSettings {
         port,

@@ -2,6 +2,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 
+use super::input;
 use super::time::end_of;
 use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
@@ -30,10 +31,10 @@ pub(super) async fn create(
     caller.must(&Permission::Hold(EnvironmentScope::one(&order.environment)))?;
     let now = app.0.relay.store().clock().now();
     let expires_at = order.hold_for.as_deref().map(|text| end_of("hold_for", text, now)).transpose()?;
-    let hold = crate::relay::HoldOrder {
+    let hold = crate::relay::HoldRequest {
         environment: order.environment,
         repository: order.repository,
-        reason: order.reason,
+        reason: input::reason(order.reason)?,
         actor: caller.name().to_owned(),
         expires_at,
     };
@@ -52,6 +53,7 @@ pub(super) async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_somewhere(&[Permission::Hold])?;
     let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
     caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;

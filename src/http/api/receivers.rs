@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::{App, Caller, Problem};
-use crate::api::{LastHeard, ReceiverView, Receivers};
+use crate::api::{LastRequest, ReceiverView, Receivers};
 use crate::store::ReceiverHeard;
 use tagrelay_webhook::ReceiverSettings;
 
@@ -32,7 +32,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
             registry: settings.registry.clone(),
             rate_limit: settings.rate_limit.map(|limit| limit.to_string()),
             duplicate_window_seconds: settings.duplicate_window.as_secs(),
-            last_heard: heard.map(|heard| LastHeard { at: heard.heard_at, outcome: heard.outcome }),
+            last_heard: heard.map(|heard| LastRequest { at: heard.heard_at, outcome: heard.outcome }),
             last_accepted_at: accepted_at,
         }
     };

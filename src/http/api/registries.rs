@@ -3,11 +3,11 @@ use axum::extract::State;
 
 use super::{App, Caller, Problem};
 use crate::api::{CatchUpView, Registries, RegistryView};
-use crate::relay::{RegistryNews, Relay};
+use crate::relay::{RegistryStatus, Relay};
 
-impl From<RegistryNews> for RegistryView {
-    fn from(news: RegistryNews) -> Self {
-        let RegistryNews { registry, repositories, state, reason, listed_at, ask_again_at } = news;
+impl From<RegistryStatus> for RegistryView {
+    fn from(news: RegistryStatus) -> Self {
+        let RegistryStatus { registry, repositories, state, reason, listed_at, ask_again_at } = news;
         let state = state.to_owned();
         Self { registry, catch_up: CatchUpView { state, reason, repositories, listed_at, ask_again_at } }
     }
@@ -15,7 +15,7 @@ impl From<RegistryNews> for RegistryView {
 
 /// Returns the registries of catch-up; empty if catch-up is off.
 pub(super) fn views(relay: &Relay) -> Vec<RegistryView> {
-    relay.registry_news().unwrap_or_default().into_iter().map(Into::into).collect()
+    relay.registry_status().unwrap_or_default().into_iter().map(Into::into).collect()
 }
 
 /// The registries whose tags catch-up lists. Empty if catch-up is off.

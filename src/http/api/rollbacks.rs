@@ -4,12 +4,13 @@ use axum::{Extension, Json};
 use http::HeaderMap;
 
 use super::super::trace::RequestTrace;
+use super::input;
 use super::promotions::{accepted, by};
 use super::time::span;
 use super::{App, Body, Caller, Problem, parse_option};
 use crate::access::{EnvironmentScope, Permission};
 use crate::api::{PreviewView, RequestView, RollbackBody};
-use crate::relay::RollbackOrder;
+use crate::relay::RollbackRequest;
 
 /// Requests a rollback: an earlier version, and a hold. Its state is at `/api/v1/promotions/{id}`.
 #[utoipa::path(post, path = "/rollbacks", request_body = RollbackBody,
@@ -33,12 +34,12 @@ pub(super) async fn create(
     } else {
         caller.must(&Permission::Rollback(EnvironmentScope::one(&body.environment)))?;
     }
-    let order = RollbackOrder {
+    let order = RollbackRequest {
         to: parse_option("to", body.to.as_deref())?,
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
         environment: body.environment,
         repository: body.repository,
-        reason: body.reason,
+        reason: input::reason(body.reason)?,
     };
     if body.dry_run {
         let mut view = PreviewView::from(app.0.relay.preview_rollback(&order, &trace).await?);

@@ -1,27 +1,27 @@
 //! Catch-up: lists the tags of managed repositories periodically, and finds images that no webhook announced.
 //!
-//! - `rounds` schedules the looks, and `board` keeps the state of each registry;
-//! - `news` selects the new tags of a list;
+//! - `rounds` schedules the looks, and `registry_states` keeps the state of each registry;
+//! - `new_tags` selects the new tags of a list;
 //! - the store remembers the seen tags, in the transaction that inserts the events of the new ones.
 //!
 //! Such an event takes the usual path: the intake confirms it, and the branch writer decides. One task runs for the whole
 //! process, so two generations never ask a registry at the same time.
 
-mod board;
-mod news;
+mod new_tags;
+mod registry_states;
 mod rounds;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-pub(super) use board::Board;
-pub use board::RegistryNews;
+pub(super) use registry_states::RegistryStates;
+pub use registry_states::RegistryStatus;
 
-use board::Looked;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use rounds::{Names, Rounds, Turn};
+use registry_states::LookResult;
+use rounds::{Names, Rounds, ScheduledLook};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -48,37 +48,37 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
         let _ = stopped.wait_for(|stop| *stop).await;
         return;
     };
-    let board = &relay.0.process.board;
-    board.begin();
+    let registry_states = &relay.0.process.registry_states;
+    registry_states.begin();
     let mut rounds = Rounds::new(every, at_once, Instant::now());
-    let mut looks: JoinSet<(Turn, Looked)> = JoinSet::new();
+    let mut looks: JoinSet<(ScheduledLook, LookResult)> = JoinSet::new();
     loop {
         if rounds.wants_names(Instant::now()) {
             relay.name_repositories(&mut rounds).await;
         }
         let now = Instant::now();
-        while let Some(turn) = rounds.take(now, |registry| board.quiet_until(registry)) {
+        while let Some(look) = rounds.take(now, |registry| registry_states.quiet_until(registry)) {
             let relay = relay.clone();
             looks.spawn(async move {
-                let looked = AssertUnwindSafe(relay.look(&turn.repository)).catch_unwind().await;
+                let looked = AssertUnwindSafe(relay.look(&look.repository)).catch_unwind().await;
                 let looked = looked.unwrap_or_else(|panic| {
                     let panic = crate::telemetry::panic_text(&*panic).to_owned();
-                    tracing::error!(repository = %turn.repository, panic, "catch-up failed: please report this");
-                    Looked::NotNow { reason: format!("a defect in Tagrelay: {panic}"), ask_again_after: None }
+                    tracing::error!(repository = %look.repository, panic, "catch-up failed: please report this");
+                    LookResult::NotNow { reason: format!("a defect in Tagrelay: {panic}"), ask_again_after: None }
                 });
-                (turn, looked)
+                (look, looked)
             });
         }
-        let wake_at = rounds.wake_at(|registry| board.quiet_until(registry));
+        let wake_at = rounds.wake_at(|registry| registry_states.quiet_until(registry));
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep_until(wake_at) => {}
             () = relay.0.process.catch_up.notified() => {
-                board.begin();
+                registry_states.begin();
                 rounds.again(Instant::now());
             }
             Some(ended) = looks.join_next() => match ended {
-                Ok((turn, looked)) => relay.looked(&mut rounds, turn, &looked, every),
+                Ok((look, looked)) => relay.looked(&mut rounds, look, &looked, every),
                 // Panics are caught in the task, so this error means that the runtime is shutting down.
                 Err(error) => {
                     tracing::error!(%error, "a task of catch-up failed");
@@ -93,8 +93,8 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
 
 impl Relay {
     /// Returns the catch-up status of every registry; `None`: catch-up is off.
-    pub fn registry_news(&self) -> Option<Vec<RegistryNews>> {
-        self.0.catch_up.every.map(|_| self.0.process.board.news())
+    pub fn registry_status(&self) -> Option<Vec<RegistryStatus>> {
+        self.0.catch_up.every.map(|_| self.0.process.registry_states.statuses())
     }
 
     /// Looks at every repository now, or when the pause of its registry ends.
@@ -104,27 +104,27 @@ impl Relay {
 
     async fn name_repositories(&self, rounds: &mut Rounds) {
         let names = self.repositories_to_look_at();
-        self.0.process.board.name(&names);
+        self.0.process.registry_states.name(&names);
         let count = names.repositories.len();
         if rounds.name(names, Instant::now(), super::runtime::backoff::jitter) {
             tracing::debug!(repositories = count, "a round of catch-up begins");
             let before = self.now() - MEMORY;
             if let Err(error) = self.0.store.forget_seen(before).await {
-                tracing::warn!(%error, "catch-up cannot forget in the store");
+                tracing::warn!(%error, "old catch-up records cannot be deleted");
             }
         }
     }
 
-    fn looked(&self, rounds: &mut Rounds, turn: Turn, looked: &Looked, every: Duration) {
-        self.0.process.board.looked(&turn.repository, looked, Instant::now(), every);
+    fn looked(&self, rounds: &mut Rounds, look: ScheduledLook, looked: &LookResult, every: Duration) {
+        self.0.process.registry_states.looked(&look.repository, looked, Instant::now(), every);
         match looked {
-            Looked::NotNow { .. } => rounds.failed(turn, Instant::now()),
-            Looked::Listed
-            | Looked::Answered
-            | Looked::Unsupported { .. }
-            | Looked::NoList { .. }
-            | Looked::NotAllowed { .. }
-            | Looked::NotWanted => {
+            LookResult::NotNow { .. } => rounds.failed(look, Instant::now()),
+            LookResult::Listed
+            | LookResult::Answered
+            | LookResult::Unsupported { .. }
+            | LookResult::NoList { .. }
+            | LookResult::NotAllowed { .. }
+            | LookResult::NotWanted => {
                 rounds.done();
             }
         }
@@ -186,15 +186,15 @@ impl Relay {
     }
 
     /// Looks at one repository and creates events for new tags.
-    async fn look(&self, repository: &Repository) -> Looked {
-        let Some(rule) = self.0.rules.shared(repository) else { return Looked::NotWanted };
+    async fn look(&self, repository: &Repository) -> LookResult {
+        let Some(rule) = self.0.rules.shared(repository) else { return LookResult::NotWanted };
         let registry = repository.registry();
         let by_list = !matches!(rule.tag, TagRule::Digest { .. });
-        if self.0.process.board.is_skipped(repository, by_list, Instant::now()) {
-            return Looked::NotWanted;
+        if self.0.process.registry_states.is_skipped(repository, by_list, Instant::now()) {
+            return LookResult::NotWanted;
         }
         if let Some((reason, wait)) = self.0.registries.quiet(registry) {
-            return Looked::NotNow { reason, ask_again_after: Some(wait) };
+            return LookResult::NotNow { reason, ask_again_after: Some(wait) };
         }
         let looked = match &rule.tag {
             TagRule::Digest { name } => self.look_at_digest(repository, name).await,
@@ -202,11 +202,11 @@ impl Relay {
         };
         looked.unwrap_or_else(|error| {
             tracing::error!(%error, %repository, "catch-up cannot use the store");
-            Looked::NotNow { reason: error.to_string(), ask_again_after: None }
+            LookResult::NotNow { reason: error.to_string(), ask_again_after: None }
         })
     }
 
-    async fn look_at_list(&self, repository: &Repository) -> Result<Looked, StoreError> {
+    async fn look_at_list(&self, repository: &Repository) -> Result<LookResult, StoreError> {
         let listing = self.0.registries.tags(repository).await;
         self.0.metrics.catch_up_look(repository.registry(), listing.outcome());
         let listed = match listing {
@@ -214,29 +214,29 @@ impl Relay {
                 tracing::debug!(%repository, tags = tags.len(), pages, "tags listed");
                 tags
             }
-            Listing::Unsupported { reason } => return Ok(Looked::Unsupported { reason }),
-            Listing::NoList { reason } => return Ok(Looked::NoList { reason }),
-            Listing::NotAllowed { reason } => return Ok(Looked::NotAllowed { reason }),
-            Listing::NotNow { reason, ask_again_after } => return Ok(Looked::NotNow { reason, ask_again_after }),
+            Listing::Unsupported { reason } => return Ok(LookResult::Unsupported { reason }),
+            Listing::NoList { reason } => return Ok(LookResult::NoList { reason }),
+            Listing::NotAllowed { reason } => return Ok(LookResult::NotAllowed { reason }),
+            Listing::NotNow { reason, ask_again_after } => return Ok(LookResult::NotNow { reason, ask_again_after }),
         };
         let known = self.known(repository).await?;
         let (before, users) = (known.as_ref().map(|known| known.seen.clone()), self.users(repository));
-        // Hashing 100,000 tags takes a while.
-        let compared = tokio::task::spawn_blocking(move || news::of_list(&users, &listed, before.as_ref()));
-        let Ok(news) = compared.await else {
+        // Hashing 100,000 tags would block the async thread.
+        let compared = tokio::task::spawn_blocking(move || new_tags::of_list(&users, &listed, before.as_ref()));
+        let Ok(new_tags) = compared.await else {
             let reason = "a defect in Tagrelay: tags cannot be compared".to_owned();
-            return Ok(Looked::NotNow { reason, ask_again_after: None });
+            return Ok(LookResult::NotNow { reason, ask_again_after: None });
         };
-        let found: Vec<FoundTag> = news.found.into_iter().map(|tag| FoundTag { tag, digest: None }).collect();
-        let is_same = known.as_ref().is_some_and(|known| known.seen == news.seen);
+        let found: Vec<FoundTag> = new_tags.found.into_iter().map(|tag| FoundTag { tag, digest: None }).collect();
+        let is_same = known.as_ref().is_some_and(|known| known.seen == new_tags.seen);
         if !found.is_empty() || !is_same || known.as_ref().is_some_and(|known| is_stale(known, self.now())) {
-            self.keep(repository, news.seen, None, found).await?;
+            self.keep(repository, new_tags.seen, None, found).await?;
         }
-        Ok(Looked::Listed)
+        Ok(LookResult::Listed)
     }
 
     /// Compares the digest of a moving tag with the last seen digest.
-    async fn look_at_digest(&self, repository: &Repository, tag: &Tag) -> Result<Looked, StoreError> {
+    async fn look_at_digest(&self, repository: &Repository, tag: &Tag) -> Result<LookResult, StoreError> {
         let image = UnverifiedImage { repository: repository.clone(), tag: tag.clone() };
         let confirmation = self.0.registries.confirm(&image).await;
         let outcome = match &confirmation {
@@ -248,13 +248,15 @@ impl Relay {
         let digest = match confirmation {
             Confirmation::There(image) => image.digest().cloned(),
             Confirmation::NotThere => None,
-            Confirmation::NotAllowed { reason } => return Ok(Looked::NotAllowed { reason }),
-            Confirmation::NotNow { reason, ask_again_after } => return Ok(Looked::NotNow { reason, ask_again_after }),
+            Confirmation::NotAllowed { reason } => return Ok(LookResult::NotAllowed { reason }),
+            Confirmation::NotNow { reason, ask_again_after } => {
+                return Ok(LookResult::NotNow { reason, ask_again_after });
+            }
         };
-        let Some(digest) = digest else { return Ok(Looked::Answered) };
+        let Some(digest) = digest else { return Ok(LookResult::Answered) };
         let known = self.known(repository).await?;
         if known.as_ref().is_some_and(|known| known.digest.as_ref() == Some(&digest) && !is_stale(known, self.now())) {
-            return Ok(Looked::Answered);
+            return Ok(LookResult::Answered);
         }
         let running = self.running_automatically(repository);
         let runs_another = running.iter().any(|version| version.digest().is_some_and(|running| *running != digest));
@@ -262,7 +264,7 @@ impl Relay {
         let found = (has_moved || (known.is_none() && runs_another))
             .then(|| FoundTag { tag: tag.clone(), digest: Some(digest.clone()) });
         self.keep(repository, [tag].into_iter().collect(), Some(digest), found.into_iter().collect()).await?;
-        Ok(Looked::Answered)
+        Ok(LookResult::Answered)
     }
 
     async fn known(&self, repository: &Repository) -> Result<Option<SeenRepository>, StoreError> {
@@ -287,7 +289,7 @@ impl Relay {
         let look = CaughtUp { repository: repository.clone(), seen, digest, found, trace };
         let events = self.0.store.catch_up(look).await?;
         for event in &events {
-            tracing::info!(event = %event.id, receiver = "catch-up", %repository, tag = %event.tag, state = "queued", trace_id = %trace.trace_id(), "event found that no webhook told of");
+            tracing::info!(event = %event.id, receiver = "catch-up", %repository, tag = %event.tag, state = "queued", trace_id = %trace.trace_id(), "catch-up found a tag that no webhook announced");
         }
         self.0.metrics.catch_up_found(repository.registry(), events.len());
         Ok(())

@@ -10,7 +10,7 @@ use tagrelay_image::Repository;
 /// The least time between two looks at one registry. It limits the rate at the start and after a pause, when all are due.
 pub(super) const GAP: Duration = Duration::from_millis(100);
 
-/// How often the set of repositories is read again. Manifests may name new ones.
+/// The time between two reads of the set of repositories. Manifests may name new ones.
 const NAMES_AGE: Duration = Duration::from_secs(60);
 
 /// The same, until every branch has been read.
@@ -28,7 +28,7 @@ pub(super) struct Names {
 
 /// A scheduled look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct ScheduledLook {
     pub(super) repository: Repository,
     due: Instant,
     tries: u32,
@@ -43,7 +43,7 @@ pub(super) struct Rounds {
     at_once: usize,
     names: BTreeSet<Repository>,
     met: HashSet<Repository>,
-    waiting: Vec<Turn>,
+    waiting: Vec<ScheduledLook>,
     under_way: usize,
     /// The earliest next look at each registry.
     free_at: HashMap<String, Instant>,
@@ -79,13 +79,13 @@ impl Rounds {
         self.names = repositories;
         self.names_due = now + if is_unread { UNREAD_AGE } else { NAMES_AGE };
         let names = &self.names;
-        self.waiting.retain(|turn| names.contains(&turn.repository));
+        self.waiting.retain(|look| names.contains(&look.repository));
         self.met.retain(|repository| names.contains(repository));
         let due: HashSet<Repository> =
-            self.waiting.iter().filter(|turn| turn.due <= now).map(|turn| turn.repository.clone()).collect();
+            self.waiting.iter().filter(|look| look.due <= now).map(|look| look.repository.clone()).collect();
         for repository in names {
             if self.met.insert(repository.clone()) && !due.contains(repository) {
-                self.waiting.push(Turn { repository: repository.clone(), due: now, tries: 0 });
+                self.waiting.push(ScheduledLook { repository: repository.clone(), due: now, tries: 0 });
             }
         }
         // A round that begins before all branches are read would leave repositories out. A branch that stays unreadable delays
@@ -96,12 +96,12 @@ impl Rounds {
         }
         self.round_due = now + self.every;
         let late: HashSet<Repository> =
-            self.waiting.iter().filter(|turn| turn.due < now).map(|turn| turn.repository.clone()).collect();
+            self.waiting.iter().filter(|look| look.due < now).map(|look| look.repository.clone()).collect();
         let place = self.every / u32::try_from(self.names.len().max(1)).unwrap_or(u32::MAX);
         for (number, repository) in (1u32..).zip(&self.names) {
             if !late.contains(repository) {
                 let due = now + place.saturating_mul(number) - place.mul_f64(jitter() / 2.0);
-                self.waiting.push(Turn { repository: repository.clone(), due, tries: 0 });
+                self.waiting.push(ScheduledLook { repository: repository.clone(), due, tries: 0 });
             }
         }
         true
@@ -114,13 +114,17 @@ impl Rounds {
     }
 
     /// Returns a due look, if there is one. `quiet_until` returns the end of a registry's pause.
-    pub(super) fn take(&mut self, now: Instant, quiet_until: impl Fn(&str) -> Option<Instant>) -> Option<Turn> {
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        quiet_until: impl Fn(&str) -> Option<Instant>,
+    ) -> Option<ScheduledLook> {
         if self.under_way >= self.at_once {
             return None;
         }
-        let ready = |turn: &&Turn| self.ready_at(turn, &quiet_until) <= now;
-        let first = self.waiting.iter().filter(ready).min_by_key(|turn| turn.due)?.clone();
-        self.waiting.retain(|turn| *turn != first);
+        let ready = |look: &&ScheduledLook| self.ready_at(look, &quiet_until) <= now;
+        let first = self.waiting.iter().filter(ready).min_by_key(|look| look.due)?.clone();
+        self.waiting.retain(|look| *look != first);
         self.free_at.insert(first.repository.registry().to_owned(), now + GAP);
         self.under_way += 1;
         Some(first)
@@ -129,14 +133,14 @@ impl Rounds {
     /// Returns the next time at which work may be due without a notification.
     pub(super) fn wake_at(&self, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
         let is_full = self.under_way >= self.at_once;
-        let turns = self.waiting.iter().filter(|_| !is_full).map(|turn| self.ready_at(turn, &quiet_until));
-        turns.chain([self.names_due]).min().unwrap_or(self.names_due)
+        let looks = self.waiting.iter().filter(|_| !is_full).map(|look| self.ready_at(look, &quiet_until));
+        looks.chain([self.names_due]).min().unwrap_or(self.names_due)
     }
 
-    fn ready_at(&self, turn: &Turn, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
-        let registry = turn.repository.registry();
+    fn ready_at(&self, look: &ScheduledLook, quiet_until: impl Fn(&str) -> Option<Instant>) -> Instant {
+        let registry = look.repository.registry();
         let free_at = self.free_at.get(registry).copied();
-        [free_at, quiet_until(registry)].into_iter().flatten().fold(turn.due, Instant::max)
+        [free_at, quiet_until(registry)].into_iter().flatten().fold(look.due, Instant::max)
     }
 
     /// Records that a look has ended.
@@ -145,12 +149,12 @@ impl Rounds {
     }
 
     /// Records that a look failed. It is repeated, up to [`MAX_TRIES`] tries in total.
-    pub(super) fn failed(&mut self, turn: Turn, now: Instant) {
+    pub(super) fn failed(&mut self, look: ScheduledLook, now: Instant) {
         self.done();
-        let tries = turn.tries + 1;
+        let tries = look.tries + 1;
         if tries < MAX_TRIES {
             // Behind the other looks at the registry, which may succeed.
-            self.waiting.push(Turn { due: now, tries, ..turn });
+            self.waiting.push(ScheduledLook { due: now, tries, ..look });
         }
     }
 }
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_quick_and_bounded_and_rounds_are_even() {
+    fn first_round_is_rate_limited_and_later_ones_are_even() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         let taken = run(&mut rounds, start, EVERY * 3, || names("r.test", 500));
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_repository_is_looked_at_at_once_and_then_every_period() {
+    fn single_repository_is_listed_once_per_period() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         let taken: Vec<u64> =
@@ -217,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_it_gets_a_look_at_once_and_only_one() {
+    fn requested_round_lists_each_repository_once() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         rounds.name(names("r.test", 1), start, || 0.0);
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_at_once() {
+    fn concurrent_looks_are_limited() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 3, start);
         // Ten registries, so that the gap delays no look.
@@ -243,14 +247,14 @@ mod tests {
         rounds.name(Names { repositories: of_many, is_unread: false }, start, || 0.0);
         let taken = std::iter::from_fn(|| rounds.take(start, never_quiet)).count();
         assert_eq!(taken, 3);
-        assert_eq!(rounds.wake_at(never_quiet), start + NAMES_AGE, "nothing but an end makes room");
+        assert_eq!(rounds.wake_at(never_quiet), start + NAMES_AGE, "the limit is reached until a look ends");
         rounds.done();
         assert!(rounds.take(start, never_quiet).is_some());
         assert!(rounds.take(start, never_quiet).is_none());
     }
 
     #[test]
-    fn a_registry_that_wants_quiet_holds_up_no_other_and_is_not_stormed_afterwards() {
+    fn paused_registry_delays_no_other_and_is_rate_limited_afterwards() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         let both = [names("a.test", 3).repositories, names("b.test", 3).repositories].into_iter().flatten().collect();
@@ -260,8 +264,8 @@ mod tests {
         let mut now = start;
         let mut taken = Vec::new();
         while now < start + Duration::from_secs(40) {
-            while let Some(turn) = rounds.take(now, quiet) {
-                taken.push((turn.repository.registry().to_owned(), now - start));
+            while let Some(look) = rounds.take(now, quiet) {
+                taken.push((look.repository.registry().to_owned(), now - start));
                 rounds.done();
             }
             now += Duration::from_millis(50);
@@ -274,16 +278,16 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_tried_three_times_in_a_round() {
+    fn failed_look_is_tried_three_times() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         rounds.name(names("r.test", 1), start, || 0.0);
         let mut now = start;
         let mut tries = 0;
         while now < start + Duration::from_secs(60) {
-            if let Some(turn) = rounds.take(now, never_quiet) {
+            if let Some(look) = rounds.take(now, never_quiet) {
                 tries += 1;
-                rounds.failed(turn, now);
+                rounds.failed(look, now);
             }
             now += Duration::from_millis(100);
         }
@@ -291,24 +295,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_is_looked_at_soon_and_what_is_gone_is_not() {
+    fn new_repository_is_listed_soon_and_removed_one_is_not() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
-        assert!(!rounds.name(Names { is_unread: true, ..names("r.test", 1) }, start, || 0.0), "there may be more");
+        assert!(
+            !rounds.name(Names { is_unread: true, ..names("r.test", 1) }, start, || 0.0),
+            "a branch is unread, so repositories may be missing"
+        );
         assert!(rounds.take(start, never_quiet).is_some());
         rounds.done();
         assert_eq!(rounds.wake_at(never_quiet), start + UNREAD_AGE);
         let later = start + UNREAD_AGE;
         assert!(rounds.name(names("r.test", 2), later, || 0.0));
-        let turn = rounds.take(later, never_quiet).unwrap();
-        assert_eq!(turn.repository.as_str(), "r.test/uyou/a0001");
+        let look = rounds.take(later, never_quiet).unwrap();
+        assert_eq!(look.repository.as_str(), "r.test/uyou/a0001");
         rounds.done();
         rounds.name(names("r.test", 0), later + NAMES_AGE, || 0.0);
         assert_eq!(rounds.wake_at(never_quiet), later + NAMES_AGE * 2);
     }
 
     #[test]
-    fn a_branch_that_cannot_be_read_keeps_nobody_waiting() {
+    fn unreadable_branch_delays_the_first_round_by_a_minute() {
         let start = Instant::now();
         let mut rounds = Rounds::new(EVERY, 4, start);
         let unread = || Names { is_unread: true, ..names("r.test", 2) };

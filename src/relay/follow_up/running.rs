@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Following;
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Refresh, WatchedBranch};
-use crate::config_repo::{CommitId, Place, Snapshot};
+use crate::config_repo::{CommitId, IndexedSite, Snapshot};
 use crate::domain::runs;
 use crate::relay::branch::sites;
 use crate::relay::matrix::versions;
@@ -89,7 +89,7 @@ fn is_touched(is_part: Option<&impl Fn(&str) -> bool>, path: &str) -> bool {
     is_part.is_some_and(|is_part| is_part(path))
 }
 
-fn places<'a>(snapshot: &'a Snapshot, environment: &str, repository: &Repository) -> &'a [Place] {
+fn places<'a>(snapshot: &'a Snapshot, environment: &str, repository: &Repository) -> &'a [IndexedSite] {
     let found = sites(snapshot, environment).and_then(|found| found.sites.get(repository));
     found.map(|places| places.as_slice()).unwrap_or_default()
 }
@@ -131,7 +131,7 @@ async fn why_behind(
     };
     wanted.iter().find_map(|(repository, (version, paths))| {
         let then = places(&past, environment, repository).iter();
-        let then: Vec<Place> = then.filter(|place| paths.contains(&place.path)).cloned().collect();
+        let then: Vec<IndexedSite> = then.filter(|place| paths.contains(&place.path)).cloned().collect();
         let is_there = paths.iter().all(|path| then.iter().any(|place| place.path == *path));
         let said = versions(&then);
         if is_there && runs(&said, version) {

@@ -15,20 +15,20 @@ use crate::store::{EventFacts, EventRefusal, StoreError};
 use crate::telemetry::{Span, SpanKind, TraceContext};
 use tagrelay_image::{Digest, Tag, Version};
 
-/// How old a reading of a branch may be that says an environment does not name an image, if another environment does.
+/// The longest age of a reading that shows an image absent from one environment while another one names it.
 const ABSENCE_AGE: Duration = Duration::from_secs(60);
 
-/// How old a reading may be that says no environment names an image.
+/// The longest age of a reading that shows an image absent from all environments.
 const TIP_AGE: Duration = Duration::from_secs(1);
 
-/// How long after an event arrived "not found" may mean "not yet", and the first pause, which doubles with each try. CNCF
-/// Distribution announces a push before it writes the tag
-/// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`); eventually
-/// consistent storage takes its time, too.
+/// How long after an event arrived "not found" may mean "not yet", and the first pause, which doubles with each try.
+/// CNCF Distribution announces a push before it writes the tag
+/// (<https://github.com/distribution/distribution/blob/v2.8.3/registry/handlers/manifests.go>, `PutManifest`);
+/// eventually consistent storage is also late.
 const NOT_YET: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(100));
 
 /// The registry's answer about an image.
-pub(in crate::relay) enum Answer {
+pub(in crate::relay) enum ImageCheck {
     Confirmed { version: Version, note: Option<String> },
     No { reason: String },
     NotThere { reason: String },
@@ -36,9 +36,10 @@ pub(in crate::relay) enum Answer {
 }
 
 impl Relay {
-    /// Learns what an event needs and records it. Returns when the event is due again, if it was postponed.
-    pub(super) async fn take_in_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
-        let mut span = self.0.traces.begin(SpanKind::Consumer, "take event", Some(&event.trace));
+    /// Gathers the facts of an event and records them. Returns when the event is due again, if it was
+    /// postponed.
+    pub(super) async fn process_event(&self, event: &Event) -> Result<Option<Timestamp>, StoreError> {
+        let mut span = self.0.traces.begin(SpanKind::Consumer, "process event", Some(&event.trace));
         span.set("tagrelay.event.id", &event.id);
         span.set("tagrelay.receiver", &event.receiver);
         span.set("tagrelay.repository", &event.repository);
@@ -64,20 +65,20 @@ impl Relay {
         let image = UnverifiedImage { repository: event.repository.clone(), tag: event.tag.clone() };
         let announced = event.announced_digest.as_ref();
         match self.ask(&image, rule, announced, "the payload announced", &span.context()).await {
-            Answer::Confirmed { version, note } => {
+            ImageCheck::Confirmed { version, note } => {
                 return self.record_event(event, rule, (version, note), span).await;
             }
-            Answer::No { reason } => {
+            ImageCheck::No { reason } => {
                 self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?
             }
-            Answer::NotThere { reason } => match not_yet(event, self.now()) {
+            ImageCheck::NotThere { reason } => match not_yet(event, self.now()) {
                 Some(pause) => {
-                    let reason = format!("{reason} yet: it is asked again");
+                    let reason = format!("{reason} yet; retrying");
                     return self.postpone_event(event, pause, (reason, Party::Registry), span).await;
                 }
                 None => self.refuse_event(event, Some(rule), (reason, Party::Registry), true, span).await?,
             },
-            Answer::NotNow { reason, ask_again_after } => {
+            ImageCheck::NotNow { reason, ask_again_after } => {
                 let pause = backoff::registry(event.failures, ask_again_after);
                 return self.postpone_event(event, pause, (reason, Party::Registry), span).await;
             }
@@ -106,9 +107,9 @@ impl Relay {
     ) -> Result<Option<Timestamp>, StoreError> {
         let mut gathering = self.0.traces.begin(SpanKind::Internal, "gather facts", Some(&span.context()));
         gathering.set("tagrelay.rule", rule.pattern.as_str());
-        let mut environments = self.takers(event).await;
+        let mut environments = self.target_environments(event).await;
         if environments.is_empty() {
-            let reason = self.why_no_taker(event);
+            let reason = self.no_target_reason(event);
             gathering.set("tagrelay.outcome", "refused");
             self.refuse_event(event, Some(rule), (reason, Party::Rules), true, span).await?;
             return Ok(None);
@@ -147,7 +148,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If no environment is left, or if a fact cannot be learned.
+    /// If no environment is left, or if a fact cannot be fetched.
     async fn gather_at(
         &self,
         event: &Event,
@@ -222,7 +223,8 @@ impl Relay {
         self.0.store.refuse_event(refusal).await
     }
 
-    /// Asks the registry about an image, if the rule wants that. `expected` is a digest with the text of its origin.
+    /// Verifies an image with the registry, unless the rule turns that off. `expected_because` begins the note if
+    /// the digest is not `expected`.
     pub(in crate::relay) async fn ask(
         &self,
         image: &UnverifiedImage,
@@ -230,10 +232,13 @@ impl Relay {
         expected: Option<&Digest>,
         expected_because: &str,
         trace: &TraceContext,
-    ) -> Answer {
+    ) -> ImageCheck {
         if rule.verify == Verification::Nothing {
             let unchecked = Registries::take_unchecked(image).version();
-            return Answer::Confirmed { version: unchecked, note: Some("not verified, as the rule says".to_owned()) };
+            return ImageCheck::Confirmed {
+                version: unchecked,
+                note: Some("not verified, as the rule says".to_owned()),
+            };
         }
         let registry = image.repository.registry();
         match self.confirm("registry confirm", image, trace).await {
@@ -241,17 +246,17 @@ impl Relay {
                 let differs = expected.filter(|expected| image.digest().is_some_and(|digest| digest != *expected));
                 let note = differs
                     .map(|expected| format!("{expected_because} {expected}, and {registry} has {}", image.version()));
-                Answer::Confirmed { version: image.version(), note }
+                ImageCheck::Confirmed { version: image.version(), note }
             }
             Confirmation::NotThere => {
-                Answer::NotThere { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
+                ImageCheck::NotThere { reason: format!("{registry} has no {}:{}", image.repository.path(), image.tag) }
             }
-            Confirmation::NotAllowed { reason } => Answer::No { reason },
-            Confirmation::NotNow { reason, ask_again_after } => Answer::NotNow { reason, ask_again_after },
+            Confirmation::NotAllowed { reason } => ImageCheck::No { reason },
+            Confirmation::NotNow { reason, ask_again_after } => ImageCheck::NotNow { reason, ask_again_after },
         }
     }
 
-    /// Asks the registry about an image, in a span of its own.
+    /// Sends the request to the registry, in its own span.
     pub(in crate::relay) async fn confirm(
         &self,
         name: &'static str,
@@ -282,11 +287,12 @@ impl Relay {
 
     /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
     ///
-    /// A manifest may have come since the branch was last read. If another environment takes the image, that is looked up now and
-    /// then; if none does, the answer is final and rests on a reading after the event arrived.
-    async fn takers(&self, event: &Event) -> Vec<String> {
+    /// A manifest may have been added since the branch was last read. If another environment accepts the image, a
+    /// reading of the last minute is enough. If none does, the event will be refused, so the branch is read again after
+    /// the event arrived.
+    async fn target_environments(&self, event: &Event) -> Vec<String> {
         let repository = &event.repository;
-        let has_none = self.known_takers(event).is_empty();
+        let has_none = self.known_targets(event).is_empty();
         for branch in &self.0.branches {
             let lacks_it =
                 |environment: &Environment| matches!(branch.presence(&environment.name, repository), Presence::Absent);
@@ -305,26 +311,26 @@ impl Relay {
                 tracing::warn!(%error, repository = branch.repository_name(), "the config repository cannot be read");
             }
         }
-        self.known_takers(event)
+        self.known_targets(event)
     }
 
-    fn known_takers(&self, event: &Event) -> Vec<String> {
-        let mut takers = Vec::new();
+    fn known_targets(&self, event: &Event) -> Vec<String> {
+        let mut target_environments = Vec::new();
         for branch in &self.0.branches {
             for environment in branch.automatic() {
                 if !self.0.rules.accepts(&environment.name, &event.repository, &event.tag) {
                     continue;
                 }
                 match branch.presence(&environment.name, &event.repository) {
-                    Presence::Named | Presence::Unknown => takers.push(environment.name.clone()),
+                    Presence::Named | Presence::Unknown => target_environments.push(environment.name.clone()),
                     Presence::Absent => {}
                 }
             }
         }
-        takers
+        target_environments
     }
 
-    fn why_no_taker(&self, event: &Event) -> String {
+    fn no_target_reason(&self, event: &Event) -> String {
         let repository = &event.repository;
         let mut on_request = Vec::new();
         let mut of_other_tags = Vec::new();
@@ -344,10 +350,10 @@ impl Relay {
             }
         }
         let mut reason = match (on_request.is_empty(), of_other_tags.is_empty()) {
-            (false, _) => format!("only {} runs {repository}, and takes promotions only", on_request.join(", ")),
+            (false, _) => format!("{repository} runs only in {}, which accepts only promotions", on_request.join(", ")),
             (true, false) => {
                 let names = of_other_tags.join(", ");
-                format!("only {names} runs {repository}, and its own `tag` rule does not match {}", event.tag)
+                format!("{repository} runs only in {names}, and the `tag` rule there does not match {}", event.tag)
             }
             (true, true) => format!("no manifest of any environment names {repository}"),
         };
@@ -359,7 +365,7 @@ impl Relay {
     }
 }
 
-/// Whether the build time is the first criterion that can tell two builds with such a tag apart.
+/// Whether the build time is the first criterion that can order two builds with such a tag.
 fn compares_build_times(rule: &ImageRule, tag: &Tag) -> bool {
     let facts = rule.tag.read(tag).unwrap_or_default();
     let is_ordered = facts.number.is_some() || facts.time.is_some() || facts.version.is_some();

@@ -1,4 +1,5 @@
-//! What is known about images without a network: the branch writer reads it, the intake fills it.
+//! The cache of facts about images: the intake fills it, the branch writer reads it without
+//! network.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,13 +10,14 @@ use crate::domain::{BuildTime, Descent, Fact, Facts, Missing};
 use crate::source_repo::{Relation, Sources};
 use tagrelay_image::{Digest, Repository, Tag};
 
-/// How long "the history does not tell", "not readable" and the digest of a tag are believed.
-const PASSING: Duration = Duration::from_secs(300);
+/// How long facts that may change are cached: an unknown descent, an unreadable build time, the
+/// digest of a tag.
+const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// The most facts of a kind. Beyond that all of the kind are forgotten and asked for again: 40 MB at the most.
-const MOST: usize = 50_000;
+/// The most cached facts of one kind, 40 MB in all. Above this, the cache of that kind is cleared.
+const MAX_FACTS: usize = 50_000;
 
-/// The facts of one generation. Everything in it can be lost: it is read from the store, the registry or the source again.
+/// The facts of one generation. A cache: lost facts are fetched again from the store, the registry or the source.
 pub(in crate::relay) struct FactBase {
     sources: Arc<Sources>,
     known: Mutex<Known>,
@@ -23,13 +25,13 @@ pub(in crate::relay) struct FactBase {
 
 #[derive(Default)]
 struct Known {
-    descents: HashMap<(usize, Repository, String, String), Learned<Descent>>,
-    build_times: HashMap<(Repository, Digest), Learned<BuildTime>>,
-    tag_digests: HashMap<(Repository, Tag), Learned<Option<Digest>>>,
-    announced_before: HashMap<(String, Repository, Digest, Tag), Learned<bool>>,
+    descents: HashMap<(usize, Repository, String, String), Cached<Descent>>,
+    build_times: HashMap<(Repository, Digest), Cached<BuildTime>>,
+    tag_digests: HashMap<(Repository, Tag), Cached<Option<Digest>>>,
+    announced_before: HashMap<(String, Repository, Digest, Tag), Cached<bool>>,
 }
 
-struct Learned<T> {
+struct Cached<T> {
     value: T,
     at: Instant,
 }
@@ -39,19 +41,19 @@ impl FactBase {
         Self { sources, known: Mutex::default() }
     }
 
-    pub(super) fn learn_descent(&self, missing: (usize, Repository, String, String), descent: Descent) {
+    pub(super) fn remember_descent(&self, missing: (usize, Repository, String, String), descent: Descent) {
         keep(&mut self.known().descents, missing, descent);
     }
 
-    pub(super) fn learn_build_time(&self, repository: &Repository, digest: &Digest, time: BuildTime) {
+    pub(super) fn remember_build_time(&self, repository: &Repository, digest: &Digest, time: BuildTime) {
         keep(&mut self.known().build_times, (repository.clone(), digest.clone()), time);
     }
 
-    pub(super) fn learn_tag_digest(&self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
+    pub(super) fn remember_tag_digest(&self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
         keep(&mut self.known().tag_digests, (repository.clone(), tag.clone()), digest);
     }
 
-    pub(super) fn learn_announced_before(&self, key: (String, Repository, Digest, Tag), before: bool) {
+    pub(super) fn remember_announced_before(&self, key: (String, Repository, Digest, Tag), before: bool) {
         keep(&mut self.known().announced_before, key, before);
     }
 
@@ -62,7 +64,7 @@ impl FactBase {
 
 impl Facts for FactBase {
     fn descent(&self, source: usize, repository: &Repository, new: &str, old: &str) -> Fact<Descent> {
-        // The graph is asked first: it may have grown since a question had no answer.
+        // The graph comes first: it may have grown since the relation was cached as unknown.
         if let Some(relation) = self.sources.known_relation(source, repository, new, old) {
             return Fact::Known(descent(relation));
         }
@@ -100,20 +102,20 @@ pub(super) fn descent(relation: Relation) -> Descent {
         Relation::Same => Descent::Same,
         Relation::Descendant => Descent::Descendant,
         Relation::Ancestor => Descent::Ancestor,
-        Relation::Untold { reason } => Descent::Unknown { reason },
+        Relation::Unknown { reason } => Descent::Unknown { reason },
     }
 }
 
-fn keep<K: Hash + Eq, T>(known: &mut HashMap<K, Learned<T>>, key: K, value: T) {
-    if known.len() >= MOST {
+fn keep<K: Hash + Eq, T>(known: &mut HashMap<K, Cached<T>>, key: K, value: T) {
+    if known.len() >= MAX_FACTS {
         known.clear();
     }
-    known.insert(key, Learned { value, at: Instant::now() });
+    known.insert(key, Cached { value, at: Instant::now() });
 }
 
-/// Returns a value unless it is of a kind that passes and too old.
-fn recall<K: Hash + Eq, T: Clone>(known: &HashMap<K, Learned<T>>, key: &K, passes: impl Fn(&T) -> bool) -> Option<T> {
+/// Returns a cached value, unless it may have changed and is older than [`MAX_AGE`].
+fn recall<K: Hash + Eq, T: Clone>(known: &HashMap<K, Cached<T>>, key: &K, passes: impl Fn(&T) -> bool) -> Option<T> {
     let learned = known.get(key)?;
-    let is_over = passes(&learned.value) && learned.at.elapsed() > PASSING;
+    let is_over = passes(&learned.value) && learned.at.elapsed() > MAX_AGE;
     (!is_over).then(|| learned.value.clone())
 }

@@ -1,6 +1,6 @@
-//! Learns the facts that comparing a build with the versions of its place needs.
+//! Fetches the facts that the comparison of a build with the versions of its place needs.
 //!
-//! The comparison itself names the fact that it lacks (`domain::compare`), so nothing is asked for that does not decide.
+//! The comparison itself names the next missing fact (`domain::compare`), so only facts that decide are fetched.
 
 use std::time::Duration;
 
@@ -18,14 +18,15 @@ use crate::store::StoreError;
 use crate::telemetry::{SpanKind, TraceContext};
 use tagrelay_image::{Digest, Repository, Tag, Version};
 
-/// How long after an event arrived a missing commit or image config is asked for again: the source may be a replica that lags,
-/// or the branch moves only after the build.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+/// How long after an event arrived the intake retries a missing commit or image config: the source may be a replica
+/// that lags, or the branch moves only after the build.
+const RETRIED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// How many open updates of a place are compared ahead of the branch writer. The writer asks for what it lacks beyond these.
-const OPEN: u32 = 3;
+/// How many open updates of a place are compared before the branch writer. If it lacks facts about further ones, it
+/// requests them.
+const MAX_OPEN: u32 = 3;
 
-/// Why a fact cannot be learned now.
+/// Why a fact cannot be fetched now.
 pub(super) enum GatherError {
     Store(StoreError),
     NotNow { reason: String, ask_again_after: Option<Duration>, asked: Party },
@@ -55,7 +56,7 @@ pub(super) struct Build<'a> {
     pub(super) received_at: Timestamp,
     /// How often the event was postponed.
     pub(super) failures: u32,
-    /// The span that each request is a child of.
+    /// The parent of the spans of all requests.
     pub(super) trace: TraceContext,
 }
 
@@ -89,9 +90,9 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Returns how much of the patience is left at `now`; `None`: nothing.
+    /// Returns the rest of [`RETRIED_FOR`] at `now`; `None`: it is over.
     fn patience(&self, now: Timestamp) -> Option<Duration> {
-        let left = PATIENCE - now.duration_since(self.received_at);
+        let left = RETRIED_FOR - now.duration_since(self.received_at);
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 
@@ -123,26 +124,23 @@ impl Relay {
         let Some(left) = build.patience(self.now()) else {
             return Err(GatherError::Refused { reason, asked: Party::Source });
         };
-        // The last look is at the end of the patience, and not later.
+        // The last attempt is exactly at the end of the patience.
         let next = Duration::from_secs(1 << build.failures.min(4));
         let ask_again_after = (left < next).then_some(left);
-        Err(GatherError::NotNow {
-            reason: format!("{reason}; it is looked for again"),
-            ask_again_after,
-            asked: Party::Source,
-        })
+        Err(GatherError::NotNow { reason: format!("{reason}; retrying"), ask_again_after, asked: Party::Source })
     }
 
-    /// Learns what the branch writer needs to compare the build at a place. `open` bounds how many open updates are looked at.
+    /// Fetches the facts that the branch writer needs to compare the build at a place. `open`: the most open updates to
+    /// compare with.
     pub(super) async fn gather(
         &self,
         build: &Build<'_>,
         environment: &str,
         open: Option<u32>,
     ) -> Result<(), GatherError> {
-        let others = self.others(build, environment, open.unwrap_or(OPEN)).await?;
+        let others = self.others(build, environment, open.unwrap_or(MAX_OPEN)).await?;
         for other in others.iter().filter(|other| !is_same(&build.version, &other.version)) {
-            // Each question is about another fact: descent, announced before, two build times and a digest.
+            // Each turn fetches another fact: descent, announced before, two build times, a digest.
             for _ in 0..8 {
                 match compare(&build.subject(self.catch_up_doubt()), other, &self.0.facts) {
                     Fact::Known(_) => break,
@@ -153,27 +151,26 @@ impl Relay {
         Ok(())
     }
 
-    /// Learns a fact that the store holds, for the branch writer. Returns whether it did: it does after a restart, which forgets
-    /// the facts in memory.
+    /// Copies a fact from the store to the cache. Returns whether the store has it: after a restart the cache is empty.
     pub(in crate::relay) async fn recall(&self, missing: &Missing) -> Result<bool, StoreError> {
         match missing {
             Missing::Descent { .. } | Missing::TagDigest { .. } => Ok(false),
             Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
                 let before = self.0.store.announced_before(repository, digest, tag, event_id).await?;
                 let key = (event_id.clone(), repository.clone(), digest.clone(), tag.clone());
-                self.0.facts.learn_announced_before(key, before);
+                self.0.facts.remember_announced_before(key, before);
                 Ok(true)
             }
             Missing::BuildTime { repository, digest } => {
                 let Some(known) = self.0.store.build_time(repository, digest).await? else { return Ok(false) };
                 let time = known.map_or(BuildTime::Unsaid, BuildTime::At);
-                self.0.facts.learn_build_time(repository, digest, time);
+                self.0.facts.remember_build_time(repository, digest, time);
                 Ok(true)
             }
         }
     }
 
-    /// Returns what the environment runs and the newest of what is on its way there.
+    /// Returns the versions that the environment runs and its newest open updates.
     async fn others(&self, build: &Build<'_>, environment: &str, open: u32) -> Result<Vec<Other>, StoreError> {
         let repository = build.repository;
         // The store first: an update that has ended by the time of the snapshot is in the snapshot.
@@ -208,15 +205,15 @@ impl Relay {
                 span.set("tagrelay.commit.running", &old);
                 let relation = self.0.sources.relation(source, &repository, &new, &old).await;
                 let relation = relation.inspect_err(|error| span.fail(&error.to_string()))?;
-                self.0.facts.learn_descent((source, repository, new, old), descent(relation));
+                self.0.facts.remember_descent((source, repository, new, old), descent(relation));
             }
             Missing::AnnouncedBefore { event_id, repository, digest, tag } => {
                 let before = self.0.store.announced_before(&repository, &digest, &tag, &event_id).await?;
-                self.0.facts.learn_announced_before((event_id, repository, digest, tag), before);
+                self.0.facts.remember_announced_before((event_id, repository, digest, tag), before);
             }
             Missing::TagDigest { repository, tag } => {
                 let digest = self.running_digest(build, &repository, &tag).await?;
-                self.0.facts.learn_tag_digest(&repository, &tag, digest);
+                self.0.facts.remember_tag_digest(&repository, &tag, digest);
             }
             Missing::BuildTime { repository, digest } => {
                 let time = if build.version.digest() == Some(&digest) {
@@ -224,13 +221,13 @@ impl Relay {
                 } else {
                     self.build_time_of_other(build, &digest).await?
                 };
-                self.0.facts.learn_build_time(&repository, &digest, time);
+                self.0.facts.remember_build_time(&repository, &digest, time);
             }
         }
         Ok(())
     }
 
-    /// Returns the digest of a tag that runs and whose manifest names none.
+    /// Returns the digest of a running tag whose manifest names no digest.
     async fn running_digest(
         &self,
         build: &Build<'_>,
@@ -247,12 +244,12 @@ impl Relay {
         }
     }
 
-    /// Returns when the announced image was built. The build waits until its registry shows that: without it, it is not known
-    /// whether it is older.
+    /// Returns the build time of the announced image. The event waits until the registry returns it: without it, the
+    /// build might be older.
     async fn own_build_time(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
-            registry::BuildTime::Unsaid | registry::BuildTime::Gone { .. } => Ok(BuildTime::Unsaid),
+            registry::BuildTime::NotStated | registry::BuildTime::Gone { .. } => Ok(BuildTime::Unsaid),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
                 Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
@@ -267,12 +264,12 @@ impl Relay {
         }
     }
 
-    /// Returns when a version that runs or is on its way was built. If its registry does not have it any more, the build that
-    /// comes after it goes on without.
+    /// Returns the build time of a running version or open update. If the registry no longer has the image, the
+    /// comparison continues without it.
     async fn build_time_of_other(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
-            registry::BuildTime::Unsaid => Ok(BuildTime::Unsaid),
+            registry::BuildTime::NotStated => Ok(BuildTime::Unsaid),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
                 Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
@@ -282,11 +279,11 @@ impl Relay {
         }
     }
 
-    /// Returns when an image was built: from the store if it was asked for before, otherwise from the registry.
+    /// Returns the build time of an image, from the store or else from the registry.
     async fn built_at(&self, build: &Build<'_>, digest: &Digest) -> Result<registry::BuildTime, StoreError> {
         let repository = build.repository;
         if let Some(known) = self.0.store.build_time(repository, digest).await? {
-            return Ok(known.map_or(registry::BuildTime::Unsaid, registry::BuildTime::At));
+            return Ok(known.map_or(registry::BuildTime::NotStated, registry::BuildTime::At));
         }
         let mut span = self.0.traces.begin(SpanKind::Client, "registry build time", Some(&build.trace));
         span.set("server.address", repository.registry());
@@ -295,10 +292,10 @@ impl Relay {
         let answer = self.0.registries.build_time(repository, digest).await;
         span.set("tagrelay.outcome", answer.outcome());
         self.0.metrics.registry_request(repository.registry(), answer.outcome());
-        // Answers that change when access or storage changes are not kept.
+        // Answers that depend on access or storage may change, so they are not stored.
         let said = match &answer {
             registry::BuildTime::At(at) => Some(*at),
-            registry::BuildTime::Unsaid => None,
+            registry::BuildTime::NotStated => None,
             registry::BuildTime::Gone { reason }
             | registry::BuildTime::Incomplete { reason }
             | registry::BuildTime::NotAllowed { reason }

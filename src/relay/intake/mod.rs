@@ -1,10 +1,12 @@
-//! Takes in events and requests: asks registries and source repositories for facts, and decides nothing.
+//! Processes events and requests: fetches facts from registries and source repositories, and decides
+//! nothing.
 //!
-//! In: queued events, unverified updates of requests, updates with a missing fact. Out: candidates for the branch writers. Each
-//! runs in a task of its own, a bounded number for each registry, so that a slow registry delays only its own images. "Not now" goes
-//! back to the store with a time.
+//! In: queued events, unverified updates of requests, updates with a missing fact. Out: candidates for the branch
+//! writers. Each is processed in its own task, a bounded number per registry, so that a slow registry delays only its
+//! own images. After a temporary failure the work goes back to the store with the time of the next attempt.
 //!
-//! Files: `event` and `request` take in one of a kind, `gather` learns facts, `facts` keeps them.
+//! Files: `event` and `request` process one event or update, `gather` fetches facts, `facts` caches
+//! them.
 
 mod event;
 mod facts;
@@ -24,16 +26,16 @@ use super::Relay;
 use super::runtime::Arrived;
 use crate::domain::{Event, Update};
 use crate::store::StoreError;
-pub(super) use event::Answer;
+pub(super) use event::ImageCheck;
 pub(super) use facts::FactBase;
 
-/// How many events of one registry are worked on together.
+/// The most events and updates of one registry that are processed concurrently.
 const PER_REGISTRY: u32 = 64;
 
-/// When fewer than this many of a registry are left, the next ones are read from the store.
+/// Below this number of running tasks of a registry, the next ones are read from the store.
 const LOW_WATER: usize = 16;
 
-/// How long answers of registries are waited for at a stop.
+/// How long a stop waits for answers of registries.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The pause if the store does not answer.
@@ -67,11 +69,11 @@ struct InFlight {
     tasks: JoinSet<Done>,
     ids: HashSet<String>,
     per_registry: HashMap<String, usize>,
-    /// Registries of which the store may have more than was read.
+    /// Registries with more work in the store than was read.
     more: HashSet<String>,
 }
 
-/// A finished piece of work, and when it is due again if it was postponed.
+/// A finished task, and when its work is due again if it was postponed.
 struct Done {
     id: String,
     registry: String,
@@ -94,8 +96,8 @@ impl InFlight {
         self.per_registry.get(registry).is_some_and(|count| *count >= PER_REGISTRY as usize)
     }
 
-    /// Records what arrived. Returns whether it can wait until less is in flight, so that a flood of events does not cost a read
-    /// of the store each.
+    /// Records new work. Returns whether all of it belongs to busy registries: it is then read later, so that a burst
+    /// does not cost a read of the store per event.
     fn can_wait(&mut self, arrived: Arrived) -> bool {
         if arrived.other || !arrived.registries.iter().all(|registry| self.is_busy(registry)) {
             return false;
@@ -116,7 +118,7 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
         let next = match fetch(&relay, &mut in_flight, seen).await {
             Ok(next) => next,
             Err(error) => {
-                tracing::error!(%error, "the intake cannot read the store; trying again");
+                tracing::error!(%error, "the intake cannot read the store; retrying");
                 Some(seen + STORE_PAUSE)
             }
         };
@@ -124,14 +126,15 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
             break;
         }
     }
-    // A registry that does not answer soon is asked again by the next generation or process: nothing is lost.
+    // Cancelled requests are repeated by the next generation or process: nothing is lost.
     let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
     in_flight.tasks.shutdown().await;
     relay.0.in_hand.send_replace(0);
 }
 
-/// Waits until there is something to read: at `next`, or when something arrived. The clock showed `seen` when `next` was worked out.
+/// Waits until there is work to read: at `next`, or when new work arrived. `seen`: the time from which `next` was
+/// computed.
 async fn wait(
     relay: &Relay,
     in_flight: &mut InFlight,
@@ -142,7 +145,7 @@ async fn wait(
     loop {
         let due = async {
             match next {
-                Some(at) => relay.0.store.clock().doze_until(at, seen).await,
+                Some(at) => relay.0.store.clock().sleep_until_or_less(at, seen).await,
                 None => std::future::pending().await,
             }
         };
@@ -161,7 +164,8 @@ async fn wait(
                         relay.0.in_hand.send_replace(in_flight.ids.len());
                         next = next.into_iter().chain(done.due_again).min();
                     }
-                    // Panics are caught in the task, so this means that the runtime ends.
+                    // Panics are caught in the task, so this error means that the runtime is
+                    // shutting down.
                     Err(error) => tracing::error!(%error, "a task of the intake failed"),
                 }
                 if in_flight.wants_more() {
@@ -172,10 +176,10 @@ async fn wait(
     }
 }
 
-/// Starts what is due at `now`. Returns when something else will be.
+/// Starts the work that is due at `now`. Returns when the next work is due.
 async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let store = &relay.0.store;
-    // A busy registry gets nothing more, and what waits for it is not read again and again.
+    // Work of busy registries is not read, because it could not start.
     let busy = in_flight.busy_registries();
     let but: Vec<&str> = busy.iter().map(String::as_str).collect();
     let missing = store.missing_facts(now, PER_REGISTRY, &but).await?.into_iter().map(Work::MissingFacts);
@@ -203,14 +207,14 @@ async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Resul
 impl Relay {
     async fn work(self, work: Work) -> Done {
         let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
-        let taken_in = async {
+        let processed = async {
             match &work {
-                Work::Event(event) => self.take_in_event(event).await,
-                Work::Update(update) => self.take_in_update(update).await,
-                Work::MissingFacts(update) => self.take_in_missing_facts(update).await,
+                Work::Event(event) => self.process_event(event).await,
+                Work::Update(update) => self.process_update(update).await,
+                Work::MissingFacts(update) => self.fetch_missing_facts(update).await,
             }
         };
-        let result = match AssertUnwindSafe(taken_in).catch_unwind().await {
+        let result = match AssertUnwindSafe(processed).catch_unwind().await {
             Ok(result) => result,
             Err(panic) => {
                 let panic = crate::telemetry::panic_text(&*panic);
@@ -222,7 +226,7 @@ impl Relay {
             }
         };
         let due_again = result.unwrap_or_else(|error| {
-            tracing::error!(%error, id, "the store did not take what was learned; trying again");
+            tracing::error!(%error, id, "facts cannot be stored; retrying");
             Some(self.now() + STORE_PAUSE)
         });
         Done { id, registry, due_again }

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 
 /// A request for a hold.
 #[derive(Debug, Clone)]
-pub struct HoldOrder {
+pub struct HoldRequest {
     pub environment: String,
     /// The repository, whole or by its last component.
     pub repository: String,
@@ -20,7 +20,7 @@ pub struct HoldOrder {
 
 /// A request for a freeze.
 #[derive(Debug, Clone)]
-pub struct FreezeOrder {
+pub struct FreezeRequest {
     pub environment: String,
     pub reason: String,
     /// The name of the API token.
@@ -35,9 +35,9 @@ impl Relay {
     /// # Errors
     ///
     /// If the environment runs no such repository, or the store fails.
-    pub async fn hold(&self, order: HoldOrder) -> Result<Block, RequestError> {
-        let repository = self.repository_in(&order.environment, &order.repository)?;
-        let HoldOrder { environment, reason, actor, expires_at, .. } = order;
+    pub async fn hold(&self, request: HoldRequest) -> Result<Block, RequestError> {
+        let repository = self.repository_in(&request.environment, &request.repository)?;
+        let HoldRequest { environment, reason, actor, expires_at, .. } = request;
         let (kind, repository) = (BlockKind::Hold, Some(repository));
         self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
     }
@@ -47,9 +47,9 @@ impl Relay {
     /// # Errors
     ///
     /// If there is no such environment, or the store fails.
-    pub async fn freeze(&self, order: FreezeOrder) -> Result<Block, RequestError> {
-        self.branch(&order.environment)?;
-        let FreezeOrder { environment, reason, actor, expires_at } = order;
+    pub async fn freeze(&self, request: FreezeRequest) -> Result<Block, RequestError> {
+        self.branch(&request.environment)?;
+        let FreezeRequest { environment, reason, actor, expires_at } = request;
         let (kind, repository, reason) = (BlockKind::Freeze, None, Some(reason));
         self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
     }

@@ -18,7 +18,7 @@ pub enum RequestError {
     #[error("`repository`: {0}")]
     BadRepository(tagrelay_image::InvalidRepository),
     /// The settings do not allow promotions from this source.
-    #[error("`{to}` takes no promotion from `{from}`; its promote_from allows {allowed}")]
+    #[error("`{to}` does not accept promotions from `{from}`; promote_from allows {allowed}")]
     SourceNotAllowed {
         /// The target.
         to: String,
@@ -29,7 +29,7 @@ pub enum RequestError {
     },
     /// The request names no source, and the settings allow none.
     #[error(
-        "`{to}` takes no promotions from other environments, because its promote_from is empty: name `repositories` and a `tag`, \
+        "`{to}` accepts no promotions from other environments, because its promote_from is empty: name `repositories` and a `tag`, \
          or roll back"
     )]
     NoSource {
@@ -98,8 +98,8 @@ pub enum RequestError {
     },
     /// The source is not as healthy as the settings require.
     #[error(
-        "`{to}` takes promotions from a healthy environment only: {reason} (whoever has `override:{to}` may set `override` \
-         and a `reason`)"
+        "`{to}` accepts promotions only from a healthy environment: {reason} (with the permission `override:{to}`, \
+         set `override` and a `reason`)"
     )]
     GateClosed {
         /// The target.

@@ -17,18 +17,18 @@ use serde::Serialize;
 use super::Relay;
 use super::branch::Branch;
 use super::names::{unknown_environment, unknown_repository};
-use crate::config_repo::Place;
+use crate::config_repo::IndexedSite;
 use crate::domain::{Request, Update, runs};
 use crate::store::{Cancelled, NewRequest, RequestMade, StoreError};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Repository;
 
-pub use blocks::{FreezeOrder, HoldOrder};
+pub use blocks::{FreezeRequest, HoldRequest};
 pub use difference::{Difference, Row as DiffRow, RowKind as DiffRowKind};
 pub use error::RequestError;
 pub use preview::{Preview, PreviewState, PreviewedUpdate};
-pub use promotion::PromotionOrder;
-pub use rollback::RollbackOrder;
+pub use promotion::PromotionRequest;
+pub use rollback::RollbackRequest;
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl Relay {
     }
 }
 
-type Sites = BTreeMap<Repository, Vec<Place>>;
+type Sites = BTreeMap<Repository, Vec<IndexedSite>>;
 
 /// Reads the branch, because a request refers to the versions that run now.
 ///

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::super::Relay;
 use super::super::direction::{Direction, Move};
-use super::super::intake::Answer;
-use super::{PromotionOrder, RequestError, RollbackOrder};
+use super::super::intake::ImageCheck;
+use super::{PromotionRequest, RequestError, RollbackRequest};
 use crate::config_repo::{self, EnvironmentPlan, Plan, WantedVersion};
 use crate::domain::{Blocks, Frozen, UpdateState, first_state};
 use crate::registry::UnverifiedImage;
@@ -83,14 +83,14 @@ impl Relay {
     /// If the promotion would be rejected.
     pub async fn preview_promotion(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
-        let plan = self.plan_promotion(order).await?;
-        self.pass_gate(order, &plan).await?;
+        let plan = self.plan_promotion(request).await?;
+        self.pass_gate(request, &plan).await?;
         let blocks = self.0.store.blocks().await?;
-        let frozen = blocks.frozen(&order.to, self.now()).filter(|_| !order.overrides);
-        let preview = self.preview(&order.to, plan.updates, &blocks, trace).await?;
+        let frozen = blocks.frozen(&request.to, self.now()).filter(|_| !request.overrides);
+        let preview = self.preview(&request.to, plan.updates, &blocks, trace).await?;
         Ok(Preview { skipped: plan.skipped, ..preview.frozen_by(frozen.as_ref()) })
     }
 
@@ -99,9 +99,13 @@ impl Relay {
     /// # Errors
     ///
     /// If the rollback would be rejected.
-    pub async fn preview_rollback(&self, order: &RollbackOrder, trace: &TraceContext) -> Result<Preview, RequestError> {
-        let update = self.plan_rollback(order).await?;
-        self.preview(&order.environment, vec![update], &Blocks::default(), trace).await
+    pub async fn preview_rollback(
+        &self,
+        request: &RollbackRequest,
+        trace: &TraceContext,
+    ) -> Result<Preview, RequestError> {
+        let update = self.plan_rollback(request).await?;
+        self.preview(&request.environment, vec![update], &Blocks::default(), trace).await
     }
 
     async fn preview(
@@ -177,23 +181,24 @@ impl Relay {
             let image = UnverifiedImage { repository: preview.repository.clone(), tag: tag.clone() };
             let known = preview.version.digest().cloned();
             match self.ask(&image, rule, known.as_ref(), "it was recorded with", trace).await {
-                Answer::Confirmed { version, note } => {
+                ImageCheck::Confirmed { version, note } => {
                     preview.reason = note;
                     if known.is_none() {
                         preview.version = version;
                     }
                 }
-                Answer::No { reason } | Answer::NotThere { reason } => {
+                ImageCheck::No { reason } | ImageCheck::NotThere { reason } => {
                     (preview.state, preview.reason) = (PreviewState::Refused, Some(reason));
                 }
-                Answer::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
+                ImageCheck::NotNow { reason, .. } => preview.reason = Some(format!("not confirmed yet: {reason}")),
             }
         }
         preview.direction = self.direction_of(environment, &preview).await?;
         Ok(preview)
     }
 
-    /// Compares with what runs. Its digest is that of the update which brought it, if the manifests name only a tag.
+    /// Compares with the running version. If the manifests name only a tag, its digest comes from the update that
+    /// wrote it.
     async fn direction_of(&self, environment: &str, preview: &PreviewedUpdate) -> Result<Direction, RequestError> {
         let [old] = preview.old.as_slice() else { return Ok(Direction::Unknown) };
         let brought = match old.digest() {

@@ -14,14 +14,14 @@ use tagrelay_image::{Repository, Tag, Version};
 
 /// A request for a promotion: environment `to` gets the versions that `from` runs, or a named one.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct PromotionOrder {
+pub struct PromotionRequest {
     /// The environment that changes.
     pub to: String,
-    /// The environment whose versions it takes; optional if only one is allowed.
+    /// The environment whose versions are promoted; optional if only one is allowed.
     pub from: Option<String>,
     /// The repositories, whole or by their last component; `None`: all that both environments run.
     pub repositories: Option<Vec<String>>,
-    /// A version to take instead of what `from` runs.
+    /// A version to write instead of the one that `from` runs.
     pub tag: Option<Tag>,
     /// Repository to the tag that the caller believes `to` runs.
     pub expect: BTreeMap<String, Tag>,
@@ -39,22 +39,22 @@ impl Relay {
     /// If the request is rejected; then nothing is stored.
     pub async fn promote(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         by: &Requester,
     ) -> Result<(RequestMade, Vec<Repository>), RequestError> {
-        let fingerprint = fingerprint("promotion", order);
+        let fingerprint = fingerprint("promotion", request);
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
             return Ok((earlier, Vec::new()));
         }
-        let plan = self.plan_promotion(order).await?;
-        let overridden = self.pass_gate(order, &plan).await?;
+        let plan = self.plan_promotion(request).await?;
+        let overridden = self.pass_gate(request, &plan).await?;
         let skipped = plan.skipped;
         let made = self.make(NewRequest {
             kind: RequestKind::Promotion,
-            environment: order.to.clone(),
+            environment: request.to.clone(),
             source: plan.source,
             actor: by.actor.clone(),
-            reason: order.reason.clone(),
+            reason: request.reason.clone(),
             planned_at: plan.planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
@@ -62,18 +62,18 @@ impl Relay {
             fingerprint,
             updates: plan.updates,
             hold: None,
-            overrides: order.overrides,
+            overrides: request.overrides,
         });
         Ok((made.await?, skipped))
     }
 
     /// Plans the version of each repository.
-    pub(super) async fn plan_promotion(&self, order: &PromotionOrder) -> Result<PromotionPlan, RequestError> {
-        let target = self.branch(&order.to)?;
-        let source = self.source(order)?;
+    pub(super) async fn plan_promotion(&self, request: &PromotionRequest) -> Result<PromotionPlan, RequestError> {
+        let target = self.branch(&request.to)?;
+        let source = self.source(request)?;
         let planned_at = self.now();
         refresh(target).await?;
-        let running = self.managed(target, &order.to);
+        let running = self.managed(target, &request.to);
         let offered = match source {
             Some(source) => {
                 let branch = self.branch(source)?;
@@ -84,15 +84,15 @@ impl Relay {
             }
             None => None,
         };
-        check_expectations(order, &running)?;
+        check_expectations(request, &running)?;
         let mut updates = Vec::new();
-        for repository in self.selected(order, &running, offered.as_ref())? {
-            updates.push(match self.plan_update(order, repository.clone(), &running, offered.as_ref()) {
-                Err(error) if order.repositories.is_none() => refused(error, repository, offered.as_ref())?,
+        for repository in self.selected(request, &running, offered.as_ref())? {
+            updates.push(match self.plan_update(request, repository.clone(), &running, offered.as_ref()) {
+                Err(error) if request.repositories.is_none() => refused(error, repository, offered.as_ref())?,
                 planned => planned?,
             });
         }
-        if let (Some(source), None) = (source, &order.tag) {
+        if let (Some(source), None) = (source, &request.tag) {
             for update in &mut updates {
                 self.pin_to_what_was_brought(source, update, &running).await?;
             }
@@ -102,17 +102,18 @@ impl Relay {
                 let places = offered.get(&update.repository).map(Vec::as_slice).unwrap_or_default();
                 runs(&versions(places), &update.version)
             };
-            let named = updates.iter().filter(|_| order.tag.is_some());
+            let named = updates.iter().filter(|_| request.tag.is_some());
             named.clone().find(|update| !runs_it(update)).map(|update| update.repository.clone())
         });
-        let skipped = offered.filter(|_| order.repositories.is_none()).map(|(_, offered)| offered).unwrap_or_default();
+        let skipped =
+            offered.filter(|_| request.repositories.is_none()).map(|(_, offered)| offered).unwrap_or_default();
         let skipped = skipped.into_keys().filter(|repository| !running.contains_key(repository)).collect();
         Ok(PromotionPlan { planned_at, source: source.map(str::to_owned), updates, elsewhere, skipped })
     }
 
     /// Adds the digest that the source received with the version, if the source's manifests name only the tag.
     ///
-    /// The tag may have moved since, and the promotion must carry the image that the source tried out.
+    /// The tag may have moved since, and the promotion must write the image that the source ran.
     async fn pin_to_what_was_brought(
         &self,
         source: &str,
@@ -134,15 +135,15 @@ impl Relay {
     /// Checks the gate of the source. Returns the reason of a closed gate that the promotion overrides.
     pub(super) async fn pass_gate(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         plan: &PromotionPlan,
     ) -> Result<Option<String>, RequestError> {
-        let reason = order.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
-        if order.overrides && reason.is_none() {
+        let reason = request.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+        if request.overrides && reason.is_none() {
             return Err(RequestError::OverrideWithoutReason);
         }
         let source = plan.source.as_deref().and_then(|source| self.environment(source));
-        let soak = self.environment(&order.to).and_then(|target| target.soak_of(source));
+        let soak = self.environment(&request.to).and_then(|target| target.soak_of(source));
         let Some(soak) = soak else { return Ok(None) };
         let closed = match (&plan.source, &plan.elsewhere) {
             (Some(_), Some(repository)) => {
@@ -158,24 +159,24 @@ impl Relay {
         };
         match closed {
             None => Ok(None),
-            Some(reason) if order.overrides => Ok(Some(reason)),
-            Some(reason) => Err(RequestError::GateClosed { to: order.to.clone(), reason }),
+            Some(reason) if request.overrides => Ok(Some(reason)),
+            Some(reason) => Err(RequestError::GateClosed { to: request.to.clone(), reason }),
         }
     }
 
     /// Returns the source environment; `None`: the request names a tag and no source.
-    fn source<'a>(&'a self, order: &'a PromotionOrder) -> Result<Option<&'a str>, RequestError> {
-        let to = order.to.clone();
-        let target = self.environment(&order.to);
+    fn source<'a>(&'a self, request: &'a PromotionRequest) -> Result<Option<&'a str>, RequestError> {
+        let to = request.to.clone();
+        let target = self.environment(&request.to);
         let allowed = target.map(|Environment { promote_from, .. }| promote_from.as_slice()).unwrap_or_default();
         let listed = || if allowed.is_empty() { "none".to_owned() } else { list(allowed.iter().map(String::as_str)) };
-        match (&order.from, allowed) {
+        match (&request.from, allowed) {
             (Some(from), _) if allowed.contains(from) => Ok(Some(from)),
             (Some(from), _) => {
                 self.branch(from)?;
                 Err(RequestError::SourceNotAllowed { to, from: from.clone(), allowed: listed() })
             }
-            (None, _) if order.tag.is_some() => Ok(None),
+            (None, _) if request.tag.is_some() => Ok(None),
             (None, []) => Err(RequestError::NoSource { to }),
             (None, [only]) => Ok(Some(only)),
             (None, _) => Err(RequestError::SourceMissing { to, allowed: listed() }),
@@ -185,27 +186,27 @@ impl Relay {
     /// Returns the selected repositories: the named ones, or all that both environments run.
     fn selected(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         running: &Sites,
         offered: Option<&(&str, Sites)>,
     ) -> Result<Vec<Repository>, RequestError> {
-        match (&order.repositories, offered) {
+        match (&request.repositories, offered) {
             (Some(names), _) => {
                 let mut selected = Vec::new();
                 for name in names {
-                    let repository = resolve(running, &order.to, name)?;
+                    let repository = resolve(running, &request.to, name)?;
                     if !selected.contains(&repository) {
                         selected.push(repository);
                     }
                 }
                 Ok(selected)
             }
-            (None, Some((source, offered))) if order.tag.is_none() => {
+            (None, Some((source, offered))) if request.tag.is_none() => {
                 let both: Vec<Repository> =
                     running.keys().filter(|repository| offered.contains_key(*repository)).cloned().collect();
                 if both.is_empty() {
                     return Err(RequestError::NothingInCommon {
-                        to: order.to.clone(),
+                        to: request.to.clone(),
                         from: (*source).to_owned(),
                         target: list(running.keys().map(Repository::as_str)),
                         offered: list(offered.keys().map(Repository::as_str)),
@@ -219,17 +220,17 @@ impl Relay {
 
     fn plan_update(
         &self,
-        order: &PromotionOrder,
+        request: &PromotionRequest,
         repository: Repository,
         running: &Sites,
         offered: Option<&(&str, Sites)>,
     ) -> Result<NewRequestedUpdate, RequestError> {
-        let version = match (&order.tag, offered) {
+        let version = match (&request.tag, offered) {
             (Some(tag), _) => Version::tagged(tag.clone(), None),
             (None, Some((source, offered))) => offered_version(source, &repository, offered)?,
             (None, None) => return Err(RequestError::TagWithoutRepositories),
         };
-        if let (Some(rule), Some(tag)) = (self.0.rules.at(&order.to, &repository), version.tag()) {
+        if let (Some(rule), Some(tag)) = (self.0.rules.at(&request.to, &repository), version.tag()) {
             // A commit by hand may have put a tag into the source that the rule rejects.
             rule.check_tag(tag)?;
         }
@@ -259,13 +260,13 @@ impl PromotionPlan {
     }
 }
 
-fn check_expectations(order: &PromotionOrder, running: &Sites) -> Result<(), RequestError> {
-    for (name, expected) in &order.expect {
-        let repository = resolve(running, &order.to, name)?;
+fn check_expectations(request: &PromotionRequest, running: &Sites) -> Result<(), RequestError> {
+    for (name, expected) in &request.expect {
+        let repository = resolve(running, &request.to, name)?;
         let versions = versions(running.get(&repository).map(Vec::as_slice).unwrap_or_default());
         if !matches!(versions.as_slice(), [one] if one.tag() == Some(expected)) {
             return Err(RequestError::Unexpected {
-                environment: order.to.clone(),
+                environment: request.to.clone(),
                 repository,
                 expected: expected.clone(),
                 running: versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
@@ -288,7 +289,7 @@ fn offered_version(source: &str, repository: &Repository, offered: &Sites) -> Re
     }
 }
 
-/// Turns the error of a repository that the request does not name into a refused update.
+/// Converts an error about a repository that the request does not name into a refused update.
 ///
 /// Only for errors about the versions of the source: one inconsistent repository does not stop the others.
 fn refused(

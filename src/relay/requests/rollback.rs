@@ -15,11 +15,11 @@ const HISTORY: u32 = 200;
 
 /// A request for a rollback: the environment gets the version that it ran before, and a hold.
 #[derive(Debug, Clone, Serialize)]
-pub struct RollbackOrder {
+pub struct RollbackRequest {
     pub environment: String,
     /// The repository, whole or by its last component.
     pub repository: String,
-    /// A version to take instead of the one before.
+    /// A version to write instead of the one before.
     pub to: Option<Tag>,
     pub reason: Option<String>,
     /// How long the hold lasts; `None`: until it is released.
@@ -32,22 +32,22 @@ impl Relay {
     /// # Errors
     ///
     /// If the request is rejected; then nothing is stored.
-    pub async fn roll_back(&self, order: &RollbackOrder, by: &Requester) -> Result<RequestMade, RequestError> {
-        let fingerprint = fingerprint("rollback", order);
+    pub async fn roll_back(&self, request: &RollbackRequest, by: &Requester) -> Result<RequestMade, RequestError> {
+        let fingerprint = fingerprint("rollback", request);
         if let Some(earlier) = self.repeated(by, &fingerprint).await? {
             return Ok(earlier);
         }
         let planned_at = self.now();
-        let update = self.plan_rollback(order).await?;
+        let update = self.plan_rollback(request).await?;
         let repository = update.repository.clone();
         let expires_at =
-            order.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
+            request.hold_for.map(|span| expiry(self.now(), span).ok_or(RequestError::HoldTooLong)).transpose()?;
         self.make(NewRequest {
             kind: RequestKind::Rollback,
-            environment: order.environment.clone(),
+            environment: request.environment.clone(),
             source: None,
             actor: by.actor.clone(),
-            reason: order.reason.clone(),
+            reason: request.reason.clone(),
             planned_at,
             idempotency_key: by.idempotency_key.clone(),
             trace: by.trace,
@@ -57,9 +57,9 @@ impl Relay {
             updates: vec![update],
             hold: Some(NewBlock {
                 kind: BlockKind::Hold,
-                environment: order.environment.clone(),
+                environment: request.environment.clone(),
                 repository: Some(repository),
-                reason: Some(order.reason.clone().unwrap_or_else(|| "rolled back".to_owned())),
+                reason: Some(request.reason.clone().unwrap_or_else(|| "rolled back".to_owned())),
                 actor: by.actor.clone(),
                 expires_at,
             }),
@@ -68,13 +68,13 @@ impl Relay {
     }
 
     /// Plans the version that a rollback goes to.
-    pub(super) async fn plan_rollback(&self, order: &RollbackOrder) -> Result<NewRequestedUpdate, RequestError> {
-        let branch = self.branch(&order.environment)?;
+    pub(super) async fn plan_rollback(&self, request: &RollbackRequest) -> Result<NewRequestedUpdate, RequestError> {
+        let branch = self.branch(&request.environment)?;
         refresh(branch).await?;
-        let managed = self.managed(branch, &order.environment);
-        let repository = resolve(&managed, &order.environment, &order.repository)?;
+        let managed = self.managed(branch, &request.environment);
+        let repository = resolve(&managed, &request.environment, &request.repository)?;
         let running = versions(managed.get(&repository).map(Vec::as_slice).unwrap_or_default());
-        let version = self.version_before(order, &repository, &running).await?;
+        let version = self.version_before(request, &repository, &running).await?;
         let state = if runs(&running, &version) { UpdateState::Unchanged } else { UpdateState::Unverified };
         Ok(NewRequestedUpdate { repository, version, state, reason: None, running })
     }
@@ -82,19 +82,19 @@ impl Relay {
     /// Returns the version that a rollback goes to.
     async fn version_before(
         &self,
-        order: &RollbackOrder,
+        request: &RollbackRequest,
         repository: &Repository,
         running: &[Version],
     ) -> Result<Version, RequestError> {
         let filter = HistoryFilter {
-            environment: Some(order.environment.clone()),
+            environment: Some(request.environment.clone()),
             repository: Some(repository.clone()),
             before: None,
             limit: HISTORY,
         };
         let history = self.0.store.history(&filter).await?;
-        if let Some(tag) = &order.to {
-            if let Some(rule) = self.0.rules.at(&order.environment, repository) {
+        if let Some(tag) = &request.to {
+            if let Some(rule) = self.0.rules.at(&request.environment, repository) {
                 rule.check_tag(tag)?;
             }
             let known = history.iter().find(|change| change.version.tag() == Some(tag));
@@ -109,7 +109,7 @@ impl Relay {
             None => history.first().map(|last| last.version.clone()).filter(|version| !runs(version)),
         };
         before.ok_or_else(|| RequestError::NoEarlierVersion {
-            environment: order.environment.clone(),
+            environment: request.environment.clone(),
             repository: repository.clone(),
         })
     }

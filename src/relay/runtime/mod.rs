@@ -1,17 +1,17 @@
 //! Runs the stages: one generation of tasks for each set of settings, one after the other.
 //!
-//! A reload drains the old generation, then starts the next one on the same store. Listeners stay up meanwhile: webhooks and
-//! requests are stored, and the next generation finds them. At a drain a branch writer does not wait for a remote that hangs: its
-//! push attempt is a row, and the next generation settles it.
+//! A reload drains the old generation, then starts the next one on the same store. Listeners stay up meanwhile:
+//! webhooks and requests are stored, and the next generation finds them. A drain does not wait for a remote that hangs:
+//! the push attempt is a row, and the next generation settles it.
 //!
-//! Files: `process` is what generations share, `wakes` and `tell` are subscribers of the outbox, `waits` ends wait causes,
-//! `retired` and `retention` clean up, `backoff` has the pauses.
+//! Files: `process` is the state that generations share, `wakes` and `report` are subscribers of the outbox, `waits`
+//! ends wait causes, `retired` and `retention` clean up, `backoff` computes pauses.
 
 pub(super) mod backoff;
 mod process;
+mod report;
 mod retention;
 mod retired;
-mod tell;
 mod waits;
 mod wakes;
 
@@ -25,26 +25,25 @@ use super::{Relay, catch_up, follow_up, intake, write};
 pub(super) use process::Process;
 pub(super) use wakes::{Arrived, Wakes};
 
-/// How long the tasks of a generation may take to end what they have begun.
+/// The time limit of a drain.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// The tasks of one generation.
 pub struct Running {
     stop: watch::Sender<bool>,
     stages: JoinSet<()>,
-    /// Stopped last, so that they report what the stages did until the end.
+    /// Stopped last, so that they report the last changes of the stages.
     subscribers: (watch::Sender<bool>, JoinSet<()>),
 }
 
 impl Running {
-    /// Asks the tasks to stop where it is safe, and waits until they have. After 10 s the rest is cut off: whatever was under
-    /// way is in the store.
+    /// Requests all tasks to stop, and waits until they have. After 10 s the rest is aborted: its work is in the store.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let drained = async { while self.stages.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!(
-                "tasks of the pipeline did not end in time and are cut off; their work goes on from the store"
+                "tasks of the pipeline did not end in time and are aborted; their work continues from the store"
             );
             self.stages.shutdown().await;
         }
@@ -63,11 +62,12 @@ pub(super) fn start(relay: &Relay) -> Running {
     let mut subscribe = |name: &str, task: BoxFuture<'static, ()>| {
         subscribers.spawn(process.clone().supervise(name.to_owned(), subscribers_stopped.clone(), task));
     };
-    // Before any stage looks at the store, so that no change falls between the look and the subscription.
+    // Before any stage reads the store, so that no change between its read and the subscription is
+    // missed.
     let store = &relay.0.store;
-    relay.0.wakes.told.send_replace(process.logged());
+    relay.0.wakes.reported.send_replace(process.logged());
     subscribe("wakes", Box::pin(wakes::run(relay.clone(), store.subscribe(), subscribers_stopped.clone())));
-    subscribe("log", Box::pin(tell::run(relay.clone(), subscribers_stopped.clone())));
+    subscribe("log", Box::pin(report::run(relay.clone(), subscribers_stopped.clone())));
     let mut spawn = |name: String, task: BoxFuture<'static, ()>| {
         stages.spawn(process.clone().supervise(name, stopped.clone(), task));
     };

@@ -6,17 +6,17 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use crate::relay::catch_up::Board;
+use crate::relay::catch_up::RegistryStates;
 
-/// What all generations of a process share.
+/// The state that all generations share.
 pub(in crate::relay) struct Process {
-    /// When it began to receive webhooks.
+    /// When the process began to receive webhooks.
     pub(in crate::relay) begun: Timestamp,
-    /// What catch-up remembers of registries.
-    pub(in crate::relay) board: Board,
-    /// Rung by a person's request to catch up at once.
+    /// The state of the registries in catch-up.
+    pub(in crate::relay) registry_states: RegistryStates,
+    /// Notified by a request to catch up now.
     pub(in crate::relay) catch_up: Notify,
-    /// The last entry of the outbox that the log and the metrics have.
+    /// The last entry of the outbox that was logged and counted.
     logged: AtomicU64,
     failure: watch::Sender<Option<String>>,
 }
@@ -24,8 +24,8 @@ pub(in crate::relay) struct Process {
 impl Process {
     /// `logged`: the last entry of the outbox at the start.
     pub(in crate::relay) fn new(begun: Timestamp, logged: u64) -> Arc<Self> {
-        let (board, catch_up, logged) = (Board::default(), Notify::new(), AtomicU64::new(logged));
-        Arc::new(Self { begun, board, catch_up, logged, failure: watch::Sender::new(None) })
+        let (registry_states, catch_up, logged) = (RegistryStates::default(), Notify::new(), AtomicU64::new(logged));
+        Arc::new(Self { begun, registry_states, catch_up, logged, failure: watch::Sender::new(None) })
     }
 
     pub(in crate::relay) fn logged(&self) -> u64 {
@@ -36,7 +36,7 @@ impl Process {
         self.logged.store(sequence, Ordering::Release);
     }
 
-    /// Returns why a task ended that must not, as soon as one does.
+    /// Waits until a task ends by itself, and returns the reason.
     pub(in crate::relay) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         loop {

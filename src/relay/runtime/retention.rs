@@ -1,4 +1,4 @@
-//! Deletes what ended long ago from the store, in small steps.
+//! Deletes old ended rows from the store, in small steps.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::relay::Relay;
 /// The time from the start to the first round, and between rounds.
 const TIMES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 
-/// The pause between two steps, in which other writes have their turn.
+/// The pause between two steps, for other writers of the store.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {

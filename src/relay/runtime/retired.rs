@@ -1,5 +1,6 @@
-//! Ends what is left of environments that the settings no longer have: their updates, which no branch writer claims, and their
-//! freezes, which would come back with the name. Holds stay: they keep a rollback from being undone if the name comes back.
+//! Cleans up after environments that were removed from the settings: refuses their updates, which no branch writer
+//! claims, and ends their freezes, which would apply again if the name came back. Holds stay: they protect a rollback
+//! if the name comes back.
 
 use std::time::Duration;
 
@@ -9,19 +10,20 @@ use crate::domain::{BlockKind, Party, UpdateInput};
 use crate::relay::{Branch, Relay};
 use crate::store::{EndedUpdate, StoreError};
 
-/// How often it is looked for. An update of a removed environment can only come from an event that was under way.
+/// The time between two checks. After the first one, updates of removed environments can come only from events
+/// that were in progress.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 const AT_ONCE: u32 = 1000;
 
-/// How long a push attempt of a removed environment is left to the writer of its branch. If the branch is gone from the settings,
-/// too, no writer settles it.
+/// How long a push attempt of a removed environment is left to the writer of its branch. If the branch was also
+/// removed, no writer settles it.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(600);
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         if let Err(error) = relay.end_retired().await {
-            tracing::error!(%error, "updates of removed environments cannot be ended; trying again");
+            tracing::error!(%error, "updates of removed environments cannot be ended; retrying");
         }
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return,
@@ -34,13 +36,13 @@ impl Relay {
     async fn end_retired(&self) -> Result<(), StoreError> {
         let known: Vec<String> = self.0.branches.iter().flat_map(Branch::environment_names).collect();
         if known.is_empty() {
-            // Settings without environments say nothing about which ones exist.
+            // Without environments in the settings, none counts as removed.
             return Ok(());
         }
         let store = &self.0.store;
         let left = store.open_updates_elsewhere(&known, AT_ONCE).await?;
         let is_all = left.len() < AT_ONCE as usize;
-        // A push of theirs that was cut off may land; the writer of the branch settles it.
+        // An aborted push of these updates may still land; the writer of the branch settles it.
         let since = self.now().checked_sub(CONFIRMED_WITHIN).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let unconfirmed = store.unconfirmed(since).await?;
         let (unconfirmed, left): (Vec<_>, Vec<_>) =
@@ -57,7 +59,7 @@ impl Relay {
             store.end_updates(ended).await?;
         }
         if !is_all {
-            // Freezes end once every update that they keep back has been refused.
+            // Freezes end after every update that waits for them was refused.
             return Ok(());
         }
         for freeze in store.end_blocks_elsewhere(&known, BlockKind::Freeze).await? {

@@ -1,7 +1,8 @@
 //! Ends wait causes at their time: holds and freezes that expire, windows that close, rejected pushes that are due.
 //!
-//! Whether an update may go is decided in the store's transactions and by the branch writer. This task only looks at the right
-//! time. It works that time out again after each look, so a clock that is set and settings that change need nothing else.
+//! Whether an update may go is decided in the store's transactions and by the branch writer. This task only triggers
+//! the review at the right time. It computes the next time after each review, so changes of the clock or the settings
+//! need no special handling.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ const STORE_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let mut open_windows = HashMap::new();
-    // Causes may have ended while no task looked, or with the settings.
+    // Causes may have ended while no process ran, or with a change of the settings.
     let mut review = true;
     while !*stopped.borrow() {
         let clock = relay.0.store.clock();
@@ -28,13 +29,13 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
                 next
             }
             Err(error) => {
-                tracing::error!(%error, "wait causes cannot be looked at; trying again");
+                tracing::error!(%error, "wait causes cannot be read; retrying");
                 seen.checked_add(STORE_PAUSE).ok()
             }
         };
         let due = async {
             match next {
-                Some(at) => clock.doze_until(at, seen).await,
+                Some(at) => clock.sleep_until_or_less(at, seen).await,
                 None => std::future::pending().await,
             }
         };
@@ -46,7 +47,7 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
     }
 }
 
-/// Ends what is over at `now`, and returns when something else will be.
+/// Ends the causes that are over at `now`. Returns when the next one ends.
 async fn look(
     relay: &Relay,
     open_windows: &mut HashMap<String, String>,
@@ -54,7 +55,7 @@ async fn look(
     review: bool,
 ) -> Result<Option<Timestamp>, StoreError> {
     let store = &relay.0.store;
-    // The next change is read before the review: one that happens in between is still ahead then.
+    // Read before the review, so that a change during the review is not missed.
     let next = store.next_wait_change(now).await?;
     if next.due || review {
         store.review_waits().await?;

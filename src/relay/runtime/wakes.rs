@@ -1,4 +1,4 @@
-//! Wakes the stages when the outbox says that there is work for them. A subscriber of the outbox, and nothing else rings.
+//! Wakes the stages when a change in the outbox means work for them. A subscriber of the outbox.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,11 +15,11 @@ pub(in crate::relay) struct Wakes {
     arrived: Mutex<Arrived>,
     /// A block, a wait cause or a window changed.
     pub(in crate::relay) waits: Notify,
-    /// The last entry of the outbox that the log and the metrics have.
-    pub(in crate::relay) told: watch::Sender<u64>,
+    /// The last entry of the outbox that was logged and counted.
+    pub(in crate::relay) reported: watch::Sender<u64>,
 }
 
-/// What has arrived since the intake looked last.
+/// New work since the last read of the intake.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::relay) struct Arrived {
     /// Registries of new events.
@@ -31,12 +31,12 @@ pub(in crate::relay) struct Arrived {
 impl Default for Wakes {
     fn default() -> Self {
         let (intake, arrived, waits) = Default::default();
-        Self { intake, arrived, waits, told: watch::Sender::new(0) }
+        Self { intake, arrived, waits, reported: watch::Sender::new(0) }
     }
 }
 
 impl Wakes {
-    /// Waits until something arrives. May return nothing if the wait before took it.
+    /// Waits for new work. The result may be empty if the previous call already returned it.
     pub(in crate::relay) async fn arrived(&self) -> Arrived {
         self.intake.notified().await;
         std::mem::take(&mut *self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
@@ -75,12 +75,12 @@ impl Relay {
             Change::Update { environment, state, .. } => match state.parse() {
                 Ok(UpdateState::Unverified) => self.0.wakes.wake_intake(None),
                 Ok(UpdateState::Waiting) => {
-                    // The cause may be a missing fact, or end at a time.
+                    // The cause may be a missing fact, or have an end time.
                     self.0.wakes.wake_intake(None);
                     self.0.wakes.waits.notify_one();
                 }
                 Ok(state) => {
-                    // Others of its request may have waited for this one.
+                    // Other updates of its request may have waited until this one was verified.
                     if let Some(branch) = self.branch_of(environment) {
                         branch.wake.notify_one();
                     }

@@ -13,15 +13,15 @@ use tagrelay_image::Repository;
 /// The first backoff of a registry that does not answer. It doubles with each failure, up to the period.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a registry without tag lists is left alone.
-const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a registry without tag lists is skipped.
+const NO_LISTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a repository is skipped after its tags could not be listed. A lapsed permission may come back.
 const NOT_ALLOWED: Duration = Duration::from_secs(60 * 60);
 
 /// The result of a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Looked {
+pub(super) enum LookResult {
     /// The registry returned a list of tags.
     Listed,
     /// The registry returned the digest of a tag, which does not show whether it supports lists.
@@ -40,7 +40,7 @@ pub(super) enum Looked {
 
 /// The catch-up status of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryNews {
+pub struct RegistryStatus {
     /// The host, as in image references.
     pub registry: String,
     /// The number of its repositories that are managed and run in an automatic environment.
@@ -51,17 +51,17 @@ pub struct RegistryNews {
     pub reason: Option<String>,
     /// When it last answered.
     pub listed_at: Option<Timestamp>,
-    /// When it is asked again, if not in the next round.
+    /// When its tags are listed again, if not in the next round.
     pub ask_again_at: Option<Timestamp>,
 }
 
 /// The registry states. All generations share them: a pause that a registry requested outlives a change of settings.
 #[derive(Default)]
-pub(in crate::relay) struct Board(Mutex<Notes>);
+pub(in crate::relay) struct RegistryStates(Mutex<States>);
 
 #[derive(Default)]
-struct Notes {
-    registries: BTreeMap<String, RegistryNotes>,
+struct States {
+    registries: BTreeMap<String, RegistryState>,
     /// Repositories that are skipped although their registry is not.
     skipped: BTreeMap<Repository, Skipped>,
 }
@@ -73,7 +73,7 @@ struct Skipped {
 }
 
 #[derive(Default)]
-struct RegistryNotes {
+struct RegistryState {
     repositories: usize,
     state: State,
     listed_at: Option<Timestamp>,
@@ -85,7 +85,7 @@ struct RegistryNotes {
     /// Until when it counts as a registry without tag lists.
     no_lists_until: Option<Instant>,
     /// The last state that was logged.
-    told: State,
+    logged: State,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,8 +121,8 @@ impl State {
     }
 }
 
-impl Board {
-    fn lock(&self) -> MutexGuard<'_, Notes> {
+impl RegistryStates {
+    fn lock(&self) -> MutexGuard<'_, States> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,9 +130,9 @@ impl Board {
     ///
     /// Skipped repositories are tried again, because credentials may have changed. Pauses that a registry requested still hold.
     pub(super) fn begin(&self) {
-        let mut notes = self.lock();
-        notes.skipped.clear();
-        for registry in notes.registries.values_mut() {
+        let mut locked = self.lock();
+        locked.skipped.clear();
+        for registry in locked.registries.values_mut() {
             if !(matches!(registry.state, State::NotNow(_)) && registry.wants_quiet) {
                 (registry.state, registry.quiet_until) = (State::Waiting, None);
                 registry.no_lists_until = None;
@@ -142,13 +142,13 @@ impl Board {
 
     /// Replaces the set of known repositories.
     pub(super) fn name(&self, names: &Names) {
-        let mut notes = self.lock();
-        notes.registries.values_mut().for_each(|registry| registry.repositories = 0);
+        let mut locked = self.lock();
+        locked.registries.values_mut().for_each(|registry| registry.repositories = 0);
         for repository in &names.repositories {
-            notes.registries.entry(repository.registry().to_owned()).or_default().repositories += 1;
+            locked.registries.entry(repository.registry().to_owned()).or_default().repositories += 1;
         }
-        notes.registries.retain(|_, registry| registry.repositories > 0);
-        notes.skipped.retain(|repository, _| names.repositories.contains(repository));
+        locked.registries.retain(|_, registry| registry.repositories > 0);
+        locked.skipped.retain(|repository, _| names.repositories.contains(repository));
     }
 
     /// Returns the end of a registry's pause.
@@ -158,52 +158,52 @@ impl Board {
 
     /// Whether a repository is skipped. `by_list`: the look needs a tag list.
     pub(super) fn is_skipped(&self, repository: &Repository, by_list: bool, now: Instant) -> bool {
-        let notes = self.lock();
-        let no_lists = notes.registries.get(repository.registry()).and_then(|registry| registry.no_lists_until);
-        let skipped = notes.skipped.get(repository).map(|skipped| skipped.until);
+        let locked = self.lock();
+        let no_lists = locked.registries.get(repository.registry()).and_then(|registry| registry.no_lists_until);
+        let skipped = locked.skipped.get(repository).map(|skipped| skipped.until);
         [skipped, no_lists.filter(|_| by_list)].into_iter().flatten().any(|until| until > now)
     }
 
     /// Records the result of a look. `every`: the period, which also bounds pauses that the registry did not request.
-    pub(super) fn looked(&self, repository: &Repository, looked: &Looked, now: Instant, every: Duration) {
-        let mut notes = self.lock();
+    pub(super) fn looked(&self, repository: &Repository, looked: &LookResult, now: Instant, every: Duration) {
+        let mut locked = self.lock();
         let host = repository.registry();
-        let registry = notes.registries.entry(host.to_owned()).or_default();
+        let registry = locked.registries.entry(host.to_owned()).or_default();
         let mut skip = None;
         match looked {
-            Looked::NotWanted => return,
-            Looked::Listed | Looked::Answered => {
+            LookResult::NotWanted => return,
+            LookResult::Listed | LookResult::Answered => {
                 (registry.failures, registry.quiet_until) = (0, None);
                 registry.listed_at = Some(Timestamp::now());
-                registry.has_listed |= *looked == Looked::Listed;
+                registry.has_listed |= *looked == LookResult::Listed;
                 if registry.has_listed || !matches!(registry.state, State::Unsupported(_)) {
                     (registry.state, registry.no_lists_until) = (State::Listed, None);
                 }
             }
             // A registry that has listed another repository supports lists.
-            Looked::Unsupported { reason } | Looked::NoList { reason } | Looked::NotAllowed { reason }
+            LookResult::Unsupported { reason } | LookResult::NoList { reason } | LookResult::NotAllowed { reason }
                 if registry.has_listed =>
             {
-                tracing::warn!(%repository, reason, "catch-up leaves a repository out");
+                tracing::warn!(%repository, reason, "catch-up skips a repository");
                 skip = Some(match looked {
-                    Looked::Unsupported { .. } => State::Unsupported(reason.clone()),
-                    Looked::NoList { .. } => State::NoList(reason.clone()),
+                    LookResult::Unsupported { .. } => State::Unsupported(reason.clone()),
+                    LookResult::NoList { .. } => State::NoList(reason.clone()),
                     _ => State::NotAllowed(reason.clone()),
                 });
             }
-            Looked::Unsupported { reason } => {
+            LookResult::Unsupported { reason } => {
                 registry.state = State::Unsupported(reason.clone());
-                registry.no_lists_until = Some(now + LONG);
+                registry.no_lists_until = Some(now + NO_LISTS);
             }
-            Looked::NotAllowed { reason } => {
+            LookResult::NotAllowed { reason } => {
                 registry.state = State::NotAllowed(reason.clone());
                 skip = Some(registry.state.clone());
             }
-            Looked::NoList { reason } => {
+            LookResult::NoList { reason } => {
                 registry.state = State::NoList(reason.clone());
                 skip = Some(registry.state.clone());
             }
-            Looked::NotNow { reason, ask_again_after } => {
+            LookResult::NotNow { reason, ask_again_after } => {
                 let is_paused = registry.quiet_until.is_some_and(|until| until > now);
                 if !is_paused {
                     registry.failures += 1;
@@ -217,21 +217,21 @@ impl Board {
                 registry.state = State::NotNow(reason.clone());
             }
         }
-        registry.tell(host);
+        registry.log_change(host);
         if let Some(state) = skip {
-            notes.skipped.insert(repository.clone(), Skipped { until: now + NOT_ALLOWED, state });
+            locked.skipped.insert(repository.clone(), Skipped { until: now + NOT_ALLOWED, state });
         }
     }
 
     /// Returns the status of every registry.
-    pub(in crate::relay) fn news(&self) -> Vec<RegistryNews> {
+    pub(in crate::relay) fn statuses(&self) -> Vec<RegistryStatus> {
         let now = Instant::now();
         let at = |until: Instant| until.checked_duration_since(now).map(|wait| Timestamp::now() + wait);
-        let notes = self.lock();
-        let news = notes.registries.iter().map(|(host, registry)| {
+        let locked = self.lock();
+        let statuses = locked.registries.iter().map(|(host, registry)| {
             let is_here =
                 |(repository, skipped): &(&Repository, &Skipped)| repository.registry() == host && skipped.until > now;
-            let left_out: Vec<_> = notes.skipped.iter().filter(is_here).collect();
+            let left_out: Vec<_> = locked.skipped.iter().filter(is_here).collect();
             let (mut state, mut reason) = (registry.state.word(), registry.state.reason().map(str::to_owned));
             // The registry lists other repositories, so the reason names the skipped ones.
             if let (None, Some((repository, skipped))) = (&reason, left_out.first()) {
@@ -246,7 +246,7 @@ impl Board {
                 ));
             }
             let soonest = left_out.iter().map(|(_, skipped)| skipped.until).min();
-            RegistryNews {
+            RegistryStatus {
                 registry: host.clone(),
                 repositories: registry.repositories,
                 state,
@@ -255,27 +255,27 @@ impl Board {
                 ask_again_at: registry.quiet_until.max(registry.no_lists_until).or(soonest).and_then(at),
             }
         });
-        news.collect()
+        statuses.collect()
     }
 }
 
-impl RegistryNotes {
+impl RegistryState {
     /// Logs a problem once, and its end once.
-    fn tell(&mut self, registry: &str) {
-        if self.told.word() == self.state.word() {
+    fn log_change(&mut self, registry: &str) {
+        if self.logged.word() == self.state.word() {
             return;
         }
         match &self.state {
             State::Unsupported(reason) => {
-                tracing::warn!(registry, reason, "catch-up leaves the registry out, because it lists no tags");
+                tracing::warn!(registry, reason, "catch-up skips the registry: it does not list tags");
             }
-            State::NotAllowed(reason) => tracing::warn!(registry, reason, "catch-up may not list tags"),
+            State::NotAllowed(reason) => tracing::warn!(registry, reason, "access to tag lists denied"),
             State::NoList(reason) => tracing::warn!(registry, reason, "catch-up cannot read the lists of tags"),
-            State::NotNow(reason) => tracing::warn!(registry, reason, "catch-up waits for the registry"),
-            State::Listed if self.told != State::Waiting => tracing::info!(registry, "catch-up goes on"),
+            State::NotNow(reason) => tracing::warn!(registry, reason, "catch-up is paused for the registry"),
+            State::Listed if self.logged != State::Waiting => tracing::info!(registry, "catch-up continues"),
             State::Listed | State::Waiting => {}
         }
-        self.told = self.state.clone();
+        self.logged = self.state.clone();
     }
 }
 
@@ -289,51 +289,51 @@ mod tests {
         format!("r.test/uyou/{name}").parse().unwrap()
     }
 
-    fn board(names: &[&str]) -> Board {
-        let board = Board::default();
-        board.name(&Names { repositories: names.iter().map(|name| repository(name)).collect(), is_unread: false });
-        board
+    fn states(names: &[&str]) -> RegistryStates {
+        let states = RegistryStates::default();
+        states.name(&Names { repositories: names.iter().map(|name| repository(name)).collect(), is_unread: false });
+        states
     }
 
-    fn not_now(seconds: Option<u64>) -> Looked {
-        Looked::NotNow { reason: "away".to_owned(), ask_again_after: seconds.map(Duration::from_secs) }
+    fn not_now(seconds: Option<u64>) -> LookResult {
+        LookResult::NotNow { reason: "away".to_owned(), ask_again_after: seconds.map(Duration::from_secs) }
     }
 
-    fn unsupported() -> Looked {
-        Looked::Unsupported { reason: "404".to_owned() }
+    fn unsupported() -> LookResult {
+        LookResult::Unsupported { reason: "404".to_owned() }
     }
 
     /// Returns the remaining pause of the registry at `now`, in seconds.
-    fn pause(board: &Board, now: Instant) -> u64 {
-        board.quiet_until("r.test").map_or(0, |until| (until - now).as_secs())
+    fn pause(states: &RegistryStates, now: Instant) -> u64 {
+        states.quiet_until("r.test").map_or(0, |until| (until - now).as_secs())
     }
 
     #[test]
-    fn a_registry_gets_the_quiet_that_it_asks_for() {
-        let (board, now) = (board(&["a", "b"]), Instant::now());
-        board.looked(&repository("a"), &not_now(Some(600)), now, EVERY);
-        assert!((600..=660).contains(&pause(&board, now)), "{}", pause(&board, now));
+    fn requested_pause_is_kept() {
+        let (states, now) = (states(&["a", "b"]), Instant::now());
+        states.looked(&repository("a"), &not_now(Some(600)), now, EVERY);
+        assert!((600..=660).contains(&pause(&states, now)), "{}", pause(&states, now));
         // The concurrent look requests a shorter pause, and the settings change: the longer pause holds.
-        board.looked(&repository("b"), &not_now(Some(5)), now, EVERY);
-        board.begin();
-        assert!(pause(&board, now) >= 600);
-        let news = board.news().remove(0);
-        assert_eq!((news.state, news.reason.as_deref(), news.repositories), ("not_now", Some("away"), 2));
-        assert!(news.ask_again_at.is_some());
-        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
-        assert_eq!((pause(&board, now), board.news().remove(0).state), (0, "listed"));
+        states.looked(&repository("b"), &not_now(Some(5)), now, EVERY);
+        states.begin();
+        assert!(pause(&states, now) >= 600);
+        let statuses = states.statuses().remove(0);
+        assert_eq!((statuses.state, statuses.reason.as_deref(), statuses.repositories), ("not_now", Some("away"), 2));
+        assert!(statuses.ask_again_at.is_some());
+        states.looked(&repository("a"), &LookResult::Listed, now, EVERY);
+        assert_eq!((pause(&states, now), states.statuses().remove(0).state), (0, "listed"));
     }
 
     #[test]
-    fn pauses_that_nobody_asked_for_grow_up_to_the_period() {
-        let (board, mut now) = (board(&["a"]), Instant::now());
+    fn own_pauses_grow_up_to_the_period() {
+        let (states, mut now) = (states(&["a"]), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
             // Concurrent looks that fail together count as one failure.
             for _ in 0..4 {
-                board.looked(&repository("a"), &not_now(None), now, EVERY);
+                states.looked(&repository("a"), &not_now(None), now, EVERY);
             }
-            pauses.push(pause(&board, now));
+            pauses.push(pause(&states, now));
             now += EVERY * 2;
         }
         for (pause, expected) in pauses.iter().zip([30, 60, 120, 240, 480, 900, 900, 900]) {
@@ -341,51 +341,51 @@ mod tests {
         }
         // A requested round ends a pause that the registry did not request.
         now -= EVERY * 2;
-        assert!(pause(&board, now) >= 900);
-        board.begin();
-        assert_eq!(pause(&board, now), 0);
+        assert!(pause(&states, now) >= 900);
+        states.begin();
+        assert_eq!(pause(&states, now), 0);
     }
 
     #[test]
-    fn a_registry_without_lists_is_left_alone_for_a_day_or_until_settings_change() {
-        let (board, now) = (board(&["a", "b"]), Instant::now());
-        let skips = |by_list, now| board.is_skipped(&repository("b"), by_list, now);
-        board.looked(&repository("a"), &unsupported(), now, EVERY);
-        assert!(skips(true, now) && !skips(true, now + LONG));
+    fn registry_without_tag_lists_is_skipped_for_a_day_or_until_reload() {
+        let (states, now) = (states(&["a", "b"]), Instant::now());
+        let skips = |by_list, now| states.is_skipped(&repository("b"), by_list, now);
+        states.looked(&repository("a"), &unsupported(), now, EVERY);
+        assert!(skips(true, now) && !skips(true, now + NO_LISTS));
         assert!(!skips(false, now), "a tag that moves needs no list");
-        board.looked(&repository("b"), &Looked::Answered, now, EVERY);
-        assert_eq!((pause(&board, now), board.news()[0].state), (0, "unsupported"));
-        board.begin();
+        states.looked(&repository("b"), &LookResult::Answered, now, EVERY);
+        assert_eq!((pause(&states, now), states.statuses()[0].state), (0, "unsupported"));
+        states.begin();
         assert!(!skips(true, now));
-        assert_eq!(board.news()[0].state, "waiting");
+        assert_eq!(states.statuses()[0].state, "waiting");
     }
 
     #[test]
-    fn one_repository_that_is_not_listed_is_not_the_registry() {
-        let (board, now) = (board(&["a", "b"]), Instant::now());
-        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
-        board.looked(&repository("b"), &unsupported(), now, EVERY);
-        assert_eq!((pause(&board, now), board.news()[0].state), (0, "listed"));
-        assert!(board.news()[0].reason.as_ref().is_some_and(|reason| reason.starts_with("1 of 2 repositories: ")));
+    fn unlisted_repository_is_skipped_alone() {
+        let (states, now) = (states(&["a", "b"]), Instant::now());
+        states.looked(&repository("a"), &LookResult::Listed, now, EVERY);
+        states.looked(&repository("b"), &unsupported(), now, EVERY);
+        assert_eq!((pause(&states, now), states.statuses()[0].state), (0, "listed"));
+        assert!(states.statuses()[0].reason.as_ref().is_some_and(|reason| reason.starts_with("1 of 2 repositories: ")));
         // All repositories fail, as after a permission has lapsed.
-        board.looked(&repository("a"), &Looked::NotAllowed { reason: "401".to_owned() }, now, EVERY);
-        assert_eq!(board.news()[0].state, "not_allowed");
-        board.begin();
-        board.looked(&repository("a"), &Looked::Listed, now, EVERY);
-        board.looked(&repository("b"), &unsupported(), now, EVERY);
-        assert!(board.is_skipped(&repository("b"), true, now) && !board.is_skipped(&repository("a"), true, now));
-        assert!(!board.is_skipped(&repository("b"), true, now + LONG));
+        states.looked(&repository("a"), &LookResult::NotAllowed { reason: "401".to_owned() }, now, EVERY);
+        assert_eq!(states.statuses()[0].state, "not_allowed");
+        states.begin();
+        states.looked(&repository("a"), &LookResult::Listed, now, EVERY);
+        states.looked(&repository("b"), &unsupported(), now, EVERY);
+        assert!(states.is_skipped(&repository("b"), true, now) && !states.is_skipped(&repository("a"), true, now));
+        assert!(!states.is_skipped(&repository("b"), true, now + NO_LISTS));
     }
 
     #[test]
-    fn what_is_not_allowed_is_about_one_repository() {
-        let (board, now) = (board(&["a", "b"]), Instant::now());
-        board.looked(&repository("a"), &Looked::NotAllowed { reason: "401".to_owned() }, now, EVERY);
-        assert!(board.is_skipped(&repository("a"), false, now) && !board.is_skipped(&repository("b"), false, now));
-        assert_eq!((pause(&board, now), board.news()[0].state), (0, "not_allowed"));
-        board.looked(&repository("b"), &Looked::Listed, now, EVERY);
-        assert_eq!(board.news()[0].state, "listed");
-        board.name(&Names { repositories: Default::default(), is_unread: false });
-        assert_eq!(board.news(), []);
+    fn denied_access_skips_one_repository() {
+        let (states, now) = (states(&["a", "b"]), Instant::now());
+        states.looked(&repository("a"), &LookResult::NotAllowed { reason: "401".to_owned() }, now, EVERY);
+        assert!(states.is_skipped(&repository("a"), false, now) && !states.is_skipped(&repository("b"), false, now));
+        assert_eq!((pause(&states, now), states.statuses()[0].state), (0, "not_allowed"));
+        states.looked(&repository("b"), &LookResult::Listed, now, EVERY);
+        assert_eq!(states.statuses()[0].state, "listed");
+        states.name(&Names { repositories: Default::default(), is_unread: false });
+        assert_eq!(states.statuses(), []);
     }
 }

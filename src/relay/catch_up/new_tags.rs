@@ -14,7 +14,7 @@ const MAX_SEEN: usize = 100_000;
 
 /// The result of comparing a list of tags with the seen tags.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct News {
+pub(super) struct NewTags {
     /// The tags that become events, in this order. Of tags that can be ordered, the newest comes last.
     pub(super) found: Vec<Tag>,
     /// The tags that count as seen from now on.
@@ -22,15 +22,15 @@ pub(super) struct News {
 }
 
 /// Compares a list of tags with the seen tags, for each rule with the versions that run under it.
-pub(super) fn of_list(users: &[(ImageRule, Vec<Version>)], listed: &[Tag], before: Option<&SeenTags>) -> News {
+pub(super) fn of_list(users: &[(ImageRule, Vec<Version>)], listed: &[Tag], before: Option<&SeenTags>) -> NewTags {
     let mut each = users.iter().map(|(rule, running)| of_rule(rule, listed, before, running));
     let Some(mut all) = each.next() else {
-        return News { found: Vec::new(), seen: before.cloned().unwrap_or_default() };
+        return NewTags { found: Vec::new(), seen: before.cloned().unwrap_or_default() };
     };
-    for news in each {
-        all.found.extend(news.found.into_iter().filter(|tag| !all.found.contains(tag)).collect::<Vec<_>>());
+    for new_tags in each {
+        all.found.extend(new_tags.found.into_iter().filter(|tag| !all.found.contains(tag)).collect::<Vec<_>>());
         // A tag that one of the rules leaves for the next look is not seen yet.
-        all.seen = all.seen.intersection(&news.seen);
+        all.seen = all.seen.intersection(&new_tags.seen);
     }
     all
 }
@@ -39,7 +39,7 @@ pub(super) fn of_list(users: &[(ImageRule, Vec<Version>)], listed: &[Tag], befor
 ///
 /// A first list (`before` is `None`) does not show when its tags were pushed. So all its tags count as old, except the newest one
 /// by the order of the tags, and that one only if it is newer than a running version.
-fn of_rule(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> News {
+fn of_rule(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running: &[Version]) -> NewTags {
     let is_new = |tag: &&Tag| before.is_none_or(|before| !before.contains(tag));
     let read = |tag: &'_ Tag| rule.check_tag(tag).ok().map(|facts| (tag.clone(), facts));
     let mut taken: Vec<(Tag, TagFacts)> = listed.iter().filter(is_new).filter_map(read).collect();
@@ -49,13 +49,13 @@ fn of_rule(rule: &ImageRule, listed: &[Tag], before: Option<&SeenTags>, running:
     taken.sort_by_cached_key(|(_, facts)| Rank::of(facts));
     let Some(before) = before else {
         let newest = taken.pop().filter(|(_, facts)| is_newer_than_some(rule, facts, running));
-        return News { found: newest.into_iter().map(|(tag, _)| tag).collect(), seen: listed.iter().collect() };
+        return NewTags { found: newest.into_iter().map(|(tag, _)| tag).collect(), seen: listed.iter().collect() };
     };
     let too_many = taken.len().saturating_sub(MAX_FOUND);
     let left: Vec<Tag> = taken.drain(..too_many).map(|(tag, _)| tag).collect();
     let left: SeenTags = left.iter().collect();
     let seen = listed.iter().filter(|tag| !left.contains(tag)).collect();
-    News { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, seen) }
+    NewTags { found: taken.into_iter().map(|(tag, _)| tag).collect(), seen: remembered(before, seen) }
 }
 
 /// Returns the tags that count as seen, including tags that are no longer listed.
@@ -126,37 +126,37 @@ mod tests {
     }
 
     fn found(rule: &ImageRule, listed: &[&str], before: Option<&SeenTags>, running: &[&str]) -> Vec<String> {
-        let news = of_rule(rule, &tags(listed), before, &versions(running));
-        news.found.iter().map(ToString::to_string).collect()
+        let new_tags = of_rule(rule, &tags(listed), before, &versions(running));
+        new_tags.found.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn what_was_never_seen_and_a_rule_takes_is_news() {
+    fn unseen_tags_that_match_the_rule_are_found() {
         let before = seen(&["1.0.0", "latest"]);
         let listed = ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1", "latest", "nightly"];
         assert_eq!(found(&semver(), &listed, Some(&before), &["1.0.0"]), ["1.9.0", "1.10.0"], "the newest comes last");
-        let news = of_rule(&semver(), &tags(&listed), Some(&before), &[]);
-        assert_eq!(news.seen, seen(&listed), "what no rule takes is seen all the same");
+        let new_tags = of_rule(&semver(), &tags(&listed), Some(&before), &[]);
+        assert_eq!(new_tags.seen, seen(&listed), "tags that match no rule are also recorded as seen");
     }
 
     #[test]
-    fn what_is_gone_for_a_while_is_no_news_when_it_is_back() {
-        let news = of_rule(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
-        assert_eq!(news, News { found: Vec::new(), seen: seen(&["1.0.0", "1.1.0"]) });
-        assert_eq!(of_rule(&semver(), &tags(&["1.0.0", "1.1.0"]), Some(&news.seen), &[]).found, []);
+    fn tags_that_return_are_not_found_again() {
+        let new_tags = of_rule(&semver(), &tags(&["1.1.0"]), Some(&seen(&["1.0.0", "1.1.0"])), &[]);
+        assert_eq!(new_tags, NewTags { found: Vec::new(), seen: seen(&["1.0.0", "1.1.0"]) });
+        assert_eq!(of_rule(&semver(), &tags(&["1.0.0", "1.1.0"]), Some(&new_tags.seen), &[]).found, []);
     }
 
     #[test]
-    fn a_list_that_has_lost_most_is_not_believed() {
+    fn tags_missing_from_a_short_list_stay_seen() {
         let before = seen(&["1.0.0", "1.1.0", "1.2.0"]);
-        let news = of_rule(&semver(), &tags(&["1.3.0"]), Some(&before), &[]);
-        assert_eq!(news, News { found: tags(&["1.3.0"]), seen: seen(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]) });
-        let back = of_rule(&semver(), &tags(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]), Some(&news.seen), &[]);
+        let new_tags = of_rule(&semver(), &tags(&["1.3.0"]), Some(&before), &[]);
+        assert_eq!(new_tags, NewTags { found: tags(&["1.3.0"]), seen: seen(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]) });
+        let back = of_rule(&semver(), &tags(&["1.0.0", "1.1.0", "1.2.0", "1.3.0"]), Some(&new_tags.seen), &[]);
         assert_eq!(back.found, []);
     }
 
     #[test]
-    fn the_first_pushes_of_a_new_repository_are_news_and_a_whole_history_is_not() {
+    fn small_first_list_is_found_and_a_large_one_is_not() {
         let few: Vec<Tag> = (0..100).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
         assert_eq!(of_rule(&semver(), &few, Some(&SeenTags::default()), &[]).found.len(), 100);
         let many: Vec<Tag> = (0..101).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
@@ -164,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_list_is_old_but_for_the_newest_that_is_newer_than_what_runs() {
+    fn first_list_finds_only_a_newest_tag_that_is_newer_than_a_running_one() {
         let listed = ["1.0.0", "1.10.0", "1.9.0", "2.0.0-rc.1", "latest"];
         assert_eq!(found(&semver(), &listed, None, &["1.9.0"]), ["1.10.0"]);
         assert_eq!(found(&semver(), &listed, None, &["1.10.0", "1.9.0"]), ["1.10.0"], "one environment is behind");
         for running in [&["1.10.0"][..], &["3.0.0"], &["latest"], &[]] {
             assert_eq!(found(&semver(), &listed, None, running), Vec::<String>::new(), "{running:?}");
         }
-        let news = of_rule(&semver(), &tags(&listed), None, &versions(&["1.10.0"]));
-        assert_eq!(news.seen, seen(&listed));
+        let new_tags = of_rule(&semver(), &tags(&listed), None, &versions(&["1.10.0"]));
+        assert_eq!(new_tags.seen, seen(&listed));
     }
 
     #[test]
-    fn tags_that_tell_no_order_are_all_old_in_the_first_list() {
+    fn unordered_tags_of_a_first_list_are_not_found() {
         let sha = rule(TagRule::commit_sha("", "", 7).unwrap());
         let listed = ["1111111", "2222222"];
         assert_eq!(found(&sha, &listed, None, &["0000000"]), Vec::<String>::new());
@@ -186,24 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_taken_in_parts_and_nothing_of_it_is_lost() {
+    fn many_tags_are_found_in_parts() {
         let listed: Vec<Tag> = (0..250).map(|number| format!("1.0.{number}").parse().unwrap()).collect();
         let mut before = seen(&["latest"]);
         let mut all = Vec::new();
         for expected in [100, 100, 50, 0] {
-            let news = of_rule(&semver(), &listed, Some(&before), &[]);
-            assert_eq!(news.found.len(), expected);
-            all.extend(news.found);
-            before = news.seen;
+            let new_tags = of_rule(&semver(), &listed, Some(&before), &[]);
+            assert_eq!(new_tags.found.len(), expected);
+            all.extend(new_tags.found);
+            before = new_tags.seen;
         }
-        assert_eq!(all[99].as_str(), "1.0.249", "the newest first of all");
+        assert_eq!(all[99].as_str(), "1.0.249", "the newest tags come first");
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 250);
     }
 
     #[test]
-    fn signatures_are_no_news() {
+    fn signature_tags_are_not_found() {
         let any = rule(TagRule::Any);
         let signature = format!("sha256-{}.sig", "0".repeat(64));
         assert_eq!(found(&any, &["1", &signature], Some(&SeenTags::default()), &[]), ["1"]);
@@ -216,11 +216,15 @@ mod tests {
         let own = (rule(TagRule::commit_sha("dev-", "", 40).unwrap()), Vec::new());
         let listed = [sha('a', ""), sha('b', "dev-"), "nightly".to_owned()];
         let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
-        let news = of_list(&[own, shared.clone()], &tags(&listed), Some(&seen(&["latest"])));
-        assert_eq!(news.found, tags(&[listed[1], listed[0]]));
-        assert_eq!(news.seen, seen(&["latest", listed[0], listed[1], listed[2]]));
+        let new_tags = of_list(&[own, shared.clone()], &tags(&listed), Some(&seen(&["latest"])));
+        assert_eq!(new_tags.found, tags(&[listed[1], listed[0]]));
+        assert_eq!(new_tags.seen, seen(&["latest", listed[0], listed[1], listed[2]]));
         assert_eq!(of_list(&[shared], &tags(&listed), Some(&seen(&["latest"]))).found, tags(&[listed[0]]));
         let nothing = of_list(&[], &tags(&listed), Some(&seen(&["latest"])));
-        assert_eq!(nothing, News { found: Vec::new(), seen: seen(&["latest"]) }, "no environment names it any more");
+        assert_eq!(
+            nothing,
+            NewTags { found: Vec::new(), seen: seen(&["latest"]) },
+            "no environment names the repository any more"
+        );
     }
 }

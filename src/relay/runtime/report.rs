@@ -18,12 +18,12 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
             entries = outbox.next() => entries,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
-        relay.tell_all(&entries).await;
+        relay.report_all(&entries).await;
     }
-    // What the other tasks changed before they stopped.
+    // The last changes of the other tasks before they stopped.
     loop {
         match outbox.next_if_any().await {
-            Ok(Some(entries)) => relay.tell_all(&entries).await,
+            Ok(Some(entries)) => relay.report_all(&entries).await,
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "the last changes of state cannot be read for the log and the metrics");
@@ -34,22 +34,22 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
 }
 
 impl Relay {
-    async fn tell_all(&self, entries: &[Entry]) {
-        if let Err(error) = self.try_tell(entries).await {
+    async fn report_all(&self, entries: &[Entry]) {
+        if let Err(error) = self.try_report(entries).await {
             tracing::error!(%error, entries = entries.len(), "changes of state cannot be read for the log and the metrics");
         }
         if let Some(last) = entries.last() {
             self.0.process.set_logged(last.sequence);
-            self.0.wakes.told.send_replace(last.sequence);
+            self.0.wakes.reported.send_replace(last.sequence);
         }
     }
 
-    async fn try_tell(&self, entries: &[Entry]) -> Result<(), StoreError> {
+    async fn try_report(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let (mut events, mut updates) = (Vec::new(), Vec::new());
         for entry in entries {
             match &entry.change {
                 Change::Event { id, state, .. } if is_end_of_event(state) => events.push(id.as_str()),
-                Change::Update { id, state, .. } if is_told_of_update(state) => updates.push(id.as_str()),
+                Change::Update { id, state, .. } if is_reported_update(state) => updates.push(id.as_str()),
                 _ => {}
             }
         }
@@ -60,13 +60,13 @@ impl Relay {
         for entry in entries {
             match &entry.change {
                 Change::Event { id, state, .. } if is_end_of_event(state) => {
-                    // The number of repositories that no rule manages has no bound.
+                    // Only managed repositories become labels: the number of others is unbounded.
                     let repository = events.get(id.as_str()).filter(|event| event.matched_rule.is_some());
                     self.0.metrics.event(repository.map(|event| event.repository.as_str()), state);
                 }
-                Change::Update { id, state, commit, reason, .. } if is_told_of_update(state) => {
+                Change::Update { id, state, commit, reason, .. } if is_reported_update(state) => {
                     if let (Some(update), Ok(state)) = (updates.get(id.as_str()), state.parse()) {
-                        self.tell_update(update, (state, commit.as_deref(), reason.as_deref()), entry.at);
+                        self.report_update(update, (state, commit.as_deref(), reason.as_deref()), entry.at);
                     }
                 }
                 Change::Freeze { environment, state, reason } => {
@@ -82,15 +82,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Logs an update in the state that the entry of the outbox has: the row may have changed since.
-    fn tell_update(
+    /// Logs an update with the state in the outbox entry: the row may have changed since.
+    fn report_update(
         &self,
         update: &Update,
         (state, commit, reason): (UpdateState, Option<&str>, Option<&str>),
         at: Timestamp,
     ) {
-        // The level of a log event is a constant, so each level needs an event of its own.
-        macro_rules! tell {
+        // The level of a log event is a constant, so each level needs its own event.
+        macro_rules! log {
             ($level:expr, $message:literal) => {
                 tracing::event!(
                     $level, update = %update.id, cause = %update.cause, cause_id = %update.cause_id,
@@ -101,12 +101,12 @@ impl Relay {
             };
         }
         match state {
-            UpdateState::Waiting => return tell!(tracing::Level::INFO, "update waits"),
-            UpdateState::Refused => tell!(tracing::Level::WARN, "update finished"),
-            _ => tell!(tracing::Level::INFO, "update finished"),
+            UpdateState::Waiting => return log!(tracing::Level::INFO, "update waits"),
+            UpdateState::Refused => log!(tracing::Level::WARN, "update finished"),
+            _ => log!(tracing::Level::INFO, "update finished"),
         }
         self.0.metrics.update(&update.environment, state.as_str());
-        // The time that a wait cause took says nothing about the pipeline.
+        // A latency that includes a wait cause would not measure the pipeline.
         if state == UpdateState::Committed && update.released_at.is_none() {
             let since = |from: Timestamp| Duration::try_from(at.duration_since(from)).unwrap_or_default();
             self.0.metrics.committed(update.pushed_at.map(since), since(update.received_at));
@@ -118,6 +118,6 @@ fn is_end_of_event(state: &str) -> bool {
     state.parse().is_ok_and(|state: EventState| !state.is_open())
 }
 
-fn is_told_of_update(state: &str) -> bool {
+fn is_reported_update(state: &str) -> bool {
     state.parse().is_ok_and(|state: UpdateState| !state.is_open() || state == UpdateState::Waiting)
 }
