@@ -74,8 +74,9 @@ fn commit_is_the_only_tag_and_branch_builds_have_a_prefix() {
     assert!(
         jenkins.contains(r#"TAG = "${env.BRANCH_IS_PRIMARY == 'true' ? env.GIT_COMMIT : 'dev-' + env.GIT_COMMIT}""#)
     );
+    let tag = Regex::new("--tag |-t ").unwrap();
     for example in [read(GITLAB), jenkins] {
-        assert_eq!(Regex::new("--tag |-t ").unwrap().find_iter(&example).count(), 1, "one tag: {example}");
+        assert_eq!(tag.find_iter(&example).count(), 1, "one tag: {example}");
         assert!(example.contains(r#"--tag "$IMAGE:$TAG""#));
     }
     // The environment of branch builds takes this prefix.
@@ -95,6 +96,7 @@ fn every_example_tests_labels_describes_and_signs() {
         }
     }
     assert_eq!(build["with"]["sbom"], true);
+    let password = Regex::new(r"(?i)--password[ =](?:[^-]|$)").unwrap();
     for (file, sign) in [
         (GITHUB, r#"cosign sign --yes --key env://COSIGN_PRIVATE_KEY "$IMAGE@$DIGEST""#),
         (GITLAB, r#"cosign sign --yes --key env://COSIGN_PRIVATE_KEY "$IMAGE@$DIGEST""#),
@@ -108,7 +110,7 @@ fn every_example_tests_labels_describes_and_signs() {
         }
         assert!(example.contains("notify.py"), "{file}");
         // Passwords reach programs over standard input or the environment.
-        assert!(!Regex::new(r"(?i)--password[ =](?:[^-]|$)").unwrap().is_match(&example), "{file}");
+        assert!(!password.is_match(&example), "{file}");
     }
 }
 
