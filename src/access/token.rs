@@ -28,6 +28,13 @@ impl ApiToken {
         self.permissions.iter().any(|permission| permission.covers(needed))
     }
 
+    /// Returns whether the bearer has a permission of this kind for at least one environment.
+    pub fn may_somewhere(&self, kind: fn(EnvironmentScope) -> Permission) -> bool {
+        let wanted = std::mem::discriminant(&kind(EnvironmentScope::All));
+        let is_wanted = |permission: &Permission| std::mem::discriminant(permission) == wanted;
+        self.permissions.iter().any(|permission| *permission == Permission::Admin || is_wanted(permission))
+    }
+
     /// Returns whether the bearer may see the promotions and rollbacks of an environment: with `read`, or with the permission
     /// to request them.
     pub fn may_see_requests(&self, environment: &str) -> bool {

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 
 use super::{App, Problem};
-use crate::access::{ApiToken, Permission};
+use crate::access::{ApiToken, EnvironmentScope, Permission};
 
 /// The bearer of a known API token.
 #[derive(Clone)]
@@ -26,6 +26,17 @@ impl Caller {
 
     pub(super) fn must_read(&self) -> Result<(), Problem> {
         self.must(&Permission::Read)
+    }
+
+    /// Returns a 403 unless the caller has one of these permissions for some environment. Called before an id is looked up, so that
+    /// the answer does not tell whether it exists.
+    pub(super) fn must_somewhere(&self, kinds: &[fn(EnvironmentScope) -> Permission]) -> Result<(), Problem> {
+        match kinds {
+            [first, ..] if !kinds.iter().any(|kind| self.0.may_somewhere(*kind)) => {
+                Err(self.lacks(&first(EnvironmentScope::All)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns a 403 unless the caller may see the promotions and rollbacks of an environment.

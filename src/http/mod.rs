@@ -3,7 +3,7 @@
 //! Handlers turn requests into calls of `relay`, and the results into the wire types of `api`; they decide nothing. Bodies are
 //! bounded before they are read, credentials are compared in constant time, and the log never contains a query.
 //!
-//! In reading order: `connections`, `detach`, `trace`, `access_log` (layers, from the outside in), `webhooks` with `gate` and
+//! In reading order: `connections`, `detach`, `access_log`, `trace`, `well_formed` (layers, from the outside in), `webhooks` with `gate` and
 //! `bodies`, `auth`, `api`, `operations`, `problem`.
 
 mod access_log;
@@ -17,6 +17,7 @@ mod operations;
 mod problem;
 mod trace;
 mod webhooks;
+mod well_formed;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -120,6 +121,7 @@ impl Routes {
     /// Returns the routes of the main address, with `/metrics` if `with_metrics`.
     pub fn main(&self, with_metrics: bool) -> Router {
         let mut router = Router::new()
+            .route("/", get(operations::front_page))
             .merge(webhooks::routes())
             .nest("/api/v1", api::routes(self.app.clone()))
             .merge(operations::health_routes());
@@ -158,6 +160,7 @@ fn finish(router: Router<App>, app: &App) -> Router {
     router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn(well_formed::check))
         .layer(axum::middleware::from_fn_with_state(app.clone(), trace::trace))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(axum::middleware::from_fn(access_log::log))

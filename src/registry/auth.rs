@@ -17,6 +17,7 @@ use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
 use super::failure::{RegistryFailure, no_answer, temporary};
+use super::lenient::Count;
 use tagrelay_secret::{ExposeSecret as _, Redaction};
 
 /// Lifetime of a token without `expires_in`
@@ -31,7 +32,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const LONGEST_MARGIN: Duration = Duration::from_secs(10);
 
 /// Tokens have a few kilobytes.
-const MAX_TOKEN_ANSWER_BYTES: usize = 1 << 20;
+const MAX_TOKEN_ANSWER_BYTES: usize = 256 << 10;
 
 /// Above this many cached tokens, expired ones are removed before another is added.
 const MANY_TOKENS: usize = 1024;
@@ -317,7 +318,8 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     /// Seconds. Any JSON value is accepted; all but a number count as absent.
-    expires_in: Option<serde_json::Value>,
+    #[serde(default)]
+    expires_in: Count,
 }
 
 /// Fetches a token with the right to pull.
@@ -359,7 +361,7 @@ async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
 /// Returns the token of an answer; `None`: it has none, or one that cannot stand in a header.
 fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
     let text = answer.token.or(answer.access_token).filter(|text| !text.is_empty())?;
-    let seconds = answer.expires_in.as_ref().and_then(serde_json::Value::as_u64);
+    let seconds = answer.expires_in.0;
     let life = seconds.map_or(DEFAULT_LIFE, Duration::from_secs).min(LONGEST_LIFE);
     let margin = (life / 10).min(LONGEST_MARGIN);
     Some(Token { header: sensitive(&format!("Bearer {text}"))?, until: asked_at + life - margin })

@@ -2,19 +2,17 @@
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::body::read_at_most;
 use super::failure::RegistryFailure;
+use super::lenient::{List, Object, Text, Wanted};
 use super::one::{MAX_MANIFEST_BYTES, Registry};
 use crate::policy::compare::plausible_build_time;
 use tagrelay_image::Digest;
 
-/// Annotation and label of the build time (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
-const CREATED: &str = "org.opencontainers.image.created";
-
 /// Configs contain the image's history, usually some kilobytes.
-const MAX_CONFIG_BYTES: usize = 8 << 20;
+const MAX_CONFIG_BYTES: usize = 4 << 20;
 
 /// The result of looking for a build time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,23 +37,22 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Stated, RegistryFailure> {
         let manifest = match self.take_manifest(path, digest) {
-            Some(body) => serde_json::from_slice(&body).unwrap_or_default(),
+            Some(body) => read(&body),
             None => match self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await? {
                 Some(manifest) => manifest,
                 None => return Ok(Stated::NoManifest),
             },
         };
-        let annotated = |document: &Value| time_at(document, "/annotations", now);
-        if let Some(at) = annotated(&manifest) {
+        if let Some(at) = manifest.annotated(now) {
             return Ok(Stated::At(at));
         }
-        let manifest = match first_image(&manifest) {
+        let manifest = match manifest.first_image() {
             None => manifest,
             Some(image) => {
-                if let Some(at) = annotated(image) {
+                if let Some(at) = image.annotations.0.at(now) {
                     return Ok(Stated::At(at));
                 }
-                let Some(digest) = digest_of(image) else { return Ok(Stated::NoTime) };
+                let Some(digest) = digest_of(&image.digest) else { return Ok(Stated::NoTime) };
                 let Some(manifest) = self.document(path, "manifests", digest.as_str(), MAX_MANIFEST_BYTES).await?
                 else {
                     return Ok(Stated::NoManifest);
@@ -63,26 +60,26 @@ impl Registry {
                 manifest
             }
         };
-        if let Some(at) = annotated(&manifest) {
+        if let Some(at) = manifest.annotated(now) {
             return Ok(Stated::At(at));
         }
-        let Some(digest) = manifest.get("config").and_then(digest_of) else { return Ok(Stated::NoTime) };
+        let Some(digest) = digest_of(&manifest.config.0.digest) else { return Ok(Stated::NoTime) };
         let Some(config) = self.document(path, "blobs", digest.as_str(), MAX_CONFIG_BYTES).await? else {
             return Ok(Stated::NoConfig(digest));
         };
-        let labelled = time_at(&config, "/config/Labels", now);
-        let created = || plausible(config.get("created"), now);
+        let labelled = config.config.0.labels.0.at(now);
+        let created = || plausible(&config.created, now);
         Ok(labelled.or_else(created).map_or(Stated::NoTime, Stated::At))
     }
 
-    /// Fetches a manifest or blob as JSON; `None`: it does not exist. A body that is not JSON is returned as `null`.
+    /// Fetches a manifest or blob; `None`: it does not exist. A body that is not JSON or too long is an empty document.
     async fn document(
         &self,
         path: &str,
         kind: &str,
         digest: &str,
         max: usize,
-    ) -> Result<Option<Value>, RegistryFailure> {
+    ) -> Result<Option<Document>, RegistryFailure> {
         let place = format!("{path}/{kind}/{digest}");
         let response = self.ask(Method::GET, path, &place).await?;
         let status = response.status();
@@ -101,27 +98,93 @@ impl Registry {
         }
         let body = read_at_most(response, max).await.map_err(|error| self.no_answer(error))?;
         // An artifact of another kind may have a body that is not JSON. It states no time.
-        Ok(Some(body.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default()))
+        Ok(Some(body.map(|body| read(&body)).unwrap_or_default()))
     }
 }
 
-/// Returns the first image of an index, skipping attestations; `None`: not an index, or an empty one.
-fn first_image(manifest: &Value) -> Option<&Value> {
-    let manifests = manifest.get("manifests")?.as_array()?;
-    let is_image = |entry: &&Value| entry.pointer("/platform/architecture").and_then(Value::as_str) != Some("unknown");
-    manifests.iter().find(is_image)
+/// The members of a manifest, index or config that state a build time, or lead to one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    annotations: Object<Labels>,
+    manifests: List<FirstImage>,
+    config: Object<Config>,
+    created: Text,
 }
 
-fn digest_of(descriptor: &Value) -> Option<Digest> {
-    descriptor.get("digest")?.as_str()?.parse().ok()
+/// In a manifest the descriptor of the config, in a config the settings of the container.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    digest: Text,
+    #[serde(rename = "Labels")]
+    labels: Object<Labels>,
 }
 
-fn time_at(document: &Value, pointer: &str, now: Timestamp) -> Option<Timestamp> {
-    plausible(document.pointer(pointer)?.get(CREATED), now)
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Labels {
+    #[serde(rename = "org.opencontainers.image.created")]
+    created: Text,
 }
 
-fn plausible(value: Option<&Value>, now: Timestamp) -> Option<Timestamp> {
-    plausible_build_time(value?.as_str()?.trim().parse().ok()?, now)
+/// The first image of an index, skipping attestations.
+#[derive(Debug, Default)]
+struct FirstImage(Option<Descriptor>);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Descriptor {
+    digest: Text,
+    platform: Object<Platform>,
+    annotations: Object<Labels>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Platform {
+    architecture: Text,
+}
+
+impl Wanted for FirstImage {
+    type Element = Object<Descriptor>;
+
+    fn add(&mut self, Object(descriptor): Object<Descriptor>) -> bool {
+        let is_image = descriptor.platform.0.architecture.0.as_deref() != Some("unknown");
+        if is_image {
+            self.0 = Some(descriptor);
+        }
+        !is_image
+    }
+}
+
+impl Document {
+    fn annotated(&self, now: Timestamp) -> Option<Timestamp> {
+        self.annotations.0.at(now)
+    }
+
+    /// Returns the first image; `None`: not an index, or an empty one.
+    fn first_image(&self) -> Option<&Descriptor> {
+        self.manifests.0.as_ref()?.0.as_ref()
+    }
+}
+
+impl Labels {
+    fn at(&self, now: Timestamp) -> Option<Timestamp> {
+        plausible(&self.created, now)
+    }
+}
+
+fn read(body: &[u8]) -> Document {
+    serde_json::from_slice::<Object<Document>>(body).map(|Object(document)| document).unwrap_or_default()
+}
+
+fn digest_of(digest: &Text) -> Option<Digest> {
+    digest.0.as_deref()?.parse().ok()
+}
+
+fn plausible(text: &Text, now: Timestamp) -> Option<Timestamp> {
+    plausible_build_time(text.0.as_deref()?.trim().parse().ok()?, now)
 }
 
 #[cfg(test)]
@@ -130,26 +193,46 @@ mod tests {
 
     use super::*;
 
+    /// The label and annotation of the build time (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
+    const CREATED: &str = "org.opencontainers.image.created";
+
+    fn document(json: &serde_json::Value) -> Document {
+        read(json.to_string().as_bytes())
+    }
+
     #[test]
     fn attestations_are_skipped() {
         let digest = format!("sha256:{}", "0a".repeat(32));
-        let index = json!({"manifests": [
+        let index = document(&json!({"manifests": [
             {"digest": "sha256:1", "platform": {"architecture": "unknown", "os": "unknown"}},
             {"digest": digest, "platform": {"architecture": "amd64", "os": "linux"}},
-        ]});
-        assert_eq!(digest_of(first_image(&index).unwrap()).unwrap().as_str(), digest);
-        assert!(first_image(&json!({"config": {}})).is_none());
-        assert!(first_image(&json!({"manifests": []})).is_none());
+            {"digest": "sha256:2", "platform": {"architecture": "arm64", "os": "linux"}},
+        ]}));
+        assert_eq!(digest_of(&index.first_image().unwrap().digest).unwrap().as_str(), digest);
+        assert!(document(&json!({"config": {}})).first_image().is_none());
+        assert!(document(&json!({"manifests": []})).first_image().is_none());
     }
 
     #[test]
     fn only_plausible_times_are_read() {
         let now = "2026-11-23T08:00:00Z".parse().unwrap();
-        let read = |text: &str| time_at(&json!({"annotations": {CREATED: text}}), "/annotations", now);
+        let read = |text: &str| document(&json!({"annotations": {CREATED: text}})).annotated(now);
         assert_eq!(read("2026-11-23T08:15:00.5+01:00").unwrap().to_string(), "2026-11-23T07:15:00.5Z");
         for text in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "today", "", "2027-01-01T00:00:00Z"] {
             assert_eq!(read(text), None, "{text}");
         }
-        assert_eq!(time_at(&json!({}), "/annotations", now), None);
+        assert_eq!(document(&json!({})).annotated(now), None);
+    }
+
+    #[test]
+    fn config_states_its_time_by_label_or_member() {
+        let now = "2026-11-23T08:00:00Z".parse().unwrap();
+        let config = document(&json!({
+            "created": "2026-11-22T00:00:00Z", "config": {"Labels": {CREATED: "2026-11-21T00:00:00Z"}}, "history": [{}, 1],
+        }));
+        assert_eq!(config.config.0.labels.0.at(now).unwrap().to_string(), "2026-11-21T00:00:00Z");
+        assert_eq!(plausible(&config.created, now).unwrap().to_string(), "2026-11-22T00:00:00Z");
+        assert!(read(b"<html></html>").first_image().is_none());
+        assert!(read(b"[1]").first_image().is_none());
     }
 }

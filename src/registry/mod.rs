@@ -23,6 +23,7 @@ mod built;
 mod challenge;
 mod client;
 mod failure;
+mod lenient;
 mod link;
 mod one;
 mod settings;

@@ -23,7 +23,7 @@ use tagrelay_image::Digest;
 
 /// Twice the 4 MiB that registries accept
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>).
-pub(super) const MAX_MANIFEST_BYTES: usize = 8 << 20;
+pub(super) const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// Docker Hub's host in references, and the host of its API.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -162,7 +162,7 @@ impl Registry {
                 Ok(Held::Manifest(digest))
             }
             Some(_) => Err(self.no_registry(place, "with something other than a manifest")),
-            None => Err(self.no_registry(place, "with more than 8 MiB, too much for a manifest")),
+            None => Err(self.no_registry(place, "with more than 4 MiB, too much for a manifest")),
         }
     }
 

@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use url::Url;
 
 use super::body::read_at_most;
 use super::failure::RegistryFailure;
+use super::lenient::Text;
 use super::link::{BadLink, next_page};
 use super::one::Registry;
 use tagrelay_image::Tag;
@@ -26,7 +27,7 @@ const MAX_PAGES: usize = 1000;
 const MAX_TAGS: usize = 100_000;
 
 /// A registry without pages sends all tags at once: 100,000 tags of 128 characters fit.
-const MAX_PAGE_BYTES: usize = 16 << 20;
+const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// Consecutive pages without a new tag. A registry that filters by permission may send empty pages.
 const MAX_IDLE_PAGES: usize = 8;
@@ -91,6 +92,9 @@ impl Registry {
                 Page::TooMany if asked.len() == 1 => next = Some(bare.clone()),
                 Page::TooMany => return Ok(self.no_list(&place, "400 Bad Request")),
                 Page::Names { names, next: linked } => {
+                    if names.len() > MAX_TAGS {
+                        return Ok(self.no_list(&place, "with more than 100,000 tags, the limit"));
+                    }
                     let (before, count) = (tags.len(), names.len());
                     let last = names.last().cloned();
                     tags.extend(names.into_iter().filter_map(|name| name.parse::<Tag>().ok()));
@@ -124,7 +128,7 @@ impl Registry {
                 }
             };
             let body = read_at_most(response, MAX_PAGE_BYTES).await.map_err(|error| self.no_answer(error))?;
-            let Some(body) = body else { return Ok(Page::NoList(self.no_list_at(place, "with more than 16 MiB"))) };
+            let Some(body) = body else { return Ok(Page::NoList(self.no_list_at(place, "with more than 4 MiB"))) };
             // Parsing a long list takes milliseconds, too long for an async thread.
             let names = tokio::task::spawn_blocking(move || read_names(&body)).await.ok().flatten();
             return Ok(match names {
@@ -181,32 +185,50 @@ fn with_query(address: &Url, pairs: &[(&str, &str)]) -> Url {
 
 /// Parses a tag list; `None`: it is not one. Old registries send `null` for an empty list.
 fn read_names(body: &Bytes) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct List {
         // Required: an object without `tags` is not a tag list.
         #[serde(deserialize_with = "Option::deserialize")]
-        tags: Option<Vec<serde_json::Value>>,
+        tags: Option<Names>,
     }
     let list: List = serde_json::from_slice(body).ok()?;
-    let names = list.tags.unwrap_or_default().into_iter();
-    Some(
-        names
-            .filter_map(|name| match name {
-                serde_json::Value::String(name) => Some(name),
-                _ => None,
-            })
-            .collect(),
-    )
+    Some(list.tags.unwrap_or_default().0)
+}
+
+/// The texts of a list, at most one more than [`MAX_TAGS`].
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Names;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of tags")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some(Text(name)) = list.next_element()? {
+                    if names.len() <= MAX_TAGS {
+                        names.extend(name);
+                    }
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_seq(Elements)
+    }
 }
 
 /// Returns the code of an error body, a word in capitals
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>).
 fn error_code(body: &Bytes) -> Option<String> {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<Problem>,
     }
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Problem {
         code: String,
     }

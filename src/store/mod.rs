@@ -125,6 +125,8 @@ impl Store {
             tokio::fs::create_dir_all(folder).await.map_err(|error| failed(error.to_string()))?;
         }
         let lock = lock(&settings.path).await.map_err(failed)?;
+        // SQLite gives the files beside it the same mode.
+        private(&settings.path).map_err(failed)?;
         let (mut connection, reads) =
             database::open(&settings.path).await.map_err(|error| failed(error.to_string()))?;
         let last_id = ids::last_id(&mut connection).await?;
@@ -173,12 +175,31 @@ impl Store {
     }
 }
 
+/// Opens a file that only its owner can read, and creates it if it does not exist: the store names repositories, people and reasons.
+fn private(path: &Path) -> Result<File, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // A store of 0.1.0 could be read by everyone.
+        let mode = file.metadata().map_err(failed)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            file.set_permissions(std::fs::Permissions::from_mode(mode & 0o700)).map_err(failed)?;
+        }
+    }
+    Ok(file)
+}
+
 /// Locks the file beside the store. Two processes with one store would both believe to be the only writer of a branch.
 async fn lock(path: &Path) -> Result<File, String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&beside);
-    let file = file.map_err(|error| format!("{}: {error}", Path::new(&beside).display()))?;
+    let file = private(Path::new(&beside))?;
     // A child process that is just being started holds a copy of every open file for a moment.
     for _ in 0..20 {
         match file.try_lock() {

@@ -296,7 +296,7 @@ async fn login_page_is_not_an_image() {
     assert!(reason.contains("something other than a manifest"), "{reason}");
     registry.next([page(b""), page(&vec![b' '; (8 << 20) + 1])]);
     let reason = not_allowed(registries.confirm(&image(&registry.host(), "a", "1")).await);
-    assert!(reason.contains("more than 8 MiB"), "{reason}");
+    assert!(reason.contains("more than 4 MiB"), "{reason}");
 }
 
 #[tokio::test]

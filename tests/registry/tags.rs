@@ -251,7 +251,7 @@ async fn too_many_tags_are_an_error() {
 async fn body_of_a_hundred_megabytes_is_not_read() {
     let huge = Answer { endless_mib: 100, ..text(200, "") };
     let lists = Lists::answering([huge]).await;
-    assert!(no_list(lists.list().await).contains("more than 16 MiB"));
+    assert!(no_list(lists.list().await).contains("more than 4 MiB"));
     let huge = Answer { endless_mib: 100, ..text(404, "") };
     let lists = Lists::answering([huge]).await;
     assert!(matches!(lists.list().await, Listing::Unsupported { .. }));

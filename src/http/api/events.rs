@@ -162,9 +162,11 @@ pub(super) async fn replay(
     let hastened = match app.0.relay.replay(&id).await? {
         Replayed::Queued => None,
         Replayed::Hastened(until) => {
-            let reason = before.and_then(|event| event.reason).unwrap_or_default();
+            // Without the permission to read, the answer has no details of the event.
+            let reason = before.and_then(|event| event.reason).filter(|_| caller.must_read().is_ok());
+            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             Some(format!(
-                "the next attempt was due at {until:.0} ({reason}); it starts now, and if it fails, the event waits again"
+                "the next attempt was due at {until:.0}{reason}; it starts now, and if it fails, the event waits again"
             ))
         }
         Replayed::Unknown => return Err(Problem::nothing_at("event", &id)),

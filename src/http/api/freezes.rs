@@ -3,6 +3,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
 
+use super::input;
 use super::time::{end_of, moment};
 use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
@@ -49,7 +50,8 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<FreezeView>), Problem> {
     caller.must(&Permission::Freeze(EnvironmentScope::one(&order.environment)))?;
     let wrong = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-    let reason = order.reason.trim();
+    let reason = input::reason(Some(order.reason))?.unwrap_or_default();
+    let reason = reason.trim();
     if reason.is_empty() {
         return Err(wrong("`reason` is empty: say why updates wait"));
     }
@@ -81,6 +83,7 @@ pub(super) async fn thaw(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_somewhere(&[Permission::Freeze])?;
     let freezes = app.0.relay.store().blocks_of(BlockKind::Freeze).await?;
     let freeze =
         freezes.iter().find(|freeze| freeze.id == id).ok_or_else(|| Problem::nothing_at("active freeze", &id))?;

@@ -2,6 +2,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 
+use super::input;
 use super::time::end_of;
 use super::{App, Body, Caller, Problem};
 use crate::access::{EnvironmentScope, Permission};
@@ -33,7 +34,7 @@ pub(super) async fn create(
     let hold = crate::relay::HoldRequest {
         environment: order.environment,
         repository: order.repository,
-        reason: order.reason,
+        reason: input::reason(order.reason)?,
         actor: caller.name().to_owned(),
         expires_at,
     };
@@ -52,6 +53,7 @@ pub(super) async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    caller.must_somewhere(&[Permission::Hold])?;
     let holds = app.0.relay.store().blocks_of(BlockKind::Hold).await?;
     let hold = holds.iter().find(|hold| hold.id == id).ok_or_else(|| Problem::nothing_at("active hold", &id))?;
     caller.must(&Permission::Hold(EnvironmentScope::one(&hold.environment)))?;

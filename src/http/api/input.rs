@@ -58,6 +58,20 @@ fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .map_err(|fault| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.describe("member")))
 }
 
+/// The most characters of a reason: it is copied into commits, log lines and answers.
+const LONGEST_REASON: usize = 1000;
+
+/// Checks the length of a reason.
+pub(super) fn reason(text: Option<String>) -> Result<Option<String>, Problem> {
+    match text.as_ref().map(|text| text.chars().count()) {
+        Some(length) if length > LONGEST_REASON => {
+            let detail = format!("`reason` has {length} characters: give at most {LONGEST_REASON}");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+        }
+        _ => Ok(text),
+    }
+}
+
 impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Problem;
 

@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 
 use super::super::trace::RequestTrace;
 use super::history::known_environment;
+use super::input;
 use super::views::request_view;
 use super::{App, Body, Caller, Problem, Query, limit, next_page, parse, parse_option, word};
 use crate::access::{EnvironmentScope, Permission};
@@ -55,7 +56,7 @@ pub(super) async fn create(
         to: body.to,
         from: body.from,
         repositories: body.repositories,
-        reason: body.reason,
+        reason: input::reason(body.reason)?,
         overrides: body.overrides,
     };
     if body.dry_run {
@@ -78,6 +79,7 @@ pub(super) async fn create(
 /// A promotion or rollback with its state.
 #[utoipa::path(get, path = "/promotions/{id}", params(Wait), responses(
     (status = 200, body = RequestView),
+    (status = 403, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn show(
@@ -90,6 +92,9 @@ pub(super) async fn show(
     // Subscribe before the first read, so that no change is missed in between.
     let store = app.0.relay.store();
     let mut outbox = store.subscribe();
+    if caller.must_read().is_err() {
+        caller.must_somewhere(&[Permission::Promote, Permission::Rollback])?;
+    }
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     caller.must_see_requests(&request.environment)?;
     loop {
@@ -167,6 +172,7 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RequestView>, Problem> {
+    caller.must_somewhere(&[Permission::Promote, Permission::Rollback])?;
     let store = app.0.relay.store();
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     let scope = EnvironmentScope::one(&request.environment);

@@ -4,6 +4,7 @@ use axum::{Extension, Json};
 use http::HeaderMap;
 
 use super::super::trace::RequestTrace;
+use super::input;
 use super::promotions::{accepted, by};
 use super::time::span;
 use super::{App, Body, Caller, Problem, parse_option};
@@ -38,7 +39,7 @@ pub(super) async fn create(
         hold_for: body.hold_for.as_deref().map(|text| span("hold_for", text)).transpose()?,
         environment: body.environment,
         repository: body.repository,
-        reason: body.reason,
+        reason: input::reason(body.reason)?,
     };
     if body.dry_run {
         let mut view = PreviewView::from(app.0.relay.preview_rollback(&order, &trace).await?);
