@@ -24,6 +24,9 @@ readonly programs=(
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
   "postgresql|postgresql|the store's statements are prepared on it"
+  "zsh|zsh|completion in zsh"
+  "fish|fish|completion in fish"
+  "man|man-db|the manual pages"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"

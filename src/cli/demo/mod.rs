@@ -44,7 +44,7 @@ Examples:
   tagrelay demo --no-tour --registry-port 5000     the running system only, to push images to 127.0.0.1:5000
   tagrelay demo --registry docker-registry         with CNCF Distribution instead of the embedded registry
 
-It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed
+It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed \
 at the end.")]
 pub struct Options {
     /// End after the tour
