@@ -141,7 +141,7 @@ fn tour_on_a_terminal_waits_for_enter() {
         }
     });
     let mut shown = String::new();
-    let mut until = |words: &str, shown: &mut String| {
+    let until = |words: &str, shown: &mut String| {
         let from = shown.len();
         while !shown[from..].contains(words) {
             let part = parts.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no `{words}` after:\n{shown}"));
