@@ -2,7 +2,7 @@
 //!
 //! - `workspace` is the temporary folder, `platform` and `example` its config repository, `peer` its registry;
 //! - `stage` starts them together with the real server, `api` is the client;
-//! - `tour` walks through the steps, `afterwards` shows the stream until Ctrl-C;
+//! - `tour` walks through the steps, `trials` are those in which something goes wrong, `afterwards` shows the stream until Ctrl-C;
 //! - `screen` and `commits` print.
 //!
 //! Everything that is shown comes from the API, its stream or the Git repository. A step that fails ends the demo.
@@ -16,6 +16,7 @@ mod platform;
 mod screen;
 mod stage;
 mod tour;
+mod trials;
 mod workspace;
 
 use std::process::{ExitCode, Stdio};
