@@ -190,6 +190,9 @@ impl Plan<'_> {
             }
         }
         if new != site.version || found.parts().any(|part| self.is_no_string(part.node)) {
+            if let Some(protection) = self.sites.protections.of_site(found) {
+                return Err(place.protected(protection));
+            }
             self.changes.push(SiteChange {
                 repository: site.repository.clone(),
                 format: site.format,
@@ -226,6 +229,12 @@ impl Plan<'_> {
         let changes: Vec<SiteChange> = changes.into_iter().map(in_file).collect();
         let Some(first) = changes.first() else { return Ok(()) };
         let site = Blamed { repository: first.repository.clone(), line: first.line };
+        for change in &changes {
+            if let Some(protection) = self.sites.protections.of_site_inside(embedded.node, change.format) {
+                let place = Blamed { repository: change.repository.clone(), line: change.line };
+                return Err(place.protected(protection));
+            }
+        }
         if self.values.insert(embedded.node, Value { text, inside, site: site.clone() }).is_some() {
             return Err(site.notation());
         }

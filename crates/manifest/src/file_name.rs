@@ -25,6 +25,12 @@ pub(crate) fn is_kustomization(path: &str) -> bool {
     matches!(file_name(path), "kustomization.yaml" | "kustomization.yml" | "Kustomization")
 }
 
+/// Returns whether a file is a lock file, by its name: `kbld.lock.yml`, `images-lock.yaml`.
+pub(crate) fn is_lock_file(path: &str) -> bool {
+    let stem = file_name(path).rsplit_once('.').map_or("", |(stem, _)| stem);
+    [".lock", "-lock", "_lock"].iter().any(|suffix| stem.ends_with(suffix))
+}
+
 /// Returns whether a file has parameters of an Application, by the name that Argo CD looks for.
 pub(crate) fn is_argocd_source(path: &str) -> bool {
     file_name(path).starts_with(".argocd-source")

@@ -6,6 +6,7 @@ use super::embedded::Embedded;
 use super::finder::Finder;
 use super::found::{Found, Part};
 use super::prefilter::may_hold_sites;
+use super::protected::Protections;
 use super::registries::GlobalRegistry;
 use super::site::{Format, Note, Unreadable};
 use super::slots::{Key, Slot, Slots};
@@ -25,6 +26,8 @@ pub(crate) struct Sites<'task> {
     pub(crate) ignored_aliases: Vec<NodeId>,
     /// Positions that are left alone although a version may be expected there.
     pub(crate) notes: Vec<Note>,
+    /// The parts of the text that must not be edited.
+    pub(crate) protections: Protections,
 }
 
 impl<'task> Sites<'task> {
@@ -62,9 +65,14 @@ impl<'task> Sites<'task> {
         // Markers and rules have made these positions clear.
         found.iter().flat_map(Found::parts).for_each(|part| unclear.remove(part.node));
         notes.extend(unclear.into_notes());
+        let protections = match (found.as_slice(), embedded.is_empty()) {
+            ([], true) => Protections::default(),
+            _ => Protections::of(tree, task.role),
+        };
+        notes.extend(protections.notes(found.iter()));
         notes.sort_by_key(|note| note.line);
         let (embedded, merges) = (embedded.into_values().collect(), reader.into_merges());
-        Ok(Self { found, embedded, merges, ignored_aliases, notes })
+        Ok(Self { found, embedded, merges, ignored_aliases, notes, protections })
     }
 }
 

@@ -47,6 +47,7 @@ mod patches;
 mod plain;
 mod prefilter;
 mod proof;
+mod protected;
 mod read;
 mod refused;
 mod registries;

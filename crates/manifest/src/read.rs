@@ -91,16 +91,21 @@ impl<'tree, 'task> Contents<'tree, 'task> {
 
     /// Returns the notes about the file, in the order of its text.
     pub(crate) fn reading(self, tree: &Tree<'_>) -> Reading {
-        let Sites { found, embedded, mut notes, .. } = self.sites;
+        let Sites { found, embedded, mut notes, protections, .. } = self.sites;
         let mut sites: Vec<(NodeId, Site)> = found.into_iter().map(|found| (found.place().0, found.site)).collect();
         for (embedded, inside) in embedded.iter().zip(self.inside) {
             let scalar = tree.node(embedded.node);
             match inside {
                 Ok(Inside { sites: Sites { found, notes: noted, .. }, .. }) => {
+                    let protected = found.iter().filter_map(|found| {
+                        let protection = protections.of_site_inside(embedded.node, found.site.format)?;
+                        Some(protection.note(found))
+                    });
+                    let noted = noted.into_iter().chain(protected.collect::<Vec<_>>());
                     let in_file = |site: Site| Site { line: line_in_file(scalar, site.line), ..site };
                     sites.extend(found.into_iter().map(|found| (embedded.node, in_file(found.site))));
                     let in_file = |note: Note| Note { line: line_in_file(scalar, note.line), ..note };
-                    notes.extend(noted.into_iter().map(in_file));
+                    notes.extend(noted.map(in_file));
                 }
                 Err(Unreadable { line, reason }) => {
                     // The parser may report the line after the last one.

@@ -2,6 +2,7 @@
 
 use tagrelay_image::Repository;
 
+use super::protected::Protection;
 use super::site::Unreadable;
 
 /// Why a file was left alone.
@@ -67,6 +68,16 @@ pub enum Refused {
         /// The site's line.
         line: u32,
     },
+    /// A checksum covers the site, or a tool writes its file.
+    #[error("line {line}: the version of {repository} is left alone: {advice}")]
+    Protected {
+        /// The site's repository.
+        repository: Repository,
+        /// The site's line.
+        line: u32,
+        /// The cause, and what to do.
+        advice: &'static str,
+    },
     /// The image comes from a base, and no entry can be added to the kustomization.
     #[error(
         "line {line}: {repository} comes from here and has no entry under `images`, and none can be added: {reason}"
@@ -109,6 +120,7 @@ impl Refused {
             | Self::TagUnknown { repository, .. }
             | Self::Shared { repository, .. }
             | Self::NotLiteral { repository, .. }
+            | Self::Protected { repository, .. }
             | Self::NoPlace { repository, .. }
             | Self::OtherSites { repository, .. }
             | Self::Notation { repository, .. } => Some(repository),
@@ -126,6 +138,7 @@ impl Refused {
             Self::DigestUnknown { line, .. }
             | Self::TagUnknown { line, .. }
             | Self::NotLiteral { line, .. }
+            | Self::Protected { line, .. }
             | Self::NoPlace { line, .. }
             | Self::OtherSites { line, .. }
             | Self::Notation { line, .. } => *line = in_file(*line),
@@ -148,6 +161,10 @@ impl Blamed {
 
     pub(crate) fn notation(&self) -> Refused {
         Refused::Notation { repository: self.repository.clone(), line: self.line }
+    }
+
+    pub(crate) fn protected(&self, protection: Protection) -> Refused {
+        Refused::Protected { repository: self.repository.clone(), line: self.line, advice: protection.advice() }
     }
 
     pub(crate) fn not_literal(&self) -> Refused {

@@ -12,11 +12,12 @@ use super::super::find::Sites;
 use super::super::lines::{count_ends, first_end, last_end, last_line, line_length};
 use super::super::notation::{Quotes, token};
 use super::super::plain::reads_as_string;
+use super::super::protected::Protections;
 use super::super::refused::{Blamed, Refused};
 use super::super::settings::ManifestSettings;
 use super::super::shape::{Wanted, WantedVersions};
 use super::super::site::{Format, Site, Unreadable};
-use super::super::task::Task;
+use super::super::task::{Role, Task};
 use super::super::tree::{Kind, NodeId, Tree};
 use super::addition::{Expected, Insertion, proof_of_insertion};
 use super::entry::NewEntry;
@@ -123,6 +124,9 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
     let [document] = tree.documents.as_slice() else {
         return Err(Failure::NoPlace("the file has several documents"));
     };
+    if let Some(protection) = Protections::of(&tree, Role::File(path)).of_text() {
+        return Err(Failure::NoPlace(protection.advice()));
+    }
     let root = document.root;
     if tree.node(root).kind != Kind::Mapping(StructureStyle::Block) {
         return Err(Failure::NoPlace("the file is not written line by line"));
