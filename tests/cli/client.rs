@@ -731,3 +731,10 @@ async fn followed_events_are_lines_and_resume_after_the_last_id() {
     assert_eq!(asked[1].line, "GET /api/v1/stream");
     assert_eq!(asked[1].headers["last-event-id"], "8");
 }
+
+#[tokio::test]
+async fn https_to_a_plain_port_is_explained() {
+    let server = Server::answering([]).await;
+    let answer = server.run(&format!("holds --server https://{}", server.address), 4).await;
+    assert!(answer.stderr.contains("the server does not speak TLS at this address: use http://"), "{answer:?}");
+}
