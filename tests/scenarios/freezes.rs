@@ -120,7 +120,7 @@ async fn freeze_holds_back_promotions_but_not_overrides_and_rollbacks() {
     let back = json!({"environment": "production", "repository": "order-service", "reason": "worse"});
     let back = asked(&fleet, "/rollbacks", back).await;
     assert_eq!(back["state"], "committed", "{back:#}");
-    assert_eq!(back["overridden"], format!("{reason}; a rollback passes"));
+    assert_eq!(back["overridden"], format!("{reason}; rollbacks ignore freezes"));
     assert_eq!(trailer(&fleet, "Tagrelay-Override"), "worse");
     assert_eq!(fleet.running("production", "order-service"), sha('0'));
 
