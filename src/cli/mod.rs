@@ -7,6 +7,8 @@ mod check;
 mod completion;
 pub mod demo;
 mod diff;
+#[cfg(test)]
+mod documentation;
 mod events;
 mod exit;
 mod freezes;

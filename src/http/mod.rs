@@ -123,6 +123,7 @@ impl Routes {
     /// Returns the routes of the main address, with `/metrics` if `with_metrics`.
     pub fn main(&self, with_metrics: bool) -> Router {
         let mut router = Router::new()
+            .route("/", get(operations::front_page))
             .merge(webhooks::routes())
             .nest("/api/v1", api::routes(self.app.clone()))
             .merge(operations::health_routes());

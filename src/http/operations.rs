@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{StatusCode, header};
@@ -9,6 +9,14 @@ use serde::Serialize;
 
 use super::App;
 use crate::telemetry::METRICS_CONTENT_TYPE;
+
+/// The page for browsers.
+const FRONT_PAGE: &str = include_str!("front_page.html");
+
+/// Says what this is and where to go. The same for every server: it needs no token.
+pub(super) async fn front_page() -> Html<&'static str> {
+    Html(FRONT_PAGE)
+}
 
 pub(super) fn health_routes() -> Router<App> {
     Router::new().route("/healthz", get(live)).route("/readyz", get(ready))

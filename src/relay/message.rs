@@ -31,8 +31,9 @@ pub(super) fn render(
         text.push_str(&text_above.body);
         text.push_str("\n\n");
     }
-    for one in &entries {
-        one.trailers(&mut text);
+    for environment in &commit.environments {
+        let of_environment = entries.iter().filter(|entry| entry.update.environment == *environment);
+        text.push_str(&trailers(environment, &of_environment.collect::<Vec<_>>()));
     }
     if let Some(person) = &settings.signed_off_by {
         let _ = writeln!(text, "Signed-off-by: {person}");
@@ -61,7 +62,7 @@ impl Text {
         let body = settings.body.as_ref().and_then(|template| rendered(template, &fields()));
         Self {
             subject: subject.unwrap_or_else(|| format!("{environment}: {summary}")),
-            body: body.unwrap_or_else(|| entries.iter().map(MessageChange::describe).collect::<Vec<_>>().join("\n")),
+            body: body.unwrap_or_else(|| entries.iter().map(MessageChange::describe).collect::<Vec<_>>().join("\n\n")),
         }
     }
 }
@@ -139,43 +140,66 @@ impl MessageChange<'_> {
 
     fn describe(&self) -> String {
         let new = &self.update.version;
-        let mut text = format!("{}\n  from {} to ", self.update.repository, self.old());
-        let _ = match (new.tag(), new.digest()) {
-            (Some(tag), Some(digest)) => write!(text, "{tag} ({digest})"),
-            _ => write!(text, "{}", name(new)),
-        };
+        let mut text = format!("{}\n  from {} to {}", self.update.repository, self.old(), name(new));
+        if let (Some(_), Some(digest)) = (new.tag(), new.digest()) {
+            let line = text.lines().last().map_or(0, str::len);
+            // With two whole commit ids the digest would make the line too long for most readers.
+            let gap = if line + digest.as_str().len() > MAX_LINE { "\n  " } else { " " };
+            let _ = write!(text, "{gap}({digest})");
+        }
         for file in self.files() {
             let _ = write!(text, "\n  {file}");
         }
-        text.push('\n');
         text
     }
 
-    fn trailers(&self, text: &mut String) {
-        let Update { environment, repository, version, cause, cause_id, actor, trace, override_reason, .. } =
-            self.update;
-        let image = ImageReference {
+    fn image(&self) -> String {
+        let Update { repository, version, .. } = self.update;
+        ImageReference {
             repository: repository.clone(),
             tag: version.tag().cloned(),
             digest: version.digest().cloned(),
-        };
+        }
+        .to_string()
+    }
+
+    fn cause(&self) -> String {
+        let Update { repository, cause, cause_id, actor, .. } = self.update;
         let (by, whom) = match cause {
             Cause::Push => ("via", actor.as_str()),
             Cause::CatchUp => ("via", repository.registry()),
             Cause::Promotion | Cause::Rollback => ("by", actor.as_str()),
         };
-        let _ = write!(
-            text,
-            "Tagrelay-Environment: {environment}\nTagrelay-Image: {image}\nTagrelay-Cause: {cause} {cause_id} {by} {whom}\n",
-        );
-        if let Some(reason) = self.reason.map(one_line).filter(|reason| !reason.is_empty()) {
-            let _ = writeln!(text, "Tagrelay-Reason: {reason}");
-        }
-        if let Some(reason) = override_reason {
-            let _ = writeln!(text, "Tagrelay-Override: {}", one_line(reason));
-        }
-        let _ = writeln!(text, "Tagrelay-Trace: {}", trace.trace_id());
+        format!("{cause} {cause_id} {by} {whom}")
     }
+}
+
+/// Longer lines of the body are broken.
+const MAX_LINE: usize = 100;
+
+/// Returns the trailers of an environment: one for each image, then one for each different cause, reason, override and trace.
+fn trailers(environment: &str, entries: &[&MessageChange<'_>]) -> String {
+    let mut text = format!("Tagrelay-Environment: {environment}\n");
+    let mut add = |name: &str, values: Vec<String>| {
+        let mut written: Vec<String> = Vec::new();
+        for value in values.into_iter().filter(|value| !value.is_empty()) {
+            if !written.contains(&value) {
+                let _ = writeln!(text, "{name}: {value}");
+                written.push(value);
+            }
+        }
+    };
+    let all = |value: &dyn Fn(&MessageChange<'_>) -> String| {
+        entries.iter().map(|entry| value(entry)).collect::<Vec<String>>()
+    };
+    add("Tagrelay-Image", all(&|entry| entry.image()));
+    add("Tagrelay-Cause", all(&|entry| entry.cause()));
+    add("Tagrelay-Reason", all(&|entry| entry.reason.map(one_line).unwrap_or_default()));
+    let overridden =
+        |entry: &MessageChange<'_>| entry.update.override_reason.as_deref().map(one_line).unwrap_or_default();
+    add("Tagrelay-Override", all(&overridden));
+    add("Tagrelay-Trace", all(&|entry| entry.update.trace.trace_id().to_string()));
+    text
 }
 
 /// Joins a foreign text into one line: a second line could pass for a trailer of ours.

@@ -3,8 +3,11 @@
 
 mod files;
 mod monitoring;
+mod platform_ci;
+mod platform_docs;
 mod platform_environments;
 mod platform_gateway;
 mod platform_monitoring;
 mod platform_rendering;
+mod platform_secrets;
 mod platform_tree;

@@ -166,6 +166,7 @@ fn page_of_the_services_names_the_variables_of_the_manifests() {
 
 #[test]
 fn dashboards_are_sound_and_prometheus_parses_them() {
+    let variable = Regex::new(r"\$\{?([a-z_]+)\}?").unwrap();
     let mut rules = Vec::new();
     let mut uids = BTreeSet::from(["tagrelay".to_owned()]);
     for file in DASHBOARDS {
@@ -183,7 +184,6 @@ fn dashboards_are_sound_and_prometheus_parses_them() {
             .iter()
             .map(|variable| variable["name"].as_str().unwrap())
             .collect();
-        let variable = Regex::new(r"\$\{?([a-z_]+)\}?").unwrap();
         for found in variable.captures_iter(&dashboard.to_string()) {
             assert!(found[1].starts_with("__") || known.contains(&found[1]), "{file}: there is no ${}", &found[1]);
         }

@@ -372,7 +372,9 @@ fn exceeded_overlay_limits_are_reported() {
     let long = resources(&format!("- {}\n", "a/".repeat(30_000)));
     assert!(long.notes[0].line == 3 && long.notes[0].reason.contains("longer than any path"), "{:?}", long.notes);
     let broken = resources("- y\n- ../broken.yaml\n");
-    assert!(broken.notes[0].line == 4 && broken.notes[0].reason.contains("`broken.yaml` brings no images: line 1"));
+    assert!(
+        broken.notes[0].line == 4 && broken.notes[0].reason.contains("the images of `broken.yaml` are unknown: line 1")
+    );
 }
 
 #[test]

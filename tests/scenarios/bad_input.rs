@@ -85,7 +85,7 @@ async fn too_large_body_is_refused_before_it_is_read() {
     let fleet = crate::fleet().service("user-service").start().await;
     let large = "x".repeat(70_000);
     assert_eq!(fleet.deliver_body(&large).await.0, 413);
-    // Only a declared length: the answer comes although the body never does.
+    // Only a declared length: the answer arrives, although the body never does.
     let address = fleet.url("").replace("http://", "");
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     stream.write_all(b"POST /webhooks/ci HTTP/1.1\r\nHost: x\r\nContent-Length: 10737418240\r\n\r\n{").await.unwrap();

@@ -266,7 +266,7 @@ async fn replay_retries_a_rate_limited_event_at_once() {
     let id = fleet.announce("user-service", &sha('1')).await;
     let event = async || fleet.api("GET", &format!("/events/{id}"), None).await.1;
     fleet.eventually("the event is postponed", async || event().await["next_attempt_at"].is_string()).await;
-    // As long as Docker Hub counts, and not for the day that was asked for.
+    // Docker Hub's window of six hours, and not the requested day.
     let wait = |event: &Value| {
         let time = |key: &str| event[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         time("next_attempt_at").duration_since(time("received_at")).as_secs()

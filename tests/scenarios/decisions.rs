@@ -228,7 +228,7 @@ async fn rejected_push_goes_once_another_commit_moves_the_branch() {
     assert_eq!(newer["state"], "waiting", "{newer:#}");
     fleet.upstream.remove_hook("pre-receive");
     fleet.upstream.commit("by hand", &[("README.md", "unprotected")]);
-    // Any look at the branch notices that it moved.
+    // Any read of the branch notices that it moved.
     let _: (u16, Value) = fleet.api("GET", "/environments", None).await;
     let third = fleet.announce("user-service", &sha('3')).await;
     assert_eq!(fleet.settled(&third).await["state"], "committed");

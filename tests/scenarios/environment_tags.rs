@@ -1,4 +1,4 @@
-//! An environment with its own tag rule takes branch builds, and no other environment does.
+//! Only an environment with its own tag rule accepts branch builds.
 
 use serde_json::json;
 use tagrelay_test_support::fleet::{Builder, Fleet, deployment, sha};

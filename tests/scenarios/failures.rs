@@ -130,7 +130,7 @@ async fn push_that_a_hook_rejects_waits_and_goes_once_the_branch_moves() {
     assert!(ready["ready"] == true && ready["problems"].to_string().contains("no deployments on Fridays"), "{ready}");
     let (status, problem) = fleet.api("POST", &format!("/events/{id}/replay"), None).await;
     assert_eq!(status, 409, "{problem}");
-    // The next try would come after half a minute. A reload brings it at once.
+    // The next attempt would be after half a minute. A reload retries at once.
     fleet.upstream.remove_hook("pre-receive");
     let pid = fleet.pid().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());

@@ -166,7 +166,7 @@ async fn waiting_promotion_does_not_replace_newer_versions() {
     let (_, ended) = api(&fleet, "GET", &format!("/promotions/{id}"), None).await;
     let reasons: Vec<&str> =
         ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
-    let overtaken = format!("older: {} was taken later for production", sha('2'));
+    let overtaken = format!("older: {} was written to production later", sha('2'));
     let by_hand = "production was changed to 7777777 by another commit after the request: promote again if it is still \
                    wanted";
     assert!(reasons.contains(&by_hand) && reasons.contains(&&*overtaken), "{ended:#}");

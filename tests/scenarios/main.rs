@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod catch_up;
+mod ci_notify;
 mod dead_letters;
 mod decisions;
 mod deployment_marks;

@@ -95,7 +95,7 @@ async fn rejected_sample_is_explained_with_advice() {
     let (code, message) = told(send(&fleet, "harbor", "nobody", &image(Kind::Harbor), &[]));
     assert!(code == Some(1) && message.contains("404"), "{message}");
     let (code, message) = told(send(&fleet, "ecr", "ecr", &image(Kind::Harbor), &[]));
-    assert!(code == Some(1) && message.contains("is no registry of ECR"), "{message}");
+    assert!(code == Some(1) && message.contains("is not a registry of ECR"), "{message}");
     let (code, message) = told(send(&fleet, "harbour", "harbor", &image(Kind::Harbor), &[]));
     assert!(code == Some(2) && message.contains("there is no sender called"), "{message}");
     let refused = receiver(&fleet, "harbor").await;

@@ -302,3 +302,41 @@ async fn stream_contains_events_and_updates() {
     heard.await.unwrap();
     assert!(text.contains("event: event\n") && text.contains("event: update\n"), "{text}");
 }
+
+#[tokio::test]
+async fn front_page_says_where_to_go_without_a_token() {
+    let fleet = crate::fleet().service("user-service").start().await;
+    let answer = fleet.client.get(fleet.url("/")).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()),
+        (200, "text/html; charset=utf-8")
+    );
+    let page = answer.text().await.unwrap();
+    for link in page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        let status = fleet.client.get(fleet.url(link)).send().await.unwrap().status();
+        assert!(status.is_success(), "{link}: {status}");
+    }
+    assert!(page.contains("tagrelay status"), "{page}");
+}
+
+#[tokio::test]
+async fn commit_message_groups_trailers_by_environment() {
+    let fleet = moved().await;
+    let body = json!({"to": "production", "reason": "release 42"});
+    let promoted = fleet.request("/promotions", body).await;
+    assert_eq!(promoted["state"], "committed", "{promoted:#}");
+    let message = fleet.upstream.git(&["log", "-1", "--format=%B", "main"]);
+    assert!(!message.contains("\n\n\n"), "{message}");
+    let names: Vec<&str> = message
+        .lines()
+        .filter(|line| line.starts_with("Tagrelay-"))
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    let expected = ["Environment", "Image", "Image", "Cause", "Reason", "Trace"].map(|name| format!("Tagrelay-{name}"));
+    assert_eq!(names, expected, "{message}");
+    // Git reads them: the last paragraph is nothing but trailers.
+    let read = fleet.upstream.git(&["log", "-1", "--format=%(trailers:only=true)", "main"]);
+    assert_eq!(read.lines().filter(|line| !line.is_empty()).count(), expected.len(), "{read}");
+    let (body, _) = message.split_once("Tagrelay-Environment").unwrap();
+    assert!(body.lines().all(|line| line.len() <= 110), "{body}");
+}

@@ -177,7 +177,8 @@ async fn trace_continues_after_crash() {
     assert_eq!(request.parent, CI_SPAN);
     let update = spans.iter().find(is_committed).unwrap();
     assert_eq!(update.parent, request.id);
-    // Nothing hangs in the air but what the first process had ended below a span that it could not end.
+    // Only spans of the first process may lack their parent: spans that ended below one that it could
+    // not end.
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).chain([CI_SPAN]).collect();
     let hanging = spans.iter().filter(|span| !ids.contains(span.parent.as_str()));
     assert!(hanging.clone().all(|span| span.name == "git commit" && span.start < update.start), "{spans:#?}");

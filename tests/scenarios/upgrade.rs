@@ -1,4 +1,4 @@
-//! The program goes on with a store of 0.1.0: nothing of it is lost, and nothing is written twice.
+//! The program continues with a store of 0.1.0: nothing is lost, and nothing is written twice.
 
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -59,7 +59,7 @@ async fn work_of_0_1_0_is_finished() {
     for service in ["queued", "postponed", "pending", "half", "unverified"] {
         eventually_runs(&fleet, "staging", service).await;
     }
-    // Holds and freezes of 0.1.0 still stand.
+    // Holds and freezes of 0.1.0 still apply.
     for (environment, service) in
         [("staging", "held"), ("staging", "half-waiting"), ("production", "frozen"), ("production", "promoted")]
     {

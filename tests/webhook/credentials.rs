@@ -269,7 +269,7 @@ fn receiver_without_secret_needs_explicit_setting() {
         let open = Receiver::new(ReceiverSettings { unauthenticated: true, ..none }).unwrap();
         open.receive(&Request { headers: &HeaderMap::new(), query: None, body: BODY }).unwrap();
         let both = ReceiverSettings { unauthenticated: true, ..settings(*kind, "x") };
-        assert!(matches!(Receiver::new(both), Err(InvalidReceiver::SecretForNobody { .. })));
+        assert!(matches!(Receiver::new(both), Err(InvalidReceiver::SecretAndUnauthenticated { .. })));
     }
 }
 

@@ -70,13 +70,13 @@ fn other_events_of_git_hosts_are_ignored_with_reason() {
     let cases = push("refs/tags/v1.0", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7").into_iter();
     let cases = cases.map(|(kind, event, body)| (kind, event, body, "`refs/tags/v1.0` is not a branch"));
     let more = [
-        ("git-github", "ping", json!({"zen": "x", "hook_id": 1}), "tries out"),
+        ("git-github", "ping", json!({"zen": "x", "hook_id": 1}), "tests the webhook"),
         ("git-github", "issues", json!({"action": "opened"}), "the event is `issues`"),
         ("git-gitlab", "Tag Push Hook", json!({"object_kind": "tag_push"}), "the event is `tag_push`"),
         ("git-gitlab", "Push Hook", json!({}), "no `object_kind`"),
         ("git-gitea", "create", json!({"ref": "x"}), "the event is `create`"),
         ("git-gitea", "push", json!({}), "no `ref`"),
-        ("git-github", "push", json!({"ref": "refs/heads/main", "after": "soon"}), "where the branch stands"),
+        ("git-github", "push", json!({"ref": "refs/heads/main", "after": "soon"}), "is not a commit id"),
         ("git-github", "push", json!({"ref": "refs/heads/"}), "is not a branch"),
     ];
     for (kind, event, body, reason) in cases.chain(more) {

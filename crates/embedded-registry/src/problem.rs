@@ -72,7 +72,7 @@ impl Problem {
     }
 
     pub(crate) fn too_large(max_bytes: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("at most {max_bytes} bytes are taken here"))
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("the limit is {max_bytes} bytes"))
     }
 
     pub(crate) fn full(message: impl Into<String>) -> Self {
@@ -80,7 +80,7 @@ impl Problem {
     }
 
     pub(crate) fn too_many_uploads() -> Self {
-        let message = "too many uploads have begun and not ended";
+        let message = "too many unfinished uploads";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
     }
 

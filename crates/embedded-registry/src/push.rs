@@ -40,7 +40,7 @@ pub async fn push(
     let base = format!("http://{}/v2/{}/", repository.registry(), repository.path());
     let pusher = Pusher {
         client: crate::notify::client().context("Failed to make an HTTP client")?,
-        base: Url::parse(&base).with_context(|| format!("{base} is no address"))?,
+        base: Url::parse(&base).with_context(|| format!("{base} is not an address"))?,
         credentials,
     };
     let layer = tar_of_one_file("message.txt", image.text.as_bytes());
@@ -94,9 +94,9 @@ impl Pusher<'_> {
         let begun = self.send(self.client.post(uploads.clone()).header(header::CONTENT_LENGTH, 0)).await?;
         let begun = expect(begun, StatusCode::ACCEPTED, "beginning an upload").await?;
         let location = begun.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let location = location.context("The registry began an upload and did not say where")?;
+        let location = location.context("The registry began an upload without a location")?;
         // The location may be relative and may have a query.
-        let mut location = uploads.join(location).with_context(|| format!("{location} is no address"))?;
+        let mut location = uploads.join(location).with_context(|| format!("{location} is not an address"))?;
         location.query_pairs_mut().append_pair("digest", digest.as_str());
         let request = self.client.put(location).header(header::CONTENT_TYPE, "application/octet-stream").body(blob);
         expect(self.send(request).await?, StatusCode::CREATED, "uploading a blob").await?;

@@ -20,7 +20,7 @@ pub enum Below {
     Yes,
     /// It is not; the whole history was read.
     No,
-    /// It was not found at the greatest depth, and the history goes on.
+    /// It was not found at the greatest depth, and the history continues.
     Unknown,
 }
 

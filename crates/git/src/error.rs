@@ -82,7 +82,7 @@ impl RemoteError {
         Self::Unavailable { reason: reason.into(), ask_again_after: None }
     }
 
-    /// Removes our credentials from the server's words.
+    /// Removes our credentials from the server's text.
     pub(crate) fn redacted(self, redaction: &Redaction) -> Self {
         match self {
             Self::Unauthorized { reason } => Self::Unauthorized { reason: redaction.clean(&reason) },
@@ -92,7 +92,7 @@ impl RemoteError {
             Self::Unavailable { reason, ask_again_after } => {
                 Self::Unavailable { reason: redaction.clean(&reason), ask_again_after }
             }
-            // Holds no words of a server.
+            // Contains no text of a server.
             Self::Mirror(error) => Self::Mirror(error),
         }
     }
@@ -144,7 +144,7 @@ impl PushError {
         Self::Unknown { reason: reason.into(), ask_again_after: None }
     }
 
-    /// Removes our credentials from the server's words.
+    /// Removes our credentials from the server's text.
     pub(crate) fn redacted(self, redaction: &Redaction) -> Self {
         match self {
             Self::Outdated { reason } => Self::Outdated { reason: redaction.clean(&reason) },

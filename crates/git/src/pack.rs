@@ -146,8 +146,8 @@ fn put_delta_size(delta: &mut Vec<u8>, size: usize) {
     delta.push(rest as u8);
 }
 
-/// Writes copy instructions: a byte tells which of four offset and three size bytes follow, lowest first. One instruction
-/// copies at most 0xffff bytes, which every reader of packs understands.
+/// Writes copy instructions: a byte encodes which of four offset and three size bytes follow, lowest first. One
+/// instruction copies at most 0xffff bytes, which every reader of packs understands.
 fn put_copies(delta: &mut Vec<u8>, mut offset: usize, mut size: usize) {
     while size > 0 {
         let part = size.min(0xffff);

@@ -22,7 +22,7 @@ struct Parameter<'tree> {
 
 impl<'tree> Finder<'tree, '_, '_> {
     /// `kustomize.images`: `name=new:tag@digest`, `new:tag@digest`.
-    pub(crate) fn take_kustomize_images(&mut self, kustomize: NodeId) -> Result<(), Unreadable> {
+    pub(crate) fn find_kustomize_images(&mut self, kustomize: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         let Some(images) = tree.value_of(kustomize, "images") else { return Ok(()) };
         let images = tree.resolve(images);
@@ -37,18 +37,18 @@ impl<'tree> Finder<'tree, '_, '_> {
                     Some(end) if text[end..].starts_with('=') => end + 1,
                     _ => 0,
                 };
-                self.take_reference(images, at, node, text, start, None);
+                self.find_reference(images, at, node, text, start, None);
             }
         }
         Ok(())
     }
 
     /// `helm.parameters`, and `helm.values` with YAML inside. `helm.valuesObject` is found by the general search.
-    pub(crate) fn take_helm(&mut self, helm: NodeId) -> Result<(), Unreadable> {
+    pub(crate) fn find_helm(&mut self, helm: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         let helm = self.reader.follow(helm)?;
         if let Some(values) = tree.value_of(helm, "values") {
-            self.take_values_text(values);
+            self.find_values_text(values);
         }
         let Some(list) = tree.value_of(helm, "parameters") else { return Ok(()) };
         let list = tree.resolve(list);
@@ -66,16 +66,16 @@ impl<'tree> Finder<'tree, '_, '_> {
                 parameters.insert(name, Parameter { at, node, text });
             }
         }
-        self.take_parameters(list, &parameters);
+        self.find_parameters(list, &parameters);
         Ok(())
     }
 
-    fn take_parameters(&mut self, list: NodeId, parameters: &BTreeMap<&'tree str, Parameter<'tree>>) {
+    fn find_parameters(&mut self, list: NodeId, parameters: &BTreeMap<&'tree str, Parameter<'tree>>) {
         for (name, parameter) in parameters {
             let (prefix, last) = name.split_at(name.rfind('.').map_or(0, |dot| dot + 1));
             let beside = |key: &str| parameters.get(format!("{prefix}{key}").as_str());
             match last {
-                "image" => self.take_reference(list, parameter.at, parameter.node, parameter.text, 0, None),
+                "image" => self.find_reference(list, parameter.at, parameter.node, parameter.text, 0, None),
                 // Argo CD Image Updater's default name is `image.name`.
                 "repository" => {}
                 "name" if beside("repository").is_none() => {}
@@ -87,7 +87,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
             match (inner, digest) {
                 // With two digests it is unclear which one applies.
-                (Some(_), Some((_, second))) => self.unclear.note_two_digests(parameter.text, second.node),
+                (Some(_), Some((_, second))) => self.unclear.report_two_digests(parameter.text, second.node),
                 (inner, digest) => {
                     self.add_below(list, Format::Argocd, tag, inner.or(digest), (registry, parameter.text));
                 }
@@ -96,18 +96,18 @@ impl<'tree> Finder<'tree, '_, '_> {
     }
 
     /// Records a scalar with a part of an ApplicationSet, if it can contain sites. Most are templates and not YAML.
-    pub(crate) fn take_part_of_set(&mut self, at: Option<NodeId>) {
+    pub(crate) fn find_part_of_set(&mut self, at: Option<NodeId>) {
         if let Slot::Text(at, node, text) = self.reader.slot(at)
             && may_hold_sites(text.as_bytes())
         {
-            self.note_embedded(at, node).content = Content::Argocd;
+            self.embedded_entry(at, node).content = Content::Argocd;
         }
     }
 
     /// Records a scalar with Helm values.
-    pub(crate) fn take_values_text(&mut self, at: NodeId) {
+    pub(crate) fn find_values_text(&mut self, at: NodeId) {
         if let Slot::Text(at, node, _) = self.reader.slot(Some(at)) {
-            self.note_embedded(at, node).content = Content::Values;
+            self.embedded_entry(at, node).content = Content::Values;
         }
     }
 }

@@ -28,7 +28,7 @@ struct Claims<'text> {
 
 impl<'task> Finder<'_, '_, 'task> {
     /// Adds sites from markers and rules, and removes those that a marker excludes.
-    pub(crate) fn take_claims(&mut self, task: &Task<'task>) {
+    pub(crate) fn apply_claims(&mut self, task: &Task<'task>) {
         let mut markers = match may_hold_markers(self.tree.text().as_bytes()) {
             true => markers(self.tree),
             false => Vec::new(),
@@ -49,19 +49,19 @@ impl<'task> Finder<'_, '_, 'task> {
             }
         }
         for marker in &markers {
-            self.take_marker(marker, task, &mut claims);
+            self.find_marker(marker, task, &mut claims);
         }
         let mut met = vec![false; task.rules.len()];
         for document in &self.tree.documents {
             for (rule, met) in task.rules.iter().zip(&mut met) {
                 for place in select(self.tree, document.root, rule.steps) {
-                    *met |= self.take_rule(place, rule, task.role, &mut claims);
+                    *met |= self.find_rule(place, rule, task.role, &mut claims);
                 }
             }
         }
         for (_, rule) in met.iter().zip(&task.rules).filter(|(met, _)| !**met) {
             let whose = rule.repository.map_or("an image".to_owned(), Repository::to_string);
-            self.note(1, format!("no version stands where an [[environment.site]] looks for that of {whose}"));
+            self.note(1, format!("an [[environment.site]] finds no version at its path for {whose}"));
         }
         if !claims.ignored.is_empty() {
             let is_ignored = |part: &Part| {
@@ -119,7 +119,7 @@ impl<'task> Finder<'_, '_, 'task> {
         entries.filter(is_named).filter_map(|entry| tree.value_of(entry, "value")).collect()
     }
 
-    fn take_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
+    fn find_marker(&mut self, marker: &Marker<'_>, task: &Task<'task>, claims: &mut Claims<'_>) {
         let Some(at) = marker.at else {
             if marker.says == Says::Ignore && marker.around.is_some() {
                 return;
@@ -158,7 +158,7 @@ impl<'task> Finder<'_, '_, 'task> {
             Some(Marked::Digest) => Some(RulePart::Digest),
             None => None,
         };
-        match self.take_scalar(at, part, owner, Format::Marker) {
+        match self.find_scalar(at, part, owner, Format::Marker) {
             Ok(()) => claims.note(at, self.found.len() - 1),
             Err(reason) => {
                 let (Name::Own(name) | Name::Policy(name)) = name;
@@ -179,7 +179,7 @@ impl<'task> Finder<'_, '_, 'task> {
     }
 
     /// Returns whether there is a version at the end of a rule's path.
-    fn take_rule(
+    fn find_rule(
         &mut self,
         place: Reached<'task>,
         rule: &Rule<'task>,
@@ -192,7 +192,7 @@ impl<'task> Finder<'_, '_, 'task> {
                     return true;
                 }
                 let owner = Owner { known: rule.repository, guess: None };
-                let is_taken = self.take_scalar(at, Some(rule.part), owner, Format::Rule).is_ok();
+                let is_taken = self.find_scalar(at, Some(rule.part), owner, Format::Rule).is_ok();
                 if is_taken {
                     claims.note(at, self.found.len() - 1);
                 }
@@ -201,7 +201,7 @@ impl<'task> Finder<'_, '_, 'task> {
             // Three levels of texts are not supported.
             Reached::Inside(at, steps) => match self.reader.slot(Some(at)) {
                 Slot::Text(at, node, _) if matches!(role, Role::File(_)) => {
-                    self.note_embedded(at, node).rules.push(Rule { steps, ..*rule });
+                    self.embedded_entry(at, node).rules.push(Rule { steps, ..*rule });
                     true
                 }
                 _ => false,
@@ -210,7 +210,7 @@ impl<'task> Finder<'_, '_, 'task> {
     }
 
     /// Makes a scalar a site. Without a part, a text with a version is a reference, any other a tag.
-    fn take_scalar(
+    fn find_scalar(
         &mut self,
         at: NodeId,
         part: Option<RulePart>,
@@ -442,11 +442,7 @@ mod tests {
             ("a: v1\n---\nb: v1", tag("$.b"), "3 rule docker.io/a/b v1"),
             ("x: |\n  image:\n    v: v1\n", tag("$.x.image.v"), "3 rule docker.io/a/b v1"),
             ("image: q.io/c:v1", tag("$.image"), "1 helm-values docker.io/a/b v1"),
-            (
-                "a: [v1]",
-                tag("$.a"),
-                "1: no version stands where an [[environment.site]] looks for that of docker.io/a/b",
-            ),
+            ("a: [v1]", tag("$.a"), "1: an [[environment.site]] finds no version at its path for docker.io/a/b"),
         ] {
             assert_eq!(found(text, &settings), [expected], "{text}");
         }

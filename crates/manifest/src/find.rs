@@ -46,15 +46,15 @@ impl<'task> Sites<'task> {
                     finder.walk(root)?;
                 }
                 match kind {
-                    DocumentKind::Kustomization => finder.take_patches(root)?,
-                    DocumentKind::Patch => finder.take_operations(root)?,
+                    DocumentKind::Kustomization => finder.find_patches(root)?,
+                    DocumentKind::Patch => finder.find_operations(root)?,
                     _ => {}
                 }
             }
         }
         finder.in_order();
         refuse_duplicates_above(tree, &finder.found)?;
-        finder.take_claims(task);
+        finder.apply_claims(task);
         if !matches!(task.role, Role::File(_)) {
             finder.skip_nested_texts();
         }
@@ -95,7 +95,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
     fn skip_nested_texts(&mut self) {
         for node in std::mem::take(&mut self.embedded).into_keys() {
             if may_hold_sites(self.tree.node(node).value.as_bytes()) {
-                self.unclear.note(node, "this text is inside another text, and is not looked into".to_owned());
+                self.unclear.note(node, "this text is inside another text and is not searched".to_owned());
             }
         }
     }
@@ -133,14 +133,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         self.reader.refuse_duplicate(&slots)?;
         let image = self.reader.slot(slots[Key::Image]);
         if let Slot::Text(at, node, text) = image {
-            self.take_reference_beside(mapping, at, node, text, &slots);
+            self.find_reference_beside(mapping, at, node, text, &slots);
         } else if let (Some(image), Format::Kubernetes) = (slots[Key::Image], self.document.format()) {
-            self.take_volume(image)?;
+            self.find_volume(image)?;
         }
         match (self.reader.slot(slots[Key::Repository]), image) {
-            (Slot::Text(_, _, name), _) => self.take_values(mapping, name, &slots, global),
+            (Slot::Text(_, _, name), _) => self.find_values(mapping, name, &slots, global),
             // Some charts use `image` for the repository: <https://github.com/kubernetes/ingress-nginx>.
-            (Slot::Absent, Slot::Text(_, _, name)) => self.take_values(mapping, name, &slots, global),
+            (Slot::Absent, Slot::Text(_, _, name)) => self.find_values(mapping, name, &slots, global),
             _ => {}
         }
         if let (true, Some(images)) = (self.document.has_image_entries(), slots[Key::Images]) {
@@ -150,7 +150,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
                 self.reader.revisit(images)?;
                 for entry in tree.children(images) {
                     let entry = self.reader.follow(entry)?;
-                    self.take_entry(entry)?;
+                    self.find_entry(entry)?;
                 }
             }
         }
@@ -163,26 +163,26 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
             DocumentKind::Argocd => {
                 if let Some(kustomize) = slots[Key::Kustomize] {
                     let kustomize = self.reader.follow(kustomize)?;
-                    self.take_kustomize_images(kustomize)?;
-                    self.take_patches_of(kustomize)?;
+                    self.find_kustomize_images(kustomize)?;
+                    self.find_patches_of(kustomize)?;
                 }
                 if let Some(helm) = slots[Key::Helm] {
-                    self.take_helm(helm)?;
+                    self.find_helm(helm)?;
                 }
                 for key in [Key::ElementsYaml, Key::TemplatePatch] {
-                    self.take_part_of_set(slots[key]);
+                    self.find_part_of_set(slots[key]);
                 }
             }
             // A post-renderer, which has the form of a kustomization.
             DocumentKind::HelmRelease => {
                 if let Some(kustomize) = slots[Key::Kustomize] {
                     let kustomize = self.reader.follow(kustomize)?;
-                    self.take_patches_of(kustomize)?;
+                    self.find_patches_of(kustomize)?;
                 }
             }
             DocumentKind::HelmChart => {
                 if let Some(values) = slots[Key::ValuesContent] {
-                    self.take_values_text(values);
+                    self.find_values_text(values);
                 }
             }
             _ => {}
@@ -192,16 +192,16 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
 
     /// The image of a volume: `image: {reference: repository:tag}`
     /// (<https://kubernetes.io/docs/concepts/storage/volumes/#image>).
-    fn take_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
+    fn find_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
         let image = self.reader.follow(image)?;
         if let Slot::Text(at, node, text) = self.reader.slot(self.tree.value_of(image, "reference")) {
-            self.take_reference(image, at, node, text, 0, None);
+            self.find_reference(image, at, node, text, 0, None);
         }
         Ok(())
     }
 
     /// An entry of a kustomization's `images`.
-    fn take_entry(&mut self, entry: NodeId) -> Result<(), Unreadable> {
+    fn find_entry(&mut self, entry: NodeId) -> Result<(), Unreadable> {
         if !matches!(self.tree.node(entry).kind, Kind::Mapping(_)) {
             return Ok(());
         }
@@ -214,14 +214,14 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         let (tag, digest) = match (self.reader.slot(slots[Key::NewTag]), self.reader.slot(slots[Key::Digest])) {
             (Slot::Other, version) | (version, Slot::Other) => {
                 let has_version = matches!(version, Slot::Text(..));
-                self.unclear.note_no_text(&self.reader, name, &slots, &[Key::NewTag, Key::Digest], has_version);
+                self.unclear.report_no_text(&self.reader, name, &slots, &[Key::NewTag, Key::Digest], has_version);
                 return Ok(());
             }
             (Slot::Text(at, node, text), digest) => {
                 let (tag, inner) = Part::tag_and_digest(at, node, text);
                 match (inner, digest.whole()) {
                     (Some(_), Some((_, second))) => {
-                        self.unclear.note_two_digests(name, second.node);
+                        self.unclear.report_two_digests(name, second.node);
                         return Ok(());
                     }
                     (inner, whole) => (Some(tag), inner.or(whole)),

@@ -40,7 +40,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
     }
 
     /// Returns the entry of a scalar whose text has sites, and adds it if it is missing.
-    pub(crate) fn note_embedded(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
+    pub(crate) fn embedded_entry(&mut self, at: NodeId, node: NodeId) -> &mut Embedded<'task> {
         let new = || Embedded { node, reached_by: Vec::new(), content: Content::Unknown, rules: Vec::new() };
         let embedded = self.embedded.entry(node).or_insert_with(new);
         embedded.reached_by.push(at);
@@ -48,7 +48,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
     }
 
     /// Adds the site `repository:tag@digest` in the text from some byte on, below an optional registry.
-    pub(crate) fn take_reference(
+    pub(crate) fn find_reference(
         &mut self,
         home: NodeId,
         at: NodeId,
@@ -73,7 +73,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         let repository = below(registry, name);
         match registry {
             Some(registry) if repository.parse::<Repository>().is_err() => {
-                self.unclear.note_bad_registry(registry, name, tag.as_ref().or(digest.as_ref()));
+                self.unclear.report_bad_registry(registry, name, tag.as_ref().or(digest.as_ref()));
             }
             _ => {
                 self.add(home, format, tag, digest, &repository);
@@ -100,7 +100,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         };
         let Ok(repository) = repository.parse() else { return false };
         let (Some(tag_value), Some(digest_value)) = (parse_tag(&tag), parse_digest(&digest)) else {
-            self.unclear.note_bad_version(tag.as_ref(), digest.as_ref());
+            self.unclear.report_bad_version(tag.as_ref(), digest.as_ref());
             return false;
         };
         let Some(version) = Version::from_parts(tag_value, digest_value) else { return false };

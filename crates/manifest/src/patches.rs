@@ -14,29 +14,29 @@ use tagrelay_image::ImageReference;
 
 impl Finder<'_, '_, '_> {
     /// Reads the patches of a kustomization; in Flux's objects below `spec`.
-    pub(crate) fn take_patches(&mut self, root: NodeId) -> Result<(), Unreadable> {
-        self.take_patches_of(root)?;
+    pub(crate) fn find_patches(&mut self, root: NodeId) -> Result<(), Unreadable> {
+        self.find_patches_of(root)?;
         match self.tree.value_of(root, "spec") {
             Some(spec) => {
                 let spec = self.reader.follow(spec)?;
-                self.take_patches_of(spec)
+                self.find_patches_of(spec)
             }
             None => Ok(()),
         }
     }
 
     /// Reads `patches`, `patchesJson6902` and `patchesStrategicMerge`.
-    pub(crate) fn take_patches_of(&mut self, holder: NodeId) -> Result<(), Unreadable> {
+    pub(crate) fn find_patches_of(&mut self, holder: NodeId) -> Result<(), Unreadable> {
         for key in ["patches", "patchesJson6902"] {
             for patch in self.items(holder, key)? {
                 let patch = self.reader.follow(patch)?;
-                self.take_patch(self.tree.value_of(patch, "patch"))?;
+                self.find_patch(self.tree.value_of(patch, "patch"))?;
             }
         }
         for patch in self.items(holder, "patchesStrategicMerge")? {
             // A single line is the path of a file.
             if matches!(self.reader.slot(Some(patch)), Slot::Text(_, _, text) if text.contains('\n')) {
-                self.take_patch(Some(patch))?;
+                self.find_patch(Some(patch))?;
             }
         }
         Ok(())
@@ -50,16 +50,16 @@ impl Finder<'_, '_, '_> {
     }
 
     /// Reads a patch: a text, or the operations themselves, as in Flux's first versions.
-    fn take_patch(&mut self, at: Option<NodeId>) -> Result<(), Unreadable> {
+    fn find_patch(&mut self, at: Option<NodeId>) -> Result<(), Unreadable> {
         match (self.reader.slot(at), at) {
             (Slot::Text(at, node, _), _) => {
-                self.note_embedded(at, node).content = Content::Patch;
+                self.embedded_entry(at, node).content = Content::Patch;
                 Ok(())
             }
             (Slot::Other, Some(at)) => {
                 let operations = self.reader.follow(at)?;
                 let document = std::mem::replace(&mut self.document, DocumentKind::Patch);
-                let taken = self.take_operations(operations);
+                let taken = self.find_operations(operations);
                 self.document = document;
                 taken
             }
@@ -68,7 +68,7 @@ impl Finder<'_, '_, '_> {
     }
 
     /// Reads the operations of a JSON Patch that set an `image`.
-    pub(crate) fn take_operations(&mut self, root: NodeId) -> Result<(), Unreadable> {
+    pub(crate) fn find_operations(&mut self, root: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         if !matches!(tree.node(root).kind, Kind::Sequence(_)) {
             return Ok(());
@@ -79,9 +79,9 @@ impl Finder<'_, '_, '_> {
             let value = self.reader.slot(tree.value_of(operation, "value"));
             if let (true, Slot::Text(_, _, path), Slot::Text(at, node, text)) = (self.sets(operation), path, value) {
                 if path.ends_with("/image") || path.ends_with("/image/reference") {
-                    self.take_reference(operation, at, node, text, 0, None);
+                    self.find_reference(operation, at, node, text, 0, None);
                 } else {
-                    self.note_half_image(path, node, text);
+                    self.report_half_image(path, node, text);
                 }
             }
         }
@@ -101,7 +101,7 @@ impl Finder<'_, '_, '_> {
     }
 
     /// Reports an operation that sets a version without naming its image: `/spec/values/image/tag`.
-    fn note_half_image(&mut self, path: &str, node: NodeId, text: &str) {
+    fn report_half_image(&mut self, path: &str, node: NodeId, text: &str) {
         let mut parts = path.rsplit('/');
         let (last, above) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let is_number = |part: &str| part == "-" || part.bytes().all(|byte| byte.is_ascii_digit());

@@ -107,8 +107,7 @@ impl<'tree, 'task> Contents<'tree, 'task> {
                     let lines = scalar.value.lines().count().max(1) as u32;
                     let line = line_in_file(scalar, line.unwrap_or(1).min(lines));
                     // In a note about a text, the file is left out.
-                    let reason =
-                        reason.replace(TEMPLATE_HINT, ", so it may be a template: nothing in it is looked into");
+                    let reason = reason.replace(TEMPLATE_HINT, ", so it may be a template: it is not searched");
                     notes.push(Note { line, reason: format!("the text that begins here {reason}") });
                 }
             }

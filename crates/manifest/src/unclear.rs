@@ -10,7 +10,7 @@ use super::slots::{Key, Reader, Slots};
 use super::tree::{NodeId, Tree};
 
 /// Limit of reported positions in a text.
-const MAX_TOLD: usize = 100;
+const MAX_REPORTED: usize = 100;
 
 /// Limit of a quoted value, in characters.
 const MAX_SHOWN: usize = 80;
@@ -43,7 +43,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
 
     /// Records a tag and a digest of which one is invalid, if the other one is valid, or if both would be valid without a trailing
     /// line break. Other values probably do not concern an image.
-    pub(crate) fn note_bad_version(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
+    pub(crate) fn report_bad_version(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
         let is_tag = |text: &str| text.parse::<Tag>().is_ok();
         let tags = tag.map(|(text, part)| (*text, part, is_tag(text), is_tag(text.trim_end_matches('\n'))));
         let digests = digest.map(|(text, part)| {
@@ -78,7 +78,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
     }
 
     /// Records the first key with an unusable value, if the map would be a site without it. An unusable tag alone is reported too.
-    pub(crate) fn note_no_text(
+    pub(crate) fn report_no_text(
         &mut self,
         reader: &Reader<'_, '_>,
         name: &str,
@@ -100,7 +100,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
     }
 
     /// Records an image with two digests.
-    pub(crate) fn note_two_digests(&mut self, name: &str, second: NodeId) {
+    pub(crate) fn report_two_digests(&mut self, name: &str, second: NodeId) {
         if name.parse::<Repository>().is_ok() {
             let name = shown(name);
             let reason = format!(
@@ -111,7 +111,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
     }
 
     /// Records a repository that is invalid below its registry, but valid without it.
-    pub(crate) fn note_bad_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
+    pub(crate) fn report_bad_registry(&mut self, registry: &str, name: &str, version: Option<&Written<'_>>) {
         let Some((text, part)) = version else { return };
         let is_version = text.parse::<Tag>().is_ok() || part.digest_of(text).is_some();
         if is_version && name.parse::<Repository>().is_ok() {
@@ -126,7 +126,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
 
     /// Records the reason of a node, unless it has one.
     pub(crate) fn note(&mut self, node: NodeId, reason: String) {
-        if self.reasons.len() < MAX_TOLD {
+        if self.reasons.len() < MAX_REPORTED {
             self.reasons.insert(node, reason);
         }
     }
@@ -220,7 +220,7 @@ mod tests {
     fn text_inside_a_text_is_reported() {
         let text = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nspec:\n  templatePatch: |\n    spec:\n      \
                     source:\n        helm:\n          values: |\n            image: a:1\n";
-        assert_eq!(notes("a.yaml", text), ["9: this text is inside another text, and is not looked into"]);
+        assert_eq!(notes("a.yaml", text), ["9: this text is inside another text and is not searched"]);
         assert_eq!(notes("a.yaml", &text.replace("image", "x")), [""; 0]);
     }
 }

@@ -10,29 +10,29 @@ use super::tree::NodeId;
 
 impl Finder<'_, '_, '_> {
     /// `image: repository:tag`, below the `registry` next to it unless it has its own.
-    pub(crate) fn take_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
+    pub(crate) fn find_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
         let (name, tag, digest) = ImageReference::split(text);
         if !self.document.holds_values() || has_host(name) {
-            return self.take_reference(home, at, node, text, 0, None);
+            return self.find_reference(home, at, node, text, 0, None);
         }
         match self.reader.slot(slots[Key::Registry]) {
             // With an unusable registry the repository is unknown.
             _ if self.reader.is_odd(slots, Key::Registry) => {
                 if tag.is_some() || digest.is_some() {
-                    self.unclear.note_no_text(&self.reader, name, slots, &[Key::Registry], true);
+                    self.unclear.report_no_text(&self.reader, name, slots, &[Key::Registry], true);
                 }
             }
-            Slot::Text(_, _, registry) => self.take_reference(home, at, node, text, 0, Some(registry)),
-            _ => self.take_reference(home, at, node, text, 0, None),
+            Slot::Text(_, _, registry) => self.find_reference(home, at, node, text, 0, Some(registry)),
+            _ => self.find_reference(home, at, node, text, 0, None),
         }
     }
 
     /// `repository`, `tag` and `digest` beside each other.
-    pub(crate) fn take_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
+    pub(crate) fn find_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
         let parts = [Key::Registry, Key::Tag, Key::Digest, Key::Sha];
         if parts.iter().any(|key| self.reader.is_odd(slots, *key)) {
             let has_version = parts.iter().any(|key| *key != Key::Registry && self.is_text(slots, *key));
-            return self.unclear.note_no_text(&self.reader, name, slots, &parts, has_version);
+            return self.unclear.report_no_text(&self.reader, name, slots, &parts, has_version);
         }
         let registry = match self.reader.slot(slots[Key::Registry]) {
             Slot::Text(_, _, registry) => Some(registry),
@@ -60,7 +60,7 @@ impl Finder<'_, '_, '_> {
         let digest = digests.pop();
         match &digest {
             // With two digests it is unclear which one applies.
-            Some((_, part)) if !digests.is_empty() => self.unclear.note_two_digests(name, part.node),
+            Some((_, part)) if !digests.is_empty() => self.unclear.report_two_digests(name, part.node),
             _ => self.add_below(home, self.document.values_format(), tag, digest, (registry, name)),
         }
     }

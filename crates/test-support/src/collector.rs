@@ -69,7 +69,7 @@ impl Collector {
         };
         let limit = std::time::Duration::from_secs(30);
         let received = tokio::time::timeout(limit, waiting).await;
-        received.unwrap_or_else(|_| panic!("not enough came: {:#?}", self.inbox.received.lock().unwrap()))
+        received.unwrap_or_else(|_| panic!("too few events arrived: {:#?}", self.inbox.received.lock().unwrap()))
     }
 }
 

@@ -179,7 +179,7 @@ fn cut() -> ! {
 
 fn backend(folder: &Path, method: &str, path: &str, query: &str, headers: &HeaderMap, length: usize) -> Command {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    // Started directly: `git` would leave it behind when killed, and with half a body it would loop for ever.
+    // Started directly: `git` would leave it behind when killed, and with half a body it would loop forever.
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = std::process::Command::new("git").arg("--exec-path").output().expect("git is installed").stdout;
         Path::new(String::from_utf8(folder).unwrap().trim_end()).join("git-http-backend")

@@ -84,7 +84,7 @@ impl Collector {
             if trace.iter().filter(|span| span.name == name).count() >= count {
                 return trace;
             }
-            assert!(Instant::now() < deadline, "no {count} spans `{name}` came: {:#?}", self.spans());
+            assert!(Instant::now() < deadline, "fewer than {count} spans `{name}` arrived: {:#?}", self.spans());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -174,7 +174,7 @@ impl Gate {
         self.folder.join("reached").exists()
     }
 
-    /// Opens the gate for good.
+    /// Opens the gate. It stays open.
     pub fn open(&self) {
         std::fs::create_dir_all(&self.folder).unwrap();
         std::fs::write(self.folder.join("open"), "").unwrap();

@@ -58,7 +58,7 @@ impl std::fmt::Display for Credential {
             }
             Self::Bearer => f.write_str("`Authorization: Bearer` with the secret"),
             Self::CustomHeader => f.write_str("the secret in a header of your choice whose name begins with `X-`"),
-            Self::IdentityToken => f.write_str("an OpenID Connect token, where one is configured"),
+            Self::IdentityToken => f.write_str("an OpenID Connect token, if one is configured"),
             Self::Header(header) => write!(f, "the secret in `{header}`"),
             Self::Hmac { header, prefix, hash, .. } => {
                 let hash = match hash {

@@ -55,7 +55,7 @@ pub struct MovedBranch {
 /// A part of a request that is not a push of a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ignored {
-    /// Its class.
+    /// Why it is not a push of a tag.
     pub class: IgnoredClass,
     /// The content that was found, and its position in the body.
     pub reason: String,

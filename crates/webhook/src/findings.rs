@@ -91,7 +91,7 @@ impl<'a> Findings<'a> {
             return self.ignore(IgnoredClass::Other, format!("{} is not a branch", quoted(reference)));
         };
         let Some(Ok(commit)) = commit.map(str::parse::<CommitSha>) else {
-            return self.malformed("the body does not say in `after` where the branch stands");
+            return self.malformed("`after` in the body is not a commit id");
         };
         let commit = Some(commit).filter(|commit| commit.as_str().bytes().any(|digit| digit != b'0'));
         self.delivery.moved.push(MovedBranch { branch: branch.to_owned(), commit });

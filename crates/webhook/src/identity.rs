@@ -192,7 +192,7 @@ impl IdentityTokens {
         }
         // A critical header that is not understood makes the token invalid (<https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11>).
         if header.get("crit").is_present() {
-            return Err("the token's header names extensions that must be understood, and none is");
+            return Err("the token's header requires extensions that are not supported");
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "the token's signature cannot be read")?;
         if !self.keys.verify(header.get("kid").text().as_deref(), signed.as_bytes(), &signature) {
@@ -213,7 +213,7 @@ impl IdentityTokens {
     fn check_claims(&self, claims: Node<'_>, now: i64) -> Result<(), &'static str> {
         let bare = |issuer: &str| issuer.strip_prefix("https://").unwrap_or(issuer).to_owned();
         if claims.get("iss").text().is_none_or(|issuer| bare(&issuer) != bare(&self.issuer)) {
-            return Err("the token is of another issuer");
+            return Err("the token has another issuer");
         }
         let audience = claims.get("aud");
         let named = |node: Node<'_>| node.text().is_some_and(|text| text == self.audience);

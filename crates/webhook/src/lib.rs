@@ -25,9 +25,9 @@
 //! | `distribution` | Distribution | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL |
 //! | `ghcr` | GitHub | ghcr.io | HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
 //! | `quay` | Quay | in the body | `?token=` with the secret in the URL |
-//! | `acr` | Azure Container Registry | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or an OpenID Connect token, where one is configured |
+//! | `acr` | Azure Container Registry | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or an OpenID Connect token, if one is configured |
 //! | `ecr` | AWS ECR | in the body | the secret in a header of your choice whose name begins with `X-`, or `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or `?token=` with the secret in the URL |
-//! | `gar` | Google Artifact Registry | in the body | `?token=` with the secret in the URL, or an OpenID Connect token, where one is configured |
+//! | `gar` | Google Artifact Registry | in the body | `?token=` with the secret in the URL, or an OpenID Connect token, if one is configured |
 //! | `artifactory` | Artifactory | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-JFrog-Event-Auth: <hex>`, or the secret in `X-JFrog-Event-Auth` |
 //! | `nexus` | Nexus Repository | `registry` | HMAC-SHA1 of the body, keyed with the secret, in `X-Nexus-Webhook-Signature: <hex>` |
 //! | `gitea` | Gitea | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Gitea-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |

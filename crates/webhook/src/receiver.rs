@@ -33,7 +33,7 @@ pub enum InvalidReceiver {
     },
     /// A credential and `unauthenticated = true` exclude each other.
     #[error("receiver `{name}` has a credential and `unauthenticated = true`: leave one of them out")]
-    SecretForNobody {
+    SecretAndUnauthenticated {
         /// The receiver's name.
         name: String,
     },
@@ -77,7 +77,7 @@ impl Receiver {
         }
         let has_secret = settings.secret.is_some() || settings.previous_secret.is_some();
         if settings.unauthenticated && (has_secret || has_token) {
-            return Err(InvalidReceiver::SecretForNobody { name });
+            return Err(InvalidReceiver::SecretAndUnauthenticated { name });
         }
         if settings.secret.is_none() && !has_token && !settings.unauthenticated {
             return Err(InvalidReceiver::NoSecret { name, credentials: settings.kind.credentials() });
@@ -107,7 +107,7 @@ impl Receiver {
         self.settings.kind
     }
 
-    /// Returns the settings.
+    /// Returns the settings that the receiver was created with.
     pub fn settings(&self) -> &ReceiverSettings {
         &self.settings
     }

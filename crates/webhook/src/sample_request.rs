@@ -11,11 +11,11 @@ use super::senders::Kind;
 /// A valid request for a receiver, with its credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleRequest {
-    /// The headers.
+    /// The headers, with the credential if it is in one.
     pub headers: HeaderMap,
     /// A parameter to add to the URL's query, decoded: name and value.
     pub query: Option<(&'static str, String)>,
-    /// The body.
+    /// The body, as the sender would write it.
     pub body: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ impl Kind {
         let mut request = SampleRequest { headers: HeaderMap::new(), query: None, body };
         for (name, value) in message.headers {
             let value = HeaderValue::from_str(&value);
-            let value = value.map_err(|_| NoSample::Image(format!("`{name}` cannot hold this image")))?;
+            let value = value.map_err(|_| NoSample::Image(format!("`{name}` cannot have this image")))?;
             request.headers.append(HeaderName::from_static(name), value);
         }
         // The first credential is the default one. A token may be needed in addition.

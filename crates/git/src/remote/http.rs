@@ -154,7 +154,7 @@ impl HttpRemote {
         sent.push_front((username.to_owned(), password));
     }
 
-    /// What removes the sent credentials from the words of the server.
+    /// Returns the redaction of the sent credentials, for texts of the server.
     pub(super) fn redaction(&self) -> Redaction {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.iter().fold(Redaction::none(), |all, (username, secret)| all.and(username, secret.expose_secret()))
@@ -213,7 +213,7 @@ impl HttpRemote {
         }
         let mut reader = match self.accepted(response, "application/x-git-receive-pack-result").await {
             Ok(reader) => reader,
-            // A gateway's error does not tell whether the server behind it moved the branch.
+            // A gateway's error does not show whether the server behind it moved the branch.
             Err(error) if status.is_server_error() || status.is_success() => {
                 let ask_again_after = error.ask_again_after();
                 return Err(PushError::Unknown { reason: error.to_string(), ask_again_after });

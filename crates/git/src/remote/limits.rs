@@ -14,7 +14,7 @@ pub(super) fn silence_limit_for(bytes: usize) -> Duration {
 }
 
 /// The longest duration of a push, plus the upload time over a slow link. It ends a push whose server sends keep-alive
-/// packets for ever.
+/// packets forever.
 pub(super) const PUSH_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The longest time to establish a connection.

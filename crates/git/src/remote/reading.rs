@@ -49,7 +49,7 @@ impl Reading<'_> {
         fetched.map_err(|error| error.redacted(&self.redaction()))
     }
 
-    /// What removes our credentials from the words of the server.
+    /// Returns the redaction of our credentials, for texts of the server.
     pub(super) fn redaction(&self) -> Redaction {
         match &self.0 {
             Conversation::Http(http) => http.remote.redaction(),

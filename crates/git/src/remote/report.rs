@@ -154,7 +154,7 @@ fn is_race(reason: &str) -> bool {
 /// Whether a rejection is a failure of the server (a lost object, maintenance, a full disk) and not a decision.
 ///
 /// The reasons come from Git's `builtin/receive-pack.c` and from GitHub. GitLab's hook declines every push while its
-/// permission service is down, and only the output of the hook tells (`gitlab-shell`, `internal/gitlabnet`).
+/// permission service is down, and only the output of the hook shows it (`gitlab-shell`, `internal/gitlabnet`).
 fn is_server_failure(reason: &str, output: &str) -> bool {
     const REASONS: [&str; 7] = [
         "missing necessary objects",

@@ -85,11 +85,11 @@ impl Remote {
         tokio::time::timeout(limit, pushing).await.unwrap_or_else(timed_out)
     }
 
-    /// What removes our credentials from the words of the server.
+    /// Returns the redaction of our credentials, for texts of the server.
     fn redaction(&self) -> Redaction {
         match &self.0 {
             Transport::Http(http) => http.redaction(),
-            // A key proves itself by a signature: an SSH server never receives a secret.
+            // An SSH key is proven by a signature: the server never receives a secret.
             Transport::Stream(_) => Redaction::none(),
         }
     }

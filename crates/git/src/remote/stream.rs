@@ -92,7 +92,7 @@ async fn exchange(duplex: Duplex, body: Bytes, reference: &str, sideband: bool) 
     let (sent, _writer) = sending.await.map_err(|error| PushError::unknown(error.to_string()))?;
     match (report, sent) {
         (Ok(report), _) => {
-            // Post-receive hooks may run on; nothing waits for them.
+            // Post-receive hooks may still be running; the push does not wait for them.
             tokio::spawn(reader.drain());
             Ok(report)
         }

@@ -93,7 +93,7 @@ pub(super) fn proof_of_insertion<'new>(
     // 3. A second reader agrees about the inserted text.
     match serde_yaml::from_str::<serde_yaml::Value>(&insertion.text) {
         Ok(second) if second == second_reading(&insertion.expected) => {}
-        _ => return Err("what is inserted is something else to a second reader".to_owned()),
+        _ => return Err("the inserted text is read back differently".to_owned()),
     }
 
     // 4. Read as a kustomization, it has exactly these additional entries.

@@ -207,7 +207,7 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
         ));
     }
     let last = tree.children(images).last().ok_or(Failure::NoPlace("`images` is an empty list"))?;
-    let no_style = Failure::NoPlace("the last entry of `images` is not a mapping behind a dash");
+    let no_style = Failure::NoPlace("the last entry of `images` is not a mapping after a dash");
     let is_flow = match tree.node(last).kind {
         Kind::Mapping(style) => style == StructureStyle::Flow,
         Kind::Scalar(_) | Kind::Sequence(_) | Kind::Alias(_) => return Err(no_style),
@@ -259,14 +259,14 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     // After a question mark, the key begins at another position than its map, perhaps on its own line.
     let begins = |id: NodeId| tree.node(id).span().start;
     if !is_blank(indentation) || begins(root) != begins(root + 1) {
-        return Err(Failure::NoPlace("its first key does not stand at the beginning of a line"));
+        return Err(Failure::NoPlace("its first key is not at the beginning of a line"));
     }
     let lists = tree.entries(root).map(|(_, value)| value);
     let lists = lists.filter(|list| tree.node(*list).kind == Kind::Sequence(StructureStyle::Block));
     let style = lists.filter_map(|list| dash_before(tree, tree.children(list).next()?)).next();
     let (dash, distance) = style.unwrap_or_else(|| (indentation.to_owned(), 1));
     if text.split(['\n', '\r']).any(|line| line.starts_with("...")) {
-        return Err(Failure::NoPlace("the file says with `...` that it ends: remove that line"));
+        return Err(Failure::NoPlace("the file ends with the line `...`: remove that line"));
     }
     // If keys are separated by blank lines, the new one is too.
     let is_apart = tree.entries(root).skip(1).last().is_some_and(|(key, _)| {

@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         images
     }
 
-    /// Records that something behind the current reference is left out.
+    /// Records that something included by the current reference is skipped.
     fn note(&mut self, reason: String) {
         let note = Note { line: self.line, reason };
         if self.overlay.notes.len() < MAX_NOTES && !self.overlay.notes.contains(&note) {
@@ -103,14 +103,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn note_limit(&mut self, limit: &str) {
-        self.note(format!("more than {limit} are behind this kustomization: images beyond that are not seen"));
+    fn report_limit(&mut self, limit: &str) {
+        self.note(format!("this kustomization includes more than {limit}: images beyond that limit are not found"));
     }
 
     /// Returns the object at a path, within the limits.
     fn look(&mut self, path: &str) -> Beside {
         if self.lookups == MAX_LOOKUPS {
-            self.note_limit(&format!("{MAX_LOOKUPS} files and folders"));
+            self.report_limit(&format!("{MAX_LOOKUPS} files and folders"));
             return Beside::Nothing;
         }
         self.lookups += 1;
@@ -119,7 +119,7 @@ impl<'a> Walk<'a> {
         if let Beside::File(bytes) = &found {
             self.read += bytes.len();
             if self.read > MAX_READ {
-                self.note_limit(&format!("{MAX_READ} bytes"));
+                self.report_limit(&format!("{MAX_READ} bytes"));
                 return Beside::Nothing;
             }
         }
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
             Beside::File(_) if self.surroundings.is_own(&path) => {}
             Beside::File(bytes) => match base::images(&bytes, &self.patches) {
                 Ok(found) => found.into_iter().for_each(|image| self.add(image, images)),
-                Err(unreadable) => self.note(format!("`{path}` brings no images: {unreadable}")),
+                Err(unreadable) => self.note(format!("the images of `{path}` are unknown: {unreadable}")),
             },
             Beside::Folder => {
                 if let Some((kustomization, is_own)) = self.kustomization(&path, depth)
@@ -175,7 +175,7 @@ impl<'a> Walk<'a> {
             if self.operations > MAX_OPERATIONS {
                 // It is unknown which images match, so none gets an entry, which may have no effect.
                 self.patches.push(JsonPatch::of_everything());
-                return self.note_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
+                return self.report_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
             }
             self.patches.push(patch);
         }
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
 
     /// Records the patches of a component (from `first` on) that set an image which nothing before it provides: the image that they
     /// replace was read earlier.
-    fn tell_strange_patches(&mut self, folder: &str, first: usize, images: &Images) {
+    fn report_strange_patches(&mut self, folder: &str, first: usize, images: &Images) {
         let known = images.names();
         let set: BTreeSet<Repository> =
             self.patches[first..].iter().flat_map(JsonPatch::repositories).cloned().collect();
@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, image: Image, images: &mut Images) {
         if self.gathered >= MAX_IMAGES {
-            return self.note_limit(&format!("{MAX_IMAGES} images"));
+            return self.report_limit(&format!("{MAX_IMAGES} images"));
         }
         self.gathered += usize::from(images.add(image, self.line));
     }
@@ -218,7 +218,7 @@ impl<'a> Walk<'a> {
         let patches = self.patches.len();
         self.enter_patches(folder, what, is_own);
         if what.is_component {
-            self.tell_strange_patches(folder, patches, images);
+            self.report_strange_patches(folder, patches, images);
         }
         let mut own = Images::default();
         let sees = if what.is_component { &mut *images } else { &mut own };
@@ -230,7 +230,7 @@ impl<'a> Walk<'a> {
         }
         for entry in &what.entries {
             if self.meetings > MAX_MEETINGS {
-                return self.note_limit("a million images of entries");
+                return self.report_limit("a million images of entries");
             }
             self.meetings += 1 + sees.apply(entry, is_own);
         }
@@ -241,7 +241,7 @@ impl<'a> Walk<'a> {
     /// Returns the kustomization in a folder, and whether it is the environment's own.
     fn kustomization(&mut self, folder: &str, depth: usize) -> Option<(Kustomization, bool)> {
         if depth >= MAX_LEVELS {
-            self.note(format!("more than {MAX_LEVELS} kustomizations build upon each other: `{folder}` is not seen"));
+            self.note(format!("more than {MAX_LEVELS} kustomizations include each other: `{folder}` is not read"));
             return None;
         }
         for name in NAMES {
@@ -258,7 +258,7 @@ impl<'a> Walk<'a> {
                 },
                 Err(unreadable) => unreadable.to_string(),
             };
-            self.note(format!("`{path}` brings no images: {reason}"));
+            self.note(format!("the images of `{path}` are unknown: {reason}"));
             return None;
         }
         None
@@ -270,14 +270,14 @@ impl<'a> Walk<'a> {
         for entry in &kustomization.entries {
             if self.meetings > MAX_MEETINGS {
                 self.line = entry.line;
-                return self.note_limit("a million images of entries");
+                return self.report_limit("a million images of entries");
             }
             let met = images.apply(entry, true);
             self.meetings += 1 + met;
             if met == 0 {
                 idle.push(entry);
             } else if !entry.has_version() && entry.new_name.is_none() {
-                let reason = format!("the entry of `{}` says no version: add `newTag` to it", entry.name);
+                let reason = format!("the entry of `{}` has no version: add `newTag` to it", entry.name);
                 self.overlay.notes.push(Note { line: entry.line, reason });
             }
         }
@@ -286,7 +286,7 @@ impl<'a> Walk<'a> {
             let other = entry.name.parse::<Repository>().ok().and_then(|repository| named.get(&repository));
             if let Some(other) = other {
                 let reason = format!(
-                    "the entry of `{}` is about no image: the base calls it `{other}`, and kustomize compares letter by letter",
+                    "the entry of `{}` matches no image: the base writes `{other}`, and kustomize compares letter by letter",
                     entry.name
                 );
                 self.overlay.notes.push(Note { line: entry.line, reason });

@@ -108,7 +108,7 @@ impl<'text> Builder<'text> {
                 let found = self.anchors.binary_search_by_key(&anchor, |(number, _)| *number);
                 let target = found.map(|index| self.anchors[index].1).map_err(|_| Unreadable {
                     line: line_of(span),
-                    reason: "has an alias of an anchor that is not there".to_owned(),
+                    reason: "has an alias of an undefined anchor".to_owned(),
                 })?;
                 if self.tree.aliases.len() == MAX_ALIASES {
                     let reason = format!("has more than {MAX_ALIASES} aliases");
@@ -137,7 +137,7 @@ impl<'text> Builder<'text> {
         }
         let id = self.tree.nodes.len() as NodeId;
         let Some(bytes) = span.byte_range() else {
-            return Err(Unreadable { line, reason: "has a place that the parser does not know".to_owned() });
+            return Err(Unreadable { line, reason: "has a value whose position is unknown".to_owned() });
         };
         if let Some(tag) = &tag {
             // A `%TAG` prefix is written once, and is part of every tag that uses it.

@@ -68,7 +68,7 @@ fn read_grid_data(at: &str, kind: &str, data: Node<'_>, delivery: Option<String>
         "Microsoft.EventGrid.SubscriptionValidationEvent" => match data.get("validationCode").text() {
             Some(code) => {
                 findings.reply(Reply { json: json!({ "validationResponse": code }) });
-                findings.ignore(IgnoredClass::Handshake, "Event Grid asks whether its events are wanted: confirmed");
+                findings.ignore(IgnoredClass::Handshake, "Event Grid validates the subscription: confirmed");
             }
             None => findings.malformed(format!("{at} asks for a validation and has no `data.validationCode`")),
         },
@@ -77,7 +77,7 @@ fn read_grid_data(at: &str, kind: &str, data: Node<'_>, delivery: Option<String>
             findings.ignore(IgnoredClass::Delete, format!("{at} is `ImageDeleted`"));
         }
         "Microsoft.ContainerRegistry.ChartPushed" | "Microsoft.ContainerRegistry.ChartDeleted" => {
-            findings.ignore(IgnoredClass::Chart, format!("{at} is about a Helm chart"));
+            findings.ignore(IgnoredClass::Chart, format!("{at} refers to a Helm chart"));
         }
         "" => findings.malformed(format!("{at} has no `eventType`")),
         other => findings.ignore(IgnoredClass::Other, format!("{at} is {}", quoted(other))),
@@ -89,9 +89,9 @@ fn read_push(at: &str, event: Node<'_>, delivery: Option<String>, findings: &mut
     let target = event.get("target");
     let media_type = target.get("mediaType").text().unwrap_or_default();
     match &*action {
-        "ping" => findings.ignore(IgnoredClass::Ping, "the registry tries out the webhook"),
+        "ping" => findings.ignore(IgnoredClass::Ping, "the registry tests the webhook"),
         _ if action.starts_with("chart_") || media_type.contains("helm.chart") || media_type == HELM_CONFIG => {
-            findings.ignore(IgnoredClass::Chart, format!("{at} is about a Helm chart"));
+            findings.ignore(IgnoredClass::Chart, format!("{at} refers to a Helm chart"));
         }
         _ => distribution::read_event(at, event, delivery, findings),
     }

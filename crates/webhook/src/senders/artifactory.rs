@@ -41,7 +41,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
     let data = body.get("data");
     if data.get("image_type").text().is_some_and(|kind| kind == "oci" || kind == "helm") {
-        return findings.ignore(IgnoredClass::Chart, "`data.image_type` is that of a Helm chart");
+        return findings.ignore(IgnoredClass::Chart, "`data.image_type` is the type of a Helm chart");
     }
     let host = body.get("jpd_origin").text().as_deref().and_then(host_of_url);
     let digest = data.get("sha256").text().map(|digits| format!("sha256:{digits}"));

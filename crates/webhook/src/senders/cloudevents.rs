@@ -47,7 +47,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
     match CloudEvent::of(message) {
         Some(event) => read_event("the event", &event, findings),
-        None => findings.malformed("the request is no CloudEvent: neither `ce-type` nor `specversion` and `type`"),
+        None => findings.malformed("the request is not a CloudEvent: neither `ce-type` nor `specversion` and `type`"),
     }
 }
 

@@ -28,7 +28,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         return findings.malformed("the body has no `push_data`");
     }
     if push.get("media_type").text().is_some_and(|media_type| media_type == HELM_CONFIG) {
-        return findings.ignore(IgnoredClass::Chart, "`push_data.media_type` is that of a Helm chart");
+        return findings.ignore(IgnoredClass::Chart, "`push_data.media_type` is the type of a Helm chart");
     }
     let parts = (repository.get("namespace").text(), repository.get("name").text());
     let path = repository.get("repo_name").text().or(match parts {

@@ -40,7 +40,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
         Checked::Unknown(address) => {
             findings.ignore(
                 IgnoredClass::Failed,
-                "the signature of the SNS message cannot be checked without its certificate, so nothing is believed",
+                "the signature of the SNS message cannot be checked without its certificate",
             );
             findings.errand(Errand::LearnCertificate(address));
         }
@@ -64,14 +64,14 @@ fn read_message(kind: &str, message: &Message<'_>, findings: &mut Findings<'_>) 
             match url.filter(sns::is_confirmation_address) {
                 // Without a secret, any SNS topic could subscribe.
                 Some(url) if message.secret_shown => {
-                    findings.ignore(IgnoredClass::Handshake, "SNS asks whether its messages are wanted: confirmed");
+                    findings.ignore(IgnoredClass::Handshake, "SNS asks to confirm the subscription: confirmed");
                     findings.errand(Errand::Visit(url));
                 }
                 Some(_) => findings.ignore(
                     IgnoredClass::Handshake,
-                    "SNS asks whether its messages are wanted: the receiver has no secret, so confirm it by hand",
+                    "SNS asks to confirm the subscription: the receiver has no secret, so confirm it by hand",
                 ),
-                None => findings.malformed("`SubscribeURL` is no address of Amazon SNS"),
+                None => findings.malformed("`SubscribeURL` is not an address of Amazon SNS"),
             }
         }
         _ => findings.ignore(IgnoredClass::Other, format!("the message is {}", quoted(kind))),
@@ -101,7 +101,7 @@ fn read_event(event: Node<'_>, findings: &mut Findings<'_>) {
         _ => return findings.ignore(IgnoredClass::Other, format!("`detail.action-type` is {}", quoted(&action))),
     }
     if detail.get("artifact-media-type").text().is_some_and(|media_type| media_type == HELM_CONFIG) {
-        return findings.ignore(IgnoredClass::Chart, "`detail.artifact-media-type` is that of a Helm chart");
+        return findings.ignore(IgnoredClass::Chart, "`detail.artifact-media-type` is the type of a Helm chart");
     }
     let host = match (event.get("account").text(), event.get("region").text()) {
         (Some(account), Some(region)) => Some(host(&account, &region)),
@@ -130,7 +130,7 @@ fn sample(push: &SamplePush) -> Result<SampleMessage, String> {
     let parts = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com");
     let parts = parts.and_then(|parts| parts.split_once(".dkr.ecr."));
     let Some((account, region)) = parts else {
-        return Err(format!("`{host}` is no registry of ECR: it is ACCOUNT.dkr.ecr.REGION.amazonaws.com"));
+        return Err(format!("`{host}` is not a registry of ECR: it is ACCOUNT.dkr.ecr.REGION.amazonaws.com"));
     };
     let body = json!({
         "version": "0",

@@ -30,7 +30,7 @@ pub(super) const SENDER: Sender = Sender {
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let event = message.header("X-GitHub-Event");
     match event {
-        Some("ping") => return findings.ignore(IgnoredClass::Ping, "GitHub tries out the webhook"),
+        Some("ping") => return findings.ignore(IgnoredClass::Ping, "GitHub tests the webhook"),
         Some("package" | "registry_package") | None => {}
         Some(other) => return findings.ignore(IgnoredClass::Other, format!("the event is {}", quoted(other))),
     }
@@ -56,7 +56,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     let container = version.get("container_metadata");
     let config = container.get("manifest").get("config");
     if config.get("media_type").text().is_some_and(|media_type| media_type == HELM_CONFIG) {
-        return findings.ignore(IgnoredClass::Chart, "the manifest's configuration is that of a Helm chart");
+        return findings.ignore(IgnoredClass::Chart, "the manifest's configuration belongs to a Helm chart");
     }
     let owner = package.get("namespace").text().or_else(|| package.get("owner").get("login").text());
     let path = match (owner, package.get("name").text()) {

@@ -18,7 +18,7 @@ pub(super) const SENDER: Sender = Sender {
 
 fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     match message.header("X-GitHub-Event") {
-        Some("ping") => findings.ignore(IgnoredClass::Ping, "GitHub tries out the webhook"),
+        Some("ping") => findings.ignore(IgnoredClass::Ping, "GitHub tests the webhook"),
         Some("push") | None => read_push(message, findings),
         Some(other) => findings.ignore(IgnoredClass::Other, format!("the event is {}", quoted(other))),
     }

@@ -38,7 +38,7 @@ fn read(message: &Message<'_>, findings: &mut Findings<'_>) {
     }
     let data = event.data();
     if is_chart(data) {
-        return findings.ignore(IgnoredClass::Chart, "the manifest's configuration is that of a Helm chart");
+        return findings.ignore(IgnoredClass::Chart, "the manifest's configuration belongs to a Helm chart");
     }
     findings.push(Push {
         path: data.get("name").text().as_deref(),
