@@ -23,11 +23,16 @@ readonly programs=(
   "ssh-keygen|openssh-client|keys for sshd"
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
+  "etcd|etcd-server|the script that enables authentication in the example platform's etcd"
+  "curl|curl|requests to that etcd, the commands that the demo prints"
   "postgresql|postgresql|the store's statements are prepared on it"
+  "zsh|zsh|completion in zsh"
+  "fish|fish|completion in fish"
+  "man|man-db|the manual pages"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
-  [prometheus]="prometheus.service" [postgresql]="postgresql.service")
+  [prometheus]="prometheus.service" [etcd-server]="etcd.service" [postgresql]="postgresql.service")
 
 say() { printf '%s\n' "$*" >&2; }
 

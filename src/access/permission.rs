@@ -1,4 +1,4 @@
-/// What the bearer of an API token may do.
+/// A permission of an API token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Permission {
     /// Read everything.

@@ -111,3 +111,21 @@ fn commands_are_found_in_blocks_and_sentences() {
     assert_eq!(found, expected);
     assert_eq!(arguments("tagrelay events replay --all [--repository a]"), None);
 }
+
+/// The terminal breaks lines, so a text that is broken by hand would be broken twice.
+#[test]
+fn help_texts_are_not_broken_by_hand() {
+    fn check(command: &clap::Command, path: &str) {
+        let texts = [command.get_after_help(), command.get_long_about()].into_iter().flatten();
+        for text in texts.map(ToString::to_string) {
+            let lines: Vec<&str> = text.lines().collect();
+            for pair in lines.windows(2) {
+                let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let is_broken = is_prose(pair[0]) && is_prose(pair[1]) && !pair[0].ends_with(['.', ':', '\'', '`']);
+                assert!(!is_broken, "{path}: {pair:?}");
+            }
+        }
+        command.get_subcommands().for_each(|below| check(below, &format!("{path} {}", below.get_name())));
+    }
+    check(&super::program(), "tagrelay");
+}

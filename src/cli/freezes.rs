@@ -38,7 +38,7 @@ Examples:
   tagrelay freeze production --reason release --until 'tomorrow 8:00'
   tagrelay freeze production --reason holidays --until '2027-01-04 8:00'
 
-When the freeze ends, the newest version of each repository is written, all in one commit. Rollbacks are not frozen, nor
+When the freeze ends, the newest version of each repository is written, all in one commit. Rollbacks are not frozen, nor \
 promotions with --override. Recurring freezes, such as weekends, belong into the settings: `freeze` of [[environment]].
 The token needs the permission freeze:ENVIRONMENT.")]
 pub(super) struct FreezeOptions {

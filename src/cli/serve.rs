@@ -23,7 +23,7 @@ Examples:
   tagrelay serve --config /etc/tagrelay/tagrelay.toml --log-format json
 
 It runs until SIGTERM or Ctrl-C and ends with exit code 0. Pending updates continue at the next start.
-Changed settings, and changed files that they name, are reloaded automatically, or at SIGHUP. If they have a fault, the old
+Changed settings, and changed files that they name, are reloaded automatically, or at SIGHUP. If they have a fault, the old \
 settings stay in force.
 TAGRELAY_LOG sets the levels of the log, as in TAGRELAY_LOG=info,tagrelay::relay=debug.")]
 pub(super) struct Options {

@@ -51,8 +51,8 @@ Examples:
   HUB_SECRET=… tagrelay webhook send --kind docker-hub --image uyou/user-service:1a2b3c4d… \\
       --url http://127.0.0.1:8080/webhooks/hub --secret-env HUB_SECRET
 
-Kinds: docker-hub, harbor, distribution, ghcr, quay, acr, ecr, gar, artifactory, nexus, gitea,
-forgejo, zot, gitlab-registry, aliyun-acr, tencent-tcr, huawei-swr, mirantis-msr, cloudevents,
+Kinds: docker-hub, harbor, distribution, ghcr, quay, acr, ecr, gar, artifactory, nexus, gitea, \
+forgejo, zot, gitlab-registry, aliyun-acr, tencent-tcr, huawei-swr, mirantis-msr, cloudevents, \
 cdevents, generic.
 If the sender puts the secret into the URL, it is added to --url. `tagrelay events show ID` shows the state of the event.")]
 struct SendOptions {

@@ -12,7 +12,8 @@
 //!
 //! Each step costs time in proportion to the change, not to the repository. A lost race is a normal result
 //! ([`PushError::Outdated`]): the caller refreshes, prepares the same plan again and pushes again. After a lost answer
-//! ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] tells whether the push succeeded, even if the branch moved on.
+//! ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] shows whether the push succeeded, even if the branch moved
+//! on.
 //!
 //! A kustomization may take images from a base outside of the environment's paths. The base is read too (`surroundings`),
 //! and the index knows which kustomizations read which path.

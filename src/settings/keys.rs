@@ -31,7 +31,7 @@ pub(super) const SERVER: KeySet = key_set(
         "catch_up_concurrency",
     ],
 );
-pub(super) const SERVER_TLS: KeySet = key_set("`tls`", &["certificate", "key"]);
+pub(super) const SERVER_TLS: KeySet = key_set("`tls` of [server]", &["certificate", "key"]);
 pub(super) const STORE: KeySet =
     KeySet { section: "[store]", keys: &["url", "keep", "keep_history"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = key_set(

@@ -80,7 +80,12 @@ fn check_tour(output: &Output) -> String {
     let moved = |environment: &str, from: &str, to: &str| format!("{environment}: user-service {from:.7} -> {to:.7}");
     let log: Vec<&str> = shown.lines().rev().take_while(|line| !line.is_empty()).collect();
     let subjects: Vec<&str> = log.iter().rev().map(|line| line.trim().split_once(' ').unwrap().1).collect();
+    // The trials add two images to staging, and the commit of a colleague.
+    let latest = subjects[0].rsplit(' ').next().unwrap();
+    assert!(subjects[0].starts_with("staging: user-service ") && subjects[1].starts_with("staging: "), "{subjects:?}");
+    let subjects: Vec<&str> = subjects[2..].to_vec();
     let expected = [
+        "Add a note".to_owned(),
         moved("production", new, old),
         moved("production", old, new),
         moved("staging", old, new),
@@ -99,9 +104,65 @@ fn check_tour(output: &Output) -> String {
     let row = shown.lines().rfind(|line| line.trim_start().starts_with("user-service ")).unwrap();
     assert_eq!(
         row.split_whitespace().collect::<Vec<_>>().join(" "),
-        format!("user-service dev-0b5e1d2 {new:.7} by push {old:.7} by rollback, held")
+        format!("user-service dev-0b5e1d2 {latest} by push {old:.7} by rollback, held")
     );
+    // Commands are shown as they are typed, with what they answer.
+    for (command, answer) in [
+        ("$ tagrelay promote production user-service", "held by "),
+        ("$ tagrelay events show ", "is newer by build"),
+        ("$ tagrelay freeze staging --reason 'load test' --until 2h", "frozen  staging  in "),
+        ("$ tagrelay status --waiting", " waits"),
+        ("$ tagrelay thaw staging", "thawed  staging  load test"),
+    ] {
+        let (_, rest) = shown.split_once(command).unwrap_or_else(|| panic!("no `{command}` in:\n{shown}"));
+        let said = rest.split("$ tagrelay").next().unwrap();
+        assert!(said.contains(answer), "`{command}` does not say `{answer}`:\n{said}");
+    }
     tag.to_owned()
+}
+
+/// On a terminal of 80 columns and 24 lines, each step waits for Enter.
+#[test]
+fn tour_on_a_terminal_waits_for_enter() {
+    use std::io::Write as _;
+    let newcomer = Newcomer::new();
+    let mut command = newcomer.command("script");
+    let inner = format!("stty cols 80 rows 24; exec {} demo", crate::PROGRAM);
+    command.args(["-qefc", &inner, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut terminal = child.stdin.take().unwrap();
+    let (mut stdout, (sender, parts)) = (child.stdout.take().unwrap(), mpsc::channel());
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(read) = stdout.read(&mut bytes) {
+            if read == 0 || sender.send(String::from_utf8_lossy(&bytes[..read]).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut shown = String::new();
+    let until = |words: &str, shown: &mut String| {
+        let from = shown.len();
+        while !shown[from..].contains(words) {
+            let part = parts.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no `{words}` after:\n{shown}"));
+            shown.push_str(&part);
+        }
+        shown[from..].to_owned()
+    };
+    let first = until("Enter: the next step", &mut shown);
+    assert!(first.contains("1. A small platform") && !first.contains("2. "), "{first}");
+    for step in 2..=11 {
+        // Nothing goes on by itself.
+        assert!(!shown.contains(&format!("{step}. ")), "step {step} came without Enter:\n{shown}");
+        terminal.write_all(b"\n").unwrap();
+        let words = if step < 11 { "Enter: the next step" } else { "Changes appear here" };
+        let part = until(words, &mut shown);
+        assert!(part.contains(&format!("{step}. ")), "step {step} is not in:\n{part}");
+    }
+    // Ctrl-C.
+    terminal.write_all(b"\x03").unwrap();
+    assert!(child.wait().unwrap().success());
+    newcomer.assert_nothing_is_left();
 }
 
 #[test]
@@ -304,7 +365,7 @@ fn demo_stays_up_and_its_printed_commands_work() {
         let log = format!("git --git-dir={} log -1 --format=%s main", repository.display());
         paste(&newcomer, &log).trim().to_owned()
     };
-    assert!(tip(&repository).starts_with("production: user-service "), "the commits are in Git itself");
+    assert!(tip(&repository).starts_with("staging: user-service "), "the commits are in Git itself");
 
     if find_curl() {
         let answer = paste(&newcomer, &commands(&shown, "# CI has built order-service"));

@@ -6,6 +6,7 @@ mod demo;
 mod local;
 mod serve;
 mod set;
+mod shells;
 
 use std::process::Command;
 

@@ -6,6 +6,7 @@ mod monitoring;
 mod platform_ci;
 mod platform_docs;
 mod platform_environments;
+mod platform_etcd;
 mod platform_gateway;
 mod platform_monitoring;
 mod platform_rendering;

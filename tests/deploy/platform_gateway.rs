@@ -161,6 +161,38 @@ fn each_gateway_has_its_own_release_and_class() {
     }
 }
 
+/// Renders the real chart, if the variable names its archive or folder: the tests cannot fetch it.
+#[test]
+fn rendered_gateways_share_no_cluster_scoped_object() {
+    let Ok(chart) = std::env::var("TAGRELAY_APISIX_CHART") else { return };
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for (gateway, environment) in gateways().iter().zip(ENVIRONMENTS) {
+        let Some(mut helm) = super::platform_tree::tool("helm") else { return };
+        let spec = &gateway["spec"];
+        let release = text(&spec["sources"][0]["helm"]["releaseName"]);
+        helm.args(["template", release, &chart, "--skip-crds"]);
+        helm.args(["--namespace", text(&spec["destination"]["namespace"])]);
+        for file in values_files(environment) {
+            helm.arg("--values").arg(super::platform_tree::path(&file));
+        }
+        let rendered = super::platform_tree::documents(release, &super::platform_tree::output(&mut helm));
+        let mut scraped = 0;
+        for object in &rendered {
+            let kind = super::platform_tree::kind(object);
+            if ["ClusterRole", "ClusterRoleBinding", "IngressClass"].contains(&kind) {
+                let before = owners.insert(format!("{kind} {}", name(object)), release.to_owned());
+                assert_eq!(before, None, "{kind} {} belongs to {release}, too", name(object));
+            }
+            scraped += usize::from(kind == "Service" && name(object) == "apisix-prometheus-metrics");
+        }
+        assert_eq!(scraped, 1, "{release} has a Service for its metrics");
+        named(&rendered, "Service", "apisix-gateway");
+        let text = serde_json::to_string(&rendered).unwrap();
+        assert!(!text.contains("edd1c9f034335f136f87ad84b625c8f1"), "{release} uses the well-known key");
+    }
+    assert_eq!(owners.len(), 9, "{owners:#?}");
+}
+
 #[test]
 fn chart_and_its_archive_are_pinned() {
     let digest = read(KEYS).lines().find_map(|line| Some(line.split_once("archive: ")?.1.to_owned())).unwrap();

@@ -130,8 +130,8 @@ fn page_of_the_services_names_the_metrics_that_rules_and_dashboards_use() {
         assert!(all.contains(name), "{name} is not used any more");
     }
     let used: BTreeSet<String> = all.into_iter().filter(own).map(family).collect();
-    let told: BTreeSet<String> = table("deploy/monitoring").into_iter().map(|(name, _)| name).collect();
-    assert_eq!(told, used);
+    let documented: BTreeSet<String> = table("deploy/monitoring").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(documented, used);
     // The Go examples define what they call their own.
     let page = read("docs/services.md");
     assert!(page.contains("Name: \"users_registered_total\""));
@@ -158,9 +158,10 @@ fn page_of_the_services_names_the_variables_of_the_manifests() {
         }
         // For the value of another variable only.
         given.remove("NAMESPACE");
-        let told = table("base/user-service and base/order-service");
-        let told: BTreeMap<String, &str> = told.iter().map(|(name, from)| (name.clone(), from.trim())).collect();
-        assert_eq!(told, given, "{service}");
+        let documented = table("base/user-service and base/order-service");
+        let documented: BTreeMap<String, &str> =
+            documented.iter().map(|(name, from)| (name.clone(), from.trim())).collect();
+        assert_eq!(documented, given, "{service}");
     }
 }
 

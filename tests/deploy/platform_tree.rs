@@ -108,7 +108,7 @@ pub fn named<'a>(resources: &'a [Value], wanted: &str, called: &str) -> &'a Valu
     found.unwrap_or_else(|| panic!("no {wanted} {called}"))
 }
 
-/// The pod template of a workload; `None`: it is no workload.
+/// The pod template of a workload; `None`: it is not a workload.
 pub fn pod(resource: &Value) -> Option<&Value> {
     match kind(resource) {
         "Deployment" | "StatefulSet" | "DaemonSet" | "Job" => Some(&resource["spec"]["template"]),

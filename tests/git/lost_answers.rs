@@ -48,17 +48,17 @@ async fn ask(remote: &Remote, repository: &ConfigRepository, depth: usize) -> [B
     let commit = ours.tip();
     repository.push(ours).await.unwrap();
     foreign_commits(remote, depth);
-    let nobodys: CommitId = "1".repeat(40).parse().unwrap();
+    let unknown_commit: CommitId = "1".repeat(40).parse().unwrap();
     repository.refresh().await.unwrap();
-    let found = repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap();
+    let found = repository.below_tip(&[commit, elsewhere, unknown_commit]).await.unwrap();
     // Repeating the question needs no request.
-    assert_eq!(repository.below_tip(&[commit, elsewhere, nobodys]).await.unwrap(), found);
-    [found[&commit], found[&elsewhere], found[&nobodys]]
+    assert_eq!(repository.below_tip(&[commit, elsewhere, unknown_commit]).await.unwrap(), found);
+    [found[&commit], found[&elsewhere], found[&unknown_commit]]
 }
 
 fn assert_mirror_is_untouched(setup: &Setup) {
     git::assert_sound(setup.mirror());
-    assert!(!setup.mirror().join("history").exists(), "what was read is left over");
+    assert!(!setup.mirror().join("history").exists(), "temporary packs are left over");
 }
 
 #[tokio::test]

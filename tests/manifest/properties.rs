@@ -109,8 +109,8 @@ const SHAPES: [(&str, &str); 10] = [
     ("pod.yaml", "image:\n  12:@\n"),
 ];
 
-/// Texts that are no strings in YAML 1.1 (<https://yaml.org/type/>, in the forms given there), in the core schema of YAML 1.2
-/// (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>), or for more lenient parsers.
+/// Texts that are not strings in YAML 1.1 (<https://yaml.org/type/>, in the forms given there), in the core schema of
+/// YAML 1.2 (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>), or for more lenient parsers.
 static OTHER_THAN_STRINGS: LazyLock<Regex> = LazyLock::new(|| {
     let forms = [
         // 1.1: bool, null, merge, value.
@@ -256,7 +256,7 @@ fn references() -> impl Strategy<Value = Piece> {
     })
 }
 
-/// One-line scalars that are no sites.
+/// One-line scalars that are not sites.
 fn others() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),

@@ -56,7 +56,7 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
     let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(&edited.bytes));
     let lines: Vec<_> = before.split_inclusive('\n').collect();
     assert_eq!(lines.len(), after.split_inclusive('\n').count(), "{name}");
-    let mut told: BTreeSet<u32> = edited.changes.iter().map(|change| change.line).collect();
+    let mut reported: BTreeSet<u32> = edited.changes.iter().map(|change| change.line).collect();
     for (number, (old, new)) in (1..).zip(lines.iter().zip(after.split_inclusive('\n'))) {
         if *old == new {
             continue;
@@ -76,9 +76,9 @@ fn assert_lines(name: &str, before: &[u8], edited: &Edited) {
             possible.contains(&bare(old))
         };
         assert!(edited.changes.iter().any(is_version), "{name}:{number}: {old} -> {new}");
-        told.remove(&number);
+        reported.remove(&number);
     }
-    assert!(told.is_empty(), "{name}: unchanged lines are reported as changes: {told:?}");
+    assert!(reported.is_empty(), "{name}: unchanged lines are reported as changes: {reported:?}");
 }
 
 /// Fails unless the edit changed exactly the versions that the changes report.
@@ -89,7 +89,7 @@ fn assert_sites(file: &File, sites: &[Site], edited: &Edited) {
         let site = expected.iter_mut().find(|site| {
             site.line == change.line && site.repository == change.repository && site.version == change.old
         });
-        site.unwrap_or_else(|| panic!("{}: {change:?} was no site", file.name)).version = change.new.clone();
+        site.unwrap_or_else(|| panic!("{}: {change:?} was not a site", file.name)).version = change.new.clone();
     }
     assert_eq!(after, expected, "{}", file.name);
 }
@@ -185,7 +185,7 @@ fn ask_pyyaml(pairs: &[(&File, Edited)]) {
         let says = |value: &str, part: Option<&str>| part.is_none_or(|part| value.contains(part));
         for difference in differences {
             let (old, new) = (difference[1].as_str().unwrap(), difference[2].as_str().unwrap());
-            let is_told = edited.changes.iter().any(|change| {
+            let is_reported = edited.changes.iter().any(|change| {
                 let parts = |version: &Version| {
                     (version.tag().map(|tag| tag.as_str().to_owned()), version.digest().map(ToString::to_string))
                 };
@@ -195,7 +195,7 @@ fn ask_pyyaml(pairs: &[(&File, Edited)]) {
                 };
                 both(&old_tag, &old_digest, old) && both(&new_tag, &new_digest, new)
             });
-            assert!(is_told, "{}: {difference}", file.name);
+            assert!(is_reported, "{}: {difference}", file.name);
         }
     }
     insta::assert_snapshot!("not_read_by_pyyaml", unread.into_iter().collect::<Vec<_>>().join("\n"));

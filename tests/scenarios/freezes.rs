@@ -1,4 +1,4 @@
-//! Freezes by API and settings: what waits and what is exempt.
+//! Freezes by API and settings: waiting and exempt updates.
 
 use serde_json::{Value, json};
 

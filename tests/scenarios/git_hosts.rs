@@ -173,7 +173,7 @@ async fn promotion_does_not_wait_for_the_quiet_period() {
     let promotion = json!({"to": "production", "repositories": ["order-service"], "tag": sha('2')});
     let promoted = fleet.request("/promotions", promotion).await;
     assert_eq!(promoted["state"], "committed", "{promoted:#}");
-    // The waiting update is pushed, too.
+    // The waiting update is also pushed.
     assert_eq!(fleet.settled(&id).await["state"], "committed");
 }
 

@@ -126,7 +126,7 @@ async fn faulty_settings_are_reported_and_not_applied() {
     let event = fleet.settled(&fleet.announce("user-service", &sha('1')).await).await;
     assert_eq!(event["state"], "committed", "the old settings work on");
 
-    // A change that needs a restart is a fault with a position, too.
+    // A change that needs a restart is also a fault with a position.
     let port = fleet.address().port();
     write(&fleet, &good.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:1").replace("tagrelay.db", "other.db"));
     let (status, problem) = reload(&fleet).await;

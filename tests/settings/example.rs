@@ -176,7 +176,7 @@ fn every_key_is_in_the_reference_and_in_the_example() {
         }
         for key in set.later {
             let refused = section_of_reference("Refused with this version");
-            assert!(refused.contains(&format!("`{key}`")), "`{key}` of {} is not among what is refused", set.section);
+            assert!(refused.contains(&format!("`{key}`")), "`{key}` of {} is not among the refused keys", set.section);
         }
     }
 }

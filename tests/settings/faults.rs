@@ -658,6 +658,7 @@ fn identity_tokens_need_an_account() {
     check(&[
         (receiver("gar", &format!("{right}, {keys}")), "none"),
         (receiver("acr", &format!("{right}, {value}")), "none"),
+        (receiver("generic", &format!("{right}, {value}")), "none"),
         (
             receiver("harbor", &format!("{right}, {keys}")),
             "t.toml:20:18: Harbor sends no OpenID Connect tokens; use `secret`",

@@ -178,6 +178,20 @@ fn identity_token_must_be_valid_in_every_part() {
 }
 
 #[test]
+fn identity_token_of_ci_replaces_the_secret_of_generic() {
+    let tokens = tokens();
+    let token = |name: &str| format!("Bearer {}", tokens.iter().find(|(found, _)| found == name).unwrap().1);
+    let settings = ReceiverSettings { identity_token: Some(identity_tokens()), ..settings(Kind::Generic, None) };
+    let receiver = Receiver::new(settings).unwrap();
+    let body = br#"{"image": "docker.io/uyou/user-service:1.2.3"}"#;
+    assert_eq!(deliver(&receiver, body, &token("right"), now()).unwrap().events.len(), 1);
+    for wrong in ["wrong-account", "wrong-audience", "other-key", "algorithm-none"] {
+        assert!(deliver(&receiver, body, &token(wrong), now()).is_err(), "{wrong}");
+    }
+    assert!(deliver(&receiver, body, "Bearer webhook-secret", now()).is_err());
+}
+
+#[test]
 fn identity_token_does_not_replace_the_secret() {
     let tokens = tokens();
     let right = &tokens.iter().find(|(name, _)| name == "right").unwrap().1;

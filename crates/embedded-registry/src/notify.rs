@@ -155,7 +155,7 @@ impl Notifier {
 
 /// Returns a client without proxy or CA certificates, for plain HTTP on this machine.
 pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
-    // reqwest requires a TLS provider all the same. An error means that one is installed.
+    // Even so, reqwest requires a TLS provider. An error means that one is installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_LIMIT).build()
 }

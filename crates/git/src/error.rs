@@ -37,13 +37,13 @@ pub enum RemoteError {
     NoBranch {
         /// The branch that was asked for.
         branch: String,
-        /// What the repository has instead.
+        /// The branches that the repository has.
         hint: String,
     },
     /// An answer or content that we cannot use. A retry would get the same.
     #[error("unusable: {reason}")]
     Protocol {
-        /// What was received.
+        /// The received answer or content.
         reason: String,
     },
     /// A failure of the network or of the server. A retry may succeed.

@@ -49,12 +49,12 @@ pub struct Unreadable {
 pub enum Cause {
     /// It is missing or damaged in the mirror. A new mirror helps.
     Mirror,
-    /// Its content is invalid on the remote, too.
+    /// Its content is also invalid on the remote.
     Content,
 }
 
 impl Unreadable {
-    /// An object whose content is invalid on the remote, too.
+    /// An object whose content is also invalid on the remote.
     pub fn content(id: ObjectId, reason: impl Into<String>) -> Self {
         Self { id, reason: reason.into(), cause: Cause::Content }
     }
@@ -109,7 +109,7 @@ fn parse_entry(tree: &[u8], offset: usize) -> Result<Entry<'_>, &'static str> {
     // A mode has at most six digits, so the search for its end need not look far.
     let space = rest.iter().take(8).position(|byte| *byte == b' ').ok_or("a tree entry has no mode")?;
     let name_end = rest[space..].iter().position(|byte| *byte == 0).ok_or("a tree entry has no end")? + space;
-    let id = rest.get(name_end + 1..name_end + 21).and_then(ObjectId::from_bytes).ok_or("a tree entry is cut off")?;
+    let id = rest.get(name_end + 1..name_end + 21).and_then(ObjectId::from_bytes).ok_or("a tree entry is truncated")?;
     let kind = match &rest[..space] {
         b"40000" | b"040000" => EntryKind::Folder,
         b"120000" => EntryKind::SymbolicLink,

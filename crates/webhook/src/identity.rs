@@ -27,7 +27,7 @@ pub struct IdentityTokens {
     pub issuer: String,
     /// The audience.
     pub audience: String,
-    /// The sender's account: the verified `email`, or the `sub`. `None` accepts every account for which the issuer signs
+    /// The sender's account: the verified `email`, or the `sub`, in which `*` stands for any text without `:` and `/`. `None` accepts every account for which the issuer signs
     /// tokens with this audience, which for Google is anyone's.
     pub account: Option<String>,
     /// The issuer's public keys.
@@ -230,7 +230,7 @@ impl IdentityTokens {
         let Some(account) = &self.account else { return Ok(()) };
         let email = claims.get("email").text().filter(|_| claims.get("email_verified").is_true());
         let subject = claims.get("sub").text();
-        if email.as_deref() == Some(account) || subject.as_deref() == Some(account) {
+        if email.as_deref() == Some(account) || subject.is_some_and(|subject| fits(account, &subject)) {
             Ok(())
         } else {
             Err("the token names another account")
@@ -238,6 +238,41 @@ impl IdentityTokens {
     }
 }
 
+/// Returns whether an account is the expected one, in which `*` stands for any text without `:` and `/`.
+///
+/// The separators stay separators: an environment of CI with a name like the rest of the pattern does not fit.
+fn fits(pattern: &str, account: &str) -> bool {
+    let Some((before, rest)) = pattern.split_once('*') else { return pattern == account };
+    let Some(account) = account.strip_prefix(before) else { return false };
+    let longest = account.find([':', '/']).unwrap_or(account.len());
+    account.char_indices().map(|(index, _)| index).chain([account.len()]).take_while(|end| *end <= longest).any(|end| {
+        let (_, left) = account.split_at(end);
+        fits(rest, left)
+    })
+}
+
 fn decode(part: &str) -> Option<Value> {
     json::parse_text(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn star_in_an_account_stays_between_separators() {
+        let main = "repo:uyou/*:ref:refs/heads/main";
+        assert!(fits(main, "repo:uyou/user-service:ref:refs/heads/main"));
+        assert!(fits("a*b*", "axxb") && fits("*", "") && fits("me@example.com", "me@example.com"));
+        for other in [
+            "repo:uyou/user-service:ref:refs/heads/main2",
+            "repo:uyou/user-service:environment:x:ref:refs/heads/main",
+            "repo:uyou/a/b:ref:refs/heads/main",
+            "repo:other/user-service:ref:refs/heads/main",
+            "repo:uyou/user-service:pull_request",
+            "",
+        ] {
+            assert!(!fits(main, other), "{other}");
+        }
+    }
 }

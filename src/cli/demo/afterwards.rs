@@ -21,7 +21,8 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let program = program();
     let screen = &mut stage.screen;
     screen.heading("It stays up until Ctrl-C. In another terminal:")?;
-    screen.fact("API", &format!("{base}/api/v1/environments"))?;
+    screen.fact("server", &format!("{base}/"))?;
+    screen.fact("API", &format!("{base}/api/v1/openapi.json"))?;
     screen.fact("webhook", &format!("{base}/webhooks/{CI_RECEIVER}"))?;
     screen.fact("metrics", &format!("{base}/metrics"))?;
     screen.fact("registry", &format!("http://{host}/v2/"))?;
@@ -29,7 +30,7 @@ pub(super) fn show_what_to_try(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     screen.gap()?;
     screen.command(
         "CI has built order-service, but the registry sent no webhook. Send one, and staging moves. Any other tag is \
-         refused, because the registry does not have it.",
+         looked for a few times, and refused if the registry does not get it.",
         &format!(
             "curl -H \"Authorization: Bearer $(cat {ci})\" \\\n     \
              -d '{{\"image\":\"{image}\"}}' \\\n     {base}/webhooks/{CI_RECEIVER}"

@@ -2,7 +2,7 @@
 //!
 //! - `workspace` is the temporary folder, `platform` and `example` its config repository, `peer` its registry;
 //! - `stage` starts them together with the real server, `api` is the client;
-//! - `tour` walks through the steps, `afterwards` shows the stream until Ctrl-C;
+//! - `tour` walks through the steps, `trials` are those in which something goes wrong, `afterwards` shows the stream until Ctrl-C;
 //! - `screen` and `commits` print.
 //!
 //! Everything that is shown comes from the API, its stream or the Git repository. A step that fails ends the demo.
@@ -16,6 +16,7 @@ mod platform;
 mod screen;
 mod stage;
 mod tour;
+mod trials;
 mod workspace;
 
 use std::process::{ExitCode, Stdio};
@@ -44,7 +45,7 @@ Examples:
   tagrelay demo --no-tour --registry-port 5000     the running system only, to push images to 127.0.0.1:5000
   tagrelay demo --registry docker-registry         with CNCF Distribution instead of the embedded registry
 
-It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed
+It needs Git and no network: registry, config repository and server are made in a temporary folder, which is removed \
 at the end.")]
 pub struct Options {
     /// End after the tour

@@ -50,6 +50,22 @@ impl Screen {
         wrap(subtitle).iter().try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
+    /// Whether a step has been shown.
+    pub(super) fn has_begun(&self) -> bool {
+        self.steps > 0
+    }
+
+    /// Returns the columns for the output of commands.
+    pub(super) fn columns(&self) -> usize {
+        self.width.unwrap_or(100).saturating_sub(INDENT).max(20)
+    }
+
+    /// Asks for something, below an empty line.
+    pub(super) fn prompt(&mut self, text: &str) -> Result<()> {
+        write!(self.out, "\n   {DIM}{text}{DIM:#} ")?;
+        self.out.flush()
+    }
+
     /// Begins the next step. `why` explains it in a sentence.
     pub(super) fn step(&mut self, title: &str, why: &str) -> Result<()> {
         self.steps += 1;

@@ -1,11 +1,13 @@
 //! Starts and stops registry, config repository and server.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use tagrelay_embedded_registry::push::{TinyImage, push};
+use tokio::sync::mpsc;
 use url::Url;
 
 use super::api::{Client, MessageStream};
@@ -35,6 +37,20 @@ pub(super) struct Stage<'a> {
     pub(super) stream: MessageStream,
     /// An image in the registry that was not announced to the server.
     pub(super) unannounced: (Repository, Tag),
+    /// The lines that a person enters; `None`: the tour runs through.
+    enters: Option<mpsc::Receiver<()>>,
+}
+
+/// Reads lines from standard input. A thread of its own, because nothing can interrupt the reading.
+fn enters() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0) && sender.blocking_send(()).is_ok() {
+            line.clear();
+        }
+    });
+    receiver
 }
 
 impl<'a> Stage<'a> {
@@ -56,7 +72,19 @@ impl<'a> Stage<'a> {
         within(READY_LIMIT, "the server to read the config repository", until_ready(&api)).await?;
         let stream = api.stream().await?;
         registry.notify(api.base().join(&format!("webhooks/{REGISTRY_RECEIVER}"))?, &registry_secret).await?;
-        Ok(Self { screen, workspace, registry, platform, server, api, stream, unannounced })
+        let is_watched = !options.once && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let enters = is_watched.then(enters);
+        Ok(Self { screen, workspace, registry, platform, server, api, stream, unannounced, enters })
+    }
+
+    /// Begins the next step. On a terminal, waits for Enter before all but the first.
+    pub(super) async fn begin(&mut self, title: &str, why: &str) -> anyhow::Result<()> {
+        if let Some(enters) = self.enters.as_mut().filter(|_| self.screen.has_begun()) {
+            self.screen.prompt("Enter: the next step, Ctrl-C: the end")?;
+            // A closed standard input lets the rest run through.
+            let _ = enters.recv().await;
+        }
+        Ok(self.screen.step(title, why)?)
     }
 
     /// Stops everything.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::screen::Commit;
 use super::stage::{Stage, build_and_push, made_up_commit, matrix, running_in};
-use super::{commits, within};
+use super::{commits, trials, within};
 use crate::api::{CellView, EventView, PreviewState, PromotionBody, RequestView, RollbackBody, StreamSubject};
 use crate::cli::output::short_digest;
 use crate::domain::{RequestState, UpdateState};
@@ -30,7 +30,8 @@ pub(super) async fn run(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let preview = try_promotion(stage, &service).await?;
     promote(stage, &service, &preview).await?;
     roll_back(stage, &service, &pushed).await?;
-    sum_up(stage, &service).await
+    let latest = trials::run(stage, &service.repository).await?;
+    sum_up(stage, &service, &latest).await
 }
 
 /// The service of the tour.
@@ -57,13 +58,15 @@ impl Service {
 
 async fn present(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let table = matrix(&stage.api).await?;
+    stage
+        .begin(
+            "A small platform",
+            "Tagrelay stands between an image registry and the Git repository that Argo CD watches.",
+        )
+        .await?;
     let Stage { screen, workspace, registry, platform, api, .. } = stage;
     let folder = workspace.path().display();
     let repository = workspace.config_repository().display().to_string();
-    screen.step(
-        "A small platform",
-        "Tagrelay stands between an image registry and the Git repository that Argo CD watches.",
-    )?;
     screen.fact("folder", &format!("{folder}, removed at the end"))?;
     screen.fact("registry", &format!("{} ({})", registry.host(), registry.description()))?;
     screen.fact("config repository", &repository)?;
@@ -83,11 +86,11 @@ fn file_name(path: &Path) -> String {
 
 /// Pushes the new image and follows it to staging. Returns the commit.
 async fn push_an_image(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<String> {
-    stage.screen.step(
+    stage.begin(
         "CI pushes a new image of user-service",
         "Its tag is the commit that it was built from. The registry notifies Tagrelay, which verifies the image with \
          the registry.",
-    )?;
+    ).await?;
     let begun = Instant::now();
     let digest = build_and_push(&service.repository, &service.new).await?;
     let took = begun.elapsed().as_millis();
@@ -180,7 +183,7 @@ fn check_digest(event: &EventView, pushed: &Digest) -> anyhow::Result<()> {
 
 /// Shows the commit of the push with its diff.
 async fn show_commit(stage: &mut Stage<'_>, id: &str) -> anyhow::Result<Commit> {
-    stage.screen.step("The commit that Tagrelay pushed", "Only the tag has changed. Argo CD takes it from here.")?;
+    stage.begin("The commit that Tagrelay pushed", "Only the tag has changed. Argo CD takes it from here.").await?;
     let commit = tell_commit(stage, id).await?;
     stage.screen.diff(&commit.diff)?;
     Ok(commit)
@@ -209,10 +212,12 @@ fn promotion() -> PromotionBody {
 
 /// Shows a dry run of the promotion. Returns the diff.
 async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<String> {
-    stage.screen.step(
-        "A dry run: what would a promotion to production change?",
-        "POST /api/v1/promotions with \"dry_run\": true writes nothing.",
-    )?;
+    stage
+        .begin(
+            "A dry run: what would a promotion to production change?",
+            "`tagrelay promote production user-service --dry-run` writes nothing.",
+        )
+        .await?;
     let body = PromotionBody { dry_run: true, ..promotion() };
     let preview = within(STEP_LIMIT, "the answer to the dry run", stage.api.preview(&body)).await?;
     for update in &preview.updates {
@@ -231,10 +236,10 @@ async fn try_promotion(stage: &mut Stage<'_>, service: &Service) -> anyhow::Resu
 
 /// Promotes. Checks that the commit has the diff of the dry run.
 async fn promote(stage: &mut Stage<'_>, service: &Service, preview: &str) -> anyhow::Result<()> {
-    stage.screen.step(
+    stage.begin(
         "The promotion",
-        "The same request without dry_run. \"expect\" would refuse it if production had moved in the meantime.",
-    )?;
+        "`tagrelay promote production user-service --expect user-service=TAG` is refused if production moved in the meantime.",
+    ).await?;
     let expect = [(SERVICE.to_owned(), service.old.to_string())].into();
     let body = PromotionBody { expect, reason: Some("the tour of the demo".to_owned()), ..promotion() };
     let begun = Instant::now();
@@ -253,11 +258,11 @@ fn edits(diff: &str) -> Vec<&str> {
 
 /// Rolls back. Checks that the tree is the one of `pushed`.
 async fn roll_back(stage: &mut Stage<'_>, service: &Service, pushed: &Commit) -> anyhow::Result<()> {
-    stage.screen.step(
+    stage.begin(
         "Something is wrong in production: the rollback",
-        "POST /api/v1/rollbacks returns to the previous version and sets a hold: no automatic update moves it until \
-         the hold is released.",
-    )?;
+        "`tagrelay rollback production user-service` returns to the previous version and sets a hold: no automatic update \
+         moves it until the hold is released.",
+    ).await?;
     let body = RollbackBody {
         environment: PRODUCTION.to_owned(),
         repository: SERVICE.to_owned(),
@@ -301,19 +306,21 @@ async fn finish(stage: &mut Stage<'_>, begun: Instant, request: RequestView) -> 
     Ok(commit)
 }
 
-async fn sum_up(stage: &mut Stage<'_>, service: &Service) -> anyhow::Result<()> {
+async fn sum_up(stage: &mut Stage<'_>, service: &Service, latest: &Tag) -> anyhow::Result<()> {
     let environments = stage.api.environments().await?;
-    for (environment, tag) in [(STAGING, &service.new), (PRODUCTION, &service.old)] {
+    for (environment, tag) in [(STAGING, latest), (PRODUCTION, &service.old)] {
         let found = environments.iter().find(|found| found.name == environment);
         let running = found.and_then(|found| running_in(found, service.repository.as_str()));
         ensure!(running.is_some_and(|running| runs(running, tag)), "{environment} does not run {SERVICE}:{tag}");
     }
     let table = matrix(&stage.api).await?;
     let log = commits::log(&stage.workspace.config_repository()).await?;
-    stage.screen.step(
-        "Where everything stands",
-        "The version that each environment runs, with its cause, and `git log --oneline`.",
-    )?;
+    stage
+        .begin(
+            "Where everything stands",
+            "The version that each environment runs, with its cause, and `git log --oneline`.",
+        )
+        .await?;
     stage.screen.table(&table)?;
     stage.screen.gap()?;
     for line in &log {

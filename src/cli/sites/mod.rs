@@ -35,8 +35,8 @@ Examples:
   tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 environments/staging --write    do it
   kustomize build . | tagrelay sites --set docker.io/uyou/user-service=9f8e7d6 --write -   a filter
 
-Exit code of --set: 0 when every image was found and has the version now (without --write: would
-have). 1 when an image was not found, a place cannot be changed, or a file cannot be written:
+Exit code of --set: 0 when every image was found and has the version now (without --write: would \
+have). 1 when an image was not found, a place cannot be changed, or a file cannot be written: \
 then no file is written, unless it was the writing that failed.
 
 A repository is read without a password, unless --config has a [[config_repository]] with its URL.")]

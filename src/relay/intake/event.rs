@@ -288,8 +288,8 @@ impl Relay {
     /// Returns the automatic environments that name the repository, or whose branch could not be read yet.
     ///
     /// A manifest may have been added since the branch was last read. If another environment accepts the image, a
-    /// reading of the last minute is enough. If none does, the event will be refused, so the branch is read again after
-    /// the event arrived.
+    /// reading that is at most a minute old is enough. If none does, the event will be refused, so the branch is read
+    /// again after the event arrived.
     async fn target_environments(&self, event: &Event) -> Vec<String> {
         let repository = &event.repository;
         let has_none = self.known_targets(event).is_empty();

@@ -124,7 +124,7 @@ impl Relay {
         let Some(left) = build.patience(self.now()) else {
             return Err(GatherError::Refused { reason, asked: Party::Source });
         };
-        // The last attempt is exactly at the end of the patience.
+        // The last attempt is exactly at the end of [`RETRIED_FOR`].
         let next = Duration::from_secs(1 << build.failures.min(4));
         let ask_again_after = (left < next).then_some(left);
         Err(GatherError::NotNow { reason: format!("{reason}; retrying"), ask_again_after, asked: Party::Source })

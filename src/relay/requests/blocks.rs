@@ -14,7 +14,7 @@ pub struct HoldRequest {
     pub reason: Option<String>,
     /// The name of the API token.
     pub actor: String,
-    /// When it ends by itself; `None`: never.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -25,7 +25,7 @@ pub struct FreezeRequest {
     pub reason: String,
     /// The name of the API token.
     pub actor: String,
-    /// When it ends by itself; `None`: never.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 

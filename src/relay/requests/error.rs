@@ -45,7 +45,7 @@ pub enum RequestError {
         allowed: String,
     },
     /// A tag needs named repositories: most repositories do not have the tag.
-    #[error("a `tag` needs `repositories`: name what it is a tag of")]
+    #[error("a `tag` needs `repositories`: name the repositories that have the tag")]
     TagWithoutRepositories,
     /// The environment does not name the repository, or no rule manages it.
     #[error("`{environment}` runs no managed repository `{repository}`; it runs {known}")]

@@ -11,7 +11,7 @@ use crate::relay::Relay;
 use crate::store::StoreError;
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
-    // Listeners write entries between two generations, too.
+    // Listeners also write entries between two generations.
     let mut outbox = relay.0.store.subscribe_after(relay.0.process.logged());
     loop {
         let entries = tokio::select! {

@@ -4,7 +4,7 @@ use url::Url;
 
 use crate::credentials::Authentication;
 
-/// Where a repository is and how to reach it.
+/// The URL of a repository, with the credentials and certificates for it.
 #[derive(Debug, Clone)]
 pub struct Address {
     /// `https`, `http`, `ssh` or `file`. Contains no password.

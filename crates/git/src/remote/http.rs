@@ -44,7 +44,7 @@ pub(super) struct HttpRemote {
     client: Client,
     base: String,
     credentials: Credentials,
-    /// What the server advertised last. Kept to save a round trip per push.
+    /// The capabilities that the server advertised last. Kept to save a round trip per push.
     remembered: Mutex<Remembered>,
     /// User names and secrets that were sent last, newest first. The server may repeat them in its answers.
     sent: Mutex<VecDeque<(String, SecretString)>>,

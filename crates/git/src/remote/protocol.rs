@@ -34,7 +34,7 @@ impl Service {
     }
 }
 
-/// What a server advertises that it can do.
+/// The capabilities that a server advertises.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Capabilities(Vec<String>);
 

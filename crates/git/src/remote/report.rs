@@ -1,4 +1,4 @@
-//! The report of a push, and what it means.
+//! The report of a push, and its meaning.
 
 use std::io;
 
@@ -98,7 +98,7 @@ impl Report {
         self.output.extend_from_slice(&text[..text.len().min(room)]);
     }
 
-    /// Returns what the report means for the caller.
+    /// Returns the result of the push for the caller.
     pub(super) fn into_result(self) -> Result<(), PushError> {
         if let Some(Ok(())) = self.branch {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Forgejo: like Gitea, with additional headers of its own
+//! Forgejo: like Gitea, with its own additional headers
 //! (<https://forgejo.org/docs/latest/user/webhooks/>).
 
 use super::gitea;

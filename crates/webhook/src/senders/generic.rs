@@ -31,6 +31,8 @@ pub(super) const SENDER: Sender = Sender {
             signed: Signed::Body,
         },
         Credential::Bearer,
+        // Of the CI system: GitHub Actions and GitLab CI sign one for each job.
+        Credential::IdentityToken,
     ],
     host: Host::Body,
     read,
