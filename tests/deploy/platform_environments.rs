@@ -204,6 +204,22 @@ fn argo_cd_watches_the_folders_that_tagrelay_writes() {
 }
 
 #[test]
+fn objects_are_synced_after_those_that_they_need() {
+    let order = ["ExternalSecret", "StatefulSet", "Job", "Deployment", "Ingress"];
+    for environment in ENVIRONMENTS {
+        let Some(resources) = rendered(environment) else { return };
+        let wave = |resource: &Value| {
+            let wave = &resource["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"];
+            wave.as_str().map_or(0, |wave| wave.parse::<i32>().unwrap())
+        };
+        let waves = order.map(|kind| of_kind(&resources, kind).into_iter().map(wave).collect::<BTreeSet<_>>());
+        for (pair, kinds) in waves.windows(2).zip(order.windows(2)) {
+            assert!(pair[0].last().unwrap() < pair[1].first().unwrap(), "{environment}: {kinds:?}: {pair:?}");
+        }
+    }
+}
+
+#[test]
 fn notifications_use_existing_triggers_and_templates() {
     let config = document("deploy/argocd/notifications.yaml");
     let data = config["data"].as_mapping().unwrap();
