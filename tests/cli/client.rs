@@ -460,7 +460,7 @@ async fn unread_branch_is_reported() {
     let matrix = json!({ "environments": [environment], "registries": [] });
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment staging", 1).await;
-    assert_eq!(server.lines(), ["GET /api/v1/environments?environment=staging"]);
+    assert_eq!(server.lines(), ["GET /api/v1/environments?environment=staging&sites=false"]);
     for expected in
         ["not read yet", "no managed image", "staging  there is no folder /srv/p.git", "staging  x.yaml  line 3: no"]
     {
