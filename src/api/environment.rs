@@ -95,6 +95,8 @@ pub struct CellView {
     pub holds: Vec<HoldView>,
     /// Updates that wait for a hold or freeze to end.
     pub waiting: Vec<UpdateView>,
+    /// Left out with `sites=false`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteView>,
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{ChangeView, Direction, PreviewState, UpdateView, VersionView, Word};
 use crate::domain::{RequestKind, RequestState};
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// The body of `POST /api/v1/promotions`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -108,8 +108,8 @@ pub struct Promotions {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RolloutSummary {
     /// The state of the rollout that is least advanced or failed.
-    #[schema(value_type = FollowState)]
-    pub state: Word<FollowState>,
+    #[schema(value_type = RolloutState)]
+    pub state: Word<RolloutState>,
     pub reason: Option<String>,
     #[schema(value_type = Option<String>)]
     pub ended_at: Option<Timestamp>,

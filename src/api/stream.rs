@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Word;
 use crate::domain::{EventState, RequestKind, UpdateState};
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// A message of `GET /api/v1/stream`. Messages are not stored: a client that was disconnected reads the lists
 /// instead.
@@ -53,7 +53,7 @@ pub enum StreamSubject {
         /// The tag, or the digest.
         version: String,
         commit: String,
-        state: Word<FollowState>,
+        state: Word<RolloutState>,
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },

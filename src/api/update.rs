@@ -4,7 +4,7 @@ use utoipa::ToSchema;
 
 use super::Word;
 use crate::domain::UpdateState;
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// A version: tag, digest or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,8 +55,8 @@ pub struct UpdateView {
 pub struct RolloutView {
     /// `waiting`: Argo CD has not been notified yet. `untracked`: no application uses the changed files. `told`: Argo CD's webhook was
     /// notified; without a token nothing more is known.
-    #[schema(value_type = FollowState)]
-    pub state: Word<FollowState>,
+    #[schema(value_type = RolloutState)]
+    pub state: Word<RolloutState>,
     pub reason: Option<String>,
     /// When the commit was on the branch.
     #[schema(value_type = String)]

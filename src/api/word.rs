@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::{Cause, EventState, RequestKind, RequestState, UpdateState};
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// A closed list of words that stand for the values of `Self` on the wire.
 pub trait Words: Copy + PartialEq + 'static {
@@ -97,7 +97,7 @@ macro_rules! words {
     )*};
 }
 
-words!(Cause, EventState, FollowState, RequestKind, RequestState, UpdateState);
+words!(Cause, EventState, RolloutState, RequestKind, RequestState, UpdateState);
 words!(DeliveryState, DiffState, Direction, FreezeKind, HealthState, PreviewState);
 
 /// Defines an enum of words that only the wire knows.
@@ -199,7 +199,7 @@ mod tests {
         let lists = [
             ("Cause", words_of(Cause::ALL)),
             ("EventState", words_of(EventState::ALL)),
-            ("FollowState", words_of(FollowState::ALL)),
+            ("RolloutState", words_of(RolloutState::ALL)),
             ("RequestState", words_of(RequestState::ALL)),
             ("UpdateState", words_of(UpdateState::ALL)),
         ];

@@ -10,7 +10,7 @@ use super::names::Prefix;
 use super::output::{self, BAD, Cell, DIM, GOOD, PLAIN, Table, WARN, clean, short, short_commit, shown};
 use crate::api::{History, HistoryView, Word};
 use crate::domain::Cause;
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// Lists the versions that were written: when, by whom, why, with commit and rollout. Newest first.
 #[derive(Args)]
@@ -122,9 +122,9 @@ fn author(change: &HistoryView) -> String {
 fn rollout(change: &HistoryView) -> Cell {
     let Some(rollout) = &change.rollout else { return Cell::plain("") };
     let style = match &rollout.state {
-        Word::Known(FollowState::Healthy) => GOOD,
-        Word::Known(FollowState::Degraded | FollowState::TimedOut) => BAD,
-        Word::Known(FollowState::Waiting | FollowState::Following) => WARN,
+        Word::Known(RolloutState::Healthy) => GOOD,
+        Word::Known(RolloutState::Degraded | RolloutState::TimedOut) => BAD,
+        Word::Known(RolloutState::Waiting | RolloutState::Following) => WARN,
         _ => PLAIN,
     };
     Cell::new(super::status::rollout_word(rollout.state.as_str()), style)

@@ -54,8 +54,8 @@ impl Block {
             text.push_str(reason);
         }
         match self.expires_at {
-            Some(until) => text.push_str(&format!(") until {until:.0}; release the hold to let it go earlier")),
-            None => text.push_str("); release the hold to let it go"),
+            Some(until) => text.push_str(&format!(") until {until:.0}; release the hold to continue earlier")),
+            None => text.push_str("); release the hold to continue"),
         }
         text
     }

@@ -74,7 +74,7 @@ pub enum Descent {
 pub enum BuildTime {
     At(Timestamp),
     /// The image has no plausible build time.
-    Unsaid,
+    NotStated,
     /// The registry does not return it.
     Unreadable {
         reason: String,
@@ -114,7 +114,7 @@ pub struct Subject<'a> {
 pub struct CatchUpDoubt {
     /// When this process began to receive webhooks.
     pub begun: Timestamp,
-    /// The time between two looks at a registry.
+    /// The period of catch-up.
     pub every: Duration,
 }
 
@@ -155,7 +155,7 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
     let later = other.cause.as_ref().is_some_and(|(_, cause_id)| cause_id.as_str() > subject.cause_id);
     // A version that was announced before a rollback must not come back.
     if later && matches!(other.cause, Some((Cause::Rollback, _))) {
-        let text = format!("a rollback to {} was made after it was announced", other.version.short());
+        let text = format!("a rollback to {} was requested after this build was announced", other.version.short());
         return Fact::Known(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
     }
     // The reasons why earlier criteria did not decide.
@@ -174,7 +174,7 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
         }
         if !later && may_have_come_before(subject, other) {
             let text = format!(
-                "{}, {}, came between two looks of catch-up, and no criterion tells which of the two is newer ({}): \
+                "{}, {}, was announced between two catch-up rounds, and no criterion shows which of the two is newer ({}): \
                  promote it if it is",
                 other.version.short(),
                 other.place(),
@@ -196,7 +196,7 @@ fn ancestry(
 ) -> Fact<Option<Ordering>> {
     let (Some(source), Some(new)) = (subject.rule.source, &subject.tag.sha) else { return Fact::Known(None) };
     let Some(old) = &old.sha else {
-        silent.push("it names no commit".to_owned());
+        silent.push("its tag contains no commit id".to_owned());
         return Fact::Known(None);
     };
     Fact::Known(match known!(facts.descent(source, subject.repository, new, old)) {
@@ -224,12 +224,12 @@ fn build_time(
     if let (Some(digest), Some(tag)) = (subject.version.digest(), subject.version.tag())
         && known!(facts.announced_before(subject.cause_id, repository, digest, tag))
     {
-        silent.push("its digest was announced before under another tag, so its build time says nothing".to_owned());
+        silent.push("its digest was announced before under another tag, so its build time is not used".to_owned());
         return Fact::Known(None);
     }
     let new = match subject.version.digest() {
         Some(digest) => known!(facts.build_time(repository, digest)),
-        None => BuildTime::Unsaid,
+        None => BuildTime::NotStated,
     };
     let BuildTime::At(new) = new else {
         silent.push(unreadable(&new));
@@ -242,7 +242,7 @@ fn build_time(
     };
     let old = match digest {
         Some(digest) => known!(facts.build_time(repository, &digest)),
-        None => BuildTime::Unsaid,
+        None => BuildTime::NotStated,
     };
     match old {
         BuildTime::At(old) => {
@@ -252,7 +252,7 @@ fn build_time(
             }
             Fact::Known(ordering)
         }
-        BuildTime::Unsaid | BuildTime::Unreadable { .. } => {
+        BuildTime::NotStated | BuildTime::Unreadable { .. } => {
             silent.push(unreadable(&old));
             Fact::Known(None)
         }
@@ -262,14 +262,12 @@ fn build_time(
 fn unreadable(time: &BuildTime) -> String {
     match time {
         BuildTime::Unreadable { reason } => format!("the build time cannot be read: {reason}"),
-        BuildTime::At(_) | BuildTime::Unsaid => "no build time is known".to_owned(),
+        BuildTime::At(_) | BuildTime::NotStated => "no build time is known".to_owned(),
     }
 }
 
-/// Whether a tag that catch-up found may have been pushed before the other version was announced to this process.
-///
-/// The look before may be two periods old, and the id of the event is the time of finding. If catch-up found both, the later
-/// look found the later push.
+/// Whether the order of arrival is uncertain: catch-up found the subject, and a webhook announced the other version less than two
+/// periods before that. The event's id is the time of the find, not of the push. Two finds are in order.
 fn may_have_come_before(subject: &Subject<'_>, other: &Other) -> bool {
     let Some(doubt) = subject.catch_up.filter(|_| subject.cause == Cause::CatchUp) else { return false };
     let Some((cause, other_id)) = &other.cause else { return false };

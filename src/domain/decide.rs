@@ -157,7 +157,7 @@ impl Place<'_> {
             return older_than(older, Ground::Tip);
         }
         let basis = |last: Option<&Comparison>| {
-            let text = || format!("{} runs nothing else that it could be older than", self.environment);
+            let text = || format!("{} runs no other version", self.environment);
             Some(last.map_or_else(|| (Criterion::Arrival, text()), |last| (last.by, last.text.clone())))
         };
         if rival.is_none()

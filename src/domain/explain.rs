@@ -5,12 +5,12 @@ use crate::policy::Criterion;
 
 /// Returns why an update ends after a later one of its place has landed. `newer` is the tag or digest of the later one.
 pub fn overtaken(newer: &str, environment: &str) -> String {
-    format!("older: {newer} was taken later for {environment}")
+    format!("older: {newer} was written to {environment} later")
 }
 
 /// Returns why an update ends because another candidate of its place is written instead.
 pub(super) fn outdone(cause_id: &str) -> String {
-    format!("{cause_id} is newer, and came before this was written")
+    format!("{cause_id} is newer and is written instead")
 }
 
 /// Returns the criterion in words.

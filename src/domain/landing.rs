@@ -1,6 +1,6 @@
 use super::update::{Cause, UpdateState};
 
-/// What becomes of an open update when a later one of its place has landed.
+/// What happens to an open update when a later one of its place has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLanding {
     /// It ends: what a person requests later wins.
@@ -11,7 +11,7 @@ pub enum AfterLanding {
     Keep,
 }
 
-/// Returns what becomes of an update of `other` in state `state` when one of `landed` has ended in `end`, which was caused later.
+/// Returns what happens to an update of `other` in state `state` when one of `landed` has ended in `end`, which was caused later.
 /// `blocked`: it waits for a hold or freeze.
 ///
 /// Arrival orders requests only. A late build of an older commit arrives after the newer build, so between events the order criteria

@@ -11,7 +11,7 @@
 //! - `versions`: when two descriptions of a version mean the same one;
 //! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
 //! - `decide`: the decisions on the candidates of a place;
-//! - `landing`: what becomes of earlier updates of a place when one has landed;
+//! - `landing`: what happens to earlier updates of a place when one has landed;
 //! - `explain`: the sentences for people;
 //! - `outbox`: the entries for the subscribers.
 

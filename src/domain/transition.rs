@@ -72,7 +72,7 @@ pub enum Effect {
     ReviewPlace,
     /// If the update belongs to a rollback, its hold replaces the holds of earlier rollbacks.
     ReplaceHolds,
-    /// If the update belongs to a rollback, its hold ends, because the rollback did not happen.
+    /// If the update belongs to a rollback, its hold ends, because the rollback was not written.
     EndHold,
     /// Refused updates of the event no longer count.
     ReplayUpdates,

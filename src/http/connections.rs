@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::CurrentRoutes;
+use super::tls::Tls;
 
 /// The limits of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +56,14 @@ pub async fn serve(
     listener: TcpListener,
     routes: CurrentRoutes,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let all = Arc::new(Connections { limits, open: Mutex::default() });
     let mut tasks = JoinSet::new();
+    if let Some(tls) = &tls {
+        tasks.spawn(tls.clone().watch(stopped.clone()));
+    }
     let mut refusal_logged: Option<Instant> = None;
     loop {
         let stream = tokio::select! {
@@ -76,10 +81,17 @@ pub async fn serve(
             Some(place) => {
                 // Responses are sent in one write; Nagle's algorithm would only delay them.
                 let _ = stream.set_nodelay(true);
-                tasks.spawn(run(stream, place, routes.clone(), stopped.clone()));
+                let (routes, stopped) = (routes.clone(), stopped.clone());
+                match tls.clone() {
+                    None => tasks.spawn(run(stream, place, routes, stopped)),
+                    Some(tls) => tasks.spawn(run_over_tls(tls, stream, place, routes, stopped)),
+                };
             }
             None => {
-                refuse(&stream);
+                // Over TLS there is no time for a handshake: the connection is closed.
+                if tls.is_none() {
+                    refuse(&stream);
+                }
                 if refusal_logged.is_none_or(|when| when.elapsed() > REFUSAL_LOG_INTERVAL) {
                     refusal_logged = Some(Instant::now());
                     let connections = limits.connections;
@@ -236,8 +248,32 @@ impl Drop for Answering {
     }
 }
 
+/// Serves a connection after its handshake. One that is too slow, or is replaced meanwhile, is closed.
+async fn run_over_tls(
+    tls: Tls,
+    stream: TcpStream,
+    place: Place,
+    routes: CurrentRoutes,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let connection = Arc::clone(&place.connection);
+    let stream = tokio::select! {
+        stream = tls.accept(stream) => stream,
+        () = tokio::time::sleep(place.all.limits.header_time) => return,
+        () = connection.displaced.notified() => return,
+        () = stop(&mut stopped) => return,
+    };
+    match stream {
+        Ok(stream) => run(stream, place, routes, stopped).await,
+        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
 /// Serves one connection until it ends, is too slow, or is replaced.
-async fn run(stream: TcpStream, place: Place, routes: CurrentRoutes, mut stopped: watch::Receiver<bool>) {
+async fn run<S>(stream: S, place: Place, routes: CurrentRoutes, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = Arc::clone(&place.connection);
     let limits = place.all.limits;
     let answering = Arc::clone(&connection);
@@ -307,12 +343,12 @@ impl HttpBody for Answer {
 }
 
 /// A stream that reports arriving bytes to its connection.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     connection: Arc<Connection>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -327,7 +363,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

@@ -3,7 +3,7 @@
 //! Handlers turn requests into calls of `relay`, and the results into the wire types of `api`; they decide nothing. Bodies are
 //! bounded before they are read, credentials are compared in constant time, and the log never contains a query.
 //!
-//! In reading order: `connections`, `detach`, `access_log`, `trace`, `well_formed` (layers, from the outside in), `webhooks` with `gate` and
+//! In reading order: `connections` with `tls`, `detach`, `access_log`, `trace`, `well_formed` (layers, from the outside in), `webhooks` with `gate` and
 //! `bodies`, `auth`, `api`, `operations`, `problem`.
 
 mod access_log;
@@ -15,6 +15,7 @@ mod detach;
 mod gate;
 mod operations;
 mod problem;
+mod tls;
 mod trace;
 mod webhooks;
 mod well_formed;
@@ -30,6 +31,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
+pub use tls::{Tls, TlsError};
 
 use detach::Orphans;
 use gate::Gate;

@@ -86,7 +86,7 @@ impl Relay {
             let Some(digest) = version.digest() else { return Fact::Known(Direction::Unknown) };
             match facts.build_time(repository, digest) {
                 Fact::Known(BuildTime::At(at)) => *time = Some(at),
-                Fact::Known(BuildTime::Unsaid | BuildTime::Unreadable { .. }) => {}
+                Fact::Known(BuildTime::NotStated | BuildTime::Unreadable { .. }) => {}
                 Fact::Missing(missing) => return Fact::Missing(missing),
             }
         }

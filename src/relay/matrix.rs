@@ -11,7 +11,7 @@ use super::names::Names;
 use super::{Environment, Relay, RequestError};
 use crate::config_repo::{FileProblem, IndexedSite};
 use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
-use crate::store::{ApplicationHealth, FollowUp, StoreError};
+use crate::store::{ApplicationHealth, Rollout, StoreError};
 use tagrelay_image::{Repository, Version};
 
 /// How old the mirror of a branch may be before the matrix reads the branch again.
@@ -74,7 +74,7 @@ pub struct MatrixCell {
     /// Our last update of this place, if its version runs.
     pub last_change: Option<Update>,
     /// The rollout of that update in Argo CD.
-    pub follow_up: Option<FollowUp>,
+    pub follow_up: Option<Rollout>,
     pub holds: Vec<Block>,
     pub waiting: Vec<Update>,
     /// The other versions of the environments that it is promoted from.
@@ -263,7 +263,7 @@ type ByPlace<T> = HashMap<(String, Repository), Vec<T>>;
 struct Notes {
     last: ByPlace<Update>,
     /// By update id.
-    follow_ups: HashMap<String, FollowUp>,
+    follow_ups: HashMap<String, Rollout>,
     health: Vec<ApplicationHealth>,
     frozen: Vec<Frozen>,
     holds: ByPlace<Block>,

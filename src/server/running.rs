@@ -205,16 +205,18 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
 
+    let tls = settings.server.tls.clone().map(|tls| http::Tls::load(tls.certificate, tls.key)).transpose();
+    let tls = tls.context("[server] tls cannot be used")?;
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;
     let limits = ConnectionLimits::new(settings.server.max_connections);
     let main_routes = CurrentRoutes::new(routes.main(operations.is_none()));
-    listeners.spawn(http::serve(main, main_routes.clone(), limits, stopped.clone()));
+    listeners.spawn(http::serve(main, main_routes.clone(), limits, tls, stopped.clone()));
     let operations_routes = operations.map(|operations| {
         let current = CurrentRoutes::new(routes.operations());
-        listeners.spawn(http::serve(operations, current.clone(), limits, stopped));
+        listeners.spawn(http::serve(operations, current.clone(), limits, None, stopped));
         current
     });
     Ok(Server {

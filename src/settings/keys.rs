@@ -37,10 +37,12 @@ pub(super) const SERVER: KeySet = key_set(
         "max_body_bytes",
         "max_connections",
         "stop_timeout",
+        "tls",
         "catch_up",
         "catch_up_concurrency",
     ],
 );
+pub(super) const SERVER_TLS: KeySet = key_set("`tls` of [server]", &["certificate", "key"]);
 pub(super) const STORE: KeySet =
     KeySet { section: "[store]", keys: &["url", "keep", "keep_history"], later: &["password"] };
 pub(super) const CONFIG_REPOSITORY: KeySet = key_set(
@@ -141,6 +143,7 @@ pub(super) const SECRET: KeySet = key_set("a secret", &["env", "file", "value"])
 pub const KEY_SETS: &[KeySet] = &[
     TOP,
     SERVER,
+    SERVER_TLS,
     STORE,
     CONFIG_REPOSITORY,
     GITHUB_APP,

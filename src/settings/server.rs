@@ -7,9 +7,10 @@ use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
 use crate::store::{Retention, StoreSettings};
+use tagrelay_secret::Secret;
 
 /// `[server]`: listeners and their limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Address of webhooks and the API.
     pub listen: SocketAddr,
@@ -21,6 +22,17 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// How long running work may take to end when the process stops.
     pub stop_timeout: Duration,
+    /// The certificate of `listen`; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
+}
+
+/// `tls` of `[server]`.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// A PEM file with the chain, the server's certificate first.
+    pub certificate: PathBuf,
+    /// The private key in PEM.
+    pub key: Secret,
 }
 
 /// Webhooks with many events in one body have up to some hundred kilobytes.
@@ -46,6 +58,7 @@ impl Default for ServerSettings {
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             stop_timeout: DEFAULT_STOP_TIMEOUT,
+            tls: None,
         }
     }
 }
@@ -95,7 +108,20 @@ fn read_server(section: Section<'_>) -> ServerSettings {
             .number("max_connections", MAX_CONNECTIONS)
             .map_or(default.max_connections, |number| number.value),
         stop_timeout: duration::read(section, "stop_timeout", STOP_TIMEOUTS).unwrap_or(default.stop_timeout),
+        tls: read_tls(section),
     }
+}
+
+fn read_tls(section: Section<'_>) -> Option<ServerTls> {
+    let example = "{ certificate = \"/tls/tls.crt\", key = { file = \"/tls/tls.key\" } }";
+    let table = section.table("tls", &keys::SERVER_TLS, example)?;
+    let certificate = table.text("certificate");
+    if certificate.is_none() && !table.has("certificate") {
+        let message = "`certificate` is missing in `tls`: the file with the certificate chain".to_owned();
+        table.report().fault_with_hint(table.offset, message, format!("write tls = {example}"));
+    }
+    let key = table.required_secret("key", "the private key of the certificate");
+    Some(ServerTls { certificate: PathBuf::from(certificate?.value), key: key? })
 }
 
 /// Reports changes that need a restart. The new settings have no other faults.
@@ -113,6 +139,11 @@ pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings)
     if server.operations_listen != was.operations_listen {
         let was = was.operations_listen.map_or("not set".to_owned(), |address| address.to_string());
         report("server", "operations_listen", was);
+    }
+    let certificate = |server: &ServerSettings| server.tls.as_ref().map(|tls| tls.certificate.clone());
+    if certificate(server) != certificate(was) {
+        let was = certificate(was).map_or("not set".to_owned(), |path| path.display().to_string());
+        report("server", "tls", was);
     }
     if server.max_connections != was.max_connections {
         report("server", "max_connections", was.max_connections.to_string());

@@ -41,7 +41,7 @@ pub struct NewEvent {
     pub duplicate_key: String,
     /// An event that was delivered before this time is too old for this one to be its duplicate.
     pub duplicates_since: Timestamp,
-    /// The span that everything that becomes of it is a child of. A duplicate keeps that of the first delivery.
+    /// The parent of all further spans. A duplicate keeps that of the first delivery.
     pub trace: TraceContext,
 }
 

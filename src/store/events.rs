@@ -56,7 +56,7 @@ pub struct EventFilter {
 pub enum Replayed {
     /// It is queued again.
     Queued,
-    /// It waited for this time, and is due now. If it fails again, the pause goes on from the failures so far.
+    /// It was due at this time and is due now. The count of failures is kept.
     Hastened(Timestamp),
     /// Its state has nothing to run again.
     NotFinal(EventState),
@@ -226,7 +226,7 @@ impl Write for Replay {
             };
             let until = next.take().filter(|at| *state == EventState::Queued && *at > tx.now);
             answers.push(if let Some(until) = until {
-                hasten(tx, id, until).await?;
+                make_due(tx, id, until).await?;
                 // Wakes the intake.
                 let (repository, tag) = images.remove(id).unwrap_or_default();
                 tx.record(Change::Event { id: id.clone(), repository, tag, state: state.to_string(), reason: None });
@@ -247,9 +247,9 @@ impl Write for Replay {
 
 /// Makes an event due that waits for its next try. Its reason stays until there is another answer, and its failures decide the next
 /// pause.
-async fn hasten(tx: &mut Transaction<'_>, id: &str, until: Timestamp) -> Result<(), sqlx::Error> {
+async fn make_due(tx: &mut Transaction<'_>, id: &str, until: Timestamp) -> Result<(), sqlx::Error> {
     HASTEN.execute(tx.connection, values![id]).await?;
-    let answered = format!("asked now, and not at {until:.0}");
+    let answered = format!("retried at once instead of at {until:.0}");
     let failure = NewFailure { cause_id: id.to_owned(), environment: None, asked: "replay", answered };
     failures::record(tx, &[failure]).await
 }

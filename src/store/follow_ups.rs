@@ -11,7 +11,7 @@ use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
 use crate::domain::{Change, Update, UpdateState, words};
 
-/// The columns of a [`FollowUp`].
+/// The columns of a [`Rollout`].
 macro_rules! follow_up_columns {
     () => {
         "update_id, follow_ups.environment, follow_ups.commit_id, follow_ups.state, follow_ups.reason, started_at, ended_at, \
@@ -57,13 +57,13 @@ statements! {
 
 words! {
     /// The state of a rollout.
-    FollowState {
-        /// Argo CD was not told yet; `reason` has the last failed try.
+    RolloutState {
+        /// Argo CD was not notified yet; `reason` is the last failure.
         Waiting = "waiting",
         /// Its applications were refreshed, and have not all ended.
         Following = "following",
         /// Argo CD's webhook was called. Without a token nothing else is known.
-        Told = "told",
+        Notified = "told",
         /// Every application runs the commit, Synced and Healthy.
         Healthy = "healthy",
         /// An application runs the commit and is Degraded.
@@ -75,7 +75,7 @@ words! {
     }
 }
 
-impl FollowState {
+impl RolloutState {
     /// Whether the rollout has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Waiting | Self::Following)
@@ -84,12 +84,12 @@ impl FollowState {
 
 /// The rollout of a committed update in Argo CD.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FollowUp {
+pub struct Rollout {
     pub update_id: String,
     pub environment: String,
     pub commit: String,
     /// The least advanced or the worst state of its applications.
-    pub state: FollowState,
+    pub state: RolloutState,
     /// Why it has not ended, or what failed.
     pub reason: Option<String>,
     /// When the update was committed.
@@ -105,7 +105,7 @@ pub struct FollowedApplication {
     /// The namespace of the `Application`.
     pub namespace: Option<String>,
     pub name: String,
-    pub state: FollowState,
+    pub state: RolloutState,
     /// Argo CD's sync status; `None` until it was read.
     pub sync: Option<String>,
     /// Argo CD's health status.
@@ -123,7 +123,7 @@ pub struct FollowedApplication {
     pub ended_at: Option<Timestamp>,
 }
 
-impl FromRow<'_, Row> for FollowUp {
+impl FromRow<'_, Row> for Rollout {
     fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         let applications: String = row.try_get("applications")?;
         Ok(Self {
@@ -179,7 +179,7 @@ impl Store {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn open_follow_ups(&self, limit: u32) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+    pub async fn open_follow_ups(&self, limit: u32) -> Result<Vec<(Rollout, Update)>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let rows = OPEN.all(connection, values![limit]).await?;
         Ok(with_updates(connection, rows).await?)
@@ -194,7 +194,7 @@ impl Store {
         &self,
         environment: &str,
         limit: u32,
-    ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+    ) -> Result<Vec<(Rollout, Update)>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let rows = OPEN_IN.all(connection, values![environment, limit]).await?;
         Ok(with_updates(connection, rows).await?)
@@ -210,9 +210,9 @@ impl Store {
         &self,
         environment: &str,
         limit: u32,
-    ) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+    ) -> Result<Vec<(Rollout, Update)>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
-        let (state, committed) = (FollowState::TimedOut.as_str(), UpdateState::Committed.as_str());
+        let (state, committed) = (RolloutState::TimedOut.as_str(), UpdateState::Committed.as_str());
         let rows = LAST_IN_STATE.all(connection, values![environment, state, committed, limit]).await?;
         Ok(with_updates(connection, rows).await?)
     }
@@ -222,7 +222,7 @@ impl Store {
     /// # Errors
     ///
     /// If the store cannot be read.
-    pub async fn open_follow_ups_of(&self, update_ids: &[String]) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+    pub async fn open_follow_ups_of(&self, update_ids: &[String]) -> Result<Vec<(Rollout, Update)>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let rows = OPEN_OF.all_of(connection, values![], update_ids).await?;
         Ok(with_updates(connection, rows).await?)
@@ -236,13 +236,13 @@ impl Store {
     pub async fn follow_ups_of(
         &self,
         updates: impl IntoIterator<Item = &Update>,
-    ) -> Result<HashMap<String, FollowUp>, StoreError> {
+    ) -> Result<HashMap<String, Rollout>, StoreError> {
         let ids: Vec<String> =
             updates.into_iter().filter(|update| update.commit.is_some()).map(|update| update.id.clone()).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows: Vec<FollowUp> = OF.all_of(&mut *self.reads.acquire().await?, values![], ids).await?;
+        let rows: Vec<Rollout> = OF.all_of(&mut *self.reads.acquire().await?, values![], ids).await?;
         Ok(rows.into_iter().map(|row| (row.update_id.clone(), row)).collect())
     }
 
@@ -251,7 +251,7 @@ impl Store {
     /// # Errors
     ///
     /// If it could not be stored.
-    pub async fn record_follow_ups(&self, rows: Vec<FollowUp>, changes: Vec<Change>) -> Result<(), StoreError> {
+    pub async fn record_follow_ups(&self, rows: Vec<Rollout>, changes: Vec<Change>) -> Result<(), StoreError> {
         if rows.is_empty() && changes.is_empty() {
             return Ok(());
         }
@@ -299,24 +299,21 @@ impl Store {
     }
 }
 
-async fn with_updates(
-    connection: &mut Connection,
-    rows: Vec<FollowUp>,
-) -> Result<Vec<(FollowUp, Update)>, sqlx::Error> {
+async fn with_updates(connection: &mut Connection, rows: Vec<Rollout>) -> Result<Vec<(Rollout, Update)>, sqlx::Error> {
     let updates: Vec<Update> = UPDATES.all_of(connection, values![], rows.iter().map(|row| &row.update_id)).await?;
     let mut updates: HashMap<String, Update> = updates.into_iter().map(|update| (update.id.clone(), update)).collect();
-    let pair = |row: FollowUp| updates.remove(&row.update_id).map(|update| (row, update));
+    let pair = |row: Rollout| updates.remove(&row.update_id).map(|update| (row, update));
     Ok(rows.into_iter().filter_map(pair).collect())
 }
 
 /// Begins the follow-ups of updates that were committed in this transaction.
 pub(super) async fn begin(tx: &mut Transaction<'_>, update_ids: &[String]) -> Result<(), sqlx::Error> {
-    let values = values![FollowState::Waiting.as_str(), tx.now];
+    let values = values![RolloutState::Waiting.as_str(), tx.now];
     BEGIN.execute_of(tx.connection, values, update_ids).await.map(|_| ())
 }
 
 struct RecordFollowUps {
-    rows: Vec<FollowUp>,
+    rows: Vec<Rollout>,
     changes: Vec<Change>,
 }
 

@@ -55,7 +55,7 @@ impl Store {
         self.writes.run(Ended(update_id.to_owned())).await
     }
 
-    /// Records that a missing fact could not be had, and when it is asked for again.
+    /// Records a failed request for a missing fact, and when the next one is due.
     ///
     /// # Errors
     ///

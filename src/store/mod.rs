@@ -64,7 +64,7 @@ pub use deliveries::{NewEvent, Received, ReceivedState};
 pub use events::{EventFilter, EventRefusal, Replayed};
 pub use facts::EventFacts;
 pub use failures::FailedAttempt;
-pub use follow_ups::{ApplicationHealth, FollowState, FollowUp, FollowedApplication};
+pub use follow_ups::{ApplicationHealth, FollowedApplication, Rollout, RolloutState};
 pub use history::HistoryFilter;
 pub use outbox::Subscriber;
 pub use pushes::{NewPush, Outdone};

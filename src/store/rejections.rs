@@ -112,7 +112,7 @@ impl Write for Rejected {
                 answered: self.reason.clone(),
             });
         }
-        // First the rows, so that the transition finds them as they shall be.
+        // The rows are written first: the transition keeps `since` and `failures` of an existing row.
         wait_rows::write(tx.connection, &written).await?;
         failures::record(tx, &failed).await?;
         apply(tx, steps).await.map(|_| ())

@@ -53,7 +53,7 @@ pub struct NewRequest {
     pub updates: Vec<NewRequestedUpdate>,
     /// The hold that a rollback makes.
     pub hold: Option<NewBlock>,
-    /// The span that everything that becomes of it is a child of.
+    /// The parent of all further spans.
     pub trace: TraceContext,
     /// The closed gate that a promotion passes for its `reason`.
     pub overridden: Option<String>,
@@ -280,7 +280,7 @@ impl Write for NewRequest {
 }
 
 /// The reason in the commit of a rollback that passes a freeze and gives none.
-pub(super) const UNEXPLAINED: &str = "a rollback passes a freeze";
+pub(super) const UNEXPLAINED: &str = "a rollback during a freeze";
 
 impl NewRequest {
     /// Returns the freeze and the closed gate that the request passes. Freezes are read in the transaction, so that a new one counts.
@@ -289,7 +289,7 @@ impl NewRequest {
         let frozen = if passes { blocks.frozen(&self.environment, now) } else { None };
         let frozen = frozen.map(|frozen| match self.kind {
             RequestKind::Promotion => frozen.explanation(),
-            RequestKind::Rollback => format!("{}; a rollback passes", frozen.explanation()),
+            RequestKind::Rollback => format!("{}; rollbacks ignore freezes", frozen.explanation()),
         });
         let all: Vec<String> = self.overridden.clone().into_iter().chain(frozen).collect();
         (!all.is_empty()).then(|| all.join("; and "))

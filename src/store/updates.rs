@@ -13,7 +13,7 @@ pub struct EndedUpdate {
     /// `FindUnchanged`, `Supersede` or `Refuse`.
     pub input: UpdateInput,
     pub reason: Option<String>,
-    /// Whose answer it is; `None`: that of the registry before it is confirmed, afterwards that of the branch.
+    /// The party that answered; `None`: the registry if the update is unverified, otherwise the branch.
     pub party: Option<Party>,
 }
 

@@ -60,7 +60,7 @@ pub(super) trait Write: Send + Sync + 'static {
     fn run(&self, tx: &mut Transaction<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
-/// A kind of write that comes in floods: those of a transaction are written together, in a handful of statements.
+/// A kind of write that is batched: all of one transaction run in a few statements.
 pub(super) trait Flood: Send + Sync + 'static {
     type Output: Send + 'static;
 
@@ -82,14 +82,14 @@ impl Write for Probe {
     }
 }
 
-/// What the writing task needs besides the connection.
+/// The surroundings of the writing task: outbox, clock, freeze windows.
 pub(super) struct Surroundings {
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
     pub(super) calendar: Arc<RwLock<Arc<FreezeCalendar>>>,
 }
 
-/// The way to the writing task.
+/// A handle to the writing task.
 #[derive(Clone)]
 pub(super) struct Writes {
     jobs: mpsc::Sender<Box<dyn Job>>,

@@ -460,7 +460,7 @@ async fn unread_branch_is_reported() {
     let matrix = json!({ "environments": [environment], "registries": [] });
     let server = Server::answering([ok(&matrix)]).await;
     let answer = server.run("status --environment staging", 1).await;
-    assert_eq!(server.lines(), ["GET /api/v1/environments?environment=staging"]);
+    assert_eq!(server.lines(), ["GET /api/v1/environments?environment=staging&sites=false"]);
     for expected in
         ["not read yet", "no managed image", "staging  there is no folder /srv/p.git", "staging  x.yaml  line 3: no"]
     {
@@ -730,4 +730,11 @@ async fn followed_events_are_lines_and_resume_after_the_last_id() {
     let asked = server.asked();
     assert_eq!(asked[1].line, "GET /api/v1/stream");
     assert_eq!(asked[1].headers["last-event-id"], "8");
+}
+
+#[tokio::test]
+async fn https_to_a_plain_port_is_explained() {
+    let server = Server::answering([]).await;
+    let answer = server.run(&format!("holds --server https://{}", server.address), 4).await;
+    assert!(answer.stderr.contains("the server does not speak TLS at this address: use http://"), "{answer:?}");
 }

@@ -1,12 +1,14 @@
 //! `tagrelay serve` as the built program, and client commands against it.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use tagrelay_test_support::command::{Answer, Workplace, run};
+use tagrelay_test_support::git_tls::make_certificates;
 use tagrelay_test_support::settings::COMMANDS;
 
 use crate::workplace;
@@ -66,6 +68,58 @@ impl Service {
         let (status, text) = http(|client| client.post(url).bearer_auth("sesame").body(body));
         (status, serde_json::from_str(&text).unwrap())
     }
+}
+
+/// Returns the status of `/healthz` over HTTPS, with the authority in a folder; `None`: the certificate is not trusted.
+fn health_over_tls(address: &str, folder: &Path) -> Option<u16> {
+    tagrelay::registry::install_tls_provider();
+    let authority = reqwest::Certificate::from_pem(&std::fs::read(folder.join("authority.pem")).unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([authority]).build().unwrap();
+    let answer = runtime.block_on(async { client.get(format!("https://{address}/healthz")).send().await });
+    answer.ok().map(|answer| answer.status().as_u16())
+}
+
+#[test]
+fn listener_speaks_tls_and_takes_over_a_new_certificate() {
+    let workplace = workplace();
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_certificates(old.path());
+    make_certificates(new.path());
+    for name in ["server.pem", "server.key"] {
+        std::fs::copy(old.path().join(name), workplace.path(name)).unwrap();
+    }
+    let tls = "tls = { certificate = \"{folder}/server.pem\", key = { file = \"{folder}/server.key\" } }\n\
+               operations_listen = \"127.0.0.1:0\"";
+    workplace
+        .write_settings(&COMMANDS.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:0\"\n{tls}")));
+    let service = Service::start(&workplace);
+    assert_eq!(health_over_tls(&service.address, old.path()), Some(200));
+    assert_eq!(health_over_tls(&service.address, new.path()), None, "its authority is not trusted");
+    // The other address stays plain.
+    assert_eq!(get(service.operations.as_ref().unwrap(), "/healthz").0, 200);
+    // A key that does not fit the certificate changes nothing.
+    std::fs::copy(new.path().join("server.key"), workplace.path("server.key")).unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(health_over_tls(&service.address, old.path()), Some(200));
+    std::fs::copy(new.path().join("server.pem"), workplace.path("server.pem")).unwrap();
+    let begun = Instant::now();
+    while health_over_tls(&service.address, new.path()).is_none() {
+        assert!(begun.elapsed() < LIMIT, "the new certificate is not used");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(health_over_tls(&service.address, old.path()), None);
+}
+
+#[test]
+fn certificate_that_cannot_be_used_is_a_fault() {
+    let workplace = workplace();
+    let tls = "tls = { certificate = \"missing.pem\", key = { value = \"no key\" } }";
+    workplace
+        .write_settings(&COMMANDS.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:0\"\n{tls}")));
+    let answer = run(&mut workplace.tagrelay("check --offline"));
+    assert_eq!(answer.code, 1, "{}", answer.stdout);
+    assert!(answer.stdout.contains("the certificate missing.pem cannot be read: No such file"), "{}", answer.stdout);
 }
 
 /// Reads the log up to a message and returns its line.

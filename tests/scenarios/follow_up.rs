@@ -290,7 +290,7 @@ async fn promotion_is_refused_if_argo_cd_does_not_answer_in_time() {
     let (status, problem) = fleet.api("POST", "/promotions", Some(body)).await;
     assert_eq!(status, 409, "{problem}");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("Argo CD has not answered within 5 s"), "{detail}");
+    assert!(detail.contains("did not answer within 5 s"), "{detail}");
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn gate_stays_closed_until_argo_cd_runs_the_version() {
     let (status, problem) = fleet.api("POST", "/promotions", Some(body.clone())).await;
     assert_eq!(status, 409, "{problem}");
     let detail = problem["detail"].as_str().unwrap();
-    let expected = "user-service 1111111 timed out, and application argocd/user-service-staging has not come to it: it is \
+    let expected = "user-service 1111111 timed out, and application argocd/user-service-staging does not run it: it is \
                     at 0000000";
     assert!(detail.contains(expected), "{detail}");
 

@@ -120,7 +120,7 @@ async fn freeze_holds_back_promotions_but_not_overrides_and_rollbacks() {
     let back = json!({"environment": "production", "repository": "order-service", "reason": "worse"});
     let back = asked(&fleet, "/rollbacks", back).await;
     assert_eq!(back["state"], "committed", "{back:#}");
-    assert_eq!(back["overridden"], format!("{reason}; a rollback passes"));
+    assert_eq!(back["overridden"], format!("{reason}; rollbacks ignore freezes"));
     assert_eq!(trailer(&fleet, "Tagrelay-Override"), "worse");
     assert_eq!(fleet.running("production", "order-service"), sha('0'));
 
@@ -166,7 +166,7 @@ async fn waiting_promotion_does_not_replace_newer_versions() {
     let (_, ended) = api(&fleet, "GET", &format!("/promotions/{id}"), None).await;
     let reasons: Vec<&str> =
         ended["updates"].as_array().unwrap().iter().map(|update| update["reason"].as_str().unwrap()).collect();
-    let overtaken = format!("older: {} was taken later for production", sha('2'));
+    let overtaken = format!("older: {} was written to production later", sha('2'));
     let by_hand = "production was changed to 7777777 by another commit after the request: promote again if it is still \
                    wanted";
     assert!(reasons.contains(&by_hand) && reasons.contains(&&*overtaken), "{ended:#}");

@@ -50,8 +50,8 @@ async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
     let by_hand = fleet.upstream.tip();
     let said = refusal(&fleet).await;
     let expected = format!(
-        "`staging` does not run it yet: application argocd/{APPLICATION} is at {}, where user-service is at 1111111; it has to \
-         come to 2222222, as at {}, where the branch is",
+        "`staging` does not run it yet: application argocd/{APPLICATION} is at commit {} with user-service 1111111; it must \
+         run 2222222 (branch at {})",
         &before[..7],
         &by_hand[..7]
     );
@@ -59,7 +59,7 @@ async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
     // Later foreign commits to other files do not matter, and Argo CD need not sync the newest commit.
     fleet.upstream.commit("docs", &[("README.md", "hello")]);
     let said = refusal(&fleet).await;
-    assert!(said.contains("where user-service is at 1111111"), "{said}");
+    assert!(said.contains("with user-service 1111111"), "{said}");
     goes_to(&argocd, &by_hand);
     assert!(is_let_through(&fleet).await);
     argocd.change(APPLICATION, |app| app.sync = "OutOfSync".to_owned());
@@ -79,7 +79,7 @@ async fn unknown_revision_of_argo_cd_refuses_promotion() {
     for revision in ["4".repeat(40), String::new(), "2.10.0".to_owned()] {
         goes_to(&argocd, &revision);
         let said = refusal(&fleet).await;
-        let expected = if revision.is_empty() { "is at no commit yet" } else { "of which nobody knows what it says" };
+        let expected = if revision.is_empty() { "has no commit yet" } else { "which cannot be read" };
         assert!(said.contains(expected), "{said}");
     }
     goes_to(&argocd, &fleet.upstream.tip());
@@ -105,7 +105,7 @@ async fn commits_made_during_downtime_must_run_before_promotion() {
     for (revision, runs) in [(first, "1111111"), (by_hand, "2222222")] {
         goes_to(&argocd, &revision);
         let said = refusal(&fleet).await;
-        assert!(said.contains(&format!("where user-service is at {runs}; it has to come to 3333333")), "{said}");
+        assert!(said.contains(&format!("with user-service {runs}; it must run 3333333")), "{said}");
     }
     goes_to(&argocd, &fleet.upstream.tip());
     assert!(is_let_through(&fleet).await);
@@ -139,7 +139,7 @@ async fn foreign_commit_restarts_the_soak_time() {
     let now = jiff::Timestamp::now();
     argocd.change(APPLICATION, |app| app.times.1 = json!(now.to_string()));
     let said = refusal(&fleet).await;
-    assert!(said.contains(&format!("has been healthy since {now:.0} only")), "{said}");
+    assert!(said.contains(&format!("has been healthy only since {now:.0}")), "{said}");
     argocd.change(APPLICATION, |app| app.times.1 = json!("2026-01-01T00:00:00Z"));
     assert!(refusal(&fleet).await.contains("its soak time"), "it is remembered");
 }

@@ -52,6 +52,9 @@ async fn environments_are_filtered_by_the_server() {
         assert_eq!((status, cells(&matrix)), (200, expected.iter().map(|&cell| cell.to_owned()).collect()), "{query}");
     }
     let (_, matrix) = list("environment=production&repository=user-service").await;
+    assert_eq!(matrix["environments"][0]["repositories"][0]["sites"].as_array().unwrap().len(), 1, "{matrix:#}");
+    let (_, short) = list("environment=production&repository=user-service&sites=false").await;
+    assert!(short["environments"][0]["repositories"][0].get("sites").is_none(), "{short:#}");
     let drift = &matrix["environments"][0]["repositories"][0]["drifts"][0];
     assert_eq!((&drift["environment"], &drift["version"]["tag"]), (&json!("staging"), &json!(sha('1'))), "{matrix:#}");
     for (expected_status, query, expected) in [
@@ -61,7 +64,7 @@ async fn environments_are_filtered_by_the_server() {
         (
             400,
             "held=true&team=a",
-            "there is no parameter `team`: use `environment`, `repository`, `differs`, `held` or `waiting`",
+            "there is no parameter `team`: use `environment`, `repository`, `differs`, `held`, `waiting` or `sites`",
         ),
     ] {
         let (status, problem) = list(query).await;

@@ -34,7 +34,7 @@ fn unknown_keys_are_reported_with_the_nearest_known_key() {
         (with("[server]\npaths = []"), "t.toml:18:1: unknown key `paths` in [server]; it belongs in [[environment]]"),
         (
             with("[server]\nport = 1"),
-            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`, `catch_up`, `catch_up_concurrency`",
+            "t.toml:18:1: unknown key `port` in [server]; known: `listen`, `operations_listen`, `max_body_bytes`, `max_connections`, `stop_timeout`, `tls`, `catch_up`, `catch_up_concurrency`",
         ),
         (
             with("[server]\ncatch_up = \"10s\"\ncatch_up_concurrency = 0"),

@@ -49,7 +49,8 @@ impl Door {
     }
 }
 
-fn make_certificates(folder: &Path) {
+/// Makes `authority.pem`, and `server.pem` with `server.key` for 127.0.0.1, in a folder.
+pub fn make_certificates(folder: &Path) {
     let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     openssl(
         folder,

@@ -15,7 +15,7 @@ use super::super::output::{
 use super::{Answer, Api};
 use crate::api::{ChangeView, RequestView, UpdateView, Word};
 use crate::domain::{RequestState, UpdateState};
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// How long one request may wait: proxies cut off connections that are silent for a minute.
 const ONE_WAIT: Duration = Duration::from_secs(30);
@@ -153,7 +153,7 @@ fn is_done(request: &RequestView, goal: Goal) -> bool {
 
 /// Whether Argo CD is still at work.
 fn is_rolling_out(request: &RequestView) -> bool {
-    let states = [FollowState::Waiting, FollowState::Following];
+    let states = [RolloutState::Waiting, RolloutState::Following];
     request.rollout.as_ref().is_some_and(|rollout| states.iter().any(|state| rollout.state == *state))
 }
 
@@ -185,8 +185,8 @@ pub(in crate::cli) fn exit_code(request: &RequestView, goal: Goal) -> u8 {
         return joined;
     }
     match request.rollout.as_ref().map(|rollout| &rollout.state) {
-        Some(Word::Known(FollowState::Degraded | FollowState::TimedOut)) => exit::REFUSED,
-        Some(Word::Known(FollowState::Waiting | FollowState::Following)) => exit::WAITING,
+        Some(Word::Known(RolloutState::Degraded | RolloutState::TimedOut)) => exit::REFUSED,
+        Some(Word::Known(RolloutState::Waiting | RolloutState::Following)) => exit::WAITING,
         _ => exit::DONE,
     }
 }

@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::output;
 use crate::argocd::ArgoCd;
+use crate::http::Tls;
 use crate::registry::{Registries, install_tls_provider};
 use crate::settings::{Faults, Settings};
 use report::Report;
@@ -69,6 +70,11 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
         if let Err(error) = Receiver::new(receiver.clone()) {
             report.fault(&format!("receiver {}", receiver.name), error.to_string());
         }
+    }
+    if let Some(tls) = settings.server.tls.clone()
+        && let Err(error) = Tls::load(tls.certificate, tls.key)
+    {
+        report.fault("[server] tls", error.to_string());
     }
     let registries = match Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone()) {
         Ok(registries) => Some(registries),

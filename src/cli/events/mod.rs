@@ -368,6 +368,25 @@ mod tests {
     use super::*;
     use crate::domain::EventState;
 
+    /// A replayed event has the refusals of its first run among its updates.
+    #[test]
+    fn steps_are_shown_in_the_order_of_time() {
+        let step = |name: &str, at: Option<&str>| StepView {
+            step: name.to_owned(),
+            at: at.map(|at| at.parse().unwrap()),
+            text: String::new(),
+        };
+        let steps = [
+            step("received", Some("2026-11-20T12:00:00Z")),
+            step("matched", None),
+            step("verified", Some("2026-11-20T12:05:00Z")),
+            step("refused", Some("2026-11-20T12:01:00Z")),
+            step("committed", Some("2026-11-20T12:06:00Z")),
+        ];
+        let names: Vec<&str> = in_order(&steps).iter().map(|step| step.step.as_str()).collect();
+        assert_eq!(names, ["received", "matched", "refused", "verified", "committed"]);
+    }
+
     /// The words of the command line are those of the API.
     #[test]
     fn every_state_option_is_a_state() {

@@ -10,7 +10,7 @@ use crate::api::{CellView, Direction, DriftView, EnvironmentView, Word};
 use crate::cli::names::Prefix;
 use crate::cli::output::{BAD, Cell, DIM, PLAIN, Table, WARN, age, short, short_commit, short_version, shown};
 use crate::domain::Cause;
-use crate::store::FollowState;
+use crate::store::RolloutState;
 
 /// How much is said about a version.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,12 +209,12 @@ fn flags(cell: &CellView, detail: Detail) -> Vec<String> {
 }
 
 fn failed(cell: &CellView) -> bool {
-    let states = [FollowState::Degraded, FollowState::TimedOut];
+    let states = [RolloutState::Degraded, RolloutState::TimedOut];
     cell.rollout.as_ref().is_some_and(|rollout| states.iter().any(|state| rollout.state == *state))
 }
 
 fn rollout(cell: &CellView) -> Option<&str> {
-    let rollout = cell.rollout.as_ref().filter(|rollout| rollout.state != FollowState::Untracked)?;
+    let rollout = cell.rollout.as_ref().filter(|rollout| rollout.state != RolloutState::Untracked)?;
     Some(super::rollout_word(rollout.state.as_str()))
 }
 

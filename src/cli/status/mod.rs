@@ -97,6 +97,8 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     for (name, is_set) in [("differs", differs), ("held", held), ("waiting", waiting)] {
         query.extend(is_set.then(|| (name, true.to_string())));
     }
+    // The text shows no sites.
+    query.extend((!json).then(|| ("sites", false.to_string())));
     let answer = Api::new(server)?.get(&["environments"], &query).await?;
     if json {
         answer.print()?;

@@ -9,7 +9,7 @@ use crate::policy::{RepositoryPattern, TagRule, Verification};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Tag;
 
-/// Facts in which the tag `<number>` repeated names a commit, and a higher number descends from a lower one.
+/// A linear history: commit `n` is the four hex digits of `n`, ten times, and descends from every lower number.
 struct Linear {
     missing: bool,
 }
@@ -32,7 +32,7 @@ impl Facts for Linear {
     }
 
     fn build_time(&self, _: &Repository, _: &Digest) -> Fact<BuildTime> {
-        Fact::Known(BuildTime::Unsaid)
+        Fact::Known(BuildTime::NotStated)
     }
 
     fn tag_digest(&self, _: &Repository, _: &Tag) -> Fact<Option<Digest>> {
@@ -163,7 +163,7 @@ fn newest_of_several_events_is_written_in_any_order_of_arrival() {
         panic!("{decided:?}")
     };
     assert_eq!([by_first, by_third], [&Ground::Rival("u0002".to_owned()), &Ground::Rival("u0002".to_owned())]);
-    assert_eq!(first, "c0002 is newer, and came before this was written");
+    assert_eq!(first, "c0002 is newer and is written instead");
     assert_eq!(third, "older: 0007000, which was taken for staging, is newer by ancestry in the source repository");
 }
 

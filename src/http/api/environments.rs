@@ -29,6 +29,8 @@ pub(super) struct Filter {
     held: Option<bool>,
     /// Only repositories with a waiting update.
     waiting: Option<bool>,
+    /// `false` leaves out the sites, which are most of a large answer.
+    sites: Option<bool>,
 }
 
 /// The versions that every environment runs.
@@ -48,6 +50,7 @@ pub(super) async fn list(
     Query(filter): Query<Filter>,
 ) -> Result<Response, Problem> {
     caller.must_read()?;
+    let with_sites = filter.sites.unwrap_or(true);
     let filter = MatrixFilter {
         environments: Names::read(filter.environment.as_deref())?,
         repositories: Names::read(filter.repository.as_deref())?,
@@ -57,12 +60,16 @@ pub(super) async fn list(
     };
     let mut unread = unread(&app.0.relay).await;
     let rows = app.0.relay.matrix(&filter).await?;
-    let view = |row: &EnvironmentRow| {
+    // Takes the rows, so that not all of them are in memory twice.
+    let view = |mut row: EnvironmentRow| {
         let reason = unread.remove(&row.environment.name).filter(|_| row.tip.is_none());
-        environment_view(row, reason)
+        if !with_sites {
+            row.cells.iter_mut().for_each(|cell| cell.places = Vec::new());
+        }
+        environment_view(&row, reason)
     };
     let registries = registries::views(&app.0.relay);
-    let matrix = Matrix { environments: rows.iter().map(view).collect(), registries };
+    let matrix = Matrix { environments: rows.into_iter().map(view).collect(), registries };
     Ok(tagged(&headers, &matrix))
 }
 

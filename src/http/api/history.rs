@@ -7,7 +7,7 @@ use super::{App, Caller, Problem, Query, limit, next_page};
 use crate::api::{FileView, History, HistoryView};
 use crate::domain::{SiteChange, Update, UpdateState};
 use crate::relay::Relay;
-use crate::store::{FollowUp, HistoryFilter};
+use crate::store::{HistoryFilter, Rollout};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +71,7 @@ pub(super) fn known_environment(relay: &Relay, name: Option<&str>) -> Result<(),
     Ok(name.map_or(Ok(()), |name| relay.check_environment(name))?)
 }
 
-fn history_view(update: &Update, follow_up: Option<&FollowUp>, reason: Option<String>) -> HistoryView {
+fn history_view(update: &Update, follow_up: Option<&Rollout>, reason: Option<String>) -> HistoryView {
     let file = |change: &SiteChange| FileView { path: change.path.clone(), line: change.line };
     HistoryView {
         id: update.id.clone(),

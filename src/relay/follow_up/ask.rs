@@ -10,7 +10,7 @@ use super::{Following, Worker, elapsed, files};
 use crate::argocd::{Application, ApplicationName, ArgoCdError, Progress, Refresh, RolloutEnd, Selection, SyncStatus};
 use crate::domain::Update;
 use crate::relay::branch::Branch;
-use crate::store::{FollowState, FollowUp, FollowedApplication, StoreError};
+use crate::store::{FollowedApplication, Rollout, RolloutState, StoreError};
 use crate::telemetry::SpanKind;
 
 /// The most concurrent requests to Argo CD.
@@ -25,7 +25,7 @@ const REFRESH_AGAIN: Duration = Duration::from_secs(60);
 /// How old the mirror may be when an application is at an unknown revision.
 const TIP_AGE: Duration = Duration::from_secs(2);
 
-/// How many updates of earlier processes are loaded into a lineage.
+/// How many updates of earlier processes are loaded into a seen_commits.
 pub(super) const LOADED: u32 = 2000;
 
 /// The polling state of an application.
@@ -46,7 +46,7 @@ pub(super) struct Answer {
 
 impl Worker<'_> {
     /// Finds the applications of new follow-ups and polls those that are due. Returns the time until the next poll.
-    pub(super) async fn ask(&mut self, open: Vec<(FollowUp, Update)>) -> Result<Duration, StoreError> {
+    pub(super) async fn ask(&mut self, open: Vec<(Rollout, Update)>) -> Result<Duration, StoreError> {
         let (new, mut known): (Vec<_>, Vec<_>) = open.into_iter().partition(|(row, _)| row.applications.is_empty());
         if !new.is_empty() {
             known.extend(self.find_applications(new).await?);
@@ -115,7 +115,7 @@ impl Worker<'_> {
     }
 
     /// Finds the applications that each update has changed files of.
-    async fn find_applications(&mut self, new: Vec<(FollowUp, Update)>) -> Result<Vec<(FollowUp, Update)>, StoreError> {
+    async fn find_applications(&mut self, new: Vec<(Rollout, Update)>) -> Result<Vec<(Rollout, Update)>, StoreError> {
         let mut lists: HashMap<Option<String>, Vec<Application>> = HashMap::new();
         for (row, _) in &new {
             let selector = self.following.selector(&row.environment).map(str::to_owned);
@@ -137,7 +137,7 @@ impl Worker<'_> {
             }
         }
         let now = self.now();
-        let found: Vec<(FollowUp, Update)> = new
+        let found: Vec<(Rollout, Update)> = new
             .into_iter()
             .map(|(mut row, update)| {
                 let selector = self.following.selector(&row.environment).map(str::to_owned);
@@ -196,7 +196,7 @@ impl Worker<'_> {
         }
         self.schedule(name, refresh, is_reached, !changed.is_empty());
         if let Ok(app) = &result {
-            let ended = |row: &FollowUp| row.state == FollowState::Healthy;
+            let ended = |row: &Rollout| row.state == RolloutState::Healthy;
             let restarted = changed.iter().filter(|(row, _)| ended(row)).map(|(row, _)| row.environment.clone());
             let environments = changed.iter().map(|(row, _)| row.environment.clone()).collect();
             self.relay.note_health(self.following, app, environments, restarted.collect(), now).await?;
@@ -208,19 +208,19 @@ impl Worker<'_> {
         &self,
         app: &Application,
         followed: &mut FollowedApplication,
-        (row, update): (&FollowUp, &Update),
+        (row, update): (&Rollout, &Update),
         now: Timestamp,
     ) {
         followed.sync = Some(app.sync.as_str().to_owned());
         followed.health = Some(app.health.as_str().to_owned());
         let Some(index) = self.relay.0.branch_of.get(&row.environment) else { return };
-        let (Some(watched), Some(lineage), Some(branch)) =
+        let (Some(watched), Some(seen_commits), Some(branch)) =
             (self.following.branches.get(*index), self.lineages.get(*index), self.relay.0.branches.get(*index))
         else {
             return;
         };
         let follows = |revision: &str| {
-            lineage.follows(revision, &row.commit, row.started_at) || carries(branch, revision, update)
+            seen_commits.follows(revision, &row.commit, row.started_at) || carries(branch, revision, update)
         };
         let progress = app.progress(watched, follows);
         followed.revision = app.revision_in(watched).map(str::to_owned);
@@ -231,8 +231,8 @@ impl Worker<'_> {
             Progress::NotReached(reason) | Progress::Underway(reason) => followed.reason = Some(reason),
             Progress::Ended(end) => {
                 (followed.state, followed.reason) = match end {
-                    RolloutEnd::Healthy => (FollowState::Healthy, None),
-                    RolloutEnd::Degraded(reason) => (FollowState::Degraded, Some(reason)),
+                    RolloutEnd::Healthy => (RolloutState::Healthy, None),
+                    RolloutEnd::Degraded(reason) => (RolloutState::Degraded, Some(reason)),
                 };
                 followed.ended_at = Some(now);
             }
@@ -243,21 +243,21 @@ impl Worker<'_> {
     }
 
     /// Reads the branches of these updates again if the application is at an unknown revision.
-    async fn read_branches(&mut self, app: &Application, open: &[(FollowUp, Update)]) -> Result<(), StoreError> {
+    async fn read_branches(&mut self, app: &Application, open: &[(Rollout, Update)]) -> Result<(), StoreError> {
         let time = self.now();
         for (row, _) in open {
             let Some(&index) = self.relay.0.branch_of.get(&row.environment) else { continue };
-            let (Some(watched), Some(branch), Some(lineage)) =
+            let (Some(watched), Some(branch), Some(seen_commits)) =
                 (self.following.branches.get(index), self.relay.0.branches.get(index), self.lineages.get_mut(index))
             else {
                 continue;
             };
-            if !lineage.is_loaded() {
+            if !seen_commits.is_loaded() {
                 let commits = self.relay.0.store.commits_on(&branch.environment_names(), LOADED).await?;
-                lineage.load(commits);
+                seen_commits.load(commits);
             }
             let Some(revision) = app.revision_in(watched) else { continue };
-            if lineage.knows(revision) {
+            if seen_commits.knows(revision) {
                 continue;
             }
             let before = time;
@@ -265,7 +265,7 @@ impl Worker<'_> {
             if branch.refresh_if_older_than(TIP_AGE).await.is_ok()
                 && let Some(snapshot) = branch.snapshot()
             {
-                lineage.note(&snapshot.tip.to_string(), before);
+                seen_commits.note(&snapshot.tip.to_string(), before);
             }
         }
         Ok(())
@@ -299,7 +299,7 @@ fn followed(app: &Application) -> FollowedApplication {
     FollowedApplication {
         namespace: app.name.namespace.clone(),
         name: app.name.name.clone(),
-        state: FollowState::Following,
+        state: RolloutState::Following,
         sync: None,
         health: None,
         revision: None,
@@ -313,7 +313,7 @@ fn followed(app: &Application) -> FollowedApplication {
 
 /// Starts to follow an update in its applications. Without applications, the follow-up ends as untracked.
 fn begin(
-    row: &mut FollowUp,
+    row: &mut Rollout,
     applications: Vec<FollowedApplication>,
     selection: &Selection,
     update: &Update,
@@ -321,7 +321,7 @@ fn begin(
 ) {
     row.applications = applications;
     if !row.applications.is_empty() {
-        (row.state, row.reason) = (FollowState::Following, None);
+        (row.state, row.reason) = (RolloutState::Following, None);
         return;
     }
     let what = match selection {
@@ -336,7 +336,7 @@ fn begin(
         Selection::Labels(labels) => format!("with the labels {labels}"),
     };
     row.reason = Some(format!("Argo CD shows no application {what}"));
-    (row.state, row.ended_at) = (FollowState::Untracked, Some(now));
+    (row.state, row.ended_at) = (RolloutState::Untracked, Some(now));
 }
 
 /// Returns the time until an application times out.
@@ -349,15 +349,15 @@ fn until_late(followed: &FollowedApplication, committed_at: Timestamp, timeout: 
 /// Ends an application whose rollout has not ended within `timeout` of its refresh, or of the commit without a refresh.
 fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) {
     if !followed.state.is_final() && until_late(followed, committed_at, timeout, now).is_zero() {
-        (followed.state, followed.ended_at) = (FollowState::TimedOut, Some(now));
+        (followed.state, followed.ended_at) = (RolloutState::TimedOut, Some(now));
         let last = followed.reason.take().unwrap_or_default();
-        followed.reason = Some(format!("not there within {} s: {last}", timeout.as_secs()));
+        followed.reason = Some(format!("did not reach the commit within {} s: {last}", timeout.as_secs()));
     }
 }
 
 /// Derives the state of a follow-up from its applications: open if any is open, otherwise the worst state.
-fn sum_up(row: &mut FollowUp, now: Timestamp) {
-    let order = [FollowState::Following, FollowState::Degraded, FollowState::TimedOut, FollowState::Healthy];
+fn sum_up(row: &mut Rollout, now: Timestamp) {
+    let order = [RolloutState::Following, RolloutState::Degraded, RolloutState::TimedOut, RolloutState::Healthy];
     let state = order.into_iter().find(|state| row.applications.iter().any(|app| app.state == *state));
     let Some(state) = state else { return };
     let reasons = row.applications.iter().filter(|app| app.state == state);
@@ -394,7 +394,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn app(state: FollowState) -> FollowedApplication {
+    fn app(state: RolloutState) -> FollowedApplication {
         FollowedApplication {
             namespace: Some("argocd".to_owned()),
             name: state.to_string(),
@@ -410,12 +410,12 @@ mod tests {
         }
     }
 
-    fn summed(states: &[FollowState]) -> (FollowState, Option<String>, Option<Timestamp>) {
-        let mut row = FollowUp {
+    fn summed(states: &[RolloutState]) -> (RolloutState, Option<String>, Option<Timestamp>) {
+        let mut row = Rollout {
             update_id: "u".to_owned(),
             environment: "staging".to_owned(),
             commit: "c".to_owned(),
-            state: FollowState::Following,
+            state: RolloutState::Following,
             reason: None,
             started_at: at(90),
             ended_at: None,
@@ -426,26 +426,26 @@ mod tests {
     }
 
     #[test]
-    fn the_time_counts_from_the_refresh() {
+    fn timeout_counts_from_the_refresh() {
         let timeout = Duration::from_secs(900);
-        let mut waiting = app(FollowState::Following);
+        let mut waiting = app(RolloutState::Following);
         assert_eq!(until_late(&waiting, at(0), timeout, at(1000)), Duration::from_millis(1));
         time_out(&mut waiting, at(0), timeout, at(1000));
-        assert_eq!((waiting.state, waiting.ended_at), (FollowState::Following, None));
+        assert_eq!((waiting.state, waiting.ended_at), (RolloutState::Following, None));
         time_out(&mut waiting, at(0), timeout, at(1001));
-        assert_eq!((waiting.state, waiting.ended_at), (FollowState::TimedOut, Some(at(1001))));
-        assert_eq!(waiting.reason.unwrap(), "not there within 900 s: because following");
-        let mut done = app(FollowState::Healthy);
+        assert_eq!((waiting.state, waiting.ended_at), (RolloutState::TimedOut, Some(at(1001))));
+        assert_eq!(waiting.reason.unwrap(), "did not reach the commit within 900 s: because following");
+        let mut done = app(RolloutState::Healthy);
         time_out(&mut done, at(0), timeout, at(5000));
-        assert_eq!(done.state, FollowState::Healthy);
-        let mut never_refreshed = FollowedApplication { refreshed_at: None, ..app(FollowState::Following) };
+        assert_eq!(done.state, RolloutState::Healthy);
+        let mut never_refreshed = FollowedApplication { refreshed_at: None, ..app(RolloutState::Following) };
         time_out(&mut never_refreshed, at(99), timeout, at(1000));
-        assert_eq!(never_refreshed.state, FollowState::TimedOut);
+        assert_eq!(never_refreshed.state, RolloutState::TimedOut);
     }
 
     #[test]
-    fn a_rollout_is_as_far_as_the_last_and_as_bad_as_the_worst_of_its_applications() {
-        use FollowState::{Degraded, Following, Healthy, TimedOut};
+    fn rollout_has_the_worst_state_of_its_applications() {
+        use RolloutState::{Degraded, Following, Healthy, TimedOut};
         let (state, reason, ended) = summed(&[Healthy, Degraded, Following]);
         assert_eq!((state, ended), (Following, None));
         assert_eq!(reason.unwrap(), "following: because following");

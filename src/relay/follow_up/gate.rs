@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::lineage::Lineage;
 use super::running::Promoted;
+use super::seen_commits::SeenCommits;
 use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
 use crate::domain::Update;
 use crate::relay::{Branch, Relay};
-use crate::store::{ApplicationHealth, FollowUp, StoreError};
+use crate::store::{ApplicationHealth, Rollout, StoreError};
 
 /// How long a promotion request waits for Argo CD.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const NAMED: usize = 3;
 pub struct Closed(pub String);
 
 /// The open rollouts of an environment.
-pub type OpenFollowUps = [(FollowUp, Update)];
+pub type OpenFollowUps = [(Rollout, Update)];
 
 /// Findings that keep the gate closed, as text.
 #[derive(Debug, Default)]
@@ -57,12 +57,10 @@ fn judge(
         return closed(format!("`{environment}` is not healthy yet: {}", name(rollouts)));
     }
     if !missed.is_empty() {
-        return closed(format!("`{environment}` was not rolled out: {}", name(missed.into_iter())));
+        return closed(format!("`{environment}` has rollouts that did not finish: {}", name(missed.into_iter())));
     }
     if applications.is_empty() {
-        return closed(format!(
-            "Argo CD shows no application of `{environment}`, so nobody knows whether it is healthy"
-        ));
+        return closed(format!("Argo CD has no application of `{environment}`, so its health is unknown"));
     }
     let ill = applications.iter().filter(|app| app.healthy_since.is_none()).map(|app| {
         let message = app.message.as_ref().map(|message| format!(" ({message})")).unwrap_or_default();
@@ -79,7 +77,7 @@ fn judge(
         let until = jiff::SignedDuration::try_from(soak).ok().and_then(|soak| since.checked_add(soak).ok());
         let until = until.map(|until| format!(": try again at {until:.0}")).unwrap_or_default();
         return closed(format!(
-            "`{environment}` has been healthy since {since:.0} only, and its soak time is {} s{until}",
+            "`{environment}` has been healthy only since {since:.0}; its soak time is {} s{until}",
             soak.as_secs()
         ));
     }
@@ -123,14 +121,14 @@ impl Relay {
         now: Timestamp,
     ) -> Result<Option<Closed>, StoreError> {
         let Some(following) = &self.0.following else {
-            return Ok(Some(Closed("there is no Argo CD that knows whether it is healthy".to_owned())));
+            return Ok(Some(Closed("its health is unknown: the settings have no [argocd]".to_owned())));
         };
         let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, promoted, soak, now));
         asked.await.unwrap_or_else(|_| {
             let patience = PATIENCE.as_secs();
             Ok(Some(Closed(format!(
-                "nobody knows whether `{environment}` is healthy: Argo CD has not answered within {patience} s, or the \
-                 config repository has not told what its commits say"
+                "the health of `{environment}` is unknown: Argo CD or the config repository did not answer within \
+                 {patience} s"
             ))))
         })
     }
@@ -147,12 +145,12 @@ impl Relay {
         let pending = self.0.store.claim(&[environment.to_owned()], 1).await?;
         if let Some(update) = pending.updates.first() {
             let (name, version) = (update.repository.name(), update.version.short());
-            return Ok(Some(Closed(format!("{name} {version} is just being written to `{environment}`"))));
+            return Ok(Some(Closed(format!("{name} {version} is being written to `{environment}`"))));
         }
         let (list, applications) = match self.observe(following, environment, now).await? {
             Ok(observed) => observed,
             Err(error) => {
-                return Ok(Some(Closed(format!("nobody knows whether `{environment}` is healthy: {error}"))));
+                return Ok(Some(Closed(format!("the health of `{environment}` is unknown: {error}"))));
             }
         };
         let open = self.0.store.open_follow_ups_in(environment, super::MAX_OPEN).await?;
@@ -178,8 +176,8 @@ impl Relay {
         if late.is_empty() {
             return Ok(Vec::new());
         }
-        let mut lineage = Lineage::default();
-        lineage.load(self.0.store.commits_on(&branch.environment_names(), ask::LOADED).await?);
+        let mut seen_commits = SeenCommits::default();
+        seen_commits.load(self.0.store.commits_on(&branch.environment_names(), ask::LOADED).await?);
         let managed = self.managed(branch, environment);
         let mut asked: HashMap<ApplicationName, Result<Application, String>> = HashMap::new();
         let mut missed = Vec::new();
@@ -187,7 +185,7 @@ impl Relay {
         for (row, update) in late.iter().filter(|(_, update)| managed.contains_key(&update.repository)) {
             let tip = tip_after(branch, row, update).await;
             let follows = |revision: &str| {
-                tip.as_deref() == Some(revision) || lineage.follows(revision, &row.commit, row.started_at)
+                tip.as_deref() == Some(revision) || seen_commits.follows(revision, &row.commit, row.started_at)
             };
             for app in following.select(list, environment, watched, &files(update)) {
                 if !asked.contains_key(&app.name) {
@@ -205,10 +203,7 @@ impl Relay {
                     None => continue,
                 };
                 let (name, version) = (update.repository.name(), update.version.short());
-                missed.push(format!(
-                    "{name} {version} timed out, and application {} has not come to it: {why}",
-                    app.name
-                ));
+                missed.push(format!("{name} {version} timed out, and application {} does not run it: {why}", app.name));
             }
         }
         Ok(missed)
@@ -216,7 +211,7 @@ impl Relay {
 }
 
 /// Returns the tip of the branch if the commit of the rollout is on the branch.
-async fn tip_after(branch: &Branch, row: &FollowUp, update: &Update) -> Option<String> {
+async fn tip_after(branch: &Branch, row: &Rollout, update: &Update) -> Option<String> {
     let snapshot = branch.snapshot()?;
     let tip = snapshot.tip.to_string();
     if crate::relay::branch::stands_on(update, &snapshot) {
@@ -256,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_application_that_recovered_last_counts() {
+    fn soak_time_counts_from_the_last_recovery() {
         let noon = "2026-11-23T12:00:00Z".parse::<Timestamp>().unwrap().as_second();
         let (long, short) = (app("a", Some(noon - 7200)), app("b", Some(noon - 600)));
         assert_eq!(at_noon(std::slice::from_ref(&long), 30), Ok(()));
@@ -264,13 +259,13 @@ mod tests {
         assert_eq!(at_noon(&[long.clone(), short.clone()], 10), Ok(()));
         assert_eq!(
             at_noon(&[long, short], 30).unwrap_err(),
-            "`staging` has been healthy since 2026-11-23T11:50:00Z only, and its soak time is 1800 s: try again at \
+            "`staging` has been healthy only since 2026-11-23T11:50:00Z; its soak time is 1800 s: try again at \
              2026-11-23T12:20:00Z"
         );
     }
 
     #[test]
-    fn what_is_not_healthy_or_not_known_keeps_it_closed() {
+    fn unhealthy_or_unknown_application_closes_the_gate() {
         let noon = "2026-11-23T12:00:00Z".parse::<Timestamp>().unwrap().as_second();
         let fine = app("a", Some(noon - 7200));
         assert_eq!(
@@ -285,7 +280,7 @@ mod tests {
             judge("staging", &[], obstacles, std::slice::from_ref(&long), Duration::ZERO, noon).unwrap_err().0
         };
         let timed_out = judged(&["user-service timed out"], &["a is behind"]);
-        assert_eq!(timed_out, "`staging` was not rolled out: user-service timed out");
+        assert_eq!(timed_out, "`staging` has rollouts that did not finish: user-service timed out");
         assert_eq!(judged(&[], &["a is behind"]), "`staging` does not run it yet: a is behind");
     }
 }

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_from_the_first_look_that_finds_it_healthy() {
+    fn healthy_time_begins_with_the_first_healthy_observation() {
         let healthy = app(Health::Healthy, None);
         assert_eq!(healthy_since(None, &healthy, false, at(100)), Some(at(100)));
         assert_eq!(healthy_since(Some(&known(None, 90)), &healthy, false, at(100)), Some(at(100)));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_last_has_not_run_for_longer() {
+    fn healthy_time_begins_no_earlier_than_the_last_sync() {
         let synced = |at_second| Application { last_sync: Some(at(at_second)), ..app(Health::Healthy, Some(40)) };
         let before = known(Some(50), 90);
         for (last_sync, since) in [(45, 50), (80, 80), (900, 100)] {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_anew_when_the_manifests_name_something_else() {
+    fn healthy_time_restarts_when_the_named_versions_change() {
         let healthy = app(Health::Healthy, Some(40));
         let before = known(Some(50), 90);
         let since = |named: Option<&str>, before: &ApplicationHealth| {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_vouches_for_the_time_in_which_nobody_looked_but_argo_cd() {
+    fn gap_between_observations_is_covered_only_by_argo_cds_time() {
         let before = known(Some(50), 90);
         let later = at(90 + 181);
         assert_eq!(healthy_since(Some(&before), &app(Health::Healthy, None), false, later), Some(later));

@@ -6,8 +6,8 @@
 mod ask;
 mod gate;
 mod health;
-mod lineage;
 mod running;
+mod seen_commits;
 mod tell;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use super::Relay;
 use crate::argocd::{Access, Application, ApplicationName, ArgoCd, ArgoCdError, Selection, WatchedBranch};
 use crate::domain::{Change, Update};
-use crate::store::{FollowState, FollowUp, StoreError};
+use crate::store::{Rollout, RolloutState, StoreError};
 use crate::telemetry::{Span, SpanKind};
-use lineage::Lineage;
 pub(in crate::relay) use running::Promoted;
+use seen_commits::SeenCommits;
 
 /// The most follow-ups that are processed at once; the others wait.
 const MAX_OPEN: u32 = 2000;
@@ -160,7 +160,7 @@ struct Worker<'a> {
     relay: &'a Relay,
     following: &'a Following,
     /// In the order of the branches.
-    lineages: Vec<Lineage>,
+    lineages: Vec<SeenCommits>,
     polls: HashMap<ApplicationName, ask::Poll>,
     tasks: JoinSet<ask::Answer>,
     in_flight: HashSet<ApplicationName>,
@@ -176,7 +176,7 @@ impl<'a> Worker<'a> {
         Self {
             relay,
             following,
-            lineages: following.branches.iter().map(|_| Lineage::default()).collect(),
+            lineages: following.branches.iter().map(|_| SeenCommits::default()).collect(),
             polls: HashMap::new(),
             tasks: JoinSet::new(),
             in_flight: HashSet::new(),
@@ -186,7 +186,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Does the due work. Returns the time until there is more.
+    /// Runs one round. Returns the time until the next one is due.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         if let Some((_, until)) = self.away
             && let Some(pause) = until.checked_duration_since(Instant::now())
@@ -211,12 +211,12 @@ impl<'a> Worker<'a> {
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
-    fn remember(&mut self, open: &[(FollowUp, Update)]) {
+    fn remember(&mut self, open: &[(Rollout, Update)]) {
         self.spans.retain(|id, _| open.iter().any(|(row, _)| row.update_id == *id));
         for (row, update) in open {
             let index = self.relay.0.branch_of.get(&row.environment);
-            if let Some(lineage) = index.and_then(|index| self.lineages.get_mut(*index)) {
-                lineage.note(&row.commit, row.started_at);
+            if let Some(seen_commits) = index.and_then(|index| self.lineages.get_mut(*index)) {
+                seen_commits.note(&row.commit, row.started_at);
             }
             self.spans.entry(row.update_id.clone()).or_insert_with(|| {
                 let mut span = self.relay.0.traces.begin(SpanKind::Consumer, "follow rollout", Some(&update.trace));
@@ -271,7 +271,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Records the error as the reason of open follow-ups, and ends those older than [`GIVE_UP`].
-    async fn explain(&mut self, open: Vec<(FollowUp, Update)>, error: &ArgoCdError) -> Result<(), StoreError> {
+    async fn explain(&mut self, open: Vec<(Rollout, Update)>, error: &ArgoCdError) -> Result<(), StoreError> {
         let now = self.now();
         let mut changed = Vec::new();
         for (mut row, update) in open {
@@ -282,7 +282,7 @@ impl<'a> Worker<'a> {
             }
             row.reason = reason;
             if is_late {
-                (row.state, row.ended_at) = (FollowState::TimedOut, Some(now));
+                (row.state, row.ended_at) = (RolloutState::TimedOut, Some(now));
             }
             changed.push((row, update));
         }
@@ -290,11 +290,11 @@ impl<'a> Worker<'a> {
     }
 
     /// Stores and publishes the progress of follow-ups.
-    async fn record(&mut self, changed: Vec<(FollowUp, Update)>) -> Result<(), StoreError> {
+    async fn record(&mut self, changed: Vec<(Rollout, Update)>) -> Result<(), StoreError> {
         if changed.is_empty() {
             return Ok(());
         }
-        let rollout = |(row, update): &(FollowUp, Update)| Change::Rollout {
+        let rollout = |(row, update): &(Rollout, Update)| Change::Rollout {
             update: row.update_id.clone(),
             cause_id: update.cause_id.clone(),
             environment: row.environment.clone(),
@@ -312,7 +312,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn tell_end(&mut self, row: &FollowUp, update: &Update) {
+    fn tell_end(&mut self, row: &Rollout, update: &Update) {
         let (state, reason) = (row.state, row.reason.as_deref());
         let applications: Vec<String> = row.applications.iter().map(ask::name).map(|name| name.to_string()).collect();
         let applications = applications.join(" ");
@@ -327,11 +327,11 @@ impl<'a> Worker<'a> {
             };
         }
         match state {
-            FollowState::Degraded | FollowState::TimedOut => tell!(tracing::Level::WARN),
+            RolloutState::Degraded | RolloutState::TimedOut => tell!(tracing::Level::WARN),
             _ => tell!(tracing::Level::INFO),
         }
         self.relay.0.metrics.rollout(&row.environment, state.as_str());
-        if state == FollowState::Healthy {
+        if state == RolloutState::Healthy {
             let now = row.ended_at.unwrap_or(row.started_at);
             self.relay.0.metrics.healthy(elapsed(row.started_at, now));
         }

@@ -104,7 +104,7 @@ async fn why_behind(
 ) -> Option<String> {
     let app = match found {
         Ok(app) => app,
-        Err(error) => return Some(format!("cannot be asked for its commit: {error}")),
+        Err(error) => return Some(format!("its commit cannot be read: {error}")),
     };
     // Checked again, because the list is older than this response.
     if app.is_syncing || !app.is_healthy() {
@@ -112,7 +112,7 @@ async fn why_behind(
         return Some(format!("is {} and {}{syncing}", app.sync.as_str(), app.health.as_str()));
     }
     let Some(revision) = app.revision_in(watched) else {
-        return Some("is at no commit yet: Argo CD has not looked at the branch".to_owned());
+        return Some("has no commit yet: Argo CD has not read the branch".to_owned());
     };
     let short = revision.get(..7).unwrap_or(revision);
     let tip = branch.tip().map(|tip| tip.to_string()).unwrap_or_default();
@@ -124,9 +124,7 @@ async fn why_behind(
     let past = match read {
         Ok(past) => past,
         Err(error) => {
-            return Some(format!(
-                "is at {short}, of which nobody knows what it says ({error}); it has to come to {tip}, where the branch is"
-            ));
+            return Some(format!("is at commit {short}, which cannot be read ({error}); the branch is at {tip}"));
         }
     };
     wanted.iter().find_map(|(repository, (version, paths))| {
@@ -140,8 +138,6 @@ async fn why_behind(
         let said: Vec<String> = said.iter().map(Version::short).collect();
         let said = if said.is_empty() { "nothing".to_owned() } else { said.join(" and ") };
         let (name, version) = (repository.name(), version.short());
-        Some(format!(
-            "is at {short}, where {name} is at {said}; it has to come to {version}, as at {tip}, where the branch is"
-        ))
+        Some(format!("is at commit {short} with {name} {said}; it must run {version} (branch at {tip})"))
     })
 }

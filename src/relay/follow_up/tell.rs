@@ -8,19 +8,19 @@ use tokio::time::Instant;
 use super::{Worker, files};
 use crate::argocd::PushedCommit;
 use crate::domain::Update;
-use crate::store::{FollowState, FollowUp, StoreError};
+use crate::store::{Rollout, RolloutState, StoreError};
 use crate::telemetry::SpanKind;
 
 impl Worker<'_> {
     /// Announces new commits, one message per branch. Returns the time until the next attempt.
-    pub(super) async fn tell(&mut self, open: Vec<(FollowUp, Update)>) -> Result<Duration, StoreError> {
-        let mut branches: BTreeMap<usize, Vec<(FollowUp, Update)>> = BTreeMap::new();
+    pub(super) async fn tell(&mut self, open: Vec<(Rollout, Update)>) -> Result<Duration, StoreError> {
+        let mut branches: BTreeMap<usize, Vec<(Rollout, Update)>> = BTreeMap::new();
         for (mut row, update) in open {
             match self.relay.0.branch_of.get(&row.environment) {
                 Some(index) => branches.entry(*index).or_default().push((row, update)),
                 None => {
                     row.reason = Some("the settings have no such environment any more".to_owned());
-                    (row.state, row.ended_at) = (FollowState::Untracked, Some(self.now()));
+                    (row.state, row.ended_at) = (RolloutState::Untracked, Some(self.now()));
                     self.record(vec![(row, update)]).await?;
                 }
             }
@@ -40,7 +40,7 @@ impl Worker<'_> {
                     self.found();
                     let now = self.now();
                     for (row, _) in &mut rows {
-                        (row.state, row.reason, row.ended_at) = (FollowState::Told, None, Some(now));
+                        (row.state, row.reason, row.ended_at) = (RolloutState::Notified, None, Some(now));
                     }
                     drop(span);
                     self.record(rows).await?;
@@ -59,7 +59,7 @@ impl Worker<'_> {
     }
 }
 
-fn changed_files(rows: &[(FollowUp, Update)]) -> Vec<String> {
+fn changed_files(rows: &[(Rollout, Update)]) -> Vec<String> {
     let files: std::collections::BTreeSet<&str> = rows.iter().flat_map(|(_, update)| files(update)).collect();
     files.into_iter().map(str::to_owned).collect()
 }

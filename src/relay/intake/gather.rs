@@ -163,7 +163,7 @@ impl Relay {
             }
             Missing::BuildTime { repository, digest } => {
                 let Some(known) = self.0.store.build_time(repository, digest).await? else { return Ok(false) };
-                let time = known.map_or(BuildTime::Unsaid, BuildTime::At);
+                let time = known.map_or(BuildTime::NotStated, BuildTime::At);
                 self.0.facts.remember_build_time(repository, digest, time);
                 Ok(true)
             }
@@ -249,7 +249,7 @@ impl Relay {
     async fn own_build_time(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
-            registry::BuildTime::NotStated | registry::BuildTime::Gone { .. } => Ok(BuildTime::Unsaid),
+            registry::BuildTime::NotStated | registry::BuildTime::Gone { .. } => Ok(BuildTime::NotStated),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
                 Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }
@@ -269,7 +269,7 @@ impl Relay {
     async fn build_time_of_other(&self, build: &Build<'_>, digest: &Digest) -> Result<BuildTime, GatherError> {
         match self.built_at(build, digest).await? {
             registry::BuildTime::At(at) => Ok(BuildTime::At(at)),
-            registry::BuildTime::NotStated => Ok(BuildTime::Unsaid),
+            registry::BuildTime::NotStated => Ok(BuildTime::NotStated),
             registry::BuildTime::NotNow { reason, ask_again_after } => {
                 Err(GatherError::NotNow { reason, ask_again_after, asked: Party::Registry })
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, BatchContext};
 use super::settle::Unconfirmed;
-use super::{MAX_UPDATES, Setback, Writer};
+use super::{MAX_UPDATES, RoundError, Writer};
 use crate::domain::{
     Candidate, Decided, Decision, Ground, Landed, Place, Running, Update, decide, is_same, versions_of,
 };
@@ -18,8 +18,8 @@ use tagrelay_image::{Repository, Version};
 /// How old a reading of the branch may be that a final "no" rests on. It must in any case be younger than the candidate.
 const TIP_AGE: Duration = Duration::from_secs(1);
 
-/// What deciding came to.
-pub(super) enum Outcome<'a> {
+/// The result of the decisions of a round.
+pub(super) enum RoundDecision<'a> {
     /// The tip, a block or a request changed meanwhile: begin again.
     Changed,
     /// Nothing is to be written now.
@@ -31,8 +31,12 @@ pub(super) enum Outcome<'a> {
 type Key = (String, Repository);
 
 impl<'a> Writer<'a> {
-    pub(super) async fn decide(&self, claim: Claim, unconfirmed: &Unconfirmed) -> Result<Outcome<'a>, Setback> {
-        let Some(snapshot) = self.branch.snapshot() else { return Ok(Outcome::Changed) };
+    pub(super) async fn decide(
+        &self,
+        claim: Claim,
+        unconfirmed: &Unconfirmed,
+    ) -> Result<RoundDecision<'a>, RoundError> {
+        let Some(snapshot) = self.branch.snapshot() else { return Ok(RoundDecision::Changed) };
         let mut by_place: HashMap<Key, Vec<Update>> = HashMap::new();
         for update in &claim.updates {
             by_place.entry((update.environment.clone(), update.repository.clone())).or_default().push(update.clone());
@@ -64,7 +68,7 @@ impl<'a> Writer<'a> {
             }
         }
         if self.is_outrun(&other, snapshot.tip).await? {
-            return Ok(Outcome::Changed);
+            return Ok(RoundDecision::Changed);
         }
         let (mut decisions, mut outdone) = (Vec::new(), Vec::new());
         for (update, decided) in other {
@@ -80,11 +84,11 @@ impl<'a> Writer<'a> {
         }
         let (is_full, has_recorded) = (claim.updates.len() >= MAX_UPDATES as usize, !decisions.is_empty());
         if !self.relay.0.store.record_decisions(decisions, claim.fence).await? {
-            return Ok(Outcome::Changed);
+            return Ok(RoundDecision::Changed);
         }
         if write.is_empty() {
             // The claim was full, and what it left may now be claimed.
-            return Ok(if is_full && has_recorded { Outcome::Changed } else { Outcome::Nothing });
+            return Ok(if is_full && has_recorded { RoundDecision::Changed } else { RoundDecision::Nothing });
         }
         // In the order of arrival, which is the order in the commit message.
         write.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
@@ -92,11 +96,11 @@ impl<'a> Writer<'a> {
         let bases = write.iter().filter_map(|(update, decided)| Some((update.id.clone(), basis(decided)?)));
         let context = BatchContext { bases: bases.collect(), requests: claim.requests, outdone, fence: claim.fence };
         let updates = write.into_iter().map(|(update, _)| update).collect();
-        Ok(Outcome::Write(Box::new(Batch::new(self.relay, self.branch, updates, Arc::new(context)))))
+        Ok(RoundDecision::Write(Box::new(Batch::new(self.relay, self.branch, updates, Arc::new(context)))))
     }
 
     /// Decides about a place, with the facts in memory and in the store.
-    async fn decide_place(&self, place: &Place<'_>) -> Result<Vec<Decided>, Setback> {
+    async fn decide_place(&self, place: &Place<'_>) -> Result<Vec<Decided>, RoundError> {
         loop {
             let decided = decide(place, &self.relay.0.facts);
             let mut has_learned = false;
@@ -112,7 +116,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Joins what runs with the updates that brought it.
-    async fn with_origin(&self, key: &Key, named: Vec<Version>, claim: &Claim) -> Result<Vec<Running>, Setback> {
+    async fn with_origin(&self, key: &Key, named: Vec<Version>, claim: &Claim) -> Result<Vec<Running>, RoundError> {
         let newest = claim.landed.get(key);
         let mut running = Vec::with_capacity(named.len());
         for version in named {
@@ -136,7 +140,7 @@ impl<'a> Writer<'a> {
         &self,
         decided: &[(Update, Decided)],
         tip: crate::config_repo::CommitId,
-    ) -> Result<bool, Setback> {
+    ) -> Result<bool, RoundError> {
         let by_tip =
             decided.iter().filter(|(_, decided)| matches!(decided.decision, Decision::End { ground: Ground::Tip, .. }));
         let Some(youngest) = by_tip.map(|(update, _)| update.wanted_since()).max() else {
@@ -151,7 +155,7 @@ impl<'a> Writer<'a> {
         since: jiff::Timestamp,
         age: Duration,
         tip: crate::config_repo::CommitId,
-    ) -> Result<bool, Setback> {
+    ) -> Result<bool, RoundError> {
         let elapsed = Duration::try_from(self.relay.now().duration_since(since)).unwrap_or_default();
         self.branch.read_if_older_than(age.min(elapsed)).await?;
         Ok(self.branch.tip() != Some(tip))

@@ -2,7 +2,7 @@
 //!
 //! Between `pending` and the push lie five steps, in this order because each relies on the one before:
 //!
-//! 1. `settle`: what became of pushes without an answer is read off the branch. A landed update must not be written again.
+//! 1. `settle`: pushes whose answer was lost are looked up on the branch. A landed update must not be written again.
 //! 2. `claim`: all candidates of the branch are read together, so that decisions see every rival.
 //! 3. `decide`: each candidate is written, waits or ends, by what the tip names. A fresh tip is read first for every "no".
 //! 4. `prepare`: the manifests are edited and the commits made. Sites that cannot be edited refuse their update.
@@ -46,24 +46,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Why a round ended early.
-pub(super) enum Setback {
+pub(super) enum RoundError {
     Store(StoreError),
     Remote { reason: String, ask_again_after: Option<Duration> },
 }
 
-impl From<StoreError> for Setback {
+impl From<StoreError> for RoundError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<RemoteError> for Setback {
+impl From<RemoteError> for RoundError {
     fn from(error: RemoteError) -> Self {
         Self::Remote { ask_again_after: error.ask_again_after(), reason: format!("config repository: {error}") }
     }
 }
 
-impl Setback {
+impl RoundError {
     fn remote(reason: impl std::fmt::Display) -> Self {
         Self::Remote { reason: reason.to_string(), ask_again_after: None }
     }
@@ -160,7 +160,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    async fn round(&mut self, stopped: &mut watch::Receiver<bool>) -> Result<Round, Setback> {
+    async fn round(&mut self, stopped: &mut watch::Receiver<bool>) -> Result<Round, RoundError> {
         if self.failures > 0 {
             // After a failure the mirror may be the trouble.
             self.branch.refresh().await?;
@@ -169,7 +169,7 @@ impl<'a> Writer<'a> {
         let (mut races, mut lost_answers) = (0, 0);
         for _ in 0..MAX_TURNS {
             let unconfirmed = self.settle().await?;
-            self.notice_foreign_commits().await;
+            self.retry_after_foreign_commits().await;
             let claim = self.claim(std::mem::take(&mut gathers), stopped).await?;
             if claim.updates.is_empty() {
                 if self.branch.snapshot().is_none() {
@@ -207,21 +207,21 @@ impl<'a> Writer<'a> {
             self.branch.refresh().await?;
             if let Some(reason) = reason {
                 self.settle().await?;
-                return Err(Setback::remote(reason));
+                return Err(RoundError::remote(reason));
             }
         }
-        // What is wanted changed each time. The next round goes on.
+        // The candidates changed in every turn. The next round continues.
         Ok(Round::Written { push: LastPush { ended: Instant::now(), took: Duration::ZERO } })
     }
 
-    async fn decide_and_push(&mut self, claim: Claim, unconfirmed: &Unconfirmed) -> Result<Pushed, Setback> {
+    async fn decide_and_push(&mut self, claim: Claim, unconfirmed: &Unconfirmed) -> Result<Pushed, RoundError> {
         if self.branch.snapshot().is_none() {
             self.branch.refresh().await?;
         }
         match self.decide(claim, unconfirmed).await? {
-            decide::Outcome::Changed => Ok(Pushed::Changed),
-            decide::Outcome::Nothing => Ok(Pushed::Nothing),
-            decide::Outcome::Write(batch) => self.push_batch(*batch).await,
+            decide::RoundDecision::Changed => Ok(Pushed::Changed),
+            decide::RoundDecision::Nothing => Ok(Pushed::Nothing),
+            decide::RoundDecision::Write(batch) => self.push_batch(*batch).await,
         }
     }
 
@@ -239,8 +239,8 @@ impl<'a> Writer<'a> {
         if ids.is_empty() { Ok(()) } else { self.relay.0.store.postpone_updates(ids, None, reason).await }
     }
 
-    /// Has rejected pushes tried again if others moved the branch: its protection may have changed with that.
-    async fn notice_foreign_commits(&mut self) {
+    /// Retries rejected pushes if another writer moved the branch: its protection may have changed.
+    async fn retry_after_foreign_commits(&mut self) {
         let tip = self.branch.tip();
         if tip != self.tip {
             let is_first = self.tip.is_none();
@@ -258,15 +258,15 @@ impl<'a> Writer<'a> {
     }
 
     /// Logs a setback, records it with the pending updates, and returns how long the writer pauses.
-    async fn backoff(&mut self, setback: Setback) -> Duration {
+    async fn backoff(&mut self, setback: RoundError) -> Duration {
         self.failures = self.failures.saturating_add(1);
         match setback {
-            Setback::Store(error) => {
+            RoundError::Store(error) => {
                 let pause = backoff::remote(self.failures, None);
                 tracing::error!(%error, ?pause, "the writer cannot use the store");
                 pause
             }
-            Setback::Remote { reason, ask_again_after } => {
+            RoundError::Remote { reason, ask_again_after } => {
                 let pause = backoff::remote(self.failures, ask_again_after);
                 let (repository, branch) = (self.branch.repository_name(), self.branch.branch_name());
                 tracing::warn!(
@@ -277,7 +277,7 @@ impl<'a> Writer<'a> {
                     "the config repository cannot be written to; updates stay pending"
                 );
                 if let Err(error) = self.postpone_pending(reason).await {
-                    tracing::error!(%error, "the setback cannot be recorded with the pending updates");
+                    tracing::error!(%error, "the failure cannot be recorded with the pending updates");
                 }
                 pause
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::{Setback, Writer};
+use super::{RoundError, Writer};
 use crate::config_repo::{self, PlannedCommit, Prepared, PushError};
 use crate::domain::{AttemptedUpdate, Party, PushInput, SiteChange, Update, UpdateInput};
 use crate::relay::message;
@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// After how long without an answer a push is logged.
 const LONG_PUSH: Duration = Duration::from_secs(60);
 
-/// How many rejections one batch may cost before all the rest of it waits.
+/// After this many rejections a batch is no longer split, and the rest of it waits.
 const MAX_REJECTIONS: u32 = 16;
 
 /// How a batch ended.
@@ -41,7 +41,7 @@ pub(super) enum Pushed {
 }
 
 impl Writer<'_> {
-    pub(super) async fn push_batch(&mut self, batch: Batch<'_>) -> Result<Pushed, Setback> {
+    pub(super) async fn push_batch(&mut self, batch: Batch<'_>) -> Result<Pushed, RoundError> {
         let mut rejections = 0;
         let mut batches = vec![batch];
         let mut end = Pushed::Nothing;
@@ -74,8 +74,8 @@ impl Writer<'_> {
                 }
                 Err(setback) => {
                     batch.fail(&match &setback {
-                        Setback::Store(error) => error.to_string(),
-                        Setback::Remote { reason, .. } => reason.clone(),
+                        RoundError::Store(error) => error.to_string(),
+                        RoundError::Remote { reason, .. } => reason.clone(),
                     });
                     return Err(setback);
                 }
@@ -85,7 +85,7 @@ impl Writer<'_> {
     }
 
     /// Has the updates wait for the next try.
-    async fn reject(&self, batch: &mut Batch<'_>, reason: String) -> Result<(), Setback> {
+    async fn reject(&self, batch: &mut Batch<'_>, reason: String) -> Result<(), RoundError> {
         let ids = batch.ids();
         ids.iter().for_each(|id| batch.describe(id, "rejected", Some(&reason), None));
         let (repository, branch) = (self.branch.repository_name(), self.branch.branch_name());
@@ -94,7 +94,7 @@ impl Writer<'_> {
         Ok(self.relay.0.store.reject(ids, reason, Retry { first, longest, give_up_after }).await?)
     }
 
-    async fn push_one(&mut self, batch: &mut Batch<'_>) -> Result<Sent, Setback> {
+    async fn push_one(&mut self, batch: &mut Batch<'_>) -> Result<Sent, RoundError> {
         let prepared = self.prepare(batch).await?;
         if self.is_prepared_outrun(batch, &prepared).await? {
             return Ok(Sent::Pushed(Pushed::Changed));
@@ -126,7 +126,7 @@ impl Writer<'_> {
             }
             // Without a look at the branch before the time that the server asks for. The next round begins with one.
             Err(PushError::Unknown { reason, ask_again_after: wait @ Some(_) }) => {
-                Err(Setback::Remote { reason, ask_again_after: wait })
+                Err(RoundError::Remote { reason, ask_again_after: wait })
             }
             Err(PushError::Unknown { reason, ask_again_after: None }) => {
                 Ok(Sent::Pushed(Pushed::Unanswered { reason }))
@@ -142,15 +142,17 @@ impl Writer<'_> {
                     PushError::Refused { reason } => Ok(Sent::Rejected { reason }),
                     PushError::Unavailable { reason, ask_again_after } => {
                         let reason = format!("the remote cannot be reached: {reason}");
-                        Err(Setback::Remote { reason, ask_again_after })
+                        Err(RoundError::Remote { reason, ask_again_after })
                     }
-                    error @ (PushError::Unauthorized { .. } | PushError::Unknown { .. }) => Err(Setback::remote(error)),
+                    error @ (PushError::Unauthorized { .. } | PushError::Unknown { .. }) => {
+                        Err(RoundError::remote(error))
+                    }
                 }
             }
         }
     }
 
-    async fn prepare(&self, batch: &mut Batch<'_>) -> Result<Prepared, Setback> {
+    async fn prepare(&self, batch: &mut Batch<'_>) -> Result<Prepared, RoundError> {
         let begun = Instant::now();
         let mut span = batch.step(SpanKind::Internal, "git commit");
         let updates: HashMap<String, Update> =
@@ -169,11 +171,11 @@ impl Writer<'_> {
             }
             Err(error) => span.fail(&error.to_string()),
         }
-        result.map_err(Setback::remote)
+        result.map_err(RoundError::remote)
     }
 
     /// Whether the branch moved meanwhile, if the manifests say something final about an update.
-    async fn is_prepared_outrun(&self, batch: &Batch<'_>, prepared: &Prepared) -> Result<bool, Setback> {
+    async fn is_prepared_outrun(&self, batch: &Batch<'_>, prepared: &Prepared) -> Result<bool, RoundError> {
         let is_final = |outcome: &config_repo::Outcome| !matches!(outcome, config_repo::Outcome::Changed { .. });
         if !prepared.outcomes().iter().any(|(_, outcome)| is_final(outcome)) {
             return Ok(false);
@@ -184,7 +186,7 @@ impl Writer<'_> {
     }
 
     /// Ends the updates that change nothing or cannot be written.
-    async fn end_unwritten(&self, batch: &mut Batch<'_>, prepared: &Prepared) -> Result<(), Setback> {
+    async fn end_unwritten(&self, batch: &mut Batch<'_>, prepared: &Prepared) -> Result<(), RoundError> {
         let mut ended = Vec::new();
         for (key, outcome) in prepared.outcomes() {
             let (input, word, reason) = match outcome {

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn calm_comes_when_the_intake_is_done_or_lets_nothing_go() {
+    async fn wait_ends_when_the_intake_is_idle_or_adds_nothing() {
         let (in_hand, wake) = (watch::Sender::new(2usize), Notify::new());
         let look = Duration::from_millis(25);
         assert!(calm(&mut in_hand.subscribe(), &wake, look).await, "nothing arrived for a look");

@@ -1,12 +1,12 @@
 //! Step 1: finds out what became of push attempts without an answer.
 //!
 //! A push is atomic and names its parent, so one question decides about all updates of an attempt: is its commit on the branch? If
-//! not, and the branch is no longer at the parent, it never will be. Only if the history is too long to look through, the manifests
-//! tell for each update.
+//! not, and the branch is no longer at the parent, it never will be. Only if the history is too long to look through, the versions in the
+//! manifests settle each update.
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Setback, Writer};
+use super::{RoundError, Writer};
 use crate::config_repo::{Below, CommitId, Snapshot};
 use crate::domain::{AttemptedUpdate, PushAttempt, PushInput, Update, UpdateInput};
 use crate::relay::branch::sites;
@@ -17,18 +17,18 @@ use tagrelay_image::Version;
 /// The updates of push attempts that may still land.
 pub(super) type Unconfirmed = HashSet<String>;
 
-/// What became of a push attempt.
-enum Fate {
+/// The result of an unconfirmed push.
+enum PushResult {
     Landed,
     Lost,
     /// The branch is at its parent still: it may land, unless another push from the same parent does.
     Open,
-    /// The history is too long to tell.
+    /// The history was not searched to its end.
     Unknown,
 }
 
 impl Writer<'_> {
-    pub(super) async fn settle(&mut self) -> Result<Unconfirmed, Setback> {
+    pub(super) async fn settle(&mut self) -> Result<Unconfirmed, RoundError> {
         if !self.may_be_open {
             return Ok(Unconfirmed::new());
         }
@@ -46,13 +46,13 @@ impl Writer<'_> {
         let mut unconfirmed = Unconfirmed::new();
         for push in open {
             match fate(&push, snapshot.tip, &below) {
-                Fate::Landed => {
+                PushResult::Landed => {
                     self.trace_landed(&push).await?;
                     store.end_push(&push.id, PushInput::FindLanded, follow).await?;
                 }
-                Fate::Lost => store.end_push(&push.id, PushInput::FindLost, follow).await?,
-                Fate::Open => unconfirmed.extend(push.updates.into_iter().map(|update| update.update_id)),
-                Fate::Unknown => self.settle_by_content(push, &snapshot).await?,
+                PushResult::Lost => store.end_push(&push.id, PushInput::FindLost, follow).await?,
+                PushResult::Open => unconfirmed.extend(push.updates.into_iter().map(|update| update.update_id)),
+                PushResult::Unknown => self.settle_by_content(push, &snapshot).await?,
             }
         }
         self.may_be_open = !unconfirmed.is_empty();
@@ -60,7 +60,7 @@ impl Writer<'_> {
     }
 
     /// Completes the traces of updates whose push ended without an answer.
-    async fn trace_landed(&self, push: &PushAttempt) -> Result<(), Setback> {
+    async fn trace_landed(&self, push: &PushAttempt) -> Result<(), RoundError> {
         let ids: Vec<&str> = push.updates.iter().map(|attempted| attempted.update_id.as_str()).collect();
         for update in self.relay.0.store.updates_by_id(&ids).await? {
             let mut span = self.relay.0.traces.begin(SpanKind::Consumer, "write update", Some(&update.trace));
@@ -75,7 +75,7 @@ impl Writer<'_> {
     }
 
     /// Asks which of the pushes' commits are below the tip, unless that is clear without asking.
-    async fn below(&self, open: &[PushAttempt], tip: CommitId) -> Result<HashMap<CommitId, Below>, Setback> {
+    async fn below(&self, open: &[PushAttempt], tip: CommitId) -> Result<HashMap<CommitId, Below>, RoundError> {
         let mut asked: Vec<CommitId> = open
             .iter()
             .filter(|push| push.parent != tip.to_string())
@@ -88,7 +88,7 @@ impl Writer<'_> {
     }
 
     /// Lands the updates that the manifests name, and ends the others: whether they landed and were overwritten cannot be known.
-    async fn settle_by_content(&self, push: PushAttempt, snapshot: &Snapshot) -> Result<(), Setback> {
+    async fn settle_by_content(&self, push: PushAttempt, snapshot: &Snapshot) -> Result<(), RoundError> {
         let store = &self.relay.0.store;
         let ids: Vec<&str> = push.updates.iter().map(|attempted| attempted.update_id.as_str()).collect();
         let updates: HashMap<String, Update> =
@@ -125,18 +125,18 @@ fn all_updates(open: &[PushAttempt]) -> Unconfirmed {
     open.iter().flat_map(|push| &push.updates).map(|update| update.update_id.clone()).collect()
 }
 
-fn fate(push: &PushAttempt, tip: CommitId, below: &HashMap<CommitId, Below>) -> Fate {
-    let Ok(commit) = push.tip.parse::<CommitId>() else { return Fate::Lost };
+fn fate(push: &PushAttempt, tip: CommitId, below: &HashMap<CommitId, Below>) -> PushResult {
+    let Ok(commit) = push.tip.parse::<CommitId>() else { return PushResult::Lost };
     if commit == tip {
-        return Fate::Landed;
+        return PushResult::Landed;
     }
     if push.parent == tip.to_string() {
-        return Fate::Open;
+        return PushResult::Open;
     }
     match below.get(&commit) {
-        Some(Below::Yes) => Fate::Landed,
-        Some(Below::No) => Fate::Lost,
-        Some(Below::Unknown) | None => Fate::Unknown,
+        Some(Below::Yes) => PushResult::Landed,
+        Some(Below::No) => PushResult::Lost,
+        Some(Below::Unknown) | None => PushResult::Unknown,
     }
 }
 

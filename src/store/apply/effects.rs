@@ -50,7 +50,7 @@ impl Effects {
                 Effect::EndHold if update.cause == Cause::Rollback => {
                     self.not_rolled_back.insert(update.cause_id.clone());
                 }
-                // Requests have no state of their own; the conditions of the others do not hold.
+                // `SettleCause` is for events only; the conditions of the others are false.
                 Effect::SettleCause | Effect::BeginRollout | Effect::ReplaceHolds | Effect::EndHold => {}
                 // Only events have it.
                 Effect::ReplayUpdates => {}
@@ -67,10 +67,10 @@ impl Effects {
         let mut steps = earlier(tx, &std::mem::take(&mut self.landed)).await?;
         let not_rolled_back = std::mem::take(&mut self.not_rolled_back);
         let holds = block_rows::of_requests(tx.connection, &not_rolled_back).await?;
-        steps.append(&mut end(tx, &holds, "the rollback did not happen").await?);
+        steps.append(&mut end(tx, &holds, "the rollback was not written").await?);
         let rolled_back = std::mem::take(&mut self.rolled_back);
         let holds = block_rows::earlier_of_rollbacks(tx.connection, &rolled_back).await?;
-        steps.append(&mut end(tx, &holds, "a later rollback").await?);
+        steps.append(&mut end(tx, &holds, "replaced by a later rollback").await?);
         Ok(steps)
     }
 }

@@ -123,7 +123,7 @@ fn changed_event(event: Event) -> ChangedEvent {
     ChangedEvent { id, repository: repository.to_string(), tag: tag.to_string(), state, reason }
 }
 
-/// Changes the columns that an input changes besides the state. `reason` is that of the explaining update.
+/// Sets the columns that depend on the input, except the state. `reason` is that of the explaining update.
 fn change(event: &mut Event, step: &EventStep, reason: Option<String>, now: Timestamp) {
     match step {
         EventStep::Confirm { matched_rule, digest, note } => {

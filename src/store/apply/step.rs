@@ -9,7 +9,7 @@ pub(in crate::store) struct Step {
     pub(in crate::store) update_id: String,
     pub(in crate::store) input: UpdateInput,
     pub(in crate::store) reason: Option<String>,
-    /// Whose answer it is; `None`: that of the registry before it is confirmed, afterwards that of the branch.
+    /// The party that answered; `None`: the registry if the update is unverified, otherwise the branch.
     pub(in crate::store) party: Option<Party>,
     /// When a postponed try is due; `None`: at once.
     pub(in crate::store) until: Option<Timestamp>,

@@ -88,7 +88,7 @@ async fn transit(
     Ok(updates.into_values().filter(|update| changed.contains(&update.id)).collect())
 }
 
-/// Changes the columns that an input changes besides the state.
+/// Sets the columns that depend on the input, except the state.
 fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
     update.reason = match step.input {
         UpdateInput::Replay => Some(format!("replayed; before: {}", update.reason.as_deref().unwrap_or_default())),

@@ -253,7 +253,7 @@ async fn rollback_and_override_pass_a_freeze_and_say_so() {
     assert_eq!(request.overridden.as_deref(), Some(frozen.as_str()));
     assert_eq!(fixture.update_of(&request.id).await.override_reason.as_deref(), Some("hotfix"));
     let back = fixture.confirmed(rollback("a")).await;
-    assert_eq!(back.overridden, Some(format!("{frozen}; a rollback passes")));
+    assert_eq!(back.overridden, Some(format!("{frozen}; rollbacks ignore freezes")));
     assert_eq!(fixture.update_of(&back.id).await.override_reason.as_deref(), Some(crate::store::requests::UNEXPLAINED));
     fixture.decide().await;
     assert_eq!(fixture.states(&[&request.id, &back.id]).await, [UpdateState::Pending; 2]);

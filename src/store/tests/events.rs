@@ -88,7 +88,7 @@ async fn postponed_event_is_due_later_and_hides_no_other() {
     assert_eq!(due.iter().map(|event| event.tag.as_str()).collect::<Vec<_>>(), ["b"]);
     assert!(fixture.store.due_events(Timestamp::now(), 1, &["docker.io"]).await.unwrap().is_empty());
     assert_eq!(fixture.store.next_attempt(Timestamp::now()).await.unwrap(), Some(until));
-    assert_eq!(fixture.store.next_attempt(until).await.unwrap(), None, "what is due lies not ahead");
+    assert_eq!(fixture.store.next_attempt(until).await.unwrap(), None, "a due time is not in the future");
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().failures, 1);
 
     // A replay makes it due, once.
@@ -98,7 +98,7 @@ async fn postponed_event_is_due_later_and_hides_no_other() {
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::NotFinal(EventState::Queued));
     let tries = fixture.store.failed_attempts(&id).await.unwrap();
     let last = tries.last().unwrap();
-    let answered = format!("asked now, and not at {until:.0}");
+    let answered = format!("retried at once instead of at {until:.0}");
     assert_eq!((last.asked.as_str(), last.answered.as_str()), ("replay", answered.as_str()));
 }
 

@@ -209,7 +209,7 @@ async fn missing_fact_is_asked_for_until_it_is_there() {
     fixture.store.postpone_missing_fact(&update_id, until, "no answer".to_owned()).await.unwrap();
     assert!(due().await.is_empty());
     assert_eq!(fixture.store.next_attempt(clock.now()).await.unwrap(), Some(until));
-    assert!(!fixture.store.review_waits().await.unwrap(), "the time of a missing fact is that of the next question");
+    assert!(!fixture.store.review_waits().await.unwrap(), "a missing fact's time is that of the next request");
     clock.set(until);
     assert_eq!((due().await[0].failures, due().await[0].reason.as_deref()), (1, Some("no answer")));
     fixture.store.end_missing_fact(&update_id).await.unwrap();
@@ -235,7 +235,7 @@ async fn landed_update_ends_older_waiting_ones_of_its_place() {
     assert_eq!(fixture.states(&all).await, [Waiting, Waiting, Pending, Waiting, Waiting]);
     fixture.land(&[&urgent]).await;
     assert_eq!(fixture.states(&all).await, [Superseded, Superseded, Committed, Waiting, Waiting]);
-    assert_eq!(fixture.update_of(&older).await.reason.as_deref(), Some("older: c was taken later for staging"));
+    assert_eq!(fixture.update_of(&older).await.reason.as_deref(), Some("older: c was written to staging later"));
     assert_eq!(fixture.event_state(&event).await, EventState::Superseded);
 
     // So does a promotion of what runs.
@@ -421,13 +421,13 @@ async fn rollouts_of_one_environment_are_found_among_those_of_all() {
     followed(&fixture, "qa", "a").await;
     let own = [followed(&fixture, "staging", "a").await];
     let ids =
-        |found: Vec<(FollowUp, Update)>| -> Vec<String> { found.into_iter().map(|(row, _)| row.update_id).collect() };
+        |found: Vec<(Rollout, Update)>| -> Vec<String> { found.into_iter().map(|(row, _)| row.update_id).collect() };
     assert_ne!(ids(fixture.store.open_follow_ups(1).await.unwrap()), own);
     assert_eq!(ids(fixture.store.open_follow_ups_in("staging", 1).await.unwrap()), own);
     assert_eq!(ids(fixture.store.open_follow_ups_of(&own).await.unwrap()), own);
 
     let mut late = fixture.store.open_follow_ups_in("staging", 1).await.unwrap().remove(0).0;
-    (late.state, late.ended_at) = (FollowState::TimedOut, Some(late.started_at));
+    (late.state, late.ended_at) = (RolloutState::TimedOut, Some(late.started_at));
     fixture.store.record_follow_ups(vec![late], Vec::new()).await.unwrap();
     assert!(fixture.store.open_follow_ups_in("staging", 1).await.unwrap().is_empty());
     assert_eq!(ids(fixture.store.timed_out_follow_ups("staging", 9).await.unwrap()), own);

@@ -57,11 +57,7 @@ async fn refused_rollback_leaves_no_hold_and_nothing_else_changes() {
     fixture.decide().await;
     let back = fixture.requested(rollback("a")).await.id;
     assert_eq!(fixture.holds().await.len(), 1);
-    assert_eq!(
-        fixture.states(&[&waiting, &event]).await,
-        [UpdateState::Waiting; 2],
-        "a rollback that is made ends nothing"
-    );
+    assert_eq!(fixture.states(&[&waiting, &event]).await, [UpdateState::Waiting; 2], "making a rollback ends nothing");
     fixture.end(&back, UpdateInput::Refuse, "not found").await;
     assert!(fixture.holds().await.is_empty());
     assert_eq!(fixture.states(&[&waiting, &event]).await, [UpdateState::Waiting; 2]);
@@ -98,7 +94,7 @@ async fn rollback_that_landed_ends_what_came_before_it() {
     fixture.land(&[&back]).await;
     assert_eq!(fixture.states(&[&pending, &later]).await, [UpdateState::Superseded, UpdateState::Pending]);
     let reason = fixture.update_of(&pending).await.reason.unwrap();
-    assert_eq!(reason, "older: a was taken later for staging");
+    assert_eq!(reason, "older: a was written to staging later");
     fixture.decide().await;
     assert_eq!(fixture.states(&[&later]).await, [UpdateState::Waiting]);
     // What waits for the hold of a rollback does not end it.
@@ -196,7 +192,7 @@ async fn open_request_is_cancelled_and_an_ended_or_pushed_one_is_not() {
     let update = fixture.update_of(&back).await;
     assert_eq!((update.state, update.reason.as_deref()), (UpdateState::Cancelled, Some("cancelled by ops")));
     assert!(update.finished_at.is_some());
-    assert!(fixture.holds().await.is_empty(), "the rollback did not happen");
+    assert!(fixture.holds().await.is_empty(), "the rollback was not written");
     assert_eq!(cancel(&back).await, Cancelled::Ended);
 
     let promoted = fixture.confirmed(promotion("b")).await.id;

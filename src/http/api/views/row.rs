@@ -7,11 +7,11 @@ use crate::api::{
     RolloutView, UpdateView, VersionView,
 };
 use crate::domain::{Block, Frozen, FrozenBy, Request, RequestState, Update, UpdateState};
-use crate::store::{FollowState, FollowUp, FollowedApplication};
+use crate::store::{FollowedApplication, Rollout, RolloutState};
 use tagrelay_image::Version;
 
 /// Follow-ups by the ids of their updates.
-pub(super) type FollowUps = HashMap<String, FollowUp>;
+pub(super) type FollowUps = HashMap<String, Rollout>;
 
 impl From<&Version> for VersionView {
     fn from(version: &Version) -> Self {
@@ -31,8 +31,8 @@ fn changes(update: &Update) -> Vec<ChangeView> {
     update.changes.iter().map(view).collect()
 }
 
-impl From<&FollowUp> for RolloutView {
-    fn from(row: &FollowUp) -> Self {
+impl From<&Rollout> for RolloutView {
+    fn from(row: &Rollout) -> Self {
         Self {
             state: row.state.into(),
             reason: row.reason.clone(),
@@ -89,13 +89,13 @@ impl From<&Update> for UpdateView {
 /// Combines the follow-ups of all updates of a request. `None`: it has no follow-up.
 fn rollout_summary(updates: &[Update], follow_ups: &FollowUps) -> Option<RolloutSummary> {
     let order = [
-        FollowState::Waiting,
-        FollowState::Following,
-        FollowState::Degraded,
-        FollowState::TimedOut,
-        FollowState::Untracked,
-        FollowState::Told,
-        FollowState::Healthy,
+        RolloutState::Waiting,
+        RolloutState::Following,
+        RolloutState::Degraded,
+        RolloutState::TimedOut,
+        RolloutState::Untracked,
+        RolloutState::Notified,
+        RolloutState::Healthy,
     ];
     let rows = || updates.iter().filter_map(|update| follow_ups.get(&update.id));
     let state = order.into_iter().find(|state| rows().any(|row| row.state == *state))?;

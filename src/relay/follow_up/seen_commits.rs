@@ -12,12 +12,12 @@ const MAX_COMMITS: usize = 10_000;
 /// The mirror has depth 1, so ancestry cannot order commits. They are ordered by when we first saw them on the branch, because a
 /// branch only grows. If a branch is forced back, it returns to commits that were seen before, which do not count as later.
 #[derive(Debug, Default)]
-pub(super) struct Lineage {
+pub(super) struct SeenCommits {
     first_seen: HashMap<String, Timestamp>,
     is_loaded: bool,
 }
 
-impl Lineage {
+impl SeenCommits {
     /// Whether the commits of earlier processes have been loaded.
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded
@@ -64,38 +64,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_later_follows() {
-        let mut lineage = Lineage::default();
-        lineage.load(vec![("before".to_owned(), at(10)), ("ours".to_owned(), at(20))]);
-        lineage.note("theirs", at(30));
-        let follows = |revision: &str| lineage.follows(revision, "ours", at(20));
+    fn commit_seen_later_is_newer() {
+        let mut seen_commits = SeenCommits::default();
+        seen_commits.load(vec![("before".to_owned(), at(10)), ("ours".to_owned(), at(20))]);
+        seen_commits.note("theirs", at(30));
+        let follows = |revision: &str| seen_commits.follows(revision, "ours", at(20));
         assert!(follows("ours") && follows("theirs"));
         assert!(!follows("before") && !follows("never seen"));
         // Two commits of one push: the branch is at the second.
-        assert!(lineage.follows("ours", "of the same push", at(20)));
+        assert!(seen_commits.follows("ours", "of the same push", at(20)));
     }
 
     #[test]
-    fn a_branch_that_was_forced_back_leads_to_what_was_seen_before() {
-        let mut lineage = Lineage::default();
-        lineage.note("before", at(10));
-        lineage.note("ours", at(20));
-        lineage.note("before", at(30));
-        assert!(!lineage.follows("before", "ours", at(20)));
+    fn commits_seen_before_a_force_push_are_not_newer() {
+        let mut seen_commits = SeenCommits::default();
+        seen_commits.note("before", at(10));
+        seen_commits.note("ours", at(20));
+        seen_commits.note("before", at(30));
+        assert!(!seen_commits.follows("before", "ours", at(20)));
         // Our own commit may be seen at the tip before the store has recorded the push.
-        lineage.note("later", at(40));
-        lineage.note("later", at(39));
-        assert!(lineage.follows("later", "x", at(39)) && !lineage.follows("later", "x", at(40)));
+        seen_commits.note("later", at(40));
+        seen_commits.note("later", at(39));
+        assert!(seen_commits.follows("later", "x", at(39)) && !seen_commits.follows("later", "x", at(40)));
     }
 
     #[test]
-    fn the_memory_is_bounded() {
-        let mut lineage = Lineage::default();
+    fn number_of_commits_is_bounded() {
+        let mut seen_commits = SeenCommits::default();
         for second in 0..30_000 {
-            lineage.note(&second.to_string(), at(second));
+            seen_commits.note(&second.to_string(), at(second));
         }
-        assert!(lineage.first_seen.len() <= MAX_COMMITS);
-        assert!(lineage.follows("29999", "x", at(29_990)));
-        assert!(!lineage.knows("0"));
+        assert!(seen_commits.first_seen.len() <= MAX_COMMITS);
+        assert!(seen_commits.follows("29999", "x", at(29_990)));
+        assert!(!seen_commits.knows("0"));
     }
 }
