@@ -313,7 +313,8 @@ mod tests {
         };
         let base = |host: &str, plain_http| {
             let registry =
-                Registry::new(host, (plain_http, Arc::default()), None, client(), TimeLimits::default()).unwrap();
+                Registry::new(host, (plain_http, Arc::default()), Login::Anonymous, client(), TimeLimits::default())
+                    .unwrap();
             registry.base.to_string()
         };
         assert_eq!(base("docker.io", false), "https://registry-1.docker.io/v2/");
