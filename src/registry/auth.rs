@@ -9,16 +9,18 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::Credentials;
 use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
+use super::docker_config::Account;
 use super::failure::{RegistryFailure, no_answer, temporary};
 use super::lenient::Count;
-use tagrelay_secret::{ExposeSecret as _, Redaction};
+use super::login::Login;
+use tagrelay_secret::ExposeSecret as _;
 
 /// Lifetime of a token without `expires_in`
 /// (<https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>).
@@ -82,7 +84,7 @@ pub(super) struct Context {
     pub(super) plain_http: bool,
     /// Hosts with `plain_http = true`, with the port unless it is 80.
     pub(super) insecure: Arc<HashSet<String>>,
-    pub(super) credentials: Option<Credentials>,
+    pub(super) login: Login,
     pub(super) client: reqwest::Client,
     pub(super) limits: TimeLimits,
 }
@@ -135,7 +137,7 @@ impl Authenticator {
         scope: &str,
     ) -> Result<Authorization, RegistryFailure> {
         let authorization = match &challenge {
-            Challenge::Basic => self.basic(),
+            Challenge::Basic => self.basic(scope),
             Challenge::Bearer(bearer) => {
                 let rejected = match &rejected {
                     Authorization::Bearer { token, .. } => Some(token),
@@ -166,20 +168,25 @@ impl Authenticator {
 
     /// Removes the credentials from a message, which may quote the registry or its token service.
     pub(super) fn redacted(&self, failure: RegistryFailure) -> RegistryFailure {
-        let Some(credentials) = &self.context.credentials else { return failure };
-        let Ok(password) = credentials.password.reveal() else { return failure };
-        let redaction = Redaction::of(&credentials.username, password.expose_secret());
+        let clean = |reason: &str| self.context.login.clean(&self.context.host, reason);
         match failure {
-            RegistryFailure::NotAllowed { reason } => RegistryFailure::NotAllowed { reason: redaction.clean(&reason) },
+            RegistryFailure::NotAllowed { reason } => RegistryFailure::NotAllowed { reason: clean(&reason) },
             RegistryFailure::NotNow { reason, ask_again_after } => {
-                RegistryFailure::NotNow { reason: redaction.clean(&reason), ask_again_after }
+                RegistryFailure::NotNow { reason: clean(&reason), ask_again_after }
             }
         }
     }
 
-    fn basic(&self) -> Result<Authorization, RegistryFailure> {
-        match &self.context.credentials {
-            Some(credentials) => Ok(Authorization::Basic(basic_header(credentials, &self.context.host)?)),
+    fn basic(&self, scope: &str) -> Result<Authorization, RegistryFailure> {
+        let host = &self.context.host;
+        match self.context.account(scope)? {
+            Some(Account::Password { username, password }) => {
+                Ok(Authorization::Basic(basic_header(&username, &password, host)?))
+            }
+            Some(Account::IdentityToken(_)) => Err(RegistryFailure::not_allowed(format!(
+                "registry {host} requires a password, and the entry in docker_config has an identitytoken, which only a \
+                 token service accepts: write username and password instead"
+            ))),
             None => Err(self.refused()),
         }
     }
@@ -235,20 +242,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Context {
     fn refused(&self, what: &str, name: &str) -> RegistryFailure {
-        let host = &self.host;
-        RegistryFailure::not_allowed(match &self.credentials {
-            Some(_) => format!(
-                "{what} {name} denied access with the credentials of [[registry]] host = \"{host}\": check username and \
-                 password, that the account may pull from the repository, and that the repository exists"
-            ),
-            None => format!(
-                "{what} {name} denied anonymous access to the repository: set username and password for \
-                 [[registry]] host = \"{host}\", and check that the repository exists"
-            ),
-        })
+        RegistryFailure::not_allowed(format!("{what} {name} {}", self.login.describe_refusal(&self.host)))
     }
 
-    /// Returns the URL of the token service, if the credentials may be sent there.
+    /// Returns the current account for the repository in a scope; `None`: anonymous.
+    fn account(&self, scope: &str) -> Result<Option<Account>, RegistryFailure> {
+        let path = scope.strip_prefix("repository:").and_then(|rest| rest.rsplit_once(':'));
+        self.login.account(&self.host, path.map_or("", |(path, _)| path))
+    }
+
+    /// Returns the URL of the token service, if the account may be sent there; `None`: there is none.
     ///
     /// The registry names the service in its 401, and Docker and containerd send the credentials to any service
     /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS Tagrelay does
@@ -258,7 +261,7 @@ impl Context {
     /// A 401 over plain HTTP may be forged. The credentials then go over plain HTTP only to hosts that get them this way
     /// already: the registry's own host, on any port, or a host with `plain_http = true`. A registry with HTTPS never leads
     /// to a token service with plain HTTP.
-    fn realm(&self, bearer: &Bearer) -> Result<Url, RegistryFailure> {
+    fn realm(&self, bearer: &Bearer, account: Option<&Account>) -> Result<Url, RegistryFailure> {
         let host = &self.host;
         let realm = Url::parse(&bearer.realm).map_err(|error| {
             RegistryFailure::not_allowed(format!(
@@ -269,7 +272,7 @@ impl Context {
         let named = realm.host_str().unwrap_or_default();
         match realm.scheme() {
             "https" => Ok(realm),
-            "http" if self.plain_http && (self.credentials.is_none() || self.is_insecure(&realm)) => Ok(realm),
+            "http" if self.plain_http && (account.is_none() || self.is_insecure(&realm)) => Ok(realm),
             "http" if self.plain_http => Err(RegistryFailure::not_allowed(format!(
                 "registry {host} names a token service at http://{named}, which is another host without HTTPS; no credentials \
                  were sent there: correct the realm in the registry's own settings, or add a [[registry]] with the host and port \
@@ -294,12 +297,8 @@ impl Context {
     }
 }
 
-fn basic_header(credentials: &Credentials, host: &str) -> Result<HeaderValue, RegistryFailure> {
-    // Temporary: the file of a mounted secret may appear later.
-    let password = credentials.password.reveal().map_err(|error| {
-        RegistryFailure::not_now(format!("the password of registry {host} cannot be read: {error}"))
-    })?;
-    let pair = format!("{}:{}", credentials.username, password.expose_secret());
+fn basic_header(username: &str, password: &SecretString, host: &str) -> Result<HeaderValue, RegistryFailure> {
+    let pair = format!("{username}:{}", password.expose_secret());
     sensitive(&format!("Basic {}", STANDARD.encode(pair))).ok_or_else(|| {
         RegistryFailure::not_allowed(format!(
             "the credentials of registry {host} contain characters invalid in a header"
@@ -324,20 +323,11 @@ struct TokenAnswer {
 
 /// Fetches a token with the right to pull.
 async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
-    let mut address = context.realm(&bearer)?;
-    {
-        let mut query = address.query_pairs_mut();
-        if let Some(service) = &bearer.service {
-            query.append_pair("service", service);
-        }
-        query.append_pair("scope", &scope);
-    }
+    let account = context.account(&scope)?;
+    let address = context.realm(&bearer, account.as_ref())?;
     let service_host = address.host_str().unwrap_or_default().to_owned();
     let who = format!("the token service {service_host} of registry {}", context.host);
-    let mut request = context.client.get(address);
-    if let Some(credentials) = &context.credentials {
-        request = request.header(header::AUTHORIZATION, basic_header(credentials, &context.host)?);
-    }
+    let request = token_request(&context, address, &bearer, &scope, account)?;
     // The lifetime counts from before the request, because the service issues the token before the answer arrives.
     let asked_at = Instant::now();
     let failed = |error| no_answer(error, &who, &context.host, context.limits);
@@ -358,6 +348,37 @@ async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
     })
 }
 
+/// Creates the request for a token: a `GET` with the password, or a `POST` that exchanges the identity token
+/// (<https://distribution.github.io/distribution/spec/auth/oauth/>).
+fn token_request(
+    context: &Context,
+    mut address: Url,
+    bearer: &Bearer,
+    scope: &str,
+    account: Option<Account>,
+) -> Result<reqwest::RequestBuilder, RegistryFailure> {
+    let service = bearer.service.as_deref().map(|service| ("service", service));
+    let parameters = service.into_iter().chain([("scope", scope)]);
+    match account {
+        Some(Account::IdentityToken(token)) => {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tagrelay");
+            form.append_pair("refresh_token", token.expose_secret()).extend_pairs(parameters);
+            let form_type = "application/x-www-form-urlencoded";
+            Ok(context.client.post(address).header(header::CONTENT_TYPE, form_type).body(form.finish()))
+        }
+        Some(Account::Password { username, password }) => {
+            address.query_pairs_mut().extend_pairs(parameters);
+            let header = basic_header(&username, &password, &context.host)?;
+            Ok(context.client.get(address).header(header::AUTHORIZATION, header))
+        }
+        None => {
+            address.query_pairs_mut().extend_pairs(parameters);
+            Ok(context.client.get(address))
+        }
+    }
+}
+
 /// Returns the token of an answer; `None`: it has none, or one that cannot stand in a header.
 fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
     let text = answer.token.or(answer.access_token).filter(|text| !text.is_empty())?;
@@ -370,7 +391,13 @@ fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Credentials;
     use tagrelay_secret::Secret;
+
+    fn login(password: &str) -> Login {
+        let credentials = Credentials { username: "reader".to_owned(), password: Secret::inline(password).unwrap() };
+        Login::Section { host: "r.example.com".to_owned(), credentials }
+    }
 
     fn life(json: &str) -> Option<Duration> {
         let asked_at = Instant::now();
@@ -388,7 +415,6 @@ mod tests {
 
     #[test]
     fn credentials_quoted_by_the_registry_are_redacted() {
-        let account = Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2222").unwrap() };
         let client = super::super::client::ClientFor {
             ca_bundle: None,
             loopback: true,
@@ -397,7 +423,7 @@ mod tests {
         };
         let (client, limits) = (client.build().unwrap(), TimeLimits::default());
         let (host, insecure) = ("r.example.com".to_owned(), Arc::default());
-        let context = Context { host, plain_http: false, insecure, credentials: Some(account), client, limits };
+        let context = Context { host, plain_http: false, insecure, login: login("hunter2222"), client, limits };
         let authenticator = Authenticator::new(context);
         let header = STANDARD.encode("reader:hunter2222");
         for said in ["no hunter2222".to_owned(), format!("no {header}")] {
@@ -424,14 +450,15 @@ mod tests {
 
     #[test]
     fn password_needs_https_unless_the_settings_allow_plain_http() {
-        let account = || Credentials { username: "reader".to_owned(), password: Secret::inline("hunter2").unwrap() };
+        let account = login("hunter2").account("r.example.com", "a").unwrap();
+        let account = account.as_ref();
         let context = |plain_http| Context {
             host: "r.example.com:5000".to_owned(),
             plain_http,
             insecure: Arc::new(HashSet::from(
                 ["r.example.com:5000", "t2.example.com:81", "t3.example.com"].map(str::to_owned),
             )),
-            credentials: Some(account()),
+            login: login("hunter2"),
             client: super::super::client::ClientFor {
                 ca_bundle: None,
                 loopback: true,
@@ -443,7 +470,7 @@ mod tests {
             limits: TimeLimits::default(),
         };
         let bearer = |realm: &str| Bearer { realm: realm.to_owned(), service: None };
-        assert!(context(false).realm(&bearer("https://t.example.com/token?a=b")).is_ok());
+        assert!(context(false).realm(&bearer("https://t.example.com/token?a=b"), account).is_ok());
         for realm in [
             "https://t.example.com/token",
             "http://r.example.com:5000/token",
@@ -451,8 +478,8 @@ mod tests {
             "http://t2.example.com:81/token",
             "http://t3.example.com/token",
         ] {
-            assert!(context(true).realm(&bearer(realm)).is_ok(), "{realm}");
-            assert_eq!(context(false).realm(&bearer(realm)).is_ok(), realm.starts_with("https"), "{realm}");
+            assert!(context(true).realm(&bearer(realm), account).is_ok(), "{realm}");
+            assert_eq!(context(false).realm(&bearer(realm), account).is_ok(), realm.starts_with("https"), "{realm}");
         }
         for realm in [
             "http://t.example.com/token",
@@ -461,15 +488,15 @@ mod tests {
             "http://r.example.com.evil.example/token",
             "http://r.example.com:5000@t.example.com/token",
         ] {
-            let Err(RegistryFailure::NotAllowed { reason }) = context(true).realm(&bearer(realm)) else {
+            let Err(RegistryFailure::NotAllowed { reason }) = context(true).realm(&bearer(realm), account) else {
                 panic!("{realm}")
             };
             assert!(reason.contains("no credentials were sent there"), "{reason}");
             // Anonymous requests have no credentials to protect.
-            assert!(Context { credentials: None, ..context(true) }.realm(&bearer(realm)).is_ok(), "{realm}");
+            assert!(context(true).realm(&bearer(realm), None).is_ok(), "{realm}");
         }
         for realm in ["http://user:hunter2@t.example.com/token", "file:///etc/passwd", "/token", ""] {
-            let Err(RegistryFailure::NotAllowed { reason }) = context(false).realm(&bearer(realm)) else {
+            let Err(RegistryFailure::NotAllowed { reason }) = context(false).realm(&bearer(realm), account) else {
                 panic!("{realm}")
             };
             assert!(!reason.contains("hunter2"), "{reason}");

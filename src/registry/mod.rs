@@ -6,6 +6,8 @@
 //! from that crate.
 //!
 //! - [`Registries`]: all registries; `one.rs`: requests to one of them;
+//! - `login.rs`: the account of a registry; `docker_config.rs`: accounts in a Docker config file; `host_pattern.rs`:
+//!   patterns of hosts;
 //! - `auth.rs`: authentication and cached tokens; `challenge.rs`: the `WWW-Authenticate` header;
 //! - `built.rs`: build times;
 //! - `tags.rs`: tag lists; `link.rs`: the link to the next page;
@@ -22,9 +24,12 @@ mod body;
 mod built;
 mod challenge;
 mod client;
+mod docker_config;
 mod failure;
+mod host_pattern;
 mod lenient;
 mod link;
+mod login;
 mod one;
 mod settings;
 mod tags;
@@ -32,17 +37,22 @@ mod throttle;
 mod verified;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use client::{ClientError, TimeLimits, install_tls_provider};
+pub use docker_config::{DockerConfigError, docker_config_helpers};
 pub use settings::{Credentials, RegistrySettings};
 pub use verified::{UnverifiedImage, VerifiedImage};
 
 use built::Stated;
 use client::ClientFor;
+use docker_config::DockerConfig;
 use failure::{RegistryFailure, is_loopback};
+use host_pattern::HostPattern;
 use jiff::Timestamp;
+use login::Login;
 use one::{Held, Read, Registry};
 use tags::Listed;
 
@@ -200,6 +210,9 @@ pub enum RegistriesError {
         /// The syntax error.
         reason: url::ParseError,
     },
+    /// The Docker config file cannot be used.
+    #[error("[registries] docker_config: {0}")]
+    DockerConfig(#[from] DockerConfigError),
     /// The HTTP client of this registry cannot be created.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Client {
@@ -213,7 +226,9 @@ pub enum RegistriesError {
 /// All registries, with and without settings. Holds their connections and tokens: share it in an [`Arc`].
 pub struct Registries {
     configured: HashMap<String, Arc<Registry>>,
-    /// Registries without settings, added on first use.
+    /// Settings of hosts that match a pattern, the most specific first.
+    patterns: Vec<(HostPattern, RegistrySettings)>,
+    /// Registries without settings or with those of a pattern, added on first use.
     others: Mutex<HashMap<String, Arc<Registry>>>,
     clients: Clients,
 }
@@ -225,7 +240,19 @@ impl Registries {
     ///
     /// An invalid or repeated host, an unusable CA bundle, or a missing set of system CA certificates.
     pub fn new(settings: Vec<RegistrySettings>) -> Result<Self, RegistriesError> {
-        Self::with_limits(settings, TimeLimits::default())
+        Self::with_docker_config(settings, None)
+    }
+
+    /// As [`Registries::new`], with a Docker config file for registries without credentials of their own. Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registries::new`], or a file that is unreadable or no Docker config.
+    pub fn with_docker_config(
+        settings: Vec<RegistrySettings>,
+        docker_config: Option<PathBuf>,
+    ) -> Result<Self, RegistriesError> {
+        Self::create(settings, docker_config, TimeLimits::default())
     }
 
     /// Creates the registries with these settings and time limits. Sends nothing.
@@ -234,18 +261,34 @@ impl Registries {
     ///
     /// As [`Registries::new`].
     pub fn with_limits(settings: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
+        Self::create(settings, None, limits)
+    }
+
+    fn create(
+        settings: Vec<RegistrySettings>,
+        docker_config: Option<PathBuf>,
+        limits: TimeLimits,
+    ) -> Result<Self, RegistriesError> {
+        let docker_config = docker_config.map(DockerConfig::open).transpose()?.map(Arc::new);
         let insecure = settings.iter().filter(|settings| settings.plain_http);
         let insecure = insecure.map(|settings| normal_host(&settings.host)).collect::<Result<_, _>>()?;
-        let clients = Clients::new(limits, insecure);
-        let mut configured = HashMap::new();
+        let clients = Clients::new(limits, insecure, docker_config);
+        let (mut configured, mut patterns) = (HashMap::new(), Vec::new());
         for settings in settings {
             let host = normal_host(&settings.host)?;
+            if settings.host.contains('*') {
+                // Fails now if the CA bundle is unusable.
+                clients.set_up(&host, settings.clone())?;
+                patterns.extend(HostPattern::new(&settings.host).map(|pattern| (pattern, settings)));
+                continue;
+            }
             let registry = Arc::new(clients.set_up(&host, settings)?);
             if configured.insert(host.clone(), registry).is_some() {
                 return Err(RegistriesError::Twice(host));
             }
         }
-        Ok(Self { configured, others: Mutex::default(), clients })
+        patterns.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.specificity()));
+        Ok(Self { configured, patterns, others: Mutex::default(), clients })
     }
 
     /// Asks the registry whether the tag exists and which digest it points at.
@@ -337,8 +380,10 @@ impl Registries {
         if let Some(registry) = others.get(host) {
             return Ok(Arc::clone(registry));
         }
-        let settings =
-            RegistrySettings { host: host.to_owned(), plain_http: false, credentials: None, ca_bundle: None };
+        let settings = match self.patterns.iter().find(|(pattern, _)| pattern.matches(host)) {
+            Some((_, settings)) => settings.clone(),
+            None => RegistrySettings { host: host.to_owned(), plain_http: false, credentials: None, ca_bundle: None },
+        };
         let registry = Arc::new(self.clients.set_up(host, settings)?);
         if others.len() >= MANY_REGISTRIES {
             others.clear();
@@ -354,9 +399,9 @@ impl std::fmt::Debug for Registries {
     }
 }
 
-/// Returns the host in the form of [`Repository::registry`].
+/// Returns the host in the form of [`Repository::registry`], with `x` for each `*` of a pattern.
 fn normal_host(host: &str) -> Result<String, RegistriesError> {
-    let repository = Repository::new(host, "any/path");
+    let repository = Repository::new(&host.replace('*', "x"), "any/path");
     let repository = repository.map_err(|reason| RegistriesError::Host { host: host.to_owned(), reason })?;
     Ok(repository.registry().to_owned())
 }
@@ -369,23 +414,29 @@ struct Clients {
     limits: TimeLimits,
     /// Hosts with `plain_http = true`.
     insecure: Arc<HashSet<String>>,
+    docker_config: Option<Arc<DockerConfig>>,
 }
 
 impl Clients {
-    fn new(limits: TimeLimits, insecure: HashSet<String>) -> Self {
+    fn new(limits: TimeLimits, insecure: HashSet<String>, docker_config: Option<Arc<DockerConfig>>) -> Self {
         let usual = ClientFor { ca_bundle: None, loopback: false, plain_http: false, limits }.build();
-        Self { usual, limits, insecure: Arc::new(insecure) }
+        Self { usual, limits, insecure: Arc::new(insecure), docker_config }
     }
 
     fn set_up(&self, host: &str, settings: RegistrySettings) -> Result<Registry, RegistriesError> {
-        let RegistrySettings { host: _, plain_http, credentials, ca_bundle } = settings;
+        let RegistrySettings { host: section, plain_http, credentials, ca_bundle } = settings;
+        let login = match (credentials, &self.docker_config) {
+            (Some(credentials), _) => Login::Section { host: section, credentials },
+            (None, Some(config)) => Login::DockerConfig(Arc::clone(config)),
+            (None, None) => Login::Anonymous,
+        };
         let (loopback, limits) = (is_loopback(host), self.limits);
         let client = match ca_bundle {
             None if !loopback && !plain_http => self.usual.clone(),
             _ => ClientFor { ca_bundle: ca_bundle.as_deref(), loopback, plain_http, limits }.build(),
         };
         let client = client.map_err(|reason| RegistriesError::Client { host: host.to_owned(), reason })?;
-        Registry::new(host, (plain_http, self.insecure.clone()), credentials, client, limits)
+        Registry::new(host, (plain_http, self.insecure.clone()), login, client, limits)
             .map_err(|reason| RegistriesError::Address { host: host.to_owned(), reason })
     }
 }

@@ -13,12 +13,13 @@ use oci_distribution::manifest::{
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::UnverifiedImage;
 use super::auth::{Authenticator, Context};
 use super::body::read_at_most;
 use super::client::TimeLimits;
 use super::failure::{RegistryFailure, no_answer, temporary};
+use super::login::Login;
 use super::throttle::{Pause, Throttle};
-use super::{Credentials, UnverifiedImage};
 use tagrelay_image::Digest;
 
 /// Twice the 4 MiB that registries accept
@@ -95,15 +96,14 @@ impl Registry {
     pub(super) fn new(
         host: &str,
         (plain_http, insecure): (bool, Arc<HashSet<String>>),
-        credentials: Option<Credentials>,
+        login: Login,
         client: reqwest::Client,
         limits: TimeLimits,
     ) -> Result<Self, url::ParseError> {
         let scheme = if plain_http { "http" } else { "https" };
         let answering = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         let base = Url::parse(&format!("{scheme}://{answering}/v2/"))?;
-        let context =
-            Context { host: host.to_owned(), plain_http, insecure, credentials, client: client.clone(), limits };
+        let context = Context { host: host.to_owned(), plain_http, insecure, login, client: client.clone(), limits };
         let (authenticator, slots) = (Authenticator::new(context), Semaphore::new(MAX_REQUESTS_AT_ONCE));
         Ok(Self {
             host: host.to_owned(),
@@ -313,7 +313,8 @@ mod tests {
         };
         let base = |host: &str, plain_http| {
             let registry =
-                Registry::new(host, (plain_http, Arc::default()), None, client(), TimeLimits::default()).unwrap();
+                Registry::new(host, (plain_http, Arc::default()), Login::Anonymous, client(), TimeLimits::default())
+                    .unwrap();
             registry.base.to_string()
         };
         assert_eq!(base("docker.io", false), "https://registry-1.docker.io/v2/");

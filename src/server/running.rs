@@ -71,10 +71,11 @@ impl Server {
         let old = &self.settings.fingerprint;
         let (store, metrics) = (self.relay.store().clone(), self.relay.metrics().clone());
         let branches = open_branches(&settings, &metrics, Some((&self.relay, &self.settings))).await?;
-        let registries = if old.has_all_same(&settings.fingerprint, "[[registry]]") {
+        let same = |section| old.has_all_same(&settings.fingerprint, section);
+        let registries = if same("[[registry]]") && same("[registries]") {
             Arc::clone(self.relay.registries())
         } else {
-            Arc::new(Registries::new(settings.registries.clone())?)
+            Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?)
         };
         let receivers = receivers(&settings)?;
         let following = following(&settings)?;
@@ -183,7 +184,8 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let branches = open_branches(&settings, &metrics, None).await?;
     let following = following(&settings)?;
     let store = Store::open(&settings.store).await?;
-    let registries = Arc::new(Registries::new(settings.registries.clone())?);
+    let registries =
+        Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?);
     let receivers = receivers(&settings)?;
     let images = settings.images.clone();
     let retention = retention(&settings);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Keys whose value is the path of a file that is read.
-const FILE_KEYS: [&str; 3] = ["file", "ca_bundle", "known_hosts"];
+const FILE_KEYS: [&str; 4] = ["file", "ca_bundle", "known_hosts", "docker_config"];
 
 /// Keys whose value identifies a table of a list, in the order in which they are looked up.
 const NAME_KEYS: [&str; 3] = ["name", "host", "repository"];

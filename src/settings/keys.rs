@@ -16,7 +16,18 @@ const fn key_set(section: &'static str, keys: &'static [&'static str]) -> KeySet
 
 pub(super) const TOP: KeySet = key_set(
     "the settings",
-    &["server", "store", "config_repository", "environment", "argocd", "image", "registry", "receiver", "api_token"],
+    &[
+        "server",
+        "store",
+        "config_repository",
+        "environment",
+        "argocd",
+        "image",
+        "registries",
+        "registry",
+        "receiver",
+        "api_token",
+    ],
 );
 pub(super) const SERVER: KeySet = key_set(
     "[server]",
@@ -104,6 +115,7 @@ pub(super) const VERIFY: KeySet = KeySet {
     keys: &["exists"],
     later: &["revision_label", "platforms", "signature"],
 };
+pub(super) const REGISTRIES: KeySet = key_set("[registries]", &["docker_config"]);
 pub(super) const REGISTRY: KeySet =
     key_set("[[registry]]", &["host", "plain_http", "username", "password", "ca_bundle"]);
 pub(super) const RECEIVER: KeySet = key_set(
@@ -147,6 +159,7 @@ pub const KEY_SETS: &[KeySet] = &[
     TAG,
     SOURCE,
     VERIFY,
+    REGISTRIES,
     REGISTRY,
     RECEIVER,
     IDENTITY_TOKEN,

@@ -32,7 +32,7 @@ mod source;
 mod tag;
 mod template;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -88,6 +88,8 @@ pub struct Settings {
     pub sources: Vec<SourceSettings>,
     /// Each `[[registry]]`.
     pub registries: Vec<RegistrySettings>,
+    /// `docker_config` of `[registries]`: accounts of registries without `username`.
+    pub docker_config: Option<PathBuf>,
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
@@ -285,6 +287,7 @@ fn read(top: Section<'_>) -> Settings {
         image_lines: images.lines,
         sources: images.sources,
         registries: each(&registries, registry::read),
+        docker_config: registry::read_docker_config(top),
         receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,

@@ -1,12 +1,38 @@
+use super::keys;
 use super::reader::Section;
 use super::remote_url::is_loopback;
 use super::report::At;
-use crate::registry::{Credentials, RegistrySettings};
+use crate::registry::{Credentials, RegistrySettings, docker_config_helpers};
+use std::path::PathBuf;
 use tagrelay_image::Repository;
 
+/// Reads `[registries]`; returns the Docker config file.
+pub(super) fn read_docker_config(top: Section<'_>) -> Option<PathBuf> {
+    let section = top.table("registries", &keys::REGISTRIES, "[registries]")?;
+    let path = section.text("docker_config")?.map(PathBuf::from);
+    match docker_config_helpers(&path.value) {
+        Ok(helpers) => {
+            for helper in helpers {
+                let message = format!("`docker_config`: the credential helper `{}` is not run", helper.escape_debug());
+                let hint = "write the account to `auths`, or to a [[registry]]".to_owned();
+                section.report().warning(path.offset, message, hint);
+            }
+            Some(path.value)
+        }
+        Err(error) => {
+            section.report().fault(path.offset, format!("`docker_config`: {error}"));
+            None
+        }
+    }
+}
+
 pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
-    let host =
-        section.required_text("host", "host = \"registry.example.com\"").and_then(|host| check_host(section, host));
+    let host = section.required_text("host", "host = \"registry.example.com\"").and_then(|host| {
+        match host.value.contains('*') {
+            true => check_pattern(section, host),
+            false => check_host(section, host),
+        }
+    });
     let plain_http = section.boolean("plain_http").is_some_and(|plain| plain.value);
     let ca_bundle = section.ca_bundle();
     if plain_http && section.has("ca_bundle") {
@@ -28,11 +54,38 @@ pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
         }
     };
     let host = host?;
+    if plain_http && host.value.contains('*') {
+        let hint = "write a [[registry]] for each host without TLS".to_owned();
+        section.report().fault_with_hint(
+            section.offset_of("plain_http"),
+            "`plain_http` needs one host, not a pattern",
+            hint,
+        );
+        return None;
+    }
     if plain_http && credentials.is_some() && !is_loopback_host(&host.value) {
         let message = format!("the password for `{}` is sent unencrypted over http", host.value);
         section.report().warning(section.offset_of("plain_http"), message, "use https".to_owned());
     }
     Some(RegistrySettings { host: host.value, plain_http, credentials, ca_bundle })
+}
+
+/// Returns a pattern of hosts. Its last two labels are literal, so that a password is not sent to unrelated hosts.
+fn check_pattern(section: Section<'_>, host: At<&str>) -> Option<At<String>> {
+    let shown = host.value.escape_debug();
+    let sample = host.value.replace('*', "x");
+    let fault = if Repository::new(&sample, "a/b").is_ok_and(|repository| repository.registry() == sample) {
+        let literal = host.value.rsplit('.').take_while(|label| !label.contains('*')).count();
+        if literal >= 2 {
+            return Some(host.map(str::to_owned));
+        }
+        format!("the pattern `{shown}` matches hosts of unrelated owners")
+    } else {
+        format!("`{shown}` is not a pattern of registry hosts")
+    };
+    let hint = "write \"*.registry.example.com\": `*` stands for one label or a part of it".to_owned();
+    section.report().fault_with_hint(host.offset, fault, hint);
+    None
 }
 
 /// Returns a host in the form of normalised references. Any other form would never match.

@@ -3,6 +3,7 @@
 
 mod confirm;
 mod docker;
+mod docker_config;
 mod embedded;
 mod tags;
 

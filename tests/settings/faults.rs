@@ -479,6 +479,21 @@ fn invalid_patterns_and_paths_are_refused() {
              t.toml:24:8: `a b` is not a registry host; write \"host\" or \"host:port\"",
         ),
         (
+            with(
+                "[[registry]]\nhost = \"*.com\"\n[[registry]]\nhost = \"*.a b\"\n\
+                  [[registry]]\nhost = \"*.example.com\"\nplain_http = true",
+            ),
+            "t.toml:18:8: the pattern `*.com` matches hosts of unrelated owners; write \"*.registry.example.com\": `*` stands \
+             for one label or a part of it\n\
+             t.toml:20:8: `*.a b` is not a pattern of registry hosts; write \"*.registry.example.com\": `*` stands for one \
+             label or a part of it\n\
+             t.toml:23:14: `plain_http` needs one host, not a pattern; write a [[registry]] for each host without TLS",
+        ),
+        (
+            with("[registries]\ndocker_config = \"/no/such/config.json\""),
+            "t.toml:18:17: `docker_config`: the file /no/such/config.json cannot be read: No such file or directory (os error 2)",
+        ),
+        (
             with("[[receiver]]\nname = \"hub/a\"\nkind = \"docker-hub\"\nunauthenticated = true"),
             "t.toml:18:8: `hub/a` cannot be the name of [[receiver]]; use up to 63 letters, digits, `.`, `_` and `-`",
         ),

@@ -171,3 +171,21 @@ fn faults_are_available_as_data() {
         r#"[{"file":"t.toml","line":2,"column":1,"message":"a","hint":"b"},{"file":"t.toml","message":"c","hint":null}]"#
     );
 }
+
+#[test]
+fn docker_config_is_checked_and_its_helpers_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    let text = format!("{SMALLEST}[registries]\ndocker_config = \"{}\"\n", file.display());
+    let read = || Settings::parse("t.toml", &text, &|name| Ok(name.to_owned()));
+
+    std::fs::write(&file, r#"{"credHelpers":{"gcr.io":"gcloud"}}"#).unwrap();
+    let settings = read().unwrap();
+    assert_eq!(settings.docker_config.as_deref(), Some(file.as_path()));
+    let warning = settings.warnings[0].to_string();
+    assert!(warning.contains("the credential helper `gcr.io: gcloud` is not run"), "{warning}");
+
+    std::fs::write(&file, r#"{"auths":{"gcr.io":{"auth":"hunter2!"}}}"#).unwrap();
+    let faults = read().unwrap_err().to_string();
+    assert!(faults.contains("entry `gcr.io`: `auth` is not base64") && !faults.contains("hunter2"), "{faults}");
+}
