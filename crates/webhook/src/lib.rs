@@ -40,7 +40,7 @@
 //! | `mirantis-msr` | Mirantis Secure Registry | in the body | `?token=` with the secret in the URL |
 //! | `cloudevents` | a sender of CloudEvents | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or `?access_token=` with the secret in the URL |
 //! | `cdevents` | a sender of CDEvents | in the body | `Authorization` with the secret as it is, as `Bearer` or as the `Basic` password, or the secret in a header of your choice whose name begins with `X-`, or `?token=` with the secret in the URL, or `?access_token=` with the secret in the URL |
-//! | `generic` | a CI job | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Tagrelay-Signature: sha256=<hex>`, or `Authorization: Bearer` with the secret, or an OpenID Connect token, where one is configured |
+//! | `generic` | a CI job | in the body | HMAC-SHA256 of the body, keyed with the secret, in `X-Tagrelay-Signature: sha256=<hex>`, or `Authorization: Bearer` with the secret, or an OpenID Connect token, if one is configured |
 //! | `git-github` | GitHub's repositories | none | HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
 //! | `git-gitlab` | GitLab's repositories | none | the secret in `X-Gitlab-Token` |
 //! | `git-gitea` | Gitea's or Forgejo's repositories | none | HMAC-SHA256 of the body, keyed with the secret, in `X-Gitea-Signature: <hex>`, or HMAC-SHA256 of the body, keyed with the secret, in `X-Hub-Signature-256: sha256=<hex>` |
