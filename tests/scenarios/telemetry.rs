@@ -293,8 +293,10 @@ async fn failure_is_in_trace_and_once_in_log() {
     let logged = messages(&logged);
     // The lookup is repeated for a while, because some registries announce images before they serve
     // them.
-    assert_eq!((logged.first(), logged.last()), (Some(&("INFO", "event received")), Some(&("WARN", "event refused"))));
-    assert_eq!(logged.iter().filter(|(_, message)| *message == "event refused").count(), 1);
+    // The intake may be faster than the log line of the receiver.
+    for wanted in [("INFO", "event received"), ("WARN", "event refused")] {
+        assert_eq!(logged.iter().filter(|line| **line == wanted).count(), 1, "{logged:?}");
+    }
 
     fleet.stop_registry().await;
     let away = "c".repeat(32);
@@ -309,7 +311,11 @@ async fn failure_is_in_trace_and_once_in_log() {
         .map(|span| span.attributes["tagrelay.attempt"].as_str())
         .collect();
     assert_eq!(attempts[..2], ["1", "2"]);
-    assert_eq!(messages(&lines(&fleet, "event", id))[..2], [("INFO", "event received"), ("WARN", "event postponed")]);
+    let logged = lines(&fleet, "event", id);
+    let logged = messages(&logged);
+    for wanted in [("INFO", "event received"), ("WARN", "event postponed")] {
+        assert!(logged.contains(&wanted), "{logged:?}");
+    }
     let unsigned = fleet.client.post(fleet.url("/webhooks/ci")).body("{}");
     let answer = unsigned.header("traceparent", traceparent(&"d".repeat(32))).send().await.unwrap();
     assert_eq!(answer.status(), 401);

@@ -229,3 +229,14 @@ async fn requests_are_listed_by_state_environment_and_cursor() {
     let since = Timestamp::now() + Duration::from_secs(60);
     assert_eq!(list(RequestFilter { since: Some(since), ..all() }).await, of(&[]));
 }
+
+/// What lands while a promotion is planned is ours: the order of times decides whether a version is foreign.
+#[tokio::test]
+async fn updates_of_a_request_count_from_the_time_of_its_plan() {
+    let clock = Clock::stopped_at(at("2026-11-27T12:00:00Z"));
+    let fixture = Fixture::with(clock.clone()).await;
+    let planned_at = clock.now() - Duration::from_secs(5);
+    let id = fixture.requested(NewRequest { planned_at, ..promotion("b") }).await.id;
+    let update = fixture.store.updates_of(&id).await.unwrap().remove(0);
+    assert_eq!(update.received_at, planned_at);
+}
