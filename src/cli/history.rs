@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::api::{Api, ServerOptions};
 use super::names::Prefix;
-use super::output::{self, BAD, Cell, DIM, GOOD, PLAIN, Table, WARN, clean, short, short_commit, shown};
+use super::output::{self, BAD, Cell, DIM, GOOD, PLAIN, Table, WARN, short, short_commit, shown};
 use crate::api::{History, HistoryView, Word};
 use crate::domain::Cause;
 use crate::store::RolloutState;
@@ -67,9 +67,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::print(&render(&history, Timestamp::now(), output::screen_width()))?;
-    if let Some(next) = &history.next {
-        output::note(&format!("{DIM}older: --before {}{DIM:#}", clean(next)));
-    }
+    output::note_next_page(history.next.as_deref());
     Ok(ExitCode::SUCCESS)
 }
 

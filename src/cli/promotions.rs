@@ -120,9 +120,7 @@ async fn list(options: ListOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::print(&render(&list, Timestamp::now(), output::screen_width()))?;
-    if let Some(next) = &list.next {
-        output::note(&format!("{DIM}more: --before {}{DIM:#}", clean(next)));
-    }
+    output::note_next_page(list.next.as_deref());
     Ok(ExitCode::SUCCESS)
 }
 

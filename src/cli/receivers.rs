@@ -9,7 +9,7 @@ use super::api::{Api, ServerOptions};
 use super::output::{self, BAD, Cell, DIM, GOOD, Table, shown};
 use crate::api::{ReceiverView, Receivers};
 
-/// Lists the receivers: the URL and events for each sender, and when it was last heard.
+/// Lists the receivers: the URL and events for each sender, and its last request.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -40,7 +40,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 fn render(list: &Receivers, now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(&["receiver", "sender", "last heard", "accepted", "path", "events"]).keep(&[4]);
+    let mut table = Table::new(&["receiver", "sender", "last request", "accepted", "path", "events"]).keep(&[4]);
     for receiver in &list.receivers {
         let accepted = receiver.last_accepted_at.map(|at| shown(at, now)).unwrap_or_else(|| "never".to_owned());
         table.row(vec![

@@ -38,6 +38,7 @@ impl UpdateState {
     }
 
     /// Whether the environment ran the version when the update ended.
+    #[cfg(test)]
     pub fn has_landed(self) -> bool {
         match self {
             Self::Committed | Self::Unchanged => true,

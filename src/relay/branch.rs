@@ -91,7 +91,7 @@ impl Branch {
         format!("{}/{}", self.repository_name, self.branch_name)
     }
 
-    /// Returns the config repository, to reuse it for the same branch under new settings.
+    /// Returns the config repository. The same branch under new settings uses it, too.
     pub fn repository(&self) -> &ConfigRepository {
         &self.repository
     }
@@ -107,10 +107,6 @@ impl Branch {
     /// Returns the state of the mirror; `None`: the remote has not been read yet.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.repository.snapshot()
-    }
-
-    pub(super) fn config_repository(&self) -> &ConfigRepository {
-        &self.repository
     }
 
     pub(super) fn writing(&self) -> &WritingSettings {

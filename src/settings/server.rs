@@ -7,7 +7,7 @@ use super::reader::Section;
 use super::report::At;
 use super::{Settings, duration, keys};
 use crate::store::{Retention, StoreSettings};
-use tagrelay_secret::Secret;
+use tagrelay_secret::{ExposeSecret as _, Secret};
 
 /// `[server]`: listeners and their limits.
 #[derive(Debug, Clone)]
@@ -124,6 +124,16 @@ fn read_tls(section: Section<'_>) -> Option<ServerTls> {
     Some(ServerTls { certificate: PathBuf::from(certificate?.value), key: key? })
 }
 
+/// Returns whether both name the same certificate and the same key, wherever the key is.
+fn is_same_tls(new: Option<&ServerTls>, running: Option<&ServerTls>) -> bool {
+    let key = |tls: &ServerTls| tls.key.reveal().ok().map(|key| key.expose_secret().to_owned());
+    match (new, running) {
+        (None, None) => true,
+        (Some(new), Some(running)) => new.certificate == running.certificate && key(new) == key(running),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 /// Reports changes that need a restart. The new settings have no other faults.
 pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings) {
     let report = |table: &str, key: &str, was: String| {
@@ -140,9 +150,9 @@ pub(super) fn report_fixed(top: Section<'_>, new: &Settings, running: &Settings)
         let was = was.operations_listen.map_or("not set".to_owned(), |address| address.to_string());
         report("server", "operations_listen", was);
     }
-    let certificate = |server: &ServerSettings| server.tls.as_ref().map(|tls| tls.certificate.clone());
-    if certificate(server) != certificate(was) {
-        let was = certificate(was).map_or("not set".to_owned(), |path| path.display().to_string());
+    if !is_same_tls(server.tls.as_ref(), was.tls.as_ref()) {
+        let was = was.tls.as_ref();
+        let was = was.map_or("not set".to_owned(), |tls| format!("the certificate {}", tls.certificate.display()));
         report("server", "tls", was);
     }
     if server.max_connections != was.max_connections {
@@ -238,6 +248,20 @@ fn sqlite_path(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_key_is_another_tls_setting_wherever_it_is() {
+        let tls = |certificate: &str, key: &str| ServerTls {
+            certificate: PathBuf::from(certificate),
+            key: Secret::inline(key.to_owned()).unwrap(),
+        };
+        let running = tls("a.pem", "1");
+        assert!(is_same_tls(Some(&tls("a.pem", "1")), Some(&running)));
+        assert!(!is_same_tls(Some(&tls("a.pem", "2")), Some(&running)));
+        assert!(!is_same_tls(Some(&tls("b.pem", "1")), Some(&running)));
+        assert!(!is_same_tls(None, Some(&running)));
+        assert!(is_same_tls(None, None));
+    }
 
     #[test]
     fn store_is_a_file() {

@@ -1,14 +1,12 @@
 //! When wait causes end by themselves.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 
 use super::apply::{Scope, Step, apply, review};
 use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
-use super::{WaitRow, block_rows, rejections, wait_rows};
+use super::{block_rows, rejections};
 use crate::domain::{Blocks, Change, UpdateInput, WaitCause};
 
 statements! {
@@ -58,21 +56,6 @@ impl Store {
             due: over > 0 || is_expired || is_thawed,
             at: blocks.next_change(now).into_iter().chain(next).min(),
         })
-    }
-
-    /// Returns the causes for which updates wait now, by the ids of the updates.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read.
-    pub async fn waits_of(&self, update_ids: &[&str]) -> Result<HashMap<String, Vec<WaitRow>>, StoreError> {
-        let connection = &mut *self.reads.acquire().await?;
-        let mut rows = wait_rows::of(connection, update_ids).await?;
-        for rows in rows.values_mut() {
-            rows.retain(|row| row.active);
-        }
-        rows.retain(|_, rows| !rows.is_empty());
-        Ok(rows)
     }
 
     /// Adds an entry to the outbox: a freeze window of an environment began or ended.

@@ -621,7 +621,7 @@ async fn promotions_are_listed_shown_and_cancelled() {
         answer.stdout.lines().nth(1).unwrap().contains("committed  c0ffee0  promotion of production from staging"),
         "{answer:?}"
     );
-    assert!(answer.stderr.contains("more: --before 01P"), "{answer:?}");
+    assert!(answer.stderr.contains("older: --before 01P"), "{answer:?}");
     let server = Server::answering([ok(&committed())]).await;
     let answer = server.run("promotions show 01P", 0).await;
     assert!(answer.stdout.ends_with("by me at 2026-11-20 12:00:00.000Z\n"), "{answer:?}");

@@ -135,6 +135,11 @@ async fn faulty_settings_are_reported_and_not_applied() {
     assert_eq!(faults.len(), 2, "{problem}");
     assert_eq!((&faults[0]["line"], &faults[1]["line"]), (&json!(2), &json!(6)));
     assert_eq!(faults[0]["message"], "`listen` in [server] cannot change while the service runs");
+    let tls = "[server]\ntls = { certificate = \"a.pem\", key = { value = \"k\" } }";
+    write(&fleet, &good.replacen("[server]", tls, 1));
+    let (status, problem) = reload(&fleet).await;
+    assert_eq!(status, 422, "{problem}");
+    assert_eq!(problem["faults"][0]["message"], "`tls` in [server] cannot change while the service runs");
 
     write(&fleet, &good);
     assert_eq!(reload(&fleet).await.0, 200);

@@ -49,6 +49,13 @@ pub(super) fn note(message: &str) {
     let _ = writeln!(anstream::stderr(), "{message}");
 }
 
+/// Prints to standard error how to list the next page of a list, newest first; `None`: this page is the last one.
+pub(super) fn note_next_page(next: Option<&str>) {
+    if let Some(next) = next {
+        note(&format!("{DIM}older: --before {}{DIM:#}", clean(next)));
+    }
+}
+
 /// Prints the faults in the settings to standard error.
 pub(super) fn print_faults(faults: &Faults) {
     for fault in &faults.0 {

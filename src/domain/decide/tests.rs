@@ -430,8 +430,8 @@ fn freeze() -> Block {
 }
 
 proptest! {
-    /// For every order of events, freezes, missing facts, rejected pushes and foreign commits: the newest version that arrived after the last
-    /// foreign commit, or the commit itself, ends up on the branch.
+    /// For every order of events, freezes, missing facts, rejected pushes and foreign commits: the newest version that arrived after
+    /// the last foreign commit, or the commit itself, ends up on the branch.
     #[test]
     fn newest_allowed_version_ends_up_on_the_branch(steps in prop::collection::vec(step(), 1..40)) {
         let mut model = Model::new();

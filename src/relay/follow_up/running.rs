@@ -118,7 +118,7 @@ async fn why_behind(
     let tip = branch.tip().map(|tip| tip.to_string()).unwrap_or_default();
     let tip = tip.get(..7).unwrap_or("its tip");
     let read = match revision.parse::<CommitId>() {
-        Ok(commit) => branch.config_repository().snapshot_at(commit).await.map_err(|error| error.to_string()),
+        Ok(commit) => branch.repository().snapshot_at(commit).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let past = match read {

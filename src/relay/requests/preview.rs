@@ -128,7 +128,7 @@ impl Relay {
         });
         let environments = vec![EnvironmentPlan { environment: environment.to_owned(), wanted: wanted.collect() }];
         let prepared = branch
-            .config_repository()
+            .repository()
             .prepare(Plan { environments }, Arc::new(|_: &config_repo::PlannedCommit| String::new()))
             .await
             .map_err(|error| RequestError::Unreachable(error.to_string()))?;

@@ -159,7 +159,7 @@ impl Writer<'_> {
             batch.updates.iter().map(|update| (update.id.clone(), update.clone())).collect();
         let (context, settings) = (Arc::clone(&batch.context), self.branch.writing().message.clone());
         let render = move |commit: &PlannedCommit| message::render(commit, &updates, &context.requests, &settings);
-        let result = self.branch.config_repository().prepare(batch.plan(), Arc::new(render)).await;
+        let result = self.branch.repository().prepare(batch.plan(), Arc::new(render)).await;
         let outcome = if result.is_ok() { "ok" } else { "failed" };
         self.relay.0.metrics.git_operation(GitOperation::prepare, outcome, begun.elapsed());
         match &result {
@@ -224,7 +224,7 @@ impl Writer<'_> {
         let tip = prepared.tip();
         let begun = Instant::now();
         let mut span = batch.step(SpanKind::Client, "git push");
-        let mut pushing = pin!(self.branch.config_repository().push(prepared));
+        let mut pushing = pin!(self.branch.repository().push(prepared));
         let result = loop {
             match tokio::time::timeout(LONG_PUSH, &mut pushing).await {
                 Ok(result) => break result,

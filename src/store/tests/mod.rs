@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -281,5 +282,18 @@ fn push(updates: Vec<AttemptedUpdate>) -> NewPush {
         parent: "aaaa".to_owned(),
         tip: "c0ffee".to_owned(),
         updates,
+    }
+}
+
+impl Store {
+    /// Returns the causes for which updates wait now, by the ids of the updates.
+    pub(super) async fn waits_of(&self, update_ids: &[&str]) -> Result<HashMap<String, Vec<WaitRow>>, StoreError> {
+        let connection = &mut *self.reads.acquire().await?;
+        let mut rows = wait_rows::of(connection, update_ids).await?;
+        for rows in rows.values_mut() {
+            rows.retain(|row| row.active);
+        }
+        rows.retain(|_, rows| !rows.is_empty());
+        Ok(rows)
     }
 }
