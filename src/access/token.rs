@@ -22,7 +22,7 @@ pub enum TokenSecret {
     Sha256([u8; 32]),
 }
 
-/// The hash of a token that a request presents.
+/// The SHA-256 of a token, as requests present it.
 #[derive(Clone)]
 pub struct PresentedToken([u8; 32]);
 
@@ -62,11 +62,19 @@ impl TokenSecret {
     ///
     /// If the file or variable of the token can no longer be read.
     pub fn matches(&self, presented: &PresentedToken) -> Result<bool, SecretError> {
-        let expected: [u8; 32] = match self {
-            Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
-            Self::Sha256(hash) => *hash,
-        };
-        Ok(expected.ct_eq(&presented.0).into())
+        Ok(self.hash()?.0.ct_eq(&presented.0).into())
+    }
+
+    /// Returns the hash of the token.
+    ///
+    /// # Errors
+    ///
+    /// If the file or variable of the token can no longer be read.
+    pub fn hash(&self) -> Result<PresentedToken, SecretError> {
+        Ok(match self {
+            Self::Secret(secret) => PresentedToken::new(secret.reveal()?.expose_secret()),
+            Self::Sha256(hash) => PresentedToken(*hash),
+        })
     }
 }
 
