@@ -22,6 +22,16 @@ pub enum TokenSecret {
     Sha256([u8; 32]),
 }
 
+/// The SHA-256 of a token, as requests present it.
+#[derive(Clone)]
+pub struct PresentedToken([u8; 32]);
+
+impl PresentedToken {
+    pub fn new(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
 impl ApiToken {
     /// Returns whether the bearer has the permission.
     pub fn may(&self, needed: &Permission) -> bool {
@@ -51,13 +61,20 @@ impl TokenSecret {
     /// # Errors
     ///
     /// If the file or variable of the token can no longer be read.
-    pub fn matches(&self, presented: &str) -> Result<bool, SecretError> {
-        let expected: [u8; 32] = match self {
-            Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
-            Self::Sha256(hash) => *hash,
-        };
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        Ok(expected.ct_eq(&presented).into())
+    pub fn matches(&self, presented: &PresentedToken) -> Result<bool, SecretError> {
+        Ok(self.hash()?.0.ct_eq(&presented.0).into())
+    }
+
+    /// Returns the hash of the token.
+    ///
+    /// # Errors
+    ///
+    /// If the file or variable of the token can no longer be read.
+    pub fn hash(&self) -> Result<PresentedToken, SecretError> {
+        Ok(match self {
+            Self::Secret(secret) => PresentedToken::new(secret.reveal()?.expose_secret()),
+            Self::Sha256(hash) => PresentedToken(*hash),
+        })
     }
 }
 
@@ -85,9 +102,9 @@ mod tests {
         let plain = TokenSecret::Secret(Secret::inline("s3cret".to_owned()).unwrap());
         let hashed = TokenSecret::Sha256(Sha256::digest("s3cret").into());
         for token in [plain, hashed] {
-            assert!(token.matches("s3cret").unwrap());
+            assert!(token.matches(&PresentedToken::new("s3cret")).unwrap());
             for wrong in ["", "s3cre", "s3cret ", "S3cret"] {
-                assert!(!token.matches(wrong).unwrap(), "{wrong}");
+                assert!(!token.matches(&PresentedToken::new(wrong)).unwrap(), "{wrong}");
             }
         }
     }
@@ -98,8 +115,9 @@ mod tests {
         let path = folder.path().join("token");
         std::fs::write(&path, "s3cret\n").unwrap();
         let token = TokenSecret::Secret(Secret::from_file(&path).unwrap());
-        assert!(token.matches("s3cret").unwrap());
+        let presented = PresentedToken::new("s3cret");
+        assert!(token.matches(&presented).unwrap());
         std::fs::remove_file(&path).unwrap();
-        assert!(token.matches("s3cret").is_err());
+        assert!(token.matches(&presented).is_err());
     }
 }
