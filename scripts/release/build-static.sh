@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the static program for Linux: dist/tagrelay-linux-ARCH. usage: scripts/release/build-static.sh amd64|arm64…
+# Builds the static program for Linux: target/dist/tagrelay-linux-ARCH. usage: scripts/release/build-static.sh amd64|arm64…
 #
 # Needs rustup with the musl targets (or network, to add them), python3 with venv, and a C compiler. zig is the C compiler
 # of the target, so that every machine builds for both. Tools are installed into target/release-tools.
@@ -42,10 +42,10 @@ build() {
   CARGO_INCREMENTAL=0 RUSTFLAGS="$flags" \
     CFLAGS="-ffile-prefix-map=$PWD=/tagrelay -ffile-prefix-map=$cargo_home/registry/src=/crates" \
     cargo auditable zigbuild --release --locked --target "$target" --bin tagrelay
-  mkdir -p dist
-  install -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/tagrelay" "dist/tagrelay-linux-$1"
+  mkdir -p target/dist
+  install -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/tagrelay" "target/dist/tagrelay-linux-$1"
   scripts/release/check-program.py --arch "$1" --forbid "$PWD" --forbid "$cargo_home" --forbid "$HOME/" \
-    "dist/tagrelay-linux-$1"
+    "target/dist/tagrelay-linux-$1"
 }
 
 [ $# -gt 0 ] || fail "usage: $0 amd64|arm64…"
