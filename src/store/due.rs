@@ -22,7 +22,8 @@ macro_rules! registries {
     };
 }
 
-/// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first.
+/// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first. Without suspects, which run
+/// alone.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
         concat!(
@@ -33,12 +34,12 @@ macro_rules! due {
             " WHERE id IN (SELECT id FROM (
             SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3 AND started_attempts < 2
                 ORDER BY next_attempt_at, id LIMIT $4) AS again
             UNION ALL SELECT * FROM (SELECT id FROM ",
             $table,
             " WHERE state = $1 AND finished_at IS NULL AND registry = $2
-                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
+                AND next_attempt_at IS NULL AND started_attempts < 2 ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
         )
     };
 }
