@@ -141,7 +141,7 @@ impl FromRow<'_, Row> for SeenRepository {
 }
 
 impl Store {
-    /// Returns the last list of a repository; `None`: the repository was never listed, or not since `since`.
+    /// Returns the last list of a repository; `None`: it was not listed since `since`.
     ///
     /// # Errors
     ///

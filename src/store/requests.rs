@@ -376,7 +376,9 @@ impl NewRequest {
         apply(tx, ids.into_iter().zip(ends).filter_map(step).collect()).await.map(|_| ())
     }
 
-    /// Returns the input that ends an update without a request to the registry; `None`: the update must be verified.
+    /// Returns the input that ends an update without a request to the registry.
+    ///
+    /// `None`: the update must be verified.
     fn end_at_once(
         &self,
         wanted: &NewRequestedUpdate,

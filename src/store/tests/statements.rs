@@ -230,7 +230,7 @@ fn programs() -> Option<PathBuf> {
     folders.filter(|folder| folder.join("initdb").exists()).max()
 }
 
-/// Statements that read a whole table, or its newest rows: lists for people, and the rare queries of retention.
+/// Statements that may read a whole table: lists for people, and the rare queries of retention.
 const SCANS: [&str; 5] =
     ["events::LIST", "follow_ups::OPEN", "requests::LIST", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
 
@@ -257,7 +257,7 @@ async fn statements_find_their_rows_by_an_index() {
     assert_eq!(scans, SCANS);
 }
 
-/// The newest rows of a place, and the updates of a cause, are found by an index, however long the history is.
+/// An index finds the newest rows of a place and the updates of a cause, however long the history is.
 #[tokio::test]
 async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() {
     let fixture = super::Fixture::new().await;
