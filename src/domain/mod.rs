@@ -11,6 +11,8 @@
 //! - `versions`: when two descriptions of a version mean the same one;
 //! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
 //! - `decide`: the decisions on the candidates of a place;
+//! - `gate`: whether a version may leave an environment;
+//! - `soak`: since when an application runs a version healthy;
 //! - `landing`: what happens to earlier updates of a place when one has landed;
 //! - `explain`: the sentences for people;
 //! - `outbox`: the entries for the subscribers.
@@ -20,10 +22,12 @@ mod compare;
 mod decide;
 mod event;
 mod explain;
+mod gate;
 mod landing;
 mod outbox;
 mod push;
 mod request;
+mod soak;
 mod transition;
 mod update;
 mod versions;
@@ -35,10 +39,12 @@ pub use compare::{BuildTime, CatchUpDoubt, Comparison, Descent, Fact, Facts, Mis
 pub use decide::{Candidate, Decided, Decision, Ground, Landed, Place, Running, decide};
 pub use event::{Event, EventState, Party};
 pub use explain::{overtaken, waiting as explain_waiting};
+pub use gate::{ClosedGate, Condition, Obstacle, ObstacleKind, Passage, Statement, Subject as GateSubject, gate};
 pub use landing::{AfterLanding, after_landing};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};
 pub use request::{Request, RequestKind, RequestState, first_state};
+pub use soak::{RunObservation, VersionRun};
 pub use transition::{
     Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition,
 };
