@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::{ReloadRequest, Reloads, document};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub max_body_bytes: usize,
     /// Receives the API's requests to reload the settings; `None`: they were not read from a file.
     pub reloads: Option<Reloads>,
+    /// Becomes true when the server stops.
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// The state that every handler gets.
@@ -62,7 +65,8 @@ struct Inner {
     receivers: BTreeMap<String, Arc<Gate>>,
     /// A task will store the last requests of the receivers soon.
     storing_last: AtomicBool,
-    tokens: Vec<Arc<ApiToken>>,
+    /// The tokens in force. A reload replaces them for open streams, too.
+    tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
     max_body_bytes: usize,
     /// Fetches certificates and keys, and confirms subscriptions, if a sender asks for it.
     errands: reqwest::Client,
@@ -70,6 +74,15 @@ struct Inner {
     /// Every config repository has been read once. A reload that adds one does not reset this.
     has_been_ready: Arc<AtomicBool>,
     orphans: Orphans,
+    stopped: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Returns when the server stops: an answer that waits for news is given then.
+    async fn stopped(self) {
+        // An error means that the sender was dropped, so the server is gone.
+        let _ = self.0.stopped.clone().wait_for(|stop| *stop).await;
+    }
 }
 
 /// The routes, ready to be served.
@@ -92,7 +105,8 @@ impl Routes {
             .iter()
             .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
             .collect();
-        Ok(Self::join(parts, gates, errands, (Arc::default(), Orphans::default())))
+        let kept = Kept { has_been_ready: Arc::default(), orphans: Orphans::default(), tokens: Arc::default() };
+        Ok(Self::join(parts, gates, errands, kept))
     }
 
     /// Returns the routes after a reload. Receivers for which `is_same` returns true are kept with their limits; all keep
@@ -105,18 +119,29 @@ impl Routes {
         };
         let gates = parts.receivers.iter().map(gate).collect();
         let old = &self.app.0;
-        let kept = (Arc::clone(&old.has_been_ready), old.orphans.clone());
+        let has_been_ready = Arc::clone(&old.has_been_ready);
+        let kept = Kept { has_been_ready, orphans: old.orphans.clone(), tokens: Arc::clone(&old.tokens) };
         Self::join(parts, gates, old.errands.clone(), kept)
     }
 
-    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: (Arc<AtomicBool>, Orphans)) -> Self {
-        let (has_been_ready, orphans) = kept;
-        let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
+    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: Kept) -> Self {
+        let Kept { has_been_ready, orphans, tokens } = kept;
+        tokens.send_replace(parts.tokens.into_iter().map(Arc::new).collect());
+        let Parts { relay, max_body_bytes, reloads, stopped, .. } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
-        let tokens = tokens.into_iter().map(Arc::new).collect();
         let storing_last = AtomicBool::new(false);
-        let inner =
-            Inner { relay, receivers, storing_last, tokens, max_body_bytes, errands, reloads, has_been_ready, orphans };
+        let inner = Inner {
+            relay,
+            receivers,
+            storing_last,
+            tokens,
+            max_body_bytes,
+            errands,
+            reloads,
+            has_been_ready,
+            orphans,
+            stopped,
+        };
         Self { app: App(Arc::new(inner)) }
     }
 
@@ -137,6 +162,13 @@ impl Routes {
     pub fn operations(&self) -> Router {
         finish(operations::health_routes().route("/metrics", get(operations::metrics)), &self.app)
     }
+}
+
+/// What the routes take over at a reload.
+struct Kept {
+    has_been_ready: Arc<AtomicBool>,
+    orphans: Orphans,
+    tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
 }
 
 /// The routes in force. Clones share them.

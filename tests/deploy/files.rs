@@ -1,11 +1,11 @@
 //! The files in `deploy/` build, are hardened, and use names that the program reads.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_yaml::Value;
+
+use super::platform_tree::rendered_at;
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
@@ -26,29 +26,6 @@ fn document(relative: &str) -> Value {
     let mut documents = documents(relative, &read(relative));
     assert_eq!(documents.len(), 1, "{relative}");
     documents.remove(0)
-}
-
-/// Builds a kustomization with kubectl. `None`, with a message: kubectl is missing.
-fn built(relative: &str) -> Option<Vec<Value>> {
-    // Kustomize 5, which supports `labels`, came with kubectl 1.27.
-    const OLDEST_MINOR: u32 = 27;
-    let minor =
-        Command::new("kubectl").args(["version", "--client", "--output=json"]).output().ok().and_then(|output| {
-            let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-            version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse::<u32>().ok()
-        });
-    if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
-        // Not `eprintln!`: the test harness captures it.
-        let said = writeln!(
-            std::io::stderr(),
-            "left out: building {relative}, because there is no kubectl 1.{OLDEST_MINOR} or newer"
-        );
-        said.unwrap();
-        return None;
-    }
-    let output = Command::new("kubectl").arg("kustomize").arg(path(relative)).output().unwrap();
-    assert!(output.status.success(), "{relative}: {}", String::from_utf8_lossy(&output.stderr));
-    Some(documents(relative, &String::from_utf8(output.stdout).unwrap()))
 }
 
 /// The resources of `deploy/kubernetes` without kubectl, as far as the kustomization needs.
@@ -79,7 +56,7 @@ fn assembled() -> Vec<Value> {
 /// The resources of `deploy/kubernetes`, built both ways if possible, so that one cannot hide an error of the other.
 fn renderings() -> Vec<Vec<Value>> {
     let mut renderings = vec![assembled()];
-    renderings.extend(built("deploy/kubernetes"));
+    renderings.extend(rendered_at(&path("deploy/kubernetes")));
     renderings
 }
 
@@ -182,30 +159,32 @@ fn cluster_manifests_fit_the_settings() {
         assert_eq!(mounted("/etc/tagrelay")["configMap"]["name"], config_map["metadata"]["name"]);
         assert_eq!(config_map["data"]["tagrelay.toml"], read("deploy/kubernetes/tagrelay.toml"));
 
-        let given: BTreeSet<&str> =
-            column(&container["env"], "name").iter().map(|name| name.as_str().unwrap()).collect();
-        let mut asked = BTreeSet::new();
-        environment_names(&toml::Value::Table(settings.clone()), &mut asked);
-        assert_eq!(given, asked.iter().map(String::as_str).collect(), "the secrets of the settings");
+        // Every file of the settings is a key of the mounted Secret.
         let template = document("deploy/kubernetes/secret.example.yaml");
-        for variable in column(&container["env"], "valueFrom") {
-            assert_eq!(variable["secretKeyRef"]["name"], template["metadata"]["name"]);
-            let key = variable["secretKeyRef"]["key"].as_str().unwrap();
-            assert_eq!(template["stringData"][key], "", "{key}: a template holds no secret");
+        let folder = "/run/secrets/tagrelay";
+        assert_eq!(mounted(folder)["secret"]["secretName"], template["metadata"]["name"]);
+        let mut asked = BTreeSet::new();
+        secret_files(&toml::Value::Table(settings.clone()), &mut asked);
+        let keys = template["stringData"].as_mapping().unwrap().keys();
+        let given: BTreeSet<String> = keys.map(|key| format!("{folder}/{}", key.as_str().unwrap())).collect();
+        assert_eq!(given, asked, "the secrets of the settings");
+        for (key, value) in template["stringData"].as_mapping().unwrap() {
+            assert_eq!(value, "", "{key:?}: a template holds no secret");
         }
+        assert!(container["env"].is_null(), "an environment variable is readable in /proc");
     }
 }
 
-/// All names in `{ env = "NAME" }`.
-fn environment_names(value: &toml::Value, names: &mut BTreeSet<String>) {
+/// All paths in `{ file = "PATH" }`.
+fn secret_files(value: &toml::Value, names: &mut BTreeSet<String>) {
     match value {
         toml::Value::Table(table) => {
-            if let Some(name) = table.get("env").and_then(toml::Value::as_str) {
-                names.insert(name.to_owned());
+            if let Some(file) = table.get("file").and_then(toml::Value::as_str) {
+                names.insert(file.to_owned());
             }
-            table.values().for_each(|value| environment_names(value, names));
+            table.values().for_each(|value| secret_files(value, names));
         }
-        toml::Value::Array(values) => values.iter().for_each(|value| environment_names(value, names)),
+        toml::Value::Array(values) => values.iter().for_each(|value| secret_files(value, names)),
         _ => {}
     }
 }

@@ -1,6 +1,9 @@
-//! Promotions, rollbacks, holds and freezes: invalid requests are rejected at once, valid ones become updates and blocks.
+//! Requests for promotions, rollbacks, holds and freezes.
 //!
-//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `difference` compares two environments, `blocks` are holds and freezes.
+//! Invalid requests are rejected at once, valid ones become updates and blocks.
+//!
+//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `difference` compares two environments, `blocks` are
+//! holds and freezes.
 
 mod blocks;
 mod difference;
@@ -43,10 +46,11 @@ pub struct Requester {
 
 impl Relay {
     /// Finds a managed repository that an environment runs.
-    pub(super) fn repository_in(&self, environment: &str, text: &str) -> Result<Repository, RequestError> {
+    pub(super) async fn repository_in(&self, environment: &str, text: &str) -> Result<Repository, RequestError> {
         let branch = self.branch(environment)?;
         if branch.snapshot().is_none() {
-            return Err(RequestError::Unreachable("it has not been read yet".to_owned()));
+            // A hold right after the start must not fail.
+            refresh(branch).await?;
         }
         resolve(&self.managed(branch, environment), environment, text)
     }
