@@ -8,12 +8,12 @@
 //! - `words`: enums that are words in tables, API and metrics;
 //! - `event`, `update`, `request`, `block`, `wait`, `push`: the rows and their states;
 //! - `transition`: (state, input) -> state and effects, one table for each kind of row;
-//! - `versions`: when two descriptions of a version mean the same one;
+//! - `versions`: whether two descriptions mean the same version;
 //! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
 //! - `decide`: the decisions on the candidates of a place;
 //! - `gate`: whether a version may leave an environment;
 //! - `soak`: since when an application runs a version healthy;
-//! - `landing`: what happens to earlier updates of a place when one has landed;
+//! - `landing`: the effect of a landed update on earlier updates of its place;
 //! - `explain`: the sentences for people;
 //! - `outbox`: the entries for the subscribers.
 

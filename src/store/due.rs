@@ -24,7 +24,9 @@ macro_rules! registries {
     };
 }
 
-/// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first.
+/// The due rows of a registry: of registry $2, in state $1, due at $3, at most $4.
+///
+/// If more are due, rows with a failed try are preferred.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
         concat!(
@@ -45,7 +47,7 @@ macro_rules! due {
     };
 }
 
-/// When the next row of registry $2 in state $1 is due after $3.
+/// The time at which the next row of registry $2 in state $1 is due, after $3.
 macro_rules! next {
     ($table:literal) => {
         concat!(
@@ -67,8 +69,9 @@ statements! {
 }
 
 impl Store {
-    /// Returns queued events that are due, in the order of arrival: at most `per_registry` of each registry, so that a slow one does
-    /// not hide the others. Registries in `but` are left out.
+    /// Returns queued events that are due, in the order of arrival.
+    ///
+    /// At most `per_registry` of each registry, so that a slow registry does not hide the others. Registries in `but` are left out.
     ///
     /// # Errors
     ///
@@ -84,7 +87,7 @@ impl Store {
         Ok(events)
     }
 
-    /// Returns unverified updates that are due, as [`Store::due_events`] does.
+    /// Returns unverified updates that are due. The parameters are those of [`Store::due_events`].
     ///
     /// # Errors
     ///
@@ -105,7 +108,9 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns when the next postponed event, unverified update or missing fact is due after `now`; `None`: there is none.
+    /// Returns when the next postponed event, unverified update or missing fact is due.
+    ///
+    /// Only times after `now` count; `None`: nothing is postponed.
     ///
     /// # Errors
     ///

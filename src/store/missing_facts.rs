@@ -18,8 +18,10 @@ statements! {
 }
 
 impl Store {
-    /// Returns updates that wait for a missing fact that is to be asked for at `now`: at most `per_registry` of each registry, without
-    /// those in `but`. `failures` counts the tries to get the fact.
+    /// Returns updates that wait for a missing fact that is due at `now`.
+    ///
+    /// At most `per_registry` of each registry; registries in `but` are left out. `failures` of a returned update counts the failed
+    /// tries to get the fact.
     ///
     /// # Errors
     ///
@@ -46,20 +48,20 @@ impl Store {
         Ok(updates)
     }
 
-    /// Ends the wait for a missing fact: the branch writer decides again.
+    /// Ends the wait for a missing fact, so that the branch writer decides again.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_missing_fact(&self, update_id: &str) -> Result<(), StoreError> {
         self.writes.run(Ended(update_id.to_owned())).await
     }
 
-    /// Records a failed request for a missing fact, and when the next one is due.
+    /// Records a failed request for a missing fact, and when the next request is due.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn postpone_missing_fact(
         &self,
         update_id: &str,
@@ -83,7 +85,7 @@ impl Write for Ended {
         let rows = wait_rows::of(tx.connection, [&self.0]).await?.remove(&self.0).unwrap_or_default();
         let Some(row) = of_fact(&rows) else { return Ok(()) };
         let mut ended = row.clone();
-        // The next fact that is missing begins without failures.
+        // The next missing fact begins without failures.
         (ended.active, ended.failures) = (false, 0);
         wait_rows::write(tx.connection, &[ended]).await?;
         if wait_rows::active(&rows).len() == 1 {

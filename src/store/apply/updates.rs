@@ -25,7 +25,7 @@ statements! {
 ///
 /// Inputs that do not apply in the state of their update are skipped.
 ///
-/// Returns the new states of the updates that were given inputs, and of those that changed with them.
+/// Returns the new states of these updates, and of the updates that changed as an effect.
 pub(in crate::store) async fn apply(
     tx: &mut Transaction<'_>,
     steps: Vec<Step>,

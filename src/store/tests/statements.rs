@@ -1,4 +1,4 @@
-//! Every statement text is one that PostgreSQL takes, too.
+//! PostgreSQL accepts every statement text.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -47,7 +47,7 @@ fn all() -> Vec<Listed> {
     all
 }
 
-/// Counts the statements that the files declare, so that a file cannot be left out of the list.
+/// Counts the statements in the files, so that no file is missing from the list.
 #[test]
 fn every_statement_is_listed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
@@ -231,7 +231,7 @@ fn programs() -> Option<PathBuf> {
     folders.filter(|folder| folder.join("initdb").exists()).max()
 }
 
-/// Statements that read a whole table, or its newest rows: lists for people, and what retention looks for once in a while.
+/// Statements that may read a whole table: lists for people, and the rare queries of retention.
 const SCANS: [&str; 5] =
     ["events::LIST", "follow_ups::OPEN", "requests::LIST", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
 
@@ -258,7 +258,7 @@ async fn statements_find_their_rows_by_an_index() {
     assert_eq!(scans, SCANS);
 }
 
-/// A place with a long history is read by the newest rows, and the updates of a cause by the cause.
+/// An index finds the newest rows of a place and the updates of a cause, however long the history is.
 #[tokio::test]
 async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() {
     let fixture = super::Fixture::new().await;
