@@ -46,6 +46,7 @@ mod settings;
 mod starts;
 mod statements;
 mod updates;
+mod version_runs;
 mod wait_rows;
 mod waits;
 mod writer;
