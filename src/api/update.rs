@@ -54,7 +54,8 @@ pub struct UpdateView {
 /// The rollout of a commit in Argo CD.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RolloutView {
-    /// `waiting`: Argo CD has not been notified yet. `untracked`: no application uses the changed files. `told`: Argo CD's webhook was
+    /// `waiting`: Argo CD has not been notified yet. `untracked`: no application uses the changed files, or
+    /// runs the repository. `superseded`: another version was written before the cluster ran this one. `told`: Argo CD's webhook was
     /// notified; without a token nothing more is known.
     #[schema(value_type = RolloutState)]
     pub state: Word<RolloutState>,

@@ -147,6 +147,6 @@ fn environment(settings: EnvironmentSettings) -> Environment {
         settings::UpdateMode::Automatic => UpdateMode::Automatic,
         settings::UpdateMode::Manual => UpdateMode::Manual,
     };
-    let EnvironmentSettings { name, tag, promote_from, soak, freezes, .. } = settings;
-    Environment { name, mode, tag, promote_from, soak, freezes }
+    let EnvironmentSettings { name, tag, promote_from, gate, freezes, .. } = settings;
+    Environment { name, mode, tag, promote_from, gate, freezes }
 }

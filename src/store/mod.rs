@@ -45,6 +45,7 @@ mod rows;
 mod settings;
 mod statements;
 mod updates;
+mod version_runs;
 mod wait_rows;
 mod waits;
 mod writer;

@@ -343,7 +343,7 @@ impl Metrics {
             }
         }
         for environment in environments {
-            for outcome in ["healthy", "degraded", "timed_out", "untracked", "told"] {
+            for outcome in ["healthy", "degraded", "superseded", "timed_out", "untracked", "told"] {
                 let labels = UpdateLabels { environment: environment.to_owned(), outcome: outcome.to_owned() };
                 self.rollouts.get_or_create(&labels).inc_by(0);
             }

@@ -69,6 +69,7 @@ static RULE: LazyLock<ImageRule> = LazyLock::new(|| ImageRule {
     verify: Verification::Exists,
     source: Some(0),
     allow_older: false,
+    allow_untracked: false,
 });
 
 fn repository() -> Repository {

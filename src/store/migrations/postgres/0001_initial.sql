@@ -229,6 +229,20 @@ CREATE TABLE application_health (
     PRIMARY KEY (environment, application)
 );
 
+-- The versions that applications run, and since when. The rows of an application are replaced with each observation.
+CREATE TABLE version_runs (
+    environment      TEXT NOT NULL,
+    application      TEXT NOT NULL,
+    repository       TEXT NOT NULL,
+    -- The tag, the digest or both, as its pods have it.
+    version          TEXT NOT NULL,
+    first_seen_at    BIGINT NOT NULL,
+    -- Since when the application has been healthy with it; NULL: it is not.
+    healthy_since    BIGINT,
+    observed_at      BIGINT NOT NULL,
+    PRIMARY KEY (environment, application, repository, version)
+);
+
 -- When images were built, in nanoseconds since the Unix epoch. For good: a digest names its content.
 CREATE TABLE build_times (
     repository       TEXT NOT NULL,
