@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use super::{EnvironmentScope, Permission};
 use tagrelay_secret::{ExposeSecret, Secret, SecretError};
 
-/// An API token: how its bearer is recognised, and what the bearer may do.
+/// An API token: its secret and its permissions.
 #[derive(Debug, Clone)]
 pub struct ApiToken {
     /// The name of the bearer, which appears in commits and in the history.
@@ -13,7 +13,7 @@ pub struct ApiToken {
     pub permissions: Vec<Permission>,
 }
 
-/// What a presented token is compared with.
+/// The secret of an API token, in clear or as a hash.
 #[derive(Debug, Clone)]
 pub enum TokenSecret {
     /// The token itself.
@@ -45,8 +45,9 @@ impl ApiToken {
         self.permissions.iter().any(|permission| *permission == Permission::Admin || is_wanted(permission))
     }
 
-    /// Returns whether the bearer may see the promotions and rollbacks of an environment: with `read`, or with the permission
-    /// to request them.
+    /// Returns whether the bearer may see the promotions and rollbacks of an environment.
+    ///
+    /// Needs `read`, or the permission to request promotions or rollbacks there.
     pub fn may_see_requests(&self, environment: &str) -> bool {
         let scope = EnvironmentScope::one(environment);
         self.may(&Permission::Read)
@@ -56,7 +57,7 @@ impl ApiToken {
 }
 
 impl TokenSecret {
-    /// Returns whether the presented token is this one. The comparison takes constant time.
+    /// Returns whether the presented token is the API token. The comparison takes constant time.
     ///
     /// # Errors
     ///

@@ -25,17 +25,17 @@ pub struct EnvironmentView {
     /// `automatic` or `manual`.
     pub update: String,
     pub promote_from: Vec<String>,
-    /// `healthy` if promotions to it need a healthy source.
+    /// `healthy` if promotions into the environment need a healthy source.
     pub promote_when: Option<String>,
     /// How long the source must have been healthy, in seconds.
     pub soak_seconds: Option<u64>,
-    /// The health of its applications in Argo CD at the last check; `null`: not checked yet.
+    /// The health of the environment's applications in Argo CD at the last check; `null`: not checked yet.
     pub health: Option<HealthView>,
-    /// The commit that this was read from; `null` until the branch has been read.
+    /// The commit from which the versions were read; `null` until the branch has been read.
     pub tip: Option<String>,
     /// Why the branch could not be read.
     pub unread_because: Option<String>,
-    /// What freezes it now; `null`: nothing.
+    /// The active freezes; `null`: not frozen.
     pub freeze: Option<FrozenView>,
     pub repositories: Vec<CellView>,
     /// Files that could not be read.
@@ -47,7 +47,7 @@ pub struct EnvironmentView {
 pub struct HealthView {
     #[schema(value_type = HealthState)]
     pub state: Word<HealthState>,
-    /// Since when every application has been Synced and Healthy.
+    /// The time since which every application has been Synced and Healthy.
     #[schema(value_type = Option<String>)]
     pub since: Option<Timestamp>,
     pub applications: Vec<ApplicationView>,
@@ -68,7 +68,7 @@ pub struct ApplicationView {
     pub observed_at: Timestamp,
 }
 
-/// A repository in an environment.
+/// A place: one repository in one environment.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct CellView {
     pub repository: String,
@@ -84,33 +84,33 @@ pub struct CellView {
     #[schema(value_type = Option<Cause>)]
     pub cause: Option<Word<Cause>>,
     pub actor: Option<String>,
-    /// The reason that was given for the promotion or rollback.
+    /// The reason given for the promotion or rollback.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The other versions of the environments that it is promoted from.
+    /// The environments that promotions come from, if they run another version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drifts: Vec<DriftView>,
     /// The rollout of that commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub holds: Vec<HoldView>,
-    /// Updates that wait, for example for a hold or freeze to end. The last is the one that would be written if all could go.
+    /// Waiting updates, for example because of a hold or freeze. Without wait causes, the last one would be written.
     pub waiting: Vec<UpdateView>,
     /// Left out with `sites=false`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteView>,
 }
 
-/// The version of an environment that promotions come from, if another one runs.
+/// An environment that promotions come from and that runs another version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DriftView {
     pub environment: String,
     pub version: VersionView,
-    /// Whether that version is newer or older than the one that runs.
+    /// Whether that version is newer or older than the running one.
     #[schema(value_type = Direction)]
     pub direction: Word<Direction>,
 }
 
-/// A place in a manifest that names a version.
+/// A site: one position in a manifest that names a version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SiteView {
     pub path: String,

@@ -16,7 +16,7 @@ pub struct RemoteSettings {
     /// PEM certificates to trust in addition to the system's, for a private certificate authority.
     pub ca_bundle: Option<PathBuf>,
     pub commits: CommitSettings,
-    /// The folder of the bare mirror. A cache: it is fetched again if it is lost or damaged.
+    /// The folder of the bare mirror. The mirror is a cache: it is fetched again if it is lost or damaged.
     pub mirror: PathBuf,
 }
 
@@ -30,13 +30,13 @@ impl RemoteSettings {
     }
 }
 
-/// Authors, signature and number of our commits.
+/// Author, committer, grouping and signature of our commits.
 #[derive(Debug, Clone)]
 pub struct CommitSettings {
     pub author: Identity,
     /// The committer; `None`: the author.
     pub committer: Option<Identity>,
-    /// The number of commits for several environments.
+    /// One commit per environment, or one for all.
     pub grouping: Grouping,
     /// Signs the commits; `None`: unsigned.
     pub signer: Option<Signer>,

@@ -16,17 +16,17 @@ words! {
         Wait = "wait",
         /// The last wait cause ended.
         Resume = "resume",
-        /// A push attempt that carries it landed.
+        /// A push attempt with the update landed.
         Land = "land",
         /// The environment runs the version already.
         FindUnchanged = "find unchanged",
-        /// Another version takes its place.
+        /// Another version replaces the update.
         Supersede = "supersede",
-        /// An explained no.
+        /// The update is refused, with a reason.
         Refuse = "refuse",
-        /// Its promotion or rollback is cancelled.
+        /// The promotion or rollback is cancelled.
         Cancel = "cancel",
-        /// Its event runs again.
+        /// The event of the update runs again.
         Replay = "replay",
     }
 }
@@ -34,15 +34,15 @@ words! {
 words! {
     /// An input of an event.
     EventInput {
-        /// The registry confirmed the image; the state follows from the updates from now on.
+        /// The registry confirmed the image. From now on, the state follows from the updates.
         Confirm = "confirm",
         /// A try failed and is repeated later.
         Postpone = "postpone",
         /// An update of the event changed its state.
         Settle = "settle",
-        /// An explained no before there are updates.
+        /// The event is refused, with a reason, before it has updates.
         Refuse = "refuse",
-        /// It runs again.
+        /// The event runs again.
         Replay = "replay",
     }
 }
@@ -50,9 +50,9 @@ words! {
 words! {
     /// An input of a push attempt.
     PushInput {
-        /// The branch has its commit.
+        /// The branch contains the commit of the push attempt.
         FindLanded = "find landed",
-        /// The remote refused it, or the branch moved on without it.
+        /// The remote rejected the push, or the branch moved on without its commit.
         FindLost = "find lost",
     }
 }
@@ -62,13 +62,13 @@ words! {
 /// Each transition also writes an entry of the outbox, except for failed tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// The state of the event is worked out again from its updates.
+    /// The state of the event is computed again from its updates.
     SettleCause,
     /// The failed try is recorded for the event or request.
     RecordFailure,
     /// A rollout begins, if Argo CD is followed.
     BeginRollout,
-    /// Earlier updates of the place end or are decided again, as [`after_landing`](super::after_landing) says.
+    /// Earlier updates of the place end or are decided again: [`after_landing`](super::after_landing).
     ReviewPlace,
     /// If the update belongs to a rollback, its hold replaces the holds of earlier rollbacks.
     ReplaceHolds,
@@ -131,9 +131,9 @@ pub fn event_transition(
         (Queued, In::Postpone) => (Queued, &[RecordFailure]),
         (Queued, In::Refuse) => (Refused, &[RecordFailure]),
         (Pending | Waiting | Committed | Unchanged | Superseded | Refused, In::Settle) => (of_updates, &[]),
-        // Also if it was committed in another environment: only refused updates run again.
+        // An event with a committed update may have a refused one in another environment. Only refused updates run again.
         (Refused | Committed | Unchanged | Superseded, In::Replay) => (Queued, &[ReplayUpdates, RecordFailure]),
-        // The open decision on a queued event is not among its updates.
+        // The state of a queued event does not follow from its updates, because the event is not decided yet.
         (Queued, In::Settle | In::Replay)
         | (Pending | Waiting, In::Confirm | In::Postpone | In::Refuse | In::Replay)
         | (Committed | Unchanged | Superseded | Refused, In::Confirm | In::Postpone | In::Refuse) => return None,

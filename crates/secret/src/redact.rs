@@ -1,7 +1,7 @@
 //! Removes our credentials from the answers of servers.
 //!
-//! Servers and proxies quote requests in their errors: a header, a URL with a token. Their messages end up in store, API,
-//! log and traces, so each client removes its credential before it passes a message on.
+//! Servers and proxies quote requests in their errors: a header, a URL with a token. Their messages reach store, API, log and
+//! traces. Each client therefore removes its credential before it passes a message on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -13,11 +13,15 @@ const REDACTED: &str = "[redacted]";
 /// Shorter texts are not redacted, because they occur in ordinary words.
 const SHORTEST: usize = 4;
 
-/// The beginning of a credential is redacted too if it has at least this many characters, because servers truncate texts.
+/// From this length in bytes, the beginning of a credential is redacted anywhere in a text.
+///
+/// Servers truncate texts, so an answer may quote only the beginning. Shorter beginnings are redacted at the end of a text.
 const BEGINNING: usize = 12;
 
-/// Our credentials in every form in which a server may quote them: plain, in Base64 (also with the user name, as in basic
-/// authentication), percent-encoded, and escaped for JSON. `Debug` shows none of them.
+/// Our credentials in every form in which a server may quote them.
+///
+/// The forms are plain, Base64 (also with the user name, as in basic authentication), percent-encoded, and escaped for JSON.
+/// `Debug` shows no form.
 #[derive(Clone, Default)]
 pub struct Redaction(Vec<SecretString>);
 
@@ -57,19 +61,19 @@ impl Redaction {
         self
     }
 
-    /// Returns the text without the credentials and without truncated ones.
+    /// Returns the text without the credentials, whole or truncated.
     pub fn clean(&self, text: &str) -> String {
         let mut clean = self.clean_whole(text);
         for form in &self.0 {
             let form = form.expose_secret();
-            // Truncate at the boundary of a character.
+            // The shortest beginning that ends at the boundary of a character.
             let Some(beginning) = (BEGINNING..form.len()).find_map(|length| form.get(..length)) else { continue };
             while let Some(at) = clean.find(beginning) {
                 let same = clean[at..].char_indices().zip(form.chars()).take_while(|((_, a), b)| a == b).last();
                 let end = same.map_or(at + beginning.len(), |((place, last), _)| at + place + last.len_utf8());
                 clean.replace_range(at..end, REDACTED);
             }
-            // A truncated text may end in a shorter beginning.
+            // At the end of a truncated text, the beginning may be shorter than `BEGINNING`.
             let is_rest = |length: &usize| form.get(..*length).is_some_and(|rest| clean.ends_with(rest));
             if let Some(rest) = (SHORTEST..BEGINNING.min(form.len())).rev().find(is_rest) {
                 clean.truncate(clean.len() - rest);
@@ -79,7 +83,7 @@ impl Redaction {
         clean
     }
 
-    /// Returns the text without the credentials. For texts that are not truncated.
+    /// Returns the text without the credentials. Only for texts that are not truncated.
     pub fn clean_whole(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, form| match text.contains(form.expose_secret()) {
             true => text.replace(form.expose_secret(), REDACTED),
@@ -105,7 +109,9 @@ impl std::fmt::Debug for Redaction {
     }
 }
 
-/// Percent-encodes all but unreserved characters (<https://www.rfc-editor.org/rfc/rfc3986#section-2.1>).
+/// Percent-encodes all except unreserved characters.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc3986#section-2.1>.
 fn percent_encoded(text: &str, upper: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -17,13 +17,15 @@ statements! {
     WRITE = ("UPDATE updates SET state = v.column2, reason = v.column3, failures = v.column4, next_attempt_at = v.column5,
             released_at = v.column6, finished_at = v.column7, digest = v.column8, commit_id = v.column9, old_tag = v.column10,
             old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13, decided_by = v.column14,
-            decided_because = v.column15
+            decided_because = v.column15, started_attempts = 0, alone_attempts = 0
         FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 
-/// Applies inputs to updates, and executes the effects. Inputs that mean nothing in the state of their update are left out.
+/// Applies inputs to updates, and executes the effects.
 ///
-/// Returns the new states of the updates that were given inputs, and of those that changed with them.
+/// Inputs that do not apply in the state of their update are skipped.
+///
+/// Returns the new states of these updates, and of the updates that changed as an effect.
 pub(in crate::store) async fn apply(
     tx: &mut Transaction<'_>,
     steps: Vec<Step>,
@@ -35,7 +37,7 @@ pub(in crate::store) async fn apply(
         for update in transit(tx, next, &mut effects).await? {
             states.insert(update.id, update.state);
         }
-        // Each round ends updates or blocks, so this ends, too.
+        // Each round ends updates or blocks, so the loop terminates.
         next = effects.execute(tx).await?;
     }
     settle(tx, &effects.causes).await?;
@@ -53,7 +55,7 @@ async fn transit(
     let mut updates: HashMap<String, Update> = loaded.into_iter().map(|update| (update.id.clone(), update)).collect();
     let mut changed: Vec<(String, bool)> = Vec::new();
     let mut waits: Vec<&Step> = Vec::new();
-    // Those that have rows of wait causes.
+    // The updates that have rows of wait causes.
     let has_waited = |update: &Update| update.state == UpdateState::Waiting || update.released_at.is_some();
     let waited: HashSet<String> =
         updates.values().filter(|update| has_waited(update)).map(|update| update.id.clone()).collect();
@@ -92,7 +94,7 @@ async fn transit(
 fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
     update.reason = match step.input {
         UpdateInput::Replay => Some(format!("replayed; before: {}", update.reason.as_deref().unwrap_or_default())),
-        // It follows from the causes.
+        // The reason follows from the wait causes.
         UpdateInput::Wait | UpdateInput::Resume | UpdateInput::Land => with_note(update.reason.as_deref(), None),
         UpdateInput::Postpone => with_note(update.reason.as_deref(), step.reason.clone()),
         UpdateInput::Confirm
