@@ -1,6 +1,6 @@
 //! Line endings: a line feed, a carriage return, or both together.
 //!
-//! These apply in every version of YAML. YAML 1.1 has three more (see `tree/line_breaks.rs`), which are text here.
+//! These line endings apply in every version of YAML. YAML 1.1 has three more (`tree/line_breaks.rs`), which are text here.
 
 /// Returns the length of the first line without its ending.
 pub(crate) fn line_length(text: &str) -> usize {
