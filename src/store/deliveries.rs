@@ -23,8 +23,8 @@ statements! {
             SELECT before.id FROM events AS before WHERE before.duplicate_key = v.column2 AND before.received_at >= v.column3
             ORDER BY before.id DESC LIMIT 1)");
     INSERT = ("INSERT INTO events (id, cause, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-            duplicate_key, trace_parent, state)
-        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12
+            duplicate_key, trace_parent, state, started_attempts)
+        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12, 1
         FROM (VALUES {rows:TTTTTTTIITTT}) AS v WHERE column1 IS NOT NULL");
 }
 
@@ -91,7 +91,7 @@ pub(super) struct QueuedEvent<'a> {
     pub(super) trace: &'a TraceContext,
 }
 
-/// Inserts new events.
+/// Inserts new events. Their first start is counted with them: it follows at once, and costs no write of its own.
 pub(super) async fn insert(tx: &mut Transaction<'_>, events: &[QueuedEvent<'_>]) -> Result<(), sqlx::Error> {
     let state = EventState::Queued;
     let mut rows: Vec<Vec<Value>> = Vec::with_capacity(events.len());

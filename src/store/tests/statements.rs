@@ -11,7 +11,7 @@ const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 fn all() -> Vec<Listed> {
     use super::super::{
         apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
-        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention,
+        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, starts,
         version_runs, wait_rows, waits, writer,
     };
     let mut all = apply::statements();
@@ -37,6 +37,7 @@ fn all() -> Vec<Listed> {
         rejections::STATEMENTS,
         requests::STATEMENTS,
         retention::STATEMENTS,
+        starts::STATEMENTS,
         version_runs::STATEMENTS,
         wait_rows::STATEMENTS,
         waits::STATEMENTS,
