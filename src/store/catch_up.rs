@@ -168,7 +168,7 @@ impl Store {
     /// If the store cannot be written to.
     pub async fn forget_seen(&self, before: Timestamp) -> Result<(), StoreError> {
         let (found,): (i64,) = OLD.one(&mut *self.reads.acquire().await?, values![before]).await?;
-        // Read first: idle costs no write.
+        // Read first, so that an idle daemon writes nothing.
         if found > 0 { self.writes.run(ForgetSeen(before)).await } else { Ok(()) }
     }
 }

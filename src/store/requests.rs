@@ -134,7 +134,7 @@ pub enum RequestMade {
 }
 
 impl Store {
-    /// Stores a promotion or rollback. Returns when it is on disk.
+    /// Stores a promotion or rollback. Returns when the request is on disk.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ pub(crate) enum DocumentKind {
     HelmChart,
     /// A Compose file.
     Compose,
-    /// Helm values, and anything without a recognisable kind.
+    /// Helm values, and documents without a recognisable kind.
     Values,
     /// A patch of a kustomization: a partial object, or operations.
     Patch,

@@ -114,7 +114,7 @@ struct Rewritten {
     changes: Vec<SiteChange>,
 }
 
-/// Sets the sites of a text and of the texts inside it; `None`: nothing changes.
+/// Sets the sites of a text and of the texts inside it; `None`: the text stays the same.
 fn rewrite(
     tree: &Tree<'_>,
     sites: &Sites<'_>,

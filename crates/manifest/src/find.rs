@@ -113,7 +113,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         matches!(self.tree.node(id).kind, Kind::Mapping(_) | Kind::Sequence(_))
     }
 
-    /// Sorts the sites and merges those with the same bytes.
+    /// Sorts the sites, and merges sites with the same bytes.
     fn in_order(&mut self) {
         if self.found.len() > 1 {
             self.found.sort_by(|one, other| {

@@ -61,7 +61,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
-    /// Adds a site of the repository with this name below a registry, or reports that it is invalid.
+    /// Adds a site of the repository with this name below a registry, or reports that the repository is invalid.
     pub(crate) fn add_below(
         &mut self,
         home: NodeId,

@@ -94,7 +94,7 @@ impl Finder<'_, '_, '_> {
         matches!(self.reader.slot(self.tree.value_of(operation, "op")), Slot::Text(_, _, "add" | "replace"))
     }
 
-    /// Returns whether a map is an operation that sets nothing, so that its value has no sites.
+    /// Returns whether a map is an operation that sets no value, so that its value has no sites.
     pub(crate) fn is_idle_operation(&self, mapping: NodeId) -> bool {
         let text = |key| self.reader.slot(self.tree.value_of(mapping, key));
         let is_operation = matches!(text("op"), Slot::Text(_, _, op) if OPERATIONS.contains(&op));

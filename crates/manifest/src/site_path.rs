@@ -36,7 +36,7 @@ pub(crate) enum Step {
 pub struct InvalidSitePath {
     /// The position in bytes, from 0.
     pub position: usize,
-    /// The fault and what is expected.
+    /// The fault, and the expected syntax.
     pub reason: &'static str,
 }
 

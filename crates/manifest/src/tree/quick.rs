@@ -310,7 +310,7 @@ impl<'text> Reader<'text> {
         (is_key && colon - self.position <= MAX_KEY).then_some(colon)
     }
 
-    /// Reads a value that ends on its line, or the first line of it.
+    /// Reads a value that ends on its line, or the first line of a longer value.
     fn value(&mut self) -> Option<()> {
         match self.peek()? {
             b'|' => return self.literal(),
@@ -330,7 +330,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Adds the scalar of these bytes and moves past it.
+    /// Adds the scalar of these bytes, and moves to its end.
     fn scalar(&mut self, start: usize, end: usize) -> Option<()> {
         let (style, value) = match self.bytes[start] {
             b'"' => (ScalarStyle::DoubleQuoted, &self.text[start + 1..end - 1]),
