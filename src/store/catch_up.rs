@@ -52,7 +52,7 @@ impl SeenTags {
         self.0.is_empty()
     }
 
-    /// Returns the tags of both.
+    /// Returns the tags that are in at least one of the two.
     pub fn union(&self, other: &Self) -> Self {
         let mut hashes = [self.0.as_slice(), &other.0].concat();
         hashes.sort_unstable();
@@ -117,7 +117,7 @@ pub struct CaughtUp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundTag {
     pub tag: Tag,
-    /// The digest, if the tag is followed by its digest.
+    /// The digest, if the image rule follows the digest of the tag.
     pub digest: Option<Digest>,
 }
 

@@ -58,7 +58,7 @@ pub struct Received {
 pub enum ReceivedState {
     /// Stored; the registry is asked next.
     Queued,
-    /// Delivered before.
+    /// The event was delivered before.
     Duplicate,
 }
 

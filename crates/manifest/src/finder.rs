@@ -61,7 +61,9 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
-    /// Adds a site of the repository with this name below a registry, or reports that the repository is invalid.
+    /// Adds a site of the repository with this name below a registry.
+    ///
+    /// Reports the repository if it is invalid.
     pub(crate) fn add_below(
         &mut self,
         home: NodeId,

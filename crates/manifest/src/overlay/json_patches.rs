@@ -100,7 +100,9 @@ fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
     (op != "test").then_some(Operation { pointer: pointer?.to_owned(), inserts: matches!(op, "add" | "copy"), sets })
 }
 
-/// Returns whether a pattern is more than literal text. kustomize reads patterns as regular expressions.
+/// Returns whether a pattern is more than literal text.
+///
+/// kustomize reads patterns as regular expressions.
 fn has_wildcards(pattern: &str) -> bool {
     pattern.is_empty() || pattern.contains(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
 }
