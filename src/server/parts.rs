@@ -1,5 +1,7 @@
 //! Makes the parts of the pipeline from settings.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,6 +9,7 @@ use anyhow::Context as _;
 use crate::argocd::{ArgoCd, WatchedBranch};
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, Reloads};
+use crate::registry::Registries;
 use crate::relay::{Branch, Environment, Following, Relay, UpdateMode};
 use crate::settings::{self, EnvironmentSettings, Settings};
 use crate::store::Retention;
@@ -42,11 +45,30 @@ pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     if settings.argocd.is_some() {
         metrics.expect_argocd(settings.environments.iter().map(|environment| environment.name.as_str()));
     }
-    let named = settings.registries.iter().map(|registry| registry.host.as_str());
-    // The first component of a pattern is its registry, unless it has wildcards.
+    registry_hosts(settings).iter().for_each(|host| metrics.expect_registry(host));
+}
+
+/// Returns the registry hosts that the settings name without wildcards.
+fn registry_hosts(settings: &Settings) -> BTreeSet<&str> {
+    let named = settings.registries.sections.iter().map(|registry| registry.host.as_str());
+    // The first component of a pattern is its registry.
     let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
-    let hosts = named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{']));
-    hosts.for_each(|host| metrics.expect_registry(host));
+    named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{'])).collect()
+}
+
+/// Creates the registries, and logs which of them use a cloud login that the settings do not mention.
+pub(super) fn open_registries(settings: &Settings) -> anyhow::Result<Arc<Registries>> {
+    let registries = Registries::open(settings.registries.clone())?;
+    for host in registry_hosts(settings) {
+        if let Some((cloud, variables)) = registries.automatic_login(host) {
+            let variables = variables.join(", ");
+            tracing::info!(
+                registry = host,
+                "registry {host} uses login = \"{cloud}\", because the environment has {variables}"
+            );
+        }
+    }
+    Ok(Arc::new(registries))
 }
 
 /// Opens each branch. A branch of the running pipeline is reused if its settings are the same, otherwise only its

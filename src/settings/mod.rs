@@ -32,7 +32,7 @@ mod source;
 mod tag;
 mod template;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -41,7 +41,7 @@ use crate::access::ApiToken;
 use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::policy::ImageRule;
-use crate::registry::RegistrySettings;
+use crate::registry::RegistriesSettings;
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 pub use config_repository::ConfigRepositorySettings;
@@ -86,10 +86,8 @@ pub struct Settings {
     pub image_lines: Vec<u32>,
     /// The source repositories, to which `images` refer by index.
     pub sources: Vec<SourceSettings>,
-    /// Each `[[registry]]`.
-    pub registries: Vec<RegistrySettings>,
-    /// `docker_config` of `[registries]`: accounts of registries without `username`.
-    pub docker_config: Option<PathBuf>,
+    /// `[registries]` and each `[[registry]]`.
+    pub registries: RegistriesSettings,
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
@@ -286,8 +284,7 @@ fn read(top: Section<'_>) -> Settings {
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,
-        registries: each(&registries, registry::read),
-        docker_config: registry::read_docker_config(top),
+        registries: registry::read_all(top, &registries),
         receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,

@@ -181,7 +181,7 @@ fn docker_config_is_checked_and_its_helpers_are_reported() {
 
     std::fs::write(&file, r#"{"credHelpers":{"gcr.io":"gcloud"}}"#).unwrap();
     let settings = read().unwrap();
-    assert_eq!(settings.docker_config.as_deref(), Some(file.as_path()));
+    assert_eq!(settings.registries.docker_config.as_deref(), Some(file.as_path()));
     let warning = settings.warnings[0].to_string();
     assert!(warning.contains("the credential helper `gcr.io: gcloud` is not run"), "{warning}");
 

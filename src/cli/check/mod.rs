@@ -76,7 +76,7 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     {
         report.fault("[server] tls", error.to_string());
     }
-    let registries = match Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone()) {
+    let registries = match Registries::open(settings.registries.clone()) {
         Ok(registries) => Some(registries),
         Err(error) => {
             report.fault("registries", error.to_string());

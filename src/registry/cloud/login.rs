@@ -1,0 +1,175 @@
+//! One account for all requests to a registry: fetched once, renewed before its end, dropped when the registry refuses it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use jiff::Timestamp;
+
+use super::{Cloud, CloudEnvironment, Services, aws, azure, google};
+use crate::registry::docker_config::Account;
+use crate::registry::failure::RegistryFailure;
+
+/// The pause after a failed renewal, while the last account is still valid.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+
+/// The least time between two accounts that the registry refuses. Otherwise a registry that refuses every account would
+/// cause several requests per image.
+const DROP_PAUSE: Duration = Duration::from_secs(30);
+
+/// An account is not used during this last part of its life, or a tenth of it if that is less.
+const LAST_PART: Duration = Duration::from_secs(10);
+
+/// A short-lived account with its end.
+pub(in crate::registry) struct CloudToken {
+    pub(in crate::registry) cloud: Cloud,
+    pub(in crate::registry) account: Account,
+    /// From then on it is renewed in the background.
+    renew_at: Instant,
+    until: Instant,
+}
+
+impl CloudToken {
+    /// Creates a token that was requested at `asked_at`, because its life starts before the answer arrives.
+    pub(super) fn new(cloud: Cloud, account: Account, asked_at: Instant, life: Duration) -> Self {
+        let renew_at = asked_at + life * 3 / 4;
+        Self { cloud, account, renew_at, until: asked_at + life - (life / 10).min(LAST_PART) }
+    }
+}
+
+/// Returns the time until an expiry, by the clock of the service that named it.
+pub(super) fn life_until(expiry: Timestamp, date: Timestamp) -> Duration {
+    Duration::try_from(expiry.duration_since(date)).unwrap_or_default()
+}
+
+type Answer = Result<Arc<CloudToken>, RegistryFailure>;
+
+/// The login to one registry.
+pub(in crate::registry) struct CloudLogin {
+    cloud: Cloud,
+    host: String,
+    environment: CloudEnvironment,
+    services: Services,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<CloudToken>>,
+    /// The fetch in flight, which all requests share.
+    fetch: Option<Shared<BoxFuture<'static, Answer>>>,
+    next_renewal: Option<Instant>,
+    last_drop: Option<Instant>,
+}
+
+impl CloudLogin {
+    /// Creates the login; `None`: the host does not belong to the cloud.
+    pub(in crate::registry) fn new(
+        cloud: Cloud,
+        host: &str,
+        environment: CloudEnvironment,
+        services: Services,
+    ) -> Option<Self> {
+        let is_own = Cloud::of_host(host) == Some(cloud);
+        is_own.then(|| Self { cloud, host: host.to_owned(), environment, services, state: Mutex::default() })
+    }
+
+    pub(in crate::registry) fn cloud(&self) -> Cloud {
+        self.cloud
+    }
+
+    /// Returns the client for requests that carry the account in their body. It follows no redirects.
+    pub(in crate::registry) fn client(&self) -> &reqwest::Client {
+        &self.services.client
+    }
+
+    /// Returns the variables that describe the identity.
+    pub(in crate::registry) fn variables(&self) -> Vec<&'static str> {
+        self.environment.identity_variables(self.cloud)
+    }
+
+    /// Returns the current token, and whether it was there already. Fetches one if there is none.
+    pub(in crate::registry) async fn token(self: &Arc<Self>) -> Result<(Arc<CloudToken>, bool), RegistryFailure> {
+        let fetch = {
+            let mut state = self.lock();
+            let now = Instant::now();
+            match state.current.clone().filter(|token| now < token.until) {
+                Some(token) => {
+                    let is_due = now >= token.renew_at && state.next_renewal.is_none_or(|next| now >= next);
+                    if is_due && state.fetch.is_none() {
+                        drop(self.start_fetch(&mut state));
+                    }
+                    return Ok((token, true));
+                }
+                None => match &state.fetch {
+                    Some(fetch) => fetch.clone(),
+                    None => self.start_fetch(&mut state),
+                },
+            }
+        };
+        fetch.await.map(|token| (token, false))
+    }
+
+    /// Drops a token that the registry has refused. Returns whether another one may be tried.
+    pub(in crate::registry) fn drop_token(&self, refused: &Arc<CloudToken>) -> bool {
+        let mut state = self.lock();
+        if !state.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, refused)) {
+            return true;
+        }
+        let now = Instant::now();
+        if state.last_drop.is_some_and(|last| now < last + DROP_PAUSE) {
+            return false;
+        }
+        state.current = None;
+        state.last_drop = Some(now);
+        true
+    }
+
+    /// Returns the last account, for redaction.
+    pub(in crate::registry) fn last_account(&self) -> Option<Account> {
+        self.lock().current.as_ref().map(|token| token.account.clone())
+    }
+
+    /// Starts a fetch as a task of its own, so that it ends even if its callers are dropped.
+    fn start_fetch(self: &Arc<Self>, state: &mut State) -> Shared<BoxFuture<'static, Answer>> {
+        let login = Arc::clone(self);
+        let fetch = async move { login.finish(login.fetch().await) }.boxed().shared();
+        state.fetch = Some(fetch.clone());
+        tokio::spawn(fetch.clone());
+        fetch
+    }
+
+    async fn fetch(&self) -> Result<CloudToken, RegistryFailure> {
+        match self.cloud {
+            Cloud::Aws => aws::fetch(&self.services, &self.host, &self.environment).await,
+            Cloud::Google => google::fetch(&self.services, &self.environment).await,
+            Cloud::Azure => azure::fetch(&self.services, &self.host, &self.environment).await,
+        }
+    }
+
+    fn finish(&self, fetched: Result<CloudToken, RegistryFailure>) -> Answer {
+        let mut state = self.lock();
+        state.fetch = None;
+        match fetched {
+            Ok(token) => {
+                state.next_renewal = None;
+                Ok(Arc::clone(state.current.insert(Arc::new(token))))
+            }
+            Err(failure) => {
+                let now = Instant::now();
+                state.next_renewal = Some(now + RENEWAL_PAUSE);
+                if let Some(token) = state.current.as_ref().filter(|token| now < token.until) {
+                    let left = token.until.duration_since(now).as_secs();
+                    let reason = failure.reason();
+                    tracing::warn!(registry = self.host, "{reason}; the last token stays in use, for up to {left} s");
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
