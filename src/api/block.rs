@@ -39,6 +39,9 @@ pub struct HoldView {
     /// When it expires; `null`: only when it is released.
     #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
+    /// In the answer to the request that made it: repositories with a push that was sent before, and may still land.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<String>,
 }
 
 /// `GET /api/v1/freezes`.
@@ -76,6 +79,9 @@ pub struct FreezeView {
     /// When it ends; `null`: only when it is thawed.
     #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
+    /// In the answer to the request that made it: repositories with a push that was sent before, and may still land.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<String>,
 }
 
 /// A freeze of the settings.

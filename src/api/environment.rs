@@ -93,7 +93,7 @@ pub struct CellView {
     /// The rollout of that commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub holds: Vec<HoldView>,
-    /// Updates that wait for a hold or freeze to end.
+    /// Updates that wait, for example for a hold or freeze to end. The last is the one that would be written if all could go.
     pub waiting: Vec<UpdateView>,
     /// Left out with `sites=false`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -118,6 +118,7 @@ pub(super) async fn freeze(options: FreezeOptions) -> anyhow::Result<ExitCode> {
         let end = end(freeze.expires_at, THAWED, Timestamp::now());
         let name = clean(&freeze.environment);
         output::print(&format!("frozen  {name}  {end}  {DIM}{}  `tagrelay thaw {name}`{DIM:#}\n", clean(&freeze.id)))?;
+        super::holds::warn_of_pushes(&freeze.under_way);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::api::{Api, ServerOptions};
 use super::exit::{self, usage};
 use super::names::Prefix;
-use super::output::{self, Cell, DIM, GOOD, Table, clean, end, short_version, shown};
+use super::output::{self, Cell, DIM, GOOD, Table, WARN, clean, end, short_version, shown};
 use super::places::{Place, PlaceOptions};
 use crate::api::{HoldBody, HoldView, Holds};
 
@@ -143,8 +143,19 @@ pub(super) async fn add(options: AddOptions) -> anyhow::Result<ExitCode> {
             clean(&hold.id),
             clean(&name)
         ))?;
+        warn_of_pushes(&hold.under_way);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names the pushes that a new hold or freeze came too late for.
+pub(super) fn warn_of_pushes(repositories: &[String]) {
+    for repository in repositories {
+        output::note(&format!(
+            "{WARN}a push of {} was sent before{WARN:#}, and may still land: see `tagrelay history`",
+            clean(repository)
+        ));
+    }
 }
 
 fn last_component(repository: &str) -> &str {

@@ -32,6 +32,12 @@ pub struct Running {
     pub landed: Option<Landed>,
 }
 
+impl Running {
+    fn is_rollback(&self) -> bool {
+        self.landed.as_ref().is_some_and(|landed| landed.cause == Cause::Rollback)
+    }
+}
+
 /// The update that brought a version.
 #[derive(Debug, Clone)]
 pub struct Landed {
@@ -154,7 +160,15 @@ impl Place<'_> {
             Err(missing) => return Decided { decision: Decision::Ask(missing), basis: None },
         };
         if let Some(older) = compared.iter().find(|comparison| comparison.ordering.is_lt()) {
-            return older_than(older, Ground::Tip);
+            // A build that has waited while a newer one landed came in time. A rollback gives its own reason.
+            let is_rolled_back = self.running.iter().any(Running::is_rollback);
+            return match self.overtaken(update).filter(|_| !is_rolled_back) {
+                Some(reason) => Decided {
+                    decision: Decision::End { state: UpdateState::Superseded, reason, ground: Ground::Tip },
+                    basis: Some((older.by, older.text.clone())),
+                },
+                None => older_than(older, Ground::Tip),
+            };
         }
         let basis = |last: Option<&Comparison>| {
             let text = || format!("{} runs no other version", self.environment);
@@ -187,13 +201,16 @@ impl Place<'_> {
         }
     }
 
+    /// Returns why an update ends if another version that was caused after it has landed.
+    fn overtaken(&self, update: &Update) -> Option<String> {
+        let is_later = |landed: &Landed| landed.cause_id > update.cause_id;
+        let later = self.running.iter().find(|running| running.landed.as_ref().is_some_and(is_later));
+        let later = later.filter(|later| !is_same(&later.version, &update.version))?;
+        Some(explain::overtaken(&later.version.short(), self.environment))
+    }
+
     fn request(&self, update: &Update) -> Decision {
-        let later = self
-            .running
-            .iter()
-            .find(|running| running.landed.as_ref().is_some_and(|landed| landed.cause_id > update.cause_id));
-        if let Some(later) = later.filter(|later| !is_same(&later.version, &update.version)) {
-            let reason = explain::overtaken(&later.version.short(), self.environment);
+        if let Some(reason) = self.overtaken(update) {
             return Decision::End { state: UpdateState::Superseded, reason, ground: Ground::Tip };
         }
         if update.cause == Cause::Promotion

@@ -1,6 +1,6 @@
 use super::block::Blocks;
 use super::update::Update;
-use super::wait::{Wait, WaitCause};
+use super::wait::{Wait, WaitCause, may_go};
 use crate::policy::Criterion;
 
 /// Returns why an update ends after a later one of its place has landed. `newer` is the tag or digest of the later one.
@@ -11,6 +11,32 @@ pub fn overtaken(newer: &str, environment: &str) -> String {
 /// Returns why an update ends because another candidate of its place is written instead.
 pub(super) fn outdone(cause_id: &str) -> String {
     format!("{cause_id} is newer and is written instead")
+}
+
+/// Begins the note of a rollback that is written although the registry did not answer.
+const UNCONFIRMED: &str = "not confirmed by the registry: ";
+
+/// Separates the note from a later reason.
+const NOW: &str = "; now: ";
+
+/// Returns the note of a rollback that is written although the registry did not answer. `why` is the registry's error.
+pub fn unconfirmed(why: &str) -> String {
+    format!("{UNCONFIRMED}{why}")
+}
+
+/// Returns the note of [`unconfirmed`] in a reason.
+pub fn note_in(reason: Option<&str>) -> Option<&str> {
+    let reason = reason.filter(|reason| reason.starts_with(UNCONFIRMED))?;
+    Some(reason.split_once(NOW).map_or(reason, |(note, _)| note))
+}
+
+/// Returns a new reason with the note of the reason before, which must not get lost.
+pub fn with_note(before: Option<&str>, reason: Option<String>) -> Option<String> {
+    match (note_in(before), reason) {
+        (Some(note), Some(reason)) => Some(format!("{note}{NOW}{reason}")),
+        (Some(note), None) => Some(note.to_owned()),
+        (None, reason) => reason,
+    }
 }
 
 /// Returns the criterion in words.
@@ -26,6 +52,8 @@ pub(super) fn criterion(by: Criterion) -> &'static str {
 }
 
 /// Returns why an update waits: its causes, joined. `None` without causes.
+///
+/// Blocks that were made while it waits for something else are named too: it would wait for them next.
 pub fn waiting(update: &Update, waits: &[Wait], blocks: &Blocks, now: jiff::Timestamp) -> Option<String> {
     let reason = |wait: &Wait| -> String {
         let detail = wait.detail.clone();
@@ -44,6 +72,28 @@ pub fn waiting(update: &Update, waits: &[Wait], blocks: &Blocks, now: jiff::Time
             WaitCause::MissingFact => detail.unwrap_or_else(|| "a fact is missing".to_owned()),
         }
     };
+    let mut waits = waits.to_vec();
+    if !waits.is_empty() {
+        let known: Vec<WaitCause> = waits.iter().map(|wait| wait.cause).collect();
+        waits.extend(may_go(update, blocks, now).into_iter().filter(|wait| !known.contains(&wait.cause)));
+        waits.sort_by_key(|wait| wait.cause);
+    }
     let reasons: Vec<String> = waits.iter().map(reason).collect();
     (!reasons.is_empty()).then(|| reasons.join("; and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn note_outlives_later_reasons() {
+        let note = unconfirmed("503");
+        let once = with_note(Some(&note), Some("the remote cannot be reached".to_owned())).unwrap();
+        let twice = with_note(Some(&once), Some("it timed out".to_owned())).unwrap();
+        assert_eq!(twice, "not confirmed by the registry: 503; now: it timed out");
+        assert_eq!(with_note(Some(&twice), None), Some(note));
+        assert_eq!(with_note(Some("it timed out"), None), None);
+        assert_eq!(with_note(None, Some("it timed out".to_owned())).as_deref(), Some("it timed out"));
+    }
 }

@@ -34,7 +34,7 @@ pub use block::{Block, BlockKind, Blocks, Frozen, FrozenBy, NewBlock};
 pub use compare::{BuildTime, CatchUpDoubt, Comparison, Descent, Fact, Facts, Missing, Other, Subject, compare};
 pub use decide::{Candidate, Decided, Decision, Ground, Landed, Place, Running, decide};
 pub use event::{Event, EventState, Party};
-pub use explain::{overtaken, waiting as explain_waiting};
+pub use explain::{note_in, overtaken, unconfirmed, waiting as explain_waiting, with_note};
 pub use landing::{AfterLanding, after_landing};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};

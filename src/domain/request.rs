@@ -32,7 +32,7 @@ words! {
         Pending = "pending",
         /// No update is on its way, and at least one waits.
         Waiting = "waiting",
-        /// Everything that was to be written is on the branch.
+        /// Everything that was still to be written is on the branch.
         Committed = "committed",
         /// Nothing was written, and at least one update was refused.
         Refused = "refused",
@@ -52,14 +52,16 @@ impl RequestState {
             Self::Pending
         } else if any(&[UpdateState::Waiting]) {
             Self::Waiting
-        } else if updates.is_empty() || any(&[UpdateState::Committed, UpdateState::Unchanged]) {
+        } else if any(&[UpdateState::Committed]) {
             Self::Committed
         } else if any(&[UpdateState::Refused]) {
             Self::Refused
         } else if any(&[UpdateState::Cancelled]) {
             Self::Cancelled
-        } else {
+        } else if any(&[UpdateState::Superseded]) {
             Self::Superseded
+        } else {
+            Self::Committed
         }
     }
 }
@@ -112,7 +114,11 @@ mod tests {
             (&[Pending, Waiting], RequestState::Pending),
             (&[Refused, Waiting], RequestState::Waiting),
             (&[Superseded, Committed], RequestState::Committed),
-            (&[Refused, Unchanged], RequestState::Committed),
+            (&[Unchanged, Unchanged], RequestState::Committed),
+            (&[Refused, Unchanged], RequestState::Refused),
+            (&[Refused, Unchanged, Committed], RequestState::Committed),
+            (&[Superseded, Unchanged], RequestState::Superseded),
+            (&[Cancelled, Unchanged], RequestState::Cancelled),
             (&[Superseded, Refused], RequestState::Refused),
             (&[Superseded, Superseded], RequestState::Superseded),
             (&[Cancelled, Superseded], RequestState::Cancelled),

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use api::{ReloadRequest, Reloads, document};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub max_body_bytes: usize,
     /// Receives the API's requests to reload the settings; `None`: they were not read from a file.
     pub reloads: Option<Reloads>,
+    /// Becomes true when the server stops.
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// The state that every handler gets.
@@ -70,6 +73,15 @@ struct Inner {
     /// Every config repository has been read once. A reload that adds one does not reset this.
     has_been_ready: Arc<AtomicBool>,
     orphans: Orphans,
+    stopped: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Returns when the server stops: an answer that waits for news is given then.
+    async fn stopped(self) {
+        // An error means that the sender was dropped, so the server is gone.
+        let _ = self.0.stopped.clone().wait_for(|stop| *stop).await;
+    }
 }
 
 /// The routes, ready to be served.
@@ -111,12 +123,22 @@ impl Routes {
 
     fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: (Arc<AtomicBool>, Orphans)) -> Self {
         let (has_been_ready, orphans) = kept;
-        let Parts { relay, receivers: _, tokens, max_body_bytes, reloads } = parts;
+        let Parts { relay, receivers: _, tokens, max_body_bytes, reloads, stopped } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
         let tokens = tokens.into_iter().map(Arc::new).collect();
         let storing_last = AtomicBool::new(false);
-        let inner =
-            Inner { relay, receivers, storing_last, tokens, max_body_bytes, errands, reloads, has_been_ready, orphans };
+        let inner = Inner {
+            relay,
+            receivers,
+            storing_last,
+            tokens,
+            max_body_bytes,
+            errands,
+            reloads,
+            has_been_ready,
+            orphans,
+            stopped,
+        };
         Self { app: App(Arc::new(inner)) }
     }
 

@@ -10,7 +10,7 @@ use super::direction::{Direction, Move};
 use super::names::Names;
 use super::{Environment, Relay, RequestError};
 use crate::config_repo::{FileProblem, IndexedSite};
-use crate::domain::{Block, BlockKind, Frozen, Update, is_same, versions_of};
+use crate::domain::{Block, BlockKind, Blocks, Candidate, Decision, Frozen, Place, Update, is_same, versions_of};
 use crate::store::{ApplicationHealth, Rollout, StoreError};
 use tagrelay_image::{Repository, Version};
 
@@ -76,6 +76,7 @@ pub struct MatrixCell {
     /// The rollout of that update in Argo CD.
     pub follow_up: Option<Rollout>,
     pub holds: Vec<Block>,
+    /// The last is the one that would be written if all could go.
     pub waiting: Vec<Update>,
     /// The other versions of the environments that it is promoted from.
     pub drifts: Vec<Drift>,
@@ -124,7 +125,7 @@ impl Relay {
             health: self.0.store.application_health().await?,
             frozen: blocks.all_frozen(now),
             holds: by_place(holds),
-            waiting: by_place(self.0.store.waiting_updates().await?),
+            waiting: self.waiting(now).await?,
             reasons: self.reasons_of(&last_changes).await?,
             last: by_place(last_changes),
         };
@@ -137,6 +138,30 @@ impl Relay {
             }
         }
         Ok(rows)
+    }
+
+    /// Returns the waiting updates by place. The last of each is the one that would be written if all could go.
+    async fn waiting(&self, now: Timestamp) -> Result<ByPlace<Update>, StoreError> {
+        let mut by_place = by_place(self.0.store.waiting_updates().await?);
+        for ((environment, repository), updates) in by_place.iter_mut().filter(|(_, updates)| updates.len() > 1) {
+            let candidates = updates.iter().map(|update| Candidate { update, unconfirmed: false }).collect();
+            let place = Place {
+                environment,
+                repository,
+                rule: self.0.rules.at(environment, repository),
+                running: Vec::new(),
+                candidates,
+                blocks: &Blocks::default(),
+                now,
+                catch_up: self.catch_up_doubt(),
+            };
+            let decided = self.decide_place(&place).await?;
+            if let Some(first) = decided.iter().position(|decided| decided.decision == Decision::Write) {
+                let newest = updates.remove(first);
+                updates.push(newest);
+            }
+        }
+        Ok(by_place)
     }
 
     /// Rejects a repository that no selected environment names: an empty table would suggest that all is well.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::config_repo::{Change, PlannedCommit};
-use crate::domain::{Cause, Request, Update};
+use crate::domain::{Cause, Request, Update, note_in};
 use crate::settings::{ChangeFields, Fields, MessageSettings, MessageTemplate};
 use tagrelay_image::{ImageReference, Version};
 
@@ -149,6 +149,9 @@ impl MessageChange<'_> {
         }
         for file in self.files() {
             let _ = write!(text, "\n  {file}");
+        }
+        if let Some(note) = note_in(self.update.reason.as_deref()) {
+            let _ = write!(text, "\n  {}", one_line(note));
         }
         text
     }

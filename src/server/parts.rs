@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use tokio::sync::watch;
+
 use crate::argocd::{ArgoCd, WatchedBranch};
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, Reloads};
@@ -32,9 +34,10 @@ pub(super) fn http_parts(
     relay: Relay,
     receivers: Vec<Receiver>,
     reloads: Option<Reloads>,
+    stopped: watch::Receiver<bool>,
 ) -> http::Parts {
     let (tokens, max_body_bytes) = (settings.api_tokens.clone(), settings.server.max_body_bytes);
-    http::Parts { relay, receivers, tokens, max_body_bytes, reloads }
+    http::Parts { relay, receivers, tokens, max_body_bytes, reloads, stopped }
 }
 
 /// Creates the metrics of all names in the settings with value zero, so that the first failure shows as an

@@ -104,7 +104,7 @@ impl Server {
             retention,
             catch_up: settings.catch_up,
         });
-        let parts = http_parts(&settings, relay.clone(), receivers, self.reloads.clone());
+        let parts = http_parts(&settings, relay.clone(), receivers, self.reloads.clone(), self.stop.subscribe());
         let same_bodies = self.settings.server.max_body_bytes == settings.server.max_body_bytes;
         let is_same = |receiver: &str| same_bodies && old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
         self.routes = self.routes.next(parts, is_same);
@@ -201,12 +201,12 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
         retention,
         catch_up: settings.catch_up,
     });
-    let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone()))
+    let (stop, stopped) = watch::channel(false);
+    let routes = Routes::new(http_parts(&settings, relay.clone(), receivers, reloads.clone(), stopped.clone()))
         .context("no HTTPS client can be made; install the system's CA certificates (Debian: ca-certificates)")?;
 
     let tls = settings.server.tls.clone().map(|tls| http::Tls::load(tls.certificate, tls.key)).transpose();
     let tls = tls.context("[server] tls cannot be used")?;
-    let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;

@@ -3,16 +3,25 @@
 use super::apply::{Scope, Step, apply, review};
 use super::block_rows;
 use super::writer::{Transaction, Write};
-use super::{Store, StoreError};
+use super::{Store, StoreError, pushes};
 use crate::domain::{Block, BlockKind, Blocks, NewBlock, UpdateInput};
 
+/// A block that was made.
+#[derive(Debug, Clone)]
+pub struct BlockMade {
+    pub block: Block,
+    /// Its repositories with a push that was sent before the block, and has no answer yet.
+    pub under_way: Vec<String>,
+}
+
 impl Store {
-    /// Makes a block. The branch writer makes updates wait for it; pushes that were decided before are decided again.
+    /// Makes a block. The branch writer makes updates wait for it; pushes that were decided before are decided again. One that was
+    /// sent already may still land.
     ///
     /// # Errors
     ///
     /// If it could not be stored.
-    pub async fn block(&self, block: NewBlock) -> Result<Block, StoreError> {
+    pub async fn block(&self, block: NewBlock) -> Result<BlockMade, StoreError> {
         self.writes.run(Make(block)).await
     }
 
@@ -66,10 +75,15 @@ impl Store {
 struct Make(NewBlock);
 
 impl Write for Make {
-    type Output = Block;
+    type Output = BlockMade;
 
-    async fn run(&self, tx: &mut Transaction<'_>) -> Result<Block, sqlx::Error> {
-        block_rows::insert(tx, &self.0, None).await
+    async fn run(&self, tx: &mut Transaction<'_>) -> Result<BlockMade, sqlx::Error> {
+        let new = &self.0;
+        let sent = pushes::under_way(tx, &new.environment).await?;
+        let is_meant = |name: &String| new.repository.as_ref().is_none_or(|repository| repository.as_str() == name);
+        let mut under_way: Vec<String> = sent.into_iter().filter(is_meant).collect();
+        under_way.sort();
+        Ok(BlockMade { block: block_rows::insert(tx, new, None).await?, under_way })
     }
 }
 

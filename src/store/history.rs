@@ -9,7 +9,7 @@ use super::rows::update_columns;
 use super::statements::{statements, values};
 use super::{Store, StoreError, explain};
 use crate::domain::{Update, UpdateState};
-use tagrelay_image::Repository;
+use tagrelay_image::{Repository, Tag};
 
 statements! {
     BY_ID = ("SELECT ", update_columns!(), " FROM updates WHERE id IN {list} ORDER BY id");
@@ -26,6 +26,8 @@ statements! {
         AND finished_at IS NOT NULL
         AND (CAST($5 AS BIGINT) IS NULL OR finished_at < $5 OR (finished_at = $5 AND id < $6))
         ORDER BY finished_at DESC, id DESC LIMIT $4");
+    HAS_RUN = ("SELECT id FROM updates WHERE environment = $1 AND repository = $2 AND state = $3 AND finished_at IS NOT NULL
+        AND (tag = $4 OR old_tag = $4) LIMIT 1");
     LAST_CHANGES = ("SELECT ", update_columns!(), " FROM updates WHERE id IN (
         SELECT id FROM (SELECT id, row_number() OVER (
             PARTITION BY environment, repository ORDER BY finished_at DESC, id DESC) AS place
@@ -108,6 +110,17 @@ impl Store {
                 HISTORY.all(connection, values![committed, environment, repository.as_ref(), limit, at, id]).await?
             }
         })
+    }
+
+    /// Whether an environment has run a tag of a repository, as far as the history says: a committed update wrote or replaced it.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn has_run(&self, environment: &str, repository: &Repository, tag: &Tag) -> Result<bool, StoreError> {
+        let values = values![environment, repository, UpdateState::Committed.as_str(), Some(tag)];
+        let found: Option<(String,)> = HAS_RUN.optional(&mut *self.reads.acquire().await?, values).await?;
+        Ok(found.is_some())
     }
 
     /// Returns the last committed update of every place.

@@ -58,6 +58,7 @@ use crate::clock::Clock;
 use crate::policy::FreezeCalendar;
 
 pub use backlog::Backlog;
+pub use blocks::BlockMade;
 pub use catch_up::{CaughtUp, FoundEvent, FoundTag, SeenRepository, SeenTags};
 pub use claims::{Claim, PendingCount};
 pub use deliveries::{NewEvent, Received, ReceivedState};

@@ -94,7 +94,10 @@ impl Write for Rejected {
             let known = rows.iter().find(|row| {
                 row.wait.cause == WaitCause::RejectedPush && blocked_since.is_none_or(|since| since <= row.since)
             });
-            let (since, failures) = known.map_or((tx.now, 1), |row| (row.since, row.failures + 1));
+            // A try before its time, for a foreign commit or a reload, does not lengthen the pauses.
+            let is_early = |row: &WaitRow| row.wait.until.is_some_and(|until| tx.now < until);
+            let (since, failures) = known
+                .map_or((tx.now, 1), |row| (row.since, if is_early(row) { row.failures } else { row.failures + 1 }));
             if tx.now.duration_since(since).unsigned_abs() >= self.retry.give_up_after {
                 let reason = format!("the remote has rejected the push since {since:.0}: {}", self.reason);
                 let refusal = Step::new(&update.id, UpdateInput::Refuse).because(reason);

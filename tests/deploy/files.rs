@@ -1,11 +1,11 @@
 //! The files in `deploy/` build, are hardened, and use names that the program reads.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_yaml::Value;
+
+use super::platform_tree::rendered_at;
 
 fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
@@ -26,29 +26,6 @@ fn document(relative: &str) -> Value {
     let mut documents = documents(relative, &read(relative));
     assert_eq!(documents.len(), 1, "{relative}");
     documents.remove(0)
-}
-
-/// Builds a kustomization with kubectl. `None`, with a message: kubectl is missing.
-fn built(relative: &str) -> Option<Vec<Value>> {
-    // Kustomize 5, which supports `labels`, came with kubectl 1.27.
-    const OLDEST_MINOR: u32 = 27;
-    let minor =
-        Command::new("kubectl").args(["version", "--client", "--output=json"]).output().ok().and_then(|output| {
-            let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-            version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse::<u32>().ok()
-        });
-    if minor.is_none_or(|minor| minor < OLDEST_MINOR) {
-        // Not `eprintln!`: the test harness captures it.
-        let said = writeln!(
-            std::io::stderr(),
-            "left out: building {relative}, because there is no kubectl 1.{OLDEST_MINOR} or newer"
-        );
-        said.unwrap();
-        return None;
-    }
-    let output = Command::new("kubectl").arg("kustomize").arg(path(relative)).output().unwrap();
-    assert!(output.status.success(), "{relative}: {}", String::from_utf8_lossy(&output.stderr));
-    Some(documents(relative, &String::from_utf8(output.stdout).unwrap()))
 }
 
 /// The resources of `deploy/kubernetes` without kubectl, as far as the kustomization needs.
@@ -79,7 +56,7 @@ fn assembled() -> Vec<Value> {
 /// The resources of `deploy/kubernetes`, built both ways if possible, so that one cannot hide an error of the other.
 fn renderings() -> Vec<Vec<Value>> {
     let mut renderings = vec![assembled()];
-    renderings.extend(built("deploy/kubernetes"));
+    renderings.extend(rendered_at(&path("deploy/kubernetes")));
     renderings
 }
 

@@ -3,8 +3,9 @@
 use regex::Regex;
 use serde_yaml::Value;
 use tagrelay_image::Repository;
+use tagrelay_test_support::peer::tool;
 
-use super::platform_tree::{ENVIRONMENTS, EXAMPLE, document, list, output, path, read, text, tool};
+use super::platform_tree::{ENVIRONMENTS, EXAMPLE, document, list, output, path, read, text};
 
 const GITHUB: &str = "deploy/ci/github-actions.yml";
 const GITLAB: &str = "deploy/ci/gitlab-ci.yml";

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::platform_tree::{EXAMPLE, output, path, tool};
+use super::platform_tree::{EXAMPLE, output, path};
+use tagrelay_test_support::peer::tool;
 
 /// A member of etcd on free ports. Killed on drop.
 struct Etcd {

@@ -167,7 +167,7 @@ fn rendered_gateways_share_no_cluster_scoped_object() {
     let Ok(chart) = std::env::var("TAGRELAY_APISIX_CHART") else { return };
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for (gateway, environment) in gateways().iter().zip(ENVIRONMENTS) {
-        let Some(mut helm) = super::platform_tree::tool("helm") else { return };
+        let Some(mut helm) = tagrelay_test_support::peer::tool("helm") else { return };
         let spec = &gateway["spec"];
         let release = text(&spec["sources"][0]["helm"]["releaseName"]);
         helm.args(["template", release, &chart, "--skip-crds"]);

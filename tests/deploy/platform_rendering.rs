@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_yaml::Value;
 use tagrelay_image::ImageReference;
 use tagrelay_test_support::command::run;
+use tagrelay_test_support::peer::tool;
 
 use super::platform_tree::{
     ENVIRONMENTS, EXAMPLE, containers, documents, kind, list, name, named, of_kind, output, path, pod, read, rendered,
-    rendered_at, selects, text, tool,
+    rendered_at, selects, text,
 };
 
 /// The supported versions.

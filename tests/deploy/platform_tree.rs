@@ -1,13 +1,12 @@
 //! Reads and renders the example platform, for the tests of the other files.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize as _;
 use serde_yaml::Value;
-use tagrelay_test_support::peer;
+use tagrelay_test_support::peer::tool;
 
 pub const EXAMPLE: &str = "deploy/config-repository";
 pub const ENVIRONMENTS: [&str; 3] = ["development", "staging", "production"];
@@ -47,21 +46,6 @@ pub fn files_below(relative: &str) -> Vec<String> {
     }
     files.sort();
     files
-}
-
-/// A command that `make setup` installs. `None`, with a message: it is missing.
-pub fn tool(name: &str) -> Option<Command> {
-    if peer::is_left_out(name) {
-        return None;
-    }
-    let is_there = Command::new(name).arg("--help").output().is_ok();
-    if !is_there {
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        // Not `eprintln!`: the test harness captures it.
-        let line = format!("left out: {test}, because there is no {name} (`make setup` installs it)\n");
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
-    }
-    is_there.then(|| Command::new(name))
 }
 
 /// Runs a command and returns what it printed. Fails if the command fails.

@@ -39,6 +39,8 @@ async fn dry_run_and_promotion_agree_on_a_held_place_that_runs_the_version() {
     assert_eq!(preview["updates"][0]["state"], "refused", "{preview:#}");
     assert_eq!(promoted["updates"][0]["state"], "refused", "{promoted:#}");
     assert_eq!(preview["updates"][0]["reason"], promoted["updates"][0]["reason"]);
+    // The order of the two is known, hold or not.
+    assert_eq!(preview["updates"][0]["direction"], "newer", "{preview:#}");
 }
 
 #[tokio::test]

@@ -140,6 +140,37 @@ async fn push_waiting_for_hold_does_not_end_the_rollback() {
 }
 
 #[tokio::test]
+async fn rollback_without_the_registry_goes_only_to_a_version_that_ran() {
+    let builder = crate::fleet().file("environments/staging/user-service.yaml", &deployed("v0"));
+    let (registry, fleet) = third_of(builder, &Slow::default()).await;
+    registry.stop().await;
+    let roll_back = async |to: &str| {
+        let body = json!({"environment": "staging", "repository": "user-service", "to": to});
+        let (status, taken) = fleet.api("POST", "/rollbacks", Some(body)).await;
+        assert_eq!(status, 202, "{taken}");
+        format!("/promotions/{}", taken["id"].as_str().unwrap())
+    };
+    // Misspelt: no environment has run it.
+    let misspelt = roll_back("v33").await;
+    let tried = async || fleet.api("GET", &misspelt, None).await.1["updates"][0]["reason"].is_string();
+    fleet.eventually("the registry was asked", tried).await;
+    let (_, shown) = fleet.api("GET", &misspelt, None).await;
+    assert_eq!(shown["updates"][0]["state"], "unverified", "{shown:#}");
+    assert_eq!(fleet.running("staging", "user-service"), "v3");
+    // v0 was there before the first push, and v2 was pushed.
+    for tag in ["v2", "v0"] {
+        let path = format!("{}?wait=60", roll_back(tag).await);
+        let (_, done) = fleet.api("GET", &path, None).await;
+        assert_eq!(done["state"], "committed", "{done:#}");
+        assert_eq!(fleet.running("staging", "user-service"), tag);
+        let reason = done["updates"][0]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("not confirmed by the registry: "), "{reason}");
+        let message = fleet.upstream.git(&["log", "-1", "--format=%B", "main"]);
+        assert!(message.contains("\n  not confirmed by the registry: "), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn push_is_compared_with_earlier_promotion() {
     const QA: &str = "\n[[environment]]\nname = \"qa\"\npaths = [\"environments/qa\"]\nupdate = \"automatic\"\n\
                       promote_from = [\"staging\"]\n\n[[api_token]]\nname = \"qa\"\ntoken = { value = \"qa-token-41bb\" }\n\

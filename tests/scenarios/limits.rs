@@ -223,7 +223,8 @@ async fn endless_bodies_and_zip_bombs_use_no_memory() {
     assert_eq!(answer["ignored"][0]["class"], "malformed", "{answer}");
     assert!(answer["ignored"][0]["reason"].as_str().unwrap().contains("compressed"), "{answer}");
     let peak = fleet.peak_memory_kib();
-    assert!(peak < 64 * 1024, "{before} KiB before, {peak} KiB at most");
+    // The bomb alone would be 200 MB.
+    assert!(peak < before + 24 * 1024, "{before} KiB before, {peak} KiB at most");
     assert_others_answer(&fleet).await;
 }
 

@@ -221,6 +221,27 @@ async fn build_time_decides_last() {
 }
 
 #[tokio::test]
+async fn newest_waiting_build_is_listed_last_whatever_arrives_last() {
+    let rule = "tag = { kind = \"regex\", pattern = \"v(?<number>[0-9]+)\" }";
+    let manifest = deployment("REGISTRY/uyou/user-service:v1");
+    let builder = crate::fleet().image(rule).file("environments/staging/user-service.yaml", &manifest);
+    let fleet = builder.start().await;
+    let hold = json!({"environment": "staging", "repository": "user-service"});
+    let (status, hold) = fleet.api("POST", "/holds", Some(hold)).await;
+    assert_eq!(status, 201, "{hold}");
+    for tag in ["v5", "v7", "v6"] {
+        let event = fleet.settled(&fleet.announce("user-service", tag).await).await;
+        assert_eq!(event["state"], "waiting", "{event:#}");
+    }
+    let (_, shown) = fleet.api("GET", "/environments?waiting=true", None).await;
+    let waiting = shown["environments"][0]["repositories"][0]["waiting"].as_array().unwrap();
+    let tags: Vec<&str> = waiting.iter().map(|update| update["tag"].as_str().unwrap()).collect();
+    assert_eq!(tags, ["v5", "v6", "v7"]);
+    assert_eq!(fleet.api("DELETE", &format!("/holds/{}", hold["id"].as_str().unwrap()), None).await.0, 204);
+    fleet.eventually("the newest goes", async || fleet.running("staging", "user-service") == "v7").await;
+}
+
+#[tokio::test]
 async fn allow_older_orders_by_arrival() {
     let fleet = crate::fleet().service("user-service").image("allow_older = true").start().await;
     push_built(&fleet, "user-service", &sha('1'), 10).await;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use tagrelay_test_support::fleet::{Fleet, Gate, sha};
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, Gate, sha};
 
 /// Starts a fleet whose push waits at a gate, and returns both with the event that is being pushed.
 async fn pushing(stop_timeout: &str) -> (Fleet, Gate, String) {
@@ -43,6 +43,18 @@ async fn stop_waits_for_push_until_second_signal() {
     fleet.upstream.remove_hook("pre-receive");
     fleet.start().await;
     assert_eq!(fleet.settled(&id).await["state"], "committed");
+}
+
+#[tokio::test]
+async fn open_stream_ends_at_the_stop() {
+    let fleet = crate::fleet().service("user-service").start().await;
+    let stream = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(API_TOKEN).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let pid = fleet.pid().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    stream.text().await.unwrap();
+    fleet.eventually("it has stopped", async || fleet.log().contains("\"stopped\"")).await;
+    assert!(!fleet.log().contains("open connections are closed"), "{}", fleet.log());
 }
 
 #[tokio::test]

@@ -177,6 +177,19 @@ fn event_that_is_older_than_what_runs_is_refused_by_the_tip() {
 }
 
 #[test]
+fn event_that_waited_while_a_newer_one_landed_is_superseded() {
+    let waited = update(1, Cause::Push, 3, None);
+    let decided = decisions(std::slice::from_ref(&waited), landed(4, Cause::Push, 2), &Blocks::default(), &KNOWN);
+    let Decision::End { state, reason, ground } = &decided[0] else { panic!("{decided:?}") };
+    assert_eq!((state, ground), (&UpdateState::Superseded, &Ground::Tip));
+    assert_eq!(reason, "older: 0004000 was written to staging later");
+    // A build that arrives later was late already.
+    let late = Update { cause_id: "c0003".to_owned(), ..waited };
+    let decided = decisions(&[late], landed(4, Cause::Push, 2), &Blocks::default(), &KNOWN);
+    assert_eq!(words(&decided), ["refused"]);
+}
+
+#[test]
 fn missing_fact_delays_only_its_own_candidate() {
     let updates = [update(1, Cause::Push, 5, None), update(2, Cause::Promotion, 3, Some(&[4]))];
     let decided = decisions(&updates, by_hand(4), &Blocks::default(), &Linear { missing: true });

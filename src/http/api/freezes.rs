@@ -69,7 +69,8 @@ pub(super) async fn create(
         expires_at,
     };
     let made = app.0.relay.freeze(freeze).await?;
-    Ok((StatusCode::CREATED, Json((&made).into())))
+    let view = FreezeView { under_way: made.under_way, ..(&made.block).into() };
+    Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// Ends a freeze: the newest waiting update of each repository is written, all in one commit.

@@ -39,7 +39,8 @@ pub(super) async fn create(
         expires_at,
     };
     let made = app.0.relay.hold(hold).await?;
-    Ok((StatusCode::CREATED, Json((&made).into())))
+    let view = HoldView { under_way: made.under_way, ..(&made.block).into() };
+    Ok((StatusCode::CREATED, Json(view)))
 }
 
 /// Releases a hold: the newest update that waited for it is written.

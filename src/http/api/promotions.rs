@@ -88,7 +88,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(wait): Query<Wait>,
 ) -> Result<Json<RequestView>, Problem> {
-    let deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
+    let mut deadline = Instant::now() + Duration::from_secs(wait.wait.unwrap_or_default()).min(MAX_WAIT);
     // Subscribe before the first read, so that no change is missed in between.
     let store = app.0.relay.store();
     let mut outbox = store.subscribe();
@@ -105,7 +105,10 @@ pub(super) async fn show(
             return Ok(Json(request_view(&request, &updates, &follow_ups)));
         }
         let of_request = async { while !outbox.next().await.iter().any(|entry| is_about(&entry.change, &id)) {} };
-        let _ = tokio::time::timeout_at(deadline, of_request).await;
+        tokio::select! {
+            _ = tokio::time::timeout_at(deadline, of_request) => {}
+            () = app.clone().stopped() => deadline = Instant::now(),
+        }
     }
 }
 

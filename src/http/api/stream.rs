@@ -38,7 +38,9 @@ pub(super) async fn watch(
             subscriber.next().await.iter().map(|entry| Ok(event(entry.clone()))).collect();
         Some((stream::iter(entries), subscriber))
     });
-    Ok(Sse::new(stream::iter(missed).chain(entries.flatten())).keep_alive(KeepAlive::default()))
+    // An open stream must not delay the stop: the client connects again, and continues after its last id.
+    let entries = entries.flatten().take_until(app.clone().stopped());
+    Ok(Sse::new(stream::iter(missed).chain(entries)).keep_alive(KeepAlive::default()))
 }
 
 fn event(entry: Entry) -> Event {

@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::facts::descent;
 use crate::domain::{
-    BuildTime, CatchUpDoubt, Cause, Event, Fact, Missing, Other, Party, Subject, Update, compare, is_same,
+    BuildTime, CatchUpDoubt, Cause, Decided, Decision, Event, Fact, Missing, Other, Party, Place, Subject, Update,
+    compare, decide, is_same,
 };
 use crate::policy::{ImageRule, TagFacts};
 use crate::registry::{self, Confirmation, UnverifiedImage};
@@ -166,6 +167,22 @@ impl Relay {
                 let time = known.map_or(BuildTime::NotStated, BuildTime::At);
                 self.0.facts.remember_build_time(repository, digest, time);
                 Ok(true)
+            }
+        }
+    }
+
+    /// Decides about a place, with the facts in memory and in the store.
+    pub(in crate::relay) async fn decide_place(&self, place: &Place<'_>) -> Result<Vec<Decided>, StoreError> {
+        loop {
+            let decided = decide(place, &self.0.facts);
+            let mut has_learned = false;
+            for decided in &decided {
+                if let Decision::Ask(missing) = &decided.decision {
+                    has_learned |= self.recall(missing).await?;
+                }
+            }
+            if !has_learned {
+                return Ok(decided);
             }
         }
     }

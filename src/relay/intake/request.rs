@@ -5,13 +5,13 @@ use jiff::Timestamp;
 
 use super::event::ImageCheck;
 use super::gather::{Build, GatherError};
-use crate::domain::{Cause, Party, Update, UpdateInput};
+use crate::domain::{Cause, Party, Update, UpdateInput, unconfirmed};
 use crate::registry::UnverifiedImage;
 use crate::relay::Relay;
 use crate::relay::runtime::backoff;
 use crate::store::{EndedUpdate, StoreError};
 use crate::telemetry::{Span, SpanKind};
-use tagrelay_image::Digest;
+use tagrelay_image::{Digest, Tag};
 
 /// The most open updates to compare with: as many as one push may hold.
 const ALL_OPEN: u32 = crate::relay::write::MAX_UPDATES;
@@ -42,9 +42,6 @@ impl Relay {
         };
         let image = UnverifiedImage { repository: update.repository.clone(), tag: tag.clone() };
         let known = update.version.digest();
-        // A rollback must work while the registry is unreachable: the earlier version is written
-        // unverified.
-        let is_rollback = update.cause == Cause::Rollback;
         let note = match self.ask(&image, rule, known, "it was recorded with", &span.context()).await {
             ImageCheck::Confirmed { version, note } => {
                 // A request keeps the digest that it names: if the tag has moved since, it is another
@@ -56,7 +53,7 @@ impl Relay {
                 self.refuse_update(update, (reason, Party::Registry), span).await?;
                 return Ok(None);
             }
-            ImageCheck::NotNow { reason, .. } if is_rollback => format!("not confirmed: {reason}"),
+            ImageCheck::NotNow { reason, .. } if self.may_pass_unconfirmed(update, tag).await? => unconfirmed(&reason),
             ImageCheck::NotNow { reason, ask_again_after } => {
                 let until = self.now() + backoff::registry(update.failures, ask_again_after);
                 let trace_id = update.trace.trace_id();
@@ -69,6 +66,13 @@ impl Relay {
         };
         self.confirmed(update, None, Some(note)).await?;
         Ok(None)
+    }
+
+    /// Whether an update is written although the registry does not answer: a rollback must work then. Only to a version that the
+    /// environment has run. Any other tag may be misspelt.
+    async fn may_pass_unconfirmed(&self, update: &Update, tag: &Tag) -> Result<bool, StoreError> {
+        Ok(update.cause == Cause::Rollback
+            && self.0.store.has_run(&update.environment, &update.repository, tag).await?)
     }
 
     async fn confirmed(

@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use super::RequestError;
 use crate::domain::{Block, BlockKind, NewBlock};
 use crate::relay::Relay;
-use crate::store::StoreError;
+use crate::store::{BlockMade, StoreError};
 
 /// A request for a hold.
 #[derive(Debug, Clone)]
@@ -35,8 +35,8 @@ impl Relay {
     /// # Errors
     ///
     /// If the environment runs no such repository, or the store fails.
-    pub async fn hold(&self, request: HoldRequest) -> Result<Block, RequestError> {
-        let repository = self.repository_in(&request.environment, &request.repository)?;
+    pub async fn hold(&self, request: HoldRequest) -> Result<BlockMade, RequestError> {
+        let repository = self.repository_in(&request.environment, &request.repository).await?;
         let HoldRequest { environment, reason, actor, expires_at, .. } = request;
         let (kind, repository) = (BlockKind::Hold, Some(repository));
         self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
@@ -47,17 +47,18 @@ impl Relay {
     /// # Errors
     ///
     /// If there is no such environment, or the store fails.
-    pub async fn freeze(&self, request: FreezeRequest) -> Result<Block, RequestError> {
+    pub async fn freeze(&self, request: FreezeRequest) -> Result<BlockMade, RequestError> {
         self.branch(&request.environment)?;
         let FreezeRequest { environment, reason, actor, expires_at } = request;
         let (kind, repository, reason) = (BlockKind::Freeze, None, Some(reason));
         self.block(NewBlock { kind, environment, repository, reason, actor, expires_at }).await
     }
 
-    async fn block(&self, new: NewBlock) -> Result<Block, RequestError> {
+    async fn block(&self, new: NewBlock) -> Result<BlockMade, RequestError> {
         let made = self.0.store.block(new).await?;
-        let (repository, reason) = (made.repository.as_ref().map(ToString::to_string), made.reason.as_deref());
-        tracing::info!(block = %made.id, kind = %made.kind, environment = %made.environment, repository, actor = %made.actor, reason, "block made");
+        let block = &made.block;
+        let (repository, reason) = (block.repository.as_ref().map(ToString::to_string), block.reason.as_deref());
+        tracing::info!(block = %block.id, kind = %block.kind, environment = %block.environment, repository, actor = %block.actor, reason, "block made");
         Ok(made)
     }
 

@@ -43,10 +43,11 @@ pub struct Requester {
 
 impl Relay {
     /// Finds a managed repository that an environment runs.
-    pub(super) fn repository_in(&self, environment: &str, text: &str) -> Result<Repository, RequestError> {
+    pub(super) async fn repository_in(&self, environment: &str, text: &str) -> Result<Repository, RequestError> {
         let branch = self.branch(environment)?;
         if branch.snapshot().is_none() {
-            return Err(RequestError::Unreachable("it has not been read yet".to_owned()));
+            // A hold right after the start must not fail.
+            refresh(branch).await?;
         }
         resolve(&self.managed(branch, environment), environment, text)
     }

@@ -174,6 +174,9 @@ impl Relay {
             | UpdateState::Cancelled => {}
         }
         if preview.state != PreviewState::Changed {
+            if preview.state == PreviewState::Refused {
+                preview.direction = self.direction_of(environment, &preview).await?;
+            }
             return Ok(preview);
         }
         let rule = self.0.rules.at(environment, &preview.repository);

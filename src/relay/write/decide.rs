@@ -7,9 +7,7 @@ use std::time::Duration;
 use super::batch::{Batch, BatchContext};
 use super::settle::Unconfirmed;
 use super::{MAX_UPDATES, RoundError, Writer};
-use crate::domain::{
-    Candidate, Decided, Decision, Ground, Landed, Place, Running, Update, decide, is_same, versions_of,
-};
+use crate::domain::{Candidate, Decided, Decision, Ground, Landed, Place, Running, Update, is_same, versions_of};
 use crate::relay::branch::sites;
 use crate::store::{Claim, Outdone};
 use crate::telemetry::SpanKind;
@@ -60,7 +58,7 @@ impl<'a> Writer<'a> {
                 now: self.relay.now(),
                 catch_up: self.relay.catch_up_doubt(),
             };
-            let decided = self.decide_place(&place).await?;
+            let decided = self.relay.decide_place(&place).await?;
             for (update, decided) in updates.iter().zip(decided) {
                 self.trace(update, &decided);
                 let one = (update.clone(), decided);
@@ -97,22 +95,6 @@ impl<'a> Writer<'a> {
         let context = BatchContext { bases: bases.collect(), requests: claim.requests, outdone, fence: claim.fence };
         let updates = write.into_iter().map(|(update, _)| update).collect();
         Ok(RoundDecision::Write(Box::new(Batch::new(self.relay, self.branch, updates, Arc::new(context)))))
-    }
-
-    /// Decides about a place, with the facts in memory and in the store.
-    async fn decide_place(&self, place: &Place<'_>) -> Result<Vec<Decided>, RoundError> {
-        loop {
-            let decided = decide(place, &self.relay.0.facts);
-            let mut has_learned = false;
-            for decided in &decided {
-                if let Decision::Ask(missing) = &decided.decision {
-                    has_learned |= self.relay.recall(missing).await?;
-                }
-            }
-            if !has_learned {
-                return Ok(decided);
-            }
-        }
     }
 
     /// Joins what runs with the updates that brought it.

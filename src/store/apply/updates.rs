@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::effects::Effects;
 use super::settle::settle;
 use super::step::Step;
-use crate::domain::{Update, UpdateInput, UpdateState, explain_waiting, update_transition};
+use crate::domain::{Update, UpdateInput, UpdateState, explain_waiting, update_transition, with_note};
 use crate::store::database::Value;
 use crate::store::outbox::of_update;
 use crate::store::rows::{json_changes, update_columns};
@@ -93,9 +93,9 @@ fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
     update.reason = match step.input {
         UpdateInput::Replay => Some(format!("replayed; before: {}", update.reason.as_deref().unwrap_or_default())),
         // It follows from the causes.
-        UpdateInput::Wait | UpdateInput::Resume | UpdateInput::Land => None,
+        UpdateInput::Wait | UpdateInput::Resume | UpdateInput::Land => with_note(update.reason.as_deref(), None),
+        UpdateInput::Postpone => with_note(update.reason.as_deref(), step.reason.clone()),
         UpdateInput::Confirm
-        | UpdateInput::Postpone
         | UpdateInput::FindUnchanged
         | UpdateInput::Supersede
         | UpdateInput::Refuse

@@ -61,7 +61,7 @@ async fn hold_expires_at_its_time() {
     let clock = Clock::stopped_at(at(FRIDAY));
     let fixture = Fixture::with(clock.clone()).await;
     let expiry = clock.now() + Duration::from_secs(60);
-    let hold = fixture.store.block(hold(Some(expiry))).await.unwrap();
+    let hold = fixture.store.block(hold(Some(expiry))).await.unwrap().block;
     let id = fixture.pushed("a").await;
     fixture.decide().await;
     assert_eq!(fixture.store.next_wait_change(clock.now()).await.unwrap(), NextWait { due: false, at: Some(expiry) });
@@ -129,9 +129,28 @@ async fn update_that_waits_for_something_else_stays_when_a_block_ends() {
     let hold = fixture.hold().await;
     fixture.decide().await;
     assert_eq!(fixture.states(&[&rejected, &held]).await, [UpdateState::Waiting; 2]);
+    // Its next try would meet the hold.
+    let reason = fixture.update_of(&rejected).await.reason.unwrap();
+    assert!(reason.contains(&hold.id) && reason.contains("a hook said no"), "{reason}");
     fixture.release(&hold).await;
     assert_eq!(fixture.states(&[&rejected, &held]).await, [UpdateState::Waiting, UpdateState::Pending]);
     assert!(!fixture.store.review_waits().await.unwrap());
+}
+
+#[tokio::test]
+async fn block_names_the_pushes_that_were_sent_before_it() {
+    let fixture = Fixture::new().await;
+    let (ours, other) = (fixture.pushed("a").await, fixture.pushed_to("uyou/order-service", "a").await);
+    let push = fixture.begin_push(&[&ours, &other]).await.unwrap();
+    let user_service = repository().to_string();
+    let made = fixture.store.block(hold(None)).await.unwrap();
+    assert_eq!(made.under_way, std::slice::from_ref(&user_service));
+    let made = fixture.store.block(freeze(None)).await.unwrap();
+    assert_eq!(made.under_way, ["docker.io/uyou/order-service".to_owned(), user_service]);
+    let elsewhere = NewBlock { environment: "qa".to_owned(), ..freeze(None) };
+    assert!(fixture.store.block(elsewhere).await.unwrap().under_way.is_empty());
+    fixture.store.end_push(&push, PushInput::FindLanded, false).await.unwrap();
+    assert!(fixture.store.block(hold(None)).await.unwrap().under_way.is_empty());
 }
 
 #[tokio::test]
@@ -141,7 +160,7 @@ async fn hold_is_about_its_place_and_freeze_about_its_environment() {
     let (held, free) = (fixture.pushed("a").await, fixture.pushed_to("uyou/order-service", "b").await);
     fixture.decide().await;
     assert_eq!(fixture.states(&[&held, &free]).await, [UpdateState::Waiting, UpdateState::Pending]);
-    let elsewhere = fixture.store.block(NewBlock { environment: "qa".to_owned(), ..freeze(None) }).await.unwrap();
+    let elsewhere = fixture.store.block(NewBlock { environment: "qa".to_owned(), ..freeze(None) }).await.unwrap().block;
     fixture.decide().await;
     assert_eq!(fixture.states(&[&free]).await, [UpdateState::Pending]);
     assert_eq!(fixture.store.blocks().await.unwrap().rows, [hold, elsewhere]);

@@ -137,7 +137,7 @@ impl Fixture {
     }
 
     async fn hold(&self) -> Block {
-        self.store.block(hold(None)).await.unwrap()
+        self.store.block(hold(None)).await.unwrap().block
     }
 
     async fn release(&self, hold: &Block) -> Option<Block> {
@@ -145,7 +145,7 @@ impl Fixture {
     }
 
     async fn freeze(&self, expires_at: Option<Timestamp>) -> Block {
-        self.store.block(freeze(expires_at)).await.unwrap()
+        self.store.block(freeze(expires_at)).await.unwrap().block
     }
 
     async fn thaw(&self, freeze: &Block) -> Option<Block> {

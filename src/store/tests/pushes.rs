@@ -308,12 +308,14 @@ async fn rejected_push_is_retried_with_growing_pauses_and_given_up() {
         assert!(fixture.store.review_waits().await.unwrap());
         assert_eq!(fixture.states(&[&id]).await, [UpdateState::Pending]);
     }
-    // The branch moved: the next try is at once.
-    reject().await;
+    // The branch moved: the next try is at once, and does not lengthen the pauses.
+    assert_eq!(reject().await.unwrap().failures, 5);
     fixture.store.end_rejections(&["qa".to_owned()]).await.unwrap();
     assert_eq!(fixture.states(&[&id]).await, [UpdateState::Waiting]);
     fixture.store.end_rejections(&["staging".to_owned()]).await.unwrap();
     assert_eq!(fixture.states(&[&id]).await, [UpdateState::Pending]);
+    assert_eq!(reject().await.unwrap().failures, 5);
+    fixture.store.end_rejections(&["staging".to_owned()]).await.unwrap();
     clock.set(start + seconds(60));
     assert_eq!(reject().await, None);
     let update = fixture.update_of(&id).await;
@@ -323,7 +325,7 @@ async fn rejected_push_is_retried_with_growing_pauses_and_given_up() {
         Some("the remote has rejected the push since 2026-11-27T12:00:00Z: protected branch")
     );
     let tries = fixture.store.failed_attempts(&id).await.unwrap();
-    assert_eq!((tries.len(), tries[5].asked.as_str()), (6, "branch"));
+    assert_eq!((tries.len(), tries[6].asked.as_str()), (7, "branch"));
 }
 
 #[tokio::test]

@@ -153,6 +153,7 @@ impl From<&Block> for HoldView {
             rollback: hold.request_id.clone(),
             created_at: hold.created_at,
             expires_at: hold.expires_at,
+            under_way: Vec::new(),
         }
     }
 }
@@ -166,6 +167,7 @@ impl From<&Block> for FreezeView {
             actor: freeze.actor.clone(),
             created_at: freeze.created_at,
             expires_at: freeze.expires_at,
+            under_way: Vec::new(),
         }
     }
 }
