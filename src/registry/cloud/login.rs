@@ -21,6 +21,10 @@ const DROP_PAUSE: Duration = Duration::from_secs(30);
 /// An account is not used during this last part of its life, or a tenth of it if that is less.
 const LAST_PART: Duration = Duration::from_secs(10);
 
+/// An account that seems to end earlier is used this long. Otherwise a wrong clock would cause a login for each request; an
+/// account that has really ended is refused and dropped.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+
 /// A short-lived account with its end.
 pub(in crate::registry) struct CloudToken {
     pub(in crate::registry) cloud: Cloud,
@@ -33,6 +37,7 @@ pub(in crate::registry) struct CloudToken {
 impl CloudToken {
     /// Creates a token that was requested at `asked_at`, because its life starts before the answer arrives.
     pub(super) fn new(cloud: Cloud, account: Account, asked_at: Instant, life: Duration) -> Self {
+        let life = life.max(SHORTEST_LIFE);
         let renew_at = asked_at + life * 3 / 4;
         Self { cloud, account, renew_at, until: asked_at + life - (life / 10).min(LAST_PART) }
     }
@@ -171,5 +176,93 @@ impl CloudLogin {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tagrelay_test_support::fake::{Answer as FakeAnswer, Fake};
+
+    const HOST: &str = "europe-docker.pkg.dev";
+
+    /// A login whose metadata server is a fake.
+    fn login(metadata: &Fake) -> Arc<CloudLogin> {
+        let host = metadata.url.strip_prefix("http://").unwrap().to_owned();
+        let environment = CloudEnvironment::read(&|name| match name {
+            "GCE_METADATA_HOST" => Ok(host.clone()),
+            _ => Err(std::env::VarError::NotPresent),
+        });
+        crate::registry::install_tls_provider();
+        let client = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
+        let (registry, limits) = (HOST.to_owned(), Default::default());
+        let services = Services { registry, metadata: client.clone(), client, limits };
+        Arc::new(CloudLogin::new(Cloud::Google, HOST, environment, services).unwrap())
+    }
+
+    /// A token that is due for renewal, and valid for another hour.
+    fn due() -> Arc<CloudToken> {
+        let account = Account::Password { username: "u".to_owned(), password: "old".into() };
+        let now = Instant::now();
+        Arc::new(CloudToken { cloud: Cloud::Google, account, renew_at: now, until: now + Duration::from_secs(3600) })
+    }
+
+    async fn password(login: &Arc<CloudLogin>) -> (String, bool) {
+        use tagrelay_secret::ExposeSecret as _;
+        let (token, cached) = login.token().await.unwrap();
+        let Account::Password { password, .. } = &token.account else { panic!("no password") };
+        (password.expose_secret().to_owned(), cached)
+    }
+
+    /// Waits until the fetch in flight has ended.
+    async fn fetched(login: &Arc<CloudLogin>) {
+        let fetch = login.lock().fetch.clone();
+        if let Some(fetch) = fetch {
+            drop(fetch.await);
+        }
+    }
+
+    #[tokio::test]
+    async fn token_is_renewed_in_the_background() {
+        let answer = |_: &_| FakeAnswer::Json(200, r#"{"access_token":"new","expires_in":3599}"#.to_owned());
+        let metadata = Fake::start(answer).await;
+        let login = login(&metadata);
+        login.lock().current = Some(due());
+        assert_eq!(password(&login).await, ("old".to_owned(), true));
+        assert_eq!(password(&login).await.1, true, "a request does not wait for the renewal");
+        fetched(&login).await;
+        assert_eq!(password(&login).await, ("new".to_owned(), true));
+        assert_eq!(metadata.take().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn failed_renewal_keeps_the_token_and_pauses() {
+        for answer in [FakeAnswer::Json(503, String::new()), FakeAnswer::Json(403, String::new())] {
+            let metadata = Fake::start(move |_| answer.clone()).await;
+            let login = login(&metadata);
+            login.lock().current = Some(due());
+            for _ in 0..3 {
+                assert_eq!(password(&login).await, ("old".to_owned(), true));
+                fetched(&login).await;
+            }
+            assert_eq!(metadata.take().len(), 1);
+            // At its end it is not used any more.
+            let ended = CloudToken { until: Instant::now(), ..Arc::into_inner(due()).unwrap() };
+            login.lock().current = Some(Arc::new(ended));
+            assert!(login.token().await.is_err());
+        }
+    }
+
+    #[test]
+    fn token_is_renewed_after_three_quarters_of_its_life() {
+        let account = || Account::IdentityToken("t".into());
+        let now = Instant::now();
+        let seconds = |life: u64| {
+            let token = CloudToken::new(Cloud::Azure, account(), now, Duration::from_secs(life));
+            ((token.renew_at - now).as_secs(), (token.until - now).as_secs())
+        };
+        assert_eq!(seconds(12 * 3600), (9 * 3600, 12 * 3600 - 10));
+        assert_eq!(seconds(3600), (2700, 3590));
+        assert_eq!(seconds(0), (45, 54));
     }
 }
