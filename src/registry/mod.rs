@@ -191,6 +191,21 @@ impl Listing {
     }
 }
 
+/// A login that the settings do not mention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutomaticLogin {
+    pub cloud: Cloud,
+    /// The environment variables that are its reason.
+    pub variables: Vec<&'static str>,
+}
+
+/// Writes `uses login = "aws", because the environment has AWS_ROLE_ARN`.
+impl std::fmt::Display for AutomaticLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uses login = \"{}\", because the environment has {}", self.cloud, self.variables.join(", "))
+    }
+}
+
 /// Why the `[[registry]]` settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistriesError {
@@ -387,11 +402,10 @@ impl Registries {
         VerifiedImage::unchecked(image)
     }
 
-    /// Returns the cloud whose login the registry uses although the settings do not say so, with the environment variables
-    /// that are the reason.
-    pub fn automatic_login(&self, host: &str) -> Option<(Cloud, Vec<&'static str>)> {
+    /// Returns the login that the registry uses although the settings do not mention it.
+    pub fn automatic_login(&self, host: &str) -> Option<AutomaticLogin> {
         let cloud = self.registry(host).ok()?.automatic_login()?;
-        Some((cloud, self.clients.environment.identity_variables(cloud)))
+        Some(AutomaticLogin { cloud, variables: self.clients.environment.identity_variables(cloud) })
     }
 
     fn registry(&self, host: &str) -> Result<Arc<Registry>, RegistriesError> {

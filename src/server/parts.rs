@@ -1,6 +1,5 @@
 //! Makes the parts of the pipeline from settings.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,27 +47,15 @@ pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     if settings.argocd.is_some() {
         metrics.expect_argocd(settings.environments.iter().map(|environment| environment.name.as_str()));
     }
-    registry_hosts(settings).iter().for_each(|host| metrics.expect_registry(host));
-}
-
-/// Returns the registry hosts that the settings name without wildcards.
-fn registry_hosts(settings: &Settings) -> BTreeSet<&str> {
-    let named = settings.registries.sections.iter().map(|registry| registry.host.as_str());
-    // The first component of a pattern is its registry.
-    let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
-    named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{'])).collect()
+    settings.registry_hosts().iter().for_each(|host| metrics.expect_registry(host));
 }
 
 /// Creates the registries, and logs which of them use a cloud login that the settings do not mention.
 pub(super) fn open_registries(settings: &Settings) -> anyhow::Result<Arc<Registries>> {
     let registries = Registries::open(settings.registries.clone())?;
-    for host in registry_hosts(settings) {
-        if let Some((cloud, variables)) = registries.automatic_login(host) {
-            let variables = variables.join(", ");
-            tracing::info!(
-                registry = host,
-                "registry {host} uses login = \"{cloud}\", because the environment has {variables}"
-            );
+    for host in settings.registry_hosts() {
+        if let Some(login) = registries.automatic_login(host) {
+            tracing::info!(registry = host, "registry {host} {login}");
         }
     }
     Ok(Arc::new(registries))

@@ -32,6 +32,7 @@ mod source;
 mod tag;
 mod template;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -220,6 +221,14 @@ impl Settings {
 }
 
 impl Settings {
+    /// Returns the registry hosts that the settings name without wildcards.
+    pub fn registry_hosts(&self) -> BTreeSet<&str> {
+        let named = self.registries.sections.iter().map(|registry| registry.host.as_str());
+        // The first component of a pattern is its registry.
+        let managed = self.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
+        named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{'])).collect()
+    }
+
     /// Returns the quiet period and commit messages of a config repository.
     pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
         let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);

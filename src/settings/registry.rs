@@ -28,8 +28,9 @@ fn read_docker_config(top: Section<'_>) -> Option<PathBuf> {
         Ok(helpers) => {
             for helper in helpers {
                 let message = format!("`docker_config`: the credential helper `{}` is not run", helper.escape_debug());
-                let hint = "write the account to `auths`, or to a [[registry]]".to_owned();
-                section.report().warning(path.offset, message, hint);
+                let hint =
+                    "write the account to `auths`, or to a [[registry]]; AWS, Google and Azure need only `login` there";
+                section.report().warning(path.offset, message, hint.to_owned());
             }
             Some(path.value)
         }

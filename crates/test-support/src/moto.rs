@@ -24,7 +24,7 @@ impl Moto {
     ///
     /// Returns `None`, with a message, if it is not installed.
     pub fn start(first_verified: usize) -> Option<Self> {
-        let mut process = peer::tool("moto_server")?
+        let process = peer::tool("moto_server")?
             .args(["-H", "127.0.0.1", "-p", "0"])
             .env("INITIAL_NO_AUTH_ACTION_COUNT", first_verified.to_string())
             .stdin(Stdio::null())
@@ -32,7 +32,9 @@ impl Moto {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = process.stderr.take().unwrap();
+        // Ended by `drop` from here on.
+        let mut moto = Self { url: String::new(), process };
+        let log = moto.process.stderr.take().unwrap();
         let (said, heard) = mpsc::channel();
         // Reads the log to its end, so that the program never blocks on it.
         std::thread::spawn(move || {
@@ -42,10 +44,10 @@ impl Moto {
         });
         while let Ok(line) = heard.recv_timeout(START_LIMIT) {
             if let Some((_, url)) = line.split_once("Running on ") {
-                return Some(Self { url: url.trim().to_owned(), process });
+                url.trim().clone_into(&mut moto.url);
+                return Some(moto);
             }
         }
-        let _ = process.kill();
         panic!("moto did not begin to listen");
     }
 

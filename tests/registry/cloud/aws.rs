@@ -217,8 +217,11 @@ async fn login_is_automatic_with_the_variables_and_a_private_host() {
     let doors = NamedDoors::open(&[(HOST, &registry.url)]).await;
     let variables = [("AWS_ROLE_ARN", "r"), ("AZURE_CLIENT_ID", "c")];
     let with = registries(&doors, Vec::new(), environment(&variables));
-    assert_eq!(with.automatic_login(HOST), Some((Cloud::Aws, vec!["AWS_ROLE_ARN"])));
-    assert_eq!(with.automatic_login("uyou.azurecr.io"), Some((Cloud::Azure, vec!["AZURE_CLIENT_ID"])));
+    let login = |host: &str| with.automatic_login(host).map(|login| login.to_string());
+    let expected =
+        |cloud: &str, variable: &str| Some(format!("uses login = \"{cloud}\", because the environment has {variable}"));
+    assert_eq!(login(HOST), expected("aws", "AWS_ROLE_ARN"));
+    assert_eq!(login("uyou.azurecr.io"), expected("azure", "AZURE_CLIENT_ID"));
     // Anonymous access works there, and the identity may have no permission.
     assert_eq!(with.automatic_login("public.ecr.aws"), None);
     assert_eq!(with.automatic_login("gcr.io"), None);
