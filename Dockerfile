@@ -30,6 +30,9 @@ RUN mkdir -p src benches \
     && rm -r src benches crates/*/src
 
 COPY . .
+# For `tagrelay --version`: the build context has no .git.
+ARG TAGRELAY_COMMIT=""
+ARG TAGRELAY_COMMIT_DATE=""
 RUN cargo build --release --locked && mkdir /empty
 
 # Contains glibc, libgcc, CA certificates and a nonroot user; no shell and no package manager. HTTPS and SSH are part of

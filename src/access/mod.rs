@@ -7,4 +7,4 @@ mod permission;
 mod token;
 
 pub use permission::{EnvironmentScope, InvalidPermission, Permission};
-pub use token::{ApiToken, TokenSecret};
+pub use token::{ApiToken, PresentedToken, TokenSecret};

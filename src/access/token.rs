@@ -4,7 +4,7 @@ use subtle::ConstantTimeEq;
 use super::{EnvironmentScope, Permission};
 use tagrelay_secret::{ExposeSecret, Secret, SecretError};
 
-/// An API token: how its bearer is recognised, and what the bearer may do.
+/// An API token: its secret and its permissions.
 #[derive(Debug, Clone)]
 pub struct ApiToken {
     /// The name of the bearer, which appears in commits and in the history.
@@ -13,13 +13,23 @@ pub struct ApiToken {
     pub permissions: Vec<Permission>,
 }
 
-/// What a presented token is compared with.
+/// The secret of an API token, in clear or as a hash.
 #[derive(Debug, Clone)]
 pub enum TokenSecret {
     /// The token itself.
     Secret(Secret),
     /// The SHA-256 of the token. Not salted, so the token must be long and random.
     Sha256([u8; 32]),
+}
+
+/// The SHA-256 of a token, as requests present it.
+#[derive(Clone)]
+pub struct PresentedToken([u8; 32]);
+
+impl PresentedToken {
+    pub fn new(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
 }
 
 impl ApiToken {
@@ -35,8 +45,9 @@ impl ApiToken {
         self.permissions.iter().any(|permission| *permission == Permission::Admin || is_wanted(permission))
     }
 
-    /// Returns whether the bearer may see the promotions and rollbacks of an environment: with `read`, or with the permission
-    /// to request them.
+    /// Returns whether the bearer may see the promotions and rollbacks of an environment.
+    ///
+    /// Needs `read`, or the permission to request promotions or rollbacks there.
     pub fn may_see_requests(&self, environment: &str) -> bool {
         let scope = EnvironmentScope::one(environment);
         self.may(&Permission::Read)
@@ -51,13 +62,20 @@ impl TokenSecret {
     /// # Errors
     ///
     /// If the file or variable of the token can no longer be read.
-    pub fn matches(&self, presented: &str) -> Result<bool, SecretError> {
-        let expected: [u8; 32] = match self {
-            Self::Secret(secret) => Sha256::digest(secret.reveal()?.expose_secret()).into(),
-            Self::Sha256(hash) => *hash,
-        };
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        Ok(expected.ct_eq(&presented).into())
+    pub fn matches(&self, presented: &PresentedToken) -> Result<bool, SecretError> {
+        Ok(self.hash()?.0.ct_eq(&presented.0).into())
+    }
+
+    /// Returns the hash of the token.
+    ///
+    /// # Errors
+    ///
+    /// If the file or variable of the token can no longer be read.
+    pub fn hash(&self) -> Result<PresentedToken, SecretError> {
+        Ok(match self {
+            Self::Secret(secret) => PresentedToken::new(secret.reveal()?.expose_secret()),
+            Self::Sha256(hash) => PresentedToken(*hash),
+        })
     }
 }
 
@@ -85,9 +103,9 @@ mod tests {
         let plain = TokenSecret::Secret(Secret::inline("s3cret".to_owned()).unwrap());
         let hashed = TokenSecret::Sha256(Sha256::digest("s3cret").into());
         for token in [plain, hashed] {
-            assert!(token.matches("s3cret").unwrap());
+            assert!(token.matches(&PresentedToken::new("s3cret")).unwrap());
             for wrong in ["", "s3cre", "s3cret ", "S3cret"] {
-                assert!(!token.matches(wrong).unwrap(), "{wrong}");
+                assert!(!token.matches(&PresentedToken::new(wrong)).unwrap(), "{wrong}");
             }
         }
     }
@@ -98,8 +116,9 @@ mod tests {
         let path = folder.path().join("token");
         std::fs::write(&path, "s3cret\n").unwrap();
         let token = TokenSecret::Secret(Secret::from_file(&path).unwrap());
-        assert!(token.matches("s3cret").unwrap());
+        let presented = PresentedToken::new("s3cret");
+        assert!(token.matches(&presented).unwrap());
         std::fs::remove_file(&path).unwrap();
-        assert!(token.matches("s3cret").is_err());
+        assert!(token.matches(&presented).is_err());
     }
 }

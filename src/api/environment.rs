@@ -35,7 +35,7 @@ pub struct EnvironmentView {
     pub tip: Option<String>,
     /// Why the branch could not be read.
     pub unread_because: Option<String>,
-    /// What freezes it now; `null`: nothing.
+    /// The active freezes; `null`: not frozen.
     pub freeze: Option<FrozenView>,
     pub repositories: Vec<CellView>,
     /// Files that could not be read.
@@ -68,7 +68,7 @@ pub struct ApplicationView {
     pub observed_at: Timestamp,
 }
 
-/// A repository in an environment.
+/// A place: one repository in one environment.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct CellView {
     pub repository: String,
@@ -84,23 +84,23 @@ pub struct CellView {
     #[schema(value_type = Option<Cause>)]
     pub cause: Option<Word<Cause>>,
     pub actor: Option<String>,
-    /// The reason that was given for the promotion or rollback.
+    /// The reason given for the promotion or rollback.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The other versions of the environments that it is promoted from.
+    /// The environments that promotions come from, if they run another version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drifts: Vec<DriftView>,
     /// The rollout of that commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub holds: Vec<HoldView>,
-    /// Updates that wait, for example for a hold or freeze to end. The last is the one that would be written if all could go.
+    /// Waiting updates, for example because of a hold or freeze. If nothing blocked them, the last one would be written.
     pub waiting: Vec<UpdateView>,
     /// Left out with `sites=false`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteView>,
 }
 
-/// The version of an environment that promotions come from, if another one runs.
+/// An environment that promotions come from, and that runs another version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DriftView {
     pub environment: String,
@@ -110,7 +110,7 @@ pub struct DriftView {
     pub direction: Word<Direction>,
 }
 
-/// A place in a manifest that names a version.
+/// A site: one position in a manifest that names a version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SiteView {
     pub path: String,

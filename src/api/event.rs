@@ -104,8 +104,12 @@ pub struct StepView {
 /// `POST /api/v1/events/{id}/replay`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReplayedEvent {
+    /// The id of the event.
+    #[serde(default)]
+    pub replayed: String,
+    /// Only for tokens with the permission `read`.
     #[serde(flatten)]
-    pub event: EventDetailView,
+    pub event: Option<EventDetailView>,
     /// For a queued event that waited for its next attempt: until when and why. The attempt is made now; if it fails, the event
     /// waits again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,7 +31,7 @@ pub struct HistoryView {
     pub cause_id: String,
     /// The receiver, or the name of the API token.
     pub actor: String,
-    /// The reason that the promotion or rollback was given; `None` for events.
+    /// The reason given for the promotion or rollback; left out for events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When the image was pushed, according to the registry.
@@ -46,7 +46,9 @@ pub struct HistoryView {
     /// The rollout of the commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub files: Vec<FileView>,
-    /// Whether a rollback can go back to this version: its tag is one, and the environment runs another version.
+    /// Whether the environment can roll back to this version.
+    ///
+    /// True if the image rule accepts its tag, and the environment runs another version.
     #[serde(default)]
     pub can_roll_back_to: bool,
 }

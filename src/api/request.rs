@@ -17,7 +17,9 @@ pub struct PromotionBody {
     /// The environment whose versions are taken; may be left out if `promote_from` has only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Whole names, or last components if those are unambiguous; default: every repository that both environments run.
+    /// The repositories to promote, each by its whole name or its last component if that is unambiguous.
+    ///
+    /// Default: every repository that both environments run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repositories: Option<Vec<String>>,
     /// A tag to promote instead of the version that `from` runs. Needs `repositories`.

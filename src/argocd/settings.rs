@@ -19,12 +19,12 @@ pub struct ArgoCdSettings {
     pub timeout: Duration,
 }
 
-/// How Tagrelay uses an Argo CD.
+/// How Tagrelay reaches Argo CD.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Through the API, as an account that may `get` applications.
+    /// Calls Argo CD's API, as an account that may `get` applications.
     Token(Secret),
-    /// Through the webhook only, which receives a push event for each commit.
+    /// Only sends a push event to Argo CD's webhook for each commit.
     Webhook {
         /// For example `https://argocd.example.com/api/webhook`.
         url: Url,

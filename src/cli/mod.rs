@@ -41,10 +41,13 @@ use output::{BAD, Times};
 /// The default settings file.
 const DEFAULT_SETTINGS: &str = "tagrelay.toml";
 
+/// Version, commit and date: `0.1.0 (0123456789ab 2026-12-01)`.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TAGRELAY_BUILD"), ")");
+
 /// Relays image tags from container registries to the Git repository that Argo CD watches.
 #[derive(Parser)]
 #[command(
-    version,
+    version = VERSION,
     max_term_width = 100,
     arg_required_else_help = true,
     after_help = "\

@@ -26,7 +26,7 @@ pub(super) struct PlaceOptions {
     all: bool,
 }
 
-/// What the caller named.
+/// The environment and repositories that the caller named.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Places {
     pub(super) environment: String,
@@ -54,7 +54,7 @@ impl PlaceOptions {
         }
     }
 
-    /// Sorts the names. `verb` names the command in errors.
+    /// Separates the environment from the repositories. `verb` is the command in error messages.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Places {
         Ok(matrix.environments.into_iter().flat_map(of).collect())
     }
 
-    /// Whether each name is one repository, so that the server can be asked without looking them up.
+    /// Whether repositories are named and none is a glob, so that they need not be looked up first.
     pub(super) fn are_words(&self) -> bool {
         !self.repositories.is_empty() && !self.repositories.iter().any(|name| name.contains(['*', '?', '[', '{']))
     }

@@ -62,11 +62,11 @@ pub enum EditOutcome {
 /// A commit and its changes.
 #[derive(Debug, Clone)]
 pub struct PlannedCommit {
-    /// The environments that it changes, in the order of the plan.
+    /// The changed environments, in the order of the plan.
     pub environments: Vec<String>,
     /// The commit; `None` while its message is rendered.
     pub id: Option<CommitId>,
-    /// The keys of its updates with their changes, in the order of the plan.
+    /// The changes of each update by its key, in the order of the plan.
     pub changes: Vec<(String, Vec<Change>)>,
 }
 

@@ -117,7 +117,7 @@ impl ConfigRepository {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The folder of the mirror. Only [`reopen`](Self::reopen) may use it at the same time.
+    /// The folder of the mirror. Another handle may share it only if [`reopen`](Self::reopen) created that handle.
     pub fn mirror(&self) -> &Path {
         &self.inner.mirror
     }
@@ -349,7 +349,7 @@ impl ConfigRepository {
         let Ok(Some(compaction)) = blocking(move || local.compaction()).await else { return };
         let resets = compaction.resets();
         let compacted = blocking(move || compaction.run()).await.map_err(MirrorError::from).flatten();
-        // Only for the exchange of the files: no pack may be received at that moment.
+        // Locked only while the files are exchanged, because no pack may be received during the exchange.
         let _conversation = self.inner.conversation.lock().await;
         let local = self.inner.local.clone();
         match blocking(move || local.adopt(compacted, resets)).await.map_err(MirrorError::from).flatten() {

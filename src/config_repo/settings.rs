@@ -30,13 +30,13 @@ impl RemoteSettings {
     }
 }
 
-/// Authors, signature and number of our commits.
+/// Author, committer, grouping and signature of our commits.
 #[derive(Debug, Clone)]
 pub struct CommitSettings {
     pub author: Identity,
     /// The committer; `None`: the author.
     pub committer: Option<Identity>,
-    /// The number of commits for several environments.
+    /// One commit per environment, or one for all.
     pub grouping: Grouping,
     /// Signs the commits; `None`: unsigned.
     pub signer: Option<Signer>,

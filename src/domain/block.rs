@@ -9,9 +9,9 @@ use tagrelay_image::Repository;
 words! {
     /// The two names of a block in the API and the commands.
     BlockKind {
-        /// Keeps events away from one repository of an environment.
+        /// Stops automatic updates of one place.
         Hold = "hold",
-        /// Keeps everything but rollbacks and overrides away from an environment.
+        /// Stops all updates of an environment except rollbacks and overrides.
         Freeze = "freeze",
     }
 }
@@ -92,7 +92,7 @@ impl Blocks {
             .max_by_key(|block| block.expires_at.unwrap_or(Timestamp::MAX))
     }
 
-    /// Returns what freezes an environment at `now`.
+    /// Returns the freezes of an environment that are active at `now`; `None`: it is not frozen.
     pub fn frozen(&self, environment: &str, now: Timestamp) -> Option<Frozen> {
         let schedule = self.calendar.of(environment);
         let rows =

@@ -266,8 +266,11 @@ fn unreadable(time: &BuildTime) -> String {
     }
 }
 
-/// Whether the order of arrival is uncertain: catch-up found the subject, and a webhook announced the other version less than two
-/// periods before that. The event's id is the time of the find, not of the push. Two finds are in order.
+/// Returns whether the subject may have been pushed before `other`, although its event is later.
+///
+/// The id of an event of catch-up has the time at which the tag was found, which can be long after the push. So the order is
+/// uncertain if a webhook announced `other` less than two periods before catch-up found the subject. If catch-up found both, the
+/// order of their events counts.
 fn may_have_come_before(subject: &Subject<'_>, other: &Other) -> bool {
     let Some(doubt) = subject.catch_up.filter(|_| subject.cause == Cause::CatchUp) else { return false };
     let Some((cause, other_id)) = &other.cause else { return false };

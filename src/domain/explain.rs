@@ -3,12 +3,12 @@ use super::update::Update;
 use super::wait::{Wait, WaitCause, may_go};
 use crate::policy::Criterion;
 
-/// Returns why an update ends after a later one of its place has landed. `newer` is the tag or digest of the later one.
+/// Returns the reason of an update that a later one of its place replaced. `newer` is the tag or digest of the later one.
 pub fn overtaken(newer: &str, environment: &str) -> String {
     format!("older: {newer} was written to {environment} later")
 }
 
-/// Returns why an update ends because another candidate of its place is written instead.
+/// Returns the reason of an update that another candidate of its place replaced. `cause_id` is the cause of that candidate.
 pub(super) fn outdone(cause_id: &str) -> String {
     format!("{cause_id} is newer and is written instead")
 }

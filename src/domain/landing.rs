@@ -3,7 +3,7 @@ use super::update::{Cause, UpdateState};
 /// What happens to an open update when a later one of its place has landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLanding {
-    /// It ends: what a person requests later wins.
+    /// It ends, because the later update replaces it.
     End,
     /// It is decided again, at the new tip.
     DecideAgain,
@@ -11,8 +11,10 @@ pub enum AfterLanding {
     Keep,
 }
 
-/// Returns what happens to an update of `other` in state `state` when one of `landed` has ended in `end`, which was caused later.
-/// `blocked`: it waits for a hold or freeze.
+/// Returns what happens to an open update when a later one of its place has landed.
+///
+/// `landed` and `end` are the cause and the final state of the later update, `other` and `state` the cause and the state of the
+/// open one. `blocked`: the open update waits for a hold or freeze.
 ///
 /// Arrival orders requests only. A late build of an older commit arrives after the newer build, so between events the order criteria
 /// decide, and they need the tip.

@@ -66,10 +66,10 @@ impl RequestState {
     }
 }
 
-/// Returns the first state of a promotion's update and its reason, for the promotion and its dry run alike.
+/// Returns the first state of a promotion's update, and the reason of that state. The dry run returns the same.
 ///
-/// `wanted` is `Unchanged` if the environment runs the version. That wins over a hold, because there is nothing to do. Otherwise
-/// a hold refuses.
+/// `wanted` is `Unchanged` if the environment already runs the version. Then a hold does not matter, because there is nothing to
+/// write. Otherwise a hold refuses the update.
 pub fn first_state(wanted: UpdateState, hold: Option<&Block>) -> (UpdateState, Option<String>) {
     match (wanted, hold) {
         (UpdateState::Unverified | UpdateState::Pending, Some(hold)) => {

@@ -62,7 +62,7 @@ words! {
 /// Each transition also writes an entry of the outbox, except for failed tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// The state of the event is worked out again from its updates.
+    /// The state of the event is computed again from its updates.
     SettleCause,
     /// The failed try is recorded for the event or request.
     RecordFailure,
@@ -131,9 +131,9 @@ pub fn event_transition(
         (Queued, In::Postpone) => (Queued, &[RecordFailure]),
         (Queued, In::Refuse) => (Refused, &[RecordFailure]),
         (Pending | Waiting | Committed | Unchanged | Superseded | Refused, In::Settle) => (of_updates, &[]),
-        // Also if it was committed in another environment: only refused updates run again.
+        // An event with a committed update may have a refused one in another environment. Only refused updates run again.
         (Refused | Committed | Unchanged | Superseded, In::Replay) => (Queued, &[ReplayUpdates, RecordFailure]),
-        // The open decision on a queued event is not among its updates.
+        // A queued event is not decided yet, so its updates do not give its state.
         (Queued, In::Settle | In::Replay)
         | (Pending | Waiting, In::Confirm | In::Postpone | In::Refuse | In::Replay)
         | (Committed | Unchanged | Superseded | Refused, In::Confirm | In::Postpone | In::Refuse) => return None,

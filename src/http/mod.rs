@@ -65,7 +65,8 @@ struct Inner {
     receivers: BTreeMap<String, Arc<Gate>>,
     /// A task will store the last requests of the receivers soon.
     storing_last: AtomicBool,
-    tokens: Vec<Arc<ApiToken>>,
+    /// The tokens in force. A reload replaces them for open streams, too.
+    tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
     max_body_bytes: usize,
     /// Fetches certificates and keys, and confirms subscriptions, if a sender asks for it.
     errands: reqwest::Client,
@@ -104,7 +105,8 @@ impl Routes {
             .iter()
             .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
             .collect();
-        Ok(Self::join(parts, gates, errands, (Arc::default(), Orphans::default())))
+        let kept = Kept { has_been_ready: Arc::default(), orphans: Orphans::default(), tokens: Arc::default() };
+        Ok(Self::join(parts, gates, errands, kept))
     }
 
     /// Returns the routes after a reload. Receivers for which `is_same` returns true are kept with their limits; all keep
@@ -117,15 +119,16 @@ impl Routes {
         };
         let gates = parts.receivers.iter().map(gate).collect();
         let old = &self.app.0;
-        let kept = (Arc::clone(&old.has_been_ready), old.orphans.clone());
+        let has_been_ready = Arc::clone(&old.has_been_ready);
+        let kept = Kept { has_been_ready, orphans: old.orphans.clone(), tokens: Arc::clone(&old.tokens) };
         Self::join(parts, gates, old.errands.clone(), kept)
     }
 
-    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: (Arc<AtomicBool>, Orphans)) -> Self {
-        let (has_been_ready, orphans) = kept;
-        let Parts { relay, receivers: _, tokens, max_body_bytes, reloads, stopped } = parts;
+    fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: Kept) -> Self {
+        let Kept { has_been_ready, orphans, tokens } = kept;
+        tokens.send_replace(parts.tokens.into_iter().map(Arc::new).collect());
+        let Parts { relay, max_body_bytes, reloads, stopped, .. } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
-        let tokens = tokens.into_iter().map(Arc::new).collect();
         let storing_last = AtomicBool::new(false);
         let inner = Inner {
             relay,
@@ -159,6 +162,13 @@ impl Routes {
     pub fn operations(&self) -> Router {
         finish(operations::health_routes().route("/metrics", get(operations::metrics)), &self.app)
     }
+}
+
+/// What the routes take over at a reload.
+struct Kept {
+    has_been_ready: Arc<AtomicBool>,
+    orphans: Orphans,
+    tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
 }
 
 /// The routes in force. Clones share them.

@@ -42,7 +42,7 @@ struct Inner {
 
 struct Current {
     acceptor: TlsAcceptor,
-    /// The bytes of certificate and key that it was made of.
+    /// The bytes of certificate and key from which `acceptor` was made.
     pair: (Vec<u8>, Vec<u8>),
 }
 
@@ -62,13 +62,13 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`]. Then the certificate before stays in use.
+    /// [`TlsError`]. The previous certificate then stays in use.
     fn refresh(&self) -> Result<bool, TlsError> {
         let pair = read(&self.0.certificate, &self.0.key)?;
         if self.0.current.read().unwrap_or_else(PoisonError::into_inner).pair == pair {
             return Ok(false);
         }
-        // While a pair is being replaced, certificate and key may not fit; the next look finds both.
+        // While the files are being replaced, certificate and key may not fit. The next refresh reads both new files.
         let acceptor = acceptor(&self.0.certificate, &pair)?;
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Current { acceptor, pair };
         Ok(true)

@@ -110,7 +110,7 @@ pub(super) fn read(
             let [year, month, day] = DATE.map(part);
             year.zip(month).zip(day).map(|((year, month), day)| (year, month, day))
         }
-        // Only `2026-02-30` is a date, as in ISO 8601. In `2026.2.30`, 30 may be a running number.
+        // Without a format, only the form `2026-01-30` is checked as a date. In `2026.1.30`, 30 may be a running number.
         None => match (parts.as_slice(), numbers.as_slice()) {
             ([_, month, day, ..], [(_, y), (_, m), (_, d), ..]) if month.len() == 2 && day.len() == 2 => {
                 let is_dashed =

@@ -262,7 +262,7 @@ impl Context {
         self.login.account(&self.host, path.map_or("", |(path, _)| path)).await
     }
 
-    /// Returns the URL of the token service, if the account may be sent there; `None`: there is none.
+    /// Returns the URL of the token service. An error if the credentials of `account` must not be sent there.
     ///
     /// The registry names the service in its 401, and Docker and containerd send the credentials to any service
     /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS Tagrelay does

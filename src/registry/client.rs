@@ -15,9 +15,9 @@ const MAX_REDIRECTS: usize = 5;
 /// Time limits of requests to a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// The limit of the connection, including the TLS handshake.
+    /// Time limit to connect, including the TLS handshake.
     pub connect: Duration,
-    /// The limit of one request, from its start to the end of the answer.
+    /// Time limit of one request, from its start to the end of the answer.
     pub request: Duration,
 }
 

@@ -195,7 +195,7 @@ fn read_names(body: &Bytes) -> Option<Vec<String>> {
     Some(list.tags.unwrap_or_default().0)
 }
 
-/// The texts of a list, at most one more than [`MAX_TAGS`].
+/// The tags of a page. At most one more than [`MAX_TAGS`] is kept, which is enough to notice the excess.
 #[derive(Default)]
 struct Names(Vec<String>);
 

@@ -54,7 +54,7 @@ pub struct MatrixFilter {
     pub waiting: bool,
 }
 
-/// The version of an environment that promotions come from, if another one runs.
+/// An environment that promotions come from, and that runs another version.
 #[derive(Debug, Clone)]
 pub struct Drift {
     /// The environment that it is promoted from.
@@ -78,7 +78,7 @@ pub struct MatrixCell {
     pub holds: Vec<Block>,
     /// The last is the one that would be written if all could go.
     pub waiting: Vec<Update>,
-    /// The other versions of the environments that it is promoted from.
+    /// The environments that promotions come from, if they run another version.
     pub drifts: Vec<Drift>,
     /// The reason that was given for the last change.
     pub reason: Option<String>,

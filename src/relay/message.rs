@@ -60,11 +60,20 @@ impl Text {
         let subject = settings.subject.as_ref().and_then(|template| rendered(template, &fields()));
         let subject = subject.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
         let body = settings.body.as_ref().and_then(|template| rendered(template, &fields()));
-        Self {
-            subject: subject.unwrap_or_else(|| format!("{environment}: {summary}")),
-            body: body.unwrap_or_else(|| entries.iter().map(MessageChange::describe).collect::<Vec<_>>().join("\n\n")),
-        }
+        let body = body.unwrap_or_else(|| entries.iter().map(MessageChange::describe).collect::<Vec<_>>().join("\n\n"));
+        Self { subject: subject.unwrap_or_else(|| format!("{environment}: {summary}")), body: cut(body) }
     }
+}
+
+/// Cuts a body at a line, if it is longer than [`MAX_BODY`]. The trailers still name every image.
+fn cut(mut body: String) -> String {
+    if body.len() > MAX_BODY {
+        let end = (0..=MAX_BODY).rev().find(|index| body.is_char_boundary(*index)).unwrap_or(0);
+        let end = body.get(..end).and_then(|text| text.rfind('\n')).unwrap_or(end);
+        body.truncate(end);
+        body.push_str("\n[the rest is left out]");
+    }
+    body
 }
 
 /// Renders a template; `None`: the text is empty, or the template failed.
@@ -177,6 +186,9 @@ impl MessageChange<'_> {
     }
 }
 
+/// The longest body, in bytes: hosts and Git clients show longer ones badly, and a commit is kept in memory.
+const MAX_BODY: usize = 64 * 1024;
+
 /// Longer lines of the body are broken.
 const MAX_LINE: usize = 100;
 
@@ -219,5 +231,22 @@ fn name(version: &Version) -> String {
         (Some(tag), _) => tag.to_string(),
         (None, Some(digest)) => digest.to_string(),
         (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_body_is_cut_at_a_line() {
+        let line = "é".repeat(100);
+        let short = vec![line.clone(); 10].join("\n");
+        assert_eq!(cut(short.clone()), short);
+        let long = cut(vec![line.clone(); 1000].join("\n"));
+        assert!(long.len() <= MAX_BODY + 30, "{}", long.len());
+        assert!(long.lines().rev().skip(1).all(|found| found == line));
+        assert!(long.ends_with("\n[the rest is left out]"));
+        assert!(cut("é".repeat(MAX_BODY)).len() <= MAX_BODY + 30);
     }
 }

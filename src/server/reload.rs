@@ -1,4 +1,6 @@
-//! Reloads the settings while the daemon runs: when a file changes, at SIGHUP, or at a request of the API.
+//! Reloads the settings while the daemon runs.
+//!
+//! A changed file, SIGHUP or a request of the API starts a reload.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// How long files must stay unchanged before they are read: they may be in the middle of a write.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// After this many comparisons they are read even if they still change.
+/// Changed files are read after this many comparisons, even if they still change.
 const MAX_LOOKS: u32 = 20;
 
 /// Reads changed settings and applies them to the server.
@@ -27,7 +29,7 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// `settings` are those that were read from `file` at the start.
+    /// `settings` were read from `file` at the start.
     pub(crate) fn new(file: PathBuf, settings: &Settings) -> Self {
         Self { file, seen: Arc::new(settings.fingerprint.clone()) }
     }

@@ -1,7 +1,13 @@
 use super::names::Names;
 use super::nearest::{hint, nearest};
 use super::reader::Section;
-use crate::access::{ApiToken, EnvironmentScope, InvalidPermission, Permission, TokenSecret};
+use crate::access::{ApiToken, EnvironmentScope, InvalidPermission, Permission, PresentedToken, TokenSecret};
+use tagrelay_secret::{ExposeSecret, Secret};
+
+/// A token with fewer characters can be guessed.
+const SHORT: usize = 16;
+
+const ADVICE: &str = "use letters and digits, as `openssl rand -hex 32` prints them";
 
 pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
     let name = section.name();
@@ -15,8 +21,43 @@ pub(super) fn read(section: Section<'_>, names: &Names) -> Option<ApiToken> {
             section.secret("token").map(TokenSecret::Secret)
         }
     };
+    if let Some(TokenSecret::Secret(secret)) = &secret {
+        check_usable(section, secret);
+    }
     let permissions = read_permissions(section, names);
     Some(ApiToken { name: name?.value, secret: secret?, permissions: permissions? })
+}
+
+/// Reports a token that no request can present: a header value is visible ASCII with spaces, but not around it (RFC 9110, section
+/// 5.5).
+fn check_usable(section: Section<'_>, secret: &Secret) {
+    // An unreadable one was reported.
+    let Ok(text) = secret.reveal() else { return };
+    let text = text.expose_secret();
+    if text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        if text.len() < SHORT {
+            let message = format!("`token` has fewer than {SHORT} characters, so that it can be guessed");
+            section.report().warning(section.offset_of("token"), message, Some(ADVICE.to_owned()));
+        }
+        return;
+    }
+    let message =
+        "`token` begins or ends with a space, or has a line break or a letter outside ASCII: no request can match it";
+    section.report().fault_with_hint(section.offset_of("token"), message, ADVICE.to_owned());
+}
+
+/// Reports tokens that are equal: only the last one would count.
+pub(super) fn check_distinct(tokens: &[ApiToken], sections: &[Section<'_>]) {
+    let hashes: Vec<Option<PresentedToken>> = tokens.iter().map(|token| token.secret.hash().ok()).collect();
+    for (index, (token, section)) in tokens.iter().zip(sections).enumerate() {
+        let Some(Some(hash)) = hashes.get(index) else { continue };
+        let is_equal = |other: &&ApiToken| other.secret.matches(hash).unwrap_or(false);
+        if let Some(other) = tokens.iter().take(index).find(is_equal) {
+            let key = if section.has("token") { "token" } else { "sha256" };
+            let message = format!("the token of `{}` is also that of `{}`: give each its own", token.name, other.name);
+            section.report().fault(section.offset_of(key), message);
+        }
+    }
 }
 
 /// Reads `sha256`. The message does not quote it, because it may be the token itself.

@@ -303,6 +303,7 @@ fn read(top: Section<'_>) -> Settings {
     };
     if top.report().is_clean() {
         check_together(&settings, &config_repositories, &environments);
+        api_token::check_distinct(&settings.api_tokens, &api_tokens);
     }
     settings
 }

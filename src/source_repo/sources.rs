@@ -7,7 +7,7 @@ use super::repository::{self, SourceRepository};
 use super::settings::{NAME, SourceSettings};
 use tagrelay_image::Repository;
 
-/// The source repositories of the settings. Each is opened at the first question.
+/// The source repositories of the settings. Each is opened on first use.
 pub struct Sources {
     settings: Vec<SourceSettings>,
     open: Mutex<HashMap<String, Arc<SourceRepository>>>,
@@ -51,12 +51,14 @@ impl Sources {
         }
     }
 
-    /// Returns what [`Self::relation`] would, if no network is needed for it.
+    /// Returns the same as [`Self::relation`], without network; `None`: the relation is not known yet.
     pub fn known_relation(&self, source: usize, image: &Repository, new: &str, old: &str) -> Option<Relation> {
         self.repository(source, image).ok().flatten()?.known_relation(new, old)
     }
 
-    /// Returns the number of commits that `new` has and `old` lacks, if it is known without network that `new` descends from `old`.
+    /// Returns the number of commits that `new` has and `old` lacks, without network.
+    ///
+    /// `None`: `new` is not known to descend from `old`.
     pub fn commits_between(&self, source: usize, image: &Repository, new: &str, old: &str) -> Option<usize> {
         self.repository(source, image).ok().flatten()?.commits_between(new, old)
     }

@@ -1,4 +1,4 @@
-//! Which tags of a repository have been seen in the registry's list, and events of those that no webhook announced.
+//! Tags that have been seen in the registry's list, and events of tags that no webhook announced.
 //!
 //! A tag counts as seen if it was in the last list, or if there is an event of it. Both are read and written in one transaction with
 //! the new events, so that no tag is lost between the two, whenever the process ends.
@@ -172,7 +172,7 @@ impl Store {
     }
 }
 
-/// How a found tag relates to the events of it.
+/// How a found tag relates to its events.
 enum Found {
     New,
     /// Its event was refused for a passing reason.
@@ -227,7 +227,7 @@ impl CaughtUp {
     async fn insert(&self, tx: &mut Transaction<'_>, found: &FoundTag) -> Result<String, sqlx::Error> {
         let id = tx.next_id();
         let digest = found.digest.as_ref();
-        // No delivery has this key: those begin with a receiver.
+        // The keys of deliveries begin with a receiver. This one begins with an empty part, so it never equals one of them.
         let parts = [
             "",
             RECEIVER,

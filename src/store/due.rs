@@ -1,4 +1,6 @@
-//! Events and updates that the registry is asked about. Reading them costs what is due, however many wait.
+//! Events and updates that are due for a request to the registry.
+//!
+//! The cost of reading them depends on the number of due rows, not on the number of waiting rows.
 
 use jiff::Timestamp;
 
@@ -8,7 +10,7 @@ use super::statements::{statements, values};
 use super::{Store, StoreError};
 use crate::domain::{Event, EventState, Update, UpdateState, WaitCause};
 
-/// The registries that rows in state $1 wait for: one step down the index for each.
+/// The registries that rows in state $1 wait for. Each registry costs one index lookup, however many rows it has.
 macro_rules! registries {
     ($table:literal) => {
         concat!(

@@ -357,7 +357,7 @@ impl NewRequest {
                 actor: &self.actor,
                 state: UpdateState::Unverified,
                 pushed_at: None,
-                // What lands from then on was not seen by the request, but is no foreign commit.
+                // The request did not see updates that land after its plan, but they are ours and not foreign.
                 received_at: self.planned_at.min(tx.now),
                 trace: &request.trace,
                 override_reason,

@@ -6,7 +6,7 @@
 //! - `{rows:TI}` becomes `(CAST($1 AS TEXT), CAST($2 AS BIGINT)), ($3, $4), …`, for `VALUES`. `T` stands for text, `I` for integers.
 //!
 //! The marker has the first numbers, and the numbers of the other parameters are moved behind them. For SQLite the marker is written
-//! with `?` instead: it looks up each numbered parameter in a list of all, which takes time that grows with the square.
+//! with `?` instead: SQLite searches the list of all parameters for each numbered one, which takes quadratic time.
 //!
 //! The counts of entries are powers of two, so that the driver's cache holds the texts. The rest is filled: a list with its last
 //! value, rows with `NULL`, which a statement skips because its first column is a key.
@@ -23,7 +23,7 @@ const MAX_ROWS: usize = 256;
 
 const SIZES: [usize; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384];
 
-/// The longest part of a list that may be taken apart.
+/// The most entries in one statement, for a list that may be split into chunks.
 const MAX_CHUNK: usize = 1024;
 
 /// Declares statements, and lists them for the test.
@@ -195,7 +195,7 @@ impl Statement {
         list: impl IntoIterator<Item = V>,
     ) -> (&'static str, Vec<Value>) {
         let mut values: Vec<Value> = list.into_iter().map(Into::into).collect();
-        // An empty list is one that nothing equals: no id or name is empty.
+        // An empty list is filled with the empty string, which equals no id or name.
         let fill = values.last().cloned().unwrap_or(Value::Text(Some(String::new())));
         let wanted = values.len().max(1);
         let size = SIZES.iter().position(|size| *size >= wanted).unwrap_or(SIZES.len() - 1);
@@ -225,7 +225,7 @@ impl Statement {
         self.shapes[size].get_or_init(|| self.render(SIZES[size], DIALECT))
     }
 
-    /// Returns the text with so many entries in place of its marker.
+    /// Returns the text with this number of entries in place of its marker.
     pub(super) fn render(&self, entries: usize, dialect: Dialect) -> String {
         let Some((before, rest)) = self.text.split_once('{') else { return self.text.to_owned() };
         let Some((marker, after)) = rest.split_once('}') else { return self.text.to_owned() };
@@ -260,7 +260,7 @@ fn row_of(row: usize, types: &[u8], dialect: Dialect) -> String {
     format!("({})", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// Adds to the numbers of the parameters in a text.
+/// Adds `by` to the number of each parameter in an SQL text: with 2, `$1` becomes `$3`.
 fn moved(text: &str, by: usize) -> String {
     let mut parts = text.split('$');
     let mut moved = parts.next().unwrap_or_default().to_owned();

@@ -23,7 +23,7 @@ use crate::policy::FreezeCalendar;
 /// The most writes in one transaction: bounds how long the first of them waits.
 const MAX_BATCH: usize = 256;
 
-/// How many writes may wait before the callers do.
+/// The limit of queued writes. If the queue is full, callers wait.
 const QUEUE: usize = 4096;
 
 statements! {
@@ -41,7 +41,7 @@ pub(super) struct Transaction<'c> {
 }
 
 impl Transaction<'_> {
-    /// Returns an id behind all earlier ones.
+    /// Returns an id that sorts after all earlier ones.
     pub(super) fn next_id(&mut self) -> String {
         self.ids.next(self.now)
     }
@@ -109,7 +109,7 @@ impl Writes {
         self.last_failed.load(Ordering::Relaxed)
     }
 
-    /// Returns when the writing task has ended.
+    /// Waits until the writing task has ended.
     pub(super) async fn closed(&self) {
         self.jobs.closed().await;
     }
@@ -321,7 +321,9 @@ async fn run_all(tx: &mut Transaction<'_>, jobs: &mut [Box<dyn Job>]) -> Result<
     Ok(())
 }
 
-/// Returns a time as the tables keep it, so that what a write returns equals what is read back later.
+/// Rounds a time down to milliseconds, the precision of the tables.
+///
+/// Without this, a write would return another time than a later read.
 fn in_milliseconds(at: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

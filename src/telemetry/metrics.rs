@@ -17,7 +17,9 @@ use super::process::{Process, StoreFile};
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Upper bounds of the latency histograms, in seconds: from a local commit to an update that waited for a day.
+/// Upper bounds of the latency histograms, in seconds.
+///
+/// They cover all latencies from a local commit to an update that waited for a day.
 const LATENCY_SECONDS: [f64; 16] =
     [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
 

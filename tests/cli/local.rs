@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tagrelay_test_support::command::run;
-use tagrelay_test_support::settings::COMMANDS;
+use tagrelay_test_support::settings::{COMMANDS, SMALLEST};
 
 use crate::{tagrelay, workplace};
 
@@ -112,9 +112,21 @@ fn invalid_arguments_are_usage_errors() {
 }
 
 #[test]
-fn version_is_the_package_version() {
-    let answer = run(&mut tagrelay("--version")).expect_code(0);
-    assert_eq!(answer.stdout, format!("tagrelay {}\n", env!("CARGO_PKG_VERSION")));
+fn settings_must_use_the_expected_store() {
+    let workplace = workplace();
+    workplace.write_settings(&format!("{SMALLEST}\n[store]\nurl = \"sqlite:/data/tagrelay.db\"\n"));
+    for (expected, code, message) in [
+        ("sqlite", 0, "is the SQLite file /data/tagrelay.db, as expected"),
+        ("sqlite:/data", 0, "as expected"),
+        ("sqlite:/var/lib/tagrelay", 1, "Set `url = \"sqlite:/var/lib/tagrelay/tagrelay.db\"` in [store]"),
+        ("postgres", 1, "--expect-store=postgres, but [store] is the SQLite file /data/tagrelay.db"),
+    ] {
+        let checked = run(&mut workplace.tagrelay(&format!("check --offline --expect-store={expected}")));
+        let checked = checked.expect_code(code);
+        assert!(checked.stdout.contains(message), "{expected}: {}", checked.stdout);
+    }
+    let wrong = run(&mut workplace.tagrelay("check --offline --expect-store=mysql")).expect_code(2);
+    assert!(wrong.stderr.contains("expected sqlite, sqlite:FOLDER or postgres"), "{}", wrong.stderr);
 }
 
 #[test]
@@ -253,9 +265,9 @@ fn example_settings_pass_offline() {
     let variables: Vec<&str> =
         example.split("{ env = \"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();
     let mut command = workplace.tagrelay("check --offline");
-    // The identity for `login = "aws"`.
-    let variables = variables.iter().chain(&["AWS_ROLE_ARN"]);
-    let answer = run(command.envs(variables.map(|name| (name, "hunter2")))).expect_code(0);
+    // The last one is the identity for `login = "aws"`.
+    let values = variables.iter().chain(&["AWS_ROLE_ARN"]).map(|name| (name, format!("hunter2-of-{name}")));
+    let answer = run(command.envs(values)).expect_code(0);
     assert!(answer.stdout.contains("good: faults 0, warnings 0"), "{answer:?}");
 
     let without = run(&mut workplace.tagrelay("check --offline")).expect_code(1);

@@ -7,6 +7,7 @@ mod local;
 mod serve;
 mod set;
 mod shells;
+mod version;
 
 use std::process::Command;
 

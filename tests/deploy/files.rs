@@ -159,30 +159,32 @@ fn cluster_manifests_fit_the_settings() {
         assert_eq!(mounted("/etc/tagrelay")["configMap"]["name"], config_map["metadata"]["name"]);
         assert_eq!(config_map["data"]["tagrelay.toml"], read("deploy/kubernetes/tagrelay.toml"));
 
-        let given: BTreeSet<&str> =
-            column(&container["env"], "name").iter().map(|name| name.as_str().unwrap()).collect();
-        let mut asked = BTreeSet::new();
-        environment_names(&toml::Value::Table(settings.clone()), &mut asked);
-        assert_eq!(given, asked.iter().map(String::as_str).collect(), "the secrets of the settings");
+        // Every file of the settings is a key of the mounted Secret.
         let template = document("deploy/kubernetes/secret.example.yaml");
-        for variable in column(&container["env"], "valueFrom") {
-            assert_eq!(variable["secretKeyRef"]["name"], template["metadata"]["name"]);
-            let key = variable["secretKeyRef"]["key"].as_str().unwrap();
-            assert_eq!(template["stringData"][key], "", "{key}: a template holds no secret");
+        let folder = "/run/secrets/tagrelay";
+        assert_eq!(mounted(folder)["secret"]["secretName"], template["metadata"]["name"]);
+        let mut asked = BTreeSet::new();
+        secret_files(&toml::Value::Table(settings.clone()), &mut asked);
+        let keys = template["stringData"].as_mapping().unwrap().keys();
+        let given: BTreeSet<String> = keys.map(|key| format!("{folder}/{}", key.as_str().unwrap())).collect();
+        assert_eq!(given, asked, "the secrets of the settings");
+        for (key, value) in template["stringData"].as_mapping().unwrap() {
+            assert_eq!(value, "", "{key:?}: a template holds no secret");
         }
+        assert!(container["env"].is_null(), "an environment variable is readable in /proc");
     }
 }
 
-/// All names in `{ env = "NAME" }`.
-fn environment_names(value: &toml::Value, names: &mut BTreeSet<String>) {
+/// All paths in `{ file = "PATH" }`.
+fn secret_files(value: &toml::Value, names: &mut BTreeSet<String>) {
     match value {
         toml::Value::Table(table) => {
-            if let Some(name) = table.get("env").and_then(toml::Value::as_str) {
-                names.insert(name.to_owned());
+            if let Some(file) = table.get("file").and_then(toml::Value::as_str) {
+                names.insert(file.to_owned());
             }
-            table.values().for_each(|value| environment_names(value, names));
+            table.values().for_each(|value| secret_files(value, names));
         }
-        toml::Value::Array(values) => values.iter().for_each(|value| environment_names(value, names)),
+        toml::Value::Array(values) => values.iter().for_each(|value| secret_files(value, names)),
         _ => {}
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml::Value;
 use tagrelay_image::ImageReference;
-use tagrelay_test_support::command::run;
 use tagrelay_test_support::peer::tool;
 
 use super::platform_tree::{
@@ -16,7 +15,8 @@ use super::platform_tree::{
 const KUBERNETES: [&str; 9] = ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"];
 
 /// Custom resources, which the schemas of Kubernetes do not have.
-const CUSTOM: [&str; 9] = [
+const CUSTOM: [&str; 10] = [
+    "HTTPRoute",
     "AppProject",
     "ApisixGlobalRule",
     "ApisixRoute",
@@ -44,22 +44,25 @@ fn manifests_are_valid_for_every_supported_kubernetes() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut files = Vec::new();
     let environments = ENVIRONMENTS.map(|environment| format!("{EXAMPLE}/environments/{environment}"));
     let others = ["deploy/kubernetes", "deploy/monitoring", "deploy/argocd"].map(str::to_owned);
-    for built in environments.iter().chain(&others) {
-        let resources = rendered_at(&path(built)).unwrap();
-        assert!(!resources.is_empty(), "{built}");
-        let resources: Vec<&Value> = resources.iter().filter(|found| !CUSTOM.contains(&kind(found))).collect();
-        if !resources.is_empty() {
-            let documents: Vec<String> = resources.iter().map(|found| serde_json::to_string(found).unwrap()).collect();
-            let file = folder.path().join(format!("{}.yaml", built.replace('/', "-")));
-            // JSON: the validator reads YAML 1.1, where an unquoted `yes` is a boolean.
+    let built = environments.iter().chain(&others).map(|built| (built.clone(), rendered_at(&path(built)).unwrap()));
+    let charts = super::chart_rendering::renderings();
+    let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
+    for (called, resources) in built.chain(charts.into_iter().map(|(name, found)| (format!("chart {name}"), found))) {
+        assert!(!resources.is_empty(), "{called}");
+        let builtin = resources.iter().filter(|found| !CUSTOM.contains(&kind(found)));
+        // JSON: the validator reads YAML 1.1, where an unquoted `yes` is a boolean.
+        let texts = builtin.map(|found| serde_json::to_string(found).unwrap());
+        // Many objects are the same in several places, and the validator takes a while for each.
+        let documents: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
+        if !documents.is_empty() {
+            let file = folder.path().join(format!("{}.yaml", called.replace('/', "-")));
             std::fs::write(&file, documents.join("\n---\n")).unwrap();
             files.push(file);
         }
     }
-    assert_eq!(files.len(), 6, "{files:?}");
+    assert!(seen.len() >= 70, "{} objects", seen.len());
     for version in KUBERNETES {
         let said = output(tool("kubernetes-validate").unwrap().args(["--strict", "-k", version]).args(&files));
         assert!(!said.contains("Couldn't find schema"), "{said}");
@@ -431,22 +434,13 @@ fn images_are_pinned() {
     }
 }
 
-/// Runs the program on the example, with the settings of the cluster.
-fn tagrelay(arguments: &str) -> tagrelay_test_support::command::Answer {
-    let mut command = tagrelay_test_support::command::program(env!("CARGO_BIN_EXE_tagrelay"), arguments);
-    command.current_dir(path("."));
-    for name in ["GIT_PASSWORD", "HUB_WEBHOOK_SECRET", "CI_WEBHOOK_SECRET", "RELEASE_TOKEN"] {
-        command.env(name, "any value will do here");
-    }
-    run(&mut command)
-}
-
 #[test]
 fn tagrelay_finds_no_problem_in_the_platform() {
-    let config = "deploy/kubernetes/tagrelay.toml";
-    let checked = tagrelay(&format!("check --offline --config {config}")).expect_code(0);
+    let place = super::cluster_settings::Place::new(&read("deploy/kubernetes/tagrelay.toml"));
+    let checked = place.run("check --offline --config {settings}").expect_code(0);
     assert!(checked.stdout.contains("faults 0, warnings 0"), "{}", checked.stdout);
-    let found = tagrelay(&format!("sites {EXAMPLE} --config {config} --json")).expect_code(0).json();
+    let example = path(EXAMPLE);
+    let found = place.run(&format!("sites {} --config {{settings}} --json", example.display())).expect_code(0).json();
     assert_eq!(found["problems"], serde_json::json!([]));
     let mut managed = BTreeMap::new();
     for site in found["sites"].as_array().unwrap().iter().filter(|site| !site["rule"].is_null()) {

@@ -31,6 +31,25 @@ async fn missing_permission_is_answered_before_an_id_is_looked_up() {
 }
 
 #[tokio::test]
+async fn replay_without_permission_to_read_tells_nothing_of_the_event() {
+    let fleet = crate::fleet()
+        .service("user-service")
+        .settings(&format!(
+            "\n[[api_token]]\nname = \"replayer\"\ntoken = {{ value = \"{REPLAY_TOKEN}\" }}\npermissions = [\"replay\"]\n"
+        ))
+        .start()
+        .await;
+    // A tag that no rule accepts.
+    let (status, answer) = fleet.deliver("user-service", "latest").await;
+    assert_eq!(status, 202, "{answer}");
+    let id = answer["events"][0]["id"].as_str().unwrap();
+    assert_eq!(fleet.settled(id).await["state"], "refused");
+    let path = format!("/events/{id}/replay");
+    let (status, answer) = fleet.api_as(REPLAY_TOKEN, "POST", &path, None, &[]).await;
+    assert_eq!((status, answer), (202, serde_json::json!({ "replayed": id })));
+}
+
+#[tokio::test]
 async fn ambiguous_requests_are_rejected_as_problems() {
     let fleet = crate::fleet().service("user-service").start().await;
     for (request, status) in [

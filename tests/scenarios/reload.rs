@@ -97,6 +97,34 @@ async fn reload_by_api_takes_effect_at_once() {
 }
 
 #[tokio::test]
+async fn stream_of_a_revoked_token_ends_at_the_reload() {
+    const WATCHER: &str = "watcher-token-55d1";
+    let watcher =
+        format!("\n[[api_token]]\nname = \"watcher\"\ntoken = {{ value = \"{WATCHER}\" }}\npermissions = [\"read\"]\n");
+    let fleet = builder().settings(&watcher).start().await;
+    ready(&fleet).await;
+    let open = async |token: &str| {
+        let stream = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(token).send().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        stream
+    };
+    let mut kept = open(ADMIN).await;
+    let before = settings(&fleet);
+    for changed in [before.replace(&watcher, &watcher.replace("read", "replay")), before.replace(&watcher, "")] {
+        let revoked = open(WATCHER).await;
+        write(&fleet, &changed);
+        assert_eq!(reload(&fleet).await.0, 200);
+        revoked.text().await.unwrap();
+        write(&fleet, &before);
+        assert_eq!(reload(&fleet).await.0, 200);
+    }
+    // Another token's stream goes on over all reloads.
+    fleet.announce("user-service", &sha('1')).await;
+    let chunk = kept.chunk().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&chunk).contains("event"), "{chunk:?}");
+}
+
+#[tokio::test]
 async fn faulty_settings_are_reported_and_not_applied() {
     let fleet = builder().start().await;
     ready(&fleet).await;

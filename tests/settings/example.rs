@@ -30,7 +30,7 @@ impl Surroundings {
 
     fn parse(&self, text: &str) -> Result<Settings, Faults> {
         let text = text.replace("/run/secrets/tagrelay", self.folder.path().to_str().unwrap());
-        Settings::parse("config.example.toml", &text, &|name| Ok(format!("{name} from the environment")))
+        Settings::parse("config.example.toml", &text, &|name| Ok(format!("value-of-{name}")))
     }
 }
 
@@ -47,7 +47,7 @@ fn example_is_valid() {
     assert_eq!(remote.mirror, Path::new("mirrors/platform/main"));
     let Authentication::Basic { username, password } = remote.authentication else { panic!("no password") };
     assert_eq!(username, "tagrelay");
-    assert_eq!(password.reveal().unwrap().expose_secret(), "GIT_PASSWORD from the environment");
+    assert_eq!(password.reveal().unwrap().expose_secret(), "value-of-GIT_PASSWORD");
     let updates: Vec<_> =
         environments.iter().map(|environment| (environment.name.as_str(), environment.update)).collect();
     assert_eq!(updates, [("staging", UpdateMode::Automatic), ("production", UpdateMode::Manual)]);

@@ -334,6 +334,19 @@ fn secrets_are_read_and_not_shown() {
             with("[[api_token]]\nname = \"a\"\nsha256 = \"hunter2\"\npermissions = [\"read\"]"),
             "t.toml:19:10: `sha256` is not 64 hexadecimal digits; write what `printf %s \"$TOKEN\" | sha256sum` prints",
         ),
+        (
+            with("[[api_token]]\nname = \"a\"\ntoken = { value = \" hunter2\" }\npermissions = [\"read\"]"),
+            "t.toml:19:9: `token` begins or ends with a space, or has a line break or a letter outside ASCII: no request can \
+             match it; use letters and digits, as `openssl rand -hex 32` prints them",
+        ),
+        (
+            with(
+                "[[api_token]]\nname = \"a\"\ntoken = { value = \"0123456789abcdef\" }\npermissions = [\"read\"]\n\
+                 [[api_token]]\nname = \"b\"\nsha256 = \"9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f\"\n\
+                 permissions = [\"admin\"]",
+            ),
+            "t.toml:23:10: the token of `b` is also that of `a`: give each its own",
+        ),
     ]);
 }
 

@@ -122,15 +122,16 @@ fn apply(lines: &mut Vec<Vec<char>>, edit: &Edit) {
 fn settings_with_secrets() -> String {
     let example = include_str!("../../config.example.toml");
     let lines = example.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    let secret_in_place = |line: &str| {
+    // Each is different: two tokens must not be equal.
+    let secret_in_place = |(number, line): (usize, &str)| {
         let Some((key, rest)) = line.split_once(" = { ") else { return line.to_owned() };
         if rest.starts_with("env") || rest.starts_with("file") {
-            format!("{key} = {{ value = \"{SECRET}\" }}")
+            format!("{key} = {{ value = \"{SECRET}-{number}\" }}")
         } else {
             line.to_owned()
         }
     };
-    lines.map(secret_in_place).collect::<Vec<_>>().join("\n")
+    lines.enumerate().map(secret_in_place).collect::<Vec<_>>().join("\n")
 }
 
 /// The output for settings: the faults, or the settings' debug format.

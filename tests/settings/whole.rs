@@ -75,6 +75,12 @@ fn questionable_settings_are_warnings() {
     let basic = "username = \"a\"\npassword = { env = \"TOKEN\" }";
     let http =
         |host: &str| SMALLEST.replace("\"file:///srv/git/platform.git\"", &format!("\"http://{host}/a.git\"\n{basic}"));
+    let short = "\n[[api_token]]\nname = \"a\"\ntoken = { value = \"a\" }\npermissions = [\"read\"]\n";
+    let warned = warnings(&format!("{SMALLEST}{short}")).join("\n");
+    assert!(
+        warned.contains("`token` has fewer than 16 characters, so that it can be guessed; use letters"),
+        "{warned}"
+    );
     assert_eq!(
         warnings(&http("git.example.com")),
         ["t.toml:3:7: the password of the config repository is sent unencrypted over http; use https"]

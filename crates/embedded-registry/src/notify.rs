@@ -21,7 +21,7 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.docker
 /// Time limit of a notification. Distribution's is one second; a test machine may be slower.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// The pause after the first failure; it doubles up to the longest.
+/// The pause after the first failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -155,7 +155,7 @@ impl Notifier {
 
 /// Returns a client without proxy or CA certificates, for plain HTTP on this machine.
 pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
-    // Even so, reqwest requires a TLS provider. An error means that one is installed.
+    // `reqwest` needs a TLS provider even for plain HTTP. An error means that one is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(ANSWER_LIMIT).build()
 }

@@ -25,7 +25,7 @@ pub(crate) struct Part {
     pub(crate) node: NodeId,
     /// Every node through which sites reach the scalar: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,
-    /// The bytes of the scalar's value with the tag or digest.
+    /// The position of the tag or digest in the scalar's value, in bytes.
     pub(crate) range: Range<usize>,
     /// Whether the digest is written without `sha256:`, as under the key `sha`.
     pub(crate) is_bare: bool,

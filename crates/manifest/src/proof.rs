@@ -134,7 +134,7 @@ mod tests {
 
     const OLD: &str = "a: 1\nimage: b:1 # c\nd: [e]\n";
 
-    /// Proves `new` after `b:1` was replaced by `token`, with the wanted string `value`.
+    /// Proves that `new` is [`OLD`] with `b:1` replaced by `token`, and that `token` is the string `value`.
     fn prove(new: &str, token: &str, value: &str) -> Result<(), String> {
         let replacement =
             Replacement { span: 12..15, token: token.to_owned(), value: value.to_owned(), inside: Vec::new() };
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Proves `new` after an edit at the spans, with `a:v2` as the wanted version.
+    /// Proves that `new` is `text` with the replacements, each an old and a new text, and that its sites name `a:v2`.
     fn prove_sites(text: &str, new: &str, replacements: &[(&str, &str)]) -> Result<(), Unproven> {
         let version = tagrelay_image::Version::tagged("v2".parse().unwrap(), None);
         let wanted = [super::super::Wanted { repository: "a".parse().unwrap(), version }];

@@ -13,11 +13,15 @@ const REDACTED: &str = "[redacted]";
 /// Shorter texts are not redacted, because they occur in ordinary words.
 const SHORTEST: usize = 4;
 
-/// The beginning of a credential is redacted too if it has at least this many characters, because servers truncate texts.
+/// From this length in bytes, the beginning of a credential is redacted anywhere in a text.
+///
+/// Servers truncate texts, so an answer may quote only the beginning. Shorter beginnings are redacted at the end of a text.
 const BEGINNING: usize = 12;
 
-/// Our credentials in every form in which a server may quote them: plain, in Base64 (also with the user name, as in basic
-/// authentication), percent-encoded, and escaped for JSON. `Debug` shows none of them.
+/// Our credentials in every form in which a server may quote them.
+///
+/// The forms are plain, Base64 (also with the user name, as in basic authentication), percent-encoded, and escaped for
+/// JSON. `Debug` shows none of them.
 #[derive(Clone, Default)]
 pub struct Redaction(Vec<SecretString>);
 
@@ -57,19 +61,19 @@ impl Redaction {
         self
     }
 
-    /// Returns the text without the credentials and without truncated ones.
+    /// Returns the text without the credentials, whole or truncated.
     pub fn clean(&self, text: &str) -> String {
         let mut clean = self.clean_whole(text);
         for form in &self.0 {
             let form = form.expose_secret();
-            // Truncate at the boundary of a character.
+            // The shortest beginning that ends at the boundary of a character.
             let Some(beginning) = (BEGINNING..form.len()).find_map(|length| form.get(..length)) else { continue };
             while let Some(at) = clean.find(beginning) {
                 let same = clean[at..].char_indices().zip(form.chars()).take_while(|((_, a), b)| a == b).last();
                 let end = same.map_or(at + beginning.len(), |((place, last), _)| at + place + last.len_utf8());
                 clean.replace_range(at..end, REDACTED);
             }
-            // A truncated text may end in a shorter beginning.
+            // At the end of a truncated text, the beginning may be shorter than `BEGINNING`.
             let is_rest = |length: &usize| form.get(..*length).is_some_and(|rest| clean.ends_with(rest));
             if let Some(rest) = (SHORTEST..BEGINNING.min(form.len())).rev().find(is_rest) {
                 clean.truncate(clean.len() - rest);

@@ -56,7 +56,7 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    /// Creates the folder, for the program at `binary`.
+    /// Creates the folder with a `tagrelay.toml`. `binary` is the path of the program.
     pub fn new(binary: &str) -> Self {
         let workplace = Self { folder: tempfile::tempdir().unwrap(), binary: binary.to_owned() };
         workplace.write_settings(settings::COMMANDS);
@@ -73,7 +73,7 @@ impl Workplace {
         std::fs::write(self.path("tagrelay.toml"), settings).unwrap();
     }
 
-    /// Creates `platform.git` with the example on `main`.
+    /// Creates `platform.git` with `deploy/config-repository` on `main`.
     pub fn with_repository(self) -> Self {
         let example = root().join("deploy/config-repository/.");
         let work = self.path("work");

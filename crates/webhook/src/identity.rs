@@ -220,7 +220,7 @@ impl IdentityTokens {
         if !named(audience) && !audience.items().any(named) {
             return Err("the token is for another audience");
         }
-        let second = |name: &str| claims.get(name).text().and_then(|text| text.parse::<i64>().ok());
+        let second = |name: &str| claims.get(name).text().and_then(|text| seconds(&text));
         if second("exp").is_none_or(|end| end.saturating_add(LEEWAY) < now) {
             return Err("the token has expired");
         }
@@ -236,6 +236,13 @@ impl IdentityTokens {
             Err("the token names another account")
         }
     }
+}
+
+/// Returns the whole seconds of a NumericDate, which may have a fraction (RFC 7519, section 2).
+fn seconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    whole.parse().ok().filter(|_| is_number)
 }
 
 /// Returns whether an account is the expected one, in which `*` stands for any text without `:` and `/`.
@@ -258,6 +265,17 @@ fn decode(part: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn date_of_a_claim_may_have_a_fraction() {
+        assert_eq!(
+            [seconds("1700000000"), seconds("1700000000.25"), seconds("-1.5")],
+            [Some(1_700_000_000), Some(1_700_000_000), Some(-1)]
+        );
+        for wrong in ["", ".5", "1.", "1.x", "1e9", "NaN"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn star_in_an_account_stays_between_separators() {

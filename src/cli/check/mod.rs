@@ -1,6 +1,7 @@
 //! `tagrelay check`: checks the settings, and the systems that they name.
 
 mod argocd;
+mod expected;
 mod registries;
 mod remotes;
 mod report;
@@ -18,6 +19,7 @@ use crate::argocd::ArgoCd;
 use crate::http::Tls;
 use crate::registry::{Registries, install_tls_provider};
 use crate::settings::{Faults, Settings};
+use expected::ExpectedStore;
 use report::Report;
 use tagrelay_webhook::Receiver;
 
@@ -32,6 +34,8 @@ Examples:
   tagrelay check                                   tagrelay.toml in this folder
   tagrelay check --config /etc/tagrelay/tagrelay.toml
   tagrelay check --offline                         the settings and their secrets only
+  tagrelay check --offline --expect-store=sqlite:/var/lib/tagrelay
+                                                   a fault unless the store's file is in this folder
 
 Exit code 0: no faults, perhaps warnings. 1: there are faults.")]
 pub(super) struct Options {
@@ -41,16 +45,24 @@ pub(super) struct Options {
     /// Check only the settings and their secrets, without any connection
     #[arg(long)]
     offline: bool,
+    /// Report a fault unless the store is of this kind: sqlite, sqlite:FOLDER (the file is in this folder) or postgres
+    #[arg(long, value_name = "KIND")]
+    expect_store: Option<ExpectedStore>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let Options { config, offline, json } = options;
+    let Options { config, offline, expect_store, json } = options;
     let mut report = Report::new(&config);
     match Settings::load(&config) {
-        Ok(settings) => check(&settings, offline, &mut report).await?,
+        Ok(settings) => {
+            if let Some(expected) = expect_store {
+                expected.check(&settings.store, &mut report);
+            }
+            check(&settings, offline, &mut report).await?;
+        }
         Err(Faults(faults)) => faults.iter().for_each(|fault| report.settings_fault(fault)),
     }
     if json {

@@ -222,9 +222,14 @@ async fn replay(options: ReplayOptions) -> anyhow::Result<ExitCode> {
     let api = Api::new(server)?;
     if let Some(id) = id {
         let answer = api.post(&["events", &id, "replay"], &serde_json::Map::new()).await?;
-        match answer.read::<ReplayedEvent>()?.hastened {
+        let ReplayedEvent { replayed, event, hastened } = answer.read()?;
+        match hastened {
             Some(hastened) => output::note(&clean(&hastened)),
             None => output::note("replayed; `tagrelay events show` shows its state"),
+        }
+        if event.is_none() && !json {
+            output::print(&format!("{}\n", clean(&replayed)))?;
+            return Ok(ExitCode::SUCCESS);
         }
         return print_one(&answer, json);
     }

@@ -177,8 +177,11 @@ pub(super) async fn replay(
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
     };
-    let Json(event) = detail(&app, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(ReplayedEvent { event, hastened })))
+    let event = match caller.must_read() {
+        Ok(()) => Some(detail(&app, &id).await?.0),
+        Err(_) => None,
+    };
+    Ok((StatusCode::ACCEPTED, Json(ReplayedEvent { replayed: id, event, hastened })))
 }
 
 /// Replays all refused events.

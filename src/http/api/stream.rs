@@ -11,7 +11,7 @@ use crate::domain::{Change, Entry};
 
 /// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins after it.
 ///
-/// The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
+/// The stream ends when the server stops or a reload revokes the token. The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
 #[utoipa::path(get, path = "/stream",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has")),
     responses((status = 200, content_type = "text/event-stream")))]
@@ -39,7 +39,13 @@ pub(super) async fn watch(
         Some((stream::iter(entries), subscriber))
     });
     // An open stream must not delay the stop: the client connects again, and continues after its last id.
-    let entries = entries.flatten().take_until(app.clone().stopped());
+    let end = async move {
+        tokio::select! {
+            () = app.clone().stopped() => {}
+            () = caller.loses_read(app.clone()) => {}
+        }
+    };
+    let entries = entries.flatten().take_until(Box::pin(end));
     Ok(Sse::new(stream::iter(missed).chain(entries)).keep_alive(KeepAlive::default()))
 }
 

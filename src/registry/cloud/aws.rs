@@ -16,9 +16,9 @@ use url::{Host, Url};
 use super::Cloud;
 use super::environment::{CloudEnvironment, aws as variables};
 use super::host::EcrHost;
-use super::login::{CloudToken, life_until};
 use super::services::{Service, Services, element};
 use super::sigv4::{Keys, Request};
+use super::token::{CloudToken, life_until};
 use crate::registry::docker_config::Account;
 use crate::registry::failure::RegistryFailure;
 

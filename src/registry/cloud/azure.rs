@@ -12,8 +12,8 @@ use url::Url;
 
 use super::Cloud;
 use super::environment::{CloudEnvironment, azure as variables};
-use super::login::{CloudToken, life_until};
 use super::services::{AccessToken, Service, Services, expiry_of};
+use super::token::{CloudToken, life_until};
 use crate::registry::docker_config::Account;
 use crate::registry::failure::RegistryFailure;
 

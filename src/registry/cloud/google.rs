@@ -15,8 +15,8 @@ use url::Url;
 
 use super::Cloud;
 use super::environment::{CloudEnvironment, google as variables};
-use super::login::{CloudToken, life_until};
 use super::services::{AccessToken, Service, Services};
+use super::token::{CloudToken, life_until};
 use crate::registry::docker_config::Account;
 use crate::registry::failure::RegistryFailure;
 

@@ -4,7 +4,8 @@
 //!
 //! - [`Cloud`]: which hosts belong to a cloud, `host.rs`;
 //! - [`CloudEnvironment`]: the variables in which clusters describe an identity, `environment.rs`;
-//! - [`CloudLogin`]: one account for all requests to a host: renewed, kept, dropped, `login.rs`;
+//! - [`CloudLogin`]: one account for all requests to a host: renewed, kept, dropped, `login.rs`; [`CloudToken`]: an account with
+//!   its end;
 //! - `aws.rs` with `sigv4.rs`, `google.rs`, `azure.rs`: the requests of each cloud;
 //! - `services.rs`: HTTP to token services and metadata servers, and their refusals in words.
 //!
@@ -20,8 +21,10 @@ mod host;
 mod login;
 mod services;
 mod sigv4;
+mod token;
 
 pub use environment::CloudEnvironment;
 pub use host::Cloud;
-pub(super) use login::{CloudLogin, CloudToken};
+pub(super) use login::CloudLogin;
 pub(super) use services::{METADATA_LIMIT, Services};
+pub(super) use token::CloudToken;

@@ -1,6 +1,9 @@
-//! Promotions, rollbacks, holds and freezes: invalid requests are rejected at once, valid ones become updates and blocks.
+//! Requests for promotions, rollbacks, holds and freezes.
 //!
-//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `difference` compares two environments, `blocks` are holds and freezes.
+//! Invalid requests are rejected at once, valid ones become updates and blocks.
+//!
+//! Files: `promotion` and `rollback` plan updates, `preview` is the dry run, `difference` compares two environments, `blocks` are
+//! holds and freezes.
 
 mod blocks;
 mod difference;

@@ -18,7 +18,7 @@ const STORE_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let mut open_windows = HashMap::new();
-    // Causes may have ended while no process ran, or with a change of the settings.
+    // Wait causes may have ended while no process ran, or because the settings changed.
     let mut review = true;
     while !*stopped.borrow() {
         let clock = relay.0.store.clock();
@@ -47,7 +47,9 @@ pub(in crate::relay) async fn run(relay: Relay, mut stopped: watch::Receiver<boo
     }
 }
 
-/// Ends the causes that are over at `now`. Returns when the next one ends.
+/// Ends the wait causes that are over at `now`, and records freeze windows that opened or closed.
+///
+/// Returns the time of the next change; `None`: there is none.
 async fn look(
     relay: &Relay,
     open_windows: &mut HashMap<String, String>,

@@ -25,7 +25,7 @@ pub(super) enum RoundDecision<'a> {
     Write(Box<Batch<'a>>),
 }
 
-/// A repository in an environment.
+/// A place: one repository in one environment.
 type Key = (String, Repository);
 
 impl<'a> Writer<'a> {

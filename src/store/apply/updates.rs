@@ -21,7 +21,9 @@ statements! {
         FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 
-/// Applies inputs to updates, and executes the effects. Inputs that mean nothing in the state of their update are left out.
+/// Applies inputs to updates, and executes the effects.
+///
+/// Inputs that do not apply in the state of their update are skipped.
 ///
 /// Returns the new states of the updates that were given inputs, and of those that changed with them.
 pub(in crate::store) async fn apply(
@@ -35,7 +37,7 @@ pub(in crate::store) async fn apply(
         for update in transit(tx, next, &mut effects).await? {
             states.insert(update.id, update.state);
         }
-        // Each round ends updates or blocks, so this ends, too.
+        // Each round ends updates or blocks, so the loop terminates.
         next = effects.execute(tx).await?;
     }
     settle(tx, &effects.causes).await?;
@@ -53,7 +55,7 @@ async fn transit(
     let mut updates: HashMap<String, Update> = loaded.into_iter().map(|update| (update.id.clone(), update)).collect();
     let mut changed: Vec<(String, bool)> = Vec::new();
     let mut waits: Vec<&Step> = Vec::new();
-    // Those that have rows of wait causes.
+    // The updates that have rows of wait causes.
     let has_waited = |update: &Update| update.state == UpdateState::Waiting || update.released_at.is_some();
     let waited: HashSet<String> =
         updates.values().filter(|update| has_waited(update)).map(|update| update.id.clone()).collect();
@@ -92,7 +94,7 @@ async fn transit(
 fn change(update: &mut Update, step: &Step, tx: &Transaction<'_>) {
     update.reason = match step.input {
         UpdateInput::Replay => Some(format!("replayed; before: {}", update.reason.as_deref().unwrap_or_default())),
-        // It follows from the causes.
+        // The reason follows from the wait causes.
         UpdateInput::Wait | UpdateInput::Resume | UpdateInput::Land => with_note(update.reason.as_deref(), None),
         UpdateInput::Postpone => with_note(update.reason.as_deref(), step.reason.clone()),
         UpdateInput::Confirm

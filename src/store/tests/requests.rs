@@ -230,7 +230,7 @@ async fn requests_are_listed_by_state_environment_and_cursor() {
     assert_eq!(list(RequestFilter { since: Some(since), ..all() }).await, of(&[]));
 }
 
-/// What lands while a promotion is planned is ours: the order of times decides whether a version is foreign.
+/// An update of ours that lands after the plan was made is not foreign: `is_foreign` compares its end with `received_at`.
 #[tokio::test]
 async fn updates_of_a_request_count_from_the_time_of_its_plan() {
     let clock = Clock::stopped_at(at("2026-11-27T12:00:00Z"));

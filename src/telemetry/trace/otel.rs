@@ -156,7 +156,7 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// Creates the SDK's exporter. Its builder reads endpoint, headers, time limits and compression from the variables.
+/// Creates the SDK's exporter. Its builder reads endpoint, headers, time limits and compression from `OTEL_…` variables.
 fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, String> {
     let first = |names: [&str; 2]| names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
     let protocol = first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
@@ -176,7 +176,7 @@ fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, S
     built.map_err(|error| error.to_string())
 }
 
-/// Returns the resource that spans belong to: as the variables say, with the service name `tagrelay` by default.
+/// Returns the resource of the spans, from `OTEL_…` variables. The default service name is `tagrelay`.
 fn resource() -> Resource {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let found = Resource::builder().build().get(&"service.name".into()).map(|name| name.to_string());
