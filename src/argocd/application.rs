@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The name of an application: `NAME` or `NAMESPACE/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,6 +44,13 @@ impl fmt::Display for ApplicationName {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),
             None => f.write_str(&self.name),
         }
+    }
+}
+
+impl ApplicationName {
+    /// Whether it names this application. A name without a namespace matches in every namespace.
+    pub fn names(&self, found: &Self) -> bool {
+        self.name == found.name && (self.namespace.is_none() || self.namespace == found.namespace)
     }
 }
 
@@ -118,13 +123,42 @@ impl Health {
     }
 }
 
-/// An application as Argo CD reports it. A list omits the revisions and all of the operation but its phase and end.
+/// The source hydrator of an application: it renders one branch and commits the result to another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hydrator {
+    /// The manifests that it renders.
+    pub dry_source: Source,
+    /// Its current or last operation.
+    pub last: Option<Hydration>,
+}
+
+/// One operation of the source hydrator.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hydration {
+    /// `Hydrating`, `Hydrated` or `Failed`.
+    pub phase: String,
+    pub message: Option<String>,
+    /// The commit that was rendered.
+    pub dry_commit: Option<String>,
+    /// The commit with the result.
+    pub hydrated_commit: Option<String>,
+}
+
+/// An application as Argo CD reports it. A list omits the revisions, the owner and all of the operation but its phase and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
     /// Name and namespace.
     pub name: ApplicationName,
-    /// One or several.
+    /// The `resourceVersion` of the object: a higher one is newer. `None`: not reported.
+    pub version: Option<u64>,
+    /// Whether it is being deleted.
+    pub is_deleted: bool,
+    /// The ApplicationSet that generated it; `None`: none, or not reported.
+    pub application_set: Option<String>,
+    /// One or several. Empty with a hydrator.
     pub sources: Vec<Source>,
+    /// `None`: Argo CD deploys the sources as they are.
+    pub hydrator: Option<Hydrator>,
     /// The annotation `argocd.argoproj.io/manifest-generate-paths`: the files and folders that it reads.
     pub generate_paths: Option<String>,
     /// Whether the cluster matches the manifests.
@@ -136,6 +170,12 @@ pub struct Application {
     pub health_since: Option<Timestamp>,
     /// The commit that each source was compared at, in the order of the sources. Empty: not compared yet.
     pub revisions: Vec<String>,
+    /// The images of its pods (`status.summary.images`), old and new during a rollout, those of ended pods too. `None`: not reported.
+    pub images: Option<Vec<String>>,
+    /// The applications among its resources.
+    pub children: Vec<ApplicationName>,
+    /// Whether some of its pods may belong to jobs, so that [`images`](Self::images) does not show what runs now.
+    pub may_have_ended_pods: bool,
     /// An error condition, a failed sync or an unreadable field, at most 500 characters.
     pub trouble: Option<String>,
     /// Whether a sync is running.
@@ -148,233 +188,47 @@ pub struct Application {
 }
 
 impl Application {
+    /// Returns an application of which only the name is known.
+    pub fn unknown(name: ApplicationName) -> Self {
+        Self {
+            name,
+            version: None,
+            is_deleted: false,
+            application_set: None,
+            sources: Vec::new(),
+            hydrator: None,
+            generate_paths: None,
+            sync: SyncStatus::Unknown,
+            health: Health::Unknown,
+            health_message: None,
+            health_since: None,
+            revisions: Vec::new(),
+            images: None,
+            children: Vec::new(),
+            may_have_ended_pods: false,
+            trouble: None,
+            is_syncing: false,
+            last_sync: None,
+            failed_sync: None,
+        }
+    }
+
     /// Returns whether Argo CD's description could not be parsed, so that the files that it reads are unknown.
     pub fn is_unreadable(&self) -> bool {
-        self.trouble.is_some() && self.sources.is_empty()
-    }
-}
-
-/// The list of the API (`v1alpha1ApplicationList` of Argo CD's OpenAPI document). Items are parsed one by one, so that a
-/// malformed one does not hide the others.
-#[derive(Deserialize)]
-pub(super) struct WireList {
-    pub(super) items: Option<Vec<Value>>,
-}
-
-/// Parses an item of a list. A malformed item gives an application with its name and the error in `trouble`; `None`: it
-/// has no name.
-pub(super) fn listed(item: Value) -> Option<Application> {
-    let metadata = item.get("metadata").cloned().unwrap_or_default();
-    let error = match serde_json::from_value::<WireApplication>(item) {
-        Ok(wire) => return Some(wire.into()),
-        Err(error) => error,
-    };
-    let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
-    let (name, namespace) = (text("name"), text("namespace"));
-    let shown = name.clone().unwrap_or_else(|| "without a name".to_owned());
-    tracing::warn!(application = shown, %error, "Argo CD reports an application that cannot be parsed; ignoring it");
-    let metadata = WireMetadata { name: name?, namespace, annotations: None };
-    let bare = WireApplication { metadata, spec: WireSpec::default(), status: None };
-    let trouble = shorten(&format!("Argo CD's description of it cannot be parsed: {error}"));
-    Some(Application { trouble: Some(trouble), ..bare.into() })
-}
-
-#[derive(Deserialize)]
-pub(super) struct WireApplication {
-    metadata: WireMetadata,
-    #[serde(default)]
-    spec: WireSpec,
-    status: Option<WireStatus>,
-}
-
-#[derive(Deserialize)]
-struct WireMetadata {
-    name: String,
-    namespace: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize, Default)]
-struct WireSpec {
-    source: Option<WireSource>,
-    sources: Option<Vec<WireSource>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireSource {
-    #[serde(rename = "repoURL", default)]
-    repo_url: String,
-    path: Option<String>,
-    target_revision: Option<String>,
-    #[serde(rename = "ref")]
-    reference: Option<String>,
-    helm: Option<WireHelm>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireHelm {
-    value_files: Option<Vec<String>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct WireStatus {
-    sync: Option<WireSync>,
-    health: Option<WireHealth>,
-    operation_state: Option<WireOperation>,
-    conditions: Option<Vec<WireCondition>>,
-}
-
-#[derive(Deserialize, Default)]
-struct WireSync {
-    status: Option<String>,
-    revision: Option<String>,
-    revisions: Option<Vec<String>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct WireHealth {
-    status: Option<String>,
-    message: Option<String>,
-    last_transition_time: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireOperation {
-    phase: Option<String>,
-    message: Option<String>,
-    finished_at: Option<Value>,
-    sync_result: Option<WireRevisions>,
-}
-
-/// Parses a Kubernetes time. An unparseable time is recorded in `faults` and treated as absent.
-fn time(name: &str, value: Option<&Value>, faults: &mut Vec<String>) -> Option<Timestamp> {
-    let value = value.filter(|value| !value.is_null())?;
-    let read = value.as_str().and_then(|text| text.parse().ok());
-    if read.is_none() {
-        faults.push(format!("{name} is not a time: {value}"));
-    }
-    read
-}
-
-#[derive(Deserialize)]
-struct WireRevisions {
-    revision: Option<String>,
-    revisions: Option<Vec<String>>,
-}
-
-impl WireRevisions {
-    /// Returns the commit of each source; empty if the answer has none.
-    fn all(self) -> Vec<String> {
-        let several = self.revisions.filter(|revisions| !revisions.is_empty());
-        several.unwrap_or_else(|| self.revision.filter(|revision| !revision.is_empty()).into_iter().collect())
-    }
-}
-
-#[derive(Deserialize)]
-struct WireCondition {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// The annotation that restricts the files that an application reads
-/// (<https://argo-cd.readthedocs.io/en/stable/operator-manual/high_availability/#manifest-paths-annotation>).
-const GENERATE_PATHS: &str = "argocd.argoproj.io/manifest-generate-paths";
-
-impl From<WireApplication> for Application {
-    fn from(wire: WireApplication) -> Self {
-        let WireApplication { metadata, spec, status } = wire;
-        let status = status.unwrap_or_default();
-        let (sync, health) = (status.sync.unwrap_or_default(), status.health.unwrap_or_default());
-        let several = spec.sources.filter(|sources| !sources.is_empty());
-        let sources = several.unwrap_or_else(|| spec.source.into_iter().collect());
-        let sources: Vec<Source> = sources.into_iter().map(Source::from).collect();
-        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let revisions = WireRevisions { revision: sync.revision, revisions: sync.revisions }.all();
-        let operation = status.operation_state;
-        let mut faults = Vec::new();
-        let health_since = time("lastTransitionTime", health.last_transition_time.as_ref(), &mut faults);
-        let finished = operation.as_ref().and_then(|operation| operation.finished_at.as_ref());
-        let last_sync = time("finishedAt", finished, &mut faults);
-        let phase = operation.as_ref().and_then(|operation| operation.phase.as_deref()).unwrap_or_default();
-        let is_syncing = matches!(phase, "Running" | "Terminating");
-        let failed = matches!(phase, "Failed" | "Error");
-        let conditions = status.conditions.unwrap_or_default();
-        let condition = conditions.into_iter().find(|condition| condition.kind.ends_with("Error"));
-        let failure = operation.filter(|_| failed).map(|operation| {
-            let message = operation.message.unwrap_or_default();
-            let synced = operation.sync_result.map(WireRevisions::all).unwrap_or_default();
-            // A failed sync of an earlier commit says nothing about the current one.
-            let is_current = synced.is_empty() || revisions.is_empty() || synced == revisions;
-            (format!("the last sync failed: {message}"), is_current)
-        });
-        let failed_sync = failure.as_ref().filter(|(_, is_current)| *is_current).map(|(text, _)| shorten(text));
-        let trouble = condition
-            .map(|condition| format!("{}: {}", condition.kind, condition.message))
-            .or_else(|| failure.map(|(text, _)| text))
-            .or_else(|| (!faults.is_empty()).then(|| faults.join("; ")));
-        Self {
-            name: ApplicationName { namespace: said(metadata.namespace), name: metadata.name },
-            generate_paths: said(metadata.annotations.and_then(|mut found| found.remove(GENERATE_PATHS))),
-            sources,
-            sync: match sync.status.as_deref() {
-                Some("Synced") => SyncStatus::Synced,
-                Some("OutOfSync") => SyncStatus::OutOfSync,
-                _ => SyncStatus::Unknown,
-            },
-            health: match health.status.as_deref() {
-                Some("Healthy") => Health::Healthy,
-                Some("Progressing") => Health::Progressing,
-                Some("Degraded") => Health::Degraded,
-                Some("Suspended") => Health::Suspended,
-                Some("Missing") => Health::Missing,
-                _ => Health::Unknown,
-            },
-            health_message: said(health.message),
-            health_since,
-            revisions,
-            trouble: trouble.as_deref().map(shorten),
-            is_syncing,
-            last_sync,
-            failed_sync,
-        }
-    }
-}
-
-/// Limit for texts of Argo CD, in characters. Errors in manifests can be pages long.
-const MAX_TROUBLE: usize = 500;
-
-fn shorten(text: &str) -> String {
-    text.chars().take(MAX_TROUBLE).collect()
-}
-
-impl From<WireSource> for Source {
-    fn from(wire: WireSource) -> Self {
-        Self {
-            repo_url: wire.repo_url,
-            path: wire.path.filter(|path| !path.is_empty()),
-            target_revision: wire.target_revision.unwrap_or_default(),
-            reference: wire.reference.filter(|name| !name.is_empty()),
-            value_files: wire.helm.and_then(|helm| helm.value_files).unwrap_or_default(),
-        }
+        self.trouble.is_some() && self.sources.is_empty() && self.hydrator.is_none()
     }
 }
 
 #[cfg(test)]
 pub(super) fn application(json: serde_json::Value) -> Application {
-    serde_json::from_value::<WireApplication>(json).unwrap().into()
+    super::document::listed(&json.to_string()).unwrap()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::document::listed;
     use super::*;
 
     #[test]
@@ -408,13 +262,16 @@ mod tests {
 
     #[test]
     fn malformed_item_keeps_its_name_and_the_error() {
-        let fine = listed(json!({"metadata": {"name": "a"}, "status": {"health": {"status": "Healthy"}}})).unwrap();
+        let fine = listed(&json!({"metadata": {"name": "a"}, "status": {"health": {"status": "Healthy"}}}).to_string())
+            .unwrap();
         assert_eq!((fine.health, fine.trouble), (Health::Healthy, None));
-        let bad = listed(json!({"metadata": {"name": "b", "namespace": "argocd"}, "status": {"health": 7}})).unwrap();
+        let bad =
+            listed(&json!({"metadata": {"name": "b", "namespace": "argocd"}, "status": {"health": 7}}).to_string())
+                .unwrap();
         assert_eq!((bad.name.to_string().as_str(), bad.is_healthy()), ("argocd/b", false));
         assert!(bad.trouble.unwrap().starts_with("Argo CD's description of it cannot be parsed: "));
         for nameless in [json!(null), json!({"metadata": {"name": 7}}), json!([])] {
-            assert_eq!(listed(nameless), None);
+            assert_eq!(listed(&nameless.to_string()), None);
         }
     }
 

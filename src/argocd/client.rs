@@ -5,9 +5,14 @@ use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::application::{WireApplication, WireList, listed};
+use super::application_set::WireSets;
+use super::document::{WireApplication, WireList};
+use super::tree::WireTree;
 use super::webhook::{payload, signatures};
-use super::{Access, Application, ApplicationName, ArgoCdError, ArgoCdSettings, PushedCommit, WatchedBranch};
+use super::{
+    Access, Application, ApplicationName, ApplicationSet, ArgoCdError, ArgoCdSettings, LivePods, PushedCommit,
+    WatchedBranch, Webhook,
+};
 use crate::telemetry::TraceContext;
 use tagrelay_secret::{Redaction, Secret};
 
@@ -19,9 +24,10 @@ const LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// The fields requested in a list, a small part of each application. Servers that do not know the parameter send all.
-const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,items.spec,\
-                      items.status.sync.status,items.status.health,items.status.operationState.phase,\
-                      items.status.operationState.finishedAt";
+const FIELDS: &str = "items.metadata.name,items.metadata.namespace,items.metadata.annotations,\
+                      items.metadata.deletionTimestamp,items.spec,items.status.sync.status,items.status.health,\
+                      items.status.summary,items.status.resources,items.status.sourceHydrator,\
+                      items.status.operationState.phase,items.status.operationState.finishedAt";
 
 /// Whether Argo CD fetches the repository before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +104,35 @@ impl ArgoCd {
             }
             error => error,
         })?;
-        Ok(list.items.unwrap_or_default().into_iter().filter_map(listed).collect())
+        Ok(list.items.unwrap_or_default().0)
+    }
+
+    /// Lists the ApplicationSets that the token may see. Empty if it may see none: the permission is optional.
+    ///
+    /// # Errors
+    ///
+    /// [`ArgoCdError`], of any kind but `NoApplication`.
+    pub async fn application_sets(&self) -> Result<Vec<ApplicationSet>, ArgoCdError> {
+        let answer = self.ask::<WireSets>(self.http.get(self.api(&["applicationsets"])), None, "the ApplicationSets");
+        match answer.await {
+            Ok(sets) => Ok(sets.into_sets()),
+            Err(ArgoCdError::NoApplication(_)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the images of the pods of an application, from its resource tree.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::application`].
+    pub async fn pods(&self, name: &ApplicationName) -> Result<LivePods, ArgoCdError> {
+        let mut url = self.api(&["applications", &name.name, "resource-tree"]);
+        if let Some(namespace) = &name.namespace {
+            url.query_pairs_mut().append_pair("appNamespace", namespace);
+        }
+        let tree: WireTree = self.ask(self.http.get(url), None, &name.to_string()).await?;
+        Ok(tree.pods())
     }
 
     /// Fetches one application. `trace`: the span that the request belongs to.
@@ -145,9 +179,30 @@ impl ArgoCd {
     ///
     /// [`ArgoCdError`]; `Unexpected` if the settings have a token instead of a webhook, or the repository has no host.
     pub async fn announce(&self, branch: &WatchedBranch, push: &PushedCommit) -> Result<(), ArgoCdError> {
-        let Access::Webhook { url, secret } = &self.settings.access else {
+        let Access::Webhook(webhook) = &self.settings.access else {
             return Err(ArgoCdError::Unexpected("the settings have a token and no webhook".to_owned()));
         };
+        self.notify(webhook, branch, push).await
+    }
+
+    /// Sends a push event to the webhook of the ApplicationSet controller, if the settings have one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::announce`].
+    pub async fn announce_to_sets(&self, branch: &WatchedBranch, push: &PushedCommit) -> Result<(), ArgoCdError> {
+        match &self.settings.set_webhook {
+            Some(webhook) => self.notify(webhook, branch, push).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn notify(
+        &self,
+        Webhook { url, secret }: &Webhook,
+        branch: &WatchedBranch,
+        push: &PushedCommit,
+    ) -> Result<(), ArgoCdError> {
         let body = payload(branch, push).ok_or_else(|| {
             let message = "the URL of the config repository has no host: set `argocd_url`";
             ArgoCdError::Unexpected(message.to_owned())

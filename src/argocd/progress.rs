@@ -32,6 +32,25 @@ impl Application {
             let at = revisions.first().map_or("no commit", |revision| revision.get(..7).unwrap_or(revision));
             return Progress::NotReached(self.explain(&format!("it is at {at}, neither our commit nor a later one")));
         }
+        self.hydration(branch).unwrap_or_else(|| self.settlement())
+    }
+
+    /// Returns how far its hydrator is; `None`: it has none, or the result is being synced.
+    fn hydration(&self, branch: &WatchedBranch) -> Option<Progress> {
+        let last = self.hydrator_of(branch)?.last.as_ref()?;
+        let message = last.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        match last.phase.as_str() {
+            "Hydrated" => {
+                let is_at_it = last.hydrated_commit.as_ref().is_none_or(|commit| self.revisions.contains(commit));
+                (!is_at_it).then(|| Progress::Underway("hydrated, and not compared with the result yet".to_owned()))
+            }
+            "Failed" => Some(Progress::Ended(RolloutEnd::Degraded(format!("the hydration failed{message}")))),
+            _ => Some(Progress::Underway(format!("it is being hydrated{message}"))),
+        }
+    }
+
+    /// Returns how far it is with the manifests that it was compared with.
+    pub fn settlement(&self) -> Progress {
         match (self.sync, self.health) {
             (SyncStatus::OutOfSync, _) => Progress::Underway(self.explain("OutOfSync")),
             (SyncStatus::Unknown, _) => Progress::Underway(self.explain("its sync status is Unknown")),
@@ -88,6 +107,26 @@ mod tests {
             is_default: true,
         };
         app.progress(&branch, |revision| matches!(revision, "ours" | "later"))
+    }
+
+    #[test]
+    fn hydrated_application_is_followed_through_hydration_and_sync() {
+        let of = |phase: &str, hydrated: &str| {
+            let app = application(json!({"metadata": {"name": "a"}, "spec": {"sourceHydrator": {
+                "drySource": {"repoURL": "https://git/a", "path": "a", "targetRevision": "main"},
+                "syncSource": {"targetBranch": "env/a", "path": "a"}}},
+                "status": {"sync": {"status": "Synced", "revision": "rendered"}, "health": {"status": "Healthy"},
+                    "sourceHydrator": {"currentOperation": {"phase": phase, "message": "no such path", "drySHA": "ours",
+                        "hydratedSHA": hydrated}}}}));
+            let repository = Url::parse("https://git/a.git").unwrap();
+            let branch = WatchedBranch { repository, branch: "main".to_owned(), is_default: true };
+            app.progress(&branch, |revision| revision == "ours")
+        };
+        assert_eq!(of("Hydrating", ""), Progress::Underway("it is being hydrated: no such path".to_owned()));
+        let failed = "the hydration failed: no such path".to_owned();
+        assert_eq!(of("Failed", ""), Progress::Ended(RolloutEnd::Degraded(failed)));
+        assert!(matches!(of("Hydrated", "another"), Progress::Underway(_)));
+        assert_eq!(of("Hydrated", "rendered"), Progress::Ended(RolloutEnd::Healthy));
     }
 
     #[test]

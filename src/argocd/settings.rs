@@ -15,6 +15,8 @@ pub struct ArgoCdSettings {
     pub access: Access,
     /// PEM file of CA certificates to trust in addition to the system's.
     pub ca_bundle: Option<PathBuf>,
+    /// The webhook of the ApplicationSet controller, which does not share the one of the API server.
+    pub set_webhook: Option<Webhook>,
     /// Time limit of a rollout, from the refresh of the application.
     pub timeout: Duration,
 }
@@ -25,12 +27,16 @@ pub enum Access {
     /// Calls Argo CD's API, as an account that may `get` applications.
     Token(Secret),
     /// Only sends a push event to Argo CD's webhook for each commit.
-    Webhook {
-        /// For example `https://argocd.example.com/api/webhook`.
-        url: Url,
-        /// Argo CD's `webhook.github.secret`, if it is set.
-        secret: Option<Secret>,
-    },
+    Webhook(Webhook),
+}
+
+/// A webhook that receives a push event for each commit.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// For example `https://argocd.example.com/api/webhook`.
+    pub url: Url,
+    /// Argo CD's `webhook.github.secret`, if it is set.
+    pub secret: Option<Secret>,
 }
 
 impl ArgoCdSettings {

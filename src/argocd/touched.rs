@@ -1,9 +1,11 @@
 //! Finds the applications that read given files.
 
+use std::collections::BTreeSet;
+
 use globset::GlobBuilder;
 use url::Url;
 
-use super::{Application, Source};
+use super::{Application, Hydrator, Source};
 
 /// A branch of a config repository as applications name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub struct WatchedBranch {
 
 impl WatchedBranch {
     /// Returns whether a source reads this branch.
-    fn feeds(&self, source: &Source) -> bool {
+    pub(super) fn feeds(&self, source: &Source) -> bool {
         let revision = source.target_revision.strip_prefix("refs/heads/").unwrap_or(&source.target_revision);
         let reads_it = match revision {
             "" | "HEAD" => self.is_default,
@@ -31,7 +33,33 @@ impl WatchedBranch {
 impl Application {
     /// Returns whether one of its sources reads the branch.
     pub fn reads(&self, branch: &WatchedBranch) -> bool {
-        self.sources.iter().any(|source| branch.feeds(source))
+        self.read_sources().any(|source| branch.feeds(source))
+    }
+
+    /// Returns whether it would read one of these files, if its revision were the branch's and it were not being deleted.
+    pub fn would_read<'a>(&self, branch: &WatchedBranch, files: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut of_branch = self.clone();
+        let sources = of_branch.sources.iter_mut().chain(of_branch.hydrator.iter_mut().map(|one| &mut one.dry_source));
+        sources.for_each(|source| source.target_revision.clone_from(&branch.branch));
+        of_branch.is_touched_by(branch, files)
+    }
+
+    /// Returns the revision that it reads of the branch's repository, if that is another one.
+    pub fn other_revision_of(&self, branch: &WatchedBranch) -> Option<&str> {
+        let mut others = self
+            .read_sources()
+            .filter(|source| same_repository(branch.repository.as_str(), &source.repo_url) && !branch.feeds(source));
+        others.next().map(|source| source.target_revision.as_str())
+    }
+
+    /// Returns the sources of its manifests, with the one that its hydrator renders.
+    fn read_sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().chain(self.hydrator.iter().map(|hydrator| &hydrator.dry_source))
+    }
+
+    /// Returns its hydrator, if that renders the branch.
+    pub(super) fn hydrator_of(&self, branch: &WatchedBranch) -> Option<&Hydrator> {
+        self.hydrator.as_ref().filter(|hydrator| branch.feeds(&hydrator.dry_source))
     }
 
     /// Returns whether it reads one of these files of the branch. Paths are relative to the repository, without `/` in
@@ -43,19 +71,28 @@ impl Application {
         self.is_made_of(branch).is_some_and(|is_part| files.into_iter().any(is_part))
     }
 
+    /// As [`Self::is_touched_by`], for many files: the cost does not grow with their number.
+    pub(super) fn reads_any(&self, branch: &WatchedBranch, files: &BTreeSet<&str>) -> bool {
+        self.parts(branch).iter().any(|part| part.holds_any(files))
+    }
+
     /// Returns a predicate for the files of the branch that it reads; `None`: it reads none.
     pub fn is_made_of(&self, branch: &WatchedBranch) -> Option<impl Fn(&str) -> bool + use<>> {
         let parts = self.parts(branch);
         (!parts.is_empty()).then_some(move |file: &str| parts.iter().any(|part| part.holds(file)))
     }
 
-    /// Returns the commit of the branch that it was last compared at.
+    /// Returns the commit of the branch that it was last compared at, or that its hydrator rendered last.
     pub fn revision_in(&self, branch: &WatchedBranch) -> Option<&str> {
         self.revisions_of(branch).first().copied()
     }
 
     /// Returns the revisions of the sources that read the branch, or all revisions if no source does.
     pub(super) fn revisions_of(&self, branch: &WatchedBranch) -> Vec<&str> {
+        if let Some(hydrator) = self.hydrator_of(branch) {
+            let rendered = hydrator.last.as_ref().and_then(|last| last.dry_commit.as_deref());
+            return rendered.into_iter().collect();
+        }
         let all = || self.revisions.iter().map(String::as_str).collect();
         if self.sources.len() != self.revisions.len() || !self.reads(branch) {
             return all();
@@ -66,7 +103,7 @@ impl Application {
 
     fn parts(&self, branch: &WatchedBranch) -> Vec<Part> {
         let mut parts = Vec::new();
-        for source in self.sources.iter().filter(|source| branch.feeds(source)) {
+        for source in self.read_sources().filter(|source| branch.feeds(source)) {
             let folder = source.path.as_deref().and_then(|path| resolve("", path));
             match (&self.generate_paths, &folder) {
                 (Some(paths), _) => {
@@ -107,6 +144,18 @@ impl Part {
         }
         let glob = GlobBuilder::new(&path).literal_separator(true).build().ok()?;
         Some(Self::Matching(glob.compile_matcher()))
+    }
+
+    fn holds_any(&self, files: &BTreeSet<&str>) -> bool {
+        match self {
+            Self::Below(folder) if folder.is_empty() => !files.is_empty(),
+            Self::Below(folder) => {
+                let below = format!("{folder}/");
+                let next = files.range(below.as_str()..).next();
+                files.contains(folder.as_str()) || next.is_some_and(|file| file.starts_with(&below))
+            }
+            Self::Matching(glob) => files.iter().any(|file| glob.is_match(file)),
+        }
     }
 
     fn holds(&self, file: &str) -> bool {
@@ -192,6 +241,17 @@ mod tests {
         assert!(!touched("environments/staging", "environments/staging-2/user.yaml"));
         assert!(!touched("environments/staging", "environments/production/user.yaml"));
         assert!(!touched("../elsewhere", "elsewhere/user.yaml"));
+    }
+
+    #[test]
+    fn one_of_many_files_is_found() {
+        let files: BTreeSet<&str> = ["a-b/c.yaml", "a/b.yaml", "a0.yaml", "x.yaml"].into();
+        let reads = |path: &str| made_of(source(path, "main")).reads_any(&branch(), &files);
+        assert!(reads("a") && reads("a-b") && reads("."));
+        assert!(!reads("a/b") && !reads("b") && !reads("x"));
+        let mut globbed = made_of(source("a", "main"));
+        globbed.generate_paths = Some("/*.yaml".to_owned());
+        assert!(globbed.reads_any(&branch(), &files) && !globbed.reads_any(&branch(), &BTreeSet::new()));
     }
 
     #[test]

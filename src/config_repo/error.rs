@@ -5,14 +5,14 @@ use tagrelay_git::tree::Unreadable;
 /// Why a config repository cannot be used with its settings.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its URL, credentials or certificates cannot be used.
+    /// The URL, credentials or certificates cannot be used.
     #[error("config repository `{name}`: {source}")]
     Address {
         /// `[[config_repository]] name`.
         name: String,
         source: AddressError,
     },
-    /// Its branch has an invalid name.
+    /// The branch has an invalid name.
     #[error("config repository `{name}`: {source}")]
     Branch {
         /// `[[config_repository]] name`.
@@ -25,7 +25,7 @@ pub enum OpenError {
         environment: String,
         /// The path as written in the settings.
         path: String,
-        /// What is wrong and what to write instead.
+        /// The fault, and how to correct it.
         reason: String,
     },
     /// The local mirror failed.

@@ -22,7 +22,7 @@ const MAX_MANIFESTS: usize = 300_000;
 /// A file that may contain sites.
 pub(super) struct File {
     pub(super) path: Vec<u8>,
-    /// Environments that read it in the same way, by number.
+    /// The environments that read the file in the same way, by number.
     pub(super) owners: Vec<usize>,
     kind: EntryKind,
     id: ObjectId,
@@ -38,7 +38,7 @@ pub(super) struct Known(HashMap<ObjectId, KnownFile>);
 #[derive(Debug, Clone)]
 struct KnownFile {
     path: Arc<str>,
-    /// An environment that reads it in this way, by number.
+    /// An environment that reads the file in this way, by number.
     owner: usize,
     reading: Reading,
 }
@@ -48,7 +48,7 @@ impl Known {
         self.0.insert(id, KnownFile { path: path.clone(), owner, reading });
     }
 
-    /// Removes and returns the result that [`read`] would have for a file.
+    /// Removes and returns the result that [`read`] would return for a file.
     pub(super) fn take(&mut self, file: &File) -> Option<Reading> {
         let known = self.0.get(&file.id)?;
         let is_same = known.path.as_bytes() == file.path && file.owners.contains(&known.owner);
@@ -85,7 +85,7 @@ impl Watch for NoWatch {
     fn differs(&mut self, _: &[u8]) {}
 }
 
-/// Passes each file that differs between two trees to `found`. Without `old`, all files of the new tree.
+/// Passes each file that differs between two trees to `found`. Without `old`, passes all files of the new tree.
 pub(super) fn find(
     mirror: &Mirror,
     territory: &Territory,
@@ -180,7 +180,7 @@ pub(super) fn read_all(
     }
 }
 
-/// Reads files until the channel is closed. After the first damage it only empties the channel.
+/// Reads files until the channel is closed. After the first damage, only empties the channel.
 fn read_waiting(
     store: &dyn ReadObject,
     territory: &Territory,
@@ -222,7 +222,9 @@ pub(super) fn read(store: &dyn ReadObject, territory: &Territory, file: &File) -
     Ok(tagrelay_manifest::read(path, &bytes, territory.manifests(*owner)).map_err(|error| error.to_string()))
 }
 
-/// Returns the path as text, or why the file is skipped: its path could not be shown in logs, messages and diffs.
+/// Returns the path as text, or the reason to skip the file.
+///
+/// A file is skipped if its path cannot be shown in logs, messages and diffs.
 fn usable_name(path: &[u8]) -> Result<&str, &'static str> {
     let path = std::str::from_utf8(path).map_err(|_| "has a name that is not valid UTF-8: rename it")?;
     if path.chars().any(char::is_control) {

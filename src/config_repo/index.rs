@@ -23,7 +23,7 @@ pub struct EnvironmentSites {
     pub sites: BTreeMap<Repository, Arc<Vec<IndexedSite>>>,
     /// Files and lines that are skipped, sorted by path.
     pub problems: Vec<FileProblem>,
-    /// The images that its kustomizations take from elsewhere.
+    /// The images that kustomizations of the environment take from elsewhere.
     overlays: Arc<Overlays>,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Difference {
     overlays: BTreeMap<usize, OverlaysByPath>,
 }
 
-/// The kustomizations of an environment by path. `None`: it was removed.
+/// The kustomizations of an environment by path. `None`: the kustomization was removed.
 type OverlaysByPath = Vec<(String, Option<Overlay>)>;
 
 fn read_overlays(
@@ -121,8 +121,8 @@ impl Watch for Dependents<'_> {
 
 /// Reads the files that differ between two trees. Files in `known_files` are not read.
 ///
-/// The old sites of a file are read from its old bytes, because the index has no list of sites per file. It does keep the
-/// dependencies of kustomizations, which are read again if a dependency changed.
+/// The old sites of a file are read from its old bytes, because the index has no list of sites per file. The index keeps the
+/// dependencies of kustomizations. A kustomization is read again if a dependency changed.
 pub(super) fn difference(
     mirror: &Mirror,
     territory: &Territory,
@@ -154,7 +154,7 @@ pub(super) fn difference(
 }
 
 impl Difference {
-    /// Changes the index of the old tree into that of the new one, which belongs to the commit `tip`.
+    /// Changes the index of the old tree into the index of the new tree, which belongs to the commit `tip`.
     pub(super) fn apply(self, snapshot: &mut Snapshot, territory: &Territory, tip: CommitId) {
         snapshot.tip = tip;
         let mut change = |owner: usize, change: &mut dyn FnMut(&mut EnvironmentSites)| {
@@ -257,7 +257,7 @@ impl EnvironmentSites {
         }
     }
 
-    /// Updates the sites of an image in kustomizations that have no entry for it yet.
+    /// Updates the sites of an image in kustomizations that have no entry for the image yet.
     fn update_inherited(&mut self, repository: &Repository) {
         let mut named = Vec::new();
         if let Some(sites) = self.sites.get_mut(repository) {

@@ -26,16 +26,16 @@ pub(super) struct Local {
 /// The part that all handles of a mirror share.
 pub(super) struct State {
     mirror: Mirror,
-    /// Set if the mirror lacks an object that it must have. The next refresh resets it.
+    /// Set if the mirror lacks a necessary object. The next refresh resets the mirror.
     damage: Option<String>,
 }
 
-/// What must be done to know a commit of the remote.
+/// The work that is necessary to index a commit of the remote.
 pub(super) enum Need {
     Nothing,
-    /// Only index it.
+    /// Index the commit.
     Index,
-    /// Fetch it. Objects of `have` are not needed.
+    /// Fetch the commit. Objects of `have` are not needed.
     Objects {
         have: Option<CommitId>,
         receiver: PackReceiver,
@@ -91,7 +91,7 @@ impl Local {
         Self { territory, state, snapshot: RwLock::new(None), others: Snapshots::default() }
     }
 
-    /// The part to share with another handle of the same mirror.
+    /// The state that another handle of the same mirror shares.
     pub(super) fn shared_state(&self) -> Arc<Mutex<State>> {
         self.state.clone()
     }
@@ -106,11 +106,11 @@ impl Local {
         self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns what must be done to know the commit `tip` of the remote.
+    /// Returns the work that is necessary to index the commit `tip` of the remote.
     pub(super) fn need(&self, tip: CommitId) -> Result<Need, RefreshError> {
         let mut state = self.state();
         let stored = state.mirror.stored_tip();
-        // An empty mirror lacks everything, so damage says nothing about it.
+        // An empty mirror lacks all objects and needs no reset, so its damage is ignored.
         if stored.is_some()
             && let Some(reason) = state.damage.take()
         {
@@ -146,7 +146,7 @@ impl Local {
         Ok((tip, parents))
     }
 
-    /// Indexes the commit `tip`, or without it the commit that is complete on disk.
+    /// Indexes the commit `tip`; `None`: the commit that is complete on disk.
     pub(super) fn index_mirror(&self, tip: Option<CommitId>) -> Result<(), Unreadable> {
         let state = self.state();
         match tip.or_else(|| state.mirror.stored_tip()) {
@@ -174,7 +174,7 @@ impl Local {
             return false;
         }
         state.mirror.settle(tip).unwrap_or_else(|error| {
-            // The remote has everything that is not on disk.
+            // The remote has all objects that are missing on disk.
             tracing::warn!("the mirror could not be written: {error}");
             false
         })
@@ -201,7 +201,9 @@ impl Local {
         self.others.find(commit)
     }
 
-    /// Indexes a commit that is not the tip, starting from another snapshot. Fails if the mirror lacks one of the two.
+    /// Indexes a commit that is not the tip, starting from another snapshot.
+    ///
+    /// Fails if the mirror lacks one of the two commits.
     pub(super) fn index_other(&self, commit: CommitId, known: &Snapshot) -> Result<Arc<Snapshot>, Unreadable> {
         let state = self.state();
         let trees = (state.mirror.tree_of(known.tip)?, state.mirror.tree_of(commit)?);
@@ -226,8 +228,9 @@ impl Local {
         self.state().mirror.compaction()
     }
 
-    /// Replaces the packs of the mirror. `resets`: the number of its resets when the work was planned. Failed work marks
-    /// the mirror as damaged, unless it was reset in the meantime.
+    /// Replaces the packs of the mirror. `resets`: the number of resets when the work was planned.
+    ///
+    /// Failed work marks the mirror as damaged, unless the mirror was reset in the meantime.
     pub(super) fn adopt(&self, compacted: Result<Compacted, MirrorError>, resets: u64) -> Result<(), MirrorError> {
         let mut state = self.state();
         let adopted = compacted.and_then(|new| state.mirror.adopt(new));

@@ -1,8 +1,8 @@
 //! Config repositories: from wanted versions to a pushed branch, without a checkout.
 //!
-//! A [`ConfigRepository`] is one branch of one repository. It knows the tip of the branch and keeps a [`Snapshot`]: the
-//! index of all sites below the paths of the environments. It builds commits for a [`Plan`] and pushes them with the
-//! expected old commit:
+//! A [`ConfigRepository`] is one branch of one repository. It knows the tip of the branch and keeps a [`Snapshot`]: the index of
+//! all sites below the paths of the environments. It builds commits for a [`Plan`], and pushes them on the condition that the
+//! branch is still at the expected commit:
 //!
 //! ```text
 //! refresh   list the branch, fetch depth 1 -> mirror -> difference of the trees -> index
@@ -15,8 +15,8 @@
 //! ([`PushError::Unknown`]), [`ConfigRepository::below_tip`] shows whether the push succeeded, even if the branch moved
 //! on.
 //!
-//! A kustomization may take images from a base outside of the environment's paths. The base is read too (`surroundings`),
-//! and the index knows which kustomizations read which path.
+//! A kustomization may take images from a base outside of the environment's paths. The base is also read (`surroundings`), and the
+//! index knows which kustomizations read which path.
 
 mod error;
 mod files;

@@ -7,10 +7,9 @@ use tagrelay_manifest::{ManifestSettings, is_manifest_path};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentPaths {
     pub name: String,
-    /// Globs over the paths of the repository. `*` does not match a slash, `**` does, and a folder matches everything below
-    /// it.
+    /// Globs over the paths of the repository. `*` does not match a slash, `**` does, and a folder matches all paths below it.
     pub paths: Vec<String>,
-    /// How its manifests are read.
+    /// How the manifests of the environment are read.
     pub manifests: ManifestSettings,
 }
 
@@ -22,7 +21,9 @@ pub struct Territory {
     globs: GlobSet,
     /// The environment of each glob.
     owners: Vec<usize>,
-    /// For each path of the settings: its environment, and the longest folder above all its matches, with a trailing slash.
+    /// The environment of each path of the settings, and the longest folder above all matches of the path.
+    ///
+    /// The folder has a trailing slash.
     roots: Vec<(usize, Vec<u8>)>,
 }
 
@@ -90,7 +91,9 @@ impl Territory {
         self.names.iter().position(|known| known == name)
     }
 
-    /// Whether a file can contain sites: it has the name of a manifest, or a rule of the settings matches it.
+    /// Whether a file can contain sites.
+    ///
+    /// True if it has the name of a manifest, or if a rule of the settings matches it.
     pub(super) fn may_hold_sites(&self, path: &[u8]) -> bool {
         let path = String::from_utf8_lossy(path);
         is_manifest_path(&path) || (0..self.names.len()).any(|owner| self.has_rules(owner, &path))
@@ -146,7 +149,7 @@ fn normalise(path: &str) -> Result<String, &'static str> {
     Ok(path.to_owned())
 }
 
-/// Returns the globs of a path: the path itself, and everything below it in case it is a folder.
+/// Returns the globs of a path: the path itself, and all paths below it, because it may be a folder.
 fn patterns(path: &str) -> Vec<String> {
     if path == "**" || path.ends_with("/**") {
         vec![path.to_owned()]

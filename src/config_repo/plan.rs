@@ -22,7 +22,7 @@ pub struct EnvironmentPlan {
     pub wanted: Vec<WantedVersion>,
 }
 
-/// One update: every site of the repository in the environment is to name the version.
+/// One update: every site of the repository in the environment must name the version.
 #[derive(Debug, Clone)]
 pub struct WantedVersion {
     /// The caller's id of the update.
@@ -47,7 +47,7 @@ pub struct Change {
 /// The result of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EditOutcome {
-    /// It changes sites, in a commit.
+    /// The update changes sites, in a commit.
     Changed {
         commit: CommitId,
         /// The changes of this update only.
@@ -55,7 +55,7 @@ pub enum EditOutcome {
     },
     /// Every site names the version already.
     Unchanged,
-    /// It is impossible, and no site was changed for it.
+    /// The update is impossible. No site was changed for it.
     Refused { reason: String },
 }
 
@@ -97,7 +97,7 @@ impl Prepared {
         self.parent
     }
 
-    /// The last new commit; the parent if there is none.
+    /// The last new commit; without new commits, the parent.
     pub fn tip(&self) -> CommitId {
         self.tip
     }
@@ -117,7 +117,7 @@ impl Prepared {
         self.commits.is_empty()
     }
 
-    /// Returns what `git diff` shows between the parent and the last new commit.
+    /// Returns the output of `git diff` between the parent and the last new commit.
     ///
     /// # Errors
     ///

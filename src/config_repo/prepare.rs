@@ -232,14 +232,14 @@ impl ReadObject for Draft<'_> {
 /// The edits of one environment. An update is identified by its number: its position in the plan.
 struct Edits {
     files: BTreeMap<Arc<str>, FileEdit>,
-    /// Why an update is refused, by number.
+    /// The reasons of refused updates, by number.
     refused: BTreeMap<usize, String>,
 }
 
 struct FileEdit {
     /// The updates with sites in the file, by number.
     updates: Vec<usize>,
-    /// The wanted images that the kustomization takes from elsewhere, without an entry of its own yet.
+    /// The wanted images that the kustomization takes from elsewhere and has no entry for yet.
     inherited: Vec<Inherited>,
     edited: Option<Edited>,
 }
@@ -295,7 +295,9 @@ impl Edits {
         Ok(edits)
     }
 
-    /// Reads again what kustomizations take from elsewhere: an earlier environment of the plan may have changed it.
+    /// Reads the inherited images of kustomizations again.
+    ///
+    /// An earlier environment of the plan may have changed a base.
     fn find_inherited(
         &mut self,
         wanted: &BTreeMap<Arc<str>, BTreeSet<&Repository>>,
@@ -311,8 +313,9 @@ impl Edits {
         Ok(())
     }
 
-    /// Edits the files that are not edited yet. Returns whether an update was refused: its files must then be edited again,
-    /// because an update changes all of its files or none.
+    /// Edits the files that are not edited yet. Returns whether an update was refused.
+    ///
+    /// The files of a refused update must then be edited again, because an update changes all of its files or none.
     fn edit_files(&mut self, plan: &EnvironmentPlan, manifests: &ManifestSettings, draft: &Draft<'_>) -> bool {
         let mut refused = BTreeMap::new();
         for (path, file) in self.files.iter_mut().filter(|(_, file)| file.edited.is_none()) {
@@ -422,7 +425,7 @@ fn edit(
     }
 }
 
-/// Finds the updates that a file refuses, by trying each of them alone. If none fails alone, all are refused.
+/// Finds the updates that a file refuses, by trying each update alone. If none fails alone, all are refused.
 fn refuse_culprits(
     path: &str,
     trial: &dyn Fn(&WantedVersion) -> Result<(), String>,

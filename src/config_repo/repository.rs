@@ -15,7 +15,7 @@ use super::paths::{EnvironmentPaths, Territory};
 use super::plan::{Plan, PlannedCommit, Prepared};
 use super::settings::{CommitSettings, RemoteSettings};
 
-/// The longest duration of a refresh. It ends a fetch whose server sends keep-alive packets forever.
+/// The longest duration of a refresh. Ends a fetch whose server sends keep-alive packets forever.
 const REFRESH_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The longest duration of a fetch of a single commit that is not the tip.
@@ -23,7 +23,7 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// One branch of one config repository.
 ///
-/// A handle that is cheap to clone. Reading and pushing exclude each other; preparing runs beside both.
+/// A handle that is cheap to clone. Reading and pushing exclude each other; preparing can run at the same time as both.
 #[derive(Clone)]
 pub struct ConfigRepository {
     inner: Arc<Inner>,
@@ -34,7 +34,9 @@ struct Inner {
     remote: Remote,
     branch: BranchName,
     local: Arc<Local>,
-    /// Locked during each conversation with the remote, so that results are recorded in the order of events.
+    /// Locked during each conversation with the remote.
+    ///
+    /// The lock makes sure that results are recorded in the order in which the remote produced them.
     conversation: Arc<tokio::sync::Mutex<()>>,
     /// Set while the mirror is being repacked.
     compacting: Arc<AtomicBool>,
@@ -73,8 +75,9 @@ impl ConfigRepository {
         Ok(Self::assemble(settings, remote, territory, shared))
     }
 
-    /// Opens a branch with the mirror of this one, while this one stays in use. For the same branch of the same URL the
-    /// index is available at once.
+    /// Opens a branch with the mirror of this handle, which stays in use.
+    ///
+    /// The index is available at once if the URL and the branch are the same.
     ///
     /// # Errors
     ///
@@ -168,13 +171,13 @@ impl ConfigRepository {
             Need::Index => {}
             Need::Objects { have, mut receiver } => {
                 let fetched = reading.fetch(tip, have, &mut receiver).await;
-                // Check our side first: a full disk also ends the conversation.
+                // Check our side first, because a full disk also ends the conversation.
                 match (receiver.finish(fetched.is_ok()).await, fetched) {
                     (Ok(()), Ok(())) => {}
                     (Err(MirrorError::Git { source, .. }), Ok(())) if have.is_some() => {
                         return Err(RefreshError::Damaged(source.message().to_owned()));
                     }
-                    // A reset frees space: most of the mirror is history.
+                    // A reset frees space, because most of the mirror is history.
                     (Err(error), _) if have.is_some() && error.is_disk_full() => {
                         return Err(RefreshError::Damaged(error.to_string()));
                     }
@@ -224,7 +227,7 @@ impl ConfigRepository {
             return Ok(found);
         }
         let _conversation = self.inner.conversation.lock().await;
-        // Another caller may have fetched it in the meantime.
+        // Another caller may have fetched the commit in the meantime.
         if let Ok(found) = self.local_snapshot_at(commit).await? {
             return Ok(found);
         }
@@ -234,7 +237,7 @@ impl ConfigRepository {
         // Determines the version of the protocol.
         reading.tip(&self.inner.branch).await?;
         let fetched = reading.fetch(commit, have, &mut receiver).await;
-        // Check our side first: a full disk also ends the conversation.
+        // Check our side first, because a full disk also ends the conversation.
         receiver.finish(fetched.is_ok()).await?;
         fetched?;
         let local = self.inner.local.clone();
@@ -244,7 +247,7 @@ impl ConfigRepository {
         found.map_err(|error| RemoteError::Protocol { reason: error.to_string() })
     }
 
-    /// Returns the index of a commit without the remote. The inner error: the mirror lacks the commit.
+    /// Returns the index of a commit without the remote. The inner error means that the mirror lacks the commit.
     async fn local_snapshot_at(&self, commit: CommitId) -> Result<Result<Arc<Snapshot>, Unreadable>, RemoteError> {
         let known = self.snapshot().ok_or_else(|| RemoteError::unavailable("the branch has not been read yet"))?;
         if known.tip == commit {
@@ -267,7 +270,7 @@ impl ConfigRepository {
         let (local, folder) = (self.inner.local.clone(), self.inner.mirror.join("history"));
         let leftover = folder.clone();
         let tip = blocking(move || {
-            // From an interrupted fetch of an earlier process.
+            // Left by an interrupted fetch of an earlier process.
             let _ = std::fs::remove_dir_all(leftover);
             local.tip_and_parents()
         });
@@ -298,8 +301,9 @@ impl ConfigRepository {
         prepared.await.unwrap_or_else(|error| Err(PrepareError::Damaged(error.to_string())))
     }
 
-    /// Pushes prepared commits if the branch has not moved since. One attempt, without a fetch. Afterwards the new commit
-    /// is the known tip.
+    /// Pushes prepared commits, unless the branch has moved since they were prepared.
+    ///
+    /// One attempt, without a fetch. Afterwards the last new commit is the known tip.
     ///
     /// # Errors
     ///

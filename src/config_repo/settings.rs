@@ -16,7 +16,7 @@ pub struct RemoteSettings {
     /// PEM certificates to trust in addition to the system's, for a private certificate authority.
     pub ca_bundle: Option<PathBuf>,
     pub commits: CommitSettings,
-    /// The folder of the bare mirror. A cache: it is fetched again if it is lost or damaged.
+    /// The folder of the bare mirror. The mirror is a cache: it is fetched again if it is lost or damaged.
     pub mirror: PathBuf,
 }
 

@@ -26,27 +26,27 @@ pub struct Block {
     /// `None`: every repository of the environment.
     pub repository: Option<Repository>,
     pub reason: Option<String>,
-    /// The name of the API token that made it.
+    /// The name of the API token that made the block.
     pub actor: String,
-    /// The rollback that made it.
+    /// The rollback that made the block.
     pub request_id: Option<String>,
     pub created_at: Timestamp,
-    /// When it ends by itself; `None`: never.
+    /// When the block ends by itself; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Block {
-    /// Whether it still blocks at `now`. The end is exclusive.
+    /// Whether the block is active at `now`. The end is exclusive.
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| at > now)
     }
 
-    /// Whether it is about this place.
+    /// Whether the block applies to this place.
     pub fn covers(&self, environment: &str, repository: &Repository) -> bool {
         self.environment == environment && self.repository.as_ref().is_none_or(|own| own == repository)
     }
 
-    /// Returns why an update waits for this hold, and what ends it.
+    /// Returns the reason why an update waits for this hold, and how the hold ends.
     pub fn explanation(&self) -> String {
         let mut text = format!("held by {} ({}", self.id, self.actor);
         if let Some(reason) = &self.reason {
@@ -61,7 +61,7 @@ impl Block {
     }
 }
 
-/// A block that is to be made.
+/// A block before it has an id.
 #[derive(Debug, Clone)]
 pub struct NewBlock {
     pub kind: BlockKind,
@@ -71,7 +71,7 @@ pub struct NewBlock {
     pub reason: Option<String>,
     /// The name of the API token.
     pub actor: String,
-    /// When it ends by itself; `None`: never.
+    /// When the block ends by itself; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -121,7 +121,9 @@ impl Blocks {
         names.into_iter().filter_map(|name| self.frozen(name, now)).collect()
     }
 
-    /// Returns when a block or a window begins or ends next after `now`; `None`: never, as far as is known.
+    /// Returns when the next block ends, or the next freeze window begins or ends, after `now`.
+    ///
+    /// `None`: no such time is known.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = self.rows.iter().filter_map(|block| block.expires_at).filter(|at| *at > now);
         ends.chain(self.calendar.next_change(now)).min()
@@ -132,7 +134,7 @@ impl Blocks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
     pub environment: String,
-    /// When the last of the freezes that follow on each other ends; `None`: when it is thawed.
+    /// The end of the last freeze in an unbroken series; `None`: the end is not known.
     pub until: Option<Timestamp>,
     /// At least one.
     pub by: Vec<FrozenBy>,
@@ -153,7 +155,7 @@ pub enum FrozenBy {
 }
 
 impl Frozen {
-    /// Returns why an update waits, and until when.
+    /// Returns the reason why an update waits, with the end of the freeze.
     pub fn explanation(&self) -> String {
         let by: Vec<String> = self.by.iter().map(ToString::to_string).collect();
         let until = match self.until {

@@ -59,9 +59,9 @@ impl std::fmt::Display for Missing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Descent {
     Same,
-    /// It descends from the other one: it is newer.
+    /// The commit descends from the other one, so it is newer.
     Descendant,
-    /// The other one descends from it: it is older.
+    /// The other commit descends from this one, so this one is older.
     Ancestor,
     /// The history does not show a relation.
     Unknown {
@@ -75,7 +75,7 @@ pub enum BuildTime {
     At(Timestamp),
     /// The image has no plausible build time.
     NotStated,
-    /// The registry does not return it.
+    /// The registry does not return the build time.
     Unreadable {
         reason: String,
     },
@@ -122,11 +122,11 @@ pub struct CatchUpDoubt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
     pub version: Version,
-    /// The cause that brought it, and its arrival; `None`: it was written by hand.
+    /// The cause of the update that brought the version, and its id; `None`: written by hand.
     pub cause: Option<(Cause, String)>,
-    /// The digest with which it was brought, if the version lacks one.
+    /// The digest of the update that brought the version. Used if `version` has no digest.
     pub digest: Option<Digest>,
-    /// Whether it runs; otherwise it is on its way.
+    /// Whether the version runs; otherwise it is a candidate that will be written.
     pub runs: bool,
     pub environment: String,
 }
@@ -183,7 +183,7 @@ pub fn compare(subject: &Subject<'_>, other: &Other, facts: &dyn Facts) -> Fact<
             return Fact::Known(Comparison { ordering: Ordering::Less, by: Criterion::Arrival, text });
         }
     }
-    // A version that was written by hand was there before the event arrived.
+    // A version that was written by hand counts as earlier than the event.
     let ordering = if later { Ordering::Less } else { Ordering::Greater };
     Fact::Known(result(subject, other, (ordering, Criterion::Arrival), &silent))
 }

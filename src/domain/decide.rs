@@ -13,7 +13,7 @@ use tagrelay_image::{Digest, Repository, Version};
 pub struct Place<'a> {
     pub environment: &'a str,
     pub repository: &'a Repository,
-    /// The rule that manages the repository; `None`: the settings no longer have one.
+    /// The image rule that manages the repository; `None`: the settings no longer have one.
     pub rule: Option<&'a ImageRule>,
     /// The versions that the manifests at the tip name.
     pub running: Vec<Running>,
@@ -28,7 +28,7 @@ pub struct Place<'a> {
 #[derive(Debug, Clone)]
 pub struct Running {
     pub version: Version,
-    /// `None`: it was written by hand.
+    /// `None`: the version was written by hand.
     pub landed: Option<Landed>,
 }
 
@@ -61,7 +61,7 @@ impl Landed {
 /// A version that an event or request wants at the place.
 pub struct Candidate<'a> {
     pub update: &'a Update,
-    /// Whether a push attempt that carries it is still unconfirmed. Such an update may go on, and is not ended.
+    /// Whether a push attempt with this update is unconfirmed. Such an update may be written again, but is not ended.
     pub unconfirmed: bool,
 }
 
@@ -76,33 +76,35 @@ pub struct Decided {
 /// The decision on a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It is written with the next push.
+    /// The candidate is written with the next push.
     Write,
-    /// It waits for these causes.
+    /// The candidate waits for these causes.
     Wait(Vec<Wait>),
     /// A fact is missing. The intake fetches it, and the candidate is decided again.
     Ask(Missing),
-    /// It ends.
+    /// The candidate ends.
     End { state: UpdateState, reason: String, ground: Ground },
-    /// It keeps its state until its unconfirmed push is settled.
+    /// The candidate keeps its state until its unconfirmed push is settled.
     Keep,
 }
 
-/// What the end of a candidate rests on.
+/// The basis for the end of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ground {
     /// The settings.
     Rule,
-    /// A running version: the branch must have been read after the cause arrived.
+    /// A running version. The end is valid only if the branch was read after the cause arrived.
     Tip,
-    /// The candidate that is written instead, by its update id. This one ends when that one has landed: it may be rejected.
+    /// The candidate that is written instead, by its update id.
+    ///
+    /// The ended candidate ends only when the other one has landed, because that push may be rejected.
     Rival(String),
 }
 
 /// Decides about all candidates of a place, in the order of `place.candidates`. At most one is written.
 ///
-/// Events are taken in the order of arrival. Each is compared with the running versions and with the candidate that would be
-/// written so far, and takes its place unless it is older. A promotion or rollback is not compared: the later request wins.
+/// Candidates of events are decided in the order of arrival. Each is compared with the running versions and with the candidate
+/// chosen so far, and replaces that candidate unless it is older. A promotion or rollback is not compared: the later request wins.
 pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
     let mut order: Vec<usize> = (0..place.candidates.len()).collect();
     order.sort_by(|a, b| {
@@ -134,7 +136,7 @@ pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
     let written = target.and_then(|target| place.candidates.get(target)).map(|one| &one.update.id);
     let settled = place.candidates.iter().zip(decided).map(|(candidate, decided)| {
         let mut decided = decided.unwrap_or(Decided { decision: Decision::Keep, basis: None });
-        // The rival may itself have been outdone by a third candidate.
+        // A third candidate may have replaced the rival.
         if let (Decision::End { ground: Ground::Rival(rival), .. }, Some(written)) = (&mut decided.decision, written) {
             rival.clone_from(written);
         }
@@ -160,7 +162,7 @@ impl Place<'_> {
             Err(missing) => return Decided { decision: Decision::Ask(missing), basis: None },
         };
         if let Some(older) = compared.iter().find(|comparison| comparison.ordering.is_lt()) {
-            // A build that has waited while a newer one landed came in time. A rollback gives its own reason.
+            // The update waited while a newer build landed, so it is superseded and not refused. A rollback gives its own reason.
             let is_rolled_back = self.running.iter().any(Running::is_rollback);
             return match self.overtaken(update).filter(|_| !is_rolled_back) {
                 Some(reason) => Decided {
@@ -201,7 +203,7 @@ impl Place<'_> {
         }
     }
 
-    /// Returns why an update ends if another version that was caused after it has landed.
+    /// Returns the reason for the end of an update, if another version whose cause is later has landed.
     fn overtaken(&self, update: &Update) -> Option<String> {
         let is_later = |landed: &Landed| landed.cause_id > update.cause_id;
         let later = self.running.iter().find(|running| running.landed.as_ref().is_some_and(is_later));
@@ -252,13 +254,15 @@ impl Place<'_> {
         }
     }
 
-    /// Returns the end of an update without effect: its digest runs under another tag, or the manifests cannot hold its change.
+    /// Returns the end of an update without effect.
+    ///
+    /// The digest of the update runs under another tag, or the manifests cannot hold its change.
     fn nothing_to_do(&self, update: &Update, rule: &ImageRule, others: &[Other]) -> Option<Decision> {
         let first = self.running.first()?;
         let digest = update.version.digest();
         let runs_digest = |other: &Other| other.version.digest().or(other.digest.as_ref()) == digest;
         if digest.is_some() && others.iter().all(runs_digest) {
-            // An equal tag is left to the commit, which looks at every site.
+            // If the tag is the same, the edit compares every site and decides.
             let is_other_tag = self.running.iter().all(|running| running.version.tag() != update.version.tag());
             let reason = format!("{} runs the same digest as {}", self.environment, first.version.short());
             return is_other_tag.then_some(Decision::End {
@@ -281,7 +285,7 @@ impl Place<'_> {
     }
 }
 
-/// Compares with every other version; `Err` with the first missing fact.
+/// Compares the subject with every other version; `Err`: the first missing fact.
 fn compare_all<'o>(
     subject: &Subject<'_>,
     others: impl Iterator<Item = &'o Other>,
@@ -304,8 +308,9 @@ fn refused(reason: String, ground: Ground) -> Decision {
     Decision::End { state: UpdateState::Refused, reason, ground }
 }
 
-/// Whether a running version was unknown to the requester of a promotion: it did not run at the request, and no update of ours
-/// brought it since.
+/// Whether the requester of a promotion did not know a running version.
+///
+/// The version did not run when the promotion was requested, and no update of ours brought it since.
 fn is_foreign(running: &Running, update: &Update) -> bool {
     let Some(expected) = &update.expected else { return false };
     let is_known = is_same(&running.version, &update.version)

@@ -8,15 +8,15 @@ use tagrelay_image::{Digest, Repository, Tag};
 words! {
     /// The state of an event.
     EventState {
-        /// The registry has not confirmed the image yet; `reason` says why after a failed try.
+        /// The registry has not confirmed the image yet. After a failed try, `reason` is the answer.
         Queued = "queued",
         /// Confirmed; at least one update is on its way to the branch.
         Pending = "pending",
         /// Confirmed; no update is on its way, and at least one waits.
         Waiting = "waiting",
-        /// On the branch.
+        /// At least one update is on the branch, and no update is open.
         Committed = "committed",
-        /// Every environment runs the version already.
+        /// Nothing was written, and an environment runs the version already or no environment had to change.
         Unchanged = "unchanged",
         /// A newer version took its place before it was written.
         Superseded = "superseded",
@@ -39,10 +39,10 @@ impl EventState {
         Self::ALL.iter().copied().filter(|state| state.is_open())
     }
 
-    /// Returns the state that a confirmed event has because of its updates, and which update explains it (its index).
+    /// Returns the state of a confirmed event with these updates, and the index of the explaining update.
     ///
-    /// Open states come first, then the best result. Of several updates with one state, the latest explains it.
-    /// An event without updates is `unchanged`: no automatic environment was left to change.
+    /// Open states come first, then the best result. If several updates have that state, the latest one explains it. An event
+    /// without updates is `unchanged`, because no automatic environment has to change.
     pub fn of(updates: &[UpdateState]) -> (Self, Option<usize>) {
         let latest = |wanted: &[UpdateState]| updates.iter().rposition(|state| wanted.contains(state));
         [
@@ -87,15 +87,15 @@ pub struct Event {
     pub tag: Tag,
     /// The digest that the payload names. A hint.
     pub announced_digest: Option<Digest>,
-    /// When the registry says it was pushed.
+    /// When the image was pushed, according to the registry.
     pub pushed_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub state: EventState,
-    /// Why it ended or waits, or the answer to the last failed try.
+    /// Why the event ended or waits, or the answer to the last failed try.
     pub reason: Option<String>,
     /// The pattern of the image rule that matches the repository.
     pub matched_rule: Option<String>,
-    /// The digest that the registry gave.
+    /// The digest that the registry returned.
     pub verified_digest: Option<Digest>,
     pub verified_at: Option<Timestamp>,
     /// A remark, such as a digest that differs from the announced one.
@@ -104,7 +104,7 @@ pub struct Event {
     pub failures: u32,
     /// When the next try is due; `None`: at once.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it reached its final state.
+    /// When the event reached its final state.
     pub finished_at: Option<Timestamp>,
     /// The parent of all further spans of the event.
     pub trace: TraceContext,

@@ -3,23 +3,29 @@ use super::update::Update;
 use super::wait::{Wait, WaitCause, may_go};
 use crate::policy::Criterion;
 
-/// Returns the reason of an update that a later one of its place replaced. `newer` is the tag or digest of the later one.
+/// Returns the reason of an update that a later one of its place replaced.
+///
+/// `newer` is the tag or digest of the later update.
 pub fn overtaken(newer: &str, environment: &str) -> String {
     format!("older: {newer} was written to {environment} later")
 }
 
-/// Returns the reason of an update that another candidate of its place replaced. `cause_id` is the cause of that candidate.
+/// Returns the reason of an update that another candidate of its place replaced.
+///
+/// `cause_id` is the cause of that candidate.
 pub(super) fn outdone(cause_id: &str) -> String {
     format!("{cause_id} is newer and is written instead")
 }
 
-/// Begins the note of a rollback that is written although the registry did not answer.
+/// The beginning of the note of a rollback that is written although the registry did not answer.
 const UNCONFIRMED: &str = "not confirmed by the registry: ";
 
 /// Separates the note from a later reason.
 const NOW: &str = "; now: ";
 
-/// Returns the note of a rollback that is written although the registry did not answer. `why` is the registry's error.
+/// Returns the note of a rollback that is written although the registry did not answer.
+///
+/// `why` is the registry's error.
 pub fn unconfirmed(why: &str) -> String {
     format!("{UNCONFIRMED}{why}")
 }
@@ -30,7 +36,7 @@ pub fn note_in(reason: Option<&str>) -> Option<&str> {
     Some(reason.split_once(NOW).map_or(reason, |(note, _)| note))
 }
 
-/// Returns a new reason with the note of the reason before, which must not get lost.
+/// Returns a new reason that keeps the note of the old reason.
 pub fn with_note(before: Option<&str>, reason: Option<String>) -> Option<String> {
     match (note_in(before), reason) {
         (Some(note), Some(reason)) => Some(format!("{note}{NOW}{reason}")),
@@ -51,9 +57,9 @@ pub(super) fn criterion(by: Criterion) -> &'static str {
     }
 }
 
-/// Returns why an update waits: its causes, joined. `None` without causes.
+/// Returns the wait causes of an update as text; `None`: there are no causes.
 ///
-/// Blocks that were made while it waits for something else are named too: it would wait for them next.
+/// Blocks that were made since the wait began are also named, because the update would wait for them next.
 pub fn waiting(update: &Update, waits: &[Wait], blocks: &Blocks, now: jiff::Timestamp) -> Option<String> {
     let reason = |wait: &Wait| -> String {
         let detail = wait.detail.clone();

@@ -1,23 +1,23 @@
 use super::update::{Cause, UpdateState};
 
-/// What happens to an open update when a later one of its place has landed.
+/// The effect of a landed update on an earlier, open update of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLanding {
-    /// It ends, because the later update replaces it.
+    /// The open update ends, because the later update replaces it.
     End,
-    /// It is decided again, at the new tip.
+    /// The open update is decided again, at the new tip.
     DecideAgain,
-    /// Its wait causes decide when it goes on.
+    /// The open update keeps its state. Its wait causes determine when it continues.
     Keep,
 }
 
-/// Returns what happens to an open update when a later one of its place has landed.
+/// Returns the effect of a landed update on an earlier, open update of its place.
 ///
 /// `landed` and `end` are the cause and the final state of the later update, `other` and `state` the cause and the state of the
 /// open one. `blocked`: the open update waits for a hold or freeze.
 ///
-/// Arrival orders requests only. A late build of an older commit arrives after the newer build, so between events the order criteria
-/// decide, and they need the tip.
+/// Only requests are ordered by arrival. A late build of an older commit arrives after the newer build, so events are ordered by
+/// the other criteria, and these need the tip.
 pub fn after_landing(
     (landed, end): (Cause, UpdateState),
     (other, state): (Cause, UpdateState),

@@ -8,10 +8,12 @@
 //! - `words`: enums that are words in tables, API and metrics;
 //! - `event`, `update`, `request`, `block`, `wait`, `push`: the rows and their states;
 //! - `transition`: (state, input) -> state and effects, one table for each kind of row;
-//! - `versions`: when two descriptions of a version mean the same one;
+//! - `versions`: whether two descriptions mean the same version;
 //! - `compare`: which of two versions is newer, or which fact is missing for the comparison;
 //! - `decide`: the decisions on the candidates of a place;
-//! - `landing`: what happens to earlier updates of a place when one has landed;
+//! - `gate`: whether a version may leave an environment;
+//! - `soak`: since when an application runs a version healthy;
+//! - `landing`: the effect of a landed update on earlier updates of its place;
 //! - `explain`: the sentences for people;
 //! - `outbox`: the entries for the subscribers.
 
@@ -20,10 +22,12 @@ mod compare;
 mod decide;
 mod event;
 mod explain;
+mod gate;
 mod landing;
 mod outbox;
 mod push;
 mod request;
+mod soak;
 mod transition;
 mod update;
 mod versions;
@@ -35,10 +39,12 @@ pub use compare::{BuildTime, CatchUpDoubt, Comparison, Descent, Fact, Facts, Mis
 pub use decide::{Candidate, Decided, Decision, Ground, Landed, Place, Running, decide};
 pub use event::{Event, EventState, Party};
 pub use explain::{note_in, overtaken, unconfirmed, waiting as explain_waiting, with_note};
+pub use gate::{ClosedGate, Condition, Obstacle, ObstacleKind, Passage, Statement, Subject as GateSubject, gate};
 pub use landing::{AfterLanding, after_landing};
 pub use outbox::{Change, Entry};
 pub use push::{AttemptedUpdate, PushAttempt, PushState};
 pub use request::{Request, RequestKind, RequestState, first_state};
+pub use soak::{RunObservation, VersionRun};
 pub use transition::{
     Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition,
 };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 /// A change of state, as an entry of the outbox. Written in the transaction of the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Counts up by one with each entry. The id on the stream.
+    /// The number of the entry: one more than that of the entry before. Also the id on the stream.
     #[serde(skip)]
     pub sequence: u64,
     pub at: Timestamp,

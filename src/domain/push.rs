@@ -9,23 +9,23 @@ words! {
     PushState {
         /// The remote's answer is not known: the push is under way, or its answer was lost.
         Open = "open",
-        /// Its commit is on the branch.
+        /// The commit is on the branch.
         Landed = "landed",
-        /// It is certain that it never reaches the branch.
+        /// The commit can no longer reach the branch.
         Lost = "lost",
     }
 }
 
 /// One try to move a branch from `parent` to `tip`.
 ///
-/// A push is atomic, and the remote compares the branch with `parent`: of two attempts with one parent at most one lands, and
-/// one whose parent is no longer the tip cannot land any more.
+/// A push is atomic, and the remote compares the branch with `parent`. So at most one of two attempts with the same parent lands,
+/// and an attempt whose parent is no longer the tip cannot land any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushAttempt {
     pub id: String,
     pub config_repository: String,
     pub branch: String,
-    /// The commit that the branch must be at.
+    /// The commit at which the branch must be.
     pub parent: String,
     /// The last commit of the push.
     pub tip: String,
@@ -38,9 +38,9 @@ pub struct PushAttempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptedUpdate {
     pub update_id: String,
-    /// The commit of the push that holds its changes.
+    /// The commit of the push that contains the changes of the update.
     pub commit: String,
-    /// The version that the environment runs before it.
+    /// The version that the environment ran before the update.
     pub old: Version,
     /// The edited sites.
     pub changes: Vec<SiteChange>,

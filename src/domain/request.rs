@@ -6,11 +6,11 @@ use super::words;
 use crate::telemetry::TraceContext;
 
 words! {
-    /// The kind of request of a person or a CI job.
+    /// The kind of a request from a person or a CI job.
     RequestKind {
-        /// The versions of another environment, or a named one.
+        /// Gives an environment the versions of another one, or a named version.
         Promotion = "promotion",
-        /// An earlier version, and a hold.
+        /// Gives an environment an earlier version, and sets a hold.
         Rollback = "rollback",
     }
 }
@@ -32,19 +32,19 @@ words! {
         Pending = "pending",
         /// No update is on its way, and at least one waits.
         Waiting = "waiting",
-        /// Everything that was still to be written is on the branch.
+        /// No update is open, and at least one was written or all were unchanged.
         Committed = "committed",
         /// Nothing was written, and at least one update was refused.
         Refused = "refused",
-        /// Nothing was written: other versions took the place of all updates.
+        /// Nothing was written, refused or cancelled, and newer versions replaced at least one update.
         Superseded = "superseded",
-        /// Nothing was written: the rest was cancelled on request.
+        /// Nothing was written or refused, and at least one update was cancelled on request.
         Cancelled = "cancelled",
     }
 }
 
 impl RequestState {
-    /// Returns the state of a request with these updates. A request without updates had nothing to do: `committed`.
+    /// Returns the state of a request with these updates. Without updates, nothing had to be done: `committed`.
     pub fn of(updates: impl IntoIterator<Item = UpdateState>) -> Self {
         let updates: Vec<UpdateState> = updates.into_iter().collect();
         let any = |states: &[UpdateState]| updates.iter().any(|state| states.contains(state));
@@ -79,7 +79,7 @@ pub fn first_state(wanted: UpdateState, hold: Option<&Block>) -> (UpdateState, O
     }
 }
 
-/// A promotion or rollback as it was requested.
+/// A promotion or rollback, as requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// A ULID: sorts by arrival.
@@ -87,7 +87,7 @@ pub struct Request {
     pub kind: RequestKind,
     /// The environment that changes.
     pub environment: String,
-    /// The environment whose versions it takes.
+    /// The environment that a promotion takes the versions from.
     pub source: Option<String>,
     /// The name of the API token.
     pub actor: String,
@@ -97,7 +97,7 @@ pub struct Request {
     pub fingerprint: String,
     /// The parent of all further spans of the request.
     pub trace: TraceContext,
-    /// The freeze or closed gate that it passes.
+    /// The freeze or closed gate that the request passes.
     pub overridden: Option<String>,
 }
 

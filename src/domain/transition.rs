@@ -16,17 +16,17 @@ words! {
         Wait = "wait",
         /// The last wait cause ended.
         Resume = "resume",
-        /// A push attempt that carries it landed.
+        /// A push attempt with the update landed.
         Land = "land",
         /// The environment runs the version already.
         FindUnchanged = "find unchanged",
-        /// Another version takes its place.
+        /// Another version replaces the update.
         Supersede = "supersede",
-        /// An explained no.
+        /// The update is refused, with a reason.
         Refuse = "refuse",
-        /// Its promotion or rollback is cancelled.
+        /// The promotion or rollback is cancelled.
         Cancel = "cancel",
-        /// Its event runs again.
+        /// The event of the update runs again.
         Replay = "replay",
     }
 }
@@ -34,15 +34,15 @@ words! {
 words! {
     /// An input of an event.
     EventInput {
-        /// The registry confirmed the image; the state follows from the updates from now on.
+        /// The registry confirmed the image. From now on, the state follows from the updates.
         Confirm = "confirm",
         /// A try failed and is repeated later.
         Postpone = "postpone",
         /// An update of the event changed its state.
         Settle = "settle",
-        /// An explained no before there are updates.
+        /// The event is refused, with a reason, before it has updates.
         Refuse = "refuse",
-        /// It runs again.
+        /// The event runs again.
         Replay = "replay",
     }
 }
@@ -50,9 +50,9 @@ words! {
 words! {
     /// An input of a push attempt.
     PushInput {
-        /// The branch has its commit.
+        /// The branch contains the commit of the push attempt.
         FindLanded = "find landed",
-        /// The remote refused it, or the branch moved on without it.
+        /// The remote rejected the push, or the branch moved on without its commit.
         FindLost = "find lost",
     }
 }
@@ -68,7 +68,7 @@ pub enum Effect {
     RecordFailure,
     /// A rollout begins, if Argo CD is followed.
     BeginRollout,
-    /// Earlier updates of the place end or are decided again, as [`after_landing`](super::after_landing) says.
+    /// Earlier updates of the place end or are decided again: [`after_landing`](super::after_landing).
     ReviewPlace,
     /// If the update belongs to a rollback, its hold replaces the holds of earlier rollbacks.
     ReplaceHolds,
@@ -133,7 +133,7 @@ pub fn event_transition(
         (Pending | Waiting | Committed | Unchanged | Superseded | Refused, In::Settle) => (of_updates, &[]),
         // An event with a committed update may have a refused one in another environment. Only refused updates run again.
         (Refused | Committed | Unchanged | Superseded, In::Replay) => (Queued, &[ReplayUpdates, RecordFailure]),
-        // A queued event is not decided yet, so its updates do not give its state.
+        // The state of a queued event does not follow from its updates, because the event is not decided yet.
         (Queued, In::Settle | In::Replay)
         | (Pending | Waiting, In::Confirm | In::Postpone | In::Refuse | In::Replay)
         | (Committed | Unchanged | Superseded | Refused, In::Confirm | In::Postpone | In::Refuse) => return None,

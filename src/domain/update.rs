@@ -11,17 +11,17 @@ words! {
     UpdateState {
         /// The registry has not confirmed the image yet (promotions and rollbacks only).
         Unverified = "unverified",
-        /// The branch writer decides about it next.
+        /// The branch writer decides about the update next.
         Pending = "pending",
-        /// It waits for the end of its wait causes.
+        /// The update waits for the end of its wait causes.
         Waiting = "waiting",
         /// On the branch.
         Committed = "committed",
         /// The environment runs the version already.
         Unchanged = "unchanged",
-        /// A newer version took its place before it was written.
+        /// A newer version replaced the update before it was written.
         Superseded = "superseded",
-        /// Ended with an explained no.
+        /// Ended, with a reason that explains the refusal.
         Refused = "refused",
         /// Cancelled on request before it was written (promotions and rollbacks only).
         Cancelled = "cancelled",
@@ -69,7 +69,9 @@ words! {
 }
 
 impl Cause {
-    /// Whether an event is the cause: such an update is compared with what runs, and waits for holds.
+    /// Whether the cause is an event.
+    ///
+    /// An update of an event is compared with the running versions, and waits for holds.
     pub fn is_event(self) -> bool {
         match self {
             Self::Push | Self::CatchUp => true,
@@ -103,17 +105,17 @@ pub struct Update {
     /// The receiver, or the name of the API token.
     pub actor: String,
     pub state: UpdateState,
-    /// Why it ended or waits, or the answer to the last failed try.
+    /// Why the update ended or waits, or the answer to the last failed try.
     pub reason: Option<String>,
     /// How many tries failed.
     pub failures: u32,
     /// When the next try is due; `None`: at once.
     pub next_attempt_at: Option<Timestamp>,
-    /// When the registry says the image was pushed.
+    /// When the image was pushed, according to the registry.
     pub pushed_at: Option<Timestamp>,
     /// When the cause arrived.
     pub received_at: Timestamp,
-    /// When its last wait cause ended; `None`: it never waited.
+    /// When the last wait cause ended; `None`: the update never waited.
     pub released_at: Option<Timestamp>,
     /// The commit on the branch.
     pub commit: Option<String>,
@@ -121,11 +123,11 @@ pub struct Update {
     pub old: Option<Version>,
     /// The edited sites.
     pub changes: Vec<SiteChange>,
-    /// When it reached its final state.
+    /// When the update reached its final state.
     pub finished_at: Option<Timestamp>,
-    /// The criterion that decided whether it is newer; `None` for promotions and rollbacks.
+    /// The criterion that decided whether the version is newer; `None` for promotions and rollbacks.
     pub decided_by: Option<String>,
-    /// The version that it was compared with, and the result, in words.
+    /// The version with which the update was compared, and the result, in words.
     pub decided_because: Option<String>,
     /// The versions that the environment ran when a promotion or rollback was requested; `None` for events.
     pub expected: Option<Vec<Version>>,
@@ -136,7 +138,9 @@ pub struct Update {
 }
 
 impl Update {
-    /// Returns since when the update could be written: since its last wait cause ended, otherwise since it was made.
+    /// Returns the time since which the update could be written.
+    ///
+    /// That is the end of its last wait cause, or else the time at which it was made.
     pub fn wanted_since(&self) -> Timestamp {
         let made = || {
             let milliseconds = Ulid::from_string(&self.id).ok()?.timestamp_ms();

@@ -2,7 +2,8 @@ use tagrelay_image::Version;
 
 /// Returns the distinct versions that sites name, in the order in which they are found.
 ///
-/// One site may have `tag`, another `tag@digest` and a third only the digest. That is one version, and the parts are joined.
+/// For example, one site has `tag`, another `tag@digest` and a third only the digest. These are one version, and the parts are
+/// joined.
 pub fn versions_of<'a>(named: impl IntoIterator<Item = &'a Version>) -> Vec<Version> {
     let mut versions: Vec<Version> = Vec::new();
     for version in named {
@@ -37,12 +38,12 @@ fn join(one: &Version, other: &Version) -> Option<Version> {
     if is_one { Version::from_parts(tag, digest) } else { None }
 }
 
-/// Whether two descriptions mean one version: either may lack the digest.
+/// Whether two descriptions mean the same version. Each may lack the tag or the digest.
 pub fn is_same(one: &Version, other: &Version) -> bool {
     join(one, other).is_some()
 }
 
-/// Whether all running versions are this version.
+/// Whether this version runs, and no other.
 pub fn runs(running: &[Version], version: &Version) -> bool {
     matches!(running, [one] if is_same(one, version))
 }

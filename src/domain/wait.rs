@@ -19,7 +19,7 @@ words! {
 }
 
 impl WaitCause {
-    /// Whether [`may_go`] finds this cause in blocks, as opposed to a cause that an earlier try left.
+    /// Whether the cause is a block, which [`may_go`] finds. Other causes are the result of an earlier try.
     pub fn is_block(self) -> bool {
         match self {
             Self::Hold | Self::Freeze => true,
@@ -34,13 +34,13 @@ pub struct Wait {
     pub cause: WaitCause,
     /// The answer of the remote or the missing fact; `None` for blocks, which explain themselves.
     pub detail: Option<String>,
-    /// When the cause ends by itself; `None`: it does not.
+    /// When the cause ends by itself; `None`: no such time is known.
     pub until: Option<Timestamp>,
 }
 
-/// Returns the blocks for which an update has to wait at `now`; empty: it may go.
+/// Returns the blocks that an update must wait for at `now`; empty: the update may be written.
 ///
-/// Holds are for automation only. Freezes let rollbacks and overrides pass.
+/// Holds apply only to updates of events. Rollbacks and overrides pass freezes.
 pub fn may_go(update: &Update, blocks: &Blocks, now: Timestamp) -> Vec<Wait> {
     let mut waits = Vec::new();
     if update.cause.is_event()

@@ -38,7 +38,7 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// A word that is not one of the expected ones.
+/// The error for a word that the enum does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word `{text}`; expected one of {known}")]
 pub struct UnknownWord {

@@ -129,6 +129,8 @@ pub struct ImageRule {
     pub source: Option<usize>,
     /// Whether the last announced build wins, even if it is older.
     pub allow_older: bool,
+    /// Whether a gate lets versions pass that no application of Argo CD runs.
+    pub allow_untracked: bool,
 }
 
 impl ImageRule {
@@ -194,6 +196,7 @@ mod tests {
             verify: Verification::Exists,
             source: None,
             allow_older: false,
+            allow_untracked: false,
         };
         let rules = [rule("docker.io/uyou/special", 7), rule("docker.io/uyou/*", 40)];
         let found = rule_for(&rules, &"uyou/special".parse().unwrap()).unwrap();

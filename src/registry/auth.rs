@@ -23,15 +23,17 @@ use super::lenient::Count;
 use super::login::{Found, Login};
 use tagrelay_secret::ExposeSecret as _;
 
-/// Lifetime of a token without `expires_in`
-/// (<https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>).
+/// Lifetime of a token without `expires_in`.
+///
+/// Source: <https://distribution.github.io/distribution/spec/auth/token/#token-response-fields>.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// Upper bound of a token's lifetime in the cache.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A token is replaced this long before it expires, or a tenth of its lifetime if that is less: the request that
-/// carries it still has to arrive.
+/// A token is replaced this long before it expires, because the request still has to arrive.
+///
+/// The margin is a tenth of the lifetime if that is less.
 const LONGEST_MARGIN: Duration = Duration::from_secs(10);
 
 /// Tokens have a few kilobytes.
@@ -48,7 +50,7 @@ pub(super) struct Token {
 
 /// The credentials of one request.
 pub(super) enum Authorization {
-    /// None: the registry has not sent a challenge yet.
+    /// No credentials, because the registry has not sent a challenge yet.
     Nothing,
     /// User name and password, from this account.
     Basic { header: HeaderValue, found: Found },
@@ -72,7 +74,7 @@ pub(super) struct Authenticator {
     context: Arc<Context>,
     /// The last challenge. Later requests answer it at once, without a 401 first.
     challenge: Mutex<Option<Challenge>>,
-    /// By scope. Concurrent requests share one fetch of a token.
+    /// The tokens by scope. Concurrent requests share one fetch of a token.
     tokens: Mutex<HashMap<String, Shared<BoxFuture<'static, Answer>>>>,
 }
 
@@ -157,8 +159,9 @@ impl Authenticator {
         authorization
     }
 
-    /// Forgets the challenge, so that the next request gets a new one: the token service may have moved, or the registry
-    /// may allow anonymous access now.
+    /// Forgets the challenge, so that the next request gets a new one.
+    ///
+    /// The token service may have moved, or the registry may now allow anonymous access.
     fn forget(&self, challenge: &Challenge) {
         let mut known = lock(&self.challenge);
         if known.as_ref() == Some(challenge) {
@@ -202,7 +205,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns the cached token of `scope`, or joins a fetch in flight, or starts one.
+    /// Returns the cached token of `scope`, joins a fetch in flight, or starts a fetch.
     async fn token(
         &self,
         bearer: Bearer,
@@ -234,8 +237,10 @@ enum Reuse {
     InFlight,
 }
 
-/// Returns how a cache entry can be reused; `None`: it failed, expired or was rejected, or it is a fetch whose callers
-/// were all dropped, so that it makes no progress.
+/// Returns how a cache entry can be reused; `None`: it cannot be reused.
+///
+/// An entry cannot be reused if it failed, expired or was rejected, or if it is a fetch whose callers were all dropped, so that it
+/// makes no progress.
 fn usable(shared: &Shared<BoxFuture<'static, Answer>>, rejected: Option<&Arc<Token>>) -> Option<Reuse> {
     match shared.peek() {
         Some(Ok(token)) => {
@@ -265,12 +270,12 @@ impl Context {
     /// Returns the URL of the token service. An error if the credentials of `account` must not be sent there.
     ///
     /// The registry names the service in its 401, and Docker and containerd send the credentials to any service
-    /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS Tagrelay does
-    /// so too: token services may run on any host (Docker Hub, GitLab, clouds), and a malicious registry could ask for the
+    /// (<https://github.com/containerd/containerd/blob/v2.0.0/core/remotes/docker/authorizer.go>). Over HTTPS, Tagrelay does the
+    /// same: token services may run on any host (Docker Hub, GitLab, clouds), and a malicious registry could ask for the
     /// credentials itself.
     ///
-    /// A 401 over plain HTTP may be forged. The credentials then go over plain HTTP only to hosts that get them this way
-    /// already: the registry's own host, on any port, or a host with `plain_http = true`. A registry with HTTPS never leads
+    /// A 401 over plain HTTP may be forged. The credentials are then sent over plain HTTP only to hosts that receive them over
+    /// plain HTTP anyway: the registry's own host, on any port, or a host with `plain_http = true`. An HTTPS registry never leads
     /// to a token service with plain HTTP.
     ///
     /// The account of a cloud may be good for more than its registry, so it goes only to hosts of that cloud.
@@ -392,7 +397,9 @@ async fn request_token(
     })
 }
 
-/// Creates the request for a token: a `GET` with the password, or a `POST` that exchanges the identity token
+/// Creates the request for a token.
+///
+/// A `GET` with the password, or a `POST` that exchanges the identity token
 /// (<https://distribution.github.io/distribution/spec/auth/oauth/>).
 fn token_request(
     context: &Context,
@@ -424,7 +431,7 @@ fn token_request(
     }
 }
 
-/// Returns the token of an answer; `None`: it has none, or one that cannot stand in a header.
+/// Returns the token of an answer; `None`: the answer has no token, or one that is invalid in a header.
 fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
     let text = answer.token.or(answer.access_token).filter(|text| !text.is_empty())?;
     let seconds = answer.expires_in.0;

@@ -1,6 +1,6 @@
 use bytes::{Bytes, BytesMut};
 
-/// Reads the body of an answer; `None`: it is longer than `max_bytes`.
+/// Reads the body of an answer; `None`: the body is longer than `max_bytes`.
 pub(super) async fn read_at_most(
     mut response: reqwest::Response,
     max_bytes: usize,

@@ -19,7 +19,7 @@ const MAX_CONFIG_BYTES: usize = 4 << 20;
 pub(super) enum Stated {
     /// The registry does not have the manifest.
     NoManifest,
-    /// The registry does not have the config with this digest, which the manifest names.
+    /// The registry does not have the config that the manifest names by this digest.
     NoConfig(Digest),
     /// The image states no plausible time.
     NoTime,
@@ -28,8 +28,9 @@ pub(super) enum Stated {
 }
 
 impl Registry {
-    /// Reads the build time of a digest. Takes one request if an annotation states it, two if the config does, and one
-    /// more for an image of several platforms.
+    /// Reads the build time of a digest.
+    ///
+    /// Takes one request if an annotation states the time, two if the config does, and one more for an image of several platforms.
     pub(super) async fn built_at(
         &self,
         path: &str,
@@ -72,7 +73,7 @@ impl Registry {
         Ok(labelled.or_else(created).map_or(Stated::NoTime, Stated::At))
     }
 
-    /// Fetches a manifest or blob; `None`: it does not exist. A body that is not JSON or too long is an empty document.
+    /// Fetches a manifest or blob; `None`: not found. A body that is too long or not JSON is an empty document.
     async fn document(
         &self,
         path: &str,
@@ -97,7 +98,7 @@ impl Registry {
             });
         }
         let body = read_at_most(response, max).await.map_err(|error| self.no_answer(error))?;
-        // An artifact of another kind may have a body that is not JSON. It states no time.
+        // An artifact of another kind may have a body that is not JSON. Such a body states no time.
         Ok(Some(body.map(|body| read(&body)).unwrap_or_default()))
     }
 }
@@ -193,7 +194,9 @@ mod tests {
 
     use super::*;
 
-    /// The label and annotation of the build time (<https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>).
+    /// The label and annotation of the build time.
+    ///
+    /// Source: <https://github.com/opencontainers/image-spec/blob/v1.1.0/annotations.md>.
     const CREATED: &str = "org.opencontainers.image.created";
 
     fn document(json: &serde_json::Value) -> Document {

@@ -39,7 +39,9 @@ pub enum ClientError {
         /// The operating system's error.
         reason: String,
     },
-    /// The file has no certificate. If it were accepted, requests would fail later as if the registry were at fault.
+    /// The file has no certificate.
+    ///
+    /// An error, because otherwise later requests would fail as if the registry were at fault.
     #[error("the CA bundle {0} contains no certificate: it must be a PEM file with `-----BEGIN CERTIFICATE-----`")]
     EmptyBundle(PathBuf),
     /// A PEM block is not a certificate.
@@ -67,7 +69,7 @@ pub struct Addresses(pub Vec<(String, SocketAddr)>);
 ///
 /// `reqwest` and `rustls` are built without a default provider, and a client without one panics.
 pub fn install_tls_provider() {
-    // An error means that a provider is installed, which is fine.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -77,7 +79,7 @@ pub(super) struct ClientFor<'a> {
     pub(super) ca_bundle: Option<&'a Path>,
     /// The server is on this machine or its node: ignore the proxy of the environment.
     pub(super) is_near: bool,
-    /// Plain HTTP: must work without the system's CA certificates.
+    /// The registry has plain HTTP, so the client must work without the system's CA certificates.
     pub(super) plain_http: bool,
     /// Whether redirects are followed.
     pub(super) redirects: bool,
@@ -86,7 +88,7 @@ pub(super) struct ClientFor<'a> {
 }
 
 impl ClientFor<'_> {
-    /// Creates the client. It keeps connections alive.
+    /// Creates the client, which keeps connections alive.
     pub(super) fn build(&self) -> Result<reqwest::Client, ClientError> {
         install_tls_provider();
         let certificates = self.ca_bundle.map(read_bundle).transpose()?.unwrap_or_default();
@@ -116,8 +118,8 @@ impl ClientFor<'_> {
 
 /// Follows a redirect unless it leads from HTTPS to HTTP.
 ///
-/// `reqwest` removes `Authorization` if scheme, host or port change. So no token reaches the storage service behind a
-/// registry, which would also reject a request with two signatures.
+/// `reqwest` removes `Authorization` if scheme, host or port change. The token therefore does not reach the storage service behind
+/// a registry, which would also reject a request with two signatures.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     match refusal(attempt.previous(), attempt.url()) {
         Some(reason) => attempt.error(reason),
@@ -132,7 +134,7 @@ fn refusal(previous: &[Url], next: &Url) -> Option<&'static str> {
     (previous.len() > MAX_REDIRECTS).then_some("too many redirects")
 }
 
-/// Reads and parses every certificate, because `reqwest` silently accepts a file without any.
+/// Reads and parses every certificate, because `reqwest` silently accepts a file without certificates.
 fn read_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, ClientError> {
     let pem = std::fs::read(path)
         .map_err(|error| ClientError::UnreadableBundle { path: path.to_owned(), reason: error.to_string() })?;

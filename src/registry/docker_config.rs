@@ -1,4 +1,4 @@
-//! Accounts from a Docker config file, such as a mounted Secret of type `kubernetes.io/dockerconfigjson`.
+//! Accounts from a Docker config file, such as a mounted `kubernetes.io/dockerconfigjson` Secret.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub enum DockerConfigError {
     },
 }
 
-/// A Docker config file. It is read at each login, so a rotated Secret needs no restart.
+/// A Docker config file. The file is read at each login, so a rotated Secret needs no restart.
 pub(super) struct DockerConfig {
     path: PathBuf,
     /// The last content that could be read. It stays in use while the file cannot be read.
@@ -57,7 +57,7 @@ impl DockerConfig {
         &self.path
     }
 
-    /// Returns the account for a repository; `None`: the file has none.
+    /// Returns the account for a repository; `None`: the file has no matching account.
     pub(super) fn account(&self, host: &str, path: &str) -> Result<Option<Account>, DockerConfigError> {
         Ok(self.entries()?.account(host, path).cloned())
     }
@@ -150,7 +150,7 @@ impl Entries {
         Ok(Self { list, helpers: file.creds_store.into_iter().chain(helpers).collect() })
     }
 
-    /// Returns the account of the entry with the most specific host, and of these with the longest path.
+    /// Returns the account of the entry with the most specific host. Of several, the longest path wins.
     fn account(&self, host: &str, path: &str) -> Option<&Account> {
         let matching = self.list.iter().filter(|entry| entry.host.matches(host) && is_below(path, &entry.prefix));
         let best = matching.max_by_key(|entry| (entry.host.specificity(), entry.prefix.len()));
@@ -159,7 +159,7 @@ impl Entries {
 }
 
 impl Auth {
-    /// Returns the account; `None`: the entry is empty, as a credential helper leaves it.
+    /// Returns the account; `None`: the entry is empty, which means that a credential helper is in use.
     fn account(self) -> Result<Option<Account>, &'static str> {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         if let Some(token) = some(self.identitytoken) {
@@ -182,10 +182,10 @@ impl Auth {
     }
 }
 
-/// Splits a key of `auths` into host and path prefix, as Kubernetes does
-/// (<https://kubernetes.io/docs/concepts/containers/images/#config-json>).
+/// Splits a key of `auths` into host and path prefix, as Kubernetes does.
 ///
-/// `docker login` writes `https://index.docker.io/v1/` for Docker Hub, and other hosts may have `/v1/` or `/v2/` too.
+/// Source: <https://kubernetes.io/docs/concepts/containers/images/#config-json>. `docker login` writes
+/// `https://index.docker.io/v1/` for Docker Hub, and other hosts may also have `/v1/` or `/v2/`.
 fn split_key(key: &str) -> (String, String) {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));

@@ -38,7 +38,7 @@ impl RegistryFailure {
     }
 }
 
-/// Returns the failure for a temporary status (408, 425, 429, 5xx); `None`: the status is not temporary.
+/// Returns the failure for a temporary status (408, 425, 429, 5xx); `None`: another status.
 ///
 /// `who` begins the message: "registry docker.io", "the token service auth.docker.io of registry docker.io".
 pub(super) fn temporary(status: StatusCode, headers: &HeaderMap, who: &str, host: &str) -> Option<RegistryFailure> {
@@ -61,7 +61,9 @@ pub(super) fn temporary(status: StatusCode, headers: &HeaderMap, who: &str, host
     Some(RegistryFailure::NotNow { reason, ask_again_after })
 }
 
-/// Formats Docker Hub's `100;w=21600` as "100 in 21600 s" (<https://docs.docker.com/docker-hub/usage/pulls/>).
+/// Formats Docker Hub's `100;w=21600` as "100 in 21600 s".
+///
+/// Source: <https://docs.docker.com/docker-hub/usage/pulls/>.
 fn describe_limit(text: &str) -> Option<String> {
     let (count, window) = text.split_once(";w=")?;
     let (count, window) = (count.parse::<u64>().ok()?, window.parse::<u64>().ok()?);
@@ -121,7 +123,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Iterates over an error and its causes. Descends into `io::Error`, whose `source()` skips the error that it wraps.
+/// Iterates over an error and its causes. Includes the error that an `io::Error` wraps, which its `source()` skips.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         let error: &'a (dyn Error + 'static) = *error;

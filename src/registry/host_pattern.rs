@@ -2,7 +2,9 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A host with its port, or a pattern in which `*` stands for any characters but dots: `*.registry.example.com`.
+/// A host with its port, or a pattern of hosts.
+///
+/// In a pattern, `*` stands for any characters except dots: `*.registry.example.com`.
 #[derive(Debug, Clone)]
 pub(super) struct HostPattern {
     text: String,
@@ -11,7 +13,7 @@ pub(super) struct HostPattern {
 }
 
 impl HostPattern {
-    /// Reads a pattern, in upper or lower case; `None`: it does not parse.
+    /// Reads a pattern, in upper or lower case; `None`: the pattern is invalid.
     pub(super) fn new(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
         let matcher = match text.contains('*') {
@@ -28,7 +30,9 @@ impl HostPattern {
         }
     }
 
-    /// Returns its rank among patterns that match the same host: one host before patterns, then the longer text.
+    /// Returns the rank among patterns that match the same host.
+    ///
+    /// One host ranks before patterns, and a longer text before a shorter one.
     pub(super) fn specificity(&self) -> (bool, usize) {
         (self.matcher.is_none(), self.text.len())
     }

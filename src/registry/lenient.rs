@@ -1,6 +1,6 @@
-//! Lenient JSON of registries with bounded memory: only the wanted members are kept, however large the body is.
+//! Lenient JSON of registries with bounded memory: only the wanted members are kept.
 //!
-//! A member of another type than expected counts as absent. A body of 4 MiB can hold two million values, so none of them becomes a
+//! A member of another type than expected counts as absent. A body of 4 MiB can contain two million values, so no value becomes a
 //! `serde_json::Value`.
 
 use std::fmt::Formatter;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Implements the methods of a visitor for the types that it does not want.
+/// Implements the methods of a visitor for unwanted types.
 macro_rules! ignore {
     ($($kind:ident)*) => { $(ignore!(@ $kind);)* };
     (@ bool) => { fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok(Self::Value::default()) } };
@@ -107,7 +107,7 @@ pub(super) trait Wanted: Default {
     fn add(&mut self, element: Self::Element) -> bool;
 }
 
-/// A list of which only the wanted elements are kept; `None`: absent, or of another type.
+/// A list that keeps only the wanted elements; `None`: absent, or of another type.
 #[derive(Debug, Clone, Default)]
 pub(super) struct List<W>(pub(super) Option<W>);
 

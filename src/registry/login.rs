@@ -14,7 +14,7 @@ pub(super) enum Login {
     Anonymous,
     /// `username` and `password` of a `[[registry]]`.
     Section {
-        /// Its `host`, which may be a pattern.
+        /// The `host` of the section, which may be a pattern.
         host: String,
         credentials: Credentials,
     },
@@ -98,7 +98,9 @@ impl Login {
         }
     }
 
-    /// Returns what was denied, and what to do: the end of a message that begins with the name of the service.
+    /// Returns a description of the refusal, and what to do about it.
+    ///
+    /// The text is the end of a message that begins with the name of the service.
     pub(super) fn describe_refusal(&self, host: &str) -> String {
         match self {
             Self::Section { host: section, .. } => format!(

@@ -15,9 +15,9 @@
 //! - `failure.rs`: failed requests in words, with the time of the next attempt;
 //! - `client.rs`: TLS trust, time limits, redirects.
 //!
-//! Credentials are sent over HTTPS only, to the registry and to the token service that it names, unless the settings
-//! say `plain_http = true` (`localhost` needs it too). They are not sent to another host after a redirect, and redirects
-//! from HTTPS to HTTP are refused: otherwise a compromised proxy could collect them.
+//! Credentials are sent over HTTPS only, to the registry and to the token service that the registry names, unless the settings say
+//! `plain_http = true` (also needed for `localhost`). Credentials are not sent to another host after a redirect, and redirects from
+//! HTTPS to HTTP are refused: otherwise a compromised proxy could collect credentials.
 
 mod auth;
 mod body;
@@ -61,15 +61,16 @@ use tags::Listed;
 
 use tagrelay_image::{Digest, InvalidRepository, Repository, Tag};
 
-/// Registries without settings that are kept. One more clears them all with their connections and tokens, so that
-/// events with invented hosts cannot fill the memory.
+/// The maximum number of registries without settings that are kept.
+///
+/// One more clears all of them with their connections and tokens, so that events with invented hosts cannot fill the memory.
 const MANY_REGISTRIES: usize = 256;
 
 /// A registry's answer about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Confirmation {
-    /// The tag exists. The image carries the digest that it points at.
+    /// The tag exists. The verified image has the digest of the tag.
     There(VerifiedImage),
     /// The tag does not exist.
     NotThere,
@@ -82,7 +83,7 @@ pub enum Confirmation {
     NotNow {
         /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: it names none.
+        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,
     },
 }
@@ -126,7 +127,7 @@ pub enum BuildTime {
     NotNow {
         /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// The pause that the registry asks for (`Retry-After`); `None`: it names none.
+        /// The pause that the registry asks for (`Retry-After`); `None`: no pause is named.
         ask_again_after: Option<Duration>,
     },
 }
@@ -173,7 +174,7 @@ pub enum Listing {
     NotNow {
         /// What failed, on which host, and what to do. Contains no credential.
         reason: String,
-        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: it names none.
+        /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,
     },
 }
@@ -212,7 +213,7 @@ pub enum RegistriesError {
     /// The host is not written as in image references.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Host {
-        /// As the settings write it.
+        /// The host, as written in the settings.
         host: String,
         /// The syntax error.
         reason: InvalidRepository,
@@ -223,7 +224,7 @@ pub enum RegistriesError {
     /// The host does not form a URL.
     #[error("[[registry]] host = \"{host}\" does not form a URL: {reason}")]
     Address {
-        /// As the settings write it.
+        /// The host, as written in the settings.
         host: String,
         /// The syntax error.
         reason: url::ParseError,
@@ -242,19 +243,19 @@ pub enum RegistriesError {
     /// The HTTP client of this registry cannot be created.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Client {
-        /// As the settings write it.
+        /// The host, as written in the settings.
         host: String,
         /// The client's error.
         reason: ClientError,
     },
 }
 
-/// All registries, with and without settings. Holds their connections and tokens: share it in an [`Arc`].
+/// All registries, with and without settings. Share this value in an [`Arc`], because it has the connections and tokens.
 pub struct Registries {
     configured: HashMap<String, Arc<Registry>>,
     /// Settings of hosts that match a pattern, the most specific first.
     patterns: Vec<(HostPattern, RegistrySettings)>,
-    /// Registries without settings or with those of a pattern, added on first use.
+    /// Registries without settings or with the settings of a pattern, added on first use.
     others: Mutex<HashMap<String, Arc<Registry>>>,
     clients: Clients,
 }
@@ -273,7 +274,7 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// As [`Registries::new`], or a Docker config that is unreadable or invalid.
+    /// The errors of [`Registries::new`], or a Docker config that is unreadable or invalid.
     pub fn open(settings: RegistriesSettings) -> Result<Self, RegistriesError> {
         Self::open_with(settings, TimeLimits::default(), Addresses::default())
     }
@@ -282,17 +283,17 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// As [`Registries::new`].
+    /// The errors of [`Registries::new`].
     pub fn with_limits(sections: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
         let settings = RegistriesSettings { sections, ..RegistriesSettings::default() };
         Self::open_with(settings, limits, Addresses::default())
     }
 
-    /// As [`Registries::open`], with these time limits, and with these addresses instead of those of the DNS.
+    /// Does the same as [`Registries::open`], with these time limits, and with these addresses instead of those of the DNS.
     ///
     /// # Errors
     ///
-    /// As [`Registries::open`].
+    /// The errors of [`Registries::open`].
     pub fn open_with(
         settings: RegistriesSettings,
         limits: TimeLimits,
@@ -321,7 +322,7 @@ impl Registries {
         Ok(Self { configured, patterns, others: Mutex::default(), clients })
     }
 
-    /// Asks the registry whether the tag exists and which digest it points at.
+    /// Sends a request whether the tag exists, and to which digest the tag points.
     ///
     /// Costs one `HEAD` if no token is needed or a cached one is still valid. Concurrent calls share one request for a
     /// token, and a slow registry does not delay the others.
@@ -329,7 +330,7 @@ impl Registries {
         self.look_up(image, Read::Digest).await
     }
 
-    /// As [`Self::confirm`], but also keeps the manifest for [`Self::build_time`].
+    /// Does the same as [`Self::confirm`], and keeps the manifest for [`Self::build_time`].
     ///
     /// Costs one `GET`, which Docker Hub counts as a pull, and saves a request for the build time.
     pub async fn confirm_and_read(&self, image: &UnverifiedImage) -> Confirmation {
@@ -352,8 +353,10 @@ impl Registries {
         }
     }
 
-    /// Reads the build time of a digest: annotation or label `org.opencontainers.image.created`, else the config's
-    /// `created`. The invented dates of reproducible builds are ignored.
+    /// Reads the build time of a digest.
+    ///
+    /// The time is the annotation or label `org.opencontainers.image.created`, or else `created` of the config. The invented dates
+    /// of reproducible builds are ignored.
     ///
     /// Takes one to three requests. The answer never changes, so callers should store it.
     pub async fn build_time(&self, repository: &Repository, digest: &Digest) -> BuildTime {
@@ -389,15 +392,16 @@ impl Registries {
         }
     }
 
-    /// Returns why and for how long requests that can wait must not be sent; `None`: they may be sent.
+    /// Returns the current pause of a registry: its reason and remaining time. `None`: no pause.
     ///
-    /// Any answer of the registry can start such a pause (`throttle.rs`). Confirming an image does not wait for it.
+    /// Requests that can wait must not be sent during a pause. Any answer of the registry can start a pause (`throttle.rs`).
+    /// Confirming an image does not wait for the end of the pause.
     pub fn quiet(&self, registry: &str) -> Option<(String, Duration)> {
         let pause = self.registry(registry).ok()?.pause()?;
         Some((format!("registry {registry} is paused: {}", pause.reason), pause.wait))
     }
 
-    /// Accepts the image without a request (`verify = "nothing"`, for trials without network). It has no digest.
+    /// Accepts the image without a request (`verify = "nothing"`, for trials without network). The image has no digest.
     pub fn take_unchecked(image: &UnverifiedImage) -> VerifiedImage {
         VerifiedImage::unchecked(image)
     }
@@ -442,10 +446,12 @@ fn normal_host(host: &str) -> Result<String, RegistriesError> {
     Ok(repository.registry().to_owned())
 }
 
-/// Creates the HTTP client of each registry. Registries without special settings share one, because loading the system's
-/// CA certificates takes milliseconds and megabytes.
+/// Creates the HTTP client of each registry.
+///
+/// Registries without special settings share one client, because loading the system's CA certificates takes milliseconds and
+/// megabytes.
 struct Clients {
-    /// An error if the system has no CA certificates; plain HTTP and CA bundles still work then.
+    /// An error if the system has no CA certificates. Plain HTTP and CA bundles still work in that case.
     usual: Result<reqwest::Client, ClientError>,
     /// The clients of cloud logins without a CA bundle, created at the first.
     cloud: OnceLock<Result<(reqwest::Client, reqwest::Client), ClientError>>,

@@ -23,14 +23,17 @@ use super::login::Login;
 use super::throttle::{Pause, Throttle};
 use tagrelay_image::Digest;
 
-/// Twice the 4 MiB that registries accept
-/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>).
+/// The maximum size of a manifest: 4 MiB, which registries accept at least.
+///
+/// Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pushing-manifests>.
 pub(super) const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// Docker Hub's host in references, and the host of its API.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// Concurrent requests to one registry. Bounds the load and our open sockets when 1,000 events arrive at once.
+/// The maximum number of concurrent requests to one registry.
+///
+/// Limits the load and our open sockets if 1,000 events arrive at once.
 const MAX_REQUESTS_AT_ONCE: usize = 64;
 
 /// Media types accepted as a manifest.
@@ -57,12 +60,12 @@ pub(super) enum Held {
     Manifest(Digest),
 }
 
-/// What a lookup of a tag reads.
+/// The extent of a lookup of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// The digest alone.
+    /// Only the digest.
     Digest,
-    /// The manifest, because the build time is needed next.
+    /// The manifest too, because the build time is needed next.
     Manifest,
 }
 
@@ -71,7 +74,7 @@ pub(super) enum Read {
 struct ManifestCache(Mutex<VecDeque<(String, Digest, Bytes)>>);
 
 impl ManifestCache {
-    /// The most manifests, and the most bytes of each: 4 MiB in all.
+    /// The maximum number of manifests, and the maximum bytes of each: 4 MiB in total.
     const MOST: (usize, usize) = (64, 64 << 10);
 
     fn keep(&self, path: &str, digest: &Digest, body: Bytes) {
@@ -93,7 +96,7 @@ impl ManifestCache {
 }
 
 impl Registry {
-    /// `insecure`: the hosts with `plain_http = true`, also those of other registries.
+    /// `insecure`: the hosts with `plain_http = true`, including those of other registries.
     pub(super) fn new(
         host: &str,
         (plain_http, insecure): (bool, Arc<HashSet<String>>),
@@ -121,8 +124,8 @@ impl Registry {
 
     /// Returns the digest of a tag.
     ///
-    /// With [`Read::Digest`] one `HEAD`, which Docker Hub does not count as a pull. With [`Read::Manifest`] one `GET`,
-    /// whose body is kept for the build time, which saves a request.
+    /// [`Read::Digest`] takes one `HEAD`, which Docker Hub does not count as a pull. [`Read::Manifest`] takes one `GET`. Its body
+    /// is kept for the build time, which saves a request.
     pub(super) async fn look_up(&self, image: &UnverifiedImage, read: Read) -> Result<Held, RegistryFailure> {
         let path = image.repository.path();
         let place = format!("{path}/manifests/{}", image.tag);
@@ -155,7 +158,7 @@ impl Registry {
             return Err(self.unexpected(status, response.headers(), place));
         }
         let body = read_at_most(response, MAX_MANIFEST_BYTES).await.map_err(|error| self.no_answer(error))?;
-        // A login page has status 200 too.
+        // A login page also has status 200.
         match body {
             Some(body) if is_manifest(&body) => {
                 let digest = Digest::of(&body);
@@ -216,7 +219,9 @@ impl Registry {
         self.ask_at(method, path, &self.address(place)?, &MANIFESTS).await
     }
 
-    /// Sends a request about the repository `path`, again after a 401 challenge, and returns any other answer.
+    /// Sends a request about the repository `path`, and repeats it after a 401 challenge.
+    ///
+    /// Returns any other answer.
     pub(super) async fn ask_at(
         &self,
         method: Method,
@@ -297,7 +302,7 @@ fn digest_header(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
-/// Returns whether the body is a JSON object with a schema version, as every manifest and index is.
+/// Returns whether the body is a JSON object with a schema version. Every manifest and index has one.
 fn is_manifest(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Versioned {

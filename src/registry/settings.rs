@@ -18,7 +18,9 @@ pub struct RegistriesSettings {
 /// The settings of one registry. A registry without settings is used over HTTPS, anonymously.
 #[derive(Debug, Clone)]
 pub struct RegistrySettings {
-    /// Host and port as in image references (`docker.io`, `registry.internal:5000`), or a pattern: `*.example.com`.
+    /// Host and port as in image references, or a pattern.
+    ///
+    /// Examples: `docker.io`, `registry.internal:5000`, `*.example.com`.
     pub host: String,
     /// Plain HTTP instead of HTTPS.
     pub plain_http: bool,

@@ -1,5 +1,6 @@
-//! Lists the tags of a repository: `GET /v2/<name>/tags/list`, page by page
-//! (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags>).
+//! Lists the tags of a repository, page by page: `GET /v2/<name>/tags/list`.
+//!
+//! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags>.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,24 +16,27 @@ use super::link::{BadLink, next_page};
 use super::one::Registry;
 use tagrelay_image::Tag;
 
-/// Tags requested per page: the maximum of Amazon ECR
-/// (<https://github.com/google/go-containerregistry/issues/681>). Other registries use their own limit and link to the
-/// next page.
+/// Tags requested per page: the maximum of Amazon ECR.
+///
+/// Source: <https://github.com/google/go-containerregistry/issues/681>. Other registries use their own limit and link to the next
+/// page.
 const PAGE_TAGS: usize = 1000;
 
-/// Limit for one list. Docker Hub and Harbor may send as few as 100 tags per page.
+/// The maximum number of pages of one list. Docker Hub and Harbor may send as few as 100 tags per page.
 const MAX_PAGES: usize = 1000;
 
-/// Limit for one repository.
+/// The maximum number of tags of one repository.
 const MAX_TAGS: usize = 100_000;
 
-/// A registry without pages sends all tags at once: 100,000 tags of 128 characters fit.
+/// The maximum size of a page. A registry without pages sends all tags at once; 97,000 tags of 40 characters fit.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// Consecutive pages without a new tag. A registry that filters by permission may send empty pages.
+/// The maximum number of consecutive pages without a new tag.
+///
+/// A registry that filters by permission may send empty pages.
 const MAX_IDLE_PAGES: usize = 8;
 
-/// Limit for the body of an error.
+/// The maximum size of the body of an error.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 const JSON: [&str; 1] = ["application/json"];
@@ -103,8 +107,8 @@ impl Registry {
                     if tags.len() > MAX_TAGS {
                         return Ok(self.no_list(&place, "with more than 100,000 tags, the limit"));
                     }
-                    // Some registries never send links, so a full page may not be the last one. A registry that has
-                    // sent a link before sends one whenever a page follows.
+                    // Some registries never send links, so a full page may not be the last one. A registry that has sent a link
+                    // before sends a link whenever a page follows.
                     self.record_link(linked.is_some());
                     let is_cut_off = !self.gives_links() && has_news && count == PAGE_TAGS;
                     next = linked.or_else(|| {
@@ -183,7 +187,7 @@ fn with_query(address: &Url, pairs: &[(&str, &str)]) -> Url {
     address
 }
 
-/// Parses a tag list; `None`: it is not one. Old registries send `null` for an empty list.
+/// Parses a tag list; `None`: the body is not a tag list. Old registries send `null` for an empty list.
 fn read_names(body: &Bytes) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct List {
@@ -221,8 +225,9 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-/// Returns the code of an error body, a word in capitals
-/// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>).
+/// Returns the code of an error body, a word in capitals.
+///
+/// Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes>.
 fn error_code(body: &Bytes) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Errors {

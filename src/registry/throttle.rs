@@ -13,8 +13,9 @@ use super::failure::LONGEST_WAIT;
 /// The last tenth of a rate limit is reserved for confirming images.
 const RESERVED_PARTS: u64 = 10;
 
-/// The pause after a rate limit is nearly used. Docker Hub's limit is a sliding window of six hours, so some of it
-/// comes back within minutes.
+/// The pause after a rate limit is nearly used up.
+///
+/// Docker Hub's limit is a sliding window of six hours, so a part of the limit is available again within minutes.
 const BUDGET_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// A pause for requests that can wait, such as tag lists.
@@ -29,8 +30,10 @@ pub(super) struct Pause {
 pub(super) struct Throttle(Mutex<Option<(Instant, &'static str)>>);
 
 impl Throttle {
-    /// Records the pause that an answer asks for: `Retry-After` of a 429 or 503, or Docker Hub's `ratelimit-remaining`
-    /// (<https://docs.docker.com/docker-hub/usage/pulls/>). A shorter pause does not end a longer one.
+    /// Records the pause that an answer asks for. A shorter pause does not end a longer one.
+    ///
+    /// The pause comes from `Retry-After` of a 429 or 503, or from Docker Hub's `ratelimit-remaining`
+    /// (<https://docs.docker.com/docker-hub/usage/pulls/>).
     pub(super) fn record(&self, status: StatusCode, headers: &HeaderMap, now: Instant) {
         let asks = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let wait = retry_after(headers, Timestamp::now(), LONGEST_WAIT).filter(|_| asks);

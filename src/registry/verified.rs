@@ -11,8 +11,7 @@ pub struct UnverifiedImage {
 
 /// An image that its registry has confirmed, with the digest that the registry returned.
 ///
-/// Its fields are private and only this room sets them, so a function that takes this type never gets an unverified
-/// image:
+/// Only this room sets the private fields, so a function that takes this type never gets an unverified image:
 ///
 /// ```compile_fail
 /// # use tagrelay::registry::{UnverifiedImage, VerifiedImage};
@@ -44,8 +43,9 @@ impl VerifiedImage {
         &self.tag
     }
 
-    /// Returns the digest that the tag pointed at; `None` only if verification is off
-    /// ([`Registries::take_unchecked`](super::Registries::take_unchecked)).
+    /// Returns the digest of the tag; `None` only if verification is off.
+    ///
+    /// See [`Registries::take_unchecked`](super::Registries::take_unchecked).
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }

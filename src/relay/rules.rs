@@ -53,8 +53,6 @@ fn with_tag(rule: &ImageRule, tag: &TagRule) -> ImageRule {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::policy::{FreezeSchedule, Verification};
     use crate::relay::UpdateMode;
@@ -65,14 +63,21 @@ mod tests {
             mode: UpdateMode::Automatic,
             tag,
             promote_from: Vec::new(),
-            soak: None::<Duration>,
+            gate: None,
             freezes: FreezeSchedule::default(),
         }
     }
 
     fn rule(pattern: &str, tag: TagRule) -> ImageRule {
         let pattern = pattern.parse().unwrap();
-        ImageRule { pattern, tag, verify: Verification::Exists, source: Some(0), allow_older: false }
+        ImageRule {
+            pattern,
+            tag,
+            verify: Verification::Exists,
+            source: Some(0),
+            allow_older: false,
+            allow_untracked: false,
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::store::Retention;
 use crate::telemetry::Metrics;
 use tagrelay_webhook::Receiver;
 
-/// Returns how long ended rows are kept: at least as long as the longest duplicate window of a receiver.
+/// Returns how long ended rows are kept.
+///
+/// At least as long as the longest duplicate window of a receiver.
 pub(super) fn retention(settings: &Settings) -> Retention {
     let windows = settings.receivers.iter().map(|receiver| receiver.duplicate_window);
     let ended = windows.fold(settings.retention.ended, Duration::max);
@@ -39,8 +41,9 @@ pub(super) fn http_parts(
     http::Parts { relay, receivers, tokens, max_body_bytes, reloads, stopped }
 }
 
-/// Creates the metrics of all names in the settings with value zero, so that the first failure shows as an
-/// increase.
+/// Creates the metrics of all names in the settings with value zero.
+///
+/// Without this, the first failure would not show as an increase.
 pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
     settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
@@ -61,8 +64,9 @@ pub(super) fn open_registries(settings: &Settings) -> anyhow::Result<Arc<Registr
     Ok(Arc::new(registries))
 }
 
-/// Opens each branch. A branch of the running pipeline is reused if its settings are the same, otherwise only its
-/// mirror is.
+/// Opens each branch.
+///
+/// A branch of the running pipeline is reused if its settings are the same. Otherwise only the mirror is reused.
 pub(super) async fn open_branches(
     settings: &Settings,
     metrics: &Metrics,
@@ -152,6 +156,6 @@ fn environment(settings: EnvironmentSettings) -> Environment {
         settings::UpdateMode::Automatic => UpdateMode::Automatic,
         settings::UpdateMode::Manual => UpdateMode::Manual,
     };
-    let EnvironmentSettings { name, tag, promote_from, soak, freezes, .. } = settings;
-    Environment { name, mode, tag, promote_from, soak, freezes }
+    let EnvironmentSettings { name, tag, promote_from, gate, freezes, .. } = settings;
+    Environment { name, mode, tag, promote_from, gate, freezes }
 }

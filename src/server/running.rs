@@ -18,21 +18,22 @@ use crate::source_repo::Sources;
 use crate::store::Store;
 use crate::telemetry::{Metrics, Traces};
 
-/// The least time to export the last spans, even if `stop_timeout` is over.
+/// The minimum time to export the last spans, even if `stop_timeout` is over.
 const LAST_SPANS: Duration = Duration::from_millis(200);
 
-/// How long open requests may take once the server stops. Longer ones, such as the stream, are aborted; their clients
-/// can reconnect to the next process.
+/// How long open requests may take after the server is told to stop.
+///
+/// Longer requests, such as the stream, are aborted; their clients can reconnect to the next process.
 const ANSWERS_TIME: Duration = Duration::from_secs(5);
 
 /// A running server. Dropping it without [`stop`](Self::stop) ends it as abruptly as killing the process.
 pub struct Server {
     address: SocketAddr,
     operations_address: Option<SocketAddr>,
-    /// The settings in force.
+    /// The current settings.
     settings: Settings,
     relay: Relay,
-    /// The tasks of the generation in force; `None` only while a reload replaces them.
+    /// The tasks of the current generation; `None` only while a reload replaces them.
     running: Option<Running>,
     routes: Routes,
     main: CurrentRoutes,
@@ -48,7 +49,7 @@ impl Server {
         self.address
     }
 
-    /// Returns the address of metrics if it is a separate one.
+    /// Returns the address of metrics; `None`: metrics have no separate address.
     pub fn operations_address(&self) -> Option<SocketAddr> {
         self.operations_address
     }
@@ -61,12 +62,14 @@ impl Server {
         &self.relay
     }
 
-    /// Applies new settings, all of them or none. The tasks of the old generation are drained first. Listeners stay up
-    /// meanwhile: webhooks and requests are stored, and the next generation finds them.
+    /// Applies new settings, all or none.
+    ///
+    /// The tasks of the old generation are drained first. Listeners stay up: webhooks and requests are stored, and the next
+    /// generation finds them.
     ///
     /// # Errors
     ///
-    /// As for [`start`]. The old settings then stay in force.
+    /// The errors of [`start`]. The old settings then stay in use.
     pub async fn reload(&mut self, settings: Settings) -> anyhow::Result<()> {
         let old = &self.settings.fingerprint;
         let (store, metrics) = (self.relay.store().clone(), self.relay.metrics().clone());
@@ -79,7 +82,7 @@ impl Server {
         };
         let receivers = receivers(&settings)?;
         let following = following(&settings)?;
-        // From here on nothing can fail.
+        // From here on, no step can fail.
         begin_metrics(&metrics, &settings);
         let traces = self.relay.traces().clone();
         let images = settings.images.clone();
@@ -159,21 +162,22 @@ impl Server {
     }
 }
 
-/// Starts the daemon. Config repositories and registries need not be reachable. `reloads` receives the API's requests to
-/// reload the settings.
+/// Starts the daemon. `reloads` receives the API's requests to reload the settings.
+///
+/// Config repositories and registries need not be reachable.
 ///
 /// # Errors
 ///
 /// If an address, the store, a mirror or a receiver cannot be opened.
 pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Result<Server> {
     install_tls_provider();
-    // First: a second process for the same store ends here, before it changes anything.
+    // First, because a second process for the same store must end here, before it changes anything.
     let main = bind(settings.server.listen, "listen").await?;
     let operations = match settings.server.operations_listen {
         Some(address) => Some(bind(address, "operations_listen").await?),
         None => None,
     };
-    // Tracing is optional.
+    // Tracing is optional, so an error does not stop the daemon.
     let traces = Traces::from_environment().unwrap_or_else(|error| {
         tracing::error!(%error, "traces are off");
         Traces::off()

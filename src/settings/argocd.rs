@@ -7,7 +7,7 @@ use super::reader::Section;
 use super::remote_url::is_loopback;
 use super::report::At;
 use super::{duration, keys};
-use crate::argocd::{Access, ApplicationName, ArgoCdSettings, Selection};
+use crate::argocd::{Access, ApplicationName, ArgoCdSettings, Selection, Webhook};
 
 const EXAMPLE: &str = "[argocd]";
 const URL_EXAMPLE: &str = "url = \"https://argocd.example.com\"";
@@ -24,6 +24,7 @@ pub(super) fn read(top: Section<'_>) -> Option<ArgoCdSettings> {
     let webhook = section.table("webhook", &keys::ARGOCD_WEBHOOK, "{ secret = { env = \"NAME\" } }");
     let other = webhook.and_then(|webhook| webhook.text("url").and_then(|text| read_url(webhook, text)));
     let secret = webhook.and_then(|webhook| webhook.secret("secret"));
+    let set_webhook = read_set_webhook(section);
     if section.has("token") && section.has("webhook") {
         let message = "`webhook` has no effect with `token`: the API is used instead";
         section.report().fault_with_hint(section.offset_of("webhook"), message, "leave one of them out".to_owned());
@@ -36,9 +37,18 @@ pub(super) fn read(top: Section<'_>) -> Option<ArgoCdSettings> {
     let access = match token {
         Some(token) => Access::Token(token),
         None if section.has("token") => return None,
-        None => Access::Webhook { url: other.unwrap_or_else(|| webhook_of(&url)), secret },
+        None => Access::Webhook(Webhook { url: other.unwrap_or_else(|| webhook_of(&url)), secret }),
     };
-    Some(ArgoCdSettings { url, access, ca_bundle, timeout })
+    Some(ArgoCdSettings { url, access, set_webhook, ca_bundle, timeout })
+}
+
+/// Reads the webhook of the ApplicationSet controller. It has no default: the controller has no fixed address.
+fn read_set_webhook(section: Section<'_>) -> Option<Webhook> {
+    let example = "{ url = \"http://argocd-applicationset-controller.argocd.svc:7000/api/webhook\" }";
+    let webhook = section.table("applicationset_webhook", &keys::ARGOCD_SET_WEBHOOK, example)?;
+    let secret = webhook.secret("secret");
+    let url = webhook.required_text("url", example)?;
+    Some(Webhook { url: read_url(webhook, url)?, secret })
 }
 
 fn webhook_of(url: &Url) -> Url {

@@ -9,7 +9,7 @@ use super::reader::Section;
 use super::{argocd, duration, freeze, site, tag};
 use crate::argocd::Selection;
 use crate::config_repo::EnvironmentPaths;
-use crate::policy::{FreezeSchedule, TagRule};
+use crate::policy::{FreezeSchedule, GatePolicy, GateScope, TagRule};
 use tagrelay_manifest::{ImageNames, ManifestSettings, Pin};
 
 /// `[[environment]]`: a set of paths on a branch of a config repository, with a policy.
@@ -31,9 +31,9 @@ pub struct EnvironmentSettings {
     pub promote_from: Vec<String>,
     /// Image names, site rules and digest pinning.
     pub manifests: ManifestSettings,
-    /// How long the source of a promotion must have been healthy; zero: it must be healthy now; `None`: not checked.
-    /// Applies to promotions into this environment if it has `promote_from`, otherwise to promotions out of it.
-    pub soak: Option<Duration>,
+    /// What a promotion needs; `None`: no gate. Applies to promotions into this environment if it has `promote_from`, otherwise to
+    /// promotions out of it.
+    pub gate: Option<GatePolicy>,
     /// Windows without automatic updates.
     pub freezes: FreezeSchedule,
     /// Its applications in Argo CD.
@@ -80,7 +80,7 @@ pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageN
         tag,
         promote_from,
         manifests,
-        soak: read_gate(section),
+        gate: read_gate(section),
         freezes,
         applications: argocd::read_selection(section),
         line: section.report().line(section.offset),
@@ -121,16 +121,50 @@ fn read_pin(section: Section<'_>) -> Pin {
 /// A longer soak time than a month is a mistake.
 const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
-/// Reads `promote_when` and `soak`. `soak` implies `promote_when = "healthy"`.
-fn read_gate(section: Section<'_>) -> Option<Duration> {
+/// Reads `promote_when`, `soak`, `gate` and `untracked`. `soak` implies `promote_when = "healthy"`.
+fn read_gate(section: Section<'_>) -> Option<GatePolicy> {
     let when = section.text("promote_when");
     if let Some(when) = when.filter(|when| when.value != "healthy") {
         let message = format!("`promote_when`: unknown value `{}`", when.value.escape_debug());
         section.report().fault_with_hint(when.offset, message, hint(when.value, ["healthy"]));
     }
     let soak = duration::read(section, "soak", SOAKS);
+    let scope = read_scope(section);
+    let allow_untracked = read_untracked(section);
     let asks = section.has("promote_when") || section.has("soak");
-    asks.then_some(soak.unwrap_or(Duration::ZERO))
+    if !asks {
+        for key in ["gate", "untracked"].into_iter().filter(|key| section.has(key)) {
+            let hint = "add `promote_when = \"healthy\"`, or remove it".to_owned();
+            let message = format!("`{key}` has no effect: the environment has no gate");
+            section.report().fault_with_hint(section.offset_of(key), message, hint);
+        }
+    }
+    asks.then_some(GatePolicy { soak: soak.unwrap_or(Duration::ZERO), scope, allow_untracked })
+}
+
+fn read_scope(section: Section<'_>) -> GateScope {
+    let Some(text) = section.text("gate") else { return GateScope::Version };
+    let known = GateScope::ALL.iter().find(|scope| scope.as_str() == text.value);
+    if known.is_none() {
+        let message = format!("`gate`: unknown value `{}`", text.value.escape_debug());
+        let words = GateScope::ALL.iter().map(|scope| scope.as_str());
+        section.report().fault_with_hint(text.offset, message, hint(text.value, words));
+    }
+    known.copied().unwrap_or(GateScope::Version)
+}
+
+/// Reads `untracked`. Returns whether versions pass that no application runs; default: they do not.
+pub(super) fn read_untracked(section: Section<'_>) -> bool {
+    let Some(text) = section.text("untracked") else { return false };
+    match text.value {
+        "allow" => return true,
+        "refuse" => {}
+        other => {
+            let message = format!("`untracked`: unknown value `{}`", other.escape_debug());
+            section.report().fault_with_hint(text.offset, message, hint(other, ["refuse", "allow"]));
+        }
+    }
+    false
 }
 
 fn read_promote_from(section: Section<'_>, own: &str, names: &Names) -> Vec<String> {

@@ -66,8 +66,9 @@ fn read_one(section: Section<'_>, store: &Path) -> Option<(At<ImageRule>, Option
     let source = source::read(section, tag.as_ref(), store);
     let verify = read_verify(section);
     let allow_older = section.boolean("allow_older").is_some_and(|found| found.value);
+    let allow_untracked = super::environment::read_untracked(section);
     let pattern = pattern?;
-    let rule = ImageRule { pattern: pattern.value, tag: tag?, verify, source: None, allow_older };
+    let rule = ImageRule { pattern: pattern.value, tag: tag?, verify, source: None, allow_older, allow_untracked };
     Some((At { value: rule, offset: pattern.offset }, source))
 }
 

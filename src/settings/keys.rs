@@ -85,6 +85,8 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
         "promote_from",
         "promote_when",
         "soak",
+        "gate",
+        "untracked",
         "freeze",
         "argocd",
         "pin",
@@ -94,11 +96,13 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
 pub(super) const SITE: KeySet = key_set("[[environment.site]]", &["file", "path", "repository", "part"]);
 pub(super) const FREEZE: KeySet = key_set("`freeze` of [[environment]]", &["from", "until", "time_zone", "reason"]);
 pub(super) const ENVIRONMENT_ARGOCD: KeySet = key_set("`argocd` of [[environment]]", &["app", "labels"]);
-pub(super) const ARGOCD: KeySet = key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook"]);
+pub(super) const ARGOCD: KeySet =
+    key_set("[argocd]", &["url", "token", "ca_bundle", "timeout", "webhook", "applicationset_webhook"]);
+pub(super) const ARGOCD_SET_WEBHOOK: KeySet = key_set("`applicationset_webhook` of [argocd]", &["url", "secret"]);
 pub(super) const ARGOCD_WEBHOOK: KeySet = key_set("`webhook` of [argocd]", &["url", "secret"]);
 pub(super) const IMAGE: KeySet = key_set(
     "[[image]]",
-    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older"],
+    &["repository", "tag", "verify", "name", "flux_policy", "source", "source_branches", "allow_older", "untracked"],
 );
 pub(super) const TAG: KeySet = key_set(
     "`tag` of [[image]]",
@@ -155,6 +159,7 @@ pub const KEY_SETS: &[KeySet] = &[
     ENVIRONMENT_ARGOCD,
     ARGOCD,
     ARGOCD_WEBHOOK,
+    ARGOCD_SET_WEBHOOK,
     IMAGE,
     TAG,
     SOURCE,

@@ -364,7 +364,7 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
 fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
     let may_ask = matches!(&settings.argocd, Some(ArgoCdSettings { access: crate::argocd::Access::Token(_), .. }));
     for (environment, section) in settings.environments.iter().zip(environments) {
-        if environment.soak.is_some() && !may_ask {
+        if environment.gate.is_some() && !may_ask {
             let key = if section.has("promote_when") { "promote_when" } else { "soak" };
             let message = format!("`{key}` needs the health of applications, which only Argo CD's API provides");
             let hint = "write [argocd] with `url` and `token`".to_owned();

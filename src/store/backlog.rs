@@ -14,16 +14,16 @@ statements! {
 /// Open updates and events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Open updates, those that wait too.
+    /// Open updates, including waiting ones.
     pub open_updates: u64,
-    /// When the cause of the oldest update arrived that waits for nothing, or when its last wait ended.
+    /// When the cause of the oldest update that does not wait arrived, or when its last wait ended.
     pub oldest_update: Option<Timestamp>,
     /// When the oldest queued event arrived.
     pub oldest_event: Option<Timestamp>,
 }
 
 impl Store {
-    /// Returns how much is open, and since when.
+    /// Counts open updates, and finds the oldest update and event.
     ///
     /// # Errors
     ///

@@ -40,7 +40,7 @@ pub(super) async fn active(
     Ok(Blocks { rows, calendar })
 }
 
-/// Returns the blocks at the time of the transaction.
+/// Returns the blocks that are active at the time of the transaction.
 pub(super) async fn current(tx: &mut Transaction<'_>) -> Result<Blocks, sqlx::Error> {
     active(tx.connection, Arc::clone(&tx.calendar), tx.now).await
 }
@@ -62,7 +62,7 @@ pub(super) async fn earlier_of_rollbacks(
     EARLIER_OF_ROLLBACKS.all_rows(connection, values![BlockKind::Hold.as_str()], rows.collect()).await
 }
 
-/// Makes a block. The fence moves, so that decided pushes are decided again.
+/// Makes a block, and moves the fence, so that pushes that were decided before are decided again.
 pub(super) async fn insert(
     tx: &mut Transaction<'_>,
     block: &NewBlock,
@@ -103,7 +103,7 @@ pub(super) async fn insert(
     Ok(made)
 }
 
-/// Ends blocks. The updates that wait for them are left to the caller.
+/// Ends blocks. The caller resumes the updates that wait for them.
 pub(super) async fn end(tx: &mut Transaction<'_>, blocks: &[Block], by: &str) -> Result<(), sqlx::Error> {
     if blocks.is_empty() {
         return Ok(());
@@ -133,7 +133,7 @@ fn of_hold(block: &Block, state: &str) -> Change {
     }
 }
 
-/// Makes pushes that were decided before be decided again.
+/// Moves the fence, so that pushes that were decided before are decided again.
 pub(super) async fn move_fence(tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
     MOVE_FENCE.execute(tx.connection, values![]).await.map(|_| ())
 }

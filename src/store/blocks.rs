@@ -10,37 +10,40 @@ use crate::domain::{Block, BlockKind, Blocks, NewBlock, UpdateInput};
 #[derive(Debug, Clone)]
 pub struct BlockMade {
     pub block: Block,
-    /// Its repositories with a push that was sent before the block, and has no answer yet.
+    /// Repositories of the block with a push that was sent before it and has no answer yet.
     pub under_way: Vec<String>,
 }
 
 impl Store {
-    /// Makes a block. The branch writer makes updates wait for it; pushes that were decided before are decided again. One that was
-    /// sent already may still land.
+    /// Makes a block.
+    ///
+    /// The branch writer makes updates wait for the block, and repeats decisions that were made before it. A push that was sent
+    /// already may still land.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn block(&self, block: NewBlock) -> Result<BlockMade, StoreError> {
         self.writes.run(Make(block)).await
     }
 
-    /// Ends a block: updates that wait for nothing else go on. Returns the block as it was; `None`: there is no active one of that id
-    /// and kind.
+    /// Ends a block. Updates without another wait cause continue.
+    ///
+    /// Returns the block as it was; `None`: no active block has this id and kind.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_block(&self, id: &str, kind: BlockKind, by: &str) -> Result<Option<Block>, StoreError> {
         let end = End { by: by.to_owned(), which: Which::One { id: id.to_owned(), kind } };
         Ok(self.writes.run(end).await?.pop())
     }
 
-    /// Ends the blocks of a kind in all environments but these. Returns them as they were.
+    /// Ends the blocks of a kind in all environments except `known`. Returns the blocks as they were.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_blocks_elsewhere(&self, known: &[String], kind: BlockKind) -> Result<Vec<Block>, StoreError> {
         // Read first: idle costs no write.
         if self.blocks_of(kind).await?.iter().all(|block| known.contains(&block.environment)) {

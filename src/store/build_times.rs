@@ -12,7 +12,9 @@ statements! {
 }
 
 impl Store {
-    /// Returns when an image was built: `None` if it is not known yet, `Some(None)` if the image does not say.
+    /// Returns when an image was built.
+    ///
+    /// `None`: not known yet. `Some(None)`: the image has no build time.
     ///
     /// # Errors
     ///
@@ -27,11 +29,11 @@ impl Store {
         Ok(found.map(|(at,)| at.and_then(|at| Timestamp::from_nanosecond(i128::from(at)).ok())))
     }
 
-    /// Stores when an image was built, for good: a digest names its content.
+    /// Stores when an image was built. The time never changes, because a digest identifies the content.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn keep_build_time(
         &self,
         repository: &Repository,
@@ -53,7 +55,7 @@ impl Flood for BuiltAt {
 
     async fn run_all(tx: &mut Transaction<'_>, all: &[&Self]) -> Result<Vec<()>, sqlx::Error> {
         let row = |built: &&Self| {
-            // Nanoseconds: two builds can be less than a millisecond apart. They reach to the year 2262.
+            // Nanoseconds, because two builds can be less than a millisecond apart. The range ends in the year 2262.
             let at = built.at.and_then(|at| i64::try_from(at.as_nanosecond()).ok());
             values![&built.repository, &built.digest, at]
         };

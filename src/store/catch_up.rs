@@ -1,7 +1,7 @@
 //! Tags that have been seen in the registry's list, and events of tags that no webhook announced.
 //!
-//! A tag counts as seen if it was in the last list, or if there is an event of it. Both are read and written in one transaction with
-//! the new events, so that no tag is lost between the two, whenever the process ends.
+//! A tag counts as seen if it was in the last list, or if it has an event. Lists and events are read and written in one transaction
+//! with the new events, so that no tag is lost if the process ends.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ pub struct SeenRepository {
     pub listed_at: Timestamp,
     /// The tags in the registry's list.
     pub seen: SeenTags,
-    /// The digest of the followed tag; `None`: the rule follows tags.
+    /// The digest of the followed tag; `None`: the image rule follows tags.
     pub digest: Option<Digest>,
 }
 
@@ -105,9 +105,9 @@ pub struct CaughtUp {
     pub repository: Repository,
     /// The tags that count as seen from now on.
     pub seen: SeenTags,
-    /// The digest of the followed tag; `None`: the rule follows tags.
+    /// The digest of the followed tag; `None`: the image rule follows tags.
     pub digest: Option<Digest>,
-    /// Tags that become events in this order, unless a webhook announced them meanwhile.
+    /// Tags that become events in this order, unless a webhook has announced them in the meantime.
     pub found: Vec<FoundTag>,
     /// The span of the request for the list.
     pub trace: TraceContext,
@@ -141,7 +141,7 @@ impl FromRow<'_, Row> for SeenRepository {
 }
 
 impl Store {
-    /// Returns the last list of a repository; `None`: there is none, or none since `since`.
+    /// Returns the last list of a repository; `None`: it was not listed since `since`.
     ///
     /// # Errors
     ///
@@ -150,21 +150,22 @@ impl Store {
         Ok(SEEN.optional(&mut *self.reads.acquire().await?, values![repository, since]).await?)
     }
 
-    /// Stores the list of a repository, and queues events of tags that no webhook announced. Returns those that are queued now: new
-    /// events, and events that were refused for a passing reason.
+    /// Stores the list of a repository, and queues events of tags that no webhook announced.
+    ///
+    /// Returns the events that are queued now: new ones, and ones that were refused for a passing reason.
     ///
     /// # Errors
     ///
-    /// If nothing of it could be stored.
+    /// If the store cannot be written to.
     pub async fn catch_up(&self, caught_up: CaughtUp) -> Result<Vec<FoundEvent>, StoreError> {
         self.writes.run(caught_up).await
     }
 
-    /// Forgets repositories that were not listed since `before`.
+    /// Deletes the lists of repositories that were not listed since `before`.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn forget_seen(&self, before: Timestamp) -> Result<(), StoreError> {
         let (found,): (i64,) = OLD.one(&mut *self.reads.acquire().await?, values![before]).await?;
         // Read first: idle costs no write.
@@ -175,10 +176,10 @@ impl Store {
 /// How a found tag relates to its events.
 enum Found {
     New,
-    /// Its event was refused for a passing reason.
+    /// The event of the tag was refused for a passing reason.
     Again(String),
     Known,
-    /// The digest of its queued event is not known yet: it may be the found one.
+    /// The tag has a queued event whose digest is not known yet. The digest may be the found one.
     Undecided,
 }
 
@@ -283,7 +284,7 @@ mod tests {
             Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await.unwrap()
         }
 
-        /// Looks at the repository and finds these. Returns the tags of which there are events now.
+        /// Stores a list with these tags. Returns the tags that have events now.
         async fn find(&self, found: &[(&str, Option<&str>)]) -> Vec<FoundEvent> {
             let tags: Vec<Tag> = found.iter().map(|(tag, _)| tag.parse().unwrap()).collect();
             let look = CaughtUp {
@@ -361,7 +362,7 @@ mod tests {
         let Fixture { store, folder } = fixture;
         let known = store.seen(&repository(), Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
         drop(store);
-        // The writing task ends a moment after the last handle.
+        // The writing task ends a moment after the last handle is dropped.
         let again = loop {
             match Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await {
                 Ok(store) => break store,

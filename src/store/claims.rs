@@ -32,10 +32,12 @@ statements! {
 /// The candidates of one round of a branch writer, and the rows that their decisions need.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
-    /// Moves when a block is made or ends and when a request is made: earlier decisions are repeated.
+    /// Moves when a block is made or ends, and when a request is made. Decisions from before the move are repeated.
     pub fence: u64,
-    /// The pending updates, in the order in which they were made. Those of a request that still has unverified updates without a
-    /// failed try are left out, so that a promotion of many repositories is one commit.
+    /// The pending updates, in the order in which they were made.
+    ///
+    /// A request's updates are left out while one of them is unverified and has no failed try, so that a promotion of many
+    /// repositories becomes one commit.
     pub updates: Vec<Update>,
     /// The newest landed update of each place of `updates`.
     pub landed: HashMap<(String, Repository), Update>,
@@ -48,11 +50,11 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PendingCount {
     pub all: u64,
-    /// Those of promotions and rollbacks.
+    /// Pending updates of promotions and rollbacks.
     pub requested: u64,
 }
 
-/// A pending update, with the fence of the same moment.
+/// A pending update, with the fence that was read in the same statement.
 struct Pending {
     update: Update,
     fence: u64,
@@ -66,8 +68,9 @@ impl FromRow<'_, Row> for Pending {
 }
 
 impl Store {
-    /// Returns the pending updates of these environments, at most `limit`, and the rows that their decisions need. Empty without
-    /// pending updates.
+    /// Returns the pending updates of these environments, and the rows that their decisions need.
+    ///
+    /// At most `limit` updates. Empty if no update is pending.
     ///
     /// # Errors
     ///
@@ -76,7 +79,7 @@ impl Store {
         let connection = &mut *self.reads.acquire().await?;
         let values = values![UpdateState::Pending.as_str(), UpdateState::Unverified.as_str(), limit];
         let pending: Vec<Pending> = PENDING.all_of_whole(connection, values, environments).await?;
-        // The fence is read before the blocks: with a block that is made in between, the decision is repeated.
+        // The fence is read before the blocks: if a block is made in between, the decision is repeated.
         let Some(fence) = pending.first().map(|pending| pending.fence) else { return Ok(Claim::default()) };
         let updates: Vec<Update> = pending.into_iter().map(|pending| pending.update).collect();
         let landed = landed_at(connection, &updates).await?;
@@ -106,7 +109,7 @@ impl Store {
         Ok(counts)
     }
 
-    /// Returns the last update that landed at a place with this version. A version without a digest is found by its tag.
+    /// Returns the last update that landed this version at a place. A version without a digest is found by its tag.
     ///
     /// # Errors
     ///
@@ -119,7 +122,7 @@ impl Store {
     ) -> Result<Option<Update>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let mut newest: Option<Update> = None;
-        // One statement for each state: then the index has the order, and the first match is enough.
+        // One statement for each state: the index has the rows of a state in order, so the first match is enough.
         for state in LANDED_STATES {
             let values = values![environment, repository, state.as_str(), version.tag(), version.digest()];
             let found: Option<Update> = BROUGHT.optional(connection, values).await?;
@@ -145,7 +148,7 @@ impl Store {
     }
 }
 
-/// The states that have landed, for statements. A test compares them with the enum.
+/// The states of landed updates, for statements. A test compares them with the enum.
 pub(super) const LANDED_STATES: [UpdateState; 2] = [UpdateState::Committed, UpdateState::Unchanged];
 
 /// The open states, for statements. A test compares them with the enum.

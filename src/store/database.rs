@@ -1,4 +1,4 @@
-//! The one file that names the types of the SQL driver.
+//! The SQLite connection: the only file that names types of the SQL driver.
 
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -17,7 +17,7 @@ pub(super) type Arguments = SqliteArguments;
 /// How a database writes the parameters of a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// `?`: counted from 1, apart from numbered ones.
+    /// `?`: the driver numbers these parameters from 1, and does not count numbered parameters.
     Sqlite,
     /// `$1`
     #[cfg_attr(not(test), expect(dead_code, reason = "the second database; a test prepares all statements in it"))]
@@ -35,10 +35,10 @@ impl Dialect {
 
 pub(super) const DIALECT: Dialect = Dialect::Sqlite;
 
-/// More than a flood uses of the statement texts and their shapes.
+/// More than the number of texts that a flood of webhooks uses.
 const STATEMENT_CACHE: usize = 200;
 
-/// The rows that wait between the driver's thread and the reader: those of most answers.
+/// The capacity in rows between the driver's thread and the reader; most answers have fewer rows.
 const ROW_BUFFER: usize = 1024;
 
 pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
@@ -68,9 +68,9 @@ pub(super) async fn open(path: &Path) -> Result<(Connection, Pool), sqlx::Error>
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // NORMAL would lose the last commits if the machine loses power: answered means durable.
+        // NORMAL would lose the last commits after a power failure. A write that was answered must be durable.
         .synchronous(SqliteSynchronous::Full)
-        // There is no other writer, unless a person opens the file with a tool of their own.
+        // No other process writes, except a tool with which a person opens the file.
         .busy_timeout(Duration::from_secs(2))
         .statement_cache_capacity(STATEMENT_CACHE)
         // The driver's thread stops each time the buffer is full.
@@ -81,7 +81,7 @@ pub(super) async fn open(path: &Path) -> Result<(Connection, Pool), sqlx::Error>
     let reads = SqlitePoolOptions::new()
         .max_connections(4)
         .idle_timeout(Duration::from_secs(60))
-        // SQLite has no server that could go away, and each ping would cost as much as a read.
+        // SQLite has no server that could disconnect, and a ping would cost as much as a read.
         .test_before_acquire(false)
         .connect_with(options.read_only(true))
         .await?;
@@ -93,12 +93,12 @@ pub(super) async fn begin(connection: &mut Connection) -> Result<(), sqlx::Error
     sqlx::query("BEGIN IMMEDIATE").execute(connection).await.map(|_| ())
 }
 
-/// Commits; the transaction is on disk when this returns.
+/// Commits the transaction. It is on disk when this returns.
 pub(super) async fn commit(connection: &mut Connection) -> Result<(), sqlx::Error> {
     sqlx::query("COMMIT").execute(connection).await.map(|_| ())
 }
 
-/// Rolls back. A failure means that the database has already ended the transaction.
+/// Rolls the transaction back. A failure means that the database has already ended the transaction.
 pub(super) async fn roll_back(connection: &mut Connection) {
     let _ = sqlx::query("ROLLBACK").execute(connection).await;
 }

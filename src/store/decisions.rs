@@ -5,12 +5,13 @@ use super::{Store, StoreError};
 use crate::domain::{Decided, Decision, Party, UpdateInput, UpdateState, Wait, WaitCause};
 
 impl Store {
-    /// Records what the branch writer decided about updates. Returns false, and stores nothing, if the fence has moved: then they
-    /// are decided again.
+    /// Records decisions of the branch writer about updates.
+    ///
+    /// Returns false, and stores nothing, if the fence has moved. The updates are then decided again.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn record_decisions(&self, decisions: Vec<(String, Decided)>, fence: u64) -> Result<bool, StoreError> {
         if decisions.is_empty() {
             return Ok(true);
@@ -51,7 +52,7 @@ pub(super) fn step(id: &str, decided: &Decided) -> Option<Step> {
                 UpdateState::Unchanged => UpdateInput::FindUnchanged,
                 UpdateState::Superseded => UpdateInput::Supersede,
                 UpdateState::Refused => UpdateInput::Refuse,
-                // A decision ends in one of the above.
+                // No decision ends in one of these states.
                 UpdateState::Unverified
                 | UpdateState::Pending
                 | UpdateState::Waiting

@@ -1,7 +1,7 @@
-//! Events that have just arrived.
+//! Events from webhooks, as they arrive.
 //!
-//! In a flood most of the time of a transaction goes into handing single statements to SQLite, so all events of a transaction are
-//! written by a handful of statements.
+//! In a flood, most of a transaction's time goes into handing single statements to SQLite. All events of a transaction are
+//! therefore written with a few statements.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,8 +23,8 @@ statements! {
             SELECT before.id FROM events AS before WHERE before.duplicate_key = v.column2 AND before.received_at >= v.column3
             ORDER BY before.id DESC LIMIT 1)");
     INSERT = ("INSERT INTO events (id, cause, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-            duplicate_key, trace_parent, state)
-        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12
+            duplicate_key, trace_parent, state, started_attempts)
+        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12, 1
         FROM (VALUES {rows:TTTTTTTIITTT}) AS v WHERE column1 IS NOT NULL");
 }
 
@@ -39,16 +39,16 @@ pub struct NewEvent {
     pub pushed_at: Option<Timestamp>,
     /// Equal for two deliveries of the same event.
     pub duplicate_key: String,
-    /// An event that was delivered before this time is too old for this one to be its duplicate.
+    /// The beginning of the duplicate window. An event that was delivered earlier does not make this one a duplicate.
     pub duplicates_since: Timestamp,
-    /// The parent of all further spans. A duplicate keeps that of the first delivery.
+    /// The parent of all further spans. A duplicate keeps the parent of the first delivery.
     pub trace: TraceContext,
 }
 
 /// The answer to a delivered event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The id of the event; for a duplicate, that of the first delivery.
+    /// The id of the event; for a duplicate, the id of the first delivery.
     pub id: String,
     pub state: ReceivedState,
 }
@@ -63,11 +63,11 @@ pub enum ReceivedState {
 }
 
 impl Store {
-    /// Stores the events of one webhook. Returns when they are on disk, with one answer for each, in order.
+    /// Stores the events of one webhook. Returns when they are on disk, with one answer for each event, in order.
     ///
     /// # Errors
     ///
-    /// If nothing of it could be stored.
+    /// If the store cannot be written to.
     pub async fn receive(&self, receiver: &str, events: Vec<NewEvent>) -> Result<Vec<Received>, StoreError> {
         self.writes.flood(Delivery { receiver: receiver.to_owned(), events }).await
     }
@@ -91,7 +91,7 @@ pub(super) struct QueuedEvent<'a> {
     pub(super) trace: &'a TraceContext,
 }
 
-/// Inserts new events.
+/// Inserts new events. Their first start is counted with them: it follows at once, and costs no write of its own.
 pub(super) async fn insert(tx: &mut Transaction<'_>, events: &[QueuedEvent<'_>]) -> Result<(), sqlx::Error> {
     let state = EventState::Queued;
     let mut rows: Vec<Vec<Value>> = Vec::with_capacity(events.len());
@@ -126,7 +126,7 @@ impl Flood for Delivery {
 
     async fn run_all(tx: &mut Transaction<'_>, all: &[&Self]) -> Result<Vec<Vec<Received>>, sqlx::Error> {
         let mut known = delivered_before(tx, all).await?;
-        // Events that this transaction queues, which the question above could not see.
+        // Events that this transaction queues. The query above does not see them.
         let mut queued: HashMap<&str, String> = HashMap::new();
         let mut new = Vec::new();
         let mut again = BTreeMap::new();
@@ -145,7 +145,7 @@ impl Flood for Delivery {
                     } else if let Some(Known { id, runs_again: false }) = before {
                         Received { id, state: ReceivedState::Duplicate }
                     } else {
-                        // An event that runs again keeps its id, and so its place in the order of arrival.
+                        // An event that runs again keeps its id, and with it its position in the order of arrival.
                         let id = if let Some(Known { id, .. }) = before {
                             again.insert(id.clone(), EventStep::Replay);
                             id
@@ -184,11 +184,11 @@ fn queued_event<'a>(id: String, receiver: &'a str, event: &'a NewEvent) -> Queue
 /// An event that was delivered before.
 struct Known {
     id: String,
-    /// It was refused for a passing reason.
+    /// Whether the event was refused for a passing reason.
     runs_again: bool,
 }
 
-/// Returns the events that were delivered before, by their number over all deliveries.
+/// Returns the events that were delivered before, by the index of the new event among all deliveries.
 async fn delivered_before(tx: &mut Transaction<'_>, all: &[&Delivery]) -> Result<HashMap<i64, Known>, sqlx::Error> {
     let events = all.iter().flat_map(|delivery| &delivery.events).zip(0_i64..);
     let rows = events.map(|(event, index)| values![index, &event.duplicate_key, event.duplicates_since]).collect();

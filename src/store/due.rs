@@ -24,7 +24,10 @@ macro_rules! registries {
     };
 }
 
-/// The rows of registry $2 in state $1 that are due at $3, at most $4: those that failed before come first.
+/// The due rows of a registry: of registry $2, in state $1, due at $3, at most $4.
+///
+/// If more are due, rows with a failed try are preferred.
+/// Suspects are left out: they run alone.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
         concat!(
@@ -35,17 +38,17 @@ macro_rules! due {
             " WHERE id IN (SELECT id FROM (
             SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3 AND started_attempts < 2
                 ORDER BY next_attempt_at, id LIMIT $4) AS again
             UNION ALL SELECT * FROM (SELECT id FROM ",
             $table,
             " WHERE state = $1 AND finished_at IS NULL AND registry = $2
-                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
+                AND next_attempt_at IS NULL AND started_attempts < 2 ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
         )
     };
 }
 
-/// When the next row of registry $2 in state $1 is due after $3.
+/// The time at which the next row of registry $2 in state $1 is due, after $3.
 macro_rules! next {
     ($table:literal) => {
         concat!(
@@ -67,8 +70,9 @@ statements! {
 }
 
 impl Store {
-    /// Returns queued events that are due, in the order of arrival: at most `per_registry` of each registry, so that a slow one does
-    /// not hide the others. Registries in `but` are left out.
+    /// Returns queued events that are due, in the order of arrival.
+    ///
+    /// At most `per_registry` of each registry, so that a slow registry does not hide the others. Registries in `but` are left out.
     ///
     /// # Errors
     ///
@@ -84,7 +88,7 @@ impl Store {
         Ok(events)
     }
 
-    /// Returns unverified updates that are due, as [`Store::due_events`] does.
+    /// Returns unverified updates that are due. The parameters are those of [`Store::due_events`].
     ///
     /// # Errors
     ///
@@ -105,7 +109,9 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns when the next postponed event, unverified update or missing fact is due after `now`; `None`: there is none.
+    /// Returns when the next postponed event, unverified update or missing fact is due.
+    ///
+    /// Only times after `now` count; `None`: nothing is postponed.
     ///
     /// # Errors
     ///

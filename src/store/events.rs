@@ -40,12 +40,12 @@ statements! {
 pub struct EventFilter {
     pub repository: Option<Repository>,
     pub state: Option<EventState>,
-    /// Only those that were refused, or have a refused update in an environment.
+    /// Only events that were refused, or that have a refused update.
     pub failed: bool,
     pub cause: Option<Cause>,
-    /// Only those with an update of this environment.
+    /// Only events with an update of this environment.
     pub environment: Option<String>,
-    /// Only those that were received at this time or later.
+    /// Only events that were received at this time or later.
     pub since: Option<Timestamp>,
     /// At most so many, newest first.
     pub limit: u32,
@@ -54,31 +54,31 @@ pub struct EventFilter {
 /// The answer to a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
-    /// It is queued again.
+    /// The event is queued again.
     Queued,
-    /// It was due at this time and is due now. The count of failures is kept.
+    /// The event was due at this time and is due now. Its count of failures is kept.
     Hastened(Timestamp),
-    /// Its state has nothing to run again.
+    /// The event is in this state, and has nothing to run again.
     NotFinal(EventState),
-    /// There is no such event.
+    /// No event has this id.
     Unknown,
 }
 
-/// An explained no for an event.
+/// The refusal of an event.
 #[derive(Debug, Clone)]
 pub struct EventRefusal {
     pub event_id: String,
     pub reason: String,
-    /// The pattern of the image rule that matches, if one does.
+    /// The pattern of the image rule that matches; `None`: no rule matches.
     pub matched_rule: Option<String>,
-    /// Whether the same delivery runs again, because the reason may have passed by then.
+    /// Whether another delivery of the event runs it again. True if the reason may pass.
     pub redeliverable: bool,
-    /// Whose answer it is.
+    /// The party that answered.
     pub asked: Party,
 }
 
 impl Store {
-    /// Returns an event; `None`: there is none with that id.
+    /// Returns an event; `None`: no event has this id.
     ///
     /// # Errors
     ///
@@ -144,17 +144,17 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn refuse_event(&self, refusal: EventRefusal) -> Result<(), StoreError> {
         let EventRefusal { event_id, reason, matched_rule, redeliverable, asked } = refusal;
         self.writes.run(Input(event_id, EventStep::Refuse { reason, matched_rule, redeliverable, asked })).await
     }
 
-    /// Records a failed try for a queued event, and when the next one is due.
+    /// Records a failed try of a queued event, and when the next try is due.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn postpone_event(
         &self,
         id: &str,
@@ -165,21 +165,21 @@ impl Store {
         self.writes.run(Input(id.to_owned(), EventStep::Postpone { until, asked, reason })).await
     }
 
-    /// Queues an event again that was refused, or has a refused update.
+    /// Queues an event again that was refused, or that has a refused update.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn replay(&self, id: &str) -> Result<Replayed, StoreError> {
         let replayed = self.replay_all(vec![id.to_owned()]).await?;
         Ok(replayed.into_iter().next().unwrap_or(Replayed::Unknown))
     }
 
-    /// Does what [`Store::replay`] does for several events, and returns as many answers.
+    /// Replays several events, as [`Store::replay`] does. Returns one answer for each event.
     ///
     /// # Errors
     ///
-    /// If none could be stored.
+    /// If the store cannot be written to.
     pub async fn replay_all(&self, ids: Vec<String>) -> Result<Vec<Replayed>, StoreError> {
         self.writes.run(Replay { ids }).await
     }
@@ -235,7 +235,7 @@ impl Write for Replay {
                 Replayed::NotFinal(*state)
             } else {
                 steps.insert(id.clone(), EventStep::Replay);
-                // Named twice, it is queued by then.
+                // If the same id is given twice, its event is queued at the second one.
                 *state = EventState::Queued;
                 Replayed::Queued
             });
@@ -245,8 +245,9 @@ impl Write for Replay {
     }
 }
 
-/// Makes an event due that waits for its next try. Its reason stays until there is another answer, and its failures decide the next
-/// pause.
+/// Makes an event due that waits for its next try.
+///
+/// The event keeps its reason until the next answer, and its count of failures, which determines the next pause.
 async fn make_due(tx: &mut Transaction<'_>, id: &str, until: Timestamp) -> Result<(), sqlx::Error> {
     HASTEN.execute(tx.connection, values![id]).await?;
     let answered = format!("retried at once instead of at {until:.0}");

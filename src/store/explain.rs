@@ -1,4 +1,4 @@
-//! The reasons of waiting updates, which follow from their causes and are not stored.
+//! The reasons of waiting updates. They follow from the wait causes and are not stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ statements! {
     WAITING_OF = ("SELECT ", update_columns!(), " FROM updates WHERE state = $1 AND cause_id IN {list} ORDER BY id");
 }
 
-/// Sets the reason of each update that waits.
+/// Sets the reason of each waiting update.
 pub(super) async fn updates<'u>(
     connection: &mut Connection,
     updates: impl IntoIterator<Item = &'u mut Update>,
@@ -36,7 +36,7 @@ pub(super) async fn updates<'u>(
     Ok(())
 }
 
-/// Returns the reasons of waiting events, by their ids: each has that of its latest waiting update.
+/// Returns the reasons of waiting events, by their ids. An event has the reason of its latest waiting update.
 pub(super) async fn of_causes(
     connection: &mut Connection,
     event_ids: &[&str],
@@ -52,7 +52,7 @@ pub(super) async fn of_causes(
     Ok(waiting.into_iter().filter_map(|update| Some((update.cause_id, update.reason?))).collect())
 }
 
-/// Sets the reason of each event that waits.
+/// Sets the reason of each waiting event.
 pub(super) async fn events(
     connection: &mut Connection,
     events: &mut [Event],

@@ -1,4 +1,4 @@
-//! Facts about events. A burst of events is recorded in few transactions, and those of one are written together.
+//! Facts about events. The events of a burst are recorded together, in few transactions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -30,12 +30,13 @@ pub struct EventFacts {
 }
 
 impl Store {
-    /// Confirms an event, and makes a pending update for each environment that has none of it. Returns the new updates' environments
-    /// and states; none if the event is not queued any more.
+    /// Confirms an event, and makes a pending update for each environment that has no update of the event.
+    ///
+    /// Returns the environments and states of the new updates; none if the event is no longer queued.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn record_facts(&self, facts: EventFacts) -> Result<Vec<(String, UpdateState)>, StoreError> {
         self.writes.flood(facts).await
     }
@@ -56,7 +57,7 @@ impl Flood for EventFacts {
         let mut answers = Vec::with_capacity(all.len());
         for facts in all {
             let mut made = Vec::new();
-            // Recorded already: a second run of the same work is harmless.
+            // The event was recorded already: a second run of the same work is harmless.
             if let Some(&event) = by_id.get(facts.event_id.as_str())
                 && !steps.contains_key(&facts.event_id)
             {

@@ -20,10 +20,10 @@ statements! {
 /// A failed try of an event or a request, or a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedAttempt {
-    /// `None`: it is about the event itself.
+    /// The environment of the failed update; `None`: the event itself failed.
     pub environment: Option<String>,
     pub at: Timestamp,
-    /// A [`Party`](crate::domain::Party), or `replay` if a person ran it again.
+    /// A [`Party`](crate::domain::Party), or `replay` if the event was replayed.
     pub asked: String,
     pub answered: String,
 }
@@ -47,7 +47,7 @@ pub(super) struct NewFailure {
     pub(super) answered: String,
 }
 
-/// Stores failed tries, and deletes all but the newest 50 of each cause.
+/// Stores failed tries, and deletes all except the newest 50 of each cause.
 pub(super) async fn record(tx: &mut Transaction<'_>, failures: &[NewFailure]) -> Result<(), sqlx::Error> {
     let row = |failure: &NewFailure| values![&failure.cause_id, &failure.environment, failure.asked, &failure.answered];
     INSERT.execute_rows(tx.connection, values![tx.now], failures.iter().map(row).collect()).await?;

@@ -64,13 +64,15 @@ words! {
         Following = "following",
         /// Argo CD's webhook was called. Without a token nothing else is known.
         Notified = "told",
-        /// Every application runs the commit, Synced and Healthy.
+        /// The applications run the version, Synced and Healthy.
         Healthy = "healthy",
         /// An application runs the commit and is Degraded.
         Degraded = "degraded",
+        /// Another version was written before the cluster ran this one.
+        Superseded = "superseded",
         /// An application did not reach the commit within the time of the settings.
         TimedOut = "timed_out",
-        /// No application of Argo CD uses the changed files.
+        /// No application of Argo CD uses the changed files, or runs the repository as a workload.
         Untracked = "untracked",
     }
 }
@@ -106,6 +108,9 @@ pub struct FollowedApplication {
     pub namespace: Option<String>,
     pub name: String,
     pub state: RolloutState,
+    /// Whether its images show the rollout, not its commit: a child application, or one of an ApplicationSet.
+    #[serde(default)]
+    pub by_image: bool,
     /// Argo CD's sync status; `None` until it was read.
     pub sync: Option<String>,
     /// Argo CD's health status.

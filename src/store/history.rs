@@ -39,7 +39,7 @@ statements! {
 pub struct HistoryFilter {
     pub environment: Option<String>,
     pub repository: Option<Repository>,
-    /// Only changes that are older than this one: when it was committed, and its id.
+    /// Only changes that are older than this one, given by its commit time and its id.
     pub before: Option<(Timestamp, String)>,
     /// At most so many, newest first.
     pub limit: u32,
@@ -67,7 +67,9 @@ impl Store {
         Ok(self.updates_of_all(&[cause_id]).await?.remove(cause_id).unwrap_or_default())
     }
 
-    /// Returns the updates of these events and requests by their ids, those of each in the order in which they were made.
+    /// Returns the updates of each of these events and requests, by cause id.
+    ///
+    /// The updates of a cause are in the order in which they were made.
     ///
     /// # Errors
     ///
@@ -112,7 +114,9 @@ impl Store {
         })
     }
 
-    /// Whether an environment has run a tag of a repository, as far as the history says: a committed update wrote or replaced it.
+    /// Whether an environment has run a tag of a repository, according to the history.
+    ///
+    /// True if a committed update wrote or replaced the tag.
     ///
     /// # Errors
     ///
@@ -145,7 +149,7 @@ impl Store {
         Ok(updates)
     }
 
-    /// Returns open updates of environments other than these.
+    /// Returns open updates of all environments except `known`.
     ///
     /// # Errors
     ///

@@ -4,20 +4,20 @@ use ulid::Ulid;
 use super::database::Connection;
 use super::statements::{statements, values};
 
-/// Makes ids that sort by the order in which they were made, across restarts and clock steps.
+/// Creates ids that sort in the order of creation, across restarts and clock steps.
 pub(super) struct IdSource {
     last: Ulid,
 }
 
 impl IdSource {
-    /// Returns a source whose ids all sort behind `last`.
+    /// Returns a source whose ids all sort after `last`.
     pub(super) fn after(last: Option<Ulid>) -> Self {
         Self { last: last.unwrap_or(Ulid::nil()) }
     }
 
     /// Returns the next id.
     ///
-    /// If the clock has not moved on, or was set back, the last id is counted up, so that the order of arrival is kept.
+    /// If the clock has not moved on, or was set back, the last id is incremented, so that the order of arrival is kept.
     pub(super) fn next(&mut self, now: Timestamp) -> String {
         let fresh = Ulid::from_datetime(now.into());
         self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.saturating_add(1)) };

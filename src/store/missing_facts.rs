@@ -3,9 +3,9 @@ use jiff::Timestamp;
 use super::apply::{Step, apply};
 use super::rows::{WaitRow, update_columns};
 use super::statements::{statements, values};
-use super::wait_rows;
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
+use super::{starts, wait_rows};
 use crate::domain::{Update, UpdateInput, UpdateState, WaitCause};
 
 statements! {
@@ -14,12 +14,15 @@ statements! {
         CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY updates.registry");
     DUE = ("SELECT ", update_columns!(), " FROM
         (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
-        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 AND registry = $5 ORDER BY id LIMIT $4");
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 AND registry = $5 AND started_attempts < 2
+        ORDER BY id LIMIT $4");
 }
 
 impl Store {
-    /// Returns updates that wait for a missing fact that is to be asked for at `now`: at most `per_registry` of each registry, without
-    /// those in `but`. `failures` counts the tries to get the fact.
+    /// Returns updates that wait for a missing fact that is due at `now`.
+    ///
+    /// At most `per_registry` of each registry; registries in `but` are left out. `failures` of a returned update counts the failed
+    /// tries to get the fact.
     ///
     /// # Errors
     ///
@@ -46,20 +49,20 @@ impl Store {
         Ok(updates)
     }
 
-    /// Ends the wait for a missing fact: the branch writer decides again.
+    /// Ends the wait for a missing fact, so that the branch writer decides again.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_missing_fact(&self, update_id: &str) -> Result<(), StoreError> {
         self.writes.run(Ended(update_id.to_owned())).await
     }
 
-    /// Records a failed request for a missing fact, and when the next one is due.
+    /// Records a failed request for a missing fact, and when the next request is due.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn postpone_missing_fact(
         &self,
         update_id: &str,
@@ -83,9 +86,10 @@ impl Write for Ended {
         let rows = wait_rows::of(tx.connection, [&self.0]).await?.remove(&self.0).unwrap_or_default();
         let Some(row) = of_fact(&rows) else { return Ok(()) };
         let mut ended = row.clone();
-        // The next fact that is missing begins without failures.
+        // The next missing fact begins without failures.
         (ended.active, ended.failures) = (false, 0);
         wait_rows::write(tx.connection, &[ended]).await?;
+        starts::forget(tx, &self.0).await?;
         if wait_rows::active(&rows).len() == 1 {
             apply(tx, vec![Step::new(&self.0, UpdateInput::Resume)]).await?;
         }
@@ -108,6 +112,7 @@ impl Write for Postponed {
         let mut postponed = row.clone();
         postponed.failures += 1;
         (postponed.wait.until, postponed.wait.detail) = (Some(self.until), Some(self.reason.clone()));
+        starts::forget(tx, &self.update_id).await?;
         wait_rows::write(tx.connection, &[postponed]).await
     }
 }

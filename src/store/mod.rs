@@ -2,15 +2,15 @@
 //!
 //! In: values of `domain` and inputs to their state machines. Out: rows as values of `domain`, and the outbox.
 //!
-//! Everything that is answered with a 2xx is committed here first (WAL, `synchronous=FULL`). All writes go through one task that
-//! gathers waiting writes into one transaction, so that a burst pays for one disk flush. Reads use a small pool of their own and
-//! never wait for a write.
+//! Everything that is answered with a 2xx is committed here first (WAL, `synchronous=FULL`). One task does all writes. It gathers
+//! waiting writes into one transaction, so that a burst pays for one disk flush. Reads use a small pool of their own and never wait
+//! for a write.
 //!
 //! The store decides nothing: every change of state goes through the transition tables of `domain`, in `apply`.
 //!
 //! In reading order:
 //!
-//! - `database`, `statements`, `rows`, `ids`: the driver, SQL texts, rows as values;
+//! - `database`, `statements`, `rows`, `ids`: the driver, the SQL texts, and the conversion of rows to values;
 //! - `outbox`, `writer`: the changes that subscribers read, and the writing task;
 //! - `wait_rows`, `block_rows`, `failures`, `explain`: parts of transactions;
 //! - `apply`: transitions and their effects;
@@ -43,8 +43,10 @@ mod requests;
 mod retention;
 mod rows;
 mod settings;
+mod starts;
 mod statements;
 mod updates;
+mod version_runs;
 mod wait_rows;
 mod waits;
 mod writer;
@@ -75,6 +77,7 @@ pub use requests::{Cancelled, NewRequest, NewRequestedUpdate, RequestFilter, Req
 pub use retention::Retention;
 pub use rows::WaitRow;
 pub use settings::StoreSettings;
+pub use starts::{IntakeWork, Suspect};
 pub use updates::EndedUpdate;
 pub use waits::NextWait;
 
@@ -126,7 +129,7 @@ impl Store {
             tokio::fs::create_dir_all(folder).await.map_err(|error| failed(error.to_string()))?;
         }
         let lock = lock(&settings.path).await.map_err(failed)?;
-        // SQLite gives the files beside it the same mode.
+        // SQLite gives its other files, such as the WAL, the same mode.
         private(&settings.path).map_err(failed)?;
         let (mut connection, reads) =
             database::open(&settings.path).await.map_err(|error| failed(error.to_string()))?;
@@ -139,19 +142,19 @@ impl Store {
             calendar: Arc::clone(&calendar),
         };
         let writes = writer::Writes::start(connection, ids::IdSource::after(last_id), surroundings);
-        // A file system that is full or read-only is found now, and not by the first webhook.
+        // Finds a full or read-only file system at the start instead of at the first webhook.
         writes.run(writer::Probe).await.map_err(|error| failed(error.to_string()))?;
         Ok(Self { writes, reads, published, clock, calendar, _lock: Arc::new(lock) })
     }
 
-    /// Returns when the writing task has ended, after which nothing can be stored any more.
+    /// Returns when the writing task has ended. Later writes fail.
     pub async fn closed(&self) {
         self.writes.closed().await;
     }
 
     /// Checks that the store can be read and written.
     ///
-    /// Writes only if the last write failed: idle costs nothing.
+    /// Writes only if the last write failed, so that an idle daemon does not write.
     ///
     /// # Errors
     ///
@@ -161,12 +164,12 @@ impl Store {
         if self.writes.last_failed() { self.writes.run(writer::Probe).await } else { Ok(()) }
     }
 
-    /// Returns the clock whose time the transactions have.
+    /// Returns the clock that gives transactions their time.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Sets the freeze windows. Updates wait or go on because of them with the next [review](Self::review_waits).
+    /// Sets the freeze windows. They affect waiting updates from the next [review](Self::review_waits) on.
     pub fn set_freeze_calendar(&self, calendar: FreezeCalendar) {
         *self.calendar.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(calendar);
     }
@@ -176,7 +179,9 @@ impl Store {
     }
 }
 
-/// Opens a file that only its owner can read, and creates it if it does not exist: the store names repositories, people and reasons.
+/// Opens a file that only its owner can read, and creates it if it does not exist.
+///
+/// The store contains the names of repositories and people, and reasons.
 fn private(path: &Path) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut options = File::options();
@@ -187,7 +192,7 @@ fn private(path: &Path) -> Result<File, String> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // A store of 0.1.0 could be read by everyone.
+        // Release 0.1.0 made the store readable for everyone.
         let mode = file.metadata().map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
             file.set_permissions(std::fs::Permissions::from_mode(mode & 0o700)).map_err(failed)?;
@@ -196,12 +201,12 @@ fn private(path: &Path) -> Result<File, String> {
     Ok(file)
 }
 
-/// Locks the file beside the store. Two processes with one store would both believe to be the only writer of a branch.
+/// Locks a file next to the store. Without the lock, two processes with one store would both write to the same branches.
 async fn lock(path: &Path) -> Result<File, String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let file = private(Path::new(&beside))?;
-    // A child process that is just being started holds a copy of every open file for a moment.
+    // A child process that is being started has a copy of every open file for a moment, so the lock may be free soon.
     for _ in 0..20 {
         match file.try_lock() {
             Ok(()) => return Ok(file),

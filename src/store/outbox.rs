@@ -23,7 +23,7 @@ const CAPACITY: usize = 64;
 /// How many rows a subscriber that is behind reads at once.
 const AT_ONCE: u32 = 16;
 
-/// The most entries in a row.
+/// The maximum number of entries in a row.
 const ROW: usize = 256;
 
 /// The pause before a failed read is repeated.
@@ -55,7 +55,7 @@ pub(super) async fn last(connection: &mut Connection) -> Result<u64, sqlx::Error
     Ok(last.unwrap_or(0).unsigned_abs())
 }
 
-/// Writes changes behind the entry `last`.
+/// Writes changes after the entry `last`.
 pub(super) async fn write(
     connection: &mut Connection,
     last: u64,
@@ -78,7 +78,7 @@ fn number(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// Returns the change of an update that has its new state.
+/// Returns the change that announces the new state of an update.
 pub(super) fn of_update(update: &Update, reason: Option<String>) -> Change {
     Change::Update {
         id: update.id.clone(),
@@ -92,13 +92,13 @@ pub(super) fn of_update(update: &Update, reason: Option<String>) -> Change {
     }
 }
 
-/// Returns the tag or, without one, the digest.
+/// Returns the tag, or the digest of a version without a tag.
 pub(super) fn name(version: &Version) -> String {
     let tag = version.tag().map(ToString::to_string);
     tag.or_else(|| version.digest().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// Hands committed entries to the subscribers.
+/// Sends committed entries to the subscribers.
 #[derive(Clone)]
 pub(super) struct Publisher {
     last: Arc<AtomicU64>,
@@ -123,13 +123,13 @@ impl Publisher {
     }
 }
 
-/// Reads the entries of the outbox in order, each once.
+/// Reads the entries of the outbox in order, each entry once.
 pub struct Subscriber {
     receiver: broadcast::Receiver<Arc<[Entry]>>,
     reads: Pool,
     /// The last entry that was returned.
     cursor: u64,
-    /// Entries were missed and have to be read from the table.
+    /// Whether entries were missed and have to be read from the table.
     behind: bool,
 }
 
@@ -155,13 +155,13 @@ impl Subscriber {
                     }
                 }
                 Err(RecvError::Lagged(_)) => self.behind = true,
-                // The store is closed: no entry comes any more.
+                // The store is closed: no entry follows.
                 Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
 
-    /// Returns the next entries if there are any already.
+    /// Returns the next entries if there are any already; otherwise `None`.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Subscriber {
     }
 }
 
-/// Reads entries behind a sequence number from the table: those of some rows.
+/// Reads the entries after a sequence number from the table, from at most `limit` rows.
 async fn after(reads: &Pool, sequence: u64, limit: u32) -> Result<Vec<Entry>, sqlx::Error> {
     let rows: Vec<Entries> = AFTER.all(&mut *reads.acquire().await?, values![number(sequence), limit]).await?;
     let entries = rows.into_iter().flat_map(|Entries(entries)| entries);
@@ -211,19 +211,19 @@ async fn after(reads: &Pool, sequence: u64, limit: u32) -> Result<Vec<Entry>, sq
 }
 
 impl Store {
-    /// Returns a subscriber of the entries from now on.
+    /// Returns a subscriber that starts with the next entry.
     pub fn subscribe(&self) -> Subscriber {
-        // In this order: an entry that comes in between is skipped as one from before.
+        // In this order, because an entry that is published in between then counts as old and is skipped.
         let receiver = self.published.sender.subscribe();
         Subscriber { receiver, reads: self.reads.clone(), cursor: self.published.last(), behind: false }
     }
 
-    /// Returns a subscriber of the entries behind a sequence number.
+    /// Returns a subscriber that starts after a sequence number.
     pub fn subscribe_after(&self, sequence: u64) -> Subscriber {
         Subscriber { cursor: sequence, behind: true, ..self.subscribe() }
     }
 
-    /// Returns the sequence number of the oldest entry that is kept; `None`: there is none.
+    /// Returns the sequence number of the oldest entry in the table; `None`: the outbox is empty.
     ///
     /// # Errors
     ///
@@ -233,7 +233,7 @@ impl Store {
         Ok(first.map(i64::unsigned_abs))
     }
 
-    /// Returns the entries behind a sequence number, in order.
+    /// Returns the entries after a sequence number, in order.
     ///
     /// # Errors
     ///

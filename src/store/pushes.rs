@@ -1,4 +1,7 @@
-//! Push attempts. A row is written before each push, so that a restart in the middle of it knows what may be on the branch.
+//! Push attempts.
+//!
+//! A row is written before each push, so that after a restart in the middle of a push, it is known which commits may be on the
+//! branch.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -53,14 +56,16 @@ statements! {
 pub struct NewPush {
     pub config_repository: String,
     pub branch: String,
-    /// The commit that the branch must be at.
+    /// The commit at which the branch must be.
     pub parent: String,
     /// The last commit of the push.
     pub tip: String,
     pub updates: Vec<AttemptedUpdate>,
 }
 
-/// A pending update that ends when another update of its place lands. Until then it stays pending: the other one may be rejected.
+/// A pending update that ends when another update of its place lands.
+///
+/// Until then it stays pending, because the push of the other update may be rejected.
 #[derive(Debug, Clone)]
 pub struct Outdone {
     pub update_id: String,
@@ -70,7 +75,7 @@ pub struct Outdone {
 }
 
 impl Store {
-    /// Returns the updates of open push attempts that were begun after `since`.
+    /// Returns the ids of the updates in open push attempts that were begun after `since`.
     ///
     /// # Errors
     ///
@@ -81,30 +86,31 @@ impl Store {
         Ok(ids.into_iter().map(|(id,)| id).collect())
     }
 
-    /// Records a push that is about to be sent. Returns its id; `None`, and stores nothing, if the fence has moved or an update is no
-    /// longer pending: then the updates are decided again.
+    /// Records a push that is about to be sent. Returns the id of the push attempt.
+    ///
+    /// `None`, and nothing is stored, if the fence has moved or an update is no longer pending. The updates are then decided again.
     ///
     /// # Errors
     ///
-    /// If it could not be stored: then nothing must be pushed.
+    /// If the store cannot be written to. The push must not be sent then.
     pub async fn begin_push(&self, push: NewPush, fence: u64) -> Result<Option<String>, StoreError> {
         self.writes.run(Begin { push, fence }).await
     }
 
-    /// Ends a push attempt: if it is found to have landed, so have its updates.
+    /// Ends a push attempt. If the push landed, its updates landed, too.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_push(&self, push_id: &str, input: PushInput, follow: bool) -> Result<(), StoreError> {
         self.end_push_and_outdone(push_id, input, follow, Vec::new()).await
     }
 
-    /// As [`Store::end_push`]. If the push landed, also ends the updates that were outdone by one that it carries.
+    /// Ends a push attempt as [`Store::end_push`] does. If the push landed, also ends the updates that its updates replace.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_push_and_outdone(
         &self,
         push_id: &str,
@@ -115,17 +121,20 @@ impl Store {
         self.writes.run(End { push_id: push_id.to_owned(), input, follow, outdone }).await
     }
 
-    /// Lands updates that were found on the branch, whichever attempt it was. Open attempts that carry nothing else have landed.
+    /// Records that updates were found on the branch, regardless of the push attempt that brought them.
+    ///
+    /// Open push attempts without other updates end as landed.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn land(&self, updates: Vec<AttemptedUpdate>, follow: bool) -> Result<(), StoreError> {
         if updates.is_empty() { Ok(()) } else { self.writes.run(Landing { updates, follow }).await }
     }
 
-    /// Returns the open push attempts of a branch, oldest first. Attempts of 0.1.0 name no branch: they belong to any branch that has
-    /// one of the environments.
+    /// Returns the open push attempts of a branch, oldest first.
+    ///
+    /// Push attempts of 0.1.0 have no branch: they are returned for every branch with one of their environments.
     ///
     /// # Errors
     ///
@@ -273,7 +282,7 @@ pub(super) async fn carries_any(tx: &mut Transaction<'_>, ids: &[&str]) -> Resul
     Ok(!rows.is_empty())
 }
 
-/// Returns the repositories of an environment of which an open push attempt carries an update.
+/// Returns the repositories of an environment that have an update in an open push attempt.
 pub(super) async fn under_way(tx: &mut Transaction<'_>, environment: &str) -> Result<HashSet<String>, sqlx::Error> {
     let rows: Vec<(String,)> = UNDER_WAY.all(tx.connection, values![environment]).await?;
     Ok(rows.into_iter().map(|(repository,)| repository).collect())

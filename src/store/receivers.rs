@@ -21,9 +21,9 @@ pub struct ReceiverHeard {
     pub receiver: String,
     /// When the last request arrived.
     pub heard_at: Timestamp,
-    /// How it ended, in the words of the metrics: `accepted`, `ignored`, `unauthorized`, ….
+    /// The result of the request, in the words of the metrics: `accepted`, `ignored`, `unauthorized`, ….
     pub outcome: String,
-    /// When a request last held an event that was stored.
+    /// When the receiver last got a request with an event that was stored.
     pub accepted_at: Option<Timestamp>,
 }
 
@@ -39,16 +39,16 @@ impl FromRow<'_, Row> for ReceiverHeard {
 }
 
 impl Store {
-    /// Stores the last request of receivers.
+    /// Stores the last request of each of these receivers.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn keep_heard(&self, heard: Vec<ReceiverHeard>) -> Result<(), StoreError> {
         self.writes.run(KeepHeard(heard)).await
     }
 
-    /// Returns the last request of each receiver that ever had one.
+    /// Returns the last request of each receiver that has ever received one.
     ///
     /// # Errors
     ///

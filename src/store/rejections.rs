@@ -1,4 +1,4 @@
-//! Updates whose push the remote rejected. They wait and are tried again, with growing pauses, until it is given up.
+//! Updates whose push the remote rejected. They wait and are tried again, with growing pauses, and are finally refused.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ statements! {
         WHERE updates.id = w.update_id AND state = $1 AND environment IN {list}");
 }
 
-/// How long a rejected push pauses.
+/// The pauses after a rejected push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// The pause after the first rejection; doubled by each further one.
+    /// The pause after the first rejection. Each further rejection doubles the pause, up to `longest`.
     pub first: Duration,
     pub longest: Duration,
-    /// After this time since the first rejection the update is refused.
+    /// An update is refused this long after its first rejection.
     pub give_up_after: Duration,
 }
 
@@ -37,12 +37,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn reject(&self, ids: Vec<String>, reason: String, retry: Retry) -> Result<(), StoreError> {
         if ids.is_empty() { Ok(()) } else { self.writes.run(Rejected { ids, reason, retry }).await }
     }
 
-    /// Returns the environments with rejected updates, each with one of the remote's reasons.
+    /// Returns the environments with rejected updates, each with the reason of one rejection.
     ///
     /// # Errors
     ///
@@ -54,11 +54,11 @@ impl Store {
         Ok(rows.into_iter().map(|(environment, reason)| (environment, reason.unwrap_or_default())).collect())
     }
 
-    /// Lets rejected updates be tried at once: the settings were reloaded, or the branch moved.
+    /// Makes rejected updates due at once, because the settings were reloaded or the branch moved.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_rejections(&self, environments: &[String]) -> Result<(), StoreError> {
         let waiting = {
             let connection = &mut *self.reads.acquire().await?;
@@ -90,11 +90,11 @@ impl Write for Rejected {
         for update in &updates {
             let rows = rows.get(&update.id).map(Vec::as_slice).unwrap_or_default();
             let blocked_since = rows.iter().filter(|row| row.wait.cause.is_block()).map(|row| row.since).max();
-            // A hold or freeze in between does not count as time in which the remote rejected the push.
+            // The time under a hold or freeze does not count as time of rejection, so a later block restarts the count.
             let known = rows.iter().find(|row| {
                 row.wait.cause == WaitCause::RejectedPush && blocked_since.is_none_or(|since| since <= row.since)
             });
-            // A try before its time, for a foreign commit or a reload, does not lengthen the pauses.
+            // An early try, after a foreign commit or a reload, does not lengthen the pauses.
             let is_early = |row: &WaitRow| row.wait.until.is_some_and(|until| tx.now < until);
             let (since, failures) = known
                 .map_or((tx.now, 1), |row| (row.since, if is_early(row) { row.failures } else { row.failures + 1 }));
@@ -140,7 +140,7 @@ impl Write for Ended {
     }
 }
 
-/// Ends the rejections of updates. Returns the inputs of those that have no cause left.
+/// Ends the rejections of updates. Returns the inputs of the updates that have no wait cause left.
 pub(super) async fn end(tx: &mut Transaction<'_>, update_ids: &[String]) -> Result<Vec<Step>, sqlx::Error> {
     let rows = wait_rows::of(tx.connection, update_ids).await?;
     let (mut ended, mut steps) = (Vec::new(), Vec::new());

@@ -38,16 +38,16 @@ pub struct NewRequest {
     pub kind: RequestKind,
     /// The environment that changes.
     pub environment: String,
-    /// The environment whose versions it takes.
+    /// The environment that a promotion takes the versions from.
     pub source: Option<String>,
     /// The name of the API token.
     pub actor: String,
     pub reason: Option<String>,
-    /// The same key of the same actor makes one request.
+    /// A second request of the same actor with the same key is not made.
     pub idempotency_key: Option<String>,
     /// A hash of the request.
     pub fingerprint: String,
-    /// When the versions that the environment runs were read.
+    /// When the running versions of the environment were read.
     pub planned_at: Timestamp,
     /// One for each repository.
     pub updates: Vec<NewRequestedUpdate>,
@@ -68,18 +68,18 @@ pub struct RequestFilter {
     pub repository: Option<Repository>,
     pub kind: Option<RequestKind>,
     pub state: Option<RequestState>,
-    /// Only those with a refused update.
+    /// Only requests with a refused update.
     pub failed: bool,
-    /// Only those that arrived before this one.
+    /// Only requests that arrived before this one.
     pub before: Option<String>,
-    /// Only those that arrived at this time or later.
+    /// Only requests that arrived at this time or later.
     pub since: Option<Timestamp>,
     /// At most so many, newest first.
     pub limit: u32,
 }
 
 impl RequestFilter {
-    /// Returns two states: a request of this filter has an update in one of them. `None`: it may have any.
+    /// Returns two states: each request that matches has an update in one of them. `None`: the filter has no state.
     fn witnesses(&self) -> Option<[UpdateState; 2]> {
         use UpdateState::{Cancelled, Committed, Pending, Refused, Superseded, Unchanged, Unverified, Waiting};
         let refused = self.failed.then_some([Refused; 2]);
@@ -99,7 +99,7 @@ impl RequestFilter {
 /// The answer to a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// Some updates were cancelled. The rest had ended before.
+    /// Open updates were cancelled. The others had ended before.
     Now,
     /// An update is being pushed, so it may be on the branch already.
     UnderWay,
@@ -112,24 +112,24 @@ pub enum Cancelled {
 pub struct NewRequestedUpdate {
     pub repository: Repository,
     pub version: Version,
-    /// `Unverified`, or a final state that is known already.
+    /// `Unverified`, or a final state that is already known.
     pub state: UpdateState,
-    /// Why it ends, for a final state.
+    /// The reason of a final state.
     pub reason: Option<String>,
-    /// The versions that the environment runs.
+    /// The running versions of the environment.
     pub running: Vec<Version>,
 }
 
 /// The answer to a new request.
 #[derive(Debug, Clone)]
 pub enum RequestMade {
-    /// It is stored.
+    /// The request is stored.
     New {
         request: Request,
         /// The hold of a rollback.
         hold: Option<Block>,
     },
-    /// The actor used the key before, for this request.
+    /// The actor has used the key before. This is the earlier request.
     Repeated(Request),
 }
 
@@ -138,12 +138,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If nothing of it could be stored.
+    /// If the store cannot be written to.
     pub async fn make_request(&self, request: NewRequest) -> Result<RequestMade, StoreError> {
         self.writes.run(request).await
     }
 
-    /// Returns a request; `None`: there is none with that id.
+    /// Returns a request; `None`: no request has this id.
     ///
     /// # Errors
     ///
@@ -209,16 +209,16 @@ impl Store {
         })
     }
 
-    /// Cancels the updates of a request that have not ended.
+    /// Cancels the open updates of a request.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn cancel_request(&self, id: &str, reason: String) -> Result<Cancelled, StoreError> {
         self.writes.run(Cancel { id: id.to_owned(), reason }).await
     }
 
-    /// Returns the request that an actor made with an idempotency key before.
+    /// Returns the earlier request of an actor with this idempotency key; `None`: the key is new.
     ///
     /// # Errors
     ///
@@ -246,7 +246,7 @@ impl Write for Cancel {
         if pushes::carries_any(tx, &ids).await? {
             return Ok(Cancelled::UnderWay);
         }
-        // A push that was decided, but is not recorded yet, is decided again.
+        // Moving the fence repeats the decision of a push that is not recorded yet.
         block_rows::move_fence(tx).await?;
         let step = |id: &str| Step {
             party: Some(Party::Rules),
@@ -279,11 +279,13 @@ impl Write for NewRequest {
     }
 }
 
-/// The reason in the commit of a rollback that passes a freeze and gives none.
+/// The override reason in the commit of a rollback that passes a freeze and has no reason.
 pub(super) const UNEXPLAINED: &str = "a rollback during a freeze";
 
 impl NewRequest {
-    /// Returns the freeze and the closed gate that the request passes. Freezes are read in the transaction, so that a new one counts.
+    /// Returns the freeze and the closed gate that the request passes.
+    ///
+    /// Freezes are read in the transaction, so that a new freeze counts.
     fn overridden_by(&self, blocks: &Blocks, now: Timestamp) -> Option<String> {
         let passes = self.overrides || self.kind == RequestKind::Rollback;
         let frozen = if passes { blocks.frozen(&self.environment, now) } else { None };
@@ -344,7 +346,7 @@ impl NewRequest {
         let (mut new, mut ends) = (Vec::with_capacity(self.updates.len()), Vec::new());
         for wanted in &self.updates {
             let end = self.end_at_once(wanted, blocks, tx.now);
-            // A push that is under way is about to change what runs.
+            // A push that is under way is about to change the running version.
             let end = end.filter(|(input, _)| {
                 *input != UpdateInput::FindUnchanged || !under_way.contains(wanted.repository.as_str())
             });
@@ -357,7 +359,7 @@ impl NewRequest {
                 actor: &self.actor,
                 state: UpdateState::Unverified,
                 pushed_at: None,
-                // The request did not see updates that land after its plan, but they are ours and not foreign.
+                // Updates that land after the plan was made are ours, so they must not count as foreign.
                 received_at: self.planned_at.min(tx.now),
                 trace: &request.trace,
                 override_reason,
@@ -374,14 +376,16 @@ impl NewRequest {
         apply(tx, ids.into_iter().zip(ends).filter_map(step).collect()).await.map(|_| ())
     }
 
-    /// Returns the input that ends an update without a look at the registry; `None`: it is to be verified.
+    /// Returns the input that ends an update without a request to the registry.
+    ///
+    /// `None`: the update must be verified.
     fn end_at_once(
         &self,
         wanted: &NewRequestedUpdate,
         blocks: &Blocks,
         now: Timestamp,
     ) -> Option<(UpdateInput, Option<String>)> {
-        // A hold that was made a moment ago counts. A rollback brings its own.
+        // A hold that was made a moment ago counts. A rollback makes its own hold.
         let hold = match self.kind {
             RequestKind::Promotion => blocks.hold(&self.environment, &wanted.repository, now),
             RequestKind::Rollback => None,

@@ -1,4 +1,4 @@
-//! Deletes old rows: otherwise the file only grows.
+//! Deletes old rows, because the file would grow without limit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Retention {
     pub history: Duration,
 }
 
-/// The most rows of a table in one transaction: bounds how long a webhook waits for it.
+/// The maximum number of rows of a table in one transaction. Limits the time that a webhook waits for the transaction.
 const BATCH: u32 = 200;
 
 /// How long entries of the outbox are kept.
@@ -32,7 +32,7 @@ const OUTBOX_LENGTH: u64 = 10_000;
 statements! {
     /// Updates in state $1 that ended before $2.
     OLD_UPDATES = ("SELECT id FROM updates WHERE state = $1 AND finished_at < $2 ORDER BY id LIMIT $3");
-    /// Unchanged updates after which another one landed at the place.
+    /// Unchanged updates that are older than another landed update of the place.
     OLD_UNCHANGED = ("SELECT id FROM updates AS old WHERE state = $1 AND finished_at < $2 AND EXISTS (
             SELECT 1 FROM updates AS newer WHERE newer.environment = old.environment AND newer.repository = old.repository
                 AND newer.state IN ($3, $1) AND newer.cause_id > old.cause_id)
@@ -65,20 +65,20 @@ statements! {
 }
 
 impl Store {
-    /// Deletes some rows that ended before the time that `retention` reaches back to. Returns whether there may be more.
+    /// Deletes some rows that are older than `retention` allows. Returns whether more rows may be left.
     ///
-    /// Never deleted are open rows, the ten newest commits of a place and its newest update that found its version there (the order
-    /// of builds and rollbacks need them), active blocks, and requests that made them.
+    /// Never deleted are open rows, the ten newest commits of a place, an unchanged update that nothing landed after (comparing
+    /// builds and rolling back need them), active blocks, and the requests that made active blocks.
     ///
     /// # Errors
     ///
     /// If the store cannot be read or written to.
     pub async fn forget(&self, retention: &Retention, now: Timestamp) -> Result<bool, StoreError> {
-        // A span that reaches behind the calendar's beginning keeps everything.
+        // If the span reaches further back than time can be represented, everything is kept.
         let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
         let (ended, history) = (before(retention.ended), before(retention.history));
         let entries = (before(OUTBOX_AGE), self.last_sequence().saturating_sub(OUTBOX_LENGTH));
-        // Found with reads, which hold up no webhook, and checked again when they are deleted.
+        // The rows are found with reads, which delay no webhook, and are checked again in the transaction that deletes them.
         let old = self.old(ended, history, entries).await?;
         let found = old.largest();
         let has_entries = old.entries.is_some();
@@ -118,7 +118,7 @@ impl Store {
 /// The open states of events, for statements. A test compares them with the enum.
 const OPEN_EVENTS: [EventState; 3] = [EventState::Queued, EventState::Pending, EventState::Waiting];
 
-/// Rows that are deleted.
+/// Rows to delete.
 struct Old {
     updates: Vec<String>,
     events: Vec<String>,
@@ -140,7 +140,7 @@ impl Write for Old {
     type Output = ();
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<(), sqlx::Error> {
-        // A row that was replayed meanwhile is open again.
+        // A row that was replayed since it was found is open again.
         let open = OPEN_STATES.map(UpdateState::as_str);
         let updates = still_ended(tx, &STILL_ENDED_UPDATES, open, &self.updates).await?;
         let events = still_ended(tx, &STILL_ENDED_EVENTS, OPEN_EVENTS.map(EventState::as_str), &self.events).await?;
@@ -252,14 +252,14 @@ mod tests {
         fixture.event("1-open", "waiting", None).await;
         fixture.event("2-old", "superseded", Some(91)).await;
         fixture.event("3-young", "refused", Some(89)).await;
-        // Its update waits in another environment.
+        // The update of the event waits in another environment.
         fixture.event("4-old", "committed", Some(91)).await;
         fixture.update("4-old", "qa", "waiting", None).await;
         fixture.update("5-old", "qa", "refused", Some(91)).await;
         fixture.update("6-only", "dev", "unchanged", Some(900)).await;
         fixture.update("7-older", "test", "unchanged", Some(900)).await;
         fixture.update("8-newer", "test", "unchanged", Some(900)).await;
-        // Twelve commits of a place, of which ten stay however old they are; and a young one of the last year.
+        // Twelve commits of a place: the ten newest stay, whatever their age. And one commit from the last year.
         for number in 10..22 {
             fixture.update(&number.to_string(), "staging", "committed", Some(900 - number)).await;
         }
@@ -316,7 +316,7 @@ mod tests {
         .execute(&mut fixture.connection)
         .await
         .unwrap();
-        // The store counts on from the entries that it finds.
+        // The store continues after the entries in the table.
         let Fixture { store, mut connection, folder } = fixture;
         drop(store);
         let store = Store::open(&StoreSettings { path: folder.path().join("tagrelay.db") }).await.unwrap();

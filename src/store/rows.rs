@@ -70,7 +70,7 @@ impl FromRow<'_, Row> for Update {
     fn from_row(row: &Row) -> Result<Self, sqlx::Error> {
         let cause: crate::domain::Cause = parsed(row, "cause")?;
         let compared: Option<String> = row.try_get("compared")?;
-        // Rows of events from 0.1.0 hold what they were compared with.
+        // Event rows of 0.1.0 have other data in this column.
         let expected = compared.filter(|_| !cause.is_event()).map(|json| json_of(&json, "compared")).transpose()?;
         Ok(Self {
             id: row.try_get("id")?,
@@ -133,16 +133,16 @@ impl FromRow<'_, Row> for Block {
     }
 }
 
-/// A wait cause of an update, with what its end depends on.
+/// A wait cause of an update, with its count of failures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitRow {
     pub update_id: String,
     pub wait: Wait,
-    /// When the cause began; a rejected push keeps it over several tries.
+    /// When the cause began. A rejected push keeps this time over several tries.
     pub since: Timestamp,
     /// How many tries failed for this cause.
     pub failures: u32,
-    /// Whether the update waits for it now.
+    /// Whether the update waits for this cause now.
     pub active: bool,
 }
 

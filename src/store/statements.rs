@@ -1,15 +1,15 @@
-//! SQL texts. Each is a static of [`statements!`], so that a test can prepare all of them on PostgreSQL.
+//! SQL texts. Each text is a static of [`statements!`], so that a test can prepare all of them on PostgreSQL.
 //!
 //! A text may hold one marker for several values:
 //!
 //! - `{list}` becomes `($1, $2, …)`, for `IN`;
 //! - `{rows:TI}` becomes `(CAST($1 AS TEXT), CAST($2 AS BIGINT)), ($3, $4), …`, for `VALUES`. `T` stands for text, `I` for integers.
 //!
-//! The marker has the first numbers, and the numbers of the other parameters are moved behind them. For SQLite the marker is written
-//! with `?` instead: SQLite searches the list of all parameters for each numbered one, which takes quadratic time.
+//! The marker gets the first numbers, and the numbers of the other parameters are moved up. For SQLite, the marker has `?` without
+//! numbers: SQLite searches the list of all parameters for each numbered parameter, which takes quadratic time.
 //!
-//! The counts of entries are powers of two, so that the driver's cache holds the texts. The rest is filled: a list with its last
-//! value, rows with `NULL`, which a statement skips because its first column is a key.
+//! The numbers of entries are powers of two, so that the driver's cache can hold all texts. Missing entries are filled in: a list
+//! repeats its last value, and rows get `NULL`, which a statement skips because its first column is a key.
 
 use std::sync::OnceLock;
 
@@ -18,15 +18,15 @@ use sqlx::FromRow;
 use super::database::{Arguments, Connection, DIALECT, Dialect, Driver, Row, Value};
 use tagrelay_image::{Digest, Repository, Tag};
 
-/// The most rows in one statement: bounds the memory of a prepared statement.
+/// The maximum number of rows in one statement. Limits the memory of a prepared statement.
 const MAX_ROWS: usize = 256;
 
 const SIZES: [usize; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384];
 
-/// The most entries in one statement, for a list that may be split into chunks.
+/// The maximum number of entries in one statement, for a list that may be split into chunks.
 const MAX_CHUNK: usize = 1024;
 
-/// Declares statements, and lists them for the test.
+/// Declares statements, and lists them for the tests.
 macro_rules! statements {
     ($($(#[$meta:meta])* $name:ident = ($($text:tt)*);)*) => {
         $($(#[$meta])* static $name: $crate::store::statements::Statement =
@@ -90,7 +90,9 @@ impl Statement {
         sqlx::query_as_with::<Driver, T, _>(self.text, arguments(values)?).fetch_one(on).await
     }
 
-    /// Runs a statement with a `{list}`, in chunks. Rows of one chunk keep their order; duplicates must be removed by the caller.
+    /// Runs a statement with a `{list}`, in chunks.
+    ///
+    /// The rows of a chunk keep their order. The caller must remove duplicates.
     pub(super) async fn all_of<T, V: Into<Value>>(
         &'static self,
         on: &mut Connection,
@@ -123,7 +125,9 @@ impl Statement {
         Ok(affected)
     }
 
-    /// Runs a statement with a `{list}` as a whole, which may be empty: for `NOT IN`, counts and limits. At most 16,384 entries.
+    /// Runs a statement with a `{list}` that is not split: for `NOT IN`, counts and limits.
+    ///
+    /// The list may be empty, and has at most 16,384 entries.
     pub(super) async fn all_of_whole<T, V: Into<Value>>(
         &'static self,
         on: &mut Connection,
@@ -137,7 +141,7 @@ impl Statement {
         sqlx::query_as_with::<Driver, T, _>(shape, arguments(values)?).fetch_all(on).await
     }
 
-    /// As [`Self::all_of_whole`], for a statement that returns nothing.
+    /// Does the same as [`Self::all_of_whole`], for a statement that returns nothing.
     pub(super) async fn execute_of_whole<V: Into<Value>>(
         &'static self,
         on: &mut Connection,
@@ -195,7 +199,7 @@ impl Statement {
         list: impl IntoIterator<Item = V>,
     ) -> (&'static str, Vec<Value>) {
         let mut values: Vec<Value> = list.into_iter().map(Into::into).collect();
-        // An empty list is filled with the empty string, which equals no id or name.
+        // An empty list is filled with the empty string, which is not the id or name of anything.
         let fill = values.last().cloned().unwrap_or(Value::Text(Some(String::new())));
         let wanted = values.len().max(1);
         let size = SIZES.iter().position(|size| *size >= wanted).unwrap_or(SIZES.len() - 1);
@@ -225,7 +229,7 @@ impl Statement {
         self.shapes[size].get_or_init(|| self.render(SIZES[size], DIALECT))
     }
 
-    /// Returns the text with this number of entries in place of its marker.
+    /// Returns the text with its marker replaced by this number of entries.
     pub(super) fn render(&self, entries: usize, dialect: Dialect) -> String {
         let Some((before, rest)) = self.text.split_once('{') else { return self.text.to_owned() };
         let Some((marker, after)) = rest.split_once('}') else { return self.text.to_owned() };
@@ -247,7 +251,7 @@ impl Statement {
     }
 }
 
-/// Returns a row of `VALUES`. The other rows take the types of the first.
+/// Returns a row of `VALUES`. Only the first row has types, because the others take them over.
 fn row_of(row: usize, types: &[u8], dialect: Dialect) -> String {
     let columns = types.iter().enumerate().map(|(column, kind)| {
         let parameter = dialect.parameter(row * types.len() + column + 1);

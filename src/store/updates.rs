@@ -18,11 +18,13 @@ pub struct EndedUpdate {
 }
 
 impl Store {
-    /// Records that the registry confirmed an update of a request. Returns its state then; `None`: it is not unverified any more.
+    /// Records that the registry confirmed an update of a request.
+    ///
+    /// Returns the new state of the update; `None`: the update is no longer unverified.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn verify_update(
         &self,
         id: &str,
@@ -33,11 +35,11 @@ impl Store {
         Ok(self.writes.run(Steps(vec![step])).await?.into_iter().next().flatten())
     }
 
-    /// Records a failed try for updates, and when the next one is due; `None`: at once.
+    /// Records a failed try of updates, and when the next try is due; `None`: at once.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn postpone_updates(
         &self,
         ids: Vec<String>,
@@ -49,11 +51,11 @@ impl Store {
         if steps.is_empty() { Ok(()) } else { self.writes.run(Steps(steps)).await.map(|_| ()) }
     }
 
-    /// Ends updates that are not written.
+    /// Ends updates that will not be written.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn end_updates(&self, ended: Vec<EndedUpdate>) -> Result<(), StoreError> {
         let step =
             |ended: EndedUpdate| Step { party: ended.party, ..Step::new(ended.id, ended.input).because(ended.reason) };
@@ -66,7 +68,7 @@ impl Store {
 struct Steps(Vec<Step>);
 
 impl Write for Steps {
-    /// The new state of each; `None`: its input meant nothing in its state.
+    /// The new state of each update; `None`: the input did not apply in its state.
     type Output = Vec<Option<UpdateState>>;
 
     async fn run(&self, tx: &mut Transaction<'_>) -> Result<Self::Output, sqlx::Error> {

@@ -1,4 +1,4 @@
-//! The causes for which updates wait.
+//! The wait causes of updates.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ statements! {
     DELETE = ("DELETE FROM waits WHERE update_id IN {list}");
 }
 
-/// Returns the causes of each update, those that have ended too.
+/// Returns the wait causes of each update, including those that have ended.
 pub(super) async fn of<V: Into<Value>>(
     connection: &mut Connection,
     update_ids: impl IntoIterator<Item = V>,
@@ -35,12 +35,12 @@ pub(super) async fn of<V: Into<Value>>(
     Ok(by_update)
 }
 
-/// Returns the causes that have not ended.
+/// Returns the wait causes that have not ended.
 pub(super) fn active(rows: &[WaitRow]) -> Vec<Wait> {
     rows.iter().filter(|row| row.active).map(|row| row.wait.clone()).collect()
 }
 
-/// Writes causes, each over the row of its cause.
+/// Writes wait causes. An update has one row for each kind of cause, which is replaced.
 pub(super) async fn write(connection: &mut Connection, rows: &[WaitRow]) -> Result<(), sqlx::Error> {
     let row = |row: &WaitRow| {
         let wait = &row.wait;
@@ -49,7 +49,7 @@ pub(super) async fn write(connection: &mut Connection, rows: &[WaitRow]) -> Resu
     WRITE.execute_rows(connection, values![], rows.iter().map(row).collect()).await
 }
 
-/// Makes an update wait for exactly these causes, given its rows. Returns the rows that change.
+/// Returns the rows that must change so that an update waits for exactly these causes. `rows` are its current rows.
 pub(super) fn wait_for(update_id: &str, rows: &[WaitRow], waits: &[Wait], now: Timestamp) -> Vec<WaitRow> {
     let mut changed = Vec::new();
     for row in rows.iter().filter(|row| row.active) {
@@ -73,7 +73,7 @@ pub(super) fn wait_for(update_id: &str, rows: &[WaitRow], waits: &[Wait], now: T
     changed
 }
 
-/// Deletes the causes of updates that have ended.
+/// Deletes the wait causes of updates that have ended.
 pub(super) async fn delete(connection: &mut Connection, update_ids: &[&str]) -> Result<(), sqlx::Error> {
     DELETE.execute_of(connection, values![], update_ids.iter().copied()).await.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! When wait causes end by themselves.
+//! Wait causes that end with time.
 
 use jiff::Timestamp;
 
@@ -20,24 +20,26 @@ statements! {
 /// The next change of a wait cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextWait {
-    /// Whether a cause is over now, so that [`Store::review_waits`] has something to do.
+    /// Whether a cause is over now, so that [`Store::review_waits`] must run.
     pub due: bool,
-    /// When the next block, window or pause begins or ends; `None`: never, as far as is known.
+    /// When the next block, freeze window or pause begins or ends; `None`: no time is known.
     pub at: Option<Timestamp>,
 }
 
 impl Store {
-    /// Ends blocks that have expired and pauses that are over, and lets updates go on that wait for nothing else, all in one
-    /// transaction, so that an environment's leave as one commit. Returns whether something changed.
+    /// Ends expired blocks and pauses, and resumes updates without another wait cause.
+    ///
+    /// All of this happens in one transaction, so that the updates of an environment become one commit. Returns whether anything
+    /// changed.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn review_waits(&self) -> Result<bool, StoreError> {
         self.writes.run(Review).await
     }
 
-    /// Returns whether a wait cause is over at `now`, and when the next change lies ahead.
+    /// Returns whether a wait cause is over at `now`, and the time of the next change.
     ///
     /// # Errors
     ///
@@ -58,11 +60,11 @@ impl Store {
         })
     }
 
-    /// Adds an entry to the outbox: a freeze window of an environment began or ended.
+    /// Adds an entry to the outbox, because a freeze window of an environment began or ended.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn record_freeze_change(
         &self,
         environment: &str,

@@ -1,6 +1,6 @@
-//! One task writes. It gathers all waiting writes into one transaction.
+//! The writing task. It gathers all waiting writes into one transaction.
 //!
-//! SQLite has one writer at a time anyway, and a commit costs one flush of the disk: 256 webhooks that arrive during a flush
+//! SQLite has only one writer at a time, and each commit costs a flush of the disk. Up to 256 webhooks that arrive during a flush
 //! share the next one.
 
 use std::any::{Any, TypeId};
@@ -20,10 +20,10 @@ use crate::clock::Clock;
 use crate::domain::Change;
 use crate::policy::FreezeCalendar;
 
-/// The most writes in one transaction: bounds how long the first of them waits.
+/// The maximum number of writes in one transaction. Limits the time that the first write waits.
 const MAX_BATCH: usize = 256;
 
-/// The limit of queued writes. If the queue is full, callers wait.
+/// The maximum number of queued writes. If the queue is full, callers wait.
 const QUEUE: usize = 4096;
 
 statements! {
@@ -41,7 +41,7 @@ pub(super) struct Transaction<'c> {
 }
 
 impl Transaction<'_> {
-    /// Returns an id that sorts after all earlier ones.
+    /// Returns an id that sorts after all earlier ids.
     pub(super) fn next_id(&mut self) -> String {
         self.ids.next(self.now)
     }
@@ -52,7 +52,7 @@ impl Transaction<'_> {
     }
 }
 
-/// One write: a value that says what to do, so that it can be repeated if a batch has to be split.
+/// One write: a value that can run again if a batch has to be split.
 pub(super) trait Write: Send + Sync + 'static {
     type Output: Send + 'static;
 
@@ -60,18 +60,18 @@ pub(super) trait Write: Send + Sync + 'static {
     fn run(&self, tx: &mut Transaction<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
-/// A kind of write that is batched: all of one transaction run in a few statements.
+/// A kind of write that is batched: all writes of this kind in a transaction run in a few statements.
 pub(super) trait Flood: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Writes all of them, and returns one output for each. May run more than once; only the last run is committed.
+    /// Writes all values, and returns one output for each. May run more than once; only the last run is committed.
     fn run_all(
         tx: &mut Transaction<'_>,
         all: &[&Self],
     ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
 }
 
-/// Finds out whether the store can be written to.
+/// A write that changes nothing, to check whether the store can be written to.
 pub(super) struct Probe;
 
 impl Write for Probe {
@@ -163,9 +163,9 @@ type JobFuture<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send
 
 /// A write without its type.
 trait Job: Any + Send {
-    /// Equal for writes that run together; `None`: it runs alone.
+    /// Equal for writes that run together; `None`: the write runs alone.
     fn flood(&self) -> Option<TypeId>;
-    /// Runs it, and others of the same flood.
+    /// Runs this write, and `others` of the same flood.
     fn run<'a>(&'a mut self, others: Vec<&'a mut dyn Job>, tx: &'a mut Transaction<'_>) -> JobFuture<'a>;
     fn committed(self: Box<Self>);
     fn failed(self: Box<Self>, error: StoreError);
@@ -242,7 +242,7 @@ async fn write_all(
                     job.failed(StoreError::Database(error));
                 }
             }
-            // One bad write must not fail the others: each gets a transaction of its own.
+            // One failing write must not fail the others, so each write gets its own transaction.
             Err(_) => {
                 for job in batch.drain(..) {
                     let mut single = [job];

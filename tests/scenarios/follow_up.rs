@@ -176,7 +176,8 @@ async fn commits_continue_while_argo_cd_is_unreachable() {
 #[tokio::test]
 async fn promotion_from_unhealthy_environment_needs_override_with_reason() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     fleet.push_image("order-service", &sha('0')).await;
     let event = fleet.announce("user-service", &sha('1')).await;
@@ -241,7 +242,7 @@ pub(super) async fn an_hour_later(fleet: &Fleet) {
 #[tokio::test(flavor = "multi_thread")]
 async fn soak_time_starts_when_the_version_becomes_healthy() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "soak = \"1h\"");
+    let builder = with_folders().environment_settings("production", "soak = \"1h\"\ngate = \"environment\"");
     let mut fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -268,7 +269,8 @@ async fn soak_time_starts_when_the_version_becomes_healthy() {
 async fn version_in_rollout_is_not_healthy() {
     let argocd = four_applications().await;
     argocd.change("user-service-staging", |app| app.script = vec![("Synced", "Progressing")]);
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     assert_eq!(fleet.settled(&event).await["state"], "committed");
@@ -281,7 +283,8 @@ async fn version_in_rollout_is_not_healthy() {
 #[tokio::test]
 async fn promotion_is_refused_if_argo_cd_does_not_answer_in_time() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -297,7 +300,8 @@ async fn promotion_is_refused_if_argo_cd_does_not_answer_in_time() {
 async fn gate_stays_closed_until_argo_cd_runs_the_version() {
     let argocd = four_applications().await;
     argocd.change("user-service-staging", |app| app.is_stuck = true);
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = builder.settings(&(argocd.settings() + "timeout = \"10s\"\n")).start().await;
     argocd.reads(fleet.upstream.path());
     let event = fleet.announce("user-service", &sha('1')).await;
@@ -347,10 +351,12 @@ async fn without_token_argo_cd_gets_a_git_webhook() {
 #[tokio::test]
 async fn environments_can_name_their_applications() {
     let argocd = FakeArgoCd::start().await;
-    // The list of images is empty, because a plugin renders the manifests.
     argocd.add("by-name", "https://elsewhere.example.com/a.git", "a");
     argocd.add("by-label", "https://elsewhere.example.com/a.git", "a");
     argocd.add("other", "https://elsewhere.example.com/a.git", "a");
+    // A plugin renders files of the environments.
+    argocd.change("by-name", |app| app.renders = Some("environments/staging/user-service".to_owned()));
+    argocd.change("by-label", |app| app.renders = Some("environments/production/user-service".to_owned()));
     argocd.change("by-label", |app| drop(app.labels.insert("env".to_owned(), "production".to_owned())));
     let builder = with_folders()
         .environment_settings("staging", "argocd = { app = \"argocd/by-name\" }")
@@ -392,7 +398,8 @@ fn command(fleet: &Fleet, token: &str, arguments: &[&str]) -> (Option<i32>, Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_show_rollouts_and_can_override() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     for service in ["user-service", "order-service"] {
         fleet.push_image(service, &sha('0')).await;
@@ -502,7 +509,11 @@ async fn rejected_argo_cd_webhook_is_reported() {
 #[tokio::test]
 async fn source_environment_can_require_health() {
     let argocd = four_applications().await;
-    let fleet = start(with_folders().environment_settings("staging", "promote_when = \"healthy\""), &argocd).await;
+    let fleet = start(
+        with_folders().environment_settings("staging", "promote_when = \"healthy\"\ngate = \"environment\""),
+        &argocd,
+    )
+    .await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
     let body = json!({"to": "production", "repositories": ["user-service"]});
@@ -545,7 +556,8 @@ async fn failed_sync_hook_counts_as_degraded() {
         app.script = vec![("OutOfSync", "Healthy"), ("Synced", "Healthy")];
         app.failed_sync = "one or more synchronization tasks completed unsuccessfully".to_owned();
     });
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     let rollout = rollout(&fleet, &event, "degraded").await;

@@ -39,7 +39,8 @@ fn goes_to(argocd: &FakeArgoCd, revision: &str) {
 #[tokio::test]
 async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -73,7 +74,8 @@ async fn version_written_by_hand_is_promoted_once_argo_cd_runs_it() {
 #[tokio::test]
 async fn unknown_revision_of_argo_cd_refuses_promotion() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     write_by_hand(&fleet, &sha('2')).await;
     for revision in ["4".repeat(40), String::new(), "2.10.0".to_owned()] {
@@ -90,7 +92,8 @@ async fn unknown_revision_of_argo_cd_refuses_promotion() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_made_during_downtime_must_run_before_promotion() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let mut fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -114,7 +117,7 @@ async fn commits_made_during_downtime_must_run_before_promotion() {
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_commit_restarts_the_soak_time() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "soak = \"1h\"");
+    let builder = with_folders().environment_settings("production", "soak = \"1h\"\ngate = \"environment\"");
     let mut fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -148,7 +151,8 @@ async fn foreign_commit_restarts_the_soak_time() {
 async fn invalid_time_of_one_application_leaves_others_readable() {
     let argocd = four_applications().await;
     argocd.change("order-service-staging", |app| app.times = (json!("soon"), json!("later")));
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;
@@ -163,7 +167,8 @@ async fn invalid_time_of_one_application_leaves_others_readable() {
 #[tokio::test]
 async fn unreadable_application_refuses_promotion() {
     let argocd = four_applications().await;
-    let builder = with_folders().environment_settings("production", "promote_when = \"healthy\"");
+    let builder =
+        with_folders().environment_settings("production", "promote_when = \"healthy\"\ngate = \"environment\"");
     let fleet = start(builder, &argocd).await;
     let event = fleet.announce("user-service", &sha('1')).await;
     rollout(&fleet, &event, "healthy").await;

@@ -12,6 +12,7 @@ mod failures;
 mod follow_up;
 mod foreign_answers;
 mod freezes;
+mod gates;
 mod git_hosts;
 mod hand_commits;
 mod kills;
@@ -26,6 +27,7 @@ mod receivers;
 mod reload;
 mod requests;
 mod stopping;
+mod suspects;
 #[cfg(feature = "otel")]
 mod telemetry;
 mod upgrade;

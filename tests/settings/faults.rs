@@ -660,6 +660,31 @@ fn environments_need_matching_argo_cd_settings() {
             "t.toml:19:11: `timeout`: `1s` is not a span of time from 10s to 1d; write \"24h\" or \"7d\"",
         ),
         (gated("promote_from = [\"a\"]\npromote_when = \"healthy\"\nsoak = \"30m\"", &token), "none"),
+        (
+            gated("promote_from = [\"a\"]\nsoak = \"30m\"\ngate = \"environment\"\nuntracked = \"allow\"", &token),
+            "none",
+        ),
+        (
+            gated("promote_from = [\"a\"]\nsoak = \"30m\"\ngate = \"versions\"", &token),
+            "t.toml:26:8: `gate`: unknown value `versions`; did you mean `version`?",
+        ),
+        (
+            gated("soak = \"30m\"\nuntracked = \"ignore\"", &token),
+            "t.toml:25:13: `untracked`: unknown value `ignore`; known: `refuse`, `allow`",
+        ),
+        (
+            gated("gate = \"version\"", &token),
+            "t.toml:24:8: `gate` has no effect: the environment has no gate; add `promote_when = \"healthy\"`, or remove it",
+        ),
+        (
+            argocd(&format!("{url}token = {{ value = \"t\" }}\napplicationset_webhook = {{ url = \"http://a/b\" }}")),
+            "none",
+        ),
+        (
+            argocd(&format!("{url}applicationset_webhook = {{ secret = {{ value = \"s\" }} }}")),
+            "t.toml:19:26: `url` is missing in `applicationset_webhook` of [argocd]; write { url = \
+             \"http://argocd-applicationset-controller.argocd.svc:7000/api/webhook\" }",
+        ),
         (gated("argocd = { app = \"argocd/b\" }", &token), "none"),
         (gated("argocd = { app = [\"b\", \"c\"] }", &token), "none"),
         (

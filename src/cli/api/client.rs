@@ -311,7 +311,7 @@ impl Api {
         let problem = serde_json::from_str::<Problem>(body).ok();
         let texts = problem.into_iter().flat_map(|problem| [problem.detail, problem.title]);
         match texts.into_iter().find(|text| !text.is_empty()) {
-            Some(detail) => output::clean(&detail).into_owned(),
+            Some(detail) => output::clean_lines(&detail),
             // From a proxy, or from another program.
             None => format!("{} answered {status}; is it Tagrelay?", self.server),
         }
@@ -386,7 +386,7 @@ mod tests {
         let api = api("http://127.0.0.1:8080");
         let explain = |status, location, body: &str| api.explain(status, location, body);
         let detail = r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"it runs\nsomething else"}"#;
-        assert_eq!(explain(StatusCode::CONFLICT, None, detail), "it runs something else");
+        assert_eq!(explain(StatusCode::CONFLICT, None, detail), "it runs\n  something else");
         assert!(explain(StatusCode::UNAUTHORIZED, None, detail).contains("TAGRELAY_TOKEN"));
         assert!(explain(StatusCode::FOUND, Some("https://sso/"), "").contains("redirects to https://sso/"));
         assert!(explain(StatusCode::BAD_GATEWAY, None, "<html>").contains("502 Bad Gateway; is it Tagrelay?"));

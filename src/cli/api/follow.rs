@@ -185,7 +185,7 @@ pub(in crate::cli) fn exit_code(request: &RequestView, goal: Goal) -> u8 {
         return joined;
     }
     match request.rollout.as_ref().map(|rollout| &rollout.state) {
-        Some(Word::Known(RolloutState::Degraded | RolloutState::TimedOut)) => exit::REFUSED,
+        Some(Word::Known(RolloutState::Degraded | RolloutState::TimedOut | RolloutState::Superseded)) => exit::REFUSED,
         Some(Word::Known(RolloutState::Waiting | RolloutState::Following)) => exit::WAITING,
         _ => exit::DONE,
     }

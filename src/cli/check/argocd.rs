@@ -15,7 +15,7 @@ pub(super) async fn check(settings: &Settings, argocd: &ArgoCd, read: &Read, rep
         Ok(version) => report.ok(subject, format!("answers; its version is {version}")),
         Err(error) => return report.fault(subject, error.to_string()),
     }
-    if let Access::Webhook { .. } = argocd.settings().access {
+    if let Access::Webhook(_) = argocd.settings().access {
         let message = "without a token, Argo CD is only notified of pushes; rollouts are unknown";
         return report.ok(subject, message.to_owned());
     }

@@ -72,6 +72,11 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
     text.chars().map(|c| if c.is_control() { shown(c) } else { c }).collect()
 }
 
+/// As [`clean`], but keeps the lines. All but the first are indented, so that none of them passes for a message of its own.
+pub(super) fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n  ")
+}
+
 /// Returns the width of the screen, in columns; `None`: the output is no terminal, so nothing is wrapped.
 ///
 /// `COLUMNS` counts first. Shells set it without exporting it, so it is there only on request.

@@ -9,7 +9,9 @@ use crate::policy::{RepositoryPattern, TagRule, Verification};
 use crate::telemetry::TraceContext;
 use tagrelay_image::Tag;
 
-/// A linear history: commit `n` is the four hex digits of `n`, ten times, and descends from every lower number.
+/// A linear history, in which a commit descends from all commits with lower numbers.
+///
+/// The id of commit `n` is the four hex digits of `n`, ten times.
 struct Linear {
     missing: bool,
 }
@@ -60,13 +62,14 @@ fn number_in(tag: &Tag) -> u32 {
     number(tag.as_str())
 }
 
-/// Made once: a pattern is compiled for it.
+/// Created only once, because a pattern is compiled for it.
 static RULE: LazyLock<ImageRule> = LazyLock::new(|| ImageRule {
     pattern: "docker.io/uyou/*".parse::<RepositoryPattern>().unwrap(),
     tag: TagRule::commit_sha("", "", 40).unwrap(),
     verify: Verification::Exists,
     source: Some(0),
     allow_older: false,
+    allow_untracked: false,
 });
 
 fn repository() -> Repository {
@@ -183,7 +186,7 @@ fn event_that_waited_while_a_newer_one_landed_is_superseded() {
     let Decision::End { state, reason, ground } = &decided[0] else { panic!("{decided:?}") };
     assert_eq!((state, ground), (&UpdateState::Superseded, &Ground::Tip));
     assert_eq!(reason, "older: 0004000 was written to staging later");
-    // A build that arrives later was late already.
+    // A build that arrives after the newer version landed is refused.
     let late = Update { cause_id: "c0003".to_owned(), ..waited };
     let decided = decisions(&[late], landed(4, Cause::Push, 2), &Blocks::default(), &KNOWN);
     assert_eq!(words(&decided), ["refused"]);
@@ -224,7 +227,7 @@ fn promotion_ends_if_the_environment_was_changed_by_hand_or_by_a_later_update() 
     assert_eq!(words(&decisions(&promotion, by_hand(4), &none, &KNOWN)), ["write"]);
     assert_eq!(words(&decisions(&promotion, by_hand(7), &none, &KNOWN)), ["superseded"]);
     assert_eq!(words(&decisions(&promotion, landed(7, Cause::Push, 3), &none, &KNOWN)), ["superseded"]);
-    // An update that was under way when the promotion was requested.
+    // An update of ours that landed after the promotion was requested is not foreign.
     let mut running = landed(7, Cause::Push, 1);
     running[0].landed.as_mut().unwrap().finished_at = Some(Timestamp::from_second(2).unwrap());
     assert_eq!(words(&decisions(&promotion, running, &none, &KNOWN)), ["write"]);
@@ -298,7 +301,9 @@ struct Model {
     blocks: Blocks,
     facts: Linear,
     rejects: bool,
-    /// The version and arrival that set the last floor: a foreign commit, or a promotion or rollback that was written.
+    /// The version and arrival of the last floor.
+    ///
+    /// A foreign commit sets the floor, and a promotion or rollback that was written.
     floor: (u32, u32),
 }
 
@@ -443,8 +448,10 @@ fn freeze() -> Block {
 }
 
 proptest! {
-    /// For every order of events, freezes, missing facts, rejected pushes and foreign commits: the newest version that arrived after
-    /// the last foreign commit, or the commit itself, ends up on the branch.
+    /// The newest allowed version ends up on the branch.
+    ///
+    /// For every order of events, freezes, missing facts, rejected pushes and foreign commits. Allowed are the last foreign commit,
+    /// the updates that were open at that time, and later versions.
     #[test]
     fn newest_allowed_version_ends_up_on_the_branch(steps in prop::collection::vec(step(), 1..40)) {
         let mut model = Model::new();
@@ -467,8 +474,10 @@ proptest! {
         prop_assert_eq!(number_of(&model.running.version), expected);
     }
 
-    /// With requests in between: every candidate is decided, at most one per round is written, no event goes back behind a
-    /// running version, and the last request is written unless a later version was.
+    /// Requests and events in any order are all decided, and the last request wins.
+    ///
+    /// At most one candidate per round is written, no event goes back behind a running version, and the last request is written
+    /// unless a later version was.
     #[test]
     fn every_candidate_ends_and_the_last_request_wins(steps in prop::collection::vec(step(), 1..40)) {
         let mut model = Model::new();

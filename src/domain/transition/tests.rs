@@ -104,7 +104,7 @@ fn every_input_to_an_update_has_its_effect() {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Next {
     Becomes(EventState),
-    /// It follows from the updates.
+    /// The state follows from the updates.
     Follows,
 }
 
@@ -263,7 +263,7 @@ fn update_diagram() -> String {
     diagram(&[("unverified", "of a request"), ("pending", "of an event")], &arrows, &ends.collect::<Vec<_>>())
 }
 
-/// States that follow from the updates are drawn as one.
+/// All states that follow from the updates are drawn as one state.
 const SETTLED: &str = "settled";
 
 fn event_diagram() -> String {

@@ -106,6 +106,7 @@ mod tests {
             verify: Verification::Exists,
             source: None,
             allow_older: false,
+            allow_untracked: false,
         }
     }
 

@@ -1,14 +1,18 @@
 //! With an API token: refreshes the applications that a commit touches, and polls them until their rollouts end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Following, Worker, elapsed, files};
-use crate::argocd::{Application, ApplicationName, ArgoCdError, Progress, Refresh, RolloutEnd, Selection, SyncStatus};
-use crate::domain::Update;
+use super::evidence::is_undecided;
+use super::rollout::{begin, followed, name, sum_up, time_out, until_late};
+use super::{Following, Promoted, Worker, files};
+use crate::argocd::{
+    Application, ApplicationName, ArgoCdError, LivePods, Progress, Refresh, RolloutEnd, SyncStatus, Via,
+};
+use crate::domain::{Update, is_same};
 use crate::relay::branch::Branch;
 use crate::store::{FollowedApplication, Rollout, RolloutState, StoreError};
 use crate::telemetry::SpanKind;
@@ -42,6 +46,16 @@ pub(super) struct Answer {
     /// The updates that were open when the request was sent. The response does not cover later commits.
     updates: Vec<String>,
     result: Result<Application, ArgoCdError>,
+    /// The pods of the application, if its images do not show what it runs.
+    pods: Option<Result<LivePods, ArgoCdError>>,
+}
+
+/// The follow-ups that an application is polled for.
+#[derive(Default)]
+struct Due {
+    /// The update, and whether the application has not been refreshed for it.
+    updates: Vec<(String, bool)>,
+    versions: Vec<Promoted>,
 }
 
 impl Worker<'_> {
@@ -51,26 +65,29 @@ impl Worker<'_> {
         if !new.is_empty() {
             known.extend(self.find_applications(new).await?);
         }
-        let mut due: BTreeMap<ApplicationName, Vec<(String, bool)>> = BTreeMap::new();
+        let mut due: BTreeMap<ApplicationName, Due> = BTreeMap::new();
         let mut time_left: HashMap<ApplicationName, Duration> = HashMap::new();
         let (now, timeout) = (self.now(), self.following.argocd.settings().timeout);
-        for (row, _) in &known {
+        for (row, update) in &known {
             for app in row.applications.iter().filter(|app| !app.state.is_final()) {
-                due.entry(name(app)).or_default().push((row.update_id.clone(), app.refreshed_at.is_none()));
+                let due = due.entry(name(app)).or_default();
+                due.updates.push((row.update_id.clone(), app.refreshed_at.is_none()));
+                due.versions.push((update.repository.clone(), update.version.clone()));
                 let left = until_late(app, row.started_at, timeout, now);
                 time_left.entry(name(app)).and_modify(|least| *least = left.min(*least)).or_insert(left);
             }
         }
         self.polls.retain(|name, _| due.contains_key(name));
+        self.sights.retain(|environment, _| known.iter().any(|(row, _)| row.environment == *environment));
         if let Some((_, until)) = self.away {
             return Ok(until.saturating_duration_since(Instant::now()));
         }
         let mut pause = super::WATCH;
-        for (name, updates) in due {
+        for (name, of_app) in due {
             if self.in_flight.contains(&name) {
                 continue;
             }
-            let is_new = updates.iter().any(|(_, is_new)| *is_new);
+            let is_new = of_app.updates.iter().any(|(_, is_new)| *is_new);
             let now = Instant::now();
             let wait = self.polls.get(&name).map_or(Duration::ZERO, |poll| poll.next.saturating_duration_since(now));
             // The last poll comes at the timeout, even if the pause ends later.
@@ -78,13 +95,13 @@ impl Worker<'_> {
             if !is_new && !wait.is_zero() {
                 pause = pause.min(wait);
             } else if self.in_flight.len() < AT_ONCE {
-                self.spawn(name, updates, is_new);
+                self.spawn(name, of_app, is_new);
             }
         }
         Ok(pause)
     }
 
-    fn spawn(&mut self, name: ApplicationName, updates: Vec<(String, bool)>, is_new: bool) {
+    fn spawn(&mut self, name: ApplicationName, Due { updates, versions }: Due, is_new: bool) {
         let unreached = self.polls.get(&name).and_then(|poll| poll.refreshed);
         let again = unreached.is_some_and(|at| at.elapsed() >= REFRESH_AGAIN);
         let refresh = if is_new || again { Refresh::Normal } else { Refresh::No };
@@ -110,24 +127,27 @@ impl Worker<'_> {
             if let (Some(span), Err(error)) = (&mut span, &result) {
                 span.fail(&error.to_string());
             }
-            Answer { name, refresh, updates, result }
+            let pods = match &result {
+                Ok(app) if versions.iter().any(|(repository, version)| is_undecided(app, repository, version)) => {
+                    relay.pods_of(&name).await
+                }
+                _ => None,
+            };
+            Answer { name, refresh, updates, result, pods }
         });
     }
 
     /// Finds the applications that each update has changed files of.
     async fn find_applications(&mut self, new: Vec<(Rollout, Update)>) -> Result<Vec<(Rollout, Update)>, StoreError> {
-        let mut lists: HashMap<Option<String>, Vec<Application>> = HashMap::new();
-        for (row, _) in &new {
-            let selector = self.following.selector(&row.environment).map(str::to_owned);
-            if lists.contains_key(&selector) {
-                continue;
-            }
-            let listed = self.following.argocd.applications(selector.as_deref()).await;
-            self.relay.count("list", listed.as_ref().err());
-            match listed {
-                Ok(list) => {
+        if self.away.is_none() {
+            self.tell_sets(&new);
+        }
+        let environments: BTreeSet<String> = new.iter().map(|(row, _)| row.environment.clone()).collect();
+        for environment in environments {
+            match self.relay.see_applications(self.following, &environment).await {
+                Ok(sight) => {
                     self.found();
-                    lists.insert(selector, list);
+                    self.sights.insert(environment, (Instant::now(), sight));
                 }
                 Err(error) => {
                     self.missed(&error);
@@ -140,10 +160,8 @@ impl Worker<'_> {
         let found: Vec<(Rollout, Update)> = new
             .into_iter()
             .map(|(mut row, update)| {
-                let selector = self.following.selector(&row.environment).map(str::to_owned);
-                let list = lists.get(&selector).map(Vec::as_slice).unwrap_or_default();
                 let selection = self.following.selection(&row.environment);
-                begin(&mut row, self.applications(list, &update), selection, &update, now);
+                begin(&mut row, self.applications(&update), selection, &update, now);
                 (row, update)
             })
             .collect();
@@ -151,15 +169,45 @@ impl Worker<'_> {
         Ok(found.into_iter().filter(|(row, _)| !row.state.is_final()).collect())
     }
 
-    fn applications(&self, list: &[Application], update: &Update) -> Vec<FollowedApplication> {
-        let Some(branch) = self.relay.watched(self.following, &update.environment) else { return Vec::new() };
-        let selected = self.following.select(list, &update.environment, branch, &files(update));
-        selected.into_iter().map(followed).collect()
+    /// Returns the applications that an update changes: those that read the changed files, and the products of ApplicationSets that
+    /// do. Of selected applications, all if none is known to read the files: they may use them indirectly.
+    fn applications(&self, update: &Update) -> Vec<FollowedApplication> {
+        let environment = &update.environment;
+        let (Some(branch), Some((_, sight))) =
+            (self.relay.watched(self.following, environment), self.sights.get(environment))
+        else {
+            return Vec::new();
+        };
+        let changed = files(update);
+        let mine = self.relay.members(self.following, environment, sight);
+        let touched = |app: &Application| app.is_touched_by(branch, changed.iter().copied());
+        let is_selected = |via: &Via| *via == Via::Settings;
+        let any_selected = mine.iter().any(|member| is_selected(&member.via) && touched(member.app));
+        let reads = |name: &str| {
+            sight.sets.iter().any(|set| set.name == *name && set.is_touched_by(branch, changed.iter().copied()))
+        };
+        let products_run_it = mine.iter().any(|member| {
+            matches!(&member.via, Via::Set(name) if reads(name))
+                && !member.app.runs(&update.repository, Some(&update.version), None).is_empty()
+        });
+        let followed = mine.iter().filter_map(|member| {
+            let by_image = match &member.via {
+                Via::Source | Via::Hydrator => touched(member.app).then_some(false),
+                Via::Settings => (touched(member.app) || !any_selected).then_some(false),
+                Via::Set(name) => {
+                    let runs = !member.app.runs(&update.repository, Some(&update.version), None).is_empty();
+                    (reads(name) && (runs || !products_run_it)).then_some(true)
+                }
+                Via::Parent(_) => None,
+            };
+            Some(followed(&member.app.name, by_image?))
+        });
+        followed.collect()
     }
 
     /// Records a response about an application.
     pub(super) async fn take(&mut self, answer: Answer) -> Result<(), StoreError> {
-        let Answer { name, refresh, updates, result } = answer;
+        let Answer { name, refresh, updates, result, pods } = answer;
         self.in_flight.remove(&name);
         let open = self.relay.0.store.open_follow_ups_of(&updates).await?;
         match &result {
@@ -171,6 +219,10 @@ impl Worker<'_> {
         }
         if let Ok(app) = &result {
             self.read_branches(app, &open).await?;
+            // The lists that were read before are older.
+            for (_, sight) in self.sights.values_mut() {
+                sight.replace(app);
+            }
         }
         let now = self.now();
         let timeout = self.following.argocd.settings().timeout;
@@ -183,13 +235,14 @@ impl Worker<'_> {
                     followed.refreshed_at.get_or_insert(now);
                 }
                 match &result {
-                    Ok(app) => self.judge(app, followed, (&before, &update), now),
+                    Ok(app) => self.judge((app, pods.as_ref()), followed, (&before, &update), now),
                     Err(error) => followed.reason = Some(error.to_string()),
                 }
                 is_reached &= followed.reached_at.is_some();
                 time_out(followed, row.started_at, timeout, now);
             }
             sum_up(&mut row, now);
+            self.confirm(&mut row, &update, now).await?;
             if row != before {
                 changed.push((row, update));
             }
@@ -206,7 +259,7 @@ impl Worker<'_> {
 
     fn judge(
         &self,
-        app: &Application,
+        (app, pods): (&Application, Option<&Result<LivePods, ArgoCdError>>),
         followed: &mut FollowedApplication,
         (row, update): (&Rollout, &Update),
         now: Timestamp,
@@ -222,7 +275,11 @@ impl Worker<'_> {
         let follows = |revision: &str| {
             seen_commits.follows(revision, &row.commit, row.started_at) || carries(branch, revision, update)
         };
-        let progress = app.progress(watched, follows);
+        let progress = match followed.by_image {
+            true => app.settlement(),
+            false => app.progress(watched, follows),
+        };
+        let progress = by_images(progress, (app, pods), followed.by_image, update);
         followed.revision = app.revision_in(watched).map(str::to_owned);
         if !matches!(progress, Progress::NotReached(_)) {
             followed.reached_at.get_or_insert(now);
@@ -284,6 +341,34 @@ impl Worker<'_> {
     }
 }
 
+/// Corrects the progress of an application by what its pods run.
+fn by_images(
+    progress: Progress,
+    (app, pods): (&Application, Option<&Result<LivePods, ArgoCdError>>),
+    by_image: bool,
+    update: &Update,
+) -> Progress {
+    let live = match pods {
+        None => None,
+        Some(Ok(live)) => Some(live),
+        Some(Err(error)) => return Progress::Underway(format!("its pods cannot be read: {error}")),
+    };
+    let found = app.runs(&update.repository, Some(&update.version), live);
+    let (same, others): (Vec<_>, Vec<_>) = found.lasting.iter().partition(|one| is_same(one, &update.version));
+    let name = update.repository.name();
+    let others: Vec<String> = others.into_iter().map(tagrelay_image::Version::short).collect();
+    match progress {
+        // What it was before says nothing about this version.
+        _ if by_image && same.is_empty() && !others.is_empty() => {
+            Progress::NotReached(format!("it runs {} of {name}", others.join(" and ")))
+        }
+        Progress::Ended(RolloutEnd::Healthy) if !others.is_empty() => {
+            Progress::Underway(format!("it still runs {} of {name}", others.join(" and ")))
+        }
+        progress => progress,
+    }
+}
+
 /// Whether `revision` is the tip of the branch, and the tip still has the versions that the update wrote.
 fn carries(branch: &Branch, revision: &str, update: &Update) -> bool {
     branch.snapshot().is_some_and(|snapshot| {
@@ -291,86 +376,14 @@ fn carries(branch: &Branch, revision: &str, update: &Update) -> bool {
     })
 }
 
-pub(super) fn name(app: &FollowedApplication) -> ApplicationName {
-    ApplicationName { namespace: app.namespace.clone(), name: app.name.clone() }
-}
-
-fn followed(app: &Application) -> FollowedApplication {
-    FollowedApplication {
-        namespace: app.name.namespace.clone(),
-        name: app.name.name.clone(),
-        state: RolloutState::Following,
-        sync: None,
-        health: None,
-        revision: None,
-        reason: None,
-        refreshed_at: None,
-        reached_at: None,
-        synced_at: None,
-        ended_at: None,
-    }
-}
-
-/// Starts to follow an update in its applications. Without applications, the follow-up ends as untracked.
-fn begin(
-    row: &mut Rollout,
-    applications: Vec<FollowedApplication>,
-    selection: &Selection,
-    update: &Update,
-    now: Timestamp,
-) {
-    row.applications = applications;
-    if !row.applications.is_empty() {
-        (row.state, row.reason) = (RolloutState::Following, None);
-        return;
-    }
-    let what = match selection {
-        Selection::Paths => {
-            let files: Vec<&str> = files(update).into_iter().take(3).collect();
-            format!("that is made of {}", files.join(", "))
-        }
-        Selection::Named(names) => {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            format!("called {}", names.join(" or "))
-        }
-        Selection::Labels(labels) => format!("with the labels {labels}"),
-    };
-    row.reason = Some(format!("Argo CD shows no application {what}"));
-    (row.state, row.ended_at) = (RolloutState::Untracked, Some(now));
-}
-
-/// Returns the time until an application times out.
-fn until_late(followed: &FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) -> Duration {
-    let since = followed.refreshed_at.unwrap_or(committed_at);
-    // The deadline is inclusive.
-    (timeout + Duration::from_millis(1)).saturating_sub(elapsed(since, now))
-}
-
-/// Ends an application whose rollout has not ended within `timeout` of its refresh, or of the commit without a refresh.
-fn time_out(followed: &mut FollowedApplication, committed_at: Timestamp, timeout: Duration, now: Timestamp) {
-    if !followed.state.is_final() && until_late(followed, committed_at, timeout, now).is_zero() {
-        (followed.state, followed.ended_at) = (RolloutState::TimedOut, Some(now));
-        let last = followed.reason.take().unwrap_or_default();
-        followed.reason = Some(format!("did not reach the commit within {} s: {last}", timeout.as_secs()));
-    }
-}
-
-/// Derives the state of a follow-up from its applications: open if any is open, otherwise the worst state.
-fn sum_up(row: &mut Rollout, now: Timestamp) {
-    let order = [RolloutState::Following, RolloutState::Degraded, RolloutState::TimedOut, RolloutState::Healthy];
-    let state = order.into_iter().find(|state| row.applications.iter().any(|app| app.state == *state));
-    let Some(state) = state else { return };
-    let reasons = row.applications.iter().filter(|app| app.state == state);
-    let reasons: Vec<String> =
-        reasons.filter_map(|app| Some(format!("{}: {}", app.name, app.reason.as_ref()?))).collect();
-    row.state = state;
-    row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-    if state.is_final() {
-        row.ended_at.get_or_insert(now);
-    }
-}
-
 impl crate::relay::Relay {
+    /// Returns the pods of an application; `None`: there is no Argo CD.
+    async fn pods_of(&self, name: &ApplicationName) -> Option<Result<LivePods, ArgoCdError>> {
+        let pods = self.0.following.as_ref()?.argocd.pods(name).await;
+        self.count("tree", pods.as_ref().err());
+        Some(pods)
+    }
+
     /// Returns the branch of an environment, as Argo CD watches it.
     pub(super) fn watched<'a>(
         &self,
@@ -383,77 +396,5 @@ impl crate::relay::Relay {
     /// Counts a request to Argo CD.
     pub(super) fn count(&self, operation: &'static str, error: Option<&ArgoCdError>) {
         self.0.metrics.argocd_request(operation, error.map_or("ok", ArgoCdError::outcome));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn app(state: RolloutState) -> FollowedApplication {
-        FollowedApplication {
-            namespace: Some("argocd".to_owned()),
-            name: state.to_string(),
-            state,
-            sync: None,
-            health: None,
-            revision: None,
-            reason: Some(format!("because {state}")),
-            refreshed_at: Some(at(100)),
-            reached_at: None,
-            synced_at: None,
-            ended_at: None,
-        }
-    }
-
-    fn summed(states: &[RolloutState]) -> (RolloutState, Option<String>, Option<Timestamp>) {
-        let mut row = Rollout {
-            update_id: "u".to_owned(),
-            environment: "staging".to_owned(),
-            commit: "c".to_owned(),
-            state: RolloutState::Following,
-            reason: None,
-            started_at: at(90),
-            ended_at: None,
-            applications: states.iter().copied().map(app).collect(),
-        };
-        sum_up(&mut row, at(200));
-        (row.state, row.reason, row.ended_at)
-    }
-
-    #[test]
-    fn timeout_counts_from_the_refresh() {
-        let timeout = Duration::from_secs(900);
-        let mut waiting = app(RolloutState::Following);
-        assert_eq!(until_late(&waiting, at(0), timeout, at(1000)), Duration::from_millis(1));
-        time_out(&mut waiting, at(0), timeout, at(1000));
-        assert_eq!((waiting.state, waiting.ended_at), (RolloutState::Following, None));
-        time_out(&mut waiting, at(0), timeout, at(1001));
-        assert_eq!((waiting.state, waiting.ended_at), (RolloutState::TimedOut, Some(at(1001))));
-        assert_eq!(waiting.reason.unwrap(), "did not reach the commit within 900 s: because following");
-        let mut done = app(RolloutState::Healthy);
-        time_out(&mut done, at(0), timeout, at(5000));
-        assert_eq!(done.state, RolloutState::Healthy);
-        let mut never_refreshed = FollowedApplication { refreshed_at: None, ..app(RolloutState::Following) };
-        time_out(&mut never_refreshed, at(99), timeout, at(1000));
-        assert_eq!(never_refreshed.state, RolloutState::TimedOut);
-    }
-
-    #[test]
-    fn rollout_has_the_worst_state_of_its_applications() {
-        use RolloutState::{Degraded, Following, Healthy, TimedOut};
-        let (state, reason, ended) = summed(&[Healthy, Degraded, Following]);
-        assert_eq!((state, ended), (Following, None));
-        assert_eq!(reason.unwrap(), "following: because following");
-        assert_eq!(summed(&[Healthy, TimedOut, Degraded]).0, Degraded);
-        assert_eq!(
-            summed(&[Healthy, TimedOut]),
-            (TimedOut, Some("timed_out: because timed_out".to_owned()), Some(at(200)))
-        );
-        assert_eq!(summed(&[Healthy, Healthy]).0, Healthy);
     }
 }

@@ -1,16 +1,18 @@
-//! The promotion gate: decides whether an environment is healthy enough for promotions from it.
+//! The gate of promotions: per version by the evidence, or for the whole environment.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::health::Observed;
 use super::running::Promoted;
 use super::seen_commits::SeenCommits;
 use super::{Following, ask, elapsed, files};
 use crate::argocd::{Application, ApplicationName, Progress, Refresh};
 use crate::config_repo::Below;
-use crate::domain::Update;
+use crate::domain::{ClosedGate, ObstacleKind, Passage, Update};
+use crate::policy::{GatePolicy, GateScope};
 use crate::relay::{Branch, Relay};
 use crate::store::{ApplicationHealth, Rollout, StoreError};
 
@@ -20,9 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The most applications and rollouts that a reason lists.
 const NAMED: usize = 3;
 
-/// Why the gate is closed.
+/// Why the gate of a whole environment is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed(pub String);
+struct Closed(String);
+
+impl From<Closed> for ClosedGate {
+    fn from(closed: Closed) -> Self {
+        Self::because(ObstacleKind::Unknown, closed.0)
+    }
+}
 
 /// The open rollouts of an environment.
 pub type OpenFollowUps = [(Rollout, Update)];
@@ -36,7 +44,7 @@ struct Obstacles {
     behind: Vec<String>,
 }
 
-/// Decides whether promotions may come from an environment.
+/// Decides whether promotions may come from an environment, for `gate = "environment"`.
 ///
 /// The gate is open if no rollout is open or missed, and every application has been Synced and Healthy for `soak` and runs the
 /// promoted versions. Zero `soak`: being healthy now is enough.
@@ -98,7 +106,7 @@ impl Relay {
         let environments = || self.0.branches.iter().flat_map(crate::relay::Branch::environments);
         let asked = environments().flat_map(|target| {
             let sources = target.promote_from.iter().map(String::as_str);
-            sources.filter(|source| target.soak_of(self.environment(source)).is_some())
+            sources.filter(|source| target.gate_of(self.environment(source)).is_some())
         });
         let mut sources: Vec<&str> = asked.collect();
         sources.sort_unstable();
@@ -106,7 +114,7 @@ impl Relay {
         sources
     }
 
-    /// Checks whether these versions may be promoted from an environment that must have been healthy for `soak` at `now`.
+    /// Checks at `now` whether these versions may be promoted from an environment.
     ///
     /// `None`: the gate is open.
     ///
@@ -117,20 +125,54 @@ impl Relay {
         &self,
         environment: &str,
         promoted: &[Promoted],
-        soak: Duration,
+        policy: GatePolicy,
         now: Timestamp,
-    ) -> Result<Option<Closed>, StoreError> {
+    ) -> Result<Option<ClosedGate>, StoreError> {
+        let unknown = |reason: String| Ok(Some(ClosedGate::because(ObstacleKind::Unknown, reason)));
         let Some(following) = &self.0.following else {
-            return Ok(Some(Closed("its health is unknown: the settings have no [argocd]".to_owned())));
+            return unknown("its health is unknown: the settings have no [argocd]".to_owned());
         };
-        let asked = tokio::time::timeout(PATIENCE, self.ask_gate(following, environment, promoted, soak, now));
+        let asked = tokio::time::timeout(PATIENCE, async {
+            match policy.scope {
+                GateScope::Version => self.ask_versions(following, environment, (promoted, policy), now).await,
+                GateScope::Environment => {
+                    let closed = self.ask_gate(following, environment, promoted, policy.soak, now).await?;
+                    Ok(closed.map(ClosedGate::from))
+                }
+            }
+        });
         asked.await.unwrap_or_else(|_| {
             let patience = PATIENCE.as_secs();
-            Ok(Some(Closed(format!(
+            unknown(format!(
                 "the health of `{environment}` is unknown: Argo CD or the config repository did not answer within \
                  {patience} s"
-            ))))
+            ))
         })
+    }
+
+    async fn ask_versions(
+        &self,
+        following: &Following,
+        environment: &str,
+        (promoted, policy): (&[Promoted], GatePolicy),
+        now: Timestamp,
+    ) -> Result<Option<ClosedGate>, StoreError> {
+        if promoted.is_empty() {
+            return Ok(None);
+        }
+        let observed = match self.observe(following, environment, now).await? {
+            Ok(observed) => observed,
+            Err(error) => {
+                let reason = format!("the health of `{environment}` is unknown: {error}");
+                return Ok(Some(ClosedGate::because(ObstacleKind::Unknown, reason)));
+            }
+        };
+        let passages = self.passages(following, environment, &observed.sight, (promoted, policy), now).await?;
+        let closed = passages.into_iter().filter_map(|passage| match passage {
+            Passage::Closed(closed) => Some(closed),
+            Passage::Open { .. } | Passage::Untracked(_) => None,
+        });
+        Ok(closed.reduce(ClosedGate::and))
     }
 
     async fn ask_gate(
@@ -147,7 +189,7 @@ impl Relay {
             let (name, version) = (update.repository.name(), update.version.short());
             return Ok(Some(Closed(format!("{name} {version} is being written to `{environment}`"))));
         }
-        let (list, applications) = match self.observe(following, environment, now).await? {
+        let Observed { apps: list, rows: applications, .. } = match self.observe(following, environment, now).await? {
             Ok(observed) => observed,
             Err(error) => {
                 return Ok(Some(Closed(format!("the health of `{environment}` is unknown: {error}"))));

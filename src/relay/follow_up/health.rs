@@ -1,12 +1,13 @@
 //! Observes the health of an environment's applications, and since when they have been healthy.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::evidence::{Sight, closer};
 use super::{Following, elapsed};
-use crate::argocd::{Application, ArgoCdError, Health, Refresh, SyncStatus};
+use crate::argocd::{Application, ApplicationName, ArgoCdError, Health, SyncStatus};
 use crate::relay::Relay;
 use crate::relay::branch::sites;
 use crate::store::{ApplicationHealth, StoreError};
@@ -67,6 +68,16 @@ fn row(
     }
 }
 
+/// The applications of an environment at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// Those of the environment.
+    pub(super) apps: Vec<Application>,
+    /// Their recorded health.
+    pub(super) rows: Vec<ApplicationHealth>,
+    pub(super) sight: Sight,
+}
+
 impl Relay {
     /// Requests the health of an environment's applications and records it. Returns the applications and their health.
     pub(super) async fn observe(
@@ -74,30 +85,21 @@ impl Relay {
         following: &Following,
         environment: &str,
         now: Timestamp,
-    ) -> Result<Result<(Vec<Application>, Vec<ApplicationHealth>), ArgoCdError>, StoreError> {
-        let listed = following.argocd.applications(following.selector(environment)).await;
-        self.count("list", listed.as_ref().err());
-        let list = match listed {
-            Ok(list) => list,
+    ) -> Result<Result<Observed, ArgoCdError>, StoreError> {
+        let mut sight = match self.see_applications(following, environment).await {
+            Ok(sight) => sight,
             Err(error) => return Ok(Err(error)),
         };
-        let (Some(branch), Some(watched)) = (self.branch_of(environment), self.watched(following, environment)) else {
-            return Ok(Ok((Vec::new(), Vec::new())));
-        };
-        if branch.snapshot().is_none() {
+        if self.branch_of(environment).is_none_or(|branch| branch.snapshot().is_none()) {
             // The files of the environment are not known yet. Its recorded applications are kept.
-            return Ok(Ok((Vec::new(), Vec::new())));
+            return Ok(Ok(Observed::default()));
         }
-        let managed = self.managed(branch, environment);
-        let files: BTreeSet<&str> = managed.values().flatten().map(|place| place.path.as_ref()).collect();
-        let mut apps: Vec<Application> =
-            following.select(&list, environment, watched, &files).into_iter().cloned().collect();
+        let mut mine: HashSet<ApplicationName> =
+            self.members(following, environment, &sight).into_iter().map(|member| member.app.name.clone()).collect();
         // An unreadable application may belong to the environment, and then the environment's health is unknown.
-        let is_known = |app: &Application| apps.iter().any(|known| known.name == app.name);
-        let unreadable: Vec<Application> =
-            following.unreadable(&list, environment).filter(|app| !is_known(app)).cloned().collect();
-        apps.extend(unreadable);
-        self.look_closer(following, &mut apps).await;
+        mine.extend(following.unreadable(&sight.all, environment).map(|app| app.name.clone()));
+        self.look_closer(following, &mut sight.all, &mine).await;
+        let apps: Vec<&Application> = sight.all.iter().filter(|app| mine.contains(&app.name)).collect();
         let _health = following.health.lock().await;
         let before = self.health_of(environment).await?;
         let rows = apps.iter().map(|app| {
@@ -106,17 +108,19 @@ impl Relay {
         });
         let rows: Vec<ApplicationHealth> = rows.collect();
         self.0.store.record_application_health(rows.clone(), Some(environment.to_owned())).await?;
-        Ok(Ok((apps, rows)))
+        // An Argo CD that has just started may show nothing.
+        self.record_runs(environment, &apps, !sight.all.is_empty(), now).await?;
+        let apps = apps.into_iter().cloned().collect();
+        Ok(Ok(Observed { apps, rows, sight }))
     }
 
     /// Requests every Synced and Healthy application that has a failed sync: the list omits the commit of the sync.
-    async fn look_closer(&self, following: &Following, apps: &mut [Application]) {
+    async fn look_closer(&self, following: &Following, all: &mut [Application], mine: &HashSet<ApplicationName>) {
         let is_well = |app: &&mut Application| app.sync == SyncStatus::Synced && app.health == Health::Healthy;
-        for app in apps.iter_mut().filter(is_well).filter(|app| app.failed_sync.is_some()) {
-            let asked = following.argocd.application(&app.name, Refresh::No, None).await;
-            self.count("get", asked.as_ref().err());
+        let mine = all.iter_mut().filter(|app| mine.contains(&app.name)).filter(is_well);
+        for app in mine.filter(|app| app.failed_sync.is_some()) {
             // If the request fails, the entry of the list is kept.
-            if let Ok(found) = asked {
+            if let Some(found) = closer(self, following, &app.name).await {
                 *app = found;
             }
         }
@@ -138,6 +142,7 @@ impl Relay {
             let named = self.named(following, &environment, app);
             let row = row(&environment, (app, named), before.get(&app.name.to_string()), is_new, now);
             self.0.store.record_application_health(vec![row], None).await?;
+            self.record_runs(&environment, &[app], false, now).await?;
         }
         Ok(())
     }
@@ -170,7 +175,6 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::argocd::ApplicationName;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -178,18 +182,10 @@ mod tests {
 
     fn app(health: Health, since: Option<i64>) -> Application {
         Application {
-            name: ApplicationName { namespace: None, name: "a".to_owned() },
-            sources: Vec::new(),
-            generate_paths: None,
             sync: SyncStatus::Synced,
             health,
-            health_message: None,
             health_since: since.map(at),
-            revisions: Vec::new(),
-            trouble: None,
-            is_syncing: false,
-            last_sync: None,
-            failed_sync: None,
+            ..Application::unknown(ApplicationName { namespace: None, name: "a".to_owned() })
         }
     }
 

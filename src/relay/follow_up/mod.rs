@@ -4,8 +4,11 @@
 //! push: a failed request to Argo CD is repeated later.
 
 mod ask;
+mod confirm;
+mod evidence;
 mod gate;
 mod health;
+mod rollout;
 mod running;
 mod seen_commits;
 mod tell;
@@ -85,7 +88,7 @@ impl Following {
             // Argo CD has applied the labels.
             Selection::Labels(_) => all.iter().collect(),
             Selection::Named(names) => {
-                let is_named = |app: &&Application| names.iter().any(|name| is_same(name, &app.name));
+                let is_named = |app: &&Application| names.iter().any(|name| name.names(&app.name));
                 all.iter().filter(is_named).collect()
             }
         };
@@ -99,8 +102,7 @@ impl Following {
             Selection::Named(names) => Some(names),
             Selection::Paths | Selection::Labels(_) => None,
         };
-        let may_be =
-            move |app: &&Application| names.is_none_or(|names| names.iter().any(|name| is_same(name, &app.name)));
+        let may_be = move |app: &&Application| names.is_none_or(|names| names.iter().any(|name| name.names(&app.name)));
         all.iter().filter(|app| app.is_unreadable()).filter(may_be)
     }
 
@@ -111,11 +113,6 @@ impl Following {
             Selection::Paths | Selection::Named(_) => None,
         }
     }
-}
-
-/// Whether a configured name matches an application. A name without a namespace matches in every namespace.
-fn is_same(name: &ApplicationName, found: &ApplicationName) -> bool {
-    name.name == found.name && (name.namespace.is_none() || name.namespace == found.namespace)
 }
 
 /// Returns the files that an update has changed.
@@ -164,6 +161,8 @@ struct Worker<'a> {
     polls: HashMap<ApplicationName, ask::Poll>,
     tasks: JoinSet<ask::Answer>,
     in_flight: HashSet<ApplicationName>,
+    /// The last list of applications for each environment.
+    sights: HashMap<String, (Instant, evidence::Sight)>,
     /// The follow-up span of each update, by update id.
     spans: HashMap<String, Span>,
     /// Consecutive failures, and when Argo CD is tried again.
@@ -180,6 +179,7 @@ impl<'a> Worker<'a> {
             polls: HashMap::new(),
             tasks: JoinSet::new(),
             in_flight: HashSet::new(),
+            sights: HashMap::new(),
             spans: HashMap::new(),
             away: None,
             watched_at: None,
@@ -201,7 +201,7 @@ impl<'a> Worker<'a> {
                 self.watch().await?;
                 self.ask(open).await
             }
-            Access::Webhook { .. } => self.tell(open).await,
+            Access::Webhook(_) => self.tell(open).await,
         }
     }
 
@@ -314,7 +314,8 @@ impl<'a> Worker<'a> {
 
     fn tell_end(&mut self, row: &Rollout, update: &Update) {
         let (state, reason) = (row.state, row.reason.as_deref());
-        let applications: Vec<String> = row.applications.iter().map(ask::name).map(|name| name.to_string()).collect();
+        let applications: Vec<String> =
+            row.applications.iter().map(rollout::name).map(|name| name.to_string()).collect();
         let applications = applications.join(" ");
         // `tracing` requires a constant level at each call.
         macro_rules! tell {

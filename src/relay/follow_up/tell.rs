@@ -11,7 +11,41 @@ use crate::domain::Update;
 use crate::store::{Rollout, RolloutState, StoreError};
 use crate::telemetry::SpanKind;
 
+/// The pauses before the ApplicationSet controller is notified again. It also polls the branch, every three minutes by default.
+const SET_RETRIES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20)];
+
 impl Worker<'_> {
+    /// Notifies the ApplicationSet controller of new commits, one message per branch. It does not delay the follow-ups.
+    pub(super) fn tell_sets(&self, new: &[(Rollout, Update)]) {
+        if self.following.argocd.settings().set_webhook.is_none() {
+            return;
+        }
+        let mut branches: BTreeMap<usize, Vec<(Rollout, Update)>> = BTreeMap::new();
+        for (row, update) in new {
+            if let Some(index) = self.relay.0.branch_of.get(&row.environment) {
+                branches.entry(*index).or_default().push((row.clone(), update.clone()));
+            }
+        }
+        for (index, mut rows) in branches {
+            in_order(&mut rows);
+            let Some(commit) = rows.last().map(|(last, _)| last.commit.clone()) else { continue };
+            let push = PushedCommit { commit, files: changed_files(&rows) };
+            let relay = self.relay.clone();
+            tokio::spawn(async move {
+                let Some(following) = &relay.0.following else { return };
+                let Some(watched) = following.branches.get(index) else { return };
+                for pause in SET_RETRIES.into_iter().map(Some).chain([None]) {
+                    let told = following.argocd.announce_to_sets(watched, &push).await;
+                    relay.count("set_webhook", told.as_ref().err());
+                    let Err(error) = told else { return };
+                    tracing::warn!(%error, commit = push.commit, "the ApplicationSet controller cannot be notified");
+                    let Some(pause) = pause else { return };
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+    }
+
     /// Announces new commits, one message per branch. Returns the time until the next attempt.
     pub(super) async fn tell(&mut self, open: Vec<(Rollout, Update)>) -> Result<Duration, StoreError> {
         let mut branches: BTreeMap<usize, Vec<(Rollout, Update)>> = BTreeMap::new();
@@ -27,7 +61,7 @@ impl Worker<'_> {
         }
         for (index, mut rows) in branches {
             let Some(watched) = self.following.branches.get(index) else { continue };
-            rows.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at).then_with(|| a.update_id.cmp(&b.update_id)));
+            in_order(&mut rows);
             let Some((last, _)) = rows.last() else { continue };
             let push = PushedCommit { commit: last.commit.clone(), files: changed_files(&rows) };
             let parent = self.spans.get(&last.update_id).map(crate::telemetry::Span::context);
@@ -57,6 +91,10 @@ impl Worker<'_> {
             None => super::WATCH,
         })
     }
+}
+
+fn in_order(rows: &mut [(Rollout, Update)]) {
+    rows.sort_by(|(a, _), (b, _)| a.started_at.cmp(&b.started_at).then_with(|| a.update_id.cmp(&b.update_id)));
 }
 
 fn changed_files(rows: &[(Rollout, Update)]) -> Vec<String> {

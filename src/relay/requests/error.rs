@@ -98,8 +98,7 @@ pub enum RequestError {
     },
     /// The source is not as healthy as the settings require.
     #[error(
-        "`{to}` accepts promotions only from a healthy environment: {reason} (with the permission `override:{to}`, \
-         set `override` and a `reason`)"
+        "the gate of `{to}` is closed:\n{reason}\n(with the permission `override:{to}`, set `override` and a `reason` to pass it)"
     )]
     GateClosed {
         /// The target.

@@ -143,15 +143,15 @@ impl Relay {
             return Err(RequestError::OverrideWithoutReason);
         }
         let source = plan.source.as_deref().and_then(|source| self.environment(source));
-        let soak = self.environment(&request.to).and_then(|target| target.soak_of(source));
-        let Some(soak) = soak else { return Ok(None) };
+        let policy = self.environment(&request.to).and_then(|target| target.gate_of(source));
+        let Some(policy) = policy else { return Ok(None) };
         let closed = match (&plan.source, &plan.elsewhere) {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
             }
             (Some(source), None) => {
                 let promoted = plan.promoted();
-                self.gate(source, &promoted, soak, self.now()).await?.map(|closed| closed.0)
+                self.gate(source, &promoted, policy, self.now()).await?.map(|closed| closed.explanation())
             }
             (None, _) => {
                 Some("a version that is named by its tag alone comes from no environment: name one".to_owned())
@@ -159,7 +159,7 @@ impl Relay {
         };
         match closed {
             None => Ok(None),
-            Some(reason) if request.overrides => Ok(Some(reason)),
+            Some(reason) if request.overrides => Ok(Some(reason.replace('\n', "; "))),
             Some(reason) => Err(RequestError::GateClosed { to: request.to.clone(), reason }),
         }
     }

@@ -12,7 +12,9 @@ use crate::store::writer::Transaction;
 use crate::store::{block_rows, follow_ups, wait_rows};
 
 statements! {
-    /// Open updates of a state that were caused before another one at their places, and are in no open push attempt.
+    /// Open updates of state $1 that are older than a landed update of their place.
+    ///
+    /// Updates in open push attempts are left out.
     EARLIER = ("SELECT updates.id, updates.cause, v.column1, v.column5 FROM (VALUES {rows:TTTTT}) AS v CROSS JOIN updates
         WHERE updates.state = v.column1 AND updates.environment = v.column2 AND updates.repository = v.column3
             AND updates.cause_id < v.column4
@@ -30,7 +32,7 @@ pub(super) struct Effects {
     landed: Vec<Update>,
     /// Places of rollbacks that happened: environment, repository, request.
     rolled_back: Vec<(String, String, String)>,
-    /// Rollbacks that did not happen.
+    /// Rollbacks that were not written.
     not_rolled_back: BTreeSet<String>,
 }
 
@@ -50,15 +52,15 @@ impl Effects {
                 Effect::EndHold if update.cause == Cause::Rollback => {
                     self.not_rolled_back.insert(update.cause_id.clone());
                 }
-                // `SettleCause` is for events only; the conditions of the others are false.
+                // `SettleCause` is for events only; the conditions of the other effects are false.
                 Effect::SettleCause | Effect::BeginRollout | Effect::ReplaceHolds | Effect::EndHold => {}
-                // Only events have it.
+                // Only events have this effect.
                 Effect::ReplayUpdates => {}
             }
         }
     }
 
-    /// Executes everything but the states of events. Returns the inputs that follow.
+    /// Executes all effects except the states of events. Returns the inputs that follow.
     pub(super) async fn execute(&mut self, tx: &mut Transaction<'_>) -> Result<Vec<Step>, sqlx::Error> {
         if !self.failures.is_empty() {
             failures::record(tx, &std::mem::take(&mut self.failures)).await?;
@@ -86,12 +88,12 @@ fn failure(before: UpdateState, update: &Update, step: &Step) -> NewFailure {
     }
 }
 
-/// Returns the inputs of the updates that were caused before those that landed at their places.
+/// Returns the inputs of the updates that were caused before a landed update of their place.
 async fn earlier(tx: &mut Transaction<'_>, landed: &[Update]) -> Result<Vec<Step>, sqlx::Error> {
     if landed.is_empty() {
         return Ok(Vec::new());
     }
-    // Rarely does anything wait where updates land, and a burst lands a thousand.
+    // A burst lands a thousand updates, and their environments rarely have open ones. This check saves most rows.
     let states = [UpdateState::Waiting, UpdateState::Pending];
     let environments: BTreeSet<&String> = landed.iter().map(|update| &update.environment).collect();
     let words = values![states[0].as_str(), states[1].as_str()];
@@ -136,7 +138,7 @@ fn after_landing_of(landed: &Update, other: (Cause, UpdateState), blocked: bool)
     after_landing((landed.cause, landed.state), other, blocked)
 }
 
-/// Ends holds, and returns the inputs of the updates that are free then.
+/// Ends holds, and returns the inputs of the updates that have no wait cause left.
 async fn end(tx: &mut Transaction<'_>, holds: &[Block], by: &str) -> Result<Vec<Step>, sqlx::Error> {
     if holds.is_empty() {
         return Ok(Vec::new());

@@ -17,7 +17,7 @@ statements! {
     LOAD = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list}");
     WRITE = ("UPDATE events SET state = v.column2, reason = v.column3, matched_rule = v.column4, verified_digest = v.column5,
             verified_at = v.column6, note = v.column7, failures = v.column8, next_attempt_at = v.column9,
-            finished_at = v.column10, redeliverable = v.column11
+            finished_at = v.column10, redeliverable = v.column11, started_attempts = 0, alone_attempts = 0
         FROM (VALUES {rows:TTTTTITIIII}) AS v WHERE events.id = v.column1");
     REFUSED_UPDATES = ("SELECT id FROM updates WHERE state = $1 AND cause_id IN {list}");
 }
@@ -25,7 +25,7 @@ statements! {
 /// An input to an event.
 #[derive(Debug, Clone)]
 pub(in crate::store) enum EventStep {
-    /// The registry confirmed it. Its updates have been made.
+    /// The registry confirmed the event. Its updates have been made.
     Confirm {
         matched_rule: String,
         digest: Option<Digest>,
@@ -56,8 +56,9 @@ impl EventStep {
     }
 }
 
-/// Applies an input to each of some events, and executes the effects. Inputs that mean nothing in the state of their event are left
-/// out. Returns the new states of the others.
+/// Applies an input to each of some events, and executes the effects.
+///
+/// An input that does not apply in the state of its event is skipped. Returns the new states of the other events.
 pub(in crate::store) async fn apply_events(
     tx: &mut Transaction<'_>,
     steps: &BTreeMap<String, EventStep>,
@@ -66,7 +67,7 @@ pub(in crate::store) async fn apply_events(
     apply_loaded_events(tx, events, steps).await
 }
 
-/// As [`apply_events`], for events that this transaction has read.
+/// Does the same as [`apply_events`], for events that this transaction has read.
 pub(in crate::store) async fn apply_loaded_events(
     tx: &mut Transaction<'_>,
     mut events: Vec<Event>,
@@ -91,7 +92,7 @@ pub(in crate::store) async fn apply_loaded_events(
             match effect {
                 Effect::RecordFailure => failed.push(failure(&event, step)),
                 Effect::ReplayUpdates => drop(replayed.insert(event.id.clone())),
-                // Only updates have them.
+                // Only updates have these effects.
                 Effect::SettleCause
                 | Effect::BeginRollout
                 | Effect::ReviewPlace
@@ -123,7 +124,9 @@ fn changed_event(event: Event) -> ChangedEvent {
     ChangedEvent { id, repository: repository.to_string(), tag: tag.to_string(), state, reason }
 }
 
-/// Sets the columns that depend on the input, except the state. `reason` is that of the explaining update.
+/// Sets the columns that depend on the input, except the state.
+///
+/// `reason` is the reason of the update that explains the state of the event.
 fn change(event: &mut Event, step: &EventStep, reason: Option<String>, now: Timestamp) {
     match step {
         EventStep::Confirm { matched_rule, digest, note } => {

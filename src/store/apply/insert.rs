@@ -32,7 +32,7 @@ pub(in crate::store) struct NewUpdate<'a> {
     pub(in crate::store) override_reason: Option<&'a str>,
     /// The versions that the environment ran; only for requests.
     pub(in crate::store) expected: Option<&'a [Version]>,
-    /// Whether the outbox gets an entry: not if the update ends in the same transaction.
+    /// Whether the outbox gets an entry; false if the update ends in the same transaction.
     pub(in crate::store) announced: bool,
 }
 

@@ -1,13 +1,13 @@
 //! The one place that changes states.
 //!
-//! In: inputs to updates and events. Each transition of `domain` is looked up with the current row, its effects are executed, and
-//! the outbox gets an entry. Everything is done for many rows at once: handing a statement to SQLite costs more than most
-//! statements do.
+//! In: inputs to updates and events. Each input is looked up in the transition tables of `domain` with the current row. Its effects
+//! are executed, and the outbox gets an entry. Many rows are handled at once, because handing a statement to SQLite costs more than
+//! executing most statements.
 //!
 //! In reading order:
 //!
 //! - `step`: an input and its values;
-//! - `review`: which waiting updates may go;
+//! - `review`: the blocks that waiting updates wait for;
 //! - `effects`: the effects of transitions of updates;
 //! - `settle`: the states of events, which follow from their updates;
 //! - `updates`, `events`: transitions;

@@ -13,11 +13,11 @@ statements! {
         WHERE updates.id = w.update_id AND state = $1 AND environment = $2 ORDER BY id");
 }
 
-/// Which waiting updates are looked at.
+/// The waiting updates that are reviewed.
 pub(in crate::store) enum Scope<'a> {
-    /// Those that have a block as a cause.
+    /// Updates that wait for a block.
     All,
-    /// Those that have one of these blocks as a cause.
+    /// Updates that one of these blocks covers, and that wait for a block of its kind.
     Of(&'a [Block]),
 }
 
@@ -30,7 +30,9 @@ pub(in crate::store) struct Reviewed {
     pub(in crate::store) changed: bool,
 }
 
-/// Evaluates again for which blocks waiting updates wait. Those that are free still have to be resumed.
+/// Determines again which blocks each waiting update waits for.
+///
+/// The caller has to resume the updates that are free.
 pub(in crate::store) async fn review(tx: &mut Transaction<'_>, scope: Scope<'_>) -> Result<Reviewed, sqlx::Error> {
     let waiting = waiting(tx, scope).await?;
     if waiting.is_empty() {

@@ -15,7 +15,9 @@ statements! {
         FROM (VALUES {rows:TTTII}) AS v WHERE events.id = v.column1");
 }
 
-/// The updates of events that count, in the order in which they were made, with their reasons.
+/// Returns the states and reasons of the updates of each event, in the order in which they were made.
+///
+/// Updates that were replayed are left out.
 pub(super) async fn updates_of(
     tx: &mut Transaction<'_>,
     event_ids: impl IntoIterator<Item = &String>,
@@ -28,14 +30,14 @@ pub(super) async fn updates_of(
     Ok(by_event)
 }
 
-/// Returns the state and the reason that follow from the updates of an event.
+/// Returns the state and the reason of an event that has these updates.
 pub(super) fn state_of(updates: &[(UpdateState, Option<String>)]) -> (EventState, Option<String>) {
     let states: Vec<UpdateState> = updates.iter().map(|(state, _)| *state).collect();
     let (state, explained_by) = EventState::of(&states);
     (state, explained_by.and_then(|index| updates.get(index)).and_then(|(_, reason)| reason.clone()))
 }
 
-/// Gives events the states that follow from their updates.
+/// Sets the states of events, which follow from their updates.
 pub(super) async fn settle(tx: &mut Transaction<'_>, event_ids: &BTreeSet<String>) -> Result<(), sqlx::Error> {
     if event_ids.is_empty() {
         return Ok(());
@@ -63,7 +65,7 @@ pub(super) async fn settle(tx: &mut Transaction<'_>, event_ids: &BTreeSet<String
     record(tx, changed).await
 }
 
-/// An event that has changed its state.
+/// An event whose state has changed.
 pub(super) struct ChangedEvent {
     pub(super) id: String,
     pub(super) repository: String,
@@ -72,7 +74,7 @@ pub(super) struct ChangedEvent {
     pub(super) reason: Option<String>,
 }
 
-/// Writes the entries of events that have changed their states.
+/// Writes outbox entries for events whose states have changed.
 pub(super) async fn record(tx: &mut Transaction<'_>, events: Vec<ChangedEvent>) -> Result<(), sqlx::Error> {
     let waiting = events.iter().filter(|event| event.state == EventState::Waiting);
     let waiting: Vec<&str> = waiting.map(|event| event.id.as_str()).collect();

@@ -15,11 +15,11 @@ pub(in crate::store) struct Step {
     pub(in crate::store) until: Option<Timestamp>,
     /// The digest that the registry confirmed.
     pub(in crate::store) digest: Option<Digest>,
-    /// The causes, if it waits.
+    /// The wait causes, if the update waits.
     pub(in crate::store) waits: Vec<Wait>,
     /// The criterion that decided about the order, and the comparison in words.
     pub(in crate::store) basis: Option<(String, String)>,
-    /// The commit and its changes, if it landed.
+    /// The commit and its changes, if the update landed.
     pub(in crate::store) landed: Option<AttemptedUpdate>,
     /// Whether Argo CD is followed.
     pub(in crate::store) follow: bool,

@@ -17,7 +17,7 @@ statements! {
     WRITE = ("UPDATE updates SET state = v.column2, reason = v.column3, failures = v.column4, next_attempt_at = v.column5,
             released_at = v.column6, finished_at = v.column7, digest = v.column8, commit_id = v.column9, old_tag = v.column10,
             old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13, decided_by = v.column14,
-            decided_because = v.column15
+            decided_because = v.column15, started_attempts = 0, alone_attempts = 0
         FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 
@@ -25,7 +25,7 @@ statements! {
 ///
 /// Inputs that do not apply in the state of their update are skipped.
 ///
-/// Returns the new states of the updates that were given inputs, and of those that changed with them.
+/// Returns the new states of these updates, and of the updates that changed as an effect.
 pub(in crate::store) async fn apply(
     tx: &mut Transaction<'_>,
     steps: Vec<Step>,

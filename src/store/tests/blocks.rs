@@ -129,7 +129,7 @@ async fn update_that_waits_for_something_else_stays_when_a_block_ends() {
     let hold = fixture.hold().await;
     fixture.decide().await;
     assert_eq!(fixture.states(&[&rejected, &held]).await, [UpdateState::Waiting; 2]);
-    // Its next try would meet the hold.
+    // The reason also names the hold, because the hold would stop the next try.
     let reason = fixture.update_of(&rejected).await.reason.unwrap();
     assert!(reason.contains(&hold.id) && reason.contains("a hook said no"), "{reason}");
     fixture.release(&hold).await;
@@ -202,7 +202,7 @@ async fn window_of_the_settings_begins_and_ends_by_the_clock() {
     assert!(!fixture.store.review_waits().await.unwrap());
     assert_eq!(fixture.states(&[&prepared, &newer]).await, [UpdateState::Waiting; 2]);
 
-    // The clock is set back to before the window, and then on: nothing is lost either way.
+    // The clock is set back to before the window, and then forward. No update is lost.
     clock.set(at(FRIDAY));
     assert!(fixture.store.next_wait_change(at(FRIDAY)).await.unwrap().due);
     assert!(fixture.store.review_waits().await.unwrap());
@@ -246,7 +246,7 @@ async fn freeze_that_ends_within_a_window_leaves_the_window() {
     let reason = fixture.update_of(&id).await.reason.unwrap();
     assert!(reason.contains("weekend") && !reason.contains("incident"), "{reason}");
 
-    // One that reaches beyond the window ends the wait in the end.
+    // A freeze that reaches beyond the window determines the end of the wait.
     let until = at(MONDAY) + SignedDuration::from_hours(3);
     fixture.freeze(Some(until)).await;
     let frozen = fixture.store.blocks().await.unwrap().frozen("staging", clock.now()).unwrap();

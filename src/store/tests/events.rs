@@ -60,12 +60,12 @@ async fn event_refused_for_a_passing_reason_runs_again_when_delivered_again() {
     let id = fixture.receive("a").await;
     fixture.store.refuse_event(refusal(&id, true)).await.unwrap();
     let twice = fixture.store.receive("hub", vec![event("a"), event("a")]).await.unwrap();
-    // It keeps its place in the order of arrival.
+    // The event keeps its position in the order of arrival.
     let expected = [ReceivedState::Queued, ReceivedState::Duplicate].map(|state| Received { id: id.clone(), state });
     assert_eq!(twice, expected);
     assert_eq!(fixture.event_state(&id).await, EventState::Queued);
 
-    // A final refusal stays one, though an earlier one was for a passing reason.
+    // A final refusal stays final, although an earlier refusal was for a passing reason.
     fixture.store.refuse_event(refusal(&id, false)).await.unwrap();
     let again = fixture.store.receive("hub", vec![event("a")]).await.unwrap().remove(0);
     assert_eq!(again, Received { id: id.clone(), state: ReceivedState::Duplicate });
@@ -91,7 +91,7 @@ async fn postponed_event_is_due_later_and_hides_no_other() {
     assert_eq!(fixture.store.next_attempt(until).await.unwrap(), None, "a due time is not in the future");
     assert_eq!(fixture.store.event(&id).await.unwrap().unwrap().failures, 1);
 
-    // A replay makes it due, once.
+    // A replay makes the event due. A second replay does nothing.
     assert_eq!(fixture.store.replay(&id).await.unwrap(), Replayed::Hastened(until));
     let event = fixture.store.due_events(Timestamp::now(), 5, &[]).await.unwrap().remove(0);
     assert_eq!((event.id.as_str(), event.failures, event.reason.as_deref()), (id.as_str(), 1, Some("429")));
@@ -126,7 +126,7 @@ async fn confirmed_event_has_one_update_in_each_environment() {
     let mut found = facts(&id, "a", &["staging", "qa"]);
     found.version = Version::tagged("a".parse().unwrap(), Some(digest.clone()));
     found.note = Some("a remark".to_owned());
-    // One thread: all are handed over before the writing task runs.
+    // The test has one thread, so all writes are queued before the writing task runs.
     let (first, twice, without) = tokio::join!(
         fixture.store.record_facts(found.clone()),
         fixture.store.record_facts(found.clone()),
@@ -172,7 +172,7 @@ async fn event_has_the_state_and_the_reason_of_its_updates() {
     assert!(fixture.store.events(&failed).await.unwrap().is_empty());
     let replayed = fixture.store.updates_by_id(&[&first]).await.unwrap().remove(0);
     assert_eq!((replayed.state, replayed.reason.as_deref()), (UpdateState::Superseded, Some("replayed; before: no")));
-    // Only what was refused runs again.
+    // Only the refused update runs again.
     assert_eq!(fixture.confirm(&id, "a", &["staging", "qa"]).await, [("staging".to_owned(), UpdateState::Pending)]);
     assert_eq!(fixture.event_state(&id).await, EventState::Pending);
 }
@@ -228,7 +228,7 @@ async fn last_requests_of_receivers_survive_a_restart() {
     let (early, late) = ("2026-11-20T12:00:00Z", "2026-11-20T13:00:00Z");
     let first = vec![heard("hub", early, "accepted", Some(early)), heard("ci", early, "ignored", None)];
     fixture.store.keep_heard(first).await.unwrap();
-    // A process that has just started does not know when a request was accepted before.
+    // A process that has just started does not know the last accepted request.
     fixture.store.keep_heard(vec![heard("hub", late, "unauthorized", None)]).await.unwrap();
     let fixture = fixture.restart(Clock::system()).await;
     let mut kept = fixture.store.heard().await.unwrap();

@@ -18,6 +18,7 @@ mod events;
 mod outbox;
 mod pushes;
 mod requests;
+mod starts;
 mod statements;
 mod upgrade;
 mod writer;
@@ -47,7 +48,7 @@ impl Fixture {
     async fn restart(self, clock: Clock) -> Self {
         let Self { folder, store } = self;
         drop(store);
-        // The writing task ends a moment later, and with it goes the lock.
+        // The writing task ends a moment later and then releases the lock.
         let store = Self::open_with(&folder, clock).await;
         Self { folder, store }
     }
@@ -102,7 +103,7 @@ impl Fixture {
         fence.unsigned_abs()
     }
 
-    /// Decides as the branch writer does if nothing but blocks stands in the way: makes blocked updates wait.
+    /// Decides like the branch writer, but only by blocks: makes blocked updates wait.
     async fn decide(&self) {
         let claim = self.claim().await;
         let now = self.store.clock().now();
@@ -171,7 +172,7 @@ impl Fixture {
         self.store.blocks_of(BlockKind::Hold).await.unwrap()
     }
 
-    /// The entries of the outbox behind a sequence number.
+    /// Returns the entries of the outbox after a sequence number.
     async fn entries_after(&self, sequence: u64) -> Vec<Entry> {
         self.store.outbox_after(sequence, 1000).await.unwrap()
     }
@@ -245,7 +246,7 @@ fn promotion(to: &str) -> NewRequest {
         reason: None,
         idempotency_key: None,
         fingerprint: to.to_owned(),
-        // Before the transaction, whenever that is.
+        // Later than every transaction, so that the transaction's time counts.
         planned_at: Timestamp::MAX,
         updates: vec![requested(to)],
         hold: None,
@@ -286,7 +287,7 @@ fn push(updates: Vec<AttemptedUpdate>) -> NewPush {
 }
 
 impl Store {
-    /// Returns the causes for which updates wait now, by the ids of the updates.
+    /// Returns the active wait causes of updates, by the ids of the updates.
     pub(super) async fn waits_of(&self, update_ids: &[&str]) -> Result<HashMap<String, Vec<WaitRow>>, StoreError> {
         let connection = &mut *self.reads.acquire().await?;
         let mut rows = wait_rows::of(connection, update_ids).await?;

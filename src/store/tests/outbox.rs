@@ -5,7 +5,7 @@ use crate::domain::{Change, EventInput, event_transition, update_transition};
 use crate::store::apply::{EventStep, Step, apply, apply_events};
 use crate::store::writer::{Transaction, Write};
 
-/// Applies inputs as a topic of the API does.
+/// Applies inputs, as the methods of the store do.
 struct Steps(Vec<Step>);
 
 impl Write for Steps {
@@ -26,7 +26,7 @@ impl Write for EventSteps {
     }
 }
 
-/// Puts a row into a state, whatever it was.
+/// Sets the state of a row, whatever its old state is.
 struct SetState(&'static str, String, &'static str);
 
 impl Write for SetState {
@@ -229,7 +229,7 @@ async fn subscriber_that_falls_behind_reads_the_table() {
         }
     }
     assert_eq!(seen, ids);
-    // Nothing comes twice when it has caught up.
+    // A subscriber that has caught up gets no entry twice.
     let last = fixture.receive("last").await;
     assert_eq!(of_event(&subscriber.next().await, &last), ["queued"]);
     assert_eq!(subscriber.next_if_any().await.unwrap(), None);

@@ -29,7 +29,7 @@ async fn updates_of_a_push_that_landed_are_committed() {
     assert_eq!(fixture.store.brought("staging", &repository(), &version("a")).await.unwrap(), None);
     let rollouts = fixture.store.open_follow_ups(10).await.unwrap();
     assert_eq!(rollouts[0].0.update_id, committed[0].id);
-    // The attempt has ended.
+    // The push attempt has ended, so this input does nothing.
     fixture.store.end_push(&push, PushInput::FindLost, true).await.unwrap();
     fixture.end(&id, UpdateInput::Refuse, "late").await;
     assert_eq!(fixture.event_state(&id).await, EventState::Committed);
@@ -179,7 +179,7 @@ async fn time_under_a_freeze_does_not_count_as_time_of_rejection() {
     fixture.thaw(&freeze).await;
     reject().await;
     assert_eq!(fixture.states(&[&cause]).await, [UpdateState::Waiting]);
-    // Without a block, the time since the first rejection counts.
+    // Without a block, all the time since the first rejection counts.
     clock.set(clock.now() + DAY);
     fixture.store.review_waits().await.unwrap();
     reject().await;
@@ -238,7 +238,7 @@ async fn landed_update_ends_older_waiting_ones_of_its_place() {
     assert_eq!(fixture.update_of(&older).await.reason.as_deref(), Some("older: c was written to staging later"));
     assert_eq!(fixture.event_state(&event).await, EventState::Superseded);
 
-    // So does a promotion of what runs.
+    // A promotion of the running version also ends earlier updates.
     let mut what_runs = promotion("c");
     what_runs.updates[0].state = UpdateState::Unchanged;
     let what_runs = fixture.requested(what_runs).await.id;
@@ -251,7 +251,7 @@ async fn landed_update_ends_older_waiting_ones_of_its_place() {
 async fn update_of_an_open_push_is_not_ended_by_a_newer_one() {
     let fixture = Fixture::new().await;
     let lost = fixture.pushed("a").await;
-    // The answer to its push is lost, and a hold comes before it is decided again.
+    // The answer to the push is lost, and a hold is made before the next decision.
     let push_id = fixture.begin_push(&[&lost]).await.unwrap();
     let hold = fixture.hold().await;
     let newer = fixture.pushed("b").await;
@@ -341,7 +341,7 @@ async fn claim_leaves_out_requests_that_are_still_being_confirmed() {
     let pending = async |environment: &str| fixture.store.pending(&[environment.to_owned()]).await.unwrap();
     assert_eq!(pending("staging").await, PendingCount { all: 1, requested: 1 });
     assert_eq!(pending("qa").await, PendingCount::default());
-    // A registry that could not answer holds up its own images only.
+    // A registry that could not answer delays only its own images.
     fixture.store.postpone_updates(vec![updates[1].id.clone()], None, "no answer".to_owned()).await.unwrap();
     let claim = fixture.claim().await;
     assert_eq!(claim.updates.iter().map(|update| &update.id).collect::<Vec<_>>(), [&updates[0].id]);

@@ -97,7 +97,7 @@ async fn rollback_that_landed_ends_what_came_before_it() {
     assert_eq!(reason, "older: a was written to staging later");
     fixture.decide().await;
     assert_eq!(fixture.states(&[&later]).await, [UpdateState::Waiting]);
-    // What waits for the hold of a rollback does not end it.
+    // An update that waits for the hold of a rollback does not end the hold.
     assert_eq!(fixture.holds().await.len(), 1);
     let hold = fixture.holds().await.remove(0);
     fixture.release(&hold).await;
@@ -112,7 +112,7 @@ async fn rollback_that_landed_replaces_the_holds_of_earlier_ones() {
     fixture.land(&[&first]).await;
     let holders =
         async || -> Vec<Option<String>> { fixture.holds().await.into_iter().map(|hold| hold.request_id).collect() };
-    // One that is refused leaves the hold of the one that landed.
+    // A refused rollback does not end the hold of the landed rollback.
     let refused = fixture.requested(rollback("b")).await.id;
     fixture.end(&refused, UpdateInput::Refuse, "not found").await;
     assert_eq!(holders().await, [None, Some(first.clone())]);
@@ -230,7 +230,9 @@ async fn requests_are_listed_by_state_environment_and_cursor() {
     assert_eq!(list(RequestFilter { since: Some(since), ..all() }).await, of(&[]));
 }
 
-/// An update of ours that lands after the plan was made is not foreign: `is_foreign` compares its end with `received_at`.
+/// Updates of ours that land after the plan of a request are not foreign.
+///
+/// `is_foreign` compares the end of an update with `received_at`.
 #[tokio::test]
 async fn updates_of_a_request_count_from_the_time_of_its_plan() {
     let clock = Clock::stopped_at(at("2026-11-27T12:00:00Z"));

@@ -1,4 +1,4 @@
-//! Every statement text is one that PostgreSQL takes, too.
+//! PostgreSQL accepts every statement text.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,8 +11,8 @@ const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 fn all() -> Vec<Listed> {
     use super::super::{
         apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
-        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, wait_rows,
-        waits, writer,
+        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, starts,
+        version_runs, wait_rows, waits, writer,
     };
     let mut all = apply::statements();
     for of_file in [
@@ -37,6 +37,8 @@ fn all() -> Vec<Listed> {
         rejections::STATEMENTS,
         requests::STATEMENTS,
         retention::STATEMENTS,
+        starts::STATEMENTS,
+        version_runs::STATEMENTS,
         wait_rows::STATEMENTS,
         waits::STATEMENTS,
         writer::STATEMENTS,
@@ -46,7 +48,7 @@ fn all() -> Vec<Listed> {
     all
 }
 
-/// Counts the statements that the files declare, so that a file cannot be left out of the list.
+/// Counts the statements in the files, so that no file is missing from the list.
 #[test]
 fn every_statement_is_listed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
@@ -230,7 +232,7 @@ fn programs() -> Option<PathBuf> {
     folders.filter(|folder| folder.join("initdb").exists()).max()
 }
 
-/// Statements that read a whole table, or its newest rows: lists for people, and what retention looks for once in a while.
+/// Statements that may read a whole table: lists for people, and the rare queries of retention.
 const SCANS: [&str; 5] =
     ["events::LIST", "follow_ups::OPEN", "requests::LIST", "retention::OLD_EVENTS", "retention::OLD_REQUESTS"];
 
@@ -257,7 +259,7 @@ async fn statements_find_their_rows_by_an_index() {
     assert_eq!(scans, SCANS);
 }
 
-/// A place with a long history is read by the newest rows, and the updates of a cause by the cause.
+/// An index finds the newest rows of a place and the updates of a cause, however long the history is.
 #[tokio::test]
 async fn statements_of_the_branch_writer_use_the_index_that_was_made_for_them() {
     let fixture = super::Fixture::new().await;

@@ -1,4 +1,4 @@
-//! Stores of earlier versions open, and nothing of them is lost.
+//! Stores of earlier versions can be opened and lose nothing.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::*;
 /// The time at which 0.1.0 filled the store.
 const FILLED: &str = "2026-11-28T12:00:00Z";
 
-/// Filled by 0.1.0 with rows in every state.
+/// A store that 0.1.0 filled with rows in every state.
 const STORE_OF_0_1_0: &str = include_str!("../../../tests/fixtures/store-0.1.0.sql");
 
 async fn copy_of(sql: &'static str, folder: &tempfile::TempDir) -> PathBuf {
@@ -134,7 +134,7 @@ async fn pushes_of_0_1_0_without_an_answer_are_open_attempts() {
     assert!(open.iter().all(|attempt| attempt.parent.is_empty() && attempt.tip == "a1".repeat(20)));
     assert!(upgraded.store.open_pushes("platform", "main", &["qa".to_owned()]).await.unwrap().is_empty());
 
-    // Both are found on the branch.
+    // Both updates are found on the branch.
     let landed = carried.values().map(|update| (*update).clone()).collect();
     upgraded.store.land(landed, true).await.unwrap();
     for name in ["half", "half-waiting"] {
@@ -164,7 +164,7 @@ async fn updates_of_0_1_0_wait_for_the_holds_and_freezes_that_they_waited_for() 
     assert_eq!(of_rollback[0].request_id, Some(back.id));
     assert_eq!(freezes[0].reason.as_deref(), Some("end of the quarter"));
 
-    // An update that is held and frozen shows the hold, and goes on when both have ended.
+    // An update under a hold and a freeze shows the hold, and continues when both have ended.
     let both = upgraded.update("both").await;
     assert_eq!(upgraded.causes(&both).await, [WaitCause::Hold]);
     assert!(store.review_waits().await.unwrap());

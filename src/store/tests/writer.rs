@@ -20,7 +20,7 @@ impl Write for Broken {
     }
 }
 
-/// Keeps its transaction open, so that what arrives meanwhile shares the next one.
+/// Keeps its transaction open, so that writes that arrive in the meantime share the next one.
 struct Held {
     begun: Arc<Notify>,
     go: Arc<Notify>,
@@ -67,7 +67,7 @@ async fn neighbours_of_a_failing_write_are_written_once() {
         tokio::spawn(async move { store.writes.run(held).await })
     };
     begun.notified().await;
-    // Each is handed over when it is polled for the first time, one after the other.
+    // Each write is queued when its future is polled for the first time, in this order.
     let (first, confirmed, broken, second, again, refused, ()) = tokio::join!(
         store.receive("hub", vec![event("d"), event("d"), event("e")]),
         store.record_facts(facts(&ids[0], "a", &["staging"])),
@@ -75,7 +75,7 @@ async fn neighbours_of_a_failing_write_are_written_once() {
         store.receive("hub", vec![event("d"), event("f")]),
         store.record_facts(facts(&ids[0], "a", &["staging"])),
         store.refuse_event(refusal(&ids[2], true)),
-        // All of them wait by now.
+        // At this point all writes wait.
         async { go.notify_one() },
     );
     held.await.unwrap().unwrap();
@@ -83,7 +83,7 @@ async fn neighbours_of_a_failing_write_are_written_once() {
     refused.unwrap();
     assert_eq!(fixture.event_state(&ids[2]).await, EventState::Refused);
 
-    // No answer is that of a run that was rolled back, and nothing is stored twice.
+    // No answer comes from a run that was rolled back, and nothing is stored twice.
     let (first, second) = (first.unwrap(), second.unwrap());
     let states = |received: &[Received]| received.iter().map(|one| one.state).collect::<Vec<_>>();
     let all: Vec<_> = [states(&first), states(&second)].concat();
@@ -99,7 +99,7 @@ async fn neighbours_of_a_failing_write_are_written_once() {
     assert_eq!(store.updates_of(&ids[0]).await.unwrap().len(), 1);
 }
 
-/// A process that is killed leaves the files as they are at that moment: a copy of them shows what it would find again.
+/// Copies the files to see them as a killed process would leave them.
 #[tokio::test]
 async fn answered_means_on_disk() {
     let fixture = Fixture::new().await;

@@ -93,6 +93,7 @@ fn rollout_summary(updates: &[Update], follow_ups: &FollowUps) -> Option<Rollout
         RolloutState::Following,
         RolloutState::Degraded,
         RolloutState::TimedOut,
+        RolloutState::Superseded,
         RolloutState::Untracked,
         RolloutState::Notified,
         RolloutState::Healthy,

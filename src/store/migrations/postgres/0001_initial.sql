@@ -26,7 +26,10 @@ CREATE TABLE events (
     next_attempt_at  BIGINT,
     finished_at      BIGINT,
     -- The trace, as the `traceparent` header writes it (https://www.w3.org/TR/trace-context/).
-    trace_parent     TEXT NOT NULL
+    trace_parent     TEXT NOT NULL,
+    -- How often the work on it was started without an end, and how often of these nothing else ran.
+    started_attempts BIGINT NOT NULL DEFAULT 0,
+    alone_attempts   BIGINT NOT NULL DEFAULT 0
 );
 
 CREATE INDEX events_by_duplicate_key ON events (duplicate_key, id);
@@ -88,7 +91,9 @@ CREATE TABLE updates (
     released_at      BIGINT,
     override_reason  TEXT,
     -- 1: its event was replayed, and the update no longer counts among those of the event.
-    replayed         BIGINT NOT NULL DEFAULT 0
+    replayed         BIGINT NOT NULL DEFAULT 0,
+    started_attempts BIGINT NOT NULL DEFAULT 0,
+    alone_attempts   BIGINT NOT NULL DEFAULT 0
 );
 
 CREATE INDEX updates_by_cause ON updates (cause_id, state);
@@ -227,6 +232,20 @@ CREATE TABLE application_health (
     -- A digest of what the manifests of the application name: if it changes, the time of being healthy begins again.
     named            TEXT,
     PRIMARY KEY (environment, application)
+);
+
+-- The versions that applications run, and since when. The rows of an application are replaced with each observation.
+CREATE TABLE version_runs (
+    environment      TEXT NOT NULL,
+    application      TEXT NOT NULL,
+    repository       TEXT NOT NULL,
+    -- The tag, the digest or both, as its pods have it.
+    version          TEXT NOT NULL,
+    first_seen_at    BIGINT NOT NULL,
+    -- Since when the application has been healthy with it; NULL: it is not.
+    healthy_since    BIGINT,
+    observed_at      BIGINT NOT NULL,
+    PRIMARY KEY (environment, application, repository, version)
 );
 
 -- When images were built, in nanoseconds since the Unix epoch. For good: a digest names its content.
