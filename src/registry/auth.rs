@@ -72,7 +72,7 @@ impl Authorization {
 /// Authenticates requests to one registry.
 pub(super) struct Authenticator {
     context: Arc<Context>,
-    /// The last challenge. Later requests answer it at once, without a 401 first.
+    /// The last challenge. Later requests answer the challenge at once, without a 401 first.
     challenge: Mutex<Option<Challenge>>,
     /// The tokens by scope. Concurrent requests share one fetch of a token.
     tokens: Mutex<HashMap<String, Shared<BoxFuture<'static, Answer>>>>,

@@ -76,12 +76,12 @@ pub enum Confirmation {
     NotThere,
     /// Access denied, or the host is not a registry. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,
@@ -120,12 +120,12 @@ pub enum BuildTime {
     },
     /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`); `None`: no pause is named.
         ask_again_after: Option<Duration>,
@@ -167,12 +167,12 @@ pub enum Listing {
     },
     /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure, or the rate limit is reached.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,

@@ -171,7 +171,7 @@ impl Server {
 /// If an address, the store, a mirror or a receiver cannot be opened.
 pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Result<Server> {
     install_tls_provider();
-    // First, because a second process for the same store must end here, before it changes anything.
+    // First, because a second process for the same store must end here, before it makes a change.
     let main = bind(settings.server.listen, "listen").await?;
     let operations = match settings.server.operations_listen {
         Some(address) => Some(bind(address, "operations_listen").await?),
