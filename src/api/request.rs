@@ -84,7 +84,7 @@ pub struct RequestView {
     pub changes: Vec<ChangeView>,
     /// Why the request was refused or waits, or why there was nothing to do.
     pub reason: Option<String>,
-    /// One for each repository.
+    /// One update for each repository.
     pub updates: Vec<UpdateView>,
     /// The rollout of the request's commits in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutSummary>,

@@ -1,5 +1,6 @@
 //! Makes the parts of the pipeline from settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use crate::argocd::{ArgoCd, WatchedBranch};
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, Reloads};
+use crate::registry::Registries;
 use crate::relay::{Branch, Environment, Following, Relay, UpdateMode};
 use crate::settings::{self, EnvironmentSettings, Settings};
 use crate::store::Retention;
@@ -48,11 +50,18 @@ pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     if settings.argocd.is_some() {
         metrics.expect_argocd(settings.environments.iter().map(|environment| environment.name.as_str()));
     }
-    let named = settings.registries.iter().map(|registry| registry.host.as_str());
-    // The first component of a pattern is its registry, unless it has wildcards.
-    let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
-    let hosts = named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{']));
-    hosts.for_each(|host| metrics.expect_registry(host));
+    settings.registry_hosts().iter().for_each(|host| metrics.expect_registry(host));
+}
+
+/// Creates the registries, and logs which of them use a cloud login that the settings do not mention.
+pub(super) fn open_registries(settings: &Settings) -> anyhow::Result<Arc<Registries>> {
+    let registries = Registries::open(settings.registries.clone())?;
+    for host in settings.registry_hosts() {
+        if let Some(login) = registries.automatic_login(host) {
+            tracing::info!(registry = host, "registry {host} {login}");
+        }
+    }
+    Ok(Arc::new(registries))
 }
 
 /// Opens each branch.

@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::parts::{begin_metrics, following, http_parts, open_branches, receivers, retention};
+use super::parts::{begin_metrics, following, http_parts, open_branches, open_registries, receivers, retention};
 use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
-use crate::registry::{Registries, install_tls_provider};
+use crate::registry::install_tls_provider;
 use crate::relay::{self, Relay, Running};
 use crate::settings::Settings;
 use crate::source_repo::Sources;
@@ -78,7 +78,7 @@ impl Server {
         let registries = if same("[[registry]]") && same("[registries]") {
             Arc::clone(self.relay.registries())
         } else {
-            Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?)
+            open_registries(&settings)?
         };
         let receivers = receivers(&settings)?;
         let following = following(&settings)?;
@@ -171,7 +171,7 @@ impl Server {
 /// If an address, the store, a mirror or a receiver cannot be opened.
 pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Result<Server> {
     install_tls_provider();
-    // First, because a second process for the same store must end here, before it changes anything.
+    // First, because a second process for the same store must end here, before it makes a change.
     let main = bind(settings.server.listen, "listen").await?;
     let operations = match settings.server.operations_listen {
         Some(address) => Some(bind(address, "operations_listen").await?),
@@ -188,8 +188,7 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let branches = open_branches(&settings, &metrics, None).await?;
     let following = following(&settings)?;
     let store = Store::open(&settings.store).await?;
-    let registries =
-        Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?);
+    let registries = open_registries(&settings)?;
     let receivers = receivers(&settings)?;
     let images = settings.images.clone();
     let retention = retention(&settings);

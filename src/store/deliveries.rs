@@ -35,7 +35,7 @@ pub struct NewEvent {
     pub tag: Tag,
     /// The digest that the payload names.
     pub digest: Option<Digest>,
-    /// When the registry says it was pushed.
+    /// When the image was pushed, according to the registry.
     pub pushed_at: Option<Timestamp>,
     /// Equal for two deliveries of the same event.
     pub duplicate_key: String,
@@ -58,7 +58,7 @@ pub struct Received {
 pub enum ReceivedState {
     /// Stored; the registry is asked next.
     Queued,
-    /// Delivered before.
+    /// The event was delivered before.
     Duplicate,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct QueuedEvent<'a> {
     pub(super) trace: &'a TraceContext,
 }
 
-/// Inserts new events. Their first start is counted with them: it follows at once, and costs no write of its own.
+/// Inserts new events, and counts their first start. The start follows at once, so counting it needs no write of its own.
 pub(super) async fn insert(tx: &mut Transaction<'_>, events: &[QueuedEvent<'_>]) -> Result<(), sqlx::Error> {
     let state = EventState::Queued;
     let mut rows: Vec<Vec<Value>> = Vec::with_capacity(events.len());

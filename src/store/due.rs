@@ -27,7 +27,7 @@ macro_rules! registries {
 /// The due rows of a registry: of registry $2, in state $1, due at $3, at most $4.
 ///
 /// If more are due, rows with a failed try are preferred.
-/// Suspects are left out: they run alone.
+/// Suspects are left out, because they run alone.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
         concat!(

@@ -1,7 +1,7 @@
-//! Work of the intake that was started and did not end, because the process did.
+//! Work of the intake that was started and did not end, because the process ended.
 //!
-//! The start is counted before the work and forgotten with its end, so that work which ends the process is found after a few
-//! restarts: it is then a *suspect*.
+//! The start of the work is counted before the work, and the count is reset at its end. Work that ends the process again and again
+//! is therefore found after a few restarts, and is then called a *suspect*.
 
 use jiff::Timestamp;
 use sqlx::{FromRow, Row as _};
@@ -68,7 +68,7 @@ impl IntakeWork {
 #[derive(Debug, Clone)]
 pub struct Suspect {
     pub work: IntakeWork,
-    /// How often it was started alone.
+    /// How often the work was started alone.
     pub alone: u32,
 }
 
@@ -91,11 +91,11 @@ impl<T> Alone<T> {
 }
 
 impl Store {
-    /// Counts a start of each. Returns when it is on disk.
+    /// Counts a start of each piece of work. Returns when the counts are on disk.
     ///
     /// # Errors
     ///
-    /// If it could not be stored: then the work must not start.
+    /// If the store cannot be written to. The work must not start then.
     pub async fn count_starts(&self, work: &[IntakeWork]) -> Result<(), StoreError> {
         let (events, updates): (Vec<&IntakeWork>, _) =
             work.iter().partition(|work| matches!(work, IntakeWork::Event(_)));
@@ -106,11 +106,11 @@ impl Store {
         self.writes.run(Count { events: ids(events), updates: ids(updates), alone: false }).await
     }
 
-    /// Counts a start of a suspect that runs alone. Returns when it is on disk.
+    /// Counts a start of a suspect that runs alone. Returns when the count is on disk.
     ///
     /// # Errors
     ///
-    /// If it could not be stored: then the work must not start.
+    /// If the store cannot be written to. The work must not start then.
     pub async fn count_start_alone(&self, work: &IntakeWork) -> Result<(), StoreError> {
         let id = vec![work.id().to_owned()];
         let is_event = matches!(work, IntakeWork::Event(_));
@@ -118,20 +118,20 @@ impl Store {
         self.writes.run(Count { events, updates, alone: true }).await
     }
 
-    /// Forgets all starts: the work was stopped, and did not end the process.
+    /// Resets the counts of all starts, because the work was stopped and did not end the process.
     ///
     /// # Errors
     ///
-    /// If it could not be stored.
+    /// If the store cannot be written to.
     pub async fn forget_starts(&self) -> Result<(), StoreError> {
         let [queued, unverified, waiting] = started_states();
-        // Read first: idle costs no write.
+        // Read first, so that an idle daemon writes nothing.
         let started: (i64,) =
             STARTED.one(&mut *self.reads.acquire().await?, values![queued, unverified, waiting]).await?;
         if started.0 == 0 { Ok(()) } else { self.writes.run(Forget).await }
     }
 
-    /// Returns the oldest suspect that is due at `now`.
+    /// Returns a suspect that is due at `now`: the oldest event, or else the oldest update.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl Write for Forget {
     }
 }
 
-/// Forgets the starts of an update whose missing fact was asked for.
+/// Resets the count of starts of an update, because the request for its missing fact has ended.
 pub(super) async fn forget(tx: &mut Transaction<'_>, update_id: &str) -> Result<(), sqlx::Error> {
     FORGET_UPDATE.execute(tx.connection, values![update_id]).await.map(|_| ())
 }

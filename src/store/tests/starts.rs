@@ -20,7 +20,7 @@ async fn work_that_was_started_twice_without_an_end_is_a_suspect() {
     let event = fixture.receive("a").await;
     let request = fixture.requested(promotion("b")).await;
     let update = fixture.update_of(&request.id).await.id;
-    // The first start of an event is counted when it is stored; that of an update is not.
+    // The first start of an event is counted when the event is stored. The first start of an update is counted later.
     fixture.store.count_starts(&due(&fixture).await).await.unwrap();
     let left: Vec<String> = due(&fixture).await.iter().map(|work| work.id().to_owned()).collect();
     assert_eq!(left, std::slice::from_ref(&update));
@@ -31,7 +31,7 @@ async fn work_that_was_started_twice_without_an_end_is_a_suspect() {
         let suspect = fixture.store.suspect(Timestamp::now()).await.unwrap().unwrap();
         fixture.store.count_start_alone(&suspect.work).await.unwrap();
     }
-    // With its end, the starts are forgotten.
+    // The end of the work resets the counts.
     fixture.confirm(&event, "a", &["staging"]).await;
     assert_eq!(suspect(&fixture).await, Some((update.clone(), 0)));
     fixture.store.postpone_updates(vec![update.clone()], None, "503".to_owned()).await.unwrap();
