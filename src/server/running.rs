@@ -111,9 +111,9 @@ impl Server {
         let same_bodies = self.settings.server.max_body_bytes == settings.server.max_body_bytes;
         let is_same = |receiver: &str| same_bodies && old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
         self.routes = self.routes.next(parts, is_same);
-        self.main.set(self.routes.main(self.operations.is_none()));
+        self.main.set(self.routes.main(self.operations.is_none()), self.routes.receivers());
         if let Some(operations) = &self.operations {
-            operations.set(self.routes.operations());
+            operations.set(self.routes.operations(), Arc::default());
         }
         self.relay = relay;
         self.running = Some(running);
@@ -215,10 +215,10 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;
     let limits = ConnectionLimits::new(settings.server.max_connections);
-    let main_routes = CurrentRoutes::new(routes.main(operations.is_none()));
+    let main_routes = CurrentRoutes::new(routes.main(operations.is_none()), routes.receivers());
     listeners.spawn(http::serve(main, main_routes.clone(), limits, tls, stopped.clone()));
     let operations_routes = operations.map(|operations| {
-        let current = CurrentRoutes::new(routes.operations());
+        let current = CurrentRoutes::new(routes.operations(), Arc::default());
         listeners.spawn(http::serve(operations, current.clone(), limits, None, stopped));
         current
     });
