@@ -116,7 +116,7 @@ fn questionable_settings_are_warnings() {
     assert_eq!(
         warnings(&format!("{SMALLEST}{open}")),
         [
-            "t.toml:22:1: `hub` accepts webhooks of anybody who reaches 0.0.0.0:8080; set `secret`, or listen on a loopback address"
+            "t.toml:22:19: `hub` accepts webhooks of anybody who reaches 0.0.0.0:8080; set `secret`, or listen on a loopback address"
         ]
     );
     assert!(warnings(&format!("{SMALLEST}{}", open.replace("0.0.0.0", "127.0.0.1"))).is_empty());
