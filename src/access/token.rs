@@ -57,7 +57,7 @@ impl ApiToken {
 }
 
 impl TokenSecret {
-    /// Returns whether the presented token is this one. The comparison takes constant time.
+    /// Returns whether the presented token is the API token. The comparison takes constant time.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ pub struct HoldBody {
     pub repository: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How long, as in `30m`, `4h` or `2d`; default: until it is released.
+    /// The duration of the hold, as in `30m`, `4h` or `2d`; default: until it is released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_for: Option<String>,
 }
@@ -32,14 +32,16 @@ pub struct HoldView {
     pub repository: String,
     pub reason: Option<String>,
     pub actor: String,
-    /// The id of the rollback that made it.
+    /// The id of the rollback that made the hold.
     pub rollback: Option<String>,
     #[schema(value_type = String)]
     pub created_at: Timestamp,
-    /// When it expires; `null`: only when it is released.
+    /// When the hold expires; `null`: only when it is released.
     #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
-    /// In the answer to the request that made it: repositories with a push that was sent before, and may still land.
+    /// Repositories with a push that was sent before the hold and may still land.
+    ///
+    /// Only in the answer to the request that made the hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<String>,
 }
@@ -59,10 +61,12 @@ pub struct Freezes {
 pub struct FreezeBody {
     pub environment: String,
     pub reason: String,
-    /// When it ends, as in `2027-01-04T08:00:00+01:00`; without this and `freeze_for` it ends when it is thawed.
+    /// When the freeze ends, as in `2027-01-04T08:00:00+01:00`.
+    ///
+    /// Without `until` and `freeze_for`, the freeze ends when it is thawed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// How long, as in `30m`, `4h` or `2d`.
+    /// The duration of the freeze, as in `30m`, `4h` or `2d`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze_for: Option<String>,
 }
@@ -76,10 +80,12 @@ pub struct FreezeView {
     pub actor: String,
     #[schema(value_type = String)]
     pub created_at: Timestamp,
-    /// When it ends; `null`: only when it is thawed.
+    /// When the freeze ends; `null`: only when it is thawed.
     #[schema(value_type = Option<String>)]
     pub expires_at: Option<Timestamp>,
-    /// In the answer to the request that made it: repositories with a push that was sent before, and may still land.
+    /// Repositories with a push that was sent before the freeze and may still land.
+    ///
+    /// Only in the answer to the request that made the freeze.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub under_way: Vec<String>,
 }
@@ -91,20 +97,20 @@ pub struct WindowView {
     /// As in `Fri 16:00 to Mon 08:00 Europe/Berlin`.
     pub window: String,
     pub reason: Option<String>,
-    /// The beginning of the active occurrence, otherwise of the next one.
+    /// The beginning of the active occurrence, or else of the next one.
     #[schema(value_type = String)]
     pub from: Timestamp,
-    /// The end of that occurrence.
+    /// The end of the same occurrence.
     #[schema(value_type = String)]
     pub until: Timestamp,
-    /// Whether the environment is frozen by it now.
+    /// Whether the window freezes the environment now.
     pub active: bool,
 }
 
-/// What freezes an environment now.
+/// The active freezes of an environment.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FrozenView {
-    /// When the last of these freezes ends; `null`: when it is thawed.
+    /// When the last of these freezes ends; `null`: the environment stays frozen until it is thawed.
     #[schema(value_type = Option<String>)]
     pub until: Option<Timestamp>,
     /// The causes and the end in one sentence.
@@ -117,12 +123,12 @@ pub struct FrozenView {
 pub struct FrozenByView {
     #[schema(value_type = FreezeKind)]
     pub kind: Word<FreezeKind>,
-    /// The id to thaw it with; `null` for a window.
+    /// The id with which the freeze can be thawed; `null` for a window.
     pub id: Option<String>,
     /// For a window: as in `Fri 16:00 to Mon 08:00 Europe/Berlin`.
     pub window: Option<String>,
     pub reason: Option<String>,
-    /// The name of the API token that made it; `null` for a window.
+    /// The name of the API token that made the freeze; `null` for a window.
     pub actor: Option<String>,
     #[schema(value_type = Option<String>)]
     pub until: Option<Timestamp>,

@@ -3,7 +3,7 @@ use utoipa::ToSchema;
 
 use super::{DiffState, Direction, VersionView, Word};
 
-/// `GET /api/v1/diff`: what a promotion would move.
+/// `GET /api/v1/diff`: the effect of a promotion on each repository.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DiffView {
     pub from: String,
@@ -24,11 +24,11 @@ pub struct DiffedView {
     pub old: Vec<VersionView>,
     /// The versions that `from` runs.
     pub new: Vec<VersionView>,
-    /// Whether the new version is newer or older than the old one; only if it moves.
+    /// Whether the new version is newer or older than the old one; only for `moves`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Direction>)]
     pub direction: Option<Word<Direction>>,
-    /// The criterion that decided: `ancestry`, `number`, `time`, `version` or `build_time`.
+    /// The criterion that decided the direction: `ancestry`, `number`, `time`, `version` or `build_time`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
     /// The number of commits of the source repository between the two versions.
@@ -37,7 +37,7 @@ pub struct DiffedView {
     /// The URL of the source repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Why it is skipped.
+    /// Why the repository is skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

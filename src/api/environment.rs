@@ -25,13 +25,13 @@ pub struct EnvironmentView {
     /// `automatic` or `manual`.
     pub update: String,
     pub promote_from: Vec<String>,
-    /// `healthy` if promotions to it need a healthy source.
+    /// `healthy` if promotions into the environment need a healthy source.
     pub promote_when: Option<String>,
     /// How long the source must have been healthy, in seconds.
     pub soak_seconds: Option<u64>,
-    /// The health of its applications in Argo CD at the last check; `null`: not checked yet.
+    /// The health of the environment's applications in Argo CD at the last check; `null`: not checked yet.
     pub health: Option<HealthView>,
-    /// The commit that this was read from; `null` until the branch has been read.
+    /// The commit from which the versions were read; `null` until the branch has been read.
     pub tip: Option<String>,
     /// Why the branch could not be read.
     pub unread_because: Option<String>,
@@ -47,7 +47,7 @@ pub struct EnvironmentView {
 pub struct HealthView {
     #[schema(value_type = HealthState)]
     pub state: Word<HealthState>,
-    /// Since when every application has been Synced and Healthy.
+    /// The time since which every application has been Synced and Healthy.
     #[schema(value_type = Option<String>)]
     pub since: Option<Timestamp>,
     pub applications: Vec<ApplicationView>,
@@ -93,19 +93,19 @@ pub struct CellView {
     /// The rollout of that commit in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutView>,
     pub holds: Vec<HoldView>,
-    /// Waiting updates, for example because of a hold or freeze. If nothing blocked them, the last one would be written.
+    /// Waiting updates, for example because of a hold or freeze. Without wait causes, the last one would be written.
     pub waiting: Vec<UpdateView>,
     /// Left out with `sites=false`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<SiteView>,
 }
 
-/// An environment that promotions come from, and that runs another version.
+/// An environment that promotions come from and that runs another version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DriftView {
     pub environment: String,
     pub version: VersionView,
-    /// Whether that version is newer or older than the one that runs.
+    /// Whether that version is newer or older than the running one.
     #[schema(value_type = Direction)]
     pub direction: Word<Direction>,
 }

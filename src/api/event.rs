@@ -9,8 +9,9 @@ use crate::domain::{Cause, EventState};
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Events {
     pub events: Vec<EventView>,
-    /// Only with `state=failed`: promotions and rollbacks that were refused, in whole or in part, newest first. They cannot be
-    /// replayed; request them again.
+    /// Promotions and rollbacks that were refused, in whole or in part, newest first.
+    ///
+    /// Only with `state=failed`. Requests cannot be replayed, but can be made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Vec<RequestView>>,
 }
@@ -19,14 +20,14 @@ pub struct Events {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     pub id: String,
-    /// `push`, or `catch-up` if the tag was found in the registry and no webhook announced it.
+    /// `push`, or `catch-up` if the registry has the tag and no webhook announced it.
     #[schema(value_type = Cause)]
     pub cause: Word<Cause>,
     /// The receiver that accepted the event, or `catch-up`.
     pub receiver: String,
     pub repository: String,
     pub tag: String,
-    /// The digest that the registry reported; until it has, the digest that the payload names.
+    /// The digest that the registry reported; before its answer, the digest that the payload names.
     pub digest: Option<String>,
     /// The digest that the payload names.
     pub announced_digest: Option<String>,
@@ -70,7 +71,7 @@ pub struct RefusedIn {
 pub struct EventDetailView {
     #[serde(flatten)]
     pub event: EventView,
-    /// One for each environment that the event concerns.
+    /// One update for each environment that the event concerns.
     pub updates: Vec<UpdateView>,
     /// The steps of the event in words, in order of time.
     pub explanation: Vec<StepView>,
@@ -85,8 +86,10 @@ pub struct AttemptView {
     pub at: Timestamp,
     /// `null` if the attempt concerns the event as a whole.
     pub environment: Option<String>,
-    /// What was asked: `registry`, `source` (the source repository), `rules` (image rules, order, manifests), `branch` (the push,
-    /// or the running version), or `replay` if the event was replayed.
+    /// The party that was asked, or `replay` if the event was replayed.
+    ///
+    /// `registry`, `source` (the source repository), `rules` (image rules, order, manifests) or `branch` (the push, or the running
+    /// version).
     pub asked: String,
     pub answered: String,
 }
@@ -110,13 +113,14 @@ pub struct ReplayedEvent {
     /// Only for tokens with the permission `read`.
     #[serde(flatten)]
     pub event: Option<EventDetailView>,
-    /// For a queued event that waited for its next attempt: until when and why. The attempt is made now; if it fails, the event
-    /// waits again.
+    /// The time for which the next attempt was planned, and the reason; only for a queued event.
+    ///
+    /// The attempt is made now. If it fails, the event waits again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hastened: Option<String>,
 }
 
-/// The body of `POST /api/v1/events/replay`: which events to replay.
+/// The body of `POST /api/v1/events/replay`: a filter of events.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayFilter {

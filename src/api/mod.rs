@@ -1,7 +1,7 @@
-//! The wire types of the HTTP API: what the server sends and what clients send, defined once for both sides.
+//! The wire types of the HTTP API, defined once for server and clients.
 //!
-//! Plain data with `Serialize`, `Deserialize` and an OpenAPI schema. `http` converts rows and decisions into these types;
-//! `cli` reads them. A member that is not listed here is ignored by clients, so a newer server may add some.
+//! Plain data with `Serialize`, `Deserialize` and an OpenAPI schema. `http` converts rows and decisions into these types; `cli`
+//! reads them. Clients ignore members that are not listed here, so a newer server may add members.
 //!
 //! In reading order: `word` (states), `problem` (errors), `update`, `event`, `request`, `block` (holds and freezes),
 //! `environment`, `diff`, `history`, `receiver`, `registry`, `reload`, `stream`.

@@ -7,10 +7,10 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// An error in the format of RFC 9457, sent as `application/problem+json`.
 ///
-/// Reading one is lenient: other servers and proxies leave members out.
+/// Parsing is lenient, because other servers and proxies omit members.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the status says what kind of problem it is.
+    /// Always `about:blank`, because the status identifies the kind of problem.
     #[serde(rename = "type", default)]
     #[schema(required)]
     pub kind: String,
@@ -21,11 +21,11 @@ pub struct Problem {
     #[serde(default)]
     #[schema(required)]
     pub status: u16,
-    /// What is wrong and what to do.
+    /// The fault, and how to correct it.
     #[serde(default)]
     #[schema(required)]
     pub detail: String,
-    /// The faults in the settings, if the request was to read them again.
+    /// The faults in the settings, if the request was a reload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultView>,
     /// Sent as the header `WWW-Authenticate` of a 401.
@@ -48,7 +48,7 @@ pub struct FaultView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     pub message: String,
-    /// What to write instead.
+    /// The correction.
     pub hint: Option<String>,
 }
 

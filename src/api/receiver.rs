@@ -14,7 +14,7 @@ pub struct Receivers {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReceiverView {
     pub name: String,
-    /// As in the settings: `docker-hub`, `harbor`, ….
+    /// The kind, as in the settings: `docker-hub`, `harbor`, ….
     pub kind: String,
     /// The usual name of the sender.
     pub sender: String,
@@ -26,7 +26,7 @@ pub struct ReceiverView {
     pub credential: String,
     /// The registry of every image; `null`: the payload names it.
     pub registry: Option<String>,
-    /// As in `50/s`; `null`: no limit.
+    /// The rate limit, as in `50/s`; `null`: no limit.
     pub rate_limit: Option<String>,
     /// How long a repeated delivery counts as a duplicate.
     pub duplicate_window_seconds: u64,
@@ -42,6 +42,8 @@ pub struct ReceiverView {
 pub struct LastRequest {
     #[schema(value_type = String)]
     pub at: Timestamp,
+    /// The result of the request.
+    ///
     /// `accepted`, `ignored`, `unauthorized`, `rate_limited`, `too_large`, `too_slow`, `unavailable` or `failed`.
     pub outcome: String,
 }
@@ -60,7 +62,9 @@ pub struct WebhookAnswer {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct AnswerBranch {
     pub branch: String,
-    /// `reading`; `known` if the mirror already has that commit; `foreign` if no environment uses the branch.
+    /// The state of the branch.
+    ///
+    /// `reading`: the branch is being read. `known`: the mirror already has the commit. `foreign`: no environment uses the branch.
     pub state: String,
 }
 

@@ -19,17 +19,19 @@ pub struct RegistryView {
 /// The state of catch-up with a registry.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct CatchUpView {
+    /// The result of the last request.
+    ///
     /// `waiting` (no list yet), `listed`, `unsupported` (the registry lists no tags), `no_list` (the answer is not a list of tags),
     /// `not_allowed` (authentication failed or access denied) or `not_now` (no answer, or the registry asked us to wait).
     pub state: String,
-    /// Why it is not `listed`.
+    /// Why the state is not `listed`.
     pub reason: Option<String>,
-    /// How many of its repositories are managed and run in an automatic environment.
+    /// The number of managed repositories of the registry that run in an automatic environment.
     pub repositories: usize,
     /// When the last list was received.
     #[schema(value_type = Option<String>)]
     pub listed_at: Option<Timestamp>,
-    /// When its tags are listed again, if not in the next round.
+    /// When the registry's tags are listed again, if not in the next round.
     #[schema(value_type = Option<String>)]
     pub ask_again_at: Option<Timestamp>,
 }

@@ -1,17 +1,17 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `POST /api/v1/reload`: what changed in the settings.
+/// `POST /api/v1/reload`: the changed sections of the settings.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
-    /// One for each section whose text, or a file that it names, changed.
+    /// One entry for each section whose text, or a file that it names, changed.
     pub changes: Vec<SectionChange>,
 }
 
 /// A section of the settings that changed.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SectionChange {
-    /// As in the settings: `[[receiver]]`.
+    /// The kind of section, as in the settings: `[[receiver]]`.
     pub section: String,
     /// The name of the section; `null` if there is only one of its kind.
     pub name: Option<String>,

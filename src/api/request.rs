@@ -14,7 +14,7 @@ use crate::store::RolloutState;
 pub struct PromotionBody {
     /// The environment that changes.
     pub to: String,
-    /// The environment whose versions are taken; may be left out if `promote_from` has only one.
+    /// The environment that the versions come from; may be left out if `promote_from` has only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// The repositories to promote, each by its whole name or its last component if that is unambiguous.
@@ -25,16 +25,17 @@ pub struct PromotionBody {
     /// A tag to promote instead of the version that `from` runs. Needs `repositories`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Repository to the tag that the caller believes `to` runs. A mismatch is 409.
+    /// The tag that `to` runs according to the caller, by repository. A mismatch is 409.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expect: BTreeMap<String, String>,
-    /// Show what would happen and change nothing.
+    /// Show the effect and change nothing.
     #[serde(default)]
     pub dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Promote even if the source is not as healthy as `promote_when` and `soak` demand, or `to` is frozen. Needs a `reason`, which
-    /// goes into the commit, and the permission `override:NAME`.
+    /// Promote even if the source is not healthy (for long enough), or `to` is frozen.
+    ///
+    /// Needs a `reason`, which becomes part of the commit, and the permission `override:NAME`.
     #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub overrides: bool,
     /// Accept the promotion while the gate of `from` is closed. It goes through when the gate opens, or ends with a reason.
@@ -57,7 +58,7 @@ pub struct RollbackBody {
     /// How long the hold lasts, as in `30m`, `4h` or `2d`; default: until it is released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_for: Option<String>,
-    /// Show what would happen and change nothing.
+    /// Show the effect and change nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -72,23 +73,23 @@ pub struct RequestView {
     pub state: Word<RequestState>,
     /// The environment that changes.
     pub to: String,
-    /// The environment whose versions are taken.
+    /// The environment that the versions come from.
     pub from: Option<String>,
-    /// The name of the API token that requested it.
+    /// The name of the API token that made the request.
     pub actor: String,
     /// The reason given with the request.
     pub requested_because: Option<String>,
     #[schema(value_type = String)]
     pub created_at: Timestamp,
-    /// The last commit that contains a part of it.
+    /// The last commit with an update of the request.
     pub commit: Option<String>,
     /// The edited sites.
     pub changes: Vec<ChangeView>,
-    /// Why it is refused or waits, or that there was nothing to do.
+    /// Why the request was refused or waits, or why there was nothing to do.
     pub reason: Option<String>,
-    /// One for each repository.
+    /// One update for each repository.
     pub updates: Vec<UpdateView>,
-    /// The rollout of its commits in Argo CD; `null` if Argo CD is not configured.
+    /// The rollout of the request's commits in Argo CD; `null` if Argo CD is not configured.
     pub rollout: Option<RolloutSummary>,
     /// The closed gate or the freeze that was overridden, or the freeze that a rollback passed.
     pub overridden: Option<String>,
@@ -112,7 +113,7 @@ pub struct Promotions {
 /// The rollout of all commits of a promotion or rollback.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RolloutSummary {
-    /// The state of the rollout that is least advanced or failed.
+    /// The state of the rollout that is least advanced, or that failed.
     #[schema(value_type = RolloutState)]
     pub state: Word<RolloutState>,
     pub reason: Option<String>,
@@ -120,11 +121,11 @@ pub struct RolloutSummary {
     pub ended_at: Option<Timestamp>,
 }
 
-/// The answer to a dry run: what a promotion would do.
+/// The answer to a dry run: the effect of a promotion or rollback.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PreviewView {
     pub dry_run: bool,
-    /// The commit that the change would be applied to.
+    /// The commit to which the change would be applied.
     pub parent: String,
     /// A unified diff; `null` if the token lacks the permission `read`, because a diff shows manifests.
     pub diff: Option<String>,
@@ -134,14 +135,14 @@ pub struct PreviewView {
     pub skipped: Vec<String>,
 }
 
-/// What a promotion would do with one repository.
+/// The effect of a promotion or rollback on one repository.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PreviewedView {
     pub repository: String,
     /// The versions that the environment runs.
     #[serde(default)]
     pub old: Vec<VersionView>,
-    /// Whether the version is newer or older than the one that runs.
+    /// Whether the version is newer or older than the running one.
     #[serde(default = "unknown")]
     #[schema(value_type = Direction)]
     pub direction: Word<Direction>,
@@ -152,7 +153,7 @@ pub struct PreviewedView {
     pub reason: Option<String>,
 }
 
-/// For servers of 0.1.0.
+/// The default for servers of 0.1.0, which do not send the direction.
 fn unknown() -> Word<Direction> {
     Direction::Unknown.into()
 }

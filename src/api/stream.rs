@@ -5,8 +5,9 @@ use super::Word;
 use crate::domain::{EventState, RequestKind, UpdateState};
 use crate::store::RolloutState;
 
-/// A message of `GET /api/v1/stream`. Messages are not stored: a client that was disconnected reads the lists
-/// instead.
+/// A message of `GET /api/v1/stream`.
+///
+/// Messages are not stored. A client that was disconnected reads the lists instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamMessage {
     pub at: Timestamp,

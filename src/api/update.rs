@@ -18,15 +18,15 @@ pub struct VersionView {
 pub struct ChangeView {
     pub environment: String,
     pub repository: String,
-    /// From the root of the config repository.
+    /// The file, from the root of the config repository.
     pub path: String,
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: u32,
     pub old: VersionView,
     pub new: VersionView,
 }
 
-/// An update: an environment shall run a version.
+/// An update: an environment is to run a version.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateView {
     pub id: String,
@@ -37,10 +37,11 @@ pub struct UpdateView {
     #[schema(value_type = UpdateState)]
     pub state: Word<UpdateState>,
     pub reason: Option<String>,
-    /// The criterion that decided whether the version is newer than the running one: `ancestry`, `number`, `time`, `version`,
-    /// `build_time` or `arrival`. `null` for promotions and rollbacks.
+    /// The criterion that decided whether the version is newer than the running one.
+    ///
+    /// `ancestry`, `number`, `time`, `version`, `build_time` or `arrival`. `null` for promotions and rollbacks.
     pub decided_by: Option<String>,
-    /// What the version was compared with, and the result.
+    /// The version with which the update was compared, and the result, in words.
     pub decided_because: Option<String>,
     pub commit: Option<String>,
     pub changes: Vec<ChangeView>,
@@ -77,18 +78,20 @@ pub struct RolledView {
     pub state: String,
     /// The sync status that Argo CD last reported: `Synced`, `OutOfSync` or `Unknown`.
     pub sync: Option<String>,
-    /// The health that Argo CD last reported: `Healthy`, `Progressing`, `Degraded`, `Suspended`, `Missing` or `Unknown`.
+    /// The health that Argo CD last reported.
+    ///
+    /// `Healthy`, `Progressing`, `Degraded`, `Suspended`, `Missing` or `Unknown`.
     pub health: Option<String>,
     /// The commit that Argo CD last reported.
     pub revision: Option<String>,
     pub reason: Option<String>,
-    /// When we asked Argo CD to refresh the application.
+    /// When Tagrelay requested the refresh of the application.
     #[schema(value_type = Option<String>)]
     pub refreshed_at: Option<Timestamp>,
-    /// When the application was first seen at the commit or a later one.
+    /// When the application was first seen at this commit or a later one.
     #[schema(value_type = Option<String>)]
     pub reached_at: Option<Timestamp>,
-    /// When the application was first seen Synced at that commit.
+    /// When the application was first seen Synced at this commit or a later one.
     #[schema(value_type = Option<String>)]
     pub synced_at: Option<Timestamp>,
     #[schema(value_type = Option<String>)]

@@ -11,14 +11,14 @@ use crate::store::RolloutState;
 
 /// A closed list of words that stand for the values of `Self` on the wire.
 pub trait Words: Copy + PartialEq + 'static {
-    /// Every value, in the order in which documents list them.
+    /// Every value, in the order of the lists in the documentation.
     fn all() -> &'static [Self];
 
     /// Returns the word of a value.
     fn word(self) -> &'static str;
 }
 
-/// A word on the wire: a value of `T`, or a word that this version does not know because a newer server sent it.
+/// A word on the wire: a value of `T`, or an unknown word from a newer server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word<T> {
     /// A value that this version knows.
@@ -28,7 +28,7 @@ pub enum Word<T> {
 }
 
 impl<T: Words> Word<T> {
-    /// Reads a word. One that this version does not know is kept as it is.
+    /// Reads a word. An unknown word is kept as it is.
     pub fn read(word: &str) -> Self {
         let known = T::all().iter().find(|value| value.word() == word);
         known.map_or_else(|| Self::Other(word.to_owned()), |value| Self::Known(*value))
@@ -73,7 +73,7 @@ impl<'de, T: Words> Deserialize<'de> for Word<T> {
     }
 }
 
-/// Makes enums usable as a [`Word`] and lists their words in the OpenAPI document.
+/// Makes enums usable as a [`Word`], and lists their words in the OpenAPI document.
 macro_rules! words {
     ($($name:ident),* $(,)?) => {$(
         impl Words for $name {
@@ -100,7 +100,7 @@ macro_rules! words {
 words!(Cause, EventState, RolloutState, RequestKind, RequestState, UpdateState);
 words!(DeliveryState, DiffState, Direction, FreezeKind, HealthState, PreviewState);
 
-/// Defines an enum of words that only the wire knows.
+/// Defines an enum of words that are used only on the wire.
 macro_rules! wire_words {
     ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$meta])*
@@ -123,21 +123,21 @@ wire_words! {
     /// Whether a delivery made a new event.
     DeliveryState {
         Queued = "queued",
-        /// It repeats an earlier delivery, whose event is named instead.
+        /// The delivery repeats an earlier one. The answer names the event of the earlier delivery.
         Duplicate = "duplicate",
     }
 
-    /// What a promotion would do with a repository.
+    /// The effect of a promotion on a repository.
     DiffState {
-        /// It would move.
+        /// The repository would get the new version.
         Moves = "moves",
         /// Both environments run the same version.
         Same = "same",
-        /// It would stay as it is, with a reason.
+        /// The repository would stay as it is, with a reason.
         Skipped = "skipped",
     }
 
-    /// How a version relates to the one that it would replace.
+    /// The order of a version and the version that it would replace.
     Direction {
         Newer = "newer",
         Older = "older",
@@ -160,11 +160,11 @@ wire_words! {
         Unhealthy = "unhealthy",
     }
 
-    /// What a promotion would do with one repository.
+    /// The effect of a promotion or rollback on one repository.
     PreviewState {
-        /// Its manifests would change.
+        /// The manifests of the repository would change.
         Changed = "changed",
-        /// Its manifests would change when a freeze ends.
+        /// The manifests of the repository would change when a freeze ends.
         Waiting = "waiting",
         /// The environment runs the version already.
         Unchanged = "unchanged",
@@ -192,8 +192,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&word).unwrap(), "\"on-the-moon\"");
     }
 
-    /// Between `<!-- words: NAME -->` and `<!-- /words -->` a page lists the words of the enum NAME; with `NAME, final` only
-    /// those that end a row. Of a table, the first column counts.
+    /// Checks the lists of words in the documentation.
+    ///
+    /// A list of the words of the enum NAME is between `<!-- words: NAME -->` and `<!-- /words -->`. With `NAME, final` it contains
+    /// only final words. Of a table, the first column counts.
     #[test]
     fn lists_of_words_in_the_documentation_are_complete() {
         let lists = [

@@ -42,7 +42,7 @@ pub enum PrepareError {
     /// The plan names an environment of another repository.
     #[error("the environment `{0}` does not belong to this config repository")]
     UnknownEnvironment(String),
-    /// The mirror lacks objects of the tip. The next refresh resets it.
+    /// The mirror lacks objects of the tip. The next refresh resets the mirror.
     #[error("the mirror is damaged and will be reset: {0}")]
     Damaged(String),
     /// The signing key cannot be used now.

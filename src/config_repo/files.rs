@@ -28,7 +28,7 @@ pub(super) struct File {
     id: ObjectId,
 }
 
-/// The sites of a file, or why it is skipped.
+/// The sites of a file, or the reason why the file is skipped.
 pub(super) type FileSites = Result<Reading, String>;
 
 /// The sites of files that were just edited, so that they need not be read again.

@@ -16,7 +16,9 @@ words! {
     }
 }
 
-/// A block: until it ends, updates of its environment (and repository, if it names one) wait.
+/// A block. Updates of its environment wait until it ends.
+///
+/// If the block names a repository, only updates of that repository wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// A ULID.

@@ -97,7 +97,7 @@ pub enum Ground {
     Tip,
     /// The candidate that is written instead, by its update id.
     ///
-    /// The ended candidate ends only when the other one has landed, because that push may be rejected.
+    /// The end takes effect only when the other candidate has landed, because its push may be rejected.
     Rival(String),
 }
 

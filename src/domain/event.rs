@@ -18,7 +18,7 @@ words! {
         Committed = "committed",
         /// Nothing was written, and an environment runs the version already or no environment had to change.
         Unchanged = "unchanged",
-        /// A newer version took its place before it was written.
+        /// A newer version replaced the version of the event before it was written.
         Superseded = "superseded",
         /// Ended with an explained no.
         Refused = "refused",

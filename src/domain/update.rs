@@ -21,7 +21,7 @@ words! {
         Unchanged = "unchanged",
         /// A newer version replaced the update before it was written.
         Superseded = "superseded",
-        /// Ended, with a reason that explains the refusal.
+        /// Refused, with a reason.
         Refused = "refused",
         /// Cancelled on request before it was written (promotions and rollbacks only).
         Cancelled = "cancelled",

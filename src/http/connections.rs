@@ -23,8 +23,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::CurrentRoutes;
+use super::slots::{Class, Slot, Slots};
 use super::tls::Tls;
+use super::{CurrentRoutes, Problem};
 
 /// The limits of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub async fn serve(
     tls: Option<Tls>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let all = Arc::new(Connections { limits, open: Mutex::default() });
+    let slots = Arc::new(Slots::new(limits.connections));
+    let all = Arc::new(Connections { limits, open: Mutex::default(), slots });
     let mut tasks = JoinSet::new();
     if let Some(tls) = &tls {
         tasks.spawn(tls.clone().watch(stopped.clone()));
@@ -131,6 +133,7 @@ fn refuse(stream: &TcpStream) {
 struct Connections {
     limits: ConnectionLimits,
     open: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
+    slots: Arc<Slots>,
 }
 
 /// The state of a connection.
@@ -277,13 +280,22 @@ where
     let connection = Arc::clone(&place.connection);
     let limits = place.all.limits;
     let answering = Arc::clone(&connection);
+    let slots = Arc::clone(&place.all.slots);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let answering = answering.request_arrived();
         // Looked up for each request, so that a kept connection uses the new routes after a reload.
-        let response = TowerToHyperService::new(routes.get()).call(request);
+        let (router, receivers) = routes.get();
+        let class = Class::of(request.uri().path(), &receivers);
+        let response = slots.enter(class.clone(), &receivers).ok_or(class).map(|slot| {
+            let response = TowerToHyperService::new(router).call(request);
+            (response, slot)
+        });
         async move {
-            let response = response.await?;
-            Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering }))
+            let (response, slot) = match response {
+                Ok((response, slot)) => (response.await?, Some(slot)),
+                Err(class) => (crowded(&class), None),
+            };
+            Ok::<_, Infallible>(response.map(|body| Answer { body, _answering: answering, _slot: slot }))
         }
     });
     let stream = TokioIo::new(Watched { stream, connection: Arc::clone(&connection) });
@@ -316,10 +328,21 @@ where
     drop(place);
 }
 
+/// The answer to a request of a class whose share is used up. It closes the connection, whose place others can use.
+fn crowded(class: &Class) -> http::Response<Body> {
+    tracing::debug!(?class, "request refused: the rest of max_connections is kept for others");
+    let detail = "too many requests of this kind at once: try again later";
+    let problem = Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Duration::from_secs(1));
+    let mut response = axum::response::IntoResponse::into_response(problem);
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
+}
+
 /// The body of a response. The request counts as running until it is dropped.
 struct Answer {
     body: Body,
     _answering: Answering,
+    _slot: Option<Slot>,
 }
 
 impl HttpBody for Answer {
@@ -394,7 +417,11 @@ mod tests {
     use super::*;
 
     fn connections(number: usize) -> Arc<Connections> {
-        Arc::new(Connections { limits: ConnectionLimits::new(number), open: Mutex::default() })
+        Arc::new(Connections {
+            limits: ConnectionLimits::new(number),
+            open: Mutex::default(),
+            slots: Arc::new(Slots::new(number)),
+        })
     }
 
     /// Makes later times differ from earlier ones.

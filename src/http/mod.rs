@@ -15,12 +15,13 @@ mod detach;
 mod gate;
 mod operations;
 mod problem;
+mod slots;
 mod tls;
 mod trace;
 mod webhooks;
 mod well_formed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use api::{ReloadRequest, Reloads, document};
 pub use connections::{ConnectionLimits, serve};
 pub use tls::{Tls, TlsError};
 
+use api::OpenStreams;
 use detach::Orphans;
 use gate::Gate;
 
@@ -67,6 +69,7 @@ struct Inner {
     storing_last: AtomicBool,
     /// The tokens in force. A reload replaces them for open streams, too.
     tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
+    streams: OpenStreams,
     max_body_bytes: usize,
     /// Fetches certificates and keys, and confirms subscriptions, if a sender asks for it.
     errands: reqwest::Client,
@@ -105,7 +108,8 @@ impl Routes {
             .iter()
             .map(|receiver| Arc::new(Gate::new(receiver.clone(), parts.max_body_bytes)))
             .collect();
-        let kept = Kept { has_been_ready: Arc::default(), orphans: Orphans::default(), tokens: Arc::default() };
+        let (has_been_ready, orphans) = Default::default();
+        let kept = Kept { has_been_ready, orphans, tokens: Arc::default(), streams: OpenStreams::default() };
         Ok(Self::join(parts, gates, errands, kept))
     }
 
@@ -120,12 +124,13 @@ impl Routes {
         let gates = parts.receivers.iter().map(gate).collect();
         let old = &self.app.0;
         let has_been_ready = Arc::clone(&old.has_been_ready);
-        let kept = Kept { has_been_ready, orphans: old.orphans.clone(), tokens: Arc::clone(&old.tokens) };
+        let (orphans, streams) = (old.orphans.clone(), old.streams.clone());
+        let kept = Kept { has_been_ready, orphans, tokens: Arc::clone(&old.tokens), streams };
         Self::join(parts, gates, old.errands.clone(), kept)
     }
 
     fn join(parts: Parts, gates: Vec<Arc<Gate>>, errands: reqwest::Client, kept: Kept) -> Self {
-        let Kept { has_been_ready, orphans, tokens } = kept;
+        let Kept { has_been_ready, orphans, tokens, streams } = kept;
         tokens.send_replace(parts.tokens.into_iter().map(Arc::new).collect());
         let Parts { relay, max_body_bytes, reloads, stopped, .. } = parts;
         let receivers = gates.into_iter().map(|gate| (gate.receiver.name().to_owned(), gate)).collect();
@@ -135,6 +140,7 @@ impl Routes {
             receivers,
             storing_last,
             tokens,
+            streams,
             max_body_bytes,
             errands,
             reloads,
@@ -158,6 +164,11 @@ impl Routes {
         finish(router, &self.app)
     }
 
+    /// Returns the names of the receivers.
+    pub fn receivers(&self) -> Arc<BTreeSet<String>> {
+        Arc::new(self.app.0.receivers.keys().cloned().collect())
+    }
+
     /// Returns the routes of the address for operations: health and `/metrics`.
     pub fn operations(&self) -> Router {
         finish(operations::health_routes().route("/metrics", get(operations::metrics)), &self.app)
@@ -169,23 +180,25 @@ struct Kept {
     has_been_ready: Arc<AtomicBool>,
     orphans: Orphans,
     tokens: Arc<watch::Sender<Vec<Arc<ApiToken>>>>,
+    streams: OpenStreams,
 }
 
 /// The routes in force. Clones share them.
 #[derive(Clone)]
-pub struct CurrentRoutes(Arc<RwLock<Router>>);
+pub struct CurrentRoutes(Arc<RwLock<(Router, Arc<BTreeSet<String>>)>>);
 
 impl CurrentRoutes {
-    pub fn new(routes: Router) -> Self {
-        Self(Arc::new(RwLock::new(routes)))
+    /// `receivers`: the names in `/webhooks/NAME`.
+    pub fn new(routes: Router, receivers: Arc<BTreeSet<String>>) -> Self {
+        Self(Arc::new(RwLock::new((routes, receivers))))
     }
 
     /// Replaces the routes. Running requests finish with the old ones.
-    pub fn set(&self, routes: Router) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    pub fn set(&self, routes: Router, receivers: Arc<BTreeSet<String>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (routes, receivers);
     }
 
-    fn get(&self) -> Router {
+    fn get(&self) -> (Router, Arc<BTreeSet<String>>) {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

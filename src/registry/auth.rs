@@ -16,10 +16,11 @@ use url::Url;
 use super::body::read_at_most;
 use super::challenge::{Bearer, Challenge, choose};
 use super::client::TimeLimits;
+use super::cloud::Cloud;
 use super::docker_config::Account;
 use super::failure::{RegistryFailure, no_answer, temporary};
 use super::lenient::Count;
-use super::login::Login;
+use super::login::{Found, Login};
 use tagrelay_secret::ExposeSecret as _;
 
 /// Lifetime of a token without `expires_in`.
@@ -51,8 +52,8 @@ pub(super) struct Token {
 pub(super) enum Authorization {
     /// No credentials, because the registry has not sent a challenge yet.
     Nothing,
-    /// User name and password.
-    Basic(HeaderValue),
+    /// User name and password, from this account.
+    Basic { header: HeaderValue, found: Found },
     /// A token; `cached` unless it was fetched for this request.
     Bearer { token: Arc<Token>, cached: bool },
 }
@@ -62,7 +63,7 @@ impl Authorization {
     pub(super) fn header(&self) -> Option<HeaderValue> {
         match self {
             Self::Nothing => None,
-            Self::Basic(header) => Some(header.clone()),
+            Self::Basic { header, .. } => Some(header.clone()),
             Self::Bearer { token, .. } => Some(token.header.clone()),
         }
     }
@@ -71,7 +72,7 @@ impl Authorization {
 /// Authenticates requests to one registry.
 pub(super) struct Authenticator {
     context: Arc<Context>,
-    /// The last challenge. Later requests answer it at once, without a 401 first.
+    /// The last challenge. Later requests answer the challenge at once, without a 401 first.
     challenge: Mutex<Option<Challenge>>,
     /// The tokens by scope. Concurrent requests share one fetch of a token.
     tokens: Mutex<HashMap<String, Shared<BoxFuture<'static, Answer>>>>,
@@ -107,8 +108,8 @@ impl Authenticator {
 
     /// Returns the credentials of the second request, after a 401 to `rejected`.
     ///
-    /// A cached token is replaced once. A token that was fetched for this request is replaced only if the registry now
-    /// names another token service.
+    /// A cached token, also a cached account of a cloud, is replaced once. One that was fetched for this request is replaced
+    /// only if the registry now names another token service.
     pub(super) async fn authorization_after(
         &self,
         rejected: Authorization,
@@ -123,7 +124,11 @@ impl Authenticator {
             )));
         };
         let before = lock(&self.challenge).replace(challenge.clone());
-        let tried = matches!(rejected, Authorization::Basic(_) | Authorization::Bearer { cached: false, .. });
+        let tried = match &rejected {
+            Authorization::Nothing | Authorization::Bearer { cached: true, .. } => false,
+            Authorization::Bearer { cached: false, .. } => true,
+            Authorization::Basic { found, .. } => !self.context.login.drop_refused(found),
+        };
         if tried && before.as_ref() == Some(&challenge) {
             self.forget(&challenge);
             return Err(self.refused());
@@ -139,11 +144,11 @@ impl Authenticator {
         scope: &str,
     ) -> Result<Authorization, RegistryFailure> {
         let authorization = match &challenge {
-            Challenge::Basic => self.basic(scope),
+            Challenge::Basic => self.basic(scope).await,
             Challenge::Bearer(bearer) => {
                 let rejected = match &rejected {
                     Authorization::Bearer { token, .. } => Some(token),
-                    Authorization::Nothing | Authorization::Basic(_) => None,
+                    Authorization::Nothing | Authorization::Basic { .. } => None,
                 };
                 self.token(bearer.clone(), scope, rejected).await
             }
@@ -164,6 +169,11 @@ impl Authenticator {
         }
     }
 
+    /// Returns the cloud of a login that the settings do not mention.
+    pub(super) fn automatic_login(&self) -> Option<Cloud> {
+        self.context.login.automatic()
+    }
+
     /// Returns the failure for a registry that denies access.
     pub(super) fn refused(&self) -> RegistryFailure {
         self.context.refused("registry", &self.context.host)
@@ -180,17 +190,18 @@ impl Authenticator {
         }
     }
 
-    fn basic(&self, scope: &str) -> Result<Authorization, RegistryFailure> {
+    async fn basic(&self, scope: &str) -> Result<Authorization, RegistryFailure> {
         let host = &self.context.host;
-        match self.context.account(scope)? {
-            Some(Account::Password { username, password }) => {
-                Ok(Authorization::Basic(basic_header(&username, &password, host)?))
+        let Some(found) = self.context.account(scope).await? else { return Err(self.refused()) };
+        match found.account() {
+            Account::Password { username, password } => {
+                let header = basic_header(username, password, host)?;
+                Ok(Authorization::Basic { header, found })
             }
-            Some(Account::IdentityToken(_)) => Err(RegistryFailure::not_allowed(format!(
-                "registry {host} requires a password, and the entry in docker_config has an identitytoken, which only a \
-                 token service accepts: write username and password instead"
+            Account::IdentityToken(_) => Err(RegistryFailure::not_allowed(format!(
+                "registry {host} requires a password, and its account is an identity token, which only a token service \
+                 accepts: write username and password instead"
             ))),
-            None => Err(self.refused()),
         }
     }
 
@@ -251,9 +262,9 @@ impl Context {
     }
 
     /// Returns the current account for the repository in a scope; `None`: anonymous.
-    fn account(&self, scope: &str) -> Result<Option<Account>, RegistryFailure> {
+    async fn account(&self, scope: &str) -> Result<Option<Found>, RegistryFailure> {
         let path = scope.strip_prefix("repository:").and_then(|rest| rest.rsplit_once(':'));
-        self.login.account(&self.host, path.map_or("", |(path, _)| path))
+        self.login.account(&self.host, path.map_or("", |(path, _)| path)).await
     }
 
     /// Returns the URL of the token service. An error if the credentials of `account` must not be sent there.
@@ -266,7 +277,9 @@ impl Context {
     /// A 401 over plain HTTP may be forged. The credentials are then sent over plain HTTP only to hosts that receive them over
     /// plain HTTP anyway: the registry's own host, on any port, or a host with `plain_http = true`. An HTTPS registry never leads
     /// to a token service with plain HTTP.
-    fn realm(&self, bearer: &Bearer, account: Option<&Account>) -> Result<Url, RegistryFailure> {
+    ///
+    /// The account of a cloud may be good for more than its registry, so it goes only to hosts of that cloud.
+    fn realm(&self, bearer: &Bearer, found: Option<&Found>) -> Result<Url, RegistryFailure> {
         let host = &self.host;
         let realm = Url::parse(&bearer.realm).map_err(|error| {
             RegistryFailure::not_allowed(format!(
@@ -275,9 +288,18 @@ impl Context {
             ))
         })?;
         let named = realm.host_str().unwrap_or_default();
+        if let Some(cloud) = found.and_then(Found::cloud)
+            && (realm.scheme() != "https" || realm.port().is_some() || Cloud::of_host(named) != Some(cloud))
+        {
+            return Err(RegistryFailure::not_allowed(format!(
+                "registry {host} names a token service at {}://{named}, which is not a registry host of this cloud over HTTPS; the \
+                 token of login = \"{cloud}\" was not sent there",
+                realm.scheme()
+            )));
+        }
         match realm.scheme() {
             "https" => Ok(realm),
-            "http" if self.plain_http && (account.is_none() || self.is_insecure(&realm)) => Ok(realm),
+            "http" if self.plain_http && (found.is_none() || self.is_insecure(&realm)) => Ok(realm),
             "http" if self.plain_http => Err(RegistryFailure::not_allowed(format!(
                 "registry {host} names a token service at http://{named}, which is another host without HTTPS; no credentials \
                  were sent there: correct the realm in the registry's own settings, or add a [[registry]] with the host and port \
@@ -326,29 +348,51 @@ struct TokenAnswer {
     expires_in: Count,
 }
 
-/// Fetches a token with the right to pull.
+/// Fetches a token with the right to pull. An account of a cloud that is refused is replaced once.
 async fn fetch(context: Arc<Context>, bearer: Bearer, scope: String) -> Answer {
-    let account = context.account(&scope)?;
-    let address = context.realm(&bearer, account.as_ref())?;
-    let service_host = address.host_str().unwrap_or_default().to_owned();
+    loop {
+        let found = context.account(&scope).await?;
+        match request_token(&context, &bearer, &scope, found.as_ref()).await? {
+            Some(token) => return Ok(Arc::new(token)),
+            None if found.as_ref().is_some_and(|found| context.login.drop_refused(found)) => {}
+            None => {
+                let address = context.realm(&bearer, found.as_ref())?;
+                return Err(context.refused("the token service", address.host_str().unwrap_or_default()));
+            }
+        }
+    }
+}
+
+/// Requests a token once; `None`: the account is refused.
+async fn request_token(
+    context: &Context,
+    bearer: &Bearer,
+    scope: &str,
+    found: Option<&Found>,
+) -> Result<Option<Token>, RegistryFailure> {
+    let address = context.realm(bearer, found)?;
+    let service_host = address.host_str().unwrap_or_default();
     let who = format!("the token service {service_host} of registry {}", context.host);
-    let request = token_request(&context, address, &bearer, &scope, account)?;
+    let request = token_request(context, address.clone(), bearer, scope, found.map(Found::account))?;
     // The lifetime counts from before the request, because the service issues the token before the answer arrives.
     let asked_at = Instant::now();
     let failed = |error| no_answer(error, &who, &context.host, context.limits);
     let response = request.send().await.map_err(failed)?;
     let status = response.status();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Ok(None);
+    }
     if !status.is_success() {
-        return Err(temporary(status, response.headers(), &who, &context.host).unwrap_or_else(|| match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => context.refused("the token service", &service_host),
-            _ => RegistryFailure::not_allowed(format!(
+        return Err(temporary(status, response.headers(), &who, &context.host).unwrap_or_else(|| {
+            RegistryFailure::not_allowed(format!(
                 "{who} answered {status} instead of a token: check the registry's host"
-            )),
+            ))
         }));
     }
     let body = read_at_most(response, MAX_TOKEN_ANSWER_BYTES).await.map_err(failed)?;
     let answer = body.and_then(|body| serde_json::from_slice::<TokenAnswer>(&body).ok());
-    answer.and_then(|answer| read_token(answer, asked_at)).map(Arc::new).ok_or_else(|| {
+    let token = answer.and_then(|answer| read_token(answer, asked_at));
+    token.map(Some).ok_or_else(|| {
         RegistryFailure::not_now(format!("{who} answered {status} without a token; retrying; see its log"))
     })
 }
@@ -362,26 +406,27 @@ fn token_request(
     mut address: Url,
     bearer: &Bearer,
     scope: &str,
-    account: Option<Account>,
+    account: Option<&Account>,
 ) -> Result<reqwest::RequestBuilder, RegistryFailure> {
     let service = bearer.service.as_deref().map(|service| ("service", service));
     let parameters = service.into_iter().chain([("scope", scope)]);
+    let client = context.login.client().unwrap_or(&context.client);
     match account {
         Some(Account::IdentityToken(token)) => {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token").append_pair("client_id", "tagrelay");
             form.append_pair("refresh_token", token.expose_secret()).extend_pairs(parameters);
             let form_type = "application/x-www-form-urlencoded";
-            Ok(context.client.post(address).header(header::CONTENT_TYPE, form_type).body(form.finish()))
+            Ok(client.post(address).header(header::CONTENT_TYPE, form_type).body(form.finish()))
         }
         Some(Account::Password { username, password }) => {
             address.query_pairs_mut().extend_pairs(parameters);
-            let header = basic_header(&username, &password, &context.host)?;
-            Ok(context.client.get(address).header(header::AUTHORIZATION, header))
+            let header = basic_header(username, password, &context.host)?;
+            Ok(client.get(address).header(header::AUTHORIZATION, header))
         }
         None => {
             address.query_pairs_mut().extend_pairs(parameters);
-            Ok(context.client.get(address))
+            Ok(client.get(address))
         }
     }
 }
@@ -399,6 +444,7 @@ fn read_token(answer: TokenAnswer, asked_at: Instant) -> Option<Token> {
 mod tests {
     use super::*;
     use crate::registry::Credentials;
+    use crate::registry::client::Addresses;
     use tagrelay_secret::Secret;
 
     fn login(password: &str) -> Login {
@@ -424,9 +470,11 @@ mod tests {
     fn credentials_quoted_by_the_registry_are_redacted() {
         let client = super::super::client::ClientFor {
             ca_bundle: None,
-            loopback: true,
+            is_near: true,
             plain_http: true,
+            redirects: true,
             limits: TimeLimits::default(),
+            addresses: &Addresses::default(),
         };
         let (client, limits) = (client.build().unwrap(), TimeLimits::default());
         let (host, insecure) = ("r.example.com".to_owned(), Arc::default());
@@ -455,9 +503,9 @@ mod tests {
         assert_eq!(format!("{:?}", sensitive("Bearer hunter2").unwrap()), "Sensitive");
     }
 
-    #[test]
-    fn password_needs_https_unless_the_settings_allow_plain_http() {
-        let account = login("hunter2").account("r.example.com", "a").unwrap();
+    #[tokio::test]
+    async fn password_needs_https_unless_the_settings_allow_plain_http() {
+        let account = login("hunter2").account("r.example.com", "a").await.unwrap();
         let account = account.as_ref();
         let context = |plain_http| Context {
             host: "r.example.com:5000".to_owned(),
@@ -468,9 +516,11 @@ mod tests {
             login: login("hunter2"),
             client: super::super::client::ClientFor {
                 ca_bundle: None,
-                loopback: true,
+                is_near: true,
                 plain_http: true,
+                redirects: true,
                 limits: TimeLimits::default(),
+                addresses: &Addresses::default(),
             }
             .build()
             .unwrap(),

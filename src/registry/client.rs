@@ -1,5 +1,6 @@
 //! HTTP clients for registries: TLS trust, time limits, redirects.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,10 @@ pub enum ClientError {
     Tls(String),
 }
 
+/// Addresses that replace those of the DNS, for tests: host names, TLS and all checks stay as they are.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses(pub Vec<(String, SocketAddr)>);
+
 /// Makes ring the TLS provider of the process, unless a provider is installed already.
 ///
 /// `reqwest` and `rustls` are built without a default provider, and a client without one panics.
@@ -72,11 +77,14 @@ pub fn install_tls_provider() {
 pub(super) struct ClientFor<'a> {
     /// CA certificates to trust in addition to the system's.
     pub(super) ca_bundle: Option<&'a Path>,
-    /// The registry is on this machine: ignore the proxy of the environment.
-    pub(super) loopback: bool,
+    /// The server is on this machine or its node: ignore the proxy of the environment.
+    pub(super) is_near: bool,
     /// The registry has plain HTTP, so the client must work without the system's CA certificates.
     pub(super) plain_http: bool,
+    /// Whether redirects are followed.
+    pub(super) redirects: bool,
     pub(super) limits: TimeLimits,
+    pub(super) addresses: &'a Addresses,
 }
 
 impl ClientFor<'_> {
@@ -101,8 +109,10 @@ impl ClientFor<'_> {
             // The digest is computed over the uncompressed bytes.
             .no_gzip()
             .referer(false)
-            .redirect(redirect::Policy::custom(follow));
-        if self.loopback { builder.no_proxy() } else { builder }
+            .redirect(if self.redirects { redirect::Policy::custom(follow) } else { redirect::Policy::none() });
+        let Addresses(addresses) = self.addresses;
+        let builder = addresses.iter().fold(builder, |builder, (host, address)| builder.resolve(host, *address));
+        if self.is_near || !addresses.is_empty() { builder.no_proxy() } else { builder }
     }
 }
 

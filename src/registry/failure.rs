@@ -27,6 +27,12 @@ impl RegistryFailure {
         Self::NotAllowed { reason: reason.into() }
     }
 
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::NotAllowed { reason } | Self::NotNow { reason, .. } => reason,
+        }
+    }
+
     pub(super) fn not_now(reason: impl Into<String>) -> Self {
         Self::NotNow { reason: reason.into(), ask_again_after: None }
     }

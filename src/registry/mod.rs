@@ -6,7 +6,7 @@
 //! from that crate.
 //!
 //! - [`Registries`]: all registries; `one.rs`: requests to one of them;
-//! - `login.rs`: the account of a registry; `docker_config.rs`: accounts in a Docker config file; `host_pattern.rs`:
+//! - `login.rs`: the account of a registry; [`Cloud`]: accounts of the pod's cloud identity; `docker_config.rs`: accounts in a Docker config file; `host_pattern.rs`:
 //!   patterns of hosts;
 //! - `auth.rs`: authentication and cached tokens; `challenge.rs`: the `WWW-Authenticate` header;
 //! - `built.rs`: build times;
@@ -24,6 +24,7 @@ mod body;
 mod built;
 mod challenge;
 mod client;
+mod cloud;
 mod docker_config;
 mod failure;
 mod host_pattern;
@@ -37,17 +38,19 @@ mod throttle;
 mod verified;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-pub use client::{ClientError, TimeLimits, install_tls_provider};
+pub use client::{Addresses, ClientError, TimeLimits, install_tls_provider};
+pub use cloud::{Cloud, CloudEnvironment};
 pub use docker_config::{DockerConfigError, docker_config_helpers};
-pub use settings::{Credentials, RegistrySettings};
+pub use settings::{Credentials, RegistriesSettings, RegistrySettings};
 pub use verified::{UnverifiedImage, VerifiedImage};
 
 use built::Stated;
 use client::ClientFor;
+use cloud::{CloudLogin, METADATA_LIMIT, Services};
 use docker_config::DockerConfig;
 use failure::{RegistryFailure, is_loopback};
 use host_pattern::HostPattern;
@@ -73,12 +76,12 @@ pub enum Confirmation {
     NotThere,
     /// Access denied, or the host is not a registry. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,
@@ -117,12 +120,12 @@ pub enum BuildTime {
     },
     /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`); `None`: no pause is named.
         ask_again_after: Option<Duration>,
@@ -164,12 +167,12 @@ pub enum Listing {
     },
     /// Access denied. A retry fails too until the settings or the registry change.
     NotAllowed {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
     },
     /// A temporary failure, or the rate limit is reached.
     NotNow {
-        /// What failed, on which host, and what to do. Contains no credential.
+        /// The failure, its host, and what to do. Contains no credential.
         reason: String,
         /// The pause that the registry asks for (`Retry-After`), at most six hours; `None`: no pause is named.
         ask_again_after: Option<Duration>,
@@ -186,6 +189,21 @@ impl Listing {
             Self::NotAllowed { .. } => "not_allowed",
             Self::NotNow { .. } => "not_now",
         }
+    }
+}
+
+/// A login that the settings do not mention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutomaticLogin {
+    pub cloud: Cloud,
+    /// The environment variables that are its reason.
+    pub variables: Vec<&'static str>,
+}
+
+/// Writes `uses login = "aws", because the environment has AWS_ROLE_ARN`.
+impl std::fmt::Display for AutomaticLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uses login = \"{}\", because the environment has {}", self.cloud, self.variables.join(", "))
     }
 }
 
@@ -214,6 +232,14 @@ pub enum RegistriesError {
     /// The Docker config file cannot be used.
     #[error("[registries] docker_config: {0}")]
     DockerConfig(#[from] DockerConfigError),
+    /// `login` is for hosts of another cloud.
+    #[error("[[registry]] host = \"{host}\": login = \"{cloud}\" is for {} only", cloud.example_hosts())]
+    OtherCloud {
+        /// The registry's host.
+        host: String,
+        /// Of `login`.
+        cloud: Cloud,
+    },
     /// The HTTP client of this registry cannot be created.
     #[error("[[registry]] host = \"{host}\": {reason}")]
     Client {
@@ -240,22 +266,17 @@ impl Registries {
     /// # Errors
     ///
     /// An invalid or repeated host, an unusable CA bundle, or a missing set of system CA certificates.
-    pub fn new(settings: Vec<RegistrySettings>) -> Result<Self, RegistriesError> {
-        Self::with_docker_config(settings, None)
+    pub fn new(sections: Vec<RegistrySettings>) -> Result<Self, RegistriesError> {
+        Self::open(RegistriesSettings { sections, ..RegistriesSettings::default() })
     }
 
-    /// Does the same as [`Registries::new`], with a Docker config file.
-    ///
-    /// Reads the file, which applies to registries without credentials of their own.
+    /// Creates the registries with all settings and the default time limits. Reads the Docker config, sends nothing.
     ///
     /// # Errors
     ///
-    /// The errors of [`Registries::new`], or a file that is unreadable or not a Docker config.
-    pub fn with_docker_config(
-        settings: Vec<RegistrySettings>,
-        docker_config: Option<PathBuf>,
-    ) -> Result<Self, RegistriesError> {
-        Self::create(settings, docker_config, TimeLimits::default())
+    /// The errors of [`Registries::new`], or a Docker config that is unreadable or invalid.
+    pub fn open(settings: RegistriesSettings) -> Result<Self, RegistriesError> {
+        Self::open_with(settings, TimeLimits::default(), Addresses::default())
     }
 
     /// Creates the registries with these settings and time limits. Sends nothing.
@@ -263,25 +284,32 @@ impl Registries {
     /// # Errors
     ///
     /// The errors of [`Registries::new`].
-    pub fn with_limits(settings: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
-        Self::create(settings, None, limits)
+    pub fn with_limits(sections: Vec<RegistrySettings>, limits: TimeLimits) -> Result<Self, RegistriesError> {
+        let settings = RegistriesSettings { sections, ..RegistriesSettings::default() };
+        Self::open_with(settings, limits, Addresses::default())
     }
 
-    fn create(
-        settings: Vec<RegistrySettings>,
-        docker_config: Option<PathBuf>,
+    /// Does the same as [`Registries::open`], with these time limits, and with these addresses instead of those of the DNS.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Registries::open`].
+    pub fn open_with(
+        settings: RegistriesSettings,
         limits: TimeLimits,
+        addresses: Addresses,
     ) -> Result<Self, RegistriesError> {
+        let RegistriesSettings { sections: settings, docker_config, environment } = settings;
         let docker_config = docker_config.map(DockerConfig::open).transpose()?.map(Arc::new);
         let insecure = settings.iter().filter(|settings| settings.plain_http);
         let insecure = insecure.map(|settings| normal_host(&settings.host)).collect::<Result<_, _>>()?;
-        let clients = Clients::new(limits, insecure, docker_config);
+        let clients = Clients::new(limits, insecure, docker_config, environment, addresses);
         let (mut configured, mut patterns) = (HashMap::new(), Vec::new());
         for settings in settings {
             let host = normal_host(&settings.host)?;
             if settings.host.contains('*') {
                 // Fails now if the CA bundle is unusable.
-                clients.set_up(&host, settings.clone())?;
+                clients.set_up(&host, RegistrySettings { login: None, ..settings.clone() })?;
                 patterns.extend(HostPattern::new(&settings.host).map(|pattern| (pattern, settings)));
                 continue;
             }
@@ -378,6 +406,12 @@ impl Registries {
         VerifiedImage::unchecked(image)
     }
 
+    /// Returns the login that the registry uses although the settings do not mention it.
+    pub fn automatic_login(&self, host: &str) -> Option<AutomaticLogin> {
+        let cloud = self.registry(host).ok()?.automatic_login()?;
+        Some(AutomaticLogin { cloud, variables: self.clients.environment.identity_variables(cloud) })
+    }
+
     fn registry(&self, host: &str) -> Result<Arc<Registry>, RegistriesError> {
         if let Some(registry) = self.configured.get(host) {
             return Ok(Arc::clone(registry));
@@ -388,7 +422,7 @@ impl Registries {
         }
         let settings = match self.patterns.iter().find(|(pattern, _)| pattern.matches(host)) {
             Some((_, settings)) => settings.clone(),
-            None => RegistrySettings { host: host.to_owned(), plain_http: false, credentials: None, ca_bundle: None },
+            None => RegistrySettings::for_host(host),
         };
         let registry = Arc::new(self.clients.set_up(host, settings)?);
         if others.len() >= MANY_REGISTRIES {
@@ -419,33 +453,87 @@ fn normal_host(host: &str) -> Result<String, RegistriesError> {
 struct Clients {
     /// An error if the system has no CA certificates. Plain HTTP and CA bundles still work in that case.
     usual: Result<reqwest::Client, ClientError>,
+    /// The clients of cloud logins without a CA bundle, created at the first.
+    cloud: OnceLock<Result<(reqwest::Client, reqwest::Client), ClientError>>,
     limits: TimeLimits,
     /// Hosts with `plain_http = true`.
     insecure: Arc<HashSet<String>>,
     docker_config: Option<Arc<DockerConfig>>,
+    environment: CloudEnvironment,
+    addresses: Addresses,
 }
 
 impl Clients {
-    fn new(limits: TimeLimits, insecure: HashSet<String>, docker_config: Option<Arc<DockerConfig>>) -> Self {
-        let usual = ClientFor { ca_bundle: None, loopback: false, plain_http: false, limits }.build();
-        Self { usual, limits, insecure: Arc::new(insecure), docker_config }
+    fn new(
+        limits: TimeLimits,
+        insecure: HashSet<String>,
+        docker_config: Option<Arc<DockerConfig>>,
+        environment: CloudEnvironment,
+        addresses: Addresses,
+    ) -> Self {
+        let usual = ClientFor {
+            ca_bundle: None,
+            is_near: false,
+            plain_http: false,
+            redirects: true,
+            limits,
+            addresses: &addresses,
+        };
+        let usual = usual.build();
+        let (cloud, insecure) = (OnceLock::new(), Arc::new(insecure));
+        Self { usual, cloud, limits, insecure, docker_config, environment, addresses }
     }
 
     fn set_up(&self, host: &str, settings: RegistrySettings) -> Result<Registry, RegistriesError> {
-        let RegistrySettings { host: section, plain_http, credentials, ca_bundle } = settings;
-        let login = match (credentials, &self.docker_config) {
-            (Some(credentials), _) => Login::Section { host: section, credentials },
-            (None, Some(config)) => Login::DockerConfig(Arc::clone(config)),
-            (None, None) => Login::Anonymous,
+        let RegistrySettings { host: section, plain_http, credentials, login, ca_bundle } = settings;
+        let limits = self.limits;
+        let unusable = |reason| RegistriesError::Client { host: host.to_owned(), reason };
+        let automatic = self.automatic_login(host).filter(|_| !plain_http);
+        let login = match (credentials, login.or(automatic), &self.docker_config) {
+            (Some(credentials), _, _) => Login::Section { host: section, credentials },
+            (None, Some(cloud), config) => {
+                let services = self.services(host, ca_bundle.as_deref()).map_err(unusable)?;
+                let own = CloudLogin::new(cloud, host, self.environment.clone(), services);
+                let no_host = || RegistriesError::OtherCloud { host: host.to_owned(), cloud };
+                let (explicit, own) = (login.is_some(), Arc::new(own.ok_or_else(no_host)?));
+                Login::Cloud { login: own, explicit, docker_config: config.clone().filter(|_| !explicit) }
+            }
+            (None, None, Some(config)) => Login::DockerConfig(Arc::clone(config)),
+            (None, None, None) => Login::Anonymous,
         };
-        let (loopback, limits) = (is_loopback(host), self.limits);
+        let is_near = is_loopback(host);
         let client = match ca_bundle {
-            None if !loopback && !plain_http => self.usual.clone(),
-            _ => ClientFor { ca_bundle: ca_bundle.as_deref(), loopback, plain_http, limits }.build(),
+            None if !is_near && !plain_http => self.usual.clone(),
+            _ => {
+                let ca_bundle = ca_bundle.as_deref();
+                let addresses = &self.addresses;
+                ClientFor { ca_bundle, is_near, plain_http, redirects: true, limits, addresses }.build()
+            }
         };
-        let client = client.map_err(|reason| RegistriesError::Client { host: host.to_owned(), reason })?;
-        Registry::new(host, (plain_http, self.insecure.clone()), login, client, limits)
+        Registry::new(host, (plain_http, self.insecure.clone()), login, client.map_err(unusable)?, limits)
             .map_err(|reason| RegistriesError::Address { host: host.to_owned(), reason })
+    }
+
+    /// Returns the cloud of the host, if it requires an account and the environment describes an identity there.
+    fn automatic_login(&self, host: &str) -> Option<Cloud> {
+        let cloud = Cloud::of_private_host(host)?;
+        (!self.environment.identity_variables(cloud).is_empty()).then_some(cloud)
+    }
+
+    /// Returns the clients for the token services of a cloud.
+    fn services(&self, host: &str, ca_bundle: Option<&Path>) -> Result<Services, ClientError> {
+        let build = || {
+            let client = |is_near, limits| {
+                let addresses = &self.addresses;
+                ClientFor { ca_bundle, is_near, plain_http: false, redirects: false, limits, addresses }.build()
+            };
+            Ok((client(false, self.limits)?, client(true, METADATA_LIMIT)?))
+        };
+        let (client, metadata) = match ca_bundle {
+            None => self.cloud.get_or_init(build).clone()?,
+            Some(_) => build()?,
+        };
+        Ok(Services { registry: host.to_owned(), client, limits: self.limits, metadata })
     }
 }
 
@@ -454,7 +542,7 @@ mod tests {
     use super::*;
 
     fn settings(host: &str) -> RegistrySettings {
-        RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None }
+        RegistrySettings { plain_http: true, ..RegistrySettings::for_host(host) }
     }
 
     #[test]

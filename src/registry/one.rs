@@ -17,6 +17,7 @@ use super::UnverifiedImage;
 use super::auth::{Authenticator, Context};
 use super::body::read_at_most;
 use super::client::TimeLimits;
+use super::cloud::Cloud;
 use super::failure::{RegistryFailure, no_answer, temporary};
 use super::login::Login;
 use super::throttle::{Pause, Throttle};
@@ -172,6 +173,11 @@ impl Registry {
     /// Removes and returns a manifest that a lookup has kept.
     pub(super) fn take_manifest(&self, path: &str, digest: &Digest) -> Option<Bytes> {
         self.manifests.take(path, digest)
+    }
+
+    /// Returns the cloud of a login that the settings do not mention.
+    pub(super) fn automatic_login(&self) -> Option<Cloud> {
+        self.authenticator.automatic_login()
     }
 
     pub(super) fn host(&self) -> &str {

@@ -1,7 +1,7 @@
-//! Puts the daemon together: settings in, listeners and pipeline running.
+//! The daemon: from settings to running listeners and a running pipeline.
 //!
-//! [`start`] builds everything once. [`Server::reload`] replaces the pipeline and the routes by ones made from new settings;
-//! listeners, store, metrics and the stream stay. In reading order: `running` is the server, `parts` makes the parts of the
+//! [`start`] creates all parts once. [`Server::reload`] replaces the pipeline and the routes with new ones made from new settings.
+//! Listeners, store, metrics and the stream stay. In reading order: `running` is the server, `parts` makes the parts of the
 //! pipeline from settings, `reload` watches the settings file.
 
 mod parts;

@@ -1,5 +1,6 @@
 //! Makes the parts of the pipeline from settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,13 +10,16 @@ use tokio::sync::watch;
 use crate::argocd::{ArgoCd, WatchedBranch};
 use crate::config_repo::{ConfigRepository, EnvironmentPaths, RemoteSettings};
 use crate::http::{self, Reloads};
+use crate::registry::Registries;
 use crate::relay::{Branch, Environment, Following, Relay, UpdateMode};
 use crate::settings::{self, EnvironmentSettings, Settings};
 use crate::store::Retention;
 use crate::telemetry::Metrics;
 use tagrelay_webhook::Receiver;
 
-/// Returns how long ended rows are kept: at least as long as the longest duplicate window of a receiver.
+/// Returns how long ended rows are kept.
+///
+/// At least as long as the longest duplicate window of a receiver.
 pub(super) fn retention(settings: &Settings) -> Retention {
     let windows = settings.receivers.iter().map(|receiver| receiver.duplicate_window);
     let ended = windows.fold(settings.retention.ended, Duration::max);
@@ -37,23 +41,32 @@ pub(super) fn http_parts(
     http::Parts { relay, receivers, tokens, max_body_bytes, reloads, stopped }
 }
 
-/// Creates the metrics of all names in the settings with value zero, so that the first failure shows as an
-/// increase.
+/// Creates the metrics of all names in the settings with value zero.
+///
+/// Without this, the first failure would not show as an increase.
 pub(super) fn begin_metrics(metrics: &Metrics, settings: &Settings) {
     settings.receivers.iter().for_each(|receiver| metrics.expect_receiver(&receiver.name));
     settings.environments.iter().for_each(|environment| metrics.expect_environment(&environment.name));
     if settings.argocd.is_some() {
         metrics.expect_argocd(settings.environments.iter().map(|environment| environment.name.as_str()));
     }
-    let named = settings.registries.iter().map(|registry| registry.host.as_str());
-    // The first component of a pattern is its registry, unless it has wildcards.
-    let managed = settings.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
-    let hosts = named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{']));
-    hosts.for_each(|host| metrics.expect_registry(host));
+    settings.registry_hosts().iter().for_each(|host| metrics.expect_registry(host));
 }
 
-/// Opens each branch. A branch of the running pipeline is reused if its settings are the same, otherwise only its
-/// mirror is.
+/// Creates the registries, and logs which of them use a cloud login that the settings do not mention.
+pub(super) fn open_registries(settings: &Settings) -> anyhow::Result<Arc<Registries>> {
+    let registries = Registries::open(settings.registries.clone())?;
+    for host in settings.registry_hosts() {
+        if let Some(login) = registries.automatic_login(host) {
+            tracing::info!(registry = host, "registry {host} {login}");
+        }
+    }
+    Ok(Arc::new(registries))
+}
+
+/// Opens each branch.
+///
+/// A branch of the running pipeline is reused if its settings are the same. Otherwise only the mirror is reused.
 pub(super) async fn open_branches(
     settings: &Settings,
     metrics: &Metrics,

@@ -11,11 +11,12 @@ use anyhow::anyhow;
 use super::running::Server;
 use crate::settings::{ChangedSection, Fault, Faults, Fingerprint, Settings};
 
-/// How often the metadata of the files is compared. This costs microseconds and works on every file system, unlike
-/// notifications.
+/// How often the metadata of the files is compared.
+///
+/// A comparison takes microseconds and works on every file system, unlike notifications.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long files must stay unchanged before they are read: they may be in the middle of a write.
+/// How long files must stay unchanged before they are read, because a write may be in progress.
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Changed files are read after this many comparisons, even if they still change.
@@ -24,17 +25,17 @@ const MAX_LOOKS: u32 = 20;
 /// Reads changed settings and applies them to the server.
 pub(crate) struct Reloader {
     file: PathBuf,
-    /// The fingerprint of the last reading, even if that failed.
+    /// The fingerprint of the last reading, even if that reading failed.
     seen: Arc<Fingerprint>,
 }
 
 impl Reloader {
-    /// `settings` were read from `file` at the start.
+    /// `settings` must have been read from `file` at the start.
     pub(crate) fn new(file: PathBuf, settings: &Settings) -> Self {
         Self { file, seen: Arc::new(settings.fingerprint.clone()) }
     }
 
-    /// Waits until the settings, or a file that they name, differ from the last reading.
+    /// Waits until the settings file, or a file that the settings name, differs from the last reading.
     pub(crate) async fn changed(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;

@@ -9,30 +9,31 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::parts::{begin_metrics, following, http_parts, open_branches, receivers, retention};
+use super::parts::{begin_metrics, following, http_parts, open_branches, open_registries, receivers, retention};
 use crate::http::{self, ConnectionLimits, CurrentRoutes, Reloads, Routes};
-use crate::registry::{Registries, install_tls_provider};
+use crate::registry::install_tls_provider;
 use crate::relay::{self, Relay, Running};
 use crate::settings::Settings;
 use crate::source_repo::Sources;
 use crate::store::Store;
 use crate::telemetry::{Metrics, Traces};
 
-/// The least time to export the last spans, even if `stop_timeout` is over.
+/// The minimum time to export the last spans, even if `stop_timeout` is over.
 const LAST_SPANS: Duration = Duration::from_millis(200);
 
-/// How long open requests may take once the server stops. Longer ones, such as the stream, are aborted; their clients
-/// can reconnect to the next process.
+/// How long open requests may take after the server is told to stop.
+///
+/// Longer requests, such as the stream, are aborted; their clients can reconnect to the next process.
 const ANSWERS_TIME: Duration = Duration::from_secs(5);
 
 /// A running server. Dropping it without [`stop`](Self::stop) ends it as abruptly as killing the process.
 pub struct Server {
     address: SocketAddr,
     operations_address: Option<SocketAddr>,
-    /// The settings in force.
+    /// The current settings.
     settings: Settings,
     relay: Relay,
-    /// The tasks of the generation in force; `None` only while a reload replaces them.
+    /// The tasks of the current generation; `None` only while a reload replaces them.
     running: Option<Running>,
     routes: Routes,
     main: CurrentRoutes,
@@ -48,7 +49,7 @@ impl Server {
         self.address
     }
 
-    /// Returns the address of metrics if it is a separate one.
+    /// Returns the address of metrics; `None`: metrics have no separate address.
     pub fn operations_address(&self) -> Option<SocketAddr> {
         self.operations_address
     }
@@ -61,12 +62,14 @@ impl Server {
         &self.relay
     }
 
-    /// Applies new settings, all of them or none. The tasks of the old generation are drained first. Listeners stay up
-    /// meanwhile: webhooks and requests are stored, and the next generation finds them.
+    /// Applies new settings, all or none.
+    ///
+    /// The tasks of the old generation are drained first. Listeners stay up: webhooks and requests are stored, and the next
+    /// generation finds them.
     ///
     /// # Errors
     ///
-    /// As for [`start`]. The old settings then stay in force.
+    /// The errors of [`start`]. The old settings then stay in use.
     pub async fn reload(&mut self, settings: Settings) -> anyhow::Result<()> {
         let old = &self.settings.fingerprint;
         let (store, metrics) = (self.relay.store().clone(), self.relay.metrics().clone());
@@ -75,11 +78,11 @@ impl Server {
         let registries = if same("[[registry]]") && same("[registries]") {
             Arc::clone(self.relay.registries())
         } else {
-            Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?)
+            open_registries(&settings)?
         };
         let receivers = receivers(&settings)?;
         let following = following(&settings)?;
-        // From here on nothing can fail.
+        // From here on, no step can fail.
         begin_metrics(&metrics, &settings);
         let traces = self.relay.traces().clone();
         let images = settings.images.clone();
@@ -108,9 +111,9 @@ impl Server {
         let same_bodies = self.settings.server.max_body_bytes == settings.server.max_body_bytes;
         let is_same = |receiver: &str| same_bodies && old.has_same(&settings.fingerprint, "[[receiver]]", receiver);
         self.routes = self.routes.next(parts, is_same);
-        self.main.set(self.routes.main(self.operations.is_none()));
+        self.main.set(self.routes.main(self.operations.is_none()), self.routes.receivers());
         if let Some(operations) = &self.operations {
-            operations.set(self.routes.operations());
+            operations.set(self.routes.operations(), Arc::default());
         }
         self.relay = relay;
         self.running = Some(running);
@@ -159,21 +162,22 @@ impl Server {
     }
 }
 
-/// Starts the daemon. Config repositories and registries need not be reachable. `reloads` receives the API's requests to
-/// reload the settings.
+/// Starts the daemon. `reloads` receives the API's requests to reload the settings.
+///
+/// Config repositories and registries need not be reachable.
 ///
 /// # Errors
 ///
 /// If an address, the store, a mirror or a receiver cannot be opened.
 pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Result<Server> {
     install_tls_provider();
-    // First: a second process for the same store ends here, before it changes anything.
+    // First, because a second process for the same store must end here, before it makes a change.
     let main = bind(settings.server.listen, "listen").await?;
     let operations = match settings.server.operations_listen {
         Some(address) => Some(bind(address, "operations_listen").await?),
         None => None,
     };
-    // Tracing is optional.
+    // Tracing is optional, so an error does not stop the daemon.
     let traces = Traces::from_environment().unwrap_or_else(|error| {
         tracing::error!(%error, "traces are off");
         Traces::off()
@@ -184,8 +188,7 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let branches = open_branches(&settings, &metrics, None).await?;
     let following = following(&settings)?;
     let store = Store::open(&settings.store).await?;
-    let registries =
-        Arc::new(Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone())?);
+    let registries = open_registries(&settings)?;
     let receivers = receivers(&settings)?;
     let images = settings.images.clone();
     let retention = retention(&settings);
@@ -212,10 +215,10 @@ pub async fn start(settings: Settings, reloads: Option<Reloads>) -> anyhow::Resu
     let address = main.local_addr()?;
     let operations_address = operations.as_ref().map(TcpListener::local_addr).transpose()?;
     let limits = ConnectionLimits::new(settings.server.max_connections);
-    let main_routes = CurrentRoutes::new(routes.main(operations.is_none()));
+    let main_routes = CurrentRoutes::new(routes.main(operations.is_none()), routes.receivers());
     listeners.spawn(http::serve(main, main_routes.clone(), limits, tls, stopped.clone()));
     let operations_routes = operations.map(|operations| {
-        let current = CurrentRoutes::new(routes.operations());
+        let current = CurrentRoutes::new(routes.operations(), Arc::default());
         listeners.spawn(http::serve(operations, current.clone(), limits, None, stopped));
         current
     });

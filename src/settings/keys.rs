@@ -122,7 +122,7 @@ pub(super) const VERIFY: KeySet = KeySet {
 };
 pub(super) const REGISTRIES: KeySet = key_set("[registries]", &["docker_config"]);
 pub(super) const REGISTRY: KeySet =
-    key_set("[[registry]]", &["host", "plain_http", "username", "password", "ca_bundle"]);
+    key_set("[[registry]]", &["host", "plain_http", "username", "password", "login", "ca_bundle"]);
 pub(super) const RECEIVER: KeySet = key_set(
     "[[receiver]]",
     &[

@@ -32,7 +32,8 @@ mod source;
 mod tag;
 mod template;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -41,7 +42,7 @@ use crate::access::ApiToken;
 use crate::argocd::ArgoCdSettings;
 use crate::config_repo::RemoteSettings;
 use crate::policy::ImageRule;
-use crate::registry::RegistrySettings;
+use crate::registry::RegistriesSettings;
 use crate::source_repo::SourceSettings;
 use crate::store::{Retention, StoreSettings};
 pub use config_repository::ConfigRepositorySettings;
@@ -86,10 +87,8 @@ pub struct Settings {
     pub image_lines: Vec<u32>,
     /// The source repositories, to which `images` refer by index.
     pub sources: Vec<SourceSettings>,
-    /// Each `[[registry]]`.
-    pub registries: Vec<RegistrySettings>,
-    /// `docker_config` of `[registries]`: accounts of registries without `username`.
-    pub docker_config: Option<PathBuf>,
+    /// `[registries]` and each `[[registry]]`.
+    pub registries: RegistriesSettings,
     /// Each `[[receiver]]`.
     pub receivers: Vec<ReceiverSettings>,
     /// Each `[[api_token]]`.
@@ -222,6 +221,14 @@ impl Settings {
 }
 
 impl Settings {
+    /// Returns the registry hosts that the settings name without wildcards.
+    pub fn registry_hosts(&self) -> BTreeSet<&str> {
+        let named = self.registries.sections.iter().map(|registry| registry.host.as_str());
+        // The first component of a pattern is its registry.
+        let managed = self.images.iter().filter_map(|rule| rule.pattern.as_str().split('/').next());
+        named.chain(managed).filter(|host| !host.contains(['*', '?', '[', '{'])).collect()
+    }
+
     /// Returns the quiet period and commit messages of a config repository.
     pub fn writing_of(&self, config_repository: &str) -> WritingSettings {
         let found = self.config_repositories.iter().find(|repository| repository.name == config_repository);
@@ -286,8 +293,7 @@ fn read(top: Section<'_>) -> Settings {
         images: images.rules,
         image_lines: images.lines,
         sources: images.sources,
-        registries: each(&registries, registry::read),
-        docker_config: registry::read_docker_config(top),
+        registries: registry::read_all(top, &registries),
         receivers: each(&receivers, |section| receiver::read(section, &names)),
         api_tokens: each(&api_tokens, |section| api_token::read(section, &names)),
         store,

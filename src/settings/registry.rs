@@ -1,21 +1,36 @@
 use super::keys;
+use super::nearest::hint;
 use super::reader::Section;
 use super::remote_url::is_loopback;
 use super::report::At;
-use crate::registry::{Credentials, RegistrySettings, docker_config_helpers};
+use crate::registry::{
+    Cloud, CloudEnvironment, Credentials, RegistriesSettings, RegistrySettings, docker_config_helpers,
+};
 use std::path::PathBuf;
 use tagrelay_image::Repository;
 
+/// Reads `[registries]` and each `[[registry]]`.
+pub(super) fn read_all(top: Section<'_>, sections: &[Section<'_>]) -> RegistriesSettings {
+    let environment = CloudEnvironment::read(top.context.environment);
+    let read = |section: &Section<'_>| read(*section, &environment);
+    RegistriesSettings {
+        sections: sections.iter().filter_map(read).collect(),
+        docker_config: read_docker_config(top),
+        environment,
+    }
+}
+
 /// Reads `[registries]`; returns the Docker config file.
-pub(super) fn read_docker_config(top: Section<'_>) -> Option<PathBuf> {
+fn read_docker_config(top: Section<'_>) -> Option<PathBuf> {
     let section = top.table("registries", &keys::REGISTRIES, "[registries]")?;
     let path = section.text("docker_config")?.map(PathBuf::from);
     match docker_config_helpers(&path.value) {
         Ok(helpers) => {
             for helper in helpers {
                 let message = format!("`docker_config`: the credential helper `{}` is not run", helper.escape_debug());
-                let hint = "write the account to `auths`, or to a [[registry]]".to_owned();
-                section.report().warning(path.offset, message, hint);
+                let hint =
+                    "write the account to `auths`, or to a [[registry]]; AWS, Google and Azure need only `login` there";
+                section.report().warning(path.offset, message, hint.to_owned());
             }
             Some(path.value)
         }
@@ -26,7 +41,7 @@ pub(super) fn read_docker_config(top: Section<'_>) -> Option<PathBuf> {
     }
 }
 
-pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
+fn read(section: Section<'_>, environment: &CloudEnvironment) -> Option<RegistrySettings> {
     let host = section.required_text("host", "host = \"registry.example.com\"").and_then(|host| {
         match host.value.contains('*') {
             true => check_pattern(section, host),
@@ -53,7 +68,9 @@ pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
             return None;
         }
     };
+    let login = section.text("login").and_then(|login| read_login(section, login));
     let host = host?;
+    let login = login.filter(|login| check_login(section, *login, &host.value, environment));
     if plain_http && host.value.contains('*') {
         let hint = "write a [[registry]] for each host without TLS".to_owned();
         section.report().fault_with_hint(
@@ -67,7 +84,47 @@ pub(super) fn read(section: Section<'_>) -> Option<RegistrySettings> {
         let message = format!("the password for `{}` is sent unencrypted over http", host.value);
         section.report().warning(section.offset_of("plain_http"), message, "use https".to_owned());
     }
-    Some(RegistrySettings { host: host.value, plain_http, credentials, ca_bundle })
+    Some(RegistrySettings { host: host.value, plain_http, credentials, login, ca_bundle })
+}
+
+fn read_login(section: Section<'_>, text: At<&str>) -> Option<Cloud> {
+    let login = text.value.parse().ok();
+    if login.is_none() {
+        let known = Cloud::ALL.iter().map(|cloud| cloud.as_str());
+        let message = format!("`login`: unknown value `{}`", text.value.escape_debug());
+        section.report().fault_with_hint(text.offset, message, hint(text.value, known));
+    }
+    login
+}
+
+/// Checks a login against the other keys. Returns whether it can be used.
+fn check_login(section: Section<'_>, login: Cloud, host: &str, environment: &CloudEnvironment) -> bool {
+    let offset = section.offset_of("login");
+    for key in ["username", "password"] {
+        if section.has(key) {
+            let message = format!("`login` and `{key}` contradict each other");
+            section.report().fault_with_hint(section.offset_of(key), message, "keep one of them".to_owned());
+            return false;
+        }
+    }
+    if section.boolean("plain_http").is_some_and(|plain| plain.value) {
+        section.report().fault(section.offset_of("plain_http"), "`login` needs HTTPS: remove `plain_http`");
+        return false;
+    }
+    // A digit fits both an account of AWS and a name.
+    if Cloud::of_host(&host.replace('*', "0")) != Some(login) {
+        let message = format!("login = \"{login}\" cannot be used for the host `{}`", host.escape_debug());
+        section.report().fault_with_hint(offset, message, format!("its hosts are {}", login.example_hosts()));
+        return false;
+    }
+    // The others can have an identity without variables, at the metadata server.
+    if login == Cloud::Aws && environment.identity_variables(login).is_empty() {
+        let message = "login = \"aws\": the environment has no AWS identity".to_owned();
+        let hint = "run it in a pod whose ServiceAccount has the annotation eks.amazonaws.com/role-arn or an EKS Pod Identity \
+                    association";
+        section.report().warning(offset, message, hint.to_owned());
+    }
+    true
 }
 
 /// Returns a pattern of hosts. Its last two labels are literal, so that a password is not sent to unrelated hosts.

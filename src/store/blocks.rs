@@ -45,7 +45,7 @@ impl Store {
     ///
     /// If the store cannot be written to.
     pub async fn end_blocks_elsewhere(&self, known: &[String], kind: BlockKind) -> Result<Vec<Block>, StoreError> {
-        // Read first: idle costs no write.
+        // Read first, so that an idle daemon writes nothing.
         if self.blocks_of(kind).await?.iter().all(|block| known.contains(&block.environment)) {
             return Ok(Vec::new());
         }

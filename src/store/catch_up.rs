@@ -52,7 +52,7 @@ impl SeenTags {
         self.0.is_empty()
     }
 
-    /// Returns the tags of both.
+    /// Returns the tags that are in at least one of the two.
     pub fn union(&self, other: &Self) -> Self {
         let mut hashes = [self.0.as_slice(), &other.0].concat();
         hashes.sort_unstable();
@@ -117,7 +117,7 @@ pub struct CaughtUp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundTag {
     pub tag: Tag,
-    /// The digest, if the tag is followed by its digest.
+    /// The digest, if the image rule follows the digest of the tag.
     pub digest: Option<Digest>,
 }
 
@@ -168,7 +168,7 @@ impl Store {
     /// If the store cannot be written to.
     pub async fn forget_seen(&self, before: Timestamp) -> Result<(), StoreError> {
         let (found,): (i64,) = OLD.one(&mut *self.reads.acquire().await?, values![before]).await?;
-        // Read first: idle costs no write.
+        // Read first, so that an idle daemon writes nothing.
         if found > 0 { self.writes.run(ForgetSeen(before)).await } else { Ok(()) }
     }
 }

@@ -35,7 +35,7 @@ impl Dialect {
 
 pub(super) const DIALECT: Dialect = Dialect::Sqlite;
 
-/// More than the number of texts that a flood of webhooks uses.
+/// The number of cached statements; more than a flood of webhooks uses.
 const STATEMENT_CACHE: usize = 200;
 
 /// The capacity in rows between the driver's thread and the reader; most answers have fewer rows.

@@ -23,8 +23,8 @@ statements! {
             SELECT before.id FROM events AS before WHERE before.duplicate_key = v.column2 AND before.received_at >= v.column3
             ORDER BY before.id DESC LIMIT 1)");
     INSERT = ("INSERT INTO events (id, cause, receiver, registry, repository, tag, announced_digest, pushed_at, received_at,
-            duplicate_key, trace_parent, state)
-        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12
+            duplicate_key, trace_parent, state, started_attempts)
+        SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12, 1
         FROM (VALUES {rows:TTTTTTTIITTT}) AS v WHERE column1 IS NOT NULL");
 }
 
@@ -35,7 +35,7 @@ pub struct NewEvent {
     pub tag: Tag,
     /// The digest that the payload names.
     pub digest: Option<Digest>,
-    /// When the registry says it was pushed.
+    /// When the image was pushed, according to the registry.
     pub pushed_at: Option<Timestamp>,
     /// Equal for two deliveries of the same event.
     pub duplicate_key: String,
@@ -58,7 +58,7 @@ pub struct Received {
 pub enum ReceivedState {
     /// Stored; the registry is asked next.
     Queued,
-    /// Delivered before.
+    /// The event was delivered before.
     Duplicate,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct QueuedEvent<'a> {
     pub(super) trace: &'a TraceContext,
 }
 
-/// Inserts new events.
+/// Inserts new events, and counts their first start. The start follows at once, so counting it needs no write of its own.
 pub(super) async fn insert(tx: &mut Transaction<'_>, events: &[QueuedEvent<'_>]) -> Result<(), sqlx::Error> {
     let state = EventState::Queued;
     let mut rows: Vec<Vec<Value>> = Vec::with_capacity(events.len());

@@ -27,6 +27,7 @@ macro_rules! registries {
 /// The due rows of a registry: of registry $2, in state $1, due at $3, at most $4.
 ///
 /// If more are due, rows with a failed try are preferred.
+/// Suspects are left out, because they run alone.
 macro_rules! due {
     ($columns:ident, $table:literal) => {
         concat!(
@@ -37,12 +38,12 @@ macro_rules! due {
             " WHERE id IN (SELECT id FROM (
             SELECT * FROM (SELECT id FROM ",
             $table,
-            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3
+            " WHERE state = $1 AND finished_at IS NULL AND registry = $2 AND next_attempt_at <= $3 AND started_attempts < 2
                 ORDER BY next_attempt_at, id LIMIT $4) AS again
             UNION ALL SELECT * FROM (SELECT id FROM ",
             $table,
             " WHERE state = $1 AND finished_at IS NULL AND registry = $2
-                AND next_attempt_at IS NULL ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
+                AND next_attempt_at IS NULL AND started_attempts < 2 ORDER BY id LIMIT $4) AS new) AS both_kinds LIMIT $4) ORDER BY id"
         )
     };
 }

@@ -58,7 +58,7 @@ pub enum Replayed {
     Queued,
     /// The event was due at this time and is due now. Its count of failures is kept.
     Hastened(Timestamp),
-    /// The event is in this state, and has nothing to run again.
+    /// The event is in this state, and cannot run again.
     NotFinal(EventState),
     /// No event has this id.
     Unknown,
@@ -235,7 +235,7 @@ impl Write for Replay {
                 Replayed::NotFinal(*state)
             } else {
                 steps.insert(id.clone(), EventStep::Replay);
-                // If the same id is given twice, its event is queued at the second one.
+                // The same id may be given twice. The event is queued then.
                 *state = EventState::Queued;
                 Replayed::Queued
             });

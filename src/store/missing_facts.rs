@@ -3,9 +3,9 @@ use jiff::Timestamp;
 use super::apply::{Step, apply};
 use super::rows::{WaitRow, update_columns};
 use super::statements::{statements, values};
-use super::wait_rows;
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError};
+use super::{starts, wait_rows};
 use crate::domain::{Update, UpdateInput, UpdateState, WaitCause};
 
 statements! {
@@ -14,7 +14,8 @@ statements! {
         CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 ORDER BY updates.registry");
     DUE = ("SELECT ", update_columns!(), " FROM
         (SELECT update_id FROM waits WHERE active = 1 AND waits.cause = $2 AND (until IS NULL OR until <= $3)) AS w
-        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 AND registry = $5 ORDER BY id LIMIT $4");
+        CROSS JOIN updates WHERE updates.id = w.update_id AND state = $1 AND registry = $5 AND started_attempts < 2
+        ORDER BY id LIMIT $4");
 }
 
 impl Store {
@@ -88,6 +89,7 @@ impl Write for Ended {
         // The next missing fact begins without failures.
         (ended.active, ended.failures) = (false, 0);
         wait_rows::write(tx.connection, &[ended]).await?;
+        starts::forget(tx, &self.0).await?;
         if wait_rows::active(&rows).len() == 1 {
             apply(tx, vec![Step::new(&self.0, UpdateInput::Resume)]).await?;
         }
@@ -110,6 +112,7 @@ impl Write for Postponed {
         let mut postponed = row.clone();
         postponed.failures += 1;
         (postponed.wait.until, postponed.wait.detail) = (Some(self.until), Some(self.reason.clone()));
+        starts::forget(tx, &self.update_id).await?;
         wait_rows::write(tx.connection, &[postponed]).await
     }
 }

@@ -44,6 +44,7 @@ mod requests;
 mod retention;
 mod rows;
 mod settings;
+mod starts;
 mod statements;
 mod updates;
 mod version_runs;
@@ -78,6 +79,7 @@ pub use requests::{Cancelled, NewRequest, NewRequestedUpdate, RequestFilter, Req
 pub use retention::Retention;
 pub use rows::WaitRow;
 pub use settings::StoreSettings;
+pub use starts::{IntakeWork, Suspect};
 pub use updates::EndedUpdate;
 pub use waits::NextWait;
 

@@ -65,7 +65,7 @@ impl Store {
             let values = values![UpdateState::Waiting.as_str(), WaitCause::RejectedPush.as_str()];
             WAITING_IN.all_of_whole::<(String,), _>(connection, values, environments).await?
         };
-        // Read first: idle costs no write.
+        // Read first, so that an idle daemon writes nothing.
         if waiting.is_empty() {
             return Ok(());
         }

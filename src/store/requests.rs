@@ -49,7 +49,7 @@ pub struct NewRequest {
     pub fingerprint: String,
     /// When the running versions of the environment were read.
     pub planned_at: Timestamp,
-    /// One for each repository.
+    /// One update for each repository.
     pub updates: Vec<NewRequestedUpdate>,
     /// The hold that a rollback makes.
     pub hold: Option<NewBlock>,
@@ -136,7 +136,7 @@ pub enum RequestMade {
 }
 
 impl Store {
-    /// Stores a promotion or rollback. Returns when it is on disk.
+    /// Stores a promotion or rollback. Returns when the request is on disk.
     ///
     /// # Errors
     ///

@@ -40,7 +40,7 @@ pub(super) fn active(rows: &[WaitRow]) -> Vec<Wait> {
     rows.iter().filter(|row| row.active).map(|row| row.wait.clone()).collect()
 }
 
-/// Writes wait causes. An update has one row for each kind of cause, which is replaced.
+/// Writes wait causes. An earlier row of the same update and cause is replaced.
 pub(super) async fn write(connection: &mut Connection, rows: &[WaitRow]) -> Result<(), sqlx::Error> {
     let row = |row: &WaitRow| {
         let wait = &row.wait;

@@ -13,10 +13,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard output. The environment variable `TAGRELAY_LOG` sets the levels; the default is `info`
+/// Starts logging to standard output.
+///
+/// The environment variable `TAGRELAY_LOG` sets the levels; default: `info`
 /// (<https://docs.rs/tracing-subscriber/0.3/tracing_subscriber/filter/struct.EnvFilter.html>).
 ///
-/// Does nothing if a subscriber is installed already, as in tests.
+/// Does nothing if a subscriber is already installed, as in tests.
 pub fn start_logs(format: LogFormat) {
     let filter =
         EnvFilter::builder().with_env_var("TAGRELAY_LOG").try_from_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -13,13 +13,14 @@ use prometheus_client::registry::Registry;
 
 use super::process::{Process, StoreFile};
 
-/// The content type of [`Metrics::encode`]
-/// (<https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>).
+/// The content type of [`Metrics::encode`].
+///
+/// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>.
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Upper bounds of the latency histograms, in seconds.
 ///
-/// They cover all latencies from a local commit to an update that waited for a day.
+/// The bounds range from a local commit to an update that waited for a day.
 const LATENCY_SECONDS: [f64; 16] =
     [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
 
@@ -111,7 +112,7 @@ struct BuildLabels {
 /// A timed operation on a config repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum GitOperation {
-    /// Reading the branch's tip, and fetching it if it moved.
+    /// Reading the tip of the branch, and fetching it if the branch moved.
     #[allow(non_camel_case_types, reason = "the label's value is the variant's name")]
     refresh,
     /// Reading the commits below the tip, after the answer to a push was lost.
@@ -163,13 +164,13 @@ impl Metrics {
         for outcome in [RELOADED, NOT_RELOADED] {
             metrics.config_reloads.get_or_create(&ReloadLabels { outcome }).inc_by(0);
         }
-        // A process starts only with valid settings.
+        // The process has started, so its settings are valid.
         metrics.config_is_current.set(1);
         metrics.registry = Arc::new(metrics.register());
         metrics
     }
 
-    /// Registers all metrics. The library appends `_total` to the names of counters, but no units.
+    /// Registers all metrics. The library appends `_total` to the names of counters, but appends no units.
     fn register(&self) -> Registry {
         let mut root = Registry::default();
         root.register_collector(Box::new(Process));
@@ -231,8 +232,9 @@ impl Metrics {
         self.store_file.set(file);
     }
 
-    /// Creates the counters of a receiver with value 0. Prometheus sees no increase if a counter first appears with
-    /// value 1, so an alert would miss the first failure.
+    /// Creates the counters of a receiver with value 0.
+    ///
+    /// Prometheus sees no increase if a counter first appears with value 1, so an alert would miss the first failure.
     pub fn expect_receiver(&self, receiver: &str) {
         for outcome in ["accepted", "ignored", "unauthorized", "too_slow", "too_large", "unavailable", "failed"] {
             let labels = WebhookLabels { receiver: receiver.to_owned(), outcome: outcome.to_owned() };
@@ -278,7 +280,7 @@ impl Metrics {
         self.webhook_requests.get_or_create(&labels).inc();
     }
 
-    /// Counts an ended event. Pass `None` for repositories that no rule manages, to keep the number of labels bounded.
+    /// Counts an ended event. `None` stands for all unmanaged repositories, to limit the number of labels.
     pub fn event(&self, repository: Option<&str>, outcome: &str) {
         let repository = repository.unwrap_or("unmanaged").to_owned();
         self.events.get_or_create(&EventLabels { repository, outcome: outcome.to_owned() }).inc();
@@ -290,7 +292,9 @@ impl Metrics {
         self.updates.get_or_create(&labels).inc();
     }
 
-    /// Records the latency of a committed update: from the registry's timestamp, if known, and from its arrival.
+    /// Records the latency of a committed update.
+    ///
+    /// Measured from the registry's timestamp, if known, and from the arrival of the cause.
     pub fn committed(&self, since_push: Option<Duration>, since_receipt: Duration) {
         if let Some(elapsed) = since_push {
             self.push_to_commit.observe(elapsed.as_secs_f64());
@@ -309,18 +313,18 @@ impl Metrics {
         self.git_operations.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 
-    /// Counts a push that lost a race.
+    /// Counts a push that was outdated, because the branch moved.
     pub fn push_retry(&self) {
         self.git_push_retries.inc();
     }
 
-    /// Counts a verified image by the registry's answer.
+    /// Counts the verification of an image, by the registry's answer.
     pub fn registry_request(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.registry_requests.get_or_create(&labels).inc();
     }
 
-    /// Counts a tag list by the registry's answer.
+    /// Counts a request for a tag list, by the registry's answer.
     pub fn catch_up_look(&self, registry: &str, outcome: &str) {
         let labels = RegistryLabels { registry: registry.to_owned(), outcome: outcome.to_owned() };
         self.catch_up_looks.get_or_create(&labels).inc();
@@ -362,12 +366,12 @@ impl Metrics {
         self.commit_to_healthy.observe(since_commit.as_secs_f64());
     }
 
-    /// Sets the number of updates that have not ended.
+    /// Sets the number of open updates.
     pub fn pending_updates(&self, count: u64) {
         self.pending_updates.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Sets the age of the oldest update that could be pushed and of the oldest unverified event.
+    /// Sets the age of the oldest update that does not wait, and of the oldest unverified event.
     pub fn oldest_open(&self, update: Duration, event: Duration) {
         self.oldest_pending_update_age.set(update.as_secs_f64());
         self.oldest_queued_event_age.set(event.as_secs_f64());
@@ -386,7 +390,7 @@ impl Metrics {
 
 /// Converts the library's OpenMetrics text to the Prometheus text format, which every scraper reads.
 ///
-/// The latter has no end mark, and has `_total` also in the `HELP` and `TYPE` lines of counters.
+/// The Prometheus format has no end mark, and the `HELP` and `TYPE` lines of counters also have `_total`.
 fn prometheus_text(open_metrics: &str) -> String {
     let counters: HashSet<&str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();

@@ -8,8 +8,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// The standard metrics of a process (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>),
-/// read from `/proc` at each scrape.
+/// The standard metrics of a process, read from `/proc` at each scrape.
+///
+/// Source: <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>.
 ///
 /// Values that cannot be read are left out, for example on a system without `/proc`.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Collector for Process {
 pub(super) struct StoreFile(Arc<OnceLock<PathBuf>>);
 
 impl StoreFile {
-    /// Sets the file. Later calls have no effect.
+    /// Sets the path of the file. Later calls have no effect.
     pub(super) fn set(&self, path: &Path) {
         let _ = self.0.set(path.to_owned());
     }
@@ -84,7 +85,7 @@ fn size(path: &Path) -> Option<f64> {
 
 struct Times {
     cpu_seconds: f64,
-    /// Since the Unix epoch.
+    /// The start time, in seconds since the Unix epoch.
     started_seconds: f64,
 }
 
@@ -96,7 +97,9 @@ impl Times {
         Self::parse(&status, boot, rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// Parses `/proc/self/stat` (<https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>).
+    /// Parses `/proc/self/stat`.
+    ///
+    /// Source: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
     fn parse(status: &str, boot_seconds: f64, ticks_per_second: f64) -> Option<Self> {
         // The second field is the name in parentheses, which may contain any character; the third is the state.
         let (_, fields) = status.rsplit_once(')')?;

@@ -265,7 +265,8 @@ fn example_settings_pass_offline() {
     let variables: Vec<&str> =
         example.split("{ env = \"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();
     let mut command = workplace.tagrelay("check --offline");
-    let values = variables.iter().map(|name| (name, format!("hunter2-of-{name}")));
+    // The last one is the identity for `login = "aws"`.
+    let values = variables.iter().chain(&["AWS_ROLE_ARN"]).map(|name| (name, format!("hunter2-of-{name}")));
     let answer = run(command.envs(values)).expect_code(0);
     assert!(answer.stdout.contains("good: faults 0, warnings 0"), "{answer:?}");
 

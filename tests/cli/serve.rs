@@ -122,6 +122,27 @@ fn certificate_that_cannot_be_used_is_a_fault() {
     assert!(answer.stdout.contains("the certificate missing.pem cannot be read: No such file"), "{}", answer.stdout);
 }
 
+#[test]
+fn automatic_login_is_logged_at_the_start_and_shown_by_check() {
+    let workplace = workplace();
+    let host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    let rule = format!("{host}/uyou/*");
+    workplace.write_settings(&COMMANDS.replace("docker.io/uyou/*", &rule));
+    let variables = [("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")];
+    let expected = "uses login = \"aws\", because the environment has AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE";
+    let mut command = workplace.tagrelay("serve --log-format json");
+    let mut process = command.envs(variables).stdout(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(process.stdout.take().unwrap());
+    let line = until(&mut log, &format!("registry {host} {expected}"));
+    assert_eq!((line["level"].as_str(), line["registry"].as_str()), (Some("INFO"), Some(host)));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let answer = run(workplace.tagrelay("check --offline").envs(variables));
+    assert!(answer.stdout.contains(expected), "{}", answer.stdout);
+    let without = run(&mut workplace.tagrelay("check --offline"));
+    assert!(!without.stdout.contains("uses login"), "{}", without.stdout);
+}
+
 /// Reads the log up to a message and returns its line.
 fn until(log: &mut impl std::io::BufRead, message: &str) -> Value {
     for line in log.lines() {

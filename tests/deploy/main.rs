@@ -17,3 +17,4 @@ mod platform_rendering;
 mod platform_secrets;
 mod platform_tree;
 mod pod_security;
+mod release;

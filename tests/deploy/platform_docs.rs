@@ -8,7 +8,9 @@ use regex::Regex;
 use super::platform_tree::{path, read};
 
 /// The pages of the example platform.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
+    "docs/releases.md",
+    "deploy/helm/tagrelay/README.md",
     "docs/guide.md",
     "docs/services.md",
     "docs/development.md",

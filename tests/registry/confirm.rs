@@ -13,7 +13,7 @@ use tagrelay_test_support::guarded_registry::{Fault, GuardedRegistry, READER, Si
 use crate::image;
 
 fn plain(host: &str) -> RegistrySettings {
-    RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None }
+    RegistrySettings { plain_http: true, ..RegistrySettings::for_host(host) }
 }
 
 fn with_password(host: &str, password: &str) -> RegistrySettings {

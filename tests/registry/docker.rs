@@ -26,7 +26,7 @@ fn reader(password: &str) -> Credentials {
 }
 
 fn asking(host: &str, credentials: Option<Credentials>) -> Registries {
-    let settings = RegistrySettings { host: host.to_owned(), plain_http: true, credentials, ca_bundle: None };
+    let settings = RegistrySettings { plain_http: true, credentials, ..RegistrySettings::for_host(host) };
     Registries::new(vec![settings]).unwrap()
 }
 
@@ -92,7 +92,7 @@ async fn private_authority_is_trusted_only_if_configured() {
     let Some(registry) = DockerRegistry::start(Options { tls, ..Options::default() }) else { return };
     let anything = image(&registry.host, "a", "1");
     let confirm = async |plain_http, ca_bundle| {
-        let settings = RegistrySettings { host: registry.host.clone(), plain_http, credentials: None, ca_bundle };
+        let settings = RegistrySettings { plain_http, ca_bundle, ..RegistrySettings::for_host(&registry.host) };
         Registries::new(vec![settings]).unwrap().confirm(&anything).await
     };
     assert_eq!(confirm(false, Some(authority)).await, Confirmation::NotThere, "it was asked and answered");

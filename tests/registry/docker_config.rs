@@ -10,14 +10,14 @@ use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tagrelay::registry::{Confirmation, Credentials, Registries, RegistrySettings};
+use tagrelay::registry::{Confirmation, Credentials, Registries, RegistriesSettings, RegistrySettings};
 use tagrelay_secret::Secret;
 use tagrelay_test_support::guarded_registry::{GuardedRegistry, READER, SignIn};
 
 use crate::image;
 
 fn plain(host: &str) -> RegistrySettings {
-    RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None }
+    RegistrySettings { plain_http: true, ..RegistrySettings::for_host(host) }
 }
 
 struct ConfigFile(tempfile::TempDir);
@@ -39,8 +39,13 @@ impl ConfigFile {
     }
 }
 
+fn open(section: RegistrySettings, file: PathBuf) -> Registries {
+    let (sections, docker_config) = (vec![section], Some(file));
+    Registries::open(RegistriesSettings { sections, docker_config, ..RegistriesSettings::default() }).unwrap()
+}
+
 fn registries(host: &str, file: &Path) -> Registries {
-    Registries::with_docker_config(vec![plain(host)], Some(file.to_owned())).unwrap()
+    open(plain(host), file.to_owned())
 }
 
 #[track_caller]
@@ -141,7 +146,7 @@ async fn section_takes_precedence_over_the_file() {
     let password = Secret::inline(READER.1.to_owned()).unwrap();
     let credentials = Some(Credentials { username: READER.0.to_owned(), password });
     let settings = RegistrySettings { credentials, ..plain(&host) };
-    let registries = Registries::with_docker_config(vec![settings], Some(file.path())).unwrap();
+    let registries = open(settings, file.path());
     assert_there(registries.confirm(&image(&host, "a", "1")).await);
 }
 

@@ -1,6 +1,7 @@
 //! The registry client and the embedded registry.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod cloud;
 mod confirm;
 mod docker;
 mod docker_config;

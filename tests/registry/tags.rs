@@ -94,7 +94,7 @@ impl Lists {
 }
 
 fn asking(host: &str) -> Registries {
-    let settings = RegistrySettings { host: host.to_owned(), plain_http: true, credentials: None, ca_bundle: None };
+    let settings = RegistrySettings { plain_http: true, ..RegistrySettings::for_host(host) };
     Registries::new(vec![settings]).unwrap()
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use tagrelay_test_support::fleet::{Fleet, LIMIT, sha};
+use tagrelay_test_support::fleet::{API_TOKEN, Fleet, LIMIT, READ_TOKEN, sha};
 
 /// A second receiver, which must stay usable.
 const OTHER: &str = "name = \"other\"\nkind = \"generic\"\nunauthenticated = true";
@@ -100,31 +100,89 @@ async fn idle_connection_is_kept() {
 }
 
 #[tokio::test]
-async fn slow_bodies_time_out_and_meanwhile_others_get_503() {
+async fn slow_bodies_time_out_and_leave_places_for_other_requests() {
     let fleet = crate::fleet().server("max_connections = 8").service("user-service").start().await;
     let mut slow = Vec::new();
-    // A connection whose request has not been read yet can be replaced, so it takes more than eight until every connection has a
-    // running request.
+    // A connection whose request has not been read yet can be replaced, so it takes some until all places are taken.
     let mut refused = String::new();
     while !refused.starts_with("HTTP/1.1 503") {
         assert!(slow.len() < 1000, "connections without end; the last said {refused:?}");
         slow.push(begin(&fleet, SLOW_BODY).await);
-        refused = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
+        let mut one_more = begin(&fleet, SLOW_BODY).await;
+        let mut answer = [0; 512];
+        let reading = tokio::time::timeout(Duration::from_millis(200), one_more.read(&mut answer)).await;
+        refused =
+            String::from_utf8_lossy(answer.get(..reading.map_or(0, Result::unwrap_or_default)).unwrap()).into_owned();
+        slow.push(one_more);
     }
-    assert!(refused.contains("Retry-After: 1"), "{refused}");
-    assert!(unanswered(&slow) >= 8, "the slow bodies had no time at all");
+    assert!(refused.to_ascii_lowercase().contains("retry-after: 1"), "{refused}");
+    // Health and the API are not affected.
+    let healthy = rest(&mut begin(&fleet, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await).await;
+    assert!(healthy.starts_with("HTTP/1.1 200"), "{healthy}");
+    assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);
     let mut too_slow = 0;
     for stream in &mut slow {
         let mut status = [0; 12];
         let answer = tokio::time::timeout(LIMIT, stream.read_exact(&mut status)).await.expect("it is not closed");
-        if answer.is_ok() {
-            assert_eq!(&status, b"HTTP/1.1 408");
-            too_slow += 1;
-        }
+        too_slow += usize::from(answer.is_ok() && &status == b"HTTP/1.1 408");
     }
-    assert_eq!(too_slow, 8);
-    drop(slow);
-    assert_eq!(fleet.api("GET", "/environments", None).await.0, 200);
+    // Of five parts, one each for health, API, streams and the receiver, and one for all.
+    assert_eq!(too_slow, 5);
+}
+
+#[tokio::test]
+async fn slow_bodies_on_two_receivers_leave_places_for_a_third() {
+    let more = |name: &str| format!("name = \"{name}\"\nkind = \"generic\"\nsecret = {{ value = \"s3cret\" }}");
+    let fleet = crate::fleet()
+        .server("max_connections = 64")
+        .service("user-service")
+        .receiver(OTHER)
+        .receiver(&more("second"))
+        .start()
+        .await;
+    let mut slow = Vec::new();
+    for name in ["ci", "second"].repeat(64) {
+        slow.push(begin(&fleet, &SLOW_BODY.replace("/ci", &format!("/{name}"))).await);
+    }
+    for _ in 0..5 {
+        assert_others_answer(&fleet).await;
+    }
+    assert!(unanswered(&slow) > 20, "the slow bodies were gone before the others were answered");
+}
+
+#[tokio::test]
+async fn body_of_a_token_without_permission_is_not_read() {
+    let fleet = crate::fleet().service("user-service").start().await;
+    for route in ["holds", "freezes", "events/replay"] {
+        let head = format!(
+            "POST /api/v1/{route} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {READ_TOKEN}\r\nContent-Type: application/json\r\n\
+             Content-Length: 1000\r\n\r\n{{"
+        );
+        let mut status = [0; 12];
+        begin(&fleet, &head).await.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 403", "{route}");
+    }
+}
+
+#[tokio::test]
+async fn token_has_at_most_16_streams() {
+    let fleet = crate::fleet().service("user-service").start().await;
+    let open = async || {
+        let request = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(READ_TOKEN);
+        request.send().await.unwrap()
+    };
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        let stream = open().await;
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    assert_eq!(open().await.status(), 429);
+    // Another token is not affected, and a closed stream makes room.
+    let other = fleet.client.get(fleet.url("/api/v1/stream")).bearer_auth(API_TOKEN).send().await.unwrap();
+    assert_eq!(other.status(), 200);
+    streams.pop();
+    fleet.eventually("there is room again", async || open().await.status() == 200).await;
 }
 
 #[tokio::test]

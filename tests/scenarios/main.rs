@@ -28,6 +28,7 @@ mod receivers;
 mod reload;
 mod requests;
 mod stopping;
+mod suspects;
 #[cfg(feature = "otel")]
 mod telemetry;
 mod upgrade;

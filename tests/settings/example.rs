@@ -60,7 +60,7 @@ fn example_is_valid() {
     for kind in Kind::ALL {
         assert!(kinds.contains(kind), "the example has no receiver of the kind {kind}");
     }
-    let password = &settings.registries[1].credentials.as_ref().unwrap().password;
+    let password = &settings.registries.sections[1].credentials.as_ref().unwrap().password;
     assert_eq!(password.reveal().unwrap().expose_secret(), "harbor-password from a file");
     let promote: Permission = "promote:production".parse().unwrap();
     assert!(settings.api_tokens[0].may(&promote));

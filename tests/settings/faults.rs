@@ -503,6 +503,18 @@ fn invalid_patterns_and_paths_are_refused() {
              t.toml:23:14: `plain_http` needs one host, not a pattern; write a [[registry]] for each host without TLS",
         ),
         (
+            with(
+                "[[registry]]\nhost = \"ghcr.io\"\nlogin = \"aws\"\n[[registry]]\nhost = \"*.azurecr.io\"\nlogin = \"azur\"\n\
+                 [[registry]]\nhost = \"gcr.io\"\nlogin = \"google\"\nplain_http = true\n[[registry]]\nhost = \"eu.gcr.io\"\n\
+                 login = \"google\"\nusername = \"a\"\npassword = { value = \"hunter2\" }",
+            ),
+            "t.toml:19:9: login = \"aws\" cannot be used for the host `ghcr.io`; its hosts are \"*.dkr.ecr.*.amazonaws.com\" or \
+             \"public.ecr.aws\"\n\
+             t.toml:22:9: `login`: unknown value `azur`; did you mean `azure`?\n\
+             t.toml:26:14: `login` needs HTTPS: remove `plain_http`\n\
+             t.toml:30:12: `login` and `username` contradict each other; keep one of them",
+        ),
+        (
             with("[registries]\ndocker_config = \"/no/such/config.json\""),
             "t.toml:18:17: `docker_config`: the file /no/such/config.json cannot be read: No such file or directory (os error 2)",
         ),

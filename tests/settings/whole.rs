@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tagrelay::registry::Cloud;
 use tagrelay::settings::{Fault, Faults, Position, Settings};
 use tagrelay_test_support::settings::SMALLEST;
 
@@ -187,11 +188,35 @@ fn docker_config_is_checked_and_its_helpers_are_reported() {
 
     std::fs::write(&file, r#"{"credHelpers":{"gcr.io":"gcloud"}}"#).unwrap();
     let settings = read().unwrap();
-    assert_eq!(settings.docker_config.as_deref(), Some(file.as_path()));
+    assert_eq!(settings.registries.docker_config.as_deref(), Some(file.as_path()));
     let warning = settings.warnings[0].to_string();
     assert!(warning.contains("the credential helper `gcr.io: gcloud` is not run"), "{warning}");
 
     std::fs::write(&file, r#"{"auths":{"gcr.io":{"auth":"hunter2!"}}}"#).unwrap();
     let faults = read().unwrap_err().to_string();
     assert!(faults.contains("entry `gcr.io`: `auth` is not base64") && !faults.contains("hunter2"), "{faults}");
+}
+
+#[test]
+fn login_fits_patterns_and_warns_without_an_identity() {
+    let sections = "[[registry]]\nhost = \"*.dkr.ecr.*.amazonaws.com\"\nlogin = \"aws\"\n\
+                    [[registry]]\nhost = \"*-docker.pkg.dev\"\nlogin = \"google\"\n\
+                    [[registry]]\nhost = \"*.azurecr.io\"\nlogin = \"azure\"\n";
+    let text = format!("{SMALLEST}{sections}");
+    let with_role = |name: &str| match name {
+        "AWS_ROLE_ARN" => Ok("arn:aws:iam::123456789012:role/tagrelay".to_owned()),
+        _ => Err(std::env::VarError::NotPresent),
+    };
+    let settings = Settings::parse("t.toml", &text, &with_role).unwrap();
+    assert_eq!(settings.warnings, []);
+    let logins: Vec<_> = settings.registries.sections.iter().map(|section| section.login).collect();
+    assert_eq!(logins, Cloud::ALL.map(Some));
+    assert_eq!(settings.registries.environment.identity_variables(Cloud::Aws), ["AWS_ROLE_ARN"]);
+    let without = Settings::parse("t.toml", &text, &|_| Err(std::env::VarError::NotPresent)).unwrap();
+    let warnings: Vec<String> = without.warnings.iter().map(ToString::to_string).collect();
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(
+        warning.starts_with("t.toml:19:9: login = \"aws\": the environment has no AWS identity; run it in a pod"),
+        "{warning}"
+    );
 }

@@ -25,7 +25,7 @@ pub mod tree;
 pub use ancestry::{Ancestry, Below};
 pub use branch_name::{BranchName, InvalidBranchName};
 pub use commit::{CommitDraft, Identity};
-pub use credentials::{Authentication, GitHubApp, InvalidAppKey};
+pub use credentials::{Authentication, GitHubApp, InvalidAppKey, sign_json_web_token};
 pub use diff::unified_diff;
 pub use error::{AddressError, PushError, RemoteError};
 pub use mirror::{Compacted, Compaction, Mirror, MirrorError, PackReceiver, Reader, refuse_repository};

@@ -13,8 +13,9 @@ use super::tree::{Kind, Node, NodeId, TEMPLATE_HINT, Tree};
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Refuses templates that happen to parse as YAML: `{{ .Values.x }}` is a map whose key is a map. Texts inside a file may be
-/// templates, such as those of an ApplicationSet.
+/// Refuses templates that are valid YAML by chance: `{{ .Values.x }}` is a map whose key is a map.
+///
+/// Texts inside a file may be templates, such as those of an ApplicationSet.
 pub(crate) fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let is_flow = |node: &Node<'_>| node.kind == Kind::Mapping(StructureStyle::Flow);
     let opens_twice =
@@ -25,8 +26,9 @@ pub(crate) fn refuse_template(tree: &Tree<'_>) -> Result<(), Unreadable> {
     }
 }
 
-/// Refuses a byte order mark after the first character, except in comments, quotes and blocks. Readers either ignore it or
-/// treat it as a letter, and it is invisible.
+/// Refuses a byte order mark after the first character, except in comments, quotes and blocks.
+///
+/// The mark is invisible. Some readers ignore it, and others treat it as a letter.
 pub(crate) fn refuse_stray_marks(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let text = tree.text();
     for start in memmem::find_iter(text.as_bytes(), BYTE_ORDER_MARK).filter(|start| *start > 0) {

@@ -43,7 +43,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         Ok(())
     }
 
-    /// `helm.parameters`, and `helm.values` with YAML inside. `helm.valuesObject` is found by the general search.
+    /// `helm.parameters`, and `helm.values` with YAML inside. The general search finds `helm.valuesObject`.
     pub(crate) fn find_helm(&mut self, helm: NodeId) -> Result<(), Unreadable> {
         let tree = self.tree;
         let helm = self.reader.follow(helm)?;
@@ -62,7 +62,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let name = self.reader.slot(tree.value_of(entry, "name"));
             let value = self.reader.slot(tree.value_of(entry, "value"));
             if let (Slot::Text(_, _, name), Slot::Text(at, node, text)) = (name, value) {
-                // Of two parameters with the same name the last one applies, as with `helm --set`.
+                // The last of several parameters with the same name applies, as with `helm --set`.
                 parameters.insert(name, Parameter { at, node, text });
             }
         }
@@ -86,7 +86,7 @@ impl<'tree> Finder<'tree, '_, '_> {
             let digest = beside("digest").map(|digest| (digest.text, Part::whole(digest.at, digest.node, digest.text)));
             let (tag, inner) = tag.map_or((None, None), |(tag, inner)| (Some(tag), inner));
             match (inner, digest) {
-                // With two digests it is unclear which one applies.
+                // It is unclear which of two digests applies.
                 (Some(_), Some((_, second))) => self.unclear.report_two_digests(parameter.text, second.node),
                 (inner, digest) => {
                     self.add_below(list, Format::Argocd, tag, inner.or(digest), (registry, parameter.text));
@@ -95,7 +95,7 @@ impl<'tree> Finder<'tree, '_, '_> {
         }
     }
 
-    /// Records a scalar with a part of an ApplicationSet, if it can contain sites. Most are templates and not YAML.
+    /// Records a scalar with a part of an ApplicationSet, if it can contain sites. Most parts are templates and not YAML.
     pub(crate) fn find_part_of_set(&mut self, at: Option<NodeId>) {
         if let Slot::Text(at, node, text) = self.reader.slot(at)
             && may_hold_sites(text.as_bytes())

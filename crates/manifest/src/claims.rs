@@ -1,7 +1,7 @@
 //! Sites that are named explicitly, by a marker in a comment or a rule in the settings.
 //!
-//! A named scalar may already be a site by its keys. A known name then sets its repository; an unknown one changes nothing, so
-//! a repository with Flux's markers works unchanged.
+//! A named scalar may already be a site because of its keys. A known name then sets its repository. An unknown name changes
+//! nothing, so a repository with Flux's markers works unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,23 +18,23 @@ use super::task::{Role, Task};
 use super::tree::{Kind, NodeId, Tree};
 use tagrelay_image::{ImageReference, Repository};
 
-/// The sites that each scalar belongs to, and the scalars that markers exclude.
+/// The sites of each scalar, and the scalars that markers exclude.
 struct Claims<'text> {
-    /// For each node, the sites (by index) that are reached through it.
+    /// For each node, the sites (by index) that are reached through the node.
     sites: BTreeMap<NodeId, Vec<usize>>,
     ignored: BTreeSet<NodeId>,
     policies: Policies<'text>,
 }
 
 impl<'task> Finder<'_, '_, 'task> {
-    /// Adds sites from markers and rules, and removes those that a marker excludes.
+    /// Adds sites from markers and rules, and removes sites that a marker excludes.
     pub(crate) fn apply_claims(&mut self, task: &Task<'task>) {
         let mut markers = match may_hold_markers(self.tree.text().as_bytes()) {
             true => markers(self.tree),
             false => Vec::new(),
         };
         if task.role == Role::Unknown {
-            // A rule into a text names one position in it. The rest of the text is not searched.
+            // A rule that leads into a text names one position in the text. The rest of the text is not searched.
             markers.retain(|marker| marker.says == Says::Ignore);
         }
         if markers.is_empty() && task.rules.is_empty() {
@@ -79,8 +79,9 @@ impl<'task> Finder<'_, '_, 'task> {
         self.notes.push(Note { line, reason });
     }
 
-    /// Removes sites with `# tagrelay: ignore`: on their line, after the name of their repository, or after the key of a value
-    /// that contains them.
+    /// Removes sites with `# tagrelay: ignore`.
+    ///
+    /// The marker is on the line of the site, after the name of its repository, or after the key of a value that contains the site.
     fn remove_ignored(&mut self, markers: &[Marker<'_>]) {
         let tree = self.tree;
         let ignored = Ignored::of(tree, markers);
@@ -97,7 +98,7 @@ impl<'task> Finder<'_, '_, 'task> {
         self.found.retain(|found| {
             let is_ignored = |part: &Part| is_taken(part.node) || part.reached_by.iter().any(|at| is_taken(*at));
             let is_named = found.is_beside_its_name() && found.homes.iter().any(names_it);
-            // A merge key may provide its version.
+            // A merge key may provide the version of the site.
             let is_held = !found.homes.is_empty() && found.homes.iter().all(|home| ignored.holds(*home));
             !is_named && !is_held && !found.parts().any(is_ignored)
         });
@@ -145,14 +146,14 @@ impl<'task> Finder<'_, '_, 'task> {
         if self.is_claimed(at, known.as_ref(), claims) {
             return;
         }
-        // An unknown Flux policy usually has the image's name. A reference names its image itself.
+        // An unknown Flux policy usually has the name of the image. A reference contains the name of its image.
         let guess = match name {
             Name::Policy(policy) => policy.split_once(':').and_then(|(_, name)| task.names.of_marker(name)),
             Name::Own(_) => None,
         };
         let owner = Owner { known: known.as_ref(), guess: guess.as_ref() };
         let part = match part {
-            // The value never changes; it was used above.
+            // The value never changes. `Policies` has used it.
             Some(Marked::Name) => return,
             Some(Marked::Tag) => Some(RulePart::Tag),
             Some(Marked::Digest) => Some(RulePart::Digest),
@@ -167,7 +168,7 @@ impl<'task> Finder<'_, '_, 'task> {
         }
     }
 
-    /// Returns whether a node belongs to a site already. If the repository is known, the site gets it.
+    /// Returns whether a node belongs to a site already. A known repository becomes the repository of the site.
     fn is_claimed(&mut self, at: NodeId, repository: Option<&Repository>, claims: &Claims<'_>) -> bool {
         let Some(places) = claims.sites.get(&at) else { return false };
         for place in places {
@@ -209,7 +210,7 @@ impl<'task> Finder<'_, '_, 'task> {
         }
     }
 
-    /// Makes a scalar a site. Without a part, a text with a version is a reference, any other a tag.
+    /// Makes a scalar a site. Without a part, a text with a version is a reference, and any other text is a tag.
     fn find_scalar(
         &mut self,
         at: NodeId,
@@ -231,7 +232,7 @@ impl<'task> Finder<'_, '_, 'task> {
                 (Some(name), tag, digest)
             }
             Some(RulePart::Digest) => (None, None, Some(whole)),
-            // A marker with `:tag` means only a tag. Without it, a digest may follow.
+            // A marker with `:tag` means only a tag. Without `:tag`, a digest may follow.
             _ if text.contains('@') => {
                 let (tag, digest) = Part::tag_and_digest(at, node, text);
                 (None, Some(tag), digest)
@@ -313,7 +314,7 @@ impl<'text> Policies<'text> {
             if let (Some(at), Says::Is(Name::Policy(policy), Some(Marked::Name))) = (marker.at, marker.says)
                 && let Ok(repository) = tree.node(tree.resolve(at)).value.parse()
             {
-                // The first one applies.
+                // The first repository of a policy applies.
                 named.entry(policy).or_insert(repository);
             }
         }

@@ -11,7 +11,7 @@ use super::tree::{Kind, NodeId, Tree};
 pub(crate) enum DocumentKind {
     /// Any other object with `apiVersion` and `kind`.
     Kubernetes,
-    /// A kustomization or component, or Flux's objects of that kind.
+    /// A kustomization or component, or Flux's objects of the kind `Kustomization`.
     Kustomization,
     /// An Application or an ApplicationSet of Argo CD, or `.argocd-source-*.yaml`.
     Argocd,
@@ -21,7 +21,7 @@ pub(crate) enum DocumentKind {
     HelmChart,
     /// A Compose file.
     Compose,
-    /// Helm values, and anything without a recognisable kind.
+    /// Helm values, and documents without a recognisable kind.
     Values,
     /// A patch of a kustomization: a partial object, or operations.
     Patch,
@@ -45,12 +45,12 @@ impl DocumentKind {
         if self == Self::Argocd { Format::Argocd } else { Format::HelmValues }
     }
 
-    /// Returns whether it may contain Helm values in any position.
+    /// Returns whether the document may contain Helm values in any position.
     pub(crate) fn holds_values(self) -> bool {
         matches!(self, Self::Argocd | Self::HelmRelease | Self::Values)
     }
 
-    /// Returns whether it may contain operations of JSON Patch.
+    /// Returns whether the document may contain operations of JSON Patch.
     pub(crate) fn has_operations(self) -> bool {
         matches!(self, Self::Patch | Self::HelmRelease)
     }
@@ -61,8 +61,9 @@ impl DocumentKind {
     }
 }
 
-/// Returns the objects of a document with their kinds: the items of a `List` or a list of one kind (`ApplicationList`),
-/// recursively, else the document itself.
+/// Returns the objects of a document with their kinds.
+///
+/// These are the items of a `List` or of a list of one kind (`ApplicationList`), recursively, or else the document itself.
 pub(crate) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(NodeId, DocumentKind)> {
     let mut found = Vec::new();
     // Each item is nested in its list, so the nesting limit of the file bounds that of the lists.
@@ -84,7 +85,7 @@ pub(crate) fn objects(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> Vec<(Nod
     found
 }
 
-/// Returns the items of a list of objects, and the default kind of its items.
+/// Returns the items of a list of objects, and the default kind of the items.
 fn list(tree: &Tree<'_>, root: NodeId, kind: DocumentKind) -> Option<(NodeId, DocumentKind)> {
     if kind != DocumentKind::Kubernetes {
         return None;
@@ -131,7 +132,7 @@ fn document_kind(tree: &Tree<'_>, root: NodeId, role: Role<'_>) -> DocumentKind 
     let (kind, api_version) = type_of(tree, root);
     match (kind, api_version) {
         (Some("Kustomization"), _) => DocumentKind::Kustomization,
-        // Both are optional in a kustomization.
+        // Kind and API version are optional in a kustomization.
         (Some("Component") | None, _) if is_kustomization(path) => DocumentKind::Kustomization,
         (Some(kind), Some(api_version)) => of_object(kind, api_version),
         _ if is_json(path) && !is_values_json(path) => DocumentKind::Foreign,
@@ -152,8 +153,9 @@ fn of_object(kind: &str, api_version: &str) -> DocumentKind {
     }
 }
 
-/// Returns whether a document has `services` and otherwise only keys of a Compose file
-/// (<https://github.com/compose-spec/compose-spec/blob/main/spec.md>).
+/// Returns whether a document has `services` and otherwise only keys of a Compose file.
+///
+/// Source: <https://github.com/compose-spec/compose-spec/blob/main/spec.md>.
 fn is_compose(tree: &Tree<'_>, root: NodeId) -> bool {
     let is_mapping = |id: NodeId| matches!(tree.node(tree.resolve(id)).kind, Kind::Mapping(_));
     let is_known = |key: &str| {

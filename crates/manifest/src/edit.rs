@@ -43,7 +43,7 @@ pub struct SiteChange {
     pub repository: Repository,
     /// The format of the site.
     pub format: Format,
-    /// The line of the tag, else of the digest, from 1.
+    /// The line of the tag, or else of the digest, from 1.
     pub line: u32,
     /// The version before.
     pub old: Version,
@@ -60,7 +60,7 @@ pub fn edit(path: &str, bytes: &[u8], wanted: &[Wanted]) -> Result<Edited, Refus
     edit_with(path, bytes, wanted, &ManifestSettings::default())
 }
 
-/// Sets every site of the wanted repositories, and proves that nothing else changed.
+/// Sets every site of the wanted repositories, and proves that no other part of the file changed.
 ///
 /// A site keeps its form: tag, digest or both. With `pin`, a tag becomes `tag@digest`. `path` is used as in
 /// [`read`](super::read). Either all sites are set or none.
@@ -114,7 +114,7 @@ struct Rewritten {
     changes: Vec<SiteChange>,
 }
 
-/// Sets the sites of a text and of the texts inside it; `None`: nothing changes.
+/// Sets the sites of a text and of the texts inside it; `None`: the text stays the same.
 fn rewrite(
     tree: &Tree<'_>,
     sites: &Sites<'_>,
@@ -166,14 +166,14 @@ struct Plan<'plan> {
 /// The wanted value of a scalar.
 struct Value {
     text: String,
-    /// The changes inside, if it is a text with sites.
+    /// The changes inside the scalar, if it is a text with sites.
     inside: Vec<Replacement>,
-    /// The site that is set; the first if there are several.
+    /// The site that is set. If the scalar has several sites, the first one.
     site: Blamed,
 }
 
 impl Plan<'_> {
-    /// Plans that a site names the wanted version of its repository, if there is one.
+    /// Plans that a site names the wanted version of its repository, if a version is wanted.
     fn set(&mut self, found: &Found) -> Result<(), Refused> {
         let site = &found.site;
         let Some(new) = self.wanted_versions.version_of(found) else { return Ok(()) };
@@ -204,13 +204,15 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Returns whether readers may take a plain scalar for a number, a date or similar: `1.10` is 1.1 to them.
+    /// Returns whether a plain scalar is not a string for some readers: `1.10` is the number 1.1.
     fn is_no_string(&self, node: NodeId) -> bool {
         let node = self.tree.node(node);
         node.kind == Kind::Scalar(ScalarStyle::Plain) && !reads_as_string(&node.value)
     }
 
-    /// Returns where a scalar with the tag is also used as the digest: a tag would overwrite the digest.
+    /// Returns the line of a scalar in which tag and digest overlap.
+    ///
+    /// A new tag would overwrite the digest.
     fn line_of_overlap(&self, found: &Found) -> Option<u32> {
         let (tag, digest) = (found.tag.as_ref()?, found.digest.as_ref()?);
         let overlaps = tag.range.start < digest.range.end && digest.range.start < tag.range.end;
@@ -246,7 +248,7 @@ impl Plan<'_> {
     fn new_values(&self, found: &Found, version: &Version) -> Option<Vec<(NodeId, String)>> {
         let mut values: Vec<(NodeId, String)> = Vec::with_capacity(2);
         let digest = version.digest().map(|digest| digest.as_str());
-        // A digest without its own position is written after the tag.
+        // A digest without a position of its own is written after the tag.
         let tag = match (version.tag(), digest) {
             (Some(tag), Some(digest)) if found.digest.is_none() => Some(format!("{tag}@{digest}")),
             (tag, _) => tag.map(|tag| tag.as_str().to_owned()),
@@ -264,7 +266,7 @@ impl Plan<'_> {
         Some(values)
     }
 
-    /// Refuses the plan if a scalar to be changed is also used as something else.
+    /// Refuses the plan if a scalar to be changed is also used as something other than a wanted site.
     fn refuse_shared(&self) -> Result<(), Refused> {
         if self.tree.aliases.is_empty() {
             return Ok(());
@@ -276,7 +278,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Returns the scalars without their wanted value, in the order of the text.
+    /// Returns the scalars whose value must change, in the order of the text.
     fn changing(&self) -> impl Iterator<Item = (NodeId, &Value)> {
         let values = self.values.iter().map(|(node, value)| (*node, value));
         let is_other = |(node, value): &(NodeId, &Value)| {
@@ -301,7 +303,9 @@ impl Plan<'_> {
 }
 
 impl Part {
-    /// Returns the text of a tag or digest in this part; `None`: a digest without its algorithm must be SHA-256.
+    /// Returns the text of a tag or digest in this part; `None`: the digest is not SHA-256.
+    ///
+    /// A digest without its algorithm must be SHA-256.
     fn text_of<'version>(&self, text: &'version str) -> Option<&'version str> {
         if self.is_bare { text.strip_prefix("sha256:") } else { Some(text) }
     }
@@ -414,7 +418,7 @@ mod tests {
         let expected = text.replacen("v1", "v2", 1).replace(OLD, NEW);
         let wanted = format!("a:v2@{NEW}");
         assert_eq!(set_in("x/kustomization.yaml", &text, &[&wanted]).unwrap(), expected);
-        // A kustomization is recognised by its kind too; in other documents the list has no meaning.
+        // A kustomization is also recognised by its kind. In other documents, the list has no meaning.
         let typed = format!("kind: Kustomization\n{text}");
         assert_eq!(set(&typed, &wanted), format!("kind: Kustomization\n{expected}"));
         assert_eq!(set(&text, &wanted), text);

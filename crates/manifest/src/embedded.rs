@@ -1,7 +1,7 @@
 //! YAML inside a block scalar, such as `helm.values` of an Argo CD Application.
 //!
-//! The scalar's value is read and edited like a file. Then each changed line is written over the end of its line in the file,
-//! after the indentation. Only literal scalars (`|`) have their lines unchanged in the file.
+//! The value of the scalar is read and edited like a file. Then each changed line replaces the end of its line in the file, after
+//! the indentation. Only literal scalars (`|`) have their lines unchanged in the file.
 
 use granit_parser::ScalarStyle;
 
@@ -16,11 +16,11 @@ use super::settings::RulePart;
 #[derive(Debug, Clone)]
 pub(crate) struct Embedded<'rules> {
     pub(crate) node: NodeId,
-    /// The nodes through which it is reached: the scalar itself, or its aliases.
+    /// The nodes through which the scalar is reached: the scalar itself, or its aliases.
     pub(crate) reached_by: Vec<NodeId>,
     /// The kind of text.
     pub(crate) content: Content,
-    /// The rules in the settings that lead into it.
+    /// The rules in the settings that lead into the text.
     pub(crate) rules: Vec<Rule<'rules>>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Content {
     Argocd,
 }
 
-/// The rest of a rule's path.
+/// A rule that leads into a text, with the rest of its path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule<'rules> {
     pub(crate) steps: &'rules [Step],
@@ -47,7 +47,7 @@ pub(crate) struct Rule<'rules> {
 /// Returns the line in the file of a line in a scalar's value, both from 1.
 pub(crate) fn line_in_file(scalar: &Node<'_>, line: u32) -> u32 {
     match scalar.kind {
-        // The node begins at the first line that is not blank.
+        // The node begins at its first line that is not blank.
         Kind::Scalar(ScalarStyle::Literal) => {
             (scalar.line + line).saturating_sub(1 + blank_lines(&scalar.value) as u32)
         }

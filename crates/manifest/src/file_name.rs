@@ -2,7 +2,7 @@
 
 /// Returns whether a file with this name may have sites: `.yaml`, `.yml`, `.json` and `Kustomization`.
 ///
-/// Case matters, as for Argo CD and kustomize: neither reads `Deployment.YAML`.
+/// Case matters, as for Argo CD and kustomize, which do not read `Deployment.YAML`.
 pub fn is_manifest_path(path: &str) -> bool {
     let name = file_name(path);
     let stem = [".yaml", ".yml", ".json"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -14,7 +14,9 @@ pub(crate) fn is_json(path: &str) -> bool {
     path.ends_with(".json")
 }
 
-/// Returns whether a JSON file has Helm values, by its name: `values.json`, `values-staging.json`, `api.values.json`.
+/// Returns whether a JSON file has Helm values, by its name.
+///
+/// Examples: `values.json`, `values-staging.json`, `api.values.json`.
 pub(crate) fn is_values_json(path: &str) -> bool {
     let stem = file_name(path).strip_suffix(".json").unwrap_or_default();
     stem.starts_with("values") || stem.ends_with("values")
@@ -31,7 +33,7 @@ pub(crate) fn is_lock_file(path: &str) -> bool {
     [".lock", "-lock", "_lock"].iter().any(|suffix| stem.ends_with(suffix))
 }
 
-/// Returns whether a file has parameters of an Application, by the name that Argo CD looks for.
+/// Returns whether a file has parameters of an Application, by its name.
 pub(crate) fn is_argocd_source(path: &str) -> bool {
     file_name(path).starts_with(".argocd-source")
 }

@@ -15,10 +15,11 @@ use super::tree::{Kind, NodeId, Tree};
 
 /// The sites of a text.
 pub(crate) struct Sites<'task> {
-    /// The sites in the order of the text. A site that is repeated by an alias or merge key is listed once; see
-    /// [`Found::copies`].
+    /// The sites in the order of the text.
+    ///
+    /// A site that an alias or merge key repeats is listed once. [`Found::homes`] has all its maps.
     pub(crate) found: Vec<Found>,
-    /// Scalars whose texts have sites, in the order of the text, each once.
+    /// Scalars whose texts have sites, in the order of the text. Each scalar is listed once.
     pub(crate) embedded: Vec<Embedded<'task>>,
     /// Aliases under a merge key, ascending.
     pub(crate) merges: Vec<NodeId>,
@@ -62,7 +63,7 @@ impl<'task> Sites<'task> {
             finder.skip_nested_texts();
         }
         let Finder { found, embedded, ignored_aliases, mut notes, mut unclear, reader, .. } = finder;
-        // Markers and rules have made these positions clear.
+        // A part of a site is no longer unclear, because a marker or rule names it.
         found.iter().flat_map(Found::parts).for_each(|part| unclear.remove(part.node));
         notes.extend(unclear.into_notes());
         let protections = match (found.as_slice(), embedded.is_empty()) {
@@ -99,7 +100,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(())
     }
 
-    /// Records texts inside a text of the file. They are not searched.
+    /// Records texts inside a text of the file, which are not searched.
     fn skip_nested_texts(&mut self) {
         for node in std::mem::take(&mut self.embedded).into_keys() {
             if may_hold_sites(self.tree.node(node).value.as_bytes()) {
@@ -112,7 +113,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         matches!(self.tree.node(id).kind, Kind::Mapping(_) | Kind::Sequence(_))
     }
 
-    /// Sorts the sites and merges those with the same bytes.
+    /// Sorts the sites, and merges sites with the same bytes.
     fn in_order(&mut self) {
         if self.found.len() > 1 {
             self.found.sort_by(|one, other| {
@@ -123,7 +124,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         }
     }
 
-    /// Adds the sites of a map, and returns the registry that applies below it.
+    /// Adds the sites of a map. Returns the registry that applies to the nodes below the map.
     fn visit(
         &mut self,
         mapping: NodeId,
@@ -165,7 +166,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(global)
     }
 
-    /// Keys with a meaning in one kind of document only.
+    /// Reads keys that have a meaning in only one kind of document.
     fn visit_special(&mut self, slots: &Slots) -> Result<(), Unreadable> {
         match self.document {
             DocumentKind::Argocd => {
@@ -198,8 +199,9 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(())
     }
 
-    /// The image of a volume: `image: {reference: repository:tag}`
-    /// (<https://kubernetes.io/docs/concepts/storage/volumes/#image>).
+    /// Adds the image of a volume: `image: {reference: repository:tag}`.
+    ///
+    /// Source: <https://kubernetes.io/docs/concepts/storage/volumes/#image>.
     fn find_volume(&mut self, image: NodeId) -> Result<(), Unreadable> {
         let image = self.reader.follow(image)?;
         if let Slot::Text(at, node, text) = self.reader.slot(self.tree.value_of(image, "reference")) {
@@ -208,7 +210,7 @@ impl<'tree, 'task> Finder<'tree, '_, 'task> {
         Ok(())
     }
 
-    /// An entry of a kustomization's `images`.
+    /// Adds the site of an entry in a kustomization's `images`.
     fn find_entry(&mut self, entry: NodeId) -> Result<(), Unreadable> {
         if !matches!(self.tree.node(entry).kind, Kind::Mapping(_)) {
             return Ok(());

@@ -13,7 +13,7 @@ use super::slots::Reader;
 use super::tree::{NodeId, Tree};
 use super::unclear::Unclear;
 
-/// The sites found in a text so far. The file of each format adds its own.
+/// The sites found in a text so far. The module of each format adds the sites of that format.
 pub(crate) struct Finder<'tree, 'text, 'task> {
     pub(crate) tree: &'tree Tree<'text>,
     pub(crate) document: DocumentKind,
@@ -47,7 +47,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         embedded
     }
 
-    /// Adds the site `repository:tag@digest` in the text from some byte on, below an optional registry.
+    /// Adds the site `repository:tag@digest` in the text from byte `start` on, below an optional registry.
     pub(crate) fn find_reference(
         &mut self,
         home: NodeId,
@@ -61,7 +61,9 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         self.add_below(home, self.document.format(), tag, digest, (registry, name));
     }
 
-    /// Adds a site of the repository with this name below a registry, or reports that it is invalid.
+    /// Adds a site of the repository with this name below a registry.
+    ///
+    /// Reports the repository if it is invalid.
     pub(crate) fn add_below(
         &mut self,
         home: NodeId,
@@ -81,7 +83,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
         }
     }
 
-    /// Adds a site if all its parts are valid. Returns whether they are.
+    /// Adds a site if all its parts are valid. Returns whether the parts are valid.
     pub(crate) fn add(
         &mut self,
         home: NodeId,
@@ -113,7 +115,7 @@ impl<'tree, 'text, 'task> Finder<'tree, 'text, 'task> {
     }
 }
 
-/// Returns the repository of a name below a registry, joined as in charts: the registry may contain a path.
+/// Returns the repository of a name below a registry, joined as in charts. The registry may contain a path.
 fn below<'name>(registry: Option<&str>, name: &'name str) -> Cow<'name, str> {
     match registry {
         None => Cow::Borrowed(name),

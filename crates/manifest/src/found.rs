@@ -11,7 +11,9 @@ use super::tree::NodeId;
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) site: Site,
-    /// The maps that have this site, including through aliases and merge keys; none if the one position was named explicitly.
+    /// The maps that have this site, including through aliases and merge keys.
+    ///
+    /// Empty for a site that a marker or rule creates.
     pub(crate) homes: Vec<NodeId>,
     pub(crate) tag: Option<Part>,
     pub(crate) digest: Option<Part>,
@@ -43,7 +45,7 @@ impl Found {
         (tag.or(digest).unwrap_or_default(), digest.or(tag).unwrap_or_default())
     }
 
-    /// Merges `copy` if it is the same site, reached in another way.
+    /// Merges `copy` if it is the same site, reached through other nodes.
     pub(crate) fn joins(&mut self, copy: &mut Self) -> bool {
         let is_same = self.place() == copy.place() && self.site == copy.site;
         if is_same {
@@ -64,19 +66,19 @@ impl Found {
         self.parts().all(|part| part.range.start == 0)
     }
 
-    /// Returns the tag and the digest that the site has.
+    /// Returns the tag and the digest of the site, if it has them.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.tag.iter().chain(&self.digest)
     }
 }
 
 impl Part {
-    /// The part that is the whole scalar.
+    /// Returns the part that consists of the whole scalar.
     pub(crate) fn whole(at: NodeId, node: NodeId, text: &str) -> Self {
         Self::inside(at, node, 0..text.len())
     }
 
-    /// The part that is these bytes of the scalar's value.
+    /// Returns the part that consists of these bytes of the scalar's value.
     pub(crate) fn inside(at: NodeId, node: NodeId, range: Range<usize>) -> Self {
         Self { node, reached_by: vec![at], range, is_bare: false }
     }
@@ -86,7 +88,7 @@ impl Part {
         if self.is_bare { format!("sha256:{text}").parse().ok() } else { text.parse().ok() }
     }
 
-    /// Splits the text from some byte on into the name of a reference, its tag and its digest.
+    /// Splits the text from a byte on into the name of a reference, its tag and its digest.
     pub(crate) fn of_reference(
         at: NodeId,
         node: NodeId,

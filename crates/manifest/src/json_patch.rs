@@ -1,11 +1,13 @@
-//! Recognises a JSON Patch (<https://datatracker.ietf.org/doc/html/rfc6902>).
+//! Recognises a JSON Patch.
+//!
+//! Source: <https://datatracker.ietf.org/doc/html/rfc6902>.
 
 use super::tree::{Kind, NodeId, Tree};
 
 /// The operations of JSON Patch (<https://datatracker.ietf.org/doc/html/rfc6902#section-4>).
 pub(crate) const OPERATIONS: [&str; 6] = ["add", "remove", "replace", "move", "copy", "test"];
 
-/// Returns whether a node is a JSON Patch: a list of operations and nothing else.
+/// Returns whether a node is a JSON Patch: a list that contains only operations.
 pub(crate) fn is_json_patch(tree: &Tree<'_>, root: NodeId) -> bool {
     let is_operation = |item: NodeId| {
         let text = |key| tree.value_of(item, key).map(|value| &*tree.node(value).value);

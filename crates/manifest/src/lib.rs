@@ -14,14 +14,14 @@
 //! | `rule` | a scalar at a path in the settings | the rule's, or the reference's |
 //!
 //! An edit parses the bytes into a flat list of nodes with byte ranges (`tree`), finds the sites (`find`), and rewrites each
-//! changed scalar in its own style (`notation`; `plain` decides what needs quotes). Everything else, including comments and
-//! line endings, is copied. The result is returned only after `proof` has parsed it again and compared bytes, nodes and sites
+//! changed scalar in its own style (`notation`; `plain` decides which texts need quotes). All other bytes, including comments and
+//! line endings, are copied. The result is returned only after `proof` has parsed it again and compared bytes, nodes and sites
 //! (`shape`). A block scalar with YAML is edited and proven in the same way (`embedded`).
 //!
 //! Sites are also named explicitly (`claims`): by markers in comments and by rules in the settings.
 //!
-//! `overlay` handles images that a kustomization takes from a base outside its environment. It gets the other files from the
-//! caller, and adds an entry, with a proof of its own.
+//! `overlay` handles images that a kustomization takes from a base outside its environment. The caller provides the other files.
+//! `overlay` adds an entry, with a proof of its own.
 //!
 //! Everything is pure and free of panics for any input. Files, nesting, nodes and aliases are limited, and aliases are never
 //! expanded.

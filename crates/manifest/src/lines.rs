@@ -1,6 +1,6 @@
 //! Line endings: a line feed, a carriage return, or both together.
 //!
-//! These apply in every version of YAML. YAML 1.1 has three more (see `tree/line_breaks.rs`), which are text here.
+//! These line endings apply in every version of YAML. YAML 1.1 has three more (`tree/line_breaks.rs`), which are text here.
 
 /// Returns the length of the first line without its ending.
 pub(crate) fn line_length(text: &str) -> usize {
@@ -23,7 +23,7 @@ pub(crate) fn last_end(text: &str) -> Option<&'static str> {
     ["\r\n", "\n", "\r"].into_iter().find(|end| text.ends_with(end))
 }
 
-/// Counts line endings. The text must not end inside one.
+/// Counts line endings. The text must not end between a carriage return and its line feed.
 pub(crate) fn count_ends(bytes: &[u8]) -> u32 {
     let mut counter = LineCounter::new(bytes);
     counter.of(bytes.len()) - 1

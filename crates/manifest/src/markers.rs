@@ -20,10 +20,12 @@ pub(crate) const FLUX: &[u8] = b"\"$imagepolicy\"";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marker<'text> {
-    /// The value before it on its line; `None`: there is none.
+    /// The value before the marker on its line; `None`: there is no value.
     pub(crate) at: Option<NodeId>,
-    /// The value at whose edge it is: the value of the key on its line if that begins on a later line; in brackets, the
-    /// outermost collection that opens or closes on its line.
+    /// The value at whose edge the marker is.
+    ///
+    /// That is the value of the key on its line, if the value begins on a later line. In brackets, it is the outermost collection
+    /// that opens or closes on its line.
     pub(crate) around: Option<NodeId>,
     /// The line, counted from 1.
     pub(crate) line: u32,
@@ -44,7 +46,7 @@ pub(crate) enum Says<'text> {
 /// The kind of name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name<'text> {
-    /// A name of ours.
+    /// The name in a marker of Tagrelay.
     Own(&'text str),
     /// Flux's `namespace:name`.
     Policy(&'text str),
@@ -73,7 +75,7 @@ pub(crate) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     let keys = if found.is_empty() { BTreeSet::new() } else { keys(tree) };
     let mut lines = LineCounter::new(text.as_bytes());
     let mut markers = Vec::new();
-    // The end of the line of the last marker: the rest of that comment is its text.
+    // The end of the line of the last marker. The rest of that line is the text of the marker's comment.
     let mut line_end = 0;
     for (hash, start) in found {
         if hash < line_end {
@@ -96,14 +98,15 @@ pub(crate) fn markers<'text>(tree: &Tree<'text>) -> Vec<Marker<'text>> {
     markers
 }
 
-/// Returns the keys of all maps: a marker concerns a value, not a key.
+/// Returns the keys of all maps. A marker applies to a value, not to a key.
 fn keys(tree: &Tree<'_>) -> BTreeSet<NodeId> {
     let mappings = (0..tree.nodes.len() as NodeId).filter(|id| matches!(tree.node(*id).kind, Kind::Mapping(_)));
     mappings.flat_map(|mapping| tree.entries(mapping)).map(|(key, _)| key).collect()
 }
 
-/// Returns the item of a list whose `-` is alone on its line before the comment, unless it is empty. `behind`: the node after
-/// the comment.
+/// Returns the item of a list whose `-` is alone on its line before the comment.
+///
+/// `None`: no such item, or an empty one. `behind`: the node after the comment.
 fn item(tree: &Tree<'_>, behind: NodeId, hash: usize, line_start: usize) -> Option<NodeId> {
     let text = tree.text();
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
@@ -128,7 +131,9 @@ fn item(tree: &Tree<'_>, behind: NodeId, hash: usize, line_start: usize) -> Opti
     (is_alone && is_inside).then_some(behind)
 }
 
-/// Returns the outermost collection whose bracket opens on the line; `last`: the innermost.
+/// Returns the outermost collection whose bracket opens on the line.
+///
+/// `last`: the last node before the comment.
 fn opened(tree: &Tree<'_>, last: NodeId, line: u32) -> Option<NodeId> {
     let opens = |id: &NodeId| {
         let node = tree.node(*id);
@@ -137,7 +142,9 @@ fn opened(tree: &Tree<'_>, last: NodeId, line: u32) -> Option<NodeId> {
     (0..=last).rev().take_while(opens).last()
 }
 
-/// Returns the outermost collection whose bracket closes on the line before the comment; `last`: the last node before it.
+/// Returns the outermost collection whose bracket closes on the line before the comment.
+///
+/// `last`: the last node before the comment.
 fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Option<NodeId> {
     let end = tree.node(last).span().end;
     let between = tree.text().get(end..hash)?;
@@ -154,14 +161,16 @@ fn closed(tree: &Tree<'_>, last: NodeId, line_start: usize, hash: usize) -> Opti
     (0..=last).rev().filter(ends).nth(count - 1)
 }
 
-/// Returns whether a node is a collection in brackets. A single pair in a sequence has none of its own.
+/// Returns whether a node is a collection in brackets. A single pair in a sequence has no brackets of its own.
 fn is_between_brackets(tree: &Tree<'_>, id: NodeId) -> bool {
     let node = tree.node(id);
     matches!(node.kind, Kind::Mapping(StructureStyle::Flow) | Kind::Sequence(StructureStyle::Flow))
         && tree.text()[node.span().start..].starts_with(['{', '['])
 }
 
-/// What `# tagrelay: ignore` excludes: the nodes on its line, and the value at whose edge it is.
+/// The nodes that `# tagrelay: ignore` excludes.
+///
+/// These are the nodes on its line, and the value at whose edge the marker is.
 pub(crate) struct Ignored {
     lines: BTreeSet<u32>,
     /// In the order of the text, not nested.
@@ -202,12 +211,13 @@ fn hash_before(text: &str, start: usize, opener: &str) -> Option<usize> {
     let before = &text[..blanks(&text[..start])];
     let before = before.strip_suffix(opener)?;
     let hash = before[..blanks(before)].strip_suffix('#')?;
-    // Without a blank before the hash it is not a comment.
+    // Without a blank before the hash, the text is not a comment.
     (hash.is_empty() || hash.ends_with([' ', '\t', '\n', '\r', '\u{feff}'])).then_some(hash.len())
 }
 
-/// Returns the last value before a comment on its line, which begins at `line_start`. `Some(None)`: there is no value.
-/// `None`: the text is not a comment but part of a scalar.
+/// Returns the last value before a comment on its line, which begins at `line_start`.
+///
+/// `Some(None)`: the line has no value before the comment. `None`: the text is not a comment but part of a scalar.
 fn value_before(tree: &Tree<'_>, hash: usize, line_start: usize) -> Option<Option<NodeId>> {
     let behind = tree.nodes.partition_point(|node| node.span().start <= hash);
     let Some(id) = behind.checked_sub(1) else { return Some(None) };
@@ -230,7 +240,7 @@ fn says(line: &str) -> Says<'_> {
         return match rest.split_whitespace().next() {
             Some("ignore") => Says::Ignore,
             Some(word) if is_nearly_ignore(word) => Says::Unclear,
-            // A registry's port has a colon too, so only known words are parts.
+            // The port of a registry also has a colon, so only known words are parts.
             Some(word) => match word.rsplit_once(':') {
                 Some((name, part)) if !name.is_empty() && part_of(part).is_some() => {
                     Says::Is(Name::Own(name), part_of(part))
@@ -244,7 +254,9 @@ fn says(line: &str) -> Says<'_> {
     policy_of(line).unwrap_or(Says::Unclear)
 }
 
-/// Returns whether a word is probably misspelled: upper case, extra characters, or swapped or doubled letters.
+/// Returns whether a word is probably a misspelled `ignore`.
+///
+/// For example upper case, extra characters, or swapped or doubled letters.
 fn is_nearly_ignore(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     let letters = |word: &str| word.bytes().collect::<BTreeSet<u8>>();
@@ -316,7 +328,7 @@ mod tests {
             ("\u{feff}# tagrelay: x\na: v1", "1 - x None"),
             ("a: &a v1\nb: *a # tagrelay: x", "2 v1 x None"),
             ("a: v1 # tagrelay: x\nb: v2", "1 v1 x None"),
-            // One marker per comment: the rest is text.
+            // A comment has one marker. The rest of the comment is text.
             ("a: v1 # tagrelay: x # tagrelay: y # {\"$imagepolicy\": \"ns:x\"}\r\nb: v2", "1 v1 x None"),
             ("? v1 # tagrelay: x\n: v2", "1 - x None"),
             ("{v1: # tagrelay: x\n v2}", "1 - x None"),

@@ -1,8 +1,8 @@
 //! Writes the new value of a scalar in its style.
 //!
-//! A quoted scalar keeps its quotes, a block scalar its form. A plain scalar stays plain unless [`reads_as_string`] finds that
-//! a reader could take the new text for another type. Then it gets the quotes of most quoted values in the file, by default
-//! double quotes, as in Helm's and kustomize's documentation.
+//! A quoted scalar keeps its quotes, and a block scalar keeps its form. A plain scalar stays plain unless [`reads_as_string`] finds
+//! that a reader could read the new text as another type. Then it gets the quotes of most quoted values in the file, by default
+//! double quotes, as in the documentation of Helm and kustomize.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub(crate) struct Replacement {
     pub(crate) token: String,
     /// The new value as a string.
     pub(crate) value: String,
-    /// For a text with sites: the changes inside, with spans in the old value. Otherwise empty.
+    /// For a text with sites: the changes inside the text, with spans in the old value. Otherwise empty.
     pub(crate) inside: Vec<Replacement>,
 }
 
@@ -44,8 +44,9 @@ impl Quotes {
     }
 }
 
-/// Returns the literal scalar `node` of `text` with the new `value`; `inside`: the changes in it. `None`: it is not a literal
-/// scalar, or the number of lines differs.
+/// Returns the literal scalar `node` of `text` with the new `value`. `inside`: the changes in the value.
+///
+/// `None`: `node` is not a literal scalar, or the number of lines differs.
 pub(crate) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec<Replacement>) -> Option<Replacement> {
     if node.kind != Kind::Scalar(ScalarStyle::Literal) {
         return None;
@@ -55,14 +56,16 @@ pub(crate) fn write_text(text: &str, node: &Node<'_>, value: String, inside: Vec
     Some(Replacement { span, token, value, inside })
 }
 
-/// Returns the scalar `node` of `text` with the new `value`, quoted if necessary. `None`: its notation cannot hold the value.
+/// Returns the scalar `node` of `text` with the new `value`, quoted if necessary.
+///
+/// `None`: the notation of the scalar cannot hold the value.
 pub(crate) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) -> Option<Replacement> {
     let Kind::Scalar(style) = node.kind else { return None };
     let in_line = token(&value, style, quotes)?;
     let span = node.span();
     let token = match style {
         ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => in_line,
-        // The value is one line, so the block's content is the value with blanks around it.
+        // The value is one line, so the content of the block is the value with blanks around it.
         ScalarStyle::Literal | ScalarStyle::Folded => {
             let content = text.get(span.clone())?;
             let (before, after) = content.split_once(&*node.value)?;
@@ -73,7 +76,9 @@ pub(crate) fn write(text: &str, node: &Node<'_>, value: String, quotes: Quotes) 
     Some(Replacement { span, token, value, inside: Vec::new() })
 }
 
-/// Returns a value in one line in the given style; a block style gives a plain value. `None`: it would need escapes.
+/// Returns a value in one line in the given style; a block style gives a plain value.
+///
+/// `None`: the value would need escapes.
 pub(crate) fn token(value: &str, style: ScalarStyle, quotes: Quotes) -> Option<String> {
     // The characters of references, tags and digests.
     let needs_no_escape = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
@@ -110,7 +115,7 @@ mod tests {
         ] {
             assert_eq!(written(text, "v2").unwrap(), expected);
         }
-        // A value of several lines cannot be replaced by one of a single line.
+        // A value of several lines cannot be replaced by a value of one line.
         assert_eq!(written("a: |\n  b\r\n  c\n", "v2"), None);
     }
 

@@ -1,6 +1,7 @@
-//! Patches of kustomize: a partial object, or operations of JSON Patch
-//! (<https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/>). They are texts in a kustomization, an
-//! Application of Argo CD or a post-renderer of Flux. JSON Patches may also be separate files.
+//! Patches of kustomize: a partial object, or operations of JSON Patch.
+//!
+//! Source: <https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches/>. Patches are texts in a kustomization,
+//! an Application of Argo CD or a post-renderer of Flux. JSON Patches may also be separate files.
 
 use super::document::DocumentKind;
 use super::embedded::Content;
@@ -13,7 +14,7 @@ use super::unclear::shown;
 use tagrelay_image::ImageReference;
 
 impl Finder<'_, '_, '_> {
-    /// Reads the patches of a kustomization; in Flux's objects below `spec`.
+    /// Reads the patches of a kustomization. In Flux's objects, the patches are below `spec`.
     pub(crate) fn find_patches(&mut self, root: NodeId) -> Result<(), Unreadable> {
         self.find_patches_of(root)?;
         match self.tree.value_of(root, "spec") {
@@ -93,7 +94,7 @@ impl Finder<'_, '_, '_> {
         matches!(self.reader.slot(self.tree.value_of(operation, "op")), Slot::Text(_, _, "add" | "replace"))
     }
 
-    /// Returns whether a map is an operation that sets nothing, so that its value has no sites.
+    /// Returns whether a map is an operation that sets no value, so that its value has no sites.
     pub(crate) fn is_idle_operation(&self, mapping: NodeId) -> bool {
         let text = |key| self.reader.slot(self.tree.value_of(mapping, key));
         let is_operation = matches!(text("op"), Slot::Text(_, _, op) if OPERATIONS.contains(&op));
@@ -168,7 +169,7 @@ patchesStrategicMerge:
                         path: /image\n      value: a:1\n";
         let edited = edit("x/kustomization.yaml", json6902.as_bytes(), &wanted).unwrap();
         assert_eq!(String::from_utf8(edited.bytes).unwrap(), json6902.replace("a:1", "a:v2"));
-        // In other documents the list has no meaning.
+        // In other documents, the list has no meaning.
         assert!(scan("x/values.yaml", TEXT.as_bytes()).unwrap().is_empty());
     }
 

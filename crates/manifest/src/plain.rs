@@ -1,10 +1,10 @@
-//! Decides which texts are the same string to every YAML reader without quotes.
+//! Decides which texts are a string without quotes, for every YAML reader.
 //!
 //! The schemas differ: Kubernetes uses Go's YAML 1.1 (`1_000`, `017`, `yes` and `2026-01-02` are not strings), others use 1.2
-//! (`0o17`). A text counts as a string only if it is one under <https://yaml.org/type/> (1.1), under the core schema of 1.2
-//! (<https://yaml.org/spec/1.2.2/#103-core-schema>), and for laxer readers (Go accepts `1e5` and `0X` in any case; others
-//! accept underscores anywhere). In case of doubt the answer is no: superfluous quotes do no harm, while missing ones turn the
-//! commit `123e456` into infinity.
+//! (`0o17`). A text counts as a string only if it is a string under <https://yaml.org/type/> (1.1), under the core schema of 1.2
+//! (<https://yaml.org/spec/1.2.2/#103-core-schema>), and for laxer readers (Go accepts `1e5` and `0X` in any case; others accept
+//! underscores anywhere). In case of doubt the answer is no: superfluous quotes do no harm, while missing quotes turn the commit
+//! `123e456` into infinity.
 //!
 //! One form of 1.1 is ignored on purpose: its float pattern accepts `1.2.3`, which no reader does.
 
@@ -20,24 +20,26 @@ pub(crate) fn reads_as_string(text: &str) -> bool {
     starts_safely && ends_safely && bytes.iter().all(is_safe) && !is_word(text) && !is_number(bytes) && !is_date(bytes)
 }
 
-/// The booleans and nulls of YAML 1.1, in any case.
+/// Returns whether a text is a boolean or null of YAML 1.1, in any case.
 fn is_word(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Integers in base 2, 8, 10, 16 and 60, and floats, with underscores anywhere after the first digit.
+/// Returns whether a text is a number: an integer in base 2, 8, 10, 16 or 60, or a float.
+///
+/// Underscores may be anywhere after the first digit.
 fn is_number(bytes: &[u8]) -> bool {
     match bytes {
         [b'0', b'x' | b'X', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'_'),
         [b'0', b'o' | b'O' | b'b' | b'B', rest @ ..] => rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'),
-        // A JavaScript reader's float pattern needs no digit before the exponent: `e5` is a number to it.
+        // The float pattern of a JavaScript reader needs no digit before the exponent, so `e5` is a number for it.
         [b'0'..=b'9' | b'e' | b'E', ..] => is_sexagesimal(bytes) || is_float(bytes),
         _ => false,
     }
 }
 
-/// `190:20:30` and `190:20:30.15` are numbers in YAML 1.1.
+/// Returns whether a text is a number in base 60, as `190:20:30` and `190:20:30.15` in YAML 1.1.
 fn is_sexagesimal(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|byte| *byte == b':').peekable();
     let is_first_good = parts.next().is_some_and(|part| part.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'));
@@ -45,7 +47,7 @@ fn is_sexagesimal(bytes: &[u8]) -> bool {
     parts.peek().is_some() && is_first_good && parts.all(|part| starts_as_digit(part) && is_float(part))
 }
 
-/// `12`, `1.27`, `1.`, `1e5`, `123e456`, `1.5e-3`.
+/// Returns whether a text is a float or integer: `12`, `1.27`, `1.`, `1e5`, `123e456`, `1.5e-3`.
 fn is_float(bytes: &[u8]) -> bool {
     let skip_digits = |mut rest: &[u8]| -> usize {
         let before = rest.len();
@@ -65,7 +67,7 @@ fn is_float(bytes: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// `2026-01-02` and times that begin with such a date.
+/// Returns whether a text is a date such as `2026-01-02`, or a time that begins with a date.
 fn is_date(bytes: &[u8]) -> bool {
     let mut parts = bytes.splitn(3, |byte| *byte == b'-');
     let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {

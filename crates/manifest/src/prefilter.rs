@@ -21,13 +21,15 @@ pub(crate) fn must_be_read(path: &str, bytes: &[u8], settings: &ManifestSettings
     (!is_json(path) || is_values_json(path) || says_what_it_is()) && may_hold_sites(bytes)
 }
 
-/// Returns whether these bytes may have a site: a key `image`, `images` or `repository`, a list of Helm parameters with one of
-/// them, a patch of an image, or a marker.
+/// Returns whether these bytes may have a site.
 ///
-/// It runs at the speed of memory. It may return true for a file without sites (the word in a comment), and returns false only
-/// for files that have none. Keys with an escaped letter (`"im\u0061ge"`) are not considered.
+/// That is a key `image`, `images` or `repository`, a list of Helm parameters with one of these words, a patch of an image, or a
+/// marker.
+///
+/// The search runs at the speed of memory. It may return true for a file without sites (the word in a comment), and returns false
+/// only for files without sites. Keys with an escaped letter (`"im\u0061ge"`) are not considered.
 pub fn may_hold_sites(bytes: &[u8]) -> bool {
-    // UTF-16 is YAML too; the parser gives a better error than silence.
+    // UTF-16 is YAML, too. The parser reports an error for it.
     bytes.starts_with(b"\xff\xfe")
         || bytes.starts_with(b"\xfe\xff")
         || has_key(bytes, b"image")
@@ -37,21 +39,21 @@ pub fn may_hold_sites(bytes: &[u8]) -> bool {
         || may_hold_markers(bytes)
 }
 
-/// Returns whether there may be Helm parameters of Argo CD with an image: `name: image.tag`.
+/// Returns whether the bytes may have Helm parameters of Argo CD with an image: `name: image.tag`.
 fn may_hold_parameters(bytes: &[u8]) -> bool {
     has_key(bytes, b"parameter")
         && ["image", "repository", "name"].iter().any(|word| memmem::find(bytes, word.as_bytes()).is_some())
 }
 
-/// Returns whether there may be a JSON Patch that sets an image: `path: /spec/…/image`.
+/// Returns whether the bytes may have a JSON Patch that sets an image: `path: /spec/…/image`.
 fn may_hold_operations(bytes: &[u8]) -> bool {
-    // In `/spec/values/webImage/tag` it is not a separate part.
+    // The word need not be a separate part: `/spec/values/webImage/tag`.
     memmem::find(bytes, b"mage").is_some() && has_key(bytes, b"op")
 }
 
-/// Returns whether there may be a marker.
+/// Returns whether the bytes may have a marker.
 pub(crate) fn may_hold_markers(bytes: &[u8]) -> bool {
-    // Without the quotes of Flux's marker, which are escaped in a quoted text.
+    // The quotes of Flux's marker are left out, because they are escaped in a quoted text.
     memmem::find(bytes, markers::OWN).is_some() || memmem::find(bytes, b"$imagepolicy").is_some()
 }
 
@@ -64,8 +66,10 @@ fn has_key(bytes: &[u8], word: &[u8]) -> bool {
     })
 }
 
-/// Returns whether a key may begin here: after a character that cannot belong to the word, or after an escape in a double-quoted
-/// text (`\n`, `\u000a`) that begins a line.
+/// Returns whether a key may begin after these bytes.
+///
+/// A key begins after a character that cannot belong to the word, or after an escape in a double-quoted text (`\n`, `\u000a`) that
+/// begins a line.
 fn may_begin_key(before: &[u8]) -> bool {
     match before.iter().rev().take(MAX_ESCAPE).find(|byte| !is_word_byte(**byte)) {
         Some(byte) if *byte == b'\\' => true,
@@ -77,8 +81,10 @@ fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/')
 }
 
-/// Returns whether a key may end here: before a colon, or the end of the line in the explicit form (`? image`), after quotes and
-/// blanks. In quoted texts, these are escaped.
+/// Returns whether a key may end before these bytes.
+///
+/// A key ends before a colon, or before the end of the line in the explicit form (`? image`), after quotes and blanks. In quoted
+/// texts, quotes and line breaks are escaped.
 fn may_end_key(rest: &[u8]) -> bool {
     match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'')) {
         Some(byte) => matches!(byte, b':' | b'\n' | b'\r' | b'#' | b'\\'),

@@ -1,6 +1,6 @@
 //! Proves that an edit changed only the addressed scalars, and that the file names the wanted versions.
 //!
-//! The proof uses only the two texts. It ignores the planned values, quotes and spans, and finds the sites of the new text
+//! The proof uses only the two texts. It does not use the planned values, quotes and spans, and finds the sites of the new text
 //! again.
 
 use granit_parser::ScalarStyle;
@@ -17,14 +17,17 @@ use super::tree::{Kind, Node, Tree};
 
 /// Why a proof failed.
 pub(crate) enum Unproven {
-    /// Something else would change: a bug in the editor.
+    /// Another part would change: a bug in the editor.
     Defect(String),
-    /// The sites of the new text differ, or one has another version than wanted. The first one has this repository.
+    /// The sites of the new text differ, or one has another version than wanted.
+    ///
+    /// The repository of the first such site.
     OtherSites(Option<Repository>),
 }
 
-/// Proves that `new` is the old text with the `replacements` (in the order of the text) and no other change, and that its
-/// sites are the same, with the wanted versions. Returns the nodes of `new`.
+/// Proves that `new` is the old text with the `replacements`, and names the wanted versions.
+///
+/// There is no other change, and the sites are the same. The replacements are in the order of the text. Returns the nodes of `new`.
 ///
 /// # Errors
 ///
@@ -57,7 +60,7 @@ pub(crate) fn proof(
     Ok(after.reading(&new))
 }
 
-/// Proves that `new` differs from the old text only in the values of some scalars, and returns its nodes.
+/// Proves that only the values of some scalars differ in `new`, and returns its nodes.
 ///
 /// # Errors
 ///
@@ -96,8 +99,9 @@ fn same_but_for<'new>(old: &Tree<'_>, new: &'new str, replacements: &[Replacemen
     }
 }
 
-/// Proves one addressed scalar: it is the wanted string, with its old style or quotes, its anchor and its tag, and a second
-/// reader agrees.
+/// Proves that one addressed scalar is the wanted string.
+///
+/// It has its old style or quotes, its anchor and its tag, and a second reader agrees.
 fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> Result<(), String> {
     let Replacement { token, value, inside, .. } = replacement;
     let (Kind::Scalar(old_style), Kind::Scalar(style)) = (old.kind, new.kind) else {
@@ -113,8 +117,8 @@ fn set_as_wanted(old: &Node<'_>, new: &Node<'_>, replacement: &Replacement) -> R
         let text = Tree::parse(old.value.as_bytes()).map_err(|error| error.to_string())?;
         return same_but_for(&text, value, inside).map(drop);
     }
-    // A plain value must be a string under every schema. The second reader alone is not enough: it takes `123e456`, which
-    // overflows, for a string, and `017` and `yes`, which its schema does not have.
+    // A plain value must be a string under every schema. The second reader alone is not enough, because it reads `123e456`, which
+    // overflows, as a string, and also `017` and `yes`, which its schema does not have.
     if style == ScalarStyle::Plain && !reads_as_string(token) {
         return Err(format!("`{token}` is not a string to every reader"));
     }
@@ -182,7 +186,9 @@ mod tests {
         }
     }
 
-    /// Proves that `new` is `text` with the replacements, each an old and a new text, and that its sites name `a:v2`.
+    /// Proves that `new` is `text` with the replacements, and that its sites name `a:v2`.
+    ///
+    /// Each replacement is an old and a new text.
     fn prove_sites(text: &str, new: &str, replacements: &[(&str, &str)]) -> Result<(), Unproven> {
         let version = tagrelay_image::Version::tagged("v2".parse().unwrap(), None);
         let wanted = [super::super::Wanted { repository: "a".parse().unwrap(), version }];
@@ -203,8 +209,8 @@ mod tests {
     fn every_site_must_have_the_wanted_version() {
         let text = "x: {image: a:v1}\ny: {image: b:v1}\n";
         prove_sites(text, &text.replace("a:v1", "a:v2"), &[("a:v1", "a:v2")]).ok().unwrap();
-        // Valid YAML with a wrong result: another version, another repository, a missing site, an unchanged site, an
-        // additional site.
+        // Valid YAML with a wrong result: another version, another repository, a missing site, an unchanged site, an additional
+        // site.
         for (old, new) in [("a:v1", "a:v3"), ("a:v1", "c:v2"), ("a:v1", "a"), ("x", "z"), ("b:v1", "b:v2")] {
             let outcome = prove_sites(text, &text.replace(old, new), &[(old, new)]);
             assert!(matches!(outcome, Err(Unproven::OtherSites(_))), "{new}");

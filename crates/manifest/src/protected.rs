@@ -1,6 +1,6 @@
 //! Files whose content must not be edited: a checksum covers them, or a tool writes them.
 //!
-//! Their sites are listed, and every edit of one is refused with advice.
+//! The sites of such files are listed. An edit of such a site is refused with advice.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::site::{Format, Note};
 use super::task::Role;
 use super::tree::{Kind, NodeId, Tree};
 
-/// Comments behind this many bytes do not describe the file.
+/// Comments after this many bytes do not describe the file.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// Limit of reported sites in a text.
@@ -33,7 +33,7 @@ pub(crate) enum Protection {
 }
 
 impl Protection {
-    /// The cause and what to do, as the end of a sentence.
+    /// Returns the cause and what to do, as the end of a sentence.
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Sops => {
@@ -55,7 +55,7 @@ impl Protection {
         }
     }
 
-    /// Returns whether a marker or rule permits the edit: nothing breaks, because there is no checksum.
+    /// Returns whether a marker or rule permits the edit. Without a checksum, an edit breaks nothing.
     fn yields_to_claims(self) -> bool {
         match self {
             Self::Sops | Self::SealedSecret => false,
@@ -101,18 +101,18 @@ impl Protections {
         Self { parts }
     }
 
-    /// Returns why a site must not be edited.
+    /// Returns the protection of a site; `None`: the site may be edited.
     pub(crate) fn of_site(&self, found: &Found) -> Option<Protection> {
         let is_claimed = matches!(found.site.format, Format::Marker | Format::Rule);
         self.find(|range| found.parts().any(|part| range.contains(&part.node)), is_claimed)
     }
 
-    /// Returns why a site in the text of a scalar must not be edited.
+    /// Returns the protection of a site in the text of a scalar; `None`: the site may be edited.
     pub(crate) fn of_site_inside(&self, node: NodeId, format: Format) -> Option<Protection> {
         self.find(|range| range.contains(&node), matches!(format, Format::Marker | Format::Rule))
     }
 
-    /// Returns why nothing may be added to the text.
+    /// Returns the protection against additions to the text; `None`: entries may be added.
     pub(crate) fn of_text(&self) -> Option<Protection> {
         self.find(|_| true, false)
     }
@@ -138,9 +138,9 @@ impl Protection {
     }
 }
 
-/// Returns whether a document has the metadata of sops with a checksum over values that are not encrypted.
+/// Returns whether a document has a checksum of sops that covers values that are not encrypted.
 ///
-/// With `mac_only_encrypted: true`, the checksum covers the encrypted values alone
+/// With `mac_only_encrypted: true`, the checksum covers only the encrypted values
 /// (<https://github.com/getsops/sops#encrypting-only-parts-of-a-file>).
 fn has_checksum_of_sops(tree: &Tree<'_>, root: NodeId) -> bool {
     let Some(metadata) = tree.value_of(root, "sops") else { return false };
@@ -163,9 +163,9 @@ fn of_object(tree: &Tree<'_>, mapping: NodeId) -> Option<Protection> {
     }
 }
 
-/// Returns whether the comments before the content say that the file is generated and not to be edited.
+/// Returns whether the comments before the content declare the file generated and not to be edited.
 ///
-/// One of both alone is common in files that people edit: "passwords are generated", "do not edit on Fridays".
+/// A comment with only one of the two is common in files that people edit: "passwords are generated", "do not edit on Fridays".
 fn is_marked_as_generated(text: &str) -> bool {
     let mut header = String::new();
     for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
@@ -207,8 +207,9 @@ mod tests {
         Wanted { repository: "a".parse().unwrap(), version }
     }
 
-    /// Sets the version of `a` to `v2`, and returns the refusal; an empty text: the file was edited. Checks that the reading
-    /// lists the site, and reports it if and only if the edit is refused.
+    /// Sets the version of `a` to `v2`, and returns the refusal; an empty text: the file was edited.
+    ///
+    /// Checks that the reading lists the site, and reports the site if and only if the edit is refused.
     fn refusal(path: &str, text: &str) -> String {
         let wanted = [wanted("v2")];
         let reading = read(path, text.as_bytes(), &ManifestSettings::default()).unwrap();
@@ -235,7 +236,7 @@ mod tests {
             format!("image: a:v1\n---\nx: y\n{SOPS}"),
             format!("repository: a\ntag: v1\n{SOPS}  mac_only_encrypted: false\n"),
             format!("repository: a\ntag: v1\n{SOPS}  mac_only_encrypted: 'true'\n"),
-            // No marker restores the checksum.
+            // A marker cannot restore the checksum.
             format!("x: v1 # tagrelay: docker.io/library/a:tag\n{SOPS}"),
         ] {
             let refusal = refusal("a.yaml", &text);

@@ -65,13 +65,13 @@ impl<'tree, 'task> Contents<'tree, 'task> {
     ///
     /// # Errors
     ///
-    /// As [`Sites::find`]. An unreadable text inside the file does not affect others.
+    /// The errors of [`Sites::find`]. An unreadable text inside the file does not affect other texts.
     pub(crate) fn of(tree: &'tree Tree<'_>, task: &Task<'task>) -> Result<Self, Unreadable> {
         let sites = Sites::find(tree, task)?;
         let mut nodes = 0;
         let inside = sites.embedded.iter().map(|embedded| {
             let inside = Inside::of(tree.node(embedded.node), embedded, task.names)?;
-            // All of them are in memory at the same time.
+            // All these texts are in memory at the same time.
             nodes += inside.tree.nodes.len();
             if nodes > MAX_NODES {
                 let reason = format!("has, with the texts before it, more than {MAX_NODES} keys and values");
@@ -111,7 +111,7 @@ impl<'tree, 'task> Contents<'tree, 'task> {
                     // The parser may report the line after the last one.
                     let lines = scalar.value.lines().count().max(1) as u32;
                     let line = line_in_file(scalar, line.unwrap_or(1).min(lines));
-                    // In a note about a text, the file is left out.
+                    // A note about a text does not name the file.
                     let reason = reason.replace(TEMPLATE_HINT, ", so it may be a template: it is not searched");
                     notes.push(Note { line, reason: format!("the text that begins here {reason}") });
                 }
@@ -128,7 +128,7 @@ impl<'tree, 'task> Contents<'tree, 'task> {
 impl<'tree, 'task> Inside<'tree, 'task> {
     fn of(scalar: &'tree Node<'_>, embedded: &Embedded<'task>, names: &'task ImageNames) -> Result<Self, Unreadable> {
         let mut tree = Tree::parse(scalar.value.as_bytes())?;
-        // There may be many, and most are small.
+        // A file may have many texts, and most texts are small.
         tree.nodes.shrink_to_fit();
         let sites = Sites::find(&tree, &Task::of_embedded(embedded, names))?;
         Ok(Self { tree, sites })

@@ -90,8 +90,9 @@ pub enum Refused {
         /// The cause, and what to do.
         reason: &'static str,
     },
-    /// The edit would change the sites of the file, for example because a marked value determines the meaning of the keys around
-    /// it.
+    /// The edit would change the sites of the file.
+    ///
+    /// For example, a marked value may determine the meaning of the keys around it.
     #[error(
         "line {line}: with the wanted version of {repository} here, the file would name other versions in other places: \
          what is written here decides that"
@@ -102,7 +103,7 @@ pub enum Refused {
         /// The site's line.
         line: u32,
     },
-    /// The proof failed. This is a bug in the editor; the file is left alone.
+    /// The proof failed because of a bug in the editor. The file is left alone.
     #[error("the edit could not be proven to change only the version: {reason}")]
     Unprovable {
         /// The result of the proof.
@@ -111,7 +112,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Returns the repository at fault, without which the edit may continue; `None`: the file is at fault.
+    /// Returns the repository at fault; `None`: the file is at fault. Without this repository, the edit may succeed.
     pub fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Unreadable(_) | Self::Unprovable { .. } => None,

@@ -9,9 +9,10 @@ use super::tree::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GlobalRegistry<'tree> {
     registry: &'tree str,
-    /// Whether it overrides the registry of an image. `global.imageRegistry` does
-    /// (<https://github.com/bitnami/charts/blob/main/bitnami/common/templates/_images.tpl>); `global.image.registry` applies
-    /// only to images without one.
+    /// Whether the global registry overrides the registry of an image.
+    ///
+    /// `global.imageRegistry` overrides it (<https://github.com/bitnami/charts/blob/main/bitnami/common/templates/_images.tpl>).
+    /// `global.image.registry` applies only to images without a registry.
     overrides: bool,
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn has_host(name: &str) -> bool {
 }
 
 impl<'tree> Finder<'tree, '_, '_> {
-    /// Returns the registry that the values under a key `global` set.
+    /// Returns the registry that the values under a key `global` set; `None`: no registry is set.
     ///
     /// # Errors
     ///

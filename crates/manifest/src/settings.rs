@@ -31,14 +31,14 @@ pub enum Pin {
 
 /// Resolves the names in markers.
 ///
-/// A name is, in this order: the configured name of a repository, a whole repository, or the last component of the only
-/// managed repository that ends in it.
+/// The repository of a name is, in this order: the repository with this name in the settings, the repository with this whole name,
+/// or the only managed repository whose last component is the name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageNames {
     given: BTreeMap<String, Repository>,
     policies: BTreeMap<String, Repository>,
     repositories: BTreeSet<Repository>,
-    /// Managed folders of registries with a trailing slash: the patterns that end in `/*`.
+    /// Managed folders of registries with a trailing slash, from the patterns that end in `/*`.
     folders: BTreeSet<String>,
 }
 
@@ -53,8 +53,9 @@ impl ImageNames {
         self.policies.insert(policy.to_owned(), repository.clone());
     }
 
-    /// Adds a pattern of managed repositories, to resolve last components. Only patterns without wildcard, or with a single `*`
-    /// at the end, are used.
+    /// Adds a pattern of managed repositories, to resolve last components.
+    ///
+    /// Only patterns without a wildcard, or with a single `*` at the end, are used.
     pub fn pattern(&mut self, pattern: &str) {
         let is_literal = |text: &str| !text.contains(['*', '?', '[', '{']);
         match pattern.strip_suffix('*') {
@@ -83,7 +84,7 @@ impl ImageNames {
         }
     }
 
-    /// Returns the repository of a Flux policy, by the settings only.
+    /// Returns the repository of a Flux policy, from the settings only.
     pub(crate) fn of_policy(&self, policy: &str) -> Option<Repository> {
         self.policies.get(policy).cloned()
     }

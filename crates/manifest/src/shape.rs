@@ -13,7 +13,7 @@ use super::settings::{ManifestSettings, Pin};
 pub struct Wanted {
     /// The repository whose sites are set.
     pub repository: Repository,
-    /// The version that they get.
+    /// The version that the sites get.
     pub version: Version,
 }
 
@@ -42,7 +42,7 @@ impl<'wanted> WantedVersions<'wanted> {
         self.wanted.contains_key(repository)
     }
 
-    /// Returns the wanted version of a site in its form; `None`: no version of its repository is wanted.
+    /// Returns the wanted version of a site in its form; `None`: no version of the repository is wanted.
     pub(crate) fn version_of(&self, found: &Found) -> Option<Result<Version, Missing>> {
         let version = self.wanted.get(&found.site.repository)?;
         Some(shaped_like(&found.site.version, version, self.pins && found.is_pinnable))
@@ -58,7 +58,7 @@ impl<'wanted> WantedVersions<'wanted> {
             }
     }
 
-    /// Returns the wanted version of an entry for an image of a base, as [`version_of`](Self::version_of).
+    /// Returns the wanted version of an entry for an image of a base, in the form of `old`. See [`version_of`](Self::version_of).
     pub(crate) fn version_beside(&self, repository: &Repository, old: &Version) -> Option<Result<Version, Missing>> {
         Some(shaped_like(old, self.wanted.get(repository)?, self.pins))
     }

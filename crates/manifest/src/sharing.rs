@@ -1,16 +1,16 @@
 //! Detects whether the change of a scalar would reach another position through an anchor.
 //!
-//! An alias repeats the node of its anchor, and a merge key (`<<`) repeats the entries of its anchor's map. So the bytes of one
-//! scalar may stand for several positions, and a change is correct only if each of them is a site with the same wanted change.
+//! An alias repeats the node of its anchor, and a merge key (`<<`) repeats the entries of its anchor's map. The bytes of one scalar
+//! may therefore stand for several positions. A change is correct only if each position is a site with the same wanted change.
 //! These positions are:
 //!
 //! - the scalar's own position, unless it is below a key that only holds anchors (`x-…`, `.…`, `_…`);
 //! - every alias of the scalar;
-//! - every alias of a collection around the scalar. If the collection contains the whole site, the copy is the same site. A
-//!   site named by a marker or rule is one position without copies;
-//! - every map that gets the scalar through a merge key and does not have the key itself. It must be one of the site's maps.
+//! - every alias of a collection around the scalar. If the collection contains the whole site, the copy is the same site. A site
+//!   that a marker or rule names is one position without copies;
+//! - every map that gets the scalar through a merge key and does not have the key itself. Such a map must be a map of the site.
 //!
-//! None of them may be excluded by `# tagrelay: ignore`.
+//! No position may be excluded by `# tagrelay: ignore`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub(crate) struct Stray {
     pub(crate) place: NodeId,
 }
 
-/// Finds a scalar of `changing` that also stands for another position than sites of wanted repositories.
+/// Finds a scalar of `changing` that also stands for a position other than a wanted site.
 pub(crate) fn stray_use(
     tree: &Tree<'_>,
     sites: &Sites<'_>,
@@ -51,8 +51,7 @@ pub(crate) fn stray_use(
             if !is_wanted(&found.site.repository) {
                 return Some(Stray { node: part.node, place });
             }
-            // A position belongs to the site if it is in the site's map, and not in one that is merged in, which may have
-            // its own meaning.
+            // A position belongs to the site if it is in the site's own map. A merged map may have its own meaning.
             let is_own =
                 |at: &&NodeId| found.homes.is_empty() || found.homes.iter().any(|home| subtree(*home).contains(at));
             reached.extend(part.reached_by.iter().filter(is_own));
@@ -60,11 +59,11 @@ pub(crate) fn stray_use(
         }
     }
 
-    // A text with sites changes as a whole, and has the same content wherever it is reached.
+    // A text with sites changes as a whole, and has the same content in all its positions.
     for embedded in sites.embedded.iter().filter(|embedded| shared.contains(&embedded.node)) {
         reached.extend(&embedded.reached_by);
         let holders = homes.entry(embedded.node).or_default();
-        // A rule leads into this text, and into none of its copies.
+        // A rule leads into this text only, and not into its copies.
         holders.extend(embedded.rules.is_empty().then_some(embedded.node));
     }
 
@@ -139,14 +138,14 @@ fn merged_by<'a>(tree: &'a Tree<'_>, mapping: NodeId) -> impl Iterator<Item = No
     merges.flat_map(|(_, value)| merge_sources(tree, value))
 }
 
-/// Returns the maps with a merge key. The finder has limited their size.
+/// Returns the maps with a merge key. The search for sites has limited the size of these maps.
 fn merging<'a>(tree: &'a Tree<'_>, sites: &Sites<'_>) -> impl Iterator<Item = NodeId> + 'a {
     let ids = if sites.merges.is_empty() { 0..0 } else { 0..tree.nodes.len() as NodeId };
     let is_mapping = |id: &NodeId| matches!(tree.node(*id).kind, Kind::Mapping(_));
     ids.filter(is_mapping).filter(|id| tree.entries(*id).any(|(key, _)| tree.node(key).value == "<<"))
 }
 
-/// Returns the values that merge keys add to a map: those of keys that it does not have yet.
+/// Returns the values that merge keys add to a map: values of keys that the map does not have.
 fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
     let mut known: BTreeSet<&str> = BTreeSet::new();
     let mut values = Vec::new();
@@ -165,7 +164,7 @@ fn merged_values(tree: &Tree<'_>, mapping: NodeId) -> Vec<NodeId> {
                 values.push(value);
             }
         }
-        // The first one named takes precedence.
+        // Of several maps, the first one takes precedence.
         waiting[before..].reverse();
     }
     values

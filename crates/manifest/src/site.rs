@@ -13,7 +13,7 @@ pub struct Site {
     pub version: Version,
     /// The format of the site.
     pub format: Format,
-    /// The line of the tag, else of the digest, from 1.
+    /// The line of the tag, or else of the digest, from 1.
     pub line: u32,
 }
 
@@ -25,11 +25,11 @@ pub enum Format {
     Kubernetes,
     /// An entry of `images` in a kustomization.
     Kustomization,
-    /// An image of a kustomization's base outside the environment, without an entry in the kustomization yet.
+    /// An image of a base outside the environment, without an entry in the kustomization yet.
     Inherited,
     /// `repository`, `tag` and `digest`, or `image` in a document that is not a Kubernetes object.
     HelmValues,
-    /// Anything in an Application, an ApplicationSet or parameters of Argo CD.
+    /// A site in an Application, an ApplicationSet or parameters of Argo CD.
     Argocd,
     /// `image` in a Compose file.
     Compose,

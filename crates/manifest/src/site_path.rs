@@ -1,8 +1,8 @@
-//! Paths to scalars: a small part of JSONPath (<https://www.rfc-editor.org/rfc/rfc9535>) for YAML.
+//! Paths to scalars: a small part of JSONPath for YAML (<https://www.rfc-editor.org/rfc/rfc9535>).
 //!
 //! `$` is the root of each document. Steps are `.key`, `['key']`, `[2]`, `[*]` (also `.*`) and `[?key=='text']` (also
-//! `[?(@.key.inner == "text")]`), which selects items and values whose key has that text. A step into a block scalar parses
-//! it as YAML.
+//! `[?(@.key.inner == "text")]`). The last form selects items and values whose key has that text. A step into a block scalar parses
+//! the scalar as YAML.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,20 +36,20 @@ pub(crate) enum Step {
 pub struct InvalidSitePath {
     /// The position in bytes, from 0.
     pub position: usize,
-    /// The fault and what is expected.
+    /// The fault, and the expected syntax.
     pub reason: &'static str,
 }
 
 /// The end of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reached<'path> {
-    /// A node: its position in the collection, which may be an alias.
+    /// The position of a node in its collection, which may be an alias.
     Node(NodeId),
     /// A position inside the text of a scalar, with the rest of the path.
     Inside(NodeId, &'path [Step]),
 }
 
-/// Returns the ends of the path from `root`, each once, in the order of the text.
+/// Returns the ends of the path from `root`, in the order of the text. Each end is listed once.
 pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step]) -> Vec<Reached<'path>> {
     let mut places = vec![root];
     let mut inside = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
                 Kind::Alias(_) => {}
             }
         }
-        // Two aliases of a collection lead to the same positions. Without this, ten nested levels of ten would be too many.
+        // Two aliases of a collection lead to the same positions. Without this, ten nested levels of ten aliases would be too many.
         next.sort_unstable();
         next.dedup();
         places = next;
@@ -82,7 +82,7 @@ pub(crate) fn select<'path>(tree: &Tree<'_>, root: NodeId, steps: &'path [Step])
 }
 
 impl Step {
-    /// Adds the entries that the step selects. An item of a sequence has no key of its own.
+    /// Adds the entries that the step selects. Items of a sequence have no keys.
     fn take(
         &self,
         tree: &Tree<'_>,
@@ -103,7 +103,7 @@ impl Step {
     }
 }
 
-/// Caches the values at a key path of nodes, because aliases request the same ones repeatedly.
+/// Caches the values at a key path of nodes, because aliases look up the same values repeatedly.
 type Known = BTreeMap<(NodeId, usize), Option<NodeId>>;
 
 /// Returns whether the value at `keys` below a node is this text.
@@ -225,7 +225,7 @@ impl PathReader<'_> {
         }
     }
 
-    /// A condition: `name=='x'`, `(@.name == 'x')`.
+    /// Parses a condition: `name=='x'`, `(@.name == 'x')`.
     fn filter(&mut self) -> Result<Step, InvalidSitePath> {
         self.skip_blanks();
         let has_parenthesis = self.skip("(");

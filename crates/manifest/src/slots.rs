@@ -12,8 +12,10 @@ use super::tree::{Kind, NodeId, Tree};
 /// Limit of maps that the merge keys (`<<`) of one map may reach.
 const MAX_MERGED: usize = 64;
 
-/// Limit of nodes reached through aliases in a file. Hand-written files with merge keys reach some hundreds; without a limit, a
-/// few thousand aliases of a large list would give millions of sites.
+/// Limit of nodes reached through aliases in a file.
+///
+/// Hand-written files with merge keys reach some hundreds. Without a limit, a few thousand aliases of a large list would give
+/// millions of sites.
 const MAX_REVISITED: usize = 200_000;
 
 /// A key of a site.
@@ -93,9 +95,11 @@ impl Slots {
 pub(crate) enum Slot<'tree> {
     /// The key is missing or its value is empty.
     Absent,
-    /// A string: the position in the map, the scalar (another node if the position is an alias), its value.
+    /// A string: its position in the map, its scalar, and its value.
+    ///
+    /// The scalar is another node if the position is an alias.
     Text(NodeId, NodeId, &'tree str),
-    /// A value that makes no site.
+    /// A value that cannot be part of a site.
     Other,
 }
 
@@ -117,7 +121,7 @@ pub(crate) fn twice(tree: &Tree<'_>, key: NodeId) -> Unreadable {
     Unreadable { line: Some(tree.node(key).line), reason }
 }
 
-/// Returns the nodes that a merge key's value names: itself, or each item of a list.
+/// Returns the nodes that the value of a merge key names: the value itself, or each item of a list.
 pub(crate) fn merge_sources<'a>(tree: &'a Tree<'_>, value: NodeId) -> impl Iterator<Item = NodeId> + 'a {
     let is_list = matches!(tree.node(value).kind, Kind::Sequence(_));
     let items = if is_list { Some(tree.children(value)) } else { None };
@@ -145,7 +149,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         self.merges
     }
 
-    /// Reads the keys of a map, then those from merge keys.
+    /// Reads the keys of a map, and then the keys from merge keys.
     pub(crate) fn read(&mut self, mapping: NodeId) -> Result<Slots, Unreadable> {
         let mut merged = Vec::new();
         let mut slots = self.own_slots(mapping, &mut merged);
@@ -154,7 +158,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         }
         let mut seen = vec![mapping];
         while let Some(source) = merged.pop() {
-            // A map that was visited has nothing to add. Merge keys may form circles.
+            // A map that was visited before adds nothing. Merge keys may form circles.
             if seen.contains(&source) || !matches!(self.tree.node(source).kind, Kind::Mapping(_)) {
                 continue;
             }
@@ -169,7 +173,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         Ok(slots)
     }
 
-    /// Reads the map's own keys, and pushes its merged maps onto `merged`, the first one last.
+    /// Reads the map's own keys, and pushes its merged maps onto `merged`, the first map last.
     fn own_slots(&mut self, mapping: NodeId, merged: &mut Vec<NodeId>) -> Slots {
         let tree = self.tree;
         let mut slots = Slots::default();
@@ -188,7 +192,7 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         slots
     }
 
-    /// Pushes the maps that a merge key names onto `merged`, and records its aliases.
+    /// Pushes the maps that a merge key names onto `merged`, and records the aliases of the key.
     fn sources(&mut self, value: NodeId, merged: &mut Vec<NodeId>) {
         let tree = self.tree;
         for id in merge_sources(tree, value) {
@@ -223,7 +227,9 @@ impl<'tree, 'text> Reader<'tree, 'text> {
         slots.duplicate.map_or(Ok(()), |duplicate| Err(twice(self.tree, duplicate)))
     }
 
-    /// Returns whether a key has a value that no site can use: not a string, or a registry that is a number.
+    /// Returns whether a key has a value that no site can use.
+    ///
+    /// That is a value that is not a string, or a registry that is a number.
     pub(crate) fn is_odd(&self, slots: &Slots, key: Key) -> bool {
         match self.slot(slots[key]) {
             Slot::Absent => false,

@@ -17,11 +17,11 @@ pub(crate) struct Task<'task> {
 pub(crate) enum Role<'task> {
     /// A file with this name.
     File(&'task str),
-    /// Helm values inside another file. Texts in them are not searched.
+    /// Helm values inside another file. Texts in these values are not searched.
     Values,
     /// A patch inside a kustomization.
     Patch,
-    /// A part of an ApplicationSet inside it.
+    /// A part of an ApplicationSet, inside its file.
     Argocd,
     /// Another text inside a file, in which only rules find sites.
     Unknown,

@@ -1,4 +1,4 @@
-//! Records positions that look like a site but are ambiguous. They are reported and left alone.
+//! Records positions that look like a site but are ambiguous. Such positions are reported and left alone.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const MAX_REPORTED: usize = 100;
 /// Limit of a quoted value, in characters.
 const MAX_SHOWN: usize = 80;
 
-/// Scalars that look like parts of sites, and why they are not.
+/// Scalars that look like parts of sites, and the reasons why they are not.
 pub(crate) struct Unclear<'tree, 'text> {
     tree: &'tree Tree<'text>,
     reasons: BTreeMap<NodeId, String>,
@@ -41,8 +41,10 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         self.reasons.into_iter().map(|(node, reason)| Note { line: tree.node(node).line, reason })
     }
 
-    /// Records a tag and a digest of which one is invalid, if the other one is valid, or if both would be valid without a trailing
-    /// line break. Other values probably do not concern an image.
+    /// Records the invalid one of a tag and a digest, if the other one is valid.
+    ///
+    /// Also records a tag or digest that would be valid without a trailing line break. Other values probably do not belong to an
+    /// image.
     pub(crate) fn report_bad_version(&mut self, tag: Option<&Written<'_>>, digest: Option<&Written<'_>>) {
         let is_tag = |text: &str| text.parse::<Tag>().is_ok();
         let tags = tag.map(|(text, part)| (*text, part, is_tag(text), is_tag(text.trim_end_matches('\n'))));
@@ -77,7 +79,9 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         self.note(node, reason);
     }
 
-    /// Records the first key with an unusable value, if the map would be a site without it. An unusable tag alone is reported too.
+    /// Records the first key with an unusable value, if the map would otherwise be a site.
+    ///
+    /// An unusable tag alone is also reported.
     pub(crate) fn report_no_text(
         &mut self,
         reader: &Reader<'_, '_>,
@@ -124,7 +128,7 @@ impl<'tree, 'text> Unclear<'tree, 'text> {
         }
     }
 
-    /// Records the reason of a node, unless it has one.
+    /// Records the reason of a node, unless [`MAX_REPORTED`] nodes have a reason.
     pub(crate) fn note(&mut self, node: NodeId, reason: String) {
         if self.reasons.len() < MAX_REPORTED {
             self.reasons.insert(node, reason);
@@ -190,7 +194,7 @@ mod tests {
             let notes = notes("a.yaml", text);
             assert!(notes.len() == 1 && notes[0].starts_with(words), "{text}: {notes:?}");
         }
-        // Reported once, and neither with a marker nor if it is not an image.
+        // Reported once. Not reported with a marker, or if the value is not an image.
         assert_eq!(notes("a.yaml", "x: &x {repository: a, tag: v1, digest: x}\ny: *x\nz: {<<: *x}\n").len(), 1);
         for text in [
             "repository: a\ntag: v1\ndigest: x # tagrelay: ignore",

@@ -1,4 +1,6 @@
-//! The form of images in Helm values: `repository`, `tag` and `digest`, and references below a `registry`.
+//! The form of images in Helm values.
+//!
+//! `repository`, `tag` and `digest`, and references below a `registry`.
 
 use tagrelay_image::ImageReference;
 
@@ -9,14 +11,16 @@ use super::slots::{Key, Slot, Slots};
 use super::tree::NodeId;
 
 impl Finder<'_, '_, '_> {
-    /// `image: repository:tag`, below the `registry` next to it unless it has its own.
+    /// Adds the reference of `image: repository:tag`, below the `registry` in the same map.
+    ///
+    /// A registry in the reference itself takes precedence.
     pub(crate) fn find_reference_beside(&mut self, home: NodeId, at: NodeId, node: NodeId, text: &str, slots: &Slots) {
         let (name, tag, digest) = ImageReference::split(text);
         if !self.document.holds_values() || has_host(name) {
             return self.find_reference(home, at, node, text, 0, None);
         }
         match self.reader.slot(slots[Key::Registry]) {
-            // With an unusable registry the repository is unknown.
+            // With an unusable registry, the repository is unknown.
             _ if self.reader.is_odd(slots, Key::Registry) => {
                 if tag.is_some() || digest.is_some() {
                     self.unclear.report_no_text(&self.reader, name, slots, &[Key::Registry], true);
@@ -27,7 +31,7 @@ impl Finder<'_, '_, '_> {
         }
     }
 
-    /// `repository`, `tag` and `digest` beside each other.
+    /// Adds `repository`, `tag` and `digest` that are in the same map.
     pub(crate) fn find_values(&mut self, home: NodeId, name: &str, slots: &Slots, global: Option<GlobalRegistry<'_>>) {
         let parts = [Key::Registry, Key::Tag, Key::Digest, Key::Sha];
         if parts.iter().any(|key| self.reader.is_odd(slots, *key)) {
@@ -59,7 +63,7 @@ impl Finder<'_, '_, '_> {
         }
         let digest = digests.pop();
         match &digest {
-            // With two digests it is unclear which one applies.
+            // It is unclear which of two digests applies.
             Some((_, part)) if !digests.is_empty() => self.unclear.report_two_digests(name, part.node),
             _ => self.add_below(home, self.document.values_format(), tag, digest, (registry, name)),
         }
@@ -88,7 +92,7 @@ mod tests {
         {
             assert_eq!(sites(&format!("{{repository: a, tag: {nothing}}}")), [""; 0], "{nothing}");
         }
-        // An ambiguous value is not edited partly.
+        // An ambiguous value is not edited in part.
         for half in ["tag: '{{ x }}', digest: $", "tag: v1, digest: x", "tag: v1@$, digest: $", "tag: v1, digest: [$]"]
         {
             assert_eq!(sites(&format!("{{repository: a, {half}}}")), [""; 0], "{half}");

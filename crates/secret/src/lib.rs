@@ -64,7 +64,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// As [`from_environment`](Self::from_environment).
+    /// The errors of [`from_environment`](Self::from_environment).
     pub fn from_lookup(
         name: &str,
         lookup: &dyn Fn(&str) -> Result<String, std::env::VarError>,
@@ -77,7 +77,7 @@ impl Secret {
         }
     }
 
-    /// Creates the secret in the file `path`, and reads it once to report errors early.
+    /// Creates the secret in the file `path`. Reads the file once to report errors early.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Secret {
 
     /// Returns the current text, without newlines at the end of a file.
     ///
-    /// May be called on an async thread: it reads at most a small file, and mounted secrets are in memory.
+    /// May be called on an async thread, because the file is small, and mounted secrets are in memory.
     ///
     /// # Errors
     ///

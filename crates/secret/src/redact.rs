@@ -1,7 +1,7 @@
 //! Removes our credentials from the answers of servers.
 //!
-//! Servers and proxies quote requests in their errors: a header, a URL with a token. Their messages end up in store, API,
-//! log and traces, so each client removes its credential before it passes a message on.
+//! Servers and proxies quote requests in their errors: a header, a URL with a token. Their messages reach store, API, log and
+//! traces. Each client therefore removes its credential before it passes a message on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -20,8 +20,8 @@ const BEGINNING: usize = 12;
 
 /// Our credentials in every form in which a server may quote them.
 ///
-/// The forms are plain, Base64 (also with the user name, as in basic authentication), percent-encoded, and escaped for
-/// JSON. `Debug` shows none of them.
+/// The forms are plain, Base64 (also with the user name, as in basic authentication), percent-encoded, and escaped for JSON.
+/// `Debug` shows no form.
 #[derive(Clone, Default)]
 pub struct Redaction(Vec<SecretString>);
 
@@ -83,7 +83,7 @@ impl Redaction {
         clean
     }
 
-    /// Returns the text without the credentials. For texts that are not truncated.
+    /// Returns the text without the credentials. Only for texts that are not truncated.
     pub fn clean_whole(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, form| match text.contains(form.expose_secret()) {
             true => text.replace(form.expose_secret(), REDACTED),
@@ -109,7 +109,9 @@ impl std::fmt::Debug for Redaction {
     }
 }
 
-/// Percent-encodes all but unreserved characters (<https://www.rfc-editor.org/rfc/rfc3986#section-2.1>).
+/// Percent-encodes all except unreserved characters.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc3986#section-2.1>.
 fn percent_encoded(text: &str, upper: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

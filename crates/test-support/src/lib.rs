@@ -5,6 +5,7 @@
 //! - Git: [`git`] (a remote), [`source`] (a source repository), [`git_http`], [`git_tls`] and [`git_ssh`] (servers),
 //!   [`slow_link`] and [`delay`] (slow networks)
 //! - registries: [`docker_registry`], [`guarded_registry`], [`collector`] (an endpoint for notifications)
+//! - clouds: [`moto`] (AWS), [`fake`] (any other service)
 //! - others: [`argocd`], [`issuer`] (OpenID Connect), [`otlp`] (a collector of traces), [`promtool`], [`pyyaml`]
 //! - benchmarks: [`manifests`], [`measure`], [`wire`]
 //! - [`peer`]: optional programs; [`folder`]: the files of this repository
@@ -17,6 +18,7 @@ pub mod collector;
 pub mod command;
 pub mod delay;
 pub mod docker_registry;
+pub mod fake;
 pub mod fleet;
 pub mod folder;
 pub mod git;
@@ -27,6 +29,7 @@ pub mod guarded_registry;
 pub mod issuer;
 pub mod manifests;
 pub mod measure;
+pub mod moto;
 pub mod otlp;
 pub mod peer;
 pub mod promtool;

@@ -88,8 +88,15 @@ async fn check(settings: &Settings, offline: bool, report: &mut Report) -> anyho
     {
         report.fault("[server] tls", error.to_string());
     }
-    let registries = match Registries::with_docker_config(settings.registries.clone(), settings.docker_config.clone()) {
-        Ok(registries) => Some(registries),
+    let registries = match Registries::open(settings.registries.clone()) {
+        Ok(registries) => {
+            for host in settings.registry_hosts() {
+                if let Some(login) = registries.automatic_login(host) {
+                    report.ok(&format!("registry {host}"), login.to_string());
+                }
+            }
+            Some(registries)
+        }
         Err(error) => {
             report.fault("registries", error.to_string());
             None

@@ -1,10 +1,14 @@
 //! Bodies and query parameters. Their errors name the member, the value that it has and the values that it takes.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::{App, Problem};
+use super::{App, Caller, Problem};
+use crate::access::Permission;
+use crate::api::{FreezeBody, HoldBody, PromotionBody, ReplayFilter, RollbackBody};
 
 mod value;
 
@@ -16,15 +20,59 @@ pub(super) struct Body<T>(pub(super) T);
 /// Query parameters. Invalid ones are rejected with a [`Problem`].
 pub(super) struct Query<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+/// The longest time to read a body.
+const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// A body, and who may send it. That is checked before it is read: a token without the permission must not occupy a connection.
+pub(super) trait RequestBody: DeserializeOwned {
+    /// Returns a 403 if the caller may send no such body, whatever is in it.
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem>;
+}
+
+impl RequestBody for PromotionBody {
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem> {
+        // A dry run needs no more than `read`.
+        caller.must_read().or_else(|_| caller.must_somewhere(&[Permission::Promote, Permission::Rollback]))
+    }
+}
+
+impl RequestBody for RollbackBody {
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem> {
+        caller.must_read().or_else(|_| caller.must_somewhere(&[Permission::Rollback, Permission::Promote]))
+    }
+}
+
+impl RequestBody for HoldBody {
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem> {
+        caller.must_somewhere(&[Permission::Hold])
+    }
+}
+
+impl RequestBody for FreezeBody {
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem> {
+        caller.must_somewhere(&[Permission::Freeze])
+    }
+}
+
+impl RequestBody for ReplayFilter {
+    fn may_be_sent_by(caller: &Caller) -> Result<(), Problem> {
+        caller.must(&Permission::Replay)
+    }
+}
+
+impl<T: RequestBody> FromRequest<App> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        T::may_be_sent_by(request.extensions().get::<Caller>().ok_or_else(Problem::unauthorized)?)?;
         if !is_json(request.headers()) {
             let detail = "the body must be JSON: send the header `Content-Type: application/json`";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let bytes = axum::body::Bytes::from_request(request, app).await.map_err(|rejection| {
+        let reading = tokio::time::timeout(BODY_TIME, axum::body::Bytes::from_request(request, app)).await;
+        let reading =
+            reading.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 15 seconds"));
+        let bytes = reading?.map_err(|rejection| {
             let detail = match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
                     format!("the body is larger than max_body_bytes ({})", app.0.max_body_bytes)
@@ -99,7 +147,6 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::api::{HoldBody, PromotionBody, ReplayFilter};
 
     fn body<T: DeserializeOwned>(json: &str) -> String {
         read_body::<T>(json.as_bytes()).err().map_or_else(String::new, |problem| problem.detail)

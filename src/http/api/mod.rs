@@ -28,6 +28,7 @@ use super::auth::{Caller, authenticate};
 use super::{App, Problem};
 use input::{Body, Query};
 pub use reload::{ReloadRequest, Reloads};
+pub(super) use stream::OpenStreams;
 
 /// The maximum and the default number of rows in a list.
 const LIMIT: (u32, u32) = (1000, 100);

@@ -1,26 +1,75 @@
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::{App, Caller, Problem};
 use crate::api::{StreamMessage, StreamSubject, Word};
 use crate::domain::{Change, Entry};
+
+/// The most open streams of a token. Each holds a connection.
+const MAX_STREAMS: usize = 16;
+
+/// The number of open streams of each token. Clones share it.
+#[derive(Clone, Default)]
+pub(in crate::http) struct OpenStreams(Arc<Mutex<HashMap<String, usize>>>);
+
+/// An open stream. Dropping it takes it out of the count.
+struct OpenStream {
+    all: OpenStreams,
+    token: String,
+}
+
+impl OpenStreams {
+    fn open(&self, token: &str) -> Result<OpenStream, Problem> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(token.to_owned()).or_default();
+        if *count >= MAX_STREAMS {
+            let detail = format!("the token `{token}` has {MAX_STREAMS} open streams: close one first");
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(RETRY));
+        }
+        *count += 1;
+        Ok(OpenStream { all: self.clone(), token: token.to_owned() })
+    }
+}
+
+/// When a client may ask for another stream.
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.token);
+            }
+        }
+    }
+}
 
 /// Every change of state from now on, as server-sent events. Each has an id; with `Last-Event-ID` the stream begins after it.
 ///
 /// The stream ends when the server stops or a reload revokes the token. The server keeps changes for a day. If `Last-Event-ID` is older, the stream begins with an event `missed`.
 #[utoipa::path(get, path = "/stream",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has")),
-    responses((status = 200, content_type = "text/event-stream")))]
+    responses(
+        (status = 200, content_type = "text/event-stream"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The token has too many open streams", body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn watch(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     caller.must_read()?;
+    let open = app.0.streams.open(caller.name())?;
     let store = app.0.relay.store();
     let last: Option<u64> = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok());
     // An id of another store, or from the future, says nothing about this one.
@@ -40,6 +89,7 @@ pub(super) async fn watch(
     });
     // An open stream must not delay the stop: the client connects again, and continues after its last id.
     let end = async move {
+        let _open = open;
         tokio::select! {
             () = app.clone().stopped() => {}
             () = caller.loses_read(app.clone()) => {}

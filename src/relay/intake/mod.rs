@@ -5,6 +5,8 @@
 //! writers. Each is processed in its own task, a bounded number per registry, so that a slow registry delays only its
 //! own images. After a temporary failure the work goes back to the store with the time of the next attempt.
 //!
+//! Work that ends the process is found by its starts, which the store counts (`suspects`).
+//!
 //! Files: `event` and `request` process one event or update, `gather` fetches facts, `facts` caches
 //! them.
 
@@ -12,6 +14,7 @@ mod event;
 mod facts;
 mod gather;
 mod request;
+mod suspects;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -24,10 +27,10 @@ use tokio::task::JoinSet;
 
 use super::Relay;
 use super::runtime::Arrived;
-use crate::domain::{Event, Update};
-use crate::store::StoreError;
+use crate::store::{IntakeWork, StoreError};
 pub(super) use event::ImageCheck;
 pub(super) use facts::FactBase;
+use suspects::Suspects;
 
 /// The most events and updates of one registry that are processed concurrently.
 const PER_REGISTRY: u32 = 64;
@@ -41,36 +44,14 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The pause if the store does not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-enum Work {
-    Event(Event),
-    Update(Update),
-    MissingFacts(Update),
-}
-
-impl Work {
-    fn id(&self) -> &str {
-        match self {
-            Self::Event(event) => &event.id,
-            Self::Update(update) | Self::MissingFacts(update) => &update.id,
-        }
-    }
-
-    fn registry(&self) -> &str {
-        match self {
-            Self::Event(event) => event.repository.registry(),
-            Self::Update(update) | Self::MissingFacts(update) => update.repository.registry(),
-        }
-    }
-}
-
 /// The work under way.
-#[derive(Default)]
 struct InFlight {
     tasks: JoinSet<Done>,
     ids: HashSet<String>,
     per_registry: HashMap<String, usize>,
     /// Registries with more work in the store than was read.
     more: HashSet<String>,
+    suspects: Suspects,
 }
 
 /// A finished task, and when its work is due again if it was postponed.
@@ -81,6 +62,24 @@ struct Done {
 }
 
 impl InFlight {
+    fn new(suspects: Suspects) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            ids: HashSet::new(),
+            per_registry: HashMap::new(),
+            more: HashSet::new(),
+            suspects,
+        }
+    }
+
+    /// Starts work, unless it is under way.
+    fn start(&mut self, relay: &Relay, work: IntakeWork) {
+        if self.ids.insert(work.id().to_owned()) {
+            *self.per_registry.entry(work.registry().to_owned()).or_default() += 1;
+            self.tasks.spawn(relay.clone().work(work));
+        }
+    }
+
     fn finished(&mut self, done: &Done) {
         self.ids.remove(&done.id);
         if let Some(count) = self.per_registry.get_mut(&done.registry) {
@@ -107,12 +106,15 @@ impl InFlight {
     }
 
     fn wants_more(&self) -> bool {
+        if self.suspects.remain() && self.tasks.is_empty() {
+            return true;
+        }
         self.more.iter().any(|registry| self.per_registry.get(registry).copied().unwrap_or_default() < LOW_WATER)
     }
 }
 
 pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
-    let mut in_flight = InFlight::default();
+    let mut in_flight = InFlight::new(Suspects::begin(relay.now()));
     loop {
         let seen = relay.now();
         let next = match fetch(&relay, &mut in_flight, seen).await {
@@ -130,6 +132,9 @@ pub(super) async fn run(relay: Relay, mut stopped: watch::Receiver<bool>) {
     let ended = async { while in_flight.tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
     in_flight.tasks.shutdown().await;
+    if let Err(error) = relay.0.store.forget_starts().await {
+        tracing::warn!(%error, "starts of the intake stay counted");
+    }
     relay.0.in_hand.send_replace(0);
 }
 
@@ -178,51 +183,65 @@ async fn wait(
 
 /// Starts the work that is due at `now`. Returns when the next work is due.
 async fn fetch(relay: &Relay, in_flight: &mut InFlight, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    if in_flight.suspects.keep_others_back(now, in_flight.tasks.len()) {
+        if !in_flight.tasks.is_empty() {
+            return Ok(None);
+        }
+        if let Some(suspect) = in_flight.suspects.next(relay, now).await? {
+            in_flight.start(relay, suspect);
+            return Ok(None);
+        }
+    }
     let store = &relay.0.store;
     // Work of busy registries is not read, because it could not start.
     let busy = in_flight.busy_registries();
     let but: Vec<&str> = busy.iter().map(String::as_str).collect();
-    let missing = store.missing_facts(now, PER_REGISTRY, &but).await?.into_iter().map(Work::MissingFacts);
-    let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Update);
-    let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(Work::Event);
+    let missing = store.missing_facts(now, PER_REGISTRY, &but).await?.into_iter().map(IntakeWork::MissingFact);
+    let updates = store.due_updates(now, PER_REGISTRY, &but).await?.into_iter().map(IntakeWork::Update);
+    let events = store.due_events(now, PER_REGISTRY, &but).await?.into_iter().map(IntakeWork::Event);
     in_flight.more.clear();
     in_flight.more.extend(busy);
     let mut fetched: HashMap<String, u32> = HashMap::new();
+    let mut new = Vec::new();
     for work in missing.chain(updates).chain(events) {
-        let registry = work.registry().to_owned();
-        let count = fetched.entry(registry.clone()).or_default();
+        let count = fetched.entry(work.registry().to_owned()).or_default();
         *count += 1;
         if *count >= PER_REGISTRY {
-            in_flight.more.insert(registry.clone());
+            in_flight.more.insert(work.registry().to_owned());
         }
-        if in_flight.ids.insert(work.id().to_owned()) {
-            *in_flight.per_registry.entry(registry).or_default() += 1;
-            in_flight.tasks.spawn(relay.clone().work(work));
+        if !in_flight.ids.contains(work.id()) {
+            new.push(work);
         }
     }
+    in_flight.suspects.count(relay, &new).await?;
+    new.into_iter().for_each(|work| in_flight.start(relay, work));
+    if in_flight.tasks.is_empty()
+        && let Some(suspect) = in_flight.suspects.next(relay, now).await?
+    {
+        in_flight.start(relay, suspect);
+    }
     relay.0.in_hand.send_replace(in_flight.ids.len());
-    store.next_attempt(now).await
+    let next = store.next_attempt(now).await?;
+    Ok(next.into_iter().chain(in_flight.suspects.patience()).min())
 }
 
 impl Relay {
-    async fn work(self, work: Work) -> Done {
+    async fn work(self, work: IntakeWork) -> Done {
         let (id, registry) = (work.id().to_owned(), work.registry().to_owned());
         let processed = async {
             match &work {
-                Work::Event(event) => self.process_event(event).await,
-                Work::Update(update) => self.process_update(update).await,
-                Work::MissingFacts(update) => self.fetch_missing_facts(update).await,
+                IntakeWork::Event(event) => self.process_event(event).await,
+                IntakeWork::Update(update) => self.process_update(update).await,
+                IntakeWork::MissingFact(update) => self.fetch_missing_facts(update).await,
             }
         };
         let result = match AssertUnwindSafe(processed).catch_unwind().await {
             Ok(result) => result,
             Err(panic) => {
                 let panic = crate::telemetry::panic_text(&*panic);
-                let given_up = match &work {
-                    Work::Event(event) => self.give_up_event(event, panic).await,
-                    Work::Update(update) | Work::MissingFacts(update) => self.give_up_update(update, panic).await,
-                };
-                given_up.map(|()| None)
+                tracing::error!(id, panic, "a task of the intake failed: please report this");
+                let reason = format!("a defect in Tagrelay, please report it: {panic}");
+                self.give_up(&work, reason, true).await.map(|()| None)
             }
         };
         let due_again = result.unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use crate::domain::{Cause, Party, Update, UpdateInput, unconfirmed};
 use crate::registry::UnverifiedImage;
 use crate::relay::Relay;
 use crate::relay::runtime::backoff;
-use crate::store::{EndedUpdate, StoreError};
+use crate::store::{EndedUpdate, IntakeWork, StoreError};
 use crate::telemetry::{Span, SpanKind};
 use tagrelay_image::{Digest, Tag};
 
@@ -124,19 +124,23 @@ impl Relay {
         }
     }
 
-    /// Refuses an event whose task panicked: another attempt would panic again.
-    pub(super) async fn give_up_event(&self, event: &crate::domain::Event, panic: &str) -> Result<(), StoreError> {
-        let reason = format!("a defect in Tagrelay, please report it: {panic}");
-        tracing::error!(event = %event.id, panic, "a task of the intake failed: please report this");
-        let mut span = self.0.traces.begin(SpanKind::Consumer, "process event", Some(&event.trace));
-        self.refuse_event(event, None, (reason, Party::Rules), true, &mut span).await
-    }
-
-    /// Refuses an update whose task panicked, as [`Self::give_up_event`].
-    pub(super) async fn give_up_update(&self, update: &Update, panic: &str) -> Result<(), StoreError> {
-        let reason = format!("a defect in Tagrelay, please report it: {panic}");
-        tracing::error!(update = %update.id, panic, "a task of the intake failed: please report this");
-        let mut span = self.0.traces.begin(SpanKind::Consumer, "process update", Some(&update.trace));
-        self.refuse_update(update, (reason, Party::Rules), &mut span).await
+    /// Refuses work whose task panicked or ended the process: another attempt would do the same. `redeliverable`: another delivery
+    /// of the event tries again.
+    pub(super) async fn give_up(
+        &self,
+        work: &IntakeWork,
+        reason: String,
+        redeliverable: bool,
+    ) -> Result<(), StoreError> {
+        match work {
+            IntakeWork::Event(event) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "process event", Some(&event.trace));
+                self.refuse_event(event, None, (reason, Party::Rules), redeliverable, &mut span).await
+            }
+            IntakeWork::Update(update) | IntakeWork::MissingFact(update) => {
+                let mut span = self.0.traces.begin(SpanKind::Consumer, "process update", Some(&update.trace));
+                self.refuse_update(update, (reason, Party::Rules), &mut span).await
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ statements! {
     LOAD = ("SELECT ", event_columns!(), " FROM events WHERE id IN {list}");
     WRITE = ("UPDATE events SET state = v.column2, reason = v.column3, matched_rule = v.column4, verified_digest = v.column5,
             verified_at = v.column6, note = v.column7, failures = v.column8, next_attempt_at = v.column9,
-            finished_at = v.column10, redeliverable = v.column11
+            finished_at = v.column10, redeliverable = v.column11, started_attempts = 0, alone_attempts = 0
         FROM (VALUES {rows:TTTTTITIIII}) AS v WHERE events.id = v.column1");
     REFUSED_UPDATES = ("SELECT id FROM updates WHERE state = $1 AND cause_id IN {list}");
 }

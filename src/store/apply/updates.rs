@@ -17,7 +17,7 @@ statements! {
     WRITE = ("UPDATE updates SET state = v.column2, reason = v.column3, failures = v.column4, next_attempt_at = v.column5,
             released_at = v.column6, finished_at = v.column7, digest = v.column8, commit_id = v.column9, old_tag = v.column10,
             old_digest = v.column11, changes = v.column12, replayed = replayed + v.column13, decided_by = v.column14,
-            decided_because = v.column15
+            decided_because = v.column15, started_attempts = 0, alone_attempts = 0
         FROM (VALUES {rows:TTTIIIITTTTTITT}) AS v WHERE updates.id = v.column1");
 }
 

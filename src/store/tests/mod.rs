@@ -18,6 +18,7 @@ mod events;
 mod outbox;
 mod pushes;
 mod requests;
+mod starts;
 mod statements;
 mod upgrade;
 mod writer;

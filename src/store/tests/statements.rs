@@ -12,7 +12,7 @@ fn all() -> Vec<Listed> {
     use super::super::{
         apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
         follow_ups, gates, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention,
-        version_runs, wait_rows, waits, writer,
+        starts, version_runs, wait_rows, waits, writer,
     };
     let mut all = apply::statements();
     for of_file in [
@@ -38,6 +38,7 @@ fn all() -> Vec<Listed> {
         rejections::STATEMENTS,
         requests::STATEMENTS,
         retention::STATEMENTS,
+        starts::STATEMENTS,
         version_runs::STATEMENTS,
         wait_rows::STATEMENTS,
         waits::STATEMENTS,

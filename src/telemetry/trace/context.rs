@@ -7,8 +7,9 @@ use ulid::Ulid;
 /// The flag of a sampled trace.
 const SAMPLED: u8 = 1;
 
-/// A trace and a span in it, in the form of the W3C's `traceparent`
-/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+/// A trace and one of its spans, in the form of the W3C's `traceparent`.
+///
+/// Source: <https://www.w3.org/TR/trace-context/#traceparent-header>.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: [u8; 16],
@@ -28,14 +29,14 @@ pub struct InvalidTraceParent(String);
 impl TraceContext {
     /// Returns the context of a new trace.
     ///
-    /// Its span stands for the external cause, such as the push of an image, and is never recorded.
+    /// The span stands for the external cause, such as the push of an image, and is never recorded.
     pub fn random() -> Self {
         let [_, _, _, _, _, _, _, _, span_id @ ..] = Ulid::new().0.to_be_bytes();
-        // The last bytes of both are random, as samplers expect.
+        // The last bytes of both ids are random, as samplers expect.
         Self { trace_id: Ulid::new().0.to_be_bytes(), span_id, flags: SAMPLED }
     }
 
-    /// Returns the context in the headers of a request; `None`: none, an invalid one, or several.
+    /// Returns the context in the headers of a request; `None`: no context, an invalid one, or several.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all("traceparent").iter();
         let value = values.next()?;

@@ -1,8 +1,7 @@
 //! Traces of a push event, promotion or rollback, across the store and restarts.
 //!
-//! A span refers to its parent by value ([`TraceContext`]) and not by the call stack, because the parent may have ended
-//! in another process. Contexts are passed on without an exporter too, so log lines, the API and commits always have a
-//! trace id.
+//! A span refers to its parent by value ([`TraceContext`]) and not by the call stack, because the parent may have ended in another
+//! process. Contexts are passed on even without an exporter, so log lines, the API and commits always have a trace id.
 
 mod context;
 #[cfg(feature = "otel")]
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 pub use context::{InvalidTraceParent, TraceContext, TraceId};
 
-/// Limit for sending the last spans when the process stops.
+/// The maximum time to send the last spans when the process stops.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Begins and exports spans. Cheap to clone; all clones share one exporter.
@@ -24,7 +23,9 @@ pub struct Traces {
     exporter: Option<otel::Exporter>,
 }
 
-/// The kind of a span (<https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>).
+/// The kind of a span.
+///
+/// Source: <https://opentelemetry.io/docs/specs/otel/trace/api/#spankind>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanKind {
     /// Answers a request.
@@ -37,7 +38,7 @@ pub enum SpanKind {
     Internal,
 }
 
-/// A piece of work. It ends when the value is dropped.
+/// A span of work. The span ends when the value is dropped.
 pub struct Span {
     context: TraceContext,
     #[cfg(feature = "otel")]
@@ -55,9 +56,10 @@ impl Traces {
         Self::default()
     }
 
-    /// Creates the exporter that the `OTEL_…` variables configure
-    /// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). Without an endpoint
-    /// nothing is exported. Call it inside the async runtime, after the TLS provider is installed.
+    /// Creates the exporter that the `OTEL_…` variables configure. Without an endpoint, no spans are exported.
+    ///
+    /// Source: <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>. Must be called inside the async
+    /// runtime, after the TLS provider is installed.
     ///
     /// # Errors
     ///
@@ -115,12 +117,12 @@ impl Traces {
 }
 
 impl Span {
-    /// Returns the context for children of this span. Without an exporter it is the context of this span's parent.
+    /// Returns the context for children of this span. Without an exporter, returns the context of the parent.
     pub fn context(&self) -> TraceContext {
         self.context
     }
 
-    /// Sets an attribute. It must not contain a secret.
+    /// Sets an attribute. The value must not contain a secret.
     pub fn set(&mut self, key: &'static str, value: impl Display) {
         #[cfg(feature = "otel")]
         if let Some(recorded) = &mut self.recorded {
@@ -161,8 +163,9 @@ impl Span {
     }
 }
 
-/// The samplers of the SDK, which silently replaces any other by `always_on`
-/// (<https://opentelemetry.io/docs/languages/sdk-configuration/general/#otel_traces_sampler>).
+/// The samplers of the SDK, which silently replaces any other sampler with `always_on`.
+///
+/// Source: <https://opentelemetry.io/docs/languages/sdk-configuration/general/#otel_traces_sampler>.
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -172,7 +175,9 @@ const SAMPLERS: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// Returns whether the variables enable the export: they name an endpoint or the exporter, and do not disable it.
+/// Returns whether the variables enable the export.
+///
+/// True if they name an endpoint or the exporter, and do not disable the export.
 fn asks_for_export(variable: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     let set = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {

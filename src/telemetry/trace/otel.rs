@@ -31,7 +31,7 @@ pub(super) struct Exporter {
 pub(super) struct Recorded(opentelemetry_sdk::trace::Span);
 
 impl Exporter {
-    /// Creates the exporter that the `OTEL_…` variables configure; `None`: they configure none.
+    /// Creates the exporter that the `OTEL_…` variables configure; `None`: the export is off.
     pub(super) fn from_environment() -> Result<Option<Self>, String> {
         let variable = |name: &str| std::env::var(name).ok();
         if !asks_for_export(&variable)? {
@@ -90,7 +90,9 @@ impl Recorded {
 /// The interval of log lines while spans cannot be sent.
 const LOG_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// An exporter that logs an unreachable collector: at once, every hour while it lasts, and when it ends.
+/// An exporter that logs an outage of the collector.
+///
+/// It logs the beginning, every hour of the outage, and the end.
 ///
 /// The SDK's own log lines, several per batch, are filtered out.
 #[derive(Debug)]
@@ -156,7 +158,9 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggingExporter {
     }
 }
 
-/// Creates the SDK's exporter. Its builder reads endpoint, headers, time limits and compression from `OTEL_…` variables.
+/// Creates the SDK's exporter.
+///
+/// The SDK's builder reads endpoint, headers, time limits and compression from `OTEL_…` variables.
 fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, String> {
     let first = |names: [&str; 2]| names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
     let protocol = first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
@@ -164,7 +168,7 @@ fn exporter(variable: &dyn Fn(&str) -> Option<String>) -> Result<SpanExporter, S
     let is_encrypted = endpoint.is_some_and(|endpoint| endpoint.starts_with("https:"));
     let built = match protocol.as_deref() {
         None | Some("http/protobuf") => SpanExporter::builder().with_http().build(),
-        // By default it trusts no CA certificates.
+        // By default, the exporter trusts no CA certificates.
         Some("grpc") if is_encrypted => {
             SpanExporter::builder().with_tonic().with_tls_config(ClientTlsConfig::new().with_enabled_roots()).build()
         }

@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
-use serde_json::{Value, json};
+use secrecy::SecretString;
+use serde_json::json;
 use tagrelay_secret::{ExposeSecret as _, Secret};
 use url::Url;
+
+use super::json_web_token::{read_rsa_key, sign_json_web_token};
 
 /// GitHub accepts a JSON Web Token that is valid for at most ten minutes. One minute at each end allows for clock skew.
 const PROOF_LIFETIME: Duration = Duration::from_secs(8 * 60);
@@ -56,20 +53,15 @@ impl GitHubApp {
         Ok(app)
     }
 
-    fn read_key(&self) -> Result<RsaKeyPair, InvalidAppKey> {
+    fn read_key(&self) -> Result<SecretString, InvalidAppKey> {
         let text = self.key.reveal().map_err(|error| InvalidAppKey(error.to_string()))?;
-        let no_key = || {
-            InvalidAppKey(
+        match read_rsa_key(text.expose_secret()) {
+            Some(_) => Ok(text),
+            None => Err(InvalidAppKey(
                 "the key of the GitHub App is not an RSA key in PEM form: use the file that GitHub generated"
                     .to_owned(),
-            )
-        };
-        let pair = match PrivateKeyDer::from_pem_slice(text.expose_secret().as_bytes()) {
-            Ok(PrivateKeyDer::Pkcs1(key)) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
-            Ok(PrivateKeyDer::Pkcs8(key)) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
-            _ => return Err(no_key()),
-        };
-        pair.map_err(|_| no_key())
+            )),
+        }
     }
 
     /// The URL at which GitHub creates installation tokens.
@@ -86,12 +78,8 @@ impl GitHubApp {
             "exp": (now + PROOF_LIFETIME).as_second(),
             "iss": self.issuer,
         });
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT" })), part(&claims));
-        let mut signature = vec![0; key.public().modulus_len()];
-        key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
-            .map_err(|_| InvalidAppKey("signing with the key of the GitHub App failed".to_owned()))?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        sign_json_web_token(key.expose_secret(), &claims)
+            .ok_or_else(|| InvalidAppKey("signing with the key of the GitHub App failed".to_owned()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Credentials for Git servers.
 
 mod github_app;
+mod json_web_token;
 pub(crate) mod known_hosts;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use tagrelay_secret::Secret;
 
 pub use github_app::{GitHubApp, InvalidAppKey};
+pub use json_web_token::sign_json_web_token;
 
 /// How we authenticate to a Git server.
 #[derive(Debug, Clone)]

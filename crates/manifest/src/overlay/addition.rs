@@ -1,4 +1,4 @@
-//! Proves that entries were added to a kustomization and nothing else changed.
+//! Proves that entries were added to a kustomization, and that nothing else changed.
 
 use granit_parser::ScalarStyle;
 
@@ -20,7 +20,9 @@ pub(super) struct Insertion<'a> {
     pub(super) expected: Vec<Expected<'a>>,
 }
 
-/// An inserted node. A sequence extends to the end of the insertion, a map over a number of pairs of scalars.
+/// An inserted node.
+///
+/// A sequence extends to the end of the insertion. A map extends over a number of pairs of scalars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected<'a> {
     Sequence,
@@ -36,8 +38,10 @@ impl Insertion<'_> {
     }
 }
 
-/// Proves that `new` is the old text with the expected nodes in one position and no other change, and that kustomize reads it
-/// as the old kustomization with additional `entries` at the end. Returns the nodes of `new`.
+/// Proves that an insertion is the only change to a kustomization, and returns the nodes of `new`.
+///
+/// `new` is the old text with the expected nodes in one position. kustomize reads `new` as the old kustomization with additional
+/// `entries` at the end.
 ///
 /// # Errors
 ///
@@ -55,7 +59,7 @@ pub(super) fn proof_of_insertion<'new>(
         return Err("bytes around the insertion changed".to_owned());
     }
 
-    // 2. Parsed again, the new text is the old nodes with the expected ones before `insertion.before`.
+    // 2. Parsed again, the new text has the old nodes, and the expected nodes before `insertion.before`.
     let new = Tree::parse(new.as_bytes()).map_err(|error| format!("the new text cannot be read: {error}"))?;
     let (start, count) = (insertion.before, insertion.expected.len() as NodeId);
     if old.documents.len() != 1 || old.documents != new.documents || new.nodes.len() != old.nodes.len() + count as usize
@@ -96,7 +100,7 @@ pub(super) fn proof_of_insertion<'new>(
         _ => return Err("the inserted text is read back differently".to_owned()),
     }
 
-    // 4. Read as a kustomization, it has exactly these additional entries.
+    // 4. Read as a kustomization, the new text has exactly these additional entries.
     let (Some(before), Some(after)) = (Kustomization::of(old), Kustomization::of(&new)) else {
         return Err("it is not a kustomization".to_owned());
     };
@@ -110,7 +114,7 @@ pub(super) fn proof_of_insertion<'new>(
     Ok((new, after))
 }
 
-/// Returns the expected nodes in the form of a second reader.
+/// Returns the expected nodes in the form that the second reader returns.
 fn second_reading(expected: &[Expected<'_>]) -> serde_yaml::Value {
     let text = |text: &str| serde_yaml::Value::String(text.to_owned());
     let mut items = Vec::new();

@@ -1,4 +1,6 @@
-//! The files that an overlay includes, as kustomize reads them: kustomizations, and the images of resources.
+//! The files that an overlay includes, as kustomize reads them.
+//!
+//! These are kustomizations, and the images of resources.
 
 use memchr::memmem;
 
@@ -48,7 +50,7 @@ pub(super) struct Reference {
 }
 
 impl Kustomization {
-    /// Reads a kustomization; `None`: it is not a single map, or uses too many aliases.
+    /// Reads a kustomization; `None`: the file is not a single map, or uses too many aliases.
     pub(super) fn of(tree: &Tree<'_>) -> Option<Self> {
         let [document] = tree.documents.as_slice() else { return None };
         let root = document.root;
@@ -71,7 +73,7 @@ impl Kustomization {
 }
 
 impl Kustomization {
-    /// Returns whether it includes the same files.
+    /// Returns whether the other kustomization includes the same files.
     pub(super) fn builds_upon_like(&self, other: &Self) -> bool {
         let paths = |references: &[Reference]| -> Vec<String> {
             references.iter().map(|reference| reference.path.clone()).collect()
@@ -90,7 +92,7 @@ fn references(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Reference> {
         .collect()
 }
 
-/// Returns the patches of a list. kustomize ignores a JSON Patch without target.
+/// Returns the patches of a list. kustomize ignores a JSON Patch without a target.
 fn patches(tree: &Tree<'_>, list: Option<NodeId>) -> Vec<Patch> {
     let text = |at: Option<NodeId>| {
         let node = tree.node(tree.resolve(at?));
@@ -145,14 +147,16 @@ fn entries(tree: &Tree<'_>, list: Option<NodeId>) -> Result<Vec<Entry>, Unreadab
     Ok(found)
 }
 
-/// Returns the images that kustomize finds in a resource: those of `containers` and `initContainers` at any depth, except those
-/// that a marker excludes. `patches`: the JSON Patches that apply to it.
+/// Returns the images that kustomize finds in a resource.
+///
+/// These are the images of `containers` and `initContainers` at any depth, except those that a marker excludes. `patches`: the JSON
+/// Patches that apply to the resource.
 ///
 /// # Errors
 ///
 /// If the resource cannot be read.
 pub(super) fn images(bytes: &[u8], patches: &[JsonPatch]) -> Result<Vec<Image>, Unreadable> {
-    // Both keys end like this, and most resources have neither.
+    // `containers` and `initContainers` both end like this, and most resources have neither.
     if memmem::find(bytes, b"ontainers").is_none() {
         return Ok(Vec::new());
     }

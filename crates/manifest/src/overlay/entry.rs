@@ -12,7 +12,7 @@ pub(super) struct Entry {
     pub(super) new_name: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) digest: Option<String>,
-    /// The line of the tag, else of the digest.
+    /// The line of the tag, or else of the digest.
     pub(super) version_line: u32,
 }
 
@@ -31,7 +31,7 @@ impl Entry {
             && self.digest.as_deref() == wanted.version.digest().map(|digest| digest.as_str())
     }
 
-    /// Whether it sets a version, and not only another name.
+    /// Whether the entry sets a version, and not only another name.
     pub(super) fn has_version(&self) -> bool {
         self.tag.is_some() || self.digest.is_some()
     }
@@ -41,7 +41,7 @@ impl Entry {
 pub(super) struct NewEntry<'a> {
     pub(super) name: &'a str,
     pub(super) version: Version,
-    /// The version that runs without it.
+    /// The version that runs without the entry.
     pub(super) old: Version,
     pub(super) place: Blamed,
     /// Whether one of the images runs another version.
@@ -49,7 +49,7 @@ pub(super) struct NewEntry<'a> {
 }
 
 impl NewEntry<'_> {
-    /// Returns its keys and values.
+    /// Returns the keys and values of the entry.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let tag = self.version.tag().map(|tag| tag.as_str());
         let digest = self.version.digest().map(|digest| digest.as_str());

@@ -1,4 +1,4 @@
-//! Collects the images of a kustomization, each once.
+//! Collects the images of a kustomization. Each image is listed once.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ pub(super) struct Image {
     pub(super) name: String,
     pub(super) tag: Option<String>,
     pub(super) digest: Option<String>,
-    /// Whether an entry in the environment's own paths matches it.
+    /// Whether an entry in the environment's own paths matches the image.
     pub(super) is_set: bool,
-    /// Whether a JSON Patch may replace it.
+    /// Whether a JSON Patch may replace the image.
     pub(super) is_patched: bool,
 }
 
 /// The origin of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Origin {
-    /// The number of images before it.
+    /// The number of images that were added before the image.
     order: usize,
-    /// The line of the overlay's reference that leads to it.
+    /// The line of the reference in the overlay that leads to the image.
     line: u32,
 }
 
@@ -52,14 +52,14 @@ impl Images {
         self.added += other.added;
     }
 
-    /// The first occurrence of an image applies.
+    /// Adds an image, or keeps the first origin of a known one.
     fn put(&mut self, image: Image, origin: Origin) {
         self.all.entry(image).and_modify(|known| *known = origin.min(*known)).or_insert(origin);
     }
 
-    /// Applies an entry as kustomize's image transformer does
-    /// (<https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>). Returns the number of
-    /// matching images.
+    /// Applies an entry as kustomize's image transformer does. Returns the number of matching images.
+    ///
+    /// Source: <https://github.com/kubernetes-sigs/kustomize/blob/master/api/filters/imagetag/updater.go>.
     pub(super) fn apply(&mut self, entry: &Entry, is_own: bool) -> usize {
         let first = Image { name: entry.name.clone(), tag: None, digest: None, is_set: false, is_patched: false };
         let named = self.all.range(&first..).take_while(|(image, _)| image.name == entry.name);
@@ -88,7 +88,9 @@ impl Images {
         unset.filter_map(|image| Some((image.name.parse().ok()?, image.name.as_str()))).collect()
     }
 
-    /// Returns the images without an entry in the environment, with their lines, in the order in which they were found.
+    /// Returns the images without an entry in the environment, with their lines.
+    ///
+    /// The images are in the order in which they were found.
     pub(super) fn unset(&self) -> Vec<(&Image, u32)> {
         let mut unset: Vec<_> = self.all.iter().filter(|(image, _)| !image.is_set).collect();
         unset.sort_by_key(|(_, origin)| **origin);
@@ -97,7 +99,9 @@ impl Images {
 }
 
 impl Image {
-    /// Returns the repository and its version; `None`: not a reference, such as a placeholder. Without a version it is `latest`.
+    /// Returns the repository and its version; `None`: not a reference, such as a placeholder.
+    ///
+    /// The default version is `latest`.
     pub(super) fn parts(&self) -> Option<(Repository, Version)> {
         let repository = self.name.parse().ok()?;
         let tag = self.tag.as_deref().map(str::parse::<Tag>).transpose().ok()?;

@@ -23,10 +23,11 @@ use super::addition::{Expected, Insertion, proof_of_insertion};
 use super::entry::NewEntry;
 use super::inherited::Inherited;
 
-/// Sets every site of the wanted repositories as [`edit_with`] does, and adds an entry for those of `inherited`.
+/// Sets every site of the wanted repositories, and adds entries for the wanted images of `inherited`.
 ///
-/// An entry has the form of the base's reference: a tag, a digest or both; with `pin`, a tag gets its digest. An image that
-/// runs the wanted version already gets no entry. The proof shows that the entries are the only difference.
+/// Sites are set as [`edit_with`] does. An entry has the form of the base's reference: a tag, a digest or both; with `pin`, a tag
+/// gets its digest. An image that already runs the wanted version gets no entry. The proof shows that the entries are the only
+/// difference.
 ///
 /// # Errors
 ///
@@ -59,8 +60,9 @@ pub fn edit_overlay(
     Ok(edited)
 }
 
-/// Returns the missing entries for the wanted versions, in the order of the images. An entry applies to all images with its
-/// name, so it has the parts of each of them.
+/// Returns the missing entries for the wanted versions, in the order of the images.
+///
+/// An entry applies to all images with its name, so it has every part (tag, digest) that one of the images has.
 fn new_entries<'a>(
     inherited: &'a [Inherited],
     wanted_versions: &WantedVersions<'_>,
@@ -97,13 +99,13 @@ struct Added {
     text: String,
     /// The new lines.
     new_lines: Range<u32>,
-    /// For each entry, the line of the tag, else of the digest.
+    /// For each entry, the line of the tag, or else of the digest.
     lines: Vec<u32>,
 }
 
 /// Why no entry can be added.
 enum Failure {
-    /// The notation of the file does not allow one.
+    /// The notation of the file does not allow an entry.
     NoPlace(&'static str),
     Refused(Refused),
 }
@@ -138,7 +140,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
         Some(images) => behind_the_last(&tree, root, images)?,
         None => at_the_end(&tree, root)?,
     };
-    // Readers disagree whether such a text ends with a line break; with a line after it, it does for all.
+    // Readers disagree whether such a text ends with a line break. With a line after the text, all readers agree.
     if gap.starts_line && ends_in_text(&tree, gap.before) {
         return Err(Failure::NoPlace("the file ends inside a text: end its last line"));
     }
@@ -151,7 +153,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
     let start = count_ends(&tree.text().as_bytes()[..gap.at]) + u32::from(gap.starts_line) + 1;
     let new_lines = start..start + lines.len() as u32;
 
-    // The entries are sites from now on, so a file that could not be read next time is refused now.
+    // The entries are sites from now on, so a file that could not be read again is refused now.
     let sites = Sites::find(&new, &Task::of_file(path, settings)).map_err(|Unreadable { line, reason }| {
         // Lines after the insertion differ from those of the file.
         Failure::Refused(Unreadable { line: line.filter(|line| *line < new_lines.start), reason }.into())
@@ -175,7 +177,7 @@ fn add(path: &str, bytes: &[u8], settings: &ManifestSettings, entries: &[NewEntr
 struct Gap {
     /// The byte position of the insertion.
     at: usize,
-    /// Whether the line before it has no line break yet.
+    /// Whether the line before the insertion has no line break yet.
     starts_line: bool,
     line_end: &'static str,
     /// The blanks before the dash.
@@ -183,7 +185,7 @@ struct Gap {
     /// The blanks after the dash.
     distance: usize,
     is_flow: bool,
-    /// If the key `images` must be added too: the blanks before it, and whether a blank line precedes it.
+    /// If the key `images` is missing: the blanks before the key, and whether a blank line precedes it.
     key: Option<(String, bool)>,
     name_style: ScalarStyle,
     version_style: ScalarStyle,
@@ -193,7 +195,7 @@ struct Gap {
     around: Vec<NodeId>,
 }
 
-/// The position after the last entry of the list.
+/// Returns the position after the last entry of the list.
 fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap, Failure> {
     match tree.node(images).kind {
         Kind::Sequence(StructureStyle::Block) => {}
@@ -254,7 +256,7 @@ fn behind_the_last(tree: &Tree<'_>, root: NodeId, images: NodeId) -> Result<Gap,
     })
 }
 
-/// The position at the end of a file without `images`.
+/// Returns the position at the end of a file without `images`.
 fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     let text = tree.text();
     let is_blank = |text: &str| text.bytes().all(|byte| byte == b' ');
@@ -272,7 +274,7 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     if text.split(['\n', '\r']).any(|line| line.starts_with("...")) {
         return Err(Failure::NoPlace("the file ends with the line `...`: remove that line"));
     }
-    // If keys are separated by blank lines, the new one is too.
+    // If keys are separated by blank lines, the new key is too.
     let is_apart = tree.entries(root).skip(1).last().is_some_and(|(key, _)| {
         let start = tree.node(key).span().start - before_key(key).len();
         ends_blank(&text[..start])
@@ -295,8 +297,9 @@ fn at_the_end(tree: &Tree<'_>, root: NodeId) -> Result<Gap, Failure> {
     })
 }
 
-/// Returns whether the last node before another one is a text over several lines. Implicit values, such as that of a key
-/// after a question mark, come after it in the tree.
+/// Returns whether the last node before another one is a text over several lines.
+///
+/// Ignores implicit values, such as the value of a key after a question mark, which come after the text in the tree.
 fn ends_in_text(tree: &Tree<'_>, before: NodeId) -> bool {
     let mut nodes = (0..before).rev().map(|id| tree.node(id));
     let last = nodes.find(|node| !node.span().is_empty());
@@ -332,7 +335,7 @@ impl Gap {
     fn insertion<'a>(&self, lines: &[String], entries: &'a [NewEntry<'a>]) -> Insertion<'a> {
         let mut inserted = lines.join(self.line_end);
         if self.starts_line {
-            // The file had no final line break, and gets none.
+            // The file had no final line break, and the new file has none.
             inserted.insert_str(0, self.line_end);
         } else {
             inserted.push_str(self.line_end);
@@ -353,7 +356,7 @@ impl Gap {
 fn closes_in_line(tree: &Tree<'_>, mapping: NodeId) -> bool {
     let (text, start) = (tree.text(), tree.node(mapping).span().start);
     let end = (mapping..tree.node(mapping).subtree_end).map(|id| tree.node(id).span().end).max().unwrap_or(start);
-    // After the last value there is only the brace, perhaps after a comma.
+    // After the last value, only the brace follows, perhaps after a comma.
     let behind = text[end..].find('}').map_or(text.len(), |length| end + length);
     !text[start..behind].contains(['\n', '\r'])
 }
@@ -380,7 +383,7 @@ fn ends_blank(text: &str) -> bool {
     last_end(text).is_some_and(|end| ends_line(&text[..text.len() - end.len()]))
 }
 
-/// Returns the first byte after the line of `at`; `at` itself if a line has just ended there.
+/// Returns the first byte after the line of `at`; `at` itself if a line ends there.
 fn end_of_line(text: &str, at: usize) -> usize {
     if ends_line(&text[..at]) {
         return at;
@@ -389,7 +392,7 @@ fn end_of_line(text: &str, at: usize) -> usize {
     end + first_end(&text[end..]).map_or(0, str::len)
 }
 
-/// Returns the line ending before `at`, else the first one of the file.
+/// Returns the line ending before `at`, or else the first one of the file.
 fn line_end(text: &str, at: usize) -> &'static str {
     last_end(&text[..at]).or_else(|| first_end(&text[line_length(text)..])).unwrap_or("\n")
 }

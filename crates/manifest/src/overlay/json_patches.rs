@@ -21,14 +21,14 @@ pub(super) struct JsonPatch {
 #[derive(Debug)]
 struct Operation {
     pointer: String,
-    /// Whether it inserts before an item of a list, if that exists.
+    /// Whether the operation inserts a value before an item of a list, if the pointer leads to an item.
     inserts: bool,
-    /// The repository of the image that it sets.
+    /// The repository of the image that the operation sets.
     sets: Option<Repository>,
 }
 
 impl JsonPatch {
-    /// Reads a patch; `None`: it is not a JSON Patch, or an operation has no path.
+    /// Reads a patch; `None`: the bytes are not a JSON Patch.
     pub(super) fn of(bytes: &[u8], kind: Option<String>, name: Option<String>) -> Option<Self> {
         let tree = Tree::parse(bytes).ok()?;
         let root = tree.documents.first()?.root;
@@ -39,7 +39,7 @@ impl JsonPatch {
         Some(Self { kind, name, operations })
     }
 
-    /// Returns a patch that may replace anything.
+    /// Returns a patch that may replace any value.
     pub(super) fn of_everything() -> Self {
         let whole = Operation { pointer: String::new(), inserts: false, sets: None };
         Self { kind: None, name: None, operations: vec![whole] }
@@ -64,7 +64,7 @@ impl JsonPatch {
             (Some(wanted), Some(is)) => has_wildcards(wanted) || fits(wanted, is),
             _ => true,
         };
-        // A prefix or suffix may have been added to the name.
+        // The name may have an additional prefix or suffix.
         let is_meant = may_be(&self.kind, kind, |wanted, is| wanted == is)
             && may_be(&self.name, name, |wanted, is| wanted.contains(is));
         let operations = if is_meant { self.operations.as_slice() } else { &[] };
@@ -85,7 +85,9 @@ impl Operation {
     }
 }
 
-/// Returns the effect of an operation on existing values: `test` has none, `copy` and `move` set their `path` like `add`.
+/// Returns the effect of an operation on existing values; `None`: the operation has no effect.
+///
+/// `test` has no effect. `copy` inserts at `path` like `add`. For `move`, only the removal at `from` counts.
 fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
     let text = |key| tree.value_of(item, key).map(|value| &*tree.node(tree.resolve(value)).value);
     let op = text("op")?;
@@ -98,7 +100,9 @@ fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
     (op != "test").then_some(Operation { pointer: pointer?.to_owned(), inserts: matches!(op, "add" | "copy"), sets })
 }
 
-/// Returns whether a pattern is more than literal text: kustomize reads it as a regular expression.
+/// Returns whether a pattern is more than literal text.
+///
+/// kustomize reads patterns as regular expressions.
 fn has_wildcards(pattern: &str) -> bool {
     pattern.is_empty() || pattern.contains(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
 }

@@ -1,7 +1,7 @@
 //! Kustomizations of an environment whose images come from a base outside the environment.
 //!
-//! The environment's own files contain no version of such an image. It is nevertheless a site ([`Format::Inherited`]):
-//! it runs the base's version, and a new version is set by an additional entry in `images`.
+//! The environment's own files contain no version of such an image. The image is nevertheless a site ([`Format::Inherited`]): it
+//! runs the version of the base, and an additional entry in `images` sets a new version.
 //!
 //! [`read_overlay`] follows the kustomization's local references through [`Surroundings`] and returns the visited paths.
 //! [`Overlays`] knows which other files of the environment may set the version.

@@ -17,12 +17,12 @@ pub struct Overlays {
     dependents: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// The overlays that include the kustomization in a folder of the environment.
     parents: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// The overlays that inherit an image, with the image's index in the lists of each.
+    /// The overlays that inherit an image, with the indexes of the image in the list of each overlay.
     heirs: BTreeMap<Repository, BTreeMap<Arc<str>, Vec<usize>>>,
 }
 
 impl Overlays {
-    /// Replaces an overlay; `None`: it was removed. Returns the images that may have changed.
+    /// Replaces an overlay; `None`: the overlay was removed. Returns the images that may have changed.
     pub fn put(&mut self, path: &str, overlay: Option<Overlay>) -> BTreeSet<Repository> {
         let path: Arc<str> = path.into();
         let old = self.by_path.remove(&path);
@@ -59,16 +59,16 @@ impl Overlays {
         self.dependents.get(path).into_iter().flatten()
     }
 
-    /// Returns whether an overlay visited anything below a folder (with a trailing slash).
+    /// Returns whether an overlay visited a path below a folder (with a trailing slash).
     pub fn looks_into(&self, folder: &str) -> bool {
         let mut behind = self.dependents.range::<str, _>((Bound::Included(folder), Bound::Unbounded));
         behind.next().is_some_and(|(path, _)| path.starts_with(folder))
     }
 
-    /// Returns the overlays that need an entry for an image, with the version that they run.
+    /// Returns the overlays that need an entry for an image, with the inherited image.
     ///
-    /// `places`: the other positions that name the image in the environment. If one of them sets the version (in the overlay's
-    /// folder or below, such as a patch; in an Application; in an overlay above), no entry is needed.
+    /// `places`: the other positions that name the image in the environment. No entry is needed if one of these positions sets the
+    /// version: in the overlay's folder or below (such as a patch), in an Application, or in an overlay above.
     pub fn sites_of<'a>(
         &'a self,
         repository: &'a Repository,
@@ -102,7 +102,7 @@ impl Overlays {
         }) || self.is_set_above(folder, repository)
     }
 
-    /// Whether a kustomization that includes the one in the folder has an entry for the image.
+    /// Whether a kustomization that includes this folder has an entry for the image.
     fn is_set_above(&self, folder: &str, repository: &Repository) -> bool {
         let mut seen = BTreeSet::new();
         let mut pending = vec![folder];

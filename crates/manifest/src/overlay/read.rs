@@ -16,15 +16,15 @@ use super::inherited::{Inherited, Overlay};
 use super::surroundings::{Surroundings, folder_of};
 use super::walk::Walk;
 
-/// Returns whether a file may be an overlay: its name is one of a kustomization.
+/// Returns whether a file may be an overlay. Its name must be that of a kustomization.
 pub fn is_overlay_path(path: &str) -> bool {
     is_kustomization(path)
 }
 
 /// Returns the images that the kustomization at `path` takes from outside the environment.
 ///
-/// Unreadable or too large files of the base are reported in notes. If the kustomization itself cannot be read, nothing is
-/// inherited; [`read`](super::super::read()) reports the cause.
+/// Files of the base that are unreadable or too large are reported in notes. If the kustomization itself cannot be read, no image
+/// is inherited; [`read`](super::super::read()) reports the cause.
 pub fn read_overlay(path: &str, bytes: &[u8], surroundings: &dyn Surroundings) -> Overlay {
     let Ok(tree) = Tree::parse(bytes) else { return Overlay::default() };
     let Some(kustomization) = Kustomization::of(&tree) else { return Overlay::default() };
@@ -70,8 +70,9 @@ impl Overlay {
 }
 
 impl Overlay {
-    /// Records images that a JSON Patch may replace: an entry would match the patched image. `patched`: the repositories that the
-    /// environment's own patches set, which are sites.
+    /// Records images that a JSON Patch may replace, because an entry would match the patched image.
+    ///
+    /// `patched`: the repositories that the environment's own patches set, which are sites.
     fn leave_patched(&mut self, images: &Images, patched: &BTreeSet<Repository>) {
         for (image, line) in images.unset().into_iter().filter(|(image, _)| image.is_patched) {
             let is_site = |(repository, _): (Repository, _)| patched.contains(&repository);
@@ -94,7 +95,7 @@ fn own_repositories(path: &str, tree: &Tree<'_>) -> BTreeSet<Repository> {
     contents.iter().flat_map(Contents::found).map(|found| found.site.repository.clone()).collect()
 }
 
-/// Returns the names that are in the text of a scalar with a version, and the line of the first.
+/// Returns the names that are in a scalar together with a version, and the first line of each.
 fn named_in<'names>(tree: &Tree<'_>, names: &BTreeSet<&'names str>) -> BTreeMap<&'names str, u32> {
     let mut named = BTreeMap::new();
     if names.is_empty() {

@@ -11,8 +11,9 @@ pub enum Beside {
     Nothing,
 }
 
-/// The repository around a kustomization, from the view of one environment. Paths are relative to the repository; its top
-/// is the empty path.
+/// The repository around a kustomization, from the view of one environment.
+///
+/// Paths are relative to the repository. The empty path is its top folder.
 pub trait Surroundings {
     /// Returns the object at a path.
     fn at(&self, path: &str) -> Beside;

@@ -27,7 +27,7 @@ const MAX_IMAGES: usize = 10_000;
 /// Limit of matches between entries and images.
 const MAX_MEETINGS: usize = 1_000_000;
 
-/// Limit of operations in JSON Patches; each is searched in every object.
+/// Limit of operations in JSON Patches. Each operation is searched in every object.
 const MAX_OPERATIONS: usize = 200;
 
 /// Limits of components and bytes of a path.
@@ -40,11 +40,11 @@ const MAX_NOTES: usize = 100;
 /// The file names of a kustomization, in the order in which they are looked up.
 const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// A walk over everything that a kustomization includes.
+/// A walk over all files that a kustomization includes.
 pub(super) struct Walk<'a> {
     surroundings: &'a dyn Surroundings,
     pub(super) overlay: Overlay,
-    /// The visited folders and files; kustomize refuses to include one twice.
+    /// The visited folders and files. kustomize refuses to include a file or folder twice.
     entered: BTreeSet<String>,
     /// The line of the overlay's reference that is followed.
     line: u32,
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the images of an overlay after its components' entries and before its own.
+    /// Returns the images of an overlay, with its components applied and before its own entries.
     pub(super) fn images_of(&mut self, folder: &str, overlay: &Kustomization) -> Images {
         let mut images = Images::default();
         self.enter_patches(folder, overlay, true);
@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         images
     }
 
-    /// Records that something included by the current reference is skipped.
+    /// Records that a part of the current reference is skipped.
     fn note(&mut self, reason: String) {
         let note = Note { line: self.line, reason };
         if self.overlay.notes.len() < MAX_NOTES && !self.overlay.notes.contains(&note) {
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// Returns the path of a reference, unless it was visited.
+    /// Returns the path of a reference; `None`: visited before, or outside the repository.
     fn enter(&mut self, folder: &str, reference: &Reference) -> Option<String> {
         let Ok(path) = resolve(folder, &reference.path) else {
             self.note("a reference is longer than any path: it is not followed".to_owned());
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds the JSON Patches of a kustomization to those that apply to its images.
+    /// Adds the JSON Patches of a kustomization to the patches that apply to its images.
     fn enter_patches(&mut self, folder: &str, kustomization: &Kustomization, is_own: bool) {
         for patch in &kustomization.patches {
             let (bytes, is_own) = match &patch.content {
@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
             }
             self.operations += patch.len();
             if self.operations > MAX_OPERATIONS {
-                // It is unknown which images match, so none gets an entry, which may have no effect.
+                // It is unknown which images the patches match, so no image gets an entry, which might have no effect.
                 self.patches.push(JsonPatch::of_everything());
                 return self.report_limit(&format!("{MAX_OPERATIONS} operations of JSON Patches"));
             }
@@ -181,8 +181,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Records the patches of a component (from `first` on) that set an image which nothing before it provides: the image that they
-    /// replace was read earlier.
+    /// Records the patches of a component (from `first` on) that set an image unknown so far.
+    ///
+    /// Such a patch replaces an image that was read earlier.
     fn report_strange_patches(&mut self, folder: &str, first: usize, images: &Images) {
         let known = images.names();
         let set: BTreeSet<Repository> =
@@ -212,8 +213,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds the images of a kustomization and applies its entries. A component's entries also apply to the images before it, those
-    /// of a base only to its own.
+    /// Adds the images of a kustomization and applies its entries.
+    ///
+    /// The entries of a component also apply to the images before it, the entries of a base only to its own images.
     fn gather(&mut self, folder: &str, what: &Kustomization, is_own: bool, depth: usize, images: &mut Images) {
         let patches = self.patches.len();
         self.enter_patches(folder, what, is_own);
@@ -238,7 +240,7 @@ impl<'a> Walk<'a> {
         images.append(own);
     }
 
-    /// Returns the kustomization in a folder, and whether it is the environment's own.
+    /// Returns the kustomization in a folder, and whether it belongs to the environment.
     fn kustomization(&mut self, folder: &str, depth: usize) -> Option<(Kustomization, bool)> {
         if depth >= MAX_LEVELS {
             self.note(format!("more than {MAX_LEVELS} kustomizations include each other: `{folder}` is not read"));
@@ -264,7 +266,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// Applies the overlay's own entries, and records those without effect.
+    /// Applies the overlay's own entries, and records entries without effect.
     pub(super) fn apply_entries(&mut self, kustomization: &Kustomization, images: &mut Images) {
         let mut idle = Vec::new();
         for entry in &kustomization.entries {
@@ -295,11 +297,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A path that is longer than any in Git or a file system.
+/// A path that is longer than any path in Git or a file system.
 #[derive(Debug, PartialEq, Eq)]
 struct TooLong;
 
-/// Returns the path of a reference in a kustomization of `folder`; `None`: it leaves the repository.
+/// Returns the path of a reference in `folder`; `None`: the path leaves the repository.
 fn resolve(folder: &str, reference: &str) -> Result<Option<String>, TooLong> {
     if reference.is_empty() || reference.starts_with('/') || reference.contains("://") {
         return Ok(None);

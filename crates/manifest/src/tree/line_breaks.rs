@@ -7,9 +7,11 @@ use super::super::lines::LineCounter;
 use super::super::site::Unreadable;
 use super::nodes::{Kind, Tree};
 
-/// Refuses characters that are line breaks in YAML 1.1 and text in YAML 1.2, because the text after one is part of a comment
-/// here and a key for Argo CD and Helm (<https://yaml.org/spec/1.2.2/#54-line-break-characters>). In quotes, and at the end
-/// of a line in a comment or block scalar, they are harmless.
+/// Refuses characters that are line breaks in YAML 1.1 and text in YAML 1.2.
+///
+/// The text after such a character is part of a comment here, and a key for Argo CD and Helm
+/// (<https://yaml.org/spec/1.2.2/#54-line-break-characters>). In quotes, and at the end of a line in a comment or block scalar,
+/// these characters are harmless.
 pub(super) fn refuse_unclear_breaks(tree: &Tree<'_>) -> Result<(), Unreadable> {
     let text = tree.text();
     let is_unclear = |character: char| matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}');

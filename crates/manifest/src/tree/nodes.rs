@@ -1,7 +1,7 @@
 //! A YAML file as a flat list of nodes, each with its bytes, its line and the end of its subtree.
 //!
-//! A list instead of a tree of boxes: one allocation for the file, traversal without recursion (so depth cannot overflow the
-//! stack), and aliases as numbers that are never expanded.
+//! A flat list needs one allocation for the file. It is traversed without recursion, so depth cannot overflow the stack, and
+//! aliases are numbers that are never expanded.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use granit_parser::{ScalarStyle, StructureStyle, Tag, YamlVersion};
 
-/// Limit of nodes in a file. It bounds memory: an edit of such a file, which holds it twice, used 220 MB.
+/// Limit of nodes in a file. Limits the memory: an edit of such a file, which holds the file twice, used 220 MB.
 pub(crate) const MAX_NODES: usize = 1_000_000;
 
-/// The advice after "it holds `{{`".
+/// The advice after the message "it holds `{{`".
 pub(crate) const TEMPLATE_HINT: &str =
     ", so it may be a template, which is not YAML until it is rendered: leave it out of the environment's paths";
 
@@ -38,8 +38,10 @@ pub(crate) struct Node<'text> {
     pub(crate) kind: Kind,
     /// The value of a scalar without escapes; empty for other kinds.
     pub(crate) value: Cow<'text, str>,
-    /// The first byte of the node. The bytes of a quoted scalar include its quotes, those of a block scalar are its content
-    /// without the line of the indicator.
+    /// The first byte of the node.
+    ///
+    /// The bytes of a quoted scalar include its quotes. The bytes of a block scalar are its content, without the line of the
+    /// indicator.
     pub(super) start: u32,
     /// The byte after the node, for scalars and aliases.
     pub(super) end: u32,
@@ -49,7 +51,7 @@ pub(crate) struct Node<'text> {
     pub(crate) subtree_end: NodeId,
     /// Whether the node has an anchor.
     pub(super) is_anchored: bool,
-    /// The explicit tag. Boxed, because it is rare.
+    /// The explicit tag. Boxed, because tags are rare.
     pub(super) tag: Option<Box<Tag>>,
 }
 
@@ -96,7 +98,7 @@ impl Node<'_> {
 pub(crate) struct Document {
     /// The root node. An empty document is an empty scalar.
     pub(crate) root: NodeId,
-    /// Whether it begins with `---`.
+    /// Whether the document begins with `---`.
     pub(super) is_explicit: bool,
     /// The version in a `%YAML` line.
     pub(super) version: Option<YamlVersion>,
@@ -139,7 +141,7 @@ impl<'text> Tree<'text> {
         }
     }
 
-    /// Returns the direct children of a collection, keys and values alike.
+    /// Returns the direct children of a collection: items, or keys and values in turn.
     pub(crate) fn children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let end = self.node(parent).subtree_end;
         let mut next = parent + 1;
@@ -152,7 +154,7 @@ impl<'text> Tree<'text> {
         })
     }
 
-    /// Returns the value of a key, the last one if there are several; `None`: no such key, or not a map.
+    /// Returns the value of a key, the last one of several; `None`: no such key, or not a map.
     pub(crate) fn value_of(&self, id: NodeId, key: &str) -> Option<NodeId> {
         if !matches!(self.node(id).kind, Kind::Mapping(_)) {
             return None;
@@ -168,7 +170,7 @@ impl<'text> Tree<'text> {
     }
 }
 
-/// Returns the ranges that are not inside another one, in the order of the text. As subtrees, they do not overlap.
+/// Returns the ranges that are not inside another range, in the order of the text. Subtrees do not overlap.
 pub(crate) fn outermost(mut ranges: Vec<Range<NodeId>>) -> Vec<Range<NodeId>> {
     ranges.sort_unstable_by_key(|range| (range.start, Reverse(range.end)));
     ranges.dedup_by(|inner, outer| inner.end <= outer.end);

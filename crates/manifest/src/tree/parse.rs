@@ -13,10 +13,10 @@ use super::quick;
 /// Limit of a file, in bytes. The largest real bundles of CRDs have about 4 MiB.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Limit of the bytes of explicit tags (`!!str`, `!Ref`) in a file: enough for about 100,000 tags.
+/// Limit of the bytes of explicit tags (`!!str`, `!Ref`) in a file. Allows about 100,000 tags.
 const MAX_TAG_BYTES: usize = 8 << 20;
 
-/// Limit of aliases in a file. A hand-written file has a few dozen, a billion-laughs file millions.
+/// Limit of aliases in a file. A hand-written file has a few dozen; a billion-laughs file has millions.
 const MAX_ALIASES: usize = 10_000;
 
 /// Limit of nesting in block or flow collections, as in the parser.
@@ -45,7 +45,7 @@ impl<'text> Tree<'text> {
         Ok(tree)
     }
 
-    /// Parses a text with any YAML.
+    /// Parses any YAML text.
     pub(super) fn of_events(text: &'text str) -> Result<Self, Unreadable> {
         let mut builder = Builder::new(text);
         for event in events(text) {

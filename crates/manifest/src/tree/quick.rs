@@ -1,9 +1,9 @@
 //! A reader for the YAML of most manifests, several times as fast as a full parser.
 //!
 //! It supports block maps and sequences of one-line scalars (plain, or quoted without escapes), literal blocks, one-line flow
-//! collections, comments, and documents separated by `---`. If a file has anything else or is unclear, the whole file is left
-//! to the parser: this reader never guesses and never refuses. Builds with debug assertions, including tests and fuzz targets,
-//! check for every text that the result equals the parser's.
+//! collections, comments, and documents separated by `---`. A file with other YAML, or with an unclear part, is left to the parser
+//! as a whole: this reader never guesses and never refuses. Builds with debug assertions, including tests and fuzz targets, check
+//! for every text that the result equals the parser's.
 //!
 //! The syntax follows <https://yaml.org/spec/1.2.2/>, chapters 6 to 9.
 
@@ -23,7 +23,7 @@ const MAX_FLOW_DEPTH: usize = 16;
 /// Limit of a key, in bytes. YAML limits a one-line key to 1,024 characters.
 const MAX_KEY: usize = 1_000;
 
-/// Reads a text; `None`: it is not supported here.
+/// Reads a text; `None`: this reader does not support the text.
 pub(super) fn read(text: &str) -> Option<Tree<'_>> {
     if !is_of_clear_characters(text) {
         return None;
@@ -36,8 +36,9 @@ pub(super) fn read(text: &str) -> Option<Tree<'_>> {
     Some(reader.tree)
 }
 
-/// Returns whether all characters have the same meaning for every reader: no tabs, carriage returns, byte order marks, special
-/// line breaks or unprintable characters.
+/// Returns whether all characters have the same meaning for every reader.
+///
+/// False for tabs, carriage returns, byte order marks, special line breaks and unprintable characters.
 fn is_of_clear_characters(text: &str) -> bool {
     let is_control = |byte: u8| (byte < b' ') & (byte != b'\n') | (byte == 0x7f);
     let (control, high) =
@@ -53,7 +54,7 @@ fn is_of_clear_characters(text: &str) -> bool {
 /// An open block collection.
 struct Open {
     id: NodeId,
-    /// The column of its entries, from 0.
+    /// The column of the entries, from 0.
     column: usize,
     form: Form,
 }
@@ -66,9 +67,9 @@ enum Form {
     Indentless,
 }
 
-/// A key without a value yet.
+/// A key that has no value yet.
 struct Pending {
-    /// The byte position of its colon.
+    /// The byte position of the colon after the key.
     colon: usize,
     line: u32,
 }
@@ -84,7 +85,7 @@ struct Reader<'text> {
     open: Vec<Open>,
     /// The last key of the innermost collection, if it has no value yet.
     pending: Option<Pending>,
-    /// Whether the document has its root node.
+    /// Whether the current document has its root node; `None`: no document has begun.
     document: Option<bool>,
 }
 
@@ -127,7 +128,9 @@ impl<'text> Reader<'text> {
         }
     }
 
-    /// Skips blanks and comments from the start of a line and returns the column of the next token; `None`: the end of the text.
+    /// Skips blanks and comments from the start of a line, and returns the column of the next token.
+    ///
+    /// `None`: the end of the text.
     fn next_content(&mut self) -> Option<usize> {
         loop {
             let start = self.position;
@@ -174,7 +177,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Closes everything. A document without a node is left to the parser.
+    /// Closes all collections. A document without a node is left to the parser.
     fn end_document(&mut self) -> Option<()> {
         self.end_pending()?;
         while let Some(open) = self.open.pop() {
@@ -239,7 +242,7 @@ impl<'text> Reader<'text> {
         self.tree.nodes[id as usize].subtree_end = end;
     }
 
-    /// Gives the last key a null value, if it has none.
+    /// Gives the last key a null value, if the key has no value.
     fn end_pending(&mut self) -> Option<()> {
         if let Some(Pending { colon, line }) = self.pending.take() {
             let id = self.push(Kind::Scalar(ScalarStyle::Plain), Cow::Borrowed("~"), colon, colon)?;
@@ -248,7 +251,7 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Reads an entry of the innermost sequence, from its `-`.
+    /// Reads an entry of the innermost sequence. The position is at its `-`.
     fn entry(&mut self, mut column: usize) -> Option<()> {
         loop {
             let start = self.position;
@@ -307,7 +310,7 @@ impl<'text> Reader<'text> {
         (is_key && colon - self.position <= MAX_KEY).then_some(colon)
     }
 
-    /// Reads a value that ends on its line, or the first line of it.
+    /// Reads a value that ends on its line, or the first line of a longer value.
     fn value(&mut self) -> Option<()> {
         match self.peek()? {
             b'|' => return self.literal(),
@@ -327,7 +330,7 @@ impl<'text> Reader<'text> {
         self.end_line()
     }
 
-    /// Adds the scalar of these bytes and moves past it.
+    /// Adds the scalar of these bytes, and moves to its end.
     fn scalar(&mut self, start: usize, end: usize) -> Option<()> {
         let (style, value) = match self.bytes[start] {
             b'"' => (ScalarStyle::DoubleQuoted, &self.text[start + 1..end - 1]),
@@ -339,7 +342,9 @@ impl<'text> Reader<'text> {
         Some(())
     }
 
-    /// Returns the end of the quoted scalar that starts here, after its quote; `None`: it has an escape or another line.
+    /// Returns the end of the quoted scalar that starts here, after its closing quote.
+    ///
+    /// `None`: the scalar has an escape, or more than one line.
     fn quoted_to(&self) -> Option<usize> {
         let quote = self.peek()?;
         let inside = self.position + 1;
@@ -356,7 +361,7 @@ impl<'text> Reader<'text> {
         None
     }
 
-    /// Returns the end of the plain scalar that starts here, and the position of the colon that makes it a key.
+    /// Returns the end of the plain scalar that starts here, and the colon that makes it a key.
     fn plain_to(&self) -> Option<(usize, Option<usize>)> {
         let start = self.position;
         let is_first = |byte: u8| {
@@ -367,7 +372,7 @@ impl<'text> Reader<'text> {
         if !is_first(first) && (first != b'-' || self.is_space_at(start + 1)) {
             return None;
         }
-        // After the last byte that is not a space.
+        // The end of the scalar: after its last byte that is not a space.
         let mut end = start;
         for (index, byte) in self.bytes.iter().enumerate().skip(start) {
             match byte {
@@ -523,7 +528,7 @@ impl<'text> Reader<'text> {
 mod tests {
     use super::*;
 
-    /// Compares both readers, and returns whether this one supports the text.
+    /// Checks that both readers agree, and returns whether this reader supports the text.
     fn is_read_the_same(text: &str) -> bool {
         let Some(quick) = read(text) else { return false };
         match Tree::of_events(text) {

@@ -26,7 +26,10 @@ CREATE TABLE events (
     next_attempt_at  BIGINT,
     finished_at      BIGINT,
     -- The trace, as the `traceparent` header writes it (https://www.w3.org/TR/trace-context/).
-    trace_parent     TEXT NOT NULL
+    trace_parent     TEXT NOT NULL,
+    -- How often the work on it was started without an end, and how often of these nothing else ran.
+    started_attempts BIGINT NOT NULL DEFAULT 0,
+    alone_attempts   BIGINT NOT NULL DEFAULT 0
 );
 
 CREATE INDEX events_by_duplicate_key ON events (duplicate_key, id);
@@ -89,6 +92,8 @@ CREATE TABLE updates (
     override_reason  TEXT,
     -- 1: its event was replayed, and the update no longer counts among those of the event.
     replayed         BIGINT NOT NULL DEFAULT 0,
+    started_attempts BIGINT NOT NULL DEFAULT 0,
+    alone_attempts   BIGINT NOT NULL DEFAULT 0,
     -- The gate of an update that may wait for it: `closed` or `open`. NULL: it passes no gate, or passed it with the request.
     gate             TEXT
 );

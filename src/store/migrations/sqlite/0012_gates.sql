@@ -11,6 +11,3 @@ CREATE TABLE version_runs (
     observed_at      INTEGER NOT NULL,
     PRIMARY KEY (environment, application, repository, version)
 ) STRICT;
-
--- The gate of an update that may wait for it: `closed` or `open`. NULL: it passes no gate, or passed it with the request.
-ALTER TABLE updates ADD COLUMN gate TEXT;
