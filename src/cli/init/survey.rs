@@ -98,7 +98,7 @@ fn paths(folders: &BTreeSet<Vec<&str>>) -> Vec<String> {
 /// Returns the patterns of repositories with tags that look like commits: one per registry and owner.
 pub(super) fn patterns(sites: &[FoundSite]) -> BTreeSet<String> {
     let built = sites.iter().filter(|site| site.tag.as_deref().and_then(commit_prefix).is_some());
-    built.map(|site| owner_pattern(site)).collect()
+    built.map(owner_pattern).collect()
 }
 
 /// Returns the patterns of all repositories, for messages.
@@ -135,7 +135,7 @@ pub(super) fn rule(pattern: &str, sites: &[FoundSite], environments: &mut [Envir
     let repository = pattern.to_owned();
     if commits.is_empty() {
         let is_version = |tag: &&str| semver::Version::parse(tag.strip_prefix('v').unwrap_or(tag)).is_ok();
-        let kind = if !tags.is_empty() && tags.iter().all(|tag| is_version(tag)) { "semver" } else { "any" };
+        let kind = if !tags.is_empty() && tags.iter().all(is_version) { "semver" } else { "any" };
         return Rule { repository, tag: Some(format!("{{ kind = \"{kind}\" }}")) };
     }
     // The last environment decides: branch builds are for the first ones.
