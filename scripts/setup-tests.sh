@@ -7,7 +7,7 @@
 # skipped.
 #
 # Installed daemons are not started, now or at boot: the tests start their own on free ports. TAGRELAY_SETUP=no disables
-# the installation.
+# the installation, TAGRELAY_SETUP=pypi that with apt-get.
 set -euo pipefail
 
 # sshd is in /usr/sbin, which is not in every PATH.
@@ -67,8 +67,8 @@ is_there() {
 as_root=()
 reason=""
 may_install() {
-  if [ "${TAGRELAY_SETUP:-}" = no ]; then
-    reason="TAGRELAY_SETUP=no"
+  if [ -n "${TAGRELAY_SETUP:-}" ]; then
+    reason="TAGRELAY_SETUP=$TAGRELAY_SETUP"
   elif ! command -v apt-get >/dev/null; then
     reason="there is no apt-get"
   elif [ "$(id -u)" -ne 0 ]; then

@@ -62,7 +62,7 @@ impl std::str::FromStr for RepositoryPattern {
                 Ok(_) => {}
                 Err(error) => return never(error.to_string()),
             }
-        } else if let Some(reason) = host_that_never_matches(text) {
+        } else if let Some(reason) = host_that_never_matches(text).or_else(|| tag_that_never_matches(text)) {
             return never(reason);
         }
         let glob = GlobBuilder::new(text).literal_separator(true).build();
@@ -71,6 +71,14 @@ impl std::str::FromStr for RepositoryPattern {
             Err(error) => Err(InvalidPattern::Glob { pattern: text.to_owned(), reason: error.kind().to_string() }),
         }
     }
+}
+
+/// Returns why the last component of a glob can never be part of a repository; `None`: it can.
+fn tag_that_never_matches(text: &str) -> Option<String> {
+    let (_, last) = text.rsplit_once('/')?;
+    let at = last.find(['@', ':'])?;
+    let (name, tag) = last.split_at(at);
+    Some(format!("a repository has no tag or digest; leave out `{tag}` after `{name}`, and write `tag` in [[image]]"))
 }
 
 /// Returns why the first component of a glob can never be a registry host; `None`: it can.

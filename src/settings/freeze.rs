@@ -76,6 +76,10 @@ fn read_window(section: Section<'_>) -> Option<FreezeWindow> {
             let from = moment(from, || zone_of(from_at), FreezeSpan::begins);
             let until = moment(until, || zone_of(until_at), FreezeSpan::ends);
             let (from, until) = (from?, until?);
+            if until < Timestamp::now() {
+                let message = "this freeze is over";
+                section.report().warning(until_at, message, "remove it".to_owned());
+            }
             if until <= from {
                 section.report().fault(until_at, "`until` of a freeze is not after its `from`");
                 return None;

@@ -20,6 +20,7 @@ mod names;
 mod nearest;
 mod paths;
 mod pipeline;
+mod questionable;
 mod reader;
 mod receiver;
 mod registry;
@@ -304,6 +305,7 @@ fn read(top: Section<'_>) -> Settings {
     if top.report().is_clean() {
         check_together(&settings, &config_repositories, &environments);
         api_token::check_distinct(&settings.api_tokens, &api_tokens);
+        questionable::warn(&settings, &receivers, &registries);
     }
     settings
 }
@@ -354,10 +356,22 @@ fn check_together(settings: &Settings, config_repositories: &[Section<'_>], envi
                     "`{path}` of `{}` is also in `{}`: both environments write to it",
                     environment.name, other.name
                 );
-                section.report().warning(section.offset_of("paths"), message, None);
+                let at = section.offset_of("paths");
+                // A push to the automatic one would change the other without a promotion.
+                if is_automatic(other) == is_automatic(environment) {
+                    section.report().warning(at, message, None);
+                } else {
+                    let hint =
+                        "give each its own folders; shared manifests belong to a base that neither lists".to_owned();
+                    section.report().fault_with_hint(at, message, hint);
+                }
             }
         }
     }
+}
+
+fn is_automatic(environment: &EnvironmentSettings) -> bool {
+    environment.update == UpdateMode::Automatic
 }
 
 /// Checks that settings which need Argo CD's API have it.

@@ -94,9 +94,36 @@ fn read_kind(section: Section<'_>) -> Option<Kind> {
     }
     let message = format!("there is no sender called `{}`", text.value.escape_debug());
     let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-    section.report().fault_with_hint(text.offset, message, hint(text.value, names));
+    let meant = OTHER_NAMES.iter().find(|(other, _)| text.value.eq_ignore_ascii_case(other));
+    let hint = match meant {
+        Some((_, kind)) => Some(format!("did you mean `{kind}`?")),
+        None => hint(text.value, names),
+    };
+    section.report().fault_with_hint(text.offset, message, hint);
     None
 }
+
+/// Other names of senders, and their kinds.
+const OTHER_NAMES: [(&str, &str); 18] = [
+    ("docker", "docker-hub"),
+    ("dockerhub", "docker-hub"),
+    ("docker_hub", "docker-hub"),
+    ("gitlab", "gitlab-registry"),
+    ("github", "ghcr"),
+    ("github-packages", "ghcr"),
+    ("gcr", "gar"),
+    ("google", "gar"),
+    ("artifact-registry", "gar"),
+    ("aws", "ecr"),
+    ("amazon", "ecr"),
+    ("azure", "acr"),
+    ("aliyun", "aliyun-acr"),
+    ("alibaba", "aliyun-acr"),
+    ("jfrog", "artifactory"),
+    ("sonatype", "nexus"),
+    ("registry", "distribution"),
+    ("docker-registry", "distribution"),
+];
 
 fn read_identity_token(table: Section<'_>) -> Option<IdentityTokens> {
     let issuer = table.required_text("issuer", "issuer = \"https://accounts.google.com\"");

@@ -18,3 +18,4 @@ mod platform_secrets;
 mod platform_tree;
 mod pod_security;
 mod release;
+mod setup;

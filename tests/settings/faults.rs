@@ -71,6 +71,14 @@ fn unknown_keys_are_reported_with_the_nearest_known_key() {
             "t.toml:19:8: there is no sender called `dockerhub`; did you mean `docker-hub`?",
         ),
         (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"gitlab\"\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:19:8: there is no sender called `gitlab`; did you mean `gitlab-registry`?",
+        ),
+        (
+            with("[[receiver]]\nname = \"hub\"\nkind = \"azure\"\nsecret = { env = \"TOKEN\" }"),
+            "t.toml:19:8: there is no sender called `azure`; did you mean `acr`?",
+        ),
+        (
             with(
                 "[[api_token]]\nname = \"a\"\ntoken = { env = \"TOKEN\" }\npermissions = [\"raed\", \"hold:prodction\"]",
             ),
@@ -408,6 +416,11 @@ fn sections_are_checked_against_each_other() {
 #[test]
 fn invalid_patterns_and_paths_are_refused() {
     check(&[
+        (
+            changed("docker.io/uyou/*", "docker.io/uyou/*:latest"),
+            "t.toml:16:14: `docker.io/uyou/*:latest` matches no repository: a repository has no tag or digest; leave out `:latest` \
+             after `*`, and write `tag` in [[image]]",
+        ),
         (
             changed("docker.io/uyou/*", "uyou/*"),
             "t.toml:16:14: `uyou/*` matches no repository: `uyou` is not a registry host; for Docker Hub write \

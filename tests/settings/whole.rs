@@ -86,16 +86,43 @@ fn questionable_settings_are_warnings() {
         ["t.toml:3:7: the password of the config repository is sent unencrypted over http; use https"]
     );
     assert!(warnings(&http("127.0.0.1:3000")).is_empty());
-    let registry = |host: &str| format!("{SMALLEST}[[registry]]\nhost = \"{host}\"\nplain_http = true\n{basic}\n");
+    let registry = |host: &str| {
+        let image = SMALLEST.replace("docker.io/uyou/*", &format!("{host}/uyou/*"));
+        format!("{image}[[registry]]\nhost = \"{host}\"\nplain_http = true\n{basic}\n")
+    };
     assert_eq!(
         warnings(&registry("registry.internal:5000")),
         ["t.toml:19:14: the password for `registry.internal:5000` is sent unencrypted over http; use https"]
     );
     assert!(warnings(&registry("localhost:5000")).is_empty());
+    let both = SMALLEST.replace("environments/production/**", "environments/staging/api");
+    let by_hand = |text: &str| text.replace("update = \"automatic\"", "update = \"manual\"");
     assert_eq!(
-        warnings(&SMALLEST.replace("environments/production/**", "environments/staging/api")),
+        warnings(&by_hand(&both)),
         ["t.toml:12:9: `environments/staging/api` of `production` is also in `staging`: both environments write to it"]
     );
+    assert_eq!(
+        faults(&both),
+        "t.toml:12:9: `environments/staging/api` of `production` is also in `staging`: both environments write to it; give each its \
+         own folders; shared manifests belong to a base that neither lists"
+    );
+    assert_eq!(
+        warnings(&format!("{SMALLEST}[[registry]]\nhost = \"harbor.example.com\"\n")),
+        [
+            "t.toml:17:1: no [[image]] rule has a repository at harbor.example.com; remove the [[registry]], or add the rule"
+        ]
+    );
+    let open = "[server]\nlisten = \"0.0.0.0:8080\"\n[[receiver]]\nname = \"hub\"\nkind = \"docker-hub\"\nunauthenticated = true\n";
+    assert_eq!(
+        warnings(&format!("{SMALLEST}{open}")),
+        [
+            "t.toml:22:19: `hub` accepts webhooks of anybody who reaches 0.0.0.0:8080; set `secret`, or listen on a loopback address"
+        ]
+    );
+    assert!(warnings(&format!("{SMALLEST}{}", open.replace("0.0.0.0", "127.0.0.1"))).is_empty());
+    let over = "promote_from = [\"staging\"]\nfreeze = [{ from = \"2020-12-24T00:00:00Z\", until = \"2020-12-27T00:00:00Z\" }]";
+    let warned = warnings(&SMALLEST.replace("promote_from = [\"staging\"]", over)).join("\n");
+    assert!(warned.ends_with("this freeze is over; remove it"), "{warned}");
     let unused = SMALLEST.replace("paths =", "config_repository = \"platform\"\npaths =");
     assert_eq!(
         warnings(&format!("{unused}[[config_repository]]\nname = \"edge\"\nurl = \"file:///srv/edge.git\"\n")),

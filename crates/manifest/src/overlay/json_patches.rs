@@ -18,7 +18,7 @@ pub(super) struct JsonPatch {
 }
 
 /// The effect of an operation.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Operation {
     pointer: String,
     /// Whether the operation inserts a value before an item of a list, if the pointer leads to an item.
@@ -35,7 +35,7 @@ impl JsonPatch {
         if !is_json_patch(&tree, root) {
             return None;
         }
-        let operations = tree.children(root).filter_map(|item| operation(&tree, tree.resolve(item))).collect();
+        let operations = tree.children(root).flat_map(|item| effects(&tree, tree.resolve(item))).collect();
         Some(Self { kind, name, operations })
     }
 
@@ -85,19 +85,26 @@ impl Operation {
     }
 }
 
-/// Returns the effect of an operation on existing values; `None`: the operation has no effect.
+/// Returns the effects of an operation on existing values.
 ///
-/// `test` has no effect. `copy` inserts at `path` like `add`. For `move`, only the removal at `from` counts.
-fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
+/// `test` has none. `copy` inserts at `path` like `add`. `move` removes at `from`, and inserts at `path` (RFC 6902, section 4.4).
+fn effects(tree: &Tree<'_>, item: NodeId) -> Vec<Operation> {
     let text = |key| tree.value_of(item, key).map(|value| &*tree.node(tree.resolve(value)).value);
-    let op = text("op")?;
-    let pointer = if op == "move" { text("from") } else { text("path") };
-    let sets = match op {
-        "add" | "replace" if pointer.is_some_and(|pointer| pointer.ends_with("/image")) => text("value"),
-        _ => None,
+    let op = text("op").unwrap_or_default();
+    let effect = |pointer: Option<&str>, inserts| {
+        let sets = match op {
+            "add" | "replace" if pointer.is_some_and(|pointer| pointer.ends_with("/image")) => text("value"),
+            _ => None,
+        };
+        let sets = sets.and_then(|image| ImageReference::split(image).0.parse().ok());
+        Some(Operation { pointer: pointer?.to_owned(), inserts, sets })
     };
-    let sets = sets.and_then(|image| ImageReference::split(image).0.parse().ok());
-    (op != "test").then_some(Operation { pointer: pointer?.to_owned(), inserts: matches!(op, "add" | "copy"), sets })
+    let all = match op {
+        "test" | "" => [None, None],
+        "move" => [effect(text("from"), false), effect(text("path"), true)],
+        _ => [effect(text("path"), matches!(op, "add" | "copy")), None],
+    };
+    all.into_iter().flatten().collect()
 }
 
 /// Returns whether a pattern is more than literal text.
@@ -105,4 +112,21 @@ fn operation(tree: &Tree<'_>, item: NodeId) -> Option<Operation> {
 /// kustomize reads patterns as regular expressions.
 fn has_wildcards(pattern: &str) -> bool {
     pattern.is_empty() || pattern.contains(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn move_changes_both_of_its_places() {
+        let touched = |patch: &str| {
+            let patch = JsonPatch::of(patch.as_bytes(), None, None).unwrap();
+            let text = "kind: Deployment\nspec:\n  image: a\n  other: b\n";
+            let tree = Tree::parse(text.as_bytes()).unwrap();
+            patch.touched(&tree, tree.documents[0].root).len()
+        };
+        let patch = |op: &str| format!("- op: {op}\n  from: /spec/other\n  path: /spec/image\n");
+        assert_eq!([touched(&patch("move")), touched(&patch("copy")), touched(&patch("test"))], [2, 1, 0]);
+    }
 }
