@@ -14,6 +14,7 @@ mod exit;
 mod freezes;
 mod history;
 mod holds;
+mod init;
 mod links;
 mod manual;
 mod names;
@@ -83,6 +84,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Init(init::Options),
     Sites(sites::Options),
     Check(check::Options),
     Serve(serve::Options),
@@ -150,6 +152,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match command {
             Command::Demo(options) => demo::run(options).await,
+            Command::Init(options) => init::run(options).await,
             Command::Sites(options) => sites::run(options).await,
             Command::Check(options) => check::run(options).await,
             Command::Serve(options) => serve::run(options).await,

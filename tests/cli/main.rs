@@ -3,6 +3,7 @@
 
 mod client;
 mod demo;
+mod init;
 mod local;
 mod serve;
 mod set;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use regex::Regex;
 
-use super::platform_tree::{path, read};
+use super::platform_tree::{files_below, path, read};
 
 /// The pages of the example platform.
 const PAGES: [&str; 11] = [
@@ -123,4 +123,83 @@ fn chinese_pages_have_the_headings_and_code_of_the_english_ones() {
         let texts: Vec<String> = translated.into_iter().map(|(_, text)| text).collect();
         assert!(texts.iter().filter(is_chinese).count() * 2 > texts.len(), "{chinese} is not in Chinese: {texts:?}");
     }
+}
+
+/// The commands of a shell block. A line that ends with `\\` continues.
+fn count_of_commands(block: &str) -> usize {
+    let lines: Vec<&str> = block.lines().filter(|line| !line.starts_with("```")).collect();
+    lines.iter().enumerate().filter(|(at, _)| *at == 0 || !lines[at - 1].ends_with('\\')).count()
+}
+
+#[test]
+fn each_way_to_install_takes_at_most_six_commands() {
+    let page = read("docs/cluster.md");
+    let install = page.split("\n## ").find(|section| section.starts_with("4. Install\n")).unwrap();
+    let secrets = page.split("\n## ").find(|section| section.starts_with("3. Secrets\n")).unwrap();
+    let secrets = count_of_commands(&code_blocks(secrets)[0]);
+    for (way, shared) in [("With Helm", secrets), ("With kustomize", secrets), ("The program alone", 0)] {
+        let section =
+            install.split("\n### ").find(|section| section.starts_with(way)).unwrap_or_else(|| panic!("{way}"));
+        let blocks = code_blocks(section);
+        assert_eq!(blocks.len(), 1, "{way}");
+        let commands = count_of_commands(&blocks[0]) + shared;
+        assert!((3..=6).contains(&commands), "{way}: {commands} commands");
+    }
+}
+
+#[test]
+fn every_place_with_an_example_name_is_listed() {
+    let page = read("docs/cluster.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("2. What to change\n")).unwrap();
+    let cells: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("| `deploy/")?.split(" |").next()).collect();
+    // The further names in a cell are below the first one's folder.
+    let mut listed = Vec::new();
+    for cell in cells {
+        let mut names = cell.split('`').filter(|name| !name.is_empty() && *name != ", ");
+        let first = format!("deploy/{}", names.next().unwrap());
+        let folder = first.split("/base/").next().unwrap().to_owned();
+        listed.extend(names.map(|name| format!("{folder}/{name}")));
+        listed.push(first);
+    }
+    let listed: Vec<Regex> = listed
+        .iter()
+        .map(|glob| Regex::new(&format!("^{}$", regex::escape(glob).replace(r"\*", "[^/]*"))).unwrap())
+        .collect();
+    let example = Regex::new(
+        r"git\.example\.com/uyou/platform-config|tagrelay\.example\.com|registry\.example\.com|docker\.io/uyou",
+    )
+    .unwrap();
+    let mut missing = Vec::new();
+    for folder in ["deploy/kubernetes", "deploy/argocd", "deploy/config-repository", "deploy/ci"] {
+        for name in files_below(folder) {
+            let text = read(&name);
+            let is_named = text.lines().any(|line| !line.trim_start().starts_with('#') && example.is_match(line));
+            if is_named && !name.ends_with(".md") && !listed.iter().any(|glob| glob.is_match(&name)) {
+                missing.push(name);
+            }
+        }
+    }
+    assert_eq!(missing, [] as [&str; 0], "these are not in docs/cluster.md");
+}
+
+#[test]
+fn second_example_is_valid_with_the_rest_of_the_settings() {
+    let page = read("docs/cluster.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("GitLab with Harbor\n")).unwrap();
+    let own = code_blocks(section).into_iter().find(|block| block.starts_with("```toml")).unwrap();
+    let own = own.trim_start_matches("```toml\n").trim_end_matches("\n```");
+    let base: toml::Table = read("deploy/kubernetes/tagrelay.toml").parse().unwrap();
+    let mut merged: toml::Table = own.parse().unwrap();
+    for key in ["server", "environment", "api_token"] {
+        merged.insert(key.to_owned(), base[key].clone());
+    }
+    let secrets = tempfile::tempdir().unwrap();
+    let keys = code_blocks(section).into_iter().find(|block| block.contains("create secret")).unwrap();
+    for key in keys.split("--from-literal=").skip(1).filter_map(|rest| rest.split('=').next()) {
+        std::fs::write(secrets.path().join(key), "a secret of enough length").unwrap();
+    }
+    let text = merged.to_string().replace("/run/secrets/tagrelay", secrets.path().to_str().unwrap());
+    let settings = tagrelay::settings::Settings::parse("t.toml", &text, &|_| Err(std::env::VarError::NotPresent));
+    assert_eq!(settings.unwrap_or_else(|faults| panic!("{faults}")).warnings, []);
 }

@@ -19,7 +19,7 @@ use super::output::{self, Cell, DIM, GOOD, HEAD, PLAIN, Table, WARN, short_diges
 use crate::settings::Settings;
 use management::{Management, territory};
 use tagrelay_image::{Repository, Version};
-use tagrelay_manifest::{Format, Wanted};
+use tagrelay_manifest::{Format, ManifestSettings, Wanted};
 
 /// Lists the places in manifests that name a version of an image. With --set, changes them.
 ///
@@ -65,12 +65,12 @@ pub(super) struct Options {
 
 /// A site with its file.
 #[derive(Debug, Serialize)]
-struct FoundSite {
-    path: String,
+pub(super) struct FoundSite {
+    pub(super) path: String,
     line: u32,
     format: Format,
-    repository: Repository,
-    tag: Option<String>,
+    pub(super) repository: Repository,
+    pub(super) tag: Option<String>,
     digest: Option<String>,
     #[serde(flatten)]
     management: Option<Management>,
@@ -85,6 +85,22 @@ impl FoundSite {
             repository: repository.clone(),
             tag: version.tag().map(ToString::to_string),
             digest: version.digest().map(ToString::to_string),
+            management: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl FoundSite {
+    pub(super) fn for_test(path: &str, repository: &str, tag: &str) -> Self {
+        let (repository, tag) = (repository.parse().unwrap(), Some(tag.to_owned()));
+        Self {
+            path: path.to_owned(),
+            line: 1,
+            format: Format::Kubernetes,
+            repository,
+            tag,
+            digest: None,
             management: None,
         }
     }
@@ -127,6 +143,20 @@ impl Found {
         self.sites.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
         self.problems.sort_by(|a, b| a.path.cmp(&b.path));
     }
+}
+
+/// Returns the sites of a folder, or of a branch of a repository.
+pub(super) async fn find(place: &str, branch: Option<String>) -> anyhow::Result<Vec<FoundSite>> {
+    let mut found = match as_url(place)? {
+        Some(url) => remote::read(&url, branch, None).await?.0,
+        None => {
+            let place = PathBuf::from(place);
+            let reading = tokio::task::spawn_blocking(move || folder::read(&place, &ManifestSettings::default()));
+            reading.await??
+        }
+    };
+    found.sort();
+    Ok(found.sites)
 }
 
 pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
