@@ -38,6 +38,9 @@ pub struct PromotionBody {
     /// Needs a `reason`, which becomes part of the commit, and the permission `override:NAME`.
     #[serde(default, rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub overrides: bool,
+    /// Accept the promotion while the gate of `from` is closed. It goes through when the gate opens, or ends with a reason.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait: bool,
 }
 
 /// The body of `POST /api/v1/rollbacks`.

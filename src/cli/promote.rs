@@ -21,6 +21,8 @@ Examples:
   tagrelay promote production                       all versions that staging runs
   tagrelay promote production user-service          one service; several, and globs work, too
   tagrelay promote production --wait-for healthy -w 10m
+  tagrelay promote production user-service --when-ready
+                                                    as soon as its soak time has passed
   tagrelay promote production user-service --tag 9f8e7d6c5b4a39281706f5e4d3c2b1a098765432
   tagrelay promote production user-service \\
     --expect user-service=1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b
@@ -58,6 +60,9 @@ pub(super) struct Options {
     /// --reason goes into the commit
     #[arg(long = "override", requires = "reason")]
     overrides: bool,
+    /// Wait on the server until the gate opens, instead of being refused
+    #[arg(long, conflicts_with = "overrides")]
+    when_ready: bool,
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
@@ -88,6 +93,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
         dry_run,
         reason,
         overrides,
+        when_ready,
         json,
         follow: how,
         server,
@@ -101,7 +107,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let api = Api::new(server)?;
     let expect = expect.into_iter().collect();
     let repositories = expand(&api, &to, repositories).await?;
-    let body = PromotionBody { to, from, repositories, tag, expect, dry_run, reason, overrides };
+    let body = PromotionBody { to, from, repositories, tag, expect, dry_run, reason, overrides, wait: when_ready };
     if !dry_run {
         return Ok(ExitCode::from(follow(&api, "promotions", &body, &how, json).await?.code));
     }

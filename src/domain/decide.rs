@@ -5,7 +5,7 @@ use super::compare::{CatchUpDoubt, Comparison, Fact, Facts, Missing, Other, Subj
 use super::explain;
 use super::update::{Cause, Update, UpdateState};
 use super::versions::is_same;
-use super::wait::{Wait, WaitCause, may_go};
+use super::wait::{Wait, WaitCause, gate_wait, may_go};
 use crate::policy::{Criterion, ImageRule, TagFacts, TagRule};
 use tagrelay_image::{Digest, Repository, Version};
 
@@ -116,7 +116,7 @@ pub fn decide(place: &Place<'_>, facts: &dyn Facts) -> Vec<Decided> {
     for index in order {
         let Some(candidate) = place.candidates.get(index) else { continue };
         let rival = target.and_then(|target| place.candidates.get(target)).map(|one| one.update);
-        let new = if candidate.update.cause.is_event() {
+        let new = if candidate.update.cause.is_automatic() {
             place.event(candidate.update, rival, facts)
         } else {
             Decided { decision: place.request(candidate.update), basis: None }
@@ -181,7 +181,7 @@ impl Place<'_> {
         {
             return Decided { decision, basis: basis(compared.last()) };
         }
-        let waits = may_go(update, self.blocks, self.now);
+        let waits = self.waits(update);
         if !waits.is_empty() {
             return Decided { decision: Decision::Wait(waits), basis: basis(compared.last()) };
         }
@@ -225,10 +225,17 @@ impl Place<'_> {
             );
             return Decision::End { state: UpdateState::Superseded, reason, ground: Ground::Tip };
         }
-        match may_go(update, self.blocks, self.now) {
+        match self.waits(update) {
             waits if waits.is_empty() => Decision::Write,
             waits => Decision::Wait(waits),
         }
+    }
+
+    /// Returns the blocks and the gate for which an update has to wait.
+    fn waits(&self, update: &Update) -> Vec<Wait> {
+        let mut waits = may_go(update, self.blocks, self.now);
+        waits.extend(gate_wait(update));
+        waits
     }
 
     fn subject<'s>(&'s self, update: &'s Update, rule: &'s ImageRule, tag: &'s TagFacts) -> Subject<'s> {

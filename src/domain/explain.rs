@@ -76,6 +76,8 @@ pub fn waiting(update: &Update, waits: &[Wait], blocks: &Blocks, now: jiff::Time
                 format!("the remote rejected the push: {said}{until}")
             }
             WaitCause::MissingFact => detail.unwrap_or_else(|| "a fact is missing".to_owned()),
+            WaitCause::Gate => detail.unwrap_or_else(|| "its gate is closed".to_owned()),
+            WaitCause::Soak => detail.unwrap_or_else(|| "the soak time has not passed".to_owned()),
         }
     };
     let mut waits = waits.to_vec();

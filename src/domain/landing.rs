@@ -26,11 +26,13 @@ pub fn after_landing(
     match (landed, state) {
         (Cause::Rollback, UpdateState::Waiting | UpdateState::Pending) => AfterLanding::End,
         (Cause::Promotion, UpdateState::Waiting) => AfterLanding::End,
-        (Cause::Push | Cause::CatchUp, UpdateState::Waiting) if end == UpdateState::Committed => match other {
-            Cause::Promotion | Cause::Rollback => AfterLanding::End,
-            Cause::Push | Cause::CatchUp if blocked => AfterLanding::Keep,
-            Cause::Push | Cause::CatchUp => AfterLanding::DecideAgain,
-        },
+        (Cause::Push | Cause::CatchUp | Cause::Follow, UpdateState::Waiting) if end == UpdateState::Committed => {
+            match other {
+                Cause::Promotion | Cause::Rollback => AfterLanding::End,
+                Cause::Push | Cause::CatchUp | Cause::Follow if blocked => AfterLanding::Keep,
+                Cause::Push | Cause::CatchUp | Cause::Follow => AfterLanding::DecideAgain,
+            }
+        }
         _ => AfterLanding::Keep,
     }
 }
@@ -42,7 +44,7 @@ mod tests {
 
     #[test]
     fn later_request_ends_earlier_updates_and_a_rollback_also_pending_ones() {
-        for other in [Cause::Push, Cause::CatchUp, Cause::Promotion, Cause::Rollback] {
+        for other in [Cause::Push, Cause::CatchUp, Cause::Promotion, Cause::Rollback, Cause::Follow] {
             for end in [Committed, Unchanged] {
                 assert_eq!(after_landing((Cause::Promotion, end), (other, Waiting), true), AfterLanding::End);
                 assert_eq!(after_landing((Cause::Promotion, end), (other, Pending), false), AfterLanding::Keep);

@@ -48,7 +48,7 @@ pub use soak::{RunObservation, VersionRun};
 pub use transition::{
     Effect, EventInput, PushInput, UpdateInput, event_transition, push_transition, update_transition,
 };
-pub use update::{Cause, SiteChange, Update, UpdateState};
+pub use update::{Cause, SiteChange, Update, UpdateGate, UpdateState};
 pub use versions::{is_same, runs, versions_of};
 pub use wait::{Wait, WaitCause, may_go};
 pub use words::UnknownWord;

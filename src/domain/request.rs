@@ -12,6 +12,8 @@ words! {
         Promotion = "promotion",
         /// Gives an environment an earlier version, and sets a hold.
         Rollback = "rollback",
+        /// Takes a version of an environment that this one follows.
+        Follow = "follow",
     }
 }
 
@@ -21,6 +23,7 @@ impl RequestKind {
         match self {
             Self::Promotion => Cause::Promotion,
             Self::Rollback => Cause::Rollback,
+            Self::Follow => Cause::Follow,
         }
     }
 }

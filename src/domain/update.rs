@@ -65,6 +65,18 @@ words! {
         Promotion = "promotion",
         /// A rollback to an earlier version.
         Rollback = "rollback",
+        /// The gate of an environment that this one follows has opened for a version.
+        Follow = "follow",
+    }
+}
+
+words! {
+    /// The gate of an update that may wait for it, at the last look.
+    UpdateGate {
+        /// The version may not leave its environment yet.
+        Closed = "closed",
+        /// The version may leave its environment.
+        Open = "open",
     }
 }
 
@@ -75,6 +87,14 @@ impl Cause {
     pub fn is_event(self) -> bool {
         match self {
             Self::Push | Self::CatchUp => true,
+            Self::Promotion | Self::Rollback | Self::Follow => false,
+        }
+    }
+
+    /// Whether no person asked for the update: it is compared with what runs, and waits for holds.
+    pub fn is_automatic(self) -> bool {
+        match self {
+            Self::Push | Self::CatchUp | Self::Follow => true,
             Self::Promotion | Self::Rollback => false,
         }
     }
@@ -135,6 +155,8 @@ pub struct Update {
     pub trace: TraceContext,
     /// Why a promotion or rollback passes a freeze or a closed gate.
     pub override_reason: Option<String>,
+    /// The gate of its source at the last look; `None`: it passes no gate, or passed it with the request.
+    pub gate: Option<UpdateGate>,
 }
 
 impl Update {

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::block::Blocks;
-use super::update::Update;
+use super::update::{Update, UpdateGate};
 use super::words;
 
 words! {
@@ -15,6 +15,10 @@ words! {
         RejectedPush = "rejected",
         /// A fact that needs the network is missing; ends when the intake has it.
         MissingFact = "missing_fact",
+        /// The version may not leave its environment yet; ends when the gate opens.
+        Gate = "gate",
+        /// A soak time has not passed; ends at its time, unless the gate closes for another reason.
+        Soak = "soak",
     }
 }
 
@@ -23,7 +27,17 @@ impl WaitCause {
     pub fn is_block(self) -> bool {
         match self {
             Self::Hold | Self::Freeze => true,
-            Self::RejectedPush | Self::MissingFact => false,
+            Self::RejectedPush | Self::MissingFact | Self::Gate | Self::Soak => false,
+        }
+    }
+}
+
+impl WaitCause {
+    /// Whether a look at the gate of the update begins and ends this cause.
+    pub fn is_of_gate(self) -> bool {
+        match self {
+            Self::Gate | Self::Soak => true,
+            Self::Hold | Self::Freeze | Self::RejectedPush | Self::MissingFact => false,
         }
     }
 }
@@ -43,7 +57,7 @@ pub struct Wait {
 /// Holds apply only to updates of events. Rollbacks and overrides pass freezes.
 pub fn may_go(update: &Update, blocks: &Blocks, now: Timestamp) -> Vec<Wait> {
     let mut waits = Vec::new();
-    if update.cause.is_event()
+    if update.cause.is_automatic()
         && let Some(hold) = blocks.hold(&update.environment, &update.repository, now)
     {
         waits.push(Wait { cause: WaitCause::Hold, detail: None, until: hold.expires_at });
@@ -54,6 +68,12 @@ pub fn may_go(update: &Update, blocks: &Blocks, now: Timestamp) -> Vec<Wait> {
         waits.push(Wait { cause: WaitCause::Freeze, detail: None, until: frozen.until });
     }
     waits
+}
+
+/// Returns the wait of an update for its gate, if that was closed at the last look.
+pub fn gate_wait(update: &Update) -> Option<Wait> {
+    let is_closed = update.gate == Some(UpdateGate::Closed);
+    is_closed.then_some(Wait { cause: WaitCause::Gate, detail: None, until: None })
 }
 
 #[cfg(test)]
@@ -89,6 +109,7 @@ mod tests {
             expected: None,
             trace: TraceContext::random(),
             override_reason: override_reason.map(str::to_owned),
+            gate: None,
         }
     }
 
@@ -108,7 +129,7 @@ mod tests {
 
     #[test]
     fn holds_stop_events_and_freezes_stop_all_but_rollbacks_and_overrides() {
-        use Cause::{CatchUp, Promotion, Push, Rollback};
+        use Cause::{CatchUp, Follow, Promotion, Push, Rollback};
         let now = Timestamp::from_second(100).unwrap();
         let blocks = |rows: Vec<Block>| Blocks { rows, calendar: Arc::default() };
         let hold = blocks(vec![block(BlockKind::Hold, Some("uyou/user-service"), None)]);
@@ -119,7 +140,7 @@ mod tests {
         let causes = |cause, reason, blocks: &Blocks| -> Vec<WaitCause> {
             may_go(&update(cause, reason), blocks, now).iter().map(|wait| wait.cause).collect()
         };
-        for cause in [Push, CatchUp] {
+        for cause in [Push, CatchUp, Follow] {
             assert_eq!(causes(cause, None, &hold), [WaitCause::Hold]);
             assert_eq!(causes(cause, None, &both), [WaitCause::Hold, WaitCause::Freeze]);
             assert_eq!(causes(cause, None, &other), []);

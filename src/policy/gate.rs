@@ -8,6 +8,8 @@ pub struct GatePolicy {
     pub scope: GateScope,
     /// Whether versions pass that no application of Argo CD runs.
     pub allow_untracked: bool,
+    /// How long a promotion may wait for the gate.
+    pub wait_timeout: Duration,
 }
 
 /// Which applications a gate is about.
@@ -32,13 +34,17 @@ impl GateScope {
 }
 
 impl GatePolicy {
-    /// Joins the policies of source and target: the stricter soak time and scope. Untracked versions pass if either allows it.
+    /// Default of [`Self::wait_timeout`].
+    pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Joins this policy of the target with that of the source: the stricter soak time and scope. Untracked versions pass if either allows it.
     pub fn and(self, other: Self) -> Self {
         let is_whole = [self.scope, other.scope].contains(&GateScope::Environment);
         Self {
             soak: self.soak.max(other.soak),
             scope: if is_whole { GateScope::Environment } else { GateScope::Version },
             allow_untracked: self.allow_untracked || other.allow_untracked,
+            wait_timeout: self.wait_timeout,
         }
     }
 }

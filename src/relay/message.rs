@@ -181,6 +181,8 @@ impl MessageChange<'_> {
             Cause::Push => ("via", actor.as_str()),
             Cause::CatchUp => ("via", repository.registry()),
             Cause::Promotion | Cause::Rollback => ("by", actor.as_str()),
+            // The actor is the environment that is followed.
+            Cause::Follow => return format!("{cause} from {actor}"),
         };
         format!("{cause} {cause_id} {by} {whom}")
     }

@@ -37,6 +37,8 @@ pub enum UpdateMode {
     Automatic,
     /// Promotions and rollbacks.
     Manual,
+    /// As manual. Versions of the environments in `promote_from` move on by themselves when their gate opens.
+    Follow,
 }
 
 impl UpdateMode {
@@ -45,6 +47,7 @@ impl UpdateMode {
         match self {
             Self::Automatic => "automatic",
             Self::Manual => "manual",
+            Self::Follow => "follow",
         }
     }
 }
@@ -66,6 +69,7 @@ mod tests {
                 soak: Duration::from_secs(soak),
                 scope: GateScope::Version,
                 allow_untracked: false,
+                wait_timeout: GatePolicy::DEFAULT_WAIT_TIMEOUT,
             }),
             freezes: FreezeSchedule::default(),
         }
@@ -87,7 +91,12 @@ mod tests {
     #[test]
     fn stricter_scope_applies_and_either_environment_may_let_untracked_versions_pass() {
         let with = |promote_from: &[&str], scope, allow_untracked| {
-            let gate = Some(GatePolicy { soak: Duration::ZERO, scope, allow_untracked });
+            let gate = Some(GatePolicy {
+                soak: Duration::ZERO,
+                scope,
+                allow_untracked,
+                wait_timeout: GatePolicy::DEFAULT_WAIT_TIMEOUT,
+            });
             Environment { gate, ..environment(promote_from, None) }
         };
         let (to, from) = (with(&["x"], GateScope::Version, true), with(&[], GateScope::Environment, false));

@@ -155,6 +155,7 @@ fn environment(settings: EnvironmentSettings) -> Environment {
     let mode = match settings.update {
         settings::UpdateMode::Automatic => UpdateMode::Automatic,
         settings::UpdateMode::Manual => UpdateMode::Manual,
+        settings::UpdateMode::Follow => UpdateMode::Follow,
     };
     let EnvironmentSettings { name, tag, promote_from, gate, freezes, .. } = settings;
     Environment { name, mode, tag, promote_from, gate, freezes }

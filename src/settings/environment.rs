@@ -56,6 +56,8 @@ pub enum UpdateMode {
     Automatic,
     /// It changes by promotion and rollback only.
     Manual,
+    /// As manual, and versions of the environments in `promote_from` move on by themselves.
+    Follow,
 }
 
 pub(super) fn read(section: Section<'_>, names: &Names, image_names: &Arc<ImageNames>) -> Option<EnvironmentSettings> {
@@ -92,14 +94,15 @@ fn read_update(section: Section<'_>) -> UpdateMode {
     let Some(text) = section.text("update") else { return UpdateMode::Manual };
     match text.value {
         "automatic" => return UpdateMode::Automatic,
+        "follow" => return UpdateMode::Follow,
         "manual" => {}
         "pull-request" => {
-            let hint = "use `automatic` or `manual` with this version".to_owned();
+            let hint = "use `automatic`, `manual` or `follow` with this version".to_owned();
             section.report().fault_with_hint(text.offset, "update = \"pull-request\" is not supported yet", hint);
         }
         other => {
             let message = format!("`update`: unknown value `{}`", other.escape_debug());
-            section.report().fault_with_hint(text.offset, message, hint(other, ["automatic", "manual"]));
+            section.report().fault_with_hint(text.offset, message, hint(other, ["automatic", "manual", "follow"]));
         }
     }
     UpdateMode::Manual
@@ -121,7 +124,10 @@ fn read_pin(section: Section<'_>) -> Pin {
 /// A longer soak time than a month is a mistake.
 const SOAKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
-/// Reads `promote_when`, `soak`, `gate` and `untracked`. `soak` implies `promote_when = "healthy"`.
+/// A promotion that waits for a month is forgotten.
+const WAITS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Reads `promote_when`, `soak`, `gate`, `untracked` and `wait_timeout`. `soak` implies `promote_when = "healthy"`.
 fn read_gate(section: Section<'_>) -> Option<GatePolicy> {
     let when = section.text("promote_when");
     if let Some(when) = when.filter(|when| when.value != "healthy") {
@@ -131,15 +137,16 @@ fn read_gate(section: Section<'_>) -> Option<GatePolicy> {
     let soak = duration::read(section, "soak", SOAKS);
     let scope = read_scope(section);
     let allow_untracked = read_untracked(section);
+    let wait_timeout = duration::read(section, "wait_timeout", WAITS).unwrap_or(GatePolicy::DEFAULT_WAIT_TIMEOUT);
     let asks = section.has("promote_when") || section.has("soak");
     if !asks {
-        for key in ["gate", "untracked"].into_iter().filter(|key| section.has(key)) {
+        for key in ["gate", "untracked", "wait_timeout"].into_iter().filter(|key| section.has(key)) {
             let hint = "add `promote_when = \"healthy\"`, or remove it".to_owned();
             let message = format!("`{key}` has no effect: the environment has no gate");
             section.report().fault_with_hint(section.offset_of(key), message, hint);
         }
     }
-    asks.then_some(GatePolicy { soak: soak.unwrap_or(Duration::ZERO), scope, allow_untracked })
+    asks.then_some(GatePolicy { soak: soak.unwrap_or(Duration::ZERO), scope, allow_untracked, wait_timeout })
 }
 
 fn read_scope(section: Section<'_>) -> GateScope {

@@ -87,6 +87,7 @@ pub(super) const ENVIRONMENT: KeySet = key_set(
         "soak",
         "gate",
         "untracked",
+        "wait_timeout",
         "freeze",
         "argocd",
         "pin",

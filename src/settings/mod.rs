@@ -384,6 +384,14 @@ fn check_argocd(settings: &Settings, environments: &[Section<'_>]) {
             let hint = "write [argocd] with `url` and `token`".to_owned();
             section.report().fault_with_hint(section.offset_of(key), message, hint);
         }
+        if environment.update == UpdateMode::Follow
+            && (environment.promote_from.is_empty() || environment.gate.is_none())
+        {
+            let key = if environment.promote_from.is_empty() { "promote_from" } else { "promote_when" };
+            let message = format!("`update = \"follow\"` needs `{key}`");
+            let hint = "write promote_from = [\"staging\"] and promote_when = \"healthy\"".to_owned();
+            section.report().fault_with_hint(section.offset_of("update"), message, hint);
+        }
         if section.has("argocd") && settings.argocd.is_none() {
             let hint = "write [argocd] with `url` and `token`".to_owned();
             section.report().fault_with_hint(section.offset_of("argocd"), "there is no [argocd]", hint);

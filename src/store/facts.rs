@@ -89,6 +89,7 @@ fn update<'a>(event: &'a Event, facts: &'a EventFacts, environment: &'a str) -> 
         received_at: event.received_at,
         trace: &event.trace,
         override_reason: None,
+        gate: None,
         expected: None,
         announced: true,
     }

@@ -7,8 +7,8 @@ use super::statements::{statements, values};
 use super::writer::{Transaction, Write};
 use super::{Store, StoreError, block_rows, pushes};
 use crate::domain::{
-    Block, Blocks, Change, NewBlock, Party, Request, RequestKind, RequestState, Update, UpdateInput, UpdateState,
-    first_state,
+    Block, Blocks, Change, NewBlock, Party, Request, RequestKind, RequestState, Update, UpdateGate, UpdateInput,
+    UpdateState, first_state,
 };
 use crate::telemetry::TraceContext;
 use tagrelay_image::{Repository, Version};
@@ -59,6 +59,8 @@ pub struct NewRequest {
     pub overridden: Option<String>,
     /// Whether a promotion passes freezes for its `reason`. A rollback always does.
     pub overrides: bool,
+    /// The gate that its updates wait for; `None`: none, or it is open.
+    pub gate: Option<UpdateGate>,
 }
 
 /// A filter of requests.
@@ -290,7 +292,7 @@ impl NewRequest {
         let passes = self.overrides || self.kind == RequestKind::Rollback;
         let frozen = if passes { blocks.frozen(&self.environment, now) } else { None };
         let frozen = frozen.map(|frozen| match self.kind {
-            RequestKind::Promotion => frozen.explanation(),
+            RequestKind::Promotion | RequestKind::Follow => frozen.explanation(),
             RequestKind::Rollback => format!("{}; rollbacks ignore freezes", frozen.explanation()),
         });
         let all: Vec<String> = self.overridden.clone().into_iter().chain(frozen).collect();
@@ -364,6 +366,7 @@ impl NewRequest {
                 trace: &request.trace,
                 override_reason,
                 expected: Some(&wanted.running),
+                gate: self.gate,
                 announced: end.is_none(),
             });
             ends.push(end);
@@ -388,7 +391,8 @@ impl NewRequest {
         // A hold that was made a moment ago counts. A rollback makes its own hold.
         let hold = match self.kind {
             RequestKind::Promotion => blocks.hold(&self.environment, &wanted.repository, now),
-            RequestKind::Rollback => None,
+            // A follow rule waits for the hold.
+            RequestKind::Rollback | RequestKind::Follow => None,
         };
         let (state, held) = first_state(wanted.state, hold);
         let input = match state {

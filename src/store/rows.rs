@@ -22,7 +22,7 @@ macro_rules! update_columns {
     () => {
         "id, environment, repository, tag, digest, cause, cause_id, actor, state, reason, failures, next_attempt_at, \
          pushed_at, received_at, released_at, commit_id, old_tag, old_digest, changes, finished_at, decided_by, \
-         decided_because, compared, trace_parent, override_reason"
+         decided_because, compared, trace_parent, override_reason, gate"
     };
 }
 
@@ -96,6 +96,7 @@ impl FromRow<'_, Row> for Update {
             expected,
             trace: parsed(row, "trace_parent")?,
             override_reason: row.try_get("override_reason")?,
+            gate: parsed_option(row, "gate")?,
         })
     }
 }

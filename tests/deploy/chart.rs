@@ -163,6 +163,12 @@ fn values_reach_their_objects() {
     assert_eq!(to("169.254.170.23/32").unwrap()["ports"][0]["port"], 80, "EKS Pod Identity");
     assert!(to("10.1.0.0/16").is_some(), "extra");
 
+    // Without networks of their own, registries may be anywhere but at the metadata service.
+    let rules = list(&of_kind(&charts["gateway"], "NetworkPolicy")[0]["spec"]["egress"]);
+    let everywhere =
+        rules.iter().flat_map(|rule| list(&rule["to"])).find(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0");
+    assert_eq!(everywhere.unwrap()["ipBlock"]["except"][0], "169.254.0.0/16");
+
     let gateway = &charts["gateway"];
     let [route] = of_kind(gateway, "HTTPRoute")[..] else { panic!("one HTTPRoute") };
     assert_eq!(route["spec"]["rules"][0]["matches"][0]["path"]["value"], "/webhooks");

@@ -12,6 +12,7 @@ mod failures;
 mod follow_up;
 mod foreign_answers;
 mod freezes;
+mod gated_updates;
 mod gates;
 mod git_hosts;
 mod hand_commits;

@@ -101,6 +101,7 @@ fn update(arrival: u32, cause: Cause, wanted: u32, expected: Option<&[u32]>) -> 
         expected: expected.map(|expected| expected.iter().map(|number| version(*number)).collect()),
         trace: TraceContext::random(),
         override_reason: None,
+        gate: None,
     }
 }
 

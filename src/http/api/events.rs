@@ -104,6 +104,7 @@ impl Selection {
         let kind = match cause {
             Some(Cause::Promotion) => Some(RequestKind::Promotion),
             Some(Cause::Rollback) => Some(RequestKind::Rollback),
+            Some(Cause::Follow) => Some(RequestKind::Follow),
             Some(Cause::Push | Cause::CatchUp) | None => None,
         };
         let requests = if kind.is_some() || (failed && cause.is_none()) {

@@ -166,7 +166,7 @@ mod tests {
             (r#"["to"]"#, "the body is a list: it takes an object"),
             (
                 r#"{"to": "a", "form": "b"}"#,
-                "there is no member `form`: use `to`, `from`, `repositories`, `tag`, `expect`, `dry_run`, `reason` or `override`",
+                "there is no member `form`: use `to`, `from`, `repositories`, `tag`, `expect`, `dry_run`, `reason`, `override` or `wait`",
             ),
             (r#"{"to": "#, "the body is not JSON: it ends too early, in line 1, column 7"),
             (r#"{to}"#, "the body is not JSON: there is a mistake in line 1, column 2"),

@@ -58,6 +58,7 @@ pub(super) async fn create(
         repositories: body.repositories,
         reason: input::reason(body.reason)?,
         overrides: body.overrides,
+        wait: body.wait,
     };
     if body.dry_run {
         caller.must_see_requests(&order.to)?;
@@ -180,7 +181,7 @@ pub(super) async fn cancel(
     let request = store.request(&id).await?.ok_or_else(|| Problem::nothing_at("promotion", &id))?;
     let scope = EnvironmentScope::one(&request.environment);
     caller.must(&match request.kind {
-        RequestKind::Promotion => Permission::Promote(scope),
+        RequestKind::Promotion | RequestKind::Follow => Permission::Promote(scope),
         RequestKind::Rollback => Permission::Rollback(scope),
     })?;
     let outcome = app.0.relay.cancel(&request, caller.name()).await?;

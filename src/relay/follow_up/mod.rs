@@ -12,6 +12,7 @@ mod rollout;
 mod running;
 mod seen_commits;
 mod tell;
+mod waiting;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -168,6 +169,7 @@ struct Worker<'a> {
     /// Consecutive failures, and when Argo CD is tried again.
     away: Option<(u32, Instant)>,
     watched_at: Option<Instant>,
+    last_look: waiting::LastLook,
 }
 
 impl<'a> Worker<'a> {
@@ -183,6 +185,7 @@ impl<'a> Worker<'a> {
             spans: HashMap::new(),
             away: None,
             watched_at: None,
+            last_look: waiting::LastLook::default(),
         }
     }
 
@@ -199,7 +202,9 @@ impl<'a> Worker<'a> {
         match &self.following.argocd.settings().access {
             Access::Token(_) => {
                 self.watch().await?;
-                self.ask(open).await
+                let pause = self.ask(open).await?;
+                // A request that fails begins a backoff, which the next round waits for.
+                Ok(pause.min(self.look_at_gates().await?))
             }
             Access::Webhook(_) => self.tell(open).await,
         }
@@ -313,6 +318,7 @@ impl<'a> Worker<'a> {
     }
 
     fn tell_end(&mut self, row: &Rollout, update: &Update) {
+        self.last_look.rollout_ended = true;
         let (state, reason) = (row.state, row.reason.as_deref());
         let applications: Vec<String> =
             row.applications.iter().map(rollout::name).map(|name| name.to_string()).collect();

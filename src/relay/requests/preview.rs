@@ -64,6 +64,16 @@ impl PreviewState {
 }
 
 impl Preview {
+    /// Makes the changes wait for a closed gate.
+    fn waiting_for(mut self, gate: Option<String>) -> Self {
+        for update in self.updates.iter_mut().filter(|update| update.state == PreviewState::Changed) {
+            if let Some(reason) = &gate {
+                (update.state, update.reason) = (PreviewState::Waiting, Some(reason.clone()));
+            }
+        }
+        self
+    }
+
     /// Makes the changes wait for a freeze.
     fn frozen_by(mut self, frozen: Option<&Frozen>) -> Self {
         if let Some(frozen) = frozen {
@@ -87,11 +97,12 @@ impl Relay {
         trace: &TraceContext,
     ) -> Result<Preview, RequestError> {
         let plan = self.plan_promotion(request).await?;
-        self.pass_gate(request, &plan).await?;
+        let passed = self.pass_gate(request, &plan).await?;
         let blocks = self.0.store.blocks().await?;
         let frozen = blocks.frozen(&request.to, self.now()).filter(|_| !request.overrides);
         let preview = self.preview(&request.to, plan.updates, &blocks, trace).await?;
-        Ok(Preview { skipped: plan.skipped, ..preview.frozen_by(frozen.as_ref()) })
+        let preview = preview.waiting_for(passed.waits_for).frozen_by(frozen.as_ref());
+        Ok(Preview { skipped: plan.skipped, ..preview })
     }
 
     /// Returns the effect of a rollback without storing it. Holds and freezes do not stop it.

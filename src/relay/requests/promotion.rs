@@ -8,7 +8,7 @@ use super::super::matrix::versions;
 use super::super::names::unknown_repository;
 use super::super::{Environment, Relay};
 use super::{RequestError, Requester, Sites, fingerprint, list, refresh, resolve};
-use crate::domain::{RequestKind, UpdateState, runs};
+use crate::domain::{RequestKind, UpdateGate, UpdateState, runs};
 use crate::store::{NewRequest, NewRequestedUpdate, RequestMade};
 use tagrelay_image::{Repository, Tag, Version};
 
@@ -29,6 +29,18 @@ pub struct PromotionRequest {
     /// Promotes despite a closed gate or a freeze of the target. Needs a reason.
     #[serde(rename = "override", skip_serializing_if = "std::ops::Not::not")]
     pub overrides: bool,
+    /// Waits for a closed gate instead of being refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wait: bool,
+}
+
+/// How a promotion passes its gate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// The reason of a closed gate that it overrides.
+    overridden: Option<String>,
+    /// The reason of a closed gate that it waits for.
+    pub(super) waits_for: Option<String>,
 }
 
 impl Relay {
@@ -47,7 +59,7 @@ impl Relay {
             return Ok((earlier, Vec::new()));
         }
         let plan = self.plan_promotion(request).await?;
-        let overridden = self.pass_gate(request, &plan).await?;
+        let Passed { overridden, waits_for } = self.pass_gate(request, &plan).await?;
         let skipped = plan.skipped;
         let made = self.make(NewRequest {
             kind: RequestKind::Promotion,
@@ -63,6 +75,7 @@ impl Relay {
             updates: plan.updates,
             hold: None,
             overrides: request.overrides,
+            gate: waits_for.is_some().then_some(UpdateGate::Closed),
         });
         Ok((made.await?, skipped))
     }
@@ -132,19 +145,20 @@ impl Relay {
         Ok(())
     }
 
-    /// Checks the gate of the source. Returns the reason of a closed gate that the promotion overrides.
+    /// Checks the gate of the source.
     pub(super) async fn pass_gate(
         &self,
         request: &PromotionRequest,
         plan: &PromotionPlan,
-    ) -> Result<Option<String>, RequestError> {
+    ) -> Result<Passed, RequestError> {
         let reason = request.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
         if request.overrides && reason.is_none() {
             return Err(RequestError::OverrideWithoutReason);
         }
         let source = plan.source.as_deref().and_then(|source| self.environment(source));
         let policy = self.environment(&request.to).and_then(|target| target.gate_of(source));
-        let Some(policy) = policy else { return Ok(None) };
+        let Some(policy) = policy else { return Ok(Passed::default()) };
+        let may_wait = request.wait && plan.source.is_some() && plan.elsewhere.is_none();
         let closed = match (&plan.source, &plan.elsewhere) {
             (Some(_), Some(repository)) => {
                 Some(format!("{repository} is named by a tag that the environment to promote from does not run"))
@@ -158,8 +172,11 @@ impl Relay {
             }
         };
         match closed {
-            None => Ok(None),
-            Some(reason) if request.overrides => Ok(Some(reason.replace('\n', "; "))),
+            None => Ok(Passed::default()),
+            Some(reason) if request.overrides => {
+                Ok(Passed { overridden: Some(reason.replace('\n', "; ")), waits_for: None })
+            }
+            Some(reason) if may_wait => Ok(Passed { overridden: None, waits_for: Some(reason.replace('\n', "; ")) }),
             Some(reason) => Err(RequestError::GateClosed { to: request.to.clone(), reason }),
         }
     }

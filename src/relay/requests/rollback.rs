@@ -53,6 +53,7 @@ impl Relay {
             trace: by.trace,
             overridden: None,
             overrides: false,
+            gate: None,
             fingerprint,
             updates: vec![update],
             hold: Some(NewBlock {

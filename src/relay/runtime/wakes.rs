@@ -78,6 +78,10 @@ impl Relay {
                     // The cause may be a missing fact, or have an end time.
                     self.0.wakes.wake_intake(None);
                     self.0.wakes.waits.notify_one();
+                    // Or a gate.
+                    if let Some(following) = &self.0.following {
+                        following.wake();
+                    }
                 }
                 Ok(state) => {
                     // Other updates of its request may have waited until this one was verified.

@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use crate::domain::{Cause, Change, UpdateState};
+use crate::domain::{Cause, Change, UpdateGate, UpdateState};
 use crate::store::database::Value;
 use crate::store::outbox::name;
 use crate::store::rows::json_text;
@@ -11,9 +11,9 @@ use tagrelay_image::{Repository, Version};
 
 statements! {
     INSERT = ("INSERT INTO updates (id, environment, registry, repository, tag, digest, cause, cause_id, actor, state, pushed_at,
-            received_at, trace_parent, override_reason, compared)
+            received_at, trace_parent, override_reason, compared, gate)
         SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, column12,
-            column13, column14, column15 FROM (VALUES {rows:TTTTTTTTTTIITTT}) AS v WHERE column1 IS NOT NULL");
+            column13, column14, column15, column16 FROM (VALUES {rows:TTTTTTTTTTIITTTT}) AS v WHERE column1 IS NOT NULL");
 }
 
 /// An update before it has an id.
@@ -32,6 +32,8 @@ pub(in crate::store) struct NewUpdate<'a> {
     pub(in crate::store) override_reason: Option<&'a str>,
     /// The versions that the environment ran; only for requests.
     pub(in crate::store) expected: Option<&'a [Version]>,
+    /// The gate that it waits for; `None`: none.
+    pub(in crate::store) gate: Option<UpdateGate>,
     /// Whether the outbox gets an entry; false if the update ends in the same transaction.
     pub(in crate::store) announced: bool,
 }
@@ -61,6 +63,7 @@ pub(in crate::store) async fn insert(
             update.trace.to_string(),
             update.override_reason,
             update.expected.map(json_text).transpose()?,
+            update.gate.map(UpdateGate::as_str),
         ]);
         if update.announced {
             tx.record(made(&id, update));

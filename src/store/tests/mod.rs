@@ -253,6 +253,7 @@ fn promotion(to: &str) -> NewRequest {
         trace: TraceContext::random(),
         overridden: None,
         overrides: false,
+        gate: None,
     }
 }
 

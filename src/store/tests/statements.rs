@@ -11,8 +11,8 @@ const SCHEMA: &str = include_str!("../migrations/postgres/0001_initial.sql");
 fn all() -> Vec<Listed> {
     use super::super::{
         apply, backlog, block_rows, build_times, catch_up, claims, deliveries, due, events, explain, facts, failures,
-        follow_ups, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention, starts,
-        version_runs, wait_rows, waits, writer,
+        follow_ups, gates, history, ids, missing_facts, outbox, pushes, receivers, rejections, requests, retention,
+        starts, version_runs, wait_rows, waits, writer,
     };
     let mut all = apply::statements();
     for of_file in [
@@ -28,6 +28,7 @@ fn all() -> Vec<Listed> {
         facts::STATEMENTS,
         failures::STATEMENTS,
         follow_ups::STATEMENTS,
+        gates::STATEMENTS,
         history::STATEMENTS,
         ids::STATEMENTS,
         missing_facts::STATEMENTS,

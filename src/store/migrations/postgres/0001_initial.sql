@@ -93,7 +93,9 @@ CREATE TABLE updates (
     -- 1: its event was replayed, and the update no longer counts among those of the event.
     replayed         BIGINT NOT NULL DEFAULT 0,
     started_attempts BIGINT NOT NULL DEFAULT 0,
-    alone_attempts   BIGINT NOT NULL DEFAULT 0
+    alone_attempts   BIGINT NOT NULL DEFAULT 0,
+    -- The gate of an update that may wait for it: `closed` or `open`. NULL: it passes no gate, or passed it with the request.
+    gate             TEXT
 );
 
 CREATE INDEX updates_by_cause ON updates (cause_id, state);
